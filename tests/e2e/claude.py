@@ -47,8 +47,10 @@ class Run:
         return self._blocks("user", "tool_result")
 
     def _blocks(self, speaker: str, kind: str) -> list[dict[str, Any]]:
-        said = [event["message"]["content"] for event in self.events if event["type"] == speaker]
-        return [block for content in said if isinstance(content, list) for block in content if block["type"] == kind]
+        contents = [event["message"]["content"] for event in self.events if event["type"] == speaker]
+        return [
+            block for content in contents if isinstance(content, list) for block in content if block["type"] == kind
+        ]
 
 
 def environment(url: str, home: Path, **more: str) -> dict[str, str]:
@@ -84,17 +86,17 @@ def run_claude(
     home = home or directory.parent / "home"
     home.mkdir(exist_ok=True)
     command = [str(program), "-p", "--output-format", "stream-json", "--verbose", *options]
-    said = ""
+    stdin_text = ""
     if isinstance(prompt, str):
         command.insert(2, prompt)
     else:
         command += ["--input-format", "stream-json"]
-        said = json.dumps({"type": "user", "message": {"role": "user", "content": prompt}}) + "\n"
+        stdin_text = json.dumps({"type": "user", "message": {"role": "user", "content": prompt}}) + "\n"
     done = subprocess.run(
         command,
         cwd=directory,
         env=environment(url, home, **more),
-        input=said,
+        input=stdin_text,
         capture_output=True,
         text=True,
         timeout=TIMEOUT_SECONDS,

@@ -19,7 +19,7 @@ from tests.e2e.claude import CLIENT_KEY, environment
 
 ROWS, COLUMNS = 50, 160
 WAIT_SECONDS = 45
-QUIET_SECONDS, MOST_SECONDS = 0.4, 4.0
+QUIET_SECONDS, MAX_WAIT_SECONDS = 0.4, 4.0
 """Silence after which the screen is taken to stand still, and the longest wait for it: while the model is at work
 something always moves."""
 _CONTROLS = re.compile(
@@ -55,7 +55,7 @@ class Terminal:
             self._read(0.2)
 
     def _settle(self) -> None:
-        deadline = time.monotonic() + MOST_SECONDS
+        deadline = time.monotonic() + MAX_WAIT_SECONDS
         while self._read(QUIET_SECONDS) and time.monotonic() < deadline:
             pass
 

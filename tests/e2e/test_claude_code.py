@@ -45,8 +45,8 @@ def test_the_prompt_stays_the_same_from_turn_to_turn(claude: Path, proxy: Proxy,
     shared = len(first["messages"]) - 1
     assert second["messages"][:shared] == first["messages"][:shared]
     assert run.result["usage"]["cache_read_input_tokens"] > 5_000
-    told = [message for message in run.events if message["type"] == "assistant"]
-    assert all(message["message"]["model"] != "gpt-4.1" for message in told)
+    assistant_events = [message for message in run.events if message["type"] == "assistant"]
+    assert all(message["message"]["model"] != "gpt-4.1" for message in assistant_events)
 
 
 def test_a_session_is_resumed(claude: Path, proxy: Proxy, openai: Running, work: Path) -> None:
@@ -68,13 +68,13 @@ def test_only_the_shell_is_offered(claude: Path, proxy: Proxy, work: Path) -> No
     assert "RYE BREAD" in run.text
 
 
-def test_a_failed_command_and_a_silent_one(claude: Path, proxy: Proxy, work: Path) -> None:
+def test_a_failed_command_and_one_without_output(claude: Path, proxy: Proxy, work: Path) -> None:
     options = ("--tools", "Bash", "--allowedTools", "Bash")
     failed = run_claude(claude, proxy.url, work, "Run the command `ls /no/such/place`", *options)
     assert failed.results()[0]["is_error"]
     assert "No such file" in failed.text
-    silent = run_claude(claude, proxy.url, work, "Run the command `true`", *options)
-    assert "no output" in silent.text
+    quiet_run = run_claude(claude, proxy.url, work, "Run the command `true`", *options)
+    assert "no output" in quiet_run.text
 
 
 def mcp(work: Path) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ def fill(work: Path) -> None:
 def assert_grew(upstream: Upstream) -> None:
     """Check that each request of a session begins with the whole conversation of the one before, to the byte."""
     for before, after in itertools.pairwise(upstream.bodies):
-        old, new = before[upstream.kind.said], after[upstream.kind.said]
+        old, new = before[upstream.kind.conversation_field], after[upstream.kind.conversation_field]
         assert json.dumps(new[: len(old)]) == json.dumps(old)
 
 
@@ -65,7 +65,7 @@ def test_a_session_reads_pictures_and_documents_loads_a_tool_and_edits_beside_a_
 ) -> None:
     fill(work)
     run = run_claude(claude, upstream.proxy.url, work, f"Survey {work}", "--allowedTools", "Read Edit Bash")
-    documents = [len(pdf())] if upstream.kind.takes_documents else []
+    documents = [len(pdf())] if upstream.kind.accepts_documents else []
     expected = f"notes rye bread; pictures ['64 by 48']; documents {documents}; loaded True; a slow answer"
     assert run.text == expected
     assert tools_of(run) == ["Read", "Read", "Read", "ToolSearch", "Bash", "Edit"]
@@ -73,24 +73,24 @@ def test_a_session_reads_pictures_and_documents_loads_a_tool_and_edits_beside_a_
     assert (work / "notes.txt").read_text() == "RYE BREAD\n"
     assert [len(conversation.tools) for conversation in upstream.conversations] == [11, 11, 12, 12]
     assert_grew(upstream)
-    told = upstream.conversations[-1].turns
-    assert any("Tool available: WebFetch" in result.text for turn in told for result in turn.results)
+    turns = upstream.conversations[-1].turns
+    assert any("Tool available: WebFetch" in result.text for turn in turns for result in turn.results)
 
 
-def test_what_the_client_says_late_stands_where_it_was_said(claude: Path, upstream: Upstream, work: Path) -> None:
+def test_late_system_text_stays_at_its_position(claude: Path, upstream: Upstream, work: Path) -> None:
     """The message about its surroundings has the role system and comes after the person's own, last of the first."""
     fill(work)
     run_claude(claude, upstream.proxy.url, work, f"Read {work / 'notes.txt'}", "--allowedTools", "Read")
     first, second = upstream.conversations
-    said = [turn.text for turn in first.turns]
-    assert "# Environment" in said[-1].removeprefix(said[0])
-    assert f"Read {work / 'notes.txt'}" in "\n".join(said[1:])
-    assert [turn.text for turn in second.turns][: len(said)] == said
+    texts = [turn.text for turn in first.turns]
+    assert "# Environment" in texts[-1].removeprefix(texts[0])
+    assert f"Read {work / 'notes.txt'}" in "\n".join(texts[1:])
+    assert [turn.text for turn in second.turns][: len(texts)] == texts
     assert "cc_version" not in json.dumps(upstream.bodies)
     assert_grew(upstream)
 
 
-def test_what_a_plan_forbids_is_refused_and_told(claude: Path, upstream: Upstream, work: Path) -> None:
+def test_a_write_in_plan_mode_is_refused_and_reported(claude: Path, upstream: Upstream, work: Path) -> None:
     fill(work)
     prompt = f"Read {work / 'notes.txt'} and write its words in upper case to {work / 'loud.txt'}"
     options = ("--permission-mode", "plan", "--allowedTools", "Read Write Edit")
@@ -186,10 +186,10 @@ def test_a_long_window_is_asked_for(claude: Path, upstream: Upstream, work: Path
     assert upstream.kind.model in asked.path + str(asked.body.get("model"))
 
 
-def test_each_effort_is_said_as_the_model_knows_it(claude: Path, upstream: Upstream, work: Path) -> None:
-    for effort, said in upstream.kind.efforts.items():
+def test_each_effort_is_encoded_as_the_model_expects_it(claude: Path, upstream: Upstream, work: Path) -> None:
+    for effort, expected in upstream.kind.efforts.items():
         assert run_claude(claude, upstream.proxy.url, work, "Count to 2", "--effort", effort).text == "1 2"
-        assert upstream.kind.effort_of(upstream.bodies[-1]) == said, effort
+        assert upstream.kind.effort_of(upstream.bodies[-1]) == expected, effort
 
 
 def test_thoughts_survive_a_second_process_and_a_restart(
@@ -210,7 +210,7 @@ def test_thoughts_survive_a_second_process_and_a_restart(
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_nothing_that_it_says_is_lost_where_losses_are_refused(
+def test_nothing_of_a_request_is_lost_where_losses_are_refused(
     claude: Path, name: str, work: Path, server: Path
 ) -> None:
     with standing(name, server, FIDELITY="strict") as upstream:
@@ -239,7 +239,8 @@ def test_arguments_of_a_call_arrive_as_they_are_written(claude: Path, upstream: 
             pieces[-1].append(event["delta"]["partial_json"])
     whole = [json.loads("".join(call)) for call in pieces if call]
     assert [given["file_path"] for given in whole] == [given["file_path"] for _, given in run.calls()]
-    if upstream.kind.said != "contents" and upstream.kind.path != "/api/chat":  # those two send a call whole
+    # Gemini and Ollama send a call whole.
+    if upstream.kind.conversation_field != "contents" and upstream.kind.path != "/api/chat":
         assert max(len(call) for call in pieces) > 2
 
 

@@ -11,7 +11,7 @@ from tests.support.server_process import running_proxy
 NOTHING = {"OLLAMA_API_BASE": "http://127.0.0.1:9"}
 
 
-def test_the_demo_answers_and_says_what_it_is(claude: Path, server: Path, work: Path) -> None:
+def test_the_demo_answers_and_describes_itself(claude: Path, server: Path, work: Path) -> None:
     with running_proxy(server, NOTHING) as proxy:
         run = run_claude(claude, proxy.url, work, "hello, who are you?")
         assert not run.result["is_error"], run.stderr

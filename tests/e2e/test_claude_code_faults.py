@@ -57,7 +57,7 @@ def test_an_empty_quota_stops_at_once(claude: Path, proxy: Proxy, openai: Runnin
     assert len(openai.journal.exchanges) == 1
 
 
-def test_an_unknown_model_is_told(claude: Path, proxy: Proxy, work: Path) -> None:
+def test_an_unknown_model_is_reported(claude: Path, proxy: Proxy, work: Path) -> None:
     run = run_claude(claude, proxy.url, work, "Say exactly: hi", "--model", "openai/gpt-nine")
     assert run.result["is_error"]
     assert "model" in run.text

@@ -22,8 +22,8 @@ async def answer(request: web.Request, body: bytes, journal: RequestLog) -> web.
     journal.close(exchange, "refused")
     if request.path not in ("/v1/chat/completions", "/v1/responses"):
         return web.json_response({"detail": "Not Found"}, status=404)
-    said = {"message": "The model `gpt-9` does not exist.", "type": "invalid_request_error", "code": "model_not_found"}
-    return web.json_response({"error": said}, status=404)
+    error = {"message": "The model `gpt-9` does not exist.", "type": "invalid_request_error", "code": "model_not_found"}
+    return web.json_response({"error": error}, status=404)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def upstream() -> Iterator[Running]:
         yield running
 
 
-def say_hello(program: Path, url: str, home: Path, **more: str) -> str:
+def send_hello(program: Path, url: str, home: Path, **more: str) -> str:
     """Run the README's command against an address; return what the user reads."""
     (shown,) = re.findall(r"^(ANTHROPIC_BASE_URL=\S+) (ANTHROPIC_AUTH_TOKEN=\S+) claude$", README.read_text(), re.M)
     variables = dict(pair.split("=", 1) for pair in shown)
@@ -59,7 +59,7 @@ def requests_of(proxy: Proxy) -> int:
 
 def test_the_readme_s_command_works_without_a_login(claude: Path, server: Path, work: Path) -> None:
     with running_proxy(server, {"OLLAMA_API_BASE": f"http://127.0.0.1:{free_port()}"}) as proxy:
-        text = say_hello(claude, proxy.url, work)
+        text = send_hello(claude, proxy.url, work)
     assert text
     assert "login" not in text
     assert "API Error" not in text
@@ -72,7 +72,7 @@ def local(upstream: Running, **more: str) -> Mapping[str, str]:
 def test_a_model_that_a_setting_chose(claude: Path, server: Path, work: Path, upstream: Running) -> None:
     (server / ".env").write_text("# mine\nBIG_MODEL=gpt-9\n")
     with running_proxy(server, local(upstream)) as proxy:
-        text = say_hello(claude, proxy.url, work)
+        text = send_hello(claude, proxy.url, work)
     assert text == (
         "API Error: 400 openai: The model `gpt-9` does not exist. The model openai/gpt-9 is set by BIG_MODEL, "
         ".env line 2. Remedy: set BIG_MODEL=openai/<another model>"
@@ -81,7 +81,7 @@ def test_a_model_that_a_setting_chose(claude: Path, server: Path, work: Path, up
 
 def test_an_address_without_its_version(claude: Path, server: Path, work: Path, upstream: Running) -> None:
     with running_proxy(server, local(upstream, OPENAI_BASE_URL=upstream.url, BIG_MODEL="openai/q")) as proxy:
-        text = say_hello(claude, proxy.url, work)
+        text = send_hello(claude, proxy.url, work)
     assert text == (
         f"API Error: 400 openai: nothing is served at {upstream.url}/chat/completions: HTTP 404 (Not Found). The "
         f"address is set by OPENAI_BASE_URL, environment. Is /v1 missing? Try OPENAI_BASE_URL={upstream.url}/v1"
@@ -91,7 +91,7 @@ def test_an_address_without_its_version(claude: Path, server: Path, work: Path, 
 def test_a_missing_extra(claude: Path, server: Path, work: Path) -> None:
     settings = {"PREFERRED_PROVIDER": "litellm", "BIG_MODEL": "mistral/m", "SMALL_MODEL": "mistral/m"}
     with running_proxy(server, settings) as proxy:
-        text = say_hello(claude, proxy.url, work)
+        text = send_hello(claude, proxy.url, work)
         assert requests_of(proxy) == 1
     assert text.startswith(
         "API Error: 500 mistral/m needs LiteLLM (for a model on your own server, use openai/mistral/m), which is not "
@@ -105,7 +105,7 @@ def test_an_address_of_ollama_where_something_else_answers(
 ) -> None:
     settings = {"PREFERRED_PROVIDER": "ollama", "OLLAMA_API_BASE": f"{upstream.url}/v1"}
     with running_proxy(server, settings) as proxy:
-        text = say_hello(claude, proxy.url, work)
+        text = send_hello(claude, proxy.url, work)
     assert text == (
         f"API Error: 400 ollama: nothing is served at {upstream.url}/v1/api/chat: HTTP 404 (Not Found). The address is "
         f"set by OLLAMA_API_BASE, environment. Is /v1 superfluous? Try OLLAMA_API_BASE={upstream.url}"
@@ -114,7 +114,7 @@ def test_an_address_of_ollama_where_something_else_answers(
 
 def test_a_base_address_with_the_version_works(claude: Path, server: Path, work: Path) -> None:
     with running_proxy(server, {"OLLAMA_API_BASE": f"http://127.0.0.1:{free_port()}"}) as proxy:
-        text = say_hello(claude, f"{proxy.url}/v1", work)
+        text = send_hello(claude, f"{proxy.url}/v1", work)
     assert text
     assert "issue with the selected model" not in text
 
@@ -123,7 +123,7 @@ def test_a_base_address_with_the_version_works(claude: Path, server: Path, work:
 def test_a_wrong_key_of_the_proxy(claude: Path, server: Path, work: Path, variable: str) -> None:
     with running_proxy(server, {"PROXY_API_KEY": "a-key-of-this-proxy-1234"}) as proxy:
         given = {"ANTHROPIC_AUTH_TOKEN": "", variable: "another-key-0123456789"}
-        text = say_hello(claude, proxy.url, work, **given)
+        text = send_hello(claude, proxy.url, work, **given)
         assert requests_of(proxy) == 1
     assert text == ("Failed to authenticate. API Error: 401 The key is not one of this proxy's keys (PROXY_API_KEY).")
 
@@ -132,7 +132,7 @@ def test_a_local_server_that_is_down_is_reported_at_once(claude: Path, server: P
     address = f"http://127.0.0.1:{free_port()}/v1"
     settings = {"PREFERRED_PROVIDER": "openai", "OPENAI_BASE_URL": address, "BIG_MODEL": "openai/q"}
     with running_proxy(server, settings) as proxy:
-        text = say_hello(claude, proxy.url, work)
+        text = send_hello(claude, proxy.url, work)
         assert requests_of(proxy) == 1
     assert text.startswith(
         f"API Error: 502 openai: no server responds at {address.removesuffix('/v1')} (connection refused). "

@@ -49,6 +49,6 @@ def test_a_picture_is_looked_at(claude: Path, proxy: Proxy, work: Path) -> None:
     assert run.text == "The picture is image/png, 23 by 11 pixels."
 
 
-def test_a_model_that_was_not_pulled_says_how(claude: Path, proxy: Proxy, work: Path) -> None:
+def test_the_error_of_a_model_that_was_not_pulled_names_the_command(claude: Path, proxy: Proxy, work: Path) -> None:
     run = run_claude(claude, proxy.url, work, "Say exactly: hello", "--model", "ollama/gone:7b")
     assert "gone:7b" in run.text

@@ -47,7 +47,7 @@ def test_a_broken_stream_is_asked_for_again_whole(claude: Path, upstream: Upstre
     assert [exchange.outcome for exchange in upstream.exchanges] == ["cut", "answered"]
     assert [streams(exchange) for exchange in upstream.exchanges] == [True, False]
     first, second = upstream.bodies
-    assert second[upstream.kind.said] == first[upstream.kind.said]
+    assert second[upstream.kind.conversation_field] == first[upstream.kind.conversation_field]
 
 
 def test_a_stream_that_breaks_after_its_first_block_is_asked_for_again(
@@ -59,12 +59,12 @@ def test_a_stream_that_breaks_after_its_first_block_is_asked_for_again(
     assert [exchange.outcome for exchange in upstream.exchanges] == ["cut", "answered"]
 
 
-def test_a_limit_is_waited_for_as_long_as_the_provider_says(claude: Path, upstream: Upstream, work: Path) -> None:
+def test_a_limit_is_waited_for_as_long_as_the_provider_asks(claude: Path, upstream: Upstream, work: Path) -> None:
     run = run_claude(claude, upstream.proxy.url, work, "Count to 30 [fault:rate after=1 times=1]")
     assert run.text == COUNTED
 
 
-def test_an_overflow_is_told_in_the_words_that_are_known(claude: Path, upstream: Upstream, work: Path) -> None:
+def test_an_overflow_has_the_known_message(claude: Path, upstream: Upstream, work: Path) -> None:
     run = run_claude(claude, upstream.proxy.url, work, "Count to 30 [fault:overflow]")
     assert run.result["is_error"]
     assert "prompt is too long" in run.text.lower()

@@ -42,22 +42,24 @@ def test_the_effort_of_a_session_is_changed(claude: Path, upstream: Upstream, wo
         screen.wait_for("1 2 3 4")
     efforts = [upstream.kind.effort_of(body) for body in upstream.bodies]
     assert efforts == [upstream.kind.efforts.get(effort) for effort in ("medium", "low")]
-    old, new = (body[upstream.kind.said] for body in upstream.bodies)
+    old, new = (body[upstream.kind.conversation_field] for body in upstream.bodies)
     assert json.dumps(new[: len(old)]) == json.dumps(old)
 
 
-def test_a_prompt_that_is_too_long_is_compacted_and_said_again(claude: Path, upstream: Upstream, work: Path) -> None:
+def test_a_prompt_that_is_too_long_is_compacted_and_sent_again(claude: Path, upstream: Upstream, work: Path) -> None:
     with terminal(claude, upstream.proxy.url, work) as screen:
         for number in (1, 2):
             screen.type(f"Say exactly: answer {number}")
             screen.wait_for(f"● answer {number}")
         screen.type("Count to 12 [fault:overflow times=1]")
         screen.wait_for("● 1 2 3 4 5 6 7 8 9 10 11 12")
-    said = ["\n".join(turn.text for turn in conversation.turns) for conversation in upstream.conversations]
+    conversation_texts = [
+        "\n".join(turn.text for turn in conversation.turns) for conversation in upstream.conversations
+    ]
     assert [exchange.status for exchange in upstream.exchanges].count(400) == 1
-    assert len(said) >= 5
-    assert "Say exactly: answer 1" not in said[-1], "what was summed up is not said again"
-    assert "Count to 12" in said[-1]
+    assert len(conversation_texts) >= 5
+    assert "Say exactly: answer 1" not in conversation_texts[-1], "what was summed up is not said again"
+    assert "Count to 12" in conversation_texts[-1]
 
 
 def test_a_session_gets_a_title_by_a_call_of_its_own(claude: Path, upstream: Upstream, work: Path) -> None:

@@ -69,12 +69,12 @@ def client(proxy: Proxy, upstream: Running) -> Iterator[anthropic.Anthropic]:
     assert [breach for exchange in upstream.journal.exchanges[start:] for breach in exchange.breaches] == []
 
 
-def said(text: str) -> list[Any]:
+def user_messages(text: str) -> list[Any]:
     return [{"role": "user", "content": text}]
 
 
 def ask(text: str, **fields: Any) -> dict[str, Any]:
-    return {"model": MODEL, "max_tokens": 300, "messages": said(text), **fields}
+    return {"model": MODEL, "max_tokens": 300, "messages": user_messages(text), **fields}
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -105,7 +105,7 @@ def test_a_conversation_with_thinking_and_tools_keeps_its_signatures(
     client: anthropic.Anthropic, upstream: Running, stream: bool
 ) -> None:
     given: Any = {"model": MODEL, "max_tokens": 300, "tools": [READ], "thinking": {"type": "adaptive"}}
-    messages = said("Read /note.txt")
+    messages = user_messages("Read /note.txt")
 
     def reply() -> Any:
         if not stream:
@@ -125,7 +125,7 @@ def test_a_conversation_with_thinking_and_tools_keeps_its_signatures(
     assert echoed["signature"] == first.content[0].signature
 
 
-def test_marked_prompts_are_read_from_the_cache_and_the_log_says_so(client: anthropic.Anthropic, proxy: Proxy) -> None:
+def test_marked_prompts_are_read_from_the_cache_and_logged(client: anthropic.Anthropic, proxy: Proxy) -> None:
     marked: Any = [{"type": "text", "text": "be kind. " * 2_000, "cache_control": {"type": "ephemeral"}}]
     for read in (False, True):
         raw = client.messages.with_raw_response.create(**ask("Say exactly: a b c"), system=marked)
@@ -158,7 +158,7 @@ def test_betas_and_their_fields_reach_the_api(client: anthropic.Anthropic, upstr
 
 
 def test_counts_and_models_are_the_api_s_own(client: anthropic.Anthropic) -> None:
-    counted = client.messages.count_tokens(model=MODEL, messages=said("x" * 400), tools=[READ])
+    counted = client.messages.count_tokens(model=MODEL, messages=user_messages("x" * 400), tools=[READ])
     assert counted.input_tokens > 100
     listed = client.models.list(limit=2)
     assert [entry.display_name for entry in listed] == [model.title for model in MODELS.values()]
@@ -205,7 +205,7 @@ def test_errors_pass(
         assert json.loads(answer.content)["request_id"] == answer.headers["x-upstream-request-id"]
 
 
-def test_what_the_api_itself_refuses_the_client_is_told_in_its_words(proxy: Proxy) -> None:
+def test_errors_of_the_api_reach_the_client_unchanged(proxy: Proxy) -> None:
     bad = ask("x", surprise=1)
     answer = proxy.client().post(PATH, json=bad, headers={"anthropic-version": "2023-06-01"})
     assert answer.status_code == 400
@@ -248,14 +248,14 @@ def test_the_end_of_the_message_is_the_end_whoever_keeps_the_connection_open(pro
         assert [event.type for event in created][-1] == "message_stop"
 
 
-def test_nothing_of_ours_is_written_into_a_silent_stream(proxy: Proxy) -> None:
+def test_nothing_of_ours_is_written_into_an_idle_stream(proxy: Proxy) -> None:
     answer = stream_of(proxy, "Say exactly: late [fault:silence seconds=9]")
     assert answer.text.startswith("event: message_start\n")
     assert answer.text.count("event: ping") == 1
     assert check_bytes(answer.content) == []
 
 
-def test_an_upstream_that_falls_silent_ends_the_stream_with_one_error(settings: dict[str, str], tmp_path: Path) -> None:
+def test_an_upstream_that_stalls_ends_the_stream_with_one_error(settings: dict[str, str], tmp_path: Path) -> None:
     with running_proxy(tmp_path, {**settings, "UPSTREAM_TIMEOUT": "1"}) as impatient:
         answer = stream_of(impatient, "Count to 30 [fault:stall seconds=30]")
         assert answer.text.count("event: error") == 1
@@ -265,7 +265,7 @@ def test_an_upstream_that_falls_silent_ends_the_stream_with_one_error(settings: 
 
 
 @pytest.mark.parametrize("fault", ["late seconds=60", "stall seconds=60"])
-def test_a_client_that_leaves_takes_the_upstream_with_it(proxy: Proxy, upstream: Running, fault: str) -> None:
+def test_a_disconnected_client_ends_the_upstream_call(proxy: Proxy, upstream: Running, fault: str) -> None:
     body = json.dumps(ask(f"Count to 500 [fault:{fault}]", stream=True)).encode()
     head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     before = len(upstream.journal.exchanges)
@@ -361,7 +361,7 @@ def test_the_client_s_own_key_goes_to_anthropic_and_nobody_else(
     assert SECRET not in lending.log
 
 
-def test_behind_a_door_with_a_key_the_user_s_own_key_is_needed(upstream: Running, tmp_path: Path) -> None:
+def test_with_a_proxy_key_the_user_s_own_key_is_needed(upstream: Running, tmp_path: Path) -> None:
     environ = {
         "PREFERRED_PROVIDER": "anthropic",
         "ANTHROPIC_UPSTREAM_URL": upstream.url,
@@ -387,9 +387,9 @@ def test_a_conversation_that_began_elsewhere_goes_on(client: anthropic.Anthropic
     call = {"type": "tool_use", "id": "toolu_px01", "name": "Read", "input": {"path": "/a"}}
     result = {"type": "tool_result", "tool_use_id": "toolu_px01", "content": "milk"}
     messages: Any = [
-        *said("Think"),
+        *user_messages("Think"),
         {"role": "assistant", "content": foreign},
-        *said("Read /a"),
+        *user_messages("Read /a"),
         {
             "role": "assistant",
             "content": [foreign[0], {"type": "redacted_thinking", "data": "px1.oai.e30"}, THOUGHT, call],
@@ -407,12 +407,12 @@ def test_thinking_that_another_server_signed_is_left_out_where_it_is_refused(
     proxy: Proxy, upstream: Running, stand_in: Anthropic
 ) -> None:
     signed = {"type": "thinking", "thinking": "of a Kimi", "signature": "0123abcd"}
-    history = [*said("One"), {"role": "assistant", "content": [signed, {"type": "text", "text": "1"}]}]
-    answer = proxy.client().post(PATH, json={**ask(""), "messages": [*history, *said("Say exactly: two")]})
+    history = [*user_messages("One"), {"role": "assistant", "content": [signed, {"type": "text", "text": "1"}]}]
+    answer = proxy.client().post(PATH, json={**ask(""), "messages": [*history, *user_messages("Say exactly: two")]})
     assert answer.json()["content"][0]["text"] == "two"
-    refused, taken = upstream.journal.exchanges[-2:]
-    assert [exchange.status for exchange in (refused, taken)] == [400, 200]
-    assert b"of a Kimi" not in stand_in.raw[taken.number]
+    refused, accepted = upstream.journal.exchanges[-2:]
+    assert [exchange.status for exchange in (refused, accepted)] == [400, 200]
+    assert b"of a Kimi" not in stand_in.raw[accepted.number]
 
 
 def test_a_server_of_the_user_s_with_the_same_language(upstream: Running, tmp_path: Path) -> None:
@@ -433,7 +433,7 @@ def test_a_server_of_the_user_s_with_the_same_language(upstream: Running, tmp_pa
             assert "metadata" not in exchange.body
             assert exchange.headers["authorization"] == f"Bearer {KEY}"
             assert not {"x-api-key", "x-stainless-lang", "anthropic-beta"} & set(exchange.headers)
-            assert client.messages.count_tokens(model=MODEL, messages=said("x" * 400)).input_tokens > 100
+            assert client.messages.count_tokens(model=MODEL, messages=user_messages("x" * 400)).input_tokens > 100
             assert upstream.journal.exchanges[-1].path == "/v1/messages/count_tokens"
             assert "claude-openai/gpt-4.1" in [entry.id for entry in client.models.list(limit=1000)]
         answer = other.client().post(PATH, json=ask("x [fault:missing]"))

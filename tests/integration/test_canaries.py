@@ -28,7 +28,7 @@ FORMS = ({"LOG_FORMAT": "plain", "LOG_LEVEL": "debug"}, {"LOG_FORMAT": "json", "
 
 def _echo(key: str, how: str) -> web.Response:
     """Answer as a provider does that discloses the key."""
-    said = {
+    body_text = {
         "error": json.dumps({"error": {"message": f"Incorrect API key provided: {key}.", "code": "invalid_api_key"}}),
         "page": f"<html><body>denied for {key} ({quote(key)})</body></html>",
         "base64": json.dumps({"error": {"message": "basic " + base64.b64encode(f":{key}".encode()).decode()}}),
@@ -42,10 +42,10 @@ def _echo(key: str, how: str) -> web.Response:
     if how == "header":
         headers = {"retry-after": key, "x-request-id": key, "server": key, "anthropic-ratelimit-key": key}
     kind = "text/html" if how == "page" else "application/json"
-    return web.Response(status=status, text=said, headers=headers, content_type=kind)
+    return web.Response(status=status, text=body_text, headers=headers, content_type=kind)
 
 
-WAYS = ("error", "page", "base64", "deep", "redirect", "header", "lines")
+DISCLOSURES = ("error", "page", "base64", "deep", "redirect", "header", "lines")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def echoing() -> Iterator[Running]:
     async def answer(request: web.Request, raw: bytes, _: RequestLog) -> web.Response:
         given = (request.headers.get(name) for name in ("authorization", "x-api-key", "x-goog-api-key"))
         key = next((value for value in given if value), "none")
-        how = next((way for way in WAYS if f"how={way}" in raw.decode()), "error")
+        how = next((disclosure for disclosure in DISCLOSURES if f"how={disclosure}" in raw.decode()), "error")
         return _echo(key.removeprefix("Bearer "), how)
 
     with serving(new_application(answer, RequestLog())) as running:
@@ -86,11 +86,11 @@ def settings_for(url: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("form", FORMS, ids=["plain", "json", "usual"])
-def test_what_a_provider_tells_of_a_key_goes_nowhere(echoing: Running, tmp_path: Path, form: dict[str, str]) -> None:
+def test_a_key_that_a_provider_discloses_goes_nowhere(echoing: Running, tmp_path: Path, form: dict[str, str]) -> None:
     settings = settings_for(echoing.url)
     with running_proxy(tmp_path, {**settings, **form}) as proxy:
         client = proxy.client(headers={"x-api-key": settings["PROXY_API_KEY"]})
-        for place, how in enumerate(WAYS):
+        for place, how in enumerate(DISCLOSURES):
             for model in MODELS:
                 body = ask(f"how={how}", model=model, stream=bool(place % 2))
                 assert client.post(MESSAGES, json=body).status_code >= 400
@@ -98,7 +98,7 @@ def test_what_a_provider_tells_of_a_key_goes_nowhere(echoing: Running, tmp_path:
         page = client.get("/metrics").text
         assert "anthropic_proxy_requests_total{" in page
         assert find_leaks(page, secrets_in(settings)) == []
-        wait_for(lambda: proxy.log.count(MESSAGES) >= len(WAYS) * len(MODELS))
+        wait_for(lambda: proxy.log.count(MESSAGES) >= len(DISCLOSURES) * len(MODELS))
         expect_one_line_each(proxy)
 
 
@@ -109,7 +109,7 @@ def expect_one_line_each(proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS[:2], ids=["plain", "json"])
-def test_what_a_client_says_of_its_key_is_not_logged(echoing: Running, tmp_path: Path, form: dict[str, str]) -> None:
+def test_a_key_in_a_body_of_a_client_is_not_logged(echoing: Running, tmp_path: Path, form: dict[str, str]) -> None:
     own, settings = new_canary("sk-ant-"), settings_for(echoing.url)
     wrong: list[dict[str, object]] = [
         {"max_tokens": own},
@@ -187,14 +187,14 @@ def start_with(directory: Path, env_file: str, **settings: str) -> str:
         "export OPENAI-API-KEY={key}\nPORT=x",
     ],
 )
-def test_a_start_that_fails_tells_no_key(tmp_path: Path, line: str) -> None:
+def test_a_start_that_fails_discloses_no_key(tmp_path: Path, line: str) -> None:
     key = new_canary("sk-proj-")
-    said = start_with(tmp_path, line.format(key=key))
-    assert find_leaks(said, [key]) == []
-    assert "Traceback" not in said
+    output = start_with(tmp_path, line.format(key=key))
+    assert find_leaks(output, [key]) == []
+    assert "Traceback" not in output
 
 
-def test_a_key_that_no_header_can_hold_is_not_told(echoing: Running, tmp_path: Path) -> None:
+def test_a_key_that_no_header_can_hold_is_not_disclosed(echoing: Running, tmp_path: Path) -> None:
     key = f"{new_canary('sk-')}\r\nx-evil: 1"
     settings = {**settings_for(echoing.url), "OPENAI_API_KEY": key, "LOG_LEVEL": "debug"}
     with contextlib.suppress(AssertionError), running_proxy(tmp_path, settings) as proxy:
@@ -211,9 +211,9 @@ def test_secrets_do_not_print() -> None:
     assert find_leaks(" ".join(shown), [key]) == []
 
 
-def test_a_key_that_is_told_is_found() -> None:
+def test_a_disclosed_key_is_found() -> None:
     key = new_canary("sk-")
     (setting,) = secrets_in({"A_KEY": key, "PORT": "8082"})
-    for told in (key, quote(key), base64.b64encode(f"user:{key}".encode()).decode(), key[-15:], key[::-1]):
-        assert find_leaks(f"before {told} after", [setting]), told
+    for spelled in (key, quote(key), base64.b64encode(f"user:{key}".encode()).decode(), key[-15:], key[::-1]):
+        assert find_leaks(f"before {spelled} after", [setting]), spelled
     assert find_leaks(f"…{key[-4:]}", [setting]) == []

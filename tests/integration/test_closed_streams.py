@@ -18,7 +18,7 @@ CLOSED = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all": "<&- >&- 2>&
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("name", CLOSED)
-def test_it_serves_and_no_socket_takes_the_number_of_a_stream(
+def test_it_serves_and_no_socket_gets_the_number_of_a_stream(
     settings: dict[str, str], tmp_path: Path, name: str, workers: int
 ) -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), **settings}

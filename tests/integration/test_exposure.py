@@ -53,7 +53,7 @@ def own_address() -> str:
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-def test_where_nobody_knows_the_address_the_first_caller_from_elsewhere_tells(tmp_path: Path, allowed: bool) -> None:
+def test_the_first_remote_client_reveals_an_exposed_server(tmp_path: Path, allowed: bool) -> None:
     address = own_address()
     if not address:
         pytest.skip("platform: this machine has loopback addresses only")
@@ -79,11 +79,11 @@ uvicorn.run(app_from_environment(), host="0.0.0.0", port=port)
 
 
 @pytest.mark.parametrize("more", [(), ("--workers", "3"), ("--reload",)])
-def test_a_taken_port_is_one_line_that_names_it(tmp_path: Path, more: tuple[str, ...]) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
+def test_an_occupied_port_is_one_line_that_names_it(tmp_path: Path, more: tuple[str, ...]) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = str(listener.getsockname()[1])
         ended = run("serve", "--port", port, *more, settings={}, directory=tmp_path)
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()

@@ -52,7 +52,7 @@ DOCUMENT = {
 }
 
 
-class Door(NamedTuple):
+class GoogleAccess(NamedTuple):
     """One way to Google, with the settings that lead there."""
 
     name: str
@@ -65,7 +65,7 @@ class Door(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=["google", "vertex"])
-def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+def access(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GoogleAccess]:
     servers = TokenServers()
     application = new_gemini(accepts_token=servers.accepts)
     with serving(application) as upstream, serving(new_token_servers(servers)) as tokens:
@@ -76,14 +76,14 @@ def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             file = write_service_account(tmp_path_factory.mktemp("credentials"), tokens.url)
             settings |= {"VERTEX_PROJECT": PROJECT, "VERTEX_BASE_URL": f"{upstream.url}/v1"}
             settings |= {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}
-        yield Door(request.param, upstream, application[STAND_IN].signatures, settings)
+        yield GoogleAccess(request.param, upstream, application[STAND_IN].signatures, settings)
         assert upstream.journal.violations() == []
         assert tokens.journal.violations() == []
 
 
 @contextmanager
-def proxy_before(door: Door, directory: Path, **settings: str) -> Iterator[Proxy]:
-    with running_proxy(directory, {**door.settings, **settings}) as running:
+def proxy_before(access: GoogleAccess, directory: Path, **settings: str) -> Iterator[Proxy]:
+    with running_proxy(directory, {**access.settings, **settings}) as running:
         yield running
         assert "Traceback" not in running.log
         assert "ya29." not in running.log
@@ -91,13 +91,13 @@ def proxy_before(door: Door, directory: Path, **settings: str) -> Iterator[Proxy
 
 
 @pytest.fixture(scope="module")
-def proxy(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    with proxy_before(door, tmp_path_factory.mktemp("gemini")) as running:
+def proxy(access: GoogleAccess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    with proxy_before(access, tmp_path_factory.mktemp("gemini")) as running:
         yield running
 
 
-def ask(client: Proxy, said: Any, *, stream: bool = False, **fields: Any) -> anthropic.types.Message:
-    messages = said if isinstance(said, list) else [{"role": "user", "content": said}]
+def ask(client: Proxy, prompt: Any, *, stream: bool = False, **fields: Any) -> anthropic.types.Message:
+    messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
     fields = {"model": SONNET, "max_tokens": 1_000, "messages": messages, **fields}
     with anthropic.Anthropic(api_key="of-no-use", base_url=client.url, max_retries=0) as sdk:
         if not stream:
@@ -150,7 +150,7 @@ def test_text(proxy: Proxy, model: str, stream: bool) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_conversation_with_tools_on_older_and_newer_models(proxy: Proxy, model: str, stream: bool) -> None:
     """The first two are the contract's defaults."""
-    said, _ = converse(
+    final_text, _ = converse(
         lambda messages: ask(
             proxy,
             messages,
@@ -163,7 +163,7 @@ def test_a_conversation_with_tools_on_older_and_newer_models(proxy: Proxy, model
         "Add 2, 3 and 4",
         add,
     )
-    assert said == "The sum is 9."
+    assert final_text == "The sum is 9."
 
 
 def test_a_stream_keeps_the_grammar_of_the_api(proxy: Proxy) -> None:
@@ -176,15 +176,15 @@ def test_a_stream_keeps_the_grammar_of_the_api(proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_parallel_calls_and_their_results_stay_together(proxy: Proxy, door: Door, stream: bool) -> None:
-    said, messages = converse(
+def test_parallel_calls_and_their_results_stay_together(proxy: Proxy, access: GoogleAccess, stream: bool) -> None:
+    final_text, messages = converse(
         lambda messages: ask(proxy, messages, tools=[WEATHER, ADD], stream=stream),
         "How is the weather in Oslo and Rome?",
         lambda call: f"fine in {call.input['city']}",
     )
-    assert said == "Oslo: fine in Oslo; Rome: fine in Rome"
+    assert final_text == "Oslo: fine in Oslo; Rome: fine in Rome"
     assert [block["type"] for block in messages[1]["content"]] == ["thinking", "tool_use", "tool_use"]
-    calls, answers = door.last_body()["contents"][1:]
+    calls, answers = access.last_body()["contents"][1:]
     assert [part["functionCall"]["args"]["city"] for part in calls["parts"]] == ["Oslo", "Rome"]
     assert [part["functionResponse"]["response"]["output"] for part in answers["parts"]] == [
         "fine in Oslo",
@@ -193,24 +193,24 @@ def test_parallel_calls_and_their_results_stay_together(proxy: Proxy, door: Door
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_thoughts_go_round_through_a_restart_of_the_proxy(door: Door, tmp_path: Path, stream: bool) -> None:
+def test_thoughts_go_round_through_a_restart_of_the_proxy(access: GoogleAccess, tmp_path: Path, stream: bool) -> None:
     """Nothing but what the client holds carries the signatures: each turn meets a proxy that knows nothing."""
-    given, returned = len(door.signatures.given), len(door.signatures.returned)
+    given, returned = len(access.signatures.given), len(access.signatures.returned)
 
     def ask_a_new_proxy(messages: list[Any]) -> anthropic.types.Message:
         thinking = {"type": "enabled", "budget_tokens": 2_000}
-        with proxy_before(door, tmp_path) as proxy:
+        with proxy_before(access, tmp_path) as proxy:
             return ask(proxy, messages, tools=[ADD], thinking=thinking, max_tokens=4_000, stream=stream)
 
-    said, messages = converse(ask_a_new_proxy, "Add 2, 3 and 4", add)
-    assert said == "The sum is 9."
+    final_text, messages = converse(ask_a_new_proxy, "Add 2, 3 and 4", add)
+    assert final_text == "The sum is 9."
     thoughts = [block for block in messages[1]["content"] if block["type"] == "thinking"]
     assert "I see what is asked for." in thoughts[0]["thinking"]
-    of_calls = [base64.b64encode(raw).decode() for raw in list(door.signatures.given)[given:][:2]]
-    assert door.signatures.returned[returned:] == [of_calls[0], of_calls[0], of_calls[1]]
+    of_calls = [base64.b64encode(raw).decode() for raw in list(access.signatures.given)[given:][:2]]
+    assert access.signatures.returned[returned:] == [of_calls[0], of_calls[0], of_calls[1]]
 
 
-def test_a_history_of_another_provider_goes_on_here(proxy: Proxy, door: Door) -> None:
+def test_a_history_of_another_provider_goes_on_here(proxy: Proxy, access: GoogleAccess) -> None:
     call = {"type": "tool_use", "id": "toolu_01A09q90qw90lq917835lq9", "name": "add", "input": {"a": 2, "b": 3}}
     thought = {"type": "thinking", "thinking": "Two and three.", "signature": "EqQBCgIYAhIkODJmNDY="}
     history = [
@@ -220,25 +220,25 @@ def test_a_history_of_another_provider_goes_on_here(proxy: Proxy, door: Door) ->
     ]
     reply = ask(proxy, history, tools=[ADD])
     assert [block.input for block in reply.content if block.type == "tool_use"] == [{"a": 5, "b": 4}]
-    signatures = [part.get("thoughtSignature") for part in door.last_body()["contents"][1]["parts"]]
+    signatures = [part.get("thoughtSignature") for part in access.last_body()["contents"][1]["parts"]]
     assert signatures == [None, "skip_thought_signature_validator"]
 
 
-def test_pictures_and_documents_are_shown(proxy: Proxy, door: Door) -> None:
-    said = [PICTURE, DOCUMENT, {"type": "text", "text": "Describe the pictures"}]
-    assert "image/png 31 by 17" in text_of(ask(proxy, [{"role": "user", "content": said}]))
-    parts = door.last_body()["contents"][0]["parts"]
+def test_pictures_and_documents_are_shown(proxy: Proxy, access: GoogleAccess) -> None:
+    blocks = [PICTURE, DOCUMENT, {"type": "text", "text": "Describe the pictures"}]
+    assert "image/png 31 by 17" in text_of(ask(proxy, [{"role": "user", "content": blocks}]))
+    parts = access.last_body()["contents"][0]["parts"]
     assert [part["inlineData"]["mimeType"] for part in parts[:2]] == ["image/png", "application/pdf"]
 
 
 @pytest.mark.parametrize("model", [SONNET, HAIKU])
 def test_a_tool_can_show_a_picture(proxy: Proxy, model: str) -> None:
-    said, _ = converse(
+    final_text, _ = converse(
         lambda messages: ask(proxy, messages, tools=[READ], model=model),
         "Look at the picture /tmp/a.png",
         lambda call: [{"type": "text", "text": call.input["file_path"]}, PICTURE],
     )
-    assert said == "The picture is image/png, 31 by 17 pixels."
+    assert final_text == "The picture is image/png, 31 by 17 pixels."
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -252,11 +252,11 @@ def test_a_search_of_the_web_comes_with_its_sources(proxy: Proxy, stream: bool) 
     assert reply.usage.server_tool_use.web_search_requests == 2
 
 
-def test_a_search_may_stand_beside_tools(proxy: Proxy, door: Door) -> None:
+def test_a_search_may_stand_beside_tools(proxy: Proxy, access: GoogleAccess) -> None:
     assert "Oslo is well" in text_of(ask(proxy, "Search the web for Oslo", tools=[SEARCH, ADD]))
-    assert ("toolConfig" in door.last_body()) is (door.name == "google")
+    assert ("toolConfig" in access.last_body()) is (access.name == "google")
     ask(proxy, "Say exactly: x", tools=[SEARCH, ADD], model=HAIKU)
-    assert [list(tool) for tool in door.last_body()["tools"]] == [["functionDeclarations"]]
+    assert [list(tool) for tool in access.last_body()["tools"]] == [["functionDeclarations"]]
 
 
 @pytest.mark.parametrize(
@@ -268,18 +268,18 @@ def test_a_search_may_stand_beside_tools(proxy: Proxy, door: Door) -> None:
         (None, "minimal", 0, "low"),
     ],
 )
-def test_an_effort_is_said_as_each_model_wants_it(
-    proxy: Proxy, door: Door, effort: str | None, sonnet: str, haiku: int, opus: str
+def test_an_effort_is_encoded_as_each_model_expects_it(
+    proxy: Proxy, access: GoogleAccess, effort: str | None, sonnet: str, haiku: int, opus: str
 ) -> None:
     fields: Any = {"output_config": {"effort": effort}} if effort else {"thinking": {"type": "disabled"}}
-    said = {}
+    thinking_configs = {}
     for model in (SONNET, HAIKU, "claude-opus-4-6"):
         reply = ask(proxy, "Say exactly: x", model=model, **fields)
-        said[model] = door.last_body()["generationConfig"]["thinkingConfig"]
+        thinking_configs[model] = access.last_body()["generationConfig"]["thinkingConfig"]
         assert (server_tool_kinds(reply)[0] == "thinking") is bool(effort)
-    assert said[SONNET]["thinkingLevel"] == sonnet
-    assert said[HAIKU]["thinkingBudget"] == haiku
-    assert said["claude-opus-4-6"]["thinkingLevel"] == opus
+    assert thinking_configs[SONNET]["thinkingLevel"] == sonnet
+    assert thinking_configs[HAIKU]["thinkingBudget"] == haiku
+    assert thinking_configs["claude-opus-4-6"]["thinkingLevel"] == opus
 
 
 @pytest.mark.parametrize("model", [SONNET, HAIKU])
@@ -353,7 +353,9 @@ def test_a_refusal_becomes_a_status(proxy: Proxy, fault: str, status: int, kind:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("fault", ["unavailable times=1", "reset times=1", "malformed times=1", "gateway times=1"])
-def test_a_failure_that_heals_at_once_is_tried_again(proxy: Proxy, door: Door, fault: str, stream: bool) -> None:
+def test_a_failure_that_heals_at_once_is_tried_again(
+    proxy: Proxy, access: GoogleAccess, fault: str, stream: bool
+) -> None:
     prompt = f"Say exactly: healed [fault:{fault} after={1 + stream}]"
     assert text_of(ask(proxy, prompt, stream=stream)).startswith("healed")
 
@@ -368,10 +370,10 @@ def test_a_stream_that_breaks_ends_with_an_error(proxy: Proxy, fault: str) -> No
     assert answer.text.rstrip().splitlines()[-2] == "event: error"
 
 
-def test_a_wrong_key_names_the_setting(door: Door, tmp_path: Path) -> None:
-    if door.name == "vertex":
+def test_a_wrong_key_names_the_setting(access: GoogleAccess, tmp_path: Path) -> None:
+    if access.name == "vertex":
         return  # tokens in place of keys: test_vertex
-    with proxy_before(door, tmp_path, GEMINI_API_KEY="AIza-wrong-0123456789") as proxy:
+    with proxy_before(access, tmp_path, GEMINI_API_KEY="AIza-wrong-0123456789") as proxy:
         with pytest.raises(anthropic.AuthenticationError) as caught:
             ask(proxy, "Say exactly: x")
         assert "GEMINI_API_KEY" in str(caught.value)

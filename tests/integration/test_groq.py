@@ -70,8 +70,8 @@ def test_reasoning_over_two_turns_comes_back_as_it_was(talk: Session, model: str
     if model == OSS:
         assert first["reasoning_effort"] == "low"
         assert first["include_reasoning"] is True
-        said = "".join(block.get("thinking", "") for block in talk.history[1]["content"])
-        assert [message.get("reasoning") for message in second["messages"][1:2]] == [said]
+        thinking = "".join(block.get("thinking", "") for block in talk.history[1]["content"])
+        assert [message.get("reasoning") for message in second["messages"][1:2]] == [thinking]
     else:
         assert (first["reasoning_effort"], first["reasoning_format"]) == ("low", "parsed")
     talk.send("Count to 3", stream=stream, thinking={"type": "disabled"})

@@ -14,7 +14,7 @@ def connect(proxy: Proxy) -> socket.socket:
     return socket.create_connection(("127.0.0.1", int(proxy.url.rpartition(":")[2])), timeout=30)
 
 
-def test_a_wrong_method_is_told_which_one_is_right(proxy: Proxy) -> None:
+def test_a_wrong_method_is_answered_with_the_right_one(proxy: Proxy) -> None:
     client = proxy.client()
     response = client.put(MESSAGES, json={})
     assert error_of(response)[:2] == (405, "invalid_request_error")
@@ -44,7 +44,7 @@ def test_a_wrong_limit_is_the_clients_mistake(proxy: Proxy, limit: str) -> None:
         "claude-groq/llama-3.3-70b-versatile",
     ],
 )
-def test_a_model_that_messages_take_is_described_under_the_name_that_was_asked(proxy: Proxy, model: str) -> None:
+def test_a_model_of_messages_is_described_under_the_requested_name(proxy: Proxy, model: str) -> None:
     entry = proxy.client().get(f"/v1/models/{model}").json()
     assert entry["id"] == model
     assert entry["type"] == "model"

@@ -72,7 +72,7 @@ def test_the_mapping_table_s_column_of_anthropic_leaves_ids_untouched(asked):
         (["only:1b"], "only:1b", "only:1b"),
     ],
 )
-def test_ollama_without_models_set_takes_what_the_user_pulled(pulled, small, big):
+def test_ollama_without_models_set_uses_the_pulled_models(pulled, small, big):
     settings = load({"PREFERRED_PROVIDER": "ollama"})
     assert goes_to(HAIKU, settings, pulled) == f"ollama/{small}"
     assert goes_to(SONNET, settings, pulled) == f"ollama/{big}"

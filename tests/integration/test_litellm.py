@@ -66,12 +66,12 @@ class Bedrock(BaseHTTPRequestHandler):
             },
             "metrics": {"latencyMs": 1},
         }
-        said = json.dumps(reply).encode()
+        reply_bytes = json.dumps(reply).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(said)))
+        self.send_header("content-length", str(len(reply_bytes)))
         self.end_headers()
-        self.wfile.write(said)
+        self.wfile.write(reply_bytes)
 
     def log_message(self, *_: Any) -> None:
         """Write nothing."""
@@ -165,17 +165,15 @@ def test_two_calls_at_once(client: anthropic.Anthropic, stream: bool) -> None:
     calls = [block for block in first.content if block.type == "tool_use"]
     assert [call.input for call in calls] == [{"city": "Oslo"}, {"city": "Rome"}]
     results = [
-        {"type": "tool_result", "tool_use_id": call.id, "content": said}
-        for call, said in zip(calls, ("snow", "sun"), strict=True)
+        {"type": "tool_result", "tool_use_id": call.id, "content": result_text}
+        for call, result_text in zip(calls, ("snow", "sun"), strict=True)
     ]
     turns += [{"role": "assistant", "content": first.content}, {"role": "user", "content": results}]
     second = ask(client, stream, model=OPENAI, tools=[WEATHER], messages=turns)
     assert second.content[-1].text == "Oslo: snow; Rome: sun"
 
 
-def test_a_parameter_that_a_provider_does_not_take_is_left_out_and_said(
-    client: anthropic.Anthropic, proxy: Proxy
-) -> None:
+def test_a_parameter_that_a_provider_rejects_is_left_out_and_noted(client: anthropic.Anthropic, proxy: Proxy) -> None:
     thinking: Any = {"type": "enabled", "budget_tokens": 1024}
     turns: Any = [{"role": "user", "content": "Say exactly: hello"}]
     reply = ask(client, False, model=MISTRAL, max_tokens=2000, thinking=thinking, messages=turns)
@@ -221,7 +219,7 @@ def test_a_stream_that_breaks_off_ends_with_an_error_event(proxy: Proxy) -> None
         assert check_bytes(response.content) == []
 
 
-def test_a_client_that_leaves_takes_the_provider_s_call_with_it(proxy: Proxy, openai: Running) -> None:
+def test_a_disconnected_client_ends_the_provider_s_call(proxy: Proxy, openai: Running) -> None:
     number = len(openai.journal.exchanges)
     turns = [{"role": "user", "content": "[fault:stall pieces=3 seconds=60] Count to 9"}]
     body = json.dumps({"model": OPENAI, "max_tokens": 99, "stream": True, "messages": turns}).encode()
@@ -256,8 +254,8 @@ def test_claude_at_bedrock_gets_its_reasoning_back_and_marks_for_its_cache(clien
     assert second.content[-1].text == "Snow."
     asked, answered = Bedrock.bodies
     assert asked["additionalModelRequestFields"]["thinking"]["type"] in ("enabled", "adaptive")
-    (said,) = [message for message in answered["messages"] if message["role"] == "assistant"]
-    assert said["content"][0] == {
+    (assistant_message,) = [message for message in answered["messages"] if message["role"] == "assistant"]
+    assert assistant_message["content"][0] == {
         "reasoningContent": {"reasoningText": {"text": "I should look.", "signature": "c2lnbmVk"}}
     }
     if tuple(map(int, version("litellm").split(".")[:2])) >= MARKS_THE_CACHE_SINCE:

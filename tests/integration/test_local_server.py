@@ -49,9 +49,9 @@ def test_reasoning_comes_once_and_goes_back(talk: Session, stream: bool) -> None
     talk.model = QWEN
     ask = "How is the weather in Oslo and Rome?"
     assert text_of(talk.work(ask, weather, stream=stream, tools=[WEATHER], thinking=THINK)) == "Oslo: snow; Rome: sun"
-    said = "".join(block.get("thinking", "") for block in talk.history[1]["content"])
-    assert said == f"I am asked: {ask}; this is reply 1."
-    assert talk.bodies[1]["messages"][1]["reasoning_content"] == said
+    thinking = "".join(block.get("thinking", "") for block in talk.history[1]["content"])
+    assert thinking == f"I am asked: {ask}; this is reply 1."
+    assert talk.bodies[1]["messages"][1]["reasoning_content"] == thinking
     assert thinking_of(talk.send("Count to 3", stream=stream))
 
 

@@ -44,7 +44,7 @@ def _answers(client: httpx.Client) -> bool:
         return False
 
 
-def test_what_was_not_sent_is_said_once_a_run(settings: dict[str, str], tmp_path: Path) -> None:
+def test_omitted_fields_are_logged_once_a_run(settings: dict[str, str], tmp_path: Path) -> None:
     with running_proxy(tmp_path, settings) as other:
         client = other.client()
         for _ in range(3):

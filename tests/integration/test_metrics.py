@@ -49,7 +49,7 @@ def test_who_may_ask_may_read_it(settings: dict[str, str], tmp_path: Path) -> No
         assert refused.headers["allow"] == "GET, HEAD"
 
 
-def test_a_scrape_is_told_only_where_all_is(settings: dict[str, str], tmp_path: Path) -> None:
+def test_a_scrape_is_logged_at_debug_level_only(settings: dict[str, str], tmp_path: Path) -> None:
     for level, lines in (("info", 0), ("debug", 1)):
         with running_proxy(tmp_path, {**settings, "LOG_LEVEL": level}) as proxy:
             assert proxy.client().get(METRICS).status_code == 200

@@ -65,10 +65,10 @@ def test_reasoning_comes_back_as_it_was_and_what_is_lost_is_a_space(talk: Sessio
     talk.model = model
     options: dict[str, Any] = {"tools": [WEATHER], "thinking": THINK, "extra_body": {"temperature": 0.5}}
     assert text_of(talk.work(ASK, weather, stream=stream, **options)) == "Oslo: snow; Rome: sun"
-    said = "".join(block.get("thinking", "") for block in talk.history[1]["content"])
-    assert said
+    thinking = "".join(block.get("thinking", "") for block in talk.history[1]["content"])
+    assert thinking
     asked = talk.bodies[1]["messages"]
-    assert [message["reasoning_content"] for message in asked if message["role"] == "assistant"] == [said]
+    assert [message["reasoning_content"] for message in asked if message["role"] == "assistant"] == [thinking]
     assert "temperature" not in talk.bodies[0]
     talk.history[1]["content"] = [block for block in talk.history[1]["content"] if block["type"] != "thinking"]
     talk.send("Count to 3", stream=stream, **options)
@@ -76,7 +76,7 @@ def test_reasoning_comes_back_as_it_was_and_what_is_lost_is_a_space(talk: Sessio
 
 
 @pytest.mark.parametrize(
-    ("model", "asked", "said"),
+    ("model", "asked", "expected_fields"),
     [
         (K3, "low", {"reasoning_effort": "low"}),
         (K3, "medium", {"reasoning_effort": "high"}),
@@ -87,13 +87,15 @@ def test_reasoning_comes_back_as_it_was_and_what_is_lost_is_a_space(talk: Sessio
         ("moonshot/kimi-k2.5", "high", {"thinking": {"type": "enabled"}}),
     ],
 )
-def test_effort_is_said_in_the_words_of_each_model(talk: Session, model: str, asked: str, said: dict[str, Any]) -> None:
+def test_effort_is_encoded_with_the_values_of_each_model(
+    talk: Session, model: str, asked: str, expected_fields: dict[str, Any]
+) -> None:
     talk.model = model
     talk.send("Count to 3", stream=True, extra_body={"output_config": {"effort": asked}})
     (body,) = talk.bodies
-    for name, value in said.items():
+    for name, value in expected_fields.items():
         assert body[name] == value
-    assert ("reasoning_effort" in body) == ("reasoning_effort" in said)
+    assert ("reasoning_effort" in body) == ("reasoning_effort" in expected_fields)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -147,7 +149,7 @@ def test_a_reply_with_a_schema(talk: Session, model: str, form: str) -> None:
     assert talk.bodies[0]["response_format"]["type"] == form
 
 
-def test_a_last_assistant_message_is_gone_on_from(talk: Session) -> None:
+def test_a_last_assistant_message_is_continued(talk: Session) -> None:
     talk.history = [{"role": "user", "content": "Count to 3"}, {"role": "assistant", "content": "1, 2,"}]
     options: Any = {"model": talk.model, "max_tokens": 100, "messages": talk.history}
     talk.client.messages.create(**options)

@@ -76,7 +76,7 @@ def client(proxy: Proxy, chats: list[Any]) -> Iterator[anthropic.Anthropic]:
         yield client
 
 
-def said(text: str) -> list[Any]:
+def user_messages(text: str) -> list[Any]:
     return [{"role": "user", "content": text}]
 
 
@@ -85,7 +85,7 @@ def text_of(message: Any) -> str:
 
 
 def test_a_message_whole_and_streamed(client: anthropic.Anthropic, chats: list[Any]) -> None:
-    options: Any = {"model": MODEL, "max_tokens": 400, "messages": said("Count to 40")}
+    options: Any = {"model": MODEL, "max_tokens": 400, "messages": user_messages("Count to 40")}
     whole = client.messages.create(**options)
     with client.messages.stream(**options) as stream:
         pieces = list(stream.text_stream)
@@ -100,13 +100,13 @@ def test_a_message_whole_and_streamed(client: anthropic.Anthropic, chats: list[A
 
 def test_the_stream_keeps_to_the_grammar(proxy: Proxy, chats: list[Any]) -> None:
     body = {"model": THINKER, "max_tokens": 400, "stream": True, "tools": [WEATHER]}
-    answer = proxy.client().post("/v1/messages", json={**body, "messages": said("Weather in Oslo and Rome?")})
+    answer = proxy.client().post("/v1/messages", json={**body, "messages": user_messages("Weather in Oslo and Rome?")})
     assert check_bytes(answer.content) == []
     assert chats[0]["options"]["num_ctx"] == 40_960
 
 
 def test_two_calls_at_once_and_their_results_while_it_thinks(client: anthropic.Anthropic, chats: list[Any]) -> None:
-    turns = said("Compare the weather in Oslo and Rome")
+    turns = user_messages("Compare the weather in Oslo and Rome")
     thinking: Any = {"type": "enabled", "budget_tokens": 2_000}
     options: Any = {"model": THINKER, "max_tokens": 4_000, "tools": [WEATHER], "thinking": thinking}
     with client.messages.stream(**options, messages=turns) as stream:
@@ -151,7 +151,7 @@ def test_a_reply_with_a_schema(client: anthropic.Anthropic) -> None:
     message = client.messages.create(
         model=MODEL,
         max_tokens=100,
-        messages=said("How old?"),
+        messages=user_messages("How old?"),
         extra_body={"output_config": {"format": {"type": "json_schema", "schema": schema}}},
     )
     assert json.loads(text_of(message)) == {"age": 3}
@@ -170,27 +170,29 @@ def test_the_choice_of_a_tool(client: anthropic.Anthropic, choice: Any, called: 
     time: Any = {"name": "get_time", "input_schema": {"type": "object", "properties": {}}}
     tools: Any = [time, WEATHER]
     message = client.messages.create(
-        model=MODEL, max_tokens=100, tools=tools, tool_choice=choice, messages=said("Say exactly: hello")
+        model=MODEL, max_tokens=100, tools=tools, tool_choice=choice, messages=user_messages("Say exactly: hello")
     )
     assert [block.name for block in message.content if block.type == "tool_use"] == called
 
 
 def test_stops_and_limits(client: anthropic.Anthropic, chats: list[Any]) -> None:
-    stopped = client.messages.create(model=MODEL, max_tokens=100, messages=said("Count to 50"), stop_sequences=["8 9"])
+    stopped = client.messages.create(
+        model=MODEL, max_tokens=100, messages=user_messages("Count to 50"), stop_sequences=["8 9"]
+    )
     assert (text_of(stopped).strip(), stopped.stop_sequence) == ("1 2 3 4 5 6 7", "8 9")
     assert "stop" not in chats[0]["options"]
-    cut = client.messages.create(model=MODEL, max_tokens=3, messages=said("Count to 50"))
+    cut = client.messages.create(model=MODEL, max_tokens=3, messages=user_messages("Count to 50"))
     assert (text_of(cut), cut.stop_reason) == ("1 2 3", "max_tokens")
 
 
-def test_a_prompt_over_the_window_says_so_exactly(client: anthropic.Anthropic) -> None:
+def test_a_prompt_over_the_window_is_reported_with_exact_numbers(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.BadRequestError, match=r"prompt is too long: \d+ tokens > 3072 maximum"):
-        client.messages.create(model="ollama/mine:small", max_tokens=100, messages=said("word " * 5_000))
+        client.messages.create(model="ollama/mine:small", max_tokens=100, messages=user_messages("word " * 5_000))
 
 
 def test_a_window_that_fills_up_is_named(client: anthropic.Anthropic) -> None:
     message = client.messages.create(
-        model="ollama/mine:small", max_tokens=20_000, messages=said("word " * 1_800 + "Count to 5000")
+        model="ollama/mine:small", max_tokens=20_000, messages=user_messages("word " * 1_800 + "Count to 5000")
     )
     assert message.stop_reason in ("max_tokens", "model_context_window_exceeded")
     assert message.usage.output_tokens > 300
@@ -198,7 +200,7 @@ def test_a_window_that_fills_up_is_named(client: anthropic.Anthropic) -> None:
 
 def test_a_model_that_was_not_pulled(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError, match="ollama pull gone:7b"):
-        client.messages.create(model="ollama/gone:7b", max_tokens=10, messages=said("hi"))
+        client.messages.create(model="ollama/gone:7b", max_tokens=10, messages=user_messages("hi"))
 
 
 @pytest.mark.parametrize(
@@ -222,14 +224,19 @@ def test_a_model_that_was_not_pulled(client: anthropic.Anthropic) -> None:
 def test_a_failure_before_the_reply_has_its_status(
     proxy: Proxy, chats: list[Any], fault: str, status: int, kind: str, stream: bool
 ) -> None:
-    body = {"model": MODEL, "max_tokens": 50, "stream": stream, "messages": said(f"Count to 9 [fault:{fault}]")}
+    body = {
+        "model": MODEL,
+        "max_tokens": 50,
+        "stream": stream,
+        "messages": user_messages(f"Count to 9 [fault:{fault}]"),
+    }
     answer = proxy.client().post("/v1/messages", json=body)
     assert (answer.status_code, answer.json()["error"]["type"]) == (status, kind)
 
 
 @pytest.mark.parametrize("fault", ["error pieces=3", "cut pieces=3", "torn pieces=3"])
 def test_a_failure_in_the_middle_is_an_event(proxy: Proxy, chats: list[Any], fault: str) -> None:
-    body = {"model": MODEL, "max_tokens": 50, "stream": True, "messages": said(f"Count to 9 [fault:{fault}]")}
+    body = {"model": MODEL, "max_tokens": 50, "stream": True, "messages": user_messages(f"Count to 9 [fault:{fault}]")}
     answer = proxy.client().post("/v1/messages", json=body)
     assert check_bytes(answer.content) == []
     assert answer.text.count("event: error") == 1
@@ -242,7 +249,7 @@ def test_a_model_that_will_not_think_is_asked_again_without(client: anthropic.An
         model="ollama/qwen3-vl:8b",
         max_tokens=2_000,
         thinking=thinking,
-        messages=said("Say exactly: well [fault:thinking times=1]"),
+        messages=user_messages("Say exactly: well [fault:thinking times=1]"),
     )
     assert text_of(message).startswith("well")
 
@@ -254,13 +261,13 @@ def test_models_are_those_that_were_pulled(proxy: Proxy) -> None:
     assert "claude-ollama/nomic-embed-text:latest" not in listed
 
 
-def test_without_any_setting_the_largest_and_the_smallest_model_answer(
+def test_without_any_setting_the_biggest_and_the_smallest_model_answer(
     server: Running, tmp_path: Path, chats: list[Any]
 ) -> None:
     window = {"OLLAMA_API_BASE": server.url, "OLLAMA_CONTEXT_LENGTH": "12345", "OLLAMA_KEEP_ALIVE": "90"}
     with running_proxy(tmp_path, window) as other:
         for model in (MODEL, "claude-haiku-4-5"):
-            body = {"model": model, "max_tokens": 50, "messages": said("Say exactly: here I am")}
+            body = {"model": model, "max_tokens": 50, "messages": user_messages("Say exactly: here I am")}
             assert other.client().post("/v1/messages", json=body).json()["content"][0]["text"] == "here I am"
     assert [chats[0]["model"], chats[1]["model"]] == ["llama3", "llama3.2:latest"]
     assert [chats[0]["options"]["num_ctx"], chats[0]["keep_alive"]] == [12_345, 90]

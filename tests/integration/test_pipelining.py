@@ -38,25 +38,25 @@ async def flood(proxy: Proxy, request: bytes, *, reads: bool) -> int:
             pass
 
     reading = asyncio.create_task(read())
-    most, block = 0, request * (65_536 // len(request))
+    max_bytes, block = 0, request * (65_536 // len(request))
     try:
         async with asyncio.timeout(1):
             for _ in range(SENT_BYTES // len(block)):
                 writer.write(block)
                 await writer.drain()
-                most = max(most, resident_bytes(proxy))
+                max_bytes = max(max_bytes, resident_bytes(proxy))
     except (TimeoutError, ConnectionError):
         pass
     finally:
-        most = max(most, resident_bytes(proxy))
+        max_bytes = max(max_bytes, resident_bytes(proxy))
         reading.cancel()
         writer.transport.abort()
-    return most
+    return max_bytes
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: the test reads /proc")
 @pytest.mark.parametrize("settings_of_key", [{}, KEY], ids=["open", "key"])
-async def test_requests_without_end_take_no_memory(
+async def test_requests_without_end_need_no_memory(
     settings: dict[str, str], settings_of_key: dict[str, str], tmp_path: Path
 ) -> None:
     with running_proxy(tmp_path, {**settings, **settings_of_key, "LOG_LEVEL": "error"}) as proxy:

@@ -52,12 +52,12 @@ def configured(tmp_path: Path, openai: Running) -> Configured:
     return configured
 
 
-def reload(proxy: Proxy, said: str = "Settings reloaded") -> str:
+def reload(proxy: Proxy, text: str = "Settings reloaded") -> str:
     """Ask for a reload, wait for the log line about it and return that line."""
-    before = proxy.log.count(said)
+    before = proxy.log.count(text)
     proxy.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: proxy.log.count(said) > before)
-    return [line for line in proxy.log.splitlines() if said in line][-1]
+    wait_for(lambda: proxy.log.count(text) > before)
+    return [line for line in proxy.log.splitlines() if text in line][-1]
 
 
 def model_of(proxy: Proxy, openai: Running) -> str:
@@ -92,9 +92,9 @@ def test_reloads_that_change_the_log_leave_no_threads_behind(configured: Configu
         assert len(list(threads.iterdir())) <= before + 2, "a worker thread or two of the event loop's may come"
         *_, line, plain = proxy.log.splitlines()
         assert plain == "Settings reloaded: LOG_FORMAT changed."
-        said = json.loads(line)
-        assert datetime.fromisoformat(said.pop("time")).tzinfo is UTC
-        assert said == {"level": "info", "message": "Settings reloaded: LOG_FORMAT changed."}
+        entry = json.loads(line)
+        assert datetime.fromisoformat(entry.pop("time")).tzinfo is UTC
+        assert entry == {"level": "info", "message": "Settings reloaded: LOG_FORMAT changed."}
 
 
 def test_wrong_settings_change_nothing_and_are_named(configured: Configured, openai: Running, tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def proxy(upstream: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
 
 
-def ask(said: Any, **fields: Any) -> dict[str, Any]:
-    messages = said if isinstance(said, list) else [{"role": "user", "content": said}]
+def ask(prompt: Any, **fields: Any) -> dict[str, Any]:
+    messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
     return {"model": "claude-sonnet-4-6", "max_tokens": 2_000, "messages": messages, **fields}
 
 
@@ -119,8 +119,8 @@ def test_two_calls_at_once_are_answered_in_order(proxy: Proxy) -> None:
     results = [
         {"type": "tool_result", "tool_use_id": call.id, "content": f"{call.input['city']} is fine"} for call in calls
     ]
-    said = [*asked, {"role": "assistant", "content": first.content}, {"role": "user", "content": results[::-1]}]
-    second = client.messages.create(model="claude-sonnet-4-6", max_tokens=2_000, messages=said, tools=[WEATHER])
+    messages = [*asked, {"role": "assistant", "content": first.content}, {"role": "user", "content": results[::-1]}]
+    second = client.messages.create(model="claude-sonnet-4-6", max_tokens=2_000, messages=messages, tools=[WEATHER])
     assert second.content[-1].text == "Oslo: Oslo is fine; Rome: Rome is fine"
     client.close()
 
@@ -133,16 +133,16 @@ def test_a_probe_for_one_token_is_answered_with_little(proxy: Proxy, upstream: R
         assert last_body(upstream)["max_output_tokens"] == 16
 
 
-def test_reasoning_that_is_refused_is_left_out_and_the_request_said_again(proxy: Proxy, upstream: Running) -> None:
+def test_rejected_reasoning_is_left_out_and_the_request_sent_again(proxy: Proxy, upstream: Running) -> None:
     client = proxy.client()
     first = client.post(MESSAGES, json=ask("Say exactly: one")).json()
-    said = [
+    messages = [
         {"role": "user", "content": "Say exactly: one"},
         {"role": "assistant", "content": first["content"]},
         {"role": "user", "content": "Say exactly: two [fault:forgotten]"},
     ]
     before = len(upstream.journal.exchanges)
-    second = client.post(MESSAGES, json=ask(said)).json()
+    second = client.post(MESSAGES, json=ask(messages)).json()
     assert second["content"][-1]["text"] == "two [fault:forgotten]"
     tried = [exchange.body["input"] for exchange in upstream.journal.exchanges[before:]]
     assert [[item["type"] for item in items].count("reasoning") for items in tried] == [1, 0]
@@ -168,7 +168,7 @@ def test_a_failure_before_any_output_is_a_status(
     assert response.json()["error"]["type"] == kind
 
 
-def test_an_overflow_says_what_clients_compact_on(proxy: Proxy) -> None:
+def test_an_overflow_has_the_message_that_clients_compact_on(proxy: Proxy) -> None:
     response = proxy.client().post(MESSAGES, json=ask("hi [fault:overflow]"))
     assert response.json()["error"]["message"].startswith("prompt is too long: ")
 
@@ -188,7 +188,7 @@ def test_a_reply_that_ends_otherwise(proxy: Proxy, fault: str, reason: str) -> N
     assert proxy.client().post(MESSAGES, json=ask(f"hi [fault:{fault}]")).json()["stop_reason"] == reason
 
 
-def test_a_server_without_responses_says_what_to_set(upstream: Running, tmp_path: Path) -> None:
+def test_a_server_without_responses_names_the_setting(upstream: Running, tmp_path: Path) -> None:
     with proxy_before(upstream, tmp_path, OPENAI_BASE_URL=f"{upstream.url}/elsewhere") as proxy:
         response = proxy.client().post(MESSAGES, json=ask("hi"))
         assert response.status_code == 400

@@ -145,7 +145,7 @@ def test_a_base_address_that_ends_with_the_version_is_served(proxy: Proxy) -> No
     assert error_of(client.get("/v1/v1/v1/models"))[0] == 404
 
 
-def test_an_unknown_path_and_a_wrong_method_are_told(proxy: Proxy) -> None:
+def test_an_unknown_path_and_a_wrong_method_are_rejected(proxy: Proxy) -> None:
     client = proxy.client()
     assert error_of(client.get("/nowhere"))[:2] == (404, "not_found_error")
     assert error_of(client.post("/v1/complete", json={}))[:2] == (404, "not_found_error")
@@ -199,7 +199,7 @@ def test_a_wrong_key_names_the_setting_it_comes_from(settings: dict[str, str], t
         assert response.headers["x-should-retry"] == "false"
 
 
-def test_a_dead_backend_and_a_missing_key_are_told_and_the_server_goes_on(tmp_path: Path) -> None:
+def test_a_dead_backend_and_a_missing_key_are_reported_and_the_server_goes_on(tmp_path: Path) -> None:
     dead = {
         "OPENAI_API_KEY": KEY,
         "OPENAI_BASE_URL": f"http://127.0.0.1:{free_port()}/v1",
@@ -254,7 +254,7 @@ def test_a_stream_that_breaks_ends_with_one_error_event(proxy: Proxy) -> None:
     assert check_bytes(response.content) == []
 
 
-def test_a_client_that_leaves_takes_the_upstream_with_it(proxy: Proxy, openai: Running) -> None:
+def test_a_disconnected_client_ends_the_upstream_call(proxy: Proxy, openai: Running) -> None:
     for text in ("Say exactly: early [fault:late seconds=60]", "Count to 500 [fault:stall seconds=60]"):
         with socket.create_connection(("127.0.0.1", int(proxy.url.rpartition(":")[2]))) as client:
             body = json.dumps(ask(text, stream=True)).encode()
@@ -266,7 +266,7 @@ def test_a_client_that_leaves_takes_the_upstream_with_it(proxy: Proxy, openai: R
     wait_for(lambda: proxy.log.count("client left") >= 2)
 
 
-def test_a_silent_provider_is_bridged_with_pings(proxy: Proxy) -> None:
+def test_an_idle_provider_is_bridged_with_pings(proxy: Proxy) -> None:
     response = proxy.client().post(MESSAGES, json=ask("Say exactly: late [fault:silence seconds=9]", stream=True))
     events = [line[7:] for line in response.text.splitlines() if line.startswith("event: ")]
     assert events[:2] == ["message_start", "ping"]
@@ -274,7 +274,7 @@ def test_a_silent_provider_is_bridged_with_pings(proxy: Proxy) -> None:
     assert "late" in response.text
 
 
-def test_an_upstream_that_stays_silent_becomes_a_timeout(settings: dict[str, str], tmp_path: Path) -> None:
+def test_an_unresponsive_upstream_becomes_a_timeout(settings: dict[str, str], tmp_path: Path) -> None:
     with running_proxy(tmp_path, {**settings, "UPSTREAM_TIMEOUT": "1"}) as impatient:
         for stream in (False, True):
             body = ask("Say exactly: never [fault:late seconds=30]", stream=stream)
@@ -325,7 +325,7 @@ def _has_connection(proxy: Proxy) -> bool:
     return any(port in line.split()[1] and line.split()[3] == "01" for line in established.splitlines()[1:])
 
 
-def test_a_taken_port_is_one_clear_line(proxy: Proxy, settings: dict[str, str], tmp_path: Path) -> None:
+def test_an_occupied_port_is_one_clear_line(proxy: Proxy, settings: dict[str, str], tmp_path: Path) -> None:
     port = proxy.url.rpartition(":")[2]
     ended = run_command("serve", "--port", port, settings=settings, directory=tmp_path)
     assert ended.returncode == 2
@@ -334,7 +334,7 @@ def test_a_taken_port_is_one_clear_line(proxy: Proxy, settings: dict[str, str], 
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "expected_words"),
     [
         ({"PREFERRED_PROVIDER": "opnai"}, ["PREFERRED_PROVIDER", "opnai", "openai"]),
         ({"PORT": "many"}, ["PORT", "many"]),
@@ -343,11 +343,11 @@ def test_a_taken_port_is_one_clear_line(proxy: Proxy, settings: dict[str, str], 
     ],
 )
 def test_a_wrong_setting_ends_the_start_with_one_message(
-    settings: dict[str, str], tmp_path: Path, wrong: dict[str, str], said: list[str]
+    settings: dict[str, str], tmp_path: Path, wrong: dict[str, str], expected_words: list[str]
 ) -> None:
     ended = run_command("serve", settings={**settings, **wrong}, directory=tmp_path)
     assert ended.returncode == 2
-    assert all(word in ended.stderr for word in said)
+    assert all(word in ended.stderr for word in expected_words)
     assert "Traceback" not in ended.stderr
     assert KEY not in ended.stderr
 
@@ -367,7 +367,7 @@ def test_every_historic_command_serves(settings: dict[str, str], tmp_path: Path,
         assert body["content"][0]["text"] == "here I am"
 
 
-def test_without_any_key_the_demo_answers_and_says_so(tmp_path: Path) -> None:
+def test_without_any_key_the_demo_answers_and_is_announced(tmp_path: Path) -> None:
     with running_proxy(tmp_path, {"OLLAMA_API_BASE": f"http://127.0.0.1:{free_port()}"}) as other:
         response = other.client().post(MESSAGES, json=ask("hello", stream=True))
         assert check_bytes(response.content) == []

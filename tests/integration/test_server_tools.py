@@ -68,8 +68,8 @@ def client(proxy: Proxy) -> Iterator[anthropic.Anthropic]:
         yield sdk
 
 
-def ask(client: anthropic.Anthropic, said: Any, *, stream: bool, **fields: Any) -> Any:
-    messages = said if isinstance(said, list) else [{"role": "user", "content": said}]
+def ask(client: anthropic.Anthropic, prompt: Any, *, stream: bool, **fields: Any) -> Any:
+    messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
     fields = {"max_tokens": 2_000, "messages": messages, **fields}
     if not stream:
         return client.messages.create(**fields)
@@ -137,8 +137,8 @@ def test_the_side_call_of_claude_code(proxy: Proxy, model: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_a_deferred_tool_is_found_and_called(client: anthropic.Anthropic, model: str) -> None:
     search: Any = {"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"}
-    said, tools = "Load read_document and read notes.txt", [search, READ, WEATHER]
-    message = ask(client, said, model=model, tools=tools, stream=True)
+    prompt, tools = "Load read_document and read notes.txt", [search, READ, WEATHER]
+    message = ask(client, prompt, model=model, tools=tools, stream=True)
     assert kinds(message) == ["server_tool_use", "tool_search_tool_result", "tool_use"]
     call = message.content[-1]
     assert (call.name, call.input) == ("read_document", {"path": "notes.txt"})

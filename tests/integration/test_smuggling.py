@@ -212,7 +212,7 @@ def connect(proxy: Proxy) -> socket.socket:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_can_be_read_in_two_ways_is_refused_and_ends_the_connection(lone: Proxy, name: str) -> None:
+async def test_an_ambiguous_request_is_refused_and_ends_the_connection(lone: Proxy, name: str) -> None:
     status, request = REFUSED[name]
     answers = await exchange(port_of(lone), request)
     assert len(re.findall(rb"HTTP/1\.1 \d", answers)) == 1
@@ -318,10 +318,10 @@ def test_more_clients_than_descriptors_wait_and_are_served(settings: dict[str, s
         for client in idle:
             client.close()
 
-        async def rush() -> list[bytes]:
+        async def send_burst() -> list[bytes]:
             return await asyncio.gather(*(exchange(port_of(proxy), request.encode() + body) for _ in range(150)))
 
-        answers = [read_answer(answer) for answer in asyncio.run(rush())]
+        answers = [read_answer(answer) for answer in asyncio.run(send_burst())]
         assert [answer.status for answer in answers] == [200] * 150
         assert proxy.log.count("No more clients can be served") == 1
         assert "Traceback" not in proxy.log
@@ -337,7 +337,7 @@ main()
 """
 
 
-def test_idle_clients_make_room_for_those_who_ask(settings: dict[str, str], tmp_path: Path) -> None:
+def test_idle_clients_are_closed_for_clients_with_requests(settings: dict[str, str], tmp_path: Path) -> None:
     with running_proxy(tmp_path, settings, ("-c", LIMITED, "serve")) as proxy:
         idle = [connect(proxy) for _ in range(40)]
         for client in idle[:32]:
@@ -351,14 +351,16 @@ def test_idle_clients_make_room_for_those_who_ask(settings: dict[str, str], tmp_
             client.close()
 
 
-def test_who_does_not_say_what_it_wants_makes_room_for_those_who_do(settings: dict[str, str], tmp_path: Path) -> None:
+def test_clients_without_a_whole_head_are_closed_for_clients_with_requests(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
     with running_proxy(tmp_path, settings, ("-c", LIMITED, "serve")) as proxy:
-        silent = [connect(proxy) for _ in range(100)]
-        for client in silent[::2]:
+        idle_clients = [connect(proxy) for _ in range(100)]
+        for client in idle_clients[::2]:
             client.sendall(b"GET /health HT")
         with connect(proxy) as client:
             client.settimeout(HEAD_TIMEOUT_SECONDS / 2)
             client.sendall(GET + LAST)
             assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
-        for client in silent:
+        for client in idle_clients:
             client.close()

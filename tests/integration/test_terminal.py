@@ -22,7 +22,7 @@ SHELLS = {
     "a shell at work": ("bash", "--norc", "-i"),
     "the leader of a script": ("sh", "-c", "{command}; true"),
 }
-TAKE_TERMINAL = (
+CLAIM_TERMINAL = (
     "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     "signal.signal(signal.SIGHUP, signal.{disposition}); os.execvp(sys.argv[1], sys.argv[1:])"
 )
@@ -62,7 +62,7 @@ def window(
         command = f"{sys.executable} -m anthropic_proxy serve --port {port} --workers {workers}"
         words = [word.format(command=command) for word in SHELLS[shell]]
         process = subprocess.Popen(
-            [sys.executable, "-c", TAKE_TERMINAL.format(disposition=disposition), *words],
+            [sys.executable, "-c", CLAIM_TERMINAL.format(disposition=disposition), *words],
             cwd=directory,
             env=environment,
             stdin=slave,
@@ -91,7 +91,7 @@ def window(
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("pause", [None, 0.05, 2.0])
-def test_a_terminal_that_closes_after_its_shell_was_told_ends_the_server(
+def test_a_terminal_that_closes_after_its_shell_got_the_signal_ends_the_server(
     settings: dict[str, str], tmp_path: Path, shell: str, pause: float | None, workers: int
 ) -> None:
     """None: the terminal stays open, and only the shell is ended by the signal."""

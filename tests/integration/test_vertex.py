@@ -66,7 +66,7 @@ def ask(proxy: Proxy, text: str = "Say exactly: x", **fields: Any) -> httpx.Resp
     return proxy.client().post("/v1/messages", json=body)
 
 
-def said(answer: httpx.Response) -> str:
+def reply_text(answer: httpx.Response) -> str:
     assert answer.status_code == 200, answer.text
     return str(answer.json()["content"][-1]["text"])
 
@@ -80,8 +80,8 @@ def refused(answer: httpx.Response) -> tuple[int, str, str]:
 def test_a_file_of_credentials_opens_vertex(write: Any, cloud: Cloud, tmp_path: Path) -> None:
     settings = {**cloud.settings, "GOOGLE_APPLICATION_CREDENTIALS": str(write(tmp_path, cloud.tokens.url))}
     with proxy_with(tmp_path, settings) as proxy:
-        assert said(ask(proxy)) == "x"
-        assert said(ask(proxy)) == "x"
+        assert reply_text(ask(proxy)) == "x"
+        assert reply_text(ask(proxy)) == "x"
         assert "ready: vertex (fake-project)" in proxy.log
     assert [exchange.path for exchange in cloud.vertex.journal.exchanges] == [PLACE, PLACE]
     assert len(cloud.servers.issued) == 1
@@ -91,7 +91,7 @@ def test_a_file_named_in_the_env_file_is_found(cloud: Cloud, tmp_path: Path) -> 
     file = write_service_account(tmp_path, cloud.tokens.url)
     (tmp_path / ".env").write_text(f'GOOGLE_APPLICATION_CREDENTIALS="{file}"\nVERTEX_LOCATION=global\n')
     with proxy_with(tmp_path, cloud.settings) as proxy:
-        assert said(ask(proxy)) == "x"
+        assert reply_text(ask(proxy)) == "x"
     assert cloud.vertex.journal.exchanges[0].path == PLACE.replace("us-central1", "global")
 
 
@@ -116,8 +116,8 @@ def test_keys_of_google_are_not_used_where_vertex_is_asked_for(cloud: Cloud, tmp
         "GOOGLE_APPLICATION_CREDENTIALS": str(write_service_account(tmp_path, cloud.tokens.url)),
     }
     with proxy_with(tmp_path, settings) as proxy:
-        assert said(ask(proxy)) == "x"
-        assert said(ask(proxy, model="gemini/gemini-3.6-flash")) == "x"
+        assert reply_text(ask(proxy)) == "x"
+        assert reply_text(ask(proxy, model="gemini/gemini-3.6-flash")) == "x"
     assert [exchange.path for exchange in cloud.vertex.journal.exchanges] == [PLACE, PLACE]
 
 
@@ -132,7 +132,7 @@ def test_many_requests_at_once_wait_for_one_token(cloud: Cloud, tmp_path: Path) 
         assert cloud.servers.waiting.wait(20)
         assert proxy.client().get("/health").status_code == 200  # a loop that stood still would not answer
         cloud.servers.gate.set()
-        assert [said(answer.result()) for answer in answers] == ["x"] * 8
+        assert [reply_text(answer.result()) for answer in answers] == ["x"] * 8
     assert len(cloud.servers.issued) == 1
 
 
@@ -146,7 +146,7 @@ def test_a_token_server_that_hangs_once_fails_one_request(cloud: Cloud, tmp_path
     with proxy_with(tmp_path, settings) as proxy:
         status, kind, message = refused(ask(proxy))
         cloud.servers.gate.set()
-        assert said(ask(proxy)) == "x"
+        assert reply_text(ask(proxy)) == "x"
     assert (status, kind) == (504, "timeout_error")
     origin = "GOOGLE_APPLICATION_CREDENTIALS"
     assert message == f"vertex_ai: no access token: its server did not answer within 2 s ({origin})"
@@ -158,9 +158,9 @@ def test_a_token_that_is_refused_is_renewed_once(cloud: Cloud, tmp_path: Path) -
         "GOOGLE_APPLICATION_CREDENTIALS": str(write_service_account(tmp_path, cloud.tokens.url)),
     }
     with proxy_with(tmp_path, settings) as proxy:
-        assert said(ask(proxy)) == "x"
+        assert reply_text(ask(proxy)) == "x"
         cloud.servers.revoked.add(cloud.servers.issued[0])
-        assert said(ask(proxy, stream=False)) == "x"
+        assert reply_text(ask(proxy, stream=False)) == "x"
         assert len(cloud.servers.issued) == 2
         cloud.servers.revoked.add(cloud.servers.issued[1])
         status, kind, message = refused(ask(proxy))
@@ -169,7 +169,7 @@ def test_a_token_that_is_refused_is_renewed_once(cloud: Cloud, tmp_path: Path) -
     assert len(cloud.servers.issued) == 2
 
 
-def test_credentials_that_are_refused_are_told(cloud: Cloud, tmp_path: Path) -> None:
+def test_rejected_credentials_are_reported(cloud: Cloud, tmp_path: Path) -> None:
     file = write_service_account(tmp_path, cloud.tokens.url)
     file.write_text(json.dumps(json.loads(file.read_text()) | {"client_email": "else@where.example"}))
     with proxy_with(tmp_path, {**cloud.settings, "GOOGLE_APPLICATION_CREDENTIALS": str(file)}) as proxy:
@@ -180,7 +180,7 @@ def test_credentials_that_are_refused_are_told(cloud: Cloud, tmp_path: Path) -> 
     cloud.tokens.journal.exchanges.clear()
 
 
-def test_without_credentials_the_error_says_what_to_do(cloud: Cloud, tmp_path: Path) -> None:
+def test_without_credentials_the_error_names_the_remedy(cloud: Cloud, tmp_path: Path) -> None:
     with proxy_with(tmp_path, {**cloud.settings, "NO_GCE_CHECK": "true"}) as proxy:
         answer = ask(proxy)
         assert refused(answer)[:2] == (401, "authentication_error")

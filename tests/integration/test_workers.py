@@ -41,8 +41,10 @@ class Refusing:
         refused = "temperature" in json.loads(raw)
         spent = request.headers["authorization"].endswith(SPENT)
         self.statuses.append(status := 429 if spent else 400 if refused else 200)
-        said: dict[str, Any] = REPLY if status == 200 else {"error": TEMPERATURE if refused else {"message": "spent"}}
-        return web.json_response(said, status=status, headers={"retry-after": "600"} if spent else {})
+        content: dict[str, Any] = (
+            REPLY if status == 200 else {"error": TEMPERATURE if refused else {"message": "spent"}}
+        )
+        return web.json_response(content, status=status, headers={"retry-after": "600"} if spent else {})
 
     @contextmanager
     def serving(self) -> Iterator[dict[str, str]]:
@@ -110,7 +112,7 @@ def counted(client: httpx.Client, **labels: str) -> float:
     return total(read_all(client), "anthropic_proxy_requests_total", **labels)
 
 
-def test_every_worker_tells_what_all_have_counted(openai: Running, settings: dict[str, str], tmp_path: Path) -> None:
+def test_every_worker_reports_the_counts_of_all(openai: Running, settings: dict[str, str], tmp_path: Path) -> None:
     with running_proxy(tmp_path, settings, serve(2)) as proxy:
         clients = clients_of(proxy)
         for times, client in enumerate(clients.values(), 3):
@@ -186,14 +188,14 @@ def test_a_key_that_one_worker_found_spent_rests_for_all(tmp_path: Path) -> None
 
 
 async def test_the_limit_of_calls_holds_for_all_workers_together(tmp_path: Path) -> None:
-    under_way, most = 0, 0
+    active_calls, max_active = 0, 0
 
     async def answer(*_: object) -> web.Response:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
+        nonlocal active_calls, max_active
+        active_calls += 1
+        max_active = max(max_active, active_calls)
         await asyncio.sleep(0.05)
-        under_way -= 1
+        active_calls -= 1
         return web.json_response(REPLY)
 
     with serving(new_application(answer, RequestLog())) as running:
@@ -203,4 +205,4 @@ async def test_the_limit_of_calls_holds_for_all_workers_together(tmp_path: Path)
             received = await asyncio.gather(*(exchange(port_of(proxy), request) for _ in range(12)))
             assert "MAX_UPSTREAM_CALLS=2: at most 1 at once in each worker." in proxy.log
     assert {read_answer(answer).status for answer in received} <= {200, 529}
-    assert most <= 2
+    assert max_active <= 2

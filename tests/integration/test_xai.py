@@ -70,7 +70,7 @@ def test_reasoning_is_shown_counted_and_not_given_back(talk: Session, stream: bo
 
 
 @pytest.mark.parametrize(
-    ("model", "asked", "said"),
+    ("model", "asked", "expected_effort"),
     [
         ("xai/grok-4.6", "xhigh", "xhigh"),
         ("xai/grok-4.3", "max", "high"),
@@ -80,11 +80,13 @@ def test_reasoning_is_shown_counted_and_not_given_back(talk: Session, stream: bo
         ("xai/grok-4.20-non-reasoning", "high", None),
     ],
 )
-def test_effort_is_said_only_where_it_is_taken(talk: Session, model: str, asked: str, said: str | None) -> None:
+def test_effort_is_sent_only_to_models_that_accept_it(
+    talk: Session, model: str, asked: str, expected_effort: str | None
+) -> None:
     talk.model = model
     fields: Any = {"output_config": {"effort": asked}, "temperature": 0.3, "stop_sequences": ["never"]}
     talk.send("Count to 3", stream=True, extra_body=fields)
-    assert talk.bodies[0].get("reasoning_effort") == said
+    assert talk.bodies[0].get("reasoning_effort") == expected_effort
     assert "stop" not in talk.bodies[0]
 
 
@@ -95,7 +97,7 @@ def test_thinking_can_be_switched_off_where_the_model_lets(talk: Session) -> Non
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_pictures_of_the_kinds_it_takes(talk: Session, stream: bool) -> None:
+def test_pictures_of_the_accepted_kinds(talk: Session, stream: bool) -> None:
     talk.model = "xai/grok-4.3"
     ask = {"type": "text", "text": "Describe the pictures"}
     assert "image/png 31 by 17" in text_of(talk.send([picture(), ask], stream=stream))

@@ -40,15 +40,18 @@ CHECKED_TESTS: tuple[str, ...] = (
     "tests/conftest.py",
     "tests/contract_mutations.py",
     "tests/differential/",
+    "tests/e2e/",
     "tests/faults/",
     "tests/fuzz/",
     "tests/growth/",
+    "tests/integration/",
     "tests/language.py",
     "tests/local_engine/",
     "tests/matrix/",
     "tests/module_tree.py",
     "tests/repository/",
     "tests/soak/",
+    "tests/support/",
 )
 """Beginnings of paths of tests and benches with checked names. Sentences are checked in all of them."""
 

@@ -29,12 +29,13 @@ class Image:
         joined = re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE))
         lines = [line.strip() for line in joined.splitlines() if line.strip()]
         self.steps = [
-            (word.upper(), re.sub(r"\s+", " ", rest)) for word, _, rest in (line.partition(" ") for line in lines)
+            (word.upper(), re.sub(r"\s+", " ", arguments))
+            for word, _, arguments in (line.partition(" ") for line in lines)
         ]
 
     def all(self, word: str) -> list[str]:
         """Return what stands behind every step of that name."""
-        return [rest for step, rest in self.steps if step == word]
+        return [arguments for step, arguments in self.steps if step == word]
 
     def last(self, word: str) -> str:
         """Return what stands behind the last one."""
@@ -42,26 +43,26 @@ class Image:
 
     def environment(self) -> dict[str, str]:
         """The variables of the image, `$PATH` unexpanded."""
-        return dict(pair.split("=", 1) for rest in self.all("ENV") for pair in rest.split())
+        return dict(pair.split("=", 1) for arguments in self.all("ENV") for pair in arguments.split())
 
     def build(self, context: Path, place: Path) -> None:
         """Run the steps; the finished image lies in `place/image`."""
         root, earlier, workdir = place / "image", place / "stage", place
-        for word, rest in self.steps:
+        for word, arguments in self.steps:
             if word == "FROM":
                 if root.exists():
                     root.rename(earlier)
                 root.mkdir()
                 workdir = root
             elif word == "WORKDIR":
-                workdir = root / rest.lstrip("/")
+                workdir = root / arguments.lstrip("/")
                 workdir.mkdir(parents=True, exist_ok=True)
             elif word == "RUN":
-                command = INSIDE.sub(f"{root}/", rest)
+                command = INSIDE.sub(f"{root}/", arguments)
                 subprocess.run(["sh", "-euc", command], cwd=workdir, env=_environment(), check=True)
             elif word == "COPY":
-                *sources, target = rest.removeprefix("--from=build ").split()
-                origin = earlier if "--from" in rest else context
+                *sources, target = arguments.removeprefix("--from=build ").split()
+                origin = earlier if "--from" in arguments else context
                 for source in sources:
                     destination = (root if target[0] == "/" else workdir) / target.lstrip("/")
                     if target.endswith("/"):

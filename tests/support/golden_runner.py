@@ -163,7 +163,7 @@ class GoldenCase:
         """Return what goes upstream, without secrets, as a readable file; the notes on it stand at its end."""
         target, call = self.target, self.call()
         request: UpstreamRequest = target.wire.encode_request(call)
-        said: dict[str, Any] = {
+        encoded: dict[str, Any] = {
             "method": request.method,
             "url": join_url(target.base_url, request.path),
             "headers": dict(request.headers),
@@ -172,8 +172,8 @@ class GoldenCase:
         report = FidelityReport()
         report.add([*self.common_notes(), *request.notes])
         if report.notes:
-            said["notes"] = [f"{note.handling} {note.field}: {note.reason}" for note in report.notes]
-        return readable(said)
+            encoded["notes"] = [f"{note.handling} {note.field}: {note.reason}" for note in report.notes]
+        return readable(encoded)
 
     def play(self, chunks: Sequence[bytes]) -> ReplayResult:
         """Return what the client receives when the upstream's bytes arrive in these pieces."""

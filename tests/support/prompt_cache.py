@@ -13,8 +13,8 @@ def result(identifier: str, content: Any) -> dict[str, Any]:
     return {"type": "tool_result", "tool_use_id": identifier, "content": content}
 
 
-def text(said: str) -> dict[str, Any]:
-    return {"type": "text", "text": said}
+def text(content: str) -> dict[str, Any]:
+    return {"type": "text", "text": content}
 
 
 THOUGHT = {"type": "thinking", "thinking": "Let me see.", "signature": "px1.own"}

@@ -54,17 +54,17 @@ async def exchange(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
 
 def read_answer(received: bytes) -> Answer:
     """Read the first answer of what came."""
-    head, found, rest = received.partition(b"\r\n\r\n")
+    head, found, body_bytes = received.partition(b"\r\n\r\n")
     if not found:
         return Answer(0, received)
     head += b"\r\n"
     status = int(head.split(b" ", 2)[1])
     if _CHUNKED.search(head):
-        body, whole = _unchunk(rest)
+        body, whole = _unchunk(body_bytes)
         return Answer(status, head, body, whole)
     length = _LENGTH.search(head)
-    size = int(length[1]) if length else len(rest)
-    return Answer(status, head, rest[:size], len(rest) >= size)
+    size = int(length[1]) if length else len(body_bytes)
+    return Answer(status, head, body_bytes[:size], len(body_bytes) >= size)
 
 
 def _unchunk(data: bytes) -> tuple[bytes, bool]:

@@ -22,7 +22,7 @@ DEEPSEEK = {
 }
 
 
-def said(*pieces: str, finish: str = "stop", stream: bool = True) -> FakeResponse:
+def model_reply(*pieces: str, finish: str = "stop", stream: bool = True) -> FakeResponse:
     usage = {"prompt_tokens": 10, "completion_tokens": 5}
     if not stream:
         choice = {"index": 0, "message": {"role": "assistant", "content": "".join(pieces)}, "finish_reason": finish}
@@ -43,4 +43,4 @@ class Model(FakeUpstream):
     def _next(self, body: dict[str, Any]) -> FakeResponse:
         self.bodies.append(body)
         text = self._texts.pop(0)
-        return text if isinstance(text, FakeResponse) else said(text, stream=self._stream)
+        return text if isinstance(text, FakeResponse) else model_reply(text, stream=self._stream)

@@ -25,7 +25,7 @@ def cyclic_definitions(keyword: str, count: int) -> Schema:
 def root_levels(keyword: str, count: int) -> Schema:
     """Return a root with eight levels of definitions, each with `count` different references to the next."""
     defs: Schema = {
-        f"d{level}": {keyword: [{"$ref": f"#/$defs/d{level + 1}", "title": f"{way}"} for way in range(count)]}
+        f"d{level}": {keyword: [{"$ref": f"#/$defs/d{level + 1}", "title": f"{number}"} for number in range(count)]}
         for level in range(8)
     }
     return {"type": "object", "$ref": "#/$defs/d0", "$defs": {**defs, "d8": {"properties": {"x": TEXT}}}}

@@ -30,7 +30,7 @@ class Upstream:
         return body
 
 
-def said(text: str) -> list[Any]:
+def user_messages(text: str) -> list[Any]:
     return [{"role": "user", "content": text}]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 _SECRET_NAMES = re.compile(r"(?:^|_)(?:KEY|KEYS|TOKEN|SECRET|PASSWORD)$")
-_SHORTEST = 12
+_MIN_KEY_LENGTH = 12
 """A shorter value is a word of some test, and stands in a log by chance."""
 _PIECE = 12
 """So much of the chance in a canary is as good as all of it."""
@@ -30,17 +30,17 @@ def secrets_in(settings: Mapping[str, str]) -> tuple[str, ...]:
     """Return the keys that these settings hold."""
     values = (value for name, value in settings.items() if _SECRET_NAMES.search(name))
     keys = (key.strip() for value in values for key in value.split(","))
-    return tuple(key for key in keys if len(key) >= _SHORTEST and not key.isalpha())
+    return tuple(key for key in keys if len(key) >= _MIN_KEY_LENGTH and not key.isalpha())
 
 
-def find_leaks(said: bytes | str, keys: Iterable[str], *, any_canary: bool = True) -> list[str]:
+def find_leaks(output: bytes | str, keys: Iterable[str], *, any_canary: bool = True) -> list[str]:
     """Return the spellings of keys that stand in the output.
 
     `any_canary`: a canary that is not among `keys` counts too, as no key belongs there.
     """
-    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
-    told = {spelled for key in keys for spelled in _spellings(key) if spelled in text}
-    return sorted(told | set(_CANARY.findall(text) if any_canary else ()))
+    text = output.decode("utf-8", "replace") if isinstance(output, bytes) else output
+    leaked = {spelled for key in keys for spelled in _spellings(key) if spelled in text}
+    return sorted(leaked | set(_CANARY.findall(text) if any_canary else ()))
 
 
 def command_lines(pid: int) -> str:

@@ -31,7 +31,7 @@ class Proxy:
     clients: list[httpx.Client] = field(default_factory=list)
     keys: tuple[str, ...] = ()
     """Keys that must not appear in anything it sends or writes."""
-    told: list[str] = field(default_factory=list)
+    leaks: list[str] = field(default_factory=list)
     """Keys that an answer held all the same."""
 
     @property
@@ -47,10 +47,10 @@ class Proxy:
         return client
 
     def _search(self, response: httpx.Response) -> None:
-        said = str(response.headers)
+        received = str(response.headers)
         if response.status_code >= 400:
-            said += response.read().decode("utf-8", "replace")
-        self.told += find_leaks(said, self.keys, any_canary=False)  # a client may get back what it sent itself
+            received += response.read().decode("utf-8", "replace")
+        self.leaks += find_leaks(received, self.keys, any_canary=False)  # a client may get back what it sent itself
 
     def stop(self, sign: int = signal.SIGTERM) -> int:
         """Ask it to stop and return its exit status."""
@@ -106,7 +106,7 @@ def running_proxy(
         proxy = Proxy(f"http://127.0.0.1:{port}", process, log_file, keys=secrets_in(settings))
         try:
             _wait_until_it_answers(proxy)
-            proxy.told += find_leaks(command_lines(process.pid), proxy.keys)
+            proxy.leaks += find_leaks(command_lines(process.pid), proxy.keys)
             yield proxy
         finally:
             for client in proxy.clients:
@@ -119,7 +119,7 @@ def running_proxy(
                     process.kill()
                     process.wait()
     assert "uvicorn" in command or BLOCKED not in proxy.log, proxy.log
-    assert not (told := proxy.told + find_leaks(proxy.log, proxy.keys)), told
+    assert not (leaks := proxy.leaks + find_leaks(proxy.log, proxy.keys)), leaks
 
 
 def _wait_until_it_answers(proxy: Proxy) -> None:

@@ -65,8 +65,8 @@ class Session:
         def sign(block: dict[str, Any]) -> dict[str, Any]:
             return block | {"signature": signature} if block["type"] == "thinking" else block
 
-        said = [message | {"content": list(map(sign, message["content"]))} for message in self.messages]
-        return replace(self, messages=said)
+        signed_messages = [message | {"content": list(map(sign, message["content"]))} for message in self.messages]
+        return replace(self, messages=signed_messages)
 
     def request(self, end: int, style: EncodingStyle) -> dict[str, Any]:
         """Return the body that asks after the first `end` messages."""
@@ -117,8 +117,8 @@ def steps(draw: st.DrawFn, ids: Any) -> list[dict[str, Any]]:
         if draw(st.integers(0, 4)) == 0:
             results[-1]["is_error"] = True
     after = draw(st.lists(text_blocks, max_size=1))
-    said = [{"role": "assistant", "content": blocks + uses}, {"role": "user", "content": results + after}]
-    return said + draw(late_systems)
+    exchanged_messages = [{"role": "assistant", "content": blocks + uses}, {"role": "user", "content": results + after}]
+    return exchanged_messages + draw(late_systems)
 
 
 _system_texts = st.lists(text_blocks, max_size=2)  # one without any changes nothing but the effort
@@ -159,7 +159,7 @@ class SessionStep:
         carry = ReasoningState(item="rs_1", encrypted='["gAAA"]', call_signature="EpE=", address=address, replay=1)
         return encode_signature(tag, carry)
 
-    def say(self, body: dict[str, Any]) -> UpstreamRequest:
+    def encode_body(self, body: dict[str, Any]) -> UpstreamRequest:
         """Return what goes upstream for a body as a client writes it."""
         self.scenario.posted = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         self.scenario.request = decode_request(self.scenario.posted)
@@ -189,5 +189,5 @@ def split(body: bytes) -> tuple[list[bytes], dict[str, bytes]]:
     body = _MARKED_ALONE.sub(rb"\1", body).replace(_MARK, b"")
     fields = msgspec.json.decode(body, type=dict[str, Raw])
     name = next(name for name in ("messages", "input", "contents") if name in fields)
-    said: Sequence[Raw] = msgspec.json.decode(fields.pop(name), type=list[Raw])
-    return [bytes(one) for one in said], {name: bytes(value) for name, value in fields.items()}
+    messages: Sequence[Raw] = msgspec.json.decode(fields.pop(name), type=list[Raw])
+    return [bytes(one) for one in messages], {name: bytes(value) for name, value in fields.items()}

@@ -11,7 +11,7 @@ ADDRESS = "http://127.0.0.1:8082"
 BEFORE, NOW = date(2025, 6, 1), date(2026, 11, 20)
 
 
-def say(today: date = NOW, address: str | None = ADDRESS, **settings: str) -> list[str]:
+def startup_lines(today: date = NOW, address: str | None = ADDRESS, **settings: str) -> list[str]:
     proxy = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"), **settings)
     log_startup_summary(proxy.services, address, today)
     return proxy.log.getvalue().splitlines()

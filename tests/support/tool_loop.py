@@ -67,10 +67,10 @@ class Script:
 
     def last_words(self, place: int) -> list[tuple[str, Any]]:
         """Role and content, or the calls' names, of the messages after the first of a call."""
-        said = self.requests[place]["messages"][1:]
+        later_messages = self.requests[place]["messages"][1:]
         return [
             (one["role"], one.get("content") or [made["function"]["name"] for made in one.get("tool_calls", [])])
-            for one in said
+            for one in later_messages
         ]
 
 
@@ -152,11 +152,11 @@ PAGE = FetchedPage(url="https://a.test/page", media_type="text/html", title="A",
 PDF = FetchedPage(url="https://a.test/a.pdf", media_type="application/pdf", body=b"%PDF-1.4 x")
 
 
-async def fetched(url: str, said: Any, tool: dict[str, Any] = FETCH, **settings: str) -> tuple[Any, Fetcher, Script]:
+async def fetched(url: str, prompt: Any, tool: dict[str, Any] = FETCH, **settings: str) -> tuple[Any, Fetcher, Script]:
     script = Script(calls(call("web_fetch", url=url)), reply(text("So.")))
     fetcher = Fetcher(PAGE, PDF)
     built = proxy(script, fetch=fetcher, **settings)
-    messages = said if isinstance(said, list) else [{"role": "user", "content": said}]
+    messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
     return message_of(await built.post(messages=messages, tools=[tool], stream=True)), fetcher, script
 
 

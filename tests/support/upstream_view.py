@@ -52,15 +52,15 @@ class SeenText:
     """Content that one side sent in one turn."""
 
     role: str
-    said: GeneratedReply = field(default_factory=list)
+    content: GeneratedReply = field(default_factory=list)
     calls: list[SeenCall] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
 
 
-def joined(said: GeneratedReply) -> GeneratedReply:
+def joined(content: GeneratedReply) -> GeneratedReply:
     """Return the content with neighbouring texts joined: where one block ends and the next begins is lost."""
     parts: GeneratedReply = []
-    for is_text, group in groupby(said, key=lambda part: isinstance(part, str)):
+    for is_text, group in groupby(content, key=lambda part: isinstance(part, str)):
         some = list(group)
         parts += ["\n\n".join(part for part in some if isinstance(part, str))] if is_text else some
     return parts
@@ -71,11 +71,11 @@ def _gathered(spoken: Iterator[SeenText]) -> list[SeenText]:
     turns: list[SeenText] = []
     for one in spoken:
         if turns and turns[-1].role == one.role != "assistant":
-            turns[-1].said += one.said
-        elif one.said or one.calls:
+            turns[-1].content += one.content
+        elif one.content or one.calls:
             turns.append(one)
     for turn in turns:
-        turn.said = joined(turn.said)
+        turn.content = joined(turn.content)
     return turns
 
 
@@ -91,20 +91,20 @@ def decode_seen(step: SessionStep, request: UpstreamRequest) -> list[SeenText]:
     if step.wire == "openai_chat" or moves_media:
         _bring_back(conversation.turns, spoken)
     if getattr(step.dialect, "requires_message_after_results", False):
-        spoken = [one for one in spoken if one.said != [_BRIDGE]]
+        spoken = [one for one in spoken if one.content != [_BRIDGE]]
     return _gathered(iter(spoken))
 
 
 def _spoken(turn: Turn, aliases: Any) -> SeenText:
     calls = [_called(result, aliases) for result in turn.results]
-    return SeenText(turn.role, list(turn.said), calls, list(turn.thoughts))
+    return SeenText(turn.role, list(turn.content), calls, list(turn.thoughts))
 
 
 def _called(result: Result, aliases: Any) -> SeenCall:
-    text = "\n\n".join(part for part in result.said if isinstance(part, str))
+    text = "\n\n".join(part for part in result.content if isinstance(part, str))
     mark = None if result.failed else _FAILED.match(text)
     text = _ELSEWHERE.sub("", text[mark.end() :] if mark is not None else text)
-    media = [part for part in result.said if isinstance(part, Media)]
+    media = [part for part in result.content if isinstance(part, Media)]
     name = aliases.get(result.call.name, result.call.name)
     return SeenCall(name, result.call.arguments, text, media, result.failed or mark is not None)
 
@@ -116,7 +116,7 @@ def _bring_back(turns: list[Turn], spoken: list[SeenText]) -> None:
     for one in spoken:
         kept: GeneratedReply = []
         owner: SeenCall | None = None
-        for part in one.said:
+        for part in one.content:
             label = _LABEL.fullmatch(part) if isinstance(part, str) and one.role == "user" else None
             if label is not None:
                 turn, place = results[label[1]]
@@ -126,7 +126,7 @@ def _bring_back(turns: list[Turn], spoken: list[SeenText]) -> None:
             else:
                 owner = None
                 kept.append(part)
-        one.said = kept
+        one.content = kept
 
 
 # What should be found.
@@ -137,7 +137,7 @@ def expect(step: SessionStep, session: Session) -> list[SeenText]:
     turns = _gathered(_Expectation(step).turns(session))
     if step.wire == "ollama":  # a message has one text, and pictures beside it
         for turn in turns:
-            turn.said = joined(sorted(turn.said, key=lambda part: isinstance(part, Media)))
+            turn.content = joined(sorted(turn.content, key=lambda part: isinstance(part, Media)))
     return turns
 
 
@@ -147,9 +147,9 @@ class _Expectation:
         self._dialect = step.dialect
         call = step.scenario.call()
         prepared = call.request
-        self._said_upstream = {name: said for said, name in call.client_tool_names.items()}
+        self._client_names = {name: client_name for client_name, name in call.client_tool_names.items()}
         pictures = "image/png" in getattr(step.dialect, "image_types", ("image/png",))
-        self._takes = {
+        self._accepts = {
             "image": pictures and prepared.accepts_images,
             "document": prepared.accepts_pdf and self._wire != "ollama",
         }
@@ -162,20 +162,22 @@ class _Expectation:
             yield SeenText("system", list(session.system))
         last = SeenText("assistant")
         for message in session.messages:
-            said = [self._part(block) for block in message["content"] if block["type"] in ("text", "image", "document")]
+            content = [
+                self._part(block) for block in message["content"] if block["type"] in ("text", "image", "document")
+            ]
             if message["role"] == "system":
-                yield self._late(said) if said else SeenText("system")
+                yield self._late(content) if content else SeenText("system")
             elif message["role"] == "user":
                 yield from self._answered(message["content"], last)
-                yield SeenText("user", said)
+                yield SeenText("user", content)
             else:
-                last = self._replied(message["content"], said)
+                last = self._replied(message["content"], content)
                 yield last
 
-    def _late(self, said: GeneratedReply) -> SeenText:
+    def _late(self, content: GeneratedReply) -> SeenText:
         if not self._reminds:
-            return SeenText("system", said)
-        texts = [part for part in said if isinstance(part, str)]
+            return SeenText("system", content)
+        texts = [part for part in content if isinstance(part, str)]
         reminders = texts if self._wire == "gemini" else ["\n\n".join(texts)]
         return SeenText("user", [f"<system-reminder>\n{text}\n</system-reminder>" for text in reminders])
 
@@ -183,7 +185,7 @@ class _Expectation:
         if block["type"] == "text":
             return str(block["text"])
         source = block["source"]
-        if self._takes[block["type"]]:
+        if self._accepts[block["type"]]:
             return Media(source["media_type"], base64.b64decode(source["data"]))
         return f"[{block['type']} omitted: {block.get('title') or source['media_type']}]"
 
@@ -200,7 +202,7 @@ class _Expectation:
             called.failed = bool(block.get("is_error"))
             media = [part for part in parts if isinstance(part, Media)]
             if self._wire == "ollama" and media:
-                name = self._said_upstream.get(called.name, called.name)
+                name = self._client_names.get(called.name, called.name)
                 beside += [f"From the result of tool call {identifier}, {name}:", *media]
             elif isinstance(self._dialect, gemini.Dialect) and not self._dialect.accepts_media_in_results:
                 beside += media
@@ -208,14 +210,14 @@ class _Expectation:
                 called.media = media
         yield SeenText("user", beside)
 
-    def _replied(self, content: list[dict[str, Any]], said: GeneratedReply) -> SeenText:
+    def _replied(self, content: list[dict[str, Any]], visible: GeneratedReply) -> SeenText:
         uses = [block for block in content if block["type"] == "tool_use"]
         self._ids = [use["id"] for use in uses]
         calls = [SeenCall(use["name"], use["input"]) for use in uses]
         thoughts = [block["thinking"] for block in content if block["type"] == "thinking"]
-        return SeenText("assistant", said, calls, self._remembered("".join(thoughts), bool(said), bool(calls)))
+        return SeenText("assistant", visible, calls, self._remembered("".join(thoughts), bool(visible), bool(calls)))
 
-    def _remembered(self, thought: str, speaks: bool, calls: bool) -> list[str]:
+    def _remembered(self, thought: str, has_content: bool, calls: bool) -> list[str]:
         """Return what of a thought goes back: `SessionStep.signature` seals it in every way that some wire reads."""
         dialect = self._dialect
         if self._wire == "ollama":
@@ -224,7 +226,7 @@ class _Expectation:
             return ['["gAAA"]'] if thought and dialect.can_reason and dialect.replays_thinking else []
         if isinstance(dialect, gemini.Dialect):
             sealed = ["EpE="] if thought and dialect.replays_signatures else []
-            needs_dummy = calls and dialect.requires_signatures and (speaks or not sealed)
+            needs_dummy = calls and dialect.requires_signatures and (has_content or not sealed)
             return sealed + ([_DUMMY] if needs_dummy else [])
         assert isinstance(dialect, openai_chat.Dialect)
         must = dialect.thinking_replay_scope == "every" or (dialect.thinking_replay_scope == "calls" and calls)

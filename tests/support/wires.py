@@ -27,7 +27,7 @@ class Kind:
     read: Callable[[dict[str, Any]], Conversation]
     path: str
     """In the path of every request for a reply."""
-    said: str
+    conversation_field: str
     """The field of a body that holds the conversation."""
     model: str
     """Name of the model in the log."""
@@ -35,7 +35,7 @@ class Kind:
     """Packets of a stream after which its first block has begun, and not ended."""
     second_block: int = 16
     """Packets after which the second has, where there is one."""
-    takes_documents: bool = True
+    accepts_documents: bool = True
     thoughts: int = 4
     """Number of replies out of four, three of them with calls, that come back with the thoughts before them."""
     searches: bool = False
@@ -60,7 +60,7 @@ KINDS = {
         settings=lambda url: _openai(url, "gpt-5.5"),
         read=read_responses,
         path="/responses",
-        said="input",
+        conversation_field="input",
         model="gpt-5.5",
         searches=True,
         efforts={"low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "xhigh"},
@@ -71,7 +71,7 @@ KINDS = {
         settings=_gemini,
         read=lambda body: read_gemini(body, "gemini-3.8-flash"),
         path="enerateContent",
-        said="contents",
+        conversation_field="contents",
         model="gemini-3.8-flash",
         first_block=2,
         second_block=4,
@@ -85,7 +85,7 @@ KINDS = {
         settings=lambda url: _openai(url, "gpt-4.1"),
         read=read_chat,
         path="/chat/completions",
-        said="messages",
+        conversation_field="messages",
         model="gpt-4.1",
         thoughts=0,
         efforts=dict.fromkeys(("low", "high", "max")),
@@ -96,9 +96,9 @@ KINDS = {
         settings=lambda url: {"OLLAMA_API_BASE": url, "BIG_MODEL": "qwen3-vl:8b", "SMALL_MODEL": "qwen3-vl:8b"},
         read=read_ollama,
         path="/api/chat",
-        said="messages",
+        conversation_field="messages",
         model="qwen3-vl:8b",
-        takes_documents=False,
+        accepts_documents=False,
         efforts={effort: effort for effort in ("low", "medium", "high", "max")},
         effort_of=lambda body: body.get("think"),
     ),

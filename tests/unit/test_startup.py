@@ -19,7 +19,7 @@ from anthropic_proxy.settings import load_settings
 from anthropic_proxy.startup import log_startup_summary
 from tests.support.harness import ProxyHarness
 from tests.support.paths import ROOT
-from tests.support.startup_summary import ADDRESS, BEFORE, NOW, say
+from tests.support.startup_summary import ADDRESS, BEFORE, NOW, startup_lines
 
 KEYS = {
     "openai": {"OPENAI_API_KEY": "sk-proj-0123456789ab4f2a"},
@@ -55,7 +55,7 @@ def test_one_key_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_set() -> None:
-    lines = say()
+    lines = startup_lines()
     assert lines[2] == (
         "  ! No provider is configured, so the demo replies: it streams and calls tools, but has no model."
     )
@@ -71,7 +71,7 @@ def test_nothing_set() -> None:
     ],
 )
 def test_the_arrows_stand_in_one_column(settings: dict[str, str], tiers: list[str]) -> None:
-    rows = [line for line in say(**KEYS["openai"], **settings) if "→" in line]
+    rows = [line for line in startup_lines(**KEYS["openai"], **settings) if "→" in line]
     assert [row.partition("→")[0].strip() for row in rows] == tiers
     assert {row.index("→") for row in rows} == {18}
     assert all(row[17] == " " for row in rows)
@@ -95,7 +95,7 @@ def test_the_arrows_stand_in_one_column(settings: dict[str, str], tiers: list[st
     ],
 )
 def test_a_key_that_is_missing_for_what_is_chosen_is_told_once(settings: dict[str, str], missing: list[str]) -> None:
-    lines = [line for line in say(**settings) if line.startswith("  ✕ ")]
+    lines = [line for line in startup_lines(**settings) if line.startswith("  ✕ ")]
     assert [line.partition(": ")[2] for line in lines] == [
         f"{variable} is not set. Set it in .env or in the environment and start the proxy again."
         for variable in missing
@@ -103,7 +103,7 @@ def test_a_key_that_is_missing_for_what_is_chosen_is_told_once(settings: dict[st
 
 
 def test_every_tier_shows_its_own_fallbacks() -> None:
-    lines = say(**KEYS["openai"], **KEYS["groq"], FALLBACK_OPUS="groq/x")
+    lines = startup_lines(**KEYS["openai"], **KEYS["groq"], FALLBACK_OPUS="groq/x")
     place = next(number for number, line in enumerate(lines) if line.startswith("  opus "))
     assert lines[place + 1].split() == ["then", "groq/x"]
 
@@ -111,32 +111,34 @@ def test_every_tier_shows_its_own_fallbacks() -> None:
 @pytest.mark.parametrize("provider", ["google", "vertex", "groq", "moonshot", "xai"])
 def test_a_default_that_the_provider_retired_is_told_with_the_line_to_set(provider: str) -> None:
     row = next(row for row in PROVIDERS if row.name == provider)
-    told = [line for line in say(**KEYS[provider]) if " retired " in line]
+    told = [line for line in startup_lines(**KEYS[provider]) if " retired " in line]
     assert len(told) == 2
     for line, model, variable in zip(told, (row.small_model, row.big_model), ("SMALL_MODEL", "BIG_MODEL"), strict=True):
         assert model is not None
         successor = row.retired_models[model].successor
         assert line.startswith(f"  ! {row.title} retired {model} on ")
         assert line.endswith(f". Its successor:  {variable}={row.prefix}/{successor}")
-        assert "retired" not in "".join(say(**KEYS[provider], SMALL_MODEL=successor, BIG_MODEL=successor))
+        assert "retired" not in "".join(startup_lines(**KEYS[provider], SMALL_MODEL=successor, BIG_MODEL=successor))
 
 
 def test_a_model_is_served_until_its_last_day() -> None:
     day = date(2027, 1, 14)
-    assert "retired" not in "".join(say(NOW, **KEYS["openai"]))
-    assert "retired" not in "".join(say(BEFORE, **KEYS["groq"]))
-    assert any(line.endswith("SMALL_MODEL=openai/gpt-6-luna") for line in say(day, **KEYS["openai"]))
+    assert "retired" not in "".join(startup_lines(NOW, **KEYS["openai"]))
+    assert "retired" not in "".join(startup_lines(BEFORE, **KEYS["groq"]))
+    assert any(line.endswith("SMALL_MODEL=openai/gpt-6-luna") for line in startup_lines(day, **KEYS["openai"]))
 
 
 def test_the_setting_that_names_a_retired_model_is_the_one_to_change() -> None:
-    lines = say(**KEYS["openai"], MODEL_OPUS="groq/llama-3.3-70b-versatile")
+    lines = startup_lines(**KEYS["openai"], MODEL_OPUS="groq/llama-3.3-70b-versatile")
     (told,) = [line for line in lines if " retired " in line]
     assert told.endswith("on 16 August 2026. Its successor:  MODEL_OPUS=groq/openai/gpt-oss-120b")
 
 
 def test_another_server_may_go_on_with_what_openai_retired() -> None:
     day = date(2027, 1, 14)
-    assert "retired" not in "".join(say(day, OPENAI_BASE_URL="http://127.0.0.1:8000/v1", PREFERRED_PROVIDER="openai"))
+    assert "retired" not in "".join(
+        startup_lines(day, OPENAI_BASE_URL="http://127.0.0.1:8000/v1", PREFERRED_PROVIDER="openai")
+    )
 
 
 DEEPSEEK = {"OPENAI_API_KEY": "sk-0123456789ab4f2a", "OPENAI_BASE_URL": "https://api.deepseek.com"}
@@ -144,7 +146,7 @@ MOONSHOT = {"MOONSHOT_API_KEY": "sk-0123456789ab4f2a"}
 
 
 def lines_about_retired(**settings: str) -> list[str]:
-    return [line.strip() for line in say(**settings) if "retired" in line]
+    return [line.strip() for line in startup_lines(**settings) if "retired" in line]
 
 
 def test_a_model_that_a_server_in_openai_s_place_has_retired() -> None:
@@ -158,7 +160,7 @@ def test_the_end_of_the_k2_series_is_announced_from_its_day_on() -> None:
     kimi = {**MOONSHOT, "BIG_MODEL": "kimi-k2.6", "SMALL_MODEL": "kimi-k3"}
     assert lines_about_retired(**kimi) == []
     told = "  ! Moonshot retired kimi-k2.6 on 31 December 2026. Its successor:  BIG_MODEL=moonshot/kimi-k3"
-    assert told in say(date(2027, 1, 1), **kimi)
+    assert told in startup_lines(date(2027, 1, 1), **kimi)
 
 
 def test_every_successor_is_known_and_served() -> None:
@@ -200,7 +202,7 @@ def test_vertex_is_ready_with_its_package_a_file_and_a_project(tmp_path: Path) -
     file = credentials_file(tmp_path, project_id="from-the-file")
     given = {"PREFERRED_PROVIDER": "vertex", "GOOGLE_APPLICATION_CREDENTIALS": file}
     for settings, project in ((given, "from-the-file"), ({**given, "VERTEX_PROJECT": "p"}, "p")):
-        lines = say(**settings)
+        lines = startup_lines(**settings)
         assert ready(lines) == f"vertex ({project})"
         assert signs(lines) == []
 
@@ -211,33 +213,33 @@ def test_vertex_is_not_ready_without_its_file(tmp_path: Path) -> None:
     bad = tmp_path / "bad.json"
     bad.write_text("no json")
     for file, reason in ((missing, "no such file"), (str(tmp_path), "it is a folder"), (str(bad), "it is not JSON")):
-        lines = say(**given, GOOGLE_APPLICATION_CREDENTIALS=file)
+        lines = startup_lines(**given, GOOGLE_APPLICATION_CREDENTIALS=file)
         assert ready(lines) == "none"
         assert signs(lines) == [f"✕ GOOGLE_APPLICATION_CREDENTIALS (environment) cannot be used: {file}: {reason}."]
 
 
 def test_vertex_is_not_ready_without_a_project(tmp_path: Path) -> None:
-    lines = say(PREFERRED_PROVIDER="vertex", GOOGLE_APPLICATION_CREDENTIALS=credentials_file(tmp_path))
+    lines = startup_lines(PREFERRED_PROVIDER="vertex", GOOGLE_APPLICATION_CREDENTIALS=credentials_file(tmp_path))
     assert ready(lines) == "none"
     assert signs(lines) == ["✕ Vertex AI has no project: set VERTEX_PROJECT in .env or in the environment."]
 
 
 def test_vertex_without_any_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert signs(say(PREFERRED_PROVIDER="vertex", VERTEX_PROJECT="p")) == [
+    assert signs(startup_lines(PREFERRED_PROVIDER="vertex", VERTEX_PROJECT="p")) == [
         "✕ Vertex AI has no credentials file: set GOOGLE_APPLICATION_CREDENTIALS, or log in with  gcloud auth "
         "application-default login  (on Google Cloud the metadata server may supply them)"
     ]
 
 
 def test_what_only_might_be_used_is_advice(tmp_path: Path) -> None:
-    lines = say(**KEYS["openai"], GOOGLE_APPLICATION_CREDENTIALS=str(tmp_path / "no"), VERTEX_PROJECT="p")
+    lines = startup_lines(**KEYS["openai"], GOOGLE_APPLICATION_CREDENTIALS=str(tmp_path / "no"), VERTEX_PROJECT="p")
     assert ready(lines) == "openai (…4f2a, environment)"
     assert [line[0] for line in signs(lines)] == ["!"]
 
 
 def test_litellm_is_named_with_what_it_lacks() -> None:
-    lines = say(PREFERRED_PROVIDER="litellm", BIG_MODEL="mistral/m", SMALL_MODEL="mistral/s")
+    lines = startup_lines(PREFERRED_PROVIDER="litellm", BIG_MODEL="mistral/m", SMALL_MODEL="mistral/s")
     if find_spec("litellm") is None:
         assert (ready(lines), signs(lines)) == ("none", ["✕ LiteLLM is not installed:  sh scripts/setup litellm"])
     else:
@@ -245,17 +247,17 @@ def test_litellm_is_named_with_what_it_lacks() -> None:
 
 
 def test_web_fetch_without_its_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert signs(say(**KEYS["openai"], FETCH_URLS="true")) == []
+    assert signs(startup_lines(**KEYS["openai"], FETCH_URLS="true")) == []
     hidden: Any = None
     monkeypatch.setitem(sys.modules, "lxml", hidden)
-    assert signs(say(**KEYS["openai"], FETCH_URLS="true")) == [
+    assert signs(startup_lines(**KEYS["openai"], FETCH_URLS="true")) == [
         "✕ FETCH_URLS needs lxml to read HTML pages, which is not installed:  sh scripts/setup fetch"
     ]
-    assert signs(say(**KEYS["openai"])) == []
+    assert signs(startup_lines(**KEYS["openai"])) == []
 
 
 def test_ollama_that_did_not_answer_is_not_ready() -> None:
-    lines = say(PREFERRED_PROVIDER="ollama", OLLAMA_API_BASE="http://10.0.0.9:11434")
+    lines = startup_lines(PREFERRED_PROVIDER="ollama", OLLAMA_API_BASE="http://10.0.0.9:11434")
     assert ready(lines) == "none"
     assert signs(lines) == [
         "✕ Ollama did not answer at http://10.0.0.9:11434. Start it with  ollama serve  or set its address."
@@ -263,8 +265,8 @@ def test_ollama_that_did_not_answer_is_not_ready() -> None:
 
 
 def test_short_keys_show_nothing() -> None:
-    assert ready(say(OPENAI_API_KEY="sk-short-key-12")) == "openai (…, environment)"
-    assert ready(say(OPENAI_API_KEY="sk-0123456789abc")) == "openai (…9abc, environment)"
+    assert ready(startup_lines(OPENAI_API_KEY="sk-short-key-12")) == "openai (…, environment)"
+    assert ready(startup_lines(OPENAI_API_KEY="sk-0123456789abc")) == "openai (…9abc, environment)"
 
 
 @pytest.mark.parametrize(
@@ -294,15 +296,15 @@ def test_short_keys_show_nothing() -> None:
     ],
 )
 def test_settings_without_effect_are_named(settings: dict[str, str], expected: list[str]) -> None:
-    assert [line for line in signs(say(**settings)) if "No provider is configured" not in line] == expected
+    assert [line for line in signs(startup_lines(**settings)) if "No provider is configured" not in line] == expected
 
 
 def test_the_command_for_claude_code_hints_at_the_key_of_the_proxy() -> None:
-    lines = say(**KEYS["openai"], PROXY_API_KEY="a-key-of-the-proxy")
+    lines = startup_lines(**KEYS["openai"], PROXY_API_KEY="a-key-of-the-proxy")
     assert lines[-1] == (
         "  Use it:  ANTHROPIC_BASE_URL=http://127.0.0.1:8082 ANTHROPIC_AUTH_TOKEN='one of PROXY_API_KEY' claude"
     )
-    assert say()[-1].split("   ")[-2].strip().endswith("ANTHROPIC_AUTH_TOKEN=local claude")
+    assert startup_lines()[-1].split("   ")[-2].strip().endswith("ANTHROPIC_AUTH_TOKEN=local claude")
 
 
 @pytest.mark.parametrize(

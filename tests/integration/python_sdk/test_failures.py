@@ -6,7 +6,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from tests.support.sdk import MODEL, WEATHER, Upstream, said, text_of
+from tests.support.sdk import MODEL, WEATHER, Upstream, text_of, user_messages
 from tests.support.server_process import Proxy, running_proxy
 
 
@@ -32,7 +32,7 @@ def test_a_failure_before_the_answer_is_its_own_exception(
     client: anthropic.Anthropic, fault: str, error: type[anthropic.APIStatusError], words: str, stream: bool
 ) -> None:
     with pytest.raises(error, match=words or None) as caught:
-        client.messages.create(model=MODEL, max_tokens=50, messages=said(f"hi [fault:{fault}]"), stream=stream)
+        client.messages.create(model=MODEL, max_tokens=50, messages=user_messages(f"hi [fault:{fault}]"), stream=stream)
     assert caught.value.body["type"] == "error"  # type: ignore[index]
     assert caught.value.request_id is not None
     assert caught.value.request_id.startswith("req_")
@@ -44,7 +44,7 @@ def test_a_failure_within_the_answer_is_raised_after_what_came(client: anthropic
     came: list[str] = []
 
     def read() -> None:
-        asked = said(f"Count to 50 [fault:{fault}]")
+        asked = user_messages(f"Count to 50 [fault:{fault}]")
         with client.messages.stream(model=MODEL, max_tokens=200, messages=asked) as stream:
             for piece in stream.text_stream:
                 came.append(piece)  # noqa: PERF402  # what came before the failure is what counts
@@ -57,7 +57,7 @@ def test_a_failure_within_the_answer_is_raised_after_what_came(client: anthropic
 
 def test_the_sdks_own_retry_ends_well(proxy: Proxy) -> None:
     with anthropic.Anthropic(base_url=proxy.url, api_key="x", max_retries=2) as client:
-        asked = said("Say exactly: at last [fault:server times=2]")
+        asked = user_messages("Say exactly: at last [fault:server times=2]")
         assert text_of(client.messages.create(model=MODEL, max_tokens=50, messages=asked)).startswith("at last")
 
 
@@ -75,7 +75,7 @@ def test_the_sdks_own_retry_ends_well(proxy: Proxy) -> None:
 def test_a_wrong_request_is_named(
     client: anthropic.Anthropic, upstream: Upstream, wrong: dict[str, Any], words: str
 ) -> None:
-    body = {"model": MODEL, "max_tokens": 5, "messages": said("hi")} | wrong
+    body = {"model": MODEL, "max_tokens": 5, "messages": user_messages("hi")} | wrong
     body = {name: value for name, value in body.items() if value is not None}
     with pytest.raises(anthropic.BadRequestError, match=words):
         client.post("/v1/messages", body=body, cast_to=object)
@@ -89,7 +89,7 @@ def test_a_wrong_provider_key_is_not_tried_again(settings: dict[str, str], tmp_p
         anthropic.Anthropic(base_url=proxy.url, api_key="x", max_retries=5) as client,
         pytest.raises(anthropic.AuthenticationError, match="OPENAI_API_KEY"),
     ):
-        client.messages.create(model=MODEL, max_tokens=5, messages=said("hi"))
+        client.messages.create(model=MODEL, max_tokens=5, messages=user_messages("hi"))
     assert len(upstream.exchanges) == 1
 
 
@@ -97,9 +97,9 @@ def test_the_proxys_own_key_is_asked_for_in_either_header(settings: dict[str, st
     with running_proxy(tmp_path, settings | {"PROXY_API_KEY": "open-sesame-1"}) as proxy:
         for credential in ({"api_key": "open-sesame-1"}, {"auth_token": "open-sesame-1"}):
             with anthropic.Anthropic(base_url=proxy.url, max_retries=0, **credential) as client:
-                assert client.messages.create(model=MODEL, max_tokens=5, messages=said("Count to 2")).content
+                assert client.messages.create(model=MODEL, max_tokens=5, messages=user_messages("Count to 2")).content
         with (
             anthropic.Anthropic(base_url=proxy.url, api_key="open-barley", max_retries=0) as client,
             pytest.raises(anthropic.AuthenticationError),
         ):
-            client.messages.create(model=MODEL, max_tokens=5, messages=said("hi"))
+            client.messages.create(model=MODEL, max_tokens=5, messages=user_messages("hi"))

@@ -8,12 +8,12 @@ import anthropic
 import pytest
 
 from tests.support.fakes.openai_chat.samples import png
-from tests.support.sdk import MODEL, WEATHER, Upstream, said, text_of
+from tests.support.sdk import MODEL, WEATHER, Upstream, text_of, user_messages
 from tests.support.server_process import Proxy, running_proxy
 
 
 def test_create_gives_a_message(client: anthropic.Anthropic, upstream: Upstream) -> None:
-    message = client.messages.create(model=MODEL, max_tokens=100, messages=said("Say exactly: good morning ☀"))
+    message = client.messages.create(model=MODEL, max_tokens=100, messages=user_messages("Say exactly: good morning ☀"))
     assert text_of(message) == "good morning ☀"
     assert (message.role, message.model, message.stop_reason) == ("assistant", MODEL, "end_turn")
     assert message.id.startswith("msg_")
@@ -31,8 +31,8 @@ def upstream_usage(message: Any) -> dict[str, int]:
 
 
 def test_the_stream_helper_gathers_what_create_gives(client: anthropic.Anthropic, upstream: Upstream) -> None:
-    whole = client.messages.create(model=MODEL, max_tokens=400, messages=said("Count to 60"))
-    with client.messages.stream(model=MODEL, max_tokens=400, messages=said("Count to 60")) as stream:
+    whole = client.messages.create(model=MODEL, max_tokens=400, messages=user_messages("Count to 60"))
+    with client.messages.stream(model=MODEL, max_tokens=400, messages=user_messages("Count to 60")) as stream:
         pieces = list(stream.text_stream)
         final = stream.get_final_message()
     assert len(pieces) > 20
@@ -45,7 +45,7 @@ def test_the_stream_helper_gathers_what_create_gives(client: anthropic.Anthropic
 async def test_the_async_client_streams_events_in_order(proxy: Proxy) -> None:
     async with (
         anthropic.AsyncAnthropic(base_url=proxy.url, api_key="x", max_retries=0) as client,
-        client.messages.stream(model=MODEL, max_tokens=50, messages=said("Count to 3")) as stream,
+        client.messages.stream(model=MODEL, max_tokens=50, messages=user_messages("Count to 3")) as stream,
     ):
         kinds = [event.type async for event in stream]
     raw = [kind for kind in kinds if kind not in ("text", "ping")]
@@ -55,7 +55,7 @@ async def test_the_async_client_streams_events_in_order(proxy: Proxy) -> None:
 
 
 def test_the_system_prompt_arrives_in_both_forms(client: anthropic.Anthropic) -> None:
-    asked = said("What does the system prompt say about parrots")
+    asked = user_messages("What does the system prompt say about parrots")
     blocks: Any = [
         {"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}},
         {"type": "text", "text": "Mention parrots often."},
@@ -66,7 +66,11 @@ def test_the_system_prompt_arrives_in_both_forms(client: anthropic.Anthropic) ->
 
 
 def test_a_conversation_keeps_its_history(client: anthropic.Anthropic) -> None:
-    turns = [*said("I keep bees"), {"role": "assistant", "content": "Nice."}, *said("What did I say first")]
+    turns = [
+        *user_messages("I keep bees"),
+        {"role": "assistant", "content": "Nice."},
+        *user_messages("What did I say first"),
+    ]
     message = client.messages.create(model=MODEL, max_tokens=100, messages=turns)
     assert text_of(message) == "You began with: I keep bees"
 
@@ -74,8 +78,12 @@ def test_a_conversation_keeps_its_history(client: anthropic.Anthropic) -> None:
 def test_a_long_beginning_is_reported_as_read_from_the_cache(client: anthropic.Anthropic) -> None:
     system = "Bees are kept in hives. " * 800
     options: dict[str, Any] = {"model": MODEL, "max_tokens": 20, "system": system}
-    first = client.messages.create(**options, messages=said("Say exactly: one"))
-    turns = [*said("Say exactly: one"), {"role": "assistant", "content": "one"}, *said("Say exactly: two")]
+    first = client.messages.create(**options, messages=user_messages("Say exactly: one"))
+    turns = [
+        *user_messages("Say exactly: one"),
+        {"role": "assistant", "content": "one"},
+        *user_messages("Say exactly: two"),
+    ]
     second = client.messages.create(**options, messages=turns)
     assert second.usage.cache_read_input_tokens is not None
     assert second.usage.cache_read_input_tokens > 4_000
@@ -83,9 +91,9 @@ def test_a_long_beginning_is_reported_as_read_from_the_cache(client: anthropic.A
 
 
 def test_max_tokens_cuts_and_is_clamped_to_the_models_limit(client: anthropic.Anthropic) -> None:
-    cut = client.messages.create(model=MODEL, max_tokens=3, messages=said("Count to 50"))
+    cut = client.messages.create(model=MODEL, max_tokens=3, messages=user_messages("Count to 50"))
     assert (text_of(cut), cut.stop_reason) == ("1 2 3", "max_tokens")
-    with client.messages.stream(model=MODEL, max_tokens=128_000, messages=said("Count to 5")) as stream:
+    with client.messages.stream(model=MODEL, max_tokens=128_000, messages=user_messages("Count to 5")) as stream:
         assert text_of(stream.get_final_message()) == "1 2 3 4 5"
 
 
@@ -94,7 +102,7 @@ def test_a_stop_sequence_is_named(client: anthropic.Anthropic, stream: bool) -> 
     options: dict[str, Any] = {
         "model": MODEL,
         "max_tokens": 100,
-        "messages": said("Count to 50"),
+        "messages": user_messages("Count to 50"),
         "stop_sequences": ["never", "8 9", "30"],
     }
     if stream:
@@ -106,15 +114,15 @@ def test_a_stop_sequence_is_named(client: anthropic.Anthropic, stream: bool) -> 
     assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "8 9")
 
 
-def test_a_refusal_says_so(client: anthropic.Anthropic) -> None:
-    message = client.messages.create(model=MODEL, max_tokens=100, messages=said("hi [fault:refusal]"))
+def test_a_refusal_has_its_stop_reason(client: anthropic.Anthropic) -> None:
+    message = client.messages.create(model=MODEL, max_tokens=100, messages=user_messages("hi [fault:refusal]"))
     assert message.stop_reason == "refusal"
     assert "can't help" in text_of(message)
 
 
 def test_filtered_and_empty_replies_end_as_they_should(client: anthropic.Anthropic) -> None:
-    filtered = client.messages.create(model=MODEL, max_tokens=100, messages=said("hi [fault:filter]"))
-    empty = client.messages.create(model=MODEL, max_tokens=100, messages=said("hi [fault:empty]"))
+    filtered = client.messages.create(model=MODEL, max_tokens=100, messages=user_messages("hi [fault:filter]"))
+    empty = client.messages.create(model=MODEL, max_tokens=100, messages=user_messages("hi [fault:empty]"))
     assert filtered.stop_reason == "refusal"
     assert (empty.stop_reason, empty.content) == ("end_turn", [])
 
@@ -149,7 +157,7 @@ def test_a_reasoning_model_gets_its_own_parameters(
             thinking={"type": "enabled", "budget_tokens": 1_024},
             tools=[WEATHER],  # type: ignore[list-item]
             tool_choice={"type": "auto", "disable_parallel_tool_use": True},
-            messages=said("Say exactly: thought over"),
+            messages=user_messages("Say exactly: thought over"),
             extra_body={"top_k": 5, "temperature": 0.5, "top_p": 0.9},
         )
     assert text_of(message) == "thought over"
@@ -158,10 +166,10 @@ def test_a_reasoning_model_gets_its_own_parameters(
 
 
 def test_counting_counts_everything_and_asks_nobody(client: anthropic.Anthropic, upstream: Upstream) -> None:
-    plain = client.messages.count_tokens(model=MODEL, messages=said("How many are these?")).input_tokens
+    plain = client.messages.count_tokens(model=MODEL, messages=user_messages("How many are these?")).input_tokens
     more = client.messages.count_tokens(
         model=MODEL,
-        messages=said("How many are these?"),
+        messages=user_messages("How many are these?"),
         system="Answer in one word.",
         tools=[WEATHER],  # type: ignore[list-item]
     ).input_tokens
@@ -202,9 +210,9 @@ def test_one_model_by_name(client: anthropic.Anthropic) -> None:
         ("claude-openai/gpt-4o-mini", "gpt-4o-mini"),
     ],
 )
-def test_a_model_is_mapped_and_the_reply_says_what_was_asked(
+def test_a_model_is_mapped_and_the_reply_names_the_requested_one(
     client: anthropic.Anthropic, upstream: Upstream, asked: str, sent: str
 ) -> None:
-    message = client.messages.create(model=asked, max_tokens=10, messages=said("Count to 2"))
+    message = client.messages.create(model=asked, max_tokens=10, messages=user_messages("Count to 2"))
     assert message.model == asked
     assert upstream.last["model"] == sent

@@ -9,7 +9,7 @@ import httpx2 as httpx
 import pytest
 from anthropic import beta_tool
 
-from tests.support.sdk import MODEL, Upstream, said, text_of
+from tests.support.sdk import MODEL, Upstream, text_of, user_messages
 from tests.support.server_process import Proxy
 
 
@@ -56,7 +56,7 @@ def test_the_tool_runner_resends_the_whole_history(
     client: anthropic.Anthropic, wire: Wire, upstream: Upstream, stream: bool
 ) -> None:
     runner: Any = client.beta.messages.tool_runner(
-        model=MODEL, max_tokens=200, tools=[add], messages=said("Add 3, 4 and 5"), stream=stream
+        model=MODEL, max_tokens=200, tools=[add], messages=user_messages("Add 3, 4 and 5"), stream=stream
     )
     assert text_of(runner.until_done()) == "The sum is 12."
     assert wire.answered == [400, 200, 200, 200]
@@ -69,8 +69,8 @@ def test_a_thread_goes_on_without_the_server(client: anthropic.Anthropic, wire: 
     thread = client.beta.messages.thread(
         model=MODEL, max_tokens=200, unsupported_request_behavior="continue_unthreaded"
     )
-    thread.send(*said("I keep bees"))
-    reply = thread.send(*said("What did I say first"))
+    thread.send(*user_messages("I keep bees"))
+    reply = thread.send(*user_messages("What did I say first"))
     assert text_of(reply) == "You began with: I keep bees"
     assert [len(body["messages"]) for body in wire.posted] == [1, 1, 3]
 
@@ -80,7 +80,7 @@ def test_a_thread_that_must_be_kept_is_refused_in_its_own_words(
 ) -> None:
     thread = client.beta.messages.thread(model=MODEL, max_tokens=200)
     with pytest.raises(anthropic.BadRequestError) as caught:
-        thread.send(*said("I keep bees"))
+        thread.send(*user_messages("I keep bees"))
     message = "thread: this proxy stores no conversations; send the complete history in messages"
     assert caught.value.body["error"]["message"] == message  # type: ignore[index]
     assert type(caught.value).__name__ == "ThreadUnsupportedRequestError"
@@ -94,7 +94,7 @@ def test_a_thread_that_goes_on_from_elsewhere_is_refused(client: anthropic.Anthr
         client.beta.messages.create(
             model=MODEL,
             max_tokens=200,
-            messages=said("Go on"),
+            messages=user_messages("Go on"),
             thread={"type": "continue", "previous_message_id": "msg_1"},
         )
     assert caught.value.response.headers.get("x-should-retry") != "true"

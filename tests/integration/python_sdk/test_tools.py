@@ -9,11 +9,11 @@ import pytest
 from anthropic import beta_tool
 
 from tests.support.fakes.openai_chat.samples import png
-from tests.support.sdk import MODEL, TIME, WEATHER, Upstream, said, text_of
+from tests.support.sdk import MODEL, TIME, WEATHER, Upstream, text_of, user_messages
 
 
 def test_two_calls_at_once_and_results_in_another_order(client: anthropic.Anthropic, upstream: Upstream) -> None:
-    turns = said("Compare the weather in Oslo and Rome")
+    turns = user_messages("Compare the weather in Oslo and Rome")
     first = client.messages.create(model=MODEL, max_tokens=200, tools=[WEATHER], messages=turns)  # type: ignore[list-item]
     calls = [block for block in first.content if block.type == "tool_use"]
     assert first.stop_reason == "tool_use"
@@ -30,7 +30,7 @@ def test_two_calls_at_once_and_results_in_another_order(client: anthropic.Anthro
 
 
 def test_streamed_calls_have_their_own_arguments(client: anthropic.Anthropic) -> None:
-    asked = said("Compare the weather in Oslo and Rome")
+    asked = user_messages("Compare the weather in Oslo and Rome")
     with client.messages.stream(model=MODEL, max_tokens=200, tools=[WEATHER], messages=asked) as stream:  # type: ignore[list-item]
         pieces = [event.partial_json for event in stream if event.type == "input_json"]
         message = stream.get_final_message()
@@ -53,15 +53,15 @@ def test_a_failed_tool_and_a_picture_from_one(client: anthropic.Anthropic, upstr
         for number in (1, 2)
     ]
     turns: Any = [
-        *said("Describe the pictures"),
+        *user_messages("Describe the pictures"),
         {"role": "assistant", "content": calls},
         {"role": "user", "content": results},
     ]
     message = client.messages.create(model=MODEL, max_tokens=200, tools=[WEATHER], messages=turns)  # type: ignore[list-item]
     assert text_of(message) == "I see 1 pictures: image/png 5 by 7."
-    told = [sent["content"] for sent in upstream.last["messages"] if sent["role"] == "tool"]
-    assert "no such city" in told[0]
-    assert told[1]
+    results = [sent["content"] for sent in upstream.last["messages"] if sent["role"] == "tool"]
+    assert "no such city" in results[0]
+    assert results[1]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_the_choice_of_a_tool(
         max_tokens=100,
         tools=[WEATHER, TIME],  # type: ignore[list-item]
         tool_choice=choice,
-        messages=said("Say exactly: hello"),
+        messages=user_messages("Say exactly: hello"),
     )
     assert [block.name for block in message.content if block.type == "tool_use"] == called
     assert upstream.last.get("tool_choice", "auto") == sent
@@ -93,7 +93,7 @@ def test_one_call_at_a_time_where_that_is_asked(client: anthropic.Anthropic, ups
         max_tokens=100,
         tools=[WEATHER],  # type: ignore[list-item]
         tool_choice={"type": "auto", "disable_parallel_tool_use": True},
-        messages=said("Compare the weather in Oslo and Rome"),
+        messages=user_messages("Compare the weather in Oslo and Rome"),
     )
     assert len([block for block in message.content if block.type == "tool_use"]) == 1
     assert upstream.last["parallel_tool_calls"] is False
@@ -102,7 +102,7 @@ def test_one_call_at_a_time_where_that_is_asked(client: anthropic.Anthropic, ups
 def test_tool_names_that_the_provider_does_not_allow_come_back_as_they_were(client: anthropic.Anthropic) -> None:
     name = "mcp__" + "a_rather_long_server_name" * 3 + "__look"
     tool: Any = {"name": name, "input_schema": {"type": "object", "properties": {"where": {"type": "string"}}}}
-    turns = said(f"Call the tool {name[:64]} or so")
+    turns = user_messages(f"Call the tool {name[:64]} or so")
     message = client.messages.create(
         model=MODEL, max_tokens=100, tools=[tool], tool_choice={"type": "tool", "name": name}, messages=turns
     )
@@ -129,7 +129,7 @@ def test_the_tool_runner_goes_on_until_the_answer(client: anthropic.Anthropic, s
         return str(a + b)
 
     runner: Any = client.beta.messages.tool_runner(
-        model=MODEL, max_tokens=200, tools=[add], messages=said("Add 3, 4 and 5"), stream=stream
+        model=MODEL, max_tokens=200, tools=[add], messages=user_messages("Add 3, 4 and 5"), stream=stream
     )
     final = runner.until_done()
     assert sums == [(3, 4), (7, 5)]
@@ -142,6 +142,8 @@ def test_an_answer_in_the_shape_of_a_model(client: anthropic.Anthropic, upstream
         inhabitants: int
         rivers: list[str]
 
-    message = client.messages.parse(model=MODEL, max_tokens=200, messages=said("Name a city"), output_format=City)
+    message = client.messages.parse(
+        model=MODEL, max_tokens=200, messages=user_messages("Name a city"), output_format=City
+    )
     assert isinstance(message.parsed_output, City)
     assert upstream.last["response_format"]["type"] == "json_schema"

@@ -77,8 +77,8 @@ def _compare(task: Task) -> Reply:
     """Read two files at once; the answer shows which result belongs to which."""
     if not task.rounds:
         return _calls(*(task.tools.read(path) for path in task.words))
-    said = [f"{path}: {plain(result.text).strip()}" for path, result in zip(task.words, task.rounds[-1], strict=False)]
-    return Reply("; ".join(said))
+    lines = [f"{path}: {plain(result.text).strip()}" for path, result in zip(task.words, task.rounds[-1], strict=False)]
+    return Reply("; ".join(lines))
 
 
 def _delegate(task: Task) -> Reply:
@@ -86,8 +86,8 @@ def _delegate(task: Task) -> Reply:
     if not task.rounds:
         helper = task.tools.find(r"^(agent|task)$", prompt=("^prompt$", task.words[0]))
         return _calls(task.tools.need("delegate", helper))
-    told = [turn.text for turn in task.conversation.turns if turn.role == "user"][-1]
-    return Reply(f"The helper said: {task.last} {told}")
+    user_text = [turn.text for turn in task.conversation.turns if turn.role == "user"][-1]
+    return Reply(f"The helper said: {task.last} {user_text}")
 
 
 def _run(task: Task) -> Reply:
@@ -96,7 +96,7 @@ def _run(task: Task) -> Reply:
     return Reply(f"The command said: {task.last.strip()}")
 
 
-def _look(task: Task) -> Reply:
+def _view_picture(task: Task) -> Reply:
     """Read a picture through a tool and report its size, which only its bytes contain."""
     if not task.rounds:
         return _calls(task.tools.read(task.words[0]))
@@ -120,8 +120,8 @@ def _weather(task: Task) -> Reply:
     if not task.rounds:
         wanted = [task.tools.find("weather", city=(r"city|place|location", city)) for city in task.words]
         return _calls(*(task.tools.need("ask for the weather", call) for call in wanted))
-    said = [f"{city}: {plain(result.text)}" for city, result in zip(task.words, task.rounds[-1], strict=False)]
-    return Reply("; ".join(said))
+    lines = [f"{city}: {plain(result.text)}" for city, result in zip(task.words, task.rounds[-1], strict=False)]
+    return Reply("; ".join(lines))
 
 
 def _add(task: Task) -> Reply:
@@ -198,12 +198,12 @@ def _survey(task: Task) -> Reply:
         return _calls(slow, task.tools.edit(f"{folder}/notes.txt", notes, notes, notes.upper()))
     read = task.rounds[0]
     later = [turn for turn in task.conversation.turns if turn.role == "user"]
-    pictures = [one for speech in (*read, *later) for one in speech.pictures if one.size is not None]
+    pictures = [one for source in (*read, *later) for one in source.pictures if one.size is not None]
     sizes = [f"{one.size[0]} by {one.size[1]}" for one in pictures if one.size is not None]
-    documents = [len(one.data) for speech in (*read, *later) for one in speech.documents]
+    documents = [len(one.data) for source in (*read, *later) for one in source.documents]
     is_loaded = "WebFetch" in task.conversation.tools
-    told = f"notes {plain(read[0].text).strip()}; pictures {sizes}; documents {documents}; loaded {is_loaded}"
-    return Reply(f"{told}; {task.rounds[2][0].text.strip()}")
+    summary = f"notes {plain(read[0].text).strip()}; pictures {sizes}; documents {documents}; loaded {is_loaded}"
+    return Reply(f"{summary}; {task.rounds[2][0].text.strip()}")
 
 
 def _thought(task: Task) -> Reply:
@@ -216,7 +216,7 @@ def _count(task: Task) -> Reply:
     return Reply(" ".join(str(number) for number in range(1, int(task.words[0]) + 1)))
 
 
-def _say(task: Task) -> Reply:
+def _repeat_text(task: Task) -> Reply:
     return Reply(task.words[0])
 
 
@@ -225,8 +225,8 @@ def _offered(task: Task) -> Reply:
 
 
 def _system(task: Task) -> Reply:
-    said = [line for line in task.conversation.system.splitlines() if task.words[0].lower() in line.lower()]
-    return Reply("The system prompt says: " + (" / ".join(said) or "nothing of it"))
+    matching_lines = [line for line in task.conversation.system.splitlines() if task.words[0].lower() in line.lower()]
+    return Reply("The system prompt says: " + (" / ".join(matching_lines) or "nothing of it"))
 
 
 def _earlier(task: Task) -> Reply:
@@ -254,14 +254,14 @@ PLANS: tuple[tuple[str, Plan], ...] = (
     (r"Delegate: ([^\n]*)", _delegate),
     (rf"Compare the files {_PATH} and {_PATH}", _compare),
     (rf"Read {_PATH} and write its words in upper case to {_PATH}", _shout),
-    (rf"Look at the picture {_PATH}", _look),
+    (rf"Look at the picture {_PATH}", _view_picture),
     (rf"Load (\S+) and read {_PATH}", _load),
     (r"Run the command `([^`]+)`", _run),
     (rf"Read {_PATH}", _read),
     (r"weather in (\w+) and (\w+)", _weather),
     (r"Add (-?\d+), (-?\d+) and (-?\d+)", _add),
     (r"Count to (\d+)", _count),
-    (r"Say exactly: ([^\n]*)", _say),
+    (r"Say exactly: ([^\n]*)", _repeat_text),
     (r"Call the tool (\S+)", _call),
     (r"Which tools", _offered),
     (r"What does the system prompt say about (\w+)", _system),

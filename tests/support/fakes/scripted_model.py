@@ -47,40 +47,40 @@ class Call:
     id: str = ""
 
 
-class _Speech:
+class _Content:
     """Content of one turn: texts and what is shown between them, in order."""
 
-    said: list[str | Media]
+    content: list[str | Media]
 
     @property
     def text(self) -> str:
-        return "\n".join(part for part in self.said if isinstance(part, str))
+        return "\n".join(part for part in self.content if isinstance(part, str))
 
     @property
     def pictures(self) -> list[Media]:
-        return [part for part in self.said if isinstance(part, Media) and part.is_picture]
+        return [part for part in self.content if isinstance(part, Media) and part.is_picture]
 
     @property
     def documents(self) -> list[Media]:
-        return [part for part in self.said if isinstance(part, Media) and not part.is_picture]
+        return [part for part in self.content if isinstance(part, Media) and not part.is_picture]
 
 
 @dataclass
-class Result(_Speech):
+class Result(_Content):
     """Result of one call."""
 
     call: Call
-    said: list[str | Media] = field(default_factory=list)
+    content: list[str | Media] = field(default_factory=list)
     failed: bool = False
     """True if the wire itself marks the tool as failed."""
 
 
 @dataclass
-class Turn(_Speech):
+class Turn(_Content):
     """One message: `role` is system, user or assistant; an assistant's calls carry their results, in call order."""
 
     role: str
-    said: list[str | Media] = field(default_factory=list)
+    content: list[str | Media] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     """The model's own reasoning: its text, or what the provider sealed it in."""
@@ -189,10 +189,10 @@ class Toolbox:
                         chosen[name] = value
                         break
             if len(chosen) == len(wanted):
-                rest = {
+                others = {
                     key: sample(properties[key], key) for key in tool.schema.get("required", ()) if key in properties
                 }
-                return Call(tool.name, rest | chosen)
+                return Call(tool.name, others | chosen)
         return None
 
     def need(self, job: str, *found: Call | None) -> Call:

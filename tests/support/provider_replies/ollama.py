@@ -7,11 +7,11 @@ from tests.support.provider_replies.content import PLAN, WORDS
 
 
 def ollama_line(message: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    said = {"role": "assistant", "content": "", **message}
+    full_message = {"role": "assistant", "content": "", **message}
     return {
         "model": "qwen3:8b",
         "created_at": "2026-11-20T08:00:00.123456789Z",
-        "message": said,
+        "message": full_message,
         "done": False,
         **fields,
     }

@@ -25,8 +25,8 @@ def ended(session: Session) -> Session:
 
 def assert_kept(step: SessionStep, session: Session, style: EncodingStyle) -> None:
     signed = ended(session).signed(step.signature())
-    said = step.say(signed.request(len(signed.messages), style))
-    assert decode_seen(step, said) == expect(step, signed)
+    upstream_request = step.encode_body(signed.request(len(signed.messages), style))
+    assert decode_seen(step, upstream_request) == expect(step, signed)
 
 
 @pytest.mark.parametrize("step", SPEAKERS, ids=lambda step: step.name)
@@ -46,9 +46,9 @@ def test_what_is_relayed_lacks_our_own_thoughts_alone(
 ) -> None:
     signed = ended(session).signed(step.signature())
     body = signed.request(len(signed.messages), style)
-    said = json.loads(step.say(body).body)
-    assert said["tools"] == TOOLS_MARKED[style.marks]
-    assert said["messages"] == [without_thoughts(message) for message in body["messages"]]
+    upstream_body = json.loads(step.encode_body(body).body)
+    assert upstream_body["tools"] == TOOLS_MARKED[style.marks]
+    assert upstream_body["messages"] == [without_thoughts(message) for message in body["messages"]]
 
 
 TOOLS_MARKED = {False: TOOLS, True: [*TOOLS[:-1], TOOLS[-1] | {"cache_control": {"type": "ephemeral"}}]}

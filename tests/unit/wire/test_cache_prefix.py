@@ -23,7 +23,7 @@ WIRES = sorted({step.wire for step in SPEAKERS})
 
 def assert_grows(step: SessionStep, talk: Session, style_of: Callable[[], EncodingStyle]) -> None:
     """Hold that each request begins with the whole of the one before, and that nothing beside the messages changes."""
-    said = [step.say(talk.signed(step.signature()).request(end, style_of())) for end in talk.ends()]
+    said = [step.encode_body(talk.signed(step.signature()).request(end, style_of())) for end in talk.ends()]
     for before, after in itertools.pairwise(said):
         old, old_fields = split(before.body)
         new, new_fields = split(after.body)
@@ -57,11 +57,11 @@ def test_what_must_be_added_is_added_at_the_end(step: SessionStep) -> None:
     talk = SESSION.signed(step.signature())
     for end in talk.ends():
         body = talk.request(end, EncodingStyle())
-        plain, _ = split(step.say(body).body)
+        plain, _ = split(step.encode_body(body).body)
         begun = {"role": "assistant", "content": "It is"}
-        prefilled, _ = split(step.say(body | {"messages": [*body["messages"], begun]}).body)
+        prefilled, _ = split(step.encode_body(body | {"messages": [*body["messages"], begun]}).body)
         assert prefilled[: len(plain)] == plain
-        forced, _ = split(step.say(body | {"tool_choice": {"type": "tool", "name": "Read"}}).body)
+        forced, _ = split(step.encode_body(body | {"tool_choice": {"type": "tool", "name": "Read"}}).body)
         assert forced[: len(plain) - 1] == plain[:-1]
         assert begins(forced[len(plain) - 1], plain[-1])
 
@@ -81,7 +81,7 @@ def with_user(body: dict[str, Any], session: str) -> dict[str, Any]:
 
 
 def key_of(step: SessionStep, body: dict[str, Any]) -> Any:
-    said = step.say(body)
+    said = step.encode_body(body)
     fields = split(said.body)[1]
     header = getattr(step.dialect, "session_header", "")
     return said.headers[header] if header else fields.get("prompt_cache_key") or fields.get("session_id")

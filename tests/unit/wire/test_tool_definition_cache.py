@@ -27,7 +27,7 @@ def make_tools(kind: str, count: int) -> list[dict[str, Any]]:
 
 def ask(step: SessionStep, tools: list[dict[str, Any]], turn: int = 0) -> None:
     messages = [{"role": "user", "content": f"turn {turn}"}]
-    step.say({"model": "claude-sonnet-4-5", "max_tokens": 100, "messages": messages, "tools": tools})
+    step.encode_body({"model": "claude-sonnet-4-5", "max_tokens": 100, "messages": messages, "tools": tools})
 
 
 def count_work(step: SessionStep, sets: list[list[dict[str, Any]]], turns: int = 1) -> list[int]:

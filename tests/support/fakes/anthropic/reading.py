@@ -8,7 +8,7 @@ from tests.support.fakes.anthropic.rules import blocks_of
 from tests.support.fakes.scripted_model import Call, Conversation, Media, Result, Tool, Turn
 
 PICTURE_TOKENS = 765
-LEAST_CACHED = 1_024
+MIN_CACHED_TOKENS = 1_024
 
 
 def count(value: Any) -> int:
@@ -29,7 +29,7 @@ def _media(source: dict[str, Any]) -> Media:
     return Media(source["media_type"], base64.b64decode(source["data"]))
 
 
-def _said(content: Any) -> list[str | Media]:
+def _read_content(content: Any) -> list[str | Media]:
     if isinstance(content, str):
         return [content]
     shown = [block for block in content or () if block.get("type") in ("text", "image", "document")]
@@ -37,19 +37,19 @@ def _said(content: Any) -> list[str | Media]:
 
 
 def _turns(body: dict[str, Any]) -> list[Turn]:
-    turns = [Turn("system", _said(body["system"]))] if body.get("system") else []
+    turns = [Turn("system", _read_content(body["system"]))] if body.get("system") else []
     open_calls: dict[str, Result] = {}
     for message in body["messages"]:
-        turn = Turn(message["role"], _said(message["content"]))
+        turn = Turn(message["role"], _read_content(message["content"]))
         for block in blocks_of(message):
             if block["type"] == "tool_use":
                 turn.results.append(Result(Call(block["name"], block["input"], block["id"])))
                 open_calls[block["id"]] = turn.results[-1]
             elif block["type"] == "tool_result":
-                open_calls[block["tool_use_id"]].said = _said(block.get("content"))
+                open_calls[block["tool_use_id"]].content = _read_content(block.get("content"))
             elif block["type"] == "thinking":
                 turn.thoughts.append(block["thinking"])
-        if turn.said or turn.results:
+        if turn.content or turn.results:
             turns.append(turn)
     return turns
 
@@ -79,14 +79,14 @@ class PromptCache:
 
     def feed(self, body: dict[str, Any]) -> tuple[int, int]:
         """Return how many tokens of this request are read from the cache, and how many are written to it."""
-        said: list[Any] = [*(body.get("tools") or ()), *_listed(body.get("system"))]
-        said += [block for message in body["messages"] for block in blocks_of(message)]
-        marks = [place for place, part in enumerate(said, 1) if isinstance(part, dict) and part.get("cache_control")]
+        items: list[Any] = [*(body.get("tools") or ()), *_listed(body.get("system"))]
+        items += [block for message in body["messages"] for block in blocks_of(message)]
+        marks = [place for place, part in enumerate(items, 1) if isinstance(part, dict) and part.get("cache_control")]
         read = written = 0
         for place in marks:
-            plain = [{key: value for key, value in part.items() if key != "cache_control"} for part in said[:place]]
+            plain = [{key: value for key, value in part.items() if key != "cache_control"} for part in items[:place]]
             key, tokens = json.dumps(plain), count(plain)
-            if tokens < LEAST_CACHED:
+            if tokens < MIN_CACHED_TOKENS:
                 continue
             if key in self.known:
                 read = max(read, tokens)

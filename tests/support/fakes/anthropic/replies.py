@@ -41,42 +41,42 @@ class GeneratedReply:
 
 def cut_reply(reply: Reply, body: dict[str, Any], chance: random.Random) -> GeneratedReply:
     """Return the reply in pieces; where `max_tokens` is reached it ends there."""
-    said = GeneratedReply(reason=_STOPS.get(reply.finish, "tool_use" if reply.calls else "end_turn"))
+    generated = GeneratedReply(reason=_STOPS.get(reply.finish, "tool_use" if reply.calls else "end_turn"))
     text = reply.text
     ends = [(text.index(stop), stop) for stop in body.get("stop_sequences") or () if stop in text]
     if ends:
-        text, said.reason, said.sequence = text[: min(ends)[0]], "stop_sequence", min(ends)[1]
+        text, generated.reason, generated.sequence = text[: min(ends)[0]], "stop_sequence", min(ends)[1]
     left = body["max_tokens"]
 
-    def take(begin: dict[str, Any], value: str) -> None:
+    def append_block(begin: dict[str, Any], value: str) -> None:
         nonlocal left
         pieces = _PIECE.findall(value)
         if left > 0 and (pieces or begin["type"] != "text"):
-            said.blocks.append((begin, pieces[:left]))
+            generated.blocks.append((begin, pieces[:left]))
         left -= len(pieces)
 
     thinking = body.get("thinking") or {}
     if thinking.get("type") in ("enabled", "adaptive"):
         thought = "" if thinking.get("display") == "omitted" else _THOUGHT
-        said.thought = len(_PIECE.findall(_THOUGHT))
-        take({"type": "thinking", "thinking": "", "signature": ""}, thought)
-    take({"type": "text", "text": ""}, text)
+        generated.thought = len(_PIECE.findall(_THOUGHT))
+        append_block({"type": "thinking", "thinking": "", "signature": ""}, thought)
+    append_block({"type": "text", "text": ""}, text)
     for call in () if ends else reply.calls:
         begin = {"type": "tool_use", "id": new_id("toolu_", chance), "name": call.name, "input": {}}
-        take(begin, as_json(call.arguments) if call.arguments != {} else "")
+        append_block(begin, as_json(call.arguments) if call.arguments != {} else "")
     if left < 0:
-        said.reason = "max_tokens"
-    return said
+        generated.reason = "max_tokens"
+    return generated
 
 
-def usage_of(said: GeneratedReply, prompt: int, read: int, written: int) -> dict[str, Any]:
+def usage_of(generated: GeneratedReply, prompt: int, read: int, written: int) -> dict[str, Any]:
     return {
         "input_tokens": max(prompt - read - written, 0),
         "cache_creation_input_tokens": written,
         "cache_read_input_tokens": read,
         "cache_creation": {"ephemeral_5m_input_tokens": written, "ephemeral_1h_input_tokens": 0},
-        "output_tokens": said.tokens,
-        "output_tokens_details": {"thinking_tokens": said.thought},
+        "output_tokens": generated.tokens,
+        "output_tokens_details": {"thinking_tokens": generated.thought},
         "service_tier": "standard",
         "inference_geo": "not_available",
     }
@@ -94,13 +94,13 @@ def _finished(begin: dict[str, Any], pieces: list[str]) -> dict[str, Any]:
         return begin
 
 
-def message_of(said: GeneratedReply, head: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
+def message_of(generated: GeneratedReply, head: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
     """Return the reply that is not streamed."""
     return {
         **head,
-        "content": [_finished(begin, pieces) for begin, pieces in said.blocks],
-        "stop_reason": said.reason,
-        "stop_sequence": said.sequence,
+        "content": [_finished(begin, pieces) for begin, pieces in generated.blocks],
+        "stop_reason": generated.reason,
+        "stop_sequence": generated.sequence,
         "stop_details": None,
         "usage": usage,
     }
@@ -114,11 +114,11 @@ def _delta(begin: dict[str, Any], piece: str) -> dict[str, Any]:
     return {"type": "input_json_delta", "partial_json": piece}
 
 
-def events_of(said: GeneratedReply, head: dict[str, Any], usage: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def events_of(generated: GeneratedReply, head: dict[str, Any], usage: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the events of a stream."""
     empty = {"content": [], "stop_reason": None, "stop_sequence": None, "stop_details": None}
     yield {"type": "message_start", "message": {**head, **empty, "usage": {**usage, "output_tokens": 1}}}
-    for index, (begin, pieces) in enumerate(said.blocks):
+    for index, (begin, pieces) in enumerate(generated.blocks):
         yield {"type": "content_block_start", "index": index, "content_block": begin}
         if index == 0:
             yield {"type": "ping"}
@@ -128,7 +128,7 @@ def events_of(said: GeneratedReply, head: dict[str, Any], usage: dict[str, Any])
             signature = {"type": "signature_delta", "signature": sign("".join(pieces))}
             yield {"type": "content_block_delta", "index": index, "delta": signature}
         yield {"type": "content_block_stop", "index": index}
-    ending = {"stop_reason": said.reason, "stop_sequence": said.sequence, "stop_details": None}
+    ending = {"stop_reason": generated.reason, "stop_sequence": generated.sequence, "stop_details": None}
     yield {"type": "message_delta", "delta": ending, "usage": usage}
     yield {"type": "message_stop"}
 

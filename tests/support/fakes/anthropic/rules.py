@@ -11,8 +11,8 @@ from tests.support.fakes.anthropic.models import Model
 from tests.support.fakes.anthropic.shapes import check_request
 from tests.support.fakes.server import ContractViolation
 
-LEAST_BUDGET = 1_024
-MOST_MARKS = 4
+MIN_BUDGET_TOKENS = 1_024
+MAX_CACHE_MARKS = 4
 OURS = "px1."
 """The prefix of the proxy's own signatures: none may ever get here."""
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
@@ -154,8 +154,8 @@ def _check_limits(body: dict[str, Any], model: Model) -> Iterator[ContractViolat
     thinking = body.get("thinking") or {}
     if thinking.get("type") == "enabled":
         budget = thinking["budget_tokens"]
-        if budget < LEAST_BUDGET:
-            text = f"thinking.enabled.budget_tokens: Input should be greater than or equal to {LEAST_BUDGET}"
+        if budget < MIN_BUDGET_TOKENS:
+            text = f"thinking.enabled.budget_tokens: Input should be greater than or equal to {MIN_BUDGET_TOKENS}"
             yield ContractViolation("budget", text, "thinking")
         if budget >= limit:
             yield ContractViolation(
@@ -168,8 +168,8 @@ def _check_limits(body: dict[str, Any], model: Model) -> Iterator[ContractViolat
     if any(not stop.strip() for stop in body.get("stop_sequences") or ()):
         text = "stop_sequences: each stop sequence must contain non-whitespace"
         yield ContractViolation("stop", text, "stop_sequences")
-    if _count_marks(body) > MOST_MARKS:
-        text = f"A maximum of {MOST_MARKS} blocks with cache_control may be provided. Found {_count_marks(body)}."
+    if _count_marks(body) > MAX_CACHE_MARKS:
+        text = f"A maximum of {MAX_CACHE_MARKS} blocks with cache_control may be provided. Found {_count_marks(body)}."
         yield ContractViolation("marks", text)
 
 

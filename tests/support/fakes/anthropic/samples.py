@@ -11,7 +11,7 @@ READ: dict[str, Any] = {"name": "Read", "input_schema": {"type": "object", "prop
 CALL = {"type": "tool_use", "id": "toolu_a", "name": "Read", "input": {"path": "/a"}}
 ASKS = {"role": "assistant", "content": [CALL]}
 RESULT = {"type": "tool_result", "tool_use_id": "toolu_a", "content": "text"}
-TELLS = {"role": "user", "content": [RESULT]}
+TOOL_RESULT = {"role": "user", "content": [RESULT]}
 THOUGHT = {"type": "thinking", "thinking": "hm", "signature": sign("hm")}
 PICTURE = {
     "type": "image",
@@ -51,8 +51,14 @@ GOOD: tuple[dict[str, Any], ...] = (
     body(),
     body(stream=True, temperature=0.5, stop_sequences=["END"], metadata={"user_id": "u"}, service_tier="auto"),
     body(system=[{**TEXT, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]),
-    body(USER, ASKS, TELLS, tools=[READ], tool_choice={"type": "any", "disable_parallel_tool_use": True}),
-    body(USER, {"role": "assistant", "content": [THOUGHT, CALL]}, TELLS, tools=[READ], thinking={"type": "adaptive"}),
+    body(USER, ASKS, TOOL_RESULT, tools=[READ], tool_choice={"type": "any", "disable_parallel_tool_use": True}),
+    body(
+        USER,
+        {"role": "assistant", "content": [THOUGHT, CALL]},
+        TOOL_RESULT,
+        tools=[READ],
+        thinking={"type": "adaptive"},
+    ),
     body({"role": "user", "content": [PICTURE, TEXT]}),
     body(USER, {"role": "system", "content": "be brief"}),
     body(output_config={"effort": "high", "format": {"type": "json_schema", "schema": {"type": "object"}}}),
@@ -85,7 +91,7 @@ BAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("value", 'Unexpected role "robot"', body({"role": "robot", "content": "x"})),
     ("value", "Input should be 'auto' or 'standard_only'", body(service_tier="fast")),
     ("no_messages", "at least one message", {**body(), "messages": []}),
-    ("first", "first message must use", body(ASKS, TELLS, tools=[READ])),
+    ("first", "first message must use", body(ASKS, TOOL_RESULT, tools=[READ])),
     ("empty_content", "non-empty content", body({"role": "user", "content": ""})),
     ("empty_content", "non-empty content", assistant()),
     ("empty_text", "non-whitespace", user({"type": "text", "text": " "})),
@@ -99,8 +105,8 @@ BAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("picture", "Invalid base64", user({**PICTURE, "source": {**PICTURE["source"], "data": "%"}})),
     ("picture", "does not appear", user({**PICTURE, "source": {**PICTURE["source"], "media_type": "image/jpeg"}})),
     ("unanswered", "without `tool_result`", body(USER, ASKS, USER, tools=[READ])),
-    ("uncalled", "unexpected `tool_use_id`", body(TELLS)),
-    ("same_id", "must be unique", body(USER, ASKS, TELLS, ASKS, TELLS, tools=[READ])),
+    ("uncalled", "unexpected `tool_use_id`", body(TOOL_RESULT)),
+    ("same_id", "must be unique", body(USER, ASKS, TOOL_RESULT, ASKS, TOOL_RESULT, tools=[READ])),
     ("tool_name", "should match pattern", body(tools=[{**READ, "name": "a.b"}])),
     ("schema", "Input should be 'object'", body(tools=[{**READ, "input_schema": {"type": "array"}}])),
     ("tool_twice", "must be unique", body(tools=[READ, READ])),

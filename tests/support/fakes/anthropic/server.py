@@ -139,8 +139,8 @@ class Anthropic:
 
     def _count(self, body: dict[str, Any], exchange: Exchange, request_id: str) -> web.Response:
         exchange.status = 200
-        said = {name: body[name] for name in ("system", "messages", "tools") if name in body}
-        return web.json_response({"input_tokens": count(said)}, headers={"request-id": request_id})
+        counted = {name: body[name] for name in ("system", "messages", "tools") if name in body}
+        return web.json_response({"input_tokens": count(counted)}, headers={"request-id": request_id})
 
     async def _reply(self, request: web.Request, body: dict[str, Any], exchange: Exchange, request_id: str) -> Outcome:
         model = find_model(body["model"]) or MODELS["claude-sonnet-5-5"]
@@ -154,8 +154,8 @@ class Anthropic:
             refusal = refuse_overflow(prompt, model)
         if refusal is not None:
             return _send(refusal, exchange, request_id), "refused"
-        said = cut_reply(_REPLIES.get(fault.kind) or decide(conversation), body, self.chance)
-        usage = usage_of(said, prompt, *self.cache.feed(body))
+        generated = cut_reply(_REPLIES.get(fault.kind) or decide(conversation), body, self.chance)
+        usage = usage_of(generated, prompt, *self.cache.feed(body))
         exchange.status = 200
         head = {
             "model": model.snapshot or body["model"],
@@ -165,14 +165,14 @@ class Anthropic:
         }
         headers = _headers(request_id)
         if body.get("stream"):
-            frames = [frame(event, self.chance.randrange(16)) for event in events_of(said, head, usage)]
+            frames = [frame(event, self.chance.randrange(16)) for event in events_of(generated, head, usage)]
             return await _stream(request, frames, headers, fault, request_id)
         if fault.kind in ("cut", "torn", "half"):
             break_connection(request)
             return web.Response(), "cut"
         if fault.kind in ("stall", "silence"):
             await asyncio.sleep(fault.figure("seconds", 10))
-        return web.json_response(message_of(said, head, usage), headers=headers), "answered"
+        return web.json_response(message_of(generated, head, usage), headers=headers), "answered"
 
 
 def _decode(raw: bytes) -> Any:

@@ -112,24 +112,24 @@ def _check(value: Any, hint: Any, path: str) -> Iterator[ContractViolation]:
     tagged = {id(choice): tag for choice in fitting if (tag := _tag(choice))}
     if isinstance(value, dict) and len(fitting) > 1 and tagged:
         name = next(iter(tagged.values()))[0]
-        said = value.get(name)
+        tag = value.get(name)
         loose = [choice for choice in fitting if not typing_extensions.is_typeddict(choice)]
-        untold = [choice for choice in fitting if choice not in loose and said is None and name not in _needed(choice)]
-        fitting = [choice for choice in fitting if id(choice) in tagged and said in tagged[id(choice)][1]]
+        untold = [choice for choice in fitting if choice not in loose and tag is None and name not in _needed(choice)]
+        fitting = [choice for choice in fitting if id(choice) in tagged and tag in tagged[id(choice)][1]]
         fitting = [*fitting, *loose] or untold
         if not fitting:
-            yield _wrong_tag(said, name, [one for _, values in tagged.values() for one in values], path)
+            yield _wrong_tag(tag, name, [one for _, values in tagged.values() for one in values], path)
             return
     yield from min((list(_check_one(value, choice, path)) for choice in fitting), key=len)
 
 
-def _wrong_tag(said: Any, name: str, allowed: list[str], path: str) -> ContractViolation:
-    if said is None:
+def _wrong_tag(tag: Any, name: str, allowed: list[str], path: str) -> ContractViolation:
+    if tag is None:
         return ContractViolation("missing", f"{path}.{name}: Field required", path)
     if name == "role":
-        return ContractViolation("value", f'{path}: Unexpected role "{said}".', path)
+        return ContractViolation("value", f'{path}: Unexpected role "{tag}".', path)
     tags = ", ".join(f"'{one}'" for one in dict.fromkeys(allowed))
-    text = f"{path}: Input tag '{said}' found using '{name}' does not match any of the expected tags: {tags}"
+    text = f"{path}: Input tag '{tag}' found using '{name}' does not match any of the expected tags: {tags}"
     return ContractViolation("value", text, path)
 
 
@@ -155,8 +155,8 @@ def check_request(body: dict[str, Any], betas: str, *, counting: bool = False) -
     unsaid = {name for name, beta in BETA_FIELDS.items() if beta not in betas} | _IN_HEADERS
     for name in sorted(unsaid & body.keys()):
         yield ContractViolation("unknown_field", f"{name}: Extra inputs are not permitted", name)
-    rest = {name: value for name, value in body.items() if name not in unsaid}
-    yield from _check_fields(rest, known, "", {**_UNTYPED, "model": str})
+    others = {name: value for name, value in body.items() if name not in unsaid}
+    yield from _check_fields(others, known, "", {**_UNTYPED, "model": str})
 
 
 _CREATE = message_create_params.MessageCreateParamsBase

@@ -11,7 +11,7 @@ from tests.support.fakes.compatible.kinds import (
     Head,
     Kind,
     Model,
-    Told,
+    ReplyWithReasoning,
     check_as_openai,
     check_fields,
     message_of,
@@ -78,8 +78,8 @@ def _check_reasoning(body: dict[str, Any], model: Model) -> Iterator[ContractVio
         text = f"`reasoning_effort` must be one of {listed}" if listed else "reasoning_effort is not supported"
         yield ContractViolation("effort", f"{text} with this model", "reasoning_effort")
     for name in ("reasoning_format", "include_reasoning"):
-        is_taken = model.thinks != "never" and (name == "include_reasoning" or model.thinks == "unless_off")
-        if name in body and not is_taken:
+        is_accepted = model.thinks != "never" and (name == "include_reasoning" or model.thinks == "unless_off")
+        if name in body and not is_accepted:
             yield ContractViolation("reasoning_field", f"{name} is not supported with this model", name)
     if form is not None and "include_reasoning" in body:
         yield ContractViolation(
@@ -129,8 +129,8 @@ def _without_own_tools(body: dict[str, Any]) -> dict[str, Any]:
     tools = [tool for tool in body.get("tools") or () if tool.get("type") not in _OWN_TOOLS]
     if len(tools) == len(body.get("tools") or ()):
         return body
-    rest = {name: value for name, value in body.items() if name not in ("tools", "tool_choice")}
-    return rest | ({"tools": tools, "tool_choice": body.get("tool_choice", "auto")} if tools else {})
+    others = {name: value for name, value in body.items() if name not in ("tools", "tool_choice")}
+    return others | ({"tools": tools, "tool_choice": body.get("tool_choice", "auto")} if tools else {})
 
 
 def check(body: dict[str, Any], model: Model) -> Iterator[ContractViolation]:
@@ -216,42 +216,46 @@ def _refuse_key(key: str) -> ErrorResponse:
     return _refuse(401, "Invalid API Key", code="invalid_api_key")
 
 
-def _usage(told: Told) -> dict[str, Any]:
-    usage = {name: value for name, value in told.usage.items() if not name.endswith("_details")}
-    cached = told.usage["prompt_tokens_details"]["cached_tokens"]
+def _usage(full_reply: ReplyWithReasoning) -> dict[str, Any]:
+    usage = {name: value for name, value in full_reply.usage.items() if not name.endswith("_details")}
+    cached = full_reply.usage["prompt_tokens_details"]["cached_tokens"]
     times = {"queue_time": 0.04, "prompt_time": 0.01, "completion_time": 0.05, "total_time": 0.06}
     details: dict[str, Any] = {"prompt_tokens_details": {"cached_tokens": cached}} if cached else {}
-    if told.reasoning:
-        details["completion_tokens_details"] = {"reasoning_tokens": told.said.reasoning}
+    if full_reply.reasoning:
+        details["completion_tokens_details"] = {"reasoning_tokens": full_reply.generated.reasoning}
     return usage | times | details
 
 
-def _body(told: Told, head: Head) -> dict[str, Any]:
+def _body(full_reply: ReplyWithReasoning, head: Head) -> dict[str, Any]:
     choice = {
         "index": 0,
-        "message": message_of(told, "reasoning"),
+        "message": message_of(full_reply, "reasoning"),
         "logprobs": None,
-        "finish_reason": told.said.finish,
+        "finish_reason": full_reply.generated.finish,
     }
     extra = {"x_groq": {"id": "req_fake"}, "service_tier": "on_demand"}
-    return head | {"object": "chat.completion", "choices": [choice], "usage": _usage(told)} | extra
+    return head | {"object": "chat.completion", "choices": [choice], "usage": _usage(full_reply)} | extra
 
 
-def _chunks(told: Told, head: Head, asked: bool) -> Iterator[dict[str, Any]]:
+def _chunks(full_reply: ReplyWithReasoning, head: Head, asked: bool) -> Iterator[dict[str, Any]]:
     head = head | {"object": "chat.completion.chunk"}
 
     def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
         return head | {"choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]}
 
-    said = told.said
-    yield chunk({"role": "assistant", "content": None if said.calls else ""}) | {
+    generated = full_reply.generated
+    yield chunk({"role": "assistant", "content": None if generated.calls else ""}) | {
         "x_groq": {"id": "req_fake", "seed": 4}
     }
-    yield from (chunk({"reasoning": piece, "channel": "analysis"}) for piece in told.reasoning)
-    yield from (chunk({"content": piece}) for piece in said.text)
-    yield from (chunk({"tool_calls": [whole_call(index, call)]}) for index, call in enumerate(said.calls))
-    usage = _usage(told)
-    yield chunk({}, said.finish) | {"x_groq": {"id": "req_fake", "usage": usage}} | ({"usage": usage} if asked else {})
+    yield from (chunk({"reasoning": piece, "channel": "analysis"}) for piece in full_reply.reasoning)
+    yield from (chunk({"content": piece}) for piece in generated.text)
+    yield from (chunk({"tool_calls": [whole_call(index, call)]}) for index, call in enumerate(generated.calls))
+    usage = _usage(full_reply)
+    yield (
+        chunk({}, generated.finish)
+        | {"x_groq": {"id": "req_fake", "usage": usage}}
+        | ({"usage": usage} if asked else {})
+    )
 
 
 GROQ = Kind(

@@ -30,10 +30,10 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Told:
+class ReplyWithReasoning:
     """A reply with the reasoning before it, in pieces."""
 
-    said: GeneratedReply
+    generated: GeneratedReply
     reasoning: list[str]
     usage: dict[str, Any]
     """As OpenAI counts: reasoning inside the output, cached input inside the prompt."""
@@ -63,8 +63,8 @@ class Kind:
     refuse_overflow: Callable[[Model, int, int], ErrorResponse]
     """Model, tokens of the prompt, tokens of the output asked for."""
     refuse_by_plan: Callable[[Fault, str, Model], ErrorResponse | None]
-    body: Callable[[Told, Head], dict[str, Any]]
-    chunks: Callable[[Told, Head, bool], Iterator[dict[str, Any]]]
+    body: Callable[[ReplyWithReasoning, Head], dict[str, Any]]
+    chunks: Callable[[ReplyWithReasoning, Head, bool], Iterator[dict[str, Any]]]
     """The bool: whether usage was asked for."""
     counts_output: bool = False
     """True if input and the output asked for must fit the window together."""
@@ -124,16 +124,16 @@ def parts_of(body: dict[str, Any], kind: str) -> Iterator[tuple[str, dict[str, A
                 yield f"messages[{position}].content[{number}]", part
 
 
-def message_of(told: Told, field: str) -> dict[str, Any]:
+def message_of(full_reply: ReplyWithReasoning, field: str) -> dict[str, Any]:
     """Return the whole message of a reply."""
-    said = told.said
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(said.text)}
-    if told.reasoning:
-        message[field] = "".join(told.reasoning)
-    if said.calls:
+    generated = full_reply.generated
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(generated.text)}
+    if full_reply.reasoning:
+        message[field] = "".join(full_reply.reasoning)
+    if generated.calls:
         message["tool_calls"] = [
             {"id": identity, "type": "function", "function": {"name": name, "arguments": "".join(pieces)}}
-            for identity, name, pieces in said.calls
+            for identity, name, pieces in generated.calls
         ]
     return message
 
@@ -145,7 +145,7 @@ def whole_call(index: int, call: tuple[str, str, list[str]]) -> dict[str, Any]:
     return {"id": identity, "type": "function", "function": function, "index": index}
 
 
-def rename_calls(said: GeneratedReply, rename: Callable[[str, int], str]) -> GeneratedReply:
+def rename_calls(generated: GeneratedReply, rename: Callable[[str, int], str]) -> GeneratedReply:
     """Return the reply with the identifiers that this server gives."""
-    calls = [(rename(name, number), name, pieces) for number, (_, name, pieces) in enumerate(said.calls)]
-    return replace(said, calls=calls)
+    calls = [(rename(name, number), name, pieces) for number, (_, name, pieces) in enumerate(generated.calls)]
+    return replace(generated, calls=calls)

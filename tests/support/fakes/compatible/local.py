@@ -12,7 +12,7 @@ from tests.support.fakes.compatible.kinds import (
     Head,
     Kind,
     Model,
-    Told,
+    ReplyWithReasoning,
     check_as_openai,
     check_fields,
     message_of,
@@ -76,14 +76,14 @@ def _refuse_overflow(model: Model, prompt: int, output: int) -> ErrorResponse:
         limit = f"max_model_len=max_total_tokens={model.window}"
         return _refuse(400, f"max_tokens={output} cannot be greater than {limit}. Please request fewer output tokens.")
     if model.wording != "older":
-        room, tokens = max(model.window - output, 0), model.wording == "tokens"
+        max_input, tokens = max(model.window - output, 0), model.wording == "tokens"
         passed = f"{prompt} input tokens" if tokens else f"{prompt * 4} input characters"
-        most = "" if tokens else f" (at most {room * 4} characters)"
+        max_characters = "" if tokens else f" (at most {max_input * 4} characters)"
         return _refuse(
             400,
             f"You passed {passed} and requested {output} output tokens. However, the model's context length is only "
-            f"{model.window} tokens, resulting in a maximum input length of {room} tokens{most}. Please reduce the "
-            "length of the input prompt.",
+            f"{model.window} tokens, resulting in a maximum input length of {max_input} tokens{max_characters}. Please "
+            "reduce the length of the input prompt.",
         )
     if prompt > model.window:
         text = f"Your request has {prompt} input tokens. Please reduce the length of the input messages."
@@ -106,25 +106,25 @@ def _refuse_by_plan(fault: Fault, name: str, model: Model) -> ErrorResponse | No
     return refusals.get(fault.kind)
 
 
-def _body(told: Told, head: Head) -> dict[str, Any]:
-    message = message_of(told, "reasoning_content")
-    choice = {"index": 0, "message": message, "finish_reason": told.said.finish, "stop_reason": None}
-    return head | {"object": "chat.completion", "choices": [choice], "usage": told.usage}
+def _body(full_reply: ReplyWithReasoning, head: Head) -> dict[str, Any]:
+    message = message_of(full_reply, "reasoning_content")
+    choice = {"index": 0, "message": message, "finish_reason": full_reply.generated.finish, "stop_reason": None}
+    return head | {"object": "chat.completion", "choices": [choice], "usage": full_reply.usage}
 
 
-def _chunks(told: Told, head: Head, asked: bool) -> Iterator[dict[str, Any]]:
+def _chunks(full_reply: ReplyWithReasoning, head: Head, asked: bool) -> Iterator[dict[str, Any]]:
     """Yield a stream with the reasoning under both of its names, as servers send it that are between two versions."""
     head = head | {"object": "chat.completion.chunk"}
-    said = told.said
+    generated = full_reply.generated
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
-    deltas += [{"reasoning": piece, "reasoning_content": piece} for piece in told.reasoning]
-    deltas += [{"content": piece} for piece in said.text]
-    deltas += [{"tool_calls": [whole_call(index, call)]} for index, call in enumerate(said.calls)]
+    deltas += [{"reasoning": piece, "reasoning_content": piece} for piece in full_reply.reasoning]
+    deltas += [{"content": piece} for piece in generated.text]
+    deltas += [{"tool_calls": [whole_call(index, call)]} for index, call in enumerate(generated.calls)]
     for delta in deltas:
         yield head | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
-    yield head | {"choices": [{"index": 0, "delta": {}, "finish_reason": said.finish}]}
+    yield head | {"choices": [{"index": 0, "delta": {}, "finish_reason": generated.finish}]}
     if asked:
-        yield head | {"choices": [], "usage": told.usage}
+        yield head | {"choices": [], "usage": full_reply.usage}
 
 
 LOCAL = Kind(

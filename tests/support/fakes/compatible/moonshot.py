@@ -10,7 +10,7 @@ from tests.support.fakes.compatible.kinds import (
     Head,
     Kind,
     Model,
-    Told,
+    ReplyWithReasoning,
     calls_of,
     check_as_openai,
     check_fields,
@@ -64,8 +64,10 @@ def _check_thinking(body: dict[str, Any], model: Model) -> Iterator[ContractViol
         return
     choice = body.get("tool_choice")
     if choice == "required" or isinstance(choice, dict):
-        said = "specified" if isinstance(choice, dict) else "required"
-        yield ContractViolation("choice", f"tool_choice '{said}' is incompatible with thinking enabled", "tool_choice")
+        choice_name = "specified" if isinstance(choice, dict) else "required"
+        yield ContractViolation(
+            "choice", f"tool_choice '{choice_name}' is incompatible with thinking enabled", "tool_choice"
+        )
     for position, message in enumerate(body["messages"]):
         if message.get("tool_calls") and not message.get("reasoning_content"):
             text = (
@@ -103,8 +105,8 @@ def _check_tools(body: dict[str, Any]) -> Iterator[ContractViolation]:
             )
             yield ContractViolation("tool_name", text, f"tools[{position}]")
         for text in _check_schema(function.get("parameters"), "parameters"):
-            said = f"tools.function.parameters is not a valid moonshot flavored json schema, details: {text}"
-            yield ContractViolation("schema", said, f"tools[{position}]")
+            message_text = f"tools.function.parameters is not a valid moonshot flavored json schema, details: {text}"
+            yield ContractViolation("schema", message_text, f"tools[{position}]")
     if body["model"] in ("kimi-k2-instruct", "kimi-k2-base"):
         for number, (position, call) in enumerate(calls_of(body)):
             expected = f"functions.{call['function']['name']}:{number}"
@@ -197,35 +199,39 @@ def _refuse_key(key: str) -> ErrorResponse:
     return _refuse(401, "Invalid Authentication", "invalid_authentication_error")
 
 
-def _usage(told: Told) -> dict[str, Any]:
-    usage = {name: value for name, value in told.usage.items() if not name.endswith("_details")}
-    usage["cached_tokens"] = told.usage["prompt_tokens_details"]["cached_tokens"]
-    if told.reasoning:
-        usage["completion_tokens_details"] = {"reasoning_tokens": told.said.reasoning}
+def _usage(full_reply: ReplyWithReasoning) -> dict[str, Any]:
+    usage = {name: value for name, value in full_reply.usage.items() if not name.endswith("_details")}
+    usage["cached_tokens"] = full_reply.usage["prompt_tokens_details"]["cached_tokens"]
+    if full_reply.reasoning:
+        usage["completion_tokens_details"] = {"reasoning_tokens": full_reply.generated.reasoning}
     return usage
 
 
-def _body(told: Told, head: Head) -> dict[str, Any]:
-    choice = {"index": 0, "message": message_of(told, "reasoning_content"), "finish_reason": told.said.finish}
-    return head | {"object": "chat.completion", "choices": [choice], "usage": _usage(told)}
+def _body(full_reply: ReplyWithReasoning, head: Head) -> dict[str, Any]:
+    choice = {
+        "index": 0,
+        "message": message_of(full_reply, "reasoning_content"),
+        "finish_reason": full_reply.generated.finish,
+    }
+    return head | {"object": "chat.completion", "choices": [choice], "usage": _usage(full_reply)}
 
 
-def _chunks(told: Told, head: Head, asked: bool) -> Iterator[dict[str, Any]]:
+def _chunks(full_reply: ReplyWithReasoning, head: Head, asked: bool) -> Iterator[dict[str, Any]]:
     """Yield a stream: calls in fragments, and the counts inside the last choice, whether they were asked for or not."""
     head = head | {"object": "chat.completion.chunk"}
 
     def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
         return head | {"choices": [{"index": 0, "delta": delta, "finish_reason": finish} | more]}
 
-    said = told.said
+    generated = full_reply.generated
     yield chunk({"role": "assistant", "content": ""})
-    yield from (chunk({"reasoning_content": piece}) for piece in told.reasoning)
-    yield from (chunk({"content": piece}) for piece in said.text)
-    for index, (identity, name, pieces) in enumerate(said.calls):
+    yield from (chunk({"reasoning_content": piece}) for piece in full_reply.reasoning)
+    yield from (chunk({"content": piece}) for piece in generated.text)
+    for index, (identity, name, pieces) in enumerate(generated.calls):
         call = {"index": index, "id": identity, "type": "function", "function": {"name": name, "arguments": ""}}
         yield chunk({"tool_calls": [call]})
         yield from (chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]}) for piece in pieces)
-    yield chunk({}, said.finish, usage=_usage(told))
+    yield chunk({}, generated.finish, usage=_usage(full_reply))
 
 
 MOONSHOT = Kind(

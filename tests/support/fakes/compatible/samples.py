@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.support.fakes.openai_chat.samples import ASKS, CALL, PNG_URL, READ, TELLS, USER, image
+from tests.support.fakes.openai_chat.samples import ASKS, CALL, PNG_URL, READ, TOOL_RESULT, USER, image
 
 LLAMA, OSS, QWEN = "llama-3.3-70b-versatile", "openai/gpt-oss-120b", "qwen/qwen3.8-27b"
 SYSTEM = "groq/compound"
@@ -38,21 +38,55 @@ def tool(name: str = "Read", strict: bool | None = None, **argument: Any) -> dic
 def asked(identity: str = "call_a", **fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a message that calls, and its answer."""
     call = CALL | {"id": identity}
-    return {"role": "assistant", "content": "a", "tool_calls": [call]} | fields, TELLS | {"tool_call_id": identity}
+    return {"role": "assistant", "content": "a", "tool_calls": [call]} | fields, TOOL_RESULT | {
+        "tool_call_id": identity
+    }
 
 
 BEGUN = {"role": "assistant", "content": "1, 2,", "partial": True}
-SAID = {key: value for key, value in ASKS.items() if key != "content"}
+ASKS_WITHOUT_CONTENT = {key: value for key, value in ASKS.items() if key != "content"}
 GOOD: tuple[tuple[str, dict[str, Any]], ...] = (
     ("groq", ask(LLAMA, temperature=0.2, max_completion_tokens=32_768, stream=True)),
-    ("groq", ask(LLAMA, USER, SAID, TELLS, tools=[READ], tool_choice="required", parallel_tool_calls=False)),
-    ("groq", ask(OSS, USER, SAID | {"reasoning": "hm"}, TELLS, include_reasoning=True, reasoning_effort="low")),
+    (
+        "groq",
+        ask(
+            LLAMA,
+            USER,
+            ASKS_WITHOUT_CONTENT,
+            TOOL_RESULT,
+            tools=[READ],
+            tool_choice="required",
+            parallel_tool_calls=False,
+        ),
+    ),
+    (
+        "groq",
+        ask(
+            OSS,
+            USER,
+            ASKS_WITHOUT_CONTENT | {"reasoning": "hm"},
+            TOOL_RESULT,
+            include_reasoning=True,
+            reasoning_effort="low",
+        ),
+    ),
     ("groq", ask(OSS, response_format=schema_of(SCHEMA))),
     ("groq", ask(QWEN, reasoning_effort="none", reasoning_format="parsed", tools=[READ])),
     ("groq", see(QWEN, image(PNG_URL))),
     ("groq", ask(OSS, tools=[BROWSES], tool_choice="required")),
     ("groq", ask(OSS, {"role": "system", "content": "a"}, USER, n=1, stream=False, tools=[READ], tool_choice="auto")),
-    ("groq", ask(OSS, USER, SAID | {"content": "<think>\nhm\n</think>"}, TELLS, n=1, stream=True, tools=[READ])),
+    (
+        "groq",
+        ask(
+            OSS,
+            USER,
+            ASKS_WITHOUT_CONTENT | {"content": "<think>\nhm\n</think>"},
+            TOOL_RESULT,
+            n=1,
+            stream=True,
+            tools=[READ],
+        ),
+    ),
     ("groq", ask(SYSTEM, compound_custom=ENABLED, search_settings={"include_domains": ["example.org"]})),
     ("moonshot", ask(K2, USER, *asked("functions.Read:0"), temperature=0.6, max_tokens=100, tools=[READ])),
     ("moonshot", ask(K2, USER, BEGUN)),
@@ -62,9 +96,9 @@ GOOD: tuple[tuple[str, dict[str, Any]], ...] = (
     ("moonshot", see(K3, image(PNG_URL))),
     ("xai", ask(GROK3, stop=["a"], presence_penalty=1, max_tokens=100)),
     ("xai", ask(GROK43, reasoning_effort="none", stop=["a"])),
-    ("xai", ask(GROK46, USER, ASKS, TELLS, reasoning_effort="xhigh", temperature=0.1, tools=[READ])),
+    ("xai", ask(GROK46, USER, ASKS, TOOL_RESULT, reasoning_effort="xhigh", temperature=0.1, tools=[READ])),
     ("xai", see(GROK46, image(PNG_URL))),
-    ("local", ask(QWEN3, {"role": "system", "content": "a"}, USER, ASKS, TELLS, max_tokens=100, tools=[READ])),
+    ("local", ask(QWEN3, {"role": "system", "content": "a"}, USER, ASKS, TOOL_RESULT, max_tokens=100, tools=[READ])),
 )
 BAD: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("groq", "unknown_field", "property 'store' is unsupported", ask(LLAMA, store=False)),
@@ -73,7 +107,7 @@ BAD: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("groq", "messages", "array of objects", {"model": LLAMA, "messages": "hello"}),
     ("groq", "message_field", "property 'name' is unsupported", ask(LLAMA, USER | {"name": "a"})),
     ("groq", "message_field", "'reasoning_content' is unsupported", ask(OSS, USER, *asked(reasoning_content="hm"))),
-    ("groq", "message_field", "value must not be null", ask(LLAMA, USER, ASKS, TELLS)),
+    ("groq", "message_field", "value must not be null", ask(LLAMA, USER, ASKS, TOOL_RESULT)),
     ("groq", "reasoning_model", "not supported with this model", ask(LLAMA, USER, *asked(reasoning="hm"))),
     ("groq", "content_string", "value must be a string", see(LLAMA, image(PNG_URL))),
     ("groq", "effort", "`low` or `medium` or `high`", ask(OSS, reasoning_effort="none")),
@@ -93,7 +127,7 @@ BAD: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("groq", "tier", "'service_tier'", ask(LLAMA, service_tier="default")),
     ("groq", "output_limit", "less than or equal to `32768`", ask(LLAMA, max_completion_tokens=40_000)),
     ("groq", "file", "'text', 'image_url'", see(QWEN, FILE)),
-    ("groq", "tool_order", "did not have response", ask(LLAMA, USER, SAID)),
+    ("groq", "tool_order", "did not have response", ask(LLAMA, USER, ASKS_WITHOUT_CONTENT)),
     ("moonshot", "unknown_field", "store", ask(K2, store=False)),
     ("moonshot", "thinking", "enabled or disabled", ask(K26, thinking={"type": "adaptive"})),
     ("moonshot", "thinking_model", "cannot be set so", ask(K3, thinking={"type": "disabled"})),

@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.support.fakes.compatible.groq import GROQ, UNREADABLE
-from tests.support.fakes.compatible.kinds import Kind, Model, Told, rename_calls
+from tests.support.fakes.compatible.kinds import Kind, Model, ReplyWithReasoning, rename_calls
 from tests.support.fakes.compatible.local import LOCAL
 from tests.support.fakes.compatible.moonshot import MOONSHOT
 from tests.support.fakes.compatible.xai import XAI
@@ -73,8 +73,8 @@ class Compatible(OpenAI):
 
     def _check_reasoning(self, body: dict[str, Any]) -> list[ContractViolation]:
         """Return the violations: messages with reasoning that this server did not write, or that came back changed."""
-        said = [message.get(self.kind.thinking_field) for message in body.get("messages", ())]
-        foreign = [text for text in said if isinstance(text, str) and text not in self.issued]
+        thoughts = [message.get(self.kind.thinking_field) for message in body.get("messages", ())]
+        foreign = [text for text in thoughts if isinstance(text, str) and text not in self.issued]
         return [
             ContractViolation("reasoning_foreign", f"{text[:60]!r} was not said by this server", "messages")
             for text in foreign
@@ -98,35 +98,37 @@ class Compatible(OpenAI):
             refusal = kind.refuse_overflow(model, tokens, asked_for)
         if refusal is not None:
             return await self.send(request, refusal, exchange), "refused"
-        told = self._tell(body, model, conversation, fault, tokens, self.cache.feed(prompt))
+        full_reply = self._generate_reply(body, model, conversation, fault, tokens, self.cache.feed(prompt))
         exchange.status = 200
         head = {"id": new_id("chatcmpl-", 29, self.chance), "created": int(time.time()), "model": body["model"]}
         head["system_fingerprint"] = "fp_fake"
         if not body.get("stream"):
             if fault.kind in _LATE:
                 return await self.fail_whole(request, fault, exchange)
-            return web.json_response(kind.body(told, head)), "answered"
+            return web.json_response(kind.body(full_reply, head)), "answered"
         asked = bool((body.get("stream_options") or {}).get("include_usage"))
-        frames = map(frame, kind.chunks(told, head, asked))
+        frames = map(frame, kind.chunks(full_reply, head, asked))
         headers = {"content-type": "text/event-stream", "x-request-id": "req_fake"}
         late = {"unreadable": _unreadable}
         return await send_stream(request, frames, headers, fault, pieces=2, late=late, end=DONE)
 
-    def _tell(
+    def _generate_reply(
         self, body: dict[str, Any], model: Model, conversation: Conversation, fault: Fault, tokens: int, cached: int
-    ) -> Told:
+    ) -> ReplyWithReasoning:
         """Return the reply; the thinking before it names its subject, so that none is like another."""
         kind = self.kind
         thinks = kind.thinks(body, model)
-        said = cut_reply(_REPLIES.get(fault.kind) or decide(conversation), body, reasons=thinks, chance=self.chance)
-        said = rename_calls(said, lambda name, number: kind.call_id(body, name, number))
-        usage = usage_of(said, tokens, cached)
+        generated = cut_reply(
+            _REPLIES.get(fault.kind) or decide(conversation), body, reasons=thinks, chance=self.chance
+        )
+        generated = rename_calls(generated, lambda name, number: kind.call_id(body, name, number))
+        usage = usage_of(generated, tokens, cached)
         if not thinks:
-            return Told(said, [], usage)
+            return ReplyWithReasoning(generated, [], usage)
         asked = next((turn.text for turn in reversed(conversation.turns) if turn.role == "user"), "")
         reasoning = ["I am asked: ", spoken(asked)[-200:], f"; this is reply {len(body['messages'])}."]
         self.issued.add("".join(reasoning))
-        return Told(said, reasoning, usage)
+        return ReplyWithReasoning(generated, reasoning, usage)
 
 
 def _unreadable() -> bytes:

@@ -11,7 +11,7 @@ from tests.support.fakes.compatible.kinds import (
     Head,
     Kind,
     Model,
-    Told,
+    ReplyWithReasoning,
     check_as_openai,
     check_fields,
     message_of,
@@ -54,9 +54,9 @@ def _check_reasoning(body: dict[str, Any], model: Model) -> Iterator[ContractVio
         text = f"{_TARGET}reasoning_effort: unknown variant `{effort}`, expected one of {listed}"
         yield ContractViolation("effort", text, "reasoning_effort")
     if _thinks(body, model):
-        for name, said in _NOT_WHILE_REASONING.items():
+        for name, spelled in _NOT_WHILE_REASONING.items():
             if name in body:
-                yield ContractViolation("reasoning_parameter", f"does not support parameter {said}.", name)
+                yield ContractViolation("reasoning_parameter", f"does not support parameter {spelled}.", name)
 
 
 def check(body: dict[str, Any], model: Model) -> Iterator[ContractViolation]:
@@ -139,9 +139,9 @@ def _refuse_by_plan(fault: Fault, name: str, model: Model) -> ErrorResponse | No
     return refusals.get(fault.kind)
 
 
-def _usage(told: Told) -> dict[str, Any]:
+def _usage(full_reply: ReplyWithReasoning) -> dict[str, Any]:
     """Return the counts with the reasoning beside the output, as recorded; only the total holds both."""
-    usage, reasoning = told.usage, told.said.reasoning
+    usage, reasoning = full_reply.usage, full_reply.generated.reasoning
     details = {"audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0}
     return usage | {
         "completion_tokens": usage["completion_tokens"] - reasoning,
@@ -152,24 +152,24 @@ def _usage(told: Told) -> dict[str, Any]:
     }
 
 
-def _body(told: Told, head: Head) -> dict[str, Any]:
-    message = message_of(told, "reasoning_content") | {"refusal": None}
-    choice = {"index": 0, "message": message, "finish_reason": told.said.finish}
-    return head | {"object": "chat.completion", "choices": [choice], "usage": _usage(told)}
+def _body(full_reply: ReplyWithReasoning, head: Head) -> dict[str, Any]:
+    message = message_of(full_reply, "reasoning_content") | {"refusal": None}
+    choice = {"index": 0, "message": message, "finish_reason": full_reply.generated.finish}
+    return head | {"object": "chat.completion", "choices": [choice], "usage": _usage(full_reply)}
 
 
-def _chunks(told: Told, head: Head, asked: bool) -> Iterator[dict[str, Any]]:
+def _chunks(full_reply: ReplyWithReasoning, head: Head, asked: bool) -> Iterator[dict[str, Any]]:
     head = head | {"object": "chat.completion.chunk"}
-    said = told.said
-    deltas: list[dict[str, Any]] = [{"reasoning_content": piece} for piece in told.reasoning]
-    deltas += [{"content": piece} for piece in said.text]
-    deltas += [{"tool_calls": [whole_call(index, call)]} for index, call in enumerate(said.calls)]
+    generated = full_reply.generated
+    deltas: list[dict[str, Any]] = [{"reasoning_content": piece} for piece in full_reply.reasoning]
+    deltas += [{"content": piece} for piece in generated.text]
+    deltas += [{"tool_calls": [whole_call(index, call)]} for index, call in enumerate(generated.calls)]
     for position, delta in enumerate(deltas or [{"content": ""}]):
         role = {} if position else {"role": "assistant"}
         yield head | {"choices": [{"index": 0, "delta": delta | role}]}
-    yield head | {"choices": [{"index": 0, "delta": {}, "finish_reason": said.finish}]}
+    yield head | {"choices": [{"index": 0, "delta": {}, "finish_reason": generated.finish}]}
     if asked:
-        yield head | {"choices": [], "usage": _usage(told)}
+        yield head | {"choices": [], "usage": _usage(full_reply)}
 
 
 XAI = Kind(

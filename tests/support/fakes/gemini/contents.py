@@ -122,9 +122,9 @@ def _check_responses(
 ) -> Iterator[ContractViolation]:
     for call, response in zip(calls, responses, strict=True):
         if (call["name"], call.get("id")) != (response.get("name"), response.get("id")):
-            said = f"{response.get('name')} {response.get('id')} answers {call['name']} {call.get('id')}"
+            mismatch = f"{response.get('name')} {response.get('id')} answers {call['name']} {call.get('id')}"
             yield ContractViolation(
-                "response_order", f"Please ensure that function responses are in the order of calls: {said}."
+                "response_order", f"Please ensure that function responses are in the order of calls: {mismatch}."
             )
     # The real server takes text beside responses for the model's own ("Function calling", 2026-11).
     kinds = [name for part in content["parts"] for name in part if name in _DATA]

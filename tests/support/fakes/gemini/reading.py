@@ -9,17 +9,17 @@ from tests.support.fakes.gemini.rules import declarations_of, own_tools_of
 from tests.support.fakes.scripted_model import Call, Conversation, Media, Result, Tool, Turn
 
 
-def _said(parts: list[dict[str, Any]]) -> list[str | Media]:
+def _read_content(parts: list[dict[str, Any]]) -> list[str | Media]:
     """Return the text and media of parts, without thoughts."""
-    said: list[str | Media] = []
+    pieces: list[str | Media] = []
     for part in parts:
         if part.get("text") and not part.get("thought"):
-            said.append(part["text"])
+            pieces.append(part["text"])
         elif blob := part.get("inlineData"):
-            said.append(Media(blob.get("mimeType", ""), base64.b64decode(blob.get("data", ""))))
+            pieces.append(Media(blob.get("mimeType", ""), base64.b64decode(blob.get("data", ""))))
         elif file := part.get("fileData"):
-            said.append(Media(file.get("mimeType", ""), url=file.get("fileUri", "")))
-    return said
+            pieces.append(Media(file.get("mimeType", ""), url=file.get("fileUri", "")))
+    return pieces
 
 
 def _answered(response: dict[str, Any]) -> str:
@@ -41,13 +41,13 @@ def _turns(body: dict[str, Any]) -> list[Turn]:
             calls = [Call(call["name"], call.get("args") or {}, call.get("id", "")) for call in calls_of(content)]
             open_results = [Result(call) for call in calls]
             signatures = [part["thoughtSignature"] for part in parts if "thoughtSignature" in part]
-            turns.append(Turn("assistant", _said(parts), open_results, signatures))
+            turns.append(Turn("assistant", _read_content(parts), open_results, signatures))
             continue
         for result, response in zip(open_results, responses_of(content), strict=False):
             result.failed = "error" in (response.get("response") or {})
-            result.said = [_answered(response.get("response") or {}), *_said(response.get("parts") or [])]
-        if said := _said(parts):
-            turns.append(Turn("user", said))
+            result.content = [_answered(response.get("response") or {}), *_read_content(response.get("parts") or [])]
+        if content := _read_content(parts):
+            turns.append(Turn("user", content))
     return turns
 
 

@@ -81,7 +81,7 @@ class Speaker:
         self._left = config.get("maxOutputTokens") or model.output
         self._stops = config.get("stopSequences") or []
 
-    def say(self, reply: Reply) -> GeneratedReply:
+    def generate(self, reply: Reply) -> GeneratedReply:
         """Return the reply in parts; where the limit is reached it ends there, with MAX_TOKENS."""
         thoughts = min(_THOUGHT_TOKENS, self._left) if self._thinks else 0
         self._left -= thoughts
@@ -133,44 +133,44 @@ def usage_of(prompt: int, cached: int, output: int, thoughts: int) -> dict[str, 
     return counts | ({"thoughtsTokenCount": thoughts} if thoughts else {})
 
 
-def _candidate(parts: list[Part], said: GeneratedReply | None = None) -> dict[str, Any]:
+def _candidate(parts: list[Part], generated: GeneratedReply | None = None) -> dict[str, Any]:
     candidate: dict[str, Any] = {"content": {"parts": parts, "role": "model"}, "index": 0}
-    if said is not None:
-        candidate["finishReason"] = said.finish
+    if generated is not None:
+        candidate["finishReason"] = generated.finish
         if not parts:
             del candidate["content"]
-        if said.message:
-            candidate["finishMessage"] = said.message
-        if said.grounding:
-            candidate["groundingMetadata"] = said.grounding
+        if generated.message:
+            candidate["finishMessage"] = generated.message
+        if generated.grounding:
+            candidate["groundingMetadata"] = generated.grounding
     return candidate
 
 
-def body_of(said: GeneratedReply, tail: dict[str, Any], prompt: int, cached: int) -> dict[str, Any]:
+def body_of(generated: GeneratedReply, tail: dict[str, Any], prompt: int, cached: int) -> dict[str, Any]:
     """Return the reply that is not streamed: pieces of text are one part."""
     parts: list[Part] = []
-    for part, _ in said.parts:
+    for part, _ in generated.parts:
         last = parts[-1] if parts else {}
         joins = "text" in part and "text" in last and part.get("thought") == last.get("thought")
         if joins:
             parts[-1] = last | part | {"text": last["text"] + part["text"]}
         else:
             parts.append(part)
-    usage = usage_of(prompt, cached, said.tokens, said.thoughts)
-    return {"candidates": [_candidate(parts, said)], "usageMetadata": usage} | tail
+    usage = usage_of(prompt, cached, generated.tokens, generated.thoughts)
+    return {"candidates": [_candidate(parts, generated)], "usageMetadata": usage} | tail
 
 
-def chunks_of(said: GeneratedReply, tail: dict[str, Any], prompt: int, cached: int) -> Iterator[dict[str, Any]]:
+def chunks_of(generated: GeneratedReply, tail: dict[str, Any], prompt: int, cached: int) -> Iterator[dict[str, Any]]:
     """Yield the pieces of a stream; the last one has the finish reason and what a search found."""
     output = 0
-    signed_end = said.parts and said.parts[-1][0].get("text") == ""
-    for part, tokens in said.parts[:-1] if signed_end else said.parts:
+    signed_end = generated.parts and generated.parts[-1][0].get("text") == ""
+    for part, tokens in generated.parts[:-1] if signed_end else generated.parts:
         output += tokens
-        usage = usage_of(prompt, cached, output, said.thoughts)
+        usage = usage_of(prompt, cached, output, generated.thoughts)
         yield {"candidates": [_candidate([part])], "usageMetadata": usage} | tail
-    last = [said.parts[-1][0]] if signed_end else [] if said.finish == "SAFETY" else [{"text": ""}]
-    usage = usage_of(prompt, cached, output, said.thoughts)
-    yield {"candidates": [_candidate(last, said)], "usageMetadata": usage} | tail
+    last = [generated.parts[-1][0]] if signed_end else [] if generated.finish == "SAFETY" else [{"text": ""}]
+    usage = usage_of(prompt, cached, output, generated.thoughts)
+    yield {"candidates": [_candidate(last, generated)], "usageMetadata": usage} | tail
 
 
 def frame(value: Any) -> bytes:

@@ -57,7 +57,7 @@ def _check_declarations(body: dict[str, Any], model: Model, name: str) -> Iterat
             for text in check_json_schema(function["parametersJsonSchema"], f"{where}.parameters_json_schema"):
                 yield ContractViolation("schema", f"* {text}\n")
         elif function.get("parameters") is not None:
-            for text in check_lowered(function["parameters"], f"{where}.parameters", takes_empty=model.json_schema):
+            for text in check_lowered(function["parameters"], f"{where}.parameters", accepts_empty=model.json_schema):
                 yield ContractViolation("schema", f"* {text}\n")
 
 
@@ -173,7 +173,7 @@ def _check_reply(body: dict[str, Any], config: dict[str, Any], model: Model) -> 
         for text in check_json_schema(config["responseJsonSchema"], "response_json_schema"):
             yield ContractViolation("reply_schema", f"* GenerateContentRequest.generation_config.{text}\n")
     if "responseSchema" in given:
-        for text in check_lowered(config["responseSchema"], "response_schema", takes_empty=model.json_schema):
+        for text in check_lowered(config["responseSchema"], "response_schema", accepts_empty=model.json_schema):
             yield ContractViolation("reply_schema", f"* GenerateContentRequest.generation_config.{text}\n")
 
 

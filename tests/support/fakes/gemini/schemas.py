@@ -67,15 +67,15 @@ def check_json_schema(schema: Any, path: str, definitions: Any = None) -> Iterat
         yield from check_json_schema(inner, f"{path}.{name}", definitions)
 
 
-def check_lowered(schema: dict[str, Any], path: str, *, takes_empty: bool) -> Iterator[str]:
+def check_lowered(schema: dict[str, Any], path: str, *, accepts_empty: bool) -> Iterator[str]:
     """Yield what the server refuses in its own kind of schema, in its words.
 
-    `takes_empty`: whether objects may have no properties, as the models that know JSON Schema take them.
+    `accepts_empty`: whether objects may have no properties, as the models that know JSON Schema take them.
     """
     kind = str(schema.get("type", "")).upper()
     if not kind and "anyOf" not in schema:
         yield f"{path}.type: must be specified"
-    if kind == "OBJECT" and schema.get("properties") == {} and not takes_empty:
+    if kind == "OBJECT" and schema.get("properties") == {} and not accepts_empty:
         yield f"{path}.properties: should be non-empty for OBJECT type"
     if kind == "ARRAY" and "items" not in schema:
         yield f"{path}.items: missing field."
@@ -90,8 +90,8 @@ def check_lowered(schema: dict[str, Any], path: str, *, takes_empty: bool) -> It
         if name not in properties:
             yield f"{path}.required[{number}]: property is not defined"
     for name, inner in properties.items():
-        yield from check_lowered(inner, f"{path}.properties[{name}]", takes_empty=takes_empty)
+        yield from check_lowered(inner, f"{path}.properties[{name}]", accepts_empty=accepts_empty)
     if "items" in schema:
-        yield from check_lowered(schema["items"], f"{path}.items", takes_empty=takes_empty)
+        yield from check_lowered(schema["items"], f"{path}.items", accepts_empty=accepts_empty)
     for number, inner in enumerate(schema.get("anyOf", [])):
-        yield from check_lowered(inner, f"{path}.any_of[{number}]", takes_empty=takes_empty)
+        yield from check_lowered(inner, f"{path}.any_of[{number}]", accepts_empty=accepts_empty)

@@ -51,7 +51,7 @@ _METHODS = ("generateContent", "streamGenerateContent", "countTokens")
 _AI_STUDIO = re.compile(r"/v1(?:beta|alpha)?/models/([^:]+):(\w+)")
 _VERTEX = re.compile(r"/v1(?:beta1)?/(projects/([^/]+)/locations/([a-z0-9-]+)/publishers/google/models/([^:]+)):(\w+)")
 _LISTING = re.compile(r"/v1(?:beta)?/models(?:/([^/:]+))?")
-_SAID = {
+_GENERATED = {
     "safety": GeneratedReply([({"text": "The first words of a text that"}, 7)], "SAFETY"),
     "length": GeneratedReply([({"text": "The first words of a text that"}, 7)], "MAX_TOKENS"),
     "malformed": GeneratedReply(
@@ -209,20 +209,20 @@ class Gemini:
             usage = {"promptTokenCount": tokens, "totalTokenCount": tokens}
             blocked = {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": usage} | tail
             return await _stream(request, [blocked], fault) if streams else _whole(blocked)
-        said = _SAID.get(fault.kind) or self._say(asked, body, model, conversation)
+        generated = _GENERATED.get(fault.kind) or self._generate(asked, body, model, conversation)
         if streams:
-            return await _stream(request, chunks_of(said, tail, tokens, cached), fault)
+            return await _stream(request, chunks_of(generated, tail, tokens, cached), fault)
         if fault.kind in ("error", "cut", "torn", "stall", "silence"):
             return await _fail_whole(request, fault, exchange)
-        return _whole(body_of(said, tail, tokens, cached))
+        return _whole(body_of(generated, tail, tokens, cached))
 
-    def _say(self, asked: Asked, body: dict[str, Any], model: Model, conversation: Any) -> GeneratedReply:
+    def _generate(self, asked: Asked, body: dict[str, Any], model: Model, conversation: Any) -> GeneratedReply:
         speaker = Speaker(body, asked.name, model, self.signatures, self.chance)
         reply = decide(conversation)
-        said = speaker.say(reply)
+        generated = speaker.generate(reply)
         if reply.query:
-            said.grounding = ground(reply.text, reply.query)
-        return said
+            generated.grounding = ground(reply.text, reply.query)
+        return generated
 
 
 def _decode(raw: bytes) -> tuple[Any, ContractViolation | None]:
@@ -237,12 +237,12 @@ def _decode(raw: bytes) -> tuple[Any, ContractViolation | None]:
 
 def _prompt_of(body: dict[str, Any]) -> tuple[str, int]:
     """Return the billed text in the order in which a beginning of it is cached, and the number of pictures."""
-    said = [
+    messages = [
         {"inline": "data:;base64," + part["inlineData"]["data"]} if "inlineData" in part else part
         for content in body.get("contents") or ()
         for part in content.get("parts") or ()
     ]
-    return prompt_of({"tools": [body.get("systemInstruction"), body.get("tools")], "messages": said})
+    return prompt_of({"tools": [body.get("systemInstruction"), body.get("tools")], "messages": messages})
 
 
 def _send(refusal: ErrorResponse, exchange: Exchange) -> web.Response:

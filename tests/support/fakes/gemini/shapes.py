@@ -85,7 +85,7 @@ def in_camel_case(value: Any) -> Any:
         return value
     found = {}
     for name, inner in value.items():
-        camel = re.sub(r"_([a-z])", lambda letter: letter[1].upper(), name)
+        camel = re.sub(r"_([a-z])", lambda match: match[1].upper(), name)
         known = camel if camel in _NAMES else name
         found[known] = inner if known in _FREE else in_camel_case(inner)
     return found
@@ -125,18 +125,20 @@ def _check_types(body: dict[str, Any]) -> Iterator[ContractViolation]:
         yield ContractViolation("enum", f"Invalid value: {doubt.message}")
 
 
-def _check_door(value: Any, foreign: set[str], place: tuple[int | str, ...] = ()) -> Iterator[ContractViolation]:
+def _check_foreign_fields(
+    value: Any, foreign: set[str], place: tuple[int | str, ...] = ()
+) -> Iterator[ContractViolation]:
     """Yield fields that the SDK knows for the other door."""
     if isinstance(value, list):
         for position, inner in enumerate(value):
-            yield from _check_door(inner, foreign, (*place, position))
+            yield from _check_foreign_fields(inner, foreign, (*place, position))
     elif isinstance(value, dict):
         holder = next((step for step in reversed(place) if isinstance(step, str)), "")
         for name, inner in value.items():
             if f"{holder}.{name}".removeprefix(".") in foreign:
                 yield unknown(place, name)
             if name not in _FREE:
-                yield from _check_door(inner, foreign, (*place, name))
+                yield from _check_foreign_fields(inner, foreign, (*place, name))
 
 
 def _check_lowered(schema: Any, place: tuple[int | str, ...]) -> Iterator[ContractViolation]:
@@ -159,7 +161,7 @@ def _check_lowered(schema: Any, place: tuple[int | str, ...]) -> Iterator[Contra
 def check_request(body: dict[str, Any], *, vertex: bool) -> Iterator[ContractViolation]:
     """Yield every field of a request that the door does not know, and every value of a wrong type."""
     yield from _check_types(body)
-    yield from _check_door(body, _ONLY_AI_STUDIO if vertex else _ONLY_VERTEX)
+    yield from _check_foreign_fields(body, _ONLY_AI_STUDIO if vertex else _ONLY_VERTEX)
     for position, tool in enumerate(body.get("tools") or ()):
         for number, declared in enumerate(tool.get("functionDeclarations") or ()):
             place = ("tools", position, "functionDeclarations", number, "parameters")

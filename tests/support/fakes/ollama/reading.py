@@ -29,16 +29,16 @@ def _turns(messages: list[dict[str, Any]]) -> list[Turn]:
         if message["role"] == "tool":
             waiting = next((one for one in turns[-1].results if one.call.id == message.get("tool_call_id")), None)
             if waiting is not None:
-                waiting.said = [message["content"]]
+                waiting.content = [message["content"]]
             continue
         calls = [
             Call(call["function"]["name"], call["function"]["arguments"], call.get("id", ""))
             for call in message.get("tool_calls") or ()
         ]
-        said: list[str | Media] = [message["content"]] if message["content"] else []
-        said += [_picture(picture) for picture in message.get("images") or ()]
+        content: list[str | Media] = [message["content"]] if message["content"] else []
+        content += [_picture(picture) for picture in message.get("images") or ()]
         thoughts = [message["thinking"]] if message.get("thinking") else []
-        turns.append(Turn(message["role"], said, [Result(call) for call in calls], thoughts))
+        turns.append(Turn(message["role"], content, [Result(call) for call in calls], thoughts))
     return turns
 
 
@@ -50,7 +50,7 @@ def read_conversation(body: dict[str, Any]) -> Conversation:
     asks = _ASKS.search(turns[-1].text) if offered and turns[-1].role == "user" else None
     if asks is not None:
         choice = asks[1] or "required"
-        turns[-1].said[0] = turns[-1].text[: asks.start()]
+        turns[-1].content[0] = turns[-1].text[: asks.start()]
     return Conversation(
         model=body["model"],
         turns=turns,
@@ -63,5 +63,5 @@ def read_conversation(body: dict[str, Any]) -> Conversation:
 def prompt_tokens(body: dict[str, Any]) -> int:
     """Return how many tokens the server counts in a request."""
     pictures = sum(len(message.get("images") or ()) for message in body["messages"])
-    said = [{**message, "images": None} for message in body["messages"]]
-    return count(json.dumps([body.get("tools"), said], ensure_ascii=False)) + pictures * PICTURE_TOKENS
+    messages = [{**message, "images": None} for message in body["messages"]]
+    return count(json.dumps([body.get("tools"), messages], ensure_ascii=False)) + pictures * PICTURE_TOKENS

@@ -30,14 +30,14 @@ def cut_reply(reply: Reply, limit: int, *, thinks: bool, chance: random.Random) 
     left = limit if limit > 0 else 1_000_000
     start = left
 
-    def take(value: str) -> list[str]:
+    def cut_pieces(value: str) -> list[str]:
         nonlocal left
         pieces = _PIECE.findall(value)[: max(left, 0)]
         left -= len(_PIECE.findall(value))
         return pieces
 
-    thought = take(_THOUGHT) if thinks else []
-    text = take(reply.text)
+    thought = cut_pieces(_THOUGHT) if thinks else []
+    text = cut_pieces(reply.text)
     calls = []
     for index, call in enumerate(reply.calls):
         left -= len(_PIECE.findall(as_json(call.arguments))) + 3
@@ -53,34 +53,34 @@ def _frame(head: dict[str, Any], *, done: bool = False, **message: Any) -> dict[
     return head | {"message": {"role": "assistant", "content": "", **message}, "done": done}
 
 
-def _ending(said: GeneratedReply, prompt: int) -> dict[str, Any]:
+def _ending(generated: GeneratedReply, prompt: int) -> dict[str, Any]:
     return {
-        "done_reason": said.finish,
+        "done_reason": generated.finish,
         "total_duration": 4_883_583_458,
         "load_duration": 1_334_875,
         "prompt_eval_count": prompt,
         "prompt_eval_duration": 342_546_000,
-        "eval_count": said.tokens,
+        "eval_count": generated.tokens,
         "eval_duration": 4_535_599_000,
     }
 
 
-def lines_of(said: GeneratedReply, head: dict[str, Any], prompt: int) -> Iterator[dict[str, Any]]:
+def lines_of(generated: GeneratedReply, head: dict[str, Any], prompt: int) -> Iterator[dict[str, Any]]:
     """Yield the lines of a stream."""
-    yield from (_frame(head, thinking=piece) for piece in said.thought)
-    yield from (_frame(head, content=piece) for piece in said.text)
-    yield from (_frame(head, tool_calls=[call]) for call in said.calls)
-    yield _frame(head, done=True) | _ending(said, prompt)
+    yield from (_frame(head, thinking=piece) for piece in generated.thought)
+    yield from (_frame(head, content=piece) for piece in generated.text)
+    yield from (_frame(head, tool_calls=[call]) for call in generated.calls)
+    yield _frame(head, done=True) | _ending(generated, prompt)
 
 
-def body_of(said: GeneratedReply, head: dict[str, Any], prompt: int) -> dict[str, Any]:
+def body_of(generated: GeneratedReply, head: dict[str, Any], prompt: int) -> dict[str, Any]:
     """Return the reply that is not streamed."""
-    message: dict[str, Any] = {"content": "".join(said.text)}
-    if said.thought:
-        message["thinking"] = "".join(said.thought)
-    if said.calls:
-        message["tool_calls"] = said.calls
-    return _frame(head, done=True, **message) | _ending(said, prompt)
+    message: dict[str, Any] = {"content": "".join(generated.text)}
+    if generated.thought:
+        message["thinking"] = "".join(generated.thought)
+    if generated.calls:
+        message["tool_calls"] = generated.calls
+    return _frame(head, done=True, **message) | _ending(generated, prompt)
 
 
 def line(value: Any) -> bytes:

@@ -108,8 +108,8 @@ def _check_content(message: dict[str, Any], where: str) -> Iterator[ContractViol
         for name in ("thinking", "tool_calls"):
             if name in message:
                 yield ContractViolation("misplaced", f"{where}.{name}: only the assistant has that", f"{where}.{name}")
-    says = any(message.get(name) for name in ("content", "images", "tool_calls"))
-    if not says and message["role"] != "tool":
+    has_content = any(message.get(name) for name in ("content", "images", "tool_calls"))
+    if not has_content and message["role"] != "tool":
         yield ContractViolation("content_empty", f"{where} says nothing", where)
 
 

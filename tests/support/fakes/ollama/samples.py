@@ -13,8 +13,8 @@ CALL = {"id": "call_a", "function": {"index": 0, "name": "Read", "arguments": {"
 OTHER = {"id": "call_b", "function": {"index": 1, "name": "Read", "arguments": {"path": "/b"}}}
 ASKS = {"role": "assistant", "content": "", "thinking": "hm", "tool_calls": [CALL]}
 ASKS_TWO = {"role": "assistant", "content": "", "tool_calls": [CALL, OTHER]}
-TELLS = {"role": "tool", "content": "text", "tool_name": "Read", "tool_call_id": "call_a"}
-TELLS_OTHER = TELLS | {"tool_call_id": "call_b"}
+TOOL_RESULT = {"role": "tool", "content": "text", "tool_name": "Read", "tool_call_id": "call_a"}
+OTHER_TOOL_RESULT = TOOL_RESULT | {"tool_call_id": "call_b"}
 
 
 def body(*messages: Any, options: Any = None, **fields: Any) -> dict[str, Any]:
@@ -43,8 +43,8 @@ GOOD = (
     body(),
     body(stream=False, think=True, keep_alive="1h30m", format={"type": "object"}),
     body(think="high", keep_alive=-1, format="json"),
-    body({"role": "system", "content": "be good"}, USER, ASKS, TELLS, USER, tools=[READ]),
-    body(USER, ASKS_TWO, TELLS, TELLS_OTHER, tools=[READ]),
+    body({"role": "system", "content": "be good"}, USER, ASKS, TOOL_RESULT, USER, tools=[READ]),
+    body(USER, ASKS_TWO, TOOL_RESULT, OTHER_TOOL_RESULT, tools=[READ]),
     body(USER | {"images": [PICTURE]}, model="gemma3:4b"),
     body(USER, {"role": "assistant", "content": "go on"}, think=False),
     body(model="gpt-oss:120b-cloud", options={"num_predict": 5, "temperature": 1, "top_p": 0.5, "top_k": 3}),
@@ -56,7 +56,7 @@ BAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "unknown_field",
         "'type' in ChatRequest.messages.tool_calls",
-        body(USER, ASKS | {"tool_calls": [CALL | {"type": "f"}]}, TELLS),
+        body(USER, ASKS | {"tool_calls": [CALL | {"type": "f"}]}, TOOL_RESULT),
     ),
     ("unknown_field", "'tfs_z'", body(options={"num_ctx": 1, "tfs_z": 1})),
     ("unknown_field", "'strict'", tool(strict=True)),
@@ -73,7 +73,7 @@ BAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "type",
         "unmarshal string into Go struct field ChatRequest.messages.tool_calls.function.arguments",
-        body(USER, ASKS | {"tool_calls": [{"function": CALL["function"] | {"arguments": "{}"}}]}, TELLS),
+        body(USER, ASKS | {"tool_calls": [{"function": CALL["function"] | {"arguments": "{}"}}]}, TOOL_RESULT),
     ),
     ("type", "unmarshal bool", prop(properties={"a": True})),
     ("type", "unmarshal null", body(stream=None)),
@@ -102,10 +102,10 @@ BAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("no_user", "no user query", body({"role": "system", "content": "a"})),
     ("role", "'developer'", body({"role": "developer", "content": "a"}, USER)),
     ("mid_conversation_system", "messages[1]", body(USER, {"role": "system", "content": "a"})),
-    ("unanswered", "before the results", body(USER, ASKS_TWO, TELLS, USER)),
+    ("unanswered", "before the results", body(USER, ASKS_TWO, TOOL_RESULT, USER)),
     ("unanswered", "are missing", body(USER, ASKS)),
-    ("result_without_call", "answers no call", body(USER, TELLS)),
-    ("result_order", "waits", body(USER, ASKS_TWO, TELLS_OTHER, TELLS)),
+    ("result_without_call", "answers no call", body(USER, TOOL_RESULT)),
+    ("result_order", "waits", body(USER, ASKS_TWO, OTHER_TOOL_RESULT, TOOL_RESULT)),
     ("misplaced", "thinking", body(USER | {"thinking": "hm"})),
     ("content_empty", "says nothing", body({"role": "user", "content": ""})),
     ("image", "illegal base64", body(USER | {"images": [f"data:image/png;base64,{PICTURE}"]}, model="gemma3:4b")),

@@ -100,15 +100,15 @@ class Ollama:
             return _send(refusal, exchange)
         limit = min(body["options"].get("num_predict", -1) % (1 << 30), window - tokens)
         reply = _REPLIES.get(fault.kind) or decide(conversation)
-        said = cut_reply(reply, limit, thinks=_thinks(body, model), chance=self.chance)
+        generated = cut_reply(reply, limit, thinks=_thinks(body, model), chance=self.chance)
         head = {"model": name, "created_at": "2026-09-01T01:45:58.628297108Z"}
         if model.remote:
             head |= {"remote_model": model.remote, "remote_host": "https://ollama.com:443"}
         if body.get("stream", True):
-            return await _stream(request, lines_of(said, head, tokens), fault)
+            return await _stream(request, lines_of(generated, head, tokens), fault)
         if fault.kind in ("error", "cut", "torn", "stall", "silence"):
             return await _fail_whole(request, fault, exchange)
-        return web.json_response(body_of(said, head, tokens)), "answered"
+        return web.json_response(body_of(generated, head, tokens)), "answered"
 
 
 def _thinks(body: dict[str, Any], model: Model) -> bool:

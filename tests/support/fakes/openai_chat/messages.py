@@ -84,9 +84,9 @@ def _check_file(file: dict[str, Any], where: str) -> Iterator[ContractViolation]
 
 def _check_content(message: dict[str, Any], where: str, model: Model) -> Iterator[ContractViolation]:
     role, content = message["role"], message.get("content")
-    says_otherwise = message.get("tool_calls") or message.get("function_call") or message.get("refusal")
+    has_other_content = message.get("tool_calls") or message.get("function_call") or message.get("refusal")
     if content is None:
-        if role != "assistant" or not says_otherwise:
+        if role != "assistant" or not has_other_content:
             text = f"Invalid value for 'content': expected a string, got null. ({where})"
             yield ContractViolation("content_empty", text, f"{where}.content")
         return

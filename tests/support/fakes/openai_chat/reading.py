@@ -8,7 +8,7 @@ from tests.support.fakes.scripted_model import Call, Conversation, Media, Result
 
 PICTURE_TOKENS = 765
 _CACHE_STEP = 128
-_CACHE_LEAST = 1024
+_MIN_CACHED_TOKENS = 1024
 
 
 def count(text: str) -> int:
@@ -22,21 +22,21 @@ def media_of(url: str) -> Media:
     return Media("", url=url) if decoded is None else Media(*decoded)
 
 
-def _said(message: dict[str, Any]) -> list[str | Media]:
+def _read_content(message: dict[str, Any]) -> list[str | Media]:
     content = message.get("content") or []
     if isinstance(content, str):
         return [content]
-    said: list[str | Media] = []
+    pieces: list[str | Media] = []
     for part in content:
         if part["type"] == "text":
-            said.append(part["text"])
+            pieces.append(part["text"])
         elif part["type"] == "image_url":
-            said.append(media_of(part["image_url"]["url"]))
+            pieces.append(media_of(part["image_url"]["url"]))
         elif part["type"] == "file":
-            said.append(media_of(part["file"]["file_data"]))
+            pieces.append(media_of(part["file"]["file_data"]))
         elif part["type"] == "document_url":
-            said.append(media_of(part["document_url"]))
-    return said
+            pieces.append(media_of(part["document_url"]))
+    return pieces
 
 
 def arguments_of(text: str) -> Any:
@@ -52,7 +52,7 @@ def _turns(messages: list[dict[str, Any]]) -> list[Turn]:
     open_calls: dict[str, Result] = {}
     for message in messages:
         if message["role"] == "tool":
-            open_calls[message["tool_call_id"]].said = _said(message)
+            open_calls[message["tool_call_id"]].content = _read_content(message)
             continue
         calls = [
             Call(call["function"]["name"], arguments_of(call["function"]["arguments"]), call["id"])
@@ -62,7 +62,7 @@ def _turns(messages: list[dict[str, Any]]) -> list[Turn]:
         results = [Result(call) for call in calls]
         open_calls |= {result.call.id: result for result in results}
         role = "system" if message["role"] == "developer" else message["role"]
-        turns.append(Turn(role, _said(message), results, _thoughts(message)))
+        turns.append(Turn(role, _read_content(message), results, _thoughts(message)))
     return turns
 
 
@@ -107,8 +107,8 @@ def prompt_of(body: dict[str, Any]) -> tuple[str, int]:
             return f"data of {len(value)}"
         return value
 
-    said = [shorten(body.get("tools") or []), *(shorten(message) for message in body["messages"])]
-    return "\n".join(json.dumps(part, ensure_ascii=False) for part in said), pictures
+    prompt_items = [shorten(body.get("tools") or []), *(shorten(message) for message in body["messages"])]
+    return "\n".join(json.dumps(part, ensure_ascii=False) for part in prompt_items), pictures
 
 
 class PromptCache:
@@ -119,13 +119,13 @@ class PromptCache:
 
     def feed(self, prompt: str) -> int:
         """Return how many tokens at the start of this prompt were seen before, in the provider's steps."""
-        most = 0
+        max_shared = 0
         for known in self.prompts:
             low, high = 0, min(len(known), len(prompt))
             while low < high:
                 middle = (low + high + 1) // 2
                 low, high = (middle, high) if known.startswith(prompt[:middle]) else (low, middle - 1)
-            most = max(most, low)
+            max_shared = max(max_shared, low)
         self.prompts = [*self.prompts[-15:], prompt]
-        tokens = count(prompt[:most]) // _CACHE_STEP * _CACHE_STEP
-        return tokens if tokens >= _CACHE_LEAST else 0
+        tokens = count(prompt[:max_shared]) // _CACHE_STEP * _CACHE_STEP
+        return tokens if tokens >= _MIN_CACHED_TOKENS else 0

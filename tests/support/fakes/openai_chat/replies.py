@@ -52,30 +52,32 @@ def cut_reply(reply: Reply, body: dict[str, Any], *, reasons: bool, chance: rand
     reasoning = min(_REASONING_TOKENS, limit) if reasons else 0
     left = limit - reasoning
 
-    def take(value: str) -> list[str]:
+    def cut_pieces(value: str) -> list[str]:
         nonlocal left
         pieces = _PIECE.findall(value)
         kept = pieces[: max(left, 0)]
         left -= len(pieces)
         return kept
 
-    spoken, refused = take(text), take(reply.refusal)
+    spoken, refused = cut_pieces(text), cut_pieces(reply.refusal)
     calls = [
-        (new_id("call_", 24, chance), call.name, take(as_json(call.arguments))) for call in reply.calls if left > 0
+        (new_id("call_", 24, chance), call.name, cut_pieces(as_json(call.arguments)))
+        for call in reply.calls
+        if left > 0
     ]
     normal = "tool_calls" if reply.calls else "stop"
     finish = {"filter": "content_filter", "length": "length"}.get(reply.finish, normal)
     return GeneratedReply(spoken, refused, calls, "length" if left < 0 else finish, reasoning)
 
 
-def usage_of(said: GeneratedReply, prompt_tokens: int, cached_tokens: int) -> dict[str, Any]:
+def usage_of(generated: GeneratedReply, prompt_tokens: int, cached_tokens: int) -> dict[str, Any]:
     return {
         "prompt_tokens": prompt_tokens,
-        "completion_tokens": said.tokens,
-        "total_tokens": prompt_tokens + said.tokens,
+        "completion_tokens": generated.tokens,
+        "total_tokens": prompt_tokens + generated.tokens,
         "prompt_tokens_details": {"cached_tokens": cached_tokens, "audio_tokens": 0},
         "completion_tokens_details": {
-            "reasoning_tokens": said.reasoning,
+            "reasoning_tokens": generated.reasoning,
             "audio_tokens": 0,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
@@ -83,30 +85,30 @@ def usage_of(said: GeneratedReply, prompt_tokens: int, cached_tokens: int) -> di
     }
 
 
-def body_of(said: GeneratedReply, head: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
+def body_of(generated: GeneratedReply, head: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
     """Return the reply that is not streamed."""
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(said.text) or None}
-    if said.calls:
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(generated.text) or None}
+    if generated.calls:
         message["tool_calls"] = [
             {"id": identity, "type": "function", "function": {"name": name, "arguments": "".join(pieces)}}
-            for identity, name, pieces in said.calls
+            for identity, name, pieces in generated.calls
         ]
-    elif not said.refusal:
-        message["content"] = "".join(said.text)
-    message |= {"refusal": "".join(said.refusal) or None, "annotations": []}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": said.finish}
+    elif not generated.refusal:
+        message["content"] = "".join(generated.text)
+    message |= {"refusal": "".join(generated.refusal) or None, "annotations": []}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": generated.finish}
     head = head | {"object": "chat.completion"}
     fingerprint = head.pop("system_fingerprint")
     tier = head.pop("service_tier")
     return head | {"choices": [choice], "usage": usage, "service_tier": tier, "system_fingerprint": fingerprint}
 
 
-def _deltas(said: GeneratedReply) -> Iterator[dict[str, Any]]:
-    opening = None if said.calls and not said.text else ""
+def _deltas(generated: GeneratedReply) -> Iterator[dict[str, Any]]:
+    opening = None if generated.calls and not generated.text else ""
     yield {"role": "assistant", "content": opening, "refusal": None}
-    yield from ({"content": piece} for piece in said.text)
-    yield from ({"refusal": piece} for piece in said.refusal)
-    for index, (identity, name, pieces) in enumerate(said.calls):
+    yield from ({"content": piece} for piece in generated.text)
+    yield from ({"refusal": piece} for piece in generated.refusal)
+    for index, (identity, name, pieces) in enumerate(generated.calls):
         function = {"name": name, "arguments": ""}
         yield {"tool_calls": [{"index": index, "id": identity, "type": "function", "function": function}]}
         for piece in pieces:
@@ -114,7 +116,7 @@ def _deltas(said: GeneratedReply) -> Iterator[dict[str, Any]]:
 
 
 def chunks_of(
-    said: GeneratedReply, head: dict[str, Any], usage: dict[str, Any] | None, chance: random.Random
+    generated: GeneratedReply, head: dict[str, Any], usage: dict[str, Any] | None, chance: random.Random
 ) -> Iterator[dict[str, Any]]:
     """Yield the chunks of a stream; with `usage`, where it was asked for, a last one that has no choices."""
     head = head | {"object": "chat.completion.chunk"}
@@ -123,9 +125,9 @@ def chunks_of(
     def chunk(choices: list[dict[str, Any]], extra: dict[str, Any]) -> dict[str, Any]:
         return head | {"choices": choices} | extra | {"obfuscation": new_id("", chance.randint(1, 16), chance)}
 
-    for delta in _deltas(said):
+    for delta in _deltas(generated):
         yield chunk([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}], unsaid)
-    yield chunk([{"index": 0, "delta": {}, "logprobs": None, "finish_reason": said.finish}], unsaid)
+    yield chunk([{"index": 0, "delta": {}, "logprobs": None, "finish_reason": generated.finish}], unsaid)
     if usage is not None:
         yield chunk([], {"usage": usage})
 

@@ -121,8 +121,8 @@ def _check_tools(body: dict[str, Any]) -> Iterator[ContractViolation]:
         names.add(function["name"])
         if "parameters" in function:
             for text in check_schema(function["parameters"], strict=bool(function.get("strict"))):
-                said = f"Invalid schema for function '{function['name']}': {text}"
-                yield ContractViolation("schema", said, f"{where}.parameters", "invalid_function_parameters")
+                message_text = f"Invalid schema for function '{function['name']}': {text}"
+                yield ContractViolation("schema", message_text, f"{where}.parameters", "invalid_function_parameters")
     choice = body.get("tool_choice")
     wanted = choice.get("function", {}).get("name") if isinstance(choice, dict) else None
     if wanted is not None and wanted not in names:
@@ -137,8 +137,8 @@ def _check_output(body: dict[str, Any]) -> Iterator[ContractViolation]:
         named = format_["json_schema"]
         yield from check_name(named["name"], "response_format.json_schema.name")
         for text in check_schema(named.get("schema", {}), strict=bool(named.get("strict"))):
-            said = f"Invalid schema for response_format '{named['name']}': {text}"
-            yield ContractViolation("format_schema", said, "response_format", "invalid_json_schema")
+            message_text = f"Invalid schema for response_format '{named['name']}': {text}"
+            yield ContractViolation("format_schema", message_text, "response_format", "invalid_json_schema")
     elif format_.get("type") == "json_object" and "json" not in str(body["messages"]).lower():
         text = "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
         yield ContractViolation("format_word", text, "messages")

@@ -45,8 +45,8 @@ CALL = {"id": "call_a", "type": "function", "function": {"name": "Read", "argume
 OTHER = CALL | {"id": "call_b"}
 ASKS = {"role": "assistant", "content": None, "tool_calls": [CALL]}
 ASKS_TWO = {"role": "assistant", "tool_calls": [CALL, OTHER]}
-TELLS = {"role": "tool", "tool_call_id": "call_a", "content": "text"}
-TELLS_OTHER = TELLS | {"tool_call_id": "call_b"}
+TOOL_RESULT = {"role": "tool", "tool_call_id": "call_a", "content": "text"}
+OTHER_TOOL_RESULT = TOOL_RESULT | {"tool_call_id": "call_b"}
 
 
 def body(*messages: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -98,9 +98,17 @@ FORMAT = {"type": "json_schema", "json_schema": {"name": "output", "schema": {"t
 GOOD = (
     body(),
     body(stream=True, stream_options={"include_usage": True}, max_tokens=32_768, temperature=0.2, stop=["a"]),
-    body(USER, ASKS, TELLS, USER, tools=[READ], tool_choice="required", parallel_tool_calls=False),
-    body(USER, ASKS_TWO, TELLS_OTHER, TELLS, {"role": "user", "content": [image(PNG_URL)]}, tools=[READ]),
-    body(USER, ASKS, TELLS, ASKS, TELLS, tools=[READ], tool_choice={"type": "function", "function": {"name": "Read"}}),
+    body(USER, ASKS, TOOL_RESULT, USER, tools=[READ], tool_choice="required", parallel_tool_calls=False),
+    body(USER, ASKS_TWO, OTHER_TOOL_RESULT, TOOL_RESULT, {"role": "user", "content": [image(PNG_URL)]}, tools=[READ]),
+    body(
+        USER,
+        ASKS,
+        TOOL_RESULT,
+        ASKS,
+        TOOL_RESULT,
+        tools=[READ],
+        tool_choice={"type": "function", "function": {"name": "Read"}},
+    ),
     body(
         {"role": "developer", "content": "be good"}, USER, model="o3", max_completion_tokens=9, reasoning_effort="low"
     ),
@@ -118,7 +126,7 @@ GOOD = (
     # official clients send these, observed 2026-11
     user({"type": "text", "text": "a"}, image("https://example.org/a.jpg")) | {"n": 1},
     tools(function(**OBJECT, additionalProperties=False) | {"type": "function"}, n=1, tool_choice="auto"),
-    body(USER, {"role": "assistant", "tool_calls": [CALL]}, TELLS, {"role": "assistant", "content": "a"}, USER),
+    body(USER, {"role": "assistant", "tool_calls": [CALL]}, TOOL_RESULT, {"role": "assistant", "content": "a"}, USER),
     body(model="gpt-5", moderation={"model": "omni-moderation-latest", "policy": {"input": {"mode": "block"}}}),
     tools(READ, model="gpt-5-mini", tool_choice="required"),
 )
@@ -162,7 +170,7 @@ BAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("tools_many", "maximum length 128", tools(*(function(f"t{number}", **OBJECT) for number in range(129)))),
     ("tool_name", "does not match pattern", tools(function("a.b", **OBJECT))),
     ("too_long", "maximum length 64, but got a string with length 65", tools(function("a" * 65, **OBJECT))),
-    ("too_long", "tool_calls[0].id", body(USER, asks(CALL | {"id": LONG}), TELLS | {"tool_call_id": LONG})),
+    ("too_long", "tool_calls[0].id", body(USER, asks(CALL | {"id": LONG}), TOOL_RESULT | {"tool_call_id": LONG})),
     ("too_long", "'user'", body(user="u" * 65)),
     ("too_long", "metadata.a", body(store=True, metadata={"a": "v" * 513})),
     ("tool_twice", "must be unique", tools(READ, READ)),
@@ -197,7 +205,7 @@ BAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("content_empty", "empty array", user()),
     ("content_empty", "got null", body({"role": "assistant", "content": None})),
     ("calls_empty", "tool_calls", body({"role": "assistant", "content": "a", "tool_calls": []})),
-    ("value", "content[0].type", body(USER, ASKS, TELLS | {"content": [image(PNG_URL)]})),
+    ("value", "content[0].type", body(USER, ASKS, TOOL_RESULT | {"content": [image(PNG_URL)]})),
     ("value", "content[0].type", body({"role": "system", "content": [image(PNG_URL)]})),
     ("image_url", "image_url.url", user(image("iVBORw0KGgo="))),
     ("image_url", "image_url.url", user(image("data:image/png;base64,***"))),
@@ -206,13 +214,21 @@ BAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("image_model", "certain models", user(image(PNG_URL)) | {"model": "gpt-4"}),
     ("file", "file.filename", user({"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBERi0="}})),
     ("file", "application/pdf", user({"type": "file", "file": {"filename": "a", "file_data": "JVBERi0="}})),
-    ("id", "empty string", body(USER, asks(CALL | {"id": ""}), TELLS | {"tool_call_id": ""})),
-    ("id_twice", "'call_a'", body(USER, asks(CALL, CALL), TELLS)),
-    ("arguments", "JSON text", body(USER, asks(CALL | {"function": {"name": "Read", "arguments": "{'a': 1}"}}), TELLS)),
-    ("tool_order", "did not have response messages: call_b", body(USER, ASKS_TWO, TELLS)),
-    ("tool_order", "did not have response messages: call_a", body(USER, ASKS, USER, TELLS)),
-    ("tool_order", "did not have response messages: call_b", body(USER, ASKS_TWO, TELLS, USER, TELLS_OTHER)),
-    ("tool_answer_twice", "Duplicate value", body(USER, ASKS, TELLS, TELLS)),
-    ("tool_unknown_id", "'call_b' not found", body(USER, ASKS, TELLS, TELLS_OTHER)),
-    ("tool_without_call", "preceeding message", body(USER, TELLS)),
+    ("id", "empty string", body(USER, asks(CALL | {"id": ""}), TOOL_RESULT | {"tool_call_id": ""})),
+    ("id_twice", "'call_a'", body(USER, asks(CALL, CALL), TOOL_RESULT)),
+    (
+        "arguments",
+        "JSON text",
+        body(USER, asks(CALL | {"function": {"name": "Read", "arguments": "{'a': 1}"}}), TOOL_RESULT),
+    ),
+    ("tool_order", "did not have response messages: call_b", body(USER, ASKS_TWO, TOOL_RESULT)),
+    ("tool_order", "did not have response messages: call_a", body(USER, ASKS, USER, TOOL_RESULT)),
+    (
+        "tool_order",
+        "did not have response messages: call_b",
+        body(USER, ASKS_TWO, TOOL_RESULT, USER, OTHER_TOOL_RESULT),
+    ),
+    ("tool_answer_twice", "Duplicate value", body(USER, ASKS, TOOL_RESULT, TOOL_RESULT)),
+    ("tool_unknown_id", "'call_b' not found", body(USER, ASKS, TOOL_RESULT, OTHER_TOOL_RESULT)),
+    ("tool_without_call", "preceeding message", body(USER, TOOL_RESULT)),
 )

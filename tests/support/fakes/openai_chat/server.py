@@ -166,22 +166,22 @@ class OpenAI:
             refusal = refuse_overflow(model, messages, functions, output)
         if refusal is not None:
             return await self.send(request, refusal, exchange), "refused"
-        said = cut_reply(
+        generated = cut_reply(
             _REPLIES.get(fault.kind) or decide(conversation),
             body,
             reasons=model.reasons and (body.get("reasoning_effort") or model.default_effort) != "none",
             chance=self.chance,
         )
-        usage = usage_of(said, messages + functions, self.cache.feed(prompt))
+        usage = usage_of(generated, messages + functions, self.cache.feed(prompt))
         exchange.status = 200
         head = self._head(body, model)
         headers = self.headers()
         if not body.get("stream"):
             if fault.kind in ("error", "cut", "torn", "stall", "silence"):
                 return await self.fail_whole(request, fault, exchange)
-            return web.json_response(body_of(said, head, usage), headers=headers), "answered"
+            return web.json_response(body_of(generated, head, usage), headers=headers), "answered"
         asked = (body.get("stream_options") or {}).get("include_usage")
-        chunks = chunks_of(said, head, usage if asked else None, self.chance)
+        chunks = chunks_of(generated, head, usage if asked else None, self.chance)
         headers |= {"content-type": "text/event-stream; charset=utf-8"}
         pieces = 0 if fault.kind == "error" else 4
         late = {"error": _stream_error}

@@ -57,7 +57,7 @@ def _fits(value: Any, hint: Any) -> bool:
     return hint is object or _name(value) == expected or (expected == "a number" and type(value) is int)
 
 
-def _says(value: dict[str, Any], hint: Any) -> bool:
+def _matches_tag(value: dict[str, Any], hint: Any) -> bool:
     """Return whether a value's `type` or `role` is the one of this typed dictionary."""
     for name, field in _fields(hint)[0].items():
         if name in ("type", "role") and get_origin(field) is Literal and value.get(name) not in get_args(field):
@@ -94,7 +94,7 @@ def _check_choice(value: Any, hint: Any, path: str) -> Iterator[ContractViolatio
         yield ContractViolation("type", text, path, "invalid_type")
         return
     if isinstance(value, dict) and any(_is_fields(choice) for choice in fitting):
-        fitting = [choice for choice in fitting if not _is_fields(choice) or _says(value, choice)]
+        fitting = [choice for choice in fitting if not _is_fields(choice) or _matches_tag(value, choice)]
         if not fitting:
             key = "role" if path.startswith("messages[") and path.endswith("]") and "." not in path else "type"
             if key not in value:

@@ -8,16 +8,16 @@ from tests.support.fakes.openai_responses.rules import as_items
 from tests.support.fakes.scripted_model import Call, Conversation, Media, Result, Tool, Turn
 
 
-def _said(content: Any) -> list[str | Media]:
+def _read_content(content: Any) -> list[str | Media]:
     if isinstance(content, str):
         return [content]
-    said: list[str | Media] = []
+    pieces: list[str | Media] = []
     for part in content:
         if part["type"] in ("input_text", "output_text"):
-            said.append(part["text"])
+            pieces.append(part["text"])
         elif url := part.get("image_url") or part.get("file_data") or part.get("file_url"):
-            said.append(media_of(url))
-    return said
+            pieces.append(media_of(url))
+    return pieces
 
 
 def _turns(items: list[dict[str, Any]]) -> list[Turn]:
@@ -29,7 +29,7 @@ def _turns(items: list[dict[str, Any]]) -> list[Turn]:
         kind = kind_of(item)
         if kind == "message":
             role = "system" if item["role"] == "developer" else item["role"]
-            turns.append(Turn(role, _said(item["content"]), [], _taken(thoughts)))
+            turns.append(Turn(role, _read_content(item["content"]), [], _pop_thoughts(thoughts)))
             is_answered = False
         elif kind == "reasoning":
             thoughts.append(item.get("encrypted_content") or "")
@@ -40,18 +40,18 @@ def _turns(items: list[dict[str, Any]]) -> list[Turn]:
                 turns.append(Turn("assistant"))
                 is_answered = False
             turns[-1].results.append(result)
-            turns[-1].thoughts += _taken(thoughts)
+            turns[-1].thoughts += _pop_thoughts(thoughts)
         elif kind == "function_call_output":
-            open_calls[item["call_id"]].said = _said(item["output"])
+            open_calls[item["call_id"]].content = _read_content(item["output"])
             is_answered = True
     return turns
 
 
-def _taken(thoughts: list[str]) -> list[str]:
+def _pop_thoughts(thoughts: list[str]) -> list[str]:
     """Return the thoughts that came before an item, and forget them: the item has them now."""
-    taken = thoughts.copy()
+    popped = thoughts.copy()
     thoughts.clear()
-    return taken
+    return popped
 
 
 def read_conversation(body: dict[str, Any]) -> Conversation:

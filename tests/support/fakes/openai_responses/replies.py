@@ -25,22 +25,22 @@ def new_item_id(prefix: str, chance: random.Random) -> str:
 class Output:
     """The items of a reply with what streams of each, and how it ends."""
 
-    said: GeneratedReply
+    generated: GeneratedReply
     usage: dict[str, Any]
     items: list[tuple[dict[str, Any], list[str]]] = field(default_factory=list)
     """Each complete item, and the pieces in which its text arrives."""
 
     @property
     def status(self) -> str:
-        return "incomplete" if self.said.finish in ("length", "content_filter") else "completed"
+        return "incomplete" if self.generated.finish in ("length", "content_filter") else "completed"
 
     @property
     def reason(self) -> str | None:
-        return {"length": "max_output_tokens", "content_filter": "content_filter"}.get(self.said.finish)
+        return {"length": "max_output_tokens", "content_filter": "content_filter"}.get(self.generated.finish)
 
 
 def new_output(
-    said: GeneratedReply,
+    generated: GeneratedReply,
     usage: dict[str, Any],
     *,
     summarizes: bool,
@@ -49,8 +49,8 @@ def new_output(
     query: str = "",
 ) -> Output:
     """Return the reply as items, with identifiers and encrypted reasoning of their own."""
-    output = Output(said, usage)
-    if said.reasoning:
+    output = Output(generated, usage)
+    if generated.reasoning:
         pieces = list(_SUMMARY) if summarizes else []
         summary = [{"type": "summary_text", "text": "".join(pieces)}] if pieces else []
         item: dict[str, Any] = {"id": new_item_id("rs", chance), "type": "reasoning", "summary": summary}
@@ -59,14 +59,16 @@ def new_output(
         output.items.append((item, pieces))
     if query:
         output.items.append((_search_call(query, chance), []))
-    for kind, pieces in (("output_text", said.text), ("refusal", said.refusal)):
-        if pieces or (kind == "output_text" and not said.calls and not said.refusal and output.status == "completed"):
+    for kind, pieces in (("output_text", generated.text), ("refusal", generated.refusal)):
+        if pieces or (
+            kind == "output_text" and not generated.calls and not generated.refusal and output.status == "completed"
+        ):
             part: dict[str, Any] = {"type": kind, "text" if kind == "output_text" else "refusal": "".join(pieces)}
             if kind == "output_text":
                 part |= {"annotations": _citations(part["text"]) if query else [], "logprobs": []}
             item = {"id": new_item_id("msg", chance), "type": "message", "role": "assistant", "content": [part]}
             output.items.append((item | {"status": output.status}, pieces))
-    for identity, name, pieces in said.calls:
+    for identity, name, pieces in generated.calls:
         item = {"id": new_item_id("fc", chance), "type": "function_call", "call_id": identity, "name": name}
         output.items.append((item | {"arguments": "".join(pieces), "status": "completed"}, pieces))
     return output
@@ -85,13 +87,13 @@ def _citations(text: str) -> list[dict[str, Any]]:
     return [{"type": "url_citation", "start_index": 0, "end_index": end, "url": page, "title": "A page of an example"}]
 
 
-def usage_of(said: GeneratedReply, prompt_tokens: int, cached_tokens: int) -> dict[str, Any]:
+def usage_of(generated: GeneratedReply, prompt_tokens: int, cached_tokens: int) -> dict[str, Any]:
     return {
         "input_tokens": prompt_tokens,
         "input_tokens_details": {"cached_tokens": cached_tokens, "cache_write_tokens": 0},
-        "output_tokens": said.tokens,
-        "output_tokens_details": {"reasoning_tokens": said.reasoning},
-        "total_tokens": prompt_tokens + said.tokens,
+        "output_tokens": generated.tokens,
+        "output_tokens_details": {"reasoning_tokens": generated.reasoning},
+        "total_tokens": prompt_tokens + generated.tokens,
     }
 
 
@@ -149,9 +151,9 @@ def _events(output: Output, head: dict[str, Any], chance: random.Random) -> Iter
     yield {"type": "response.created", "response": _begun(head)}
     yield {"type": "response.in_progress", "response": _begun(head)}
     for place, (item, pieces) in enumerate(output.items):
-        speakers = {"reasoning": _thinking, "message": _message, "function_call": _call, "web_search_call": _search}
-        say = speakers[item["type"]]
-        yield from say(item, pieces, place, chance)
+        encoders = {"reasoning": _thinking, "message": _message, "function_call": _call, "web_search_call": _search}
+        encode_item = encoders[item["type"]]
+        yield from encode_item(item, pieces, place, chance)
         yield {"type": "response.output_item.done", "output_index": place, "item": item}
     yield {"type": f"response.{output.status}", "response": body_of(output, head)}
 

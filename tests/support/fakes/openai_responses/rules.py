@@ -15,11 +15,11 @@ from tests.support.fakes.openai_responses.items import check_items
 from tests.support.fakes.server import ContractViolation
 
 MAX_TOOLS = 128
-LEAST_OUTPUT = 16
+MIN_OUTPUT_TOKENS = 16
 _RANGES = {
     "temperature": (0, 2),
     "top_p": (0, 1),
-    "max_output_tokens": (LEAST_OUTPUT, None),
+    "max_output_tokens": (MIN_OUTPUT_TOKENS, None),
     "max_tool_calls": (1, None),
 }
 _ENCRYPTED = "reasoning.encrypted_content"
@@ -87,8 +87,8 @@ def _check_tools(body: dict[str, Any], model: Model) -> Iterator[ContractViolati
             yield ContractViolation("tool_twice", text, f"{where}.name", "invalid_value")
         names.add(name)
         for text in check_schema(tool["parameters"] or {}, strict=bool(tool["strict"])):
-            said = f"Invalid schema for function '{name}': {text}"
-            yield ContractViolation("schema", said, f"{where}.parameters", "invalid_function_parameters")
+            message_text = f"Invalid schema for function '{name}': {text}"
+            yield ContractViolation("schema", message_text, f"{where}.parameters", "invalid_function_parameters")
     yield from _check_servers(tools)
     yield from _check_choice(body.get("tool_choice"), tools, names)
 
@@ -123,8 +123,10 @@ def _check_choice(choice: Any, tools: list[dict[str, Any]], names: set[str]) -> 
     kinds = {tool["type"] for tool in tools}
     for one in wanted:
         if one["type"] not in kinds or (one["type"] == "function" and one.get("name") not in names):
-            said = one.get("name") or one["type"]
-            yield ContractViolation("choice", f"Tool choice '{said}' not found in 'tools' parameter.", "tool_choice")
+            choice_name = one.get("name") or one["type"]
+            yield ContractViolation(
+                "choice", f"Tool choice '{choice_name}' not found in 'tools' parameter.", "tool_choice"
+            )
 
 
 def _check_output(body: dict[str, Any]) -> Iterator[ContractViolation]:
@@ -132,8 +134,8 @@ def _check_output(body: dict[str, Any]) -> Iterator[ContractViolation]:
     if format_.get("type") == "json_schema":
         yield from check_name(format_["name"], "text.format.name")
         for text in check_schema(format_["schema"], strict=bool(format_.get("strict"))):
-            said = f"Invalid schema for response_format '{format_['name']}': {text}"
-            yield ContractViolation("format_schema", said, "text.format.schema", "invalid_json_schema")
+            message_text = f"Invalid schema for response_format '{format_['name']}': {text}"
+            yield ContractViolation("format_schema", message_text, "text.format.schema", "invalid_json_schema")
     if body.get("stream_options") is not None and not body.get("stream"):
         text = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
         yield ContractViolation("stream_options", text, "stream_options")
@@ -153,10 +155,10 @@ def _check_bookkeeping(body: dict[str, Any]) -> Iterator[ContractViolation]:
 
 def as_items(body: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the input as items that state their type."""
-    said = body.get("input")
-    if isinstance(said, str):
-        return [{"type": "message", "role": "user", "content": said}]
-    items = said if isinstance(said, list) else []
+    input_value = body.get("input")
+    if isinstance(input_value, str):
+        return [{"type": "message", "role": "user", "content": input_value}]
+    items = input_value if isinstance(input_value, list) else []
     return [{"type": "message", **item} if isinstance(item, dict) and "role" in item else item for item in items]
 
 

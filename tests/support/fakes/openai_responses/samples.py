@@ -13,7 +13,7 @@ CALL = {"type": "function_call", "call_id": "call_a", "name": "Read", "arguments
 OTHER = {"call_id": "call_b"}
 OUTPUT = {"type": "function_call_output", "call_id": "call_a", "output": "text"}
 THOUGHT = {"type": "reasoning", "id": "rs_known", "summary": [], "encrypted_content": ISSUED["rs_known"]}
-SAID = {"type": "message", "role": "assistant", "content": "Hello."}
+ASSISTANT_MESSAGE = {"type": "message", "role": "assistant", "content": "Hello."}
 SEARCH = {"type": "web_search"}
 PROGRAMS = {"type": "code_interpreter", "container": {"type": "auto"}}
 DOCS = {"type": "mcp", "server_label": "docs", "server_url": "https://mcp.example.com/", "require_approval": "never"}
@@ -51,8 +51,13 @@ GOOD = (
     body(),
     {"model": "gpt-4.1", "input": "hello"},
     body(USER, THOUGHT, CALL, OUTPUT, tools=[READ], include=["reasoning.encrypted_content"], stream=True),
-    body(USER, THOUGHT, SAID, CALL, CALL | {"call_id": "call_b"}, OUTPUT | {"call_id": "call_b"}, OUTPUT),
-    body(USER, SAID | {"phase": "final_answer"}, {"type": "message", "role": "developer", "content": "be good"}, USER),
+    body(USER, THOUGHT, ASSISTANT_MESSAGE, CALL, CALL | {"call_id": "call_b"}, OUTPUT | {"call_id": "call_b"}, OUTPUT),
+    body(
+        USER,
+        ASSISTANT_MESSAGE | {"phase": "final_answer"},
+        {"type": "message", "role": "developer", "content": "be good"},
+        USER,
+    ),
     body(USER, CALL, OUTPUT | {"output": [{"type": "input_text", "text": "a"}, image(PNG_URL), pdf(**PDF)]}),
     user(
         {"type": "input_text", "text": "a"},
@@ -77,7 +82,7 @@ BAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("unknown_field", "input[0].cache_control", body(USER | {"cache_control": {}})),
     ("unknown_field", "tools[0].input_schema", tools(READ | {"input_schema": {}})),
     ("missing", "'tools[0].strict'", tools({name: READ[name] for name in ("type", "name", "parameters")})),
-    ("missing", "'input[0].summary'", body({"type": "reasoning", "id": "rs_1"}, SAID)),
+    ("missing", "'input[0].summary'", body({"type": "reasoning", "id": "rs_1"}, ASSISTANT_MESSAGE)),
     ("type", "'input[0].arguments'", body(CALL | {"arguments": {}}, OUTPUT)),
     ("value", "input[0].content[0].type", user({"type": "text", "text": "a"})),
     ("range", "Expected a value >= 16, but got 1", body(max_output_tokens=1)),
@@ -125,14 +130,22 @@ BAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("call_id", "empty string", body(CALL | {"call_id": ""}, OUTPUT | {"call_id": ""})),
     ("arguments", "JSON text of an object", body(CALL | {"arguments": "[]"}, OUTPUT)),
     ("item_id", "begins with 'fc'", body(CALL | {"id": "call_a"}, OUTPUT)),
-    ("reasoning_model", "reasoning or computer use model", body(THOUGHT, SAID, model="gpt-4.1")),
-    ("reasoning_not_stored", "not found", body({"type": "reasoning", "id": "rs_1", "summary": []}, SAID)),
-    ("reasoning_foreign", "could not be verified", body(THOUGHT | {"encrypted_content": "gAAAAABpother=="}, SAID)),
-    ("reasoning_foreign", "could not be verified", body(THOUGHT | {"id": "rs_other"}, SAID)),
+    ("reasoning_model", "reasoning or computer use model", body(THOUGHT, ASSISTANT_MESSAGE, model="gpt-4.1")),
+    ("reasoning_not_stored", "not found", body({"type": "reasoning", "id": "rs_1", "summary": []}, ASSISTANT_MESSAGE)),
+    (
+        "reasoning_foreign",
+        "could not be verified",
+        body(THOUGHT | {"encrypted_content": "gAAAAABpother=="}, ASSISTANT_MESSAGE),
+    ),
+    ("reasoning_foreign", "could not be verified", body(THOUGHT | {"id": "rs_other"}, ASSISTANT_MESSAGE)),
     ("reasoning_alone", "without its required following item", body(THOUGHT, USER)),
     ("reasoning_alone", "without its required following item", body(USER, THOUGHT)),
-    ("reasoning_alone", "without its required following item", body(THOUGHT, THOUGHT, SAID)),
-    ("reasoning_alone", "without its required following item", {"model": "gpt-5", "input": [USER, THOUGHT, SAID]}),
+    ("reasoning_alone", "without its required following item", body(THOUGHT, THOUGHT, ASSISTANT_MESSAGE)),
+    (
+        "reasoning_alone",
+        "without its required following item",
+        {"model": "gpt-5", "input": [USER, THOUGHT, ASSISTANT_MESSAGE]},
+    ),
     ("call_twice", "Duplicate item", body(CALL, OUTPUT, CALL, OUTPUT)),
     ("output_without_call", "No tool call found", body(USER, OUTPUT)),
     ("output_without_call", "No tool call found", body(CALL, OUTPUT, OUTPUT)),

@@ -85,7 +85,7 @@ class Responses(OpenAI):
             refusal = refuse_overflow()
         if refusal is not None:
             return await self.send(request, refusal, exchange), "refused"
-        output = self._say(body, model, _REPLIES.get(fault.kind) or decide(conversation), size, prompt)
+        output = self._generate_output(body, model, _REPLIES.get(fault.kind) or decide(conversation), size, prompt)
         exchange.status = 200
         head = head_of(body, model, self.chance)
         if body.get("stream"):
@@ -105,17 +105,17 @@ class Responses(OpenAI):
         kinds = {"missing": refuse_model(body["model"]), "overflow": refuse_overflow()}
         return kinds.get(fault.kind) or refuse_by_plan(fault, body["model"], model)
 
-    def _say(self, body: dict[str, Any], model: Model, reply: Reply, size: int, prompt: str) -> Output:
+    def _generate_output(self, body: dict[str, Any], model: Model, reply: Reply, size: int, prompt: str) -> Output:
         reasoning = body.get("reasoning") or {}
-        said = cut_reply(
+        generated = cut_reply(
             reply,
             {"max_completion_tokens": body.get("max_output_tokens")},
             reasons=model.reasons and (reasoning.get("effort") or model.default_effort) != "none",
             chance=self.chance,
         )
         output = new_output(
-            said,
-            usage_of(said, size, self.cache.feed(prompt)),
+            generated,
+            usage_of(generated, size, self.cache.feed(prompt)),
             summarizes=bool(reasoning.get("summary")),
             gives_reasoning=_ENCRYPTED in (body.get("include") or ()),
             chance=self.chance,

@@ -12,7 +12,7 @@ from anthropic_proxy.messages.reply_schema import ReplySchema
 from tests.support.event_grammar import check_bytes
 from tests.support.fake_upstream import frame
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
-from tests.support.reply_schemas import DEEPSEEK, FORMAT, GOOD, WRONG, Model, said
+from tests.support.reply_schemas import DEEPSEEK, FORMAT, GOOD, WRONG, Model, model_reply
 
 GROQ = {"GROQ_API_KEY": "gsk_two0123456789"}
 
@@ -70,7 +70,7 @@ async def test_a_second_wrong_reply_is_an_error_that_says_what_is_wrong(stream: 
 
 
 async def test_a_reply_that_was_cut_off_is_passed_as_the_api_passes_it() -> None:
-    model = Model(said('{"title": "A w', finish="length"))
+    model = Model(model_reply('{"title": "A w', finish="length"))
     sink = await ProxyHarness(model, **DEEPSEEK).post(stream=True, **FORMAT)
     assert text_of(sink) == '{"title": "A w'
     assert b'"stop_reason":"max_tokens"' in sink.stream
@@ -120,7 +120,7 @@ async def test_a_forced_call_with_wrong_arguments_is_asked_for_again() -> None:
 
 
 async def test_a_provider_that_keeps_to_the_schema_itself_is_streamed_as_it_comes() -> None:
-    model = Model(said(*GOOD))
+    model = Model(model_reply(*GOOD))
     sink = await ProxyHarness(model, OPENAI_API_KEY="sk-one-0123456789").post(stream=True, **FORMAT)
     assert text_of(sink) == GOOD
     assert sink.stream.count(b"text_delta") == len(GOOD)

@@ -13,7 +13,7 @@ import pytest
 from tests.support.fakes.ollama import new_ollama
 from tests.support.fakes.ollama.models import MODELS, find_model
 from tests.support.fakes.ollama.rules import check_body
-from tests.support.fakes.ollama.samples import ASKS, BAD, GOOD, READ, TELLS, USER, body
+from tests.support.fakes.ollama.samples import ASKS, BAD, GOOD, READ, TOOL_RESULT, USER, body
 from tests.support.fakes.server import Running, serving
 from tests.support.paths import FAKES, ROOT
 
@@ -64,7 +64,10 @@ def test_the_official_client_understands_it(running: Running) -> None:
     assert [model.model for model in client.list().models] == list(MODELS)
     shown = client.show("qwen3:8b")
     assert (shown.modelinfo or {})["qwen3.context_length"] == 40_960
-    for request in (body(USER, ASKS, TELLS, USER, tools=[READ]), body({"role": "user", "content": "Count to 30"})):
+    for request in (
+        body(USER, ASKS, TOOL_RESULT, USER, tools=[READ]),
+        body({"role": "user", "content": "Count to 30"}),
+    ):
         answer = json.loads(post(running, "/api/chat", request | {"stream": False})[1])
         lines = [json.loads(line) for line in post(running, "/api/chat", request)[1].splitlines()]
         assert "".join(line["message"]["content"] for line in lines) == answer["message"]["content"]

@@ -1,4 +1,4 @@
-"""The SDK's helpers on four wires, unchanged: their user does not notice which model answers."""
+"""The functions of the SDK on four wires, unchanged: their user does not notice which model answers."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ import pydantic
 import pytest
 from anthropic import beta_async_tool, beta_tool
 
-from tests.support.sdk import MODEL, WEATHER, said, text_of
+from tests.support.sdk import MODEL, WEATHER, text_of, user_messages
 from tests.support.wires import KINDS, Upstream, standing
 
 COUNTED = " ".join(str(number) for number in range(1, 31))
@@ -45,7 +45,7 @@ async def waiting(wire: Upstream) -> AsyncIterator[anthropic.AsyncAnthropic]:
 
 
 def test_a_stream_is_gathered_into_the_message_that_create_gives(client: anthropic.Anthropic) -> None:
-    options: Any = {"model": MODEL, "max_tokens": 4_000, "messages": said("Count to 30")}
+    options: Any = {"model": MODEL, "max_tokens": 4_000, "messages": user_messages("Count to 30")}
     whole = client.messages.create(**options)
     with client.messages.stream(**options) as stream:
         text = "".join(stream.text_stream)
@@ -62,7 +62,7 @@ def test_the_events_of_a_call_show_it_as_it_grows(client: anthropic.Anthropic) -
     options: Any = {"model": MODEL, "max_tokens": 4_000, "tools": [WEATHER]}
     kinds: list[str] = []
     grown: list[Any] = []
-    with client.messages.stream(**options, messages=said("Compare the weather in Oslo and Rome")) as stream:
+    with client.messages.stream(**options, messages=user_messages("Compare the weather in Oslo and Rome")) as stream:
         for event in stream:
             kinds.append(event.type)
             if event.type == "input_json":
@@ -77,7 +77,7 @@ def test_the_events_of_a_call_show_it_as_it_grows(client: anthropic.Anthropic) -
 
 def test_thoughts_are_gathered_and_given_back(client: anthropic.Anthropic, wire: Upstream) -> None:
     options: Any = {"model": MODEL, "max_tokens": 4_000, "thinking": {"type": "enabled", "budget_tokens": 2_000}}
-    turns = said("Compare the weather in Oslo and Rome")
+    turns = user_messages("Compare the weather in Oslo and Rome")
     with client.messages.stream(**options, tools=[WEATHER], messages=turns) as stream:
         reply = stream.get_final_message()
     results = [
@@ -87,8 +87,8 @@ def test_thoughts_are_gathered_and_given_back(client: anthropic.Anthropic, wire:
     ]
     turns = [*turns, {"role": "assistant", "content": reply.content}, {"role": "user", "content": results[::-1]}]
     first = len(reply.content) - 2
-    told = client.messages.create(**options, tools=[WEATHER], messages=turns)
-    assert text_of(told) == f"Oslo: {first} degrees; Rome: {first + 1} degrees"
+    final_message = client.messages.create(**options, tools=[WEATHER], messages=turns)
+    assert text_of(final_message) == f"Oslo: {first} degrees; Rome: {first + 1} degrees"
     thoughts = [thought for turn in wire.conversations[-1].turns for thought in turn.thoughts]
     assert len(thoughts) == (1 if wire.kind.thoughts else 0)
 
@@ -118,14 +118,14 @@ async def add_later(a: int, b: int) -> str:
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_tool_runner_goes_on_until_the_answer(client: anthropic.Anthropic, stream: bool) -> None:
     runner: Any = client.beta.messages.tool_runner(
-        model=MODEL, max_tokens=4_000, tools=[add], messages=said("Add 3, 4 and 5"), stream=stream
+        model=MODEL, max_tokens=4_000, tools=[add], messages=user_messages("Add 3, 4 and 5"), stream=stream
     )
     assert text_of(runner.until_done()) == "The sum is 12."
 
 
 async def test_the_runner_that_does_not_block_gives_each_step(waiting: anthropic.AsyncAnthropic) -> None:
     runner = waiting.beta.messages.tool_runner(
-        model=MODEL, max_tokens=4_000, tools=[add_later], messages=said("Add 3, 4 and 5")
+        model=MODEL, max_tokens=4_000, tools=[add_later], messages=user_messages("Add 3, 4 and 5")
     )
     steps = [message.stop_reason async for message in runner]
     assert steps == ["tool_use", "tool_use", "end_turn"]
@@ -138,7 +138,12 @@ class City(pydantic.BaseModel):
 
 
 def test_an_answer_in_the_shape_of_a_model(client: anthropic.Anthropic, wire: Upstream) -> None:
-    options: Any = {"model": MODEL, "max_tokens": 4_000, "messages": said("Name a city"), "output_format": City}
+    options: Any = {
+        "model": MODEL,
+        "max_tokens": 4_000,
+        "messages": user_messages("Name a city"),
+        "output_format": City,
+    }
     assert isinstance(client.messages.parse(**options).parsed_output, City)
     with client.messages.stream(**options) as stream:
         assert isinstance(stream.get_final_message().parsed_output, City)
@@ -146,11 +151,11 @@ def test_an_answer_in_the_shape_of_a_model(client: anthropic.Anthropic, wire: Up
 
 
 def test_tokens_are_counted(client: anthropic.Anthropic, wire: Upstream) -> None:
-    few = client.messages.count_tokens(model=MODEL, messages=said("one")).input_tokens
+    few = client.messages.count_tokens(model=MODEL, messages=user_messages("one")).input_tokens
     more = client.messages.count_tokens(
         model=MODEL,
         system="Be brief.",
-        messages=said("one two three four five"),
+        messages=user_messages("one two three four five"),
         tools=[WEATHER],  # type: ignore[list-item]
     ).input_tokens
     assert 0 < few < more
@@ -184,13 +189,13 @@ def test_each_failure_is_its_own_exception(
     client: anthropic.Anthropic, fault: str, error: type[anthropic.APIStatusError], stream: bool
 ) -> None:
     with pytest.raises(error) as caught:
-        client.messages.create(model=MODEL, max_tokens=50, messages=said(f"hi [fault:{fault}]"), stream=stream)
+        client.messages.create(model=MODEL, max_tokens=50, messages=user_messages(f"hi [fault:{fault}]"), stream=stream)
     assert caught.value.request_id is not None
     assert caught.value.request_id == caught.value.response.headers["request-id"]
 
 
 def test_a_raw_response_has_its_headers_and_the_message(client: anthropic.Anthropic) -> None:
-    options: Any = {"model": MODEL, "max_tokens": 4_000, "messages": said("Count to 30")}
+    options: Any = {"model": MODEL, "max_tokens": 4_000, "messages": user_messages("Count to 30")}
     raw = client.messages.with_raw_response.create(**options)
     assert raw.headers["request-id"].startswith("req_")
     assert raw.request_id == raw.headers["request-id"]
@@ -205,14 +210,14 @@ def test_a_raw_response_has_its_headers_and_the_message(client: anthropic.Anthro
 def test_a_reply_that_is_too_slow_times_out_and_is_not_paid_for(client: anthropic.Anthropic, wire: Upstream) -> None:
     with pytest.raises(anthropic.APITimeoutError):
         client.with_options(timeout=0.7).messages.create(
-            model=MODEL, max_tokens=50, messages=said("Count to 30 [fault:late seconds=60]")
+            model=MODEL, max_tokens=50, messages=user_messages("Count to 30 [fault:late seconds=60]")
         )
     assert_left(wire)
 
 
 async def test_a_stream_that_is_left_early_ends_the_call(waiting: anthropic.AsyncAnthropic, wire: Upstream) -> None:
     stalled = f"Count to 30 [fault:stall pieces={wire.kind.first_block} seconds=60]"
-    stream = await waiting.messages.create(model=MODEL, max_tokens=4_000, messages=said(stalled), stream=True)
+    stream = await waiting.messages.create(model=MODEL, max_tokens=4_000, messages=user_messages(stalled), stream=True)
     async for event in stream:
         if event.type == "content_block_start":
             break
@@ -228,9 +233,9 @@ def assert_left(wire: Upstream) -> None:
     assert wire.exchanges[-1].outcome == "cancelled"
 
 
-def test_the_sdk_waits_as_long_as_it_is_told_and_asks_again(wire: Upstream) -> None:
+def test_the_sdk_waits_for_retry_after_and_asks_again(wire: Upstream) -> None:
     """The proxy repeats a short limit once itself; the second one reaches the client."""
     with anthropic.Anthropic(base_url=wire.proxy.url, api_key="x", max_retries=1) as client:
-        asked = said("Say exactly: at last [fault:rate after=1 times=2]")
+        asked = user_messages("Say exactly: at last [fault:rate after=1 times=2]")
         assert text_of(client.messages.create(model=MODEL, max_tokens=400, messages=asked)).startswith("at last")
     assert [exchange.status for exchange in wire.exchanges] == [429, 429, 200]
