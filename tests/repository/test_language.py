@@ -52,6 +52,14 @@ CHECKED_TESTS: tuple[str, ...] = (
     "tests/repository/",
     "tests/soak/",
     "tests/support/",
+    "tests/unit/cli/",
+    "tests/unit/log/",
+    "tests/unit/platforms/",
+    "tests/unit/routing/",
+    "tests/unit/server/",
+    "tests/unit/settings/",
+    "tests/unit/support/",
+    "tests/unit/workers/",
 )
 """Beginnings of paths of tests and benches with checked names. Sentences are checked in all of them."""
 

@@ -123,8 +123,8 @@ async def test_every_request_but_a_probe_has_one_receipt() -> None:
     assert await ask(proxy, "GET", "/v1/models") == 200
     assert await ask(proxy, "GET", "/health") == 200
     await proxy.services.receipts.close(10)
-    told = [(receipt.path, receipt.status, receipt.outcome, receipt.error_type) for receipt in observer.seen]
-    assert told == [
+    seen_receipts = [(receipt.path, receipt.status, receipt.outcome, receipt.error_type) for receipt in observer.seen]
+    assert seen_receipts == [
         ("/v1/messages", 200, "end_turn", ""),
         ("/v1/messages", 400, "error", "invalid_request_error"),
         ("/v1/messages/count_tokens", 200, "", ""),

@@ -15,7 +15,7 @@ from anthropic_proxy.platforms.heap import (
     retain_freed_memory,
     trim_heap,
 )
-from anthropic_proxy.server.request_body import MAX_BODY_BYTES as LARGEST
+from anthropic_proxy.server.request_body import MAX_BODY_BYTES
 from tests.support.paths import ROOT
 
 BODY_BYTES = 1_000_000
@@ -62,10 +62,10 @@ with_glibc = pytest.mark.skipif(
 
 @with_glibc
 def test_freed_memory_is_kept_for_the_next_request_and_given_back_in_a_pause() -> None:
-    said = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
-    faults, kept, meanwhile, given_back = map(int, said.stdout.split())
+    faults, kept, meanwhile, given_back = map(int, completed.stdout.split())
     assert faults < PAGES_OF_A_BODY, "ten requests of eight buffers each take no pages anew"
     assert meanwhile >= kept - BODY_BYTES
     assert given_back <= kept - 7 * BODY_BYTES
@@ -81,8 +81,8 @@ def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
     assert free_heap_bytes() == float("inf")
 
 
-def test_as_much_is_kept_as_the_largest_body_takes() -> None:
-    assert RETAINED_FREE_BYTES == LARGEST
+def test_the_memory_of_a_body_of_maximum_size_is_kept() -> None:
+    assert RETAINED_FREE_BYTES == MAX_BODY_BYTES
 
 
 MB = 1_000_000
@@ -93,43 +93,43 @@ class Heap:
 
     def __init__(self, free: float) -> None:
         self.given_back: list[int] = []
-        self._slack = HeapTrimmer(lambda: free, lambda: self.given_back.append(self._now))
+        self._trimmer = HeapTrimmer(lambda: free, lambda: self.given_back.append(self._now))
         self._now = 0
 
     def live(self, seconds: float, *, letting_go: int = 0) -> None:
         for _ in range(int(seconds)):
             self._now += 1
-            self._slack.note_freed(letting_go)
-            self._slack.trim_if_due(self._now)
+            self._trimmer.note_freed(letting_go)
+            self._trimmer.trim_if_due(self._now)
 
 
-def test_memory_is_given_back_as_soon_as_a_rush_is_over_and_once() -> None:
+def test_memory_is_given_back_once_after_a_burst() -> None:
     heap = Heap(free=20 * MB)
     heap.live(3, letting_go=7 * MB)
     heap.live(60)
     assert heap.given_back == [4]
 
 
-def test_single_requests_do_not_hide_that_a_rush_is_over() -> None:
+def test_single_requests_do_not_hide_the_end_of_a_burst() -> None:
     heap = Heap(free=20 * MB)
     heap.live(3, letting_go=7 * MB)
     heap.live(3, letting_go=MB // 10)
     assert heap.given_back == [4]
 
 
-def test_what_a_rush_needs_is_kept_while_it_lasts() -> None:
+def test_memory_of_a_burst_is_kept_during_the_burst() -> None:
     heap = Heap(free=RETAINED_FREE_BYTES)
     heap.live(60, letting_go=50 * MB)
     assert heap.given_back == []
 
 
-def test_more_than_may_be_kept_is_given_back_in_a_rush_too_now_and_then() -> None:
+def test_excess_memory_is_given_back_at_intervals_during_a_burst() -> None:
     heap = Heap(free=RETAINED_FREE_BYTES + MB)
     heap.live(60, letting_go=50 * MB)
     assert 3 <= len(heap.given_back) <= 60 / 4
 
 
-def test_what_a_rush_left_since_is_given_back_at_its_end() -> None:
+def test_memory_freed_since_is_given_back_at_the_end_of_a_burst() -> None:
     heap = Heap(free=RETAINED_FREE_BYTES + MB)
     heap.live(10)
     heap.live(1, letting_go=7 * MB)
@@ -137,7 +137,7 @@ def test_what_a_rush_left_since_is_given_back_at_its_end() -> None:
     assert heap.given_back == [11, 12]
 
 
-def test_a_rush_that_left_little_is_followed_by_a_pause_like_any_other_request() -> None:
+def test_a_burst_that_freed_little_is_followed_by_a_normal_pause() -> None:
     heap = Heap(free=5 * MB)
     heap.live(1, letting_go=40 * MB)
     heap.live(60)

@@ -60,7 +60,7 @@ def test_failures(error: Exception, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "text"),
+    ("error", "text"),
     [
         (
             "Cannot connect to host 127.0.0.1:21998 ssl:<ssl.SSLContext object at 0x7f6cc0568050> "
@@ -78,15 +78,15 @@ def test_failures(error: Exception, text: str) -> None:
         ("The file\nis empty", "The file is empty"),
     ],
 )
-def test_texts_of_libraries(said: str, text: str) -> None:
-    assert clean_error_text(said) == text.replace("'<urllib3.connection.HTTPSConnection object at 0x7f1>", "'")
+def test_texts_of_libraries(error: str, text: str) -> None:
+    assert clean_error_text(error) == text.replace("'<urllib3.connection.HTTPSConnection object at 0x7f1>", "'")
 
 
 def test_a_long_text_ends_at_a_word() -> None:
     assert clean_error_text("word " * 100) == "word " * 60 + "…"
 
 
-def test_a_refusal_is_told_from_other_failures() -> None:
+def test_a_refusal_differs_from_other_failures() -> None:
     assert is_connection_refused(ConnectionRefusedError(111, "x"))
     assert is_connection_refused(
         OSError("Multiple exceptions: [Errno 99] Connect call failed (), [Errno 111] Connect call failed ()")

@@ -82,7 +82,7 @@ def test_several_keys_are_used_in_turn():
     assert values(Credentials(load(GROQ_API_KEY="a,b,c")), 5) == ["a", "b", "c", "a", "b"]
 
 
-def test_providers_take_turns_apart():
+def test_providers_rotate_their_keys_separately():
     pool = Credentials(load(GROQ_API_KEY="a,b", OPENAI_API_KEY="x,y"))
     assert [*values(pool, 1), *values(pool, 1, OPENAI), *values(pool, 1)] == ["a", "x", "b"]
 
@@ -106,14 +106,14 @@ def test_another_key_would_not_help_where_the_key_is_not_at_fault(status):
     assert values(pool, 2) == ["b", "a"]
 
 
-def test_a_single_key_is_never_put_to_rest():
+def test_a_single_key_is_never_paused():
     pool = Credentials(load(GROQ_API_KEY="a"))
     assert not pool.rotate(GROQ, pool.next_credential(GROQ), failed(429, retry_after=60))
     assert values(pool, 2) == ["a", "a"]
     assert not pool.rotate(GROQ, None, failed(401))
 
 
-def test_a_key_over_its_limit_rests_as_long_as_the_provider_says():
+def test_a_key_over_its_limit_is_paused_for_the_time_of_the_provider():
     clock = Clock()
     pool = Credentials(load(GROQ_API_KEY="a,b"), clock=clock)
     assert pool.rotate(GROQ, pool.next_credential(GROQ), failed(429, retry_after=7))
@@ -122,7 +122,7 @@ def test_a_key_over_its_limit_rests_as_long_as_the_provider_says():
     assert set(values(pool, 2)) == {"a", "b"}
 
 
-def test_where_all_keys_rest_the_first_to_wake_is_used():
+def test_if_all_keys_are_paused_the_first_to_return_is_used():
     clock = Clock()
     pool = Credentials(load(GROQ_API_KEY="a,b"), clock=clock)
     assert pool.rotate(GROQ, pool.next_credential(GROQ), failed(429, retry_after=90))

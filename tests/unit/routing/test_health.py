@@ -31,7 +31,7 @@ def open_breakers(clock: Clock) -> CircuitBreakers:
     return breakers
 
 
-def test_who_fails_again_and_again_is_left_alone_and_told_as_it_failed() -> None:
+def test_an_upstream_that_fails_repeatedly_is_not_called_and_its_error_repeated() -> None:
     breakers = open_breakers(Clock())
     with pytest.raises(UpstreamError) as refused:
         breakers.require_closed("groq")
@@ -55,14 +55,14 @@ def test_a_success_between_failures_starts_the_count_anew() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429])
-def test_what_is_wrong_with_a_request_or_a_key_does_not_speak_against_the_upstream(status: int) -> None:
+def test_errors_of_a_request_or_a_key_do_not_count_against_the_upstream(status: int) -> None:
     breakers = CircuitBreakers(clock=Clock())
     for _ in range(FAILURES_TO_OPEN * 2):
         breakers.record_failure("groq", UpstreamRefused("no", status=status))
     breakers.require_closed("groq")
 
 
-def test_after_the_rest_one_request_tries_and_its_success_lets_all_in() -> None:
+def test_after_the_cooldown_one_request_tries_and_its_success_admits_all() -> None:
     clock = Clock()
     breakers = open_breakers(clock)
     clock.now += MIN_OPEN_SECONDS
@@ -74,7 +74,7 @@ def test_after_the_rest_one_request_tries_and_its_success_lets_all_in() -> None:
     breakers.require_closed("groq")
 
 
-def test_a_trial_that_fails_doubles_the_rest_up_to_a_limit() -> None:
+def test_a_failed_trial_doubles_the_cooldown_up_to_a_limit() -> None:
     clock = Clock()
     breakers = open_breakers(clock)
     rests = []
@@ -161,7 +161,7 @@ def test_places_go_to_clients_in_turn() -> None:
     run(story)
 
 
-def test_a_queue_that_is_full_says_so_at_once() -> None:
+def test_a_full_queue_rejects_at_once() -> None:
     async def story() -> None:
         queue, served = FairQueue(2), Line()
         tasks = await _line_up(queue, "a" * (2 + 2 * MAX_WAITING_PER_SLOT), served)

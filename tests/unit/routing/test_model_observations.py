@@ -100,7 +100,7 @@ def found_by_the_proxy(tools: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("checked", ["true", "false"])
-async def test_tools_that_are_not_sent_take_no_room(checked: str) -> None:
+async def test_tools_that_are_not_sent_do_not_count(checked: str) -> None:
     limits = []
 
     def answer(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
@@ -119,19 +119,21 @@ async def test_tools_that_are_not_sent_take_no_room(checked: str) -> None:
 LIMITS = [("gpt-5.1", 272_000), ("gpt-6-sol", 922_000), ("gpt-4.1", 1_047_576)]
 
 
-@pytest.mark.parametrize(("model", "most"), LIMITS)
-async def test_what_is_more_than_a_model_takes_is_refused_although_its_window_is_larger(model: str, most: int) -> None:
+@pytest.mark.parametrize(("model", "max_input"), LIMITS)
+async def test_input_over_the_limit_of_a_model_is_refused_although_its_window_is_larger(
+    model: str, max_input: int
+) -> None:
     """A window of 400 000 may take 272 000 of input: the rest is kept for the reply."""
     upstream = FakeUpstream(lambda self, body: reply(True))
     proxy = ProxyHarness(
         upstream, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL=model, CHECK_WINDOW="true", OPENAI_WIRE="chat"
     )
     each = await counted(proxy, LONG) / len(LONG) * 1.03
-    fitting, beyond = (LONG[:45] * round(most * share / each / 45) for share in (0.95, 1.05))
+    fitting, beyond = (LONG[:45] * round(max_input * share / each / 45) for share in (0.95, 1.05))
     assert (await proxy.post(fitting, stream=True, max_tokens=9)).error is None
     refused = await proxy.post(beyond, stream=True, max_tokens=9)
     assert refused.error is not None
-    assert re.fullmatch(rf"prompt is too long: \d+ tokens > {most} maximum", refused.error.message)
+    assert re.fullmatch(rf"prompt is too long: \d+ tokens > {max_input} maximum", refused.error.message)
     assert len(upstream.requests) == 1
 
 
@@ -173,14 +175,14 @@ async def test_pictures_by_address_are_counted_however_few_bytes_they_have() -> 
     assert upstream.requests == []
 
 
-@pytest.mark.parametrize(("model", "most"), LIMITS)
-def test_models_are_listed_with_the_input_that_they_take(model: str, most: int) -> None:
+@pytest.mark.parametrize(("model", "max_input"), LIMITS)
+def test_models_are_listed_with_their_maximum_input(model: str, max_input: int) -> None:
     settings = ProxyHarness(FakeUpstream(lambda self, body: reply(False)), **KEYS, BIG_MODEL=model).services.settings
     listed = list_models(settings, Catalog())
-    assert next(entry for entry in listed if entry.id.startswith("claude-sonnet")).max_input_tokens == most
+    assert next(entry for entry in listed if entry.id.startswith("claude-sonnet")).max_input_tokens == max_input
 
 
-async def test_an_overflow_without_numbers_says_the_input_that_the_model_takes() -> None:
+async def test_an_overflow_without_numbers_states_the_maximum_input_of_the_model() -> None:
     refusal = b'{"error":{"message":"too much","code":"context_length_exceeded","type":"invalid_request_error"}}'
     proxy = ProxyHarness(
         FakeUpstream(lambda self, body: FakeResponse(400, refusal)), **KEYS, BIG_MODEL="gpt-5.1", OPENAI_WIRE="chat"

@@ -221,7 +221,7 @@ def test_a_tier_is_a_word_of_its_own(name, tier):
         ),
     ],
 )
-def test_the_reason_is_said_in_words(environ, asked, why):
+def test_the_reason_is_a_sentence(environ, asked, why):
     assert resolve_route(RoutingQuery(asked), load(**environ), Catalog()).reason == why
 
 
@@ -376,7 +376,7 @@ def test_an_address_of_the_user_s_wins():
         ("eu", "aiplatform.eu.rep.googleapis.com"),
     ],
 )
-def test_vertex_is_reached_where_the_location_says(location, host):
+def test_vertex_is_called_at_its_location(location, host):
     settings = load(VERTEX_PROJECT="my-project", **({"VERTEX_LOCATION": location} if location else {}))
     (target,) = resolve_route(RoutingQuery("vertex_ai/gemini-2.5-pro"), settings, Catalog()).targets
     place = f"/projects/my-project/locations/{location or 'us-central1'}/publishers/google"
@@ -430,7 +430,7 @@ def test_rows_are_of_one_mould():
         assert all(wire in row.wires for _, wire in row.wire_rules)
 
 
-def test_a_provider_without_a_key_says_which_variable_to_set():
+def test_the_error_of_a_provider_without_a_key_names_the_variable():
     settings = load(PREFERRED_PROVIDER="groq")
     target = resolve_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog()).targets[0]
     with pytest.raises(AuthenticationFailed, match="GROQ_API_KEY is not set"):

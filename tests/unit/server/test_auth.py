@@ -36,7 +36,7 @@ async def ask(settings: dict[str, str], path: str = "/v1/messages", peer: str = 
         ({"x_api_key": "second-key-123456", "authorization": "Bearer oauth-of-the-client"}, "key 2"),
     ],
 )
-async def test_a_key_is_taken_from_either_header(headers: dict[str, str], name: str) -> None:
+async def test_a_key_is_read_from_either_header(headers: dict[str, str], name: str) -> None:
     client = await ask(KEYS, **headers)
     assert client.name == name
     assert not client.credential_forwardable
@@ -156,12 +156,14 @@ async def test_an_open_proxy_serves_its_own_pages_and_those_of_names_that_were_a
     assert await ask(OPEN, peer="192.168.1.7", host=host, origin=origin)
 
 
-@pytest.mark.parametrize("told", ["cross-site", "cross-site, same-origin", "same-origin, cross-site", "Cross-Site", ""])
-async def test_what_a_browser_asks_for_another_site_is_refused_however_it_says_so(told: str) -> None:
+@pytest.mark.parametrize(
+    "fetch_site", ["cross-site", "cross-site, same-origin", "same-origin, cross-site", "Cross-Site", ""]
+)
+async def test_cross_site_requests_of_a_browser_are_refused(fetch_site: str) -> None:
     with pytest.raises(PermissionDenied, match="another site"):
-        await ask({}, sec_fetch_site=told)
+        await ask({}, sec_fetch_site=fetch_site)
 
 
-@pytest.mark.parametrize("told", ["same-origin", "same-site", "none"])
-async def test_what_a_browser_asks_for_this_site_or_its_user_is_served(told: str) -> None:
-    assert await ask({}, sec_fetch_site=told)
+@pytest.mark.parametrize("fetch_site", ["same-origin", "same-site", "none"])
+async def test_what_a_browser_asks_for_this_site_or_its_user_is_served(fetch_site: str) -> None:
+    assert await ask({}, sec_fetch_site=fetch_site)

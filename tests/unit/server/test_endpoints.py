@@ -25,7 +25,7 @@ class Broken:
         raise AssertionError
 
 
-async def test_a_bug_at_the_door_is_answered_in_the_envelope_and_leaves_a_line() -> None:
+async def test_an_unexpected_error_of_an_endpoint_is_answered_in_the_envelope_and_logged() -> None:
     proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"))
     sent: list[MutableMapping[str, Any]] = []
 
@@ -40,13 +40,13 @@ async def test_a_bug_at_the_door_is_answered_in_the_envelope_and_leaves_a_line()
     start, body = sent
     assert start["status"] == 500
     assert json.loads(body["body"])["error"]["type"] == "api_error"
-    said = proxy.log.getvalue()
-    assert "KeyError: 'nobody'" in said
-    assert "GET /v1/models 500" in said.splitlines()[-1]
-    assert "✕ KeyError in the proxy" in said.splitlines()[-1]
+    log_text = proxy.log.getvalue()
+    assert "KeyError: 'nobody'" in log_text
+    assert "GET /v1/models 500" in log_text.splitlines()[-1]
+    assert "✕ KeyError in the proxy" in log_text.splitlines()[-1]
 
 
-async def test_a_header_that_cannot_be_sent_leaves_room_for_the_refusal() -> None:
+async def test_after_a_header_that_cannot_be_sent_an_error_can_be_sent() -> None:
     sent: list[MutableMapping[str, Any]] = []
 
     async def receive() -> MutableMapping[str, Any]:
@@ -55,11 +55,11 @@ async def test_a_header_that_cannot_be_sent_leaves_room_for_the_refusal() -> Non
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
-    outlet = AsgiSink(receive, send, "req_1")
+    sink = AsgiSink(receive, send, "req_1")
     with pytest.raises(UnicodeEncodeError):
-        await outlet.send_relayed(b"{}", {"anthropic-x": "☃"}, streams=False, last=True)
-    assert not outlet.started
-    await outlet.send_error(InternalError("said in the envelope"))
+        await sink.send_relayed(b"{}", {"anthropic-x": "☃"}, streams=False, last=True)
+    assert not sink.started
+    await sink.send_error(InternalError("said in the envelope"))
     assert sent[0]["status"] == 500
     assert json.loads(sent[1]["body"])["error"]["message"] == "said in the envelope"
 

@@ -170,7 +170,7 @@ class TestErrors:
             "request_id": "req_1",
         }
 
-    def test_details_are_told_where_there_are_any(self) -> None:
+    def test_details_are_sent_if_there_are_any(self) -> None:
         error = InvalidRequest("no threads", details={"error_code": "thread_unsupported_request"})
 
         assert json.loads(encode_error(error, "req_1"))["error"]["details"] == error.details
@@ -182,7 +182,7 @@ class TestErrors:
     def test_the_wait_is_in_whole_seconds(self, seconds: float, header: str) -> None:
         assert error_headers(LimitReached("slow down", retry_after=seconds), "req_1")["retry-after"] == header
 
-    def test_headers_say_only_what_is_known(self) -> None:
+    def test_headers_contain_only_known_values(self) -> None:
         assert error_headers(InternalError("bug"), "req_1") == {
             "content-type": "application/json",
             "request-id": "req_1",

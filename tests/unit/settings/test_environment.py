@@ -32,7 +32,7 @@ def load(**environ: str) -> Settings:
         ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
     ],
 )
-def test_the_environment_says_whether_colours_are_wanted(environ: dict[str, str], wanted: bool | None) -> None:
+def test_the_environment_sets_whether_colours_are_used(environ: dict[str, str], wanted: bool | None) -> None:
     assert load(**environ).color is wanted
 
 
@@ -58,7 +58,7 @@ def test_a_proxy_of_another_kind_is_left_out_aloud() -> None:
     assert [warning for warning in settings.warnings if "ALL_PROXY" in warning and "socks5" in warning]
 
 
-def test_a_file_does_not_say_which_proxy_to_take(tmp_path: Path) -> None:
+def test_a_file_does_not_set_the_outgoing_proxy(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text(f"HTTPS_PROXY={PROXY}\n", encoding="utf-8")
     assert not load_settings({}, PROVIDERS, env_file=str(file)).proxies
@@ -87,7 +87,7 @@ async def test_requests_go_through_the_proxy_unless_their_host_is_excepted(unpro
     assert asked == [b"/models" if direct else f"{both}/models".encode()]
 
 
-async def test_a_way_out_that_was_closed_opens_nothing_again() -> None:
+async def test_a_removed_outgoing_proxy_stays_removed() -> None:
     upstream = HttpTransport(1.0)
     await upstream.close()
     with pytest.raises(ShuttingDown):

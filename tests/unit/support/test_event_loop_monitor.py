@@ -53,9 +53,9 @@ def test_a_callback_that_waits_for_a_busy_machine_is_not_reported() -> None:
         for _ in range(BUSY_PROCESSES)
     ]
     try:
-        said = report("(compute, 0.2), ", preexec_fn=lambda: os.sched_setaffinity(0, {processor}))
+        output = report("(compute, 0.2), ", preexec_fn=lambda: os.sched_setaffinity(0, {processor}))
     finally:
         for process in busy:
             process.kill()
             process.wait()
-    assert said == ""
+    assert output == ""

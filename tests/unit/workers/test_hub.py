@@ -32,7 +32,7 @@ class Front:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.desk = Hub(self, clock=lambda: self.now)
+        self.hub = Hub(self, clock=lambda: self.now)
 
     def collect_stats(self, *, refresh_gauges: bool = True) -> bytes:
         return b"0 "
@@ -40,17 +40,17 @@ class Front:
     def sum_stats(self, readings: Sequence[bytes], ended: Sequence[bytes]) -> bytes:
         return b"".join([*ended, *readings])
 
-    def worker(self, said: str = "") -> tuple[IpcChannel, IpcChannel]:
+    def worker(self, report_text: str = "") -> tuple[IpcChannel, IpcChannel]:
         """Return the desk's and the worker's end of a channel."""
         ours, theirs = map(IpcChannel, socket.socketpair())
-        self.desk.add_worker(ours)
-        if said:
-            self.tell(ours, theirs, StatsReport(said.encode()))
+        self.hub.add_worker(ours)
+        if report_text:
+            self.deliver_message(ours, theirs, StatsReport(report_text.encode()))
         return ours, theirs
 
-    def tell(self, ours: IpcChannel, theirs: IpcChannel, message: Message) -> None:
+    def deliver_message(self, ours: IpcChannel, theirs: IpcChannel, message: Message) -> None:
         assert theirs.send(message)
-        self.desk.receive_from(ours)
+        self.hub.receive_from(ours)
 
 
 def test_messages_come_whole_and_in_order_however_they_are_cut() -> None:
@@ -99,46 +99,46 @@ def test_an_end_that_does_not_read_holds_nobody_up_and_fills_no_memory() -> None
 def test_a_sum_waits_for_every_worker_but_not_for_long() -> None:
     front = Front()
     (_, asker), (second, second_end), _ = (workers := [front.worker("1 "), front.worker("2 "), front.worker("3 ")])
-    front.tell(*workers[0], StatsQuery(7, b"4 "))
-    assert front.desk.next_query_deadline() == WORKER_TIMEOUT_SECONDS
-    (look,) = second_end.receive()
-    assert isinstance(look, StatsRequest)
-    front.tell(second, second_end, StatsReport(b"old "))  # one that was under way
-    front.tell(second, second_end, StatsReport(b"5 ", look.query_number))
-    front.desk.answer_due_queries()
+    front.deliver_message(*workers[0], StatsQuery(7, b"4 "))
+    assert front.hub.next_query_deadline() == WORKER_TIMEOUT_SECONDS
+    (stats_request,) = second_end.receive()
+    assert isinstance(stats_request, StatsRequest)
+    front.deliver_message(second, second_end, StatsReport(b"old "))  # one that was under way
+    front.deliver_message(second, second_end, StatsReport(b"5 ", stats_request.query_number))
+    front.hub.answer_due_queries()
     assert asker.receive() == []
     front.now = WORKER_TIMEOUT_SECONDS
-    front.desk.answer_due_queries()
+    front.hub.answer_due_queries()
     assert asker.receive() == [StatsTotal(7, b"0 4 5 3 ", unresponsive_count=1)]
-    assert front.desk.next_query_deadline() is None
+    assert front.hub.next_query_deadline() is None
 
 
 def test_who_has_ended_is_counted_and_not_waited_for() -> None:
     front = Front()
     asking, ending, starting = front.worker("1 "), front.worker("2 "), front.worker()
-    front.tell(*asking, StatsQuery(1, b"1 "))
+    front.deliver_message(*asking, StatsQuery(1, b"1 "))
     ending[1].send(StatsReport(b"last "))
     ending[1].close()
-    front.desk.remove_worker(ending[0])
+    front.hub.remove_worker(ending[0])
     assert asking[1].receive() == [StatsTotal(1, b"last 0 1 ", unresponsive_count=0)]
-    front.desk.remove_worker(starting[0])
-    front.tell(*asking, StatsQuery(2, b"6 "))
+    front.hub.remove_worker(starting[0])
+    front.deliver_message(*asking, StatsQuery(2, b"6 "))
     assert asking[1].receive() == [StatsTotal(2, b"last 0 6 ", unresponsive_count=0)]
 
 
 def test_facts_are_passed_on_and_kept_for_who_comes_later_while_they_are_true() -> None:
     front = Front()
     teller, other = front.worker("1 "), front.worker("2 ")
-    front.tell(*teller, LESSON)
+    front.deliver_message(*teller, LESSON)
     assert other[1].receive() == [LESSON]
     assert teller[1].receive() == []
     front.now = 40.0
     assert front.worker()[1].receive() == [SharedObservation("lesson", "here", "model", "temperature", 60.0)]
     over = SharedObservation("lesson", "here", "model", "", 0.0)
-    front.tell(*teller, over)
+    front.deliver_message(*teller, over)
     assert other[1].receive() == [over]
     assert front.worker()[1].receive() == []
-    front.tell(*teller, LESSON)
+    front.deliver_message(*teller, LESSON)
     front.now = 200.0
     assert front.worker()[1].receive() == []
 
@@ -147,26 +147,26 @@ def test_facts_without_end_fill_no_memory() -> None:
     front = Front()
     teller = front.worker("1 ")
     for number in range(MAX_OBSERVATIONS + 10):
-        front.tell(*teller, SharedObservation("lesson", "here", str(number), "", 100.0))
+        front.deliver_message(*teller, SharedObservation("lesson", "here", str(number), "", 100.0))
     later = front.worker()[1]
     facts: list[Message] = []
     while len(facts) < MAX_OBSERVATIONS:
         facts += later.receive()
-        for channel in front.desk.channels:
+        for channel in front.hub.channels:
             channel.flush()
     assert isinstance(facts[0], SharedObservation)
     assert facts[0].name == "10"
 
 
-def test_who_says_nothing_any_more_is_not_waited_for_though_its_process_lives() -> None:
+def test_an_unresponsive_worker_is_not_waited_for_while_its_process_runs() -> None:
     front = Front()
     asking, leaving, left = (front.worker(f"{number} ") for number in (1, 2, 3))
     left[1].close()
-    front.desk.receive_from(left[0])
-    front.tell(*asking, StatsQuery(1, b"1 "))
+    front.hub.receive_from(left[0])
+    front.deliver_message(*asking, StatsQuery(1, b"1 "))
     assert asking[1].receive() == [], "one of two is still to say it"
     leaving[1].close()
-    front.desk.receive_from(leaving[0])
+    front.hub.receive_from(leaving[0])
     assert asking[1].receive() == [StatsTotal(1, b"3 2 0 1 ", unresponsive_count=0)]
 
 
@@ -178,16 +178,16 @@ def test_who_says_nothing_any_more_is_not_waited_for_though_its_process_lives() 
 def test_a_damaged_message_ends_its_channel_and_nothing_else(frame: bytes) -> None:
     front, (raw, theirs) = Front(), socket.socketpair()
     damaged, sound = IpcChannel(theirs), front.worker("1 ")
-    front.desk.add_worker(damaged)
+    front.hub.add_worker(damaged)
     raw.sendall(
         _bytes_of(StatsReport(b"2 ")) + len(frame).to_bytes(4, "big") + frame + _bytes_of(StatsReport(b"lost "))
     )
-    front.desk.receive_from(damaged)
-    assert (damaged.ended, damaged.receive(), damaged in front.desk.channels) == (True, [], False)
+    front.hub.receive_from(damaged)
+    assert (damaged.ended, damaged.receive(), damaged in front.hub.channels) == (True, [], False)
     assert raw.recv(1) == b"", "the other end learns of it"
-    front.tell(*sound, StatsQuery(1, b"1 "))
+    front.deliver_message(*sound, StatsQuery(1, b"1 "))
     assert sound[1].receive() == [StatsTotal(1, b"2 0 1 ", unresponsive_count=0)]
-    front.desk.remove_worker(damaged)
+    front.hub.remove_worker(damaged)
 
 
 def test_a_length_above_the_limit_ends_its_channel_before_anything_is_stored() -> None:
@@ -215,10 +215,10 @@ class Worker:
     def __init__(self) -> None:
         ours, theirs = map(IpcChannel, socket.socketpair())
         self.line, self.front = WorkerLink(ours, memoryview(bytearray(SHARED_MEMORY_BYTES)), 0, 1), theirs
-        self.looks: list[Gauges] = []
-        self.crew = WorkerPeer(lambda _: False, self.looks.append, lambda _: None)
+        self.gauge_reads: list[Gauges] = []
+        self.peer = WorkerPeer(lambda _: False, self.gauge_reads.append, lambda _: None)
 
-    async def hear(self) -> Message:
+    async def receive_message(self) -> Message:
         """Return its next message."""
         readable, loop = asyncio.Event(), asyncio.get_running_loop()
         loop.add_reader(self.front.fileno(), readable.set)
@@ -229,30 +229,30 @@ class Worker:
         return message
 
 
-async def test_a_worker_looks_round_only_for_who_asks() -> None:
+async def test_a_worker_reads_its_gauges_only_for_queries() -> None:
     worker = Worker()
-    worker.line.open(worker.crew)
-    assert isinstance(await worker.hear(), StatsReport)
-    assert len(worker.looks) == 1, "to be known as one that serves"
+    worker.line.open(worker.peer)
+    assert isinstance(await worker.receive_message(), StatsReport)
+    assert len(worker.gauge_reads) == 1, "to be known as one that serves"
     receipt = Receipt(request_id="req_1", client=Client(), started_at=0.0, provider="groq", model="small", status=200)
-    worker.crew.totals.count_exchange(receipt)
-    by_itself = await worker.hear()
+    worker.peer.totals.count_exchange(receipt)
+    by_itself = await worker.receive_message()
     assert isinstance(by_itself, StatsReport)
-    assert len(decode_snapshot(by_itself.stats).counters) == len(worker.looks) == 1
+    assert len(decode_snapshot(by_itself.stats).counters) == len(worker.gauge_reads) == 1
     worker.front.send(StatsRequest(5))
-    answer = await worker.hear()
+    answer = await worker.receive_message()
     assert isinstance(answer, StatsReport)
-    assert (answer.query_number, len(worker.looks)) == (5, 2)
+    assert (answer.query_number, len(worker.gauge_reads)) == (5, 2)
     worker.line.close()
 
 
-async def test_a_fact_that_cannot_be_told_keeps_no_other_back() -> None:
+async def test_an_observation_that_cannot_be_sent_delays_no_other() -> None:
     worker = Worker()
-    worker.line.open(worker.crew)
-    await worker.hear()
+    worker.line.open(worker.peer)
+    await worker.receive_message()
     for fact in (SharedObservation("lesson", "here", "gpt\ud800", "", 1.0), LESSON):
         worker.line.publish(fact)
-    assert await worker.hear() == LESSON
+    assert await worker.receive_message() == LESSON
     worker.line.publish(LESSON)
-    assert await worker.hear() == LESSON
+    assert await worker.receive_message() == LESSON
     worker.line.close()

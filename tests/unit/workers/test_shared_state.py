@@ -21,25 +21,25 @@ def towns(number: int, **settings: str) -> list[ProxyHarness]:
     return [ProxyHarness(lambda *_: FakeResponse(200, b"{}"), **{**SETTINGS, **settings}) for _ in range(number)]
 
 
-def told_by(proxy: ProxyHarness) -> list[SharedObservation]:
+def observations_of(proxy: ProxyHarness) -> list[SharedObservation]:
     facts: list[SharedObservation] = []
     publish_observations(proxy.services, facts.append)
     return facts
 
 
-def take_all(proxy: ProxyHarness, facts: Sequence[SharedObservation]) -> None:
+def apply_all(proxy: ProxyHarness, facts: Sequence[SharedObservation]) -> None:
     for fact in facts:
         apply_observation(proxy.services, fact)
 
 
-async def test_lessons_are_told_once_and_kept_where_the_addresses_are_the_same() -> None:
+async def test_lessons_are_sent_once_and_kept_for_equal_addresses() -> None:
     teller, other = towns(2)
     (elsewhere,) = towns(1, OPENAI_BASE_URL="http://localhost:1/v1")
-    facts, echo = told_by(teller), told_by(other)
+    facts, echo = observations_of(teller), observations_of(other)
     for _ in range(2):
         await teller.services.observations.store_adaptation("openai", "new", "temperature")
-    take_all(other, facts)
-    take_all(elsewhere, facts)
+    apply_all(other, facts)
+    apply_all(elsewhere, facts)
     assert await other.services.observations.find_adaptations("openai", "new") == ("temperature",)
     assert await elsewhere.services.observations.find_adaptations("openai", "new") == ()
     assert (len(facts), echo) == (1, [])
@@ -55,25 +55,25 @@ def fail(proxy: ProxyHarness, times: int = FAILURES_TO_OPEN) -> None:
 async def test_an_upstream_that_fails_one_worker_is_left_alone_by_all_until_it_works_again() -> None:
     teller, other = towns(2)
     (mended,) = towns(1, OPENAI_API_KEY="sk-third-0123456789abcdef")
-    facts = told_by(teller)
+    facts = observations_of(teller)
     fail(teller, FAILURES_TO_OPEN - 1)
     assert facts == []
     fail(teller, 1)
     assert [fact.seconds for fact in facts] == [MIN_OPEN_SECONDS]
     assert KEYS[0] not in repr(facts), "what a provider says may hold a key"
-    take_all(other, facts)
-    take_all(mended, facts)
+    apply_all(other, facts)
+    apply_all(mended, facts)
     assert mended.services.circuit_breakers.open_count() == 0, "another key may mend it"
     with pytest.raises(CircuitOpen) as refused:
         other.services.circuit_breakers.require_closed(CIRCUIT_STATE)
     assert (refused.value.status, refused.value.error_type) == (529, "overloaded_error")
     assert refused.value.message.startswith("openai failed with status 529. It failed 5 times in a row")
     teller.services.circuit_breakers.record_success(CIRCUIT_STATE)
-    take_all(other, facts)
+    apply_all(other, facts)
     other.services.circuit_breakers.require_closed(CIRCUIT_STATE)
 
 
-async def test_a_key_that_is_spent_rests_for_all_and_is_told_to_nobody() -> None:
+async def test_a_spent_key_is_paused_for_all_and_never_sent() -> None:
     used: list[str] = []
 
     def upstream(_: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
@@ -82,9 +82,9 @@ async def test_a_key_that_is_spent_rests_for_all_and_is_told_to_nobody() -> None
         return FakeResponse(429 if used[-1] == KEYS[0] else 200, b'{"error": {"message": "spent"}}')
 
     teller, other = ProxyHarness(upstream, **SETTINGS), ProxyHarness(upstream, **SETTINGS)
-    facts, echo = told_by(teller), told_by(other)
+    facts, echo = observations_of(teller), observations_of(other)
     await teller.post()
-    take_all(other, facts)
+    apply_all(other, facts)
     await other.post()
     assert used == [KEYS[0], KEYS[1], KEYS[1]]
     assert ([fact.kind for fact in facts], echo) == (["key"], [])

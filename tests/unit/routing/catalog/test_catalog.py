@@ -83,7 +83,7 @@ def test_known_models_have_their_levels_of_effort(provider, model, efforts, defa
 
 
 @pytest.mark.parametrize("provider", [*(row.name for row in PROVIDERS), "unheard-of"])
-def test_an_unknown_model_gets_the_fallback_and_says_so(provider):
+def test_an_unknown_model_gets_the_fallback_and_is_marked_as_unknown(provider):
     facts = Catalog().cached_capabilities(provider, "unheard-of")
     assert not facts.known
     if provider not in {"google", "vertex", "anthropic", "litellm"}:
@@ -109,7 +109,7 @@ def test_names_in_any_case_and_found_again_are_the_same():
     assert catalogue.cached_capabilities("openai", "gpt-4.1") is catalogue.cached_capabilities("openai", "gpt-4.1")
 
 
-def test_what_a_provider_says_that_it_has():
+def test_models_that_a_provider_lists():
     assert load_catalog(["big", "small"]).listing("ollama") == ("big", "small")
     assert load_catalog([]).listing("ollama") == ()
     assert load_catalog().listing("ollama") is None

@@ -117,7 +117,7 @@ async def test_the_user_s_window_wins_over_the_model_s_but_not_in_the_cloud() ->
         FakeResponse(500),
     ],
 )
-async def test_who_says_nothing_of_use_is_not_believed(answer: FakeResponse) -> None:
+async def test_useless_answers_are_ignored(answer: FakeResponse) -> None:
     server = Server(show=lambda _: answer, tags=lambda _: answer)
     models = OllamaListing(server.send, "http://localhost:11434")
     assert await models.describe("x") is None
@@ -132,7 +132,7 @@ async def test_models_that_chat_are_listed_by_size() -> None:
     assert "nomic-embed-text:latest" not in listed
 
 
-async def test_older_servers_say_by_the_family_what_cannot_chat() -> None:
+async def test_older_servers_mark_models_without_chat_by_their_family() -> None:
     old = {"models": [{"name": "a", "size": 1}, {"name": "b", "size": 2, "details": {"family": "nomic-bert"}}]}
     server = Server(tags=lambda _: FakeResponse(200, msgspec.json.encode(old)))
     assert await OllamaListing(server.send, "http://localhost:11434").list_models() == ["a"]
@@ -203,7 +203,7 @@ async def test_the_first_request_waits_for_the_facts_and_later_ones_have_them() 
     assert catalogue.listing("p") == ("a",)
 
 
-async def test_an_answer_that_takes_too_long_is_not_waited_for_and_counts_when_it_comes() -> None:
+async def test_a_slow_answer_is_not_waited_for_and_counts_when_it_comes() -> None:
     source = Source()
     catalogue = Catalog(sources={"p": source}, clock=Clock(), first_seconds=0)
     assert (await catalogue.fetch("p", "m")).context_window == 2
@@ -278,7 +278,7 @@ async def ask(server: Server, model: str, settings: dict[str, str] | None = None
         ("not-pulled:cloud", {"OLLAMA_CONTEXT_LENGTH": "16384"}, None),
     ],
 )
-async def test_the_very_first_request_says_the_right_window(model: str, settings: dict[str, str], window: Any) -> None:
+async def test_the_first_request_has_the_right_window(model: str, settings: dict[str, str], window: Any) -> None:
     server = Server()
     await ask(server, model, settings)
     assert server.chats[0]["options"].get("num_ctx") == window

@@ -15,7 +15,7 @@ from anthropic_proxy.settings import load_settings
 
 SERVERS = [server for row in PROVIDERS for server in row.servers]
 OWNERS: list[Provider | ServerOverride] = [*PROVIDERS, *SERVERS]
-SPEECHES = [speech for owner in OWNERS for speech in owner.wires.values()]
+WIRE_CONFIGS = [wire_config for owner in OWNERS for wire_config in owner.wires.values()]
 RETIRED = [(model, end) for owner in OWNERS for model, end in owner.retired_models.items()]
 ROWS = [(table, row) for table, rows in load_model_rows().items() for row in rows]
 DATE = re.compile(r"20\d\d-(0[1-9]|1[0-2])(-([0-2]\d|3[01]))?")
@@ -34,9 +34,9 @@ def test_a_row_without_a_source_or_a_date_cannot_be_loaded(missing: str) -> None
         _read_row({name: value for name, value in given.items() if name != missing}, known=True)
 
 
-@pytest.mark.parametrize("speech", SPEECHES, ids=range(len(SPEECHES)))
-def test_every_rule_for_models_has_a_source_and_a_date(speech: WireConfig) -> None:
-    for rule in speech.model_rules:
+@pytest.mark.parametrize("wire_config", WIRE_CONFIGS, ids=range(len(WIRE_CONFIGS)))
+def test_every_rule_for_models_has_a_source_and_a_date(wire_config: WireConfig) -> None:
+    for rule in wire_config.model_rules:
         assert isinstance(rule, ModelRule)
         assert rule.source, rule.pattern
         assert DATE.fullmatch(rule.read_date), f"{rule.pattern}: {rule.read_date!r} is no date"

@@ -43,7 +43,7 @@ async def test_the_only_provider_is_asked_however_often_it_failed() -> None:
     assert (await proxy.post()).error is None
 
 
-async def test_a_provider_that_is_up_again_is_turned_to_after_a_rest() -> None:
+async def test_a_recovered_provider_is_called_after_the_cooldown() -> None:
     now = [1000.0]
     upstream = FakeUpstream(refused_by_openai)
     proxy = ProxyHarness(upstream, **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
@@ -68,7 +68,7 @@ async def test_an_outage_is_not_made_worse_by_repeats() -> None:
 
 
 async def test_places_in_front_of_the_upstreams_are_waited_for_and_given_back() -> None:
-    under_way = most = 0
+    active_calls = max_active = 0
     freed = asyncio.Event()
 
     class Slow(FakeResponse):
@@ -77,14 +77,14 @@ async def test_places_in_front_of_the_upstreams_are_waited_for_and_given_back() 
             return await super().read()
 
         async def close(self, *, complete: bool = False) -> None:
-            nonlocal under_way
-            under_way -= not self.closed
+            nonlocal active_calls
+            active_calls -= not self.closed
             await super().close(complete=complete)
 
     def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
+        nonlocal active_calls, max_active
+        active_calls += 1
+        max_active = max(max_active, active_calls)
         return Slow(200, *STREAM)
 
     proxy = ProxyHarness(upstream, **KEYS, MAX_UPSTREAM_CALLS="2")
@@ -101,6 +101,6 @@ async def test_places_in_front_of_the_upstreams_are_waited_for_and_given_back() 
     assert f"✕ {full}\n" in proxy.log.getvalue()
     freed.set()
     keepers = await asyncio.gather(*exchanges)
-    assert most == 2
+    assert max_active == 2
     assert sum(b"message_stop" in sink.stream for sink in keepers) == 18
     assert (await proxy.post(stream=True)).error is None

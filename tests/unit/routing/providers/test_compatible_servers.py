@@ -73,7 +73,7 @@ def chat_dialect_of(address: str, model: str) -> openai_chat.Dialect:
         ("https://gateway.example.com/https/api.deepseek.com/", "other"),
     ],
 )
-def test_the_address_says_whose_server_it_is(address: str | None, name: str | None) -> None:
+def test_the_address_identifies_the_server(address: str | None, name: str | None) -> None:
     server = find_server_override(OPENAI, load(address))
     assert (server and server.name) == name
 

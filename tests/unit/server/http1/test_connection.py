@@ -34,9 +34,13 @@ async def test_an_offered_upgrade_loses_no_body(ending: bytes, cut: int) -> None
     place = whole.index(b"\r\n\r\n") + 4 + cut - 1
     async with serving(Echo()) as port:
         pieces = [whole + GET + CLOSE] if cut == 0 else [whole[:place], whole[place:], GET, CLOSE]
-        said = bodies_of(await talk(port, *pieces))
-    assert [(answer["path"], answer["body"]) for answer in said] == [("/first", "abcd"), ("/next", ""), ("/last", "")]
-    assert said[0]["headers"] == ["host", "content-length" if b"Length" in ending else "transfer-encoding"]
+        answers_sent = bodies_of(await talk(port, *pieces))
+    assert [(answer["path"], answer["body"]) for answer in answers_sent] == [
+        ("/first", "abcd"),
+        ("/next", ""),
+        ("/last", ""),
+    ]
+    assert answers_sent[0]["headers"] == ["host", "content-length" if b"Length" in ending else "transfer-encoding"]
 
 
 async def test_an_offered_websocket_is_an_ordinary_request() -> None:
@@ -50,7 +54,7 @@ SPACES = f"{NOT_HTTP}method, address and HTTP/1.1 must have one space between ea
 
 
 @pytest.mark.parametrize(
-    ("sent", "said"),
+    ("sent", "expected_message"),
     [
         (b"hello\r\n\r\n", SPACES),
         (b"GET / HTTP/1.1\r\nHost x\r\n\r\n", f"{NOT_HTTP}Invalid header token."),
@@ -73,13 +77,13 @@ SPACES = f"{NOT_HTTP}method, address and HTTP/1.1 must have one space between ea
         ),
     ],
 )
-async def test_what_is_no_http_is_refused_in_the_envelope(sent: bytes, said: str) -> None:
+async def test_what_is_no_http_is_refused_in_the_envelope(sent: bytes, expected_message: str) -> None:
     app = Echo()
     async with serving(app) as port:
         status, error = envelope_of(await talk(port, sent))
     assert status == b"HTTP/1.1 400 Bad Request"
     assert error["type"] == "invalid_request_error"
-    assert error["message"] == said
+    assert error["message"] == expected_message
     assert [refused.status for refused in app.refused] == [400]
 
 
@@ -104,14 +108,14 @@ async def test_a_head_that_does_not_come_is_given_up(before: bytes) -> None:
     assert len(app.refused) == 1
 
 
-async def test_a_client_that_says_nothing_is_let_go_without_a_word() -> None:
+async def test_a_client_without_a_request_is_disconnected_without_an_answer() -> None:
     app = Echo()
     async with serving(app, Impatient) as port:
         assert await talk(port) == b""
     assert not app.refused
 
 
-async def test_an_answer_may_take_longer_than_a_head() -> None:
+async def test_an_answer_may_last_longer_than_a_head() -> None:
     app = Echo()
     app.go_on.clear()
     async with serving(app, Impatient) as port:
@@ -139,7 +143,7 @@ async def test_line_ends_between_requests_keep_no_connection() -> None:
 POST = b"POST /first HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
 
 
-async def test_a_body_that_comes_after_its_answer_may_not_take_for_ever() -> None:
+async def test_a_body_that_comes_after_its_answer_has_a_time_limit() -> None:
     app = Echo()
     app.hasty = True
     async with serving(app, Impatient, kept=60) as port:
@@ -189,13 +193,13 @@ class Streaming(Echo):
 
 
 async def test_a_body_that_cannot_be_read_changes_nothing_of_the_answer_before_it() -> None:
-    for app, said in ((Echo(), b"/first"), (Streaming(), b"\r\n\r\nhalfhalf")):
+    for app, expected in ((Echo(), b"/first"), (Streaming(), b"\r\n\r\nhalfhalf")):
         app.go_on.clear()
         async with serving(app) as port:
             asyncio.get_running_loop().call_later(0.1, app.go_on.set)
             answers = await talk(port, POST + b"abcd", BROKEN_BODY)
         assert answers.startswith(b"HTTP/1.1 200 OK\r\n")
-        assert said in answers
+        assert expected in answers
         assert answers.count(b"HTTP/1.1 ") == 1
         assert [refused.status for refused in app.refused] == [400]
 
@@ -301,7 +305,7 @@ async def test_a_client_that_reads_slowly_gets_everything() -> None:
     assert received > 2 << 20
 
 
-async def test_who_has_asked_and_says_that_nothing_more_comes_is_answered_where_that_costs_nothing() -> None:
+async def test_a_half_closed_connection_is_answered_if_that_costs_nothing() -> None:
     async with serving(Echo()) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(GET * 2)
@@ -311,7 +315,7 @@ async def test_who_has_asked_and_says_that_nothing_more_comes_is_answered_where_
         writer.close()
 
 
-async def test_who_has_posted_and_says_that_nothing_more_comes_has_left() -> None:
+async def test_a_half_closed_connection_counts_as_disconnected_after_a_post() -> None:
     app = Streaming()
     app.go_on.clear()
     async with serving(app) as port:

@@ -23,7 +23,7 @@ class Listener(Echo):
 
     def __init__(self, *answers: Any) -> None:
         super().__init__()
-        self.told: list[Any] = []
+        self.received: list[Any] = []
         self.asked = asyncio.Event()
         self.failure: Exception | None = None
         self._answers = answers or (
@@ -33,8 +33,8 @@ class Listener(Echo):
 
     async def __call__(self, scope: Any, receive: Receive, send: Callable[..., Any]) -> None:
         self.asked.set()
-        while not self.told or self.told[-1].get("more_body"):
-            self.told.append(await receive())
+        while not self.received or self.received[-1].get("more_body"):
+            self.received.append(await receive())
         try:
             for answer in self._answers:
                 await send(answer)
@@ -43,7 +43,7 @@ class Listener(Echo):
 
     @property
     def body(self) -> bytes:
-        return b"".join(message["body"] for message in self.told)
+        return b"".join(message["body"] for message in self.received)
 
 
 async def send_paused(port: int, *pieces: bytes) -> bytes:
@@ -57,29 +57,29 @@ async def send_paused(port: int, *pieces: bytes) -> bytes:
     return answer
 
 
-async def test_a_body_that_comes_in_many_reads_is_told_once() -> None:
+async def test_a_body_that_comes_in_many_reads_is_one_message() -> None:
     app, body = Listener(), bytes(range(256)) * 2000
     async with serving(app) as port:
         head = POST + b"Content-Length: %d\r\n\r\n" % len(body)
         assert (await talk(port, head + body)).endswith(b"\r\n\r\nok")
     assert app.body == body
-    assert len(app.told) == 1
+    assert len(app.received) == 1
 
 
-async def test_a_body_that_comes_slowly_is_told_as_it_comes() -> None:
+async def test_a_slow_body_is_passed_on_in_fragments() -> None:
     app = Listener()
     async with serving(app) as port:
         head = POST + b"Content-Length: 6\r\n\r\n"
         assert (await send_paused(port, head, b"ab", b"cd", b"ef")).endswith(b"ok")
-    assert [message["body"] for message in app.told] == [b"ab", b"cd", b"ef"]
+    assert [message["body"] for message in app.received] == [b"ab", b"cd", b"ef"]
 
 
-async def test_a_large_body_is_told_in_parts_and_loses_nothing() -> None:
+async def test_a_large_body_is_passed_on_in_parts_and_loses_nothing() -> None:
     app, body = Listener(), bytes(range(256)) * (MAX_JOINED_BODY_BYTES * 3 // 256)
     async with serving(app) as port:
         assert (await talk(port, POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)).endswith(b"ok")
     assert app.body == body
-    assert 1 < len(app.told) <= 5
+    assert 1 < len(app.received) <= 5
 
 
 @pytest.mark.parametrize("size", [1, 3, 4095, 4096, 5000])
@@ -93,12 +93,12 @@ async def test_chunks_of_any_size_are_put_together(size: int) -> None:
 
 
 async def test_a_whole_body_is_handed_over_without_waiting() -> None:
-    taken: list[bytes | None] = []
+    bodies: list[bytes | None] = []
 
     class Taker(Listener):
         async def __call__(self, scope: Any, receive: Receive, send: Callable[..., Any]) -> None:
-            taken.append(body_if_complete(scope))
-            self.told.append({"body": b""})
+            bodies.append(body_if_complete(scope))
+            self.received.append({"body": b""})
             await super().__call__(scope, receive, send)
 
     async with serving(Taker()) as port:
@@ -106,7 +106,7 @@ async def test_a_whole_body_is_handed_over_without_waiting() -> None:
         await talk(port, POST + b"Content-Length: 0\r\n\r\n")
         await talk(port, CHUNKED + b"4\r\nab", b"cd\r\n0\r\n\r\n")
         await talk(port, POST + b"Expect: 100-continue\r\nContent-Length: 4\r\n\r\n", b"abcd")
-    assert taken == [b"abcd", b"", None, None]
+    assert bodies == [b"abcd", b"", None, None]
 
 
 @pytest.mark.parametrize("value", [b"a\r\nx-evil: b", b"a\nb", b"a\x00b", b"a\r"])
@@ -121,7 +121,7 @@ async def test_a_header_that_would_write_lines_of_its_own_is_not_sent(value: byt
 
 
 @pytest.mark.parametrize("bodies", [[b"abc"], [b"a"], [b"a", b"bc"]])
-async def test_a_body_of_another_length_than_was_said_is_never_taken_for_whole(bodies: list[bytes]) -> None:
+async def test_a_body_of_another_length_than_declared_is_never_complete(bodies: list[bytes]) -> None:
     start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
     parts = [{"type": "http.response.body", "body": body, "more_body": True} for body in bodies[:-1]]
     app = Listener(start, *parts, {"type": "http.response.body", "body": bodies[-1]})
@@ -132,11 +132,11 @@ async def test_a_body_of_another_length_than_was_said_is_never_taken_for_whole(b
 
 
 async def test_an_application_that_ends_without_an_answer_is_answered_for() -> None:
-    class Silent(Listener):
+    class Unresponsive(Listener):
         async def __call__(self, scope: Any, receive: Receive, send: Callable[..., Any]) -> None:
             return
 
-    async with serving(Silent()) as port:
+    async with serving(Unresponsive()) as port:
         answer = await talk(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 500 ")
 
@@ -200,9 +200,9 @@ async def test_a_client_that_pipelines_and_leaves_leaves_no_circle() -> None:
 
 
 @pytest.mark.parametrize("ending", ["answered", "left", "left behind another", "refused", "left amid the body"])
-async def test_what_was_let_go_of_is_told_whatever_became_of_it(ending: str) -> None:
+async def test_freed_bytes_are_noted_after_every_outcome(ending: str) -> None:
     given_back: list[None] = []
-    slack = HeapTrimmer(free=lambda: 0, trim_heap=lambda: given_back.append(None))
+    trimmer = HeapTrimmer(free=lambda: 0, trim_heap=lambda: given_back.append(None))
     app = Echo()
     head, body = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n", b"abcd"
     requests = {
@@ -212,7 +212,7 @@ async def test_what_was_let_go_of_is_told_whatever_became_of_it(ending: str) -> 
         "refused": GET + b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\nzz\r\n",
         "left amid the body": head + body[:2],
     }
-    async with serving(app, heap_trimmer=slack) as port:
+    async with serving(app, heap_trimmer=trimmer) as port:
         if ending != "answered":
             app.go_on.clear()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -225,8 +225,8 @@ async def test_what_was_let_go_of_is_told_whatever_became_of_it(ending: str) -> 
         await asyncio.sleep(0.05)
         app.go_on.set()
         await asyncio.sleep(0.05)
-    slack.trim_if_due(1)
-    slack.trim_if_due(1 + TRIM_AFTER_IDLE_SECONDS)
+    trimmer.trim_if_due(1)
+    trimmer.trim_if_due(1 + TRIM_AFTER_IDLE_SECONDS)
     assert given_back
 
 

@@ -41,7 +41,7 @@ def test_every_rule_has_a_sample_that_breaks_it() -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_stream_says_the_same_as_the_whole_reply(name: str) -> None:
+def test_a_stream_has_the_same_content_as_the_whole_reply(name: str) -> None:
     kind = KINDS[name]
     ask: Any = {"model": MODELS[name], "messages": [{"role": "user", "content": "Read /a and then"}], "tools": [READ]}
     with serving(new_server(name)) as server:

@@ -36,15 +36,15 @@ ADD = types.FunctionDeclaration(
 )
 
 
-def breaches_of(body: dict[str, Any], model: str, door: str) -> list[Any]:
-    return list(check_body(body, model, MODELS[model], Signatures(random.Random(1)), vertex=door == "vertex"))
+def breaches_of(body: dict[str, Any], model: str, api: str) -> list[Any]:
+    return list(check_body(body, model, MODELS[model], Signatures(random.Random(1)), vertex=api == "vertex"))
 
 
-@pytest.mark.parametrize(("model", "doors", "good"), GOOD, ids=range(len(GOOD)))
-def test_a_good_request_breaks_no_rule(model: str, doors: str, good: dict[str, Any]) -> None:
-    for door in ("google", "vertex"):
-        if doors in ("both", door):
-            assert breaches_of(good, model, door) == []
+@pytest.mark.parametrize(("model", "apis", "good"), GOOD, ids=range(len(GOOD)))
+def test_a_good_request_breaks_no_rule(model: str, apis: str, good: dict[str, Any]) -> None:
+    for api in ("google", "vertex"):
+        if apis in ("both", api):
+            assert breaches_of(good, model, api) == []
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_every_rule_has_a_sample_that_breaks_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "doors"),
+    ("field", "apis"),
     [
         ({"labels": {"a": "b"}}, ["vertex"]),
         ({"toolConfig": {"includeServerSideToolInvocations": True}}, ["google"]),
@@ -70,10 +70,10 @@ def test_every_rule_has_a_sample_that_breaks_it() -> None:
         ({"tools": [{"fileSearch": {"fileSearchStoreNames": ["a"]}}]}, ["google"]),
     ],
 )
-def test_each_door_has_fields_of_its_own(field: dict[str, Any], doors: list[str]) -> None:
+def test_each_api_has_fields_of_its_own(field: dict[str, Any], apis: list[str]) -> None:
     body = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}], **field}
-    accepting = [door for door in ("google", "vertex") if not breaches_of(body, "gemini-3.6-flash", door)]
-    assert accepting == doors
+    accepting = [api for api in ("google", "vertex") if not breaches_of(body, "gemini-3.6-flash", api)]
+    assert accepting == apis
 
 
 @pytest.mark.parametrize("path", sorted(CASES.glob("*/*/expected_upstream_request.json")), ids=lambda p: p.parent.name)
@@ -114,12 +114,12 @@ def test_the_official_client_holds_a_conversation_with_tools(client: Any, runnin
     contents = [types.Content(role="user", parts=[types.Part(text="Add 2, 3 and 4")])]
     for _ in range(3):
         reply = client.models.generate_content(model="gemini-3.6-flash", contents=contents, config=config)
-        said = reply.candidates[0].content
-        contents.append(said)
+        content = reply.candidates[0].content
+        contents.append(content)
         if not reply.function_calls:
             break
-        assert said.parts[0].thought
-        (part,) = [part for part in said.parts if part.function_call]
+        assert content.parts[0].thought
+        (part,) = [part for part in content.parts if part.function_call]
         assert part.thought_signature
         added = {"output": part.function_call.args["a"] + part.function_call.args["b"]}
         answer = types.FunctionResponse(id=part.function_call.id, name="add", response=added)
@@ -129,7 +129,7 @@ def test_the_official_client_holds_a_conversation_with_tools(client: Any, runnin
     assert running.journal.violations() == []
 
 
-def test_a_stream_says_the_same_as_the_whole_reply(client: Any) -> None:
+def test_a_stream_has_the_same_content_as_the_whole_reply(client: Any) -> None:
     asked = {"model": "gemini-3.6-flash", "contents": "Count to 40"}
     whole = client.models.generate_content(**asked)
     pieces = list(client.models.generate_content_stream(**asked))

@@ -62,13 +62,15 @@ def test_the_official_client_holds_a_conversation_with_tools(client: openai.Open
     assert asked.tool_calls is not None
     assert json.loads(asked.tool_calls[0].function.arguments) == {"file_path": "/notes/today.txt"}
     tool = {"role": "tool", "tool_call_id": asked.tool_calls[0].id, "content": "    1→milk\n    2→bread"}
-    said = {"role": "assistant", "tool_calls": [call.model_dump() for call in asked.tool_calls]}
-    second = client.chat.completions.create(model="gpt-4.1", messages=[*messages, said, tool], tools=[READ])
+    assistant_message = {"role": "assistant", "tool_calls": [call.model_dump() for call in asked.tool_calls]}
+    second = client.chat.completions.create(
+        model="gpt-4.1", messages=[*messages, assistant_message, tool], tools=[READ]
+    )
     assert second.choices[0].message.content == "The file says: milk\nbread"
     assert running.journal.violations() == []
 
 
-def test_a_stream_says_the_same_as_the_whole_reply(client: openai.OpenAI) -> None:
+def test_a_stream_has_the_same_content_as_the_whole_reply(client: openai.OpenAI) -> None:
     asked = [{"role": "user", "content": "Count to 12"}]
     whole = client.chat.completions.create(model="gpt-4.1", messages=asked)
     with client.chat.completions.stream(
@@ -265,7 +267,7 @@ UNLIKE = {
 }
 
 
-def test_the_scripted_model_takes_the_tool_that_is_there() -> None:
+def test_the_scripted_model_calls_the_offered_tool() -> None:
     assert Toolbox(UNLIKE).read("/a b").arguments == {"path": "/a b"}
     only_shell = Toolbox({"shell": UNLIKE["shell"]})
     assert only_shell.read("/a b").arguments == {"command": "cat '/a b'", "timeout": 5}

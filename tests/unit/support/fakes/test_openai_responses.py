@@ -59,23 +59,23 @@ def test_the_official_client_holds_a_conversation_with_tools_and_reasoning(
         "include": ["reasoning.encrypted_content"],
         "reasoning": {"summary": "auto"},
     }
-    said: list[Any] = [{"role": "user", "content": "Read /tmp/note.txt"}]
-    first = client.responses.create(input=said, **asked)
+    input_items: list[Any] = [{"role": "user", "content": "Read /tmp/note.txt"}]
+    first = client.responses.create(input=input_items, **asked)
     thought, call = first.output
     assert thought.type == "reasoning"
     assert thought.encrypted_content
     assert thought.summary[0].text.startswith("**")
     assert call.type == "function_call"
     assert json.loads(call.arguments) == {"file_path": "/tmp/note.txt"}
-    said += [item.model_dump(exclude_none=True) for item in first.output]
-    said.append({"type": "function_call_output", "call_id": call.call_id, "output": "    1→milk\n    2→bread"})
-    second = client.responses.create(input=said, **asked)
+    input_items += [item.model_dump(exclude_none=True) for item in first.output]
+    input_items.append({"type": "function_call_output", "call_id": call.call_id, "output": "    1→milk\n    2→bread"})
+    second = client.responses.create(input=input_items, **asked)
     assert second.output_text == "The file says: milk\nbread"
     assert second.status == "completed"
     assert running.journal.violations() == []
 
 
-def test_a_stream_says_the_same_as_the_whole_reply(client: openai.OpenAI) -> None:
+def test_a_stream_has_the_same_content_as_the_whole_reply(client: openai.OpenAI) -> None:
     whole = client.responses.create(model="gpt-5", input="Count to 12", store=False)
     with client.responses.stream(model="gpt-5", input="Count to 12", store=False) as stream:
         events = [event.type for event in stream]
