@@ -119,7 +119,7 @@ def test_a_missing_program_has_its_remedy(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stderr) == (2, message)
 
 
-def test_a_proxy_that_cannot_start_says_the_reason(directory: Path) -> None:
+def test_a_proxy_that_cannot_start_reports_the_reason(directory: Path) -> None:
     ended = run_command("code", directory=directory, settings={**OPENAI, "PREFERRED_PROVIDER": "opnai"})
     assert ended.returncode == 2
     assert ended.stderr.startswith('✕ PREFERRED_PROVIDER is "opnai". Use openai, ')
