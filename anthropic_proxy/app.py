@@ -133,7 +133,7 @@ class App:
     def check_settings(self) -> bool:
         """Read the settings again and log the result. False: they are invalid; the old ones stay active.
 
-        The supervisor calls this before its workers `reload`.
+        The supervisor calls this before its workers reload.
         """
         settings = self._read()
         if settings is None:
@@ -233,7 +233,7 @@ class App:
             heap_trimmer=self.heap_trimmer,
             in_progress=self.peer.in_progress,
             plugins=self._plugins,
-            worker_position=self.peer.worker_index,
+            worker_position=self.peer.index_and_count,
             previous=before,
         )
         if publish := self.peer.publish:
@@ -245,7 +245,7 @@ class App:
         with suppress(TimeoutError):
             async with asyncio.timeout(SHUTDOWN_GRACE_SECONDS):
                 await self._transports.wait_until_idle()
-        await self._receipts.close(min(SHUTDOWN_GRACE_SECONDS, self._settings.stop_timeout))
+        await self._receipts.close(min(SHUTDOWN_GRACE_SECONDS, self._settings.stop_timeout_seconds))
         for plugin in self._plugins if self._current is not None else ():
             if plugin.stop is not None:
                 await plugin.stop()

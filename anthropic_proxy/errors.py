@@ -179,7 +179,7 @@ class Cause(Struct, frozen=True, kw_only=True):
     `exchange/adaptation.py` derives a changed request from the cause, for example one with a lower `max_tokens`.
     """
 
-    error_type: Literal["overflow", "output_limit", "images", "quota"]
+    kind: Literal["overflow", "output_limit", "images", "quota"]
     """`overflow`: the input is too long. `output_limit`: `max_tokens` is too high. `images`: the model accepts no
     images. `quota`: the account at the provider has no credit or quota left."""
     max_tokens: int | None = None

@@ -132,7 +132,7 @@ def _mapping(services: Services, where: str, today: date) -> Iterator[str]:
             yield f"  {'':<14}    then {', '.join(row.fallbacks)}"
     for problem in dict.fromkeys(problem for _, row in rows for problem in row.problems):
         yield from _signed(log, "✕", "error", problem)
-    for advice in dict.fromkeys(_advise(log, row, row.retired, today) for _, row in rows if row.retired):
+    for advice in dict.fromkeys(_advise(log, row, row.retirement, today) for _, row in rows if row.retirement):
         if advice:
             yield f"  {log.paint('!', 'warn')} {advice}"
     used = _models_by_provider(services)
@@ -263,7 +263,7 @@ def _state_of(services: Services, provider: Provider) -> str:
     settings = services.settings
     if keys := settings.keys.get(provider.name, ()):
         return f"{_show_keys(keys)}, {_key_source(services, provider)}"
-    if (listed := services.catalog.listing(provider.name)) is not None:
+    if (listed := services.catalog.cached_model_ids(provider.name)) is not None:
         return f"{len(listed)} model{'' if len(listed) == 1 else 's'}"
     if provider.transport == "litellm":
         return "installed"

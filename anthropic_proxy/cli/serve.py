@@ -52,7 +52,7 @@ def serve(
         port=settings.port,
         workers=_require_range("--workers", workers, 1, MAX_WORKERS),
         reload=reload,
-        stop_timeout=settings.stop_timeout,
+        stop_timeout=settings.stop_timeout_seconds,
         watched_file=ENV_FILE if watch_config else None,
         attached=attached,
     )

@@ -65,7 +65,7 @@ def _find_adaptations(target: Target, call: Call[BaseDialect], error: UpstreamEr
 
 def _find_by_cause(target: Target, call: Call[BaseDialect], cause: Cause) -> Sequence[Adaptation]:
     """Return the adaptations that exist on every wire: less output, or no images."""
-    if cause.error_type == "images":
+    if cause.kind == "images":
         lasts = cause.certain or not (target.capabilities.known and target.capabilities.accepts_images)
         return [Adaptation(NO_IMAGES, persistent=lasts)] if _has_images(call, target) else []
     requested = call.request.max_tokens

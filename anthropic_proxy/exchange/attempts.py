@@ -171,7 +171,9 @@ class Attempts:
 
     async def _try_target(self, request: MessagesRequest, target: Target, *, is_last: bool) -> AnyOpenedStream:
         if (catalog := self._services.catalog).can_query_provider(target.provider.name):
-            target = structs.replace(target, capabilities=await catalog.fetch(target.provider.name, target.model))
+            target = structs.replace(
+                target, capabilities=await catalog.fetch_capabilities(target.provider.name, target.model)
+            )
         scale = await self._services.observations.token_scale(target.provider.name, target.model)
         target = await apply_stored_adaptations(self._services, target)
         run = _TargetRun(request, scale, skips_open_circuit=not is_last)
@@ -199,10 +201,10 @@ class Attempts:
                 explain_credential(error, target, credential)
                 if adaptations and (adapted := await self._adapt(state, run, error)):
                     target, adaptations = adapted, adaptations - 1
-                elif key_rotations and pool.rotate(target.provider, credential, error):
+                elif key_rotations and pool.exclude_failed_key(target.provider, credential, error):
                     key_rotations -= 1
                     self._receipt.failed_attempts.append(describe_attempt(target, error))
-                    if key := pool.describe(target.provider, credential):
+                    if key := pool.describe_key(target.provider, credential):
                         self._services.log.write_once(f"{key} is in cooldown, because of: {error.message}")
                 elif retries and self._may_retry(target, error):
                     retries -= 1

@@ -48,9 +48,9 @@ def explain_not_found(error: UpstreamError, target: Target, path: str, settings:
     if (error.status == 404 or is_405) and _is_about_address(error, target, settings):
         _become(error, _describe_address(error, target, path, settings, 405 if is_405 else 404))
     elif error.status == 404:
-        if target.setting and not _OTHER_OBJECTS.search(_words_of(error, target)):
+        if target.model_setting and not _OTHER_OBJECTS.search(_words_of(error, target)):
             _become(error, f"{_without_end(error.message)}. {_describe_setting(target)}")
-    elif error.status in (400, 403) and target.setting and _UNKNOWN_MODEL.search(error.message):
+    elif error.status in (400, 403) and target.model_setting and _UNKNOWN_MODEL.search(error.message):
         error.message = f"{_without_end(error.message)}. {_describe_setting(target)}"
         error.body = None
 
@@ -111,13 +111,13 @@ def _suggest(provider: Provider, variable: str, settings: Settings) -> str:
 def _describe_setting(target: Target) -> str:
     """Return the setting that chose the model, its source and a remedy."""
     provider = target.provider
-    variable, _, source = target.setting.partition(", ")
+    variable, _, source = target.model_setting.partition(", ")
     retired = provider.retired_models.get(target.model)
     other = f"{variable}={provider.prefix}/{retired.successor if retired else '<another model>'}"
     if source == "default":
         origin = f"{provider.prefix}/{target.model} is the default of {variable}, which is not set."
     else:
-        origin = f"The model {provider.prefix}/{target.model} is set by {target.setting}."
+        origin = f"The model {provider.prefix}/{target.model} is set by {target.model_setting}."
     return f"{origin} Remedy: set {other}"
 
 

@@ -89,7 +89,7 @@ def _stem(prefix: str) -> str:
 
 
 def _check_pulled(provider: Provider, models: Sequence[str], settings: Settings, catalog: Catalog) -> list[str]:
-    listed = catalog.listing(provider.name)
+    listed = catalog.cached_model_ids(provider.name)
     if listed is None:
         if not models or not should_query_ollama(settings):
             return []

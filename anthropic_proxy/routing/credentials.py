@@ -54,7 +54,7 @@ class Credentials:
         self._cooldown_ends: dict[str, float] = {}
         """Key → clock time at which its cooldown ends. A provider's only key has no cooldown."""
         self.on_cooldown: Callable[[str, float], None] | None = None
-        """Callback for each cooldown started by `rotate`, with unredacted key and seconds. Informs other workers."""
+        """Callback for each cooldown after a failed call, with unredacted key and seconds. Informs other workers."""
 
     def restore_state(self, before: "Credentials") -> None:
         """Copy the rotation positions and cooldowns of `before`, the object replaced at a reload."""
@@ -100,7 +100,7 @@ class Credentials:
             return 1
         return max(len(self._settings.keys.get(provider.name, ())) - 1, 0)
 
-    def rotate(self, provider: Provider, credential: Credential | None, error: UpstreamError) -> bool:
+    def exclude_failed_key(self, provider: Provider, credential: Credential | None, error: UpstreamError) -> bool:
         """Start the cooldown of a key after an upstream error. Return True if a retry can use another key or token.
 
         Only errors 401, 402, 403 and 429 concern a key. A token is discarded after 401. A provider's only key has no
@@ -132,7 +132,7 @@ class Credentials:
         now = self._clock()
         return sum(end > now for end in self._cooldown_ends.values())
 
-    def describe(self, provider: Provider, credential: Credential | None) -> str:
+    def describe_key(self, provider: Provider, credential: Credential | None) -> str:
         """Return the source and redacted form of a key for the log: `OPENAI_API_KEY in .env, line 1: …abcd`.
 
         "": no credential, or a token.

@@ -81,7 +81,7 @@ def _list_others(settings: Settings, catalog: Catalog) -> Iterator[ModelEntry]:
         listable = settings.serve_demo if row.transport == "demo" else row.offered_to_users
         if not listable or row.serves_claude or describe_missing_key(row, settings):
             continue
-        extra, listed = settings.extra_models.get(row.name, ()), catalog.listing(row.name)
+        extra, listed = settings.extra_models.get(row.name, ()), catalog.cached_model_ids(row.name)
         known = () if row.uses_installed_models else row.known_models
         for model in (*(known if listed is None else listed), *extra):
             if model not in row.non_chat_models:

@@ -114,7 +114,7 @@ class ServerConfig:
 
     address: str
     """URL of the server: `http://127.0.0.1:8082`."""
-    stop_timeout: float
+    stop_timeout_seconds: float
     """Seconds for running replies to finish after a stop signal. Afterwards they end with an error."""
     watched_file: str | None = None
     """Path of the settings file; a change reloads the settings. None: no file is watched."""
@@ -211,7 +211,7 @@ class ServerProcess:
         stop, numbers = self._stop, [signal.SIGTERM, signal.SIGINT]
         if self._control is not None:
             stop, numbers = self._stopping.set, [signal.SIGTERM]
-        patience = self._config.stop_timeout
+        patience = self._config.stop_timeout_seconds
         self._signals = StopSignals(stop, self._report_blocked, patience=patience, total=patience + STOP_GRACE_SECONDS)
         self._signals.install(loop, numbers)
         if self._control is None:
@@ -295,7 +295,7 @@ class ServerProcess:
 
         A cancelled reply sends an error to its client first.
         """
-        state, limit = self._state, self._config.stop_timeout
+        state, limit = self._state, self._config.stop_timeout_seconds
         for connection in list(state.connections):
             connection.close_after_responses()
         await self._wait_idle(limit, self._hurrying)

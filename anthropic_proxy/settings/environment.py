@@ -100,7 +100,7 @@ def export_to_litellm(settings: Settings, exported: MutableMapping[str, Secret] 
             del os.environ[name]
     for name, value in _FOR_LITELLM.items():
         os.environ.setdefault(name, value)
-    fresh = {name: secret for name, secret in settings.other_variables.items() if name not in os.environ}
+    fresh = {name: secret for name, secret in settings.litellm_variables.items() if name not in os.environ}
     os.environ.update({name: secret.reveal() for name, secret in fresh.items()})
     if exported is not None:
         exported.clear()

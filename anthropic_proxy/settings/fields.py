@@ -138,7 +138,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """`FETCH_URLS`: True if the proxy may run the web fetch tool: download a web page for the model."""
     max_upstream_calls: int | None = None
     """`MAX_UPSTREAM_CALLS`: maximum concurrent calls to providers, in all workers together. None: no limit."""
-    stop_timeout: float = 25.0
+    stop_timeout_seconds: float = 25.0
     """`STOP_TIMEOUT`: seconds that running replies may continue after the stop signal.
 
     The default is below the 30 s after which Kubernetes kills a process.
@@ -152,13 +152,13 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     None: colored on a terminal only.
     """
-    proxies: Mapping[str, Secret] = {}
+    http_proxies: Mapping[str, Secret] = {}
     """Scheme of a provider URL (`https`) → URL of the HTTP proxy for calls to it (`HTTPS_PROXY`, else `ALL_PROXY`)."""
-    no_proxy: str = ""
+    no_proxy_hosts: str = ""
     """`NO_PROXY`: comma-separated hosts that are called without an HTTP proxy. "": none."""
     other_secrets: Sequence[Secret] = ()
     """Secrets of other programs, recognized by variable names such as `…_TOKEN`. They are redacted in the log."""
-    other_variables: Mapping[str, Secret] = {}
+    litellm_variables: Mapping[str, Secret] = {}
     """Variable → text, for variables of `.env` that LiteLLM may read and that are not in the environment.
 
     Holds variables that are not settings of the proxy, the first key of each provider, and base URLs of providers.

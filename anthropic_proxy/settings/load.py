@@ -55,9 +55,9 @@ class ProviderVariables(Struct, frozen=True, kw_only=True):
     """True if error texts list the provider as a choice for a setting. False: demo and LiteLLM."""
     wires: Mapping[str, object]
     """Names of the supported wires (APIs) as keys: `chat`, `responses`. `<env_prefix>_WIRE` accepts the same names."""
-    big_model: str | None = None
+    default_big_model: str | None = None
     """Default model for sonnet, opus and fable, without prefix. None: no default."""
-    small_model: str | None = None
+    default_small_model: str | None = None
     """Default model for haiku, without prefix. None: no default."""
     serves_claude: bool = False
     """True if the provider serves Claude models. Claude ids stay unchanged; BIG_MODEL and SMALL_MODEL are ignored."""
@@ -65,7 +65,7 @@ class ProviderVariables(Struct, frozen=True, kw_only=True):
     @property
     def has_default_models(self) -> bool:
         """True if requests for all Claude tiers have a model without BIG_MODEL and SMALL_MODEL."""
-        return self.serves_claude or (self.big_model is not None and self.small_model is not None)
+        return self.serves_claude or (self.default_big_model is not None and self.default_small_model is not None)
 
 
 def load_settings(
@@ -83,9 +83,9 @@ def load_settings(
     return Settings(
         **fields,
         color=find_color_setting(environ),
-        proxies=proxies,
-        no_proxy=find_no_proxy(environ),
-        other_variables=others,
+        http_proxies=proxies,
+        no_proxy_hosts=find_no_proxy(environ),
+        litellm_variables=others,
         other_secrets=_find_other_secrets(environ, others),
         origins=sources.origins,
         raw_values=sources.given,
@@ -128,7 +128,7 @@ def _load_fields(sources: Sources, providers: Sequence[ProviderVariables]) -> di
 def _find(
     sources: Sources, decode: Callable[[FoundSetting], SettingT], *variables: str, several: bool = False
 ) -> SettingT | None:
-    found = sources.find(*variables, several=several)
+    found = sources.find_setting(*variables, several=several)
     return None if found is None else decode(found)
 
 
@@ -197,7 +197,7 @@ def _require_models(fields: Mapping[str, Any], sources: Sources, providers: Sequ
     if preferred is None or preferred.has_default_models or named:
         return
     listed = values.join_with_or([row.name for row in providers if row.offered_to_users])
-    found = sources.find("PREFERRED_PROVIDER")
+    found = sources.find_setting("PREFERRED_PROVIDER")
     assert found is not None
     raise values.invalid_setting_error(
         found,
@@ -278,7 +278,7 @@ _SIMPLE: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[str, ...
         False,
         ("MAX_UPSTREAM_CALLS",),
     ),
-    ("stop_timeout", values.decode_seconds, False, ("STOP_TIMEOUT",)),
+    ("stop_timeout_seconds", values.decode_seconds, False, ("STOP_TIMEOUT",)),
     ("log_format", _choice(*_LOG_FORMATS), False, ("LOG_FORMAT",)),
     ("log_level", _log_level, False, ("LOG_LEVEL",)),
 )

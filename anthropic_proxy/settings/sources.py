@@ -41,7 +41,7 @@ class FoundSetting(Struct, frozen=True):
     """Values of a comma-separated list, without placeholders. A setting with one value has one item."""
 
     @property
-    def where(self) -> str:
+    def origin_phrase(self) -> str:
         """`origin` as part of a sentence: `in .env, line 4`, `in the environment`."""
         return (
             "in the environment" if self.origin == "environment" else "in " + self.origin.replace(" line ", ", line ")
@@ -68,13 +68,13 @@ class Sources:
         self.given: dict[str, Secret] = {}
         """Found variable → its text before decoding, to find the variables changed by a reload."""
         self.requested_variables: list[str] = []
-        """Names of all variables passed to `find`, set or not, aliases included: the names of all settings."""
+        """Names of all variables passed to `find_setting`, set or not, aliases included: the names of all settings."""
         self.file: dict[str, _Given] = {}
         """Variables of the `.env` file with a nonempty value."""
         if env_file is not None:
             self.file = {key: given for key, given in self._load_file(env_file) if given.text}
 
-    def find(self, *variables: str, several: bool = False) -> FoundSetting | None:
+    def find_setting(self, *variables: str, several: bool = False) -> FoundSetting | None:
         """Return the text of a setting. `variables`: its main name, then its aliases. None: no variable is set.
 
         An alias in the environment takes precedence over the main name in `.env`. A placeholder counts as unset.

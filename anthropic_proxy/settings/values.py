@@ -31,7 +31,7 @@ def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "
 
     `allowed`: sentence about the allowed values. `suggestion`: similar valid text, or "". Secrets are redacted.
     """
-    sentences = [f'{found.variable} is "{_shortened(found.text)}".', allowed, f"Set {found.where}."]
+    sentences = [f'{found.variable} is "{_shortened(found.text)}".', allowed, f"Set {found.origin_phrase}."]
     if suggestion and not _SECRET_PATTERN.search(found.text):
         sentences.append(f"Did you mean {found.variable}={suggestion}")
     return ConfigurationError(" ".join(sentences))
@@ -110,9 +110,9 @@ def decode_keys(found: FoundSetting) -> tuple[Secret, ...]:
             raise ConfigurationError(
                 f"{found.variable} contains a character that is invalid in a key: a space, a line break or a "
                 "letter outside ASCII. "
-                f"Use one key, or several separated by commas. Set {found.where}."
+                f"Use one key, or several separated by commas. Set {found.origin_phrase}."
             )
-    origin = f"{found.variable} {found.where}"
+    origin = f"{found.variable} {found.origin_phrase}"
     return tuple(Secret(item, origin) for item in dict.fromkeys(found.items))
 
 

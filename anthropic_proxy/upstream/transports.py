@@ -33,9 +33,9 @@ class Transports:
         self._setup_variables = setup_variables
         """Settings that configure a provider, for the replies of the demo."""
         self._demo: Transport | None = None
-        self._proxies = {scheme: proxy.reveal() for scheme, proxy in settings.proxies.items()}
+        self._proxies = {scheme: proxy.reveal() for scheme, proxy in settings.http_proxies.items()}
         self._http = HttpTransport(
-            settings.timeouts.connect_seconds, proxies=self._proxies, unproxied=settings.no_proxy
+            settings.timeouts.connect_seconds, proxies=self._proxies, unproxied=settings.no_proxy_hosts
         )
         self._fetcher: PageFetcher | None = None
         self.google_tokens = _new_google_tokens(settings)
@@ -109,7 +109,7 @@ class Transports:
         if self._fetcher is None:
             from anthropic_proxy.upstream.web_fetch import PageFetcher  # noqa: PLC0415
 
-            self._fetcher = PageFetcher(proxies=self._proxies, unproxied=self._settings.no_proxy)
+            self._fetcher = PageFetcher(proxies=self._proxies, unproxied=self._settings.no_proxy_hosts)
         return await self._fetcher.fetch(url, **options)
 
     async def _send_to_demo(
@@ -138,8 +138,8 @@ class Transports:
 
 
 def _connection_settings(settings: Settings) -> tuple[object, ...]:
-    """Return the settings that connections depend on. After a change, connections must be replaced."""
-    return settings.timeouts.connect_seconds, settings.proxies, settings.no_proxy
+    """Return the settings that connections depend on."""
+    return settings.timeouts.connect_seconds, settings.http_proxies, settings.no_proxy_hosts
 
 
 def _token_settings(settings: Settings) -> tuple[object, ...]:

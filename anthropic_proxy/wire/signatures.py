@@ -28,16 +28,16 @@ class ReasoningState(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     model: str | None = msgspec.field(default=None, name="m")
     """Provider's id of the model that produced the reasoning. None: not stored."""
-    item: str | None = msgspec.field(default=None, name="i")
+    item_id: str | None = msgspec.field(default=None, name="i")
     """Id of the reasoning item in the Responses API. None: another wire, or no id."""
     encrypted: str | None = msgspec.field(default=None, name="e")
     """Opaque reasoning of the provider, sent back unchanged: `encrypted_content` of Responses, or JSON text of another
     wire. None: none, or omitted because of `MAX_SIGNATURE_BYTES`."""
     call_signature: str | None = msgspec.field(default=None, name="s")
     """Gemini's `thoughtSignature` of the function call after the thinking block. None: none."""
-    address: str | None = msgspec.field(default=None, name="a")
+    server_digest: str | None = msgspec.field(default=None, name="a")
     """Digest of the base URL of the server that created `call_signature`. None: the tag identifies the server."""
-    position: int = msgspec.field(default=0, name="n")
+    call_index: int = msgspec.field(default=0, name="n")
     """Zero-based index, among the tool calls of the reply, of the call that `call_signature` belongs to."""
     replay: Literal[0, 1] = msgspec.field(default=0, name="r")
     """1: later requests send the text of the thinking block to the provider as reasoning. 0: they omit the text."""

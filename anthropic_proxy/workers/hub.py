@@ -129,12 +129,12 @@ class Hub:
         query.sender.send(StatsTotal(query.message.query_number, reading, unresponsive_count=len(query.missing)))
 
     def _broadcast(self, sender: IpcChannel, observation: SharedObservation) -> None:
-        key = observation.kind, observation.scope, observation.name
+        key = observation.kind, observation.settings_digest, observation.name
         self._observations.pop(key, None)
-        if observation.seconds > 0:
+        if observation.lifetime_seconds > 0:
             if len(self._observations) >= MAX_OBSERVATIONS:
                 del self._observations[next(iter(self._observations))]
-            self._observations[key] = self._clock() + observation.seconds, observation
+            self._observations[key] = self._clock() + observation.lifetime_seconds, observation
         for channel in self.channels:
             if channel is not sender:
                 channel.send(observation)

@@ -62,7 +62,7 @@ class SharedObservation(Struct, tag="observation", frozen=True):
 
     kind: str
     """Type of the fact: `MODEL_OBSERVATION`, `KEY_COOLDOWN` or `CIRCUIT_STATE` of `workers/shared_state.py`."""
-    scope: str
+    settings_digest: str
     """Digest of the settings for which the fact is valid. Workers with other settings ignore the message.
     "": valid for all settings."""
     name: str
@@ -71,7 +71,7 @@ class SharedObservation(Struct, tag="observation", frozen=True):
     value: str
     """Value of the model observation, or status and error type of the upstream's failure: `503 api_error`.
     "": an API key, or a closed circuit."""
-    seconds: float
+    lifetime_seconds: float
     """Seconds until the fact expires. 0: revoked, for example because a circuit has closed."""
 
 

@@ -68,7 +68,7 @@ class WorkerPeer:
             self._link.close()
 
     @property
-    def worker_index(self) -> tuple[int, int]:
+    def index_and_count(self) -> tuple[int, int]:
         """Index of this worker, from 0, and the number of all workers. `(0, 1)`: no other workers."""
         return (self._link.worker_index, self._link.worker_count) if self._link is not None else (0, 1)
 
@@ -152,7 +152,7 @@ class WorkerLink:
         """
         if not self._observations:
             self._loop.call_later(PUBLISH_DELAY_SECONDS, self._publish_pending)
-        self._observations[observation.kind, observation.scope, observation.name] = observation
+        self._observations[observation.kind, observation.settings_digest, observation.name] = observation
 
     async def query_totals(self) -> StatsTotal:
         """Query the hub for the statistics of all workers and return its answer. Concurrent callers share one query.

@@ -12,7 +12,7 @@ from anthropic_proxy.services import Services
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.workers.ipc import SharedObservation
 
-MODEL_OBSERVATION, KEY_COOLDOWN, CIRCUIT_STATE = "lesson", "key", "upstream"
+MODEL_OBSERVATION, KEY_COOLDOWN, CIRCUIT_STATE = "model", "key", "upstream"
 """Values of `SharedObservation.kind`: a learned fact about a model, a provider API key in cooldown (not used for a
 time), the circuit state of a provider address."""
 _DIGEST_BYTES = 16
@@ -42,20 +42,20 @@ def apply_observation(services: Services, observation: SharedObservation) -> Non
     addresses, upstreams = _scopes(services.settings)
     if (
         observation.kind == MODEL_OBSERVATION
-        and observation.scope == addresses
+        and observation.settings_digest == addresses
         and isinstance(store := services.observations.store, MemoryStore)
     ):
-        store.put_from_peer(observation.name, observation.value, observation.seconds)
+        store.put_from_peer(observation.name, observation.value, observation.lifetime_seconds)
     elif observation.kind == KEY_COOLDOWN:
         for key in (key.reveal() for keys in services.settings.keys.values() for key in keys):
             if _digest(key) == observation.name:
-                services.credentials.start_cooldown(key, observation.seconds)
-    elif observation.kind == CIRCUIT_STATE and observation.scope == upstreams:
-        if observation.seconds <= 0:
+                services.credentials.start_cooldown(key, observation.lifetime_seconds)
+    elif observation.kind == CIRCUIT_STATE and observation.settings_digest == upstreams:
+        if observation.lifetime_seconds <= 0:
             services.circuit_breakers.reset_from_peer(observation.name)
         else:
             services.circuit_breakers.open_from_peer(
-                observation.name, _decode_failure(observation), observation.seconds
+                observation.name, _decode_failure(observation), observation.lifetime_seconds
             )
 
 

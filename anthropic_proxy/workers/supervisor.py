@@ -191,8 +191,8 @@ class Supervisor:
     def _stop(self) -> None:
         self._stopping = True
         self._listener.close()
-        self._stop_at = time.monotonic() + self._config.stop_timeout
-        self._send_control(STOP_COMMAND, self._config.stop_timeout + STOP_GRACE_SECONDS)
+        self._stop_at = time.monotonic() + self._config.stop_timeout_seconds
+        self._send_control(STOP_COMMAND, self._config.stop_timeout_seconds + STOP_GRACE_SECONDS)
 
     def _send_control(self, command: bytes, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds

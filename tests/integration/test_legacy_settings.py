@@ -34,8 +34,8 @@ def goes_to(asked, settings, pulled=None):
     except UnsupportedFeature:
         assert not choice.provider.wires
     else:
-        assert f"{target.provider.prefix}/{target.model}" == choice.name
-    return choice.name
+        assert f"{target.provider.prefix}/{target.model}" == choice.prefixed_id
+    return choice.prefixed_id
 
 
 DEFAULTS = {

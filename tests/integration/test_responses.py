@@ -107,7 +107,7 @@ def _given(reply: dict[str, Any]) -> dict[str, Any]:
     carry = decode_signature("oai", thinking["signature"])
     assert carry is not None
     summary = [{"type": "summary_text", "text": thinking["thinking"]}]
-    return {"type": "reasoning", "id": carry.item, "summary": summary, "encrypted_content": carry.encrypted}
+    return {"type": "reasoning", "id": carry.item_id, "summary": summary, "encrypted_content": carry.encrypted}
 
 
 def test_two_calls_at_once_are_answered_in_order(proxy: Proxy) -> None:

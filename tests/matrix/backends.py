@@ -38,7 +38,7 @@ class Backend(Struct, frozen=True):
 
     def _model(self) -> str:
         row = find_provider(self.provider)
-        own = row.big_model or ""
+        own = row.default_big_model or ""
         retired = row.retired_models.get(own)
         return self.model or (retired.successor if retired else own)
 

@@ -165,7 +165,7 @@ def wire_name(target: Target) -> str:
 
 def _signature_of(target: Target) -> str:
     carries = {
-        "openai_responses": ReasoningState(item="rs_1", encrypted="gAAA"),
+        "openai_responses": ReasoningState(item_id="rs_1", encrypted="gAAA"),
         "gemini": ReasoningState(call_signature="c2ln"),
         "openai_chat": ReasoningState(replay=1, encrypted='[{"type":"reasoning.text","text":"Add them"}]'),
     }

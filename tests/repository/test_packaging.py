@@ -172,7 +172,7 @@ def test_the_glossary_stays_short_and_has_one_row_per_term() -> None:
 def test_the_readme_names_no_removed_default(row: Provider) -> None:
     """A reader that follows it gets models that answer."""
     lines = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith("| ")]
-    for model in (row.big_model, row.small_model):
+    for model in (row.default_big_model, row.default_small_model):
         retired = row.retired_models.get(model or "")
         if retired is not None and date.fromisoformat(retired.retired_on) <= date(2026, 11, 20):
             assert any(f"={row.prefix}/{retired.successor}`" in line for line in lines), model

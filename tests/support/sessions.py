@@ -156,7 +156,9 @@ class SessionStep:
         """Return what this backend would have signed a thought with, whichever part of it a wire reads."""
         tag = getattr(self.dialect, "signature_tag", "own")
         address = digest_base_url(self.scenario.target.base_url)
-        carry = ReasoningState(item="rs_1", encrypted='["gAAA"]', call_signature="EpE=", address=address, replay=1)
+        carry = ReasoningState(
+            item_id="rs_1", encrypted='["gAAA"]', call_signature="EpE=", server_digest=address, replay=1
+        )
         return encode_signature(tag, carry)
 
     def encode_body(self, body: dict[str, Any]) -> UpstreamRequest:

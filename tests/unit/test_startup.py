@@ -113,7 +113,9 @@ def test_a_default_that_the_provider_retired_is_told_with_the_line_to_set(provid
     row = next(row for row in PROVIDERS if row.name == provider)
     told = [line for line in startup_lines(**KEYS[provider]) if " retired " in line]
     assert len(told) == 2
-    for line, model, variable in zip(told, (row.small_model, row.big_model), ("SMALL_MODEL", "BIG_MODEL"), strict=True):
+    for line, model, variable in zip(
+        told, (row.default_small_model, row.default_big_model), ("SMALL_MODEL", "BIG_MODEL"), strict=True
+    ):
         assert model is not None
         successor = row.retired_models[model].successor
         assert line.startswith(f"  ! {row.title} retired {model} on ")
@@ -175,7 +177,7 @@ def test_the_documentation_says_what_start_up_says() -> None:
     text = (ROOT / "docs/guide/providers.md").read_text("utf-8")
     section = text.partition("## Retired default models")[2].partition("\n## ")[0]
     for row in PROVIDERS:
-        for model in filter(None, (row.small_model, row.big_model)):
+        for model in filter(None, (row.default_small_model, row.default_big_model)):
             if retired := row.retired_models.get(model):
                 assert model in section
                 assert retired.successor in section

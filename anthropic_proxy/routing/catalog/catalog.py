@@ -26,12 +26,12 @@ class ModelListing(Protocol):
         """Query and return the ids of the provider's models, the largest model first. None: no reply."""
         ...
 
-    async def describe(self, model: str) -> ModelCapabilities | None:
+    async def query_capabilities(self, model: str) -> ModelCapabilities | None:
         """Query and return the capabilities of a model. None: no reply, or unknown model."""
         ...
 
-    def assume(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-        """Return capabilities for use until `describe` has returned. `capabilities`: values of `models.toml`."""
+    def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
+        """Return capabilities for use until the query has returned. `capabilities`: values of `models.toml`."""
         ...
 
 
@@ -65,7 +65,7 @@ class Catalog:
         self.edition = 0
         """Version number of the contents, increased by each change. `RouteCache` then discards its routes."""
 
-    def listing(self, provider: str) -> Sequence[str] | None:
+    def cached_model_ids(self, provider: str) -> Sequence[str] | None:
         """Return the cached model ids of a provider, the largest model first. None: never reported."""
         return self._listings.get(provider)
 
@@ -76,7 +76,7 @@ class Catalog:
             capabilities = find_table_capabilities(provider, model)
             source = self._sources.get(provider)
             if source is not None:
-                capabilities = source.assume(model, capabilities)
+                capabilities = source.provisional_capabilities(model, capabilities)
             if len(self._found) < _MAX_ENTRIES:  # clients may ask for any name
                 self._found[provider, model] = capabilities
         return capabilities
@@ -85,7 +85,7 @@ class Catalog:
         """Return True if the provider can be queried for capabilities. False: only `models.toml` has values."""
         return provider in self._sources
 
-    async def fetch(self, provider: str, model: str) -> ModelCapabilities:
+    async def fetch_capabilities(self, provider: str, model: str) -> ModelCapabilities:
         """Return the capabilities of a model. Wait at most `first_seconds` if its first query is still running."""
         self.refresh_in_background(provider, model)
         key = (provider, model)
@@ -126,7 +126,7 @@ class Catalog:
         await asyncio.gather(*queries, return_exceptions=True)
 
     async def _describe(self, source: ModelListing, provider: str, model: str) -> None:
-        capabilities = await source.describe(model)
+        capabilities = await source.query_capabilities(model)
         if capabilities is None:
             self._failed.add((provider, model))
         else:

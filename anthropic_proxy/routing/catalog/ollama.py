@@ -87,7 +87,7 @@ class OllamaListing:
             return None
         return [model.name for model in sorted(tags.models, key=lambda model: -model.size) if _can_chat(model)]
 
-    async def describe(self, model: str) -> ModelCapabilities | None:
+    async def query_capabilities(self, model: str) -> ModelCapabilities | None:
         """Query and return the capabilities of a model. None: no valid reply, or the model is not installed."""
         body = msgspec.json.encode({"model": model})
         request = UpstreamRequest(path="/api/show", body=body, headers={"content-type": "application/json"})
@@ -109,8 +109,8 @@ class OllamaListing:
             known=True,
         )
 
-    def assume(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-        """Return capabilities for use until `describe` has returned.
+    def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
+        """Return capabilities for use until `query_capabilities` has returned.
 
         The window of the settings, if any, replaces the context window and output limit of a local model.
         """

@@ -55,9 +55,9 @@ _FIRST_DATE = 1_000
 class ModelRow(Struct, frozen=True, kw_only=True):
     """A row of `models.toml`: the capabilities of some models, or the fallback of a provider's table."""
 
-    starts: tuple[str, ...] = ()
+    id_prefixes: tuple[str, ...] = field(default=(), name="starts")
     """Beginnings of the model ids that the row applies to. Empty: the fallback for all other models."""
-    newer: bool = False
+    covers_newer_versions: bool = field(default=False, name="newer")
     """True if the row also applies to later versions without a row: `gpt-6` to `gpt-7`."""
     source: str
     """Documentation page or file that the values of `capabilities` come from."""
@@ -89,8 +89,8 @@ class _Table(Struct, frozen=True):
 def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
     """Return the capabilities of a model from `models.toml`, or the fallback of the provider's table.
 
-    The longest matching prefix wins. Without a match, rows with `newer` for earlier versions of the family apply.
-    Of several rows, the longest common variant (`-mini`) wins, then the latest version.
+    The longest matching prefix wins. Without a match, rows with `covers_newer_versions` for earlier versions of the
+    family apply. Of several rows, the longest common variant (`-mini`) wins, then the latest version.
     """
     table = _load_tables().get(provider)
     if table is None:
@@ -135,12 +135,12 @@ def _read_row(given: dict[str, Any], *, known: bool) -> ModelRow:
 def _load_tables() -> dict[str, _Table]:
     tables = {}
     for provider, rows in load_model_rows().items():
-        starts = [(start, row) for row in rows for start in row.starts]
-        newest = [(_split(start), row.capabilities) for start, row in starts if row.newer]
+        starts = [(start, row) for row in rows for start in row.id_prefixes]
+        newest = [(_split(start), row.capabilities) for start, row in starts if row.covers_newer_versions]
         tables[provider] = _Table(
             tuple(sorted(((start, row.capabilities) for start, row in starts), key=lambda item: -len(item[0]))),
             tuple((name, capabilities) for name, capabilities in newest if name is not None),
-            next((row.capabilities for row in rows if not row.starts), ModelCapabilities()),
+            next((row.capabilities for row in rows if not row.id_prefixes), ModelCapabilities()),
         )
     return tables
 

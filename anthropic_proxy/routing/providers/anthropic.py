@@ -28,7 +28,7 @@ ANTHROPIC = Provider(
         *("claude-opus-4-8", "claude-opus-4-7", "claude-mythos-preview"),
         *("claude-sonnet-4-6", "claude-opus-4-6", "claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5"),
     ),
-    docs="https://docs.anthropic.com/en/api/messages",
+    docs_url="https://docs.anthropic.com/en/api/messages",
 )
 
 _THIRD_PARTY = anthropic.Dialect(

@@ -153,7 +153,7 @@ def _as_server(provider: Provider, *url_patterns: str) -> ServerOverride:
         name=provider.name,
         url_patterns=url_patterns,
         wires=provider.wires,
-        models=provider.name,
+        models_table=provider.name,
         retired_models=provider.retired_models,
         title=provider.title,
     )
@@ -161,7 +161,9 @@ def _as_server(provider: Provider, *url_patterns: str) -> ServerOverride:
 
 OPENAI_SERVERS = (
     ServerOverride(
-        name="openai", url_patterns=("*.api.openai.com/*",), docs="https://platform.openai.com/docs/guides/your-data"
+        name="openai",
+        url_patterns=("*.api.openai.com/*",),
+        docs_url="https://platform.openai.com/docs/guides/your-data",
     ),
     ServerOverride(
         name="azure",
@@ -175,7 +177,7 @@ OPENAI_SERVERS = (
             "responses": _RESPONSES,
         },
         key_header="api-key",
-        docs="https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle",
+        docs_url="https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle",
     ),
     ServerOverride(
         name="deepseek_beta",
@@ -188,10 +190,10 @@ OPENAI_SERVERS = (
             ),
             "messages": messages.DEEPSEEK,
         },
-        models="deepseek",
+        models_table="deepseek",
         retired_models=_DEEPSEEK_RETIRED,
         title="DeepSeek",
-        docs="https://api-docs.deepseek.com/guides/chat_prefix_completion",
+        docs_url="https://api-docs.deepseek.com/guides/chat_prefix_completion",
     ),
     ServerOverride(
         name="deepseek",
@@ -200,10 +202,10 @@ OPENAI_SERVERS = (
             "chat": WireConfig(wire=openai_chat.WIRE, dialect=_DEEPSEEK, model_rules=_DEEPSEEK_RULES),
             "messages": messages.DEEPSEEK,
         },
-        models="deepseek",
+        models_table="deepseek",
         retired_models=_DEEPSEEK_RETIRED,
         title="DeepSeek",
-        docs="https://api-docs.deepseek.com/guides/thinking_mode",
+        docs_url="https://api-docs.deepseek.com/guides/thinking_mode",
     ),
     ServerOverride(
         name="openrouter",
@@ -227,7 +229,7 @@ OPENAI_SERVERS = (
         },
         capabilities={"efforts": ("none", "minimal", "low", "medium", "high", "xhigh", "max")},
         accepts_pdf=True,
-        docs="https://openrouter.ai/docs/use-cases/reasoning-tokens",
+        docs_url="https://openrouter.ai/docs/use-cases/reasoning-tokens",
     ),
     ServerOverride(
         name="mistral",
@@ -249,8 +251,8 @@ OPENAI_SERVERS = (
                 model_rules=_MISTRAL_REASONING_RULES,
             )
         },
-        models="mistral",
-        docs="https://docs.mistral.ai/api",
+        models_table="mistral",
+        docs_url="https://docs.mistral.ai/api",
     ),
     ServerOverride(
         name="zai",
@@ -274,8 +276,8 @@ OPENAI_SERVERS = (
                 model_rules=_GLM_RULES,
             )
         },
-        models="zai",
-        docs="https://docs.z.ai/api-reference/llm/chat-completion",
+        models_table="zai",
+        docs_url="https://docs.z.ai/api-reference/llm/chat-completion",
     ),
     ServerOverride(
         name="gemini",
@@ -291,7 +293,7 @@ OPENAI_SERVERS = (
             )
         },
         capabilities={"efforts": ("low", "medium", "high")},
-        docs="https://ai.google.dev/gemini-api/docs/openai",
+        docs_url="https://ai.google.dev/gemini-api/docs/openai",
     ),
     _as_server(chat.GROQ, "api.groq.com/*"),
     _as_server(chat.MOONSHOT, "api.moonshot.ai/*", "api.moonshot.cn/*"),
@@ -316,7 +318,7 @@ OPENAI_SERVERS = (
             ),
             "responses": _RESPONSES,
         },
-        docs="https://docs.vllm.ai/en/latest/serving/openai_compatible_server",
+        docs_url="https://docs.vllm.ai/en/latest/serving/openai_compatible_server",
     ),
     ServerOverride(
         name="other",

@@ -81,13 +81,13 @@ GOOGLE = Provider(
     key_variable="GEMINI_API_KEY",
     key_header="x-goog-api-key",
     key_scheme="",
-    big_model="gemini-2.5-pro-preview-03-25",
-    small_model="gemini-2.0-flash",
+    default_big_model="gemini-2.5-pro-preview-03-25",
+    default_small_model="gemini-2.0-flash",
     model_id_patterns=("gemini-*", "gemma-*"),
     unknown_model_provider="openai",
     known_models=("gemini-2.5-pro-preview-03-25", "gemini-2.0-flash", *_NOW),
     retired_models=_RETIRED,
-    docs="https://ai.google.dev/api/generate-content",
+    docs_url="https://ai.google.dev/api/generate-content",
 )
 
 VERTEX = Provider(
@@ -103,8 +103,8 @@ VERTEX = Provider(
     base_url_variable="VERTEX_BASE_URL",
     key_source="google",
     key_required="never",
-    big_model="gemini-2.5-pro-preview-03-25",
-    small_model="gemini-2.0-flash",
+    default_big_model="gemini-2.5-pro-preview-03-25",
+    default_small_model="gemini-2.0-flash",
     model_id_patterns=("gemini-*", "gemma-*"),
     known_models=(
         *("gemini-2.5-pro-preview-03-25", "gemini-2.5-flash-preview-04-17", "gemini-2.0-flash"),
@@ -120,5 +120,5 @@ VERTEX = Provider(
             ("2026-10-16", "gemini-3.5-flash-lite", ("gemini-2.5-flash",)),
         ),
     },
-    docs="https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
+    docs_url="https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
 )

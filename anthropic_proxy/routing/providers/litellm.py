@@ -75,5 +75,5 @@ LITELLM = Provider(
     key_required="never",
     offered_to_users=False,
     transport="litellm",
-    docs="https://docs.litellm.ai/docs/providers",
+    docs_url="https://docs.litellm.ai/docs/providers",
 )

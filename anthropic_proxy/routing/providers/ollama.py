@@ -22,7 +22,7 @@ _NATIVE = WireConfig(
         ("*:cloud", _IN_THE_CLOUD),
         ("*:*-cloud", _IN_THE_CLOUD),
     ),
-    settings={"keep_alive": "ollama_keep_alive"},
+    setting_overrides={"keep_alive": "ollama_keep_alive"},
 )
 
 OLLAMA = Provider(
@@ -35,13 +35,13 @@ OLLAMA = Provider(
     base_url_variable="OLLAMA_API_BASE",
     key_variable="OLLAMA_API_KEY",
     key_required="never",
-    big_model="llama3",
-    small_model="llama3:8b",
+    default_big_model="llama3",
+    default_small_model="llama3:8b",
     uses_installed_models=True,
     unknown_model_provider="openai",
     known_models=(
         *("llama3", "llama3:8b", "llama3:70b", "llama2", "mistral", "mistral:instruct", "mixtral", "mixtral:instruct"),
         *("phi3:mini", "phi3:medium"),
     ),
-    docs="https://github.com/ollama/ollama/blob/main/docs/api.md",
+    docs_url="https://github.com/ollama/ollama/blob/main/docs/api.md",
 )

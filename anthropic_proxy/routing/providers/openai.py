@@ -18,8 +18,8 @@ OPENAI = Provider(
     base_url_variable="OPENAI_BASE_URL",
     key_variable="OPENAI_API_KEY",
     key_required="own_address",
-    big_model="gpt-4.1",
-    small_model="gpt-4.1-mini",
+    default_big_model="gpt-4.1",
+    default_small_model="gpt-4.1-mini",
     known_models=(
         *(
             "o3-mini",
@@ -45,5 +45,5 @@ OPENAI = Provider(
         ("2026-12-11", "gpt-5.6-sol", ("gpt-5", "o3")),
         ("2027-01-14", "gpt-6-luna", ("gpt-4.1", "gpt-4.1-mini", "gpt-4o", "gpt-4o-mini")),
     ),
-    docs="https://platform.openai.com/docs/api-reference/chat",
+    docs_url="https://platform.openai.com/docs/api-reference/chat",
 )

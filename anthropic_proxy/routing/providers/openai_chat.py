@@ -132,8 +132,8 @@ GROQ = Provider(
     base_url="https://api.groq.com/openai/v1",
     base_url_variable="GROQ_BASE_URL",
     key_variable="GROQ_API_KEY",
-    big_model="llama-3.3-70b-versatile",
-    small_model="llama-3.1-8b-instant",
+    default_big_model="llama-3.3-70b-versatile",
+    default_small_model="llama-3.1-8b-instant",
     known_models=(
         *("llama-3.3-70b-versatile", "llama-3.1-8b-instant", "llama3-70b-8192", "llama3-8b-8192", "gemma2-9b-it"),
         *("whisper-large-v3", "whisper-large-v3-turbo", "distil-whisper-large-v3-en", "llama-guard-3-8b"),
@@ -153,7 +153,7 @@ GROQ = Provider(
         ("2026-03-09", "openai/gpt-oss-120b", ("meta-llama/llama-4-maverick-17b-128e-instruct",)),
     ),
     non_chat_models=dict.fromkeys(_GROQ_AUDIO, "turns sound into text"),
-    docs="https://console.groq.com/docs/api-reference",
+    docs_url="https://console.groq.com/docs/api-reference",
 )
 
 _MOONSHOT_CHAT = WireConfig(
@@ -187,8 +187,8 @@ MOONSHOT = Provider(
     base_url="https://api.moonshot.ai/v1",
     base_url_variable="MOONSHOT_BASE_URL",
     key_variable="MOONSHOT_API_KEY",
-    big_model="kimi-k2-instruct",
-    small_model="kimi-k2-base",
+    default_big_model="kimi-k2-instruct",
+    default_small_model="kimi-k2-base",
     known_models=(
         *("kimi-k2-base", "kimi-k2-instruct"),
         *("kimi-k2.5", "kimi-k2.6", "kimi-k2.7-code", "kimi-k2.7-code-highspeed", "kimi-k3", "kimi-k3.1-pro"),
@@ -202,7 +202,7 @@ MOONSHOT = Provider(
         ("2026-08-31", "kimi-k3", ("kimi-k2.5",)),
         ("2026-12-31", "kimi-k3", ("kimi-k2.6", "kimi-k2.7-code", "kimi-k2.7-code-highspeed")),
     ),
-    docs="https://platform.moonshot.ai/docs/api/chat",
+    docs_url="https://platform.moonshot.ai/docs/api/chat",
 )
 
 _XAI_CHAT = WireConfig(
@@ -232,8 +232,8 @@ XAI = Provider(
     base_url="https://api.x.ai/v1",
     base_url_variable="XAI_BASE_URL",
     key_variable="XAI_API_KEY",
-    big_model="grok-3",
-    small_model="grok-3-mini-beta",
+    default_big_model="grok-3",
+    default_small_model="grok-3-mini-beta",
     known_models=(
         *("grok-3", "grok-3-beta", "grok-3-mini-beta", "grok-2-vision-latest", "grok-2", "grok-1"),
         *("grok-3-mini", "grok-4.3", "grok-4.5", "grok-4.6", "grok-4.7", "grok-build-0.1", "grok-code-fast-1"),
@@ -243,10 +243,11 @@ XAI = Provider(
         "2026-11",
         ("2026-05-15", "grok-4.3", ("grok-3", "grok-3-beta", "grok-3-mini", "grok-3-mini-beta", "grok-code-fast-1")),
     ),
-    docs="https://docs.x.ai/docs/api-reference",
+    docs_url="https://docs.x.ai/docs/api-reference",
 )
 
 DEMO = Provider(
+    docs_url="",
     name="demo",
     prefix="demo",
     title="the built-in demo",
@@ -254,8 +255,8 @@ DEMO = Provider(
     base_url="demo:",
     key_required="never",
     offered_to_users=False,
-    big_model="demo",
-    small_model="demo",
+    default_big_model="demo",
+    default_small_model="demo",
     known_models=("demo",),
     transport="demo",
 )

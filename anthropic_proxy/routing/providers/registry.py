@@ -18,10 +18,10 @@ class ModelRule(Struct, frozen=True):
 
     pattern: str
     """`fnmatch` pattern, compared with the lower-case model id: `gpt-5*`."""
-    fields: Mapping[str, object]
+    dialect_fields: Mapping[str, object]
     """Dialect field → value that replaces the value in the dialect of the provider."""
     source: str
-    """Documentation page, file or recording that the values of `fields` come from."""
+    """Documentation page, file or recording that the values of `dialect_fields` come from."""
     read_date: str
     """Date on which `source` was read: `2026-11`, `2026-11-20`."""
 
@@ -44,7 +44,7 @@ class WireConfig(Struct, Generic[DialectT], frozen=True, kw_only=True):
     """Deviations of the provider from the API, before `model_rules` apply."""
     model_rules: Sequence[ModelRule] = ()
     """Changes to `dialect` by model. All matching rules apply; a later rule overrides an earlier one."""
-    settings: Mapping[str, str] = {}
+    setting_overrides: Mapping[str, str] = {}
     """Dialect field → name of the `Settings` field that overrides it, unless the setting is None."""
     url_suffixes: Sequence[tuple[str, str]] = ()
     """Pairs of base URL suffix and its replacement: (`/v1`, `/anthropic`). The first match applies.
@@ -107,7 +107,7 @@ class ServerOverride(Struct, frozen=True, kw_only=True):
     """Wire name (`chat`) → config for the server. Absent: the config of the provider applies."""
     capabilities: Mapping[str, Any] = {}
     """`ModelCapabilities` field → value, for models without a row in `models.toml`."""
-    models: str = ""
+    models_table: str = ""
     """Name of the table with the server's models in `models.toml`. "": the table of the provider."""
     accepts_pdf: bool = False
     """True if the server accepts PDF input for all its models."""
@@ -119,7 +119,7 @@ class ServerOverride(Struct, frozen=True, kw_only=True):
     """Name of the request header with the API key. None: `key_header` and `key_scheme` of the provider apply."""
     key_scheme: str = ""
     """Text before the key in the header value, such as `Bearer `. Ignored if `key_header` is None."""
-    docs: str = ""
+    docs_url: str = ""
     """URL of the vendor's API documentation. "": none."""
 
 
@@ -174,8 +174,8 @@ class Provider(ProviderVariables, frozen=True, kw_only=True):
     """Model id → its retirement, for default models and models that users may have configured."""
     transport: Literal["http", "demo", "litellm"] = "http"
     """Means of calling the models: HTTP, the built-in demo, or the Python library LiteLLM."""
-    docs: str = ""
-    """URL of the provider's API documentation. "": none."""
+    docs_url: str
+    """URL of the provider's API documentation. "": none, for the built-in demo."""
 
     @property
     def setup_variable(self) -> str | None:

@@ -39,7 +39,7 @@ class ModelChoice(Struct, frozen=True, kw_only=True):
     """Model id of the provider, without prefix."""
     reason: str
     """For the log: `sonnet is BIG_MODEL (.env line 4), and a name without a prefix gets that of its list: openai`."""
-    setting: str = ""
+    model_setting: str = ""
     """Deciding setting and its source: `BIG_MODEL, .env line 4`. "": not resolved by a Claude tier."""
     variable: str = ""
     """Variable that names the model or can replace the default: `BIG_MODEL`. "": the client named the model."""
@@ -49,7 +49,7 @@ class ModelChoice(Struct, frozen=True, kw_only=True):
     """Notice about a possibly unexpected choice, logged once. "": none."""
 
     @property
-    def name(self) -> str:
+    def prefixed_id(self) -> str:
         """Model id with provider prefix: `openai/gpt-4.1`."""
         return f"{self.provider.prefix}/{self.model}"
 
@@ -86,21 +86,23 @@ def choose_models_for_tier(
         origin = settings.origins.get(variable, "set")
         choice = _resolve_bare_name(value, preferred, settings, catalog, allow_other_provider=True)
         reason, setting = f"{tier} is {variable} ({origin}), and {choice.reason}", f"{variable}, {origin}"
-        first = structs.replace(choice, reason=reason, setting=setting, variable=variable, tier=tier)
+        first = structs.replace(choice, reason=reason, model_setting=setting, variable=variable, tier=tier)
     elif preferred.serves_claude:
         reason = f"{preferred.name} is preferred and serves Claude models itself"
-        first = ModelChoice(provider=preferred, model=requested, reason=reason, setting="as asked", tier=tier)
+        first = ModelChoice(provider=preferred, model=requested, reason=reason, model_setting="as asked", tier=tier)
     else:
         reason = f"{tier} is {variable} (default of {preferred.name})"
         choice = _through_vertex(preferred, _default_model(tier, preferred, catalog), reason, settings)
-        first = structs.replace(choice, setting=f"{variable}, default", variable=variable, tier=tier)
-    choices = {first.name: first}
+        first = structs.replace(choice, model_setting=f"{variable}, default", variable=variable, tier=tier)
+    choices = {first.prefixed_id: first}
     variable = f"FALLBACK_{tier.upper()}"
     setting = f"{variable}, {settings.origins.get(variable, 'set')}"
     for value in settings.fallbacks.get(tier, ()):
         choice = _resolve_bare_name(value, preferred, settings, catalog, allow_other_provider=True)
         reason = f"{variable} lists it next, and {choice.reason}"
-        choices.setdefault(choice.name, structs.replace(choice, reason=reason, setting=setting, variable=variable))
+        choices.setdefault(
+            choice.prefixed_id, structs.replace(choice, reason=reason, model_setting=setting, variable=variable)
+        )
     return list(choices.values())
 
 
@@ -151,8 +153,8 @@ def _find_setting(tier: str, preferred: Provider, settings: Settings) -> tuple[s
 
 
 def _default_model(tier: str, preferred: Provider, catalog: Catalog) -> str:
-    model = (preferred.small_model if tier == "haiku" else preferred.big_model) or ""
-    installed = catalog.listing(preferred.name)
+    model = (preferred.default_small_model if tier == "haiku" else preferred.default_big_model) or ""
+    installed = catalog.cached_model_ids(preferred.name)
     if preferred.uses_installed_models and installed and not _is_listed(model, installed):
         local = [name for name in installed if not name.endswith(_CLOUD_SUFFIXES)] or installed
         return local[-1] if tier == "haiku" else local[0]
@@ -179,7 +181,7 @@ def _resolve_bare_name(
             row = preferred
         return _through_vertex(row, name, f"a name without a prefix gets that of its list: {row.prefix}", settings)
     if any(fnmatchcase(name, pattern) for pattern in preferred.model_id_patterns) or _is_listed(
-        name, catalog.listing(preferred.name)
+        name, catalog.cached_model_ids(preferred.name)
     ):
         return _through_vertex(preferred, name, f"it is one of {preferred.name}'s own", settings)
     other = preferred.unknown_model_provider

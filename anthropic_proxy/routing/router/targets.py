@@ -49,7 +49,7 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
     capabilities: ModelCapabilities
     base_url: str
     """URL without a trailing slash. Contains `UNKNOWN_PROJECT` if no setting names the Google Cloud project."""
-    setting: str = ""
+    model_setting: str = ""
     """Setting that names the model, with its source: `BIG_MODEL, .env line 4`. "": the client named the model."""
 
     @property
@@ -69,7 +69,7 @@ class Route(Struct, frozen=True):
     targets: Sequence[Target]
     """Targets in the order of the attempts: first choice, then fallbacks. Never empty."""
     reason: str
-    """Reason for the first choice, for the log and the command `explain`."""
+    """Reason for the first choice, for the log."""
     notes: Sequence[str] = ()
     """Notices to log once: unexpected choices, and fallbacks that cannot serve."""
     fidelity: Fidelity = "best-effort"
@@ -79,7 +79,7 @@ class Route(Struct, frozen=True):
 
 
 class TierMapping(Struct, frozen=True, kw_only=True):
-    """Models that one Claude tier is mapped to, for the start-up summary and the command `models`."""
+    """Models that one Claude tier is mapped to, for the start-up summary and `GET /v1/models`."""
 
     tier: str
     target: str
@@ -88,7 +88,7 @@ class TierMapping(Struct, frozen=True, kw_only=True):
     """Deciding setting and its source: `BIG_MODEL, .env line 4`, `SMALL_MODEL, default`."""
     fallbacks: Sequence[str] = ()
     """Model ids with prefix, in the order of the attempts after `target`."""
-    retired: RetiredModel | None = None
+    retirement: RetiredModel | None = None
     """Retirement of the model of `target`. None: not announced."""
     retiring_vendor: str = ""
     """Name of the provider or server that retires the model."""
@@ -139,7 +139,7 @@ def should_query_ollama(settings: Settings) -> bool:
 
 def find_preferred_provider(settings: Settings, catalog: Catalog) -> Provider:
     """Return the provider used for Claude tiers and unlisted model ids without a prefix."""
-    return find_provider(preferred_provider_name(settings, catalog.listing(_LOCAL_PROVIDER)))
+    return find_provider(preferred_provider_name(settings, catalog.cached_model_ids(_LOCAL_PROVIDER)))
 
 
 def list_tier_mappings(settings: Settings, catalog: Catalog) -> list[TierMapping]:
@@ -153,10 +153,10 @@ def list_tier_mappings(settings: Settings, catalog: Catalog) -> list[TierMapping
         rows.append(
             TierMapping(
                 tier=tier,
-                target=first.name,
-                reason=first.setting,
-                fallbacks=tuple(choice.name for choice in others),
-                retired=_find_retired(first, settings),
+                target=first.prefixed_id,
+                reason=first.model_setting,
+                fallbacks=tuple(choice.prefixed_id for choice in others),
+                retirement=_find_retired(first, settings),
                 retiring_vendor=_name_server(first.provider, settings),
                 problems=tuple(filter(None, problems)),
             )
@@ -228,10 +228,11 @@ def _build_target(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
     if row.transport == "demo":
         _require_demo(choice, settings, catalog)
     if reason := row.non_chat_models.get(model):
-        retired = row.retired_models.get(row.big_model or "")
-        alternative = f"{row.prefix}/{retired.successor if retired else row.big_model}"
+        retired = row.retired_models.get(row.default_big_model or "")
+        alternative = f"{row.prefix}/{retired.successor if retired else row.default_big_model}"
         raise InvalidRequest(
-            f"{choice.name} {reason} and cannot chat. One that can is {alternative}; GET /v1/models lists them all."
+            f"{choice.prefixed_id} {reason} and cannot chat. One that can is {alternative}; "
+            "GET /v1/models lists them all."
         )
     if not model:
         raise InvalidRequest(
@@ -242,7 +243,7 @@ def _build_target(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
     config = _find_wire_config(row, server, wire_name)
     if config.custom_url_only and row.name not in settings.base_urls:
         raise UnsupportedFeature(
-            f"{choice.name} cannot be reached: {row.title} does not support {wire_name}. "
+            f"{choice.prefixed_id} cannot be reached: {row.title} does not support {wire_name}. "
             f"{row.env_prefix}_WIRE={wire_name} is for your own server: set its address in {row.base_url_variable}"
         )
     dialect = _merge_dialect(row.name, server.name if server else "", wire_name, model)
@@ -253,7 +254,7 @@ def _build_target(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
         dialect=_apply_settings(dialect, config, settings),
         capabilities=find_capabilities(row, model, settings, catalog),
         base_url=find_base_url(row, config, settings),
-        setting=choice.setting if choice.variable else "",
+        model_setting=choice.model_setting if choice.variable else "",
     )
 
 
@@ -266,9 +267,11 @@ def _require_demo(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
     if settings.serve_demo or preferred_provider is choice.provider:
         return
     preferred_name = preferred_provider.name
-    refused = f"{choice.name} is not served: the preferred provider is {preferred_name}. SERVE_DEMO=true serves both."
-    if choice.setting:
-        raise InvalidRequest(f"{choice.setting}: {refused}")
+    refused = (
+        f"{choice.prefixed_id} is not served: the preferred provider is {preferred_name}. SERVE_DEMO=true serves both."
+    )
+    if choice.model_setting:
+        raise InvalidRequest(f"{choice.model_setting}: {refused}")
     raise UnknownModel(f"model: {refused}")
 
 
@@ -277,7 +280,7 @@ def find_capabilities(row: Provider, model: str, settings: Settings, catalog: Ca
     server = find_server_override(row, settings)
     if server is None:
         return catalog.cached_capabilities(row.name, model)
-    capabilities = catalog.cached_capabilities(server.models or row.name, model)
+    capabilities = catalog.cached_capabilities(server.models_table or row.name, model)
     if not capabilities.known and server.capabilities:
         capabilities = structs.replace(capabilities, **server.capabilities)
     return structs.replace(capabilities, accepts_pdf=True) if server.accepts_pdf else capabilities
@@ -292,9 +295,11 @@ def _pick_wire(row: Provider, model: str, settings: Settings) -> str:
 
 
 def _apply_settings(dialect: BaseDialect, config: AnyWireConfig, settings: Settings) -> BaseDialect:
-    """Return the dialect with all fields replaced that `config.settings` maps to a set setting."""
+    """Return the dialect with all fields replaced that `config.setting_overrides` maps to a set setting."""
     changes = {
-        field: value for field, name in config.settings.items() if (value := getattr(settings, name)) is not None
+        field: value
+        for field, name in config.setting_overrides.items()
+        if (value := getattr(settings, name)) is not None
     }
     return structs.replace(dialect, **changes) if changes else dialect
 
@@ -313,7 +318,7 @@ def _merge_dialect(provider: str, server_name: str, wire_name: str, model: str) 
     changes: dict[str, object] = {}
     for rule in config.model_rules:
         if rule.matches_model(model):
-            changes.update(rule.fields)
+            changes.update(rule.dialect_fields)
     dialect: BaseDialect = config.dialect
     return structs.replace(dialect, **changes) if changes else dialect
 
@@ -331,7 +336,7 @@ class RouteCache:
         self.some_relayed = False
         """True if any route returned by this cache is relayed."""
 
-    def resolve(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
+    def resolve_route(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
         """Return the route of a client request, cached or new. Raises `ClientError` as the function `resolve_route`.
 
         Changed settings or catalog contents clear the cache.

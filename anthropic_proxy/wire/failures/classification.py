@@ -115,16 +115,16 @@ def build_upstream_error(
 ) -> UpstreamError:
     """Return the error for the client. Arguments: see `build_upstream_error` in `wire/failures/__init__.py`."""
     if fault.status not in _NO_KINDS:
-        shortage = find_token_limit_fault(fault, KnownTokenCounts(window=window, estimate=estimate, asked=asked))
+        shortage = find_token_limit_fault(
+            fault, KnownTokenCounts(context_window=window, estimate_input=estimate, requested_output=asked)
+        )
         if shortage is not None:
             return _too_large(shortage, fault, provider)
         if (cause := find_image_refusal(fault)) is not None:
             return _caused(_error(_CLIENT_FAILED, fault, provider), cause)
     quota = find_quota(fault)
     if quota is not None:
-        return _caused(
-            _error(_BILLING if quota == "billing" else _ALLOWANCE, fault, provider), Cause(error_type="quota")
-        )
+        return _caused(_error(_BILLING if quota == "billing" else _ALLOWANCE, fault, provider), Cause(kind="quota"))
     row = next((row for row in _ROWS if row.matches(fault)), None)
     if row is None:
         asked_wrong = fault.status is None and "invalid_request_error" in fault.codes

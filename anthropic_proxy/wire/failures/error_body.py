@@ -35,13 +35,13 @@ class UpstreamFault(Struct, frozen=True, kw_only=True):
     """Delay until the next try in whole seconds, 1 to 3,600. None: not reported."""
     is_permanent: bool = False
     """True if the response has the header `x-should-retry: false` (OpenAI). The request is then not retried."""
-    tokens: int | None = None
+    input_tokens: int | None = None
     """Input tokens of the rejected request (`n_prompt_tokens` of llama.cpp). None: not reported in a field."""
-    window: int | None = None
+    context_window: int | None = None
     """Context window of the model in tokens (`n_ctx` of llama.cpp). None: not reported in a field."""
-    generation: str | None = None
+    failed_generation: str | None = None
     """Model output that the server could not parse as a tool call (Groq's `failed_generation`). None: not reported."""
-    filtered: bool = False
+    is_content_filtered: bool = False
     """True if the body has a list of content that a filter found (Z.ai's `contentFilter`)."""
     excerpt: str = ""
     """Printable beginning of a body that is not an error object. It is written to the log only. "": an error object."""
@@ -98,10 +98,10 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
         parameter=(named or find_parameter_in_message(message) or "")[:_MAX_CODE_CHARACTERS] or None,
         retry_after=find_retry_delay(headers, error.get("details"), message),
         is_permanent=_stays(headers),
-        tokens=_integer(error.get("n_prompt_tokens")),
-        window=_integer(error.get("n_ctx")),
-        generation=_string(error.get("failed_generation")),
-        filtered=bool(outer.get("contentFilter") or error.get("contentFilter")),
+        input_tokens=_integer(error.get("n_prompt_tokens")),
+        context_window=_integer(error.get("n_ctx")),
+        failed_generation=_string(error.get("failed_generation")),
+        is_content_filtered=bool(outer.get("contentFilter") or error.get("contentFilter")),
     )
 
 

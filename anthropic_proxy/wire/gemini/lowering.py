@@ -122,7 +122,7 @@ class _Lowering:
         return lowered | {"type": (kinds[0] if kinds else _kind_of(schema)).upper()}, moved
 
     def _lower_items(self, lowered: Schema, items: list[Any], depth: int) -> None:
-        kinds = {self._index.number(one): one for one in (self.lower(one, depth + 1) for one in items)}
+        kinds = {self._index.number_of(one): one for one in (self.lower(one, depth + 1) for one in items)}
         alternatives = list(kinds.values())
         if len(alternatives) > 1:
             lowered["items"] = {"anyOf": alternatives}

@@ -95,7 +95,7 @@ class _Walk:
 
     def _inline(self, schema: Schema, reference: str, trail: tuple[str, ...], depth: int) -> Schema:
         beside = {key: value for key, value in schema.items() if key != "$ref"}
-        target = self._document.find(reference)
+        target = self._document.find_target(reference)
         self.inlined += 1
         if reference in trail or not isinstance(target, dict) or self.inlined > MAX_INLINED_REFERENCES:
             return {"type": "object", **self.clean(beside, trail, depth)}

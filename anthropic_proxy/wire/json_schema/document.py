@@ -21,7 +21,7 @@ class SchemaDocument:
         """Budget of the request. Above its limit, the methods raise `WorkLimitExceeded`."""
         self._targets: dict[str, Any] = {}
 
-    def find(self, reference: str) -> Any:
+    def find_target(self, reference: str) -> Any:
         """Return the target of a local reference (`#/$defs/Name`). None: the target is missing or in another document.
 
         The target is any JSON value.
@@ -32,7 +32,7 @@ class SchemaDocument:
             target = self._targets[reference] = self._resolve(reference)
         return target
 
-    def follow(self, schema: Schema) -> Schema:
+    def merge_target(self, schema: Schema) -> Schema:
         """Return a copy of a schema without `$ref` at its top level: the keywords of the target are merged into it.
 
         Keywords beside `$ref` take precedence over the target's. A chain of references is followed to its end; a cycle
@@ -42,7 +42,7 @@ class SchemaDocument:
         while isinstance(reference := schema.get("$ref"), str) and reference not in seen:
             seen.add(reference)
             beside = {key: value for key, value in schema.items() if key != "$ref"}
-            target = self.find(reference)
+            target = self.find_target(reference)
             schema = {**target, **beside} if isinstance(target, dict) else beside
             self.budget.count_steps(1 + len(schema))
         return {key: value for key, value in schema.items() if key != "$ref"}

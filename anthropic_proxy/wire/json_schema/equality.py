@@ -9,7 +9,7 @@ class EqualityIndex:
     """Assigns a number to each decoded JSON value. Equal values have equal numbers. Each list and object is read once.
 
     A direct comparison reads both values each time. References can cause thousands of comparisons of the same large
-    values. A value must not change after a call of `number` with this value.
+    values. A value must not change after a call of `number_of` with this value.
     """
 
     def __init__(self, budget: WorkBudget) -> None:
@@ -20,7 +20,7 @@ class EqualityIndex:
         self._read: dict[int, tuple[Any, int]] = {}
         """`id()` of a container → the container and its number. The stored container keeps its `id()` from reuse."""
 
-    def number(self, value: Any) -> int:
+    def number_of(self, value: Any) -> int:
         """Return the number of a value. Uses no recursion, so the nesting depth is unlimited.
 
         Raises `WorkLimitExceeded` above the budget.

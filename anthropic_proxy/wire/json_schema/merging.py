@@ -65,7 +65,7 @@ class _Merger:
                 before[name] = schema
             elif name in self._conflicts:
                 self._conflicts[name].append(schema)
-            elif self._index.number(before[name]) != self._index.number(schema):
+            elif self._index.number_of(before[name]) != self._index.number_of(schema):
                 self._conflicts[name] = [before[name], schema]
                 before[name] = {"allOf": self._conflicts[name]}
 

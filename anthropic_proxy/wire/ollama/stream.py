@@ -120,7 +120,7 @@ class OllamaDecoder(Decoder):
     def _read_call(self, part: ToolCallField, deltas: list[Delta]) -> None:
         key, name = self._calls, part.function.name
         arguments = _text_of(part.function.arguments)
-        found = self._mender.repair_name(name) if name else self._mender.find_name(arguments)
+        found = self._mender.repair_name(name) if name else self._mender.find_name_by_arguments(arguments)
         if found is None:
             raise self._protocol_error("sent a tool call without a name")
         self._calls += 1

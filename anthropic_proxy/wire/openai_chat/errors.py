@@ -21,12 +21,12 @@ def reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | N
     """Return the reply in an error: a policy refusal, or tool calls that Groq could not parse. None: no reply."""
     if is_policy_refusal(fault):
         return [blocked_reply_stop(call.provider, fault.message or "content policy")]
-    if fault.generation is None or _UNREADABLE not in fault.codes:
+    if fault.failed_generation is None or _UNREADABLE not in fault.codes:
         return None
-    if any(is_cut_short(text) for text in _OBJECTS.findall(fault.generation)):
+    if any(is_cut_short(text) for text in _OBJECTS.findall(fault.failed_generation)):
         return None  # the output limit may have cut it, and a cut call may not reach a tool
     text = TextCallDetector(TOOL_CALL_FORMATS, OfferedTools(call), call.new_id)
-    deltas = [*text.feed(fault.generation), *text.finish()]
+    deltas = [*text.feed(fault.failed_generation), *text.finish()]
     return [*deltas, Stop("tool_use")] if text.notes else None
 
 

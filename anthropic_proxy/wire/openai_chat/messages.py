@@ -220,7 +220,7 @@ class ChatMessageEncoder(MessageEncoder):
             details = [carry.encrypted for _, carry in kept if carry.encrypted and _is_list(carry.encrypted)]
             if details:
                 reply.reasoning_details = Raw(details[-1].encode())
-        signed = [carry for _, carry in kept if carry.call_signature and carry.address == address]
+        signed = [carry for _, carry in kept if carry.call_signature and carry.server_digest == address]
         _put_signatures(signed, reply.tool_calls or [])
         if not dialect.replayed_thinking_field:
             self._drops_thinking = self._drops_thinking or bool(
@@ -272,10 +272,10 @@ def _is_list(text: str) -> bool:
 
 
 def _has_content(carry: ReasoningState, address: str | None) -> bool:
-    return bool(carry.replay or carry.encrypted or (carry.call_signature and carry.address == address))
+    return bool(carry.replay or carry.encrypted or (carry.call_signature and carry.server_digest == address))
 
 
 def _put_signatures(carries: Sequence[ReasoningState], calls: list[_Call]) -> None:
     for carry in carries:
-        if carry.position < len(calls):
-            calls[carry.position].extra_content = {"google": {"thought_signature": carry.call_signature}}
+        if carry.call_index < len(calls):
+            calls[carry.call_index].extra_content = {"google": {"thought_signature": carry.call_signature}}

@@ -193,8 +193,8 @@ class ItemEncoder(MessageEncoder):
         else:
             self._drops_thinking = True
             return
-        if carry.item:
-            item.id = carry.item
+        if carry.item_id:
+            item.id = carry.item_id
         self.messages.append(item)
 
 

@@ -53,7 +53,7 @@ def build_reasoning_state(item: OutputItem, state: OutputItemState) -> Reasoning
     """
     item_id = item.id or state.item_id  # xAI's complete items have none
     if item.encrypted_content:
-        return ReasoningState(item=item_id, encrypted=item.encrypted_content)
+        return ReasoningState(item_id=item_id, encrypted=item.encrypted_content)
     if state.latest_part is not None and state.latest_part[0] == "reasoning":
-        return ReasoningState(item=item_id, replay=1)
+        return ReasoningState(item_id=item_id, replay=1)
     return ReasoningState()

@@ -29,7 +29,7 @@ class ToolCallRepair:
         mean; otherwise it is returned unchanged.
         """
         client_name = self._aliases.get(name, name)
-        found = self._offered.match(name) if self._offered else None
+        found = self._offered.find_tool(name) if self._offered else None
         if found is None:
             return client_name
         if found != client_name:
@@ -42,7 +42,7 @@ class ToolCallRepair:
             )
         return found
 
-    def find_name(self, arguments: str) -> str | None:
+    def find_name_by_arguments(self, arguments: str) -> str | None:
         """Return the client's tool name for a call without a name: the only tool that accepts these arguments.
 
         `arguments` is the JSON text of the call. `unnamed_tool` is returned if no tool or several tools match. None:

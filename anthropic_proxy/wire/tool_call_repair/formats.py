@@ -58,31 +58,31 @@ None: the text has another format or calls a tool that was not offered.
 class StartMarker(Struct, frozen=True):
     """Properties of one start marker, a text such as `<tool_call>` at the start of a tool call."""
 
-    ending: str
+    end_marker: str
     """End marker of the call. "": the call ends at the end of the reply. A server may omit the last end marker."""
     readers: tuple[tuple[ToolCallFormat, ToolCallReader], ...]
     """Pairs of a format and its reader, tried in this order."""
-    names: bool = True
+    requires_name: bool = True
     """True if a tool name or a bracket must follow the marker. Other text after the marker is then not a call."""
 
 
 class FormatMarkers(NamedTuple):
     """Start and end markers of a set of text formats, prepared for the search in streamed text."""
 
-    marks: Mapping[str, StartMarker]
+    start_markers: Mapping[str, StartMarker]
     """Start marker → its properties."""
-    pattern: re.Pattern[str] | None
+    start_pattern: re.Pattern[str] | None
     """Pattern that matches any start marker not after a backtick. None: no start markers."""
     dropped_end_markers: frozenset[str]
     """End markers that are dropped directly after a call."""
-    firsts: frozenset[str]
+    first_characters: frozenset[str]
     """First characters of the start markers."""
     candidate_pattern: re.Pattern[str]
     """Pattern of the characters at which a marker, fence or line break may begin. Text without them is emitted at
     once."""
-    max_length: int
+    max_marker_length: int
     """Length of the longest start marker. 0: no start markers."""
-    prefixes: frozenset[str]
+    marker_prefixes: frozenset[str]
     """All prefixes of the start markers, the complete markers included."""
 
     def find_partial_marker(self, text: str, offset: int, end: int) -> int:
@@ -90,8 +90,12 @@ class FormatMarkers(NamedTuple):
 
         Indexes from `offset` to before `end` are searched. Without such a marker, return the length of `text`.
         """
-        for start in range(max(offset, len(text) - self.max_length + 1), end):
-            if text[start] in self.firsts and (start == 0 or text[start - 1] != "`") and text[start:] in self.prefixes:
+        for start in range(max(offset, len(text) - self.max_marker_length + 1), end):
+            if (
+                text[start] in self.first_characters
+                and (start == 0 or text[start - 1] != "`")
+                and text[start:] in self.marker_prefixes
+            ):
                 return start
         return len(text)
 
@@ -148,13 +152,15 @@ def compile_markers(conventions: tuple[ToolCallFormat, ...]) -> FormatMarkers:
     marks = _marks_of(conventions)
     firsts = frozenset(begin[0] for begin in marks)
     return FormatMarkers(
-        marks=marks,
-        pattern=re.compile("(?<!`)(?:" + "|".join(map(re.escape, marks)) + ")") if marks else None,
-        dropped_end_markers=frozenset(mark.ending for mark in marks.values() if len(mark.ending) > len("\n```")),
-        firsts=firsts,
+        start_markers=marks,
+        start_pattern=re.compile("(?<!`)(?:" + "|".join(map(re.escape, marks)) + ")") if marks else None,
+        dropped_end_markers=frozenset(
+            mark.end_marker for mark in marks.values() if len(mark.end_marker) > len("\n```")
+        ),
+        first_characters=firsts,
         candidate_pattern=re.compile("[" + re.escape("".join(sorted(firsts | {"`", "~", "\r", "\n"}))) + "]"),
-        max_length=max(map(len, marks), default=0),
-        prefixes=frozenset(begin[:size] for begin in marks for size in range(1, len(begin) + 1)),
+        max_marker_length=max(map(len, marks), default=0),
+        marker_prefixes=frozenset(begin[:size] for begin in marks for size in range(1, len(begin) + 1)),
     )
 
 
@@ -187,7 +193,9 @@ def can_be_unmarked_calls(text: str, conventions: Sequence[ToolCallFormat], offe
     name = _IDENTIFIER.match(remainder)
     if not listed or "bare_python" not in conventions or name is None or not name.group():
         return False
-    return name.end() == len(remainder) or (remainder[name.end()] == "(" and offered.match(name.group()) is not None)
+    return name.end() == len(remainder) or (
+        remainder[name.end()] == "(" and offered.find_tool(name.group()) is not None
+    )
 
 
 def _may_be_call_object(inside: str) -> bool:

@@ -55,7 +55,7 @@ def resolve_call(name: str, arguments: str, offered: OfferedTools) -> RecoveredC
     Empty `arguments` mean an empty object. Invalid arguments are repaired. None: the tool is not offered, or the
     arguments cannot be repaired.
     """
-    known = offered.match(name)
+    known = offered.find_tool(name)
     arguments = arguments.strip() or "{}"
     if known is not None and not is_json_object(arguments):
         arguments = repair_arguments(arguments, alone=True) or ""

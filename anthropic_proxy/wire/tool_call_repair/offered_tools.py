@@ -46,7 +46,7 @@ class OfferedTools:
     def _tools(self) -> dict[str, Tool]:
         return {tool.name: tool for tool in self._given if is_client_tool(tool)}
 
-    def match(self, name: str) -> str | None:
+    def find_tool(self, name: str) -> str | None:
         """Return the name in the client request of the tool that a model calls `name`. None: no tool, or several.
 
         First, the exact name is tried. Second, the name without the counter of an id and without namespaces

@@ -49,7 +49,7 @@ class TextCallDetector:
         self._offered = offered
         self._new_id = new_id
         signs = self._signs = compile_markers(tuple(conventions))
-        self._marks, self._pattern = signs.marks, signs.pattern
+        self._marks, self._pattern = signs.start_markers, signs.start_pattern
         self._strays, self._spark = signs.dropped_end_markers, signs.candidate_pattern
         self._state = "start"  # then bare, text, fence, call, after; over: detection has stopped
         self._held = ""
@@ -142,7 +142,7 @@ class TextCallDetector:
             return len(self._held) >= _BEGINNING
         if self._state != "call" or not self._named:
             return False
-        ending = self._marks[self._mark].ending
+        ending = self._marks[self._mark].end_marker
         if not ending:
             return True
         window = (self._last if self._pieces else self._held[1 - len(ending) :]) + piece
@@ -231,20 +231,20 @@ class TextCallDetector:
         self._held = self._held[len(self._space) :]
         self._mark = match.group()
         self._state, self._searched, self._endings = "call", len(self._mark), 0
-        self._named = not self._marks[self._mark].names
+        self._named = not self._marks[self._mark].requires_name
 
     def _read_call(self, deltas: list[Delta], *, final: bool, cut: bool) -> bool:
         mark = self._marks[self._mark]
         if not self._named and not self._may_be_named():
             return self._release()
-        while mark.ending and (found := self._held.find(mark.ending, self._searched)) >= 0:
-            self._searched = found + len(mark.ending)
+        while mark.end_marker and (found := self._held.find(mark.end_marker, self._searched)) >= 0:
+            self._searched = found + len(mark.end_marker)
             if self._convert_calls(mark, self._held[: self._searched], deltas):
                 return True
             self._endings += 1
             if self._endings >= _MAX_ENDINGS or self._exhausted:
                 return self._release()
-        self._searched = max(self._searched, len(self._held) - len(mark.ending) + 1)
+        self._searched = max(self._searched, len(self._held) - len(mark.end_marker) + 1)
         if not final:
             return False
         return (not cut and self._convert_calls(mark, self._held, deltas)) or self._release()
@@ -257,7 +257,7 @@ class TextCallDetector:
         if len(name) == len(following):
             return len(name) <= _MAX_NAME_LENGTH
         self._named = following[0] in '{[<"' or (
-            bool(name) and any(map(self._offered.match, (name, name.removesuffix(".call"))))
+            bool(name) and any(map(self._offered.find_tool, (name, name.removesuffix(".call"))))
         )
         return self._named
 

@@ -46,7 +46,7 @@ class TextSplitter:
         if self._tags is None:
             return self._calls.feed(text) if self._calls is not None else [Text(text)]
         deltas = self._tags.feed(text)
-        if self._tags.done:
+        if self._tags.is_done:
             self._tags = None
         return self._find_calls(deltas)
 

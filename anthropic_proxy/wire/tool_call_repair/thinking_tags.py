@@ -62,7 +62,7 @@ class ThinkingTagParser:
         """Emitted reasoning without a start tag (`unopened`). If no end tag follows, this text is the reply itself."""
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """True if all further text is reply text, so that the parser is no longer needed."""
         return self._state == "text"
 

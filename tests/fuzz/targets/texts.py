@@ -79,8 +79,8 @@ def _carries() -> Iterator[bytes]:
         for carry in (
             ReasoningState(),
             ReasoningState(replay=1),
-            ReasoningState(model="m-1", item="rs_1", encrypted="gAAA" * 40),
-            ReasoningState(call_signature="CsIB" * 30, position=3),
+            ReasoningState(model="m-1", item_id="rs_1", encrypted="gAAA" * 40),
+            ReasoningState(call_signature="CsIB" * 30, call_index=3),
         ):
             signature = encode_signature(tag, carry)
             yield signature.encode()

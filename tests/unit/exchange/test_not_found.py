@@ -90,11 +90,12 @@ async def test_the_last_of_a_chain_is_named_by_its_own_setting() -> None:
 )
 async def test_a_default_names_the_variable_to_set(key: str, prefix: str, successor: str) -> None:
     row = next(row for row in PROVIDERS if row.prefix == prefix)
-    said = {"error": {"message": f"models/{row.big_model} is not found", "code": 404, "status": "NOT_FOUND"}}
+    said = {"error": {"message": f"models/{row.default_big_model} is not found", "code": 404, "status": "NOT_FOUND"}}
     status, _, message = refusal(await ask(answer(said), **{key: "k" * 20}))
     assert status == 400
     assert message.endswith(
-        f"models/{row.big_model} is not found. {prefix}/{row.big_model} is the default of BIG_MODEL, which is not set. "
+        f"models/{row.default_big_model} is not found. "
+        f"{prefix}/{row.default_big_model} is the default of BIG_MODEL, which is not set. "
         f"Remedy: set BIG_MODEL={prefix}/{successor}"
     )
 

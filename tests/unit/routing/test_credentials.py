@@ -94,7 +94,7 @@ def test_another_key_is_tried_where_this_one_is_at_fault_and_each_once(status):
     while True:
         credential = pool.next_credential(GROQ)
         tried.append(credential.value[-1])
-        if not pool.rotate(GROQ, credential, failed(status)):
+        if not pool.exclude_failed_key(GROQ, credential, failed(status)):
             break
     assert tried == ["a", "b", "c"]
 
@@ -102,21 +102,21 @@ def test_another_key_is_tried_where_this_one_is_at_fault_and_each_once(status):
 @pytest.mark.parametrize("status", [400, 404, 500, 529])
 def test_another_key_would_not_help_where_the_key_is_not_at_fault(status):
     pool = Credentials(load(GROQ_API_KEY="a,b"))
-    assert not pool.rotate(GROQ, pool.next_credential(GROQ), failed(status))
+    assert not pool.exclude_failed_key(GROQ, pool.next_credential(GROQ), failed(status))
     assert values(pool, 2) == ["b", "a"]
 
 
 def test_a_single_key_is_never_paused():
     pool = Credentials(load(GROQ_API_KEY="a"))
-    assert not pool.rotate(GROQ, pool.next_credential(GROQ), failed(429, retry_after=60))
+    assert not pool.exclude_failed_key(GROQ, pool.next_credential(GROQ), failed(429, retry_after=60))
     assert values(pool, 2) == ["a", "a"]
-    assert not pool.rotate(GROQ, None, failed(401))
+    assert not pool.exclude_failed_key(GROQ, None, failed(401))
 
 
 def test_a_key_over_its_limit_is_paused_for_the_time_of_the_provider():
     clock = Clock()
     pool = Credentials(load(GROQ_API_KEY="a,b"), clock=clock)
-    assert pool.rotate(GROQ, pool.next_credential(GROQ), failed(429, retry_after=7))
+    assert pool.exclude_failed_key(GROQ, pool.next_credential(GROQ), failed(429, retry_after=7))
     assert values(pool, 3) == ["b", "b", "b"]
     clock.now += 7
     assert set(values(pool, 2)) == {"a", "b"}
@@ -125,8 +125,8 @@ def test_a_key_over_its_limit_is_paused_for_the_time_of_the_provider():
 def test_if_all_keys_are_paused_the_first_to_return_is_used():
     clock = Clock()
     pool = Credentials(load(GROQ_API_KEY="a,b"), clock=clock)
-    assert pool.rotate(GROQ, pool.next_credential(GROQ), failed(429, retry_after=90))
-    assert not pool.rotate(GROQ, pool.next_credential(GROQ), failed(429))
+    assert pool.exclude_failed_key(GROQ, pool.next_credential(GROQ), failed(429, retry_after=90))
+    assert not pool.exclude_failed_key(GROQ, pool.next_credential(GROQ), failed(429))
     assert values(pool, 2) == ["b", "b"]
     clock.now += RATE_LIMIT_COOLDOWN_SECONDS
     assert values(pool, 2) == ["b", "b"]

@@ -426,7 +426,7 @@ def test_rows_are_of_one_mould():
         assert find_provider(row.name) is row
         assert set(row.non_chat_models) <= set(row.known_models)
         assert len(set(row.known_models)) == len(row.known_models)
-        assert row.docs or row.transport == "demo"
+        assert row.docs_url or row.transport == "demo"
         assert all(wire in row.wires for _, wire in row.wire_rules)
 
 
@@ -529,4 +529,4 @@ def test_the_names_of_preferred_provider_are_prefixes_in_settings(prefix, goes, 
     settings = load(OPENAI_API_KEY="o", GEMINI_API_KEY="g", VERTEX_PROJECT="p", **{variable: f"{prefix}/g"})
     targets = resolve_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog()).targets
     assert f"{targets[-1].provider.prefix}/{targets[-1].model}" == goes
-    assert targets[-1].setting == f"{variable}, environment"
+    assert targets[-1].model_setting == f"{variable}, environment"

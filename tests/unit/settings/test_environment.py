@@ -48,20 +48,20 @@ def test_the_environment_sets_whether_colours_are_used(environ: dict[str, str], 
 )
 def test_proxies_are_found_by_scheme(environ: dict[str, str], proxies: dict[str, str]) -> None:
     settings = load(**environ)
-    assert {scheme: proxy.reveal() for scheme, proxy in settings.proxies.items()} == proxies
+    assert {scheme: proxy.reveal() for scheme, proxy in settings.http_proxies.items()} == proxies
     assert "secret-of-the-proxy" not in repr(settings)
 
 
 def test_a_proxy_of_another_kind_is_left_out_aloud() -> None:
     settings = load(ALL_PROXY="socks5://127.0.0.1:1080")
-    assert not settings.proxies
+    assert not settings.http_proxies
     assert [warning for warning in settings.warnings if "ALL_PROXY" in warning and "socks5" in warning]
 
 
 def test_a_file_does_not_set_the_outgoing_proxy(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text(f"HTTPS_PROXY={PROXY}\n", encoding="utf-8")
-    assert not load_settings({}, PROVIDERS, env_file=str(file)).proxies
+    assert not load_settings({}, PROVIDERS, env_file=str(file)).http_proxies
 
 
 @pytest.mark.parametrize(

@@ -205,15 +205,15 @@ async def test_a_refused_token_is_renewed_once(servers: TokenServers, google: Ru
     pool = Credentials(Settings(vertex_project="p"), {"google": tokens})
     refused = UpstreamError("no", status=401)
     first, _ = await pool.next_token(VERTEX, "http://x")
-    assert not pool.rotate(VERTEX, first, UpstreamError("no", status=403))
-    assert pool.rotate(VERTEX, first, refused)
+    assert not pool.exclude_failed_key(VERTEX, first, UpstreamError("no", status=403))
+    assert pool.exclude_failed_key(VERTEX, first, refused)
     second, _ = await pool.next_token(VERTEX, "http://x")
     assert second.value != first.value
-    assert pool.rotate(VERTEX, first, refused)  # another request that still had the first one
-    assert not pool.rotate(VERTEX, second, refused)
+    assert pool.exclude_failed_key(VERTEX, first, refused)  # another request that still had the first one
+    assert not pool.exclude_failed_key(VERTEX, second, refused)
     assert (await pool.next_token(VERTEX, "http://x"))[0] == second
     clock.passed += MIN_RENEWAL_INTERVAL_SECONDS
-    assert pool.rotate(VERTEX, second, refused)
+    assert pool.exclude_failed_key(VERTEX, second, refused)
     assert len(servers.issued) == 2
 
 

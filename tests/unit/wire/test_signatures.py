@@ -69,7 +69,7 @@ def test_unknown_keys_are_ignored() -> None:
 
 
 def test_a_carry_beyond_64_kib_leaves_the_encrypted_part_out() -> None:
-    signature = encode_signature("oai", ReasoningState(item="rs_1", encrypted="x" * MAX_SIGNATURE_BYTES))
-    assert decode_signature("oai", signature) == ReasoningState(item="rs_1")
-    fits = ReasoningState(item="rs_1", encrypted="x" * (MAX_SIGNATURE_BYTES // 2))
+    signature = encode_signature("oai", ReasoningState(item_id="rs_1", encrypted="x" * MAX_SIGNATURE_BYTES))
+    assert decode_signature("oai", signature) == ReasoningState(item_id="rs_1")
+    fits = ReasoningState(item_id="rs_1", encrypted="x" * (MAX_SIGNATURE_BYTES // 2))
     assert decode_signature("oai", encode_signature("oai", fits)) == fits

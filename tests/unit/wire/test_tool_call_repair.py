@@ -324,7 +324,7 @@ def test_what_is_an_object_stays_as_it_is_and_what_lacks_its_end_is_never_anothe
 )
 def test_odd_names_find_the_one_tool_that_they_can_mean(said: str, meant: str | None) -> None:
     names = ("Read", "mcp__files__list_all", "web_search", "Web-Search")
-    assert OfferedTools(new_call(tools=[{"name": name, "input_schema": {}} for name in names])).match(said) == meant
+    assert OfferedTools(new_call(tools=[{"name": name, "input_schema": {}} for name in names])).find_tool(said) == meant
 
 
 def test_a_long_name_is_matched_under_its_alias_and_found_again() -> None:
@@ -350,8 +350,8 @@ def test_a_note_holds_no_more_than_the_beginning_of_a_name_that_a_model_made_up(
 
 
 def test_a_name_behind_thousands_of_namespaces_is_nobodys() -> None:
-    assert OfferedTools(new_call()).match("a." * 50 + "Read") == "Read"
-    assert OfferedTools(new_call()).match("a." * 50_000 + "Read") is None
+    assert OfferedTools(new_call()).find_tool("a." * 50 + "Read") == "Read"
+    assert OfferedTools(new_call()).find_tool("a." * 50_000 + "Read") is None
 
 
 def test_a_call_without_a_name_is_found_by_its_arguments() -> None:

@@ -24,7 +24,7 @@ from anthropic_proxy.workers.ipc import (
 )
 from anthropic_proxy.workers.link import WorkerLink, WorkerPeer
 
-LESSON = SharedObservation("lesson", "here", "model", "temperature", 100.0)
+LESSON = SharedObservation("model", "here", "model", "temperature", 100.0)
 
 
 class Front:

@@ -59,7 +59,7 @@ async def test_an_upstream_that_fails_one_worker_is_left_alone_by_all_until_it_w
     fail(teller, FAILURES_TO_OPEN - 1)
     assert facts == []
     fail(teller, 1)
-    assert [fact.seconds for fact in facts] == [MIN_OPEN_SECONDS]
+    assert [fact.lifetime_seconds for fact in facts] == [MIN_OPEN_SECONDS]
     assert KEYS[0] not in repr(facts), "what a provider says may hold a key"
     apply_all(other, facts)
     apply_all(mended, facts)

@@ -127,16 +127,16 @@ def find_image_refusal(fault: UpstreamFault) -> Cause | None:
     if rejects_tool_result_content(fault.message, fault.parameter):
         return None
     if _UNNAMED_CODE in fault.codes and fault.parameter is None and not _ABOUT_ANOTHER.search(fault.message):
-        return Cause(error_type="images", certain=False)
+        return Cause(kind="images", certain=False)
     if fault.codes & _CODES:
-        return Cause(error_type="images")
+        return Cause(kind="images")
     if matches_any(IMAGES_UNSUPPORTED_TEXTS, fault.message):
-        return Cause(error_type="images")
+        return Cause(kind="images")
     if _OTHER_REASONS.search(fault.message):
         return None
     if matches_any(IMAGE_REJECTION_TEXTS, text) or _is_named(fault):
-        return Cause(error_type="images")
-    return Cause(error_type="images", certain=False) if matches_any(PART_LIST_REJECTION_TEXTS, text) else None
+        return Cause(kind="images")
+    return Cause(kind="images", certain=False) if matches_any(PART_LIST_REJECTION_TEXTS, text) else None
 
 
 def rejects_tool_result_content(message: str, parameter: str | None) -> bool:

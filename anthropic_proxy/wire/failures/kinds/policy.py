@@ -110,7 +110,7 @@ def is_policy_refusal(fault: UpstreamFault) -> bool:
         return True
     if fault.parameter == _FLAGGED_PARAMETER and fault.message:
         return not _OTHER_SUBJECTS.search(f"{fault.message} {' '.join(fault.codes).replace('_', ' ')}")
-    if _FILTERED_CODE in fault.codes and fault.filtered:
+    if _FILTERED_CODE in fault.codes and fault.is_content_filtered:
         return True
     sentences = [one for one in _SENTENCE_END.split(fault.message) if not _OTHER_SUBJECTS.search(one)]
     if any(matches_any(REFUSAL_TEXTS, sentence) for sentence in sentences):

@@ -126,11 +126,11 @@ class Quantity(Struct, frozen=True, kw_only=True):
     subject: QuantitySubject
     role: QuantityRole
     """The number is a maximum, the size of the request, or the part of the request above the maximum."""
-    named: bool = False
+    has_adjacent_subject: bool = False
     """True if the subject stands next to the number. False: it stands elsewhere in the sentence or is not named."""
     is_minimum: bool = False
     """True if the number is a lower bound (`at least 5000`)."""
-    spent: bool = False
+    is_past_usage: bool = False
     """True if earlier requests used this amount (`used`, `remaining`)."""
     has_token_unit: bool = False
     """True if the word `tokens` follows the number."""
@@ -230,9 +230,9 @@ def _read(
         value=(lexemes[place].value or 0) - _is_exclusive(lexemes, place, before),
         subject=subject,
         role="limit" if in_range else _role(lexemes, place, before),
-        named=named,
+        has_adjacent_subject=named,
         is_minimum=before[-2:] == ["at", "least"],
-        spent=bool(_SPENT.intersection(before[-3:])),
+        is_past_usage=bool(_SPENT.intersection(before[-3:])),
         has_token_unit=any(lexeme.text.lower() in ("tokens", "token") for lexeme in lexemes[place + 1 : place + 3]),
     )
 

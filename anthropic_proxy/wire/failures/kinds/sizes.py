@@ -95,11 +95,11 @@ _LOWERED = 8_192
 class KnownTokenCounts(Struct, frozen=True, kw_only=True):
     """Token counts of the upstream request and its model. They are used if the error text lacks a number."""
 
-    window: int | None = None
+    context_window: int | None = None
     """Context window of the model. None: unknown."""
-    estimate: Callable[[], int] = lambda: 0
+    estimate_input: Callable[[], int] = lambda: 0
     """Function that returns the estimated input tokens. 0: unknown."""
-    asked: int = 0
+    requested_output: int = 0
     """Output limit (`max_tokens`) as sent. 0: unknown."""
 
 
@@ -124,13 +124,13 @@ def find_token_limit_fault(fault: UpstreamFault, known: KnownTokenCounts) -> Tok
     quantities = _distinct(read_quantities(fault.message), _names_output(fault.parameter))
     if RATE_LIMIT_WORDS.search(text):
         return _find_rate(quantities, known)
-    limit = None if _BUDGETS.search(text) else _output_limit(quantities, known.asked)
+    limit = None if _BUDGETS.search(text) else _output_limit(quantities, known.requested_output)
     if limit is not None:
-        return TokenLimitFault(
-            message="", parameter="max_tokens", cause=Cause(error_type="output_limit", max_output=limit)
-        )
+        return TokenLimitFault(message="", parameter="max_tokens", cause=Cause(kind="output_limit", max_output=limit))
     window = _window(quantities, text)
-    named = window is not None and (window.has_token_unit or (window.subject == "context" and window.named))
+    named = window is not None and (
+        window.has_token_unit or (window.subject == "context" and window.has_adjacent_subject)
+    )
     if not named and _has_own_limit(fault.message) and not _is_coded(fault):
         return None
     excess = next((one for one in quantities if one.role == "excess" and one.subject in ("context", "input")), None)
@@ -155,10 +155,10 @@ def _distinct(quantities: Sequence[Quantity], output: bool) -> list[Quantity]:
     Of two equal numbers, the one with its subject next to it is kept. `output`: True if quantities without a subject
     count output.
     """
-    named = {one.value for one in quantities if one.named}
+    named = {one.value for one in quantities if one.has_adjacent_subject}
     kept: list[Quantity] = []
     for one in quantities:
-        if not one.named and one.value in named:
+        if not one.has_adjacent_subject and one.value in named:
             continue
         if output and not one.subject:
             kept.append(structs.replace(one, subject="output"))
@@ -173,7 +173,7 @@ def _names_output(parameter: str | None) -> bool:
 
 
 def _is_coded(fault: UpstreamFault) -> bool:
-    if fault.codes & INPUT_OVERFLOW_CODES or fault.window is not None:
+    if fault.codes & INPUT_OVERFLOW_CODES or fault.context_window is not None:
         return True
     return matches_any(INPUT_OVERFLOW_TEXTS[:2], " ".join(fault.codes))
 
@@ -198,7 +198,7 @@ def _window(quantities: Sequence[Quantity], text: str) -> Quantity | None:
     if len(quantities) == 1 and "token" not in text.lower():
         limits = [one for one in limits if one.value >= _MIN_LONE_LIMIT]
     order = {"context": 0, "": 1, "input": 2}
-    return min(limits, key=lambda one: (not one.named, order[one.subject]), default=None)
+    return min(limits, key=lambda one: (not one.has_adjacent_subject, order[one.subject]), default=None)
 
 
 def _compares(window: Quantity | None, quantities: Sequence[Quantity], text: str) -> bool:
@@ -212,7 +212,10 @@ def _compares(window: Quantity | None, quantities: Sequence[Quantity], text: str
 def _exceeds(window: Quantity | None, quantities: Sequence[Quantity]) -> bool:
     """Return True if a text states the tokens of the request in addition to the context window."""
     amounts = [one for one in quantities if one.role == "amount"]
-    return any(one.named or one.has_token_unit or (window is not None and one.value > window.value) for one in amounts)
+    return any(
+        one.has_adjacent_subject or one.has_token_unit or (window is not None and one.value > window.value)
+        for one in amounts
+    )
 
 
 def _decide(
@@ -222,17 +225,17 @@ def _decide(
     fault: UpstreamFault,
     known: KnownTokenCounts,
 ) -> TokenLimitFault | None:
-    limit = window.value if window else fault.window or known.window
+    limit = window.value if window else fault.context_window or known.context_window
     if excess is not None:
-        limit = limit or max(known.estimate() - excess.value, 0) or _UNKNOWN_WINDOW
+        limit = limit or max(known.estimate_input() - excess.value, 0) or _UNKNOWN_WINDOW
         return input_overflow_fault(limit + excess.value, limit)
     limit = limit or _UNKNOWN_WINDOW
-    output = _amount(quantities, "output") or known.asked
+    output = _amount(quantities, "output") or known.requested_output
     tokens, is_total = _input(quantities, output, limit, fault)
     if tokens is None:
         return _without_input(quantities, limit, output, known, fault.message)
     if is_total and _counts_output(tokens, limit, known):
-        tokens -= known.asked
+        tokens -= known.requested_output
     if tokens > limit:
         return input_overflow_fault(tokens, limit)
     if tokens + output > limit:
@@ -252,11 +255,11 @@ def _input(quantities: Sequence[Quantity], output: int, limit: int, fault: Upstr
         parts = [one.value for one in stated]
         whole = max(others, default=0)
         return (sum(parts) if sum(parts) + output == whole or sum(parts) == whole else max(parts)), False
-    total = max(others, default=0) or fault.tokens or 0
+    total = max(others, default=0) or fault.input_tokens or 0
     explicit = _amount(quantities, "output")
     if total and explicit and total > explicit and total != limit:
         return total - explicit, False
-    return (total, fault.tokens is None) if total > limit else (fault.tokens, False)
+    return (total, fault.input_tokens is None) if total > limit else (fault.input_tokens, False)
 
 
 def _amount(quantities: Sequence[Quantity], subject: str) -> int:
@@ -265,9 +268,9 @@ def _amount(quantities: Sequence[Quantity], subject: str) -> int:
 
 def _counts_output(total: int, limit: int, known: KnownTokenCounts) -> bool:
     """Return True if a stated total includes the requested output. Only then a lower output limit makes it fit."""
-    estimate = known.estimate()
-    input_tokens = total - known.asked
-    if not (0 < known.asked < total and input_tokens < limit and estimate):
+    estimate = known.estimate_input()
+    input_tokens = total - known.requested_output
+    if not (0 < known.requested_output < total and input_tokens < limit and estimate):
         return False
     return estimate * (1 + STATED_WINDOW_MARGIN) < limit and abs(input_tokens - estimate) < abs(total - estimate)
 
@@ -279,7 +282,7 @@ def _without_input(
 
     A lower output limit is proposed if the error text also mentions output. Else the input counts as too long.
     """
-    estimate = known.estimate()
+    estimate = known.estimate_input()
     stated = bool(_amount(quantities, "output")) or any(one.is_minimum for one in quantities)
     mentioned = bool(quantities) and _OUTPUT.search(text) is not None and estimate + output > limit
     if not (stated or mentioned) or estimate >= limit or not output:
@@ -293,12 +296,12 @@ def _without_input(
 def input_overflow_fault(tokens: int, limit: int) -> TokenLimitFault:
     """Return the result for an input of `tokens` tokens that alone exceeds the context window `limit`."""
     text = f"prompt is too long: {tokens} tokens > {limit} maximum"
-    return TokenLimitFault(message=text, parameter="messages", cause=Cause(error_type="overflow"))
+    return TokenLimitFault(message=text, parameter="messages", cause=Cause(kind="overflow"))
 
 
 def _lower(tokens: int, output: int, limit: int, output_limit: int) -> TokenLimitFault:
     text = f"input length and `max_tokens` exceed context limit: {tokens} + {output} > {limit}"
-    cause = Cause(error_type="output_limit", max_tokens=output_limit if output_limit > 0 else None, window=limit)
+    cause = Cause(kind="output_limit", max_tokens=output_limit if output_limit > 0 else None, window=limit)
     message = f"{text}, decrease input length or `max_tokens` and try again"
     return TokenLimitFault(message=message, parameter="max_tokens", cause=cause)
 
@@ -309,11 +312,9 @@ def _find_in_words(
     """Return the result for an error text that states no limit as a number."""
     if _is_coded(fault) or matches_any(INPUT_OVERFLOW_TEXTS, text):
         return _decide(quantities, None, None, fault, known)
-    if matches_any(OUTPUT_LIMIT_TEXTS, text) and known.asked > 1 and not _BUDGETS.search(text):
-        limit = _LOWERED if known.asked > _LOWERED else known.asked // 2
-        return TokenLimitFault(
-            message="", parameter="max_tokens", cause=Cause(error_type="output_limit", max_output=limit)
-        )
+    if matches_any(OUTPUT_LIMIT_TEXTS, text) and known.requested_output > 1 and not _BUDGETS.search(text):
+        limit = _LOWERED if known.requested_output > _LOWERED else known.requested_output // 2
+        return TokenLimitFault(message="", parameter="max_tokens", cause=Cause(kind="output_limit", max_output=limit))
     return None
 
 
@@ -323,11 +324,11 @@ def _find_rate(quantities: Sequence[Quantity], known: KnownTokenCounts) -> Token
     None: the request fits into the limit, so a retry after a delay succeeds.
     """
     limits = [one.value for one in quantities if one.role == "limit"]
-    asked = [one.value for one in quantities if one.role == "amount" and not one.spent]
+    asked = [one.value for one in quantities if one.role == "amount" and not one.is_past_usage]
     if not limits or not asked or max(asked) <= min(limits):
         return None
     limit, total = min(limits), max(asked)
-    input_tokens = total - known.asked
-    if 0 < known.asked < total and input_tokens + _MARGIN < limit:
-        return _lower(input_tokens, known.asked, limit, limit - input_tokens - _MARGIN)
+    input_tokens = total - known.requested_output
+    if 0 < known.requested_output < total and input_tokens + _MARGIN < limit:
+        return _lower(input_tokens, known.requested_output, limit, limit - input_tokens - _MARGIN)
     return input_overflow_fault(total, limit)

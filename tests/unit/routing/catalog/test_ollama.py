@@ -55,7 +55,7 @@ def _show(body: Any) -> FakeResponse:
 
 async def described(model: str, shown: Any = None, base_url: str = "http://localhost:11434", **options: Any) -> Any:
     server = Server(**({} if shown is None else {"show": lambda _: FakeResponse(200, msgspec.json.encode(shown))}))
-    return await OllamaListing(server.send, base_url, **options).describe(model)
+    return await OllamaListing(server.send, base_url, **options).query_capabilities(model)
 
 
 # Reported abilities
@@ -120,7 +120,7 @@ async def test_the_user_s_window_wins_over_the_model_s_but_not_in_the_cloud() ->
 async def test_useless_answers_are_ignored(answer: FakeResponse) -> None:
     server = Server(show=lambda _: answer, tags=lambda _: answer)
     models = OllamaListing(server.send, "http://localhost:11434")
-    assert await models.describe("x") is None
+    assert await models.query_capabilities("x") is None
     assert await models.list_models() is None
     assert answer.closed == 2
 
@@ -194,22 +194,22 @@ async def settle(catalogue: Catalog) -> None:
 async def test_the_first_request_waits_for_the_facts_and_later_ones_have_them() -> None:
     source, clock = Source(), Clock()
     catalogue = Catalog(sources={"p": source}, clock=clock, first_seconds=60)
-    first = [asyncio.create_task(catalogue.fetch("p", "m")) for _ in range(3)]
+    first = [asyncio.create_task(catalogue.fetch_capabilities("p", "m")) for _ in range(3)]
     await source.begun.wait()
     source.open.set()
     assert {facts.context_window for facts in await asyncio.gather(*first)} == {1}
-    assert (await catalogue.fetch("p", "m")).context_window == 1
+    assert (await catalogue.fetch_capabilities("p", "m")).context_window == 1
     assert source.asked.count("m") == 1
-    assert catalogue.listing("p") == ("a",)
+    assert catalogue.cached_model_ids("p") == ("a",)
 
 
 async def test_a_slow_answer_is_not_waited_for_and_counts_when_it_comes() -> None:
     source = Source()
     catalogue = Catalog(sources={"p": source}, clock=Clock(), first_seconds=0)
-    assert (await catalogue.fetch("p", "m")).context_window == 2
+    assert (await catalogue.fetch_capabilities("p", "m")).context_window == 2
     source.open.set()
     await settle(catalogue)
-    assert (await catalogue.fetch("p", "m")).context_window == 1
+    assert (await catalogue.fetch_capabilities("p", "m")).context_window == 1
 
 
 async def test_a_question_without_an_answer_is_put_again_later_and_not_waited_for() -> None:
@@ -217,12 +217,12 @@ async def test_a_question_without_an_answer_is_put_again_later_and_not_waited_fo
     source.facts = None
     source.open.set()
     catalogue = Catalog(sources={"p": source}, clock=clock, first_seconds=60)
-    assert (await catalogue.fetch("p", "m")).context_window == 2
-    await catalogue.fetch("p", "m")
+    assert (await catalogue.fetch_capabilities("p", "m")).context_window == 2
+    await catalogue.fetch_capabilities("p", "m")
     assert source.asked.count("m") == 1
     clock.now = 10
     source.facts = ModelCapabilities(context_window=3, known=True)
-    assert (await catalogue.fetch("p", "m")).context_window == 2
+    assert (await catalogue.fetch_capabilities("p", "m")).context_window == 2
     await settle(catalogue)
     assert catalogue.cached_capabilities("p", "m").context_window == 3
 
@@ -231,22 +231,22 @@ async def test_facts_and_listing_are_renewed_beside_the_requests() -> None:
     source, clock = Source(), Clock()
     source.open.set()
     catalogue = Catalog(sources={"p": source}, clock=clock, first_seconds=60)
-    assert (await catalogue.fetch("p", "m")).context_window == 1
+    assert (await catalogue.fetch_capabilities("p", "m")).context_window == 1
     source.facts, source.models, clock.now = ModelCapabilities(context_window=4, known=True), ("b", "a"), 1_000
-    assert (await catalogue.fetch("p", "m")).context_window == 1
+    assert (await catalogue.fetch_capabilities("p", "m")).context_window == 1
     await settle(catalogue)
-    assert (catalogue.cached_capabilities("p", "m").context_window, catalogue.listing("p")) == (4, ("b", "a"))
+    assert (catalogue.cached_capabilities("p", "m").context_window, catalogue.cached_model_ids("p")) == (4, ("b", "a"))
     source.facts, source.models, clock.now = None, None, 2_000
-    await catalogue.fetch("p", "m")
+    await catalogue.fetch_capabilities("p", "m")
     await settle(catalogue)
-    assert (catalogue.cached_capabilities("p", "m").context_window, catalogue.listing("p")) == (4, ("b", "a"))
+    assert (catalogue.cached_capabilities("p", "m").context_window, catalogue.cached_model_ids("p")) == (4, ("b", "a"))
 
 
 async def test_others_are_never_asked_and_a_closed_catalogue_asks_no_more() -> None:
     source = Source()
     catalogue = Catalog(sources={"p": source}, clock=Clock())
     assert not catalogue.can_query_provider("openai")
-    assert (await catalogue.fetch("openai", "gpt-4.1")).known
+    assert (await catalogue.fetch_capabilities("openai", "gpt-4.1")).known
     await catalogue.refresh_listing("openai")
     catalogue.refresh_in_background("p", "m")
     await catalogue.close()

@@ -21,10 +21,10 @@ ROWS = [(table, row) for table, rows in load_model_rows().items() for row in row
 DATE = re.compile(r"20\d\d-(0[1-9]|1[0-2])(-([0-2]\d|3[01]))?")
 
 
-@pytest.mark.parametrize(("table", "row"), ROWS, ids=[f"{table}-{row.starts[:1]}" for table, row in ROWS])
+@pytest.mark.parametrize(("table", "row"), ROWS, ids=[f"{table}-{row.id_prefixes[:1]}" for table, row in ROWS])
 def test_every_row_has_a_source_and_a_date(table: str, row: Any) -> None:
     assert row.source, table
-    assert DATE.fullmatch(row.read_date), f"{table} {row.starts}: {row.read_date!r} is no date"
+    assert DATE.fullmatch(row.read_date), f"{table} {row.id_prefixes}: {row.read_date!r} is no date"
 
 
 @pytest.mark.parametrize("missing", ["source", "read"])

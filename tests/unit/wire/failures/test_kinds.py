@@ -64,7 +64,7 @@ OVERFLOWS = [
 def test_an_overflow_in_unseen_words_states_the_numbers_of_its_text(
     text: str, tokens: int, limit: int, status: int
 ) -> None:
-    assert refused(text, status) == (400, too_long(tokens, limit), Cause(error_type="overflow"))
+    assert refused(text, status) == (400, too_long(tokens, limit), Cause(kind="overflow"))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_an_overflow_in_unseen_words_states_the_numbers_of_its_text(
     ],
 )
 def test_an_overflow_without_numbers_states_what_is_known(text: str) -> None:
-    assert refused(text) == (400, too_long(128_001, 128_000), Cause(error_type="overflow"))
+    assert refused(text) == (400, too_long(128_001, 128_000), Cause(kind="overflow"))
 
 
 OUTPUT_LIMITS = [
@@ -106,7 +106,7 @@ OUTPUT_LIMITS = [
 
 @pytest.mark.parametrize(("text", "limit"), OUTPUT_LIMITS)
 def test_an_output_limit_in_unseen_words_is_read(text: str, limit: int) -> None:
-    assert refused(text) == (400, text, Cause(error_type="output_limit", max_output=limit))
+    assert refused(text) == (400, text, Cause(kind="output_limit", max_output=limit))
 
 
 BOTH = [
@@ -130,7 +130,7 @@ def test_input_and_output_that_fit_only_without_each_other_leave_a_room(text: st
         f"input length and `max_tokens` exceed context limit: {tokens} + 64000 > 131072, decrease input length or "
         "`max_tokens` and try again"
     )
-    assert refused(text) == (400, message, Cause(error_type="output_limit", max_tokens=room, window=131_072))
+    assert refused(text) == (400, message, Cause(kind="output_limit", max_tokens=room, window=131_072))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_input_and_output_that_fit_only_without_each_other_leave_a_room(text: st
 )
 def test_an_output_limit_above_the_window_leaves_what_the_estimate_leaves(text: str) -> None:
     status, _, cause = refused(text)
-    assert (status, cause) == (400, Cause(error_type="output_limit", max_tokens=7_704, window=32_768))
+    assert (status, cause) == (400, Cause(kind="output_limit", max_tokens=7_704, window=32_768))
 
 
 NO_SIZES = [
@@ -187,12 +187,12 @@ NEVER_FIT = [
 
 @pytest.mark.parametrize(("status", "text"), NEVER_FIT)
 def test_a_request_above_a_rate_limit_can_never_fit(status: int, text: str) -> None:
-    assert refused(text, status) == (400, too_long(342_389, 30_000), Cause(error_type="overflow"))
+    assert refused(text, status) == (400, too_long(342_389, 30_000), Cause(kind="overflow"))
 
 
 def test_less_output_makes_a_request_fit_below_a_rate_limit() -> None:
     text = "Request too large on tokens per minute (TPM): Limit 70000, Requested 84000"
-    cause = Cause(error_type="output_limit", max_tokens=49_936, window=70_000)
+    cause = Cause(kind="output_limit", max_tokens=49_936, window=70_000)
     assert refused(text, 429)[2] == cause
 
 
@@ -224,7 +224,7 @@ IMAGES = [
 
 @pytest.mark.parametrize(("status", "text"), IMAGES)
 def test_a_rejection_of_images_in_unseen_words_is_recognized(status: int, text: str) -> None:
-    assert refused(text, status) == (400, text, Cause(error_type="images"))
+    assert refused(text, status) == (400, text, Cause(kind="images"))
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_a_rejection_of_images_in_unseen_words_is_recognized(status: int, text: 
     ],
 )
 def test_a_rejection_that_may_be_about_images_is_uncertain(text: str) -> None:
-    assert refused(text) == (400, text, Cause(error_type="images", certain=False))
+    assert refused(text) == (400, text, Cause(kind="images", certain=False))
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_a_quota_that_is_used_up_is_not_retried(status: int, text: str, code: st
     body = msgspec.json.encode({"error": {"message": text, "code": code}})
     error = build_upstream_error(decode_error_body(status, {"date": "Fri, 20 Nov 2026 17:00:00 GMT"}, body), "p")
     found = (error.status, error.retryable, error.should_retry, error.retry_after, error.cause)
-    assert found == (expected, False, False, None, Cause(error_type="quota"))
+    assert found == (expected, False, False, None, Cause(kind="quota"))
 
 
 @pytest.mark.parametrize(
