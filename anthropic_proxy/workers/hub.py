@@ -63,7 +63,7 @@ class Hub:
         now = self._clock()
         for until, observation in self._observations.values():
             if until > now:
-                channel.send(replace(observation, seconds=until - now))
+                channel.send(replace(observation, lifetime_seconds=until - now))
 
     def receive_from(self, channel: IpcChannel) -> None:
         """Process all messages that a worker has sent, without waiting for more.

@@ -434,7 +434,7 @@ def test_what_else_the_file_has_is_kept_for_a_library_that_reads_the_environment
         ]
     )
     settings = load({"DEEPSEEK_API_KEY": "from-the-environment"}, text, tmp_path)
-    assert {name: secret.reveal() for name, secret in settings.other_variables.items()} == {
+    assert {name: secret.reveal() for name, secret in settings.litellm_variables.items()} == {
         "MISTRAL_API_KEY": "m-key",
         "AWS_REGION_NAME": "eu-central-1",
         "OPENAI_API_KEY": "first",

@@ -29,7 +29,7 @@ def choice_for(asked, settings, catalogue=None):
 
 
 def goes_to(asked, settings, catalogue=None):
-    return choice_for(asked, settings, catalogue).name
+    return choice_for(asked, settings, catalogue).prefixed_id
 
 
 @pytest.mark.parametrize("asked", ["openai/gpt-5.5", "openai/GPT-5.5", "OpenAI/Gpt-5.5"])
@@ -415,7 +415,7 @@ def test_models_of_vertex_are_listed_where_it_is_set_up():
 def test_the_rules_for_models_only_change_fields_that_the_dialect_has(row, model):
     for config in row.wires.values():
         for rule in config.model_rules:
-            assert set(rule.fields) <= set(config.dialect.__struct_fields__)
+            assert set(rule.dialect_fields) <= set(config.dialect.__struct_fields__)
     first = resolve_route(RoutingQuery(f"{row.prefix}/{model}"), load(), Catalog()).targets[0].dialect
     assert resolve_route(RoutingQuery(f"{row.prefix}/{model}"), load(), Catalog()).targets[0].dialect is first
 

@@ -12,10 +12,10 @@ TEXTS = st.none() | st.text()
 CARRIES = st.builds(
     ReasoningState,
     model=TEXTS,
-    item=TEXTS,
+    item_id=TEXTS,
     encrypted=TEXTS,
     call_signature=TEXTS,
-    position=st.integers(0, 200),
+    call_index=st.integers(0, 200),
     replay=st.sampled_from([0, 1]),
 )
 

@@ -169,13 +169,13 @@ class Source:
         self.asked.append("")
         return self.models
 
-    async def describe(self, model: str) -> ModelCapabilities | None:
+    async def query_capabilities(self, model: str) -> ModelCapabilities | None:
         self.asked.append(model)
         self.begun.set()
         await self.open.wait()
         return self.facts
 
-    def assume(self, model: str, facts: ModelCapabilities) -> ModelCapabilities:
+    def provisional_capabilities(self, model: str, facts: ModelCapabilities) -> ModelCapabilities:
         return ModelCapabilities(context_window=2)
 
 
