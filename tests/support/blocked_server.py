@@ -50,5 +50,5 @@ if __name__ == "__main__":
         port=asked.port,
         workers=asked.workers,
         stop_timeout=asked.stop_timeout,
-        heartbeat_timeout_seconds=asked.heartbeat_timeout_seconds,
+        heartbeat_timeout_seconds=asked.heartbeat_timeout,
     )
