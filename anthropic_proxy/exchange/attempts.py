@@ -97,8 +97,7 @@ class Attempts:
         *,
         sent: SentAttempts,
     ) -> None:
-        self._services = services
-        self._incoming = incoming
+        self._services, self._incoming = services, incoming
         self._request = request
         self._receipt = receipt
         self._watchdog = watchdog
@@ -170,11 +169,10 @@ class Attempts:
         redact_error(error, secrets)
 
     async def _try_target(self, request: MessagesRequest, target: Target, *, is_last: bool) -> AnyOpenedStream:
-        if (catalog := self._services.catalog).can_query_provider(target.provider.name):
-            target = structs.replace(
-                target, capabilities=await catalog.fetch_capabilities(target.provider.name, target.model)
-            )
-        scale = await self._services.observations.token_scale(target.provider.name, target.model)
+        catalog, provider, model = self._services.catalog, target.provider.name, target.model
+        if catalog.can_query_provider(provider):
+            target = structs.replace(target, capabilities=await catalog.fetch_capabilities(provider, model))
+        scale = await self._services.observations.token_scale(provider, model)
         target = await apply_stored_adaptations(self._services, target)
         run = _TargetRun(request, scale, skips_open_circuit=not is_last)
         return await self._try_target_with_retries(target, run, MAX_ADAPTATIONS)

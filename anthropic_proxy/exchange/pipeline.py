@@ -50,9 +50,7 @@ async def run_exchange(services: Services, incoming: ClientRequest, sink: Respon
         receipt.requested_model, receipt.stream = request.model, request.stream
         services.in_progress.set_model(incoming.number, request.model)
         receipt.tool_count, receipt.message_count = len(request.tools), request.message_count
-        route = services.route_cache.resolve_route(
-            routing_query(request), services.settings, services.catalog
-        )  # 3 route
+        route = services.route_cache.find_route(routing_query(request), services.settings, services.catalog)  # 3 route
         receipt.route_reason, receipt.fidelity.mode = route.reason, route.fidelity
         _require_decodable(request, route)
         for note in route.notes:

@@ -27,6 +27,6 @@ def routing_query(request: MessagesRequest) -> RoutingQuery:
 
 def _is_relayed(services: Services, query: RoutingQuery) -> bool:
     try:
-        return services.route_cache.resolve_route(query, services.settings, services.catalog).is_relayed
+        return services.route_cache.find_route(query, services.settings, services.catalog).is_relayed
     except ClientError:
         return False

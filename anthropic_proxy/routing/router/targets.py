@@ -266,10 +266,8 @@ def _require_demo(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
     preferred_provider = find_preferred_provider(settings, catalog)
     if settings.serve_demo or preferred_provider is choice.provider:
         return
-    preferred_name = preferred_provider.name
-    refused = (
-        f"{choice.prefixed_id} is not served: the preferred provider is {preferred_name}. SERVE_DEMO=true serves both."
-    )
+    name = preferred_provider.name
+    refused = f"{choice.prefixed_id} is not served: the preferred provider is {name}. SERVE_DEMO=true serves both."
     if choice.model_setting:
         raise InvalidRequest(f"{choice.model_setting}: {refused}")
     raise UnknownModel(f"model: {refused}")
@@ -297,9 +295,7 @@ def _pick_wire(row: Provider, model: str, settings: Settings) -> str:
 def _apply_settings(dialect: BaseDialect, config: AnyWireConfig, settings: Settings) -> BaseDialect:
     """Return the dialect with all fields replaced that `config.setting_overrides` maps to a set setting."""
     changes = {
-        field: value
-        for field, name in config.setting_overrides.items()
-        if (value := getattr(settings, name)) is not None
+        key: value for key, name in config.setting_overrides.items() if (value := getattr(settings, name)) is not None
     }
     return structs.replace(dialect, **changes) if changes else dialect
 
@@ -336,7 +332,7 @@ class RouteCache:
         self.some_relayed = False
         """True if any route returned by this cache is relayed."""
 
-    def resolve_route(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
+    def find_route(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
         """Return the route of a client request, cached or new. Raises `ClientError` as the function `resolve_route`.
 
         Changed settings or catalog contents clear the cache.
