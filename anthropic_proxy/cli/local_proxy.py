@@ -98,7 +98,7 @@ def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
         version = health["version"] if isinstance(health, dict) else ""
         yield LocalProxy(host, int(port), version, client_token(settings), log_file)
     finally:
-        _stop(process, settings.stop_timeout + _STOP_MARGIN_SECONDS)
+        _stop(process, settings.stop_timeout_seconds + _STOP_MARGIN_SECONDS)
 
 
 def _stop(process: "subprocess.Popen[bytes]", timeout: float) -> None:

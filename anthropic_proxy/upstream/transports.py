@@ -138,7 +138,7 @@ class Transports:
 
 
 def _connection_settings(settings: Settings) -> tuple[object, ...]:
-    """Return the settings that connections depend on."""
+    """Return the settings that connections depend on. After a change, connections must be replaced."""
     return settings.timeouts.connect_seconds, settings.http_proxies, settings.no_proxy_hosts
 
 
