@@ -211,7 +211,7 @@ class ChatDecoder(Decoder):
         """Emit the signature of the next call in a thinking block of its own; the first one counts."""
         signature = find_call_signature(extra) if is_present(extra) else ""
         if signature and self._calls is not None and self._calls.call_count == 0:
-            carry = ReasoningState(call_signature=signature, address=digest_base_url(self._call.base_url))
+            carry = ReasoningState(call_signature=signature, server_digest=digest_base_url(self._call.base_url))
             deltas.append(Thinking(signature=encode_signature(self._tag, carry)))
 
     def _finish(self, reason: str, deltas: list[Delta]) -> None:

@@ -109,7 +109,7 @@ class ToolCallReader:
     def _end(self, call: _OpenCall, deltas: list[Delta], *, cut: bool = False) -> str:
         """End a call and return its arguments."""
         if not call.name:
-            name = self.repair.find_name("".join(call.arguments))
+            name = self.repair.find_name_by_arguments("".join(call.arguments))
             if name is None:
                 provider = self._call.provider
                 raise UpstreamProtocolError(f"{provider} sent a tool call without a name.", provider=provider)

@@ -331,9 +331,9 @@ def test_a_long_name_is_matched_under_its_alias_and_found_again() -> None:
     name = "mcp__a_server__" + "x" * 70
     call = new_call(tools=[{"name": name, "input_schema": {}}])
     (said,) = call.client_tool_names
-    assert OfferedTools(call).match(said) == name
-    assert OfferedTools(call).match(f"functions.{said.upper()}") == name
-    assert OfferedTools(call).match(name) == name
+    assert OfferedTools(call).find_tool(said) == name
+    assert OfferedTools(call).find_tool(f"functions.{said.upper()}") == name
+    assert OfferedTools(call).find_tool(name) == name
 
 
 def test_a_note_holds_no_more_than_the_beginning_of_a_name_that_a_model_made_up() -> None:
