@@ -133,8 +133,8 @@ def test_facts_are_passed_on_and_kept_for_who_comes_later_while_they_are_true() 
     assert other[1].receive() == [LESSON]
     assert teller[1].receive() == []
     front.now = 40.0
-    assert front.worker()[1].receive() == [SharedObservation("lesson", "here", "model", "temperature", 60.0)]
-    over = SharedObservation("lesson", "here", "model", "", 0.0)
+    assert front.worker()[1].receive() == [SharedObservation("model", "here", "model", "temperature", 60.0)]
+    over = SharedObservation("model", "here", "model", "", 0.0)
     front.deliver_message(*teller, over)
     assert other[1].receive() == [over]
     assert front.worker()[1].receive() == []
@@ -147,7 +147,7 @@ def test_facts_without_end_fill_no_memory() -> None:
     front = Front()
     teller = front.worker("1 ")
     for number in range(MAX_OBSERVATIONS + 10):
-        front.deliver_message(*teller, SharedObservation("lesson", "here", str(number), "", 100.0))
+        front.deliver_message(*teller, SharedObservation("model", "here", str(number), "", 100.0))
     later = front.worker()[1]
     facts: list[Message] = []
     while len(facts) < MAX_OBSERVATIONS:
@@ -250,7 +250,7 @@ async def test_an_observation_that_cannot_be_sent_delays_no_other() -> None:
     worker = Worker()
     worker.line.open(worker.peer)
     await worker.receive_message()
-    for fact in (SharedObservation("lesson", "here", "gpt\ud800", "", 1.0), LESSON):
+    for fact in (SharedObservation("model", "here", "gpt\ud800", "", 1.0), LESSON):
         worker.line.publish(fact)
     assert await worker.receive_message() == LESSON
     worker.line.publish(LESSON)

@@ -110,6 +110,6 @@ def test_names_in_any_case_and_found_again_are_the_same():
 
 
 def test_models_that_a_provider_lists():
-    assert load_catalog(["big", "small"]).listing("ollama") == ("big", "small")
-    assert load_catalog([]).listing("ollama") == ()
-    assert load_catalog().listing("ollama") is None
+    assert load_catalog(["big", "small"]).cached_model_ids("ollama") == ("big", "small")
+    assert load_catalog([]).cached_model_ids("ollama") == ()
+    assert load_catalog().cached_model_ids("ollama") is None
