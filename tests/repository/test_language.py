@@ -54,11 +54,13 @@ CHECKED_TESTS: tuple[str, ...] = (
     "tests/support/",
     "tests/unit/cli/",
     "tests/unit/log/",
+    "tests/unit/messages/",
     "tests/unit/platforms/",
     "tests/unit/routing/",
     "tests/unit/server/",
     "tests/unit/settings/",
     "tests/unit/support/",
+    "tests/unit/upstream/",
     "tests/unit/workers/",
 )
 """Beginnings of paths of tests and benches with checked names. Sentences are checked in all of them."""

@@ -61,5 +61,5 @@ def test_what_is_no_domain_is_named(entry: str) -> None:
         is_url_allowed("https://example.com/", [entry], [])
 
 
-def test_hosts_are_told_once() -> None:
+def test_hosts_are_listed_once() -> None:
     assert domain_names(["example.com/a", "example.com/b", "example.org"]) == ["example.com", "example.org"]

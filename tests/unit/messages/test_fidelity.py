@@ -173,7 +173,7 @@ async def test_strict_refuses_what_only_a_refusal_showed_to_be_lost() -> None:
     assert sink.error.message.startswith("openai/gpt-4.1 would lose temperature: ")
 
 
-async def test_best_effort_says_a_loss_once_though_a_refusal_showed_it() -> None:
+async def test_best_effort_reports_a_loss_once_though_a_refusal_showed_it() -> None:
     proxy = ProxyHarness(
         FakeProvider(failure(400, "Unsupported parameter: 'temperature'", "temperature")), OPENAI_API_KEY="k"
     )
@@ -202,7 +202,7 @@ async def knock(proxy: ProxyHarness, **fields: Any) -> tuple[int, dict[str, str]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_every_reply_has_the_headers_and_an_error_says_what_was_tried(stream: bool) -> None:
+async def test_every_reply_has_the_headers_and_an_error_names_the_attempt(stream: bool) -> None:
     chain = {**KEYS, "FALLBACK_SONNET": "groq/llama-3.3-70b-versatile"}
     status, headers = await knock(ProxyHarness(FakeProvider(failure(503)), **chain), top_k=5, stream=stream)
     assert (status, headers["x-proxy-failed-attempts"]) == (200, "openai 503")
@@ -223,8 +223,8 @@ async def test_a_relay_has_nothing_to_note(stream: bool) -> None:
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
         {"type": "message_stop"},
     )
-    said = b"".join(b"event: %b\ndata: %b\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in events)
-    answer = FakeResponse(200, said if stream else json.dumps(whole).encode())
+    event_bytes = b"".join(b"event: %b\ndata: %b\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in events)
+    answer = FakeResponse(200, event_bytes if stream else json.dumps(whole).encode())
     proxy = ProxyHarness(FakeProvider(answer), ANTHROPIC_API_KEY="k", FIDELITY="strict")
     status, headers = await knock(proxy, top_k=5, container="c", inference_geo="eu", stream=stream)
     assert status == 200

@@ -178,7 +178,7 @@ def test_an_unknown_block_keeps_its_type_and_its_bytes() -> None:
     assert json.loads(bytes(block.raw)) == {"type": "future", "n": 1.10, "text": "a"}
 
 
-def test_numbers_of_a_call_survive_the_slow_way() -> None:
+def test_numbers_of_a_call_survive_the_slow_decoder() -> None:
     data = body(
         messages=[{"role": "user", "content": [{"type": "future"}, {"type": "tool_use", "id": "a", "name": "b"}]}]
     )
@@ -400,7 +400,7 @@ def test_a_huge_tool_is_read() -> None:
     assert tool.description == "x" * 100_000
 
 
-def test_a_client_tool_without_schema_takes_no_arguments() -> None:
+def test_a_client_tool_without_schema_has_no_arguments() -> None:
     (tool,) = read(tools=[{"name": "a"}]).tools
     assert json.loads(bytes(tool.input_schema)) == {"type": "object", "properties": {}}
 

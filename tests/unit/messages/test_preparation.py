@@ -102,12 +102,12 @@ def words_of(block: Block) -> str:
     return type(block).__name__
 
 
-def said(messages: list[Message]) -> list[tuple[str, list[str]]]:
+def texts_of(messages: list[Message]) -> list[tuple[str, list[str]]]:
     return [(message.role, [words_of(block) for block in message.blocks]) for message in messages]
 
 
 def spoken(*messages: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    return said(prepared(*messages).request.messages)
+    return texts_of(prepared(*messages).request.messages)
 
 
 BILLING = "x-anthropic-billing-header: cc_version=2.1.328.abc; cc_entrypoint=sdk-cli;"
@@ -144,7 +144,7 @@ def test_empty_texts_go_and_neighbours_of_one_role_merge() -> None:
     ) == [("user", ["a", "b", "c"]), ("assistant", ["d", "e"]), ("system", ["f", "g"])]
 
 
-def test_nothing_to_say_is_refused() -> None:
+def test_empty_messages_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="at least one message must have content"):
         prepared(user(text("")), {"role": "assistant", "content": ""})
 
@@ -294,7 +294,7 @@ def test_pictures_pdfs_and_reasoning_stay_for_the_wire_to_decide() -> None:
         ([{"type": "search_result", "title": "T", "source": "S", "content": [text("b")]}], "T\nS|b"),
     ],
 )
-def test_what_a_result_holds_is_said_in_blocks_that_wires_know(content: Any, words: str) -> None:
+def test_the_content_of_a_result_is_converted_to_blocks_of_the_wires(content: Any, words: str) -> None:
     _, _, answer = spoken(user(text("a")), assistant(call("1")), user(result("1", content)))
     assert answer == ("user", [f"1={words}"])
 
@@ -484,7 +484,7 @@ def test_system_messages_add_and_remove_tools() -> None:
         tools=[{"name": "a"}, {"name": "b"}, {"name": "c"}],
     )
     assert [tool.name for tool in ready.request.tools] == ["b", "c", "d"]
-    assert said(ready.request.messages) == [("user", ["a"]), ("system", ["s"])]
+    assert texts_of(ready.request.messages) == [("user", ["a"]), ("system", ["s"])]
 
 
 @pytest.mark.parametrize(
@@ -614,7 +614,7 @@ def test_mending_is_noted() -> None:
     assert note.reason == "1 lone surrogate replaced by U+FFFD"
 
 
-def test_the_rest_is_passed_on() -> None:
+def test_other_fields_are_passed_on() -> None:
     ready = prepared(
         stop_sequences=["END", "", "  "],
         temperature=0.5,
@@ -652,7 +652,7 @@ def test_thinking_is_shown_unless_the_client_wants_none(thinking: dict[str, Any]
     assert prepared(**fields).request.returns_thinking is shown
 
 
-def test_the_newer_way_to_ask_for_a_schema_wins() -> None:
+def test_the_newer_field_for_a_schema_wins() -> None:
     ready = prepared(
         output_format={"type": "json_schema", "schema": {"old": 1}},
         output_config={"format": {"type": "json_schema", "schema": {"new": 1}}},
@@ -732,7 +732,7 @@ def check_pairs(messages: list[Message]) -> None:
 @given(HISTORIES)
 def test_any_history_is_paired_clean_and_alternating(history: list[dict[str, Any]]) -> None:
     request = request_of(*history)
-    before = msgspec.json.encode([said([message]) for message in request.messages])
+    before = msgspec.json.encode([texts_of([message]) for message in request.messages])
     with contextlib.suppress(ClientError):
         messages = prepare(request, ANY).request.messages
         check_pairs(messages)
@@ -742,7 +742,7 @@ def test_any_history_is_paired_clean_and_alternating(history: list[dict[str, Any
             for block in message.blocks:
                 assert isinstance(block, HOLDS[message.role])
                 assert words_of(block) or not isinstance(block, TextBlock)
-    assert msgspec.json.encode([said([message]) for message in request.messages]) == before
+    assert msgspec.json.encode([texts_of([message]) for message in request.messages]) == before
 
 
 @given(HISTORIES)
@@ -751,10 +751,10 @@ def test_preparing_twice_changes_nothing_more(history: list[dict[str, Any]]) -> 
     with contextlib.suppress(ClientError):
         once = prepare(request, ANY).request
         again = prepare(MessagesRequest(model="m", messages=once.messages, max_tokens=1), ANY).request
-        assert said(again.messages) == said(once.messages)
+        assert texts_of(again.messages) == texts_of(once.messages)
 
 
-def check_both_ways(request: MessagesRequest) -> None:
+def check_both_scans(request: MessagesRequest) -> None:
     """Check that messages read as plain give the same result as the steps for all other messages, to the last note."""
     by_steps = structs.replace(request, messages=[*request.messages])
     if isinstance(request.messages, CleanMessages):
@@ -764,13 +764,13 @@ def check_both_ways(request: MessagesRequest) -> None:
 @given(HISTORIES)
 def test_a_plain_history_needs_no_steps(history: list[dict[str, Any]]) -> None:
     with contextlib.suppress(ClientError):
-        check_both_ways(request_of(*history))
+        check_both_scans(request_of(*history))
 
 
 @given(sessions(), encoding_styles)
 def test_a_plain_conversation_needs_no_steps(talk: Session, style: EncodingStyle) -> None:
     for end in talk.ends():
-        check_both_ways(decode_request(json.dumps(talk.request(end, style)).encode()))
+        check_both_scans(decode_request(json.dumps(talk.request(end, style)).encode()))
 
 
 PICTURE = {"type": "image", "source": {"type": "url", "url": "u"}}
@@ -794,7 +794,7 @@ def test_what_agents_send_is_plain() -> None:
     request = request_of(*AGENT)
     assert isinstance(request.messages, CleanMessages)
     assert request.messages.called == ["f", LONG]
-    check_both_ways(request)
+    check_both_scans(request)
 
 
 @pytest.mark.parametrize(
@@ -824,7 +824,7 @@ def test_what_agents_send_is_plain() -> None:
     ],
 )
 def test_what_a_step_must_change_is_not_plain(place: int, message: dict[str, Any]) -> None:
-    history = [message if index == place else said for index, said in enumerate(AGENT)]
+    history = [message if index == place else message_before for index, message_before in enumerate(AGENT)]
     assert not isinstance(decode_request_or_keep(body_of(*history)).messages, CleanMessages)
 
 
@@ -835,7 +835,7 @@ def test_nothing_plain_stands_between_calls_and_results(message: dict[str, Any])
     assert not isinstance(request_of(*AGENT[:3], message, *AGENT[3:]).messages, CleanMessages)
 
 
-def test_what_is_wrong_inside_a_result_is_refused_where_it_must_be_said() -> None:
+def test_errors_inside_a_result_are_refused_where_its_content_is_encoded() -> None:
     """A relay passes it on: the request is read all the same, only not as a plain one."""
     request = request_of(*AGENT[:3], user(result("1"), result("2", [{"type": "text", "text": 5}])))
     assert not isinstance(request.messages, CleanMessages)
@@ -869,5 +869,5 @@ def test_no_result_is_lost(history: list[dict[str, Any]]) -> None:
     }
     with contextlib.suppress(ClientError):
         messages = prepare(request_of(*history), ANY).request.messages
-        spoken_words = json.dumps(said(messages))
+        spoken_words = json.dumps(texts_of(messages))
         assert all(answer in spoken_words for answer in answers)

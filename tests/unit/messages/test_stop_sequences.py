@@ -35,7 +35,7 @@ def text_of(deltas: Sequence[Delta]) -> str:
 
 
 class TestMatch:
-    def test_cuts_before_the_sequence_and_says_which(self) -> None:
+    def test_cuts_before_the_sequence_and_reports_it(self) -> None:
         cutter = StopSequenceFilter(["END", "HALT"])
 
         assert cutter.feed([Text("one HALT two")]) == [Text("one "), Stop("stop_sequence", "HALT")]
@@ -70,13 +70,15 @@ class TestMatch:
         assert cut(["ab", "abc"], Text("xabc"))[-1] == Stop("stop_sequence", "ab")
         assert cut(["abc", "ab"], Text("xabc"))[-1] == Stop("stop_sequence", "abc")
 
-    @pytest.mark.parametrize(("rest", "sequence"), [("c", "abc"), ("x", "ab"), ("", "ab")])
-    def test_waits_where_one_that_stands_earlier_in_the_list_is_still_possible(self, rest: str, sequence: str) -> None:
-        assert cut(["abc", "ab"], Text("xab"), Text(rest))[-1] == Stop("stop_sequence", sequence)
+    @pytest.mark.parametrize(("remainder", "sequence"), [("c", "abc"), ("x", "ab"), ("", "ab")])
+    def test_waits_where_one_that_stands_earlier_in_the_list_is_still_possible(
+        self, remainder: str, sequence: str
+    ) -> None:
+        assert cut(["abc", "ab"], Text("xab"), Text(remainder))[-1] == Stop("stop_sequence", sequence)
 
-    @pytest.mark.parametrize(("rest", "sequence"), [("d", "abcd"), ("x", "bc"), ("", "bc")])
-    def test_waits_where_an_earlier_one_is_still_possible(self, rest: str, sequence: str) -> None:
-        assert cut(["abcd", "bc"], Text("abc"), Text(rest))[-1] == Stop("stop_sequence", sequence)
+    @pytest.mark.parametrize(("remainder", "sequence"), [("d", "abcd"), ("x", "bc"), ("", "bc")])
+    def test_waits_where_an_earlier_one_is_still_possible(self, remainder: str, sequence: str) -> None:
+        assert cut(["abcd", "bc"], Text("abc"), Text(remainder))[-1] == Stop("stop_sequence", sequence)
 
 
 class TestHoldingBack:
@@ -91,7 +93,7 @@ class TestHoldingBack:
 
         assert cut(["END"], delta)[0] is delta
 
-    def test_the_rest_comes_with_the_end_of_the_answer(self) -> None:
+    def test_the_remainder_comes_with_the_end_of_the_answer(self) -> None:
         assert cut(["END"], Text("one E"), Stop("end_turn")) == [Text("one "), Text("E"), Stop("end_turn")]
         assert cut(["END"], Text("one E")) == [Text("one "), Text("E")]
 
@@ -104,7 +106,7 @@ class TestHoldingBack:
 
 
 class TestAfterTheMatch:
-    def test_only_the_cost_is_told(self) -> None:
+    def test_only_the_cost_is_passed_on(self) -> None:
         usage = Usage(input_tokens=3)
 
         written = cut(["END"], Text("aEND"), Text("b"), usage, ToolCall(0, "c", "read"), Stop("end_turn"))

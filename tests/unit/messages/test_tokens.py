@@ -134,8 +134,8 @@ def jpeg(width: int, height: int, before: int = 0) -> bytes:
     return b"\xff\xd8" + preview + b"\xff\xc2\x00\x11\x08" + struct.pack(">HH", height, width) + b"\x03"
 
 
-def webp(kind: bytes, rest: bytes) -> bytes:
-    return b"RIFF\x00\x00\x00\x00WEBP" + kind + b"\x00\x00\x00\x00" + rest
+def webp(kind: bytes, chunk_body: bytes) -> bytes:
+    return b"RIFF\x00\x00\x00\x00WEBP" + kind + b"\x00\x00\x00\x00" + chunk_body
 
 
 PICTURES = {
@@ -172,7 +172,7 @@ def test_a_picture_counts_by_its_size_and_not_as_text(name: str) -> None:
         block_of("image", {"type": "url", "url": "https://x/" + "y" * 5000}),
     ],
 )
-def test_a_picture_that_is_large_or_cannot_be_measured_counts_as_the_largest(content: list[Any]) -> None:
+def test_a_picture_that_is_large_or_cannot_be_measured_has_the_maximum_count(content: list[Any]) -> None:
     assert estimated(content) - EMPTY == 1_600
 
 
@@ -208,7 +208,7 @@ TOOL = {
 }
 
 
-def test_tools_count_by_what_they_say() -> None:
+def test_tools_count_by_their_texts() -> None:
     one = estimated("", tools=[TOOL])
     assert 60 < one - EMPTY < 200
     two = estimated("", tools=[TOOL, {**TOOL, "name": "other"}])
@@ -413,7 +413,7 @@ def test_deferred_tools_are_counted_where_nothing_searches_for_them() -> None:
 
 
 @given(st.lists(st.sampled_from(["A.", "9,", "a1", "😀", "中", " ", "\\u4e00", "\n"]), max_size=400).map("".join))
-def test_text_never_weighs_more_than_preparation_takes_for_sure(text: str) -> None:
+def test_text_never_weighs_more_than_the_estimate_of_the_preparation(text: str) -> None:
     """Two tokens a byte, scaled by the most that is learned and raised by the caution of `prepare`."""
     tools = [{"name": "f", "input_schema": {"enum": [int(c) for c in text if c in "0123456789"] + [1] * 50}}]
     body = {"model": "m", "messages": [{"role": "user", "content": text}], "tools": tools, "max_tokens": 1}

@@ -39,7 +39,7 @@ def test_depth_above_the_limit_is_refused() -> None:
     )
 
 
-def test_the_error_names_the_field_under_way() -> None:
+def test_the_error_names_the_current_field() -> None:
     budget = WorkBudget("tools", max_steps=3)
     with budget.error_field("tools.a.input_schema"):
         budget.count_steps(2)

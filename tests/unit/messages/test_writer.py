@@ -119,7 +119,7 @@ CELLS: list[tuple[Delta, str, list[Event]]] = [
 
 
 @pytest.mark.parametrize(("delta", "state", "expected"), CELLS, ids=lambda value: getattr(value, "__name__", None))
-def test_a_delta_is_written_as_the_table_says(delta: Delta, state: str, expected: list[Event]) -> None:
+def test_a_delta_is_written_as_in_the_table(delta: Delta, state: str, expected: list[Event]) -> None:
     assert started(*STATES[state]).feed([delta]) == expected
 
 
@@ -324,7 +324,7 @@ class TestFinish:
         assert (end.stop_reason, end.usage.input_tokens, end.usage.output_tokens) == ("max_tokens", 3, 4)
 
     @pytest.mark.parametrize(
-        ("said", "called", "reason"),
+        ("reported_reason", "called", "reason"),
         [
             ("end_turn", False, "end_turn"),
             ("end_turn", True, "tool_use"),
@@ -335,10 +335,10 @@ class TestFinish:
             ("pause_turn", True, "pause_turn"),
         ],
     )
-    def test_the_reason_agrees_with_the_content(self, said: str, called: bool, reason: str) -> None:
+    def test_the_reason_agrees_with_the_content(self, reported_reason: str, called: bool, reason: str) -> None:
         call: list[Delta] = [ToolCall(1, "c1", "read")] if called else [Text("a")]
 
-        assert ending(whole([*call, Stop(said)])).stop_reason == reason
+        assert ending(whole([*call, Stop(reported_reason)])).stop_reason == reason
 
     def test_sequence_and_details_are_passed(self) -> None:
         details = {"type": "refusal", "category": None, "explanation": "no"}
@@ -355,40 +355,42 @@ class TestFinish:
 
 
 class TestUsage:
-    def test_the_last_number_said_wins_and_silence_changes_none(self) -> None:
-        said = [
+    def test_the_last_reported_number_wins_and_a_missing_one_changes_none(self) -> None:
+        deltas = [
             Usage(input_tokens=10, output_tokens=1, thinking_tokens=1),
             Usage(output_tokens=7, cache_read_tokens=3, cache_write_tokens=2),
             Usage(),
         ]
 
-        usage = ending(whole([*said, Stop("end_turn")], estimate=99)).usage
+        usage = ending(whole([*deltas, Stop("end_turn")], estimate=99)).usage
 
         assert (usage.input_tokens, usage.output_tokens) == (10, 7)
         assert (usage.cache_read_input_tokens, usage.cache_creation_input_tokens) == (3, 2)
         assert usage.output_tokens_details == {"thinking_tokens": 1}
 
-    def test_nothing_said_leaves_the_estimate_and_counts_what_was_written(self) -> None:
+    def test_without_usage_the_estimate_stays_and_written_output_counts(self) -> None:
         usage = ending(whole([Thinking("1234"), Text("12345678"), Text("9"), Stop("end_turn")], estimate=99)).usage
 
         assert (usage.input_tokens, usage.output_tokens) == (99, 4)
 
-    def test_a_reply_cut_at_a_stop_sequence_counts_at_least_what_was_written(self) -> None:
+    def test_a_reply_cut_at_a_stop_sequence_counts_no_less_than_was_written(self) -> None:
         text = Text("x" * 400)
 
         assert ending(whole([text, Usage(output_tokens=1), Stop("stop_sequence", "S")])).usage.output_tokens == 100
         assert ending(whole([text, Usage(output_tokens=250), Stop("stop_sequence", "S")])).usage.output_tokens == 250
         assert ending(whole([text, Usage(output_tokens=1), Stop("end_turn")])).usage.output_tokens == 1
 
-    def test_a_cached_part_does_not_count_twice_where_only_it_is_said(self) -> None:
+    def test_a_cached_part_does_not_count_twice_if_it_is_reported_alone(self) -> None:
         usage = ending(whole([Usage(cache_read_tokens=60), Stop("end_turn")], estimate=100)).usage
 
         assert (usage.input_tokens, usage.cache_read_input_tokens) == (40, 60)
 
     def test_no_number_is_negative(self) -> None:
-        said = Usage(input_tokens=-1, output_tokens=-1, cache_read_tokens=-1, cache_write_tokens=-1, thinking_tokens=-1)
+        usage = Usage(
+            input_tokens=-1, output_tokens=-1, cache_read_tokens=-1, cache_write_tokens=-1, thinking_tokens=-1
+        )
 
-        frame = encode_events([ending(whole([said, Stop("end_turn")]))])
+        frame = encode_events([ending(whole([usage, Stop("end_turn")]))])
 
         assert b"-" not in frame.split(b"usage")[1]
 
@@ -397,14 +399,16 @@ class TestUsage:
 
         assert (usage.output_tokens, usage.output_tokens_details) == (5, {"thinking_tokens": 5})
 
-    def test_searches_and_tier_are_said_only_where_known(self) -> None:
-        silent = encode_events([ending(whole([Stop("end_turn")]))])
-        assert b"server_tool_use" not in silent
-        assert b"service_tier" not in silent
+    def test_searches_and_tier_are_written_only_if_known(self) -> None:
+        encoded_default = encode_events([ending(whole([Stop("end_turn")]))])
+        assert b"server_tool_use" not in encoded_default
+        assert b"service_tier" not in encoded_default
 
-        said = encode_events([ending(whole([Usage(web_search_requests=2, service_tier="priority"), Stop("end_turn")]))])
-        assert b'"server_tool_use":{"web_search_requests":2,"web_fetch_requests":0}' in said
-        assert b'"service_tier":"priority"' in said
+        encoded = encode_events(
+            [ending(whole([Usage(web_search_requests=2, service_tier="priority"), Stop("end_turn")]))]
+        )
+        assert b'"server_tool_use":{"web_search_requests":2,"web_fetch_requests":0}' in encoded
+        assert b'"service_tier":"priority"' in encoded
 
 
 class TestFail:
@@ -418,7 +422,7 @@ class TestFail:
         with pytest.raises(InternalError):
             writer.feed([Text("a")])
 
-    def test_says_nothing_after_a_complete_reply(self) -> None:
+    def test_writes_nothing_after_a_complete_reply(self) -> None:
         writer = started(Stop("end_turn"))
         writer.finish()
 
@@ -426,7 +430,7 @@ class TestFail:
 
 
 @given(reply=a_reply(), cuts=st.lists(st.integers(0, 60)), pauses=st.sets(st.integers(0, 60)))
-def test_every_reply_keeps_what_was_said_and_obeys_the_grammar(
+def test_every_reply_keeps_its_content_and_follows_the_grammar(
     reply: list[Delta], cuts: list[int], pauses: set[int]
 ) -> None:
     writer = MessageWriter(message_id="msg_1", model="claude-test", signature=SIGNED)
@@ -441,7 +445,7 @@ def test_every_reply_keeps_what_was_said_and_obeys_the_grammar(
     assert _indexes_are_dense(events)
     assert _joined(events, TextDelta) == "".join(delta.text for delta in reply if isinstance(delta, Text))
     assert _joined(events, ThinkingDelta) == "".join(delta.text for delta in reply if isinstance(delta, Thinking))
-    assert _arguments_written(events) == _arguments_said(reply)
+    assert _arguments_written(events) == _arguments_of_deltas(reply)
     assert _blocks_written(events) == [msgspec.json.decode(d.raw) for d in reply if isinstance(d, Block)]
     assert [type(event) for event in events].count(MessageDelta) == 1
     assert [type(event) for event in events].count(MessageStop) == 1
@@ -495,13 +499,13 @@ def _arguments_written(events: Sequence[Event]) -> list[tuple[str, str, str]]:
     return [(*calls[index], fragments[index]) for index in calls]
 
 
-def _arguments_said(reply: Sequence[Delta]) -> list[tuple[str, str, str]]:
+def _arguments_of_deltas(reply: Sequence[Delta]) -> list[tuple[str, str, str]]:
     calls = {d.key: (d.id, d.name) for d in reply if isinstance(d, ToolCall)}
-    said = dict.fromkeys(calls, "")
+    arguments = dict.fromkeys(calls, "")
     for delta in reply:
-        if isinstance(delta, ToolArgs) and (said[delta.key] or not delta.json.isspace()):
-            said[delta.key] += delta.json
-    return [(*calls[key], said[key] or "{}") for key in calls]
+        if isinstance(delta, ToolArgs) and (arguments[delta.key] or not delta.json.isspace()):
+            arguments[delta.key] += delta.json
+    return [(*calls[key], arguments[key] or "{}") for key in calls]
 
 
 def test_the_input_of_a_call_that_the_api_ran_is_streamed_as_a_delta() -> None:

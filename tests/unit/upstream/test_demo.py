@@ -157,10 +157,10 @@ def answered(history: list[Json], choice: Json, *results: str) -> list[Json]:
     calls = choice["message"]["tool_calls"]
     assert len(calls) == len(results)
     assistant = {"role": "assistant", "content": choice["message"]["content"], "tool_calls": calls}
-    told = [
+    tool_messages = [
         {"role": "tool", "tool_call_id": call["id"], "content": text} for call, text in zip(calls, results, strict=True)
     ]
-    return [*history, assistant, *told]
+    return [*history, assistant, *tool_messages]
 
 
 HOME = "/home/ada/project"
@@ -650,7 +650,7 @@ class Session:
         self._streams = streams
         self._ids = itertools.count()
 
-    async def say(self, content: Any, **fields: Any) -> Json:
+    async def send_message(self, content: Any, **fields: Any) -> Json:
         """Send one user message and return the reply as a Messages response."""
         self.messages.append({"role": "user", "content": content})
         request = {"model": "x", "max_tokens": 1000, "messages": self.messages, "tools": self._tools, **fields}
@@ -695,7 +695,7 @@ async def test_an_agent_s_session_works_through_the_real_wire(streams: bool) -> 
         {"role": "user", "content": [{"type": "text", "text": "<system-reminder>read x.txt</system-reminder>"}]},
         {"role": "system", "content": "# Environment\n - Primary working directory: /srv/app\n - Platform: linux"},
     ]
-    reply = await session.say("read a.png", system=system)
+    reply = await session.send_message("read a.png", system=system)
     [use] = uses_of(reply)
     assert reply["stop_reason"] == "tool_use"
     assert (use["name"], use["input"]) == ("Read", {"file_path": "/srv/app/a.png"})
@@ -705,20 +705,20 @@ async def test_an_agent_s_session_works_through_the_real_wire(streams: bool) -> 
         {"type": "tool_result", "tool_use_id": use["id"], "content": content, "cache_control": {"type": "ephemeral"}},
         {"type": "text", "text": "<system-reminder>read y.txt</system-reminder>"},
     ]
-    reply = await session.say(results, system=system)
+    reply = await session.send_message(results, system=system)
     assert reply["stop_reason"] == "end_turn"
     assert "ant" in reply["content"][0]["text"]
     assert reply["usage"]["input_tokens"] > 0
     assert reply["usage"]["output_tokens"] > 0
-    forced = await session.say("thank you", tool_choice={"type": "tool", "name": "WebSearch"})
+    forced = await session.send_message("thank you", tool_choice={"type": "tool", "name": "WebSearch"})
     assert [(use["name"], use["input"]) for use in uses_of(forced)] == [("WebSearch", {"query": "demo"})]
     result = {"type": "tool_result", "tool_use_id": uses_of(forced)[0]["id"], "content": "No.", "is_error": True}
-    assert (await session.say([result]))["content"][0]["text"].startswith("WebSearch failed:\n\nNo.\n\n")
+    assert (await session.send_message([result]))["content"][0]["text"].startswith("WebSearch failed:\n\nNo.\n\n")
 
 
 @pytest.mark.parametrize("streams", [True, False])
 async def test_the_token_limit_is_a_stop_reason(streams: bool) -> None:
-    reply = await Session([], streams=streams).say("hello", max_tokens=4)
+    reply = await Session([], streams=streams).send_message("hello", max_tokens=4)
     assert (reply["stop_reason"], reply["usage"]["output_tokens"]) == ("max_tokens", 4)
-    reply = await Session(FILES, streams=streams).say("read a.txt", max_tokens=9)
+    reply = await Session(FILES, streams=streams).send_message("read a.txt", max_tokens=9)
     assert reply["stop_reason"] == "max_tokens"

@@ -90,7 +90,7 @@ async def test_a_file_of_credentials_becomes_a_header(
     assert servers.issued[0] not in repr(credential)
 
 
-async def test_who_pays_is_said_beside_the_token(google: Running, tmp_path: Path) -> None:
+async def test_the_billed_project_is_sent_with_the_token(google: Running, tmp_path: Path) -> None:
     path = write_authorized_user(tmp_path, google.url, quota_project_id="who-pays")
     credential, _ = await tokens_of(path).next_token()
     assert credential.extra_headers == {"x-goog-user-project": "who-pays"}
@@ -157,8 +157,10 @@ async def test_a_renewal_that_hangs_fails_only_those_who_wait_for_it(
     await settled(servers.waiting.is_set)
     leaving.cancel()  # the first caller decides nothing for later callers
     failures = await asyncio.gather(*(tokens.next_token() for _ in range(3)), return_exceptions=True)
-    told = "no access token: its server did not answer within 0.3 s (GOOGLE_APPLICATION_CREDENTIALS)"
-    assert [(type(error), getattr(error, "message", "")) for error in failures] == [(UpstreamTimeout, told)] * 3
+    expected_message = "no access token: its server did not answer within 0.3 s (GOOGLE_APPLICATION_CREDENTIALS)"
+    assert [(type(error), getattr(error, "message", "")) for error in failures] == [
+        (UpstreamTimeout, expected_message)
+    ] * 3
     servers.gate.set()  # for all later callers; the thread that hangs gets its answer too, which is discarded
     assert (await tokens.next_token())[0].value in {f"Bearer {token}" for token in servers.issued}
     assert len(google.journal.exchanges) == 2
@@ -282,7 +284,7 @@ async def test_a_token_server_that_is_not_there_is_worth_another_try(tmp_path: P
         await tokens_of(write_service_account(tmp_path, "http://127.0.0.1:9")).next_token()
 
 
-async def test_without_the_extra_the_error_says_how_to_install_it(
+async def test_without_the_extra_the_error_names_the_install_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     hidden: Any = None
@@ -299,5 +301,5 @@ async def test_without_the_extra_the_error_says_how_to_install_it(
 
 def test_nothing_of_it_is_loaded_before_a_request_needs_it() -> None:
     code = "import sys, anthropic_proxy.app; print([m for m in sys.modules if m.startswith(('google', 'requests'))])"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "[]"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == "[]"

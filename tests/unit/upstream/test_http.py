@@ -45,7 +45,7 @@ def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLo
     return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
 
 
-def say(data: bytes, *, then_close: bool = False) -> Callable[[Server, asyncio.StreamWriter], Awaitable[None]]:
+def sends(data: bytes, *, then_close: bool = False) -> Callable[[Server, asyncio.StreamWriter], Awaitable[None]]:
     async def act(_: Server, writer: asyncio.StreamWriter) -> None:
         writer.write(data)
         if then_close:
@@ -54,7 +54,7 @@ def say(data: bytes, *, then_close: bool = False) -> Callable[[Server, asyncio.S
     return act
 
 
-def say_bytewise(data: bytes) -> Callable[[Server, asyncio.StreamWriter], Awaitable[None]]:
+def sends_bytewise(data: bytes) -> Callable[[Server, asyncio.StreamWriter], Awaitable[None]]:
     async def act(_: Server, writer: asyncio.StreamWriter) -> None:
         for byte in data:
             writer.write(bytes([byte]))
@@ -74,17 +74,21 @@ async def reset(_: Server, writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-@pytest.mark.parametrize("say_it", [say, say_bytewise])
+@pytest.mark.parametrize("sends_answer", [sends, sends_bytewise])
 @pytest.mark.parametrize("answer", BODIES.values(), ids=BODIES)
-async def test_bodies_are_read_however_they_end_and_wherever_they_are_cut(answer: bytes, say_it: Any) -> None:
-    act = say(answer, then_close=True) if answer.startswith(b"HTTP/1.0") and say_it is say else say_it(answer)
+async def test_bodies_are_read_however_they_end_and_wherever_they_are_cut(answer: bytes, sends_answer: Any) -> None:
+    act = (
+        sends(answer, then_close=True)
+        if answer.startswith(b"HTTP/1.0") and sends_answer is sends
+        else sends_answer(answer)
+    )
     async with serving(act) as (_, port), asking() as upstream:
         response = await post(upstream, port)
         assert (response.status, await read_all(response)) == (200, b"hello world")
 
 
-async def test_a_request_says_what_it_must_and_headers_of_its_own_come_first() -> None:
-    async with serving(say(OK)) as (server, port), asking() as upstream:
+async def test_a_request_has_the_required_headers_and_its_own_come_first() -> None:
+    async with serving(sends(OK)) as (server, port), asking() as upstream:
         headers = {"content-type": "application/json", "user-agent": "somebody"}
         request = UpstreamRequest(path="/a b?c=ü", body=b"{}", headers=headers)
         credential = Credential("authorization", "Bearer secret", extra_headers={"x-payer": "me"})
@@ -103,8 +107,8 @@ async def test_a_request_says_what_it_must_and_headers_of_its_own_come_first() -
     ]
 
 
-async def test_user_and_password_of_an_address_are_said_unless_there_is_a_key() -> None:
-    async with serving(say(OK)) as (server, port), asking() as upstream:
+async def test_user_and_password_of_an_address_are_sent_unless_there_is_a_key() -> None:
+    async with serving(sends(OK)) as (server, port), asking() as upstream:
         base = f"http://me:p%40ss@127.0.0.1:{port}"
         await read_all(await upstream.send(base, UpstreamRequest(path="/x", body=b""), None))
         await read_all(
@@ -115,8 +119,8 @@ async def test_user_and_password_of_an_address_are_said_unless_there_is_a_key() 
     assert "Basic" not in server.heads[1]
 
 
-async def test_what_is_kept_for_the_next_request_holds_no_key_that_a_client_lent() -> None:
-    async with serving(say(OK)) as (server, port), asking() as upstream:
+async def test_state_kept_for_the_next_request_holds_no_key_of_a_client() -> None:
+    async with serving(sends(OK)) as (server, port), asking() as upstream:
         for value, origin in (
             ("ours", "OPENAI_API_KEY"),
             ("theirs", CLIENT_CREDENTIAL_ORIGIN),
@@ -125,7 +129,7 @@ async def test_what_is_kept_for_the_next_request_holds_no_key_that_a_client_lent
             request = UpstreamRequest(path=f"/{value}", body=b"")
             await read_all(await upstream.send(f"http://127.0.0.1:{port}", request, Credential("key", value, origin)))
         kept = [(head.header_bytes, head.credential) for head in upstream._heads.values()]
-    assert [f"key: {said}" in head for said, head in zip(("ours", "theirs", "ours"), server.heads, strict=True)] == [
+    assert [f"key: {owner}" in head for owner, head in zip(("ours", "theirs", "ours"), server.heads, strict=True)] == [
         True
     ] * 3
     assert len(kept) == 1
@@ -134,7 +138,7 @@ async def test_what_is_kept_for_the_next_request_holds_no_key_that_a_client_lent
 
 @pytest.mark.parametrize("value", ["a\r\nx-evil: 1", "a\nb", "a\0b", "a\rb"])
 async def test_a_header_cannot_become_two(value: str) -> None:
-    async with serving(say(OK)) as (server, port), asking() as upstream:
+    async with serving(sends(OK)) as (server, port), asking() as upstream:
         with pytest.raises(UpstreamUnreachable, match="a header contains a line break"):
             await upstream.send(
                 f"http://127.0.0.1:{port}", UpstreamRequest(path="/x", body=b"", headers={"x-a": value}), None
@@ -149,7 +153,7 @@ async def test_what_is_no_address_is_refused_in_words(base: str) -> None:
             await upstream.send(base, UpstreamRequest(path="/x", body=b""), None)
 
 
-def test_addresses_are_taken_apart_as_they_are() -> None:
+def test_addresses_are_split_unchanged() -> None:
     address = parse_url("https://[::1]/v1/models/a:b%2Fc?key=x%20y&z=[1]")
     assert (address.origin.host_header, address.origin.host_and_port) == ("[::1]", "[::1]:443")
     assert address.request_target == "/v1/models/a:b%2Fc?key=x%20y&z=[1]"
@@ -159,7 +163,7 @@ def test_addresses_are_taken_apart_as_they_are() -> None:
 
 
 async def test_a_connection_serves_again_only_what_was_read_whole() -> None:
-    async with serving(say(OK), say(OK), say(OK[:-1]), say(OK)) as (server, port), asking() as upstream:
+    async with serving(sends(OK), sends(OK), sends(OK[:-1]), sends(OK)) as (server, port), asking() as upstream:
         for _ in range(2):
             assert await read_all(await post(upstream, port)) == b"ok"
         assert server.connections == 1
@@ -171,7 +175,7 @@ async def test_a_connection_serves_again_only_what_was_read_whole() -> None:
 
 
 async def test_without_keep_alive_each_request_has_a_connection_of_its_own() -> None:
-    async with serving(say(OK)) as (server, port), asking(keep_alive_seconds=0) as upstream:
+    async with serving(sends(OK)) as (server, port), asking(keep_alive_seconds=0) as upstream:
         for _ in range(3):
             assert await read_all(await post(upstream, port)) == b"ok"
     assert server.connections == 3
@@ -192,7 +196,7 @@ class FixedDialer:
 
 
 async def test_a_dialer_opens_the_connections_to_servers_and_none_to_proxies() -> None:
-    async with serving(say(OK)) as (server, port), serving(say(OK)) as (proxy, proxy_port):
+    async with serving(sends(OK)) as (server, port), serving(sends(OK)) as (proxy, proxy_port):
         dialer = FixedDialer(port)
         async with asking(
             dialer=dialer, proxies={"http": f"http://127.0.0.1:{proxy_port}"}, unproxied="direct.test"
@@ -207,8 +211,8 @@ async def test_a_dialer_opens_the_connections_to_servers_and_none_to_proxies() -
     ]
 
 
-async def test_as_many_connections_are_opened_as_requests_are_under_way() -> None:
-    async with serving(say(OK)) as (server, port), asking() as upstream:
+async def test_as_many_connections_are_opened_as_requests_are_active() -> None:
+    async with serving(sends(OK)) as (server, port), asking() as upstream:
         responses = await asyncio.gather(*(post(upstream, port) for _ in range(20)))
         assert server.connections == 20
         for response in responses:
@@ -218,21 +222,21 @@ async def test_as_many_connections_are_opened_as_requests_are_under_way() -> Non
 
 
 @pytest.mark.parametrize("ending", [close, reset])
-async def test_a_kept_connection_that_is_gone_costs_nothing(ending: Any) -> None:
-    async with serving(say(OK), ending, say(OK)) as (server, port), asking() as upstream:
+async def test_a_kept_connection_that_was_closed_costs_nothing(ending: Any) -> None:
+    async with serving(sends(OK), ending, sends(OK)) as (server, port), asking() as upstream:
         assert await read_all(await post(upstream, port, b"1")) == b"ok"
         assert await read_all(await post(upstream, port, b"2")) == b"ok"
     assert server.bodies == [b"1", b"2", b"2"]
 
 
-@pytest.mark.parametrize("ending", [close, reset, say(b"HTTP/1.1 200 O", then_close=True)])
+@pytest.mark.parametrize("ending", [close, reset, sends(b"HTTP/1.1 200 O", then_close=True)])
 async def test_nothing_is_repeated_where_a_provider_may_have_begun(ending: Any) -> None:
     async with serving(ending) as (server, port), asking() as upstream:
         with pytest.raises(UpstreamUnreachable):
             await post(upstream, port)
     assert len(server.bodies) == 1
-    begun = say(b"HTTP/1.1 200 O", then_close=True)
-    async with serving(say(OK), begun, say(OK)) as (server, port), asking() as upstream:
+    begun = sends(b"HTTP/1.1 200 O", then_close=True)
+    async with serving(sends(OK), begun, sends(OK)) as (server, port), asking() as upstream:
         await read_all(await post(upstream, port))
         with pytest.raises(UpstreamUnreachable, match="closed the connection without an answer"):
             await post(upstream, port)
@@ -252,7 +256,7 @@ async def test_nothing_is_repeated_where_a_provider_may_have_begun(ending: Any) 
     ],
 )
 async def test_bytes_that_nobody_asked_for_end_a_connection(behind: bytes) -> None:
-    async with serving(say(OK + behind), say(OK)) as (server, port), asking() as upstream:
+    async with serving(sends(OK + behind), sends(OK)) as (server, port), asking() as upstream:
         assert await read_all(await post(upstream, port)) == b"ok"
         assert await read_all(await post(upstream, port)) == b"ok"
     assert server.connections == 2
@@ -267,8 +271,8 @@ async def test_bytes_that_nobody_asked_for_end_a_connection(behind: bytes) -> No
         (b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000, "its head has more than"),
     ],
 )
-async def test_what_is_no_http_is_told_as_that(answer: bytes, words: str) -> None:
-    async with serving(say(answer)) as (_, port), asking() as upstream:
+async def test_an_answer_without_http_is_reported(answer: bytes, words: str) -> None:
+    async with serving(sends(answer)) as (_, port), asking() as upstream:
         with pytest.raises(UpstreamProtocolError, match=words):
             await post(upstream, port)
 
@@ -282,7 +286,7 @@ async def test_what_is_no_http_is_told_as_that(answer: bytes, words: str) -> Non
         (b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\nno size\r\n", None),
     ],
 )
-async def test_all_that_came_before_a_break_is_read_before_it_is_told(answer: bytes, ending: Any) -> None:
+async def test_everything_before_a_break_is_read_before_the_error(answer: bytes, ending: Any) -> None:
     go_on = asyncio.Event()
 
     async def act(server: Server, writer: asyncio.StreamWriter) -> None:
@@ -303,7 +307,7 @@ async def test_all_that_came_before_a_break_is_read_before_it_is_told(answer: by
 async def test_a_reply_that_is_packed_unasked_is_unpacked() -> None:
     packed = gzip.compress(b"hello world" * 50_000)
     head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(packed)
-    async with serving(say(head + packed)) as (_, port), asking() as upstream:
+    async with serving(sends(head + packed)) as (_, port), asking() as upstream:
         assert await read_all(await post(upstream, port)) == b"hello world" * 50_000
 
 
@@ -379,19 +383,19 @@ async def test_an_answer_that_is_there_before_the_request_is_read(scheme: str, a
 
 
 async def test_a_status_that_does_not_exist_is_an_answer_all_the_same() -> None:
-    async with serving(say(b"HTTP/1.1 000 ?\r\ncontent-length: 2\r\n\r\nok")) as (_, port), asking() as upstream:
+    async with serving(sends(b"HTTP/1.1 000 ?\r\ncontent-length: 2\r\n\r\nok")) as (_, port), asking() as upstream:
         async with asyncio.timeout(10):
             response = await post(upstream, port)
         assert (response.status, await read_all(response)) == (0, b"ok")
 
 
-async def test_who_is_cancelled_takes_the_connection_along() -> None:
+async def test_a_cancelled_request_closes_its_connection() -> None:
     asked = asyncio.Event()
 
-    async def say_nothing(_: Server, __: asyncio.StreamWriter) -> None:
+    async def sends_nothing(_: Server, __: asyncio.StreamWriter) -> None:
         asked.set()
 
-    async with serving(say_nothing) as (server, port), asking() as upstream:
+    async with serving(sends_nothing) as (server, port), asking() as upstream:
         task = asyncio.create_task(post(upstream, port))
         await asked.wait()
         task.cancel()
@@ -417,7 +421,7 @@ async def test_a_complete_reply_whose_end_follows_keeps_its_connection() -> None
 
 
 async def test_nothing_is_opened_any_more_once_it_is_closed() -> None:
-    async with serving(say(OK)) as (server, port):
+    async with serving(sends(OK)) as (server, port):
         upstream = HttpTransport(1.0)
         await upstream.close()
         with pytest.raises(ShuttingDown):
@@ -425,7 +429,7 @@ async def test_nothing_is_opened_any_more_once_it_is_closed() -> None:
     assert not server.connections
 
 
-async def test_a_name_that_nobody_knows_and_a_port_where_nobody_listens_are_told() -> None:
+async def test_an_unknown_name_and_a_closed_port_are_reported() -> None:
     async with asking() as upstream:
         with pytest.raises(UpstreamUnreachable, match=r"no server responds at http://nobody\.invalid"):
             await upstream.send("http://nobody.invalid", UpstreamRequest(path="/x", body=b""), None)
@@ -436,18 +440,18 @@ async def test_a_name_that_nobody_knows_and_a_port_where_nobody_listens_are_told
 
 
 async def test_a_name_is_looked_up_again_where_nothing_answered_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving(say(OK)) as (_, port):
+    async with serving(sends(OK)) as (_, port):
         full = socket.create_server(("127.0.0.2", port), backlog=0)
         fillers = [socket.socket() for _ in range(2)]
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
-        places, look_up = iter(["127.0.0.2", "127.0.0.1"]), asyncio.get_running_loop().getaddrinfo
+        places, resolve = iter(["127.0.0.2", "127.0.0.1"]), asyncio.get_running_loop().getaddrinfo
 
-        async def look_up_moving(host: str, *rest: Any, **options: Any) -> Any:
-            return await look_up(next(places) if host == "moved.example" else host, *rest, **options)
+        async def resolve_alternately(host: str, *arguments: Any, **options: Any) -> Any:
+            return await resolve(next(places) if host == "moved.example" else host, *arguments, **options)
 
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up_moving)
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve_alternately)
         upstream = HttpTransport(0.2)
         request = UpstreamRequest(path="/x", body=b"")
         with pytest.raises(UpstreamUnreachable, match="no connection in time"):
@@ -459,17 +463,17 @@ async def test_a_name_is_looked_up_again_where_nothing_answered_in_time(monkeypa
 
 
 async def test_a_name_server_that_hangs_once_fails_one_request_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving(say(OK)) as (_, port):
-        look_up, asked = asyncio.get_running_loop().getaddrinfo, 0
+    async with serving(sends(OK)) as (_, port):
+        resolve, asked = asyncio.get_running_loop().getaddrinfo, 0
 
-        async def look_up_later(host: str, *rest: Any, **options: Any) -> Any:
+        async def resolve_late(host: str, *arguments: Any, **options: Any) -> Any:
             nonlocal asked
             asked += 1
             if asked == 1:
                 await asyncio.Event().wait()
-            return await look_up("127.0.0.1", *rest, **options)
+            return await resolve("127.0.0.1", *arguments, **options)
 
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up_later)
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve_late)
         upstream = HttpTransport(0.2)
         request = UpstreamRequest(path="/x", body=b"")
         with pytest.raises(UpstreamUnreachable, match="no connection in time"):
@@ -493,13 +497,13 @@ def tls_of(authority: trustme.CA, name: str) -> ssl.SSLContext:
 
 
 async def test_certificates_are_judged(authority: trustme.CA) -> None:
-    async with serving(say(OK), tls=tls_of(authority, "127.0.0.1")) as (server, port), asking() as upstream:
+    async with serving(sends(OK), tls=tls_of(authority, "127.0.0.1")) as (server, port), asking() as upstream:
         body = bytes(range(256)) * 800
         for _ in range(2):
             assert await read_all(await post(upstream, port, body, "https")) == b"ok"
         assert server.connections == 1
         assert server.bodies == [body, body]
-    async with serving(say(OK), tls=tls_of(authority, "other.example")) as (server, port), asking() as upstream:
+    async with serving(sends(OK), tls=tls_of(authority, "other.example")) as (server, port), asking() as upstream:
         with pytest.raises(UpstreamUnreachable, match="the certificate is not accepted"):
             await post(upstream, port, scheme="https")
     assert not server.heads
@@ -524,38 +528,38 @@ async def test_a_tunnel_leads_through_a_proxy(authority: trustme.CA, encrypted_p
         await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
 
     context = tls_of(authority, "127.0.0.1") if encrypted_proxy else None
-    door = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    at = f"{'https' if encrypted_proxy else 'http'}://user:pass@127.0.0.1:{door.sockets[0].getsockname()[1]}"
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    at = f"{'https' if encrypted_proxy else 'http'}://user:pass@127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     async with (
-        serving(say(OK), tls=tls_of(authority, "127.0.0.1")) as (server, port),
+        serving(sends(OK), tls=tls_of(authority, "127.0.0.1")) as (server, port),
         asking(proxies={"https": at}) as up,
     ):
         for _ in range(2):
             assert await read_all(await post(up, port, b"a" * 200_000, "https")) == b"ok"
-    door.close()
+    listener.close()
     assert server.connections == len(asked) == 1
     assert asked[0].startswith(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\n" % port)
     assert b"proxy-authorization: Basic " + base64.b64encode(b"user:pass") in asked[0]
     assert "proxy-authorization" not in server.heads[0]
 
 
-async def test_a_proxy_that_refuses_is_told(authority: trustme.CA) -> None:
+async def test_a_refusing_proxy_is_reported(authority: trustme.CA) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n")
 
-    door = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    at = f"http://127.0.0.1:{door.sockets[0].getsockname()[1]}"
+    listener = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    at = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     async with asking(proxies={"https": at}) as upstream:
         with pytest.raises(UpstreamUnreachable, match="the proxy answers with HTTP 407"):
             await upstream.send("https://provider.example", UpstreamRequest(path="/x", body=b""), None)
-    door.close()
+    listener.close()
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_proxy_that_wants_a_password_is_named_with_its_settings(scheme: str, authority: trustme.CA) -> None:
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n"
-    async with serving(say(refusal)) as (_, port):
+    async with serving(sends(refusal)) as (_, port):
         at = f"http://127.0.0.1:{port}"
         async with asking(proxies={scheme: at}) as upstream:
             for _attempt in range(2):
@@ -569,13 +573,13 @@ async def test_a_proxy_that_wants_a_password_is_named_with_its_settings(scheme: 
 
 
 async def test_a_provider_that_answers_407_without_a_proxy_is_an_answer() -> None:
-    async with serving(say(b"HTTP/1.1 407 x\r\ncontent-length: 0\r\n\r\n")) as (_, port), asking() as upstream:
+    async with serving(sends(b"HTTP/1.1 407 x\r\ncontent-length: 0\r\n\r\n")) as (_, port), asking() as upstream:
         assert (await post(upstream, port)).status == 407
 
 
-async def test_who_leaves_while_a_tunnel_is_opened_leaves_nothing_to_tell() -> None:
-    told: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what))
+async def test_a_request_cancelled_while_a_tunnel_is_opened_leaves_no_loop_error() -> None:
+    loop_errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: loop_errors.append(what))
     async with serving(close) as (_, port), asking(proxies={"https": f"http://127.0.0.1:{port}"}) as upstream:
         for attempt in range(60):
             asking_on = asyncio.create_task(post(upstream, port, scheme="https"))
@@ -586,7 +590,7 @@ async def test_who_leaves_while_a_tunnel_is_opened_leaves_nothing_to_tell() -> N
             assert asking_on.cancelled() or asking_on.exception()
         await asyncio.sleep(0.01)
     gc.collect()
-    assert not told
+    assert not loop_errors
 
 
 async def test_no_stream_is_torn_however_its_bytes_arrive() -> None:

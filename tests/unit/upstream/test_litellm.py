@@ -70,9 +70,11 @@ def test_signed_reasoning_goes_back_as_it_came() -> None:
         {"index": 1, "type": "reasoning.encrypted", "data": "sealed"},
     ]
     message = {"role": "assistant", "content": "x", "reasoning_details": whole}
-    said = to_acompletion_arguments(json.dumps({"model": "m", "messages": [message]}).encode(), 1)["messages"][0]
-    assert "reasoning_details" not in said
-    assert said["thinking_blocks"] == [
+    encoded_message = to_acompletion_arguments(json.dumps({"model": "m", "messages": [message]}).encode(), 1)[
+        "messages"
+    ][0]
+    assert "reasoning_details" not in encoded_message
+    assert encoded_message["thinking_blocks"] == [
         {"type": "thinking", "thinking": "let me see", "signature": "sig-1"},
         {"type": "redacted_thinking", "data": "sealed"},
     ]
@@ -80,8 +82,10 @@ def test_signed_reasoning_goes_back_as_it_came() -> None:
 
 def test_reasoning_without_a_signature_is_not_given_back_as_signed() -> None:
     message = {"role": "assistant", "reasoning_details": [{"type": "reasoning.text", "index": 0, "text": "hm"}]}
-    said = to_acompletion_arguments(json.dumps({"model": "m", "messages": [message]}).encode(), 1)["messages"][0]
-    assert said == {"role": "assistant"}
+    encoded_message = to_acompletion_arguments(json.dumps({"model": "m", "messages": [message]}).encode(), 1)[
+        "messages"
+    ][0]
+    assert encoded_message == {"role": "assistant"}
 
 
 # Failures
@@ -227,7 +231,7 @@ def test_a_failure_in_the_middle_of_a_stream_is_unwrapped_and_has_no_trace() -> 
 # The library
 
 
-async def test_without_the_library_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_the_library_the_error_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "litellm", None)
     upstream = LiteLLMTransport(LiteLLMThread(lambda: None), 5)
     with pytest.raises(MissingExtra) as caught:
@@ -411,7 +415,7 @@ async def test_closing_in_the_middle_cuts_the_provider_s_connection(
 @needs_litellm
 @pytest.mark.parametrize("fault", ["late", "stall"])
 @pytest.mark.parametrize("stream", [{}, STREAM], ids=["whole", "streamed"])
-async def test_a_caller_that_leaves_takes_the_call_with_it(
+async def test_a_cancelled_caller_ends_the_call(
     upstream: LiteLLMTransport, openai: Running, fault: str, stream: dict[str, Any]
 ) -> None:
     number = len(openai.journal.exchanges)

@@ -88,7 +88,7 @@ class Site:
         return web.Response(body=b"...", content_type="video/mp4")
 
     async def packed(self, request: web.Request) -> web.StreamResponse:
-        way = request.path.split("/")[2]
+        encoding_name = request.path.split("/")[2]
         packers: dict[str, Callable[[bytes], bytes]] = {
             "gzip": gzip.compress,
             "deflate": zlib.compress,
@@ -97,8 +97,8 @@ class Site:
             "torn": lambda data: b"\x1f\x8b" + bytes(40),
             "br": lambda data: data,
         }
-        encoding = {"raw": "deflate", "twice": "gzip", "torn": "gzip"}.get(way, way)
-        body = packers[way](HTML.encode())
+        encoding = {"raw": "deflate", "twice": "gzip", "torn": "gzip"}.get(encoding_name, encoding_name)
+        body = packers[encoding_name](HTML.encode())
         return web.Response(body=body, content_type="text/html", headers={"content-encoding": encoding})
 
     async def hurts(self, request: web.Request) -> web.StreamResponse:
@@ -121,7 +121,7 @@ class Site:
             await response.write(bytes(1 << 20))
             await asyncio.sleep(0)  # a write into a connection that is being closed does not wait
 
-    async def silent(self, request: web.Request) -> web.StreamResponse:
+    async def unresponsive(self, request: web.Request) -> web.StreamResponse:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -169,9 +169,9 @@ async def pages() -> AsyncIterator[PageFetcher]:
     await pages.close()
 
 
-async def refusal(pages: PageFetcher, url: str, **wish: Any) -> WebFetchFailed:
+async def refusal(pages: PageFetcher, url: str, **options: Any) -> WebFetchFailed:
     with pytest.raises(WebFetchFailed) as caught:
-        await pages.fetch(url, **wish)
+        await pages.fetch(url, **options)
     return caught.value
 
 
@@ -188,9 +188,7 @@ async def test_a_page_comes_as_markdown_with_its_title(site: Site, pages: PageFe
     ("path", "title", "text"),
     [("/plain", "", "naïve"), ("/russian", "Сыр", "Бри"), ("/punycode", "", "x-abc"), ("/json", "", '{"brie": 1}')],
 )
-async def test_text_comes_in_the_charset_that_was_said(
-    site: Site, pages: PageFetcher, path: str, title: str, text: str
-) -> None:
+async def test_text_is_decoded_by_its_charset(site: Site, pages: PageFetcher, path: str, title: str, text: str) -> None:
     page = await pages.fetch(site.url(path))
     assert (page.title, page.text, page.body) == (title, text, b"")
 
@@ -203,18 +201,18 @@ async def test_what_is_no_text_comes_as_bytes_and_by_its_true_name(site: Site, p
     assert page.body_base64.startswith("JVBERi0x" if path == "/pdf" else "iVBORw0K")
 
 
-@pytest.mark.parametrize("way", ["gzip", "deflate", "raw", "twice"])
-async def test_a_packed_page_is_inflated(site: Site, pages: PageFetcher, way: str) -> None:
-    assert (await pages.fetch(site.url(f"/packed/{way}"))).title == "Cheese"
+@pytest.mark.parametrize("encoding_name", ["gzip", "deflate", "raw", "twice"])
+async def test_a_packed_page_is_inflated(site: Site, pages: PageFetcher, encoding_name: str) -> None:
+    assert (await pages.fetch(site.url(f"/packed/{encoding_name}"))).title == "Cheese"
 
 
-async def test_five_redirections_are_followed_and_the_last_address_is_told(site: Site, pages: PageFetcher) -> None:
+async def test_five_redirections_are_followed_and_the_last_address_is_returned(site: Site, pages: PageFetcher) -> None:
     page = await pages.fetch(site.url("/hops/4"))
     assert page.url == site.url("/html")
     assert len(site.asked) == 6
 
 
-async def test_a_request_says_nothing_of_whom_it_is_for(site: Site, pages: PageFetcher) -> None:
+async def test_a_request_identifies_no_client(site: Site, pages: PageFetcher) -> None:
     await pages.fetch(site.url("/to?place=/html"))
     for request in site.asked:
         names = {name.lower() for name in request.headers}
@@ -254,7 +252,7 @@ def test_the_charset_is_a_parameter_of_the_content_type(content_type: str, chars
 
 
 @pytest.mark.parametrize(
-    ("path", "code", "said"),
+    ("path", "code", "expected_text"),
     [
         ("/film", "unsupported_content_type", "video/mp4"),
         ("/packed/br", "unsupported_content_type", "packed as br"),
@@ -272,11 +270,11 @@ def test_the_charset_is_a_parameter_of_the_content_type(content_type: str, chars
     ],
 )
 async def test_a_page_that_cannot_be_had_is_refused_in_the_apis_code(
-    site: Site, pages: PageFetcher, path: str, code: str, said: str
+    site: Site, pages: PageFetcher, path: str, code: str, expected_text: str
 ) -> None:
     failure = await refusal(pages, site.url(path))
     assert failure.error_code == code
-    assert said in failure.message
+    assert expected_text in failure.message
 
 
 async def test_a_picture_that_is_none_is_refused(site: Site, pages: PageFetcher) -> None:
@@ -288,7 +286,7 @@ async def test_a_picture_that_is_none_is_refused(site: Site, pages: PageFetcher)
     ).error_code == "unsupported_content_type"
 
 
-@pytest.mark.parametrize("path", ["/silent", "/drips", "/endless?never"])
+@pytest.mark.parametrize("path", ["/unresponsive", "/drips", "/endless?never"])
 async def test_all_of_a_page_has_one_time_limit(site: Site, path: str) -> None:
     pages = PageFetcher(allowed=HERE, tls=_trusting(), seconds=0.2 if "never" not in path else 0.0)
     failure = await refusal(pages, site.url(path))
@@ -328,11 +326,11 @@ async def test_an_address_of_http_is_asked_for_as_https(site: Site, pages: PageF
 async def test_the_usual_port_of_http_is_not_kept() -> None:
     looked_up: list[Any] = []
 
-    def look_up(host: str, port: Any, *_: Any, **__: Any) -> Any:
+    def lookup(host: str, port: Any, *_: Any, **__: Any) -> Any:
         looked_up.append(port)
         raise OSError
 
-    pages = PageFetcher(lookup=look_up)
+    pages = PageFetcher(lookup=lookup)
     await refusal(pages, "http://cheese.test:80/")
     await pages.close()
     assert looked_up == [443]
@@ -431,20 +429,20 @@ def telling(names: dict[str, str], *, then: str = "") -> Any:
     """Return a look-up that knows these names; `then`: its answer from the second time on."""
     asked: list[str] = []
 
-    def look_up(host: str, port: int, **_: Any) -> list[Any]:
+    def lookup(host: str, port: int, **_: Any) -> list[Any]:
         asked.append(host)
         address = then if then and len(asked) > 1 else names[host]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (part, port)) for part in address.split()]
 
-    look_up.asked = asked  # type: ignore[attr-defined]
-    return look_up
+    lookup.asked = asked  # type: ignore[attr-defined]
+    return lookup
 
 
 async def test_a_name_is_looked_up_once_so_that_it_cannot_change_its_mind(site: Site) -> None:
-    look_up = telling({"pages.test": "127.0.0.2"}, then="127.0.0.1")
-    pages = PageFetcher(allowed=HERE, tls=_trusting(), lookup=look_up)
+    lookup = telling({"pages.test": "127.0.0.2"}, then="127.0.0.1")
+    pages = PageFetcher(allowed=HERE, tls=_trusting(), lookup=lookup)
     assert (await pages.fetch(site.url("/html", "pages.test"))).title == "Cheese"
-    assert look_up.asked == ["pages.test"]
+    assert lookup.asked == ["pages.test"]
     assert (await refusal(pages, site.url("/html", "pages.test"))).error_code == "url_not_allowed"
     await pages.close()
 
@@ -539,12 +537,12 @@ async def test_behind_a_proxy_names_and_addresses_are_judged_as_far_as_they_are_
     server = await asyncio.start_server(proxy, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
 
-    def look_up(host: str, port: int, **_: Any) -> list[Any]:
+    def lookup(host: str, port: int, **_: Any) -> list[Any]:
         if host == "unknown.test":
             raise socket.gaierror(socket.EAI_NONAME, "not known")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1" if host == "inside.test" else "8.8.8.8", port))]
 
-    pages = PageFetcher(proxies={"https": f"http://127.0.0.1:{port}"}, lookup=look_up)
+    pages = PageFetcher(proxies={"https": f"http://127.0.0.1:{port}"}, lookup=lookup)
     assert (await refusal(pages, "https://inside.test/")).error_code == "url_not_allowed"
     assert (await refusal(pages, "https://10.0.0.1/")).error_code == "url_not_allowed"
     assert asked == []

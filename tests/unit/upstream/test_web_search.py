@@ -60,7 +60,7 @@ async def test_nothing_found_is_no_failure() -> None:
         assert await service.search("brie") == []
 
 
-async def test_at_most_so_many_results_come_each_once_and_only_pages() -> None:
+async def test_results_are_limited_unique_and_only_pages() -> None:
     urls = ["https://a.test/", "magnet:?xt=1", "https://a.test/", "", "https://b.test/", "https://c.test/"]
     async with asking(Instance([result(url) for url in urls])) as (service, _):
         found = await service.search("brie", limit=2)
@@ -73,7 +73,7 @@ async def test_at_most_so_many_results_come_each_once_and_only_pages() -> None:
         (["a.test"], [], "brie site:a.test", ["https://a.test/x", "https://www.a.test/y"]),
         (["a.test/x", "b.test"], [], "brie (site:a.test OR site:b.test)", ["https://a.test/x", "https://b.test/x"]),
         ([], ["a.test"], "brie", ["https://b.test/x", "https://c.test/x"]),
-        ([f"{letter}.test" for letter in "bcdefg"], [], "brie", ["https://b.test/x", "https://c.test/x"]),
+        ([f"{name}.test" for name in "bcdefg"], [], "brie", ["https://b.test/x", "https://c.test/x"]),
     ],
 )
 async def test_domains_are_kept_to(allowed: list[str], blocked: list[str], query: str, kept: list[str]) -> None:
@@ -91,19 +91,20 @@ async def test_the_address_may_name_the_search_page_itself(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "said"), [("!!g brie", "g brie"), (":de brie <3", "de brie 3"), ("brie !important!", "brie important!")]
+    ("query", "expected"),
+    [("!!g brie", "g brie"), (":de brie <3", "de brie 3"), ("brie !important!", "brie important!")],
 )
-async def test_a_query_gives_the_service_no_commands(query: str, said: str) -> None:
+async def test_a_query_gives_the_service_no_commands(query: str, expected: str) -> None:
     async with asking(Instance([result("https://a.test/")])) as (service, running):
         assert await service.search(query)
-        assert running.journal.exchanges[0].body["q"] == said
+        assert running.journal.exchanges[0].body["q"] == expected
 
 
 NO_RESULTS = "URL gives no results as JSON"
 
 
 @pytest.mark.parametrize(
-    ("instance", "code", "said"),
+    ("instance", "code", "expected"),
     [
         (
             {"formats": ["html"]},
@@ -149,10 +150,12 @@ NO_RESULTS = "URL gives no results as JSON"
         ),
     ],
 )
-async def test_a_service_that_fails_is_told_in_the_apis_code(instance: dict[str, Any], code: str, said: str) -> None:
+async def test_a_failed_service_has_the_error_code_of_the_api(
+    instance: dict[str, Any], code: str, expected: str
+) -> None:
     error = await failure(Instance(**instance))
     assert error.error_code == code
-    assert re.sub(r"http://[\d.:]+", "URL", error.message) == said
+    assert re.sub(r"http://[\d.:]+", "URL", error.message) == expected
 
 
 async def test_engines_that_fail_beside_others_are_no_failure() -> None:

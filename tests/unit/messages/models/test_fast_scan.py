@@ -101,5 +101,5 @@ def test_what_is_unusual_is_left_to_who_reads_it_in_full(body: bytes) -> None:
         (b"", ""),
     ],
 )
-def test_a_model_is_guessed_where_clients_say_it(body: bytes, model: str) -> None:
+def test_a_model_is_guessed_at_its_usual_position(body: bytes, model: str) -> None:
     assert guess_model(body) == model

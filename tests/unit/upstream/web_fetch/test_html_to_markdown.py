@@ -75,11 +75,11 @@ def test_what_stands_in_main_is_the_page() -> None:
     assert read("<div>Menu</div><main>loading</main><p>Brie") == "Menu\n\nloading\n\nBrie"
 
 
-def test_links_lead_from_where_the_page_says() -> None:
+def test_links_are_resolved_against_the_base_of_the_page() -> None:
     assert read('<base href="https://other.test/x/"><a href="y">z</a>') == "[z](https://other.test/x/y)"
 
 
-def test_a_page_that_is_too_long_says_so() -> None:
+def test_a_page_that_is_too_long_is_marked_as_cut() -> None:
     text = read("<p>brie</p>" * (MAX_HTML_CHARACTERS // 10))
     assert text.endswith("brie\n\n[the page goes on]")
     assert len(text) < MAX_HTML_CHARACTERS
