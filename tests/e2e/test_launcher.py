@@ -1,0 +1,60 @@
+"""The command `code` with the real Claude Code: it finds its proxy and the limits of the model."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.paths import ROOT
+
+TIMEOUT_SECONDS = 240
+
+
+def run_code(claude: Path, work: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run `anthropic-proxy code` in a directory, with an empty home and no provider."""
+    home = work.parent / "home"
+    home.mkdir(exist_ok=True)
+    nowhere = "http://127.0.0.1:9"
+    environment = {
+        "PATH": f"{claude.parent}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "PYTHONPATH": str(ROOT),
+        "OLLAMA_API_BASE": nowhere,
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "DISABLE_AUTOUPDATER": "1",
+        "HTTPS_PROXY": nowhere,
+        "HTTP_PROXY": nowhere,
+        "NO_PROXY": "127.0.0.1,localhost",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "anthropic_proxy", "code", "--", *arguments],
+        cwd=work,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+
+
+def test_claude_code_works_with_a_proxy_of_its_own(claude: Path, work: Path) -> None:
+    (work / "quince.txt").write_text("jelly\n")
+    ended = run_code(claude, work, "-p", "list the files here", "--allowedTools", "Bash")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "quince.txt" in ended.stdout
+
+
+def test_claude_code_shows_the_context_window_of_the_model(claude: Path, work: Path) -> None:
+    ended = run_code(claude, work, "-p", "/context")
+    assert re.search(r"\*\*Tokens:\*\* [\d.]+k / 128k ", ended.stdout), ended.stdout
+
+
+def test_a_settings_file_with_another_address_is_overridden(claude: Path, work: Path) -> None:
+    (work / ".claude").mkdir()
+    (work / ".claude/settings.local.json").write_text(json.dumps({"env": {"ANTHROPIC_BASE_URL": "http://127.0.0.1:9"}}))
+    ended = run_code(claude, work, "-p", "hello")
+    assert "demonstration of anthropic-proxy" in ended.stdout
+    assert "settings.local.json sets ANTHROPIC_BASE_URL. This session uses http://127.0.0.1:" in ended.stderr
