@@ -53,6 +53,7 @@ CHECKED_TESTS: tuple[str, ...] = (
     "tests/soak/",
     "tests/support/",
     "tests/unit/cli/",
+    "tests/unit/exchange/",
     "tests/unit/log/",
     "tests/unit/messages/",
     "tests/unit/platforms/",

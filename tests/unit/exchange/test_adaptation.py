@@ -83,11 +83,11 @@ def only_characters(body: dict[str, Any]) -> tuple[int, Any] | None:
     output, tokens = output_of(body), size_of(body)
     if tokens + output <= WINDOW:
         return None
-    room = max(WINDOW - output, 0)
+    max_input = max(WINDOW - output, 0)
     return vllm(
         f"You passed {len(json.dumps(body['messages']))} input characters and requested {output} output tokens. "
-        f"However, the model's context length is only {WINDOW} tokens, resulting in a maximum input length of {room} "
-        f"tokens (at most {room * 4} characters). Please reduce the length of the input prompt.",
+        f"However, the model's context length is only {WINDOW} tokens, resulting in a maximum input length of "
+        f"{max_input} tokens (at most {max_input * 4} characters). Please reduce the length of the input prompt.",
         "input_text",
     )
 
@@ -96,10 +96,10 @@ def lower_bound(body: dict[str, Any]) -> tuple[int, Any] | None:
     output, tokens = output_of(body), size_of(body)
     if tokens + output <= WINDOW:
         return None
-    least = min(tokens, max(WINDOW - output, 0) + 1)
+    min_input = min(tokens, max(WINDOW - output, 0) + 1)
     return vllm(
         f"This model's maximum context length is {WINDOW} tokens. However, you requested {output} output tokens and "
-        f"your prompt contains at least {least} input tokens, for a total of at least {least + output} tokens."
+        f"your prompt contains at least {min_input} input tokens, for a total of at least {min_input + output} tokens."
     )
 
 
@@ -146,7 +146,7 @@ ALWAYS = [
 
 
 @pytest.mark.parametrize("error", ALWAYS)
-async def test_an_error_that_no_change_removes_takes_at_most_three_calls(error: tuple[int, Any]) -> None:
+async def test_an_error_that_no_change_removes_causes_no_more_than_three_calls(error: tuple[int, Any]) -> None:
     server = Server(lambda body: error)
     proxy = local(server)
     message = {"role": "user", "content": [{"type": "text", "text": "What is this?"}, PICTURE]}
@@ -353,7 +353,7 @@ QUOTAS = [
 
 
 @pytest.mark.parametrize("error", QUOTAS)
-async def test_a_quota_that_is_used_up_tells_clients_not_to_retry(error: tuple[int, Any]) -> None:
+async def test_a_spent_quota_is_marked_as_not_retryable(error: tuple[int, Any]) -> None:
     server = Server(lambda body: error)
     sink = await local(server).post()
     assert sink.error is not None

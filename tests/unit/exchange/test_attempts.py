@@ -45,7 +45,7 @@ async def test_a_short_limit_is_waited_for_and_a_long_one_is_passed_on() -> None
     assert limited.sleeps == []
 
 
-async def test_a_pause_longer_than_a_first_byte_may_take_is_left_to_the_client() -> None:
+async def test_a_pause_longer_than_the_first_byte_timeout_is_left_to_the_client() -> None:
     upstream = FakeUpstream(lambda self, body: error(429, "Slow down.", retry_after="3"))
     proxy = ProxyHarness(upstream, **KEYS, UPSTREAM_FIRST_BYTE_TIMEOUT="2")
     sink = await proxy.post()
@@ -75,7 +75,7 @@ async def test_a_pause_is_no_silence_of_the_upstream(stream: bool) -> None:
     assert [receipt.outcome for receipt in proxy.receipts] == ["end_turn"]
 
 
-async def test_a_moment_to_come_again_is_seconds_from_the_arrival_where_the_answer_does_not_say_the_time() -> None:
+async def test_a_retry_date_is_seconds_from_the_arrival_if_the_answer_has_no_date() -> None:
     soon = datetime.now(UTC) + timedelta(seconds=50)
     headers = CIMultiDict({"Retry-After": format_datetime(soon, usegmt=True)})
     upstream = FakeUpstream(lambda self, body: FakeResponse(429, b"{}", headers=headers))
@@ -85,7 +85,7 @@ async def test_a_moment_to_come_again_is_seconds_from_the_arrival_where_the_answ
 
 
 @pytest.mark.parametrize("status", [502, 503, 529])
-async def test_a_failure_that_stays_is_told_after_one_repeat(status: int) -> None:
+async def test_a_permanent_failure_is_reported_after_one_repeat(status: int) -> None:
     upstream = FakeUpstream(lambda self, body: error(status))
     sink = await ProxyHarness(upstream, **KEYS).post()
     assert sink.error is not None
@@ -120,7 +120,7 @@ def overflow(model: str, status: int, *, stream: bool) -> FakeResponse:
 @pytest.mark.parametrize(
     ("model", "window"), [("openai/unheard-of", 128_000), ("openai/o3", 200_000), ("ollama/llama3", 65_536)]
 )
-async def test_an_overflow_without_numbers_is_told_with_those_that_are_known_here(
+async def test_an_overflow_without_numbers_is_reported_with_the_known_ones(
     model: str, window: int, status: int, stream: bool
 ) -> None:
     name = model.partition("/")[2]
@@ -141,7 +141,7 @@ async def test_an_overflow_without_numbers_is_told_with_those_that_are_known_her
     assert long.error.message.endswith(f"> {window} maximum")
 
 
-async def test_each_of_several_keys_has_one_try_however_long_the_calls_take() -> None:
+async def test_each_of_several_keys_has_one_try_however_long_the_calls_last() -> None:
     upstream = FakeUpstream(lambda self, body: error(429, retry_after="20"))
     proxy = ProxyHarness(upstream, OPENAI_API_KEY="sk-a-0123456789,sk-b-0123456789,sk-c-0123456789")
     credentials = proxy.services.credentials
@@ -191,7 +191,7 @@ async def test_the_next_target_answers_what_the_first_could_not(failure: int | s
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_next_target_answers_for_one_that_stays_silent(stream: bool) -> None:
+async def test_the_next_target_answers_for_an_unresponsive_one(stream: bool) -> None:
     upstream = FakeUpstream(
         lambda self, body: reply(stream) if "groq" in self.requests[-1][0] else FakeResponse(200, STALL)
     )
@@ -202,10 +202,10 @@ async def test_the_next_target_answers_for_one_that_stays_silent(stream: bool) -
     assert proxy.receipts[0].failed_attempts == ["openai 504"]
     assert proxy.receipts[0].provider == "groq"
     assert upstream.answers[0].closed
-    silent = ProxyHarness(
+    unresponsive = ProxyHarness(
         FakeUpstream(lambda self, body: FakeResponse(200, STALL)), UPSTREAM_FIRST_BYTE_TIMEOUT="0.05", **KEYS
     )
-    sink = await silent.post(stream=stream)
+    sink = await unresponsive.post(stream=stream)
     assert sink.error is not None
     assert (sink.error.status, sink.error.error_type) == (504, "timeout_error")
     assert "UPSTREAM_FIRST_BYTE_TIMEOUT" in sink.error.message
@@ -329,7 +329,7 @@ async def test_any_number_of_pieces_may_come_behind_the_reason() -> None:
     assert proxy.receipts[0].outcome == "end_turn"
 
 
-async def test_a_client_that_takes_the_end_slowly_is_not_the_upstream_s_silence() -> None:
+async def test_a_client_that_reads_the_end_slowly_is_no_upstream_timeout() -> None:
     class Slow(RecordingSink):
         async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
             await asyncio.sleep(0.2 if last else 0)
@@ -358,7 +358,7 @@ async def test_a_server_that_streams_unasked_is_understood_where_the_client_does
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "expected_text"),
     [
         (
             lambda: FakeResponse(301, b"", headers={"location": "https://elsewhere.example/v1?key=secret"}),
@@ -371,13 +371,15 @@ async def test_a_server_that_streams_unasked_is_understood_where_the_client_does
         ),
     ],
 )
-async def test_a_wrong_address_is_told_once(stream: bool, answer: Callable[[], FakeResponse], said: str) -> None:
+async def test_a_wrong_address_is_reported_once(
+    stream: bool, answer: Callable[[], FakeResponse], expected_text: str
+) -> None:
     upstream = FakeUpstream(lambda self, body: answer())
     sink = await ProxyHarness(upstream, **KEYS).post(stream=stream)
     assert sink.error is not None
     assert sink.error.status == 502
     assert sink.error.should_retry is False
-    assert said in sink.error.message
+    assert expected_text in sink.error.message
     assert "OPENAI_BASE_URL" in sink.error.message
     assert "secret" not in sink.error.message
     assert len(upstream.requests) == 1
@@ -394,7 +396,7 @@ async def test_a_key_that_is_refused_is_seen_in_what_was_tried_and_named_once_wi
     assert first not in proxy.log.getvalue()
 
 
-async def test_a_provider_that_says_not_to_ask_again_is_not_and_the_client_is_told() -> None:
+async def test_a_provider_that_forbids_a_retry_is_not_called_again_and_the_client_is_notified() -> None:
     upstream = FakeUpstream(lambda self, body: error(503, "closed for today", x_should_retry="false"))
     sink = await ProxyHarness(upstream, **KEYS).post()
     assert sink.error is not None

@@ -77,7 +77,7 @@ async def test_a_reply_of_an_odd_type_is_counted_and_its_end_known(kind: object)
     assert (receipt.input_tokens, receipt.output_tokens, receipt.outcome) == (3, 1, "end_turn")
 
 
-async def test_a_whole_reply_to_a_stream_is_told_once() -> None:
+async def test_a_whole_reply_to_a_stream_is_noted_once() -> None:
     somewhere = proxy(json.dumps(MESSAGE).encode())
     sink = await somewhere.post(stream=True)
     assert sink.error is not None
@@ -107,11 +107,11 @@ async def test_a_count_that_is_none_is_estimated_here(answer: bytes) -> None:
         body=json.dumps(body).encode(),
         path="/v1/messages/count_tokens",
     )
-    told = await count_tokens(proxy(answer).services, inbound)
-    assert json.loads(told.body)["input_tokens"] > 0
+    counted_reply = await count_tokens(proxy(answer).services, inbound)
+    assert json.loads(counted_reply.body)["input_tokens"] > 0
 
 
-async def test_keys_that_an_engine_finds_itself_are_taken_out_of_its_errors() -> None:
+async def test_keys_found_by_an_engine_are_removed_from_its_errors() -> None:
     key = "Zq9ProviderSecretKey0123456789ab"
 
     def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:

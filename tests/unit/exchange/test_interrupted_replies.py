@@ -27,7 +27,7 @@ def read_events(stream: bytes) -> list[dict[str, Any]]:
     return [json.loads(line[6:]) for line in stream.splitlines() if line.startswith(b"data: ")]
 
 
-def said(stream: bytes) -> str:
+def content_of(stream: bytes) -> str:
     """Return the text and thinking of a stream."""
     deltas = [event["delta"] for event in read_events(stream) if event["type"] == "content_block_delta"]
     return "".join(delta.get("text", "") + delta.get("thinking", "") for delta in deltas)
@@ -47,7 +47,7 @@ async def test_what_waited_comes_before_the_error_however_the_answer_breaks(case
     request = json.loads(scenario.posted)
     sink = await proxy.post(**{**request, "model": f"{row.prefix}/{scenario.fields['model']}", "stream": True})
     expected = (case / "expected_events.sse").read_bytes()
-    assert said(sink.stream) == said(expected)
+    assert content_of(sink.stream) == content_of(expected)
     assert shapes(sink.stream) == shapes(expected)
 
 
@@ -69,7 +69,7 @@ async def test_a_reply_that_waits_to_be_checked() -> None:
     sink = await proxy.post(
         model="groq/some-model", stream=True, output_config={"format": {"type": "json_schema", "schema": SCHEMA}}
     )
-    assert said(sink.stream) == 'Hm.{"a": "b'
+    assert content_of(sink.stream) == 'Hm.{"a": "b'
     assert shapes(sink.stream)[-1] == "error"
 
 
@@ -79,13 +79,13 @@ async def test_a_call_of_ours_is_written_and_not_run() -> None:
     sink = await proxy.post(model="groq/some-model", stream=True, tools=[SEARCH])
     starts = [event["content_block"] for event in read_events(sink.stream) if event["type"] == "content_block_start"]
     assert [start["type"] for start in starts] == ["text", "server_tool_use"]
-    assert said(sink.stream) == "I look."
+    assert content_of(sink.stream) == "I look."
     assert shapes(sink.stream)[-1] == "error"
 
 
 async def test_text_that_may_become_a_stop_sequence() -> None:
     sink = await broken({"content": "All is well. EN"}).post(stream=True, stop_sequences=["END"])
-    assert said(sink.stream) == "All is well. EN"
+    assert content_of(sink.stream) == "All is well. EN"
     assert shapes(sink.stream)[-1] == "error"
 
 
@@ -94,7 +94,7 @@ async def test_thinking_after_the_only_call() -> None:
     proxy = broken({"tool_calls": [call]}, {"content": "x"}, {"reasoning_content": "Hm."})
     choice = {"type": "auto", "disable_parallel_tool_use": True}
     sink = await proxy.post(stream=True, tools=[TOOL], tool_choice=choice, model="groq/some-model")
-    assert said(sink.stream) == "xHm."
+    assert content_of(sink.stream) == "xHm."
     assert shapes(sink.stream)[-1] == "error"
 
 
@@ -103,5 +103,5 @@ async def test_a_failure_in_the_read_that_brought_the_text() -> None:
     chunk = frame({"content": "I look. "}) + frame({"content": "<tool_c"}) + b"data: {broken\n\n"
     proxy = ProxyHarness(lambda *_: FakeResponse(200, chunk), OPENAI_BASE_URL="http://127.0.0.1:9/v1")
     sink = await proxy.post(model="openai/local", stream=True, tools=[TOOL])
-    assert said(sink.stream) == "I look. <tool_c"
+    assert content_of(sink.stream) == "I look. <tool_c"
     assert shapes(sink.stream)[-1] == "error"

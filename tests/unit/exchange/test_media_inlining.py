@@ -35,7 +35,7 @@ class Net:
 
     def __init__(self, **failures: FetchErrorCode) -> None:
         self.fetched: Counter[str] = Counter()
-        self.under_way = self.most_under_way = 0
+        self.active_fetches = self.max_active_fetches = 0
         self.failures = failures
 
     async def fetch(
@@ -48,10 +48,10 @@ class Net:
         max_url_length: int = 0,
     ) -> FetchedPage:
         self.fetched[url] += 1
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
+        self.active_fetches += 1
+        self.max_active_fetches = max(self.max_active_fetches, self.active_fetches)
         await asyncio.sleep(0)
-        self.under_way -= 1
+        self.active_fetches -= 1
         host = url.split("/")[2].split(".", maxsplit=1)[0]
         if host in self.failures:
             raise WebFetchFailed(f"{url} cannot be had", self.failures[host])
@@ -104,7 +104,7 @@ DATA = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0
 QUESTION = {"type": "text", "text": "?"}
 
 
-async def test_a_picture_comes_as_its_bytes_where_the_backend_takes_no_link() -> None:
+async def test_a_picture_is_sent_as_bytes_if_the_backend_accepts_no_links() -> None:
     net = Net()
     linked = Linked(net, **MOONSHOT)
     await linked.post(image(), QUESTION)
@@ -119,7 +119,7 @@ async def test_without_the_setting_a_text_names_the_link() -> None:
     assert linked.notes == [("dropped", "messages.image")]
 
 
-async def test_a_link_passes_where_the_backend_takes_it() -> None:
+async def test_a_link_passes_if_the_backend_accepts_it() -> None:
     net = Net()
     linked = Linked(net, **OPENAI)
     await linked.post(image(), QUESTION)
@@ -211,9 +211,9 @@ async def test_links_in_results_of_tools_are_fetched_and_what_stands_beside_them
             },
         ],
     )
-    said = json.dumps(linked.sent[0], ensure_ascii=False)
-    assert "It is ü" in said
-    assert "odd" in said
+    body_text = json.dumps(linked.sent[0], ensure_ascii=False)
+    assert "It is ü" in body_text
+    assert "odd" in body_text
     assert DATA in parts_of(linked.sent[0])
 
 
@@ -226,7 +226,7 @@ async def test_a_link_is_fetched_once_in_an_exchange_however_often_it_stands_and
     assert all(parts_of(sent).count(DATA) == 2 for sent in linked.sent)
 
 
-async def test_only_the_backend_that_takes_no_links_has_them_fetched() -> None:
+async def test_links_are_fetched_only_for_a_backend_that_accepts_none() -> None:
     net = Net()
     settings = {**OPENAI, "MOONSHOT_API_KEY": "sk-x", "FALLBACK_SONNET": "moonshot/kimi-k2.6"}
     linked = Linked(net, error(500), **settings)
@@ -236,14 +236,14 @@ async def test_only_the_backend_that_takes_no_links_has_them_fetched() -> None:
     assert linked.notes == [("emulated", "messages.image")]
 
 
-async def test_links_are_fetched_together_and_so_many_at_most() -> None:
+async def test_links_are_fetched_together_up_to_a_limit() -> None:
     net = Net()
     linked = Linked(net, **MOONSHOT)
     await linked.post(
         *(image(f"https://pictures.test/{number}") for number in range(MAX_URLS_PER_REQUEST + 2)), QUESTION
     )
     assert len(net.fetched) == MAX_URLS_PER_REQUEST
-    assert 1 < net.most_under_way <= MAX_CONCURRENT_FETCHES
+    assert 1 < net.max_active_fetches <= MAX_CONCURRENT_FETCHES
     assert json.dumps(linked.sent[0]).count("[image: https://pictures.test/") == 2
 
 

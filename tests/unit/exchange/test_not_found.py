@@ -90,8 +90,10 @@ async def test_the_last_of_a_chain_is_named_by_its_own_setting() -> None:
 )
 async def test_a_default_names_the_variable_to_set(key: str, prefix: str, successor: str) -> None:
     row = next(row for row in PROVIDERS if row.prefix == prefix)
-    said = {"error": {"message": f"models/{row.default_big_model} is not found", "code": 404, "status": "NOT_FOUND"}}
-    status, _, message = refusal(await ask(answer(said), **{key: "k" * 20}))
+    error_answer = {
+        "error": {"message": f"models/{row.default_big_model} is not found", "code": 404, "status": "NOT_FOUND"}
+    }
+    status, _, message = refusal(await ask(answer(error_answer), **{key: "k" * 20}))
     assert status == 400
     assert message.endswith(
         f"models/{row.default_big_model} is not found. "
@@ -111,8 +113,8 @@ async def test_a_model_of_the_client_s_own_stays_a_404(asked: str) -> None:
 
 
 async def test_what_ollama_has_not_pulled() -> None:
-    said = {"error": 'model "qwen9" not found, try pulling it first'}
-    status, _, message = refusal(await ask(answer(said), PREFERRED_PROVIDER="ollama", BIG_MODEL="qwen9"))
+    error_answer = {"error": 'model "qwen9" not found, try pulling it first'}
+    status, _, message = refusal(await ask(answer(error_answer), PREFERRED_PROVIDER="ollama", BIG_MODEL="qwen9"))
     assert (status, message) == (
         400,
         "ollama: model 'qwen9' not found. Get it with: ollama pull qwen9. The model ollama/qwen9 is set by BIG_MODEL, "
@@ -121,7 +123,7 @@ async def test_what_ollama_has_not_pulled() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "error_answer",
     [
         {"detail": "Not Found"},
         {"object": "error", "message": "Not Found", "type": "NotFoundError", "code": 404},
@@ -137,9 +139,9 @@ async def test_what_ollama_has_not_pulled() -> None:
     ],
 )
 @pytest.mark.parametrize("model", ["claude-opus-5-5", "openai/qwen3"])
-async def test_no_model_in_a_404_means_the_address(said: object, model: str) -> None:
+async def test_no_model_in_a_404_means_the_address(error_answer: object, model: str) -> None:
     given = {**LOCAL, "OPENAI_BASE_URL": "http://127.0.0.1:8000", "BIG_MODEL": "openai/qwen3"}
-    status, kind, message = refusal(await ask(answer(said), model=model, **given))
+    status, kind, message = refusal(await ask(answer(error_answer), model=model, **given))
     assert (status, kind) == (400, "invalid_request_error")
     before, _, after = message.partition(" The address")
     assert before.startswith("openai: nothing is served at http://127.0.0.1:8000/chat/completions: HTTP 404")
@@ -149,13 +151,13 @@ async def test_no_model_in_a_404_means_the_address(said: object, model: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("error_answer", "shown"),
     [({"detail": "Method Not Allowed"}, " (Method Not Allowed)"), (b"", ""), ({"error": "Method not supported"},
      " (Method not supported)")],
 )  # fmt: skip
-async def test_a_refused_method_means_the_address(said: object, shown: str) -> None:
+async def test_a_refused_method_means_the_address(error_answer: object, shown: str) -> None:
     given = {**LOCAL, "OPENAI_BASE_URL": "http://127.0.0.1:3000"}
-    assert refusal(await ask(answer(said, 405), **given)) == (
+    assert refusal(await ask(answer(error_answer, 405), **given)) == (
         400,
         "invalid_request_error",
         f"openai: nothing is served at http://127.0.0.1:3000/chat/completions: HTTP 405{shown}. The address is set by "
@@ -197,10 +199,10 @@ async def test_the_advice_fits_the_provider_s_usual_address(settings: dict[str, 
     ],
 )
 async def test_other_statuses_about_the_model_name_the_setting_too(status: int, message: str) -> None:
-    said = {"error": {"message": message}}
+    error_answer = {"error": {"message": message}}
     given = {"OPENAI_API_KEY": "k" * 20, "BIG_MODEL": "openai/gpt-9"}
-    assert refusal(await ask(answer(said, status), **given))[::2] == (status, f"openai: {message}. {SET_BIG}")
-    assert refusal(await ask(answer(said, status), model="openai/gpt-9", **given))[2] == f"openai: {message}"
+    assert refusal(await ask(answer(error_answer, status), **given))[::2] == (status, f"openai: {message}. {SET_BIG}")
+    assert refusal(await ask(answer(error_answer, status), model="openai/gpt-9", **given))[2] == f"openai: {message}"
 
 
 @pytest.mark.parametrize(
@@ -225,17 +227,17 @@ async def test_the_advice_of_a_wire_stays() -> None:
 async def test_in_a_stream_it_is_the_same() -> None:
     events = f"data: {json.dumps({'error': {'message': 'The model gpt-9 does not exist', 'code': 404}})}\n\n"
     given = {"OPENAI_API_KEY": "k" * 20, "BIG_MODEL": "openai/gpt-9"}
-    said = FakeResponse(200, events.encode(), headers={"content-type": "text/event-stream"})
+    error_answer = FakeResponse(200, events.encode(), headers={"content-type": "text/event-stream"})
 
     def upstream(*_: Any) -> FakeResponse:
-        return said
+        return error_answer
 
     sink = await ProxyHarness(upstream, **given).post(stream=True)
     assert refusal(sink)[::2] == (400, f"openai: The model gpt-9 does not exist. {SET_BIG}")
 
 
 async def test_a_server_of_the_messages_api_is_explained_in_our_words() -> None:
-    said = {"type": "error", "error": {"type": "not_found_error", "message": "model: gpt-9"}}
-    sink = await ask(answer(said), **LOCAL, OPENAI_WIRE="messages", BIG_MODEL="openai/gpt-9")
+    error_answer = {"type": "error", "error": {"type": "not_found_error", "message": "model: gpt-9"}}
+    sink = await ask(answer(error_answer), **LOCAL, OPENAI_WIRE="messages", BIG_MODEL="openai/gpt-9")
     assert refusal(sink)[::2] == (400, f"openai: model: gpt-9. {SET_BIG}")
     assert getattr(sink.error, "body", b"") is None

@@ -109,7 +109,7 @@ def test_what_is_no_json_is_left_for_the_api_to_judge(body: bytes) -> None:
     assert sent(body, target_of(TARGET)) in (body, body.replace(ASKED.encode(), TARGET.encode()))
 
 
-def test_a_key_that_is_said_twice_is_said_once() -> None:
+def test_a_repeated_key_is_sent_once() -> None:
     body = b'{"model": "a", "max_tokens": 1.50, "model" : "claude-sonnet-4-5", "x": [1, 2]}'
     renamed = json.loads(sent(body, target_of(TARGET)))
     assert renamed == {"model": TARGET, "max_tokens": 1.5, "x": [1, 2]}
@@ -302,8 +302,8 @@ def test_events_are_read_along_whatever_their_lines_end_with(ends: list[bytes], 
 
 
 @given(st.sampled_from([b"", b'"type": "chunk", ', b'"type": null, ']), st.lists(st.integers(0, 10_000), max_size=12))
-def test_an_event_is_read_along_that_only_its_first_line_names(said: bytes, points: list[int]) -> None:
-    begin, end = (STREAM[at].replace(b'{"type": "%b", ' % name, b"{" + said) for at, name in NAMED)
+def test_an_event_is_read_along_that_only_its_first_line_names(first_field: bytes, points: list[int]) -> None:
+    begin, end = (STREAM[at].replace(b'{"type": "%b", ' % name, b"{" + first_field) for at, name in NAMED)
     stream = b"".join([begin, *STREAM[1:5], end, STREAM[6]])
     received, answer = passed(cut(stream, points))
     assert received == stream
@@ -332,7 +332,7 @@ def test_an_end_that_has_come_leaves_with_the_last_event(behind: bytes) -> None:
     assert pieces == [(begin, False), (end, True)]
 
 
-async def test_a_client_that_takes_the_end_slowly_is_not_the_upstream_s_silence() -> None:
+async def test_a_client_that_reads_the_end_slowly_is_no_upstream_timeout() -> None:
     class Slow(RecordingSink):
         async def send_events(self, events: Any, *, last: bool = False) -> None:
             await asyncio.sleep(0.2 if last else 0)
@@ -363,10 +363,10 @@ def test_a_torn_stream_ends_on_the_border_of_an_event_with_one_error(end: int, p
             passed(torn)
         return
     received, _ = passed(torn)
-    said = [frame for count, frame in enumerate(STREAM) if sum(map(len, STREAM[: count + 1])) <= end]
-    if len(said) < len(STREAM) - 2:
+    sent_frames = [frame for count, frame in enumerate(STREAM) if sum(map(len, STREAM[: count + 1])) <= end]
+    if len(sent_frames) < len(STREAM) - 2:
         kept, _, error = received.partition(b"event: error\n")
-        assert kept == b"".join(said)
+        assert kept == b"".join(sent_frames)
         assert error.count(b"event:") == 0
     assert check_bytes(received.rstrip() + b"\n\n") == []
 
@@ -436,7 +436,7 @@ class Streets:
         return [credential.value if credential else "" for _, _, credential in self.sent]
 
 
-def test_where_a_body_says_its_model_makes_no_difference() -> None:
+def test_the_position_of_the_model_in_a_body_makes_no_difference() -> None:
     long = {"role": "user", "content": "x" * 3_000}
     system, tools = "y" * 3_000, [{"name": "t", "input_schema": {"type": "object"}}]
     signed = {"role": "assistant", "content": [{"type": "thinking", "thinking": "z", "signature": "px1.oai.e30"}]}
@@ -453,9 +453,9 @@ def test_where_a_body_says_its_model_makes_no_difference() -> None:
     proxy = ProxyHarness(streets, **KEY, OPENAI_API_KEY="sk-openai")
     for body in (middle, {"model": ASKED, **ends}, middle, {**middle, "model": "openai/gpt-4.1"}, middle):
         asyncio.run(send(body))
-    said = [json.loads(request.body) for _, request, _ in streets.sent]
-    assert [body["model"] for body in said] == [ASKED, ASKED, ASKED, "gpt-4.1", ASKED]
-    assert said[0] == said[1] == said[2] == said[4]
+    bodies = [json.loads(request.body) for _, request, _ in streets.sent]
+    assert [body["model"] for body in bodies] == [ASKED, ASKED, ASKED, "gpt-4.1", ASKED]
+    assert bodies[0] == bodies[1] == bodies[2] == bodies[4]
     assert b"px1." not in streets.sent[2][1].body
     counted = {(receipt.message_count, receipt.tool_count, receipt.error) for receipt in proxy.receipts}
     assert counted == {(3, 1, "")}
@@ -535,14 +535,14 @@ def test_a_refusal_passes_with_status_body_and_advice() -> None:
     }
 
 
-def test_an_overload_is_tried_once_more_unless_the_api_says_not_to() -> None:
+def test_an_overload_is_tried_once_more_unless_the_api_forbids_it() -> None:
     assert ask(ProxyHarness(Streets(refusal(529, "overloaded_error")), **KEY)).error is None
     final = ask(ProxyHarness(Streets(refusal(529, "overloaded_error", **{"x-should-retry": "false"})), **KEY))
     assert final.error is not None
     assert final.error.status == 529
 
 
-def test_the_receipt_of_a_relayed_stream_says_what_was_used() -> None:
+def test_the_receipt_of_a_relayed_stream_contains_its_usage() -> None:
     proxy = ProxyHarness(Streets(FakeResponse(200, *STREAM)), **KEY)
     sink = ask(proxy, stream=True, model=ASKED)
     assert sink.stream == WHOLE
@@ -594,8 +594,8 @@ def test_an_odd_count_hides_nothing_else(streams: bool, field: str, value: bytes
     counts |= {"output_tokens_details": {"thinking_tokens": 4}, "server_tool_use": {"web_search_requests": 2}}
     odd = json.dumps(counts).encode().replace(b'"%b": ' % field.encode(), b'"%b": %b, "x": ' % (field.encode(), value))
     if streams:
-        said = b'{"type": "message_delta", "delta": {"stop_reason": "refusal"}, "usage": %b}'
-        end = b"event: message_delta\ndata: " + said + b"\n\n"
+        delta = b'{"type": "message_delta", "delta": {"stop_reason": "refusal"}, "usage": %b}'
+        end = b"event: message_delta\ndata: " + delta + b"\n\n"
         answer = FakeResponse(200, *STREAM[:5], end % odd, STREAM[6])
     else:
         answer = FakeResponse(200, b'{"type": "message", "stop_reason": "refusal", "content": [], "usage": %b}' % odd)
@@ -668,7 +668,7 @@ def test_an_error_in_the_first_read_is_a_real_status(beginning: bytes, refusal: 
     )
 
 
-def test_a_stream_that_breaks_is_told_once_by_the_corridor() -> None:
+def test_a_broken_stream_is_reported_once_by_the_exchange() -> None:
     sink = ask(
         ProxyHarness(Streets(FakeResponse(200, *STREAM[:4], STREAM[5][:30], UpstreamProtocolError("reset"))), **KEY),
         stream=True,
@@ -695,7 +695,7 @@ ELSEWHERE = {**KEY, "OPENAI_API_KEY": "sk-openai", "FALLBACK_SONNET": "openai/gp
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_another_backend_takes_over_where_the_relay_fails_before_its_first_event(stream: bool) -> None:
+def test_another_backend_answers_if_the_relay_fails_before_its_first_event(stream: bool) -> None:
     def openai() -> FakeResponse:
         chunk = {**CHAT, "object": "chat.completion.chunk", "usage": None}
         choices = [{"index": 0, "delta": {"content": "from elsewhere"}, "finish_reason": "stop"}]
@@ -716,7 +716,7 @@ def test_a_request_that_only_the_api_can_read_ends_with_the_api_s_refusal() -> N
     assert sink.error.message == "anthropic: the api's own"
 
 
-def test_the_relay_takes_over_from_another_backend() -> None:
+def test_the_relay_answers_for_another_backend() -> None:
     settings = {**KEY, "OPENAI_API_KEY": "sk-openai", "MODEL_SONNET": "openai/gpt-4.1"}
     streets = Streets(FakeResponse(200, *STREAM), openai=lambda: refusal(500))
     sink = ask(ProxyHarness(streets, **settings, FALLBACK_SONNET=f"anthropic/{TARGET}"), stream=True)
@@ -731,7 +731,7 @@ class Slow(FakeResponse):
         raise UpstreamProtocolError("broke after a long silence")
 
 
-def test_a_relay_that_takes_over_late_does_not_begin_the_message_again() -> None:
+def test_a_relay_that_continues_late_does_not_begin_the_message_again() -> None:
     settings = {**KEY, "OPENAI_API_KEY": "sk-openai", "MODEL_SONNET": "openai/gpt-4.1"}
     openai = iter([Slow(200), refusal(500)])
     streets = Streets(FakeResponse(200, *STREAM), openai=lambda: next(openai))
@@ -765,7 +765,7 @@ def test_thinking_whose_signature_is_refused_is_left_out_once() -> None:
     assert again.error.status == 400
 
 
-def test_a_client_that_leaves_takes_the_relayed_call_with_it() -> None:
+def test_a_disconnected_client_ends_the_relayed_call() -> None:
     class Endless(FakeResponse):
         async def read(self) -> bytes:
             if not self.closed and not self.begun:
@@ -815,8 +815,8 @@ def counted(proxy: ProxyHarness, **fields: Any) -> JsonReply:
 
 def test_a_count_is_the_provider_s_own() -> None:
     streets = Streets(FakeResponse(200, b'{"input_tokens": 41}', headers={"request-id": "req_up"}))
-    told = counted(ProxyHarness(streets, **KEY))
-    assert told == JsonReply(b'{"input_tokens": 41}', {"x-upstream-request-id": "req_up"})
+    counted_reply = counted(ProxyHarness(streets, **KEY))
+    assert counted_reply == JsonReply(b'{"input_tokens": 41}', {"x-upstream-request-id": "req_up"})
     assert streets.sent[0][1].path == "/v1/messages/count_tokens?beta=true"
 
 
@@ -889,7 +889,7 @@ def test_a_list_in_another_shape_is_not_passed_on() -> None:
 # Servers in Anthropic's place
 
 
-def test_a_language_that_the_provider_itself_does_not_speak_needs_an_address() -> None:
+def test_a_wire_that_the_provider_itself_does_not_support_needs_an_address() -> None:
     sink = ask(ProxyHarness(Streets(), OPENAI_API_KEY="k", OPENAI_WIRE="messages"), model="openai/gpt-4.1")
     assert sink.error is not None
     assert sink.error.message == (

@@ -75,7 +75,7 @@ async def test_a_search_is_run_and_the_model_asked_again(stream: bool) -> None:
     assert all(given.closed for given in script.given)
 
 
-async def test_the_history_is_said_again_to_the_byte() -> None:
+async def test_the_history_is_sent_again_with_equal_bytes() -> None:
     script = Script(
         calls(call("web_search", query="a")),
         calls(text("More."), call("web_search", 0, query="b"), call("web_search", 1, query="c")),
@@ -129,7 +129,7 @@ async def test_without_a_service_the_search_is_unavailable() -> None:
         ({"q": "x"}, None, "invalid_tool_input"),
     ],
 )
-async def test_a_search_that_fails_is_told_in_a_block(
+async def test_a_failed_search_is_reported_in_a_block(
     arguments: dict[str, str], error: Exception | None, code: str
 ) -> None:
     script = Script(calls(call("web_search", **arguments)), reply(text("Sorry.")))
@@ -300,7 +300,7 @@ async def test_a_stop_sequence_ends_the_reply_in_any_turn() -> None:
     assert message.content[-1].text == "One "
 
 
-async def test_a_client_that_leaves_takes_the_search_with_it() -> None:
+async def test_a_disconnected_client_ends_the_search() -> None:
     began, ended = asyncio.Event(), asyncio.Event()
 
     class Endless(Searcher):
@@ -324,7 +324,7 @@ async def test_a_client_that_leaves_takes_the_search_with_it() -> None:
     assert script.given[0].closed
 
 
-async def test_an_upstream_that_falls_silent_in_a_later_turn_is_an_error() -> None:
+async def test_an_upstream_that_stalls_in_a_later_turn_is_an_error() -> None:
     script = Script(calls(text("Hm."), call("web_search", query="a")), [STALL], [STALL])
     built = proxy(script, Searcher(), UPSTREAM_FIRST_BYTE_TIMEOUT="0.05", UPSTREAM_IDLE_TIMEOUT="0.05")
     sink = await built.post(tools=[SEARCH], stream=True)
@@ -411,7 +411,7 @@ def result(content: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "content",
     [
         "See https://a.test/page.",
         "(a.test/page)",
@@ -436,13 +436,13 @@ def result(content: Any) -> list[dict[str, Any]]:
         ],
     ],
 )
-async def test_an_address_that_stands_in_the_conversation_may_be_fetched(said: Any) -> None:
-    _, fetcher, _ = await fetched(PAGE.url, said)
+async def test_an_address_that_stands_in_the_conversation_may_be_fetched(content: Any) -> None:
+    _, fetcher, _ = await fetched(PAGE.url, content)
     assert fetcher.requests == [PAGE.url]
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "content"),
     [
         (PAGE.url, "Look at a.test"),
         ("https://a.test/", f"Read {PAGE.url}"),
@@ -455,15 +455,15 @@ async def test_an_address_that_stands_in_the_conversation_may_be_fetched(said: A
         (PAGE.url, [{"role": "user", "content": "a"}, {"role": "assistant", "content": PAGE.url}]),
     ],
 )
-async def test_an_address_that_the_model_made_up_is_not_fetched(url: str, said: Any) -> None:
-    said = [*said, {"role": "user", "content": "b"}] if isinstance(said, list) else said
-    message, fetcher, _ = await fetched(url, said)
+async def test_an_address_that_the_model_made_up_is_not_fetched(url: str, content: Any) -> None:
+    content = [*content, {"role": "user", "content": "b"}] if isinstance(content, list) else content
+    message, fetcher, _ = await fetched(url, content)
     assert not fetcher.requests
     assert message.content[1].content.error_code == "url_not_in_prior_context"
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "content"),
     [
         ("https://a.test/caf%C3%A9", "https://a.test/café"),
         ("https://a.test/caf%c3%a9", "https://a.test/cafe\u0301"),
@@ -476,12 +476,12 @@ async def test_an_address_that_the_model_made_up_is_not_fetched(url: str, said: 
         ("http://a.test/a", "https://a.test/a"),
     ],
 )
-def test_an_address_is_known_however_it_is_encoded(url: str, said: str) -> None:
-    assert KnownUrls([HistoryMessage("user", said)]).contains(url)
+def test_an_address_is_known_however_it_is_encoded(url: str, content: str) -> None:
+    assert KnownUrls([HistoryMessage("user", content)]).contains(url)
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "content"),
     [
         ("https://a.test/a/b", "https://a.test/a%2Fb"),
         ("https://a.test/a", "https://a.test/a%20b"),
@@ -492,8 +492,8 @@ def test_an_address_is_known_however_it_is_encoded(url: str, said: str) -> None:
         ("https://www.a.test/x", "me@a.test/x"),
     ],
 )
-def test_an_address_that_only_looks_alike_is_not_known(url: str, said: str) -> None:
-    assert not KnownUrls([HistoryMessage("user", said)]).contains(url)
+def test_a_similar_address_is_not_known(url: str, content: str) -> None:
+    assert not KnownUrls([HistoryMessage("user", content)]).contains(url)
 
 
 def test_a_files_bytes_are_not_searched_for_addresses() -> None:
@@ -577,7 +577,7 @@ async def test_without_a_search_deferred_tools_are_offered_at_once() -> None:
         ("(a+)+$", "execution_time_exceeded", "too long"),
     ],
 )
-async def test_a_pattern_that_cannot_be_searched_is_told(pattern: str, code: str, words: str) -> None:
+async def test_a_pattern_that_cannot_be_searched_is_reported(pattern: str, code: str, words: str) -> None:
     script = Script(calls(call(REGEX["name"], pattern=pattern)), reply(text("Hm.")))
     slow = {**MAIL, "description": "a" * 100 + "!"}
     message = message_of(await proxy(script).post(tools=[REGEX, *deferred(slow)], stream=True))
@@ -638,8 +638,8 @@ async def test_a_stop_sequence_is_found_across_pieces() -> None:
 
 
 async def test_calls_in_several_pieces_are_all_there() -> None:
-    look = {"functionCall": {"name": "get_weather", "args": {"city": "Oslo"}}}
-    script = Script(gemini(look, finish="CONTINUATION", token="dG8="), gemini(look))
+    call_frame = {"functionCall": {"name": "get_weather", "args": {"city": "Oslo"}}}
+    script = Script(gemini(call_frame, finish="CONTINUATION", token="dG8="), gemini(call_frame))
     built = proxy(script, GEMINI_API_KEY="k")
     message = message_of(await built.post(model=ARGON, tools=[WEATHER], stream=True))
     assert kinds(message) == ["tool_use", "tool_use"]

@@ -41,14 +41,14 @@ async def test_from_the_first_byte_on_the_shorter_limit_holds(streams: bool) -> 
     assert await wait_until_given_up(watch) == "upstream silent"
 
 
-@pytest.mark.parametrize("takes", [False, True])
-async def test_a_client_that_takes_nothing_of_one_piece_is_given_up(takes: bool) -> None:
+@pytest.mark.parametrize("accepts_data", [False, True])
+async def test_a_client_that_reads_nothing_of_one_piece_is_given_up(accepts_data: bool) -> None:
     never = asyncio.Event().wait
     watch = Watchdog(
         wait_disconnected=never, on_idle=None, first_byte_seconds=SHORT, idle_seconds=SHORT, write_seconds=10 * SHORT
     )
     watch.writing = True
-    if not takes:
+    if not accepts_data:
         assert await wait_until_given_up(watch) == "gone"
         return
     for _ in range(30):

@@ -46,13 +46,13 @@ async def test_a_storm_of_calls_is_run_a_few_at_a_time_and_cut() -> None:
     running: list[int] = []
 
     class Busy(Searcher):
-        under_way = 0
+        active_calls = 0
 
         async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
-            self.under_way += 1
-            running.append(self.under_way)
+            self.active_calls += 1
+            running.append(self.active_calls)
             await asyncio.sleep(0)
-            self.under_way -= 1
+            self.active_calls -= 1
             return FACTS
 
     script = Script(calls(*[call("web_search", at, query="a") for at in range(MAX_TOOL_CALLS + 5)]), reply(text("So.")))
@@ -64,7 +64,7 @@ async def test_a_storm_of_calls_is_run_a_few_at_a_time_and_cut() -> None:
     assert message.usage.server_tool_use.web_search_requests == MAX_TOOL_CALLS
 
 
-async def test_all_patterns_of_a_step_share_one_process_and_a_bad_one_takes_nothing_from_others(
+async def test_all_patterns_of_a_step_share_one_process_and_a_bad_one_does_not_affect_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     started: list[Any] = []
@@ -163,8 +163,8 @@ async def test_a_breaker_does_not_end_a_reply_that_has_begun() -> None:
 @pytest.mark.parametrize("stream", [True, False])
 async def test_what_ran_ahead_reaches_the_client_though_another_provider_answers(stream: bool) -> None:
     native = gemini({"text": "Cold."})
-    said = native if stream else [native[0].removeprefix(b"data: ")]
-    script = Script(FakeResponse(503, b"{}"), FakeResponse(503, b"{}"), said)
+    native_reply = native if stream else [native[0].removeprefix(b"data: ")]
+    script = Script(FakeResponse(503, b"{}"), FakeResponse(503, b"{}"), native_reply)
     owed = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "Oslo"}}
     turns = [{"role": "user", "content": "Go"}, {"role": "assistant", "content": [owed]}]
     settings = {**CHAT, "GEMINI_API_KEY": "k", "FALLBACK_SONNET": "gemini/gemini-3-pro-preview"}
@@ -237,8 +237,8 @@ CITED = '{"type":"web_fetch_20250910","name":"web_fetch","citations":%s}'
 
 
 async def ask_raw(tools: str, blocks: str) -> RecordingSink:
-    said = f'{{"role":"assistant","content":[{blocks}]}}'
-    turns = f'[{{"role":"user","content":"a"}},{said},{{"role":"user","content":"b"}}]'
+    assistant_message = f'{{"role":"assistant","content":[{blocks}]}}'
+    turns = f'[{{"role":"user","content":"a"}},{assistant_message},{{"role":"user","content":"b"}}]'
     body = f'{{"model":"gpt-4.1","max_tokens":10,"tools":[{tools}],"messages":{turns}}}'
     script = Script(calls(call("web_fetch", url="https://a.test/")), reply(text(".")))
     sink, built = RecordingSink(), proxy(script, fetch=Fetcher())
@@ -259,7 +259,7 @@ async def test_what_nests_too_deeply_is_refused_in_words(place: str, depth: int)
 
 
 @pytest.mark.parametrize("place", [RESULT, CALL, FOREIGN])
-async def test_what_nests_within_the_limit_is_taken(place: str) -> None:
+async def test_nesting_within_the_limit_is_accepted(place: str) -> None:
     sink = await ask_raw(json.dumps(FETCH), place % nested(195) + ',{"type":"text","text":"a"}')
     assert sink.error is None
 

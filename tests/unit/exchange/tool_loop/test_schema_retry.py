@@ -56,7 +56,7 @@ async def test_a_wrong_reply_is_asked_for_once_more_and_both_are_paid_for(wrong:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_second_wrong_reply_is_an_error_that_says_what_is_wrong(stream: bool) -> None:
+async def test_a_second_wrong_reply_is_an_error_that_names_the_violation(stream: bool) -> None:
     model = Model(WRONG, WRONG, stream=stream)
     sink = await ProxyHarness(model, **DEEPSEEK).post(stream=stream, **FORMAT)
     assert sink.error is not None
@@ -89,10 +89,10 @@ async def test_a_reply_that_the_clients_own_stop_sequence_cut_is_passed_unchecke
 
 
 async def test_a_call_of_the_clients_tool_is_no_reply_yet() -> None:
-    look = {"name": "look", "input_schema": {"type": "object", "properties": {}}}
+    tool = {"name": "look", "input_schema": {"type": "object", "properties": {}}}
     call = {"tool_calls": [{"index": 0, "id": "call_1", "function": {"name": "look", "arguments": "{}"}}]}
     answer = FakeResponse(200, frame({"content": "First "}), frame(call), frame({}, "tool_calls"), b"data: [DONE]\n\n")
-    sink = await ProxyHarness(Model(answer), **DEEPSEEK).post(stream=True, tools=[look], **FORMAT)
+    sink = await ProxyHarness(Model(answer), **DEEPSEEK).post(stream=True, tools=[tool], **FORMAT)
     assert text_of(sink) == "First "
     assert b'"name":"look"' in sink.stream
     assert b'"stop_reason":"tool_use"' in sink.stream
@@ -159,7 +159,7 @@ def doubling(keyword: str, levels: int) -> dict[str, Any]:
     return {"$ref": "#/$defs/a0", "$defs": {**defs, f"a{levels}": {"type": "object", "required": ["b"]}}}
 
 
-async def test_a_schema_that_would_take_for_ever_to_check_is_refused_by_its_name() -> None:
+async def test_a_schema_without_a_bound_for_its_check_is_refused_by_its_name() -> None:
     schema = {"type": "object", **doubling("allOf", 60)}
     output = {"format": {"type": "json_schema", "schema": schema}}
     asked = asyncio.ensure_future(ProxyHarness(Model(GOOD), **DEEPSEEK).post(output_config=output))
@@ -196,7 +196,7 @@ def test_whatever_makes_a_check_long_counts(schema: dict[str, Any]) -> None:
         shape.extract_json(json.dumps({"a": 1} if "$defs" in schema else ["b"] * 9_000 + [1]))
 
 
-def test_a_schema_that_would_take_for_ever_to_read_is_refused() -> None:
+def test_a_schema_without_a_bound_for_its_decoding_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="needs more than 10,000 steps to read"):
         ReplySchema(json.dumps({"anyOf": [{"type": "string"}] * 1_000}).encode(), max_steps=10_000)
 
@@ -228,7 +228,7 @@ def test_a_large_reply_of_an_ordinary_schema_is_checked_to_its_end() -> None:
         {"patternProperties": {"(a+)+$": {}}, "unevaluatedProperties": False},
     ],
 )
-def test_no_way_leads_to_a_pattern(schema: dict[str, Any]) -> None:
+def test_no_schema_reaches_a_pattern(schema: dict[str, Any]) -> None:
     text = json.dumps({"a": "a" * 60 + "b", "a" * 60 + "b": 1})
     assert ReplySchema(json.dumps(schema).encode()).extract_json(text) == (text, "")
 
@@ -244,7 +244,7 @@ def test_no_way_leads_to_a_pattern(schema: dict[str, Any]) -> None:
         (["a", "a"], False),
     ],
 )
-def test_items_are_the_same_as_json_schema_says(items: list[Any], unique: bool) -> None:
+def test_items_are_equal_by_the_rules_of_json_schema(items: list[Any], unique: bool) -> None:
     problem = ReplySchema(b'{"uniqueItems": true}').extract_json(json.dumps(items))[1]
     assert problem == ("" if unique else "$: two of its items are the same")
 
