@@ -32,7 +32,7 @@ SHARED_DROPS: ParameterDrops = {
     "store": {"sends_store": False},
     "service_tier": {"sends_service_tier": False},
     "strict": {"sends_strict": False},
-    "parameters": {"schema": BASIC_RULES},
+    "parameters": {"schema_rules": BASIC_RULES},
 }
 """Parameters that both protocols have and that the encoder can omit. `parameters` is the input schema of a tool: the
 schema is reduced to basic keywords."""

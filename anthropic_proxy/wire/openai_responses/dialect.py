@@ -81,7 +81,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_responses/thinking/xai_reasoning.
     """
-    schema: SchemaRules = UNRESTRICTED_RULES
+    schema_rules: SchemaRules = UNRESTRICTED_RULES
     """Rules for the JSON Schemas of tools. Adaptations restrict the rules after a rejection.
 
     Proven by: tests/unit/wire/test_openai_adaptation.py.

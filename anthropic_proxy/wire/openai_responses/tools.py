@@ -48,7 +48,7 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
     """Encode tools and tool choice. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     if are_client_tools(call.request.tools):
         definitions, notes, offered = _encode_functions(
-            call.request.tools, budget, dialect.schema, dialect.sends_strict
+            call.request.tools, budget, dialect.schema_rules, dialect.sends_strict
         )
         tools = ToolFields([*definitions], notes=[*notes])
     else:
@@ -71,7 +71,7 @@ def _encode_mixed(
     servers = mcp_servers_by_name(call.request)
     for tool in call.request.tools:
         if is_client_tool(tool):
-            definitions, notes, forced = _encode_functions([tool], budget, dialect.schema, dialect.sends_strict)
+            definitions, notes, forced = _encode_functions([tool], budget, dialect.schema_rules, dialect.sends_strict)
             tools.definitions += definitions
             tools.notes += notes
             offered |= forced
