@@ -53,7 +53,7 @@ def _requested_models(environ: Mapping[str, str], arguments: Sequence[str]) -> S
 
 
 def _find_limits(proxy: LocalProxy, models: Sequence[str]) -> dict[str, str]:
-    """Return the variables for the context window and the output limit: the smallest of these models.
+    """Return the variables for context window and output limit: of several models, the smallest values.
 
     Empty if the proxy does not list the models. Claude Code otherwise assumes a window of 1,000,000 tokens.
     """

@@ -78,7 +78,7 @@ def _find_program(name: str, remedy: str) -> str:
 
 
 def _open_proxy() -> AbstractContextManager["LocalProxy"]:
-    """Return a context manager of the proxy on this machine, with the settings of the environment and `.env`."""
+    """Return a context manager that finds or starts the proxy, with the settings of the environment and `.env`."""
     from anthropic_proxy.cli.local_proxy import open_proxy  # noqa: PLC0415
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415

@@ -1,1 +1,4 @@
-"""Handling of one request, from its body to the last byte of the reply. Contains no provider names."""
+"""Serving of one client request (an exchange), from its body to the last byte of the reply.
+
+No module names a provider.
+"""

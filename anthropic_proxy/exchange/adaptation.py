@@ -56,7 +56,7 @@ async def apply_stored_adaptations(services: Services, target: Target) -> Target
 
 
 def _find_adaptations(target: Target, call: Call[BaseDialect], error: UpstreamError) -> Sequence[Adaptation]:
-    """Return adaptations for an error. Those of its cause take precedence over those of the wire."""
+    """Return the adaptations that may help after an upstream error. Those for its `cause` come first."""
     if not target.is_relayed and error.cause is not None and (found := _find_by_cause(target, call, error.cause)):
         return found
     adaptation = target.wire.find_adaptation(call, error)
@@ -64,7 +64,7 @@ def _find_adaptations(target: Target, call: Call[BaseDialect], error: UpstreamEr
 
 
 def _find_by_cause(target: Target, call: Call[BaseDialect], cause: Cause) -> Sequence[Adaptation]:
-    """Return the adaptations that exist on every wire: less output, or no images."""
+    """Return the adaptations for a cause that exist on every wire: a lower output limit, or no images."""
     if cause.kind == "images":
         lasts = cause.certain or not (target.capabilities.known and target.capabilities.accepts_images)
         return [Adaptation(NO_IMAGES, persistent=lasts)] if _has_images(call, target) else []
@@ -88,7 +88,7 @@ NO_IMAGES, NO_DOCUMENTS = "images none", "documents none"
 
 
 def _apply_adaptation(services: Services, target: Target, name: str) -> Target | None:
-    """Return the target with one adaptation. None: not applicable."""
+    """Return the target with one adaptation applied. None: the adaptation cannot be applied to this target."""
     verb, _, value = name.partition(" ")
     if verb == "wire":
         return switch_wire(target, value, services.settings)

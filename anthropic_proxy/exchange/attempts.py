@@ -70,18 +70,18 @@ AnyOpenedStream = OpenedStream[UpstreamStream | RelayStream]
 
 
 class _TargetRun(Struct):
-    """Inputs that all attempts with one target share."""
+    """Inputs that all attempts with one target of the route share."""
 
     request: MessagesRequest
     token_scale: float
     skips_open_circuit: bool
-    """True if another target follows."""
+    """True if another target follows. An open circuit then skips this target."""
     continuation: str | None = None
-    """None: first call of a reply. "": further call of the tool loop. Otherwise: the continuation token."""
+    """Token that continues a split reply. None: first call. "": a further call of the tool loop."""
     stop_filter: StopSequenceFilter | None = None
-    """Stop sequence filter of the continued stream. None: no continuation."""
+    """Stop sequence filter of the continued stream. None: the call continues no stream."""
     adaptations: Adaptations | None = None
-    """None: nothing was adapted."""
+    """Adaptations used so far. None: none."""
 
 
 class Attempts:
@@ -178,7 +178,7 @@ class Attempts:
         return await self._try_target_with_retries(target, run, MAX_ADAPTATIONS)
 
     async def _try_target_with_retries(self, target: Target, run: _TargetRun, adaptations: int) -> AnyOpenedStream:
-        """Return the first stream of this target with content, after adaptations, other keys and retries."""
+        """Return the first stream of this target with content, after adaptations, key changes and retries."""
         pool = self._services.credentials
         retries, key_rotations = MAX_RETRIES_PER_TARGET, pool.max_key_changes(target.provider)
         self._services.retry_budget.record_first_call(target.upstream)
@@ -213,7 +213,7 @@ class Attempts:
                 error.drop_traceback()
 
     def _may_retry(self, target: Target, error: UpstreamError) -> bool:
-        """Return True to retry after a delay. A delay above the first byte timeout is left to the client."""
+        """Return True if the proxy retries after a delay. Long delays are left to the client (`retry-after`)."""
         delay = error.retry_after or RETRY_DELAY_SECONDS
         if not error.retryable or delay > self._services.settings.timeouts.first_byte_seconds:
             return False
@@ -254,7 +254,7 @@ class Attempts:
         return OpenedStream(stream, state)
 
     async def _encode(self, state: AttemptState, run: _TargetRun) -> tuple[UpstreamRequest, ReplySchema | None]:
-        """Encode the request and record losses. Raises `UnsupportedFeature` in fidelity mode strict."""
+        """Encode the upstream request and record its losses. Raises `UnsupportedFeature` in fidelity mode `strict`."""
         target, call = state.target, state.call
         upstream_request = await run_for_call(self._services, target.wire.encode_request, call, large=self._large)
         report, is_first = self._receipt.fidelity, run.continuation is None
@@ -312,7 +312,7 @@ class Attempts:
         return stream
 
     async def _prepare_attempt(self, target: Target, credential: Credential | None, run: _TargetRun) -> AttemptState:
-        """Return the attempt with its call, before encoding. Raises the decoding error of the request."""
+        """Return an attempt with its call, before encoding. Raises the decoding error of the client request."""
         request, report, again = run.request, self._receipt.fidelity, run.continuation is not None
         if target.is_relayed:
             report.reset()

@@ -60,7 +60,8 @@ class SentAttempts(Struct):
 
 _PROXY_TOOLS: tuple[ServerToolKind, ...] = ("web_search", "tool_search")
 _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch")
-"""Tools that the proxy runs if the provider does not. A web search without a service returns an API error."""
+"""Server tools that the proxy runs if the provider does not run them, with `FETCH_URLS`. Without `SEARCH_URL`, a web
+search returns an error block."""
 
 
 @functools.lru_cache(maxsize=256)

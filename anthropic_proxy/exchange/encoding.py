@@ -17,7 +17,7 @@ ones."""
 MAX_REPLY_BYTES_ON_LOOP = 256 * 1024
 """Maximum size of an unstreamed reply that is decoded on the event loop. A thread decodes larger ones."""
 _BYTES_PER_TOOL = 512
-"""CountedWork of one small tool definition in bytes of processing, besides its own bytes."""
+"""Number of bytes by which a tool definition counts more than its size, because of the work per definition."""
 MAX_STEPS_ON_LOOP = 4_000
 """Maximum steps of schema conversion on the event loop (4 to 10 ms). A conversion with more steps runs in a thread.
 
@@ -25,7 +25,8 @@ Twelve concurrent requests delay others by at most 0.2 s. Conversions are cached
 needs a thread.
 """
 _MAX_READING_STEPS_ON_LOOP = 1_000
-"""Steps of reading a reply's schema on the event loop: 3 to 10 ms."""
+"""Maximum steps for decoding the schema of a reply on the event loop: 3 to 10 ms. A larger schema is decoded in a
+thread."""
 
 _Result = TypeVar("_Result")
 

@@ -1,4 +1,4 @@
-"""Error messages with the provider, the cause and the setting to change."""
+"""Error messages for the client: with the provider, the cause and the setting to change."""
 
 import re
 from collections.abc import Mapping
@@ -18,10 +18,12 @@ from anthropic_proxy.routing.router import Target
 from anthropic_proxy.wire.contract import CLIENT_CREDENTIAL_ORIGIN, BaseDialect, Call, Credential, UpstreamResponse
 
 _UNSUPPORTED_ENCODINGS = ("br", "zstd", "compress")
-"""Content encodings that the proxy does not decode. Other values also occur on uncompressed bodies."""
+"""Values of `content-encoding` that the proxy cannot decode. Unknown values are ignored, because some servers send them
+with uncompressed bodies."""
 
 _CLIENT_LOGIN = re.compile(r"(?:invalid|missing)? ?x-api-key", re.IGNORECASE)
-"""Text for which Claude Code shows a request to log in (2.1.328, read in its bundle 2026-11)."""
+"""Text in an error message for which Claude Code asks the user to log in (read in the program of 2.1.328). The proxy
+removes it."""
 
 
 def idle_timeout_error(provider: str, seconds: float) -> UpstreamTimeout:

@@ -1,4 +1,4 @@
-"""Token counts and model lists from providers with the Messages API. One upstream call, no retry."""
+"""Forwarding of token counts and model lists to providers with the Messages API: one upstream call, no retry."""
 
 import asyncio
 import re
@@ -36,7 +36,7 @@ LIST_TIMEOUT_SECONDS = 2.5
 """Maximum time for the provider's model list. Afterwards the proxy's own list is sent. Claude Code waits 3 s."""
 
 _MODEL_PATHS = re.compile(r"/v1/models(?:/[\w.:@-]*\w)?", re.ASCII)
-"""Paths that are forwarded unchanged. They cannot contain `..` or a query."""
+"""URL paths of model lists that are forwarded to the provider unchanged. They cannot contain `..` or a query."""
 
 
 class JsonReply(Struct, frozen=True):
@@ -128,7 +128,10 @@ class _Listed(Struct):
 
 
 def _require_expected_shape(body: bytes, path: str, target: Target) -> None:
-    """Raise if a 2xx body has an unexpected shape. Some servers answer unknown paths with 200."""
+    """Raise `UpstreamProtocolError` if a successful response has an unexpected body.
+
+    Some servers answer unknown paths with 200.
+    """
     try:
         if path.endswith("/count_tokens"):
             msgspec.json.decode(body, type=_Counted)

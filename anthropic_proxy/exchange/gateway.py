@@ -69,7 +69,7 @@ class ExchangeGateway:
 
 
 class _BufferSink:
-    """A `ResponseSink` that keeps one complete reply."""
+    """A `ResponseSink` that stores one complete reply instead of sending it."""
 
     def __init__(self) -> None:
         self.body = b""

@@ -50,7 +50,7 @@ _LIST = b"["[0]
 
 _Linked = ImageBlock | DocumentBlock
 _Key = tuple[str, str]
-"""Kind of block and URL."""
+"""Identity of a fetched file: the kind of its block (image or document) and its URL."""
 
 
 def new_media_inliner(services: Services, incoming: ClientRequest) -> "MediaInliner | None":
@@ -157,7 +157,7 @@ def _may_link(content: Raw) -> bool:
 
 
 def _is_fetched(block: _Linked, target: Target, limits: TargetLimits) -> bool:
-    """Return True if the target accepts no such URL and the model accepts its content."""
+    """Return True if the proxy must fetch a URL: the model reads such files, but the target accepts no URL."""
     if isinstance(block, ImageBlock) and not limits.accepts_images:
         return False
     return not target.wire.accepts_media_url(target.dialect, block)

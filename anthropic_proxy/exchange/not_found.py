@@ -19,23 +19,26 @@ _UNKNOWN_MODEL = re.compile(
     r"decommissioned|deprecated|retired|no access|have access)",
     re.IGNORECASE | re.DOTALL,
 )
-"""Refusals with another status that are about the model: DeepSeek `Model Not Exist`, OpenRouter `… is not a valid model
-ID`, Mistral `Invalid model: …` (their API references, read 2026-11)."""
+"""Texts of errors with a status other than 404 about an unknown model: DeepSeek `Model Not Exist`, OpenRouter `… is not
+a valid model ID`, Mistral `Invalid model: …` (their API references, read 2026-11)."""
 _MODEL_WORDS = re.compile(r"\b(?:model|deployment|engine)s?\b", re.IGNORECASE)
 _NOT_SERVED = re.compile(
     r"\bnot[ _]found|page|cannot (?:post|get)|\broutes?\b|\bpath\b|\burls?\b|unexpected endpoint|unknown endpoint"
     r"|no handler|not served|\bno static resource",
     re.IGNORECASE,
 )
-"""Texts of frameworks and gateways about a path: FastAPI, Express, Fastify, Go, nginx, Spring, Kong, LM Studio."""
+"""Texts of errors about an unknown URL path, as web frameworks and gateways write them: FastAPI, Express, Fastify, Go,
+nginx, Spring, Kong, LM Studio."""
 _METHOD_REFUSED = re.compile(r"\bmethod\b.{0,20}\bnot (?:allowed|supported)|^[\w-]+ returned HTTP 405$", re.IGNORECASE)
-"""Texts of a 405: a server that serves a page at every path refuses to have something posted there (Open WebUI)."""
+"""Texts of errors about the HTTP method. A server that answers every path with a web page rejects `POST` there (Open
+WebUI)."""
 _OTHER_OBJECTS = re.compile(
     r"\b(?:files?|responses?|items?|containers?|vectors?|conversations?|threads?|cached|batch|images?)\b", re.IGNORECASE
 )
-"""Other objects that a client names by id."""
+"""Words for objects other than models that a request names by id. A 404 about them is not about the model."""
 _WIRE_ADVICE = re.compile(r"\.?( The server or the model has no Responses API: set \w+=\w+)")
-"""Sentence of the wire for Responses about a path that is not there."""
+"""Advice that the Responses wire appends to a 404 for its path. It is ignored when the provider's own text is examined.
+"""
 _MAX_ROUTE_ERROR_CHARACTERS = 200
 
 
@@ -61,13 +64,13 @@ def _become(error: UpstreamError, message: str) -> None:
 
 
 def _words_of(error: UpstreamError, target: Target) -> str:
-    """Return the text of the provider, without its name and the advice of the wire. "": no text."""
+    """Return the provider's own text of an error: without the provider name and the advice of the wire. "": no text."""
     text = _WIRE_ADVICE.sub("", error.message.removeprefix(f"{target.provider.prefix}: ")).strip()
     return "" if re.fullmatch(rf"{target.provider.prefix} returned HTTP 40[45]", text) else text
 
 
 def _is_about_address(error: UpstreamError, target: Target, settings: Settings) -> bool:
-    """Return True if the text indicates an unknown path and does not name the model."""
+    """Return True if an error indicates a wrong base URL: its text is about the path and does not name the model."""
     provider = target.provider
     if provider.transport != "http" or (_find_address_variable(provider, settings) is None and not provider.is_local):
         return False
@@ -97,7 +100,7 @@ def _describe_address(error: UpstreamError, target: Target, path: str, settings:
 
 
 def _suggest(provider: Provider, variable: str, settings: Settings) -> str:
-    """Return the question whether the usual version is missing in an address, or one too many is in it."""
+    """Return a question about the base URL: whether `/v1` is missing, or whether the base URL must not contain it."""
     given = settings.base_urls[provider.name].partition("?")[0]
     path, usual = urlsplit(given).path.rstrip("/"), urlsplit(provider.base_url).path
     version = usual.rpartition("/")[2]
@@ -122,7 +125,7 @@ def _describe_setting(target: Target) -> str:
 
 
 def _find_address_variable(provider: Provider, settings: Settings) -> str | None:
-    """Return the variable that set the provider's address; None: the address is the default."""
+    """Return the variable that sets the base URL of a provider. None: the default base URL is used."""
     if provider.name not in settings.base_urls:
         return None
     origins: Mapping[str, str] = settings.origins

@@ -1,4 +1,4 @@
-"""Outcome of a failed request in its receipt, and the error for a defect of the proxy."""
+"""Recording of a failed request in its receipt, and the error for a defect of the proxy."""
 
 from collections.abc import Iterable
 

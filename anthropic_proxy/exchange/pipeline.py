@@ -86,7 +86,7 @@ def _require_decodable(request: MessagesRequest, route: Route) -> None:
 
 
 class _Exchange:
-    """Shared state of steps 5 to 9 of one exchange."""
+    """Steps 5 to 9 of one exchange, with the state that they share."""
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class _Exchange:
         await self._write((last or self._start()) + writer.finish(), last=True)
 
     def _release_request(self, answer: DeltaStream | RelayStream) -> None:
-        """Release the request: after the first sent bytes there is no retry, and streams last long."""
+        """Release the client request after the first sent bytes, to free memory: no retry is possible then."""
         self._services.heap_trimmer.note_freed(len(self._incoming.body))
         self._incoming.body = b""
         self._request.release()
@@ -239,7 +239,7 @@ class _Exchange:
             await sink.send_events([answer.ending] if answer.ending else [], last=True)
 
     async def _record_token_scale(self) -> None:
-        """Record the estimate and the count of the provider for the token scale."""
+        """Record the token estimate and the provider's count of this request, for later estimates of the model."""
         writer, receipt, attempt = self._writer, self._receipt, self._sent.latest
         if attempt is not None and writer.usage.input_tokens is not None:
             totals, estimated = writer.totals, round(writer.estimate / attempt.token_scale)
@@ -247,7 +247,10 @@ class _Exchange:
             await self._services.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
 
     async def _warm_up(self) -> None:
-        """Reply to `max_tokens: 0`, which requests a warm cache without output."""
+        """Reply to a request with `max_tokens: 0`, which asks the API to fill its cache.
+
+        The proxy sends an empty reply itself.
+        """
         self._receipt.fidelity.add((_WARM_UP,))
         writer = self._writer
         ending: list[Delta] = [Usage(output_tokens=0), Stop("max_tokens")]
@@ -259,7 +262,7 @@ class _Exchange:
             await self._sink.send_message(fold.finish())
 
     def _start(self) -> list[Event]:
-        """Return the start events of a stream; empty after the first call."""
+        """Return the first events of a stream: `message_start` and a ping. Empty after the first call."""
         if self._writer.started:
             return []
         return [*self._writer.start(self._estimate_tokens()), Ping()]
@@ -273,14 +276,14 @@ class _Exchange:
             self._attempts.annotate_error(error, self._sent.latest)
 
     async def _write(self, events: Sequence[Event], *, last: bool = False) -> None:
-        """Send events of the proxy. Afterwards a failure is an `error` event."""
+        """Send events that the proxy made itself. Later failures are sent as `error` events."""
         self._opened = True
         await self._sink.send_events(events, last=last)
 
     async def _keep_alive(self) -> None:
-        """Send a ping or an empty delta. Before the first delta this fixes status 200.
+        """Send a ping or an empty delta after an idle time. Before the first delta, this fixes status 200.
 
-        A relay sends no pings of the proxy, except after the stream was started for an earlier target.
+        A relay sends no pings of the proxy, unless the stream was started for an earlier target.
         """
         if self._relayed or (self._is_relaying() and not self._opened):
             return
@@ -308,7 +311,7 @@ class _Exchange:
         error.drop_traceback()
 
     def _flush_pending(self) -> list[Event]:
-        """Return the events of held deltas at a premature end of the reply."""
+        """Return the events of buffered deltas, when the reply ends early."""
         reply, self._streamed_reply = self._streamed_reply, None
         if reply is None or not self._writer.started:
             return []

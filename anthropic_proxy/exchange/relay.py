@@ -83,7 +83,7 @@ class RelayStream:
             self._first = self._wire.replace_reply_model(self._first, self._requested_model)
 
     async def _read_beginning(self) -> bytes:
-        """Return the bytes up to the first event with data. Comments may precede it."""
+        """Return the bytes of the response up to its first event with data. SSE comments may precede the event."""
         chunks = [await self._next()]
         if (begun := chunks[0] + self._events.peek_pending()).lstrip().startswith(b"{"):
             await self._reject_unstreamed(begun)
@@ -97,7 +97,10 @@ class RelayStream:
         return await self._with_end(b"".join(chunks))
 
     async def _reject_unstreamed(self, begun: bytes) -> None:
-        """Raise the error in an unstreamed body; for a reply, an error that the server does not stream."""
+        """Raise the error inside a body without SSE frames.
+
+        For a complete message, raise an error that the server does not stream.
+        """
         self._decoder.decode_body(begun + await read_body(self._response, self._watchdog))
         error = UpstreamProtocolError("the reply was not streamed although a stream was requested")
         error.retryable = False  # a retry would cost the same again
@@ -123,7 +126,7 @@ class RelayStream:
         await self._response.close(complete=self._decoder.finished)
 
     async def _next(self) -> bytes:
-        """Return the frames that one read completes; after the last read also the remainder."""
+        """Return the frames that one network read completes. After the last read, also return the remaining bytes."""
         try:
             if chunk := await self._read():
                 data = self._pop_complete_frames(chunk)
@@ -141,7 +144,7 @@ class RelayStream:
         return redact_bytes(data, self._credential.secret)  # an error may quote the key
 
     async def _with_end(self, data: bytes) -> bytes:
-        """Append the remainder of a fully received answer to the last event: one packet instead of two."""
+        """Append the remaining bytes of a completely received response to the last event: one packet instead of two."""
         while self._decoder.finished and not self.complete and self._response.body_received:
             data += await self._next()
         return data
@@ -166,7 +169,7 @@ class RelayStream:
         return chunk
 
     async def _read_last_event(self) -> bytes:
-        """Return the next bytes of a message that lacks only its last event. Raises after a timeout."""
+        """Return the next bytes of a message that lacks only `message_stop`. Raises `UpstreamError` after a timeout."""
         try:
             async with asyncio.timeout(TRAILING_USAGE_TIMEOUT_SECONDS):
                 return await self._response.read()
@@ -196,7 +199,7 @@ class RelayStream:
         return self._events.feed(chunk)
 
     def _finish(self) -> bytes:
-        """Return the held bytes if they are a complete event. Incomplete events are never sent."""
+        """Return the buffered bytes if they form a complete event. An incomplete event is dropped."""
         self.complete = True
         if self._decoder.finished:
             return self._wire.remove_events(self._behind + self._events.pop_pending())

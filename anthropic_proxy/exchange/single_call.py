@@ -1,4 +1,4 @@
-"""Enforcement of `disable_parallel_tool_use` for backends that ignore it."""
+"""`SingleToolCallFilter`: enforcement of `disable_parallel_tool_use` for providers that ignore it."""
 
 from anthropic_proxy.messages.deltas import Block, Delta, Text, Thinking, ToolArgs, ToolCall, ToolEnd
 

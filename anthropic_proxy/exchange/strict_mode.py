@@ -5,7 +5,7 @@ from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.routing.router import Target
 
 _LISTED = 20
-"""Maximum number of losses in the error message."""
+"""Maximum number of losses that the error message lists."""
 
 
 def require_lossless(report: FidelityReport, target: Target) -> None:

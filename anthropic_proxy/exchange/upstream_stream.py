@@ -24,7 +24,7 @@ TRAILING_USAGE_TIMEOUT_SECONDS = 2.0
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DELIVERING_DELTAS: frozenset[type] = frozenset((ToolCall, Block, Stop))
-"""Deltas that always count as content."""
+"""Types of deltas that always count as content. Text and thinking count only if they are not empty."""
 _SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 _EXIT_BY_SIGNAL = 128
-"""Exit status of a shell for a program that a signal ended, minus the number of the signal."""
+"""Added to the number of a signal: the exit status that shells report for a program ended by the signal."""
 
 
 def background_options() -> dict[str, Any]:
@@ -22,7 +22,7 @@ def background_options() -> dict[str, Any]:
 
 
 def stop_at_end_of_input() -> None:
-    """Start a thread that sends SIGTERM to this process when its standard input ends.
+    """Start a thread that stops this process (SIGTERM) when its standard input ends.
 
     The parent process holds the other end of the pipe. The kernel closes that end too if the parent is killed.
     """
@@ -36,10 +36,10 @@ def stop_at_end_of_input() -> None:
 
 
 def run_in_foreground(command: Sequence[str], environment: dict[str, str]) -> int:
-    """Run a program that shares the terminal of this process, and return its exit status as a shell reports it.
+    """Run a program in the terminal of this process and return its exit status, as a shell reports it.
 
-    Ctrl+C reaches the program directly. SIGTERM and SIGHUP to this process are sent on to the program.
-    Raises `OSError` if the program cannot be started.
+    Ctrl+C reaches the program directly. SIGTERM and SIGHUP to this process are sent on to the program. Raises `OSError`
+    if the program cannot be started.
     """
     with subprocess.Popen(command, env=environment) as process, _forwarded_signals(process.send_signal):
         status = process.wait()

@@ -54,7 +54,10 @@ class Peer(Protocol):
     """Client requests in progress in this process, and the heartbeat of this process."""
 
     def open(self) -> None:
-        """Begin the exchange with the other processes. Called when this process begins to serve."""
+        """Start to exchange statistics and observations with the other processes.
+
+        Called when this process begins to serve.
+        """
         ...
 
     def close(self) -> None:

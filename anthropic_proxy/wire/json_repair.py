@@ -25,7 +25,8 @@ _SECOND_HALF = re.compile(rb'(?<!\\)"(?=\\u[dD][c-fC-F][0-9a-fA-F]{2}|[\x80-\xbf
 
 
 _MAX_DIGITS = 20
-"""Maximum number of digits of a count sent as a JSON string. `int()` raises for more than 4,300 digits."""
+"""Maximum digits of a count that a provider sends as a string. A longer string is ignored, because `int()` fails for
+very long texts."""
 
 
 class FrameRepair:

@@ -28,12 +28,12 @@ from anthropic_proxy.messages.sealed_passages import decode_passage
 
 _MAX_BEFORE_CHARACTERS = len("https://www.")
 _BEFORE = re.compile(r"(?:\A|[^\w@.-])(?:https?://)?(?:www\.)?\Z", re.IGNORECASE)
-"""Text that may precede a URL. A truncated window never matches at its start."""
+"""Pattern of the text before a URL: a character that cannot belong to it, with an optional scheme and `www.`."""
 _AFTER = re.compile(r"/?(?![\w/%&=?~+@-]|[.:]\w)")
-"""Text that may follow a URL."""
+"""Pattern of the text after a URL: no character that would continue its path or host."""
 _ESCAPED = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _SAME_WITHOUT = frozenset("!$'()*,;-._~")
-"""ASCII characters besides letters and digits with the same meaning if percent-encoded."""
+"""ASCII characters, besides letters and digits, that mean the same in a URL with and without percent-encoding."""
 
 
 class KnownUrls:
@@ -56,7 +56,7 @@ class KnownUrls:
 
     @cached_property
     def _texts(self) -> list[tuple[str, str]]:
-        """Normalized texts, each with its lower-case form of equal length."""
+        """Texts of the conversation with normalized URLs, each with a lower-case copy of the same length."""
         texts = [normalize_urls(text) for text in _texts(self._messages)]
         return [(text, _lowered(text)) for text in texts]
 
@@ -88,7 +88,7 @@ def _means_itself(character: str) -> bool:
 
 
 def _spellings(netloc: str, host: str) -> set[str]:
-    """Return the forms of an authority: as given, and with the host in IDNA or Unicode."""
+    """Return the spellings of a URL's host and port: as given, and with the host in IDNA and in Unicode."""
     found = {netloc}
     if not host.isascii():
         found.add(netloc.replace(host, host.encode("idna").decode("ascii")))
@@ -98,7 +98,7 @@ def _spellings(netloc: str, host: str) -> set[str]:
 
 
 def _occurs_in(text: str, lowered: str, host: str, path: str) -> bool:
-    """Return True if `host` and `path` occur as a URL. Case matters in the path only."""
+    """Return True if the URL of `host` and `path` occurs in a text. Upper and lower case differ in the path only."""
     wanted = host + _lowered(path)
     at = lowered.find(wanted)
     while at >= 0:
@@ -115,7 +115,7 @@ def _lowered(text: str) -> str:
 
 
 def _texts(messages: Iterable[Message]) -> Iterator[str]:
-    """Yield the texts of users, tools and web pages, newest first."""
+    """Yield the texts in which a URL may be named: of users, client tools and fetched pages, newest first."""
     for message in reversed(list(messages)):
         if isinstance(message.content, str):
             if message.role == "user":

@@ -18,7 +18,7 @@ MAX_CALLS_PER_REPLY = 10
 """Maximum number of upstream calls for one reply. A longer reply ends with the stop reason `pause_turn`, as in the API.
 """
 _MAX_CONTINUATIONS = 64
-"""Maximum number of continuations of one model reply, far above any context window."""
+"""Maximum number of upstream responses that one split reply may have, against servers that continue endlessly."""
 _NORMAL_STOPS = ("end_turn", "tool_use")
 _ASKED_AGAIN = FidelityNote(
     "emulated", "output_config.format", "the first reply did not match the schema; it was requested again"
@@ -142,7 +142,10 @@ class ToolLoop:
             self._step = self._new_step()
 
     async def _end_answer(self) -> list[Delta]:
-        """Run calls and choose the next step after an answer; return the deltas for the client."""
+        """Run the calls at the end of an upstream response, and schedule the next call.
+
+        Returns deltas for the client.
+        """
         step = self._step
         if step.stop is None:
             if self._stream.continuation:
@@ -167,7 +170,10 @@ class ToolLoop:
         return [*forwarded, *results]
 
     def _continue_reply(self, token: str) -> list[Delta]:
-        """Continue a reply that the provider has split."""
+        """Schedule the upstream call that continues a reply which the provider has split.
+
+        Returns the deltas for the client.
+        """
         usage, self._continuation_count = self._step.usage, self._continuation_count + 1
         self._end_call(usage)
         if self._is_exhausted() or self._continuation_count >= _MAX_CONTINUATIONS or usage.output_tokens == 0:
@@ -181,7 +187,7 @@ class ToolLoop:
         return [self._usage(), stop]
 
     def _add_to_history(self, results: Sequence[Delta]) -> None:
-        """Append the sent blocks of this step to the request, and add its usage."""
+        """Append the blocks sent in this step to the next request, and add the usage of the step."""
         content, tokens = self._step.sent_content()
         usage = self._step.usage
         self._end_call(

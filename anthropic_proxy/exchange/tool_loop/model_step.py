@@ -18,7 +18,7 @@ from anthropic_proxy.messages.writer import MessageWriter
 
 
 class _IncompleteCall(Struct):
-    """An incomplete call of a proxy tool."""
+    """A call of a proxy tool before all of its arguments have arrived."""
 
     proxy_tool: ProxyTool
     arguments: list[str]

@@ -8,7 +8,7 @@ import signal
 from typing import Any
 
 _TIMER = getattr(signal, "ITIMER_VIRTUAL", None)
-"""Timer of CPU time. None on Windows, where a slow pattern ends the whole process."""
+"""Timer of CPU time, which stops slow patterns. None on Windows, where the time limit of the process stops them."""
 
 
 class _TooSlow(Exception):

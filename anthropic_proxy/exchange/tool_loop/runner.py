@@ -44,7 +44,7 @@ _RESULTS_ASKED = 10
 _PDF = "application/pdf"
 _CHARACTERS_PER_TOKEN = 4
 _MAX_FETCHED_TOKENS = 100_000
-"""Tokens of a fetched page for the model if the client sets no limit. More would fill many windows."""
+"""Maximum tokens of a fetched page for the model, if the client sets no limit. A longer page is truncated."""
 _DEFAULT_TOOLS_FOUND, _MAX_TOOLS_FOUND = 5, 10
 """Default and maximum number of tools that a tool search returns."""
 
@@ -60,7 +60,7 @@ class ProxyToolCall(Struct, frozen=True):
 
 
 class _ToolQuery(Struct, frozen=True):
-    """Query of a tool search."""
+    """Arguments of a tool search call: a text query or a pattern."""
 
     text: str
     by_words: bool
@@ -116,7 +116,7 @@ class ProxyToolRunner:
         return [encode_result(call.proxy_tool.kind, call.id, contents[index]) for index, call in enumerate(calls)]
 
     def _reject(self, call: ProxyToolCall) -> Content | None:
-        """Return the error content of a call above a limit. None: the call may run."""
+        """Return the error content for a call that exceeds a limit. None: the call may run."""
         kind, name, max_uses = call.proxy_tool.kind, call.proxy_tool.name, call.proxy_tool.tool.max_uses
         uses = self._uses[name] = self._uses.get(name, 0) + 1
         if max_uses is not None and uses > max_uses:
@@ -182,7 +182,7 @@ class ProxyToolRunner:
 
 
 async def _find_tools(calls: Sequence[ProxyToolCall], deferred: Sequence[Tool]) -> list[Content]:
-    """Return the results of tool searches: all by words in one thread, all by patterns in one process."""
+    """Return the results of tool search calls. One thread runs all text queries, one process all patterns."""
     queries_by_call = [_tool_query(call) for call in calls]
     queries = [one.text for one in queries_by_call if one and one.by_words]
     patterns = [one.text for one in queries_by_call if one and not one.by_words]

@@ -8,7 +8,7 @@ from anthropic_proxy.messages.usage import merge_latest
 from anthropic_proxy.services import BackgroundWork
 
 _COMPLETE = "end_turn"
-"""Stop reason of replies that are checked. Truncated and refused replies need not match a schema."""
+"""Stop reason of the replies that are checked. Truncated and refused replies are forwarded unchecked."""
 _AGAIN = "That is not the JSON that was asked for: {}. Answer again, with the JSON value alone."
 _TEXT_DELTAS = (Text, Citation)
 
@@ -85,7 +85,7 @@ class SchemaCheckedStream:
         return forwarded
 
     async def _end(self) -> list[Delta]:
-        """Check the held text; return the deltas, or start the retry."""
+        """Check the buffered text at the end of a reply. Return the deltas, or schedule the second call."""
         stop, held = self._stop, self._held
         if stop is None or self._calls_client or stop.reason != _COMPLETE:
             return self._finish(held, stop)
@@ -105,7 +105,10 @@ class SchemaCheckedStream:
         return [delta for delta in self._held if not isinstance(delta, _TEXT_DELTAS)]
 
     def _find_json(self) -> tuple[str, str]:
-        """Return the JSON and its defect ("": none). Text before a search is a comment: try the last one first."""
+        """Return the JSON of the reply and its validation error. "": valid.
+
+        A text before a server tool call may be a comment, so the last text is tried first.
+        """
         texts: list[list[str]] = [[]]
         for delta in self._held:
             if isinstance(delta, Text):

@@ -24,11 +24,11 @@ REGEX_PROGRAM = SandboxedProgram(
 )
 """Separate process that runs the regular expressions of a model."""
 _SEARCH_SECONDS = 1.0
-"""CPU time for all patterns of one step."""
+"""Maximum CPU time of all patterns in one step. Slower patterns get a `RegexTimeout`."""
 _MAX_WORDS = 64
-"""Maximum number of words of a query."""
+"""Maximum number of words of a query. Further words are ignored."""
 _MAX_TEXT_CHARACTERS = 4_096
-"""Maximum number of searched characters per tool."""
+"""Maximum number of characters of a tool definition that are searched."""
 _SATURATION, _LENGTH_WEIGHT = 1.2, 0.75
 """Parameters k1 and b of BM25, with common values."""
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_a-zA-Z]+")
@@ -112,7 +112,10 @@ def _ranked(query: str, tools: Sequence[Tool], documents: Sequence[Counter[str]]
 
 
 def _words(text: str) -> Iterator[str]:
-    """Yield words in lower case without plural s. `getUserData` and `get_user_data` have the same words."""
+    """Yield the words of a text for the search, in lower case and without a plural s.
+
+    `getUserData` and `get_user_data` have the same words.
+    """
     for word in _WORD.findall(text):
         lowered = word.lower()
         yield lowered[:-1] if len(lowered) > 3 and lowered.endswith("s") and not lowered.endswith("ss") else lowered

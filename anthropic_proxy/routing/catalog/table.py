@@ -153,7 +153,12 @@ def _begins(name: str, start: str) -> bool:
 
 
 def _split(name: str) -> _Name | None:
-    """Split a model id at its version. None: the id has no version."""
+    """Return prefix, version numbers and suffix of a model id:
+
+    `claude-opus-4-8-20260901` → `claude-opus-`, (4, 8), `-20260901`.
+
+    None: the id contains no version.
+    """
     found = _VERSION.search(name)
     if found is None:
         return None

@@ -105,7 +105,8 @@ _ROWS = (
     _Row(status=400, kind="invalid_request_error", statuses=tuple(range(400, 500))),
 )
 _NO_KINDS = (401, 402)
-"""Statuses with a certain meaning (key, payment). Such an error is not searched for sizes or images."""
+"""HTTP statuses with a meaning that does not depend on the error text: 401 (key), 402 (payment). The search for size,
+image and quota errors is skipped."""
 _SERVER_FAILED = _Row(status=500, kind="api_error")
 _CLIENT_FAILED = _Row(status=400, kind="invalid_request_error")
 
