@@ -10,7 +10,7 @@ HEARTBEAT_INTERVAL_SECONDS = 1.0
 """Interval at which the event loop writes a heartbeat. The supervisor kills a worker without heartbeats."""
 _BEAT_BYTES = 8
 _NEWEST = _BEAT_BYTES
-"""Offset of the byte that contains the index of the newest slot."""
+"""Offset in the memory of the byte with the index of the newest slot."""
 _TEXT_BYTES = 256
 """Bytes of a slot for method, path and request id."""
 MAX_FIELD_LENGTH = 80

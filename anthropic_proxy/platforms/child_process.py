@@ -1,4 +1,4 @@
-"""Start of child processes that outlive the keys of the terminal, and the end of a child with its parent process."""
+"""Child processes of commands: a server that Ctrl+C does not stop, and a client that shares the terminal."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ def run_in_foreground(command: Sequence[str], environment: dict[str, str]) -> in
 
 @contextmanager
 def _forwarded_signals(send: Callable[[int], None]) -> Iterator[None]:
-    """Within a `with` statement, pass stop signals on and ignore SIGINT. Then restore the former handlers."""
+    """Within a `with` statement, send stop signals on by `send` and ignore SIGINT. Afterwards restore the handlers."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         send(number)

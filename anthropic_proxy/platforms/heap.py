@@ -17,7 +17,8 @@ TRIM_AFTER_IDLE_SECONDS = 10.0
 _GC_THRESHOLDS = (10_000, 10, 10)
 """Thresholds of the garbage collector (`gc.set_threshold`). CPython's default for the first one is 700."""
 _BURST_BYTES = 4 << 20
-"""Minimum bytes of finished requests since the last trim for a trim after a burst."""
+"""Bytes of finished requests since the last trim above which a burst of requests is recorded. After a burst, the heap
+is trimmed."""
 _BURST_END_BYTES = 1 << 20
 """Minimum bytes of requests that finish within one second of a burst. With fewer bytes, the burst is over."""
 _FREE_BYTES = 8 << 20

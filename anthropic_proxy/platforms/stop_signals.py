@@ -1,10 +1,9 @@
-"""Signal handlers that stop the server process, also if its event loop is blocked.
+"""Signal handlers that stop the server process, even if its event loop is blocked.
 
-The handler of a stop signal runs in the main thread between two Python instructions, and inside regular expressions.
-A blocked callback of the event loop therefore does not delay the handler. The handler starts two timers. The first
-timer raises SIGALRM; the handler of SIGALRM logs the requests in progress and ends the process. The second timer is a
-thread of `faulthandler`, which needs no interpreter lock. It writes the stack to stderr and ends the process.
-Only C code that neither returns nor checks for signals delays the handler of the stop signal.
+Python runs the handler of a stop signal in the main thread, between two instructions, so a blocked event loop does not
+delay the handler. The handler starts two timers. First, SIGALRM: its handler logs the requests in progress and ends the
+process. Second, `faulthandler`: its thread writes the stack to stderr and ends the process, even if Python code can no
+longer run. Only C code that neither returns nor checks for signals delays the handler of the stop signal.
 """
 
 import asyncio

@@ -54,7 +54,7 @@ class _Worker:
     """Connection between the worker and the hub."""
     index: int
     started_at: float
-    """Monotonic seconds."""
+    """Start of the process, in seconds of the monotonic clock."""
     board: memoryview
     """Memory shared with the worker, with its heartbeats and requests in progress."""
     ready: bool = False

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 _POLLS = 10
-"""Number of checks of the write buffer within a write timeout."""
+"""Number of checks of the write buffer within one write timeout, to detect progress."""
 
 
 class Timeout:
