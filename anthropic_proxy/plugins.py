@@ -1,4 +1,8 @@
-"""Interface between the proxy and its plugins: `Plugin`, its parts, and the `Gateway` that it may call."""
+"""Interface between the proxy and its plugins: `Plugin`, its parts, and the `Gateway` that it may call.
+
+A `Receipt` is the record of one finished client request. An `Observer` receives receipts, a `Policy` rejects requests,
+a `GetRoute` serves a URL path, a `Store` shares state.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, Protocol

@@ -1,4 +1,8 @@
-"""`Services`: every object that outlives one request, and `open_services`, which builds them for given settings."""
+"""`Services`: every object that outlives one client request, and `open_services`, which builds them for given settings.
+
+Examples: the model catalog, provider keys, circuit breakers, connections, the log, and queues of receipts (records of
+finished requests) for plugins.
+"""
 
 import asyncio
 import random

@@ -157,7 +157,10 @@ def _may_link(content: Raw) -> bool:
 
 
 def _is_fetched(block: _Linked, target: Target, limits: TargetLimits) -> bool:
-    """Return True if the proxy must fetch a URL: the model reads such files, but the target accepts no URL."""
+    """Return True if the proxy must fetch the URL of an image or document.
+
+    The model reads such a file, but the target accepts no URL for it.
+    """
     if isinstance(block, ImageBlock) and not limits.accepts_images:
         return False
     return not target.wire.accepts_media_url(target.dialect, block)

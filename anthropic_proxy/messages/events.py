@@ -1,7 +1,7 @@
-"""The events of a streamed reply. `server/responses.py` encodes them.
+"""The events of a streamed reply, one struct each. An event is one SSE frame of the stream to the client.
 
-`MessageWriter` creates all of them except `Ping`, which the pipeline creates. An event is one frame of the stream.
-Source: the API reference, "Streaming messages", read 2026-11.
+`MessageWriter` creates all of them except `Ping`, which the pipeline creates. `server/responses.py` encodes them.
+`index` is the number of the content block. Source: the API reference, "Streaming messages", read 2026-11.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """Definitions of all Prometheus metrics (name, type, labels, description), and their values from a `MetricsSnapshot`.
 
-`docs/guide/operations.md` has the same table.
+Each constant of the type `MetricFamily` is one metric. `docs/guide/operations.md` has the same table.
 """
 
 from typing import Literal

@@ -1,6 +1,7 @@
 """Metrics of one process (counters of exchanges, gauges of its current state), and their sum over several processes.
 
-Counting a finished exchange costs one dictionary lookup and a few additions.
+`ExchangeCounters` counts finished client requests with equal labels. Counting one costs one dictionary lookup and a few
+additions. Failed upstream attempts are counted by provider and status.
 """
 
 from bisect import bisect_left

@@ -1,4 +1,8 @@
-"""`Settings`, the decoded settings of the proxy: one field per setting, with its variable and default."""
+"""`Settings`, the decoded settings of the proxy: one field per setting, with its variable and default.
+
+Claude models belong to tiers (haiku, sonnet, …). `SMALL_MODEL` is the backend model for haiku, `BIG_MODEL` for the
+other tiers. `Timeouts` are limits of one call to a provider. `Secret` hides a key in logs.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal

@@ -1,8 +1,9 @@
 """Interface between wires (`wire/*`) and the exchange, which serves one client request.
 
-A wire encodes upstream requests and decodes upstream responses of one API (Chat Completions, Gemini, …).
-It is a package that exports an instance of `Wire`, named `WIRE`, and its `Dialect`. Differences of providers and models
-are fields of the dialect.
+A wire encodes upstream requests and decodes upstream responses of one API (Chat Completions, Gemini, …). It is a
+package that exports an instance of `Wire`, named `WIRE`, and its `Dialect`. Differences of providers and models are
+fields of the dialect. `Call` is the input of a wire, `UpstreamRequest` the result, `Decoder` the reader of one
+response. A `RelayWire` forwards Messages API requests and responses unchanged instead of translating them (a relay).
 """
 
 from abc import ABC, abstractmethod

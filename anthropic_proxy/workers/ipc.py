@@ -1,6 +1,8 @@
 """Messages between the hub in the supervisor process and a worker process, over a pair of sockets.
 
-Sending and receiving never block. A message is a length of four bytes and a msgpack object.
+Workers report statistics (`StatsReport`) and ask for the sum of all (`StatsQuery`, `StatsTotal`). They share
+observations about models and keys (`SharedObservation`). Sending and receiving never block. A message is a length of
+four bytes and a msgpack object.
 """
 
 import socket

@@ -1,4 +1,8 @@
-"""Structs of the content blocks in client requests. Source: the API reference and the official SDK, read 2026-11."""
+"""Structs of the content blocks in client requests: `TextBlock`, `ImageBlock`, `ToolUseBlock` and others.
+
+`Source` is the file of an image or document. `ToolChange` is the tool that a block of a system message adds or removes.
+Field names are those of the API. Source: the API reference and the official SDK, read 2026-11.
+"""
 
 from msgspec import Raw, Struct
 

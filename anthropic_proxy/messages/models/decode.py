@@ -1,4 +1,8 @@
-"""`decode_request`: one pass over a valid body, else field by field."""
+"""`decode_request`: decoding of a client request.
+
+A valid body is decoded in one pass. An invalid one is decoded again field by field, for an error with the exact path
+and to drop optional fields of a wrong type.
+"""
 
 import re
 

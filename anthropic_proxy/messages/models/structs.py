@@ -1,4 +1,9 @@
-"""Structs of client requests and replies. Source: API reference and official SDK of the Messages API, read 2026-11."""
+"""Structs of client requests and replies, as JSON bodies of the Messages API.
+
+`MessagesRequest` is a decoded client request: `Message` its turns, `Tool` its tool definitions, `ThinkingConfig` and
+`OutputConfig` its options. `MessagesResponse` with `UsageBody` is a complete reply. Field names are those of the API.
+`decode` adds fields about the body. Source: the API reference and the official SDK, read 2026-11.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""Input and output of `prepare`: `TargetLimits`, the limits of a target, and `PreparedRequest`."""
+"""Input and output of `prepare`: `TargetLimits`, the limits of a target, and `PreparedRequest` for the wires.
+
+A target is a provider and model. `ProxyTool` is a server tool (web search, …) that the proxy runs itself.
+"""
 
 import hashlib
 import math

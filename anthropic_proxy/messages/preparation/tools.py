@@ -40,10 +40,11 @@ _REFERENCE = b'"tool_reference'
 
 
 def split_deferred(tools: list[Tool], messages: list[Message], forced: str | None) -> tuple[list[Tool], list[Tool]]:
-    """Return the tools to offer now, and all deferred tools.
+    """Return two lists: the tools to offer now, and all deferred tools.
 
-    Found tools come last, in the order of discovery, so that the request prefix stays identical. A tool that the model
-    called, or must call now, counts as found.
+    A deferred tool is offered once a tool search has found it, the model has called it, or the client forces it. These
+    tools come last in the first list, in the order of discovery, so that the prefix of the upstream request stays
+    identical for prompt caches.
     """
     deferred = {tool.name: tool for tool in tools if tool.defer_loading}
     if not deferred:

@@ -1,4 +1,7 @@
-"""Types of the provider registry: `Provider` with its wires (APIs), servers, model rules and retired models."""
+"""Types of the provider registry: `Provider` with its wires (APIs), servers, model rules and retired models.
+
+A `ModelRule` changes dialect fields for a model pattern. `ServerOverride` describes another server at the base URL.
+"""
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase

@@ -1,4 +1,7 @@
-"""Deviations of Chat Completions servers from OpenAI's own. The defaults describe OpenAI with gpt-4.1."""
+"""`Dialect`: differences of Chat Completions servers and models from OpenAI's API with gpt-4.1, one field each.
+
+Fields state what a server accepts, what is sent, how reasoning and thinking are exchanged, and which repairs apply.
+"""
 
 from typing import Literal
 
