@@ -104,7 +104,10 @@ def _describe(error: ValidationError) -> str:
 
 
 def _find_closest(errors: Iterable[ValidationError]) -> ValidationError | None:
-    """Return the error that the library's `best_match` would descend to; None where it would not descend."""
+    """Return the error that the library's function `best_match` would select next. None:
+
+    `best_match` would stop here.
+    """
     first: tuple[Any, ValidationError] | None = None
     is_tied = False
     for error in errors:
@@ -117,7 +120,7 @@ def _find_closest(errors: Iterable[ValidationError]) -> ValidationError | None:
 
 
 def _build_class(own: dict[str, _Keyword]) -> Any:
-    """Return a class of validators that counts its steps."""
+    """Return a class of validators that counts its steps. `own`: keyword → function that checks the keyword."""
     keywords = {**Draft202012Validator.VALIDATORS, **own}
     counted = {name: _counted(name, check) for name, check in keywords.items()}
     ours: Any = validators.extend(Draft202012Validator, counted)  # type: ignore[no-untyped-call]
@@ -155,7 +158,7 @@ def _counted(keyword: str, check: _Keyword) -> _Keyword:
 
 
 def _weight(keyword_value: Any, value: Any, *, keyword: str) -> int:
-    """Return the steps of a keyword itself. Reading a member is cheaper than checking it."""
+    """Return the number of steps that a keyword counts, without the steps of its subschemas."""
     members = _length(keyword_value) + _length(value)
     if keyword in _COMPARING and isinstance(value, dict | list):
         members += count_nodes(value) * (_length(keyword_value) if keyword == "enum" else 1)
@@ -173,14 +176,14 @@ def _ignore(*_: object) -> None:
 
 
 def _check_any(validator: Any, alternatives: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
-    """Check `anyOf` without keeping all errors."""
+    """Check the keyword `anyOf`. Of all errors of the alternatives, only the closest one is kept."""
     fitting, closest = _try_alternatives(validator, alternatives, value)
     if fitting is None:
         yield _unmatched(value, closest)
 
 
 def _check_one(validator: Any, alternatives: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
-    """Check `oneOf` without keeping all errors."""
+    """Check the keyword `oneOf`. Of all errors of the alternatives, only the closest one is kept."""
     fitting, closest = _try_alternatives(validator, alternatives, value)
     if fitting is None:
         yield _unmatched(value, closest)
@@ -222,13 +225,13 @@ def _check_additional(validator: Any, keyword_value: Any, value: Any, schema: An
 
 
 def _check_unique(_validator: Any, keyword_value: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
-    """Compare each item with all others at once; the library compares objects in pairs."""
+    """Check the keyword `uniqueItems` in linear time. The library compares objects in pairs."""
     if keyword_value and isinstance(value, list) and len(set(map(_canonical, value))) < len(value):
         yield ValidationError("two of its items are the same")
 
 
 def _canonical(value: Any) -> str:
-    """Return one text for values that are equal in JSON Schema, as 1 and 1.0 are."""
+    """Return a text that is the same for all values that JSON Schema counts as equal, such as 1 and 1.0."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{json.dumps(name)}:{_canonical(value[name])}" for name in sorted(value)) + "}"
     if isinstance(value, list):

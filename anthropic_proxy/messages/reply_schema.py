@@ -50,7 +50,10 @@ class ReplySchema:
 
 
 def _candidates(text: str) -> list[str]:
-    """Return candidates for the JSON: the complete text, the only fenced block, the text in the outermost brackets."""
+    """Return the parts of a reply that may be its JSON.
+
+    These are the complete text, the only fenced block, and the text in the outermost brackets.
+    """
     fenced = _find_fenced(text)
     starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]
     end = max(text.rfind("}"), text.rfind("]"))
@@ -59,7 +62,7 @@ def _candidates(text: str) -> list[str]:
 
 
 def _find_fenced(text: str) -> list[str]:
-    """Return the fenced blocks. A fence may open after other text; it closes at the beginning of a line."""
+    """Return the texts between Markdown code fences. An opening fence may follow other text in its line."""
     found: list[str] = []
     inside: list[str] | None = None
     for line in text.split("\n"):

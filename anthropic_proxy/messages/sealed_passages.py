@@ -9,7 +9,7 @@ import binascii
 ENCODED_PREFIX = "px1.web."
 """Prefix of a text that the proxy encoded."""
 _MAX_PASSAGE_LENGTH = 16 * 1024
-"""Characters of a passage. It is part of every later request."""
+"""Maximum characters of an encoded passage. A longer passage is cut, because each later request contains it."""
 
 
 def encode_passage(text: str) -> str:

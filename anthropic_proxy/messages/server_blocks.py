@@ -16,9 +16,10 @@ from anthropic_proxy.messages.domains import is_url_allowed
 from anthropic_proxy.messages.sealed_passages import encode_passage
 
 _MAX_QUOTE_LENGTH = 150
-"""Characters of `cited_text`, as in Anthropic's own search."""
+"""Maximum characters of the quoted text of a citation (`cited_text`), as in Anthropic's own search."""
 _MAX_PASSAGE_LENGTH = 2_000
-"""Characters of a passage. A search can have twenty, which are part of every later request."""
+"""Maximum characters of a page's text in a search result. A search can have 20 pages, and each later request contains
+them."""
 _OBJECT = b"{"
 
 SearchError = Literal["unavailable", "max_uses_exceeded", "too_many_requests", "invalid_tool_input"]
@@ -31,7 +32,7 @@ CodeError = Literal["unavailable", "execution_time_exceeded"]
 SERVER_TOOL_ID_PREFIX = "srvtoolu_"
 """Prefix of the ids of server tool calls."""
 _UNKNOWN_NAME = "unknown"
-"""Name of a tool without a name. Clients reject an empty name."""
+"""Name for a tool without a name. Clients reject an empty name."""
 MCP_TOOL_ID_PREFIX = "mcptoolu_"
 """Prefix of the ids of MCP calls."""
 
@@ -207,7 +208,7 @@ def _block(**fields: Any) -> Block:
 
 
 def _object(text: str) -> Any:
-    """Return the text of a JSON object unchanged. Other text becomes the member `arguments` of an object."""
+    """Return the text of a JSON object unchanged. Another text becomes the member `arguments` of an object."""
     raw = text.strip().encode(errors="replace")
     try:
         if raw[:1] == _OBJECT and msgspec.json.decode(raw) is not None:

@@ -8,7 +8,7 @@ from anthropic_proxy.messages.automaton import Automaton, State
 from anthropic_proxy.messages.deltas import Block, Citation, Delta, Stop, Text, Thinking, ToolCall, Usage
 
 _ENDING: frozenset[type] = frozenset((Thinking, ToolCall, Block, Stop))
-"""Deltas that end a text."""
+"""Types of deltas that end a text. A stop sequence is not searched beyond them."""
 
 
 class StopSequenceFilter:
@@ -120,7 +120,7 @@ class StopSequenceFilter:
             self._found, self._found_at = sequence, start
 
     def _end_text(self, released: list[Delta]) -> None:
-        """Resolve the held text at the end of a text block."""
+        """Release the buffered text at the end of a text block, up to the first stop sequence."""
         if self._found:
             self._stop(released)
         else:
@@ -134,7 +134,7 @@ class StopSequenceFilter:
         released.append(Stop("stop_sequence", self._found))
 
     def _pass_until(self, end: int, released: list[Delta]) -> None:
-        """Release the held text up to a place, then the citations after it."""
+        """Release the buffered text up to the position `end`, with the citations after it."""
         pieces: list[str] = []
         while self._passed < end:
             piece = self._held[0]

@@ -80,7 +80,7 @@ def add_finished(spent: Usage, running: Usage) -> Usage:
 
 
 def _counted(count: int | None) -> int:
-    """Return a count from 0 to `MAX_COUNT`."""
+    """Return a count, limited to the range from 0 to `MAX_COUNT`. None counts as 0."""
     return min(max(count, 0), MAX_COUNT) if count else 0
 
 

@@ -186,7 +186,7 @@ def _containers_in(value: Any) -> Iterator[Any]:
 
 
 def _own_nodes(value: Any) -> int:
-    """Return the nodes of a value without the lists and objects in it."""
+    """Return the number of nodes of a value, without those inside its lists and objects."""
     if isinstance(value, str):
         return 1 + len(value) // CHARACTERS_PER_NODE
     if isinstance(value, dict):

@@ -51,7 +51,7 @@ _NONE, _TEXT, _THINKING, _CALL = range(4)
 
 
 class _QueuedCall(msgspec.Struct):
-    """A call that started while another call was open."""
+    """A tool call that started while another call was open. Its deltas wait until that call ends."""
 
     call: ToolCall
     arguments: list[ToolArgs] = []  # a struct copies it

@@ -33,7 +33,8 @@ TOO_DEEP_MESSAGE = "nests lists and objects too deeply; at most 200 levels are a
 EMPTY_STRING_LENGTH = 2
 """Bytes of an empty JSON string."""
 _SHALLOW_BYTES = 2 * MAX_JSON_DEPTH
-"""JSON of at most this size cannot nest deeper than `MAX_JSON_DEPTH`."""
+"""Size up to which JSON cannot nest deeper than `MAX_JSON_DEPTH`, because each level needs two bytes. Such JSON needs
+no check."""
 
 _LIST, _NULL = b"[n"
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -107,7 +108,10 @@ def _may_be_blocks(content: Raw) -> bool:
 
 
 def _tree_of(block: Block) -> Raw:
-    """Return the field of a server tool block that is decoded later: JSON of any type. ABSENT: another block."""
+    """Return the field with nested JSON in a block of a server tool, for the check of its depth.
+
+    ABSENT: another block.
+    """
     if isinstance(block, ServerToolUseBlock):
         return block.input
     if isinstance(block, WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock):

@@ -43,7 +43,7 @@ from anthropic_proxy.messages.models.validation_errors import (
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 )
-"""A pair of surrogates, one alone (the group), or any other escape."""
+"""Pattern of a JSON escape: a pair of surrogates, a lone surrogate (the group), or another escape."""
 
 
 def replace_lone_surrogates(text: str) -> tuple[str, int]:
@@ -59,29 +59,30 @@ def replace_lone_surrogates(text: str) -> tuple[str, int]:
 
 
 _MAX_COUNTS = (("messages", b'"role"', 100_000), ("content blocks and tools", b'"type"', 50_000))
-"""Name, marker bytes, maximum count in a body. In a JSON string, the quotes of a marker would be escaped.
-
-The first is the limit of Anthropic's API. Without limits, a body of the allowed size blocks the event loop for
-a minute.
-"""
+"""Name of the counted objects, the bytes by which they are counted, and their maximum number in a body. A larger number
+is rejected. JSON strings escape the quotes of these bytes. The limit of messages is that of Anthropic's API."""
 _MIN_COUNTED_BYTES = 1 << 21
-"""Body size from which markers are counted. A smaller body cannot hold too many."""
+"""Size from which the objects of `_MAX_COUNTS` are counted in a body. A smaller body cannot contain too many."""
 _MAX_SEQUENCES, _MAX_SEQUENCE_CHARACTERS = 4_096, 65_536
 """Number of stop sequences, and their total characters."""
 _UTF8_CHECK_BYTES = 1 << 16
-"""Bytes per UTF-8 check. A larger copy needs fresh memory pages, which cost more than the check."""
+"""Number of bytes that are checked for valid UTF-8 at a time. Larger pieces need fresh memory pages, which cost more
+than the check."""
 _LIST = b"["[0]
 _INTEGERS = frozenset({"max_tokens", "top_k"})
 _GLOBAL_REGION = b'"global"'
-"""Value of `inference_geo` that restricts nothing."""
+"""Value of `inference_geo` that permits every region."""
 _CHANGING_EDITS = (b'"clear_tool_uses_', b'"compact_')
-"""Beginnings of the `context_management` types that change the model input. `clear_thinking_*` does not."""
+"""Prefixes of the types of `context_management` that change the model's input. `clear_thinking_…` does not."""
 _OPTIONAL_FIELDS = frozenset({"metadata", "service_tier"})
-"""Fields without effect on the reply. They are dropped if they have an unexpected type."""
+"""Fields of the body without effect on the reply. A value of an unexpected type is dropped."""
 
 
 class _Body(Struct, kw_only=True):
-    """The body as decoded in one pass. Optional fields may be null; tools stay `Raw` for the cache of tools."""
+    """Body of a client request, decoded in one pass. Optional fields may be null.
+
+    Tools stay `Raw`, because they are cached.
+    """
 
     model: str
     messages: list[Message]
@@ -311,7 +312,7 @@ def _read_fields(given: dict[str, Raw], repairs: list[str]) -> _Body:
 
 
 def _without_fraction(number: Raw) -> Raw:
-    """Return `64.0` as `64`. Some languages write all numbers with a fraction."""
+    """Return a whole number without its fraction: `64.0` as `64`. Some languages write all numbers with a fraction."""
     try:
         value = msgspec.json.decode(number)
     except msgspec.ValidationError:  # out of range; the decoding of the field raises with its path

@@ -23,7 +23,8 @@ from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_
 from anthropic_proxy.messages.models.structs import ROLES, Message
 
 _REPLACED_SOURCES = ("file", "text", "content")
-"""Types of sources that no wire accepts. `preparation.block_text.to_upstream_blocks` replaces them."""
+"""Types of image and document sources that no wire accepts. The preparation replaces them
+(`block_text.to_upstream_blocks`)."""
 AUDIO_VIDEO_PREFIXES = ("audio/", "video/")
 """Prefixes of media types that no wire accepts."""
 
@@ -80,7 +81,10 @@ def _is_text_block(block: Block) -> bool:
 
 
 def _is_reply(content: list[Block], names: dict[str, str], expected_ids: list[str]) -> bool:
-    """Return True if an assistant message is clean. Add its calls to `names` (id → name) and `expected_ids`."""
+    """Return True if an assistant message needs no preparation.
+
+    Adds its calls to `names` (call id → tool name) and `expected_ids`.
+    """
     for block in content:
         if type(block) is ToolUseBlock:
             if not block.id or block.id in names or not is_json_object(block.input) or exceeds_depth(block.input):
@@ -113,7 +117,7 @@ def _is_answer(content: list[Block], expected_ids: list[str], lists: list[Raw], 
 
 
 def _is_list(content: Raw, clean: CleanMessages) -> bool:
-    """Return True if a result is a list of blocks that wires accept unchanged."""
+    """Return True if the content of a tool result is a list of blocks that wires accept unchanged."""
     try:
         blocks = decode_content(content)
     except InvalidRequest:

@@ -14,7 +14,7 @@ from anthropic_proxy.messages.models.tools import decode_tools
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,512})"')
 _SCANNED_BYTES = 1024
-"""Bytes at each end of a body that are searched for the model."""
+"""Number of bytes at each end of a body in which the model id is searched."""
 _PROXY_PREFIX = "px1."
 _SEARCH_PREFIX = "web_search_"
 _NOTHING = (ABSENT, Raw(b"null"), Raw(b"[]"))
@@ -22,12 +22,15 @@ _NOTHING = (ABSENT, Raw(b"null"), Raw(b"[]"))
 _Kind = Literal[
     "text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking", "server_tool_use"
 ]
-"""Frequent types of blocks that never contain passages sealed by the proxy."""
+"""Frequent types of blocks. They never contain passages that the proxy has encoded (`sealed_passages`)."""
 _Foreign = Annotated[str, Meta(pattern=rf"^(?!{re.escape(_PROXY_PREFIX)})")]
 
 
 class _Plain(Struct, gc=False):
-    """A block without a signature of the proxy. The decoder itself rejects all other blocks."""
+    """A block without a signature of the proxy.
+
+    Other blocks cause a decoding error, so that the body is decoded completely.
+    """
 
     type: _Kind
     signature: _Foreign = ""

@@ -26,23 +26,23 @@ from anthropic_proxy.messages.models.validation_errors import (
 
 _MAX_CACHED_TOOLS = 1_024
 _MAX_CACHED_BYTES = 32 * 1024
-"""Bytes of a cached definition. The cache holds at most `_MAX_CACHED_TOOLS` of them."""
+"""Maximum size of a cached tool definition. The cache holds at most `_MAX_CACHED_TOOLS` definitions."""
 _MAX_CACHED_LISTS = 64
 _MAX_CACHED_LIST_BYTES = 256 * 1024
-"""Bytes of a cached list of definitions. The cache holds at most `_MAX_CACHED_LISTS` of them."""
+"""Maximum size of a cached list of tool definitions. The cache holds at most `_MAX_CACHED_LISTS` lists."""
 _TREES = ("input_schema", "citations", "url_sources", "user_location", "input_examples")
-"""Fields of any JSON type, which are decoded later."""
+"""Fields of a tool definition with JSON of any type. They are kept as text and decoded later."""
 _LIST, _OBJECT = b"[{"
 _NO_ARGUMENTS = Raw(b'{"type":"object","properties":{}}')
 _OPTIONAL_FIELDS = frozenset(Tool.__struct_encode_fields__) - {"name", "type", "description", "input_schema"}
-"""Fields that are ignored if they have an unexpected type."""
+"""Fields of a tool definition that are dropped if they have an unexpected type."""
 
 _decode_tool = msgspec.json.Decoder(Tool).decode
 _decode_raws = msgspec.json.Decoder(list[Raw]).decode
 
 
 class _Source(bytes):
-    """JSON text as a cache key. Its hash is its length, because a comparison costs less than a hash of the text."""
+    """JSON text of a tool as a cache key. Its hash is its length: a comparison of texts costs less than their hash."""
 
     def __hash__(self) -> int:
         return len(self)
@@ -125,7 +125,7 @@ def _is_sound(tool: Tool) -> bool:
 
 
 def _deep_field(tool: Tool) -> str:
-    """Return the name of a field that nests too deeply. "": none."""
+    """Return the name of a tool's field with JSON deeper than `MAX_JSON_DEPTH`. "": none."""
     return next((name for name in _TREES if text_exceeds_depth(bytes(getattr(tool, name)))), "")
 
 

@@ -27,7 +27,7 @@ _WORDS = {
 _decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _MAX_SHOWN_CHARACTERS = 60
-"""Characters of an invalid value in an error."""
+"""Maximum characters of an invalid value in an error message."""
 
 
 def short_json(value: Any) -> str:
@@ -86,7 +86,10 @@ def validation_error(error: Exception, raw: Raw | bytes, path: str = "") -> Inva
 
 
 def _value_at(raw: Raw | bytes, steps: list[str]) -> Raw:
-    """Return the JSON text of the value at `steps`. It is not decoded: a JSON number can exceed every Python float."""
+    """Return the JSON text of the value at the path `steps`.
+
+    The value is not decoded: a JSON number can exceed every float.
+    """
     value = Raw(raw)
     try:
         for step in steps:

@@ -40,7 +40,7 @@ _TOOLS = {
     ToolSearchResultBlock: "tool_search",
 }
 _MAX_SHOWN_CHARACTERS = 200
-"""Characters of a shown argument of a server tool call."""
+"""Maximum characters of an argument in the text about a server tool call."""
 
 
 def text_block(text: str) -> TextBlock:
@@ -142,7 +142,7 @@ def _search_as_text(found: Any) -> str:
 
 
 def _search_result_as_text(result: dict[str, Any]) -> str:
-    """Return one search result as text, with the passage that the proxy sealed into it."""
+    """Return one web search result as text, with the passage of the page that the proxy has encoded into it."""
     title, url = result.get("title") or "", result.get("url") or ""
     heading = url if title in ("", url) else f"{title} – {url}"
     sealed, age = result.get("encrypted_content"), result.get("page_age")

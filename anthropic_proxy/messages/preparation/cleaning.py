@@ -64,7 +64,7 @@ _ACCEPTED: dict[str, frozenset[type]] = {
     "system": frozenset(),
     _RESULT: frozenset({ImageBlock, DocumentBlock}),
 }
-"""Role, or the content of a result → accepted blocks, in addition to text."""
+"""Role of a message, or `result` for the content of a tool result → types of accepted blocks, in addition to text."""
 _MEDIA = (ImageBlock, DocumentBlock)
 
 
@@ -116,7 +116,7 @@ def orphan_result_blocks(result: ToolResultBlock) -> list[Block]:
 
 
 def _since_compaction(content: list[Block]) -> tuple[str, list[Block]]:
-    """Return the last summary in a message and the blocks after it. "": no summary.
+    """Return the last compaction summary in a message, and the blocks after it. "": the message has no summary.
 
     As in Anthropic's API, the summary replaces everything before it.
     """
@@ -172,7 +172,7 @@ def _cleaned(content: list[Block], role: str) -> list[Block]:
 
 
 def _in_place(block: Block, role: str) -> tuple[Block, ...]:
-    """Return the blocks that replace a block in a message of that role."""
+    """Return the blocks to send in place of a block in a message of this role."""
     if type(block) is TextBlock or type(block) in _ACCEPTED[role]:
         return (block,)
     if isinstance(block, ToolUseBlock):

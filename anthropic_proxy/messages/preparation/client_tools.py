@@ -95,7 +95,8 @@ _KINDS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("computer_", "computer", _COMPUTER, _computer(*_SCREEN_ACTIONS, *_LATER_ACTIONS, "zoom")),
     ("memory_", "memory", "Keeps notes in files under /memories; look there first.", _MEMORY),
 )
-"""Prefix of `type`, default name, description, schema. The first match wins."""
+"""Tool types that Anthropic defines: prefix of `type`, default name, description, JSON Schema. The first matching row
+is used."""
 _CLIENT_TYPE = re.compile(r"(?:bash|text_editor|computer|memory)_\d+")
 
 

@@ -8,7 +8,7 @@ from anthropic_proxy.messages.preparation.request import TargetLimits
 
 _SCALE = ("minimal", "low", "medium", "high", "xhigh", "max")
 _BUDGETS = ((4_096, "low"), (16_384, "medium"), (32_000, "high"))
-"""Maximum tokens of a thinking budget → effort. Above all: `xhigh`."""
+"""Pairs of a thinking budget in tokens and the effort for budgets up to it. Larger budgets become `xhigh`."""
 _BUDGET = {
     effort: FidelityNote("approximated", "thinking.budget_tokens", f"sent as the effort {effort}")
     for effort in ("low", "medium", "high", "xhigh")
@@ -43,14 +43,14 @@ def resolve_effort(request: MessagesRequest, limits: TargetLimits) -> tuple[str,
 
 
 def _unsupported(request: MessagesRequest, requested: str) -> tuple[FidelityNote, ...]:
-    """Return the notes for a target without effort levels."""
+    """Return the notes for a target without effort levels. `requested`: effort of the client request."""
     if request.thinking is not None:
         return (_UNSUPPORTED["thinking"],)
     return () if requested == "default" else (_UNSUPPORTED["output_config.effort"],)
 
 
 def _is_budget(request: MessagesRequest) -> bool:
-    """Return True if the effort comes from a budget and not from an explicit level."""
+    """Return True if the client stated a thinking budget instead of an effort level."""
     thinking, config = request.thinking, request.output_config
     named = config is not None and config.effort is not None
     return thinking is not None and thinking.budget_tokens is not None and not named

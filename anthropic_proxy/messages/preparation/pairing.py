@@ -18,7 +18,7 @@ from anthropic_proxy.messages.preparation.tool_names import ToolNames
 
 _NO_RESULT = Raw(b'"[no result recorded]"')
 _UNNAMED = "call"
-"""Replacement for an empty id."""
+"""Call id that replaces an empty one."""
 
 
 def pair_calls(messages: list[Message], names: ToolNames, notes: list[FidelityNote]) -> list[Message]:
@@ -47,7 +47,7 @@ def pair_calls(messages: list[Message], names: ToolNames, notes: list[FidelityNo
 
 
 def _are_in_order(messages: list[Message], names: ToolNames) -> bool:
-    """Return True if the history needs no change."""
+    """Return True if all calls and results of the messages are paired already, so that nothing must change."""
     expected_ids: list[str] = []
     seen: set[str] = set()
     for message in messages:
@@ -94,7 +94,7 @@ def _results_of(blocks: Iterable[Block]) -> list[ToolResultBlock]:
 
 
 class _UniqueIds:
-    """Call ids of one request. A repeated id gets a number that no earlier id of the request ends with."""
+    """Call ids of one client request that are already used. A repeated id gets a number at its end."""
 
     def __init__(self) -> None:
         self._used: set[str] = set()
@@ -102,7 +102,7 @@ class _UniqueIds:
         """Repeated id → its last number, so that no number is tried twice."""
 
     def claim(self, call_id: str) -> str:
-        """Return the id itself if it is new and not empty, else a numbered one."""
+        """Return an unused id, and mark it as used: the given id if possible, else the id with a number."""
         given = call_id or _UNNAMED
         unique = given
         if given in self._used:
@@ -135,7 +135,12 @@ def _is_paired(calls: list[ToolUseBlock], step: list[Message]) -> bool:
 def _repaired(
     step: list[Message], calls: list[ToolUseBlock], sent: list[ToolUseBlock], notes: list[FidelityNote]
 ) -> list[Message]:
-    """Return a step with one result per call at the beginning. Other results become text."""
+    """Return the messages from a call to the next reply, with one result per call at their beginning.
+
+    Other results become text.
+
+    `calls`: calls of the client. `sent`: the same calls for the upstream request.
+    """
     waiting = _results_by_id(step)
     results: list[ToolResultBlock] = []
     for call, new in zip(calls, sent, strict=True):
@@ -154,7 +159,7 @@ def _repaired(
 
 
 def _results_by_id(step: list[Message]) -> dict[str, deque[ToolResultBlock]]:
-    """Return the results by call id, in order. A repetition of the previous result is dropped."""
+    """Return the results of several messages: call id → results in order. Of equal consecutive results, one is kept."""
     waiting: dict[str, deque[ToolResultBlock]] = {}
     for message in step:
         for result in _results_of(message.blocks):

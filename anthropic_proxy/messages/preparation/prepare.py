@@ -35,12 +35,11 @@ from anthropic_proxy.messages.preparation.tool_names import ToolNames
 from anthropic_proxy.messages.preparation.tools import select_offered_tools, select_tool_choice
 
 _MAX_TOKENS_PER_BYTE = 2
-"""Upper bound of the tokens per byte of a body without images and documents, after scaling. A list of digits comes
-close to it."""
+"""Maximum tokens per byte of a body without images and documents. A shorter body surely fits the context window."""
 _SAFETY_FACTOR = 1.03
-"""Factor on the estimate before a too long request is rejected unsent. Clients then compact their history in time."""
+"""Factor on the token estimate before a request is rejected as too long. Clients then compact their history in time."""
 _DEFAULT_MAX_TOKENS = 8_192
-"""Output tokens if neither the client nor the catalog states a limit."""
+"""Maximum output tokens if neither the client nor the model catalog states a limit."""
 
 
 def prepare(
@@ -121,7 +120,7 @@ def _lower_limit(requested: int, limit: int, reason: str) -> FidelityNote:
 
 
 def _may_overflow(request: MessagesRequest, limit: int, limits: TargetLimits) -> bool:
-    """Return True if the input may exceed the window, judged by the size of the body."""
+    """Return True if the input may exceed the context window, as far as the size of the body shows."""
     available = (limits.context_window or 0) - limit - WINDOW_MARGIN_TOKENS
     if limits.reject_overflow and limits.max_input is not None:
         available = min(available, limits.max_input)
@@ -133,7 +132,7 @@ def _may_overflow(request: MessagesRequest, limit: int, limits: TargetLimits) ->
 
 
 def _is_light(messages: list[Message]) -> bool:
-    """Return True if the messages contain no images and no documents, which can have more tokens than bytes."""
+    """Return True if the messages contain no images and no documents. These can have more tokens than bytes."""
     if isinstance(messages, CleanMessages):
         return messages.light
     return not any(

@@ -160,7 +160,10 @@ class _UserId(Struct):
 
 
 def _session_of(user_id: str) -> str | None:
-    """Return the session in a `user_id`: a member of a JSON object, or the end of the text. None: no session."""
+    """Return the session id in a `metadata.user_id`: a member of a JSON object, or the end of the text.
+
+    None: no session.
+    """
     try:
         return msgspec.json.decode(user_id, type=_UserId).session_id
     except (msgspec.DecodeError, RecursionError):
@@ -174,7 +177,7 @@ class _User(Struct):
 
 
 def _user_of(user_id: str) -> str:
-    """Return a `user_id` without the session in it."""
+    """Return a `metadata.user_id` without its session id."""
     try:
         known = msgspec.json.decode(user_id, type=_User)
     except (msgspec.DecodeError, RecursionError):

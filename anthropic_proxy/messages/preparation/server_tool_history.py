@@ -75,7 +75,7 @@ def _calls(content: Iterable[Block], names: Mapping[str, str]) -> bool:
 
 
 def _steps(content: list[Block], names: Mapping[str, str]) -> list[Message]:
-    """Return one step per group of results that other blocks follow."""
+    """Return the messages for one assistant message with proxy tools: in turn, a group of calls and its results."""
     steps: list[Message] = []
     blocks: list[Block] = []
     results: list[Block] = []

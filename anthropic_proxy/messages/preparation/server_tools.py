@@ -159,7 +159,7 @@ def _note_on_proxy_tool(tool: Tool, kind: ServerToolKind, place: int, limits: Ta
 
 
 def _free_name(name: str, used_names: set[str]) -> str:
-    """Return the name, with a number if it is in use."""
+    """Return a tool name that is not in use: the given one, or the given one with a number."""
     free, count = name, 1
     while free in used_names:
         count += 1
@@ -198,7 +198,7 @@ _FUNCTIONS: Mapping[str, tuple[str, dict[str, Any], str]] = {
         "query",
     ),
 }
-"""Tool → description, arguments, required argument."""
+"""Kind of a proxy tool → description, JSON Schema properties, and required argument of its function."""
 
 
 @functools.lru_cache(maxsize=64)

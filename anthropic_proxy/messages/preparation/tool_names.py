@@ -5,7 +5,7 @@ import hashlib
 import re
 
 _MAX_KEPT_CHARACTERS = 50
-"""Characters of a name at the beginning of its alias."""
+"""Maximum characters of a tool name that its alias begins with."""
 _INVALID_CHARACTER = re.compile(r"[^a-zA-Z0-9_]")
 
 

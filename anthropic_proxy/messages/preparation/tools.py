@@ -92,11 +92,11 @@ def _references_in(content: Raw) -> Iterator[str]:
 
 
 _PLACEHOLDER = "DeferredToolPlaceholder"
-"""Tool without function that Claude Code sends if others are deferred. It is never sent to a model."""
+"""Name of a tool without function, which Claude Code adds to deferred tools. The model never receives this tool."""
 _FREE = ("auto", "none")
 _FORCED = ("any", "tool")
 _MAX_LISTED = 20
-"""Number of names in an error."""
+"""Maximum number of tool names in an error message."""
 
 
 def select_offered_tools(
@@ -177,7 +177,10 @@ def select_tool_choice(
 
 @functools.lru_cache(maxsize=64)
 def _functions(tools: ToolList, limits: TargetLimits) -> tuple[ToolList, Mapping[str, str]]:
-    """Return client tools under their aliases, and the aliases. Cached for requests with the same tools."""
+    """Return the client's tools under their upstream names, and alias → client name.
+
+    Cached for requests with the same tools.
+    """
     names = ToolNames(limits.tool_name_pattern, limits.max_tool_name_length)
     offered = assign_server_tools([tool for tool in tools if tool.name != _PLACEHOLDER], limits, []).tools
     return ToolList(_under_alias(tool, names) for tool in offered), names.aliases
@@ -193,7 +196,7 @@ def _under_alias(tool: Tool, names: ToolNames) -> Tool:
 
 
 def _renamed(tool: Tool, name: str) -> Tool:
-    """Return the tool under another name, with its own `source`, the key of the caches of encoded tools."""
+    """Return a tool under another name. Its field `source`, the key of caches, is made new."""
     return replace(tool, name=name, source=_source_under(tool.source, name))
 
 
@@ -203,7 +206,7 @@ def _source_under(source: bytes, name: str) -> bytes:
 
 
 def _with_changes(request: MessagesRequest) -> list[Tool]:
-    """Return the tools after the additions and removals in system messages."""
+    """Return the tools of a client request after the additions and removals in its system messages."""
     changes = [
         block
         for message in request.messages

@@ -13,10 +13,10 @@ import re
 
 _SAMPLE = 4_096
 _STRETCH = 128
-"""Bytes that are read at a time: enough for whole words, and few enough to look into many places."""
+"""Number of bytes of one sampled piece of the text: enough for whole words, few enough for many pieces."""
 _LONG_STRETCH = 1_024
 _MANY_ESCAPES = 64
-"""Characters written as their numbers in a sample, above which the cuts through them would count."""
+"""Number of Unicode escapes in a sample above which longer pieces are read. Short pieces would cut many escapes."""
 _OF_TWO, _OF_THREE = "\u0430".encode(), "\u4e00".encode()
 
 _CAPITALS = bytes(range(ord("A"), ord("Z") + 1))

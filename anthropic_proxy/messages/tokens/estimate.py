@@ -37,7 +37,7 @@ _ANY_TOOL = 50
 
 
 class _Fetched(Struct):
-    """Content of a web fetch result."""
+    """Content of a web fetch result: the fetched document."""
 
     url: str = ""
     content: Raw = ABSENT
@@ -45,14 +45,17 @@ class _Fetched(Struct):
 
 
 class _TokenCounter:
-    """Collected texts and counted tokens. All texts are estimated together, because each call has a fixed cost."""
+    """Token counts of a request so far, and texts that are still to be estimated.
+
+    Estimating all texts at once is faster.
+    """
 
     def __init__(self) -> None:
         self.texts: list[Raw | bytes] = []
         self.tokens = 0
 
     def add(self, blocks: list[Block]) -> None:
-        """Add the blocks of a message or of a block."""
+        """Add the content blocks of a message, or the blocks inside another block."""
         for block in blocks:
             if type(block) is TextBlock:
                 self.texts.append(block.text)

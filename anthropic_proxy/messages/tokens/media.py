@@ -12,9 +12,10 @@ MAX_IMAGE_TOKENS = 1_600
 _PIXELS_PER_TOKEN = 750
 _TOKENS_PER_PAGE = 2_000
 _HEADER = 64 * 1024
-"""Base64 characters of an image that are decoded. In a photo, a preview may precede the size."""
+"""Maximum base64 characters of an image that are decoded to find its size. A photo may contain a preview before the
+size."""
 _PDF_READ = 4 * 1024 * 1024
-"""Base64 characters of a PDF that are decoded. The count is extrapolated to the remainder."""
+"""Maximum base64 characters of a PDF that are decoded to count its pages. The count is extrapolated to the rest."""
 _PAGE = re.compile(rb"/Type\s*/Page(?![A-Za-z])")
 
 

@@ -15,12 +15,12 @@ from anthropic_proxy.messages.tokens.density import estimate_text_tokens
 
 _PER_TOOL = 10
 _PER_PROPERTY = 5
-"""Tokens of its type and punctuation."""
+"""Tokens of a property besides its name: type and punctuation."""
 _PER_VALUE = 1
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions"})
-"""Keywords below which keys are names."""
+"""JSON Schema keywords with an object of names and schemas as value."""
 _MAX_CACHED_BYTES = 32 * 1024
-"""Bytes of a definition up to which its count is cached."""
+"""Maximum size of a tool definition with a cached token count."""
 
 
 class _Definition(Struct):
@@ -62,7 +62,7 @@ def _signature(name: str, description: str | None, schema: Any) -> float:
 
 
 def _walk(schema: Any, words: list[str]) -> int:
-    """Collect the words of a schema. Return the tokens of the punctuation between them."""
+    """Append the words of a schema to `words`, and return the tokens of the punctuation between them."""
     if isinstance(schema, list):
         return sum(_walk(member, words) for member in schema)
     if not isinstance(schema, dict):
