@@ -1,20 +1,29 @@
-FROM python:3.12-slim AS build
+# Pin the base image by its digest: docker build --build-arg PYTHON_IMAGE=python:3.12-slim@sha256:… .
+# `docker buildx imagetools inspect python:3.12-slim` shows the digest. EXTRAS lists the extras of the image.
+ARG PYTHON_IMAGE=python:3.12-slim
+
+FROM ${PYTHON_IMAGE} AS build
+ARG EXTRAS="dashboard fetch import oidc otel postgres prices redis vertex"
 WORKDIR /src
-COPY locks/runtime.lock locks/build.lock locks/extra-fetch.lock locks/extra-vertex.lock locks/
-RUN python3 -m venv /opt/build && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes -r locks/build.lock
-RUN python3 -m venv --without-pip /opt/proxy && /opt/build/bin/python -m pip --python /opt/proxy/bin/python install --no-cache-dir --require-hashes -r locks/runtime.lock -r locks/extra-fetch.lock -r locks/extra-vertex.lock
+COPY locks locks
+RUN python3 -m venv /opt/build && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes -r locks/build.lock -r locks/audit.lock
+RUN set --; for extra in $EXTRAS; do set -- "$@" -r "locks/extra-$extra.lock"; done; python3 -m venv --without-pip /opt/proxy && /opt/build/bin/python -m pip --python /opt/proxy/bin/python install --no-cache-dir --require-hashes -r locks/runtime.lock "$@"
 COPY pyproject.toml README.md LICENSE ./
 COPY anthropic_proxy anthropic_proxy
 RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir /opt/build/wheels . && /opt/build/bin/python -m pip --python /opt/proxy/bin/python install --no-cache-dir --no-deps --no-index --find-links /opt/build/wheels anthropic-proxy
+RUN /opt/build/bin/python -m cyclonedx_py environment --output-reproducible -o /opt/proxy/sbom.json /opt/proxy/bin/python
 
-FROM python:3.12-slim
+FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/proxy /opt/proxy
 WORKDIR /app
 COPY server.py ./
 COPY app app
+# The ledger. Mount a volume here to keep it; everything else can be read-only.
+RUN install -d -m 0750 -o 65532 -g 65532 /data
 # The port mapping restricts access to the container, so the proxy has to accept clients that are not on loopback.
 ENV PATH=/opt/proxy/bin:$PATH \
     HOME=/app \
+    XDG_DATA_HOME=/data \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     ALLOW_UNAUTHENTICATED=true

@@ -1,3 +1,3 @@
-"""A server that speaks the Anthropic Messages API and sends the work to another model provider."""
+"""A server with the Anthropic Messages API in front of other model providers."""
 
 __version__ = "0.1.0"

@@ -1,17 +1,37 @@
-"""List of the plugin packages, and `open_plugins`, which opens those that the settings enable."""
+"""List of the plugin packages, and `open_plugins`, which opens those that the settings enable.
+
+A plugin package is a part of this project that the settings turn on or off: ledger, virtual keys, traces, dashboard.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 
 from anthropic_proxy.plugins import Plugin
 from anthropic_proxy.settings import Settings
 
-PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = ()
-"""Import names of plugin packages, each with the condition under which it is imported and opened."""
+
+def has_dashboard(settings: Settings) -> bool:
+    """Return True if the packages of the extra `dashboard` are installed."""
+    return find_spec("jinja2") is not None and find_spec("pygal") is not None
+
+
+PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = (
+    ("anthropic_proxy.ledger", Settings.has_ledger),
+    ("anthropic_proxy.access", lambda settings: settings.virtual_keys),
+    ("anthropic_proxy.traces", Settings.has_traces),
+    ("anthropic_proxy.ledger.price_updater", lambda settings: settings.price_update_days > 0),
+    ("anthropic_proxy.dashboard", has_dashboard),
+)
+"""Pairs of import name and condition of a plugin package. The package is imported and opened if its condition is True
+for the settings."""
 
 
 def open_plugins(settings: Settings) -> Iterator[Plugin]:
-    """Yield the plugins that these settings enable. Packages of other plugins are not imported."""
+    """Yield the plugins of the packages in `PLUGIN_PACKAGES` that have a true condition.
+
+    The other packages are not imported.
+    """
     for package, is_enabled in PLUGIN_PACKAGES:
         if is_enabled(settings):
             plugin: Plugin = import_module(package).open_plugin(settings)

@@ -1,4 +1,10 @@
-"""Redaction of keys in messages and logs: known keys in all encodings, and texts with the form of a key."""
+"""Redaction of keys in messages and logs: known keys in all encodings, and texts with the form of a key.
+
+`redact_secrets` removes known keys from a text, `redact_key_patterns` everything that looks like an API key.
+`list_spellings` returns the encodings of a key (JSON, URL, base64). A secret that is too short to be searched is not
+redactable. An ellipsis replaces a redacted key. The last four characters of a long key are kept. `redact_error` removes
+keys from all texts of an error.
+"""
 
 import re
 from base64 import b64encode
@@ -13,35 +19,51 @@ _FRAGMENT_CHARACTERS = 12
 """Length of a fragment of a key that is redacted. Texts are truncated, and keys partly masked, at any place."""
 _MIN_CHARACTERS = 4
 _MIN_LETTERS = 8
-"""Length from which a key of letters alone is a secret. Shorter ones are placeholders such as `ollama`."""
+"""Minimum length of a secret that consists of letters only. Shorter texts are placeholders such as `ollama`."""
 _MIN_CHARACTERS_WITH_END = 16
-"""Length from which the last four characters of a key are shown, to identify it among several."""
+"""Minimum length of a key of which the last four characters are shown, to identify the key among several."""
 _PLAIN = re.compile(r"[\w-]+")
 _FOR_ADDRESSES = str.maketrans("+/", "-_")
 _KEYS = re.compile(
     r"(?P<bearer>\bBearer\s+)[^\s\"',;]+"
     r"|(?P<prefix>\b(?:sk-|gsk_|xai-|AIza|ya29\.|eyJ))[A-Za-z0-9_.*-]{5,}[A-Za-z0-9_*]"
 )
+_BEGINNINGS = ("Bearer", "sk-", "gsk_", "xai-", "AIza", "ya29.", "eyJ")
+"""Beginnings of all texts that the pattern `_KEYS` of API keys matches."""
 
 
 def redact_key_patterns(text: str) -> str:
-    """Return a text in which everything that looks like an API key is shortened to its last four characters."""
+    """Return a text in which everything that looks like an API key is shortened to its last four characters.
 
-    def shorten(match: re.Match[str]) -> str:
-        kept = match["bearer"] or match["prefix"]
-        secret = match[0][len(kept) :]
-        return f"{kept}…{secret[-4:] if len(secret) >= 16 else ''}"
+    Each possible beginning of a key is searched separately: a single pattern would block other threads during a whole
+    long text.
+    """
+    texts: list[str] = []
+    end = 0
+    for start in sorted(at for beginning in _BEGINNINGS for at in _find_all(text, beginning)):
+        if start >= end and (match := _KEYS.match(text, start)):
+            kept = match["bearer"] or match["prefix"]
+            secret = match[0][len(kept) :]
+            texts += [text[end:start], f"{kept}…{secret[-4:] if len(secret) >= 16 else ''}"]
+            end = match.end()
+    return "".join((*texts, text[end:])) if texts else text
 
-    return _KEYS.sub(shorten, text)
+
+def _find_all(text: str, piece: str) -> Iterator[int]:
+    """Yield each position at which `piece` begins in a text, also within another occurrence."""
+    at = text.find(piece)
+    while at >= 0:
+        yield at
+        at = text.find(piece, at + 1)
 
 
 def is_redactable(value: str) -> bool:
-    """Return True if a secret is long enough to be searched in texts. Shorter ones would match ordinary words."""
+    """Return True if a secret is long enough to be searched in texts. A shorter secret would match ordinary words."""
     return len(value) >= _MIN_LETTERS or (len(value) >= _MIN_CHARACTERS and not value.isalpha())
 
 
 def redact_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Return a text without these secrets and without everything that looks like an API key."""
+    """Return a text in which these secrets, and all texts that look like an API key, are masked."""
     known = [(_spell(secret), _mark_of(secret)) for secret in secrets if is_redactable(secret)]
     for spelled, mark in known:
         text = _without_complete(text, spelled, mark)
@@ -55,7 +77,7 @@ def redact_secrets(text: str, secrets: Iterable[str]) -> str:
 def list_spellings(secrets: Iterable[str]) -> Sequence[str]:
     """Return all encodings in which the secrets may occur in a text.
 
-    A text without any of them needs no `redact_secrets`.
+    A text without any of these encodings needs no `redact_secrets`, which takes longer than a search for them.
     """
     return [spelled for secret in secrets if is_redactable(secret) for spelled in _spell(secret)]
 
@@ -66,8 +88,8 @@ def redact_secret(text: str, secret: str) -> str:
     return _without_pieces(_without_complete(text, spelled, mark), spelled, mark)
 
 
-def redact_bytes(data: bytes, secret: str) -> bytes:
-    """Return bytes without a secret, as `redact_secret` does for text. A secret that is too short stays."""
+def redact_secret_bytes(data: bytes, secret: str) -> bytes:
+    """Return bytes without a secret, as `redact_secret` does for text. A secret that is too short is not searched."""
     if not is_redactable(secret):
         return data
     return redact_secret(data.decode(errors="surrogateescape"), secret).encode(errors="surrogateescape")
@@ -76,7 +98,7 @@ def redact_bytes(data: bytes, secret: str) -> bytes:
 def redact_error(error: ProxyError, secrets: Iterable[str]) -> None:
     """Remove these secrets from all texts of an error that are sent to the client or logged.
 
-    Some providers quote the key in an error. Secrets that are too short stay.
+    Some providers quote the key in an error. Secrets that are too short are not searched.
     """
     for secret in filter(is_redactable, secrets):
         error.message = redact_secret(error.message, secret)
@@ -86,7 +108,7 @@ def redact_error(error: ProxyError, secrets: Iterable[str]) -> None:
         if error.parameter is not None:
             error.parameter = redact_secret(error.parameter, secret)
         if error.body is not None:
-            error.body = redact_bytes(error.body, secret)
+            error.body = redact_secret_bytes(error.body, secret)
         if notes := getattr(error, "__notes__", None):
             notes[:] = [redact_secret(note, secret) for note in notes]
 
@@ -97,7 +119,7 @@ def _mark_of(secret: str) -> str:
 
 
 def _spell(secret: str) -> Sequence[str]:
-    """Return the key in all plain encodings, itself first."""
+    """Return the encodings of a key that contain it as text (plain, JSON, URL), the key itself first."""
     in_json = msgspec.json.encode(secret).decode()[1:-1]
     return tuple(dict.fromkeys((secret, in_json, in_json.replace("/", r"\/"), quote(secret, safe=""))))
 
@@ -109,9 +131,10 @@ def _without_complete(text: str, spellings: Sequence[str], mark: str) -> str:
 
 
 def _encoded(secret: str) -> Iterator[str]:
-    """Yield the base64 encodings of the secret, one for each of three offsets, without characters of adjacent text.
+    """Yield the base64 encodings of the secret, one for each of the three positions that it can have in a text.
 
-    Headers for Basic authentication contain them. The encoding of a short secret would match other text.
+    Only characters that do not depend on adjacent text are included. Headers for Basic authentication contain such
+    encodings. A short secret is skipped, because its encoding would match other text.
     """
     encoded = secret.encode(errors="surrogatepass")
     for before in range(3) if len(encoded) >= _FRAGMENT_CHARACTERS else ():
@@ -121,11 +144,25 @@ def _encoded(secret: str) -> Iterator[str]:
 
 
 def _without_pieces(text: str, spellings: Sequence[str], mark: str) -> str:
-    """Return the text with each fragment of the key replaced by a mark."""
+    """Return the text with each fragment of a key replaced by `mark`. `spellings`: encodings of the key."""
     for spelled in spellings:
         size = min(len(spelled), _FRAGMENT_CHARACTERS)
         pieces = dict.fromkeys(spelled[at : at + size] for at in range(len(spelled) - size + 1))
-        if present := [re.escape(piece) for piece in pieces if piece in text]:
-            found = rf"(?:(?={'|'.join(present)}).)+.{{{size - 1}}}"
-            text = re.sub(found, lambda _: mark, text, flags=re.DOTALL)
+        text = _replace_runs(text, sorted(at for piece in pieces for at in _find_all(text, piece)), size, mark)
     return text
+
+
+def _replace_runs(text: str, starts: Sequence[int], size: int, mark: str) -> str:
+    """Return the text with matches of a key at adjacent positions replaced by one `mark`.
+
+    `starts`: positions of the matches. `size`: characters of each match.
+    """
+    texts: list[str] = []
+    end = last = 0
+    for start in starts:
+        if texts and start == last + 1:
+            last, end = start, start + size
+        elif start >= end:
+            texts += [text[end:start], mark]
+            last, end = start, start + size
+    return "".join((*texts, text[end:])) if texts else text

@@ -1,31 +1,46 @@
 """`Services`: every object that outlives one client request, and `open_services`, which builds them for given settings.
 
-Examples: the model catalog, provider keys, circuit breakers, connections, the log, and queues of receipts (records of
-finished requests) for plugins.
+Examples: the model catalog, provider keys, circuit breakers, transports (connections to providers), observations (facts
+about models learned from replies), the store (limits and values that processes share), the log, policies of plugins,
+and queues of receipts (records of finished requests). `BackgroundWork` runs long computations in a thread. Functions
+`new_*` build one object. An exchange is one client request with its reply. A target is a provider and model to call.
+Several worker processes can serve one address; each has its own services.
 """
 
 import asyncio
 import random
 import string
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from datetime import date
+from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
 
 from msgspec import Struct, field, structs
 
+from anthropic_proxy.errors import ClientError
 from anthropic_proxy.log import Log
 from anthropic_proxy.log.in_progress import RequestsInProgress
 from anthropic_proxy.log.receipts import ReceiptQueues
 from anthropic_proxy.platforms.heap import HeapTrimmer
-from anthropic_proxy.plugins import GetRoute, Plugin, Policy
-from anthropic_proxy.routing.catalog import Catalog, OllamaListing
+from anthropic_proxy.plugins import LedgerState, Plugin, Policy, Recorder, Store, Tracer
+from anthropic_proxy.route_table import RouteTable
+from anthropic_proxy.routing.catalog import Catalog, OllamaListing, load_learned_models
 from anthropic_proxy.routing.credentials import Credentials, TokenSource
 from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudget, slots_per_worker
-from anthropic_proxy.routing.memory_store import MemoryStore
 from anthropic_proxy.routing.model_observations import ModelObservations
-from anthropic_proxy.routing.providers import find_provider, list_setup_variables
-from anthropic_proxy.routing.router import RouteCache, should_query_ollama
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.routing.providers import find_registry
+from anthropic_proxy.routing.router import (
+    RouteCache,
+    RoutingQuery,
+    apply_capability_rules,
+    resolve_route,
+    should_query_ollama,
+)
+from anthropic_proxy.routing.rules import RouteRules
+from anthropic_proxy.settings import TIERS, Settings
+from anthropic_proxy.stores import open_store
+from anthropic_proxy.stores.memory import MemoryStore
 from anthropic_proxy.upstream.contract import WebFetch, WebSearch
 from anthropic_proxy.upstream.transports import Transports
 from anthropic_proxy.wire.contract import Transport
@@ -37,7 +52,7 @@ _ID_CHARACTERS = bytes(_BASE_62[byte % len(_BASE_62)] for byte in range(256))
 
 
 class BackgroundWork:
-    """Runs long computations in a thread, one at a time.
+    """Thread for long computations, one at a time, and owner of tasks that no request waits for.
 
     Several threads share one interpreter lock: they would need more memory, delay the event loop more, and not finish
     earlier.
@@ -45,6 +60,13 @@ class BackgroundWork:
 
     def __init__(self) -> None:
         self._free = asyncio.Semaphore(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start a task on the event loop and keep it until it ends."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def run(self, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
         """Return the result of a function, computed in a thread after earlier computations have ended.
@@ -57,7 +79,7 @@ class BackgroundWork:
         return await asyncio.shield(computation)
 
     async def run_if(self, large: bool, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
-        """Return the result of a function. `large`: True runs the function in a thread, False at once."""
+        """Call a function and return its result: in a thread if `large` is True, else at once."""
         return await self.run(function, *arguments) if large else function(*arguments)
 
 
@@ -68,51 +90,68 @@ class Services(Struct, frozen=True, kw_only=True):
     """
 
     settings: Settings
+    """Settings for which these services were built."""
     catalog: Catalog
-    """Limits and features of models, and the model lists of providers that have one."""
+    """Catalog of models: their limits and features, and the model lists of providers."""
     credentials: Credentials
-    """API keys and tokens of the providers, with the cooldown of rejected keys."""
+    """API keys and tokens of the providers. Rejected keys are skipped for a time."""
     observations: ModelObservations
-    """Facts about models learned from replies: adaptations and token scales."""
+    """Facts about models learned from replies: changes that requests need, and corrections of token estimates."""
     route_cache: RouteCache = field(default_factory=RouteCache)
-    """Routes of recent requests."""
+    """Cache of routes (targets by requested model) of recent requests."""
+    route_rules: RouteRules | None = None
+    """Compiled routes of the configuration file, which come before the model mapping. None: there are none."""
+    route_prices: Mapping[str, float] = {}
+    """Model id with prefix → price of a typical request, for routes with `balance = "cost"`. Empty: no such route."""
     circuit_breakers: CircuitBreakers = field(default_factory=CircuitBreakers)
-    """One circuit breaker per upstream host. An open one blocks calls after repeated failures."""
+    """One circuit breaker per upstream host. An open circuit breaker blocks calls after repeated failures."""
     retry_budget: RetryBudget = field(default_factory=RetryBudget)
-    """Limits the share of retries among upstream calls."""
+    """Limit on the share of retries among upstream calls."""
     queue: FairQueue
-    """Limits concurrent upstream calls (`MAX_UPSTREAM_CALLS`), fair between clients."""
+    """Queue that limits concurrent upstream calls (`MAX_UPSTREAM_CALLS`), fair between clients."""
     background: BackgroundWork = field(default_factory=BackgroundWork)
-    """Thread for long computations on the data of clients and models."""
+    """Thread for long computations, such as decoding a large request, and owner of background tasks."""
     connections: Transports | None = None
-    """Owner of `transports`. None: they need not be closed."""
+    """Owner of `transports`, which is closed with the services. None: another object closes the transports."""
     transports: Mapping[str, Transport]
-    """Transport name of a provider (`http`, `demo`) → transport."""
+    """Name of a transport (`http`, `demo`) → transport: the object that sends requests to providers."""
     log: Log
+    """Log of the proxy, in which keys are masked."""
     web_fetch: WebFetch | None = None
     """Function that fetches web pages and URLs for a model. None: `FETCH_URLS` is off."""
     web_search: WebSearch | None = None
     """Function that runs web searches for a model. None: `SEARCH_URL` is not set."""
     new_id: Callable[[str], str]
-    """Returns a new identifier with a prefix: `new_id("msg_")`."""
+    """Function that returns a new identifier with the given beginning: `new_id("msg_")`."""
     clock: Callable[[], float]
-    """Returns the time in seconds since the epoch."""
+    """Function that returns the time in seconds since the epoch."""
+    started_at: float = field(default_factory=time.time)
+    """Time at which this server process started, in seconds since the epoch. A reload keeps it."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    """Waits the given number of seconds, before a retry."""
+    """Function that waits the given number of seconds, before a retry."""
     policies: Sequence[Policy] = ()
-    """Access rules of plugins."""
+    """Access rules of plugins, which identify clients and reject requests."""
+    recorders: Sequence[Recorder] = ()
+    """Receivers of the bytes of exchanges, from plugins. Empty: no bytes are recorded."""
+    tracer: Tracer | None = None
+    """Source of trace ids for requests, from a plugin. None: traces are off."""
     receipts: ReceiptQueues
-    """Queues of receipts, one for each observer."""
-    routes: Mapping[str, GetRoute] = {}
-    """URL path → content that a plugin serves there."""
+    """Queues by which observers of plugins receive the records of finished requests."""
+    routes: RouteTable = field(default_factory=RouteTable)
+    """URL paths that plugins serve."""
+    ledger_state: Callable[[], LedgerState] | None = None
+    """Function that returns the state of the ledger, the database of requests. None: requests are not stored."""
+    store: Store = field(default_factory=MemoryStore)
+    """Limits, budgets and values that workers or instances share."""
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
-    """Returns freed memory of this process to the system. A reload keeps the object."""
+    """Object that returns freed memory of this process to the system. A reload keeps it."""
     in_progress: RequestsInProgress = field(default_factory=RequestsInProgress)
-    """List of the running client requests, for the message about a process that does not respond."""
+    """List of the running client requests, which is logged if this process stops responding."""
 
     async def close(self) -> None:
-        """Stop the refreshing of model lists and close all connections."""
+        """Stop the background refresh of model lists and close all connections."""
         await self.catalog.close()
+        await self.store.close()
         if self.connections is not None:
             await self.connections.close()
 
@@ -131,7 +170,7 @@ async def open_services(
 ) -> Services:
     """Build services for these settings and return them, ready for requests. The caller closes them.
 
-    The models of Ollama are listed first if Ollama is preferred or no provider has a key. `connections`, `log`,
+    The model list of Ollama is requested first if Ollama is preferred or no provider has a key. `connections`, `log`,
     `receipts`, `heap_trimmer`, `in_progress`: existing objects to use; None: new ones. `plugins`: opened plugins; their
     observers belong to `receipts`. `worker_position`: index of this worker, from 0, and number of workers. `previous`:
     services that a reload replaces; their state is kept.
@@ -147,25 +186,54 @@ async def open_services(
         connections=connections,
         web_fetch=connections.web_fetch,
         web_search=connections.web_search,
-        policies=[policy for plugin in plugins for policy in plugin.policies],
-        routes={path: route for plugin in plugins for path, route in plugin.routes.items()},
+        **_collect_from_plugins(plugins),
+        store=_find_store(plugins, previous) or open_store(settings, log.write_warning),
         heap_trimmer=heap_trimmer or services.heap_trimmer,
         in_progress=in_progress or services.in_progress,
     )
+    services = _restore_state(services, previous)
+    if should_query_ollama(settings) and (previous is None or services.catalog is not previous.catalog):
+        await services.catalog.refresh_listing(find_registry(settings).local.name)
+    return services
+
+
+def _collect_from_plugins(plugins: Sequence[Plugin]) -> dict[str, Any]:
+    """Return fields of `Services` that plugins provide, by name: policies, recorders, tracer, routes, ledger state."""
+    return {
+        "policies": [policy for plugin in plugins for policy in plugin.policies],
+        "recorders": [recorder for plugin in plugins for recorder in plugin.recorders],
+        "routes": RouteTable([route for plugin in plugins for route in plugin.routes]),
+        "tracer": next(filter(None, (plugin.tracer for plugin in plugins)), None),
+        "ledger_state": next(filter(None, (plugin.ledger_state for plugin in plugins)), None),
+    }
+
+
+def _find_store(plugins: Sequence[Plugin], previous: Services | None) -> Store | None:
+    """Return the store of the services before a reload, else the store of a plugin. None: neither has one."""
+    if previous is not None:
+        return previous.store
+    return next((plugin.store for plugin in plugins if plugin.store is not None), None)
+
+
+def _restore_state(services: Services, previous: Services | None) -> Services:
+    """Return the services with state of `previous`, if any, and with the facts that the command `doctor` has stored."""
     if previous is not None:
         services = _carry_over_state(services, previous)
-    if should_query_ollama(settings) and (previous is None or services.catalog is not previous.catalog):
-        await services.catalog.refresh_listing("ollama")
+    today = date.fromtimestamp(services.clock())
+    learned, warnings = load_learned_models(services.settings.data_directory, today)
+    services.catalog.set_learned(learned)
+    for warning in warnings:
+        services.log.write_once(warning)
     return services
 
 
 def new_connections(settings: Settings) -> Transports:
-    """Return the transports to the providers for these settings. They connect at the first request."""
-    return Transports(settings, setup_variables=list_setup_variables())
+    """Return the transports to the providers for these settings. Connections are opened at the first request."""
+    return Transports(settings, setup_variables=find_registry(settings).list_setup_variables())
 
 
 def new_log(settings: Settings) -> Log:
-    """Return the log for these settings. It redacts the keys among the settings."""
+    """Return the log for these settings. The log masks all keys that the settings contain."""
     return Log(
         form=settings.log_format, level=settings.log_level, color=settings.color, secrets=settings.reveal_all_secrets()
     )
@@ -177,6 +245,17 @@ def new_id(prefix: str) -> str:
     Identifiers are unique, but not secret: none grants access.
     """
     return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_ID_CHARACTERS).decode()
+
+
+def prefetch_default_models(services: Services) -> None:
+    """Query the limits of the models for Claude tiers in the background, before the first request needs them."""
+    for tier in TIERS:
+        try:
+            targets = resolve_route(RoutingQuery(f"claude-{tier}"), services.settings, services.catalog).targets
+        except ClientError:
+            continue  # the start-up summary contains the error
+        for target in targets:
+            services.catalog.refresh_in_background(target.provider.name, target.model)
 
 
 def build_services(
@@ -194,19 +273,24 @@ def build_services(
     `tokens`: token source name → source of OAuth tokens. `worker_position`: index of this worker and number of workers.
     """
     credentials = Credentials(settings, tokens)
-    ollama = find_provider("ollama")
-    models = OllamaListing(
-        transports[ollama.transport],
-        settings.base_urls.get(ollama.name, ollama.base_url),
-        window=settings.ollama_context_length,
-        find_credential=lambda: credentials.next_credential(ollama),
-    )
+    listings = {
+        row.name: OllamaListing(
+            transports[row.transport],
+            settings.base_urls.get(row.name, row.base_url),
+            window=settings.ollama_context_length,
+            find_credential=partial(credentials.next_credential, row),
+            adjust=partial(apply_capability_rules, row),
+        )
+        for row in find_registry(settings)
+        if row.uses_installed_models
+    }
     limit = settings.max_upstream_calls
     return Services(
         settings=settings,
-        catalog=Catalog(sources={ollama.name: models}),
+        catalog=Catalog(sources=listings),
         credentials=credentials,
         observations=ModelObservations(MemoryStore()),
+        **_build_routing(settings),
         queue=FairQueue(None) if limit is None else FairQueue(slots_per_worker(limit, *worker_position), limit),
         transports=transports,
         log=log,
@@ -216,12 +300,36 @@ def build_services(
     )
 
 
+def require_route_prices(settings: Settings) -> Settings:
+    """Return the settings unchanged.
+
+    Raise `ConfigurationError` if a route with `balance = "cost"` has a target without a known price.
+    """
+    if any(route.balance == "cost" for route in settings.routes):
+        from anthropic_proxy.route_prices import require_known_prices  # noqa: PLC0415  # imports the price list
+
+        require_known_prices(settings)
+    return settings
+
+
+def _build_routing(settings: Settings) -> dict[str, Any]:
+    """Return the fields of `Services` for the routes of the configuration file. Empty: there are no routes."""
+    if not settings.routes:
+        return {}
+    prices: Mapping[str, float] = {}
+    if any(route.balance == "cost" for route in settings.routes):
+        from anthropic_proxy.route_prices import find_route_prices  # noqa: PLC0415  # imports the price list
+
+        prices = find_route_prices(settings)
+    return {"route_rules": RouteRules(settings.routes), "route_prices": prices}
+
+
 def _carry_over_state(services: Services, previous: Services) -> Services:
-    """Return the services with the state that survives a reload: observations, cooldowns, queue, model listings."""
+    """Return `services` with state of the replaced services: observations, cooldowns, queue, model lists."""
     now, then = services.settings, previous.settings
     services.credentials.restore_state(previous.credentials)
-    carried: dict[str, Any] = {"retry_budget": previous.retry_budget}
-    same_upstreams = (now.base_urls, now.wires) == (then.base_urls, then.wires)
+    carried: dict[str, Any] = {"retry_budget": previous.retry_budget, "started_at": previous.started_at}
+    same_upstreams = _upstream_settings(now) == _upstream_settings(then)
     if same_upstreams:
         carried["observations"] = previous.observations
     if same_upstreams and now.keys == then.keys:
@@ -231,3 +339,8 @@ def _carry_over_state(services: Services, previous: Services) -> Services:
     if now.max_upstream_calls == then.max_upstream_calls:
         carried["queue"] = previous.queue
     return structs.replace(services, **carried)
+
+
+def _upstream_settings(settings: Settings) -> tuple[object, ...]:
+    """Return the settings on which learned facts about providers depend. If one changes, the facts are dropped."""
+    return settings.base_urls, settings.wires, [table.json_text for table in settings.configured_providers]

@@ -10,7 +10,7 @@ from pathlib import Path
 import uvloop
 from msgspec import structs
 
-from bench import features, other_gateways
+from bench import features, key_limits, other_gateways
 from bench.flame import measure_profiles
 from bench.load import BenchError
 from bench.measures import FULL, LESS, QUICK, STEPS, Plan
@@ -59,7 +59,7 @@ def main() -> int:
 async def _measure(
     tables: list[Table], missing: list[str], chosen: argparse.Namespace, directory: Path, before: Results | None
 ) -> Results:
-    """Measure what was not measured before; keep the values after each round, in case the run breaks off."""
+    """Take the missing measurements. Keep the values after each round, in case the run breaks off."""
     versions = {subject.name: other_gateways.find_version(place) for place, subject in other_gateways.PEERS.items()}
     wanted = {table.title: table.plan.rounds for table in tables}
     done = [sheet for sheet in before.sheets if sheet.rounds == wanted.get(sheet.title)] if before else []
@@ -108,10 +108,11 @@ def _print_progress(line: str) -> None:
 def _read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="What the proxy costs beside a direct call and a relay.")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: less than a minute")
-    parser.add_argument("--full", action="store_true", help="all of the next five")
-    parser.add_argument("--peers", action="store_true", help="measure other translators too (scripts/ci/peers)")
+    parser.add_argument("--full", action="store_true", help="all of the next six")
+    parser.add_argument("--peers", action="store_true", help="measure other translators too (scripts/ci.py peers)")
     parser.add_argument("--wires", action="store_true", help="measure the other languages of providers too")
     parser.add_argument("--features", action="store_true", help="measure what optional features cost")
+    parser.add_argument("--limits", action="store_true", help="measure what keys, budgets and Redis cost")
     parser.add_argument("--scaling", action="store_true", help="measure workers, body sizes, lengths, open streams")
     parser.add_argument("--profile", action="store_true", help="sample where the proxy's time goes (Linux)")
     parser.add_argument("--pair", metavar="COMMIT", help="measure that commit beside the code as it is, and no other")
@@ -139,6 +140,8 @@ def _plan_tables(chosen: argparse.Namespace) -> tuple[list[Table], list[str]]:
         tables.append(
             Table(title=features.TITLE, subjects=[features.BASE, *features.FEATURES], plan=less, steps=features.STEPS)
         )
+    if chosen.full or chosen.limits:
+        tables.append(Table(title=key_limits.TITLE, subjects=key_limits.SUBJECTS, plan=less, steps=key_limits.STEPS))
     return tables, missing
 
 

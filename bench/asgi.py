@@ -15,7 +15,7 @@ _STREAM, _WHOLE = (b"content-type", b"text/event-stream"), (b"content-type", b"a
 
 
 async def bare(scope: Message, receive: Receive, send: Send) -> None:
-    """Answer what the path names, as `bench.replies` does, one send an event."""
+    """Answer with the reply that the path names, as `bench.replies` does, one send per event."""
     if scope["type"] != "http":
         return
     while (await receive()).get("more_body"):

@@ -31,7 +31,7 @@ WORK: Mapping[str, Work] = {
     "first": Work(size=120_000, reply="bench-text-20", connections=1),
     "slow": Work(size=1_000, reply="bench-text-50-slow", connections=64, events=50),
 }
-"""Step of `bench.measures` → what it asks for."""
+"""Step of `bench.measures` → its kind of request."""
 
 
 class Profile(Struct, kw_only=True):
@@ -54,7 +54,7 @@ class Profile(Struct, kw_only=True):
         return Counter({name: count / whole * self.micros for name, count in samples.items()})
 
     def steps(self) -> Counter[str]:
-        """Return the microseconds of each step; what it calls of another step counts there."""
+        """Return the microseconds of each step. Calls of another step count for that step."""
         found: Counter[str] = Counter()
         for name, micros in self.functions(with_callees=False).items():
             found[next(step.title for step in STEPS if re.search(step.functions, name))] += micros
@@ -76,8 +76,8 @@ BUDGETED: Mapping[str, str] = {
     "stream": "stream of ten events",
     "burst": "event in a burst",
 }
-"""The kinds of work with a budget, by name in `WORK`. It is what the aims leave (`bench.targets`): 6.5 times
-nginx's 60 µs; 200 µs and ten events; 1.8 times nginx's 1.4 µs."""
+"""The kinds of work with a budget, by name in `WORK`. It results from the aims (`bench.targets`): 6.5 times nginx's 60
+µs; 200 µs and ten events; 1.8 times nginx's 1.4 µs."""
 STEPS = (
     Step("event loop", r"^Runner\.run", (4, 2, 0.05)),
     Step(
@@ -103,4 +103,4 @@ STEPS = (
     Step("asyncio and the standard library", "", (15, 9, 0.05)),
 )
 """The first step with a fitting pattern gets a function. The kernel's work for a call counts where the call, or the
-function that receives what it gave, is written."""
+function that receives its result, is written."""

@@ -11,7 +11,7 @@ TITLE = "Features"
 STEPS = ("1 KB", "120 KB", "burst", "paced")
 """Steps in which each feature is measured, as `bench.measures` names it."""
 ANY_MODEL = "openai/{}"
-"""A model that is not known to be OpenAI's: what such servers get wrong is looked for."""
+"""A model of an unknown vendor: typical errors of such servers are searched for."""
 
 
 def _subject(
@@ -42,6 +42,7 @@ FEATURES = (
     _subject("a server with unknown models: text is searched for calls and reasoning", model=ANY_MODEL),
     _subject("the same, with thinking events", model=ANY_MODEL, reply_kind="think"),
     _subject("without the counters of `/metrics`, which are on by default", module="bench.without_metrics"),
+    _subject("`DATABASE_URL=off`: no ledger, which is on by default", {"DATABASE_URL": "off"}),
     _subject("`PROXY_API_KEY`, two keys", {"PROXY_API_KEY": "another,bench"}),
     _subject("`FIDELITY=strict`", {"FIDELITY": "strict"}),
     _subject("`CHECK_WINDOW=true`", {"CHECK_WINDOW": "true"}),

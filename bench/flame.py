@@ -1,7 +1,7 @@
 """`python -m bench.flame [ROW] [--seconds N] [--out FILE]`: where the proxy's time goes in a row of the tables.
 
-The proxy serves what that row measures while it samples itself (`bench.sampling`, Linux). Printed are the steps and the
-functions with their microseconds; the flame graph goes to a file.
+The proxy serves the requests of that row while it samples itself (`bench.sampling`, Linux). Printed are the steps and
+the functions with their microseconds; the flame graph goes to a file.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-import uvloop
 from msgspec import Struct, field, structs
 
 from bench.budget import BUDGETED, WORK, Profile, Work
@@ -127,7 +126,7 @@ def _read(file: Path) -> Iterator[tuple[str, int]]:
 
 
 def draw(profile: Profile) -> str:
-    """Return the flame graph: the wider a function, the more time it and what it calls take."""
+    """Return the flame graph: the width of a function is the time of the function and its calls."""
     root = Node()
     for stack, count in profile.stacks.items():
         node = root
@@ -188,6 +187,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0, help="without sampling, and as long with it")
     parser.add_argument("--out", type=Path, default=Path("flame.svg"), help="the flame graph")
     chosen = parser.parse_args()
+    import uvloop  # noqa: PLC0415  # not on Windows, where tests import this module
+
     work = WORK[chosen.row]
     work = structs.replace(work, size=chosen.size or work.size, reply=chosen.reply or work.reply)
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:

@@ -35,8 +35,6 @@ _TURNS = 20
 """In which two proxies are asked for 50 replies each."""
 _FEW, _MANY = 10, 400
 _STREAMS = 16
-_BODY = DIRECT.shot(1_000, "bench-whole").body.numbered(0)
-_HEAD = b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n"
 _UNTUNED = "import gc\ngc.freeze = lambda: None\ngc.set_threshold = lambda *_: None\n"
 
 Rows = dict[str, tuple[float, ...]]

@@ -39,7 +39,7 @@ TITLES: Mapping[str, tuple[str, str]] = {
     "first": ("120 KB stream: time to first token", "ms"),
     "slow": ("64 streams × 45 events/s, 1.1 s each: p50", "ms"),
 }
-"""Key → what is measured, and its unit."""
+"""Key → measured quantity, and its unit."""
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -98,7 +98,7 @@ class Running(Struct, kw_only=True):
     """Milliseconds of every request that one client waited for, of all rounds together."""
 
     async def volley(self, shot: RequestSample, count: int, connections: int = 4) -> tuple[Outcome, float]:
-        """Send so many requests; return what they gave and the CPU seconds of one.
+        """Send so many requests. Return their measurements and the CPU seconds of one.
 
         Raises `BenchError` with the last words of the process.
         """
@@ -199,7 +199,7 @@ async def _first(plan: Plan, running: Running) -> dict[str, float]:
 
 
 def percentile_99(values: Sequence[float]) -> float:
-    """Return what one in a hundred exceeds."""
+    """Return the value that one in a hundred exceeds."""
     return statistics.quantiles(values, n=100)[98]
 
 
@@ -225,5 +225,5 @@ STEPS: Mapping[str, Step] = {
     "first": _first,
     "slow": _slow,
 }
-"""Name → what measures it."""
+"""Name → function that measures it."""
 LONG_STEPS = ("start", "slow")

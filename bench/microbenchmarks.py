@@ -1,6 +1,6 @@
-"""`python -m bench.microbenchmarks`: what parts of a proxy cost by themselves, as tables in Markdown.
+"""`python -m bench.microbenchmarks`: the cost of single parts of a proxy, as tables in Markdown.
 
-docs/contributing/decisions/0030-cost-of-the-parts.md compares them with the expectations. What is not installed is left
+docs/contributing/decisions/0030-cost-of-the-parts.md compares them with the expectations. Missing packages are left
 out: `pip install orjson starlette granian hypercorn httpx aiohttp pycurl`.
 """
 
@@ -156,7 +156,7 @@ def _both(decode: Callable[[bytes], Any], encode: Callable[[Any], object]) -> tu
 
 
 def measure_reading() -> Rows:
-    """Ways of reading a request of 120 KB, and what is looked for in it."""
+    """Functions that read a request of 120 KB, and the fields that they search."""
     kinds = {"text": RawTextBlock, "tool_use": UseBlock, "tool_result": ResultBlock}
     decoders = {name: msgspec.json.Decoder(kind) for name, kind in kinds.items()}
     kind_of, items_of = msgspec.json.Decoder(_Kind), msgspec.json.Decoder(list[Raw])

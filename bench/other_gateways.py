@@ -1,6 +1,6 @@
 """Other translators, each set up for the same job: the Messages API in front, the bench's Chat Completions behind.
 
-`scripts/ci/peers` installs them by name, each into a folder of its own in the user's cache. Missing ones are left out.
+`scripts/ci.py peers` installs them by name, each into its own folder of the user's cache. A missing one is left out.
 Each runs in one process with its own defaults, but for these: its log goes to a file or nowhere, and nothing makes it
 look for anything beyond this machine.
 """
@@ -74,7 +74,7 @@ def _start_local_openai2anthropic(directory: Path, port: int, upstream: int) -> 
 
 
 def _run(name: str, command: list[str], directory: Path, port: int, further: Mapping[str, str]) -> Process:
-    """Start what is installed below `PLACE` in a home of its own."""
+    """Start the gateways installed below `PLACE`, each in its own home directory."""
     home = directory / f"{name}-{port}"
     home.mkdir(exist_ok=True)
     environment = {**bare_environment(), "HOME": str(home), **further}
@@ -106,7 +106,7 @@ PEERS = {
 def find_other_gateways() -> tuple[list[Subject], list[str]]:
     """Return the installed peers, and a line for each that is missing."""
     here = [subject for place, subject in PEERS.items() if (PLACE / place).is_dir()]
-    missing = [f"{peer.name} is not installed: scripts/ci/peers" for peer in PEERS.values() if peer not in here]
+    missing = [f"{peer.name} is not installed: scripts/ci.py peers" for peer in PEERS.values() if peer not in here]
     return here, missing
 
 

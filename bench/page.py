@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from bench.budget import BUDGETED, STEPS
 from bench.features import TITLE as FEATURES_TITLE
 from bench.flame import draw as draw_flame
+from bench.key_limits import TITLE as LIMITS_TITLE
 from bench.load import BenchError
-from bench.report import cell, in_digits, list_differences
+from bench.report import cell, in_digits, list_differences, list_ratios
 from bench.results import Fit, Results, ResultTable, Row
 from bench.subjects import CHECKOUT, DIRECT, NGINX, NGINX_KEEPING, PROXY, write_nginx_configuration
 from bench.svg import draw_bars, draw_lines
@@ -64,7 +65,7 @@ def _write_goals(results: Results) -> str:
 
 
 def _write_goals_of(sheet: ResultTable) -> str:
-    """Return what a wire costs beside what it may, and why it misses an aim where it does."""
+    """Return the cost of a wire beside its limit, and the reason if it misses the aim."""
     other_gateways = [name for name in sheet.names if _is_peer(name)]
     others = ["best other gateway", _LITELLM] if other_gateways else []
     rows = [["measure", "nginx, plain relay", *others, "this proxy", "must", "aim", "reached"]]
@@ -184,6 +185,11 @@ def _write_features(results: Results) -> str:
     return _table(list_differences(sheet)) if sheet else ""
 
 
+def _write_limits(results: Results) -> str:
+    sheet = results.sheet(LIMITS_TITLE)
+    return _table(list_ratios(sheet)) if sheet else ""
+
+
 def _write_throughput(results: Results) -> str:
     if not results.throughput:
         return ""
@@ -250,12 +256,13 @@ SECTIONS: Mapping[str, Callable[[Results], str]] = {
     "everybody": _write_everybody,
     "wires": _write_wires,
     "features": _write_features,
+    "limits": _write_limits,
     "throughput": _write_throughput,
     "growth": _write_growth,
     "budget": _write_budget,
     "nginx": _write_nginx,
 }
-"""Name of a section between markers → what stands there; "" where a run did not measure it."""
+"""Name of a section between markers → its content; "" if a run did not measure it."""
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -1,7 +1,7 @@
-"""`scripts/ci/bench --pair COMMIT`: an older commit beside the code as it is, in one interleaved run.
+"""`scripts/ci.py bench --pair COMMIT`: an older commit beside the code as it is, in one interleaved run.
 
 The older commit gets a temporary git worktree. If its lock files and `pyproject.toml` are those of this checkout, both
-use the same environment; otherwise the worktree gets one of its own, by its own `scripts/setup`.
+use the same environment; otherwise the worktree gets one of its own, by its own `scripts/setup.py`.
 """
 
 import statistics
@@ -41,7 +41,9 @@ def find_python(place: Path, checkout: Path = CHECKOUT) -> str:
     """Return the interpreter for a worktree: this one, or that of an environment made for it."""
     if all(_content(place / name) == _content(checkout / name) for name in _INPUTS):
         return sys.executable
-    made = subprocess.run(["sh", "scripts/setup", "dev"], cwd=place, capture_output=True, text=True, check=False)
+    made = subprocess.run(
+        [sys.executable, "scripts/setup.py", "dev"], cwd=place, capture_output=True, text=True, check=False
+    )
     if made.returncode:
         raise BenchError(f"the environment of the older commit cannot be made:\n{made.stderr[-2000:]}")
     return str(place / ".venv" / "bin" / "python")

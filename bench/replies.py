@@ -69,7 +69,7 @@ def argument_pieces(pieces: int) -> list[str]:
 
 @cache
 def expected_text(wanted: Wanted) -> bytes:
-    """Return what all pieces give together, as it stands in JSON."""
+    """Return the text of all fragments together, as in JSON."""
     if not wanted.pieces:
         return _quoted(WHOLE)
     if wanted.kind == "args":
@@ -79,7 +79,7 @@ def expected_text(wanted: Wanted) -> bytes:
 
 
 def find_defect(body: bytes, wanted: Wanted, *, separate: bool) -> str:
-    """Return what is wrong with a reply in the Messages API; "": it holds all, in order, and ends once.
+    """Return the error in a reply of the Messages API; "": complete, in order, with one end.
 
     `separate`: whether each piece must have come by itself, as it was sent.
     """

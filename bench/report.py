@@ -4,17 +4,20 @@ import statistics
 from collections.abc import Sequence
 
 from bench.features import TITLE as FEATURES_TITLE
+from bench.key_limits import TITLE as LIMITS_TITLE
 from bench.results import Results, ResultTable, Row
 from bench.subjects import DIRECT, NGINX, PROXY
 from bench.targets import GOALS
 
 
 def write_tables(results: Results) -> str:
-    """Return medians with their spread, and the proxy as a multiple of nginx or as what it adds to a direct call."""
+    """Return medians with their spread, and the proxy as a multiple of nginx or as the difference to a direct call."""
     return "\n\n".join(_write_sheet(sheet) for sheet in results.sheets)
 
 
 def _write_sheet(sheet: ResultTable) -> str:
+    if sheet.title == LIMITS_TITLE:
+        return align(list_ratios(sheet))
     if sheet.title == FEATURES_TITLE:
         return align(list_differences(sheet))
     rows = [[sheet.title, *sheet.names, "compared", "goal"]]
@@ -25,7 +28,7 @@ def _write_sheet(sheet: ResultTable) -> str:
 
 
 def list_differences(sheet: ResultTable) -> list[list[str]]:
-    """Return a table of features: what each adds to the first of the sheet, round by round."""
+    """Return a table of features: the addition of each to the first of the sheet, round by round."""
     base, *names = sheet.names
     rows = [["", *(f"{row.title}, {row.unit}" for row in sheet.rows)]]
     rows.append([base, *(cell(row, base) for row in sheet.rows)])
@@ -33,6 +36,20 @@ def list_differences(sheet: ResultTable) -> list[list[str]]:
         *rows,
         *([f"+ {name}", *(_difference(row.compare(name, base, ratio=False)) for row in sheet.rows)] for name in names),
     ]
+
+
+def list_ratios(sheet: ResultTable) -> list[list[str]]:
+    """Return a table of subjects as multiples of the first of the sheet, round by round; without the p99."""
+    base, *names = sheet.names
+    measured = [row for row in sheet.rows if row.key != "p99"]
+    rows = [["", *(f"{row.title}, {row.unit}" for row in measured)], [base, *(cell(row, base) for row in measured)]]
+    return rows + [[name, *(_ratio(row.compare(name, base, ratio=True)) for row in measured)] for name in names]
+
+
+def _ratio(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    return f"{statistics.median(values):.2f} × ±{(max(values) - min(values)) / 2:.2f}"
 
 
 def _difference(values: Sequence[float]) -> str:

@@ -37,7 +37,7 @@ class Row(Struct, kw_only=True):
         return self.pooled.get(name, statistics.median(values)) if values else None
 
     def added(self, name: str, other: str) -> float | None:
-        """Return by how much somebody's value is above another's."""
+        """Return the difference between the values of two subjects. None: not measured."""
         if name in self.pooled and other in self.pooled:
             return self.pooled[name] - self.pooled[other]
         found = self.compare(name, other, ratio=False)
@@ -60,7 +60,7 @@ class Row(Struct, kw_only=True):
         return [mine - theirs for mine, theirs in pairs]
 
     def against(self, goal: Goal, name: str) -> float | None:
-        """Return what a goal limits; None: the other was not measured."""
+        """Return the quantity that a goal limits; None: the other was not measured."""
         if goal.against == "value":
             return self.median(name)
         if goal.against == "direct":
@@ -96,7 +96,7 @@ class Line(Struct, kw_only=True):
 
 
 class Fit(Struct):
-    """A straight line by least squares of what it is off, as a share of each value."""
+    """A straight line by least squares of the errors, as a share of each value."""
 
     slope: float
     intercept: float
@@ -127,7 +127,7 @@ class Results(Struct, kw_only=True):
         return next((sheet for sheet in self.sheets if sheet.title == title), None)
 
     def add(self, before: "Results", sheets: Sequence[ResultTable]) -> None:
-        """Take over these tables of an earlier run, and what only that has."""
+        """Take over these tables of an earlier run, and its other tables."""
         self.sheets = [*sheets, *self.sheets]
         self.replies += before.replies
         self.lines, self.throughput, self.profiles = before.lines, before.throughput, before.profiles
@@ -139,12 +139,12 @@ class Results(Struct, kw_only=True):
 
 
 def load_results(path: Path) -> Results:
-    """Read what `save` wrote."""
+    """Read the file that `save` wrote."""
     return msgspec.json.decode(path.read_bytes(), type=Results)
 
 
 def collect(run: Run, missing: Sequence[str], versions: dict[str, str]) -> Results:
-    """Return what the tables of a run hold."""
+    """Return the contents of the tables of a run."""
     return Results(
         machine=describe_machine(),
         code=describe_code(),
@@ -201,7 +201,7 @@ def fit(points: Sequence[tuple[float, float]]) -> Fit:
 
 
 def describe_code() -> str:
-    """Return the commit of the checkout, and a digest of what was changed since in what is measured or measures."""
+    """Return the commit of the checkout, and a digest of later changes to measured or measuring files."""
     try:
         commit = _git("rev-parse", "HEAD").decode().strip()
         changes = _git("diff", "HEAD", "--", "anthropic_proxy", "bench")
@@ -225,7 +225,7 @@ def _processor() -> str:
 
 
 def describe_machine() -> dict[str, str]:
-    """Return what the figures depend on; no name of a machine is in it."""
+    """Return the conditions that the figures depend on, without the name of the machine."""
     found = {
         "cores": str(os.cpu_count()),
         "processor": _processor(),

@@ -17,7 +17,7 @@ Report = Callable[[str], None]
 
 
 class Table(Struct, kw_only=True):
-    """Some subjects, and what is measured of each of them."""
+    """Some subjects, and the measurements of each of them."""
 
     title: str
     subjects: Sequence[Subject]
@@ -30,7 +30,7 @@ class Table(Struct, kw_only=True):
     running: list[Running] = field(default_factory=list)
 
     def note(self, found: dict[str, float], subject: Subject) -> None:
-        """Take down what a step found."""
+        """Store the measurements of a step."""
         for key, value in found.items():
             self.values.setdefault(key, {}).setdefault(subject.name, []).append(value)
 
@@ -42,12 +42,12 @@ class Table(Struct, kw_only=True):
 
 
 class Run:
-    """One run of the bench: the processes that are up, and what was measured."""
+    """One run of the bench: the running processes, and the measurements."""
 
     def __init__(
         self, tables: Sequence[Table], directory: Path, report: Report, keep: Callable[["Run"], object]
     ) -> None:
-        """`keep` is called after each round with what there is by then."""
+        """`keep` is called after each round with the values so far."""
         self.tables = tables
         self._keep = partial(keep, self)
         self.directory = directory

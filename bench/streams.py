@@ -1,7 +1,7 @@
 """Thousands of slow streams at once, and thousands of requests one after the other.
 
-`python -m bench.streams [--streams N] [--requests N] [--bytes N]` reports what a stream costs in memory, how long
-others wait meanwhile, and what remains in the end. Every reply is checked; it asserts no figure.
+`python -m bench.streams [--streams N] [--requests N] [--bytes N]` reports the memory of a stream, the waits of other
+requests meanwhile, and the memory that remains at the end. Every reply is checked; it asserts no figure.
 """
 
 import argparse
@@ -49,7 +49,7 @@ class Figures(Struct):
 
 
 async def measure(streams: int, requests: int, size: int, directory: Path) -> Figures:
-    """Do both. Raises `BenchError` where a stream is lost or not what was sent."""
+    """Do both. Raises `BenchError` if a stream is lost or differs from the sent one."""
     figures, upstream, port = Figures(), free_port(), free_port()
     assert PROXY.start is not None
     with start_upstream(directory, upstream) as provider, PROXY.start(directory, port, upstream) as proxy:

@@ -35,7 +35,7 @@ class Subject(Struct, frozen=True, kw_only=True, eq=False):
     wire: Wire = CHAT
     """Wire format of the upstream."""
     model: str = "{}"
-    """Name of a model in a request to it; `{}` stands for what is wanted of the upstream."""
+    """Name of a model in a request to the subject; `{}` is the place of the wanted upstream reply."""
     share: float = 1.0
     """Share of a plan's work it gets: a subject that takes hundreds of microseconds per event needs fewer events."""
     separates: bool = False
@@ -48,13 +48,15 @@ class Subject(Struct, frozen=True, kw_only=True, eq=False):
     """True if it takes a system message in the middle of a conversation; else the same text stands at the top."""
     changes: tuple[tuple[str, Any], ...] = ()
     """Further fields of its requests."""
+    find_key: Callable[[], str] = lambda: "bench"
+    """Returns the key that clients send, after the start."""
 
     def shot(self, size: int, reply: str) -> RequestSample:
         """Return a request of `size` bytes that asks the upstream for this reply (`bench.replies`)."""
         wanted = read_wanted(reply)
         if self.translates:
             body = self._messages_body(size, self.model.format(reply), bool(wanted.pieces))
-            headers = "anthropic-version: 2023-06-01\r\nx-api-key: bench\r\nUser-Agent: bench\r\n"
+            headers = f"anthropic-version: 2023-06-01\r\nx-api-key: {self.find_key()}\r\nUser-Agent: bench\r\n"
             path = "/v1/messages?beta=true"
             return RequestSample(path=path, body=body, wanted=wanted, headers=headers, separate=self.separates)
         body = _chat_body(size, reply, bool(wanted.pieces))  # a relay does not read it: its language does not matter
@@ -102,10 +104,12 @@ def start_proxy(
 ) -> Process:
     """Start the proxy with these settings, which may contain `{origin}` for the upstream's address.
 
-    `module` is what runs, from the sources in `checkout`, by the interpreter `python`.
+    `module` runs from the sources in `checkout`, by the interpreter `python`. Its ledger is in the directory, so that
+    the ledger of the user contains no requests of the bench.
     """
     origin = f"http://127.0.0.1:{upstream}"
-    variables = {name: value.format(origin=origin) for name, value in settings.items()}
+    variables = {"DATABASE_URL": f"sqlite:///{directory.absolute()}/ledger-{port}.sqlite3"}
+    variables |= {name: value.format(origin=origin) for name, value in settings.items()}
     command = [python, "-m", module, "serve", "--port", str(port), *options]
     environment = {**bare_environment(), "PYTHONPATH": str(checkout), **variables}
     return Process(command, directory, environment, f"proxy-{port}", directory)
@@ -162,7 +166,7 @@ def start_nginx(
 
 
 def bare_environment() -> dict[str, str]:
-    """Return what a process needs to run at all: no key, no setting and no way through another proxy gets in."""
+    """Return the minimum environment of a process: without keys, settings and HTTP proxies."""
     kept = re.compile(r"PATH|HOME|LANG|LC_\w+|TMPDIR|VIRTUAL_ENV|LD_LIBRARY_PATH|SYSTEMROOT")
     return {name: value for name, value in os.environ.items() if kept.fullmatch(name)}
 

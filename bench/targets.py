@@ -1,4 +1,4 @@
-"""Limits of what the proxy must cost at most, what it aims at, and why it misses an aim where it does."""
+"""Limits of the cost of the proxy, its aims, and the reasons for missed aims."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -12,7 +12,7 @@ class Goal(Struct, frozen=True):
     """An upper limit for one measure."""
 
     against: Against
-    """The quantity: the value itself, its multiple of nginx's or of LiteLLM's, or what it adds to a direct call."""
+    """The quantity: the value itself, its multiple of nginx's or of LiteLLM's, or the difference to a direct call."""
     must: float
     aim: float
 

@@ -1,4 +1,4 @@
-"""The languages of providers: where a client of each posts, and what the upstream of the bench answers there."""
+"""The wires of providers: the path for a client of each, and the answer of the upstream of the bench."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ class Wire(Struct, frozen=True, kw_only=True, eq=False):
     settings: Mapping[str, str]
     """Which send the proxy there; `{origin}` stands for the address of the upstream."""
     model: str
-    """Name of a model that the proxy is asked for; `{}` stands for what is wanted of the upstream."""
+    """Name of a model in requests to the proxy; `{}` is the place of the wanted upstream reply."""
     path: str
     """Path to which a client of that language posts; `{model}` and `{verb}` where they stand in the path."""
     whole: Callable[[], Frame]

@@ -21,23 +21,45 @@ MAY_IMPORT: Mapping[str, str] = {
     "app": "*",
     "settings": "",
     "errors": "",
+    "installation": "",
+    "lab": "",
+    "lab.doctor": "services exchange routing messages wire plugins log redaction settings server.responses"
+    " ledger.prices stores.memory",
     "platforms": "",
-    "workers": "workers server services routing settings metrics platforms log.in_progress",
-    "plugins": "messages.fidelity settings",
+    "workers": "workers server services routing settings metrics platforms log.in_progress log.request_feed"
+    " stores plugins",
+    "plugins": "messages.fidelity settings trace_context",
+    "trace_context": "",
+    "traces": "plugins settings trace_context log.lines",
+    "access": "plugins settings ledger client_keys",
+    "client_keys": "settings",
     "plugin_packages": "plugins settings",
+    "ledger": "plugins settings redaction messages.fidelity platforms",
+    "ledger.prices": "settings routing.providers routing.router.provider_setup",
+    "ledger.costs": "plugins settings routing.providers",
+    "ledger.model_costs": "settings routing.providers",
+    "ledger.usage_export": "settings routing.providers",
     "redaction": "",
+    "route_table": "plugins",
     "log": "plugins messages.fidelity redaction",
     "metrics": "plugins",
     "startup": "services log routing server.auth settings",
     "routing.backend_checks": "routing settings platforms.os_errors",
     "upstream.transports": "settings upstream wire.contract",
-    "server": "server messages exchange services plugins routing.model_listing settings log platforms",
+    "server": "server messages exchange services plugins route_table routing.model_listing settings log platforms"
+    " trace_context client_keys",
+    "server.web_page": "routing.catalog routing.readiness routing.router settings",
     "server.http1": "platforms server.request_body server.responses",
-    "exchange": "redaction services messages routing wire.contract wire.framing upstream plugins log exchange",
-    "exchange.client_request": "messages plugins",
-    "exchange.gateway": "messages plugins routing services settings exchange.client_request exchange.pipeline",
+    "exchange": "redaction services messages routing wire.contract wire.framing upstream plugins log exchange"
+    " trace_context",
+    "exchange.client_request": "messages plugins trace_context",
+    "exchange.gateway": "messages log plugins routing services settings exchange.client_request exchange.pipeline"
+    " exchange.model_features exchange.plugin_http exchange.recording",
+    "exchange.plugin_http": "plugins services wire.contract",
     "exchange.encoding": "messages wire.contract services exchange.client_request",
-    "services": "routing upstream wire.contract plugins log settings platforms.heap",
+    "route_prices": "settings ledger.prices ledger.price_source routing installation",
+    "services": "route_prices route_table routing upstream wire.contract plugins log settings platforms.heap stores",
+    "stores": "plugins settings",
     "exchange.upstream_stream": "services messages wire.contract wire.framing exchange.watchdog exchange.encoding",
     "exchange.relay": (
         "messages routing wire.contract wire.framing exchange.watchdog exchange.upstream_stream redaction"
@@ -48,19 +70,37 @@ MAY_IMPORT: Mapping[str, str] = {
     "exchange.not_found": "routing.providers routing.router settings",
     "exchange.single_call": "messages",
     "exchange.strict_mode": "messages.fidelity routing.router",
-    "exchange.request_reader": "messages routing.router services",
+    "exchange.request_reader": "messages routing.router routing.rules services exchange.client_request"
+    " exchange.route_choice",
+    "exchange.route_choice": "messages routing.router routing.rules services settings exchange.call_building"
+    " exchange.client_request exchange.encoding",
     "exchange.media_inlining": "messages routing.router upstream.contract wire.contract services"
     " exchange.client_request",
     "exchange.call_building": "messages routing wire.contract services exchange.encoding exchange.client_request",
     "exchange.tool_loop": "services messages routing.router exchange upstream.contract wire.contract platforms.sandbox",
     "routing": "settings plugins wire.contract routing",
+    "routing.setup_description": "settings routing plugins",
+    "routing.settings_listing": "settings routing.catalog routing.providers routing.router",
+    "dashboard": "plugins settings ledger dashboard",
+    "dashboard.key": "ledger dashboard access",
+    "dashboard.key_audit": "ledger dashboard access",
+    "dashboard.key_exports": "ledger dashboard access",
+    "dashboard.key_forms": "settings dashboard access",
+    "dashboard.key_routes": "plugins ledger dashboard access",
+    "dashboard.key_rows": "ledger dashboard access",
+    "dashboard.keys": "plugins ledger dashboard access",
+    "dashboard.exports": "plugins settings ledger dashboard routing.settings_listing",
+    "dashboard.configuration": "settings ledger dashboard routing.settings_listing",
+    "dashboard.settings_change": "settings routing.providers routing.settings_listing",
+    "settings.env_writer": "settings platforms.file_lock platforms.os_errors",
     "routing.providers": "wire settings",
     "routing.router": "settings wire.contract routing.providers routing.catalog routing.naming",
+    "routing.rules": "settings messages plugins.storage routing.router",
     "routing.catalog": "wire.contract",
     "routing.health": "plugins",
     "routing.model_observations": "plugins",
-    "routing.memory_store": "plugins",
-    "messages": "messages.deltas messages.models messages.events messages.usage messages.automaton",
+    "messages": "messages.delta_queue messages.deltas messages.models messages.events messages.usage"
+    " messages.automaton",
     "messages.deltas": "",
     "messages.models": "",
     "messages.automaton": "",
@@ -73,7 +113,8 @@ MAY_IMPORT: Mapping[str, str] = {
     "messages.reply_schema": "messages.work_budget messages.json_validation",
     "messages.preparation": "messages.models messages.fidelity messages.sealed_passages messages.domains",
     "messages.tokens": "messages.models messages.preparation",
-    "messages.fold": "messages.deltas messages.models messages.events messages.writer",
+    "messages.delta_queue": "messages.deltas",
+    "messages.fold": "messages.delta_queue messages.deltas messages.models messages.events messages.writer",
     "wire": "messages redaction wire.contract wire.json_schema wire.signatures wire.failures wire.tool_call_repair"
     " wire.json_repair wire.tool_definition_cache wire.tool_call_ids wire.openai_shared_fields"
     " wire.openai_adaptation wire.trailing_thinking wire.message_encoder"
@@ -130,14 +171,24 @@ SHARED_MODULES = {
     "__init__",
 }  # modules of wire/ that are shared by wires
 BROAD_CATCH_ALLOWED = {
+    "access.reservations",
     "exchange.pipeline",
+    "exchange.reply_delivery",
+    "exchange.recording",
     "log.receipts",
     "server.endpoints",
-}  # an exchange, an observer, a request
+    "ledger.writer",
+    "ledger.writer_thread",
+}  # a reservation, an exchange and its reply, a recorder, an observer, a request, a row, a batch
 SOCKET_LIBRARIES = (
     "socket aiohttp aiohappyeyeballs httpx requests urllib.request urllib3 http.client pycurl websockets grpc smtplib"
 )
-SOCKET_USERS = {"platforms.os_errors", "cli.server_processes"}
+SOCKET_USERS = {
+    "platforms.os_errors",
+    "platforms.server_socket",
+    "platforms.socket_events",
+    "cli.server_processes",
+}
 SOCKET_CALLS = {
     "open_connection",
     "open_unix_connection",
@@ -145,8 +196,11 @@ SOCKET_CALLS = {
     "create_unix_connection",
     "sock_connect",
 }
-POSIX_LIBRARIES = "resource ctypes"
-POSIX_CALLS = {"add_signal_handler", "pthread_sigmask"}
+POSIX_LIBRARIES = "resource ctypes fcntl termios pwd grp pty tty syslog uvloop msvcrt winreg _winapi"
+POSIX_CALLS = {
+    *("add_signal_handler", "remove_signal_handler", "add_reader", "remove_reader", "add_writer", "remove_writer"),
+    *("pthread_sigmask", "fork", "killpg", "getpgid", "setsid", "getsid", "getuid", "geteuid", "AF_UNIX"),
+}
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 ENVIRONMENT_READERS = {"getproxies", "getproxies_environment", "proxy_bypass", "expandvars"}
 NONDETERMINISTIC = "time datetime random secrets uuid asyncio threading"
@@ -238,7 +292,7 @@ def imports_are_allowed(module: Module) -> Breaches:
         if (
             not below(name, PACKAGE)
             or allowed == "*"
-            or below(inside, ["errors", "platforms.os_errors", "__version__", module.own])
+            or below(inside, ["errors", "installation", "platforms.os_errors", "__version__", module.own])
         ):
             continue
         if not below(inside, allowed):
@@ -288,6 +342,18 @@ def only_platforms_calls_the_operating_system(module: Module) -> Breaches:
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Attribute) and node.attr in POSIX_CALLS:
             yield node.lineno, f"calls {node.attr}"
+
+
+def one_registry_finds_providers(module: Module) -> Breaches:
+    if module.name.startswith("routing.providers"):
+        return
+    given = set()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {"load_settings", "SettingsReader"}:
+            given |= {id(argument) for argument in node.args}
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Name) and node.id == "PROVIDERS" and id(node) not in given:
+            yield node.lineno, "uses PROVIDERS for another purpose than an argument of load_settings"
 
 
 def wires_export_two_names(module: Module) -> Breaches:
@@ -391,6 +457,10 @@ RULES = (
         "A variable that is read elsewhere has no default, no check and no line in the documentation.",
     ),
     Rule(
+        one_registry_finds_providers,
+        "Providers of the configuration file are missing in PROVIDERS. `find_registry(settings)` has all of them.",
+    ),
+    Rule(
         wires_export_two_names,
         "A wire package exports its instance of `Wire` and its dialect class. The type checker verifies their members.",
     ),
@@ -416,6 +486,7 @@ RULES = (
 )
 
 
+@cache
 def modules_of_the_package() -> list[Module]:
     """Every source file, as it is on disk."""
     found = []

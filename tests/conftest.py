@@ -1,20 +1,27 @@
 """Settings that every test may rely on: how many examples a property is tried with.
 
-`HYPOTHESIS_PROFILE=thorough` selects 1,000 in place of 200.
+`HYPOTHESIS_PROFILE=thorough` selects 1,000 in place of 100.
 """
 
+import gc
 import os
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 # No deadline: a test may never depend on how fast the machine is.
-settings.register_profile("default", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-pytest_plugins = ["tests.support.skip_reasons"]
+pytest_plugins = ["tests.support.shared_compilation", "tests.support.skip_reasons"]
+
+
+def pytest_collection_finish() -> None:
+    """Exempt the 12,000 collected tests from garbage collections, several of which would last longer than a test."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

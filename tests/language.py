@@ -5,6 +5,7 @@ Sentences are docstrings, comments, messages of the package, and the prose of Ma
 """
 
 import ast
+import functools
 import io
 import re
 import sys
@@ -36,7 +37,7 @@ EMPTY_WORDS = "util utils helper helpers common misc manager handler data info c
 ALLOWED_IN = {
     "data": ("wire.gemini.frames",),
     "page": (
-        *("web", "upstream.contract", "server_blocks", "metrics", "listing", "endpoints", "plugins"),
+        *("web", "upstream.contract", "server_blocks", "metrics", "listing", "endpoints", "plugins", "dashboard"),
         "tokens.media",
     ),
     "part": ("wire",),
@@ -47,7 +48,7 @@ ALLOWED_IN_TESTS = frozenset({"page", "pages", "part", "parts", "turn", "turns"}
 
 _REASON_OF = {word: reason for reason, words in REJECTED_WORDS.items() for word in words.split()}
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-_QUOTED = re.compile(r"`[^`]*`|\"[^\"]*\"|'[^']*'|“[^”]*”")
+_QUOTED = re.compile(r"`[^`]*`|\"[^\"]*\"|(?<!\w)'[^']*'(?!\w)|“[^”]*”")
 _CLAUSES = re.compile(
     r"\b(say|says|said|saying|tell|tells|told|telling|hear|hears|heard|hearing|forgive|forgives|forgave|forgiven"
     r"|who(?:m|se|ever)?|(?:no|some|any)body|anew|in words|lets? go|left alone)\b",
@@ -74,6 +75,13 @@ _MODEL_TEXTS = (
 )
 """Modules with texts that are sent to models: changing them changes replies."""
 _OPENING = re.compile(r"(What|Who|Whom|Whose|Where|How|That|Whether)\b")
+_WHAT = re.compile(r"\bwhat(?:ever)?\b", re.IGNORECASE)
+"""A clause in place of a noun. Rejected in docstrings; comments may contain questions."""
+
+
+@functools.lru_cache(maxsize=1)
+def _parse(source: str) -> ast.Module:
+    return ast.parse(source)
 
 
 def names_use_standard_terms(name: str, source: str, allowed: frozenset[str] = frozenset()) -> Findings:
@@ -81,7 +89,7 @@ def names_use_standard_terms(name: str, source: str, allowed: frozenset[str] = f
     module = name.rpartition(".")[2]
     rejected = tuple(word for word in _REASON_OF if word not in allowed)
     yield from ((1, text) for text in _judge_name(module, name, (*rejected, *EMPTY_WORDS.split())))
-    for line, defined, is_class in _definitions(ast.parse(source)):
+    for line, defined, is_class in _definitions(_parse(source)):
         words = (*rejected, *EMPTY_WORDS.split()) if is_class else rejected
         yield from ((line, text) for text in _judge_name(defined, name, words))
 
@@ -114,14 +122,14 @@ def sentences_name_their_subject(source: str) -> Findings:
     """Find docstrings and comments that describe a thing by a clause instead of its name."""
     for line, text, is_docstring in _sentences(source):
         plain = _QUOTED.sub("", text)
-        if found := _CLAUSES.search(plain):
+        if found := _CLAUSES.search(plain) or (_WHAT.search(plain) if is_docstring else None):
             yield line, f"{found[0]!r} in {_shortened(text)}"
         elif is_docstring and (found := _OPENING.match(text)):
             yield line, f"begins with {found[0]!r}: {_shortened(text)}"
 
 
 def _sentences(source: str) -> Iterator[tuple[int, str, bool]]:
-    tree = ast.parse(source)
+    tree = _parse(source)
     for node in ast.walk(tree):
         for statement in getattr(node, "body", ()) if isinstance(getattr(node, "body", ()), list) else ():
             match statement:
@@ -157,7 +165,7 @@ def messages_name_their_subject(path: str, source: str) -> Findings:
 
 def _texts(source: str) -> Iterator[tuple[int, str]]:
     """Yield string literals except docstrings; fields of f-strings are empty."""
-    tree = ast.parse(source)
+    tree = _parse(source)
     fragments = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):

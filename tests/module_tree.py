@@ -54,4 +54,4 @@ if __name__ == "__main__":
     if "--write" in sys.argv:
         PAGE.write_text(written_page(), "utf-8")
     elif PAGE.read_text("utf-8") != written_page():
-        sys.exit("The modules on the architecture page have changed: sh scripts/ci/modules --write")
+        sys.exit("The modules on the architecture page have changed: python3 scripts/ci.py modules --write")

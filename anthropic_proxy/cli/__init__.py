@@ -1,41 +1,55 @@
-"""Command line, one module for each command: `serve` (the default), `code`, `run`, `ask`, `env` and `health`."""
+"""Command line, one module for each command. Without a command, `serve` runs.
 
+`commands` is the cyclopts application with all commands, and `main` the entry point of the program `anthropic-proxy`.
+"""
+
+import errno
 import os
 import sys
-from collections.abc import Sequence
 
 from cyclopts import App as Commands
-from cyclopts import CoercionError, CycloptsError, UnusedCliTokensError
+from cyclopts import CycloptsError
 
 from anthropic_proxy import __version__
 from anthropic_proxy.cli.ask import ask
 from anthropic_proxy.cli.code import code, run
+from anthropic_proxy.cli.completion import completion
+from anthropic_proxy.cli.config import config
+from anthropic_proxy.cli.db import db
+from anthropic_proxy.cli.doctor import doctor
 from anthropic_proxy.cli.env import env
+from anthropic_proxy.cli.examples import MAIN_EXAMPLES, add_examples
+from anthropic_proxy.cli.explain import explain
 from anthropic_proxy.cli.health import health
+from anthropic_proxy.cli.import_settings import import_settings
+from anthropic_proxy.cli.init import init
+from anthropic_proxy.cli.keys import keys
+from anthropic_proxy.cli.lint_stream import lint_stream
+from anthropic_proxy.cli.logs import logs
+from anthropic_proxy.cli.misuse import describe_misuse, require_known_command, separate_stdin_name
+from anthropic_proxy.cli.models import models
+from anthropic_proxy.cli.prices import prices
+from anthropic_proxy.cli.replay import replay
+from anthropic_proxy.cli.routes import routes
 from anthropic_proxy.cli.serve import serve
+from anthropic_proxy.cli.service import service
+from anthropic_proxy.cli.usage import usage
 from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError
+from anthropic_proxy.platforms.signals import restore_interrupts
 
 EXIT_FAILED = 1
-"""Exit status if a provider or the proxy could not serve the command."""
+"""Exit status 1: a provider or the proxy could not serve the command."""
 EXIT_MISUSED = 2
-"""Exit status for a wrong option, command or setting, and for a missing server."""
+"""Exit status 2: a wrong option, command or setting, or no server runs."""
 
 commands = Commands(
     name="anthropic-proxy",
     version=f"anthropic-proxy {__version__}",
     help="Use Claude Code and every Anthropic SDK with the model that you have.",
-    help_epilogue=(
-        "Examples:\n\n"
-        "    anthropic-proxy                      serve on http://127.0.0.1:8082\n\n"
-        "    anthropic-proxy serve --port 8083    serve on another port\n\n"
-        "    anthropic-proxy code                 run Claude Code with the proxy\n\n"
-        '    anthropic-proxy ask "hello"          ask a model one question\n\n'
-        "Settings come from the environment and from .env in the working directory; .env.example lists all of them. "
-        "In a checkout, sh scripts/serve takes the same options as serve."
-    ),
+    help_epilogue=MAIN_EXAMPLES,
     version_flags=["--version", "-V"],
 )
-"""Command line with all its commands and options (cyclopts). `main` runs it."""
+"""Command-line application (cyclopts) with all commands and options. `main` runs it."""
 
 
 commands.default(serve)
@@ -43,53 +57,72 @@ commands.command(serve)
 commands.command(code)
 commands.command(run)
 commands.command(ask)
+commands.command(doctor)
+commands.command(init)
 commands.command(env)
+commands.command(models)
+commands.command(prices)
+commands.command(config)
+commands.command(db)
+commands.command(keys)
 commands.command(health)
-
-
-def require_known_command(words: Sequence[str]) -> None:
-    """Raise `ConfigurationError` if the first argument of the command line is an unknown command.
-
-    An option (`--port`) is accepted, because `serve` is the default command. The error message lists all commands
-    and the one with the most similar name.
-    """
-    known = [name for name in commands if not name.startswith("-")]
-    if not words or words[0].startswith("-") or words[0] in known:
-        return
-    from anthropic_proxy.settings.values import find_similar_choice  # noqa: PLC0415
-
-    nearest = find_similar_choice(words[0].lower(), known)
-    raise ConfigurationError(
-        f'There is no command "{words[0]}". The commands are: {", ".join(known)}. '
-        + (f"Did you mean:  anthropic-proxy {nearest}" if nearest else "More:  anthropic-proxy --help")
-    )
+commands.command(logs)
+commands.command(usage)
+commands.command(explain)
+commands.command(replay)
+commands.command(routes)
+commands.command(lint_stream)
+commands.command(service)
+commands.command(import_settings, name="import")
+commands.command(completion)
+add_examples(commands)
+commands.register_install_completion_command(help="Install the completion script for your shell.")
 
 
 def main() -> None:
     """Run the command in `sys.argv`. An error prints one message on stderr and ends the process with status 1 or 2."""
     try:
-        require_known_command(sys.argv[1:])
-        commands(exit_on_error=False, print_error=False)
+        words = sys.argv[1:]
+        require_known_command(commands, words)
+        if words and words[0] != "serve" and not words[0].startswith("-"):
+            restore_interrupts()  # `serve` installs its own handlers
+        try:
+            commands(separate_stdin_name(words), exit_on_error=False, print_error=False)
+        finally:
+            sys.stdout.flush()  # a full disk is reported here, not at the end of the interpreter
     except CycloptsError as error:
-        _report(_describe_misuse(error))
+        _report(describe_misuse(error, commands))
+    except ConfigurationError as error:
+        _report(*error.messages)
     except UpstreamError as error:
-        _report(error.message, EXIT_FAILED)
+        _report(error.message, status=EXIT_FAILED)
     except ProxyError as error:
         _report(error.message)
+    except SystemExit as error:
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise  # the library of the help text ends with status 1 at a broken pipe, and has closed standard output
     except BrokenPipeError:  # the reader of standard output has ended, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _discard_output()
+        _report("The output cannot be written: no space left.", status=EXIT_FAILED)
 
 
-def _describe_misuse(error: CycloptsError) -> str:
-    if isinstance(error, CoercionError) and error.token is not None:
-        return f'{error.token.keyword} is "{error.token.value}". Use a whole number.'
-    if isinstance(error, UnusedCliTokensError):
-        return f'"{" ".join(error.unused_tokens or ())}" is not an option. All options:  anthropic-proxy serve --help'
-    return " ".join(str(error).split())
+def _discard_output() -> None:
+    """Redirect standard output to the null device after a failed write (broken pipe, or no disk space).
+
+    Otherwise the interpreter would report a second error when it ends.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _report(message: str, status: int = EXIT_MISUSED) -> None:
+def _report(*messages: str, status: int = EXIT_MISUSED) -> None:
     from anthropic_proxy.log import Log  # noqa: PLC0415
+    from anthropic_proxy.log.lines import escape_terminal_controls  # noqa: PLC0415
 
-    Log(form="plain").write_line(f"✕ {message}", level="error")
+    log = Log(form="plain")
+    for message in messages:
+        log.write_line(escape_terminal_controls(f"✕ {message}"), level="error")
     sys.exit(status)

@@ -1,4 +1,7 @@
-"""Command `ask`: one question to a model through the complete proxy, with the streamed reply on stdout."""
+"""Command `ask`: one question to a model through the complete proxy, with the streamed reply on stdout.
+
+A proxy that runs on this machine is used; otherwise one is started for this command.
+"""
 
 import json
 import os
@@ -11,7 +14,7 @@ from cyclopts import Parameter
 from anthropic_proxy.errors import ConfigurationError
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
-"""Requested model if the option `--model` is not used. The settings map it to a model of a provider."""
+"""Requested model if the option `--model` is not used. The settings map this Claude model to a model of a provider."""
 _MAX_TOKENS = 4096
 
 
@@ -44,7 +47,10 @@ def ask(
         raise ConfigurationError('The question is empty. Example:  anthropic-proxy ask "hello"')
     settings = load_settings(os.environ, PROVIDERS)
     with open_proxy(settings) as proxy:
-        _print_reply(stream_message(proxy.host, proxy.port, _encode_request(text, model), proxy.token), as_json=as_json)
+        print_reply(
+            stream_message(proxy.host, proxy.port, _encode_request(text, model), proxy.token, proxy.certificate_file),
+            as_json=as_json,
+        )
 
 
 def _encode_request(question: str, model: str) -> bytes:
@@ -52,15 +58,23 @@ def _encode_request(question: str, model: str) -> bytes:
     return json.dumps({"model": model, "max_tokens": _MAX_TOKENS, "stream": True, "messages": messages}).encode()
 
 
-def _print_reply(events: Iterator[dict[str, Any]], *, as_json: bool) -> None:
-    """Print the text of a reply, then its model, tokens and stop reason on stderr. `as_json`: print the events."""
+def print_reply(events: Iterator[dict[str, Any]], *, as_json: bool) -> None:
+    """Print the text of the reply in `events` on stdout, then its model, tokens and stop reason on stderr.
+
+    `as_json`: print the events instead. On a terminal, control characters of the text are escaped. A pipe receives the
+    text unchanged.
+    """
+    from anthropic_proxy.log.lines import escape_terminal_controls, escape_unprintable  # noqa: PLC0415
+
+    is_terminal = sys.stdout.isatty()
     used: dict[str, Any] = {}
     model = stop_reason = ""
     for event in events:
         if as_json:
             _write(json.dumps(event) + "\n")
         elif event["type"] == "content_block_delta":
-            _write(event["delta"].get("text", ""))
+            text = event["delta"].get("text", "")
+            _write(escape_terminal_controls(text) if is_terminal else text)
         message = event.get("message") or {}
         model = message.get("model", model)
         used |= message.get("usage") or event.get("usage") or {}
@@ -68,7 +82,7 @@ def _print_reply(events: Iterator[dict[str, Any]], *, as_json: bool) -> None:
     if not as_json:
         _write("\n")
         tokens = f"in {used.get('input_tokens', 0)} out {used.get('output_tokens', 0)}"
-        sys.stderr.write(f"{model}  {tokens}  {stop_reason}\n")
+        sys.stderr.write(escape_unprintable(f"{model}  {tokens}  {stop_reason}") + "\n")
 
 
 def _write(text: str) -> None:

@@ -1,30 +1,58 @@
-"""Environment variables with which Claude Code and the Anthropic SDKs use a proxy, for `code`, `run` and `env`."""
+"""Environment variables with which Claude Code and the Anthropic SDKs use a proxy, for `code`, `run` and `env`.
+
+`client_variables` returns them: address, credential, and the limits of the model. Conflicting variables select another
+server or credential; `child_environment` removes them for a client that a command starts.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from anthropic_proxy.cli.local_proxy import LocalProxy
 
-MAIN_MODELS = ("claude-opus", "claude-sonnet")
+MAIN_MODELS = ("opus", "sonnet")
 """Models that Claude Code requests for a conversation, if the user chooses none."""
+_TIERS = ("opus", "sonnet", "haiku", "fable")
+MODEL_VARIABLES = (
+    *("ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_MODEL", "ANTHROPIC_SMALL_FAST_MODEL"),
+    *(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL" for tier in _TIERS),
+)
+"""Variables with which Claude Code requests another model than its own default."""
+CREDENTIAL_HEADERS = "ANTHROPIC_CUSTOM_HEADERS"
+"""Variable with headers for every request of Claude Code, one in each line. A header among them can be a credential."""
 _SERVER_VARIABLES = (
-    *("ANTHROPIC_BASE_URL", "CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY"),
+    *("ANTHROPIC_BASE_URL", "ANTHROPIC_UNIX_SOCKET", "CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_MANTLE"),
+    *("CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY", "CLAUDE_CODE_USE_GATEWAY"),
+    *("CLAUDE_CODE_USE_ANTHROPIC_AWS", "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD"),
 )
 _CREDENTIAL_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+_CREDENTIAL_HEADER = re.compile(r"\s*(?:x-api-key|authorization)\s*:", re.IGNORECASE)
+_HTTP_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_UNPROXIED = ("NO_PROXY", "no_proxy")
 _MODEL_OPTION = re.compile(r"--model(?:=(.+))?")
+_MODEL_CHARACTERS = "/:@"
+"""Special characters in model names that are not escaped in a URL path."""
+_LONG_CONTEXT = "[1m]"
+"""Suffix of a model name by which Claude Code assumes a window of 1,000,000 tokens. Claude Code does not send the
+suffix."""
 
 
-def client_variables(proxy: LocalProxy, environ: Mapping[str, str], arguments: Sequence[str] = ()) -> dict[str, str]:
+def client_variables(
+    proxy: LocalProxy, environ: Mapping[str, str], arguments: Sequence[str] = (), model: str = ""
+) -> dict[str, str]:
     """Return the variables for a client of this proxy: address, credential, and the limits of the model.
 
     `environ`: variables that the user has set; a limit among them is not replaced. `arguments`: arguments of the
-    client; the model of `--model` decides the limits.
+    client; the model of `--model` decides the limits. `model`: model of the client's settings, which has a lower
+    precedence. The client calls the proxy without the HTTP proxy of the user.
     """
-    variables = {"ANTHROPIC_BASE_URL": proxy.address}
+    variables = {"ANTHROPIC_BASE_URL": proxy.address, **_bypass_http_proxies(proxy.host, environ)}
     if proxy.token:
         variables["ANTHROPIC_AUTH_TOKEN"] = proxy.token
-    optional = _find_limits(proxy, _requested_models(environ, arguments))
+        if has_credential_header(environ.get(CREDENTIAL_HEADERS, "")):
+            variables[CREDENTIAL_HEADERS] = _drop_credential_headers(environ[CREDENTIAL_HEADERS])
+    optional = _find_limits(proxy, _requested_models(environ, arguments, model))
     optional["CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY"] = "1"
     return variables | {name: value for name, value in optional.items() if name not in environ}
 
@@ -32,32 +60,81 @@ def client_variables(proxy: LocalProxy, environ: Mapping[str, str], arguments: S
 def conflicting_variables(variables: Mapping[str, str]) -> Sequence[str]:
     """Return the names of variables with which a client would use another server or credential than `variables`.
 
-    Variables of credentials are included if `variables` contain a credential.
+    Variables with credentials are included only if `variables` contain a credential.
     """
     return (*_SERVER_VARIABLES, *(_CREDENTIAL_VARIABLES if "ANTHROPIC_AUTH_TOKEN" in variables else ()))
 
 
 def child_environment(variables: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for a client: that of the user, without conflicting variables, with `variables`."""
+    """Return the environment for a client that a command starts.
+
+    It is `environ`, the variables of the user, without conflicting variables, and with `variables`.
+    """
     conflicts = conflicting_variables(variables)
     return {**{name: value for name, value in environ.items() if name not in conflicts}, **variables}
 
 
-def _requested_models(environ: Mapping[str, str], arguments: Sequence[str]) -> Sequence[str]:
+def has_credential_header(headers: str) -> bool:
+    """Return True if `headers`, the value of `ANTHROPIC_CUSTOM_HEADERS`, contains a credential."""
+    return any(map(_CREDENTIAL_HEADER.match, headers.splitlines()))
+
+
+def has_model_option(arguments: Sequence[str]) -> bool:
+    """Return True if `arguments` of Claude Code contain an option that chooses a model."""
+    return any(map(_MODEL_OPTION.fullmatch, arguments))
+
+
+def _drop_credential_headers(headers: str) -> str:
+    return "\n".join(line for line in headers.splitlines() if not _CREDENTIAL_HEADER.match(line))
+
+
+def _bypass_http_proxies(host: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables with which a client calls `host` directly instead of through the user's HTTP proxy.
+
+    Empty if `environ` has no HTTP proxy. Claude Code sends even requests to this machine to the HTTP proxy, which
+    cannot reach this machine or would read the conversation.
+    """
+    if not any(environ.get(name) or environ.get(name.lower()) for name in _HTTP_PROXIES):
+        return {}
+    hosts = [entry.strip() for name in _UNPROXIED for entry in environ.get(name, "").split(",") if entry.strip()]
+    return dict.fromkeys(_UNPROXIED, ",".join(dict.fromkeys([*hosts, host])))
+
+
+def _requested_models(environ: Mapping[str, str], arguments: Sequence[str], setting: str) -> Sequence[str]:
+    """Return the models that Claude Code requests for a conversation, from its variables, arguments and settings.
+
+    `setting`: model in the settings of Claude Code; "": none.
+    """
+    chosen = environ.get("ANTHROPIC_MODEL") or setting or environ.get("ANTHROPIC_DEFAULT_MODEL") or ""
     for position, argument in enumerate(arguments):
         found = _MODEL_OPTION.fullmatch(argument)
-        if found is not None and (model := found[1] or "".join(arguments[position + 1 : position + 2])):
-            return (model,)
-    model = environ.get("ANTHROPIC_MODEL")
-    return (model,) if model else MAIN_MODELS
+        if found is not None:
+            chosen = found[1] or "".join(arguments[position + 1 : position + 2]) or chosen
+    models = (chosen,) if chosen not in ("", "default", "best") else MAIN_MODELS
+    return [_resolve_alias(model.removesuffix(_LONG_CONTEXT), environ) for model in models]
+
+
+def _resolve_alias(model: str, environ: Mapping[str, str]) -> str:
+    """Return the model id that Claude Code requests for `model`, an alias such as `opus` or `sonnet`.
+
+    `environ`: variables of the user, which can replace the model of an alias.
+    """
+    tier = "opus" if model == "opusplan" else model
+    if tier not in _TIERS:
+        return model
+    return environ.get(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL") or f"claude-{tier}"
 
 
 def _find_limits(proxy: LocalProxy, models: Sequence[str]) -> dict[str, str]:
-    """Return the variables for context window and output limit: of several models, the smallest values.
+    """Return the variables for context window and output limit: the smallest values of `models`.
 
-    Empty if the proxy does not list the models. Claude Code otherwise assumes a window of 1,000,000 tokens.
+    Empty if the proxy does not list the models. Claude Code then assumes a window of 1,000,000 tokens.
     """
-    entries = [entry for model in models if isinstance(entry := proxy.get(f"/v1/models/{model}"), dict)]
+    entries = [
+        entry
+        for model in models
+        if isinstance(entry := proxy.get_json(f"/v1/models/{quote(model, safe=_MODEL_CHARACTERS)}"), dict)
+    ]
     window, output = _smallest(entries, "max_input_tokens"), _smallest(entries, "max_tokens")
     limits: dict[str, str] = {}
     if window is not None:

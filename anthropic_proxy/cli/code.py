@@ -1,7 +1,14 @@
-"""Commands `code` and `run`: Claude Code, or another client, with the proxy."""
+"""Commands `code` and `run`: Claude Code, or another client, with the proxy.
 
+A proxy that runs on this machine is used; otherwise one is started and stopped afterwards. The client runs in the
+foreground with the variables of `client_variables`.
+"""
+
+import json
 import os
+import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,8 +20,14 @@ from cyclopts import Parameter
 from anthropic_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from anthropic_proxy.cli.claude_settings import ClaudeSettings
     from anthropic_proxy.cli.local_proxy import LocalProxy
 
+OLDEST_TESTED_VERSION = (2, 1, 197)
+"""Oldest version of Claude Code that was tested with the proxy."""
+_VERSION = re.compile(rb"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
+_VERSION_SECONDS = 5.0
+"""Maximum time in seconds for Claude Code to print its version."""
 _Arguments = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 
 
@@ -24,32 +37,31 @@ def code(*arguments: _Arguments) -> None:
     The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards. Claude Code gets the
     address, a credential, and the context window and output limit of the mapped model.
     """
-    from anthropic_proxy.cli.claude_settings import (  # noqa: PLC0415  # --help needs none of it
-        find_overrides,
-        has_settings_argument,
-        settings_argument,
+    import tempfile  # noqa: PLC0415  # --help and `serve` need none of it
+
+    from anthropic_proxy.cli.claude_settings import (  # noqa: PLC0415
+        effective_environment,
+        find_model_setting,
+        merge_settings,
+        read_claude_settings,
+        separate_settings_option,
     )
     from anthropic_proxy.cli.client_variables import client_variables  # noqa: PLC0415
-    from anthropic_proxy.cli.output import shorten_home  # noqa: PLC0415
     from anthropic_proxy.settings import user_environment  # noqa: PLC0415
 
     program = _find_program("claude", "Install Claude Code:  npm install -g @anthropic-ai/claude-code")
-    with _open_proxy() as proxy:
-        environ = user_environment()
-        variables = client_variables(proxy, environ, arguments)
-        options: tuple[str, ...] = ()
-        if not has_settings_argument(arguments):
-            options = ("--settings", settings_argument(variables))
-        for override in find_overrides(variables, environ, Path.cwd()):
-            file = shorten_home(str(override.file), environ)
-            if override.is_managed or not options:
-                raise ConfigurationError(
-                    f"Claude Code would not use this proxy: {file} sets {override.variable}, which overrides the "
-                    "value of this command. Remove that line"
-                    + (" or ask its owner." if override.is_managed else ", or omit the option --settings.")
-                )
-            sys.stderr.write(f"{file} sets {override.variable}. This session uses {proxy.address} instead.\n")
-        status = _run((program, *options, *arguments), variables)
+    _report_outdated(program)
+    option, others = separate_settings_option(arguments)
+    environ = user_environment()
+    levels = read_claude_settings(environ, Path.cwd(), option)
+    with _open_proxy() as proxy, tempfile.TemporaryDirectory(prefix="anthropic-proxy-") as folder:
+        effective = effective_environment(levels, environ)
+        variables = client_variables(proxy, effective, others, find_model_setting(levels))
+        for level in levels:
+            _report(level, variables, others, proxy.address)
+        settings = Path(folder) / "settings.json"  # no text of the command line: other users can read that
+        settings.write_text(json.dumps(merge_settings(levels, variables), indent=2), encoding="utf-8")
+        status = _run((program, "--settings", str(settings), *others), variables)
     sys.exit(status)
 
 
@@ -69,8 +81,48 @@ def run(*command: _Arguments) -> None:
     sys.exit(status)
 
 
+def _report(level: "ClaudeSettings", variables: Mapping[str, str], arguments: Sequence[str], address: str) -> None:
+    """Write one line to stderr for each setting of Claude Code that this session overrides or that chooses a model.
+
+    `level`: settings of one file. `variables`: variables of the proxy. `address`: address of the proxy. Raises
+    `ConfigurationError` for a setting that cannot be overridden.
+    """
+    from anthropic_proxy.cli.claude_settings import find_model_choices, find_overrides  # noqa: PLC0415
+    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
+    from anthropic_proxy.log import escape_unprintable  # noqa: PLC0415
+
+    notices = Output(sys.stderr)
+    for name in find_overrides(level, variables):
+        if level.is_managed:
+            raise ConfigurationError(
+                f"Claude Code would not use this proxy: {level.source} sets {name}, which overrides the value of "
+                "this command. Remove that line or ask its owner."
+            )
+        notices.write_line(f"{level.source} sets {name}. This session uses {address} instead.")
+    for name, model in find_model_choices(level, arguments).items():
+        notices.write_line(escape_unprintable(f"{level.source} sets {name}: this session requests the model {model}."))
+
+
+def _report_outdated(program: str) -> None:
+    """Write one line if the installed Claude Code is older than `OLDEST_TESTED_VERSION`. `program`: its path."""
+    try:
+        ended = subprocess.run([program, "--version"], capture_output=True, timeout=_VERSION_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return  # the start of the program reports it
+    found = _VERSION.match(ended.stdout)
+    if found is not None and tuple(map(int, found.groups())) < OLDEST_TESTED_VERSION:
+        version, oldest = found[0].decode(), ".".join(map(str, OLDEST_TESTED_VERSION))
+        sys.stderr.write(
+            f"Claude Code {version} is older than {oldest}, the oldest release that was tested with this proxy. "
+            "Update it:  claude update\n"
+        )
+
+
 def _find_program(name: str, remedy: str) -> str:
-    """Return the path of a program in PATH. Raises `ConfigurationError` with `remedy` if it is missing."""
+    """Return the path of the program `name` in PATH.
+
+    Raises `ConfigurationError` with the text `remedy` if the program is missing.
+    """
     program = shutil.which(name)
     if program is None:
         raise ConfigurationError(f'There is no program "{name}" in PATH. {remedy}'.rstrip())
@@ -78,7 +130,10 @@ def _find_program(name: str, remedy: str) -> str:
 
 
 def _open_proxy() -> AbstractContextManager["LocalProxy"]:
-    """Return a context manager that finds or starts the proxy, with the settings of the environment and `.env`."""
+    """Return a context manager that finds or starts the proxy, and yields it.
+
+    The settings are those of the environment and `.env`.
+    """
     from anthropic_proxy.cli.local_proxy import open_proxy  # noqa: PLC0415
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415
@@ -87,7 +142,10 @@ def _open_proxy() -> AbstractContextManager["LocalProxy"]:
 
 
 def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:
-    """Run a client in the foreground and return its exit status."""
+    """Run `command`, a client of the proxy, in the foreground and return its exit status.
+
+    `variables`: environment variables for the client, which replace those of the user.
+    """
     from anthropic_proxy.cli.client_variables import child_environment  # noqa: PLC0415
     from anthropic_proxy.platforms.child_process import run_in_foreground  # noqa: PLC0415
     from anthropic_proxy.platforms.signals import restore_sighup  # noqa: PLC0415

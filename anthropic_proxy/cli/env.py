@@ -1,4 +1,7 @@
-"""Command `env`: the variables for a client, as commands of a shell."""
+"""Command `env`: the variables for a client, as commands of a shell.
+
+`find_shell` detects the shell of the user, and `set_command` returns the command that sets one variable.
+"""
 
 import os
 import shlex
@@ -26,13 +29,15 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
         Print one JSON object instead.
     """
     from anthropic_proxy.cli.client_variables import client_variables  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.cli.local_proxy import LocalProxy, client_token, find_proxy  # noqa: PLC0415
+    from anthropic_proxy.cli.local_proxy import LocalProxy, client_token, find_proxy, require_accepted_credential  # noqa: PLC0415
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.settings import load_settings, user_environment  # noqa: PLC0415
 
-    settings = load_settings(os.environ, PROVIDERS)
+    settings = load_settings(os.environ, PROVIDERS, runs_commands=False)
     running = find_proxy(settings)
+    if running is not None:
+        require_accepted_credential(running)
     proxy = running or LocalProxy("127.0.0.1", settings.port, "", client_token(settings))
     variables, output = client_variables(proxy, user_environment()), Output()
     if as_json:
@@ -48,7 +53,7 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
 
 
 def find_shell(environ: Mapping[str, str]) -> Shell:
-    """Return the shell of the user by its variables: `SHELL` on POSIX systems, else PowerShell on Windows."""
+    """Return the user's shell: the variable `SHELL` in `environ` on POSIX systems, PowerShell on Windows."""
     name = environ.get("SHELL", "").rpartition("/")[2]
     if not name and sys.platform == "win32":
         return "powershell"
@@ -56,7 +61,7 @@ def find_shell(environ: Mapping[str, str]) -> Shell:
 
 
 def set_command(shell: Shell, name: str, value: str) -> str:
-    """Return the command of a shell that sets an environment variable for later programs."""
+    """Return the command of `shell` that sets the environment variable `name` to `value` for later programs."""
     if shell == "powershell":
         return f"$env:{name} = '{value.replace(_QUOTE, _QUOTE * 2)}'"
     if shell == "cmd":

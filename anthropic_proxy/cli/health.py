@@ -1,16 +1,25 @@
 """Command `anthropic-proxy health`: a check of the running proxy on this machine, for containers and scripts."""
 
 import os
+from typing import Annotated
 
-from anthropic_proxy.errors import ConfigurationError
+from cyclopts import Parameter
 
 
-def health() -> None:
-    """Check whether a proxy answers on port PORT of this machine. Exit status 0: yes; 2: no. For containers."""
-    from anthropic_proxy.cli.local_proxy import find_proxy  # noqa: PLC0415  # --help needs none of it
+def health(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
+    """Check whether a proxy answers on port PORT of this machine. Exit status 0: yes; 2: no. For containers.
+
+    Parameters
+    ----------
+    as_json
+        Print the address, version and start time of the proxy as JSON.
+    """
+    from anthropic_proxy.cli.local_proxy import require_proxy  # noqa: PLC0415  # --help needs none of it
+    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
-    settings = load_settings(os.environ, PROVIDERS)
-    if find_proxy(settings) is None:
-        raise ConfigurationError(f"No proxy responds on port {settings.port} (PORT) of this machine.")
+    settings = load_settings(os.environ, PROVIDERS, runs_commands=False)
+    proxy = require_proxy(settings)
+    if as_json:
+        Output().write_json({"address": proxy.address, "version": proxy.version, "started_at": proxy.started_at})

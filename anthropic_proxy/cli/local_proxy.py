@@ -1,4 +1,8 @@
-"""The proxy on this machine, for commands that need one: found at PORT, or started for the time of one command."""
+"""The proxy on this machine, for commands that need one: found at PORT, or started for the time of one command.
+
+`open_proxy` finds or starts the proxy, `require_proxy` raises an error if none runs. `LocalProxy` has its address and
+the token: the credential that its clients send.
+"""
 
 import subprocess
 import sys
@@ -12,68 +16,110 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.child_process import background_options
-from anthropic_proxy.routing.providers import find_provider
+from anthropic_proxy.platforms.port_owner import find_port_owner
+from anthropic_proxy.routing.providers import find_registry
 from anthropic_proxy.routing.router.targets import preferred_provider_name
 from anthropic_proxy.settings import Settings
-from anthropic_proxy.upstream.local_server import get_json
+from anthropic_proxy.upstream.local_server import get_json, is_rejected
 
 MAX_LOG_BYTES = 10 * 1024 * 1024
-"""Size of the log of started proxies above which the next start begins a new file."""
+"""Size in bytes of the log of started proxies above which the next start begins a new file."""
 _STOP_MARGIN_SECONDS = 5.0
-"""Time that a stopping proxy may take beyond `STOP_TIMEOUT`, before it is killed."""
+"""Time in seconds that a stopping proxy may need in addition to `STOP_TIMEOUT`. Then the process is killed."""
+_PRIVATE_PATH = "/api/requests/recent"
+"""URL path by which a credential is tested: it needs the credential of a client, and sends nothing to a provider."""
 _LOG_NAME = "proxy.log"
 _MAX_ERROR_CHARACTERS = 2_000
 
 
 class LocalProxy(Struct, frozen=True):
-    """A proxy on this machine that accepts requests."""
+    """A proxy on this machine that accepts requests: its address and the credential of its clients."""
 
     host: str
     port: int
     version: str
     token: str
-    """Credential for its clients: a key of `PROXY_API_KEY`, or `local` if none is required. "": the client's own."""
+    """Credential for clients: a key of `PROXY_API_KEY`, or `local` if none is required. "": clients use their own
+    credential."""
+    started_at: str = ""
+    """Start time of this proxy: `2026-11-21T09:14:00.000Z`. "": unknown."""
+    certificate_file: str = ""
+    """`TLS_CERT_FILE` of the proxy. "": the proxy uses no TLS."""
     log_file: Path | None = None
-    """Log of a proxy that this command has started. None: the proxy was running before."""
+    """Log file of a proxy that this command has started. None: the proxy was already running."""
 
     @property
     def address(self) -> str:
-        """Base URL for clients, without a path."""
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+        """Base URL of the proxy for clients, without a path."""
+        scheme = "https" if self.certificate_file else "http"
+        return f"{scheme}://[{self.host}]:{self.port}" if ":" in self.host else f"{scheme}://{self.host}:{self.port}"
 
-    def get(self, path: str) -> Any | None:
-        """Return the decoded JSON of `GET` of a path. None: no response in time, another status, or no JSON."""
-        return get_json(self.host, self.port, path, self.token)
+    def get_json(self, path: str) -> Any | None:
+        """Send `GET` for the URL path `path` to the proxy, and return the JSON value of the response.
+
+        None: no response in time, a status other than 200, or no JSON.
+        """
+        return get_json(self.host, self.port, path, self.token, self.certificate_file)
 
 
 def find_proxy(settings: Settings) -> LocalProxy | None:
-    """Return the proxy that listens on PORT of this machine. None: no proxy responds there."""
+    """Return the proxy that listens on the PORT of `settings` on this machine. None: no proxy responds there."""
+    certificate = settings.tls_certificate_file or ""
     for host in dict.fromkeys(("127.0.0.1", settings.host)):
-        health = get_json(host, settings.port, "/health")
+        health = get_json(host, settings.port, "/health", certificate_file=certificate)
         if isinstance(health, dict) and health.get("status") == "ok" and isinstance(health.get("version"), str):
-            return LocalProxy(host, settings.port, health["version"], client_token(settings))
+            started_at = str(health.get("started_at", ""))
+            return LocalProxy(host, settings.port, health["version"], client_token(settings), started_at, certificate)
     return None
 
 
-def client_token(settings: Settings) -> str:
-    """Return a credential that the proxy accepts: its first key, or `local` if it requires none.
+def require_proxy(settings: Settings) -> LocalProxy:
+    """Return the proxy on the PORT of `settings` on this machine.
 
-    "": the proxy sends the client's own credential to the provider, because it has no key of the provider.
+    Raises `ConfigurationError` if no proxy responds. The message names the program that uses PORT, if there is one.
+    """
+    if (proxy := find_proxy(settings)) is not None:
+        return proxy
+    port = settings.port
+    if (owner := find_port_owner(port)) is not None:
+        raise ConfigurationError(
+            f"No proxy responds on port {port} (PORT) of this machine: {owner.name} (process {owner.pid}) uses it. "
+            "Set PORT to the port of the proxy."
+        )
+    raise ConfigurationError(
+        f"No proxy responds on port {port} (PORT) of this machine. Start it:  anthropic-proxy serve"
+    )
+
+
+def client_token(settings: Settings) -> str:
+    """Return a credential that a proxy with `settings` accepts: its first key, or `local` if it requires none.
+
+    "": clients use their own Anthropic credential, because the proxy has no key of the provider and forwards theirs.
     """
     if settings.proxy_api_keys:
         return settings.proxy_api_keys[0].reveal()
-    provider = find_provider(preferred_provider_name(settings, None))
+    provider = find_registry(settings).find(preferred_provider_name(settings, None))
     return "" if provider.accepts_client_credential and not settings.keys.get(provider.name) else "local"
+
+
+def require_accepted_credential(proxy: LocalProxy) -> None:
+    """Raise `ConfigurationError` if a running proxy rejects the credential that this command would give to clients."""
+    if is_rejected(proxy.host, proxy.port, _PRIVATE_PATH, proxy.token, proxy.certificate_file):
+        raise ConfigurationError(
+            f"The proxy at {proxy.address} requires a key, and these settings have none that it accepts. "
+            "Set PROXY_API_KEY to one of its keys, in .env or in the environment."
+        )
 
 
 @contextmanager
 def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
     """Yield the proxy on PORT of this machine. If none responds, start one on a free port and stop it afterwards.
 
-    Raises `ConfigurationError` with the message of the proxy if it cannot start.
+    Raises `ConfigurationError` with the proxy's message if it cannot start, or if a running proxy rejects the key.
     """
     proxy = find_proxy(settings)
     if proxy is not None:
+        require_accepted_credential(proxy)
         yield proxy
         return
     log_file = _find_log_file()
@@ -96,13 +142,16 @@ def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
         host, _, port = address.removeprefix("http://").rpartition(":")
         health = get_json(host, int(port), "/health")
         version = health["version"] if isinstance(health, dict) else ""
-        yield LocalProxy(host, int(port), version, client_token(settings), log_file)
+        yield LocalProxy(host, int(port), version, client_token(settings), log_file=log_file)
     finally:
         _stop(process, settings.stop_timeout_seconds + _STOP_MARGIN_SECONDS)
 
 
 def _stop(process: "subprocess.Popen[bytes]", timeout: float) -> None:
-    """Close the input of a proxy, which stops it. Kill the process if it still runs after `timeout` seconds."""
+    """Close the standard input of the proxy `process`, which makes it stop.
+
+    The process is killed if it still runs after `timeout` seconds.
+    """
     assert process.stdin is not None
     with suppress(OSError):
         process.stdin.close()
@@ -116,7 +165,7 @@ def _stop(process: "subprocess.Popen[bytes]", timeout: float) -> None:
 def _find_log_file() -> Path:
     """Return the path of the log of started proxies, in the user's log directory or else in a temporary one.
 
-    A log above `MAX_LOG_BYTES` is renamed to `proxy.log.1` first.
+    A log above `MAX_LOG_BYTES` is first renamed to `proxy.log.1`.
     """
     from platformdirs import user_log_path  # noqa: PLC0415  # `serve` does not need it
 

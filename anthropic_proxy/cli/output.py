@@ -1,14 +1,20 @@
-"""Output of commands: data on stdout, in colors and as wide as the terminal, or tab-separated in a pipe."""
+"""Output of commands: data on stdout, in colors and as wide as the terminal, or tab-separated in a pipe.
+
+`Output` writes lines, tables, JSON, and notices on stderr. A role is the color of a text: ok, warn, error, quiet, type
+or title. `shorten_home` replaces the home directory in a path by `~`.
+"""
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from textwrap import wrap
+from typing import Any, TextIO
 
 import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.log import Log
 from anthropic_proxy.log.lines import escape_unprintable, to_ascii_symbols
+from anthropic_proxy.settings.environment import find_color_setting, user_environment
 
 _GAP = "  "
 
@@ -20,33 +26,60 @@ class Column(Struct, frozen=True):
     is_number: bool = False
     """True if cells are aligned to the right."""
     role: str = ""
-    """Color role of `Log.paint`. "": no color."""
+    """Role of the color of the cells: ok, warn, error, quiet, type or title. "": no color."""
 
 
 class Output:
-    """Standard output of a command. Colors and symbols follow the same rules as the log."""
+    """Standard output of a command (or another stream), and notices on stderr. Colors and symbols are as in the log."""
 
-    def __init__(self) -> None:
-        self._style = Log(sys.stdout)
-        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        color = find_color_setting(user_environment())
+        self._style, self._notice_style = Log(self._stream, color=color), Log(sys.stderr, color=color)
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
         self._has_symbols = "utf" in encoding.lower()
-        self.is_terminal = sys.stdout.isatty()
-        """True if a person reads the output. False: a program does."""
+        self.is_terminal = self._stream.isatty()
+        """True if the output is a terminal. False: it is a pipe or a file."""
+
+    @property
+    def width(self) -> int | None:
+        """Width of the terminal in characters. None: no terminal, so the length of a line is not limited."""
+        return self._style.terminal_width
 
     def paint(self, text: str, role: str) -> str:
-        """Return a text in the color of its role, as `Log.paint`; unchanged if the output has no colors."""
+        """Return `text` in the color of `role`, such as `warn`. The text is unchanged if the output has no colors."""
         return self._style.paint(text, role)
 
     def write_line(self, text: str = "") -> None:
-        """Write one line to stdout."""
-        sys.stdout.write((text if self._has_symbols else to_ascii_symbols(text)) + "\n")
+        """Write one line of text to the output."""
+        self._stream.write((text if self._has_symbols else to_ascii_symbols(text)) + "\n")
+
+    def write_text(self, text: str) -> None:
+        """Write `text`, which contains its own line ends, unchanged to the output."""
+        self._stream.write(text)
+
+    def write_notice(self, text: str, sign: str = "", role: str = "") -> None:
+        """Write a text to stderr, after all output so far.
+
+        On a terminal, lines are wrapped to its width. `sign`: symbol before the text. `role`: color of the symbol.
+        """
+        self._stream.flush()
+        lead = f"{sign} " if sign else ""
+        width = self._notice_style.terminal_width
+        indent = " " * (len(_GAP) + len(lead))
+        lines = [text] if width is None else wrap(text, width - len(indent), break_long_words=False) or [""]
+        first, *others = [escape_unprintable(line) for line in lines]
+        shown = [f"{_GAP}{self._notice_style.paint(sign, role)}{' ' if sign else ''}{first}"]
+        for line in (*shown, *(f"{indent}{other}" for other in others)):
+            sys.stderr.write((line if self._has_symbols else to_ascii_symbols(line)) + "\n")
 
     def write_json(self, value: Any) -> None:
-        """Write a value as indented JSON."""
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+        """Write `value` as indented JSON to the output. A `Decimal` is a number with all its digits."""
+        encoded = msgspec.json.Encoder(decimal_format="number").encode(value)
+        sys.stdout.write(msgspec.json.format(encoded, indent=2).decode() + "\n")
 
-    def write_table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-        """Write a table. Each row has one cell per column.
+    def write_table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, last_row_role: str = "") -> None:
+        """Write a table. Each row has one cell per column. `last_row_role`: color of the last row.
 
         On a terminal, columns are aligned, and the rightmost columns that do not fit are omitted. In a pipe, cells are
         separated by tabs, and no column is omitted. Control characters in cells are escaped.
@@ -60,8 +93,9 @@ class Output:
         widths = [max(map(len, cells)) for cells in zip(titles, *rows, strict=True)]
         shown = _count_fitting(widths, self._style.terminal_width)
         self.write_line(self._format_row(columns[:shown], widths, titles, "quiet"))
-        for row in rows:
-            self.write_line(self._format_row(columns[:shown], widths, row, ""))
+        for number, row in enumerate(rows, 1):
+            role = last_row_role if number == len(rows) else ""
+            self.write_line(self._format_row(columns[:shown], widths, row, role))
 
     def _format_row(self, columns: Sequence[Column], widths: Sequence[int], cells: Sequence[str], role: str) -> str:
         """Return one line of a table. `role`: color of all cells; "": the color of each column."""
@@ -73,7 +107,10 @@ class Output:
 
 
 def _count_fitting(widths: Sequence[int], limit: int | None) -> int:
-    """Return the number of columns, at least one, that fit into a line. `limit`: characters; None: no limit."""
+    """Return the number of columns, at least one, that fit into a line of `limit` characters.
+
+    `widths`: width of each column in characters. `limit`: None: no limit.
+    """
     used = 0
     for count, width in enumerate(widths):
         used += len(_GAP) + width
@@ -83,6 +120,6 @@ def _count_fitting(widths: Sequence[int], limit: int | None) -> int:
 
 
 def shorten_home(path: str, environ: Mapping[str, str]) -> str:
-    """Return a path with `~` in place of the user's home directory."""
+    """Return `path` with `~` in place of the user's home directory."""
     home = environ.get("HOME") or environ.get("USERPROFILE") or ""
     return f"~{path[len(home) :]}" if home and path.startswith(home) else path

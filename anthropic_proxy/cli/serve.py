@@ -38,24 +38,30 @@ def serve(
     reload
         Restart when the Python code changes; for development.
     watch_config
-        Reload the settings when .env changes.
+        Reload the settings when .env or anthropic-proxy.toml changes.
     attached
         Write the address to standard output, and stop when standard input ends; for programs that start the proxy.
     """
-    from anthropic_proxy.cli.server_processes import run_server  # noqa: PLC0415  # --help needs none of it
-    from anthropic_proxy.settings import ENV_FILE  # noqa: PLC0415
+    from anthropic_proxy.cli.server_processes import run_server  # noqa: PLC0415  # --help needs none
 
-    settings = _load_settings(host, port)
+    settings = _load_settings(host, port, attached=attached)
     run_server(
         _app_loader(settings),
         host=settings.host,
         port=settings.port,
-        workers=_require_range("--workers", workers, 1, MAX_WORKERS),
-        reload=reload,
+        workers=0 if reload else _require_range("--workers", workers, 1, MAX_WORKERS),
         stop_timeout=settings.stop_timeout_seconds,
-        watched_file=ENV_FILE if watch_config else None,
+        drain_delay=settings.drain_delay_seconds,
+        tls_files=_find_tls_files(settings),
+        watched_files=_list_settings_files() if watch_config else (),
         attached=attached,
     )
+
+
+def _list_settings_files() -> tuple[str, ...]:
+    from anthropic_proxy.settings import CONFIG_FILE, ENV_FILE  # noqa: PLC0415
+
+    return ENV_FILE, CONFIG_FILE
 
 
 def _app_loader(settings: "Settings") -> "LoadWorkerApp":
@@ -65,25 +71,45 @@ def _app_loader(settings: "Settings") -> "LoadWorkerApp":
     return partial(load_app, {"host": settings.host, "port": settings.port})
 
 
-def _load_settings(host: str | None, port: int | None) -> "Settings":
+def _load_settings(host: str | None, port: int | None, *, attached: bool) -> "Settings":
     """Return the settings of the environment, with the host and port of the command line if they are given.
 
-    Raises `ConfigurationError` if other machines could reach that address and use the proxy without a key.
+    Raises `ConfigurationError` if other machines could reach the host and use the proxy without a key.
     """
     from msgspec.structs import replace  # noqa: PLC0415
 
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.server.auth import require_auth_if_exposed  # noqa: PLC0415
     from anthropic_proxy.server.listen import MAX_PORT  # noqa: PLC0415
+    from anthropic_proxy.services import require_route_prices  # noqa: PLC0415
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings(os.environ, PROVIDERS)
+    require_route_prices(settings)
     if host:
         settings = replace(settings, host=host.strip("[]"))
     if port is not None:
         settings = replace(settings, port=_require_range("--port", port, 0, MAX_PORT))
     require_auth_if_exposed(settings)
+    if attached:  # the only client is the program that starts the server
+        settings = replace(settings, drain_delay_seconds=0.0, tls_certificate_file=None, tls_key_file=None)
     return settings
+
+
+def _find_tls_files(settings: "Settings") -> tuple[str, str] | None:
+    """Return the PEM files of certificate and key, after a check. None: TLS is off.
+
+    Raises `ConfigurationError` if a file is missing or cannot be used.
+    """
+    if settings.tls_certificate_file is None:
+        if settings.tls_key_file is not None:
+            raise ConfigurationError("TLS_KEY_FILE is set, and TLS_CERT_FILE is not. Set both, or neither.")
+        return None
+    from anthropic_proxy.server.tls import build_tls_context  # noqa: PLC0415
+
+    files = settings.tls_certificate_file, settings.tls_key_file or ""
+    build_tls_context(*files)
+    return files
 
 
 def _require_range(option: str, number: int, minimum: int, maximum: int) -> int:

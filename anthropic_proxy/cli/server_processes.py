@@ -1,11 +1,17 @@
-"""Processes of `anthropic-proxy serve`: one process, several workers, or one that restarts when the code changes."""
+"""Processes of `anthropic-proxy serve`: one process, several workers, or one that restarts when the code changes.
+
+`run_server` opens the listening socket and starts the processes. A worker is one of several server processes under a
+supervisor.
+"""
 
 import asyncio
+import errno
 import socket
 import sys
+from collections.abc import Sequence
 from functools import partial
-from multiprocessing import Pipe
 
+from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.child_process import stop_at_end_of_input
 from anthropic_proxy.platforms.fd_limits import raise_fd_limit
 from anthropic_proxy.platforms.signals import defer_sighup, restore_sighup
@@ -21,40 +27,58 @@ def run_server(
     host: str,
     port: int,
     workers: int = 1,
-    reload: bool = False,
     stop_timeout: float = 25.0,
-    watched_file: str | None = None,
+    drain_delay: float = 0.0,
+    tls_files: tuple[str, str] | None = None,
+    watched_files: Sequence[str] = (),
     heartbeat_timeout_seconds: float = 30.0,
     attached: bool = False,
 ) -> None:
     """Open the listening socket and serve HTTP requests until SIGTERM or SIGINT stops the server.
 
-    `port`: 0 selects any free port. `reload`: restart the process when the Python code changes; one process only.
-    `stop_timeout`: seconds for running replies to finish after the signal. `watched_file`: settings file; a change
-    reloads the settings. `heartbeat_timeout_seconds`: seconds without a heartbeat after which a worker is replaced.
-    `attached`: write the address to stdout as one line, and stop when stdin ends.
-
-    Raises `ConfigurationError` if the address cannot be used, `SystemExit` if no process can be started.
+    `port`: 0 selects any free port. `workers`: 0: one process that restarts when the Python code changes.
+    `stop_timeout`: seconds for running replies to finish after the stop signal. `drain_delay`: seconds after the stop
+    signal in which requests are still accepted. `tls_files`: PEM files of certificate and key. `watched_files`:
+    settings files; a change reloads the settings. `heartbeat_timeout_seconds`: seconds without a heartbeat after which
+    a worker is replaced. `attached`: write the address to stdout as one line, and stop when stdin ends. Raises
+    `ConfigurationError` if the address cannot be used.
     """
     defer_sighup()
     raise_fd_limit()
-    listener = open_listener(host, port)
-    address = format_address(host, listener.getsockname()[1])
+    listener = _open_listener(host, port)
+    address = format_address(host, listener.getsockname()[1], tls=tls_files is not None)
     if attached:
         print(address, flush=True)  # the listener already queues connections
         stop_at_end_of_input()
-    config = ServerConfig(address, stop_timeout, watched_file, heartbeat_timeout_seconds)
+    config = ServerConfig(address, stop_timeout, drain_delay, tls_files, watched_files, heartbeat_timeout_seconds)
     try:
-        if reload:
-            _serve_with_code_reload(load_app, config, listener)
-        elif workers > 1:
-            application = load_app(address=address)
-            asyncio.run(application.log_startup(workers))
-            sys.exit(Supervisor(load_app, config, listener, workers, application).run())
-        else:
-            ServerProcess(load_app, config, listener).run()
+        _run_processes(load_app, config, listener, workers)
     finally:
         listener.close()
+
+
+def _run_processes(load_app: LoadWorkerApp, config: ServerConfig, listener: socket.socket, workers: int) -> None:
+    """Serve in this process, or in several workers. `workers`: 0: one process that restarts when the code changes."""
+    if not workers:
+        _serve_with_code_reload(load_app, config, listener)
+    elif workers > 1:
+        application = load_app(address=config.address)
+        asyncio.run(application.log_startup(workers))
+        sys.exit(Supervisor(load_app, config, listener, workers, application).run())
+    else:
+        ServerProcess(load_app, config, listener).run()
+
+
+def _open_listener(host: str, port: int) -> socket.socket:
+    """Return the listening socket. Raises `ConfigurationError` with the owner of a port that is in use."""
+    try:
+        return open_listener(host, port)
+    except ConfigurationError as error:
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
+            raise
+        from anthropic_proxy.cli.occupied_port import describe_occupied_port  # noqa: PLC0415  # for this error only
+
+        raise ConfigurationError(describe_occupied_port(host, port)) from error
 
 
 def _serve_with_code_reload(load_app: LoadWorkerApp, config: ServerConfig, listener: socket.socket) -> None:
@@ -62,7 +86,9 @@ def _serve_with_code_reload(load_app: LoadWorkerApp, config: ServerConfig, liste
     from uvicorn.supervisors import ChangeReload  # noqa: PLC0415
 
     restore_sighup()
-    control, worker_control = Pipe()  # the kernel closes `control` when this process ends, also after SIGKILL
+    control, worker_control = (
+        socket.socketpair()
+    )  # the kernel closes `control` when this process ends, also after SIGKILL
     target = partial(serve_supervised, load_app, config, worker_control)
     ChangeReload(uvicorn.Config("", log_level="warning", reload=True), target=target, sockets=[listener]).run()
     control.close()

@@ -1,4 +1,4 @@
-"""Serving of one client request (an exchange), from its body to the last byte of the reply.
+"""Exchange: the processing of one client request, from its body to the last byte of the reply.
 
-No module names a provider.
+`pipeline` has the steps. No module of this package names a provider.
 """

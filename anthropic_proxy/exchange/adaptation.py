@@ -1,11 +1,16 @@
-"""Adaptations: changes of an upstream request after the provider rejected it, for the retry and for later requests."""
+"""Adaptations: changes of an upstream request after the provider rejected it, for the retry and for later requests.
+
+Each wire finds and applies its adaptations, such as a dropped parameter. `Adaptations` collects those of one exchange.
+After the adapted request succeeds, they are stored for the model. `find_adapted_target` returns the target for a retry,
+`store_for_model` stores its changes, and `apply_stored_adaptations` applies stored ones.
+"""
 
 from collections.abc import Sequence
 from contextlib import suppress
 
 from msgspec import structs
 
-from anthropic_proxy.errors import Cause, UnsupportedFeature, UpstreamError
+from anthropic_proxy.errors import UnsupportedFeature, UpstreamError, UpstreamErrorCause
 from anthropic_proxy.exchange.encoding import run_for_call
 from anthropic_proxy.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.routing.router import Target, switch_wire
@@ -14,12 +19,13 @@ from anthropic_proxy.wire.contract import Adaptation, BaseDialect, Call
 
 
 class Adaptations:
-    """Adaptations that the attempts with one target have used in one exchange."""
+    """Adaptations that one exchange has used for one target. `used`: list that receives their names."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, used: list[str]) -> None:
         self._services = services
+        self._used = used
         self.notes: list[FidelityNote] = []
-        """Notes for the fidelity report."""
+        """Notes about the request fields that the adaptations change, for the fidelity report."""
         self.lasting: list[str] = []
         """Names of adaptations to store for the model once a request with them succeeds."""
 
@@ -35,11 +41,12 @@ class Adaptations:
         self._services.log.write_once(f"{provider}/{target.model}: {names}, because of: {error.message}")
         handling: Handling = "approximated" if target.is_relayed else "kept"  # the encoder notes any other loss
         self.notes.append(FidelityNote(handling, error.parameter or "", f"{provider} refused it: {names}"))
+        self._used += [adaptation.name for adaptation in adaptations]
         self.lasting += [adaptation.name for adaptation in adaptations if adaptation.persistent]
         return adapted
 
     async def store_for_model(self, target: Target) -> None:
-        """Store the used adaptations for later requests to the model.
+        """Store the adaptations of this exchange, so that later requests to the model of `target` use them at once.
 
         Call this after the adapted request has succeeded, which proves that the adaptations are correct.
         """
@@ -48,33 +55,39 @@ class Adaptations:
         self.lasting.clear()
 
 
-async def apply_stored_adaptations(services: Services, target: Target) -> Target:
-    """Return the target with the adaptations that earlier requests stored for its model."""
+async def apply_stored_adaptations(services: Services, target: Target, used: list[str]) -> Target:
+    """Return a copy of `target` with the adaptations that earlier requests stored for its model.
+
+    `used`: list in which the names of these adaptations replace all items.
+    """
+    used.clear()
     for name in await services.observations.find_adaptations(target.upstream, target.model):
-        target = _apply_adaptation(services, target, name) or target
+        if (adapted := _apply_adaptation(services, target, name)) is not None:
+            target = adapted
+            used.append(name)
     return target
 
 
 def _find_adaptations(target: Target, call: Call[BaseDialect], error: UpstreamError) -> Sequence[Adaptation]:
-    """Return the adaptations that may help after an upstream error. Those for its `cause` come first."""
+    """Return the adaptations that may avoid this upstream error in a retry, those for `error.cause` first."""
     if not target.is_relayed and error.cause is not None and (found := _find_by_cause(target, call, error.cause)):
         return found
     adaptation = target.wire.find_adaptation(call, error)
     return () if adaptation is None else (adaptation,)
 
 
-def _find_by_cause(target: Target, call: Call[BaseDialect], cause: Cause) -> Sequence[Adaptation]:
-    """Return the adaptations for a cause that exist on every wire: a lower output limit, or no images."""
+def _find_by_cause(target: Target, call: Call[BaseDialect], cause: UpstreamErrorCause) -> Sequence[Adaptation]:
+    """Return the adaptations for an error cause that every wire (API) has: a lower output limit, or no images."""
     if cause.kind == "images":
-        lasts = cause.certain or not (target.capabilities.known and target.capabilities.accepts_images)
+        lasts = cause.is_certain or not (target.capabilities.known and target.capabilities.accepts_images)
         return [Adaptation(NO_IMAGES, persistent=lasts)] if _has_images(call, target) else []
     requested = call.request.max_tokens
-    if cause.max_output is not None and cause.max_output < requested:
-        return [Adaptation(f"limit {cause.max_output}")]
+    if cause.max_output_tokens is not None and cause.max_output_tokens < requested:
+        return [Adaptation(f"limit {cause.max_output_tokens}")]
     if cause.max_tokens is None or cause.max_tokens >= requested:
         return []
     found = [Adaptation(f"limit {cause.max_tokens}", persistent=False)]
-    return found if cause.window is None else [Adaptation(f"window {cause.window}"), *found]
+    return found if cause.context_window is None else [Adaptation(f"window {cause.context_window}"), *found]
 
 
 def _has_images(call: Call[BaseDialect], target: Target) -> bool:
@@ -85,10 +98,11 @@ def _has_images(call: Call[BaseDialect], target: Target) -> bool:
 
 
 NO_IMAGES, NO_DOCUMENTS = "images none", "documents none"
+"""Names of two adaptations: later requests to the model contain no images, or no documents."""
 
 
 def _apply_adaptation(services: Services, target: Target, name: str) -> Target | None:
-    """Return the target with one adaptation applied. None: the adaptation cannot be applied to this target."""
+    """Return a copy of `target` with the adaptation called `name`. None: it cannot be applied to this target."""
     verb, _, value = name.partition(" ")
     if verb == "wire":
         return switch_wire(target, value, services.settings)

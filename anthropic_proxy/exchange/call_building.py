@@ -1,6 +1,10 @@
-"""Step 5 of an exchange:
+"""`AttemptState`: one upstream attempt with its call for the wire (step 5 of an exchange), and functions to build it.
 
-`AttemptState`, one attempt with its call for the wire, built from the prepared or relayed request.
+A `Call` is the input of a wire, which encodes it as an upstream request: `build_call` builds it from the prepared
+client request, `build_relay_call` from the client's bytes for a relay. `target_limits` and `limits_for` return the
+limits of a provider and model for the preparation. `token_scale` corrects token estimates of a model. `SentAttempts`
+has the attempt that was sent last. Some providers split a long reply: another call with a continuation token continues
+it. `proxy_tools` are tools that the proxy runs; `deferred_tools` are sent only after a tool search finds them.
 """
 
 import functools
@@ -8,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct, structs
 
+from anthropic_proxy.errors import ClientError
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.encoding import MAX_STEPS_ON_LOOP
 from anthropic_proxy.messages.models import MessagesRequest, Tool, decode_request_or_keep
@@ -20,7 +25,8 @@ from anthropic_proxy.messages.preparation import (
     TargetLimits,
 )
 from anthropic_proxy.messages.reply_schema import ReplySchema
-from anthropic_proxy.messages.tokens import EstimateCache, estimate
+from anthropic_proxy.messages.tokens import EstimateCache
+from anthropic_proxy.messages.usage import CHARACTERS_PER_TOKEN
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.services import Services
@@ -33,35 +39,37 @@ class AttemptState(Struct, frozen=True, kw_only=True):
     target: Target
     """Provider, model and address of the attempt."""
     call: Call[BaseDialect]
-    """Input of the wire. Its field `raw` is emptied after the request was sent, to free memory."""
+    """Input of the wire. Its field `client_body` is emptied after the request was sent, to free memory."""
     credential: Credential | None
     """Credential sent to the provider. None: the provider needs no key."""
     is_relay: bool = False
-    """True if the client's bytes are forwarded unchanged. False: the request is translated."""
+    """True if the client's request body is forwarded unchanged. False: the wire translates the request."""
     token_scale: float
-    """Factor for token estimates of this model, computed from the counts in earlier replies. 1.0: no counts yet."""
+    """Factor for token estimates of this model: ratio of counted to estimated tokens in earlier replies. 1.0:
+    unknown."""
     proxy_tools: Mapping[str, ProxyTool] = {}
-    """Tool name in a call of the model → tool that the proxy runs."""
+    """Name of a tool in calls of the model → the tool, which the proxy runs instead of the client or provider."""
     deferred_tools: Sequence[Tool] = ()
     """Tools that are not sent to the model until its tool search finds them."""
     upstream_path: str = ""
     """Path of the upstream request, below the base URL. "": not encoded yet."""
     reply_schema: ReplySchema | None = None
-    """Schema that the proxy checks the reply with. None: the client requested none, or the provider enforces the
-    schema."""
+    """JSON Schema against which the proxy checks the reply. None: no schema requested, or the provider enforces it."""
 
 
 class SentAttempts(Struct):
-    """Latest attempt of one exchange, read by its pings and its error messages."""
+    """The latest upstream attempt of one exchange, for the provider and token estimate in pings and error messages."""
 
+    estimates: EstimateCache
+    """Cache of the token estimate of the client request."""
     latest: AttemptState | None = None
     """State of the attempt that was sent last. None: no upstream request was sent."""
 
 
 _PROXY_TOOLS: tuple[ServerToolKind, ...] = ("web_search", "tool_search")
 _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch")
-"""Server tools that the proxy runs if the provider does not run them, with `FETCH_URLS`. Without `SEARCH_URL`, a web
-search returns an error block."""
+"""Kinds of server tools that the proxy itself can run for a provider without them, if `FETCH_URLS` is set. Without
+`SEARCH_URL`, a web search returns an error block."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -101,7 +109,7 @@ def target_limits(
 
 
 def limits_for(services: Services, target: Target) -> TargetLimits:
-    """Return the limits of a target for `prepare`, with the settings and proxy tools of these services."""
+    """Return the limits of a target for `prepare`, according to the settings and the web tools of `services`."""
     searches, fetches = services.web_search is not None, services.web_fetch is not None
     return target_limits(target, must_fit=services.settings.check_context_window, searches=searches, fetches=fetches)
 
@@ -164,18 +172,35 @@ def build_relay_call(
 
 
 def _estimate(request: MessagesRequest, incoming: ClientRequest) -> int:
-    return estimate(decode_request_or_keep(incoming.body) if request.scanned_only else request)
+    return estimate_received(incoming, EstimateCache(), 1.0, request)
+
+
+def estimate_received(
+    incoming: ClientRequest, estimates: EstimateCache, token_scale: float, request: MessagesRequest
+) -> int:
+    """Return the estimated input tokens of a request, multiplied by `token_scale`.
+
+    A relay forwards the body without decoding. For the estimate, the body is decoded; if this fails, its size is used.
+    """
+    if request.scanned_only:
+        request = decode_request_or_keep(incoming.body)
+    try:
+        if request.decode_error is None:
+            return estimate_scaled(estimates, token_scale, request)
+    except ClientError:  # content that only the provider understands
+        pass
+    return round(len(incoming.body) / CHARACTERS_PER_TOKEN * token_scale)
 
 
 def estimate_scaled(estimates: EstimateCache, token_scale: float, request: MessagesRequest) -> int:
-    """Return the estimated input tokens of a request, multiplied by `token_scale`, the factor of the model."""
+    """Return the estimated input tokens of a request, multiplied by `token_scale`, the correction of the model."""
     return round(estimates.get_or_count(request) * token_scale)
 
 
 def client_credential(services: Services, incoming: ClientRequest, provider: Provider) -> Credential | None:
-    """Return the credential of the client request, to send to the provider.
+    """Return the credential of the client request, to forward to the provider. None: the credential is not forwarded.
 
-    None: the provider accepts no credentials of clients, the proxy has its own key, or the client sent none.
+    None if the provider accepts no client credentials, the proxy has its own key, or the client sent no credential.
     """
     if not (
         provider.accepts_client_credential and incoming.client.credential_forwardable
@@ -188,9 +213,9 @@ def client_credential(services: Services, incoming: ClientRequest, provider: Pro
 
 
 def continuation_target(target: Target) -> Target:
-    """Return the target with the API version in its base URL that can continue a split reply.
+    """Return the target with the base URL of the API version that can continue a reply split by the provider.
 
-    Most targets are unchanged.
+    Targets with only one API version are returned unchanged.
     """
     version = target.dialect.continuation_version
     if not version:

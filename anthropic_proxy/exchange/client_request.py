@@ -1,4 +1,9 @@
-"""The client side of an exchange: `ClientRequest`, the authenticated request, and `ResponseSink`, its response."""
+"""The client side of an exchange: `ClientRequest`, the authenticated request, and `ResponseSink`, its response.
+
+`send_…` methods send events of a stream, relayed bytes of a provider, a complete message, or an error. A receipt is the
+record of the exchange, for log and metrics. `queue_key` is the client and session, between which the queue of upstream
+calls alternates.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -9,6 +14,7 @@ from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.models import MessagesResponse
 from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.trace_context import TraceContext
 
 
 class ClientRequest(Struct, kw_only=True):
@@ -21,25 +27,30 @@ class ClientRequest(Struct, kw_only=True):
     headers: Mapping[str, str]
     """Client headers, names in lower case. Credentials are removed unless they may be sent to the provider."""
     body: bytes
-    """Received bytes. Emptied after the reply has started, to free memory."""
+    """Received bytes of the request body. They are removed after the reply has started, to free memory."""
     path: str = "/v1/messages"
     """URL path without the query."""
     query: str = ""
     """Query of the URL, without `?`. "": none."""
+    trace: TraceContext | None = None
+    """Trace of the request. None: traces are off, and the client sent no valid `traceparent`."""
+    receipt: Receipt | None = None
+    """Record of the provider calls of a token count or model list. None: no such calls, or an exchange makes its own
+    receipt."""
     number: int = 0
     """Number of the request in `Services.in_progress`, the list of running requests."""
 
     @property
     def queue_key(self) -> str:
-        """Client name and session id. The queue serves waiting upstream calls round-robin by this key."""
+        """Client name and session id. Waiting upstream calls are started in turn for each distinct value."""
         return f"{self.client.name} {self.headers.get('x-claude-code-session-id', '')}"
 
 
 class ResponseSink(Protocol):
-    """Output of one HTTP response to the client. `server/response_sink.py` implements it."""
+    """Output of one HTTP response to the client. `server/response_sink.py` implements the interface for HTTP."""
 
     def attach_receipt(self, receipt: Receipt) -> None:
-        """Set the receipt from which response headers are built. Call this before any other method."""
+        """Set the record of the exchange, from which response headers are built. Call this before any other method."""
         ...
 
     async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:

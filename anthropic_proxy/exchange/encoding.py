@@ -1,4 +1,9 @@
-"""Choice between the event loop and a thread for CPU work of an exchange: preparing, encoding and schema conversion."""
+"""Choice between the event loop and a thread for CPU work of an exchange: preparing, encoding and schema conversion.
+
+The event loop serves all clients, so long work on it delays them. `is_large` decides by the size of a request,
+`run_for_call` runs a function in the chosen place. Converting a JSON Schema to a provider's format costs one step for
+each visited part of the schema. `decode_reply_schema` decodes the JSON Schema of a reply.
+"""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,13 +22,12 @@ ones."""
 MAX_REPLY_BYTES_ON_LOOP = 256 * 1024
 """Maximum size of an unstreamed reply that is decoded on the event loop. A thread decodes larger ones."""
 _BYTES_PER_TOOL = 512
-"""Number of bytes by which a tool definition counts more than its size, because of the work per definition."""
+"""Bytes added to the size of a request for each tool definition, because each definition costs additional time."""
 MAX_STEPS_ON_LOOP = 4_000
 """Maximum steps of schema conversion on the event loop (4 to 10 ms). A conversion with more steps runs in a thread.
 
-Twelve concurrent requests delay others by at most 0.2 s. Conversions are cached, so only the first request of a session
-needs a thread.
-"""
+With this limit, twelve concurrent requests delay other requests by at most 0.2 s. Conversions are cached, so only the
+first request of a session needs a thread."""
 _MAX_READING_STEPS_ON_LOOP = 1_000
 """Maximum steps for decoding the schema of a reply on the event loop: 3 to 10 ms. A larger schema is decoded in a
 thread."""
@@ -32,7 +36,10 @@ _Result = TypeVar("_Result")
 
 
 def is_large(incoming: ClientRequest, tool_count: int) -> bool:
-    """Return True if preparing and encoding a request would delay the event loop. Uses body size and tool count."""
+    """Return True if preparing and encoding a request would delay other requests on the event loop.
+
+    The decision uses the bytes of the body and the number of tools.
+    """
     return len(incoming.body) + _BYTES_PER_TOOL * tool_count > MAX_BYTES_ON_LOOP
 
 
@@ -43,9 +50,9 @@ async def run_for_call(
     *,
     large: bool = False,
 ) -> _Result:
-    """Run a function that encodes a call, and return its result.
+    """Run `function`, which encodes the call for a provider, and return its result.
 
-    The function runs in a thread if `large` is True, or if it raises `WorkPostponed` on the event loop.
+    The function runs in a thread if `large` is True, or if it raises `WorkPostponed` (too much work) on the event loop.
     """
     if large:
         return await services.background.run(function, structs.replace(call, max_schema_steps=None))
@@ -56,7 +63,7 @@ async def run_for_call(
 
 
 async def decode_reply_schema(services: Services, schema: bytes) -> ReplySchema:
-    """Decode the schema of a structured reply, in a thread if it is large.
+    """Decode the JSON Schema of a structured reply. A large schema is decoded in a thread.
 
     Raises `InvalidRequest` for an invalid schema.
     """

@@ -1,7 +1,14 @@
-"""Error messages for the client: with the provider, the cause and the setting to change."""
+"""Error messages for the client, with the provider, the cause and the setting to change.
+
+`decode_error_response` creates the `UpstreamError` of one attempt with one target (provider and model), and
+`require_api_response` rejects responses of other servers. `prefix_provider`, `explain_credential` and `name_address`
+complete the message in place. `next_target_may_help` decides if the next target is called. `describe_attempt` returns a
+text for the log.
+"""
 
 import re
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from anthropic_proxy.errors import (
     CircuitOpen,
@@ -22,28 +29,31 @@ _UNSUPPORTED_ENCODINGS = ("br", "zstd", "compress")
 with uncompressed bodies."""
 
 _CLIENT_LOGIN = re.compile(r"(?:invalid|missing)? ?x-api-key", re.IGNORECASE)
-"""Text in an error message for which Claude Code asks the user to log in (read in the program of 2.1.328). The proxy
-removes it."""
+"""Pattern of a text for which Claude Code asks its user to log in (observed with 2.1.328). The proxy removes the text
+from errors of providers, because the client's log-in is not the cause."""
 
 
 def idle_timeout_error(provider: str, seconds: float) -> UpstreamTimeout:
-    """Return the error for a provider that sent nothing for `seconds`."""
+    """Return the error for a provider that sent no byte for `seconds`."""
     limits = "UPSTREAM_FIRST_BYTE_TIMEOUT and UPSTREAM_IDLE_TIMEOUT set this limit"
     return UpstreamTimeout(f"{provider} sent no data for {seconds:g} s; {limits}.", provider=provider)
 
 
 def describe_attempt(target: Target, error: UpstreamError) -> str:
-    """Return a failed attempt as text for the log and a response header: `groq 429`."""
+    """Return provider and status of a failed attempt, for the log and a response header: `groq 429`."""
     return f"{target.provider.prefix} {'circuit_open' if isinstance(error, CircuitOpen) else error.status}"
 
 
 def next_target_may_help(error: UpstreamError) -> bool:
-    """Return True if the next target of the route may succeed after this error of the current target."""
+    """Return True if the next target of the route may succeed after this error of the current target.
+
+    False: the error depends on the request, so each target would return it.
+    """
     return error.status in (401, 402, 403, 404, 408, 429) or error.status >= 500
 
 
 def require_api_response(response: UpstreamResponse, target: Target) -> None:
-    """Raise `UpstreamProtocolError` if the response cannot come from the API.
+    """Raise `UpstreamProtocolError` if the upstream response cannot come from the API of the provider.
 
     Such responses are a redirect, an invalid status, a web page, or a body with an unsupported content encoding.
     """
@@ -72,9 +82,9 @@ def require_api_response(response: UpstreamResponse, target: Target) -> None:
 def decode_error_response(
     target: Target, call: Call[BaseDialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> list[Delta]:
-    """Return the deltas of a reply inside an error response.
+    """Return the deltas of a complete reply that an error response contains.
 
-    Raises the `UpstreamError` of the response if it contains none.
+    Some providers send a refusal with an error status. Raises the `UpstreamError` of a response without a reply.
     """
     outcome = target.wire.decode_error(call, status, headers, body)
     if isinstance(outcome, UpstreamError) and target.is_relayed:
@@ -87,7 +97,7 @@ def decode_error_response(
 
 
 def prefix_provider(error: UpstreamError, name: str) -> None:
-    """Prefix the message of an error with the provider name, unless the wire has already set `provider`."""
+    """Put the provider `name` before the message of an error, unless the wire has already set `error.provider`."""
     if name and not error.provider:
         error.provider = name
         error.message = f"{name}: {error.message}"
@@ -107,7 +117,12 @@ def explain_credential(error: UpstreamError, target: Target, credential: Credent
 
 
 def name_address(error: UpstreamError, target: Target) -> None:
-    """Add the base URL and its setting to the message of a failed connection."""
-    variable = target.provider.base_url_variable
+    """Add the setting of the provider's base URL to the message of a failed connection.
+
+    The message stays unchanged if no setting changes the base URL.
+    """
+    variable, default = target.provider.base_url_variable, urlsplit(target.provider.base_url)
+    if not target.provider.is_local and urlsplit(target.base_url)[:2] == default[:2]:
+        return
     if isinstance(error, UpstreamUnreachable) and variable and variable not in error.message:
         error.message += f". The address is set by {variable}"

@@ -1,4 +1,7 @@
-"""Forwarding of token counts and model lists to providers with the Messages API: one upstream call, no retry."""
+"""Forwarding of token counts and model lists to providers with the Messages API: one upstream call, no retry.
+
+`count_tokens` and `list_models` return a `JsonReply`: the body and the headers for the client.
+"""
 
 import asyncio
 import re
@@ -15,49 +18,55 @@ from anthropic_proxy.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
+from anthropic_proxy.exchange.attempt_records import AttemptRecords
 from anthropic_proxy.exchange.call_building import build_relay_call, client_credential
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.encoding import MAX_BYTES_ON_LOOP, is_large
 from anthropic_proxy.exchange.error_messages import decode_error_response, require_api_response
 from anthropic_proxy.exchange.not_found import explain_not_found
 from anthropic_proxy.exchange.relay import forwarded_headers
-from anthropic_proxy.exchange.upstream_stream import read_body
+from anthropic_proxy.exchange.route_choice import choose_route
+from anthropic_proxy.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_keep
-from anthropic_proxy.messages.tokens import estimate
+from anthropic_proxy.messages.tokens import EstimateCache
+from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.redaction import redact_error
 from anthropic_proxy.routing.router import RoutingQuery, Target, find_preferred_provider, resolve_route
 from anthropic_proxy.services import Services
-from anthropic_proxy.wire.contract import BaseDialect, Call, UpstreamResponse
+from anthropic_proxy.wire.contract import BaseDialect, Call, UpstreamResponse, read_body
 
 COUNT_TIMEOUT_SECONDS = 10.0
-"""Maximum time for a token count by the provider. Afterwards the client gets an estimate. A user waits for many counts.
-"""
+"""Maximum seconds for a token count by the provider. After this time the client gets an estimate of the proxy."""
 LIST_TIMEOUT_SECONDS = 2.5
-"""Maximum time for the provider's model list. Afterwards the proxy's own list is sent. Claude Code waits 3 s."""
+"""Maximum seconds for the provider's model list. After this time the proxy's own list is sent. Claude Code waits 3
+s."""
 
 _MODEL_PATHS = re.compile(r"/v1/models(?:/[\w.:@-]*\w)?", re.ASCII)
-"""URL paths of model lists that are forwarded to the provider unchanged. They cannot contain `..` or a query."""
+"""Pattern of the URL paths of model lists that are sent to the provider unchanged. They cannot contain `..` or a
+query."""
 
 
 class JsonReply(Struct, frozen=True):
     """A JSON body for the client."""
 
     body: bytes
-    """JSON text."""
+    """Body of the client response: JSON text."""
     headers: Mapping[str, str] = {}
-    """Provider headers for the client. Empty if the proxy made the body itself."""
+    """Provider headers for the client. Empty if the proxy produced the body itself."""
 
 
 async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply:
     """Return the response to `POST /v1/messages/count_tokens`.
 
-    The provider counts if it has this endpoint (relays). Otherwise, or if it fails, the proxy sends an estimate.
+    The provider counts if it has this endpoint (only with the Messages API). Otherwise, or if the provider fails, the
+    proxy estimates.
     """
     large = len(incoming.body) > MAX_BYTES_ON_LOOP
     request = await services.background.run_if(
         large, partial(decode_request_or_keep, for_token_count=True), incoming.body
     )
-    target = resolve_route(RoutingQuery(request.model), services.settings, services.catalog).targets[0]
+    estimates = EstimateCache()
+    target = (await choose_route(services, incoming, request, estimates)).targets[0]
     if target.dialect.has_count_tokens:
         try:
             return await _call_provider(services, incoming, request, target, COUNT_TIMEOUT_SECONDS)
@@ -68,14 +77,15 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
     if request.decode_error is not None:
         raise request.decode_error
     scale = await services.observations.token_scale(target.provider.name, target.model)
-    count = await services.background.run_if(is_large(incoming, len(request.tools)), estimate, request)
+    count = await services.background.run_if(is_large(incoming, len(request.tools)), estimates.get_or_count, request)
     return JsonReply(b'{"input_tokens":%d}' % round(count * scale))
 
 
 async def list_models(services: Services, incoming: ClientRequest) -> JsonReply | None:
     """Return the preferred provider's own response to `GET /v1/models` or a path below it.
 
-    None: the provider has no such list, does not know the model, or failed. The proxy then sends its own list.
+    None: the provider has no model list in Anthropic's format, does not know the model, or failed. The caller then
+    sends the proxy's list.
     """
     preferred = find_preferred_provider(services.settings, services.catalog)
     if not preferred.serves_claude or not _MODEL_PATHS.fullmatch(incoming.path):
@@ -100,11 +110,12 @@ async def _call_provider(
     provider = target.provider
     credential = client_credential(services, incoming, provider) or services.credentials.next_credential(provider)
     call = build_relay_call(incoming, request, target, services.new_id)
+    records = AttemptRecords(incoming.receipt or _new_receipt(services, incoming), services)
+    upstream_request = records.begin(target, target.wire.encode_request(call))
     try:
         async with asyncio.timeout(seconds):
-            response = await services.transports[provider.transport](
-                target.base_url, target.wire.encode_request(call), credential
-            )
+            response = await services.transports[provider.transport](target.base_url, upstream_request, credential)
+            records.set_status(response.status)
             try:
                 return await _read_answer(target, call, response)
             finally:
@@ -112,10 +123,18 @@ async def _call_provider(
     except UpstreamError as error:
         redact_error(error, [credential.secret] if credential is not None else [])
         explain_not_found(error, target, call.client_path, services.settings)
+        records.fail(error)
         raise
     except TimeoutError:
-        text = f"{provider.prefix} did not answer within {seconds:g} s"
-        raise UpstreamTimeout(text, provider=provider.prefix) from None
+        late = UpstreamTimeout(f"{provider.prefix} did not answer within {seconds:g} s", provider=provider.prefix)
+        records.fail(late)
+        raise late from None
+    finally:
+        records.end()
+
+
+def _new_receipt(services: Services, incoming: ClientRequest) -> Receipt:
+    return Receipt(request_id=incoming.request_id, client=incoming.client, started_at=services.clock())
 
 
 class _Counted(Struct):
@@ -128,9 +147,9 @@ class _Listed(Struct):
 
 
 def _require_expected_shape(body: bytes, path: str, target: Target) -> None:
-    """Raise `UpstreamProtocolError` if a successful response has an unexpected body.
+    """Raise `UpstreamProtocolError` if a response with status 200 has no token count or model list.
 
-    Some servers answer unknown paths with 200.
+    Some servers answer unknown paths with status 200 and another body.
     """
     try:
         if path.endswith("/count_tokens"):
@@ -144,7 +163,7 @@ def _require_expected_shape(body: bytes, path: str, target: Target) -> None:
 
 async def _read_answer(target: Target, call: Call[BaseDialect], response: UpstreamResponse) -> JsonReply:
     require_api_response(response, target)
-    body = await read_body(response)
+    body = await read_body(response, MAX_BODY_BYTES)
     if 200 <= response.status < 300:
         _require_expected_shape(body, call.client_path, target)
         return JsonReply(body, forwarded_headers(response.headers))

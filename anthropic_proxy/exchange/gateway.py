@@ -1,34 +1,49 @@
-"""`ExchangeGateway`: the functions of the proxy that plugins may call."""
+"""`ExchangeGateway`: the methods of the proxy that plugins may call, behind the interface `plugins.Gateway`.
+
+The methods run a request, explain a route, list models, and report the health of providers. A route is the list of
+targets (provider and model) for a requested model. `log_warning` logs each text once, `log_condition` on each call.
+`store` keeps limits and shared state; the ledger is the database of finished requests.
+"""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
 import msgspec
 
 from anthropic_proxy.errors import InternalError, ProxyError
 from anthropic_proxy.exchange.client_request import ClientRequest
+from anthropic_proxy.exchange.model_features import describe_models
 from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.exchange.plugin_http import MAX_REPLY_BYTES, send_http
+from anthropic_proxy.exchange.recording import start_recording
+from anthropic_proxy.log.request_events import stream_requests
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.models import MessagesResponse
-from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.plugins import Client, HttpReply, LedgerState, Receipt, Store
+from anthropic_proxy.plugins.setup import ModelFeatures, Setup
 from anthropic_proxy.routing.model_listing import list_models
 from anthropic_proxy.routing.router import RoutingQuery, resolve_route
+from anthropic_proxy.routing.setup_description import describe_setup
 from anthropic_proxy.services import Services
 from anthropic_proxy.settings import Settings
 
 
 class ExchangeGateway:
-    """Implementation of `plugins.Gateway`, the functions that plugins may call.
+    """Implementation of `plugins.Gateway`, the interface through which plugins use the proxy.
 
-    `current_services`: function that returns the services for new exchanges.
+    `current_services`: function that returns the services for new exchanges. `reload`: reads the settings files again
+    in all workers, and returns False if this server cannot.
     """
 
-    def __init__(self, current_services: Callable[[], Services]) -> None:
+    def __init__(
+        self, current_services: Callable[[], Services], reload: Callable[[], Awaitable[bool]] | None = None
+    ) -> None:
         self._current_services = current_services
+        self._reload = reload
 
     @property
     def settings(self) -> Settings:
-        """The current settings."""
+        """Settings in use. A reload of the settings files replaces this object."""
         return self._current_services().settings
 
     async def run(self, body: bytes, client: Client) -> bytes:
@@ -36,40 +51,117 @@ class ExchangeGateway:
 
         Raises `ProxyError`.
 
-        `client`: client that the receipt names.
+        `client`: the client in the receipt of the request.
         """
         services, sink = self._current_services(), _BufferSink()
         request = ClientRequest(request_id=services.new_id("req_"), client=client, headers={}, body=body)
+        request.trace = None if services.tracer is None else services.tracer.start_trace(None)
+        record = start_recording(services, request)
         await run_exchange(services, request, sink)
+        record(sink.body)
         if sink.error is not None:
             raise sink.error
         return sink.body
 
     def explain(self, model: str) -> str:
-        """Return the targets for a requested model and the reason of the route, as text. Raises `UnknownModel`."""
+        """Return as text the targets (provider and model) for a requested model id, and the rule that selects them.
+
+        Raises `UnknownModel`.
+        """
         services = self._current_services()
         route = resolve_route(RoutingQuery(model), services.settings, services.catalog)
         return f"{', '.join(f'{target.provider.prefix}/{target.model}' for target in route.targets)} ({route.reason})"
 
     def list_models(self) -> Sequence[str]:
-        """Return the model ids of the proxy's own list.
+        """Return the model ids of the proxy's own list for `GET /v1/models`.
 
-        If Anthropic is preferred, clients receive Anthropic's list instead.
+        If Anthropic is the preferred provider, clients receive Anthropic's list instead.
         """
         services = self._current_services()
         return [entry.id for entry in list_models(services.settings, services.catalog)]
 
+    async def send_http(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        *,
+        max_bytes: int = MAX_REPLY_BYTES,
+    ) -> HttpReply:
+        """Send an HTTP request to any server, for example of a database, and return the response.
+
+        Raises `UpstreamError`, also for a body with more than `max_bytes` bytes.
+        """
+        return await send_http(self._current_services(), method, url, headers or {}, body, max_bytes=max_bytes)
+
+    @property
+    def store(self) -> Store:
+        """Store for limits, budgets and shared state, according to the settings."""
+        return self._current_services().store
+
+    def log_warning(self, text: str) -> None:
+        """Log a warning, once per process for the same text. API keys in the text are masked."""
+        self._current_services().log.write_once(text, "warning")
+
     def health(self) -> Mapping[str, int]:
-        """Return counts by name: `open_circuits`, `keys_in_cooldown`."""
+        """Return two counts, by the keys `open_circuits` and `keys_in_cooldown`.
+
+        An open circuit blocks calls to one server of a provider after repeated failures. An API key in cooldown is
+        skipped after a rate limit or a rejection.
+        """
         services = self._current_services()
         return {
             "open_circuits": services.circuit_breakers.open_count(),
             "keys_in_cooldown": services.credentials.cooldown_count(),
         }
 
+    @property
+    def ledger_state(self) -> LedgerState | None:
+        """State of the ledger, the database of finished requests. None: the ledger is disabled."""
+        find_state = self._current_services().ledger_state
+        return None if find_state is None else find_state()
+
+    def log_condition(self, text: str) -> None:
+        """Log a warning on each call, also with the same text. API keys in it are masked.
+
+        Any thread may call the method.
+        """
+        self._current_services().log.write_warning(text)
+
+    def describe_setup(self) -> Setup:
+        """Return the state of the configured providers and the model mapping. No request is sent to providers."""
+        services = self._current_services()
+        return describe_setup(services.settings, services.catalog, services.circuit_breakers, services.credentials)
+
+    async def reload_settings(self) -> bool:
+        """Read the settings files again, in all workers. False: this server reads them only at its start."""
+        return self._reload is not None and await self._reload()
+
+    async def describe_models(self, names: Sequence[str]) -> Sequence[ModelFeatures]:
+        """Return the limits and features of models.
+
+        `names`: model ids with prefix (`openai/gpt-4.1`). A model that no request can reach is omitted.
+        """
+        return await describe_models(self._current_services(), names)
+
+    async def collect_running_requests(self) -> Sequence[Receipt]:
+        """Return one receipt (record) for each running exchange of all worker processes, the latest last.
+
+        Fields about the reply are still empty.
+        """
+        return (await self._current_services().receipts.feed.collect_snapshot()).running
+
+    def stream_requests(self, client_names: Collection[str] | None = None) -> AsyncIterator[bytes]:
+        """Return the events of `GET /api/requests/live`: changes of the requests of all workers.
+
+        `client_names`: only requests of these clients. None: all.
+        """
+        return stream_requests(self._current_services().receipts.feed, client_names)
+
 
 class _BufferSink:
-    """A `ResponseSink` that stores one complete reply instead of sending it."""
+    """A `ResponseSink` that stores one complete reply, or raises its error, because a plugin expects a return value."""
 
     def __init__(self) -> None:
         self.body = b""

@@ -1,7 +1,9 @@
-"""Inlining of image and document URLs in a client request, for providers that accept no URLs.
+"""`MediaInliner`: replaces image and document URLs in a client request by the files, for providers that accept no URLs.
 
-With `FETCH_URLS`, each URL is fetched once per exchange and its block receives the bytes. A block with a failed fetch
-becomes a text block with the URL.
+With the setting `FETCH_URLS`, `inline_urls` fetches each URL once per exchange and puts its bytes into the block. A
+block with a failed fetch becomes a text block with the URL. The `MAX_…` constants limit the fetches of one request.
+`new_media_inliner` returns the inliner of a request. `MAX_TOTAL_BYTES` is the size of all files, `MAX_URL_LENGTH` the
+characters of a URL.
 """
 
 import asyncio
@@ -39,29 +41,29 @@ from anthropic_proxy.upstream.contract import (
 MAX_URLS_PER_REQUEST = 20
 """Maximum number of URLs that the proxy fetches for one client request. Further URLs become text."""
 MAX_TOTAL_BYTES = 32 * 1024 * 1024
-"""Maximum size of all bodies fetched for one client request, as large as a request body may be. Further URLs become
-text."""
+"""Maximum size of all files fetched for one client request. It equals the maximum of a request body. Further URLs
+become text."""
 MAX_CONCURRENT_FETCHES = 4
 """Maximum number of URLs that are fetched at the same time for one client request."""
 MAX_URL_LENGTH = 8 * 1024
-"""Maximum characters of a URL. A longer one is not fetched and becomes text. Signed URLs are long."""
+"""Maximum characters of a URL. A longer URL is not fetched, and its block becomes text. Signed URLs are long."""
 _SOURCE_OF_LINK = b'"url"'
 _LIST = b"["[0]
 
 _Linked = ImageBlock | DocumentBlock
 _Key = tuple[str, str]
-"""Identity of a fetched file: the kind of its block (image or document) and its URL."""
+"""Key of a fetched file: the kind of its block (`image` or `document`) and its URL."""
 
 
 def new_media_inliner(services: Services, incoming: ClientRequest) -> "MediaInliner | None":
-    """Return the inliner for one client request. None: the request contains no URLs, or `FETCH_URLS` is off."""
+    """Return the inliner for one client request. None: the request has no URLs of files, or `FETCH_URLS` is off."""
     if services.web_fetch is None or _SOURCE_OF_LINK not in incoming.body:
         return None
     return MediaInliner(services.web_fetch)
 
 
 class MediaInliner:
-    """Fetched images and documents of one exchange. Each URL is fetched once for all targets and retries."""
+    """Fetched images and documents of one client request. Each URL is fetched once for all targets and retries."""
 
     def __init__(self, fetch: WebFetch) -> None:
         self._fetch = fetch
@@ -69,12 +71,13 @@ class MediaInliner:
         self._bytes = 0
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
         self.notes: list[FidelityNote] = []
-        """Fidelity notes on the URLs of the latest request."""
+        """Fidelity notes (records of changed fields) about the URLs of the latest request."""
 
     async def inline_urls(self, request: MessagesRequest, target: Target, limits: TargetLimits) -> MessagesRequest:
-        """Return the request with the fetched bytes in place of each URL that the target does not accept.
+        """Return the request with fetched files in place of the URLs of images and documents.
 
-        A URL that cannot be fetched becomes a text block with a note.
+        Only URLs that the target does not accept are replaced. If a fetch fails, a text block with a note replaces the
+        block.
         """
         to_fetch = {_key(block): block for block in _linked(request.messages) if _is_fetched(block, target, limits)}
         self.notes = []
@@ -109,7 +112,7 @@ class MediaInliner:
         try:
             fetched = await self._fetch(block.source.url, media_types=kinds, max_url_length=MAX_URL_LENGTH)
         except WebFetchFailed as error:
-            error.drop_traceback()
+            error.release_tracebacks()
             return error
         self._bytes += len(fetched.body)
         if self._bytes > MAX_TOTAL_BYTES:
@@ -159,7 +162,7 @@ def _may_link(content: Raw) -> bool:
 def _is_fetched(block: _Linked, target: Target, limits: TargetLimits) -> bool:
     """Return True if the proxy must fetch the URL of an image or document.
 
-    The model reads such a file, but the target accepts no URL for it.
+    This is the case if the model accepts the file and its provider accepts no URL.
     """
     if isinstance(block, ImageBlock) and not limits.accepts_images:
         return False

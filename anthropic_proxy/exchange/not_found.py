@@ -1,7 +1,8 @@
-"""A provider's 404 as an error that names its cause: a setting that chose the model, or a wrong address.
+"""`explain_not_found`: completes the error for a provider's 404 with its cause, a wrong model or a wrong URL.
 
-Claude Code replaces the text of every 404 by one about the model that it asked for (version 2.1.328, observed 2026-11).
-A 404 for a model of the client's own choice therefore stays one; any other becomes a 400.
+Claude Code replaces the text of every 404 by a text about the requested model (version 2.1.328, observed 2026-11). Only
+a 404 for a model that the client itself chose therefore keeps its status; any other becomes a 400. `describe_address`
+names the setting of a provider's URL.
 """
 
 import re
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import Target
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.settings import TARGETS_SETTING, Settings
 
 _UNKNOWN_MODEL = re.compile(
     r"model_not_found|access to (?:the )?model\b|(?:invalid|unknown|no such|unsupported) model\b|not a valid model"
@@ -27,25 +28,26 @@ _NOT_SERVED = re.compile(
     r"|no handler|not served|\bno static resource",
     re.IGNORECASE,
 )
-"""Texts of errors about an unknown URL path, as web frameworks and gateways write them: FastAPI, Express, Fastify, Go,
-nginx, Spring, Kong, LM Studio."""
+"""Pattern of error texts about an unknown URL path, as web frameworks and gateways write them: FastAPI, Express,
+Fastify, Go, nginx, Spring, Kong, LM Studio."""
 _METHOD_REFUSED = re.compile(r"\bmethod\b.{0,20}\bnot (?:allowed|supported)|^[\w-]+ returned HTTP 405$", re.IGNORECASE)
-"""Texts of errors about the HTTP method. A server that answers every path with a web page rejects `POST` there (Open
-WebUI)."""
+"""Pattern of error texts about the HTTP method. They indicate a wrong URL path: a server that answers every path with a
+web page, such as Open WebUI, rejects `POST`."""
 _OTHER_OBJECTS = re.compile(
     r"\b(?:files?|responses?|items?|containers?|vectors?|conversations?|threads?|cached|batch|images?)\b", re.IGNORECASE
 )
-"""Words for objects other than models that a request names by id. A 404 about them is not about the model."""
+"""Words for objects other than models that a request names by id. A 404 with such a word is not about the model."""
 _WIRE_ADVICE = re.compile(r"\.?( The server or the model has no Responses API: set \w+=\w+)")
-"""Advice that the Responses wire appends to a 404 for its path. It is ignored when the provider's own text is examined.
-"""
+"""Pattern of the advice that the wire for the Responses API adds to an error message. The advice is removed, so that
+only the provider's own text is examined."""
 _MAX_ROUTE_ERROR_CHARACTERS = 200
 
 
 def explain_not_found(error: UpstreamError, target: Target, path: str, settings: Settings) -> None:
-    """Complete the message of a provider's 404 with its cause and remedy.
+    """Add the cause and a remedy to the message of a provider's 404.
 
-    The status becomes 400 unless the client chose the model, because a setting of the proxy is wrong.
+    If a setting of the proxy chose the model, the status becomes 400, because the setting is wrong. If the client chose
+    the model, the status stays 404.
     """
     is_405 = error.status == 400 and _METHOD_REFUSED.search(error.message) is not None
     if (error.status == 404 or is_405) and _is_about_address(error, target, settings):
@@ -64,7 +66,7 @@ def _become(error: UpstreamError, message: str) -> None:
 
 
 def _words_of(error: UpstreamError, target: Target) -> str:
-    """Return the provider's own text of an error: without the provider name and the advice of the wire. "": no text."""
+    """Return the provider's own text of an error, without the provider name and advice of the proxy. "": no text."""
     text = _WIRE_ADVICE.sub("", error.message.removeprefix(f"{target.provider.prefix}: ")).strip()
     return "" if re.fullmatch(rf"{target.provider.prefix} returned HTTP 40[45]", text) else text
 
@@ -95,24 +97,40 @@ def _describe_address(error: UpstreamError, target: Target, path: str, settings:
     variable = _find_address_variable(provider, settings)
     if variable is None:
         return f"{message} This is the default address of {provider.title}; {provider.base_url_variable} sets another."
+    return f"{message}{describe_address(provider, settings, suggests=True)}"
+
+
+def describe_address(provider: Provider, settings: Settings, *, suggests: bool) -> str:
+    """Return a sentence with the setting of a provider's base URL and its source. "": the URL is the default.
+
+    `suggests`: True adds a remedy for a wrong path.
+    """
+    variable = _find_address_variable(provider, settings)
+    if variable is None:
+        return ""
     source = settings.origins.get(variable, "set")
-    return f"{message} The address is set by {variable}, {source}.{_suggest(provider, variable, settings)}"
+    return f" The address is set by {variable}, {source}.{_suggest(provider, variable, settings) if suggests else ''}"
 
 
 def _suggest(provider: Provider, variable: str, settings: Settings) -> str:
-    """Return a question about the base URL: whether `/v1` is missing, or whether the base URL must not contain it."""
+    """Return a question about a base URL, as a remedy: whether `/v1` is missing, or must be removed."""
     given = settings.base_urls[provider.name].partition("?")[0]
-    path, usual = urlsplit(given).path.rstrip("/"), urlsplit(provider.base_url).path
+    path, usual = urlsplit(given).path.rstrip("/"), urlsplit(provider.reference_url or provider.base_url).path
     version = usual.rpartition("/")[2]
     if version and version not in path.split("/"):
-        return f" Is /{version} missing? Try {variable}={given}/{version}"
+        return f" Is /{version} missing? Try {_assign(provider, variable, f'{given}/{version}')}"
     if not version and path:
-        return f" Is {path} superfluous? Try {variable}={given.removesuffix(path)}"
+        return f" Is {path} superfluous? Try {_assign(provider, variable, given.removesuffix(path))}"
     return " Check its path."
 
 
+def _assign(provider: Provider, variable: str, address: str) -> str:
+    """Return the line for `.env` or the configuration file that sets the base URL of a provider to `address`."""
+    return f'base_url = "{address}"' if provider.is_configured else f"{variable}={address}"
+
+
 def _describe_setting(target: Target) -> str:
-    """Return the setting that chose the model, its source and a remedy."""
+    """Return the setting that chose the model of a target, the file and line of the setting, and a remedy."""
     provider = target.provider
     variable, _, source = target.model_setting.partition(", ")
     retired = provider.retired_models.get(target.model)
@@ -121,7 +139,8 @@ def _describe_setting(target: Target) -> str:
         origin = f"{provider.prefix}/{target.model} is the default of {variable}, which is not set."
     else:
         origin = f"The model {provider.prefix}/{target.model} is set by {target.model_setting}."
-    return f"{origin} Remedy: set {other}"
+    remedy = f"use another model in {variable}" if variable.startswith(TARGETS_SETTING) else f"set {other}"
+    return f"{origin} Remedy: {remedy}"
 
 
 def _find_address_variable(provider: Provider, settings: Settings) -> str | None:

@@ -1,11 +1,46 @@
-"""Recording of a failed request in its receipt, and the error for a defect of the proxy."""
+"""Functions that store facts of an exchange in its receipt, the record of a request: client, target, failure.
 
-from collections.abc import Iterable
+`log_internal_error` returns the error for a defect of the proxy. `record_failure` stores the error of a failed request.
+"""
+
+from collections.abc import Iterable, Mapping
 
 from anthropic_proxy.errors import InternalError, ProxyError
+from anthropic_proxy.messages.models import MessagesRequest
+from anthropic_proxy.messages.preparation import find_session
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.redaction import redact_error
+from anthropic_proxy.routing.router import Route, Target
 from anthropic_proxy.services import Services
+
+
+def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
+    """Store facts about the client in the receipt, from the request headers: program, session, subagent and project."""
+    receipt.user_agent = headers.get("user-agent", "")
+    receipt.session = headers.get("x-claude-code-session-id", "")
+    receipt.agent = headers.get("x-claude-code-agent-id", "")
+    receipt.project = headers.get("x-project", "")
+
+
+def record_request(receipt: Receipt, request: MessagesRequest) -> None:
+    """Store facts of a decoded client request in the receipt: model, counts, and streaming."""
+    receipt.requested_model, receipt.stream = request.model, request.stream
+    receipt.tool_count, receipt.message_count = len(request.tools), request.message_count
+    receipt.tool_results, receipt.tool_errors = request.tool_results, request.tool_errors
+    if not receipt.session and request.metadata is not None and request.metadata.user_id:
+        receipt.session = find_session(request.metadata.user_id) or ""
+
+
+def record_route(receipt: Receipt, route: Route) -> None:
+    """Store in the receipt the matching route of the file, the reason for the first target, and the fidelity mode."""
+    receipt.route = route.rule.name if route.rule is not None else ""
+    receipt.route_reason, receipt.fidelity.mode = route.reason, route.fidelity
+
+
+def record_target(receipt: Receipt, target: Target) -> None:
+    """Store the provider and the model of an upstream attempt in the receipt."""
+    receipt.provider, receipt.prefix = target.provider.name, target.provider.prefix
+    receipt.model, receipt.base_url = target.model, target.base_url
 
 
 def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:
@@ -18,9 +53,9 @@ def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str
 
 
 def log_internal_error(error: Exception, services: Services, request_id: str) -> InternalError:
-    """Log the traceback of an unexpected exception, a defect of the proxy.
+    """Log the traceback of an unexpected exception, which is a defect of the proxy.
 
-    Returns the `InternalError` for the client.
+    Returns an `InternalError` without details, which is sent to the client.
     """
     services.log.write_traceback(request_id)
     return InternalError(f"{type(error).__name__} in the proxy; the traceback is in its log.")

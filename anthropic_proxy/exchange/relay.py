@@ -1,17 +1,25 @@
-"""`RelayStream`: the response of a provider with the Messages API, forwarded to the client byte for byte."""
+"""`RelayStream`: the response of a provider with the Messages API, forwarded to the client byte for byte.
+
+Only the model name can be replaced. The bytes are also decoded, for the token usage and the stop reason in the receipt.
+`forwarded_headers` selects the headers for the client. If a target (provider and model) fails before any content, the
+next target of the route is called. `wait_for_content` ends at the first event; `read` returns the next bytes.
+`final_usage` is the token usage so far; `omit_message_start` removes an event that the client already has.
+"""
 
 import asyncio
 import re
 from collections.abc import Mapping
 
+from msgspec import structs
+
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
-from anthropic_proxy.exchange.upstream_stream import TRAILING_USAGE_TIMEOUT_SECONDS, read_body
+from anthropic_proxy.exchange.upstream_stream import MAX_BODY_BYTES, TRAILING_USAGE_TIMEOUT_SECONDS
 from anthropic_proxy.exchange.watchdog import Watchdog
 from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.events import ErrorEvent, Event, MessageStop
-from anthropic_proxy.messages.usage import merge_latest
-from anthropic_proxy.redaction import redact_bytes
-from anthropic_proxy.wire.contract import BaseDialect, Call, Credential, RelayWire, UpstreamResponse
+from anthropic_proxy.messages.usage import CHARACTERS_PER_TOKEN, merge_latest
+from anthropic_proxy.redaction import redact_secret_bytes
+from anthropic_proxy.wire.contract import BaseDialect, Call, Credential, RelayWire, UpstreamResponse, read_body
 from anthropic_proxy.wire.framing import MAX_FRAME_BYTES, EventSplitter, new_frame_reader
 
 FORWARDED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-should-retry"))
@@ -19,15 +27,16 @@ FORWARDED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-should-retry"
 FORWARDED_PREFIX = "anthropic-"
 """Prefix of further provider headers that the client receives: rate limits and the organization."""
 MAX_TRAILING_BYTES = 64 * 1024
-"""Maximum number of bytes read after the last event of a message. Further bytes are dropped."""
+"""Maximum number of bytes read after the last event of a message. Further bytes are not forwarded."""
 TRAILING_BYTES_TIMEOUT_SECONDS = 0.25
-"""Maximum wait for bytes after the last event, such as line ends, so that the forwarded stream is identical."""
+"""Maximum seconds to wait for bytes after the last event, such as line ends, so that the client gets the identical
+stream."""
 
 
 class RelayStream:
     """One upstream response as bytes for the client, with its token usage, its stop reason and its failure.
 
-    A stream is forwarded in complete SSE frames. After a broken connection, an error event can follow.
+    A stream is forwarded in complete SSE frames. If the connection breaks, an error event follows the last frame.
     """
 
     def __init__(
@@ -40,13 +49,13 @@ class RelayStream:
         credential: Credential | None = None,
     ) -> None:
         self.headers = forwarded_headers(response.headers)
-        """Headers of the provider for the client."""
+        """Response headers of the provider that the client receives."""
         self.usage = Usage()
         self.stop_reason: str | None = None
         self.failure: UpstreamError | None = None
-        """The relayed `error` event, or the error of a premature end."""
+        """Error of the provider's `error` event, or of an early end of its stream. None: no failure."""
         self.ending: Event | None = None
-        """Event to add, because the upstream ended without its last event. None: complete."""
+        """Event for the client in place of the missing last event of the provider. None: nothing is missing."""
         self.complete = False
         """True if nothing is left to read except the bytes of `open`."""
         self._wire = wire
@@ -59,18 +68,22 @@ class RelayStream:
         self._first: bytes | None = None
         self._events = EventSplitter()
         self._behind = b""
-        """Bytes after the last event, sent with the end."""
+        """Bytes received after the last event, which are forwarded with the last bytes of the response."""
         self._begun = False
+        self._content_bytes = 0
+        """Approximate length of the received text, thinking and tool arguments."""
+        self._delta_frame_bytes = len(_EVENT_LINE) + len(_DELTA_FRAME)
         self._drain_until = 0.0
         """Loop time until which bytes after the last event are awaited. 0: the wait has not started."""
 
     async def wait_for_content(self) -> None:
-        """Wait for the first event of the stream. Raises `UpstreamError` if the response fails before any content.
+        """Wait for the first event of the stream, or for the complete body of an unstreamed reply.
 
-        The client then receives the error as an HTTP status.
+        Raises `UpstreamError` if the response fails before any content. The client then receives the error as an HTTP
+        status.
         """
         if not self._streams:
-            self._first = await read_body(self._response, self._watchdog)
+            self._first = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.first_byte_received)
             self._remember(self._decoder.decode_body(self._first))
             self.complete = True
         else:
@@ -97,22 +110,24 @@ class RelayStream:
         return await self._with_end(b"".join(chunks))
 
     async def _reject_unstreamed(self, begun: bytes) -> None:
-        """Raise the error inside a body without SSE frames.
+        """Raise the error that a response body without SSE frames contains.
 
-        For a complete message, raise an error that the server does not stream.
+        If the body is a complete message, raise an error that the provider's server does not stream.
         """
-        self._decoder.decode_body(begun + await read_body(self._response, self._watchdog))
+        self._decoder.decode_body(
+            begun + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.first_byte_received)
+        )
         error = UpstreamProtocolError("the reply was not streamed although a stream was requested")
         error.retryable = False  # a retry would cost the same again
         raise error
 
     def omit_message_start(self) -> None:
-        """Remove the event `message_start` from the stream, because the client received one for an earlier target."""
+        """Remove the event `message_start` from the stream. The client received one for an earlier target."""
         if self._first is not None:
             self._first = self._wire.remove_message_start(self._first)
 
     async def read(self) -> bytes | None:
-        """Return the next bytes for the client. None: the response is complete."""
+        """Return the next bytes of the response for the client. None: the response is complete."""
         if self._first is not None:
             first, self._first = self._first, None
             return first
@@ -121,16 +136,32 @@ class RelayStream:
                 return await self._with_end(data) if self._decoder.finished else data
         return None
 
+    @property
+    def final_usage(self) -> Usage:
+        """Token usage of the reply so far.
+
+        If the stream is incomplete, the output is at least the estimate of its content.
+        """
+        if self.stop_reason is not None or not self._streams:
+            return self.usage
+        estimate = -(-max(self._content_bytes, 0) // CHARACTERS_PER_TOKEN)
+        return structs.replace(self.usage, output_tokens=max(self.usage.output_tokens or 0, estimate))
+
     async def close(self) -> None:
-        """End the upstream call."""
+        """End the upstream call. The connection to the provider is reused if the response was read completely."""
         await self._response.close(complete=self._decoder.finished)
 
     async def _next(self) -> bytes:
-        """Return the frames that one network read completes. After the last read, also return the remaining bytes."""
+        """Return the SSE frames that the next network read completes. At the end, also return the remaining bytes."""
         try:
             if chunk := await self._read():
                 data = self._pop_complete_frames(chunk)
-                self._inspect(data)
+                if relevant := self._wire.frames_to_inspect(data):
+                    self._inspect(relevant)
+                if events := data.count(_BLOCK_DELTA):
+                    self._content_bytes += len(data) - events * self._delta_frame_bytes
+                    if relevant and _BLOCK_DELTA not in relevant:
+                        self._content_bytes -= len(relevant)
                 if data and self._decoder.finished and self.failure is None:
                     data, behind = self._wire.split_after_message_end(data)
                     self._behind = behind + self._events.pop_pending()
@@ -141,10 +172,10 @@ class RelayStream:
             return b""
         if self.failure is None or self._credential is None:
             return data
-        return redact_bytes(data, self._credential.secret)  # an error may quote the key
+        return redact_secret_bytes(data, self._credential.secret)  # an error may quote the key
 
     async def _with_end(self, data: bytes) -> bytes:
-        """Append the remaining bytes of a completely received response to the last event: one packet instead of two."""
+        """Return `data` with the remaining bytes of the response, if all are received: one packet instead of two."""
         while self._decoder.finished and not self.complete and self._response.body_received:
             data += await self._next()
         return data
@@ -194,17 +225,21 @@ class RelayStream:
         if self._decoder.finished:
             self._behind += chunk
             return b""
-        if not self._events.pending_bytes and chunk.endswith(b"\n\n"):
+        if not self._events.pending_bytes and chunk[-2:] == b"\n\n":
             return chunk
         return self._events.feed(chunk)
 
     def _finish(self) -> bytes:
-        """Return the buffered bytes if they form a complete event. An incomplete event is dropped."""
+        """Return the bytes left in the buffer if they are a complete event.
+
+        The bytes of an incomplete event are dropped.
+        """
         self.complete = True
         if self._decoder.finished:
             return self._wire.remove_events(self._behind + self._events.pop_pending())
         before, pending = self.stop_reason, self._events.pop_pending()
-        self._inspect(pending)
+        if relevant := self._wire.frames_to_inspect(pending):
+            self._inspect(relevant)
         try:
             self._decoder.decode_end()
         except UpstreamError as error:
@@ -212,10 +247,15 @@ class RelayStream:
             return pending + b"\n\n" if self.stop_reason != before else b""
         return pending
 
-    def _inspect(self, data: bytes) -> None:
-        if not (relevant := self._wire.frames_to_inspect(data)):
-            return
-        self._begun = True
+    def _inspect(self, relevant: bytes) -> None:
+        """Decode those of the forwarded frames that may contain token usage, a stop reason or an error.
+
+        `relevant`: the bytes of these frames.
+        """
+        if not self._begun:
+            self._begun = True
+            if b"event:" not in relevant:
+                self._delta_frame_bytes = len(_DELTA_FRAME)
         reader = new_frame_reader(self._wire.framing)
         for frame in (*reader.feed(relevant), *reader.finish()):
             try:
@@ -234,6 +274,10 @@ class RelayStream:
 
 
 _CONTENT = b'"content_block_start"'
+_BLOCK_DELTA = b'"content_block_delta"'
+_EVENT_LINE = b"event: content_block_delta\n"
+_DELTA_FRAME = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""}}\n\n'
+"""SSE frame with an empty text delta. Its length is subtracted to estimate the text in an incomplete reply."""
 _NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 

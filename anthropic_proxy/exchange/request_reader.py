@@ -1,32 +1,65 @@
-"""Step 2 of an exchange: decoding of the client request, only as far as its possible targets need it."""
+"""`read_client_request`: decodes a client request (step 2 of an exchange), only as far as its possible targets need.
+
+If all possible targets are relays, which forward the body unchanged, only top-level fields are decoded.
+"""
 
 from anthropic_proxy.errors import ClientError
+from anthropic_proxy.exchange.client_request import ClientRequest
+from anthropic_proxy.exchange.route_choice import RuleChoice, choose_rule, find_rule_route, routing_query
 from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_keep, guess_model, scan_request
-from anthropic_proxy.messages.preparation import server_tool_kinds
+from anthropic_proxy.messages.tokens import EstimateCache
 from anthropic_proxy.routing.router import RoutingQuery
+from anthropic_proxy.routing.rules import SESSION_HEADER
 from anthropic_proxy.services import Services
 
 
-def read_client_request(services: Services, body: bytes) -> MessagesRequest:
-    """Decode the body of a client request. If all possible targets are relays, only its top-level fields are scanned.
+def read_client_request(services: Services, incoming: ClientRequest) -> tuple[MessagesRequest, RuleChoice | None]:
+    """Return the decoded request, and the result of the routes of the configuration file.
 
-    Raises `InvalidRequest` for a body that is no valid request.
+    If all possible targets are relays, only top-level fields of the body are scanned. Second value None: the routes
+    were not evaluated. Raises `InvalidRequest` for a body that is no valid request.
     """
-    model = guess_model(body)
-    if _is_relayed(services, RoutingQuery(model)) if model else services.route_cache.some_relayed:
-        scanned = scan_request(body)
-        if scanned is not None and _is_relayed(services, routing_query(scanned)):
-            return scanned
-    return decode_request_or_keep(body)
+    choice = None
+    if _may_be_relayed(services, incoming):
+        scanned = scan_request(incoming.body)
+        if scanned is not None:
+            choice = _choose_scanned(services, incoming, scanned)
+            if _is_relayed(services, scanned, choice):
+                return scanned, choice
+    return decode_request_or_keep(incoming.body), choice
 
 
-def routing_query(request: MessagesRequest) -> RoutingQuery:
-    """Return the fields of a client request that decide its route: the model and the kinds of its server tools."""
-    return RoutingQuery(request.model, server_tool_kinds(request.tools))
-
-
-def _is_relayed(services: Services, query: RoutingQuery) -> bool:
+def _may_be_relayed(services: Services, incoming: ClientRequest) -> bool:
+    """Return True if all providers that may serve the request can be relays, so that a scan of the body suffices."""
+    rules = services.route_rules
+    if rules is not None:
+        needs_session = rules.uses_session and SESSION_HEADER not in incoming.headers  # it may be in the body
+        return services.route_cache.some_relayed and not rules.reads_body and not needs_session
+    model = guess_model(incoming.body)
+    if not model:
+        return services.route_cache.some_relayed
     try:
-        return services.route_cache.find_route(query, services.settings, services.catalog).is_relayed
+        return find_rule_route(services, RoutingQuery(model), None).is_relayed
+    except ClientError:
+        return False
+
+
+def _choose_scanned(services: Services, incoming: ClientRequest, scanned: MessagesRequest) -> RuleChoice | None:
+    """Return the result of the routes of the configuration file for a request with scanned top-level fields.
+
+    None: no routes are configured, or the model is invalid.
+    """
+    if services.route_rules is None:
+        return None
+    try:
+        return choose_rule(services, services.route_rules, incoming, scanned, EstimateCache())
+    except ClientError:
+        return None
+
+
+def _is_relayed(services: Services, scanned: MessagesRequest, choice: RuleChoice | None) -> bool:
+    rule = None if choice is None else choice.rule
+    try:
+        return find_rule_route(services, routing_query(scanned), rule).is_relayed
     except ClientError:
         return False

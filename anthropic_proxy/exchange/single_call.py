@@ -1,24 +1,27 @@
-"""`SingleToolCallFilter`: enforcement of `disable_parallel_tool_use` for providers that ignore it."""
+"""`SingleToolCallFilter`: limits a reply to one tool call, for providers without a setting for this limit.
+
+A client requests the limit with `disable_parallel_tool_use`.
+"""
 
 from anthropic_proxy.messages.deltas import Block, Delta, Text, Thinking, ToolArgs, ToolCall, ToolEnd
 
 
 class SingleToolCallFilter:
-    """Filter of a reply for `disable_parallel_tool_use`: drops all tool calls after the first one."""
+    """Filter of one reply: drops all tool calls after the first one."""
 
     def __init__(self) -> None:
         self._key: int | str | None = None
         self._thoughts: list[Delta] = []
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
-        """Take the deltas of one network read, and return the ones to keep."""
+        """Return the deltas of one network read, without the deltas of dropped tool calls."""
         kept: list[Delta] = []
         for delta in deltas:
             self._sort(delta, kept)
         return kept
 
     def flush_pending(self) -> list[Delta]:
-        """Return buffered thinking when the reply ends early."""
+        """Return thinking that the filter still holds, when the reply ends early."""
         thoughts, self._thoughts = self._thoughts, []
         return thoughts
 

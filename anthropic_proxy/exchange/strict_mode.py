@@ -1,17 +1,17 @@
-"""Fidelity mode `strict`: a request is rejected if its target can serve it only with losses."""
+"""`require_lossless`: rejects a request in fidelity mode `strict` if its target can serve it only with losses."""
 
 from anthropic_proxy.errors import UnsupportedFeature
 from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.routing.router import Target
 
 _LISTED = 20
-"""Maximum number of losses that the error message lists."""
+"""Maximum number of lost fields that the error message lists."""
 
 
 def require_lossless(report: FidelityReport, target: Target) -> None:
-    """In fidelity mode `strict`, raise `UnsupportedFeature` if the translation would lose fields.
+    """In fidelity mode `strict`, raise `UnsupportedFeature` if the upstream request loses fields of the client request.
 
-    The message names them.
+    The message names the lost fields. In other modes, do nothing.
     """
     losses = report.lossy_notes()
     if not losses:

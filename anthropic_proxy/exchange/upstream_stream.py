@@ -1,18 +1,25 @@
-"""Step 8 of an exchange, decode: `UpstreamStream`, one upstream response as lists of deltas."""
+"""`UpstreamStream`: one upstream response as lists of deltas (step 8 of an exchange, decode).
+
+Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. `read` returns the deltas of
+one network read, `flush_pending` those still buffered after an early end. `DeltaStream` is the interface of the streams
+that the pipeline reads. `continuation` is the token that continues a reply which the provider has split.
+`add_missing_date` sets the header `date`. `signature` is the value for thinking blocks that the provider did not sign;
+`set_deltas` sets a reply found in an error response.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from email.utils import formatdate
 from typing import Protocol
 
-from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
+from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.exchange.encoding import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.exchange.watchdog import Watchdog
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
 from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.services import BackgroundWork
-from anthropic_proxy.wire.contract import BaseDialect, Call, UpstreamResponse, Wire
+from anthropic_proxy.wire.contract import BaseDialect, Call, UpstreamResponse, Wire, read_body
 from anthropic_proxy.wire.framing import FrameReader, new_frame_reader
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -22,9 +29,9 @@ error body is ignored."""
 TRAILING_USAGE_TIMEOUT_SECONDS = 2.0
 """Maximum wait for token usage or the end of the stream after the stop reason. The reply itself is complete by then."""
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DELIVERING_DELTAS: frozenset[type] = frozenset((ToolCall, Block, Stop))
-"""Types of deltas that always count as content. Text and thinking count only if they are not empty."""
+"""Types of deltas that always count as content of a reply. Text and thinking deltas count only if they are not
+empty."""
 _SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
@@ -38,7 +45,7 @@ class DeltaStream(Protocol):
 
     @property
     def complete(self) -> bool:
-        """True if everything was read without a failure. False also if that is not known yet."""
+        """True if the reply was read to its end without a failure. False: the reply failed, or more may follow."""
         ...
 
     async def read(self) -> list[Delta] | None:
@@ -46,11 +53,11 @@ class DeltaStream(Protocol):
         ...
 
     def flush_pending(self) -> list[Delta]:
-        """Return buffered deltas when the reply ends early. A second call returns nothing."""
+        """Return the buffered deltas when the reply ends early. A second call returns an empty list."""
         ...
 
     async def close(self) -> None:
-        """End the upstream call."""
+        """End the upstream call, also if its reply is incomplete."""
         ...
 
 
@@ -77,43 +84,47 @@ class UpstreamStream:
         self._decoder = wire.new_decoder(call)
         self._framing = wire.framing
         self._reader = new_frame_reader(self._framing) if call.streams_upstream else None
-        """Frame reader. None: the answer is not streamed."""
+        """Reader that divides a streamed response into frames (events). None: the response is not streamed."""
         self._check_framing = self._framing == "sse"
         """True until the first bytes prove that an SSE answer is streamed. NDJSON is indistinguishable from a body."""
         self._body = b""
-        """First bytes of an answer that is unexpectedly not streamed."""
+        """First bytes of a response that is not streamed, although a stream was requested."""
         self.stop_filter = stop_filter or (
             StopSequenceFilter(call.request.stop_sequences) if call.request.stop_sequences else None
         )
-        """Filter of stop sequences. None: none are requested."""
+        """Filter that ends the text at a stop sequence of the client. None: the proxy filters none."""
         self._first: list[Delta] = []
         self._failure: UpstreamError | None = None
         self._broken: UpstreamError | None = None
-        """Connection error. It is raised only if the answer is incomplete."""
+        """Error of the connection. It is raised only if the response is incomplete."""
         self._ended = self._stopped = False
         self._drain_until = 0.0
-        """Loop time until which trailing usage is awaited after `Stop`. 0: the wait has not started."""
+        """Time on the loop clock until which token usage is awaited after `Stop`. 0: the wait has not started."""
 
     @property
     def signature(self) -> str:
-        """Signature for thinking blocks that the provider did not sign."""
+        """Value of the field `signature` for thinking blocks that the provider did not sign."""
         return self._decoder.default_signature
 
     @property
     def complete(self) -> bool:
-        """True if everything was read without a failure."""
+        """True if the response was read to its end without a failure."""
         return self._ended and not self._first and self._failure is None
 
     @property
     def continuation(self) -> str | None:
-        """Token with which another call continues this reply. None: the provider never splits replies.
+        """Token with which another upstream call continues this reply. None: the provider never splits replies.
 
         "": the reply is complete.
         """
         return self._decoder.continuation_token
 
     async def wait_for_content(self) -> None:
-        """Wait for the first delta with content. Later, `read` first returns all deltas that arrived until then."""
+        """Wait for the first delta with content: not empty text, a tool call, or the stop reason.
+
+        The next call of `read` returns all deltas that arrived until then. Raises `UpstreamError` if the response fails
+        before.
+        """
         first: list[Delta] = []
         has_content = False
         while not has_content and (deltas := await self.read()) is not None:
@@ -158,7 +169,7 @@ class UpstreamStream:
         return None
 
     def flush_pending(self) -> list[Delta]:
-        """Return buffered deltas when the response ends early."""
+        """Return the deltas that decoder and stop filter still buffer, when the reply ends early."""
         if self._stopped:
             return []
         deltas = self._decoder.flush_pending()
@@ -170,12 +181,18 @@ class UpstreamStream:
         await self._response.close(complete=self._decoder.finished)
 
     def set_deltas(self, deltas: Iterable[Delta]) -> None:
-        """Set the deltas that `read` returns, for an error response that contains a reply. Nothing else is read."""
+        """Set the deltas that `read` returns: a complete reply that the provider sent inside an error response.
+
+        Nothing else is read from the response.
+        """
         self._first = list(deltas)
         self._ended = True
 
     def _decode(self, reader: FrameReader, chunk: bytes) -> list[Delta]:
-        """Return the deltas of one read; b"" is the end. A failure is stored until earlier deltas were returned."""
+        """Return the deltas of the bytes of one network read; b"": end of the response.
+
+        An error in the bytes is stored, and raised after the client has received the earlier deltas.
+        """
         if self._check_framing:
             self._check_framing = False
             if chunk.lstrip()[:1] in (b"{", b"["):  # the server ignored `stream`
@@ -195,10 +212,13 @@ class UpstreamStream:
         return deltas
 
     async def _decode_remainder(self) -> list[Delta]:
-        """Return the deltas of an unstreamed answer. A failure is stored as in `_decode`."""
+        """Return the deltas of a reply that is not streamed, read as one body.
+
+        An error is stored, and raised after the client has received the earlier deltas.
+        """
         deltas: list[Delta] = []
         try:
-            body = self._body + await read_body(self._response, self._watchdog)
+            body = self._body + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.first_byte_received)
             if len(body) <= MAX_REPLY_BYTES_ON_LOOP:
                 self._decode_complete(body, deltas)
             else:
@@ -230,7 +250,10 @@ class UpstreamStream:
                 break
 
     def _decode_complete(self, body: bytes, deltas: list[Delta]) -> None:
-        """Decode an unstreamed answer. Some servers stream without `stream`."""
+        """Append the deltas of a reply that was requested without `stream` to `deltas`.
+
+        Some servers send a stream nevertheless, so both formats are decoded.
+        """
         self._ended = True
         if self._framing == "sse" and body.lstrip().startswith(_SSE_BEGINNINGS):
             reader = new_frame_reader(self._framing)
@@ -248,27 +271,10 @@ class UpstreamStream:
         return deltas
 
 
-async def read_body(response: UpstreamResponse, watchdog: Watchdog | None = None) -> bytes:
-    """Return the complete body of an upstream response, without a byte order mark.
-
-    Raises `UpstreamProtocolError` if the body exceeds 64 MiB or ends early.
-    """
-    chunks: list[bytes] = []
-    size = 0
-    while chunk := await response.read():
-        if watchdog is not None:
-            watchdog.first_byte_received()
-        size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            raise UpstreamProtocolError(f"the reply is larger than {MAX_BODY_BYTES >> 20} MiB", retryable=False)
-        chunks.append(chunk)
-    return b"".join(chunks).removeprefix(_BYTE_ORDER_MARK)
-
-
 async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> bytes:
-    """Return the body of an error response. b"": the body ended early or did not arrive in time."""
+    """Return the body of an error response. b"": the body is incomplete or was not received in time."""
     try:
-        return await read_body(response, watchdog)
+        return await read_body(response, MAX_BODY_BYTES, watchdog.first_byte_received)
     except UpstreamError:
         return b""
     except asyncio.CancelledError:
@@ -277,8 +283,11 @@ async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> byt
         return b""
 
 
-def with_date(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[str, str]:
-    """Return response headers with a `date`. A missing one is set to the time of receipt (RFC 9110, 6.6.1)."""
+def add_missing_date(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[str, str]:
+    """Return response headers with the header `date`.
+
+    If the provider sent none, the current time is added (RFC 9110, 6.6.1).
+    """
     if "date" in headers:
         return headers
     return {"date": formatdate(clock(), usegmt=True)} | {name.lower(): value for name, value in headers.items()}

@@ -1,6 +1,9 @@
-"""`Watchdog`: idle timeouts, pings and disconnect detection of one exchange.
+"""`Watchdog`: detects an idle upstream and a disconnected client during one exchange, and sends pings.
 
-It needs one timer and one task per exchange. Reads and writes are not wrapped.
+A timeout or a disconnect cancels the task of the exchange; `uncancel` lets the task continue. The watchdog needs one
+timer and one task per exchange. Reads and writes are not wrapped. `begin_call` and `first_byte_received` switch the
+time limits; `recover_from_idle` undoes a timeout, so that another provider can be called. `end_call` stops the limits
+after an upstream call, `stop` ends the watchdog.
 """
 
 import asyncio
@@ -11,18 +14,17 @@ FIRST_PING_SECONDS = 8.0
 """Idle time after which a stream without content gets its first ping. The ping fixes status 200, so later errors are
 events."""
 PING_SECONDS = 10.0
-"""Idle time between later pings."""
+"""Seconds without an event for the client after which each further ping is sent."""
 WRITE_TIMEOUT_SECONDS = 600.0
-"""Maximum time of one write to the client. Longer than the server's own limit, which measures the progress in bytes."""
+"""Maximum seconds of one write to the client. The server itself ends slow clients earlier, by the bytes per time."""
 DISCONNECT_CHECK_DELAY_SECONDS = 0.05
 """Delay before the task that waits for a disconnect starts. Shorter exchanges need no task."""
 
 
 class Watchdog:
-    """Monitor of one exchange, for an idle upstream and for a disconnected client.
+    """Monitor of one exchange. It cancels the task of the exchange and sets `reason`, and it sends pings.
 
-    It cancels the task of the exchange and sets `reason`. It also sends pings. The pipeline sets `upstream_at` and
-    `client_at` after each network read and write.
+    The pipeline sets `upstream_at` and `client_at` after each network read and write.
     """
 
     def __init__(
@@ -36,11 +38,11 @@ class Watchdog:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
-        """Clock of `upstream_at` and `client_at`, in seconds."""
+        """Function that returns the time on the loop clock, in seconds, as used for `upstream_at` and `client_at`."""
         self.upstream_at = self.client_at = self._loop.time()
         """Loop times of the last bytes from the upstream and to the client."""
         self.upstream_limit = first_byte_seconds
-        """Present idle limit of the upstream, in seconds."""
+        """Current limit on the time without bytes from the provider, in seconds."""
         self.reason: Literal["", "gone", "upstream silent"] = ""
         """Reason of the cancellation. "": not cancelled by this watchdog."""
         self.writing = False
@@ -53,7 +55,7 @@ class Watchdog:
         self._writing_since = self._written_to = 0.0
         """Loop times of the start of the pending write and of its last check."""
         self._on_idle = on_idle
-        """Sends a ping to the client. None: not streaming."""
+        """Function that sends a ping to the client. None: the client requested no stream."""
         self._ping_seconds = FIRST_PING_SECONDS
         self._ping_task: asyncio.Task[None] | None = None
         self._exchange = asyncio.current_task(self._loop)
@@ -64,18 +66,24 @@ class Watchdog:
         )
 
     def begin_call(self) -> None:
-        """Start the time limit for the first byte of an upstream call."""
+        """Start the limit on the time until the first byte of an upstream response.
+
+        Call this before sending the request.
+        """
         self._call_open = True
         self.upstream_at = self._loop.time()
         if self.upstream_limit != self._first_byte_seconds:  # not the first call of its exchange
             self._set_upstream_limit(self._first_byte_seconds)
 
     def end_call(self) -> None:
-        """Stop the time limit of the upstream call. The queue, retry delays and proxy tools have their own limits."""
+        """Stop the time limit of the upstream call. Call this after its response.
+
+        Waiting in the queue, retry delays and proxy tools have their own limits.
+        """
         self._call_open = False
 
     def first_byte_received(self) -> None:
-        """Record received bytes of the upstream response. From then on the limit is `idle_seconds`."""
+        """Note that the upstream response has begun. From then on, `idle_seconds` limits each pause between bytes."""
         self.upstream_at = self.now()
         if self.upstream_limit != self._idle_seconds:
             self._set_upstream_limit(self._idle_seconds)
@@ -87,9 +95,9 @@ class Watchdog:
             self._timer = self._loop.call_at(self._due(), self._tick)
 
     def recover_from_idle(self) -> bool:
-        """Undo the cancellation of the exchange if an idle upstream caused it, and restart the timer.
+        """Undo the cancellation of the task if an idle provider caused it, and restart the timer.
 
-        Returns True then.
+        Return True in this case: the caller can call another provider.
         """
         if self.reason != "upstream silent" or self._exchange is None:
             return False
@@ -100,7 +108,7 @@ class Watchdog:
         return True
 
     def stop(self) -> None:
-        """Stop the timer and the tasks, and drop all references to the exchange."""
+        """Stop the timer and the tasks, and delete all references to the exchange, to free memory."""
         self._timer.cancel()
         for task in (self._disconnect_task, self._ping_task):
             if task is not None:
@@ -151,3 +159,10 @@ async def _suppress_errors(on_idle: Callable[[], Awaitable[None]]) -> None:
         await on_idle()
     except OSError:
         return  # disconnected; `_watch_client` reports it
+
+
+def uncancel() -> None:
+    """Undo the cancellation of the current task by the watchdog, so that the task continues."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()

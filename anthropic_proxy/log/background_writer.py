@@ -1,6 +1,7 @@
 """Output of log entries: a bounded queue, and a thread that writes the entries to a file descriptor.
 
-A blocked reader of the log does not delay requests.
+`BackgroundWriter` is the queue with its thread. A program that reads the log too slowly therefore does not delay
+requests; the writer drops entries instead.
 """
 
 import atexit
@@ -13,12 +14,12 @@ from queue import Empty, SimpleQueue
 MAX_QUEUED_ENTRIES = 5_000
 """Maximum number of queued log entries. Further entries are dropped and counted."""
 BATCH_INTERVAL_SECONDS = 0.05
-"""Pause of the thread between two writes. Entries that are queued during the pause are written together."""
+"""Seconds between two writes of the thread. Entries queued in this time are written together."""
 FLUSH_TIMEOUT_SECONDS = 1.0
-"""Maximum time that `flush` waits, because the reader of the log may be blocked."""
+"""Maximum seconds for which `flush` waits, because the program that reads the log may be blocked."""
 MAX_WRITE_BYTES = 4096
-"""Maximum size of one write of several entries (PIPE_BUF): a pipe then does not mix lines of several processes. A
-longer entry is written by itself."""
+"""Maximum size of one write of several entries (PIPE_BUF). The kernel does not mix such writes of several processes in
+a pipe. A longer entry is written by itself."""
 
 
 class BackgroundWriter:
@@ -45,7 +46,7 @@ class BackgroundWriter:
         self._thread: threading.Thread | None = None
 
     def set_encoder(self, encode: Callable[[str], bytes], describe_dropped: Callable[[int], str]) -> None:
-        """Replace both functions of the constructor, also for entries that are already queued."""
+        """Replace the functions `encode` and `describe_dropped`, also for entries that are already queued."""
         self._encode, self._describe_dropped = encode, describe_dropped
 
     def enqueue(self, text: str) -> None:
@@ -91,7 +92,7 @@ class BackgroundWriter:
             self._flush_requested.wait(BATCH_INTERVAL_SECONDS)
 
     def _pop_all(self) -> Iterator[str | threading.Event]:
-        """Wait for a queued item, then yield it and all further ones: entries, and events of `flush`."""
+        """Wait for the first queued item, then yield all: log entries, and events that calls of `flush` wait for."""
         yield self._queue.get()
         try:
             while True:

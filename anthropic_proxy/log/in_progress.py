@@ -1,7 +1,8 @@
-"""Memory with the client requests in progress of one process and its heartbeat, which the supervisor can read.
+"""`RequestsInProgress`: running client requests of a process, in memory that the supervisor can read.
 
-A blocked worker cannot report its requests, so each request is written at its start. The memory has 32 slots of text
-with fixed size.
+A blocked worker cannot report its requests, so each request is written into this memory (the board) when it starts. The
+board has a slot of fixed size for each of 32 requests, and the heartbeat count of the process. The supervisor kills a
+worker without heartbeats and logs its requests with `describe_requests`. `set_model` adds the model id of a request.
 """
 
 from struct import Struct
@@ -10,9 +11,9 @@ HEARTBEAT_INTERVAL_SECONDS = 1.0
 """Interval at which the event loop writes a heartbeat. The supervisor kills a worker without heartbeats."""
 _BEAT_BYTES = 8
 _NEWEST = _BEAT_BYTES
-"""Offset in the memory of the byte with the index of the newest slot."""
+"""Offset in the memory of the byte that has the index of the latest slot."""
 _TEXT_BYTES = 256
-"""Bytes of a slot for method, path and request id."""
+"""Number of bytes in a slot for method, path and request id."""
 MAX_FIELD_LENGTH = 80
 """Maximum characters of a URL path, and maximum bytes of a model id, in a slot. Longer text is cut."""
 _SLOT_BYTES = _TEXT_BYTES + MAX_FIELD_LENGTH
@@ -23,7 +24,7 @@ SHARED_MEMORY_BYTES = _NEWEST + 1 + _SLOTS * _SLOT_BYTES
 MAX_LISTED_REQUESTS = 3
 """Maximum number of requests that `describe_requests` lists. Further requests are only counted."""
 _write_slot = Struct(f"{_TEXT_BYTES}s{MAX_FIELD_LENGTH}s").pack_into
-"""Writes the two texts of a slot. Text that is too long is cut; unused bytes become zeros."""
+"""Function that writes the two texts of a slot. Text that is too long is cut; unused bytes become zeros."""
 _write_model = Struct(f"{MAX_FIELD_LENGTH}s").pack_into
 
 
@@ -38,13 +39,15 @@ class RequestsInProgress:
         self._beats = 0
         self._number = 0
         """Requests so far. The slot of a request is its number modulo `_SLOTS`."""
+        self.draining = False
+        """True if this process stops, so that load balancers should send no new requests (`/readyz`)."""
 
     def use_shared_memory(self, board: memoryview) -> None:
         """Replace the memory by `board`, which the supervisor can read. Call this before the first request."""
         self._board = board
 
     def write_heartbeat(self) -> None:
-        """Add 1 to the heartbeat count in the memory."""
+        """Add 1 to the heartbeat count in the memory. The supervisor kills a worker without heartbeats."""
         self._beats += 1
         self._board[:_BEAT_BYTES] = self._beats.to_bytes(_BEAT_BYTES, "little")
 
@@ -72,12 +75,15 @@ class RequestsInProgress:
             self._board[_STARTS[number % _SLOTS]] = 0
 
     def describe(self) -> str:
-        """Return the requests in progress of this process as text, as `describe_requests` does."""
+        """Return a text with the running requests of this process, in the form of `describe_requests`."""
         return describe_requests(self._board)
 
 
 def read_heartbeat_count(board: memoryview) -> int:
-    """Return the number of heartbeats in the memory of a worker. It grows while the worker's event loop runs."""
+    """Return the number of heartbeats in the memory of a worker.
+
+    The number grows while the worker's event loop runs.
+    """
     return int.from_bytes(board[:_BEAT_BYTES], "little")
 
 

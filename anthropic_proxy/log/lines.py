@@ -1,10 +1,17 @@
-"""Text of log entries for a `Receipt`: the record of one client request with counts, names and times."""
+"""Text of log entries for a `Receipt`: the record of one client request with counts, names and times.
+
+An exchange is an accepted `POST /v1/messages` with its reply. An exchange has two lines (`format_request_lines`,
+`format_exchange_line`), any other request only the first. A fidelity note is the record of a changed request field;
+notes with the same `note_identity` are logged once. Functions `escape_*` make text from clients safe for terminals.
+`Paint` is a function that colors a text. `to_ascii_symbols` is for streams without Unicode.
+"""
 
 import functools
 import json
 import re
 import textwrap
 import time
+import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -15,12 +22,13 @@ from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.redaction import redact_secrets
 
 FIRST_COLUMN, SECOND_COLUMN = 49, 34
+"""Widths in characters of the first and second column of a log line with columns."""
 MAX_PATH_CHARACTERS = 120
 """Maximum characters of a URL path in a request line. A longer path is cut."""
 MAX_INLINE_ERROR_CHARACTERS = 100
 """Maximum length of an error in the request line if the log is no terminal. A longer error has a line of its own."""
 MIN_WRAP_COLUMNS = 40
-"""Minimum width to which an error is wrapped on a narrow terminal."""
+"""Minimum width, in columns, to which the text of an error is wrapped on a narrow terminal."""
 INDENT = " " * 10
 """Indentation of the second and further lines of an entry."""
 
@@ -28,8 +36,14 @@ _INDEX = re.compile(r"\d+")
 _PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'"})
 _WARNING_SIGN = re.compile(r"(?<!\S)!(?!\S)")
 
-_CLIENT_FIELDS = ("path", "requested_model", "model", "route_reason", "error")
-"""Fields of a receipt that may contain text from the client."""
+_CLIENT_FIELDS = (
+    *("path", "requested_model", "model", "route_reason", "error"),
+    *("user_agent", "session", "agent", "project"),
+)
+"""Fields of a receipt with text that a client may have chosen, from which API keys must be removed."""
+
+_LAYOUT = "\n\t\u200c\u200d"
+"""Unprintable characters that ordinary text contains: line break, tab, zero-width non-joiner and joiner."""
 
 Paint = Callable[[str, str], str]
 """Function that returns a text in the terminal color of a role: (text, role) → colored text."""
@@ -43,6 +57,15 @@ def escape_unprintable(text: str) -> str:
     return text if text.isprintable() else "".join(map(_escape, text))
 
 
+def escape_terminal_controls(text: str) -> str:
+    """Return text of several lines with control characters replaced by escape sequences, for a terminal.
+
+    Line breaks, tabs, all spaces and the joiners of emoji and scripts are kept. The text then cannot control the
+    terminal.
+    """
+    return text if text.isprintable() else "".join(c if _is_layout(c) else _escape(c) for c in text)
+
+
 def escape_unprintable_json(text: str) -> str:
     """Return JSON text with unprintable characters replaced by JSON escapes, because tools print it on terminals."""
     return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
@@ -51,15 +74,32 @@ def escape_unprintable_json(text: str) -> str:
 def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
     """Return the receipt with `secrets` and all API key patterns redacted in the text from the client."""
     words = (receipt.path, receipt.requested_model, receipt.model, receipt.route_reason, receipt.error)
-    masked = _without_keys(words, secrets)
-    return receipt if masked is None else structs.replace(receipt, **dict(zip(_CLIENT_FIELDS, masked, strict=True)))
+    names = (receipt.user_agent, receipt.session, receipt.agent, receipt.project)
+    calls = [text for attempt in receipt.attempts for text in (attempt.model, attempt.error)]
+    masked = _without_keys((*words, *names, *calls), secrets)
+    if masked is None:
+        return receipt
+    count = len(_CLIENT_FIELDS)
+    attempts = [
+        structs.replace(attempt, model=model, error=error)
+        for attempt, model, error in zip(receipt.attempts, masked[count::2], masked[count + 1 :: 2], strict=True)
+    ]
+    fields = dict(zip(_CLIENT_FIELDS, masked, strict=False))
+    return structs.replace(receipt, attempts=attempts, **fields)
 
 
 @functools.lru_cache(maxsize=64)
 def _without_keys(words: tuple[str, ...], secrets: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return the words with keys redacted. None: no keys. Cached, because most requests have the same words."""
+    """Return the words with API keys masked. None: the words contain no keys.
+
+    Results are cached, because most requests have the same words.
+    """
     masked = tuple(redact_secrets(word, secrets) for word in words)
     return None if masked == words else masked
+
+
+def _is_layout(character: str) -> bool:
+    return character in _LAYOUT or unicodedata.category(character) == "Zs"
 
 
 def _escape(character: str) -> str:
@@ -94,9 +134,9 @@ def format_utc_time(seconds: float) -> str:
 def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
     """Return the request line: time, method and path, status, incident, request id.
 
-    An incident is an error, a failed attempt, a disconnect or a truncated reply. One that does not fit follows on
-    further lines. A request id that does not fit is omitted. `paint`: None: no color. `width`: columns of the terminal;
-    None: no terminal.
+    An incident is an error, a failed attempt, a disconnect or a truncated reply. An incident that does not fit follows
+    on further lines. A request id that does not fit is omitted. `paint`: None: no color. `width`: columns of the
+    terminal; None: no terminal.
     """
     path = receipt.path if len(receipt.path) <= MAX_PATH_CHARACTERS else receipt.path[: MAX_PATH_CHARACTERS - 1] + "…"
     clock, shown = format_local_time(receipt.started_at), str(receipt.status) if receipt.status else "–"
@@ -138,7 +178,7 @@ def _wrap(text: str, width: int | None) -> list[str]:
 
 
 def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | None = None) -> str:
-    """Return the second line of an exchange: models, sizes, tokens, times.
+    """Return the second line of an exchange: models, sizes, tokens, times, and the route of the configuration file.
 
     Columns that do not fit are omitted, the rightmost first. `paint`, `width`: as for `format_request_lines`.
     """
@@ -150,10 +190,11 @@ def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | Non
         f"{receipt.tool_count} tools {receipt.message_count} msgs{' stream' if receipt.stream else ''}",
         f"in {_count(context)} out {_count(receipt.output_tokens)}",
         f"first {first} total {receipt.duration_seconds:.1f}s",
+        *([f"route {receipt.route}"] if receipt.route else []),
     )
     if paint is None and width is None:
         models = escape_unprintable(f"{requested} → {target}" if target else requested)
-        return f"{INDENT}{models}  {columns[0]}  {columns[1]}  {columns[2]}"
+        return f"{INDENT}{models}  {'  '.join(columns)}"
     requested, target = escape_unprintable(requested), escape_unprintable(target)
     used = len(INDENT) + len(requested) + (len(target) + 3 if target else 0)
     painted = (paint or _without_color)(target, "type")
@@ -167,14 +208,17 @@ def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | Non
 
 
 def note_identity(note: FidelityNote, provider: str) -> tuple[str, str, str]:
-    """Return the identity of a fidelity note. Notes with the same identity are logged once per process."""
+    """Return the identity of a fidelity note (changed request field). The log writes each identity once per process."""
     # fields of tools contain tool names; the reason is the same for all of them
     field = note.reason if note.field.startswith("tools") else _INDEX.sub("0", note.field)
     return provider, field, note.handling
 
 
 def format_note_line(note: FidelityNote, provider: str) -> str:
-    """Return the log line of a fidelity note: `✕ groq: top_k dropped: …`. Other handlings have the sign `~`."""
+    """Return the log line about a changed request field: `✕ groq: top_k dropped: …`.
+
+    The sign is `✕` for a dropped field and `~` for any other change.
+    """
     sign = "✕" if note.handling == "dropped" else "~"
     return f"{sign} {provider or 'here'}: {note.field} {note.handling}: {note.reason}"
 

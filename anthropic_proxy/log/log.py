@@ -1,7 +1,9 @@
 """Log of the proxy: colored on a terminal, plain elsewhere, JSON lines with `LOG_FORMAT=json`.
 
-`write_exchange` writes two lines for an accepted `POST /v1/messages`, `write_request` one line for any other client
-request. `lines` formats the entries, `background_writer` writes them in a thread.
+`write_exchange` writes two lines for an accepted `POST /v1/messages` (an exchange), `write_request` one line for any
+other client request, `write_once` a line only if it is new. `inherit_from` continues the queue of the log from before a
+reload. A fidelity note is the record of a field that could not be sent unchanged. `lines` formats the entries,
+`background_writer` writes them in a thread. `paint` colors a text; `write_loop_error` logs an error of the event loop.
 """
 
 import io
@@ -34,9 +36,9 @@ from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.redaction import list_spellings, redact_secrets
 
 LogLevel = Literal["debug", "info", "warning", "error"]
-"""Importance of an entry, in ascending order. Entries below the level of the log are not written."""
+"""Importance of a log entry, in ascending order. An entry below the level of the log (`LOG_LEVEL`) is not written."""
 _WEIGHTS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
-_COLORS = {"ok": "32", "warn": "33", "error": "1;31", "quiet": "2", "type": "36", "title": "1"}
+_COLORS = {"ok": "32", "warn": "33", "error": "1;31", "quiet": "2", "type": "36", "title": "1", "bar": "34"}
 _MAX_ONCE_KEYS = 10_000
 
 
@@ -44,8 +46,8 @@ class Log:
     """Log on one stream. Entries contain counts, names and times, but no message content.
 
     A stream with a file descriptor is written in a thread, with at most `max_queued` entries in the queue. A stream in
-    memory is written immediately. `color`: None: only on a terminal. `secrets`: redacted in every entry. `columns`:
-    width of the lines; None: width of the terminal.
+    memory is written immediately. `color`: None: only on a terminal. `secrets`: keys that are redacted in every entry.
+    `columns`: width of the lines; None: width of the terminal.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class Log:
         self._min_weight = _WEIGHTS[level]
         self._is_terminal = self._stream.isatty()
         self.color = form == "auto" and (self._is_terminal if color is None else color)
-        """True if lines are colored."""
+        """True if the log writes colored lines."""
         self._encoding = "utf-8" if self._json else getattr(self._stream, "encoding", None) or "utf-8"
         self._has_signs = "utf" in self._encoding.lower()
         self._written_once: set[Hashable] = set()
@@ -76,9 +78,9 @@ class Log:
             self._writer = BackgroundWriter(self._stream.fileno(), self._encode, self._describe_lost, max_queued)
 
     def inherit_from(self, before: "Log") -> None:
-        """Continue the log `before`, after a reload: use its thread, its queue and its list of lines written once.
+        """Take over thread, queue and list of lines written once from `before`, the log before a reload.
 
-        No effect if the two logs have different streams.
+        No effect if the two logs write to different streams.
         """
         if self._stream is before._stream and before._writer is not None:
             self._written_once, self._writer = before._written_once, before._writer
@@ -94,30 +96,39 @@ class Log:
                 if note.handling != "kept" and self._is_new(note_identity(note, receipt.prefix)):
                     line = escape_unprintable(format_note_line(note, receipt.prefix))
                     self.write_line(f"{format_local_time(receipt.started_at)}  {line}")
-        level = _level_of(receipt)
-        if not self._is_wanted(level):
-            return
+        if self._is_wanted(_level_of(receipt)):
+            self._write(self.format_exchange(receipt))
+
+    def format_exchange(self, receipt: Receipt) -> str:
+        """Return the entry of a finished exchange without a line end: two lines or more, or one JSON object."""
         receipt = redact_receipt(receipt, self._secrets)
         if self._json:
-            self._write(_encode_receipt(receipt, level))
-            return
+            return _encode_receipt(receipt, _level_of(receipt))
         paint, width = self.paint if self.color else None, self.terminal_width if self._is_terminal else self._columns
         first, *lines = format_request_lines(receipt, paint, width)
         if receipt.upstream_excerpt:
             lines.append(f"{INDENT}{receipt.prefix} answered: {escape_unprintable(receipt.upstream_excerpt)}")
-        self._write("\n".join((first, format_exchange_line(receipt, paint, width), *lines)))
+        return "\n".join((first, format_exchange_line(receipt, paint, width), *lines))
 
     def write_request(self, receipt: Receipt, level: LogLevel = "info") -> None:
         """Write the line of a request without an exchange. `level`: level of a successful request."""
         level = level if _level_of(receipt) == "info" else _level_of(receipt)
         if self._is_wanted(level):
-            receipt = redact_receipt(receipt, self._secrets)
-            paint = self.paint if self.color else None
-            lines = [] if self._json else format_request_lines(receipt, paint, self.terminal_width)
-            self._write("\n".join(lines) if lines else _encode_receipt(receipt, level))
+            self._write(self.format_request(receipt, level))
+
+    def format_request(self, receipt: Receipt, level: LogLevel = "info") -> str:
+        """Return the entry of a request without an exchange, without a line end. `level`: as for `write_request`."""
+        level = level if _level_of(receipt) == "info" else _level_of(receipt)
+        receipt = redact_receipt(receipt, self._secrets)
+        if self._json:
+            return _encode_receipt(receipt, level)
+        return "\n".join(format_request_lines(receipt, self.paint if self.color else None, self.terminal_width))
 
     def write_line(self, text: str, role: str = "", level: LogLevel = "info") -> None:
-        """Write one line of text. `role`: color of the line, as for `paint`. "": no color."""
+        """Write one line of text to the log. `role`: color of the line (ok, warn, error, quiet, type, title).
+
+        "": no color.
+        """
         if not self._is_wanted(level):
             return
         if not self._json:
@@ -127,30 +138,39 @@ class Log:
 
     @property
     def is_json(self) -> bool:
-        """True if each entry is a JSON object."""
+        """True if each log entry is a JSON object (`LOG_FORMAT=json`)."""
         return self._json
 
     def write_json_event(self, name: str, **fields: object) -> None:
-        """Write a JSON object with `event` (the name) and these fields, at level info. Requires `is_json`."""
+        """Write a JSON object with the field `event` (`name`) and the given fields, at level info.
+
+        Call this only if `is_json` is True.
+        """
         if self._is_wanted("info"):
             self._write(_encode_fields(level="info", event=name, **fields))
 
-    def write_once(self, text: str) -> None:
+    def write_warning(self, text: str) -> None:
+        """Write a warning line with a symbol in the color of warnings. May be called from any thread.
+
+        A repeated warning is written again, other than with `write_once`.
+        """
+        self.write_line(f"{self.paint('!', 'warn')} {text}", level="warning")
+
+    def write_once(self, text: str, level: LogLevel = "info") -> None:
         """Write a line with the time of day, unless this process has already written the same text."""
         if self._is_new(text):
-            text = redact_secrets(text, self._secrets)
-            self.write_line(
-                escape_unprintable(text)
-                if self._json
-                else f"{format_local_time(time.time())}  {escape_unprintable(text)}"
-            )
+            text = escape_unprintable(redact_secrets(text, self._secrets))
+            self.write_line(text if self._json else f"{format_local_time(time.time())}  {text}", level=level)
 
     def write_traceback(self, request_id: str) -> None:
         """Write the traceback of the current exception, a defect of the proxy. `request_id`: the failed request."""
         self._write_trace(request_id, traceback.format_exc())
 
     def write_loop_error(self, context: Mapping[str, Any]) -> None:
-        """Write an error of a callback or task that the event loop reports (`loop.set_exception_handler`)."""
+        """Write an error of a callback or task of the event loop to the log.
+
+        `context`: description of the error, as `loop.set_exception_handler` passes it.
+        """
         error = context.get("exception")
         lines = traceback.format_exception(error) if isinstance(error, BaseException) else ()
         self._write_trace("–", "".join((f"{context['message']}\n", *lines)))
@@ -163,7 +183,7 @@ class Log:
             self._write(f"{request_id}  " + f"\n{INDENT}".join(map(escape_unprintable, trace.split("\n"))))
 
     def paint(self, text: str, role: str) -> str:
-        """Return `text` in the color of its role: ok, warn, error, quiet, type or title. Without colors: unchanged."""
+        """Return `text` in the color of a role (ok, warn, error, quiet, type, title, bar). No color: unchanged."""
         return f"\x1b[{_COLORS[role]}m{text}\x1b[0m" if self.color and role else text
 
     @property
@@ -189,6 +209,10 @@ class Log:
             return False
         self._written_once.add(key)
         return True
+
+    def to_printable(self, text: str) -> str:
+        """Return a log entry, with ASCII text for symbols (`✓` → `ok`) if the stream cannot encode Unicode."""
+        return text if self._has_signs else to_ascii_symbols(text)
 
     def _write(self, text: str) -> None:
         for spelling in self._spellings:
@@ -226,8 +250,21 @@ def _encode_receipt(receipt: Receipt, level: LogLevel) -> str:
         encoded = fields.encode(errors="replace")
     started_at, fields = format_utc_time(receipt.started_at), encoded.decode()[1:]
     number = f'"started_at":{msgspec.json.encode(receipt.started_at).decode()}'
-    fields = fields.replace(number, f'"started_at":"{started_at}"', 1)
+    fields = fields.replace(number, f'"started_at":"{started_at}"', 1).replace(*_flat_trace(receipt), 1)
     return escape_unprintable_json(f'{{"time":"{started_at}","level":"{level}",{fields}')
+
+
+def _flat_trace(receipt: Receipt) -> tuple[str, str]:
+    """Return the field `trace` as JSON text, and the text that replaces it in the log entry.
+
+    The replacement has one field for each id, with the names that OpenTelemetry defines.
+    """
+    trace = receipt.trace
+    if trace is None:
+        return ',"trace":null', ""
+    span = f',"span_id":"{trace.span_id}"' if trace.span_id else ""
+    flat = f',"trace_id":"{trace.trace_id}"{span},"trace_flags":"{trace.flags}"'
+    return f',"trace":{msgspec.json.encode(trace).decode()}', flat
 
 
 def _encode_fields(**fields: object) -> str:

@@ -1,6 +1,8 @@
 """Delivery of receipts to the observers of plugins. A receipt is the record of one finished client request.
 
-Each observer has a bounded queue and a task, so that a slow observer delays no exchange and no other observer.
+`ReceiptQueues` has a bounded queue and a task for each observer, so that a slow observer delays no exchange and no
+other observer. An exchange is an accepted `POST /v1/messages` with its reply. A full queue drops its oldest receipt,
+which `count_dropped_receipt` counts.
 """
 
 import asyncio
@@ -8,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from anthropic_proxy.log import Log
+from anthropic_proxy.log.request_feed import RequestFeed
 from anthropic_proxy.plugins import Observer, Receipt
 
 MAX_QUEUED_RECEIPTS = 1_000
@@ -20,7 +23,7 @@ class ReceiptQueues:
 
     Three functions count requests for the metrics and must not block. `count`: called for each exchange.
     `count_rejected`: called for each request that got an error without an exchange. `count_dropped`: called with the
-    class name of an observer for each receipt dropped from its queue.
+    class name of an observer for each receipt dropped from its queue. `feed`: recent requests for views; None: new.
     """
 
     def __init__(
@@ -31,9 +34,12 @@ class ReceiptQueues:
         count: Callable[[Receipt], None] | None = None,
         count_rejected: Callable[[Receipt], None] | None = None,
         count_dropped: Callable[[str], None] | None = None,
+        feed: RequestFeed | None = None,
     ) -> None:
         self.log = log
-        """Log for exceptions of observers."""
+        """Log to which exceptions of observers are written."""
+        self.feed = feed or RequestFeed()
+        """Recent and running requests of this process, for views such as the command `logs`."""
         self._queues = [_Queue(self, observer) for observer in observers]
         self._count = count
         self._count_rejected = count_rejected
@@ -41,13 +47,19 @@ class ReceiptQueues:
 
     def queue_exchange_receipt(self, receipt: Receipt) -> None:
         """Count an exchange and queue its receipt for all observers. Call this after the last byte of the reply."""
+        self.feed.add_finished(receipt)
         if self._count is not None:
             self._count(receipt)
         if self._queues:
             self._enqueue(receipt)
 
-    def queue_request_receipt(self, receipt: Receipt) -> None:
-        """Queue the receipt of a request without an exchange. Count it if it was rejected."""
+    def queue_request_receipt(self, receipt: Receipt, *, is_frequent: bool = False) -> None:
+        """Queue the receipt of a request without an exchange. Count it if it was rejected.
+
+        `is_frequent`: True omits a successful request from views of recent requests.
+        """
+        if not is_frequent or receipt.outcome == "error":
+            self.feed.add_finished(receipt, is_exchange=False)
         if receipt.outcome == "error" and self._count_rejected is not None:
             self._count_rejected(receipt)
         self._enqueue(receipt)
@@ -57,7 +69,7 @@ class ReceiptQueues:
             queue.put(receipt)
 
     async def close(self, seconds: float) -> None:
-        """Wait until all queued receipts are delivered, for at most `seconds`. Drop the remaining ones."""
+        """Wait at most `seconds` until all queued receipts are delivered to observers. Drop the remaining ones."""
         tasks = [queue.task for queue in self._queues if queue.task is not None]
         if not tasks:
             return
@@ -79,7 +91,7 @@ class _Queue:
         self._observer = observer
         self._waiting: deque[Receipt] = deque()
         self.task: asyncio.Task[None] | None = None
-        """Delivery task. None: the queue is empty."""
+        """Task that passes receipts to the observer. None: the queue is empty."""
 
     def put(self, receipt: Receipt) -> None:
         if len(self._waiting) >= MAX_QUEUED_RECEIPTS:

@@ -1,7 +1,10 @@
-"""Aho-Corasick automaton over many strings. States are built when a text reaches them.
+"""Search for many strings in one text at once: the Aho-Corasick algorithm.
 
-A search takes time linear in the text, regardless of the number and length of the strings. Construction only sorts the
-strings.
+`Automaton` is built from a list of strings. `step` reads one character of the text and returns a `State`; if its
+`match` is set, a string ends here. `find_order` returns the position of a string in that list. A search takes time
+linear in the text, regardless of the number and length of the strings. States are built when a text reaches them.
+`matched_string` returns the string that ends here. `root` is the state before any text. `min_order` returns the lowest
+position among the strings that begin with the text of a state.
 """
 
 from bisect import bisect_left, bisect_right
@@ -9,36 +12,39 @@ from collections.abc import Sequence
 
 
 class State:
-    """The longest suffix of the searched text that is a prefix of at least one string."""
+    """State of a search: the longest end of the text read so far with which one of the searched strings begins."""
 
     __slots__ = ("depth", "fallback", "following", "high", "low", "match")
 
     def __init__(self, low: int, high: int, depth: int) -> None:
         self.low = low
         self.high = high
-        """`low` to `high`: range of the sorted strings that begin with the text of this state."""
+        """Index range, `high` excluded, in the sorted list of strings: the strings that begin with the text of this
+        state."""
         self.depth = depth
-        """Characters of the text of this state."""
+        """Length in characters of the text of this state."""
         self.match: State | None = None
-        """State of the longest string that ends here. None: no string ends here."""
+        """State of the longest searched string that ends at this position of the text. None: no string ends here."""
         self.fallback: State = self
-        """State of the longest proper suffix of the text of this state."""
+        """State of the longest proper suffix of this state's text that also begins a searched string. `Automaton.step`
+        continues there if no string continues with the next character."""
         self.following: dict[str, State | None] = {}
-        """Next character → state, as far as needed. None: no string continues with it."""
+        """Next character → next state, computed when a text first reaches it. None: no searched string continues with
+        this character."""
 
 
 class Automaton:
-    """Finds the strings that end at each character of a text."""
+    """Finds the strings that end at each character of a text, which `step` reads character by character."""
 
     def __init__(self, strings: Sequence[str]) -> None:
-        """`strings` must differ and must not be empty."""
+        """Prepare a search for `strings`. The strings must differ, and none may be empty."""
         self._order = {string: place for place, string in enumerate(strings)}
         self._sorted = sorted(self._order)
         self.root = State(0, len(self._sorted), 0)
-        """The state before any text."""
+        """State at the start of a search, before the first character of a text."""
 
     def step(self, state: State, character: str) -> State:
-        """Return the state after another character."""
+        """Return the state after one more character of the text. `state`: the state before this character."""
         made: list[State] = []
         target = self.root
         while True:
@@ -58,15 +64,18 @@ class Automaton:
         return target
 
     def matched_string(self, match: State) -> str:
-        """Return the string that is the text of a matching state."""
+        """Return the searched string that ends at the current character of the text.
+
+        `match`: the `match` of a state.
+        """
         return self._sorted[match.low]
 
-    def order_of(self, string: str) -> int:
+    def find_order(self, string: str) -> int:
         """Return the index of a string in the list given to the constructor. Raises `KeyError` for another string."""
         return self._order[string]
 
     def min_order(self, state: State) -> int:
-        """Return the lowest index in the constructor's list of a string that begins with the text of a state."""
+        """Return the lowest index, in the constructor's list, of the strings that begin with the text of `state`."""
         return min(map(self._order.__getitem__, self._sorted[state.low : state.high]))
 
     def _make(self, state: State, character: str) -> State | None:

@@ -1,6 +1,10 @@
-"""The nine deltas: pieces of a decoded provider response, independent of the provider and of its formatting.
+"""The nine deltas: structs for the pieces of a decoded provider response, independent of the provider's format.
 
-The decoder of a wire creates deltas. `MessageWriter` converts them into events of the Messages API.
+The decoder of a wire creates them. `Text` and `Thinking` add text; `Citation` is a source for the text before it.
+`ToolCall` starts a tool call, `ToolArgs` adds a fragment of its arguments (`json`), `ToolEnd` ends it; all three have
+the same `key`. `Block` is a complete content block. `Usage` has token counts. `Stop` ends the reply with its stop
+reason, the matched stop `sequence` and `details` of a refusal. `MessageWriter` converts deltas into events of the
+Messages API.
 """
 
 from typing import Any
@@ -16,10 +20,10 @@ class Text(Struct, frozen=True, gc=False):
 
 
 class Citation(Struct, frozen=True, gc=False):
-    """A source cited for the preceding text."""
+    """A source that the model cites for the text of the reply so far."""
 
     raw: Raw
-    """One JSON object, the `citation` of a `citations_delta`."""
+    """One JSON object: the field `citation` in a `citations_delta` of the Messages API."""
 
 
 class Thinking(Struct, frozen=True, gc=False):
@@ -36,7 +40,7 @@ class Thinking(Struct, frozen=True, gc=False):
 
 
 class ToolCall(Struct, frozen=True, gc=False):
-    """Start of a tool call."""
+    """Start of a tool call of the model. Its arguments follow as `ToolArgs`."""
 
     key: int | str
     """Key that links `ToolArgs` and `ToolEnd` to this call: an index or item id of the upstream, unique within the
@@ -44,46 +48,53 @@ class ToolCall(Struct, frozen=True, gc=False):
     id: str
     """Id of the call in the reply to the client. Its tool result refers to this id."""
     name: str
-    """Name of the called tool for the client. Decoders replace an upstream alias by the name in the client request."""
+    """Name of the called tool in the client request. Decoders replace the name that was sent upstream."""
 
 
 class ToolArgs(Struct, frozen=True, gc=False):
-    """A fragment of the arguments of a tool call. The text is never parsed."""
+    """A fragment of the arguments of a tool call. The decoder does not parse the text: it may be incomplete JSON."""
 
     key: int | str
-    """`ToolCall.key` of the call."""
+    """Key of the call that the fragment belongs to: `ToolCall.key`."""
     json: str
-    """Fragment of JSON text. All fragments of a call together are one JSON object."""
+    """Fragment of JSON text. All fragments of one call, joined, are one JSON object."""
 
 
 class ToolEnd(Struct, frozen=True, gc=False):
-    """End of a tool call. Only the decoder of the wire can detect it."""
+    """End of a tool call: all its arguments were received. Each decoder detects it by the rules of its API."""
 
     key: int | str
-    """`ToolCall.key` of the call."""
+    """Key of the call that ends: `ToolCall.key`."""
 
 
 class Block(Struct, frozen=True, gc=False):
     """A complete content block, forwarded to the client unchanged."""
 
     raw: Raw
-    """The block: one JSON object with a `type`."""
+    """The content block as JSON: one object with a `type`."""
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Token totals of the upstream call so far. The last reported value of each field is valid. None: not reported.
-
-    `input_tokens` has the meaning of Anthropic's API: input neither read from nor written to a cache.
-    """
+    """Token totals of the upstream call so far. The last reported value of each field is valid. None: not reported."""
 
     input_tokens: int | None = None
+    """Input tokens that were neither read from nor written to a prompt cache, as in Anthropic's API."""
     output_tokens: int | None = None
+    """Output tokens, thinking included."""
     cache_read_tokens: int | None = None
+    """Input tokens read from the prompt cache."""
     cache_write_tokens: int | None = None
+    """Input tokens written to the prompt cache."""
+    cache_write_1h_tokens: int | None = None
+    """Part of `cache_write_tokens` that the provider keeps for one hour, at a higher price."""
     thinking_tokens: int | None = None
+    """Output tokens of thinking, part of `output_tokens`."""
     web_search_requests: int | None = None
+    """Number of web searches that the provider or the proxy ran."""
     web_fetch_requests: int | None = None
+    """Number of web fetches that the provider or the proxy ran."""
     service_tier: str | None = None
+    """Priority class of the request as the provider reported it: `standard`, `priority`."""
 
 
 class Stop(Struct, frozen=True):
@@ -98,4 +109,4 @@ class Stop(Struct, frozen=True):
 
 
 Delta = Text | Citation | Thinking | ToolCall | ToolArgs | ToolEnd | Block | Usage | Stop
-"""Any of the nine deltas."""
+"""Union of the nine deltas."""

@@ -1,7 +1,9 @@
-"""Domain filter of the web tools: the lists `allowed_domains` and `blocked_domains` of a client.
+"""Domain filter of web search and web fetch: the client's lists `allowed_domains` and `blocked_domains`.
 
-An entry is a domain without scheme, with an optional path that may contain one `*`. It includes subdomains and
-everything below the path. Source: Anthropic's page on the web search tool, "Domain filtering", read 2026-11.
+`is_url_allowed` checks a URL against both lists. An entry is a domain without scheme (`example.com/docs`); its path may
+contain one `*`. The entry includes subdomains and all paths that begin with its path. `domain_names` returns the
+domains of a list, `ascii_host` the IDNA form of a host. Source: Anthropic's page on the web search tool, "Domain
+filtering", read 2026-11.
 """
 
 import re
@@ -15,7 +17,10 @@ _ENTRY = re.compile(r"(?P<host>[^\s/*:?#@\\]+)(?P<path>/[^\s*?#]*(?:\*[^\s*?#]*)
 
 
 def is_url_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> bool:
-    """Return True if the lists allow a URL. Empty lists allow every URL. Raises `ValueError` for an invalid entry."""
+    """Return True if `url` is in `allowed` and not in `blocked`. An empty list restricts nothing.
+
+    Raises `ValueError` for an invalid entry.
+    """
     allowing = [_pattern(entry) for entry in allowed]
     blocking = [_pattern(entry) for entry in blocked]
     try:
@@ -28,7 +33,10 @@ def is_url_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> 
 
 
 def _places(url: str) -> tuple[str, str]:
-    """Return host with path twice: the normalized path, and the same after percent-decoding."""
+    """Return two forms of a URL without its scheme (`host/path`): with normalized path, and with percent-decoded path.
+
+    A blocked domain must match neither form, because a server may decode the path in either way.
+    """
     split = urlsplit(url)
     if "@" in split.netloc:
         raise ValueError("it contains @, so the host is ambiguous")
@@ -41,7 +49,10 @@ def _plain(path: str) -> str:
 
 
 def domain_names(entries: Sequence[str]) -> list[str]:
-    """Return the distinct domains of list entries, without their paths. Raises `ValueError` for an invalid entry."""
+    """Return the distinct domains of the entries of a domain list, without their paths.
+
+    Raises `ValueError` for an invalid entry.
+    """
     for entry in entries:
         _pattern(entry)
     return list(dict.fromkeys(entry.partition("/")[0] for entry in entries))

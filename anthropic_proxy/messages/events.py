@@ -1,7 +1,11 @@
-"""The events of a streamed reply, one struct each. An event is one SSE frame of the stream to the client.
+"""The SSE events of a streamed reply to the client, one struct for each event of the Messages API.
 
-`MessageWriter` creates all of them except `Ping`, which the pipeline creates. `server/responses.py` encodes them.
-`index` is the number of the content block. Source: the API reference, "Streaming messages", read 2026-11.
+A reply is a list of content blocks. `TextStart`, `ThinkingStart`, `ToolCallStart` and `BlockStart` begin a block,
+`…Delta` events add to it (`InputDelta`: arguments of a tool call), `BlockStop` ends it. `index` is the number of the
+block, `id` and `name` are those of the tool call, `raw` is JSON. `MessageDelta` has the stop reason, `ErrorEvent` ends
+a failed reply. `block_events` returns the events for a complete block. `MessageWriter` creates all events except
+`Ping`. `replace_surrogates` makes a text valid for UTF-8. Source: the API reference, "Streaming messages", read
+2026-11.
 """
 
 from typing import Any
@@ -14,109 +18,122 @@ from anthropic_proxy.messages.models import MessagesResponse, UsageBody
 
 
 class MessageStart(Struct, frozen=True):
-    """`message_start`."""
+    """Event `message_start`: begins the reply."""
 
     message: MessagesResponse
-    """Message without content and stop reason. Its usage is the estimate of the input."""
+    """Message without content and stop reason. Its `usage` has the estimated number of input tokens."""
 
 
 class Ping(Struct, frozen=True):
-    """`ping`."""
+    """Event `ping`: without content, keeps the connection open."""
 
 
 class TextStart(Struct, frozen=True, gc=False):
-    """`content_block_start` of a text."""
+    """Event `content_block_start` that begins an empty text block."""
 
     index: int
 
 
 class ThinkingStart(Struct, frozen=True, gc=False):
-    """`content_block_start` of a thinking block."""
+    """Event `content_block_start` that begins an empty thinking block."""
 
     index: int
 
 
 class ToolCallStart(Struct, frozen=True, gc=False):
-    """`content_block_start` of a tool call. Its input follows as `InputDelta`."""
+    """Event `content_block_start` of a tool call. The arguments of the call follow as `InputDelta` events."""
 
     index: int
+    """Number of the content block in the reply."""
     id: str
+    """Id of the tool call, which its result repeats."""
     name: str
+    """Name of the called tool, as in the client request."""
 
 
 class BlockStart(Struct, frozen=True, gc=False):
-    """`content_block_start` of a complete block."""
+    """Event `content_block_start` with a complete block, to which no text is added."""
 
     index: int
+    """Number of the content block in the reply."""
     raw: Raw
-    """The block: one JSON object."""
+    """The content block as JSON: one object."""
 
 
 class TextDelta(Struct, frozen=True, gc=False):
-    """`content_block_delta` that adds text."""
+    """Event `content_block_delta` that appends text to a text block."""
 
     index: int
+    """Number of the content block in the reply."""
     text: str
+    """Text to append to the block."""
 
 
 class CitationDelta(Struct, frozen=True, gc=False):
-    """`content_block_delta` with a citation for the text."""
+    """Event `content_block_delta` that adds a citation to a text block."""
 
     index: int
+    """Number of the content block in the reply."""
     raw: Raw
-    """The citation: one JSON object."""
+    """The citation as JSON: one object."""
 
 
 class ThinkingDelta(Struct, frozen=True, gc=False):
-    """`content_block_delta` that adds reasoning."""
+    """Event `content_block_delta` that appends reasoning to a thinking block."""
 
     index: int
+    """Number of the content block in the reply."""
     text: str
+    """Thinking to append to the block."""
 
 
 class SignatureDelta(Struct, frozen=True, gc=False):
-    """`content_block_delta` with the signature of a thinking block: its last delta."""
+    """Event `content_block_delta` that sets the signature of a thinking block, after the block's text."""
 
     index: int
+    """Number of the content block in the reply."""
     signature: str
+    """Opaque text that the client sends back with the thinking block."""
 
 
 class InputDelta(Struct, frozen=True, gc=False):
-    """`content_block_delta` with a fragment of the arguments of a call."""
+    """Event `content_block_delta` that appends a fragment to the arguments of a tool call."""
 
     index: int
+    """Number of the content block in the reply."""
     json: str
-    """A fragment of JSON text."""
+    """Fragment of JSON text to append to the arguments of the tool call."""
 
 
 class BlockStop(Struct, frozen=True, gc=False):
-    """`content_block_stop`."""
+    """Event `content_block_stop`: end of a content block."""
 
     index: int
+    """Number of the content block in the reply."""
 
 
 class MessageDelta(Struct, frozen=True):
-    """`message_delta`: stop reason and usage."""
+    """Event `message_delta`: stop reason and usage, after the last block."""
 
     stop_reason: str
-    """Stop reason of the reply."""
+    """Reason for the end of the reply: `end_turn`, `tool_use`, `max_tokens`, …"""
     stop_sequence: str | None
     """Stop sequence that ended the reply. None: another reason."""
     stop_details: dict[str, Any] | None
     """Details of a refusal. None: the field is not sent."""
     usage: UsageBody
-    """Totals of the message. Unset fields were not reported and are not sent."""
+    """Token totals of the message. Unset fields were not reported and are not sent."""
 
 
 class MessageStop(Struct, frozen=True):
-    """`message_stop`: end of a complete reply."""
+    """Event `message_stop`: end of a complete reply, without fields."""
 
 
 class ErrorEvent(Struct, frozen=True):
-    """`error`: end of an incomplete reply."""
+    """Event `error`: end of an incomplete reply."""
 
     error: ProxyError
-    """Error to send: its type and message."""
+    """Error that ended the reply: its type and message are sent."""
 
 
 Event = (
@@ -136,7 +153,7 @@ Event = (
     | MessageStop
     | ErrorEvent
 )
-"""Any event of a streamed reply."""
+"""Union of all events of a streamed reply."""
 
 
 def replace_surrogates(text: str) -> str:
@@ -148,7 +165,8 @@ def replace_surrogates(text: str) -> str:
 
 
 _CALLED = frozenset(("server_tool_use", "mcp_tool_use"))
-"""Block types of server tool calls."""
+"""Types of content blocks that are calls of server tools. `block_events` sends the `input` of these blocks
+separately."""
 
 
 class _Called(Struct):
@@ -157,10 +175,10 @@ class _Called(Struct):
 
 
 def block_events(index: int, raw: Raw) -> list[Event]:
-    """Return the events for a complete block.
+    """Return the events for a complete block: start, input of a server tool call, and stop.
 
-    Clients read the input of a server tool call only from `input_json_delta`, as Anthropic sends it. They ignore the
-    input in `content_block_start` (observed with Claude Code).
+    Clients read the input of a server tool call only from `input_json_delta` events, as Anthropic sends it. They ignore
+    the `input` in `content_block_start` (observed with Claude Code).
     """
     called = msgspec.json.decode(raw, type=_Called)
     if called.type not in _CALLED:

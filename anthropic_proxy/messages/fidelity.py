@@ -1,4 +1,10 @@
-"""Fidelity report: request and reply fields that the proxy approximated, emulated or dropped."""
+"""Fidelity report: the request and reply fields that the proxy approximated, emulated or dropped.
+
+A `FidelityNote` records the handling of one field. `FidelityReport` collects the notes of one client request. A note on
+a dropped field is a loss. The mode `strict` rejects a request with a loss; the mode `best-effort` serves it. `reset`
+removes the notes before a retry, `lossy_notes` returns the losses; `approximated`, `emulated` and `dropped` are numbers
+of notes. A wire encodes and decodes the API of one provider.
+"""
 
 from collections.abc import Collection
 from typing import Literal
@@ -10,18 +16,23 @@ Handling = Literal["kept", "approximated", "emulated", "dropped"]
 Fidelity = Literal["best-effort", "strict"]
 """Fidelity mode of a request: reject losses (`strict`), or accept and report them (`best-effort`)."""
 
+TOOL_CALL_FIELDS = ("content.tool_use.name", "content.tool_use.input")
+"""Values of `FidelityNote.field` in notes on malformed tool calls of a reply: an unknown name, or arguments that are no
+JSON object."""
+
 
 class FidelityNote(Struct, frozen=True):
-    """Handling of one field.
+    """Record of the handling of one field of a request or reply.
 
     >>> FidelityNote("approximated", "max_tokens", "64000 → 32768, the model's limit")
 
-    A note of a wire that is identical for every request is a constant of its module.
+    A wire defines a note with a fixed text as a constant of its module.
     """
 
     handling: Handling
-    """`kept`: unchanged, against expectation. `approximated`: replaced by a similar value. `emulated`: done by the
-    proxy, because the backend cannot. `dropped`: lost; the answer may change, so mode `strict` rejects it."""
+    """`kept`: unchanged, although a change was expected. `approximated`: replaced by a similar value. `emulated`: done
+    by the proxy, because the backend cannot. `dropped`: lost, which may change the answer; the mode `strict` rejects
+    the request."""
     field: str
     """Path in the request: `top_k`, `tools.calc`, `messages.image`. In messages the block type replaces the index,
     because preparation changes indexes."""
@@ -30,27 +41,29 @@ class FidelityNote(Struct, frozen=True):
 
 
 class FidelityReport(Struct):
-    """Distinct fidelity notes of one client request. They describe its last upstream attempt."""
+    """Distinct fidelity notes of one client request. After a retry, the notes describe the last upstream call."""
 
     mode: Fidelity = "best-effort"
+    """Fidelity mode of the request: `strict` rejects losses, `best-effort` accepts them."""
     approximated: int = 0
     """Number of notes with the handling `approximated`."""
     emulated: int = 0
-    """Number of notes with the handling `emulated`."""
+    """Number of notes on fields that the proxy emulated."""
     dropped: int = 0
-    """Number of notes with the handling `dropped`."""
+    """Number of notes on fields that were not sent or not returned."""
     notes: list[FidelityNote] = field(default_factory=list)
-    """Notes in the order of their discovery."""
+    """Notes of one client request, in the order in which the proxy added them."""
 
     def reset(self) -> None:
-        """Remove the notes of the previous attempt, before the next one."""
+        """Remove all notes before the request is sent to the provider again, or to another provider."""
         self.notes.clear()
         self.approximated = self.emulated = self.dropped = 0
 
     def add(self, notes: Collection[FidelityNote], *, again: bool = False) -> None:
-        """Add notes, except duplicates.
+        """Add notes to this report, except notes that the report already contains.
 
-        `again`: notes of a later upstream call of the same reply. They are added only for fields without a note.
+        `again`: the notes belong to a later upstream call of the same reply. A note is then added only if its field has
+        no note yet, because later calls repeat the fields of the first call.
         """
         if not notes:
             return
@@ -65,11 +78,11 @@ class FidelityReport(Struct):
             self.dropped += note.handling == "dropped"
 
     def lossy_notes(self) -> list[FidelityNote]:
-        """Return the notes that mode `strict` rejects, in order. In another mode: none."""
+        """Return the notes on dropped fields, in order, if the mode is `strict`. In the mode `best-effort`: none."""
         return [note for note in self.notes if note.handling == "dropped"] if self.mode == "strict" else []
 
     def describe(self) -> str:
-        """Return the mode and the counts in one line.
+        """Return the mode and the number of notes of each handling as one line of text.
 
         >>> FidelityReport(emulated=1).describe()
         'best-effort; approximated=0; emulated=1; dropped=0'

@@ -1,10 +1,11 @@
-"""JSON Schema validation (draft 2020-12) with a limit on its work. Imported when a schema first needs it.
+"""JSON Schema validation (draft 2020-12) with a limit on its work, by the library `jsonschema`.
 
-The library `jsonschema` does the validation. Three of its properties are changed here:
+`load_validator` decodes a schema, and `find_violation` returns the error in a value. A `WorkBudget` counts the steps of
+both. The library is changed in three ways:
 
-- It executes patterns of the schema. A pattern of a client can block the process, so none is executed.
-- It collects all errors of all alternatives. Nested alternatives multiply them, so one error is kept of each list.
-- Its work is not limited. Each keyword counts its steps in the budget of the check under way.
+- Patterns of a schema are not executed: a pattern of a client can block the process.
+- Of the errors of several alternatives, only the most relevant one is kept: nested alternatives multiply errors.
+- Each keyword counts its steps in the `WorkBudget` of the check; the library itself has no limit.
 """
 
 import json
@@ -24,18 +25,19 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.work_budget import WorkBudget, WorkLimitExceeded, count_nodes
 
 _CHARACTERS_PER_STEP = 64
-"""Characters of an error message that count as a step: the library repeats the value in it."""
+"""Number of characters of a validation error message that count as one step of a `WorkBudget`. The message repeats the
+invalid value, which may be long."""
 _MEMBERS_PER_STEP = 16
-"""Members of lists and objects that a keyword reads in one step."""
+"""Number of members of lists and objects that count as one step of a `WorkBudget` when a keyword reads them."""
 _MAX_PROBLEM_CHARACTERS = 300
 _FALSE_SCHEMA: dict[str, Any] = {"not": {}}
-"""The schema `false` in a form that uses the step budget. The library does not count `false` itself."""
+"""Schema that rejects every value. It replaces the schema `false`, for which the library counts no step."""
 _ALTERNATIVES = ("anyOf", "oneOf")
 _COMPARING = ("enum", "const", "uniqueItems")
 _REFERRING = ("$ref", "$dynamicRef")
 _UNCHECKED = ("pattern", "patternProperties", "format", "unevaluatedItems", "unevaluatedProperties")
-"""Keywords that are ignored: a pattern can block the process, a format is a hint, and unevaluated members depend on
-patterns."""
+"""Keywords of a schema that are ignored: a pattern can block the process, a format is only a hint, and `unevaluated…`
+depends on patterns."""
 _Keyword = Callable[[Any, Any, Any, Any], "Iterator[ValidationError] | None"]
 
 _budget: ContextVar[WorkBudget] = ContextVar("work budget of the current validation")
@@ -57,7 +59,8 @@ def load_validator(schema: bytes, budget: WorkBudget) -> Validator:
 def find_violation(validator: Validator, value: Any, budget: WorkBudget) -> str:
     """Return path and message of the most relevant error in a value. "": the value is valid.
 
-    Raises `InvalidRequest` for an unresolvable reference, an endless self-reference and too much work.
+    Raises `InvalidRequest` for a reference that cannot be resolved, a schema that refers to itself without end, and too
+    much work.
     """
     token = _budget.set(budget)
     refusal = ""
@@ -77,13 +80,11 @@ def find_violation(validator: Validator, value: Any, budget: WorkBudget) -> str:
 
 
 class _Unmatched(ValidationError):
-    """Error of a value that matches none of several alternatives."""
+    """Error for a value that matches none of the alternatives of `anyOf` or `oneOf`."""
 
     closest: ValidationError | None = None
-    """The one error of the alternatives that explains best; None: several explain equally well.
-
-    The library keeps all errors in `context`, which refer back to their parents: nested alternatives multiply them,
-    and only the garbage collector could free them."""
+    """Error of the alternative that fits the value best. None: several alternatives fit equally well. The library would
+    keep the errors of all alternatives, which multiply with nesting and which only the garbage collector can free."""
 
 
 def _decode_schema(schema: bytes, budget: WorkBudget) -> Any:
@@ -104,9 +105,9 @@ def _describe(error: ValidationError) -> str:
 
 
 def _find_closest(errors: Iterable[ValidationError]) -> ValidationError | None:
-    """Return the error that the library's function `best_match` would select next. None:
+    """Return the error that `best_match` of the library would select among `errors`.
 
-    `best_match` would stop here.
+    None: no error is better than the others.
     """
     first: tuple[Any, ValidationError] | None = None
     is_tied = False
@@ -120,14 +121,17 @@ def _find_closest(errors: Iterable[ValidationError]) -> ValidationError | None:
 
 
 def _build_class(own: dict[str, _Keyword]) -> Any:
-    """Return a class of validators that counts its steps. `own`: keyword → function that checks the keyword."""
+    """Return a validator class of `jsonschema` that counts its steps in a `WorkBudget`.
+
+    `own`: keyword of JSON Schema → function that checks this keyword in place of the library's function.
+    """
     keywords = {**Draft202012Validator.VALIDATORS, **own}
     counted = {name: _counted(name, check) for name, check in keywords.items()}
     ours: Any = validators.extend(Draft202012Validator, counted)  # type: ignore[no-untyped-call]
     evolve = ours.evolve
 
     def evolve_counted(validator: Any, **changes: Any) -> Any:
-        """Continue with a subschema in this class, regardless of its `$schema`."""
+        """Return the validator of a subschema, of the same counting class even if it names another `$schema`."""
         _budget.get().count_steps()
         if "schema" in changes:
             changes["schema"] = _FALSE_SCHEMA if changes["schema"] is False else _without_draft(changes["schema"])
@@ -138,7 +142,7 @@ def _build_class(own: dict[str, _Keyword]) -> Any:
 
 
 def _without_draft(schema: Any) -> Any:
-    """Return a schema without `$schema`, which would make the library switch to the keywords of that draft."""
+    """Return a schema without the keyword `$schema`, which makes the library use another draft of JSON Schema."""
     if isinstance(schema, dict) and "$schema" in schema:
         return {name: value for name, value in schema.items() if name != "$schema"}
     return schema
@@ -158,7 +162,7 @@ def _counted(keyword: str, check: _Keyword) -> _Keyword:
 
 
 def _weight(keyword_value: Any, value: Any, *, keyword: str) -> int:
-    """Return the number of steps that a keyword counts, without the steps of its subschemas."""
+    """Return the number of steps that the check of one keyword counts, without the steps of its subschemas."""
     members = _length(keyword_value) + _length(value)
     if keyword in _COMPARING and isinstance(value, dict | list):
         members += count_nodes(value) * (_length(keyword_value) if keyword == "enum" else 1)
@@ -176,14 +180,14 @@ def _ignore(*_: object) -> None:
 
 
 def _check_any(validator: Any, alternatives: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
-    """Check the keyword `anyOf`. Of all errors of the alternatives, only the closest one is kept."""
+    """Check the keyword `anyOf`. If no alternative matches, yield only the error of the alternative that fits best."""
     fitting, closest = _try_alternatives(validator, alternatives, value)
     if fitting is None:
         yield _unmatched(value, closest)
 
 
 def _check_one(validator: Any, alternatives: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
-    """Check the keyword `oneOf`. Of all errors of the alternatives, only the closest one is kept."""
+    """Check the keyword `oneOf`. If no alternative matches, yield only the error of the alternative that fits best."""
     fitting, closest = _try_alternatives(validator, alternatives, value)
     if fitting is None:
         yield _unmatched(value, closest)
@@ -195,7 +199,7 @@ def _check_one(validator: Any, alternatives: Any, value: Any, _schema: Any) -> I
 
 
 def _try_alternatives(validator: Any, alternatives: list[Any], value: Any) -> tuple[int | None, ValidationError | None]:
-    """Return the index of the first matching alternative, or None and the closest error."""
+    """Return the index of the first alternative that matches `value`. If none matches: None and the closest error."""
     fitting: list[int] = []
 
     def errors() -> Iterator[ValidationError]:

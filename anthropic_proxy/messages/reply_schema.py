@@ -1,7 +1,7 @@
-"""Validation of structured output, for providers that do not enforce the schema.
+"""`ReplySchema`: checks that a reply matches the JSON Schema that the client requires.
 
-The schema comes from a client and the reply from a model. Neither can block the process: no pattern is executed, and
-the steps of a check are limited.
+It is used for providers that do not enforce the schema. `extract_json` finds the JSON in the text of a reply and
+validates it. Schema and reply cannot block the process: patterns are not executed, and steps are limited.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,9 @@ _FENCE = "```"
 
 
 class ReplySchema:
-    """The JSON Schema of a reply (draft 2020-12).
+    """The JSON Schema (draft 2020-12) of a reply.
 
-    The constructor and `extract_json` raise `InvalidRequest` for an invalid schema and for too many steps.
+    Raises `InvalidRequest` if the schema is invalid or needs too many steps.
     """
 
     def __init__(self, schema: bytes, *, max_steps: int = MAX_CHECK_STEPS, max_steps_here: int | None = None) -> None:
@@ -36,7 +36,7 @@ class ReplySchema:
         self._validator: Validator = load_validator(schema, budget)
 
     def extract_json(self, text: str) -> tuple[str, str]:
-        """Return the JSON of a reply, without surrounding text, and its validation error. "": valid."""
+        """Return the JSON in the text of a reply, and the validation error of the JSON. Error "": valid."""
         found = next((found for found in map(_decode, _candidates(text)) if found is not None), None)
         if found is None:
             return text, "it is no JSON" if text.strip() else "it is empty"
@@ -50,9 +50,9 @@ class ReplySchema:
 
 
 def _candidates(text: str) -> list[str]:
-    """Return the parts of a reply that may be its JSON.
+    """Return the fragments of a reply's text that may be its JSON.
 
-    These are the complete text, the only fenced block, and the text in the outermost brackets.
+    These are the complete text, the only fenced code block, and the text between the first and last bracket.
     """
     fenced = _find_fenced(text)
     starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]

@@ -1,13 +1,14 @@
-"""Passages of search results, encoded in `encrypted_content`, which clients store and return unchanged.
+"""Encoding of web page text in the field `encrypted_content` of search results.
 
-Format: `px1.web.` and the text in base64url without padding. It is not encrypted.
+Clients store the field and return it unchanged with the next request, so the model sees the passage again. Format:
+`px1.web.` and the text in base64url without padding. The text is not encrypted.
 """
 
 import base64
 import binascii
 
 ENCODED_PREFIX = "px1.web."
-"""Prefix of a text that the proxy encoded."""
+"""Prefix that identifies an `encrypted_content` of this proxy."""
 _MAX_PASSAGE_LENGTH = 16 * 1024
 """Maximum characters of an encoded passage. A longer passage is cut, because each later request contains it."""
 
@@ -25,7 +26,7 @@ def encode_passage(text: str) -> str:
 
 
 def decode_passage(sealed: str) -> str:
-    """Return the passage in a value of `encrypted_content`. "": damaged, or not encoded by the proxy."""
+    """Return the web page text in a value of `encrypted_content`. "": damaged, or not encoded by the proxy."""
     if not sealed.startswith(ENCODED_PREFIX):
         return ""
     text = sealed[len(ENCODED_PREFIX) :]

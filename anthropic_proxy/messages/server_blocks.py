@@ -1,8 +1,9 @@
-"""Blocks of the Messages API for calls and results of server tools, run by a provider or by the proxy.
+"""Content blocks for calls and results of server tools, run by a provider or by the proxy.
 
-Source: the types of the official SDK `anthropic` 2.10 (`ServerToolUseBlock`, `WebSearchToolResultBlock`,
-`WebFetchToolResultBlock`, `ToolSearchToolResultBlock`, `CodeExecutionToolResultBlock`, `BetaMCPToolUseBlock`,
-`BetaMCPToolResultBlock`).
+`encode_…` functions return complete blocks; `…_content` functions return only the field `content` of a result block.
+`SearchResultPage` is a web page that a search found. Source: the types of the official SDK `anthropic` 2.10
+(`ServerToolUseBlock`, `WebSearchToolResultBlock`, `WebFetchToolResultBlock`, `ToolSearchToolResultBlock`,
+`CodeExecutionToolResultBlock`, `BetaMCPToolUseBlock`, `BetaMCPToolResultBlock`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,22 +31,22 @@ CodeError = Literal["unavailable", "execution_time_exceeded"]
 """Error codes of a code execution result."""
 
 SERVER_TOOL_ID_PREFIX = "srvtoolu_"
-"""Prefix of the ids of server tool calls."""
+"""Prefix of the ids of server tool calls in replies to the client."""
 _UNKNOWN_NAME = "unknown"
-"""Name for a tool without a name. Clients reject an empty name."""
+"""Tool name in a block if the provider reported no name. Clients reject an empty name."""
 MCP_TOOL_ID_PREFIX = "mcptoolu_"
-"""Prefix of the ids of MCP calls."""
+"""Prefix of the ids of MCP calls (tools of MCP servers) in replies to the client."""
 
 
 class SearchResultPage(NamedTuple):
-    """A page in the result of a search."""
+    """A web page in the result of a web search."""
 
     url: str
-    """URL of the page."""
+    """URL of the web page."""
     title: str | None = None
     """Title of the page; plain text. None: not reported."""
     passage: str = ""
-    """Text of the page. "": not reported. The client returns it, encoded, with the next request."""
+    """Text of the page. "": not reported. The client returns the text in encoded form with its next request."""
     age: str | None = None
     """Age of the page, as the search service states it. None: not reported."""
 
@@ -65,18 +66,24 @@ def encode_result(kind: str, identifier: str, content: Content) -> Block:
 
 
 def error_content(kind: str, code: str, message: str | None = None) -> Content:
-    """Return the `content` for a failed call. `message` is used for tool search only: others have no field for text."""
+    """Return the `content` of a result block for a failed call of a server tool.
+
+    `message` is used for tool search only: results of other tools have no field for text.
+    """
     fields = {"type": f"{kind}_tool_result_error", "error_code": code}
     return fields | {"error_message": message} if kind == "tool_search" else fields
 
 
 def is_error_content(content: Content) -> bool:
-    """Return True for the content of a failed call."""
+    """Return True if the `content` of a result block belongs to a failed call."""
     return isinstance(content, Mapping) and "error_code" in content
 
 
 def search_content(pages: Iterable[SearchResultPage]) -> Content:
-    """Return the `content` for a web search. Passages are encoded (`sealed_passages.py`), for the model only."""
+    """Return the `content` of a web search result.
+
+    Passages are encoded in `encrypted_content`, which only the model sees.
+    """
     return [
         {
             "type": "web_search_result",
@@ -98,18 +105,18 @@ def fetch_content(
 
 
 def references_content(names: Iterable[str]) -> Content:
-    """Return the `content` for a tool search: references to the found tools."""
+    """Return the `content` of a tool search result: references to the found tools. `names`: names of the tools."""
     references = [{"type": "tool_reference", "tool_name": name} for name in names]
     return {"type": "tool_search_tool_search_result", "tool_references": references}
 
 
 def encode_search(identifier: str, query: str, pages: Iterable[SearchResultPage]) -> list[Delta]:
-    """Return the blocks of a web search: its call and its result."""
+    """Return the blocks of a web search: its call and its result. `identifier`: id of the call."""
     return [encode_search_call(identifier, query), encode_pages(identifier, pages)]
 
 
 def encode_search_call(identifier: str, query: str) -> Block:
-    """Return the call block of a web search."""
+    """Return the `server_tool_use` block of a web search. `identifier`: id of the call."""
     return _call(identifier, "web_search", {"query": query})
 
 
@@ -120,7 +127,7 @@ def encode_pages(identifier: str, pages: Iterable[SearchResultPage]) -> Block:
 
 
 def encode_failed_search(identifier: str, error: SearchError) -> Block:
-    """Return the result block of a failed web search."""
+    """Return the result block of a failed web search. `identifier`: id of its call. `error`: error code."""
     return encode_result("web_search", identifier, error_content("web_search", error))
 
 
@@ -149,12 +156,12 @@ def encode_fetch(
 
 
 def encode_code_execution(identifier: str, code: str) -> Block:
-    """Return the call block of a code execution."""
+    """Return the `server_tool_use` block for code that a provider executed. `identifier`: id of the call."""
     return _call(identifier, "code_execution", {"code": code})
 
 
 def encode_code_result(identifier: str, *, stdout: str = "", stderr: str = "", return_code: int = 0) -> Block:
-    """Return the result block of a code execution. Created files stay at the provider and are not listed."""
+    """Return the result block of a code execution by the provider. Files that the code created are not listed."""
     content = {
         "type": "code_execution_result",
         "stdout": stdout,
@@ -165,8 +172,8 @@ def encode_code_result(identifier: str, *, stdout: str = "", stderr: str = "", r
     return _block(type="code_execution_tool_result", tool_use_id=identifier, content=content)
 
 
-def encode_code_error(identifier: str, error: CodeError) -> Block:
-    """Return the result block of a failed code execution."""
+def encode_code_execution_error(identifier: str, error: CodeError) -> Block:
+    """Return the result block of a failed code execution. `identifier`: id of its call. `error`: error code."""
     return encode_result("code_execution", identifier, error_content("code_execution", error))
 
 
@@ -178,13 +185,13 @@ def encode_mcp_call(identifier: str, server: str, name: str, arguments: str) -> 
 
 
 def encode_mcp_result(identifier: str, text: str, *, is_error: bool = False) -> Block:
-    """Return the result block of an MCP call."""
+    """Return the result block of an MCP call. `identifier`: id of the call. `is_error`: True if the tool failed."""
     content = [{"type": "text", "text": text}]
     return _block(type="mcp_tool_result", tool_use_id=identifier, is_error=is_error, content=content)
 
 
 def is_domain_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> bool:
-    """Return True if the domain lists of the client allow a URL. A list with an invalid entry allows every URL."""
+    """Return True if the client's allowed and blocked domains permit a URL. An invalid list permits all URLs."""
     if not allowed and not blocked:
         return True
     try:
@@ -194,7 +201,10 @@ def is_domain_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) 
 
 
 def generated_image_text(media_type: str, characters: int) -> str:
-    """Return the text that replaces an image or other file generated by a model. `characters`: length in base64."""
+    """Return text in place of a file that the model generated, such as an image.
+
+    `characters`: length of its base64 data.
+    """
     kind = media_type.partition("/")[0] or "file"
     return f"[{kind} generated: {media_type or 'unknown type'}, {max(1, round(characters * 3 / 4000))} kB]"
 
@@ -208,7 +218,10 @@ def _block(**fields: Any) -> Block:
 
 
 def _object(text: str) -> Any:
-    """Return the text of a JSON object unchanged. Another text becomes the member `arguments` of an object."""
+    """Return `text` unchanged if it is a JSON object.
+
+    Otherwise return an object with `text` as its member `arguments`.
+    """
     raw = text.strip().encode(errors="replace")
     try:
         if raw[:1] == _OBJECT and msgspec.json.decode(raw) is not None:

@@ -1,4 +1,9 @@
-"""Stop sequences. The proxy enforces them, because only Anthropic's API reports the matched sequence."""
+"""`StopSequenceFilter`: ends a reply at the first stop sequence, a text that the client lists in its request.
+
+The proxy enforces stop sequences itself, because only Anthropic's API reports the matched sequence. Text that may be
+the beginning of a stop sequence is buffered; `flush` returns the buffered text at the end of the reply. A delta is a
+fragment of the decoded reply.
+"""
 
 import re
 from collections import deque
@@ -8,41 +13,43 @@ from anthropic_proxy.messages.automaton import Automaton, State
 from anthropic_proxy.messages.deltas import Block, Citation, Delta, Stop, Text, Thinking, ToolCall, Usage
 
 _ENDING: frozenset[type] = frozenset((Thinking, ToolCall, Block, Stop))
-"""Types of deltas that end a text. A stop sequence is not searched beyond them."""
+"""Types of deltas that end a text block. No stop sequence spans such a delta."""
 
 
 class StopSequenceFilter:
-    """Filter of the deltas of one reply: ends its text before the first stop sequence of the client.
+    """Filter of the deltas of one reply. It ends the text before the first stop sequence.
 
-    The earliest position wins, then the order of the list. A match may span deltas but not blocks. Text that may still
-    become a match is held back, so the result does not depend on the fragments.
+    The sequence with the earliest position wins, then the first in the list. A match may span deltas but not content
+    blocks. The result does not depend on the division of the text into deltas, because possible beginnings of a
+    sequence are buffered.
     """
 
     def __init__(self, sequences: Sequence[str]) -> None:
         self.matched: str | None = None
-        """Sequence that ended the reply. None: no match."""
+        """Stop sequence that ended the reply. None: no stop sequence has matched."""
         # Sequences of white space alone would cut at the first word, so they are ignored.
         self._sequences = list(dict.fromkeys(sequence for sequence in sequences if sequence.strip()))
         self._automaton = Automaton(self._sequences)
         self._first_character = re.compile("|".join({re.escape(sequence[0]) for sequence in self._sequences}))
         self._state = self._automaton.root
         self._read = 0
-        """Number of searched characters."""
+        """Number of characters of the reply's text that were searched so far."""
         self._found = ""
-        """Found sequence. Another one that began earlier may still be completed. "": none."""
+        """Stop sequence found so far. A sequence that began earlier may still be completed and replace it. "": none
+        found."""
         self._found_at = 0
-        """Number of characters before that sequence."""
+        """Number of characters of the text before `_found`."""
         self._held: deque[str] = deque()
-        """Fragments of text that may still become a sequence."""
+        """Buffered fragments of text that may still become a stop sequence."""
         self._passed = 0
-        """Number of characters already returned."""
+        """Number of characters of the text that were already returned."""
         self._skipped = 0
-        """Number of characters of the first held fragment that were already returned."""
+        """Number of characters of the first fragment in `_held` that were already returned."""
         self._citations: list[Delta] = []
-        """Citations after the held text."""
+        """Citation deltas that follow the buffered text and are returned after it."""
 
     def feed(self, deltas: Iterable[Delta]) -> list[Delta]:
-        """Take the deltas of one network read, and return the deltas to forward.
+        """Filter the deltas of one network read, and return the deltas to forward.
 
         After a match, only `Usage` is forwarded.
         """
@@ -65,7 +72,7 @@ class StopSequenceFilter:
         return released
 
     def flush(self) -> list[Delta]:
-        """Return the buffered deltas at the end of the reply."""
+        """Return the buffered text at the end of the reply, because no stop sequence followed."""
         released: list[Delta] = []
         if self.matched is None:
             self._end_text(released)
@@ -84,10 +91,11 @@ class StopSequenceFilter:
             self._pass_until(self._read - self._state.depth, released)
 
     def _search(self, text: str) -> bool:
-        """Search another fragment. Return True if a match is final.
+        """Search the next fragment of text.
 
-        A match is not final while a sequence that begins earlier, or at the same place but earlier in the list, may
-        still match.
+        Return True if a stop sequence has matched and cannot be replaced by another match.
+
+        A sequence that begins earlier, or at the same place but earlier in the list, can replace a match.
         """
         automaton, state = self._automaton, self._state
         place, size = 0, len(text)
@@ -104,7 +112,7 @@ class StopSequenceFilter:
             if self._found:
                 begun = self._read + place - state.depth
                 if begun > self._found_at or (
-                    begun == self._found_at and automaton.min_order(state) >= automaton.order_of(self._found)
+                    begun == self._found_at and automaton.min_order(state) >= automaton.find_order(self._found)
                 ):
                     return True
         self._state = state
@@ -112,15 +120,19 @@ class StopSequenceFilter:
         return False
 
     def _note_match(self, match: State, start: int) -> None:
-        """Store a match that begins before the stored one, or at the same place and earlier in the list."""
+        """Store a found stop sequence that begins at the character `start` of the text.
+
+        A stored match is replaced only by one that begins earlier, or at the same character but earlier in the client's
+        list.
+        """
         if self._found and start > self._found_at:
             return
-        sequence, order_of = self._automaton.matched_string(match), self._automaton.order_of
-        if not self._found or start < self._found_at or order_of(sequence) < order_of(self._found):
+        sequence, find_order = self._automaton.matched_string(match), self._automaton.find_order
+        if not self._found or start < self._found_at or find_order(sequence) < find_order(self._found):
             self._found, self._found_at = sequence, start
 
     def _end_text(self, released: list[Delta]) -> None:
-        """Release the buffered text at the end of a text block, up to the first stop sequence."""
+        """Append the buffered text to `released` at the end of a text block, up to the first stop sequence."""
         if self._found:
             self._stop(released)
         else:
@@ -134,7 +146,7 @@ class StopSequenceFilter:
         released.append(Stop("stop_sequence", self._found))
 
     def _pass_until(self, end: int, released: list[Delta]) -> None:
-        """Release the buffered text up to the position `end`, with the citations after it."""
+        """Append the buffered text before the character `end` to `released`, with the citations after that text."""
         pieces: list[str] = []
         while self._passed < end:
             piece = self._held[0]

@@ -1,4 +1,9 @@
-"""Usage of a reply, merged from the reports of the upstream."""
+"""Token counts of a reply, merged from the usage reports of the provider.
+
+A provider reports counts several times during a reply; `merge_latest` keeps the last value of each count. `sum_usages`
+adds the upstream calls of one reply. `final_totals` returns the `usage` for the client, with estimates for missing
+counts.
+"""
 
 import msgspec
 
@@ -6,23 +11,23 @@ from anthropic_proxy.messages.deltas import Usage
 from anthropic_proxy.messages.models import UsageBody
 
 CHARACTERS_PER_TOKEN = 4
-"""Characters per output token, for upstreams that report no usage. Too low for Chinese, too high for code."""
+"""Characters per output token, for upstreams that report no usage. The estimated tokens are too low for Chinese, too
+high for code."""
 
 MAX_COUNT = 2**53 - 1
-"""Largest integer that every JSON decoder reads exactly."""
+"""Maximum token count: the largest integer that every JSON decoder reads exactly."""
 
 
 def merge_latest(before: Usage, new: Usage) -> Usage:
-    """Merge two usage reports of one upstream call: the last reported value of each field is valid.
-
-    Some upstreams report usage in every frame, so the fields are merged without a loop.
-    """
+    """Merge two usage reports of one upstream call: the last reported value of each field is valid."""
     searches, fetches, tier = new.web_search_requests, new.web_fetch_requests, new.service_tier
+    long = new.cache_write_1h_tokens
     return Usage(
         input_tokens=before.input_tokens if new.input_tokens is None else new.input_tokens,
         output_tokens=before.output_tokens if new.output_tokens is None else new.output_tokens,
         cache_read_tokens=before.cache_read_tokens if new.cache_read_tokens is None else new.cache_read_tokens,
         cache_write_tokens=before.cache_write_tokens if new.cache_write_tokens is None else new.cache_write_tokens,
+        cache_write_1h_tokens=before.cache_write_1h_tokens if long is None else long,
         thinking_tokens=before.thinking_tokens if new.thinking_tokens is None else new.thinking_tokens,
         web_search_requests=before.web_search_requests if searches is None else searches,
         web_fetch_requests=before.web_fetch_requests if fetches is None else fetches,
@@ -35,8 +40,8 @@ def final_totals(usage: Usage, *, estimate: int, characters: int, cut: bool) -> 
 
     `estimate`: estimated input tokens, cached ones included. `characters`: length of the output.
 
-    `cut`: True if the proxy ended the reply at a stop sequence, before the last report of the upstream. The output is
-    then at least the estimate.
+    `cut`: True if the reply ended before the last report of the upstream: at a stop sequence of the proxy, by a failure
+    or by a disconnect. The output is then at least the estimate.
     """
     cached, written = _counted(usage.cache_read_tokens), _counted(usage.cache_write_tokens)
     reported, output, tier = usage.input_tokens, usage.output_tokens, usage.service_tier
@@ -46,6 +51,7 @@ def final_totals(usage: Usage, *, estimate: int, characters: int, cut: bool) -> 
     return UsageBody(
         input_tokens=_counted(estimate - cached - written if reported is None else reported),
         cache_creation_input_tokens=written,
+        cache_creation=_divide_cache_writes(written, usage.cache_write_1h_tokens),
         cache_read_input_tokens=cached,
         output_tokens=output,
         output_tokens_details={"thinking_tokens": min(_counted(usage.thinking_tokens), output)},
@@ -54,24 +60,36 @@ def final_totals(usage: Usage, *, estimate: int, characters: int, cut: bool) -> 
     )
 
 
+def _divide_cache_writes(written: int, long: int | None) -> dict[str, int] | msgspec.UnsetType:
+    """Return the field `cache_creation` of the usage. Unset: `long` is None, so the lifetimes were not reported.
+
+    `written`: all tokens written to the prompt cache. `long`: number of these tokens that are kept for one hour.
+    """
+    if long is None:
+        return msgspec.UNSET
+    long = min(_counted(long), written)
+    return {"ephemeral_5m_input_tokens": written - long, "ephemeral_1h_input_tokens": long}
+
+
 def _count_server_tools(usage: Usage) -> dict[str, int] | msgspec.UnsetType:
-    """Return `server_tool_use` of a reply. Unset: not reported."""
+    """Return the field `server_tool_use` of a reply's usage. Unset: the provider reported no calls of server tools."""
     searches, fetches = usage.web_search_requests, usage.web_fetch_requests
     if searches is None and fetches is None:
         return msgspec.UNSET
     return {"web_search_requests": _counted(searches), "web_fetch_requests": _counted(fetches)}
 
 
-def add_finished(spent: Usage, running: Usage) -> Usage:
-    """Return the sum of two usages, for a reply with several upstream calls (tool loop). None: neither reported it.
+def sum_usages(spent: Usage, running: Usage) -> Usage:
+    """Return the sum of two usages, for a reply with several upstream calls. A field is None if both are None.
 
-    `spent`: sum of the finished calls. `running`: totals of the current call.
+    `spent`: sum of the finished upstream calls. `running`: counts of the current upstream call.
     """
     return Usage(
         input_tokens=_sum(spent.input_tokens, running.input_tokens),
         output_tokens=_sum(spent.output_tokens, running.output_tokens),
         cache_read_tokens=_sum(spent.cache_read_tokens, running.cache_read_tokens),
         cache_write_tokens=_sum(spent.cache_write_tokens, running.cache_write_tokens),
+        cache_write_1h_tokens=_sum(spent.cache_write_1h_tokens, running.cache_write_1h_tokens),
         thinking_tokens=_sum(spent.thinking_tokens, running.thinking_tokens),
         web_search_requests=_sum(spent.web_search_requests, running.web_search_requests),
         web_fetch_requests=_sum(spent.web_fetch_requests, running.web_fetch_requests),
@@ -80,7 +98,7 @@ def add_finished(spent: Usage, running: Usage) -> Usage:
 
 
 def _counted(count: int | None) -> int:
-    """Return a count, limited to the range from 0 to `MAX_COUNT`. None counts as 0."""
+    """Return a token count limited to the range from 0 to `MAX_COUNT`. None counts as 0."""
     return min(max(count, 0), MAX_COUNT) if count else 0
 
 

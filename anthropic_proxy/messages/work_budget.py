@@ -1,8 +1,11 @@
-"""`WorkBudget`: limits on the work that the schemas of one request may cause.
+"""`WorkBudget`: limit on the work that the JSON Schemas of one request may cause.
 
-A schema of a few hundred bytes can describe a tree of any size: references, alternatives and unions multiply. Code that
-walks data of a client or a model therefore counts each visit, and everything that it writes, before the work is done.
-The limits hold for all schemas of a request together, so a thousand schemas below a limit do not add up to more.
+A schema of a few hundred bytes can describe a huge tree: references, alternatives and unions multiply. The `count_…`
+methods count work before it is done, and raise `WorkLimitExceeded` above a limit, or `WorkPostponed` to repeat it in a
+thread. Work is counted in steps (visits to schemas) and nodes (written keys and values). The limit holds for all
+schemas of a request together. `CountedWork` is an amount of work, `cost` the amount so far. `WorkCache` caches results
+and counts their work again on each use. `error_field` sets the path in error messages. Upstream names of tools are
+those in the request to the provider.
 """
 
 from collections import OrderedDict
@@ -18,38 +21,41 @@ MAX_SCHEMA_STEPS = 1_000_000
 schema or to one of its keywords, or 64 bytes of JSON. An ordinary tool takes 50 to 500 steps; a step takes one to three
 microseconds."""
 MAX_SCHEMA_NODES = 500_000
-"""Maximum nodes of all schemas of a client request in the form for the provider, with references and alternatives
-copied. Above it, the request is rejected with 400. A node is a key, a value or 64 characters."""
+"""Maximum nodes of all schemas of a client request in the form for the provider.
+
+Above it, the request is rejected with 400.
+
+References and alternatives are copied and count each time. A node is a key, a value or 64 characters."""
 MAX_SCHEMA_DEPTH = 200
-"""Maximum nesting of schemas, with references followed. It keeps recursion below the limit of the interpreter."""
+"""Maximum nesting of a schema, including the schemas that it refers to. It keeps recursion below Python's limit."""
 BYTES_PER_STEP = 64
-"""Bytes of decoded JSON text that count as one step."""
+"""Number of bytes of decoded JSON text that count as one step of work."""
 NODES_PER_STEP = 4
-"""Encoded nodes that count as one step."""
+"""Number of written nodes (keys and values) that count as one step of work."""
 CHARACTERS_PER_NODE = 64
-"""Characters of a text that count as one node."""
+"""Number of characters of a written text that count as one node."""
 ADVICE = "Refer to fewer definitions from each other, or list fewer alternatives."
 """Remedy in the error message about a schema that exceeds a limit."""
 
 
 class WorkLimitExceeded(InvalidRequest):
-    """The schemas of a request cause more work than allowed. The message names the schema and the limit."""
+    """Error 400: the schemas of a request cause too much work. The message names the schema and the limit."""
 
 
 class WorkPostponed(Exception):
-    """The work exceeds the steps allowed on the event loop. The caller repeats the function in a thread."""
+    """Too much work for the event loop. The caller repeats the function in a thread, with a higher limit."""
 
 
 class CountedWork(NamedTuple):
-    """Amount of counted work."""
+    """Amount of work on JSON Schemas: steps (visits to schemas) and nodes (written keys and values)."""
 
     steps: int = 0
-    """Visits to schemas and keywords, and decoded bytes."""
+    """Number of visits to schemas and keywords, plus one for every 64 bytes of decoded JSON."""
     nodes: int = 0
-    """Written nodes."""
+    """Number of written nodes (keys and values of JSON)."""
 
     def subtract(self, before: "CountedWork") -> "CountedWork":
-        """Return the work that was counted after `before`."""
+        """Return this amount minus `before`, an earlier amount of the same budget: the work done in between."""
         return CountedWork(self.steps - before.steps, self.nodes - before.nodes)
 
 
@@ -76,18 +82,18 @@ class WorkBudget:
         tool_names: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.field = field
-        """Path of the field under way, for errors: `tools.Read.input_schema`."""
+        """Path of the field to which the counted work belongs, for errors: `tools.Read.input_schema`."""
         self.max_steps, self.max_nodes, self.max_depth = max_steps, max_nodes, max_depth
         self._purpose = purpose
         self._tool_names = tool_names
-        """Names of tools as sent → the client's own names, where they differ."""
+        """Upstream tool name → tool name in the client request, for names that differ. Used in error messages."""
         self._steps = self._nodes = 0
         self._steps_here = max_steps + 1 if max_steps_here is None else max_steps_here
-        """Steps left before `WorkPostponed` is raised. Steps of cached results do not count."""
+        """Number of steps left before `WorkPostponed` is raised. Steps of cached results do not reduce it."""
 
     @property
     def cost(self) -> CountedWork:
-        """Work counted so far."""
+        """Amount of work that this budget has counted so far."""
         return CountedWork(self._steps, self._nodes)
 
     def count_steps(self, steps: int = 1) -> None:
@@ -102,7 +108,10 @@ class WorkBudget:
             raise WorkPostponed
 
     def count_nodes(self, nodes: int) -> None:
-        """Count nodes before they are written, and a step per 4 nodes. Raises as `count_steps`."""
+        """Count nodes before they are written, and one step for every 4 nodes.
+
+        Raises the same errors as `count_steps`.
+        """
         self._nodes += nodes
         if self._nodes > self.max_nodes:
             raise self._exceeded(
@@ -112,7 +121,7 @@ class WorkBudget:
         self.count_steps(1 + nodes // NODES_PER_STEP)
 
     def count_json(self, text: Sized) -> None:
-        """Count the steps of decoding a JSON text, before it is decoded. Raises as `count_steps`."""
+        """Count the steps of decoding a JSON text, before it is decoded. Raises `WorkLimitExceeded` above the limit."""
         self.count_steps(1 + len(text) // BYTES_PER_STEP)
 
     def require_depth(self, depth: int) -> None:
@@ -121,7 +130,10 @@ class WorkBudget:
             raise self._exceeded(self._too_deep())
 
     def count_cached(self, cost: CountedWork) -> None:
-        """Count the work of a cached result, so that limits do not depend on a cache. Raises `WorkLimitExceeded`."""
+        """Count the work of a cached result as if it were computed. Limits thus do not depend on the cache.
+
+        Raises `WorkLimitExceeded`.
+        """
         self._nodes += cost.nodes
         self._steps += cost.steps
         if self._nodes > self.max_nodes or self._steps > self.max_steps:
@@ -130,9 +142,9 @@ class WorkBudget:
 
     @contextmanager
     def error_field(self, field: str) -> Iterator[None]:
-        """Within a `with` statement, use `field` as the path in errors.
+        """Use `field` as the path in error messages inside a `with` block.
 
-        Raises `WorkLimitExceeded` for a `RecursionError` in the statement.
+        Raises `WorkLimitExceeded` in place of a `RecursionError` in the block.
         """
         before, self.field = self.field, field
         try:
@@ -147,7 +159,7 @@ class WorkBudget:
         return f"tools.{self.client_tool_name(name)}.input_schema"
 
     def client_tool_name(self, name: str) -> str:
-        """Return the client's name of a tool, from its upstream name."""
+        """Return the name of a tool in the client request, from its upstream name. Used in error messages."""
         return self._tool_names.get(name, name)
 
     def _too_deep(self) -> str:
@@ -186,7 +198,7 @@ def _containers_in(value: Any) -> Iterator[Any]:
 
 
 def _own_nodes(value: Any) -> int:
-    """Return the number of nodes of a value, without those inside its lists and objects."""
+    """Return the number of nodes of a value, without the nodes of the values inside its lists and objects."""
     if isinstance(value, str):
         return 1 + len(value) // CHARACTERS_PER_NODE
     if isinstance(value, dict):
@@ -208,7 +220,7 @@ _Arguments = TypeVarTuple("_Arguments")
 
 
 class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
-    """Bounded cache of the results of a function with a `WorkBudget`. Two threads may use one cache at once.
+    """Bounded cache of the results of a function that counts its work in a `WorkBudget`. Threads may share it.
 
     The key is an identity of the first argument, and the further arguments. A cached result counts the work of its
     first computation, so that limits do not depend on the cache.
@@ -220,14 +232,21 @@ class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
         identity: Callable[[_Argument], Hashable] | None,
         max_kept: int,
     ) -> None:
-        """`max_kept`: maximum number of results. `identity`: returns the key of an argument. None: the argument."""
+        """Create an empty cache for the results of the function `encode`.
+
+        `max_kept`: maximum number of cached results. `identity`: function that returns the cache key of the first
+        argument. None: the argument itself is the key.
+        """
         self._encode = encode
         self._identity = identity
         self._max_kept = max_kept
         self._kept: OrderedDict[Hashable, tuple[_Encoded, CountedWork]] = OrderedDict()
 
     def get_or_encode(self, argument: _Argument, budget: WorkBudget, *arguments: *_Arguments) -> _Encoded:
-        """Return the result of the function, from the cache or computed. Its work counts in `budget` in both cases."""
+        """Return the result of the cached function for `argument`.
+
+        The work counts in `budget` if the result is cached too.
+        """
         place = (argument if self._identity is None else self._identity(argument), *arguments)
         found = self._kept.get(place)
         if found is None:

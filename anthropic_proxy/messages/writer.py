@@ -1,17 +1,19 @@
-"""`MessageWriter`: converts deltas to events of the Messages API. It alone tracks block state.
+"""`MessageWriter`: converts the deltas of a decoded reply to events of the Messages API.
 
-A stream has at most one open block, but upstreams interleave the arguments of several calls and text. The writer queues
-deltas that cannot be written yet, and writes them when the open call ends. The table at the end of this file defines
-the rule for each delta in each state.
+A stream has at most one open content block, but upstreams interleave text and the arguments of several calls. The
+writer queues deltas that cannot be written yet, and writes them when the open call ends. `keep_alive` returns an empty
+delta for a slow reply, `totals` the token counts so far. The table `_RULES` at the end of this file has the rule for
+each delta in each state. `start` returns `message_start`, `feed` the events for deltas, `finish` the end of the reply,
+and `fail` its end after an error. `KEEP_ALIVE_SIGNATURE` marks a thinking block that `keep_alive` opened. `signature`
+is for thinking blocks without one. `estimate` is the estimated input. `marks` has the start of each block by `clock`. A
+wire encodes and decodes the API of one provider.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
-import msgspec
-
 from anthropic_proxy.errors import InternalError, ProxyError, UpstreamProtocolError
+from anthropic_proxy.messages.delta_queue import DeltaQueue, QueuedCall
 from anthropic_proxy.messages.deltas import (
     Block,
     Citation,
@@ -45,24 +47,21 @@ from anthropic_proxy.messages.models import MessagesResponse, UsageBody
 from anthropic_proxy.messages.usage import final_totals, merge_latest
 
 KEEP_ALIVE_SIGNATURE = "px1.ka.e30"
-"""Signature of a thinking block opened by `keep_alive`. Preparation removes such blocks from later requests."""
+"""Value of `signature` in a thinking block that `keep_alive` opened. The proxy removes these blocks from later
+requests."""
 
 _NONE, _TEXT, _THINKING, _CALL = range(4)
-
-
-class _QueuedCall(msgspec.Struct):
-    """A tool call that started while another call was open. Its deltas wait until that call ends."""
-
-    call: ToolCall
-    arguments: list[ToolArgs] = []  # a struct copies it
-    ended: bool = False
+_KINDS = ("text", "text", "thinking", "tool call")
+MAX_MARKS = 101
+"""Maximum number of content blocks with a row in `marks`: the ledger stores 100 blocks, and the next one ends the last.
+"""
 
 
 class MessageWriter:
     """Writes one reply: `start` once, `feed` and `keep_alive` as often as needed, then `finish` or `fail`.
 
-    Each method returns the events to send. There is no clock, random number or I/O. A call in the wrong order (`feed`
-    before `start`, anything after the end) raises `InternalError`. After any error, only `fail` is allowed.
+    Each method returns the events to send. The class has no clock, random numbers or I/O. A call in the wrong order
+    (`feed` before `start`, or any call after the end) raises `InternalError`. After an error, only `fail` is allowed.
     """
 
     def __init__(self, *, message_id: str, model: str, signature: str) -> None:
@@ -76,24 +75,29 @@ class MessageWriter:
         self.finished = False
         """True after `message_stop` or an error."""
         self.calls = 0
-        """Number of started tool calls, including queued ones."""
+        """Number of tool calls started so far, queued calls included."""
         self.stop: Stop | None = None
-        """First `Stop` of the upstream. None: none yet."""
+        """First `Stop` delta of the upstream reply. None: not received yet."""
         self.usage = Usage()
         """Usage reported by the upstream so far. `totals` estimates missing counts."""
         self.estimate = 0
         """Estimated input tokens, used if the upstream reports none. It may change after `start`."""
+        self.clock: Callable[[], float] | None = None
+        """Clock for the times in `marks`. None: `marks` stays empty."""
+        self.marks: list[tuple[str, str, float, int]] = []
+        """Rows: kind of a content block, tool name, start time, number of characters before it. Kind "": end of the
+        reply. Rows beyond `MAX_MARKS` are left out."""
         self._final: UsageBody | None = None
-        """Usage written by `finish`."""
-        self._characters = 0
+        """Usage written by `finish`. None: `finish` was not called."""
+        self.characters = 0
+        """Number of characters written so far: text, thinking, and names and arguments of tool calls."""
         self._events: list[Event] = []
         self._state = _NONE
         self._index = 0  # of the open block, or of the next
         self._filled = False  # True if the open thinking block or call has content
         self._key: int | str = 0  # of the open call
         self._keys: set[int | str] = set()
-        self._queue: deque[Delta | _QueuedCall] = deque()
-        self._queued_calls: dict[int | str, _QueuedCall] = {}
+        self._queue = DeltaQueue()
 
     @property
     def stop_reason(self) -> str | None:
@@ -112,11 +116,11 @@ class MessageWriter:
 
     @property
     def totals(self) -> UsageBody:
-        """Return the usage so far, in tokens. Missing counts are estimated."""
+        """Token counts of the reply so far. Counts that the upstream did not report are estimated."""
         if self._final is not None:
             return self._final
-        cut = self.stop is not None and self.stop.reason == "stop_sequence"
-        return final_totals(self.usage, estimate=self.estimate, characters=self._characters, cut=cut)
+        cut = self.stop is None or self.stop.reason == "stop_sequence"
+        return final_totals(self.usage, estimate=self.estimate, characters=self.characters, cut=cut)
 
     def start(self, estimate: int) -> list[Event]:
         """Return `message_start`. `estimate`: estimated input tokens. A second call raises `InternalError`."""
@@ -162,16 +166,17 @@ class MessageWriter:
         if self.stop is None or reason is None:
             raise UpstreamProtocolError("The provider's reply ended before it was complete.")
         self._close()
-        while self._queue:
+        while self._queue.items:
             self._write_queued()
             self._close()
+        self._mark("")
         self._final = self.totals
         self._events += [MessageDelta(reason, self.stop.sequence, self.stop.details, self._final), MessageStop()]
         self.finished = True
         return self._pop_events()
 
     def fail(self, error: ProxyError) -> list[Event]:
-        """Return the error event that ends the reply. Empty list: the reply has already ended."""
+        """Return the error event that ends the reply after a failure. Empty list: the reply has already ended."""
         if self.finished:
             return []
         self.finished = True
@@ -187,11 +192,16 @@ class MessageWriter:
         events, self._events = self._events, []
         return events
 
-    def _open(self, state: int, start: Callable[[int], Event]) -> None:
+    def _open(self, state: int, start: Callable[[int], Event], name: str = "") -> None:
         self._close()
         self._state = state
         self._filled = False
         self._events.append(start(self._index))
+        self._mark(_KINDS[state], name)
+
+    def _mark(self, kind: str, name: str = "") -> None:
+        if self.clock is not None and len(self.marks) < MAX_MARKS:
+            self.marks.append((kind, name, self.clock(), self.characters))
 
     def _close(self, signature: str = "") -> None:
         if self._state == _NONE:
@@ -206,21 +216,20 @@ class MessageWriter:
         self._state = _NONE
 
     def _write_queued(self) -> None:
-        """Write queued deltas until an unfinished call is open."""
-        while self._queue and self._state != _CALL:
-            item = self._queue.popleft()
-            if not isinstance(item, _QueuedCall):
+        """Write the queued deltas, until the queue is empty or an incomplete call is open."""
+        while self._queue.items and self._state != _CALL:
+            item = self._queue.pop()
+            if not isinstance(item, QueuedCall):
                 _RULES[type(item)][self._state](self, item)
                 continue
-            del self._queued_calls[item.call.key]
             self._write_call(item.call)
             for arguments in item.arguments:
                 self._write_arguments(arguments)
             if item.ended:
                 self._close()
 
-    def _find_queued(self, delta: ToolArgs | ToolEnd) -> _QueuedCall:
-        queued = self._queued_calls.get(delta.key)
+    def _find_queued(self, delta: ToolArgs | ToolEnd) -> QueuedCall:
+        queued = self._queue.find_call(delta.key)
         if queued is None or queued.ended:
             self._reject(delta)
         return queued
@@ -230,7 +239,7 @@ class MessageWriter:
     def _drop(self, _: Delta) -> None:
         pass
 
-    def _enqueue(self, delta: Delta) -> None:
+    def _enqueue(self, delta: Text | Thinking | Citation | Block) -> None:
         self._queue.append(delta)
 
     def _reject(self, delta: ToolArgs | ToolEnd) -> NoReturn:
@@ -244,7 +253,7 @@ class MessageWriter:
     def _write_text(self, delta: Text) -> None:
         text = delta.text
         if text:
-            self._characters += len(text)
+            self.characters += len(text)
             self._events.append(TextDelta(self._index, text))
 
     def _write_citation(self, delta: Citation) -> None:
@@ -258,7 +267,7 @@ class MessageWriter:
     def _write_thinking(self, delta: Thinking) -> None:
         if delta.text:
             self._filled = True
-            self._characters += len(delta.text)
+            self.characters += len(delta.text)
             self._events.append(ThinkingDelta(self._index, delta.text))
         if delta.signature:
             self._close(delta.signature)
@@ -274,23 +283,22 @@ class MessageWriter:
         self._write_call(delta)
 
     def _write_call(self, call: ToolCall) -> None:
-        self._open(_CALL, lambda index: ToolCallStart(index, call.id, call.name))
+        self._open(_CALL, lambda index: ToolCallStart(index, call.id, call.name), call.name)
         self._key = call.key
-        self._characters += len(call.name)
+        self.characters += len(call.name)
 
     def _enqueue_call(self, delta: ToolCall) -> None:
         self._claim_key(delta)
-        queued = self._queued_calls[delta.key] = _QueuedCall(delta)
-        self._queue.append(queued)
+        self._queue.append_call(delta)
 
     def _write_arguments(self, delta: ToolArgs) -> None:
         json = delta.json
         if delta.key != self._key:
-            self._find_queued(delta).arguments.append(delta)
+            self._queue.append_arguments(self._find_queued(delta), delta)
         elif json and (self._filled or not json.isspace()):
             # The official SDKs decode the arguments at each delta and fail if the first is white space only.
             self._filled = True
-            self._characters += len(json)
+            self.characters += len(json)
             self._events.append(InputDelta(self._index, json))
 
     def _end_call(self, delta: ToolEnd) -> None:
@@ -304,6 +312,7 @@ class MessageWriter:
         self._close()
         self._events += block_events(self._index, delta.raw)
         self._index += 1
+        self._mark("server tool")
 
     def _store_usage(self, delta: Usage) -> None:
         self.usage = merge_latest(self.usage, delta)

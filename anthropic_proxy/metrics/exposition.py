@@ -1,6 +1,7 @@
 """Prometheus text of the page `/metrics`, encoded by the library `prometheus_client`.
 
-This module is imported at the first request for the page.
+`encode_page` returns the text for a `MetricsSnapshot`: the values of all metrics. This module is imported at the first
+request for the page.
 """
 
 from collections.abc import Iterator

@@ -1,36 +1,44 @@
 """Definitions of all Prometheus metrics (name, type, labels, description), and their values from a `MetricsSnapshot`.
 
-Each constant of the type `MetricFamily` is one metric. `docs/guide/operations.md` has the same table.
+Each constant of the type `MetricFamily` is the definition of one metric: `MAX_FDS` of `process_max_fds`, `LEDGER_UP` of
+`anthropic_proxy_ledger_up`. `collect_samples` and `collect_histograms` return the values. A `Histogram` has the
+durations of one label set. `docs/guide/operations.md` has the same table. `FAMILIES` lists all definitions;
+`bucket_counts` are numbers of durations per bucket.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 from msgspec import Struct
 
-from anthropic_proxy.metrics.totals import BUCKET_LIMITS_SECONDS, ExchangeCounters, MetricsSnapshot
+from anthropic_proxy.metrics.totals import BUCKET_LIMITS_SECONDS, ExchangeCounters, Gauges, MetricsSnapshot
 
 MetricKind = Literal["counter", "gauge", "histogram"]
-"""Metric type of Prometheus."""
+"""Type of a metric, as Prometheus defines it."""
 Labels = tuple[str, ...]
 """Label names of a metric, or label values of one sample in the same order."""
 Samples = dict[Labels, float]
-"""Label values → value of a counter or gauge."""
+"""Values of one counter or gauge, by the values of its labels."""
 
 
 class MetricFamily(Struct, frozen=True):
-    """Definition of one metric. Units are seconds and bytes."""
+    """Definition of one metric: its name, type, labels and description. Units are seconds and bytes."""
 
     name: str
+    """Name of the metric on the page `/metrics`."""
     kind: MetricKind
+    """Type of the metric: counter, gauge or histogram."""
     label_names: Labels
+    """Names of the labels, in the order of the label values in samples."""
     help: str
+    """Description of the metric, for the line `# HELP` of the page."""
 
 
 REQUESTS = MetricFamily(
     "anthropic_proxy_requests_total",
     "counter",
     ("provider", "model", "stream", "status", "outcome"),
-    "Requests for a reply by outcome: a stop reason, error or cancelled. Status 0: the client had disconnected.",
+    "Requests for a reply by outcome: a stop reason (succeeded), error (failed), cancelled. Status 0: before a reply.",
 )
 TOKENS = MetricFamily(
     "anthropic_proxy_tokens_total",
@@ -74,6 +82,24 @@ DROPPED_RECEIPTS = MetricFamily(
     ("observer",),
     "Receipts dropped because the queue of an observer was full.",
 )
+LEDGER_ROWS = MetricFamily(
+    "anthropic_proxy_ledger_rows_total",
+    "counter",
+    ("result",),
+    "Requests that the ledger has written, and those that it has dropped.",
+)
+LEDGER_UP = MetricFamily(
+    "anthropic_proxy_ledger_up", "gauge", (), "1: the ledger stores requests; 0: the last transaction failed."
+)
+LEDGER_QUEUED_ROWS = MetricFamily(
+    "anthropic_proxy_ledger_queued_rows", "gauge", (), "Requests that the ledger has not yet written."
+)
+REDIS_UP = MetricFamily(
+    "anthropic_proxy_redis_up", "gauge", (), "1: all processes use Redis; 0: at least one works without it."
+)
+REDIS_PENDING_SETTLEMENTS = MetricFamily(
+    "anthropic_proxy_redis_pending_settlements", "gauge", (), "Settled amounts of limits that are not yet in Redis."
+)
 REQUESTS_IN_FLIGHT = MetricFamily("anthropic_proxy_requests_in_flight", "gauge", (), "HTTP requests in progress.")
 OPEN_CIRCUITS = MetricFamily("anthropic_proxy_open_circuits", "gauge", (), "Upstreams with an open circuit.")
 KEYS_IN_COOLDOWN = MetricFamily(
@@ -107,6 +133,7 @@ class Histogram(Struct):
     bucket_counts: list[int]
     """Number of durations in each bucket of `BUCKET_LIMITS_SECONDS`, not cumulative."""
     sum_seconds: float
+    """Sum of the durations in seconds."""
 
     def add_counts(self, counts: list[int], seconds: float) -> None:
         """Add the bucket counts and the sum of another histogram."""
@@ -114,7 +141,7 @@ class Histogram(Struct):
         self.sum_seconds += seconds
 
     def cumulative_counts(self) -> list[tuple[str, float]]:
-        """Return pairs of upper limit and number of durations up to this limit, as Prometheus requires."""
+        """Return pairs of an upper limit and the number of durations up to this limit, as Prometheus requires."""
         total, found = 0, []
         for limit, count in zip((*map(str, BUCKET_LIMITS_SECONDS), "+Inf"), self.bucket_counts, strict=True):
             total += count
@@ -147,19 +174,28 @@ def collect_samples(snapshot: MetricsSnapshot, unresponsive: int, build: Labels)
     samples[CPU_SECONDS][()] = snapshot.cpu_seconds
     samples[REJECTED_REQUESTS] = {(str(status),): times for status, times in snapshot.rejected_requests.items()}
     samples[DROPPED_RECEIPTS] = {(observer,): times for observer, times in snapshot.dropped_receipts.items()}
-    if (gauges := snapshot.gauges) is not None:
-        for family, value in (
-            (REQUESTS_IN_FLIGHT, gauges.requests_in_flight),
-            (OPEN_CIRCUITS, gauges.open_circuits),
-            (KEYS_IN_COOLDOWN, gauges.keys_in_cooldown),
-            (WORKERS, gauges.serving_processes),
-            (START_TIME, gauges.started_at),
-            (RESIDENT_MEMORY, gauges.resident_bytes),
-            (OPEN_FDS, gauges.open_fds),
-            (MAX_FDS, gauges.max_fds),
-        ):
+    samples[LEDGER_ROWS] = {(result,): count for result, count in snapshot.ledger_rows.items()}
+    if snapshot.gauges is not None:
+        for family, value in _gauge_values(snapshot.gauges):
             samples[family][()] = value
     return samples
+
+
+def _gauge_values(gauges: Gauges) -> Iterator[tuple[MetricFamily, float]]:
+    yield REQUESTS_IN_FLIGHT, gauges.requests_in_flight
+    yield OPEN_CIRCUITS, gauges.open_circuits
+    yield KEYS_IN_COOLDOWN, gauges.keys_in_cooldown
+    yield WORKERS, gauges.serving_processes
+    yield START_TIME, gauges.started_at
+    yield RESIDENT_MEMORY, gauges.resident_bytes
+    yield OPEN_FDS, gauges.open_fds
+    yield MAX_FDS, gauges.max_fds
+    if gauges.ledger_failures is not None:
+        yield LEDGER_UP, int(gauges.ledger_failures == 0)
+        yield LEDGER_QUEUED_ROWS, gauges.ledger_queued_rows
+    if gauges.redis_failures is not None:
+        yield REDIS_UP, int(gauges.redis_failures == 0)
+        yield REDIS_PENDING_SETTLEMENTS, gauges.pending_settlements
 
 
 def collect_histograms(snapshot: MetricsSnapshot) -> dict[MetricFamily, dict[Labels, Histogram]]:

@@ -1,4 +1,7 @@
-"""Page `GET /metrics`: the metrics of all processes in a text format of Prometheus."""
+"""Page `GET /metrics`: the metrics of all processes in a text format of Prometheus.
+
+`MetricsPage.respond` serves the page. The format is text 0.0.4, or OpenMetrics if the client requests it.
+"""
 
 import asyncio
 import platform
@@ -6,21 +9,24 @@ from collections.abc import Awaitable, Callable
 
 from anthropic_proxy import __version__
 from anthropic_proxy.metrics.totals import MetricsSnapshot
+from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
 CollectSnapshot = Callable[[], Awaitable[tuple[MetricsSnapshot, int]]]
 """Async function that returns the sum of the metrics of all processes, and the number of unresponsive workers."""
 
 
 class MetricsPage:
-    """Content of `/metrics` (a `plugins.GetRoute`): text format 0.0.4, or OpenMetrics if `Accept` requests it."""
+    """Content of `/metrics`: text format 0.0.4, or OpenMetrics if `Accept` requests it."""
 
     def __init__(self, collect: CollectSnapshot) -> None:
         self._collect = collect
 
-    async def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the body of the page and its media type. `accept`: header `Accept` of the request."""
+    async def respond(self, request: RouteRequest) -> RouteResponse:
+        """Return the page in the format that the header `Accept` requests."""
         snapshot, unresponsive = await self._collect()
-        return await asyncio.to_thread(_write, snapshot, unresponsive, accept)
+        accept = request.headers.get("accept", "")
+        body, media_type = await asyncio.to_thread(_write, snapshot, unresponsive, accept)
+        return RouteResponse(headers={"content-type": media_type}, body=body)
 
 
 def _write(snapshot: MetricsSnapshot, unresponsive: int, accept: str) -> tuple[bytes, str]:

@@ -1,7 +1,10 @@
 """Metrics of one process (counters of exchanges, gauges of its current state), and their sum over several processes.
 
-`ExchangeCounters` counts finished client requests with equal labels. Counting one costs one dictionary lookup and a few
-additions. Failed upstream attempts are counted by provider and status.
+`Gauges` is the current state; `redis_failures` and `ledger_failures` are numbers of processes that cannot use them.
+`ExchangeCounters` counts finished client requests with equal labels, their tokens, and their fields that a provider
+lacks: sent in a similar form (approximated), emulated by the proxy, or dropped. `MetricsSnapshot` has both, for one
+process or the sum, and travels between processes as bytes (`encode_snapshot`, `decode_snapshot`, `sum_snapshots`).
+`MetricsTotals` counts the requests of this process.
 """
 
 from bisect import bisect_left
@@ -10,22 +13,23 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 from msgspec import Struct, field
 
-from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.plugins import LedgerState, Receipt, StoreState
 
 BUCKET_LIMITS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 """Upper limits of the buckets of all duration histograms. A last bucket counts longer durations."""
 MAX_MODEL_LABELS = 100
 """Maximum number of model labels, because clients choose model names. Further models are counted as `other`."""
 MAX_LABEL_SETS = 2_000
-"""Maximum number of label sets, because providers choose stop reasons. Further sets are counted as `other`."""
-MAX_ATTEMPT_KINDS = 500
+"""Maximum number of different label values combined (`LabelSet`). Further combinations are counted as `other`. The
+number needs a limit, because labels contain texts from providers."""
+MAX_FAILED_ATTEMPT_LABELS = 500
 """Maximum number of pairs of provider and status of failed attempts. Further pairs are counted as `other`."""
 MAX_LABEL_CHARACTERS = 100
 """Maximum characters of a label. A longer name is counted as `other`."""
 OTHER_LABEL, NONE_LABEL = "other", "none"
 """Labels for a name above a maximum, and for an empty name."""
 _ANSWERED = 200
-"""HTTP status of a successful reply, which proves that the model exists. Only such a model gets a label of its own."""
+"""HTTP status of a successful reply. Only a model with such a reply exists for certain, and gets a label of its own."""
 
 LabelSet = tuple[str, str, bool, int, str]
 """Labels of exchanges that are counted together: provider, model, streaming, HTTP status, outcome."""
@@ -43,18 +47,29 @@ class ExchangeCounters(Struct, array_like=True):
     """
 
     requests: int = 0
+    """Number of finished exchanges."""
     input_tokens: float = 0.0
+    """Sum of input tokens, cached tokens excluded."""
     output_tokens: float = 0.0
+    """Sum of output tokens, thinking included."""
     thinking_tokens: float = 0.0
+    """Sum of output tokens of thinking."""
     cache_read_tokens: float = 0.0
+    """Sum of input tokens read from prompt caches."""
     cache_write_tokens: float = 0.0
+    """Sum of input tokens written to prompt caches."""
     approximated_fields: int = 0
+    """Number of fields of client requests that were sent to the provider in a similar form."""
     emulated_fields: int = 0
+    """Number of fields of client requests that the provider lacks and the proxy emulated."""
     dropped_fields: int = 0
+    """Number of fields of client requests that were not sent to the provider."""
     duration_sum_seconds: float = 0.0
+    """Sum of the durations of the exchanges, in seconds."""
     duration_buckets: list[int] = field(default_factory=_no_times)
     """Number of exchanges by duration, for each bucket of `BUCKET_LIMITS_SECONDS`."""
     first_token_sum_seconds: float = 0.0
+    """Sum of the times from request to first token, in seconds."""
     first_token_buckets: list[int] = field(default_factory=_no_times)
     """Number of exchanges by time to the first token, for each bucket of `BUCKET_LIMITS_SECONDS`."""
 
@@ -89,11 +104,23 @@ class Gauges(Struct, array_like=True):
     requests_in_flight: int = 0
     """Number of client requests in progress."""
     open_circuits: int = 0
-    """Number of provider addresses with an open circuit breaker."""
+    """Number of provider addresses to which calls are blocked after repeated failures (open circuit breakers)."""
     keys_in_cooldown: int = 0
+    """Number of provider keys that are skipped after a failure."""
     resident_bytes: int = 0
+    """Memory of the process in bytes."""
     open_fds: int = 0
+    """Number of open file descriptors of the process."""
     max_fds: int = 0
+    """Maximum number of open file descriptors of the process."""
+    ledger_failures: int | None = None
+    """Number of processes that cannot store requests. None: the ledger is disabled."""
+    ledger_queued_rows: int = 0
+    """Number of finished requests that wait to be stored in the ledger."""
+    redis_failures: int | None = None
+    """Number of processes that cannot use Redis. None: `REDIS_URL` is not set."""
+    pending_settlements: int = 0
+    """Number of settled reservations of limits that are not yet in Redis."""
 
     def add_process(self, other: "Gauges") -> None:
         """Add the gauges of another process.
@@ -108,12 +135,18 @@ class Gauges(Struct, array_like=True):
         self.resident_bytes += other.resident_bytes
         self.open_fds += other.open_fds
         self.max_fds += other.max_fds
+        self.ledger_queued_rows += other.ledger_queued_rows
+        self.pending_settlements += other.pending_settlements
+        if other.redis_failures is not None:
+            self.redis_failures = (self.redis_failures or 0) + other.redis_failures
+        if other.ledger_failures is not None:
+            self.ledger_failures = (self.ledger_failures or 0) + other.ledger_failures
 
 
 class MetricsSnapshot(Struct):
     """Metrics of one process since its start, or the sum for several processes.
 
-    Processes exchange snapshots encoded by `encode_snapshot`.
+    `encode_snapshot` encodes the object for another process.
     """
 
     counters: dict[LabelSet, ExchangeCounters] = field(default_factory=dict)
@@ -121,15 +154,21 @@ class MetricsSnapshot(Struct):
     failed_attempts: dict[str, int] = field(default_factory=dict)
     """Provider and status (`groq 429`) → number of failed upstream attempts that another attempt followed."""
     cpu_seconds: float = 0.0
+    """CPU time of the process since its start, in seconds."""
     rejected_requests: dict[int, int] = field(default_factory=dict)
     """HTTP status → number of client requests that got an error without an exchange."""
     dropped_receipts: dict[str, int] = field(default_factory=dict)
     """Class name of an observer → number of receipts dropped because its queue was full."""
+    ledger_rows: dict[str, int] = field(default_factory=dict)
+    """Number of requests that the ledger has stored (key `written`) and lost (key `dropped`)."""
     gauges: Gauges | None = None
     """Current state of the process. None: not yet measured, or the process has ended."""
 
     def find_or_add_counters(self, key: LabelSet) -> ExchangeCounters:
-        """Return the counters of a label set, added if missing. Above `MAX_LABEL_SETS`: of the set `other`."""
+        """Return the counters of a label set. A missing set is added.
+
+        Above `MAX_LABEL_SETS` sets, the counters of the set `other` are returned.
+        """
         row = self.counters.get(key)
         if row is None:
             if len(self.counters) >= MAX_LABEL_SETS:
@@ -138,13 +177,16 @@ class MetricsSnapshot(Struct):
         return row
 
     def count_failed_attempt(self, attempt: str, times: int = 1) -> None:
-        """Count failed attempts of a kind (`groq 429`). Above `MAX_ATTEMPT_KINDS`: of the kind `other`."""
-        if attempt not in self.failed_attempts and len(self.failed_attempts) >= MAX_ATTEMPT_KINDS:
+        """Add failed upstream attempts to the count of their provider and status (`groq 429`).
+
+        Above `MAX_FAILED_ATTEMPT_LABELS` pairs, they are added to the count of `other`.
+        """
+        if attempt not in self.failed_attempts and len(self.failed_attempts) >= MAX_FAILED_ATTEMPT_LABELS:
             attempt = f"{OTHER_LABEL} {OTHER_LABEL}"
         self.failed_attempts[attempt] = self.failed_attempts.get(attempt, 0) + times
 
     def add_snapshot(self, other: "MetricsSnapshot") -> None:
-        """Add the metrics of another process."""
+        """Add the metrics of another process to this snapshot, which becomes the sum."""
         for key, row in other.counters.items():
             self.find_or_add_counters(key).add_counters(row)
         for attempt, times in other.failed_attempts.items():
@@ -154,6 +196,8 @@ class MetricsSnapshot(Struct):
             self.rejected_requests[status] = self.rejected_requests.get(status, 0) + times
         for observer, times in other.dropped_receipts.items():
             self.dropped_receipts[observer] = self.dropped_receipts.get(observer, 0) + times
+        for result, count in other.ledger_rows.items():
+            self.ledger_rows[result] = self.ledger_rows.get(result, 0) + count
         if self.gauges is None:
             self.gauges = other.gauges
         elif other.gauges is not None:
@@ -180,8 +224,23 @@ class MetricsTotals:
         """Count a receipt that was dropped because the queue of an observer was full. `observer`: its class name."""
         self.snapshot.dropped_receipts[observer] = self.snapshot.dropped_receipts.get(observer, 0) + 1
 
+    def set_ledger_state(self, state: LedgerState, gauges: Gauges) -> None:
+        """Copy the state of the ledger (database of requests) of this process into `gauges` and the counters."""
+        gauges.ledger_failures = int(state.condition != "ok")
+        gauges.ledger_queued_rows = state.queued_rows
+        self.snapshot.ledger_rows = {"written": state.written_rows, "dropped": state.dropped_rows}
+
+    def set_store_state(self, state: StoreState, gauges: Gauges) -> None:
+        """Copy the state of the store of this process into `gauges`, if the store is in Redis."""
+        if state.kind == "redis":
+            gauges.redis_failures = int(not state.available)
+            gauges.pending_settlements = state.pending_settlements
+
     def count_exchange(self, receipt: Receipt) -> None:
-        """Count a finished exchange by its receipt. A new label set costs a few more checks than a known one."""
+        """Count a finished exchange (`POST /v1/messages`) by its receipt.
+
+        A new combination of labels needs additional checks of its texts.
+        """
         key = (receipt.provider, receipt.model, receipt.stream, receipt.status, receipt.outcome)
         row = self.snapshot.counters.get(key) or self._find_row(receipt)
         row.requests += 1
@@ -233,16 +292,20 @@ class MetricsTotals:
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_snapshot = msgspec.msgpack.Decoder(MetricsSnapshot).decode
-"""Decodes the bytes of `encode_snapshot` from another process."""
+"""Function that decodes the bytes of `encode_snapshot` from another process."""
 
 
 def encode_snapshot(snapshot: MetricsSnapshot) -> bytes:
-    """Return a snapshot as MessagePack bytes, for another process."""
+    """Return a `MetricsSnapshot` as MessagePack bytes, for another process."""
     return _encode(snapshot)
 
 
 def sum_snapshots(snapshots: Iterable[bytes], ended: Sequence[bytes] = ()) -> MetricsSnapshot:
-    """Return the sum of encoded snapshots. `ended`: snapshots of ended processes; their gauges are dropped."""
+    """Return the sum of the metrics of several processes.
+
+    `snapshots`: results of `encode_snapshot` for running processes. `ended`: the same for ended processes, of which the
+    gauges are dropped.
+    """
     total = MetricsSnapshot()
     for encoded in ended:
         snapshot = decode_snapshot(encoded)

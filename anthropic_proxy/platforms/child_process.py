@@ -1,4 +1,8 @@
-"""Child processes of commands: a server that Ctrl+C does not stop, and a client that shares the terminal."""
+"""Child processes of commands: a server that Ctrl+C does not stop, and a client that shares the terminal.
+
+Each function hides a difference between Linux, macOS and Windows. `exit_handles` detects the end of a process,
+`run_in_foreground` runs a client such as Claude Code.
+"""
 
 import os
 import signal
@@ -7,11 +11,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
 _EXIT_BY_SIGNAL = 128
-"""Added to the number of a signal: the exit status that shells report for a program ended by the signal."""
+"""Number that shells add to the number of a signal: the exit status of a program that the signal has ended."""
 
 
 def background_options() -> dict[str, Any]:
@@ -21,16 +26,29 @@ def background_options() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
+def exit_handles(process: BaseProcess) -> list[int]:
+    """Return handles for a selector, which become ready when a process of `multiprocessing` has ended.
+
+    Empty on Windows, where the handle of a process is no socket, and only sockets can be selected. Callers there check
+    at an interval for ended processes.
+    """
+    return [] if sys.platform == "win32" else [process.sentinel]
+
+
 def stop_at_end_of_input() -> None:
     """Start a thread that stops this process (SIGTERM) when its standard input ends.
 
-    The parent process holds the other end of the pipe. The kernel closes that end too if the parent is killed.
+    The parent process has the other end of the pipe. The kernel closes this end even if the parent is killed, so this
+    process does not outlive its parent.
     """
 
     def wait() -> None:
         while os.read(0, 4096):
             pass
-        signal.raise_signal(signal.SIGTERM) if sys.platform == "win32" else os.kill(os.getpid(), signal.SIGTERM)
+        if sys.platform == "win32":  # `os.kill` would end the process without its handlers
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, name="end-of-input", daemon=True).start()
 
@@ -38,8 +56,8 @@ def stop_at_end_of_input() -> None:
 def run_in_foreground(command: Sequence[str], environment: dict[str, str]) -> int:
     """Run a program in the terminal of this process and return its exit status, as a shell reports it.
 
-    Ctrl+C reaches the program directly. SIGTERM and SIGHUP to this process are sent on to the program. Raises `OSError`
-    if the program cannot be started.
+    Ctrl+C (and Ctrl+Break on Windows) reaches the program directly. SIGTERM and SIGHUP to this process are forwarded to
+    the program. Raises `OSError` if the program cannot be started.
     """
     with subprocess.Popen(command, env=environment) as process, _forwarded_signals(process.send_signal):
         status = process.wait()
@@ -48,7 +66,10 @@ def run_in_foreground(command: Sequence[str], environment: dict[str, str]) -> in
 
 @contextmanager
 def _forwarded_signals(send: Callable[[int], None]) -> Iterator[None]:
-    """Within a `with` statement, send stop signals on by `send` and ignore SIGINT. Afterwards restore the handlers."""
+    """Forward stop signals by `send` within a `with` statement, and restore the handlers afterwards.
+
+    Signals that the terminal sends to both processes are ignored in this process.
+    """
 
     def forward(number: int, frame: FrameType | None) -> None:
         send(number)
@@ -57,7 +78,9 @@ def _forwarded_signals(send: Callable[[int], None]) -> Iterator[None]:
         return
 
     handlers = {signal.SIGINT: ignore, signal.SIGTERM: forward}
-    if sys.platform != "win32":
+    if sys.platform == "win32":
+        handlers[signal.SIGBREAK] = ignore
+    else:
         handlers[signal.SIGHUP] = forward
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:

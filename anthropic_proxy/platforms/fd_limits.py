@@ -1,12 +1,17 @@
 """Limits of open file descriptors of the server process.
 
-Each reply in progress uses two descriptors: the client connection and the connection to the provider.
+Each reply in progress uses two descriptors: the client connection and the connection to the provider. On Windows, only
+memory limits the number of sockets, and the functions have no effect.
 """
 
-import resource
+import sys
+
+if sys.platform != "win32":
+    import resource
 
 RESERVED_FDS = 64
-"""File descriptors that stay reserved for log, files, DNS and child processes. Connections use the others."""
+"""Number of file descriptors reserved for log, files, DNS and child processes. Connections use the remaining ones."""
+_UNLIMITED_CONNECTIONS = 1 << 20
 
 
 def raise_fd_limit() -> None:
@@ -14,20 +19,23 @@ def raise_fd_limit() -> None:
 
     The limit stays unchanged if the system rejects the new one.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError):  # macOS reports a hard limit that it does not accept
-            return
+    if sys.platform != "win32":
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            except (OSError, ValueError):  # macOS reports a hard limit that it does not accept
+                return
 
 
 def max_client_connections() -> int:
-    """Return the maximum number of client connections, so that each also has a descriptor for its provider connection.
+    """Return the maximum number of client connections.
 
-    Derived from the soft limit of open file descriptors. Without a limit: 1,048,576.
+    Each client connection also needs a descriptor for its connection to a provider. The maximum is derived from the
+    soft limit of open file descriptors. Without a limit: 1,048,576.
     """
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return 1 << 20
-    return max((soft - RESERVED_FDS) // 2, soft // 8, 1)
+    if sys.platform != "win32":
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY:
+            return max((soft - RESERVED_FDS) // 2, soft // 8, 1)
+    return _UNLIMITED_CONNECTIONS

@@ -1,6 +1,9 @@
 """Memory of the server process: settings of the glibc heap, and thresholds of Python's garbage collector.
 
-With another C library (musl, macOS, Windows), the functions for the heap have no effect.
+`HeapTrimmer` returns free heap memory to the system after a burst of requests (`trim_if_due`), which it detects by the
+bytes of finished requests (`note_freed`). `trim_heap` does so at once. `tune_gc` reduces garbage collections. With
+another C library (musl, macOS, Windows), the functions for the heap have no effect. `retain_freed_memory` makes glibc
+keep memory for later requests.
 """
 
 import ctypes
@@ -22,9 +25,9 @@ is trimmed."""
 _BURST_END_BYTES = 1 << 20
 """Minimum bytes of requests that finish within one second of a burst. With fewer bytes, the burst is over."""
 _FREE_BYTES = 8 << 20
-"""Minimum free heap bytes for a trim after a burst. Sequential requests leave less free memory."""
+"""Minimum free bytes in the heap for a trim after a burst. After requests one by one, less memory is free."""
 _TRIM_INTERVAL_SECONDS = 5.0
-"""Minimum time between two trims during a burst."""
+"""Minimum seconds between two trims of the heap during a burst of requests."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Option numbers for `mallopt` (malloc.h). Setting either one ends glibc's dynamic adjustment of both."""
 
@@ -73,11 +76,10 @@ def free_heap_bytes() -> float:
 class HeapTrimmer:
     """Trimmer that returns free heap memory to the system after a burst of large requests.
 
-    glibc by itself trims only the top of the heap, where running streams soon allocate. Measured: 500 streams with
-    simultaneous requests of 120 KB hold 300 KiB each, and 45 KiB after a trim, which takes 20 ms.
-    A trim does not free objects below 512 bytes, which Python stores in its own arenas. After 300 simultaneous requests
-    with 251 short messages, each stream holds 243 KiB of such objects; after sequential requests 30 KiB.
-    `free`: returns the free heap bytes. `trim_heap`: returns free memory to the system. Tests replace both.
+    glibc by itself trims only the top of the heap, where running streams soon allocate. A trim does not free objects
+    below 512 bytes, which Python stores in its own arenas. Measured with 500 streams after simultaneous requests of 120
+    KB: each holds 300 KiB, and 45 KiB after a trim, which takes 20 ms. `free`: returns the free heap bytes.
+    `trim_heap`: returns free memory to the system.
     """
 
     def __init__(
@@ -127,7 +129,7 @@ class _Heap(ctypes.Structure):
 
 
 def _find(name: str) -> Any:
-    """Return the function of the C library with this name. None: missing (musl, macOS), or the system is Windows."""
+    """Return the function called `name` of the C library. None: it does not exist (musl, macOS, Windows)."""
     try:
         return getattr(ctypes.CDLL(None), name, None)
     except (OSError, TypeError):

@@ -1,6 +1,7 @@
 """Plain texts for exceptions of the operating system, of TLS and of libraries, for error messages and the log.
 
-The texts contain no class names, errno values or addresses of Python objects.
+`describe_os_error` returns the text for an exception: `connection refused`. The texts contain no class names, errno
+values or addresses of Python objects. `clean_error_text` shortens a library's message to one line.
 """
 
 import errno
@@ -91,6 +92,6 @@ def _describe_peer(match: re.Match[str]) -> str:
 
 
 def _spell_class(kind: type[BaseException]) -> str:
-    """Return the class name of an exception without a message as words: `ConnectionLost` → `connection lost`."""
+    """Return the class name of an exception as words, for an exception without a message: `connection lost`."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__.removesuffix("Error").removesuffix("Exception")).lower()
     return words or "unknown failure"

@@ -6,10 +6,19 @@ from pathlib import Path
 
 
 def managed_claude_settings(environ: Mapping[str, str]) -> list[Path]:
-    """Return the paths of the settings file with which an organization controls Claude Code on this machine."""
+    """Return the paths of the settings files with which an organization controls Claude Code on this machine.
+
+    The first path is the main file. Further files are in a folder beside it; the last one has the highest precedence.
+    """
     if sys.platform == "win32":
-        roots = [environ.get("PROGRAMFILES", r"C:\Program Files"), environ.get("PROGRAMDATA", r"C:\ProgramData")]
-        return [Path(root) / "ClaudeCode" / "managed-settings.json" for root in roots]
-    if sys.platform == "darwin":
-        return [Path("/Library/Application Support/ClaudeCode/managed-settings.json")]
-    return [Path("/etc/claude-code/managed-settings.json")]
+        names = [environ.get("PROGRAMFILES", r"C:\Program Files"), environ.get("PROGRAMDATA", r"C:\ProgramData")]
+        roots = [Path(name) / "ClaudeCode" for name in names]
+    elif sys.platform == "darwin":
+        roots = [Path("/Library/Application Support/ClaudeCode")]
+    else:
+        roots = [Path("/etc/claude-code")]
+    return [
+        file
+        for root in roots
+        for file in (root / "managed-settings.json", *sorted((root / "managed-settings.d").glob("*.json")))
+    ]

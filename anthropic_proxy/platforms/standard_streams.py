@@ -1,7 +1,15 @@
-"""Replacement of standard streams (stdin, stdout, stderr) that were closed before the process started (`2>&-`)."""
+"""Standard streams (stdin, stdout, stderr): replacement of closed ones (`2>&-`), and the console of Windows."""
 
+import ctypes
 import os
 import sys
+from contextlib import suppress
+
+_UTF_8_OUTPUT = 65001
+_STDOUT_HANDLE, _STDERR_HANDLE = -11, -12
+"""Numbers of the console handles on Windows (`GetStdHandle`), for standard output and standard error."""
+_VIRTUAL_TERMINAL_PROCESSING = 4
+"""Bit of the console mode on Windows: the console interprets color sequences (ANSI)."""
 
 
 def open_missing_streams() -> None:
@@ -18,6 +26,24 @@ def open_missing_streams() -> None:
                 os.dup2(opened, number)
                 os.close(opened)
             os.set_inheritable(number, True)
+    if sys.platform == "win32":
+        _prepare_console()
     sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def _prepare_console() -> None:
+    """Make the console of Windows accept UTF-8 and color sequences, which the log writes as bytes.
+
+    Windows Terminal needs neither; the older console window does.
+    """
+    if sys.platform != "win32":
+        return
+    with suppress(OSError):
+        kernel = ctypes.WinDLL("kernel32")
+        kernel.SetConsoleOutputCP(_UTF_8_OUTPUT)
+        for number in (_STDOUT_HANDLE, _STDERR_HANDLE):
+            handle, mode = ctypes.c_void_p(kernel.GetStdHandle(number)), ctypes.c_uint32()
+            if kernel.GetConsoleMode(handle, ctypes.byref(mode)):
+                kernel.SetConsoleMode(handle, mode.value | _VIRTUAL_TERMINAL_PROCESSING)

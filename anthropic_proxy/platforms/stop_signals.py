@@ -1,15 +1,19 @@
 """Signal handlers that stop the server process, even if its event loop is blocked.
 
-Python runs the handler of a stop signal in the main thread, between two instructions, so a blocked event loop does not
-delay the handler. The handler starts two timers. First, SIGALRM: its handler logs the requests in progress and ends the
-process. Second, `faulthandler`: its thread writes the stack to stderr and ends the process, even if Python code can no
-longer run. Only C code that neither returns nor checks for signals delays the handler of the stop signal.
+`StopSignals` installs the handlers. Python runs the handler of a stop signal in the main thread, between two
+instructions, so a blocked event loop does not delay the handler. The handler starts two timers. First, SIGALRM: its
+handler logs the requests in progress and ends the process. Windows has no SIGALRM; a thread does the same there, if C
+code does not hold the interpreter lock. Second, `faulthandler`: its thread writes the stack to stderr and ends the
+process, even if Python code can no longer run. Only C code that neither returns nor checks for signals delays the
+handler of the stop signal.
 """
 
 import asyncio
 import faulthandler
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from types import FrameType
@@ -19,8 +23,46 @@ EXIT_EVENT_LOOP_BLOCKED = 1
 LOOP_RESPONSE_TIMEOUT_SECONDS = 1.0
 """Seconds for the event loop to respond to the second stop signal. Afterwards the process ends."""
 _MARGIN_SECONDS = 0.5
-"""Seconds from SIGALRM until `faulthandler` ends the process, if the handler of SIGALRM does not."""
+"""Seconds after the end of the timer at which `faulthandler` ends the process. Only then if the timer's handler could
+not run."""
 _STDERR = 2
+
+if sys.platform == "win32":
+
+    class _Timer:
+        """Timer that calls a function in a thread of its own."""
+
+        def __init__(self, expire: Callable[[], None]) -> None:
+            self._expire = expire
+            self._thread: threading.Timer | None = None
+
+        def start(self, seconds: float) -> None:
+            """Start the timer, or start it again. It may be called in a signal handler."""
+            self.stop()
+            self._thread = threading.Timer(seconds, self._expire)
+            self._thread.daemon = True
+            self._thread.start()
+
+        def stop(self) -> None:
+            """Stop the timer."""
+            if self._thread is not None:
+                self._thread.cancel()
+
+else:
+
+    class _Timer:
+        """Timer that calls a function in the main thread, as the handler of SIGALRM."""
+
+        def __init__(self, expire: Callable[[], None]) -> None:
+            signal.signal(signal.SIGALRM, lambda number, frame: expire())
+
+        def start(self, seconds: float) -> None:
+            """Start the timer, or start it again. It may be called in a signal handler."""
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
+        def stop(self) -> None:
+            """Stop the timer."""
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def call_at_signal(number: signal.Signals, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
@@ -53,18 +95,18 @@ class StopSignals:
         self._unanswered_since: float | None = None
 
     def install(self, loop: asyncio.AbstractEventLoop, signals: Iterable[signal.Signals]) -> None:
-        """Install the handlers of the given stop signals, and that of SIGALRM for the timer."""
+        """Install the handlers of these stop signals, and of the timer that ends a blocked process."""
         self._loop = loop
-        signal.signal(signal.SIGALRM, self._end)
+        self._timer = _Timer(self._end)
         for number in signals:
             signal.signal(number, self._receive)
 
-    def uninstall(self) -> None:
-        """Stop the timers that would end the process. Call this when the server has stopped by itself.
+    def stop_timers(self) -> None:
+        """Stop the timers that would end the process. Call this when the server has stopped in time.
 
-        The signal handlers stay installed.
+        The signal handlers remain installed.
         """
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._timer.stop()
         faulthandler.cancel_dump_traceback_later()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -84,10 +126,11 @@ class StopSignals:
         self._stop()
 
     def _start_timers(self, seconds: float) -> None:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        # this one first: another signal may arrive while a thread starts, and its times must stay
         faulthandler.dump_traceback_later(seconds + _MARGIN_SECONDS, exit=True, file=_STDERR)
+        self._timer.start(seconds)
 
-    def _end(self, number: int = 0, frame: FrameType | None = None) -> None:
+    def _end(self) -> None:
         # the report could wait for a lock that this thread holds
         faulthandler.dump_traceback_later(LOOP_RESPONSE_TIMEOUT_SECONDS + _MARGIN_SECONDS, exit=True, file=_STDERR)
         self._report()

@@ -2,60 +2,68 @@
 
 import os
 import signal
+import sys
 
 MAX_TERMINAL_CHECKS = 5
 """Number of times, one a second, that a server process checks after a SIGHUP whether the terminal has closed."""
 
+if sys.platform == "win32":
 
-class Terminal:
-    """Terminal from which this process was started, if any.
+    class Terminal:
+        """Console from which this process was started. Windows has no SIGHUP, and ends the processes of a console."""
 
-    At SIGHUP, the server stops if the terminal is closed, and otherwise reloads its settings. A shell forwards SIGHUP
-    before its terminal closes, so callers repeat the check for `MAX_TERMINAL_CHECKS` seconds. A process that was
-    started with SIGHUP ignored (`nohup`) counts as one without a terminal.
-    """
-
-    def __init__(self) -> None:
-        outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        self._descriptors = [] if outlives else [number for number in range(3) if _is_terminal(number)]
-        self._has_controlling = bool(self._descriptors) and _has_controlling_terminal()
-        self._leader = os.getsid(0)
-        self._has_leader = bool(self._descriptors) and _exists(self._leader)
-
-    def is_closed(self) -> bool:
-        """Return True if the terminal was closed or the leader of its session (the shell) has ended.
-
-        False: still open, or the process has no terminal.
-        """
-        if not self._descriptors:
+        def is_closed(self) -> bool:
+            """Return False: the process does not outlive its console."""
             return False
-        if not any(map(_is_terminal, self._descriptors)):
-            return True
-        return (self._has_controlling and not _has_controlling_terminal()) or (
-            self._has_leader and not _exists(self._leader)
-        )
 
+else:
 
-def _is_terminal(number: int) -> bool:
-    try:
-        return os.isatty(number)
-    except OSError:
-        return False
+    class Terminal:
+        """Terminal from which this process was started, if any.
 
+        At SIGHUP, the server stops if the terminal is closed, and otherwise reloads its settings. A shell forwards
+        SIGHUP before its terminal closes, so callers repeat the check for `MAX_TERMINAL_CHECKS` seconds. A process that
+        was started with SIGHUP ignored (`nohup`) counts as one without a terminal.
+        """
 
-def _has_controlling_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
-    except OSError:
-        return False
-    return True
+        def __init__(self) -> None:
+            outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            self._descriptors = [] if outlives else [number for number in range(3) if _is_terminal(number)]
+            self._has_controlling = bool(self._descriptors) and _has_controlling_terminal()
+            self._leader = os.getsid(0)
+            self._has_leader = bool(self._descriptors) and _exists(self._leader)
 
+        def is_closed(self) -> bool:
+            """Return True if the terminal was closed or the leader of its session (the shell) has ended.
 
-def _exists(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+            False: still open, or the process has no terminal.
+            """
+            if not self._descriptors:
+                return False
+            if not any(map(_is_terminal, self._descriptors)):
+                return True
+            return (self._has_controlling and not _has_controlling_terminal()) or (
+                self._has_leader and not _exists(self._leader)
+            )
+
+    def _is_terminal(number: int) -> bool:
+        try:
+            return os.isatty(number)
+        except OSError:
+            return False
+
+    def _has_controlling_terminal() -> bool:
+        try:
+            os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
+        except OSError:
+            return False
+        return True
+
+    def _exists(process: int) -> bool:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True

@@ -1,1 +1,4 @@
-"""Selection of the provider, model and API key for a client request, before the upstream request is built."""
+"""Selection of the provider, model and API key for a client request, and limits on upstream calls.
+
+A backend model is a model of a provider that replies in place of the requested Claude model.
+"""

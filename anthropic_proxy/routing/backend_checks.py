@@ -1,4 +1,8 @@
-"""Checks, without network calls, of packages, files and settings that the configured backends and features require."""
+"""Checks of packages, files and settings that the configured backends and features require, without network calls.
+
+`find_obstacles` checks one provider, `find_feature_problems` the features. Both return error texts with a remedy, for
+the start-up summary and the errors of requests.
+"""
 
 import json
 import os
@@ -7,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from anthropic_proxy.installation import extra_command
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import Provider
@@ -17,13 +22,14 @@ _DEFAULT_CREDENTIALS = "~/.config/gcloud/application_default_credentials.json"
 """File that `gcloud auth application-default login` writes (cloud.google.com, "How Application Default Credentials
 works", read 2026-11)."""
 _KEY_STEMS = {"bedrock": "AWS", "sagemaker": "AWS"}
-"""LiteLLM model prefix → beginning of the key variables, if different from the upper-case prefix."""
+"""LiteLLM provider prefix → first word of the provider's key variables, if it is not the prefix in upper case."""
 
 
 def find_obstacles(provider: Provider, models: Sequence[str], settings: Settings, catalog: Catalog) -> list[str]:
-    """Return one text per problem that prevents calls to a provider, each with a remedy. Empty: none found.
+    """Return one error text, with a remedy, per problem that prevents calls to a provider. Empty: no problem.
 
-    `models`: ids, without prefix, of the provider's models that Claude tiers are mapped to.
+    `models`: ids, without prefix, of the provider's models that the settings use for Claude tiers (haiku, sonnet,
+    opus).
     """
     if provider.key_source == "google":
         return _check_google(settings)
@@ -34,11 +40,19 @@ def find_obstacles(provider: Provider, models: Sequence[str], settings: Settings
     return []
 
 
-def find_missing_packages(settings: Settings) -> list[str]:
-    """Return one text per missing Python package of an enabled feature, with the install command. Empty: none."""
+def find_feature_problems(settings: Settings) -> list[str]:
+    """Return one text per enabled feature that cannot work: a missing Python package or key. Empty: none."""
+    problems = []
     if settings.fetch_urls and not _is_installed("lxml"):
-        return ["FETCH_URLS needs lxml to read HTML pages, which is not installed:  sh scripts/setup fetch"]
-    return []
+        problems.append(f"FETCH_URLS needs lxml to read HTML pages, which is not installed:  {extra_command('fetch')}")
+    if settings.has_traces() and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
+        problems.append(
+            "Traces need the OpenTelemetry SDK, which is not installed, so none are sent. Install it, or set "
+            f"OTEL_TRACES_EXPORTER=none:  {extra_command('otel')}"
+        )
+    if settings.search is not None and settings.search.problem and settings.search_url is None:
+        problems.append(f"Web searches fail: {settings.search.problem}")
+    return problems
 
 
 def find_google_project(settings: Settings) -> str | None:
@@ -53,7 +67,7 @@ def find_google_project(settings: Settings) -> str | None:
 def _check_google(settings: Settings) -> list[str]:
     obstacles = []
     if not _is_installed("google.auth"):
-        obstacles.append("Vertex AI needs google-auth, which is not installed:  sh scripts/setup vertex")
+        obstacles.append(f"Vertex AI needs google-auth, which is not installed:  {extra_command('vertex')}")
     file = _credentials_file(settings)
     named = settings.google_credentials_file
     content = _load(file)
@@ -74,7 +88,7 @@ def _check_google(settings: Settings) -> list[str]:
 
 def _check_litellm(models: Sequence[str], settings: Settings) -> list[str]:
     if not _is_installed("litellm"):
-        return ["LiteLLM is not installed:  sh scripts/setup litellm"]
+        return [f"LiteLLM is not installed:  {extra_command('litellm')}"]
     names = {secret.origin.upper() for secret in settings.other_secrets}
     stems = dict.fromkeys(model.partition("/")[0] for model in models if "/" in model)
     return [
@@ -114,7 +128,7 @@ def _credentials_file(settings: Settings) -> Path:
 
 
 def _load(file: Path) -> Any:
-    """Return the JSON object of a credentials file as a dict, or a str with the reason why the file is unusable."""
+    """Return the JSON object of a credentials file. If the file cannot be used, return the reason as a string."""
     try:
         content = json.loads(file.read_bytes())
     except OSError as error:

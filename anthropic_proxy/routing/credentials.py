@@ -1,4 +1,10 @@
-"""API keys and tokens for upstream requests. Failed keys are skipped for a time (cooldown)."""
+"""`Credentials`: chooses the API key or token for each upstream request.
+
+A provider may have several keys, which `next_credential` returns in rotation. `exclude_failed_key` skips a key after an
+error for a time (cooldown). Access tokens, which expire, come from a `TokenSource`, such as Google's log-in.
+`describe_key` returns a redacted text for logs. `max_key_changes` limits the keys that one client request may try.
+`restore_state` keeps cooldowns at a reload of the settings; `find_cooldowns` returns the seconds left of each key.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +18,9 @@ from anthropic_proxy.settings import Secret, Settings
 from anthropic_proxy.wire.contract import Credential
 
 REJECTED_KEY_COOLDOWN_SECONDS = 600.0
-"""Cooldown of a key that the provider rejected, instead of exclusion: a new key may not be active everywhere yet."""
+"""Seconds for which a rejected API key is skipped. Not forever: a new key may become valid only after some minutes."""
 RATE_LIMIT_COOLDOWN_SECONDS = 20.0
-"""Cooldown of a key after a 429 reply without a `retry-after` header."""
+"""Seconds for which an API key is skipped after a 429 response without a `retry-after` header."""
 
 
 class TokenSource(Protocol):
@@ -28,14 +34,14 @@ class TokenSource(Protocol):
         ...
 
     def invalidate(self, credential: Credential) -> bool:
-        """Discard a token that the provider rejected. Return True if another token can be requested."""
+        """Discard an access token that the provider rejected. Return True if another token can be requested."""
         ...
 
 
 class Credentials:
-    """Source of the API key or token for each upstream request. Several keys of one provider are used in turn.
+    """Source of the API key or token for each upstream request. Several keys of one provider are used in rotation.
 
-    `tokens`: value of `Provider.key_source` → token source. `clock` returns monotonic seconds.
+    `tokens`: value of `Provider.key_source` → token source. `clock`: returns monotonic seconds.
     """
 
     def __init__(
@@ -57,7 +63,7 @@ class Credentials:
         """Callback for each cooldown after a failed call, with unredacted key and seconds. Informs other workers."""
 
     def restore_state(self, before: "Credentials") -> None:
-        """Copy the rotation positions and cooldowns of `before`, the object replaced at a reload."""
+        """Copy the next key positions and cooldowns from `before`, the object that a settings reload replaces."""
         self._next_positions.update(before._next_positions)
         self._cooldown_ends.update(before._cooldown_ends)
 
@@ -80,10 +86,10 @@ class Credentials:
         return None
 
     async def next_token(self, provider: Provider, base_url: str) -> tuple[Credential, str]:
-        """Return the header with a token, and `base_url` with the project instead of `UNKNOWN_PROJECT`.
+        """Return the header with an access token, and `base_url` with the project id in place of `UNKNOWN_PROJECT`.
 
-        Call `next_token` only for a provider with a `key_source` other than `settings`.
-        Raises `AuthenticationFailed` if there is no token or no project.
+        The project is the Google Cloud project. Call the method only for a provider with a `key_source` other than
+        `settings`. Raises `AuthenticationFailed` if there is no token or no project.
         """
         credential, project = await self._tokens[provider.key_source].next_token()
         if project is None and UNKNOWN_PROJECT in base_url:
@@ -95,7 +101,10 @@ class Credentials:
         return credential, base_url.replace(UNKNOWN_PROJECT, project or "")
 
     def max_key_changes(self, provider: Provider) -> int:
-        """Return the maximum number of key changes for one client request: keys - 1. A token is replaced once."""
+        """Return the maximum number of key changes for one client request.
+
+        With API keys: number of keys minus 1, so that each key is tried once. With access tokens: 1.
+        """
         if provider.key_source != "settings":
             return 1
         return max(len(self._settings.keys.get(provider.name, ())) - 1, 0)
@@ -128,21 +137,27 @@ class Credentials:
         self._cooldown_ends[key] = self._clock() + seconds
 
     def cooldown_count(self) -> int:
-        """Return the number of keys in cooldown, of all providers."""
+        """Return the number of API keys of all providers that are in cooldown: skipped after an error."""
         now = self._clock()
         return sum(end > now for end in self._cooldown_ends.values())
 
-    def describe_key(self, provider: Provider, credential: Credential | None) -> str:
-        """Return the source and redacted form of a key for the log: `OPENAI_API_KEY in .env, line 1: …abcd`.
+    def find_cooldowns(self, provider: str) -> list[float]:
+        """Return, for each key of a provider that is in cooldown (skipped), the seconds until it is used again."""
+        now = self._clock()
+        ends = (self._cooldown_ends.get(key.reveal(), 0.0) for key in self._settings.keys.get(provider, ()))
+        return [end - now for end in ends if end > now]
 
-        "": no credential, or a token.
+    def describe_key(self, provider: Provider, credential: Credential | None) -> str:
+        """Return the source and masked form of a key for the log: `OPENAI_API_KEY in .env, line 1: …abcd`.
+
+        "": `credential` is None or an access token.
         """
         if credential is None or provider.key_source != "settings":
             return ""
         return f"{credential.origin}: {Secret(credential.value.removeprefix(self._find_header(provider)[1]))}"
 
     def _find_header(self, provider: Provider) -> tuple[str, str]:
-        """Return the name of the key header and the prefix of its value."""
+        """Return the name of the request header for the provider's key, and the text before the key in its value."""
         server = find_server_override(provider, self._settings)
         if server is None or server.key_header is None:
             return provider.key_header, provider.key_scheme

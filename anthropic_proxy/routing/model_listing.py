@@ -1,6 +1,8 @@
 """Model list for `GET /v1/models`: Claude ids first, then the models of all configured providers.
 
-Claude Code shows only ids that contain `claude`. Models of other providers are listed as `claude-<prefix>/<name>`.
+`list_models` returns all entries, `find_model` one `ModelEntry`. Claude Code shows only ids that contain `claude`, so
+models of other providers are listed as `claude-<prefix>/<name>`. `lifecycle` is the state of a model in Anthropic's
+format; `max_input_tokens` and `max_tokens` are its input and output limits.
 """
 
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities
-from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.routing.providers import find_registry
 from anthropic_proxy.routing.router import (
     RoutingQuery,
     describe_missing_key,
@@ -29,14 +31,18 @@ class ModelEntry(Struct, kw_only=True):
     """One model, in the format of the models list of the Messages API."""
 
     type: str = "model"
+    """Type of the object in the Messages API."""
     id: str
     """Id for client requests: `claude-opus-5`, `claude-openai/gpt-4.1`."""
     display_name: str
-    """Title for model menus, with the target of a mapped id: `Claude Opus 5 → openai/gpt-4.1`."""
+    """Title for model menus. The title of a Claude id has the backend model after an arrow: `Claude Opus 5 →
+    openai/gpt-4.1`."""
     created_at: str = _RELEASED
+    """Release date. Providers report none, so all entries have the same date."""
     lifecycle: str = "active"
+    """State of the model in the format of the Messages API: always `active`."""
     max_input_tokens: int
-    """Input limit of the target model, in tokens. Unknown: its context window."""
+    """Input limit of the target model in tokens. Without a separate limit: its context window."""
     max_tokens: int
     """Output limit of the target model, in tokens."""
 
@@ -48,9 +54,10 @@ def list_models(settings: Settings, catalog: Catalog) -> list[ModelEntry]:
 
 
 def find_model(requested: str, settings: Settings, catalog: Catalog) -> ModelEntry:
-    """Return the entry for `GET /v1/models/<id>`. Ids with a Claude tier or a provider prefix need not be listed.
+    """Return the entry for `GET /v1/models/<id>`. Ids with a Claude tier or a provider prefix need not be in the list.
 
-    Raises `UnknownModel` for other unlisted ids, although requests accept them, and the errors of `resolve_route`.
+    A tier is haiku, sonnet, opus or fable. Raises `UnknownModel` for other ids outside the list, although requests
+    accept them, and the errors of `resolve_route`.
     """
     for entry in list_models(settings, catalog):
         if entry.id == requested:
@@ -67,17 +74,18 @@ def find_model(requested: str, settings: Settings, catalog: Catalog) -> ModelEnt
 def _list_tiers(settings: Settings, catalog: Catalog) -> Iterator[ModelEntry]:
     preferred = find_preferred_provider(settings, catalog)
     mapped = {row.tier: row for row in list_tier_mappings(settings, catalog)}
-    for name in next(row.known_models for row in PROVIDERS if row.serves_claude):
+    registry = find_registry(settings)
+    for name in next(row.known_models for row in registry if row.serves_claude):
         row = mapped[find_tier(name) or TIERS[0]]
         prefix, _, model = row.target.partition("/")
         unchanged = preferred.serves_claude and prefix == preferred.prefix
-        provider = next(provider for provider in PROVIDERS if provider.prefix == prefix)
+        provider = next(provider for provider in registry if provider.prefix == prefix)
         display_name = _title_of(name) if unchanged else f"{_title_of(name)} → {row.target}"
         yield _entry(name, display_name, find_capabilities(provider, name if unchanged else model, settings, catalog))
 
 
 def _list_others(settings: Settings, catalog: Catalog) -> Iterator[ModelEntry]:
-    for row in PROVIDERS:
+    for row in find_registry(settings):
         listable = settings.serve_demo if row.transport == "demo" else row.offered_to_users
         if not listable or row.serves_claude or describe_missing_key(row, settings):
             continue

@@ -1,30 +1,31 @@
-"""Facts learned from upstream replies, by provider and model: request adaptations and token scales."""
+"""`ModelObservations`: facts learned from upstream replies, by provider and model.
 
-from anthropic_proxy.plugins import Store
+An adaptation is a change of requests that a server requires, such as a dropped field. A token scale is the ratio of
+real to estimated tokens of a model. Both are kept in a store for `RETENTION_SECONDS`. `find_adaptations` and
+`token_scale` read them, `store_adaptation` and `record_token_count` write them.
+"""
+
+from anthropic_proxy.plugins.storage import Store
 
 RETENTION_SECONDS = 7 * 24 * 3600.0
-"""Seconds until a stored fact expires. Afterwards, a parameter that the provider rejected is sent again."""
+"""Seconds until a stored fact expires. A parameter that was dropped because of a stored adaptation is then sent
+again."""
 MIN_SCALE, MAX_SCALE = 0.7, 1.6
-"""Limits of the token scale. A value beyond a limit is set to the limit.
+"""Minimum and maximum token scale. A value outside is replaced by the nearer limit.
 
-Causes of larger deviations are errors and text that the provider adds to the prompt.
-"""
+Larger deviations come from errors, or from text that the provider adds to the prompt."""
 MIN_RECORDED_TOKENS = 1_000
-"""Minimum estimated input tokens of a request for the token scale. Smaller requests are ignored.
-
-Text that the provider adds to the prompt would dominate the count of a small request.
-"""
+"""Minimum estimated input tokens of a request from which the token scale is computed. In smaller requests, text that
+the provider adds to the prompt would distort the ratio."""
 _REPLACING_VERBS = frozenset(("limit", "window"))
-"""First words of adaptations with a value. A new adaptation replaces a stored one with the same first word."""
+"""First words of adaptations with a value, such as `limit 4096`. A new adaptation replaces a stored one with the same
+first word."""
 _SMOOTHING_FACTOR = 0.25
 """Weight (0 to 1) of the latest reply in the moving average of the token scale."""
 
 
 class ModelObservations:
-    """Access to request adaptations and token scales in `store`, by provider and model.
-
-    An adaptation is a text naming a change to later requests after the provider rejected one.
-    """
+    """Reads and writes adaptations and token scales in `store`, by provider and model."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -35,7 +36,10 @@ class ModelObservations:
         return tuple(known.split("\n")) if known else ()
 
     async def store_adaptation(self, provider: str, model: str, adaptation: str) -> None:
-        """Store a request adaptation for `RETENTION_SECONDS`. A stored adaptation is not renewed."""
+        """Store the name of a request change that a model requires, for `RETENTION_SECONDS`.
+
+        If the name is already stored, its expiry is not extended.
+        """
         known = await self.find_adaptations(provider, model)
         if adaptation in known:
             return

@@ -1,1 +1,4 @@
-"""HTTP server for clients: connections, authentication, request limits, endpoints, responses, server processes."""
+"""HTTP server for the clients of the proxy: connections, authentication, request limits, endpoints, responses.
+
+`process` runs the server in one process; `http1` has the connections; `endpoints` has the URL paths.
+"""

@@ -1,16 +1,20 @@
 """Authentication of a client request by its headers and peer address, before the proxy reads its body.
 
-With the setting `PROXY_API_KEY`, every client needs a key. Without it, the proxy serves only clients on this machine,
-unless `ALLOW_UNAUTHENTICATED` is set. Policies of plugins can identify clients too.
+`authenticate` returns the client. With the setting `PROXY_API_KEY`, every client needs a key. Without `PROXY_API_KEY`,
+the proxy serves only clients on this machine (`is_loopback`), unless `ALLOW_UNAUTHENTICATED` is set. Plugin policies
+can identify clients too, such as those with virtual keys. `exposure_warning` and `require_auth_if_exposed` detect a
+proxy that other machines reach without a key. `claude_code_command` returns the shell command for a user.
 """
 
 import functools
-import hmac
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec import structs
+
+from anthropic_proxy.client_keys import find_credentials, find_matching_key
 from anthropic_proxy.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -20,10 +24,10 @@ from anthropic_proxy.plugins import Client, Policy
 from anthropic_proxy.server.request_limits import reject_ambiguous_framing, require_within_limits
 from anthropic_proxy.settings import Settings
 
-PUBLIC_PATHS = frozenset({"/", "/health"})
+PUBLIC_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/version"})
 """URL paths that the proxy serves without a key, for health probes. Their responses contain no secrets."""
 _FORWARDED_FOR = re.compile(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
-"""Client addresses in the header `Forwarded` (RFC 7239)."""
+"""Pattern of the client addresses in the header `Forwarded` (RFC 7239)."""
 _HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _SAME_SITE_VALUES = frozenset({"same-origin", "same-site", "none"})
@@ -33,25 +37,34 @@ _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhos
 
 
 async def authenticate(
-    scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings, policies: Sequence[Policy]
+    scope: Mapping[str, Any],
+    headers: Mapping[str, str],
+    settings: Settings,
+    policies: Sequence[Policy],
+    *,
+    signs_in: bool = False,
 ) -> Client:
     """Return the client of a request, identified by a plugin policy, a key of the proxy, or an address of this machine.
 
-    `scope`: ASGI scope. `headers`: client headers, names in lower case.
+    `scope`: ASGI scope. `headers`: client headers, names in lower case. `signs_in`: the route checks the access of
+    clients without a key (`Route.checks_key`). Such a client has an empty name.
     Raises `AuthenticationFailed` (401: missing or wrong key), `PermissionDenied` (403: other machine or foreign web
     page), or an error of `reject_ambiguous_framing`, `require_within_limits` or a policy.
     """
     reject_ambiguous_framing(scope, headers)
     require_within_limits(scope, headers)
     if scope["path"] in PUBLIC_PATHS:
-        return Client()
+        return Client(address_trusted=_is_trusted_address(scope, headers, settings, policies))
     for policy in policies:
         if (client := await policy.identify(headers)) is not None:
+            _require_allowed_path(client, scope["path"])
             return client
-    if settings.proxy_api_keys:
+    if settings.requires_client_key():
+        if signs_in and not find_credentials(headers):
+            return Client(name="")
         return _identify_by_key(headers, settings)
     _require_local_client(scope, headers, settings)
-    return Client(credential_forwardable=True)
+    return Client(credential_forwardable=True, address_trusted=True)
 
 
 def require_auth_if_exposed(settings: Settings) -> None:
@@ -59,7 +72,7 @@ def require_auth_if_exposed(settings: Settings) -> None:
 
     The setting `ALLOW_UNAUTHENTICATED` permits such an address.
     """
-    if not (is_loopback(settings.host) or settings.proxy_api_keys or settings.allow_unauthenticated):
+    if not (is_loopback(settings.host) or settings.requires_client_key() or settings.allow_unauthenticated):
         raise ConfigurationError(
             f"{settings.host} can be reached from other machines, and no key is required. "
             "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true if access is controlled elsewhere."
@@ -71,7 +84,7 @@ def claude_code_command(address: str, settings: Settings) -> str:
 
     `address`: URL of the proxy. Claude Code always requires a token, so a proxy without keys gets the token `local`.
     """
-    token = "'one of PROXY_API_KEY'" if settings.proxy_api_keys else "local"
+    token = "'one of PROXY_API_KEY'" if settings.proxy_api_keys else "'your key'" if settings.virtual_keys else "local"
     return f"ANTHROPIC_BASE_URL={address} ANTHROPIC_AUTH_TOKEN={token} claude"
 
 
@@ -80,7 +93,7 @@ def exposure_warning(settings: Settings, host: str) -> str:
 
     `host`: address on which the proxy listens, or address of a client of the proxy. "": unknown, no warning.
     """
-    if not host or is_loopback(host) or settings.proxy_api_keys:
+    if not host or is_loopback(host) or settings.requires_client_key():
         return ""
     if settings.allow_unauthenticated:
         return (
@@ -94,30 +107,38 @@ def exposure_warning(settings: Settings, host: str) -> str:
 
 
 def _identify_by_key(headers: Mapping[str, str], settings: Settings) -> Client:
-    presented = _find_credentials(headers)
+    presented = find_credentials(headers)
+    if not presented and settings.virtual_keys:
+        raise AuthenticationFailed(
+            "This proxy requires a key: send yours as the API key (ANTHROPIC_API_KEY) or as Authorization: Bearer "
+            "(ANTHROPIC_AUTH_TOKEN). Its administrator creates one:  anthropic-proxy keys create LABEL",
+            should_retry=False,
+        )
     if not presented:
         raise AuthenticationFailed(
             "This proxy requires a key: send one of PROXY_API_KEY as the API key (ANTHROPIC_API_KEY) or as "
             "Authorization: Bearer (ANTHROPIC_AUTH_TOKEN).",
             should_retry=False,
         )
-    # each key is compared with each credential in constant time, so that the duration reveals nothing about the keys
-    keys = [key.reveal().encode() for key in settings.proxy_api_keys]
-    matches = [[hmac.compare_digest(offered, key) for key in keys] for offered in presented]
-    matching = next((row for row in matches if any(row)), None)
-    if matching is None:
+    number = find_matching_key(presented, settings.proxy_api_keys)
+    if number is None:
         raise AuthenticationFailed("The key is not one of this proxy's keys (PROXY_API_KEY).", should_retry=False)
-    return Client(name=f"key {matching.index(True) + 1}")
+    return Client(name=f"key {number}")
 
 
-def _find_credentials(headers: Mapping[str, str]) -> list[bytes]:
-    """Return the values of `x-api-key` and of the bearer token in `authorization`, without empty ones.
-
-    A client may send its own Anthropic key in one header and the key of the proxy in the other.
-    """
-    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
-    bearer = token.strip() if scheme.lower() == "bearer" else "" if token else scheme
-    return [key.encode() for key in (headers.get("x-api-key", ""), bearer) if key]
+def _require_allowed_path(client: Client, path: str) -> None:
+    """Raise `PermissionDenied` if the role of a client, such as `member`, does not permit a URL path."""
+    is_api = path.startswith("/v1/")
+    if client.role == "member" and not is_api:
+        raise PermissionDenied(
+            f"The key {client.name!r} is for the API below /v1/, not for {path!r}. Use one of PROXY_API_KEY or "
+            "ADMIN_API_KEY there."
+        )
+    if client.role == "admin" and is_api:
+        raise PermissionDenied(
+            "ADMIN_API_KEY is for the administration, not for the Messages API. Create a key for requests:  "
+            "anthropic-proxy keys create LABEL"
+        )
 
 
 def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings) -> None:
@@ -145,6 +166,22 @@ def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], 
         raise PermissionDenied("Requests from a web page of another site are not served without PROXY_API_KEY.")
 
 
+def _is_trusted_address(
+    scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings, policies: Sequence[Policy]
+) -> bool:
+    """Return True if a client is on this machine, or if `ALLOW_UNAUTHENTICATED` permits clients without a key.
+
+    `ALLOW_UNAUTHENTICATED` is ignored here if clients need a key, or if a plugin policy identifies clients.
+    """
+    if settings.requires_client_key() or policies:
+        settings = structs.replace(settings, allow_unauthenticated=False)
+    try:
+        _require_local_client(scope, headers, settings)
+    except PermissionDenied:
+        return False
+    return True
+
+
 def _find_remote_forwarded_client(headers: Mapping[str, str]) -> str:
     """Return the non-local client address in `Forwarded`, `X-Forwarded-For` or `X-Real-IP`; "" if there is none."""
     if _FORWARDING_HEADERS.isdisjoint(headers):
@@ -169,8 +206,8 @@ def _host_allowed(host: str, settings: Settings) -> bool:
 def _origin_allowed(origin: str, own: str, settings: Settings) -> bool:
     """Return True if a web page with this `Origin` may call the proxy.
 
-    Such pages have a local origin, a name in `ALLOWED_HOSTS`, or the origin of the proxy itself (`own`). An IP address
-    is accepted as a `Host` but not as an origin, because any web site can have an address as its origin.
+    Allowed are a local origin, a name in `ALLOWED_HOSTS`, and the origin of the proxy itself (`own`). An IP address is
+    accepted as a `Host` but not as an origin, because any web site can have an address as its origin.
     """
     name = _origin_name(origin)
     return is_loopback(name) or name in settings.allowed_hosts or _split_origin(origin) == _split_origin(own)
@@ -194,7 +231,10 @@ def _host_name(host: str) -> str:
 
 
 def _origin_name(origin: str) -> str:
-    """Return the host name or IP address in an `Origin` header. Without a scheme (`null`): the header unchanged."""
+    """Return the host name or IP address in an `Origin` header.
+
+    An origin without scheme (`null`) is returned unchanged.
+    """
     _, found, host = origin.partition("://")
     return _host_name(host) if found else origin
 

@@ -1,11 +1,16 @@
 """HTTP endpoints of the proxy, and `serve_request`, which passes one client request to its endpoint.
 
-`POST /v1/messages` is the main endpoint. `exchange/pipeline.py` serves it.
+An endpoint is an async function named by method and path: `get_models` serves `GET /v1/models`. `ENDPOINTS` contains
+those with fixed paths, `MODEL_ENDPOINTS` those below `/v1/models/`. `post_messages` is the main endpoint, which
+`exchange/pipeline.py` serves. A receipt is the record of one request for log, metrics and plugins; requests to
+`PROBE_PATHS` have none. `log_rejected_request` logs a request that the HTTP parser rejected, so that no endpoint was
+called. `remove_repeated_v1` corrects a doubled `/v1` in a path.
 """
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -20,33 +25,46 @@ from anthropic_proxy.errors import (
     UnknownModel,
 )
 from anthropic_proxy.exchange import forwarding
+from anthropic_proxy.exchange.admission import admitted
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.outcomes import log_internal_error, record_failure
+from anthropic_proxy.exchange.outcomes import log_internal_error, record_client, record_failure
 from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.exchange.recording import start_recording
+from anthropic_proxy.installation import extra_command
 from anthropic_proxy.log import Log
-from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.plugins import Client, Receipt, RouteRequest, RouteResponse
+from anthropic_proxy.route_table import FoundRoute
 from anthropic_proxy.routing.model_listing import ModelEntry, find_model, list_models
+from anthropic_proxy.server import request_views
+from anthropic_proxy.server.accept_header import prefers_html
 from anthropic_proxy.server.auth import PUBLIC_PATHS, authenticate, claude_code_command
+from anthropic_proxy.server.plugin_routes import checks_key, require_method, send_own_route, send_plugin_route
+from anthropic_proxy.server.probes import PROBES
 from anthropic_proxy.server.request_body import body_if_complete, read_body
-from anthropic_proxy.server.request_limits import headers_of
+from anthropic_proxy.server.request_limits import decode_headers
 from anthropic_proxy.server.response_sink import AsgiSink, Receive, Scope, Send
+from anthropic_proxy.server.web_page import SECURITY_HEADERS, build_setup_view, render_web_page
 from anthropic_proxy.services import Services
+from anthropic_proxy.trace_context import TRACEPARENT, TraceContext, read_trace_context
 
-PROBE_PATHS = PUBLIC_PATHS | {"/metrics"}
-"""URL paths for health probes and metrics collectors. Plugins receive no receipt of requests to these paths."""
+PROBE_PATHS = PUBLIC_PATHS | {"/metrics", *request_views.PATHS}
+"""URL paths for health probes, metrics collectors and views of requests. Plugins receive no receipt of requests to
+these paths and to the paths of routes of plugins."""
 DEBUG_LOGGED_PATHS = PROBE_PATHS | {"/v1/messages/count_tokens"}
-"""URL paths of frequent requests, which are logged at level debug. The command `/context` of Claude Code counts tokens
-25 times."""
+"""URL paths with frequent requests, which are logged only at level debug: probes, and token counts, of which the
+command `/context` of Claude Code sends 25."""
+_METHODS_WITHOUT_BODY = frozenset({"GET", "HEAD"})
 _OTHER_FORMATS = {
     "OpenAI's API": re.compile(r"(?:/v1)?/(?:chat/completions|completions|responses|embeddings)"),
     "Gemini's API": re.compile(r"/v1(?:beta)?/models/[^/]+:\w+"),
     "Ollama's API": re.compile(r"/api/(?:chat|generate|tags|show)"),
 }
-"""Name of another API → URL paths of that API, for the error message about a client with the wrong format."""
+"""Name of another API → pattern of its URL paths. A client that uses such a path gets an error message with the name,
+because the proxy serves only Anthropic's API."""
 DEFAULT_MODELS_PER_PAGE = 20
 """Number of models in one page of `GET /v1/models` if the query has no `limit`."""
 MAX_MODELS_PER_PAGE = 1000
-"""Maximum of the query parameter `limit` of `GET /v1/models`. A larger one is rejected with 400."""
+"""Maximum of the query parameter `limit` of `GET /v1/models`. A larger `limit` is rejected with 400."""
 _PAGE_SIZE_DIGITS = re.compile(r"[0-9]{1,4}")
 
 
@@ -54,50 +72,65 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     """Authenticate the client, read its request body and call the endpoint. Exceptions become error responses."""
     request_id = services.new_id("req_")
     sink = AsgiSink(receive, send, request_id)
-    receipt = Receipt(request_id=request_id, client=Client(), started_at=services.clock())
-    receipt.method = scope["method"]
+    receipt = Receipt(request_id=request_id, client=Client(), started_at=services.clock(), method=scope["method"])
     receipt.path = path if (path := scope["path"]) in ENDPOINTS else remove_repeated_v1(path)
     number = services.in_progress.add_request(request_id, receipt.method, receipt.path)
-    headers, body_read = headers_of(scope), False
+    headers, body_read = decode_headers(scope), False
+    route = None if receipt.path in ENDPOINTS else services.routes.find(receipt.path)
+    receipt.trace = _start_trace(services, headers)
     try:
-        client = receipt.client = await authenticate(scope, headers, services.settings, services.policies)
-        endpoint = find_endpoint(receipt.method, receipt.path, services.routes)
-        body: bytes | None = b""
-        if receipt.method == "POST" and (body := body_if_complete(scope)) is None:
-            body = await read_body(receive)
+        signs_in, policies = checks_key(receipt.method, route), services.policies
+        client = receipt.client = await authenticate(scope, headers, services.settings, policies, signs_in=signs_in)
+        endpoint = find_endpoint(receipt.method, receipt.path) if route is None else _bind_route(route, scope)
+        body = await _read_body(scope, receive)
         if body is None:
             receipt.outcome = "cancelled"
             _finish(services, receipt)
             return
         body_read = True
         request = ClientRequest(request_id=request_id, client=client, headers=headers, body=body, number=number)
-        request.path, request.query = receipt.path, scope.get("query_string", b"").decode("latin-1")
+        request.trace, request.path, request.receipt = receipt.trace, receipt.path, receipt
+        request.query = scope.get("query_string", b"").decode("latin-1")
         del body  # the exchange frees the body after decoding, if no other reference exists
         await endpoint(services, request, sink)
     except ProxyError as error:
         if not body_read and "expect" in headers:
             error.closes_connection = True  # after `expect`, the client may or may not send the body
-        await _reject(services, receipt, sink, error)
+        await _reject(services, receipt, sink, error, headers)
     except asyncio.CancelledError:
         if not sink.started:
-            await _reject(services, receipt, sink, ShuttingDown())
+            await _reject(services, receipt, sink, ShuttingDown(), headers)
     except Exception as error:  # noqa: BLE001  # every client receives an error body
-        await _reject(services, receipt, sink, log_internal_error(error, services, request_id))
+        await _reject(services, receipt, sink, log_internal_error(error, services, request_id), headers)
     else:
         if endpoint is not post_messages:  # `run_exchange` logs its request
-            receipt.status = 200
+            receipt.status = sink.status
             _finish(services, receipt)
     finally:
         services.in_progress.remove_request(number)
 
 
+async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
+    """Return the body of a request. None: the client disconnected before the end."""
+    if scope["method"] in _METHODS_WITHOUT_BODY:
+        return b""
+    body = body_if_complete(scope)
+    return await read_body(receive) if body is None else body
+
+
+def _start_trace(services: Services, headers: Mapping[str, str]) -> TraceContext | None:
+    """Return the trace of a client request. None: traces are off, and the client sent no valid `traceparent`."""
+    trace = read_trace_context(headers) if TRACEPARENT in headers else None
+    return trace if services.tracer is None else services.tracer.start_trace(trace)
+
+
 def log_rejected_request(
     error: ProxyError, log: Log, new_id: Callable[[str], str], clock: Callable[[], float], proxy_keys: Sequence[str]
 ) -> Receipt:
-    """Log a client request that the HTTP parser rejected, and return its receipt, with a new request id.
+    """Log a client request that the HTTP parser rejected, and return its receipt with a new request id.
 
     Method and path of the request are unknown. `new_id`: returns an id with the given prefix. `clock`: returns seconds
-    since the epoch. `proxy_keys`: keys to redact in the log.
+    since the epoch. `proxy_keys`: keys to mask in the log.
     """
     receipt = Receipt(request_id=new_id("req_"), client=Client(), started_at=clock(), method="–", path="–")
     record_failure(receipt, error, proxy_keys)
@@ -105,34 +138,43 @@ def log_rejected_request(
     return receipt
 
 
-async def _reject(services: Services, receipt: Receipt, sink: AsgiSink, error: ProxyError) -> None:
+async def _reject(
+    services: Services, receipt: Receipt, sink: AsgiSink, error: ProxyError, headers: Mapping[str, str]
+) -> None:
+    record_client(receipt, headers)
     record_failure(receipt, error, services.settings.reveal_proxy_keys())
     _finish(services, receipt)
     await sink.send_error(error)
 
 
 def _finish(services: Services, receipt: Receipt) -> None:
-    """Log a request without an exchange (rejected, or not `POST /v1/messages`), and queue its receipt for plugins."""
+    """Log a request that is no exchange (rejected, or not `POST /v1/messages`), and queue its receipt for plugins."""
     receipt.duration_seconds = services.clock() - receipt.started_at
-    services.log.write_request(receipt, "debug" if receipt.path in DEBUG_LOGGED_PATHS else "info")
-    if receipt.path not in PROBE_PATHS:
-        services.receipts.queue_request_receipt(receipt)
+    is_probe = receipt.path in PROBE_PATHS or services.routes.find(receipt.path) is not None
+    services.log.write_request(receipt, "debug" if is_probe or receipt.path in DEBUG_LOGGED_PATHS else "info")
+    if not is_probe:
+        services.receipts.queue_request_receipt(receipt, is_frequent=receipt.path in DEBUG_LOGGED_PATHS)
 
 
 def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) -> Awaitable[None]:
     """Serve `POST /v1/messages`: send a reply of the model, streamed or as one message."""
+    if services.recorders:
+        sink.record_body(start_recording(services, request))
     return run_exchange(services, request, sink)
 
 
 async def post_count_tokens(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `POST /v1/messages/count_tokens`: send the provider's count, or an estimate."""
-    await sink.send_json_reply(await forwarding.count_tokens(services, request))
+    async with admitted(services, request):
+        reply = await forwarding.count_tokens(services, request)
+    await sink.send_json_reply(reply)
 
 
 async def get_models(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /v1/models`: send the model list of the preferred provider if it has one.
+    """Serve `GET /v1/models`: send the list of models. Query parameters: `limit`, `after_id`, `before_id`.
 
-    Otherwise send one page of the proxy's own list. Query parameters: `limit`, `after_id`, `before_id`.
+    If the preferred provider serves Claude models and sends its own list, this list is forwarded. Otherwise the proxy
+    sends one page of its own list.
     """
     if reply := await forwarding.list_models(services, request):
         await sink.send_json_reply(reply)
@@ -151,37 +193,53 @@ async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) 
     await sink.send_response(200, msgspec.json.encode(entry))
 
 
-async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /` and `HEAD /`: send a JSON message with the version and the command that starts Claude Code."""
-    command = claude_code_command(f"http://{request.headers.get('host', '127.0.0.1:8082')}", services.settings)
-    text = f"anthropic-proxy {__version__} serves the Anthropic Messages API. Use it with Claude Code: {command}"
-    await sink.send_response(200, msgspec.json.encode({"message": text}))
+async def render_root(services: Services, request: RouteRequest) -> RouteResponse:
+    """Return the response to `GET /`: a web page for browsers, and a JSON message for other clients.
+
+    Both contain the version and the command that starts Claude Code. The page contains the model mapping and the state
+    of the providers only if the proxy serves the address of the client without a key.
+    """
+    settings = services.settings
+    scheme = "http" if settings.tls_certificate_file is None else "https"
+    command = claude_code_command(f"{scheme}://{request.headers.get('host', '127.0.0.1:8082')}", settings)
+    if not prefers_html(request.headers.get("accept", "")):
+        text = f"anthropic-proxy {__version__} serves the Anthropic Messages API. Use it with Claude Code: {command}"
+        headers = {"content-type": "application/json", "vary": "accept"}
+        return RouteResponse(headers=headers, body=msgspec.json.encode({"message": text}))
+    view = build_setup_view(settings, services.catalog) if request.client.address_trusted else None
+    needs_key = bool(settings.requires_client_key() or services.policies) or view is None
+    public = [path for path in services.routes.paths if checks_key("GET", services.routes.find(path))]
+    paths = ["/health", *public] if needs_key else [*ENDPOINTS, *services.routes.paths]
+    headers = {"content-type": "text/html; charset=utf-8", "vary": "accept", **SECURITY_HEADERS}
+    return RouteResponse(headers=headers, body=render_web_page(command, view, paths).encode())
 
 
-async def get_health(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /health` and `HEAD /health`, for health probes: send status `ok` and the version as JSON."""
-    await sink.send_response(200, msgspec.json.encode({"status": "ok", "version": __version__}))
+get_root = partial(send_own_route, render_root)
+"""Serve `GET /` and `HEAD /` with the response of `render_root`."""
 
 
-async def get_plugin_route(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET` and `HEAD` on a path that a plugin has registered, such as `/metrics`."""
-    body, media_type = await services.routes[request.path].render(request.headers.get("accept", ""))
-    await sink.send_response(200, body, {"request-id": request.request_id, "content-type": media_type})
+def _bind_route(found: FoundRoute, scope: Scope) -> "Endpoint":
+    """Return an endpoint that calls the plugin's route for the request method.
+
+    Raises `MethodNotAllowed` (405) if no route has the method, before the body is read.
+    """
+    require_method(scope["method"], scope["path"], found)
+    return lambda _, request, sink: send_plugin_route(found, scope, request, sink)
 
 
 Endpoint = Callable[[Services, ClientRequest, AsgiSink], Awaitable[None]]
-"""Function that serves one authenticated client request and sends the response to the sink."""
+"""Type of an async function that serves one authenticated client request and sends the response to the sink."""
 
 ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
     "/v1/messages": {"POST": post_messages},
     "/v1/messages/count_tokens": {"POST": post_count_tokens},
     "/v1/models": {"GET": get_models},
     "/": {"GET": get_root, "HEAD": get_root},
-    "/health": {"GET": get_health, "HEAD": get_health},
+    **{path: {"GET": probe, "HEAD": probe} for path, probe in PROBES.items()},
+    request_views.RECENT_PATH: {"GET": request_views.get_requests},
+    request_views.LIVE_PATH: {"GET": request_views.get_live_requests},
 }
-"""URL path → HTTP method → endpoint."""
-PLUGIN_ENDPOINTS: Mapping[str, Endpoint] = {"GET": get_plugin_route, "HEAD": get_plugin_route}
-"""HTTP method → endpoint, for the URL paths that plugins register."""
+"""URL path → HTTP method → function that serves such requests."""
 MODEL_ENDPOINTS: Mapping[str, Endpoint] = {"GET": get_model}
 """HTTP method → endpoint, for all URL paths below `/v1/models/`."""
 
@@ -194,16 +252,14 @@ def remove_repeated_v1(path: str) -> str:
     return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
 
 
-def find_endpoint(method: str, path: str, plugin_paths: Container[str] = ()) -> Endpoint:
-    """Return the endpoint for an HTTP method and a URL path. `plugin_paths`: URL paths that plugins have registered.
+def find_endpoint(method: str, path: str) -> Endpoint:
+    """Return the function that serves an HTTP method and URL path of the proxy itself, without plugins.
 
     Raises `UnknownModel` (404) for an unknown path, and `MethodNotAllowed` (405) for another method.
     """
     methods = ENDPOINTS.get(path)
     if methods is None and path.startswith("/v1/models/"):
         methods = MODEL_ENDPOINTS
-    elif methods is None and path in plugin_paths:
-        methods = PLUGIN_ENDPOINTS
     if methods is None:
         raise path_not_found_error(path)
     if method not in methods:
@@ -212,11 +268,18 @@ def find_endpoint(method: str, path: str, plugin_paths: Container[str] = ()) -> 
 
 
 def path_not_found_error(path: str) -> UnknownModel:
-    """Return the 404 error for an unknown URL path. For a path of OpenAI, Gemini or Ollama, its text names that API."""
+    """Return the 404 error for an unknown URL path.
+
+    For a path of OpenAI, Gemini or Ollama, the error text names that API. For the dashboard, it names the command that
+    installs it.
+    """
     text = f"Nothing is served at {path!r}. The main endpoint is POST /v1/messages."
     for api, pattern in _OTHER_FORMATS.items():
         if pattern.fullmatch(path):
             text += f" This proxy accepts Anthropic's Messages API; the client uses the format of {api}."
+    if path.rstrip("/") == "/dashboard":
+        command = extra_command("dashboard")
+        text += f" The dashboard is not installed. Install it and start the proxy again: {command}"
     return UnknownModel(text)
 
 

@@ -1,23 +1,28 @@
-"""Detection of changes of the settings file (`.env`), for `serve --watch-config`."""
+"""Detection of changes of the settings files, for `serve --watch-config`.
+
+`FileWatch.has_changed` compares size, modification time and inode of the files. The server calls the method every
+`POLL_INTERVAL_SECONDS`.
+"""
 
 import os
+from collections.abc import Sequence
 
 POLL_INTERVAL_SECONDS = 0.5
-"""Interval at which server process and supervisor call `FileWatch.has_changed`."""
+"""Seconds between two calls of `FileWatch.has_changed` by the server process or the supervisor."""
 
 
 class FileWatch:
-    """Change detection for one file by its modification time, size and inode. Creation and deletion are changes too."""
+    """Detector of changes of files, by modification time, size and inode. Creation and deletion are changes too."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = paths
         self._reported = self._latest = self._state()
 
     def has_changed(self) -> bool:
-        """Return True if the file has changed since the last True, or since construction. Call this repeatedly.
+        """Return True if a file has changed since the last result True, or since the object was created.
 
-        A change is reported by the second call that finds the same new state. At the first call, a program may still be
-        writing the file.
+        A change is reported only when two successive calls find the same new state, because a program may still be
+        writing the file at the first call.
         """
         before, self._latest = self._latest, self._state()
         if self._latest != before or self._latest == self._reported:
@@ -25,9 +30,13 @@ class FileWatch:
         self._reported = self._latest
         return True
 
-    def _state(self) -> tuple[int, int, int] | None:
-        try:
-            status = os.stat(self._path)
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+    def _state(self) -> list[tuple[int, int, int] | None]:
+        return [_state_of(path) for path in self._paths]
+
+
+def _state_of(path: str) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

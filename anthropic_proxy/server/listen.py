@@ -1,9 +1,13 @@
-"""Listening TCP socket of the server, and its URL."""
+"""Listening TCP socket of the server, and its URL.
+
+`open_listener` opens the socket for host and port. `format_address` returns the URL for display.
+"""
 
 import socket
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.platforms.server_socket import reserve_address
 
 MAX_BACKLOG_CONNECTIONS = 2048
 """Maximum number of client connections that the kernel queues until the server accepts them."""
@@ -17,13 +21,13 @@ _WILDCARD_ADDRESSES = frozenset(("", "0.0.0.0", "::"))
 
 
 def open_listener(host: str, port: int) -> socket.socket:
-    """Open a TCP socket that listens on an address, and return it. `port`: 0 selects any free port.
+    """Open a TCP socket that listens on an address, and return the socket. `port`: 0 selects any free port.
 
-    Raises `ConfigurationError` if the address cannot be used. Its message suggests another port.
+    Raises `ConfigurationError` if the address cannot be used. The message suggests another port.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserve_address(listener)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_SEND_BUFFER_BYTES)  # connections inherit it
     try:
         listener.bind((host, port))
@@ -38,8 +42,9 @@ def open_listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-def format_address(host: str, port: int) -> str:
+def format_address(host: str, port: int, *, tls: bool = False) -> str:
     """Return the URL `http://host:port` of the server. A wildcard address (`0.0.0.0`, `::`) becomes `localhost`."""
     if host in _WILDCARD_ADDRESSES:
         host = "localhost"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

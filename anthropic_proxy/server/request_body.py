@@ -1,4 +1,7 @@
-"""Reading of the bodies of client requests, with limits of size and time."""
+"""Reading of the bodies of client requests, with limits of size and time.
+
+`read_body` waits for the complete body. `body_if_complete` returns at once, for bodies that have already arrived.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -14,7 +17,8 @@ BODY_TIMEOUT_SECONDS = 300.0
 """Maximum time for a complete request body, enough for 32 MB at 1 Mbit/s. A slower body is rejected with 408."""
 COMPLETE_BODY_EXTENSION = "anthropic_proxy.whole_body"
 """Key in `scope["extensions"]` (ASGI) of a function without arguments. The function returns the complete body, or None
-if the body is incomplete. The proxy's own server (`server/http1`) sets it; others, such as uvicorn, do not."""
+if the body is incomplete. The proxy's own server (`server/http1`) sets the key; other servers, such as uvicorn, do not.
+"""
 
 
 def body_if_complete(scope: Mapping[str, Any]) -> bytes | None:

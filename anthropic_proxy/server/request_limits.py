@@ -1,4 +1,8 @@
-"""Checks of the head of a client request (path, headers, announced body size), with any ASGI server."""
+"""Checks of the head of a client request (path, headers, announced body size), with any ASGI server.
+
+`require_within_limits` protects memory. `reject_ambiguous_framing` prevents request smuggling: two HTTP programs that
+find different ends of the same request. The body itself is limited in `server/request_body.py`.
+"""
 
 import itertools
 from collections.abc import Mapping
@@ -12,32 +16,30 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_TARGET_BYTES = 16 * 1024
 """Maximum size of the URL path and query of a client request. A larger one is rejected with 414."""
 _MAX_CONTENT_LENGTH_DIGITS = 15
-"""Maximum number of digits of `Content-Length` that are parsed. A longer number is rejected with 413."""
+"""Maximum number of digits of the header `Content-Length`. A longer number is rejected with 413, before it is
+decoded."""
 
 
-def headers_of(scope: Mapping[str, Any]) -> dict[str, str]:
+def decode_headers(scope: Mapping[str, Any]) -> dict[str, str]:
     """Return the headers of a client request as a dictionary, with names in lower case. `scope`: ASGI scope.
 
     The values of a repeated header are joined with commas (RFC 9110, 5.3).
     """
-    headers: dict[str, str] = {}
-    repeated: dict[str, list[str]] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        if name in headers:  # joined below; joining here would take quadratic time
-            repeated.setdefault(name, [headers[name]]).append(value)
-        else:
-            headers[name] = value
-    if repeated:
-        headers.update((name, ", ".join(values)) for name, values in repeated.items())
-    return headers
+    received = scope["headers"]
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in received}
+    if len(headers) == len(received):
+        return headers
+    values: dict[str, list[str]] = {}  # joined at the end, because joining in the loop would take quadratic time
+    for name, value in received:
+        values.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    return {name: ", ".join(lines) for name, lines in values.items()}
 
 
 def reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
     """Raise `MalformedHttp` if two HTTP programs could read a client request differently (request smuggling).
 
-    Rejected are a missing `Host` in HTTP/1.1, a repeated `Host`, and a `transfer-encoding` that is not `chunked` or in
-    HTTP/1.0 (RFC 9112, 3.2 and 6.1).
+    Rejected are a missing `Host` in HTTP/1.1, a repeated `Host`, each `transfer-encoding` other than `chunked`, and
+    each `transfer-encoding` in HTTP/1.0 (RFC 9112, 3.2 and 6.1).
     """
     host = headers.get("host")
     if host is None:

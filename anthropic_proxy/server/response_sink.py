@@ -1,19 +1,26 @@
-"""Sink of one HTTP response: sends events, a message or an error to the client through the ASGI function `send`."""
+"""Sink of one HTTP response: sends events, a message or an error to the client through the ASGI function `send`.
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+`AsgiSink` implements `ResponseSink`, the interface by which an exchange (one client request with its provider calls)
+responds. The response starts with its first bytes; its status is then final. A receipt is the record of the exchange
+for log and metrics. `record_body` also passes the body to a function; `started` is True after the first bytes.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from anthropic_proxy.errors import MethodNotAllowed, ProxyError, UpstreamError
 from anthropic_proxy.exchange.forwarding import JsonReply
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.models import MessagesResponse
-from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.plugins import Receipt, RouteResponse
 from anthropic_proxy.server.responses import (
     encode_error,
     encode_events,
     encode_message,
     error_headers,
     fidelity_headers,
+    help_headers,
     json_headers,
     stream_headers,
 )
@@ -29,7 +36,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class AsgiSink:
     """Sink of the response to one client request, through ASGI.
 
-    It implements `exchange.client_request.ResponseSink`, so that exchanges need not import the server.
+    The class implements `exchange.client_request.ResponseSink`, so that exchanges need not import the server.
     """
 
     def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
@@ -37,11 +44,29 @@ class AsgiSink:
         self._send = send
         self._request_id = request_id
         self._started = False
+        self._status = 200
         self._receipt: Receipt | None = None
 
     def attach_receipt(self, receipt: Receipt) -> None:
-        """Set the receipt from which fidelity and failed attempts are sent as response headers. Call this first."""
+        """Set the record of the exchange. Response headers report its changed fields and failed attempts.
+
+        Call this before any other method.
+        """
         self._receipt = receipt
+
+    def record_body(self, record: Callable[[bytes], None]) -> None:
+        """Make the sink pass each piece of the response body to `record` before it sends the piece.
+
+        Call this before the first piece.
+        """
+        send = self._send
+
+        async def record_and_send(message: MutableMapping[str, Any]) -> None:
+            if piece := message.get("body"):
+                record(piece)
+            await send(message)
+
+        self._send = record_and_send
 
     async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
         """Send events of a stream to the client as SSE frames. `last`: the response is complete.
@@ -71,7 +96,7 @@ class AsgiSink:
         await self.send_response(200, encode_message(response))
 
     async def send_json_reply(self, reply: JsonReply) -> None:
-        """Send a JSON body unchanged with status 200. A body from a provider has the provider's headers in `reply`."""
+        """Send a JSON body unchanged with status 200. The headers of the provider in `reply`, if any, are sent too."""
         await self.send_response(200, reply.body, {**json_headers(self._request_id), **reply.headers})
 
     async def send_response(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
@@ -80,14 +105,51 @@ class AsgiSink:
         await self._open(status, {**headers, "content-length": str(len(body))})
         await self._send({"type": "http.response.body", "body": body})
 
+    async def send_route_response(self, response: RouteResponse, *, has_body: bool = True) -> None:
+        """Send the response of a route of a plugin. When the client disconnects, a streamed body is closed.
+
+        `has_body`: False: only the headers of a stream are sent, because the request method is HEAD.
+        """
+        lines = {"request-id": [self._request_id]}
+        lines |= {name: [value] if isinstance(value, str) else [*value] for name, value in response.headers.items()}
+        chunks = response.body
+        if isinstance(chunks, bytes):
+            lines["content-length"] = [str(len(chunks))]
+            await self._start(response.status, [(name, value) for name in lines for value in lines[name]])
+            await self._send({"type": "http.response.body", "body": chunks})
+            return
+        await self._start(response.status, [(name, value) for name in lines for value in lines[name]])
+        if has_body:
+            await self._send_chunks(chunks)
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _send_chunks(self, chunks: AsyncIterator[bytes]) -> None:
+        disconnected = asyncio.ensure_future(self.wait_disconnected())
+        following: asyncio.Future[bytes] | None = None
+        try:
+            while True:
+                following = asyncio.ensure_future(_next_chunk(chunks))
+                await asyncio.wait({following, disconnected}, return_when=asyncio.FIRST_COMPLETED)
+                if disconnected.done() or not (chunk := following.result()):
+                    return
+                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        finally:
+            for task in (disconnected, following):
+                if task is not None:
+                    task.cancel()
+            if following is not None:
+                await asyncio.wait({following})
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()
+
     async def send_error(self, error: ProxyError) -> None:
         """Send an error response in Anthropic's format, with the status and headers of the error.
 
-        Does nothing if the response has started. The body of a relayed provider error is sent unchanged.
+        Does nothing if the response has started. The body of a provider with the Messages API is sent unchanged.
         """
         if self._started:
             return
-        headers = error_headers(error, self._request_id)
+        headers = {**error_headers(error, self._request_id), **help_headers(error)}
         if isinstance(error, MethodNotAllowed):
             headers["allow"] = ", ".join(error.allowed)
         elif error.closes_connection:
@@ -102,6 +164,11 @@ class AsgiSink:
         """True if status and headers of the response have been sent. An error can then no longer change the status."""
         return self._started
 
+    @property
+    def status(self) -> int:
+        """HTTP status of the response. 200 before it has started."""
+        return self._status
+
     async def wait_disconnected(self) -> None:
         """Wait until the client disconnects. Call this only after the request body was read."""
         while (await self._receive())["type"] != "http.disconnect":
@@ -109,10 +176,23 @@ class AsgiSink:
 
     async def _open(self, status: int, headers: Mapping[str, str]) -> None:
         if receipt := self._receipt:
+            report = receipt.fidelity if status == 200 else None
             headers = {
                 **headers,
-                **fidelity_headers(receipt.fidelity if status == 200 else None, receipt.failed_attempts),
+                **receipt.limit_headers,
+                **fidelity_headers(report, receipt.failed_attempts, receipt.route),
             }
-        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        self._started = True
+        await self._start(status, list(headers.items()))
+
+    async def _start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        self._started, self._status = True, status
         await self._send({"type": "http.response.start", "status": status, "headers": pairs})
+
+
+async def _next_chunk(chunks: AsyncIterator[bytes]) -> bytes:
+    """Return the next chunk of a stream that is not empty. b"": the stream has ended."""
+    async for chunk in chunks:
+        if chunk:
+            return chunk
+    return b""

@@ -1,15 +1,19 @@
 """Encoding of responses to clients as bytes: SSE frames of events, JSON messages, error bodies, response headers.
 
-Fields have the order of the Anthropic API. JSON is one line, as SSE data requires.
+Fields have the order of the Anthropic API. JSON is one line, as SSE data requires. Functions named `*_headers` return
+response headers. A lone surrogate is half of a UTF-16 character, which UTF-8 cannot encode; responses contain a
+replacement character instead. `ERROR_CATALOG` is the page about all errors, `help_headers` the header with its section.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
+from anthropic_proxy import errors
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.messages.events import (
     BlockStart,
@@ -34,7 +38,11 @@ from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.models import MessagesResponse
 
 MAX_RETRY_AFTER_SECONDS = 3600
-"""Maximum value of the response header `retry-after`, in seconds. A longer delay is lowered to it."""
+"""Maximum value of the response header `retry-after`, in seconds. A longer delay is lowered to this maximum."""
+
+ERROR_CATALOG = "docs/fix/errors.md"
+"""Path in the repository of the documentation page with cause and remedy of each error. Its sections have the names of
+the error classes."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -102,9 +110,10 @@ def encode_error(error: ProxyError, request_id: str) -> bytes:
 
 
 def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
-    """Return the response headers of an error: those of JSON, and `retry-after` and `x-should-retry` if known.
+    """Return the response headers of an error: those of a JSON body, and advice on a retry if known.
 
-    `retry-after` is a whole number of seconds, rounded up, from 1 to `MAX_RETRY_AFTER_SECONDS`.
+    `retry-after` is a whole number of seconds, rounded up, from 1 to `MAX_RETRY_AFTER_SECONDS`. `x-should-retry` is
+    read by clients with Anthropic's SDK.
     """
     headers = json_headers(request_id)
     if error.retry_after is not None:
@@ -114,13 +123,27 @@ def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
     return headers
 
 
+def help_headers(error: ProxyError) -> dict[str, str]:
+    """Return the response header with the section of the error catalog for an error.
+
+    `x-proxy-help: docs/fix/errors.md#upstream-refused`
+    The error class of a plugin has no section: its nearest base class of the proxy is used.
+    """
+    known = next(base for base in type(error).__mro__ if vars(errors).get(base.__name__) is base)
+    section = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", known.__name__).lower()
+    return {"x-proxy-help": f"{ERROR_CATALOG}#{section}"}
+
+
 def json_headers(request_id: str) -> dict[str, str]:
     """Return the response headers of a JSON body: `content-type` and `request-id`."""
     return {"content-type": "application/json", "request-id": request_id}
 
 
 def stream_headers(request_id: str) -> dict[str, str]:
-    """Return the response headers of an SSE stream. They disable buffering and caching between proxy and client."""
+    """Return the response headers of an SSE stream.
+
+    The headers disable buffering and caching between proxy and client.
+    """
     return {
         "content-type": "text/event-stream; charset=utf-8",
         "cache-control": "no-cache",
@@ -129,16 +152,20 @@ def stream_headers(request_id: str) -> dict[str, str]:
     }
 
 
-def fidelity_headers(report: FidelityReport | None, failed_attempts: Sequence[str]) -> dict[str, str]:
-    """Return the response headers about changes to the request (fidelity) and about failed calls to providers.
+def fidelity_headers(report: FidelityReport | None, failed_attempts: Sequence[str], route: str = "") -> dict[str, str]:
+    """Return the response headers about changes to the request (fidelity), failed calls to providers, and the route.
 
     `x-proxy-fidelity: best-effort; approximated=2; emulated=1; dropped=0`
     `x-proxy-failed-attempts: openai 503, groq 429`
+    `x-proxy-route: long context`
     `report`: None: no fidelity header, because the response is an error. `failed_attempts`: provider and status.
+    `route`: name of the matching route of the configuration file; "": none.
     """
     headers = {} if report is None else {"x-proxy-fidelity": report.describe()}
     if failed_attempts:
         headers["x-proxy-failed-attempts"] = ", ".join(failed_attempts)
+    if route:
+        headers["x-proxy-route"] = route
     return headers
 
 

@@ -1,32 +1,60 @@
 """Settings of the proxy from environment variables and `.env`, with defaults.
 
 `fields` defines the settings, `sources` finds the texts of variables, `values` decodes the texts, and `load` builds
-`Settings` at start and reload. `environment` handles variables that belong to other programs and LiteLLM.
+`Settings`. `reader` reads them at start and reload. `environment` handles variables of other programs and of LiteLLM.
 """
 
+from anthropic_proxy.settings.config_file import CONFIG_FILE, ConfigFile
 from anthropic_proxy.settings.environment import export_to_litellm, find_bound_host, user_environment
-from anthropic_proxy.settings.fields import TIERS, Fidelity, Secret, Settings, Timeouts
-from anthropic_proxy.settings.load import (
-    ENV_FILE,
-    ProviderVariables,
-    SettingsReader,
-    find_changed_variables,
-    list_variables,
-    load_settings,
+from anthropic_proxy.settings.error_list import ErrorList
+from anthropic_proxy.settings.fields import FIXED_VARIABLES, TIERS, Fidelity, SearchService, Secret, Settings, Timeouts
+from anthropic_proxy.settings.file_format import ConfiguredPrice, ConfiguredProvider, PriceFields, PriceTable
+from anthropic_proxy.settings.load import list_variables, load_settings
+from anthropic_proxy.settings.oidc_variables import OidcSettings
+from anthropic_proxy.settings.otel_variables import export_to_otel
+from anthropic_proxy.settings.provider_variables import ProviderVariables
+from anthropic_proxy.settings.reader import ENV_FILE, SettingsReader, find_changed_variables
+from anthropic_proxy.settings.route_format import (
+    BALANCE_TEXTS,
+    TARGETS_SETTING,
+    ConfiguredRoute,
+    RouteConditions,
+    TimePeriod,
+    list_alternatives,
 )
+from anthropic_proxy.settings.route_tables import DEFAULT_TARGET, find_time_zone
 
 __all__ = [
+    "BALANCE_TEXTS",
+    "CONFIG_FILE",
+    "DEFAULT_TARGET",
     "ENV_FILE",
+    "FIXED_VARIABLES",
+    "TARGETS_SETTING",
     "TIERS",
+    "ConfigFile",
+    "ConfiguredPrice",
+    "ConfiguredProvider",
+    "ConfiguredRoute",
+    "ErrorList",
     "Fidelity",
+    "OidcSettings",
+    "PriceFields",
+    "PriceTable",
     "ProviderVariables",
+    "RouteConditions",
+    "SearchService",
     "Secret",
     "Settings",
     "SettingsReader",
+    "TimePeriod",
     "Timeouts",
     "export_to_litellm",
+    "export_to_otel",
     "find_bound_host",
     "find_changed_variables",
+    "find_time_zone",
+    "list_alternatives",
     "list_variables",
     "load_settings",
     "user_environment",

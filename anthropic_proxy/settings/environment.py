@@ -1,11 +1,15 @@
 """Environment variables that other programs and libraries also read: color, HTTP proxies, LiteLLM, clients.
 
 Color and HTTP proxy variables are read from the environment only. Libraries read the same variables there, not in
-`.env`.
+`.env`. `export_to_litellm` copies variables of `.env` into the environment. The bound host is the listen address on the
+command line of another ASGI server, such as uvicorn. `find_data_directory` returns the user's directory for files of
+the proxy.
 """
 
 import os
+import sys
 from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from anthropic_proxy.settings.fields import Secret, Settings
@@ -21,7 +25,7 @@ def user_environment() -> dict[str, str]:
 
 
 def find_color_setting(environ: Mapping[str, str]) -> bool | None:
-    """Return True if the environment requests a colored log, False if it forbids color. None: neither.
+    """Return True if the environment requests a colored log, False if it forbids color. None: it does neither.
 
     `NO_COLOR` overrides `FORCE_COLOR`, and `FORCE_COLOR` overrides `TERM=dumb`.
     """
@@ -73,9 +77,9 @@ def find_bound_host(arguments: Sequence[str]) -> str:
 
 
 def _find_variable(environ: Mapping[str, str], name: str) -> tuple[str, str]:
-    """Return the found spelling of a variable name and its value. Lower case takes precedence, as in curl.
+    """Return the name of a variable as it is spelled in the environment, and its value.
 
-    Not set: the given name and "".
+    The lower-case spelling is tried first, as in curl. If the variable is not set, `name` and "" are returned.
     """
     return next(((key, value) for key in (name, name.upper()) if (value := environ.get(key, "").strip())), (name, ""))
 
@@ -90,10 +94,10 @@ _FOR_LITELLM = {
 
 
 def export_to_litellm(settings: Settings, exported: MutableMapping[str, Secret] | None = None) -> None:
-    """Set `settings.other_variables` and the start options of LiteLLM in `os.environ`. Variables already set stay.
+    """Set `settings.litellm_variables` and LiteLLM's start options in `os.environ`, where LiteLLM reads them.
 
-    `exported`: variables from the previous call. Unchanged ones are first removed from `os.environ`. The dict is then
-    refilled with the variables of this call.
+    Variables that are already set are not changed. `exported`: variables that the previous call set; those with an
+    unchanged value are removed from `os.environ` first, and the dict then receives the variables of this call.
     """
     for name, secret in (exported or {}).items():
         if os.environ.get(name) == secret.reveal():
@@ -105,3 +109,21 @@ def export_to_litellm(settings: Settings, exported: MutableMapping[str, Secret] 
     if exported is not None:
         exported.clear()
         exported.update(fresh)
+
+
+def find_data_directory(environ: Mapping[str, str]) -> Path | None:
+    """Return the directory for data of this user, such as learned limits of models. None: no home directory is known.
+
+    The result equals `platformdirs.user_data_path`, which would delay each start by about 10 ms.
+    """
+    name = "anthropic-proxy"
+    if sys.platform == "win32":
+        local = environ.get("LOCALAPPDATA")
+        return Path(local, name) if local else None
+    home = environ.get("HOME")
+    if sys.platform == "darwin":
+        return Path(home, "Library", "Application Support", name) if home else None
+    chosen = environ.get("XDG_DATA_HOME", "").strip()
+    if chosen:
+        return Path(chosen, name)
+    return Path(home, ".local", "share", name) if home else None

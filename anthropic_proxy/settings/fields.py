@@ -1,22 +1,42 @@
 """`Settings`, the decoded settings of the proxy: one field per setting, with its variable and default.
 
-Claude models belong to tiers (haiku, sonnet, …). `SMALL_MODEL` is the backend model for haiku, `BIG_MODEL` for the
-other tiers. `Timeouts` are limits of one call to a provider. `Secret` hides a key in logs.
+Fields such as `keys`, `base_urls`, `wires` and `extra_models` (ids in addition to the built-in list) map the name of a
+provider to its values, `key_problems` to the reason why it has no key. A wire is an API of a provider. Claude models
+belong to tiers (haiku, sonnet, …). `small_model` is the backend model for haiku, `big_model` for the other tiers,
+`fallbacks` are models for a failed one. A prefix before a model id names the provider: `openai/gpt-4.1`. `origins`
+contains the source of each setting, `raw_values` its text. `Timeouts` are limits of one call to a provider. `Secret`
+hides a key in logs. `SearchService` is the service for web searches.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
+from anthropic_proxy.settings.file_format import ConfiguredPrice, ConfiguredProvider
+from anthropic_proxy.settings.oidc_variables import OidcSettings
+from anthropic_proxy.settings.route_format import ConfiguredRoute
+
 TIERS = ("haiku", "sonnet", "opus", "fable")
 """Families of Claude models. Settings map each tier in a requested id, such as `claude-opus-5`, to a backend model."""
 
+FIXED_VARIABLES = frozenset(
+    {
+        *("HOST", "PORT", "STOP_TIMEOUT"),
+        *("DATABASE_URL", "LEDGER_DAYS", "LEDGER_MAX_MB", "LEDGER_CONTENT", "LEDGER_CONTENT_DAYS"),
+        *("VIRTUAL_KEYS", "PRICE_UPDATE_DAYS", "PRICE_UPDATE_URL"),
+        *("DRAIN_DELAY", "TLS_CERT_FILE", "TLS_KEY_FILE"),
+        *("REDIS_URL", "REDIS_FAILURE", "REDIS_PREFIX"),
+    }
+)
+"""Variables of settings that take effect only at the start of the server. A reload ignores their changes."""
 Fidelity = Literal["best-effort", "strict"]
-"""Policy for requests that a backend supports only in part: serve with losses (`best-effort`), or reject (`strict`)."""
+"""Policy for requests with fields that the backend does not support: `best-effort` serves them, with these fields
+approximated or dropped; `strict` rejects them."""
 
 _MIN_LENGTH_SHOWN = 16
-"""Minimum characters of a secret for showing its last four. A shorter secret is shown as `…`."""
+"""Minimum number of characters of a secret of which the last four are shown. A shorter secret is shown as `…`."""
 
 
 class Secret:
@@ -63,6 +83,32 @@ class Timeouts(Struct, frozen=True):
     """`UPSTREAM_IDLE_TIMEOUT`: maximum time between two received pieces of the reply."""
 
 
+class SearchService(Struct, frozen=True, kw_only=True):
+    """Search service of the configuration file, with its key."""
+
+    service: Literal["searxng", "brave", "tavily", "exa"]
+    """Name of the search service, which selects its client."""
+    base_url: str | None = None
+    """Address of the search service without a trailing slash. None: the public address of the service."""
+    key: Secret | None = None
+    """API key of the search service. None: the service needs no key (SearXNG), or `problem` has the reason why it is
+    missing."""
+    problem: str = ""
+    """Reason why the table `[search]` gives no key, with a remedy, for clients and the log. "": none."""
+    problem_details: str = ""
+    """Longer text of `problem` for the user's terminal. It quotes the reference to the key and the error text of a
+    command."""
+
+
+class ReferencedVariable(Struct, frozen=True):
+    """Variable with API keys that the configuration file refers to: `api_key = { env = "LOCAL_KEY" }`."""
+
+    keys: tuple[Secret, ...]
+    """API keys in the value of the variable. Empty: the variable is not set."""
+    origin: str
+    """Source of the variable: `environment`, `.env line 4`, or `not set`."""
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """All settings of the proxy. A reload creates a new object.
 
@@ -70,14 +116,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     """
 
     keys: Mapping[str, Sequence[Secret]] = {}
-    """Provider name → API keys for the provider (`OPENAI_API_KEY`, …; separated by commas). Calls use them in turn."""
+    """Provider name → API keys for the provider (`OPENAI_API_KEY`, …; separated by commas). Calls use the keys in turn.
+    """
     base_urls: Mapping[str, str] = {}
     """Provider name → URL that replaces the default base URL, without a trailing slash (`<PROVIDER>_BASE_URL`)."""
     wires: Mapping[str, str] = {}
-    """Provider name → wire, the API used to call it: `chat`, `responses` (`<PROVIDER>_WIRE`).
+    """Provider name → API with which it is called: `chat`, `responses` (`<PROVIDER>_WIRE`).
 
-    Absent: the registry entry of the provider selects the wire by model (`auto`).
-    """
+    Absent: the default of the provider, which may depend on the model (`auto`)."""
     extra_models: Mapping[str, Sequence[str]] = {}
     """Provider name → model ids in addition to the built-in list of the provider (`<PROVIDER>_KNOWN_MODELS`)."""
     preferred_provider: str | None = None
@@ -93,6 +139,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     """`SMALL_MODEL`: backend model for haiku requests. None: the default of the preferred provider."""
     tier_models: Mapping[str, str] = {}
     """Tier (`opus`) → backend model, overriding BIG_MODEL, MIDDLE_MODEL and SMALL_MODEL (`MODEL_<TIER>`)."""
+    configured_providers: tuple[ConfiguredProvider, ...] = ()
+    """Tables `[providers.NAME]` of `anthropic-proxy.toml`. Their keys and addresses are in `keys` and `base_urls`."""
+    referenced_variables: Mapping[str, ReferencedVariable] = {}
+    """Name of a variable that an `api_key` in the configuration file refers to → API keys in its value."""
+    key_problems: Mapping[str, str] = {}
+    """Provider name → reason why its `api_key` of the configuration file gives no key, with a remedy. The text is sent
+    to clients, so it does not quote the value of `api_key`: a user may have written a key there."""
+    key_problem_details: Mapping[str, str] = {}
+    """Provider name → longer text of `key_problems` for the user's terminal. It quotes the reference to the key and the
+    error text of a command."""
     fallbacks: Mapping[str, Sequence[str]] = {}
     """Tier → backend models tried in order if the first model fails (`FALLBACK_<TIER>`)."""
     use_vertex_auth: bool = False
@@ -115,6 +171,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     """
     proxy_api_keys: Sequence[Secret] = ()
     """`PROXY_API_KEY`: keys that clients send to the proxy. Empty: only loopback clients are served."""
+    virtual_keys: bool = False
+    """`VIRTUAL_KEYS`: True if the virtual keys of the database are accepted. Every client then needs a key."""
+    admin_api_keys: Sequence[Secret] = ()
+    """`ADMIN_API_KEY`: keys for the administration of virtual keys (`/admin/…`) and the dashboard, with `virtual_keys`.
+    """
+    oidc: OidcSettings | None = None
+    """`OIDC_…`: identity provider for the sign-in to the dashboard. None: users sign in with keys only."""
+    dashboard_url: str = ""
+    """`DASHBOARD_URL`: URL of the proxy for browsers, without path. "": scheme and host of each request."""
     allow_unauthenticated: bool = False
     """`ALLOW_UNAUTHENTICATED`: True if clients at any address are served when `proxy_api_keys` is empty."""
     allowed_hosts: Sequence[str] = ()
@@ -129,7 +194,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     port: int = 8082
     """`PORT`: listen port."""
     timeouts: Timeouts = Timeouts()
-    """`UPSTREAM_…_TIMEOUT`. `UPSTREAM_TIMEOUT` is the default of `first_byte_seconds` and `idle_seconds`."""
+    """Time limits of provider calls (`UPSTREAM_…_TIMEOUT`). `UPSTREAM_TIMEOUT` is the default of `first_byte_seconds`
+    and `idle_seconds`."""
+    tls_certificate_file: str | None = None
+    """`TLS_CERT_FILE`: PEM file with the certificate of the server and its chain. None: the server uses no TLS."""
+    tls_key_file: str | None = None
+    """`TLS_KEY_FILE`: PEM file with the private key. None: the certificate file contains it."""
     fidelity: Fidelity = "best-effort"
     """`FIDELITY`: `strict` rejects a request that the backend can serve only with losses; `best-effort` serves it."""
     tier_fidelities: Mapping[str, Fidelity] = {}
@@ -138,6 +208,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     """`CHECK_WINDOW`: True if a request above the context window of the model is rejected before an upstream call."""
     search_url: str | None = None
     """`SEARCH_URL`: URL of the search service for web searches run by the proxy. None: the proxy runs none."""
+    search: SearchService | None = None
+    """`[search]` of `anthropic-proxy.toml`: search service for web searches. `search_url` takes precedence."""
+    prices: tuple[ConfiguredPrice, ...] = ()
+    """Tables `[prices."MODEL"]` of `anthropic-proxy.toml`, in the order of the file."""
+    routes: tuple[ConfiguredRoute, ...] = ()
+    """Tables `[[routes]]` of `anthropic-proxy.toml`, in the order of the file. The first match is used."""
     fetch_urls: bool = False
     """`FETCH_URLS`: True if the proxy may run the web fetch tool: download a web page for the model."""
     max_upstream_calls: int | None = None
@@ -147,10 +223,20 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     The default is below the 30 s after which Kubernetes kills a process.
     """
+    drain_delay_seconds: float = 0.0
+    """`DRAIN_DELAY`: seconds after a stop signal in which requests are still accepted, for load balancers."""
     log_format: Literal["auto", "plain", "json"] = "auto"
     """`LOG_FORMAT`: `plain` text or one JSON object per line. `auto`: colored text on a terminal, else plain text."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """`LOG_LEVEL`: `warning` and `error` omit successful client requests. `debug` adds probes of `/` and `/health`."""
+    """`LOG_LEVEL`: `warning` and `error` omit successful client requests. `debug` adds probes such as `/health`."""
+    trace_exporters: tuple[str, ...] = ()
+    """`OTEL_TRACES_EXPORTER`: destinations of trace spans: `otlp` (a collector), `console`. Empty: traces are off.
+
+    Not set: `otlp` if `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
+    """
+    otel_variables: Mapping[str, Secret] = {}
+    """Variable → text, for variables `OTEL_…` that are set only in `.env`. They are copied to the environment, where
+    the OpenTelemetry SDK reads them."""
     color: bool | None = None
     """True if the log is always colored, False if never (`FORCE_COLOR`, `NO_COLOR`, `TERM=dumb`).
 
@@ -160,25 +246,76 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Scheme of a provider URL (`https`) → URL of the HTTP proxy for calls to it (`HTTPS_PROXY`, else `ALL_PROXY`)."""
     no_proxy_hosts: str = ""
     """`NO_PROXY`: comma-separated hosts that are called without an HTTP proxy. "": none."""
+    data_directory: Path | None = None
+    """Directory for files of this user (`XDG_DATA_HOME`, `HOME`, `LOCALAPPDATA`). None: the environment names none."""
     other_secrets: Sequence[Secret] = ()
-    """Secrets of other programs, recognized by variable names such as `…_TOKEN`. They are redacted in the log."""
-    litellm_variables: Mapping[str, Secret] = {}
-    """Variable → text, for variables of `.env` that LiteLLM may read and that are not in the environment.
+    """Secrets of other programs in the environment, recognized by variable names such as `…_TOKEN`. The log masks
+    them."""
+    dashboard_editing: bool = True
+    """`DASHBOARD_EDITING`: True if admins can change settings in the dashboard. False: the dashboard only shows
+    them."""
+    database_url: Secret | None = None
+    """`DATABASE_URL`: database of the ledger: `sqlite:///path`, `postgresql://…`, or `off`.
 
-    Holds variables that are not settings of the proxy, the first key of each provider, and base URLs of providers.
+    None: a SQLite file in `data_directory`.
     """
+    ledger_days: int = 90
+    """`LEDGER_DAYS`: days for which the ledger keeps requests and sums."""
+    ledger_max_mb: int = 2_000
+    """`LEDGER_MAX_MB`: size of the ledger in megabytes above which its oldest requests are deleted."""
+    ledger_content: bool = False
+    """`LEDGER_CONTENT`: True if the ledger stores the texts of requests and replies."""
+    ledger_content_days: int = 7
+    """`LEDGER_CONTENT_DAYS`: days for which the ledger keeps the texts of requests and replies."""
+    price_update_days: int = 0
+    """`PRICE_UPDATE_DAYS`: minimum number of days between two automatic updates of the price list. 0: no updates."""
+    price_update_url: str | None = None
+    """`PRICE_UPDATE_URL`: address of the price list for updates. None: the one at which `genai-prices` publishes it."""
+    redis_url: Secret | None = None
+    """`REDIS_URL`: Redis or Valkey server for limits and observations that instances share: `redis://host:6379/0`.
+
+    `rediss://`: with TLS. None: limits are in a file of `data_directory`.
+    """
+    redis_failure: Literal["open", "closed"] = "open"
+    """`REDIS_FAILURE`: while Redis is unavailable, `open` approximates limits in each process, `closed` rejects
+    requests with limits."""
+    redis_prefix: str = "anthropic-proxy"
+    """`REDIS_PREFIX`: beginning of all keys in Redis. Instances with the same prefix share limits."""
+    litellm_variables: Mapping[str, Secret] = {}
+    """Variable → text, for variables of `.env` that LiteLLM may read and that are not in the environment. They are
+    variables that are not settings of the proxy, the first key of each provider, and base URLs of providers."""
     origins: Mapping[str, str] = {}
-    """Variable → source of its value, for messages: `environment`, `.env line 4`."""
+    """Variable, or key of the configuration file → source of its value, for messages: `environment`, `.env line 4`."""
     raw_values: Mapping[str, Secret] = {}
-    """Variable → its text before decoding, to find the variables changed by a reload. Includes keys."""
+    """Variable, or table of the configuration file → its text before decoding, to find changes at a reload.
+
+    Includes keys.
+    """
     warnings: Sequence[str] = ()
     """Warning texts to log at start, for example about ignored placeholders or removed quotes."""
 
+    def has_ledger(self) -> bool:
+        """Return True if the ledger, the database of finished requests, is enabled and has a path or address."""
+        if self.database_url is None:
+            return self.data_directory is not None
+        return self.database_url.reveal() != "off"
+
+    def requires_client_key(self) -> bool:
+        """Return True if every client needs a key of the proxy: one of `PROXY_API_KEY`, or a virtual key."""
+        return bool(self.proxy_api_keys) or self.virtual_keys
+
+    def has_traces(self) -> bool:
+        """Return True if trace spans of client requests are exported."""
+        return bool(self.trace_exporters)
+
     def reveal_proxy_keys(self) -> Sequence[str]:
-        """Return the unredacted keys accepted from clients (`PROXY_API_KEY`)."""
-        return [key.reveal() for key in self.proxy_api_keys]
+        """Return the unredacted keys accepted from clients (`PROXY_API_KEY`, `ADMIN_API_KEY`)."""
+        return [key.reveal() for key in (*self.proxy_api_keys, *self.admin_api_keys)]
 
     def reveal_all_secrets(self) -> Sequence[str]:
         """Return the unredacted text of every provider key, proxy key and other secret, so that logs can hide them."""
         own = (key for keys in self.keys.values() for key in keys)
-        return [key.reveal() for key in (*own, *self.proxy_api_keys, *self.other_secrets)]
+        searching = [self.search.key] if self.search is not None and self.search.key is not None else []
+        client = [self.oidc.client_secret] if self.oidc is not None and self.oidc.client_secret is not None else []
+        found = (*own, *searching, *client, *self.other_secrets)
+        return [key.reveal() for key in found] + [*self.reveal_proxy_keys()]

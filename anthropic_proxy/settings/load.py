@@ -1,23 +1,37 @@
-"""Construction of `Settings` from the environment, `.env` and the command line, at start-up and at each reload."""
+"""Construction of `Settings` from the environment, `.env` and the command line, at start-up and at each reload.
 
-import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+`load_settings` returns the settings. `Sources` finds the text of each setting, and `settings.values` decodes it. The
+table `FIELD_VARIABLES` lists the fields of `Settings` that have one variable each, with their decoder. `SettingsReader`
+(`reader`) loads the settings again at a reload.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-import msgspec
-from msgspec import Struct
-
 from anthropic_proxy.settings import values
-from anthropic_proxy.settings.environment import find_color_setting, find_no_proxy, find_proxies
+from anthropic_proxy.settings.config_file import ConfigFile, config_file_beside
+from anthropic_proxy.settings.environment import (
+    find_color_setting,
+    find_data_directory,
+    find_no_proxy,
+    find_proxies,
+)
 from anthropic_proxy.settings.fields import TIERS, Secret, Settings, Timeouts
+from anthropic_proxy.settings.oidc_variables import load_oidc
+from anthropic_proxy.settings.otel_variables import OTEL_PREFIX, find_otel_secrets, load_trace_fields
+from anthropic_proxy.settings.price_tables import load_prices
+from anthropic_proxy.settings.provider_tables import list_table_names, load_provider_fields, load_provider_tables
+from anthropic_proxy.settings.provider_variables import BuiltInProviders, ProviderVariables
+from anthropic_proxy.settings.route_tables import load_routes
+from anthropic_proxy.settings.search_table import load_search_service, warn_of_ignored_table
 from anthropic_proxy.settings.sources import FoundSetting, Sources
 
 SettingT = TypeVar("SettingT")
 _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
 """Endings of variable names of other programs. The log redacts the values of the variables."""
 _PATH_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
-"""Variable with a file path, which is no secret. A value with `{` is pasted JSON of the file, which is a secret."""
+"""Variable with the path of a file, which is no secret. A value with `{` is the content of the file, which is one."""
 _MAX_TOKENS = 100_000_000
 _FIDELITIES = ("best-effort", "strict")
 _LOG_FORMATS = ("auto", "plain", "json")
@@ -25,111 +39,108 @@ _LOG_LEVELS = ("debug", "info", "warning", "error")
 _OTHER_LOG_LEVELS = {"warn": "warning", "critical": "error", "fatal": "error"}
 _MIN_SIMILARITY = 0.85
 _FOREIGN_FROM = 0.9
-"""Minimum similarity (0 to 1) of an environment variable to a setting for a warning about a misspelling.
-
-Higher than `_MIN_SIMILARITY` for `.env`, because the environment contains variables of other programs.
-"""
+"""Minimum similarity (0 to 1) of the name of an environment variable to a setting, above which a misspelling is
+reported. Higher than that for `.env`, because the environment also contains variables of other programs."""
 _FOREIGN_BEGINNINGS = ("ANTHROPIC_BASE_", "ANTHROPIC_AUTH_", "ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_", "CLAUDE_")
-"""Beginnings of Claude Code's own environment variables. They cause no warning about a misspelling."""
-
-
-class ProviderVariables(Struct, frozen=True, kw_only=True):
-    """Names and defaults of a provider (`google`) for its settings. `routing.providers` adds all other fields."""
-
-    name: str
-    """Name of the provider in the setting `PREFERRED_PROVIDER` and as key of mappings: `google`."""
-    prefix: str
-    """Prefix of model ids, without the slash: `gemini` in `gemini/gemini-pro-latest`. Also a `PREFERRED_PROVIDER`."""
-    extra_prefixes: Collection[str] = ()
-    """Further prefixes that select the provider and stay in the model id: `bedrock` of `bedrock/…` for LiteLLM.
-
-    Key variables of companies with one of the prefixes are never reported as misspelled.
-    """
-    env_prefix: str = ""
-    """Beginning of the provider's variables: `GEMINI` of `GEMINI_WIRE`, `GEMINI_KNOWN_MODELS`. "": no variables."""
-    base_url_variable: str | None = None
-    """Variable of the base URL. It takes precedence over `<env_prefix>_BASE_URL`. None: only the latter exists."""
-    key_variable: str | None = None
-    """Variable of the API keys: `GEMINI_API_KEY`. None: the provider has no key setting."""
-    offered_to_users: bool = True
-    """True if error texts list the provider as a choice for a setting. False: demo and LiteLLM."""
-    wires: Mapping[str, object]
-    """Names of the supported wires (APIs) as keys: `chat`, `responses`. `<env_prefix>_WIRE` accepts the same names."""
-    default_big_model: str | None = None
-    """Default model for sonnet, opus and fable, without prefix. None: no default."""
-    default_small_model: str | None = None
-    """Default model for haiku, without prefix. None: no default."""
-    serves_claude: bool = False
-    """True if the provider serves Claude models. Claude ids stay unchanged; BIG_MODEL and SMALL_MODEL are ignored."""
-
-    @property
-    def has_default_models(self) -> bool:
-        """True if requests for all Claude tiers have a model without BIG_MODEL and SMALL_MODEL."""
-        return self.serves_claude or (self.default_big_model is not None and self.default_small_model is not None)
+"""Beginnings of the names of Claude Code's own environment variables, which cause no warning about a misspelling."""
 
 
 def load_settings(
-    environ: Mapping[str, str], providers: Sequence[ProviderVariables], *, env_file: str | None = ".env"
+    environ: Mapping[str, str], built_in: BuiltInProviders, *, env_file: str | None = ".env", runs_commands: bool = True
 ) -> Settings:
-    """Return the settings from the environment and the `.env` file. The environment takes precedence.
+    """Return the settings from the environment, which takes precedence, `.env` and the configuration file beside it.
 
-    `env_file`: path; a missing file is ignored. None: read no file.
-    Raises `ConfigurationError` with the variable, the redacted value and the allowed values.
+    `env_file`: path; missing files are ignored. None: read no files. `runs_commands`: False: keys that a command writes
+    are left out. Raises one `ConfigurationError` with a message for each wrong setting.
     """
     sources = Sources(environ, env_file)
-    fields = _load_fields(sources, providers)
-    proxies, left_out = find_proxies(environ)
+    file = ConfigFile(config_file_beside(env_file), sources.errors)
+    tables = load_provider_tables(file, sources.errors)
+    providers = built_in.with_configured(tables, file, sources.errors)
+    fields = _load_fields(sources, providers, list_table_names(file))
+    traces, trace_warnings = load_trace_fields(sources)
+    runs_now = runs_commands and not sources.errors
+    search = load_search_service(file, sources, runs_commands=runs_now)
+    configured = load_provider_fields(tables, file, sources, runs_commands=runs_now)
+    own: dict[str, Any] = {"configured_providers": tables, "search": search, "prices": load_prices(file, sources)}
+    own["routes"] = load_routes(file, sources)
+    sources.errors.require_empty()
+    fields |= traces | {name: {**fields.get(name, {}), **added} for name, added in configured.items()}
+    proxies, proxy_warnings = find_proxies(environ)
     others = _load_others(sources, providers)
     return Settings(
         **fields,
+        **own,
+        referenced_variables=sources.referenced_variables,
         color=find_color_setting(environ),
+        data_directory=find_data_directory(environ),
         http_proxies=proxies,
         no_proxy_hosts=find_no_proxy(environ),
         litellm_variables=others,
-        other_secrets=_find_other_secrets(environ, others),
+        other_secrets=_find_other_secrets(environ, others, traces["otel_variables"]),
         origins=sources.origins,
         raw_values=sources.given,
-        warnings=(*sources.list_warnings(), *_find_misspellings(sources, providers), *left_out),
+        warnings=(
+            *(*file.warnings, *warn_of_ignored_table(search, file, sources), *sources.list_warnings()),
+            *(*_find_misspellings(sources, providers), *proxy_warnings, *trace_warnings),
+        ),
     )
 
 
-def _find_other_secrets(environ: Mapping[str, str], others: Mapping[str, Secret]) -> tuple[Secret, ...]:
+def _find_other_secrets(
+    environ: Mapping[str, str], others: Mapping[str, Secret], otel: Mapping[str, Secret]
+) -> tuple[Secret, ...]:
     seen = {**others} | {name: Secret(value, name) for name, value in environ.items() if value}
-    return tuple(
+    found = [
         secret
         for name, secret in seen.items()
         if name.upper().endswith(_KEY_ENDINGS) and (name != _PATH_VARIABLE or "{" in secret.reveal())
-    )
+    ]
+    return (*found, *find_otel_secrets(environ, otel))
 
 
 def list_variables(providers: Sequence[ProviderVariables]) -> tuple[str, ...]:
     """Return the names of all variables that `load_settings` reads, with aliases, in the order of reading."""
     sources = Sources({}, None)
-    _load_fields(sources, providers)
+    _load_fields(sources, providers, ())
+    load_trace_fields(sources)
     return tuple(dict.fromkeys(sources.requested_variables))
 
 
-def _load_fields(sources: Sources, providers: Sequence[ProviderVariables]) -> dict[str, Any]:
+def _load_fields(
+    sources: Sources, providers: Sequence[ProviderVariables], table_names: Sequence[str]
+) -> dict[str, Any]:
+    """Return field → value for the fields of `Settings` that come from variables.
+
+    `table_names`: names of all tables `[providers.NAME]` of the configuration file, also of invalid ones.
+    """
     fields: dict[str, Any] = {
-        "preferred_provider": _find(sources, partial(_preferred, providers), "PREFERRED_PROVIDER"),
+        "preferred_provider": _find(sources, partial(_preferred, providers, table_names), "PREFERRED_PROVIDER"),
         "tier_models": _find_by_tier(sources, values.decode_model, "MODEL_", several=False),
         "fallbacks": _find_by_tier(sources, values.decode_models, "FALLBACK_", several=True),
         "tier_fidelities": _find_by_tier(sources, _choice(*_FIDELITIES), "FIDELITY_", several=False),
         "timeouts": _load_timeouts(sources),
     }
-    for name, decode, several, variables in _SIMPLE:
+    for name, decode, several, variables in FIELD_VARIABLES:
         value = _find(sources, decode, *variables, several=several)
         if value is not None:
             fields[name] = value
-    _require_models(fields, sources, providers)
+    with sources.errors.collect():
+        fields["oidc"] = load_oidc(sources)
+    with sources.errors.collect():
+        _require_models(fields, sources, providers)
     return {**fields, **_load_of_providers(sources, providers)}
 
 
 def _find(
     sources: Sources, decode: Callable[[FoundSetting], SettingT], *variables: str, several: bool = False
 ) -> SettingT | None:
+    """Return the decoded setting. None: not set, or invalid with the reason added to the errors of `sources`."""
     found = sources.find_setting(*variables, several=several)
-    return None if found is None else decode(found)
+    if found is not None:
+        with sources.errors.collect():
+            return decode(found)
+    return None
 
 
 def _find_by_tier(
@@ -175,9 +186,9 @@ def _load_of_providers(sources: Sources, providers: Sequence[ProviderVariables])
 
 
 def _load_others(sources: Sources, providers: Sequence[ProviderVariables]) -> dict[str, Secret]:
-    """Return the variables of `.env` for LiteLLM: unknown variables, and keys and base URLs of providers.
+    """Return the variables of `.env` that LiteLLM may read: unknown variables, keys and base URLs of providers.
 
-    Of several comma-separated keys, only the first is returned.
+    Of several comma-separated keys of a provider, only the first is returned.
     """
     shared = {name for row in providers for name in (row.key_variable, row.base_url_variable) if name}
     keys = {row.key_variable for row in providers}
@@ -205,9 +216,10 @@ def _require_models(fields: Mapping[str, Any], sources: Sources, providers: Sequ
     )
 
 
-def _preferred(providers: Sequence[ProviderVariables], found: FoundSetting) -> str:
+def _preferred(providers: Sequence[ProviderVariables], table_names: Sequence[str], found: FoundSetting) -> str:
     choices = {row.prefix: row.name for row in providers} | {row.name: row.name for row in providers}
-    return values.decode_choice(found, choices, [row.name for row in providers if row.offered_to_users])
+    listed = dict.fromkeys((*(row.name for row in providers if row.offered_to_users), *table_names))
+    return values.decode_choice(found, {name: name for name in table_names} | choices, list(listed))
 
 
 def _wire(row: ProviderVariables, found: FoundSetting) -> str | None:
@@ -235,6 +247,10 @@ def _location(found: FoundSetting) -> str:
     return text
 
 
+def _days(found: FoundSetting) -> int:
+    return values.decode_integer(found, 1, 36_500, "days")
+
+
 def _project(found: FoundSetting) -> str:
     if not found.text.isascii() or not found.text.replace("-", "").replace(":", "").replace(".", "").isalnum():
         raise values.invalid_setting_error(found, "Use the id of a project: letters, digits and hyphens.")
@@ -247,7 +263,7 @@ def _host(found: FoundSetting) -> str:
     return found.text.strip("[]")
 
 
-_SIMPLE: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[str, ...]], ...] = (
+FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[str, ...]], ...] = (
     ("big_model", values.decode_model, False, ("BIG_MODEL",)),
     ("middle_model", values.decode_model, False, ("MIDDLE_MODEL",)),
     ("small_model", values.decode_model, False, ("SMALL_MODEL",)),
@@ -263,11 +279,15 @@ _SIMPLE: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[str, ...
     ),
     ("ollama_keep_alive", values.decode_duration, False, ("OLLAMA_KEEP_ALIVE",)),
     ("proxy_api_keys", values.decode_keys, True, ("PROXY_API_KEY",)),
+    ("virtual_keys", values.decode_boolean, False, ("VIRTUAL_KEYS",)),
+    ("admin_api_keys", values.decode_keys, True, ("ADMIN_API_KEY",)),
     ("allow_unauthenticated", values.decode_boolean, False, ("ALLOW_UNAUTHENTICATED",)),
     ("allowed_hosts", values.decode_hosts, True, ("ALLOWED_HOSTS",)),
     ("serve_demo", values.decode_boolean, False, ("SERVE_DEMO",)),
     ("host", _host, False, ("HOST",)),
     ("port", lambda found: values.decode_integer(found, 1, 65_535, ""), False, ("PORT",)),
+    ("tls_certificate_file", _text, False, ("TLS_CERT_FILE",)),
+    ("tls_key_file", _text, False, ("TLS_KEY_FILE",)),
     ("fidelity", _choice(*_FIDELITIES), False, ("FIDELITY",)),
     ("check_context_window", values.decode_boolean, False, ("CHECK_WINDOW",)),
     ("search_url", values.decode_url, False, ("SEARCH_URL",)),
@@ -279,18 +299,46 @@ _SIMPLE: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[str, ...
         ("MAX_UPSTREAM_CALLS",),
     ),
     ("stop_timeout_seconds", values.decode_seconds, False, ("STOP_TIMEOUT",)),
+    (
+        "drain_delay_seconds",
+        lambda found: values.decode_integer(found, 0, 3600, "seconds"),
+        False,
+        ("DRAIN_DELAY",),
+    ),
     ("log_format", _choice(*_LOG_FORMATS), False, ("LOG_FORMAT",)),
     ("log_level", _log_level, False, ("LOG_LEVEL",)),
+    ("dashboard_url", values.decode_origin, False, ("DASHBOARD_URL",)),
+    ("dashboard_editing", values.decode_boolean, False, ("DASHBOARD_EDITING",)),
+    ("database_url", values.decode_database_url, False, ("DATABASE_URL",)),
+    ("redis_url", values.decode_redis_url, False, ("REDIS_URL",)),
+    ("redis_failure", _choice("open", "closed"), False, ("REDIS_FAILURE",)),
+    ("redis_prefix", values.decode_redis_prefix, False, ("REDIS_PREFIX",)),
+    ("price_update_days", lambda found: values.decode_integer(found, 0, 365, "days"), False, ("PRICE_UPDATE_DAYS",)),
+    ("price_update_url", values.decode_url, False, ("PRICE_UPDATE_URL",)),
+    ("ledger_days", _days, False, ("LEDGER_DAYS",)),
+    (
+        "ledger_max_mb",
+        lambda found: values.decode_integer(found, 10, 1_000_000, "megabytes"),
+        False,
+        ("LEDGER_MAX_MB",),
+    ),
+    ("ledger_content", values.decode_boolean, False, ("LEDGER_CONTENT",)),
+    ("ledger_content_days", _days, False, ("LEDGER_CONTENT_DAYS",)),
 )
-"""Fields of `Settings` with one variable each: field, decoder, True for a list, variable and its aliases."""
+"""Rows for fields of `Settings` with one variable each: field, decoder, True for a comma-separated list, variable with
+its aliases."""
 
 
 def _find_misspellings(sources: Sources, providers: Sequence[ProviderVariables]) -> Iterator[str]:
     foreign = [prefix for row in providers for prefix in row.extra_prefixes]
-    known = dict.fromkeys(sources.requested_variables)
+    known = {*sources.requested_variables, *sources.referenced_variables}
     for name, origin in sources.list_names():
         company = name.lower().partition("_api_")[0]
-        if name in known or (len(company) > 2 and any(prefix.startswith(company) for prefix in foreign)):
+        if (
+            name in known
+            or name.startswith(OTEL_PREFIX)
+            or (len(company) > 2 and any(prefix.startswith(company) for prefix in foreign))
+        ):
             continue
         in_environment = origin == "environment"
         if in_environment and (name.startswith(_FOREIGN_BEGINNINGS) or "_" not in name):
@@ -299,31 +347,3 @@ def _find_misspellings(sources: Sources, providers: Sequence[ProviderVariables])
         meant = values.find_similar_choice(name.upper(), sources.requested_variables, min_similarity)
         if meant and not (in_environment and meant in sources.origins):
             yield f"{origin}: {name} is not a setting. Did you mean {meant}"
-
-
-ENV_FILE = ".env"
-"""Path of the settings file, relative to the working directory."""
-
-
-class SettingsReader:
-    """Reader of the settings, for start-up and each reload.
-
-    `overrides`: `Settings` fields from the command line, which take precedence. The constructor copies the
-    environment. `export_to_litellm` later adds old values of `.env`, which must not override an edited `.env`.
-    """
-
-    def __init__(self, providers: Sequence[ProviderVariables], overrides: Mapping[str, object] | None = None) -> None:
-        self._environ = dict(os.environ)
-        self._providers = providers
-        self._overrides = overrides or {}
-
-    def read(self) -> Settings:
-        """Read `.env` again and return the resulting settings. Raises `ConfigurationError` for an invalid value."""
-        settings = load_settings(self._environ, self._providers, env_file=ENV_FILE)
-        return msgspec.structs.replace(settings, **self._overrides)
-
-
-def find_changed_variables(before: Settings, after: Settings) -> list[str]:
-    """Return the names of variables with different texts before and after a reload, set or removed ones included."""
-    names = dict.fromkeys((*before.raw_values, *after.raw_values))
-    return [name for name in names if before.raw_values.get(name) != after.raw_values.get(name)]

@@ -1,4 +1,9 @@
-"""Lookup of setting texts in the environment, then in `.env`. Placeholders such as `your-key` count as unset."""
+"""Lookup of setting texts in the environment, then in `.env`. Placeholders such as `your-key` count as not set.
+
+`Sources.find_setting` finds the text of a setting and returns it as a `FoundSetting`, with its variable and its origin
+(environment, or file and line) for error messages. `items` are the values of a comma-separated list; `toml_key` is the
+key of a value from the configuration file.
+"""
 
 import io
 import re
@@ -6,9 +11,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.os_errors import describe_os_error
-from anthropic_proxy.settings.fields import Secret
+from anthropic_proxy.settings.error_list import ErrorList
+from anthropic_proxy.settings.fields import ReferencedVariable, Secret
+from anthropic_proxy.settings.text_file import read_settings_file
 
 _PLACEHOLDER = re.compile(
     r"""
@@ -40,9 +45,20 @@ class FoundSetting(Struct, frozen=True):
     items: tuple[str, ...] = ()
     """Values of a comma-separated list, without placeholders. A setting with one value has one item."""
 
+    toml_key: str = ""
+    """Key in the configuration file if the text comes from this file: `base_url`. "": the text is the value of a
+    variable."""
+
+    def format_assignment(self, text: str) -> str:
+        """Return the line that would set the setting to `text`: `BIG_MODEL=gpt-4.1`.
+
+        For a text of the configuration file, the line has its form: `base_url = "…"`.
+        """
+        return f'{self.toml_key} = "{text}"' if self.toml_key else f"{self.variable}={text}"
+
     @property
     def origin_phrase(self) -> str:
-        """`origin` as part of a sentence: `in .env, line 4`, `in the environment`."""
+        """The source of the text as words for a sentence: `in .env, line 4`, `in the environment`."""
         return (
             "in the environment" if self.origin == "environment" else "in " + self.origin.replace(" line ", ", line ")
         )
@@ -54,31 +70,38 @@ class _Given(Struct, frozen=True):
 
 
 class Sources:
-    """The environment and the `.env` file. Records the requested and found variables.
+    """The environment and the `.env` file, in which settings are searched. Searched and found variables are recorded.
 
-    `env_file`: path of `.env`. None: no file. Raises `ConfigurationError` for an unreadable file.
+    `env_file`: path of `.env`; None: no file. The error of an unreadable file is added to `errors`.
     """
 
     def __init__(self, environ: Mapping[str, str], env_file: str | None) -> None:
         self._environ = environ
         self._warnings: list[str] = []
         self._placeholders: dict[str, list[str]] = {}
+        self.errors = ErrorList()
+        """Error messages about all settings, collected while they are read."""
         self.origins: dict[str, str] = {}
         """Found variable → source of its text: `environment`, `.env line 4`."""
         self.given: dict[str, Secret] = {}
         """Found variable → its text before decoding, to find the variables changed by a reload."""
         self.requested_variables: list[str] = []
         """Names of all variables passed to `find_setting`, set or not, aliases included: the names of all settings."""
+        self.referenced_variables: dict[str, ReferencedVariable] = {}
+        """Name of a variable with API keys that the configuration file refers to → its keys. Such a name is no setting
+        and not reported as misspelled."""
         self.file: dict[str, _Given] = {}
         """Variables of the `.env` file with a nonempty value."""
         if env_file is not None:
-            self.file = {key: given for key, given in self._load_file(env_file) if given.text}
+            with self.errors.collect():
+                self.file = {key: given for key, given in self._load_file(env_file) if given.text}
 
     def find_setting(self, *variables: str, several: bool = False) -> FoundSetting | None:
-        """Return the text of a setting. `variables`: its main name, then its aliases. None: no variable is set.
+        """Return the text of a setting. None: no variable is set.
 
-        An alias in the environment takes precedence over the main name in `.env`. A placeholder counts as unset.
-        `several`: True for a comma-separated list. Its placeholders are dropped, other items are kept.
+        `variables`: main name of the setting, then its aliases. An alias in the environment takes precedence over the
+        main name in `.env`. A placeholder counts as unset. `several`: True for a comma-separated list, of which the
+        placeholders are dropped and the other items are kept.
         """
         self.requested_variables.extend(variables)
         for find in (self._find_in_environment, self.file.get):
@@ -92,8 +115,19 @@ class Sources:
                     return found
         return None
 
+    def find_referenced(self, variable: str) -> FoundSetting | None:
+        """Return the text of a variable with comma-separated keys that the configuration file refers to.
+
+        None: it is not set, or a placeholder.
+        """
+        given = self._find_in_environment(variable) or self.file.get(variable)
+        found = None if given is None else self._keep(variable, given, several=True)
+        keys, origin = (tuple(map(Secret, found.items)), found.origin) if found else ((), "not set")
+        self.referenced_variables[variable] = ReferencedVariable(keys, origin)
+        return found
+
     def _note_ignored(self, found: FoundSetting, others: Sequence[str]) -> None:
-        """Add a warning for each other name of the same setting that has a different text."""
+        """Add a warning for each alias of a setting with another text than the found one, because it is ignored."""
         for name in others:
             given = self._find_in_environment(name) or self.file.get(name)
             if given is not None and given.text != found.text and not _PLACEHOLDER.search(given.text):
@@ -103,12 +137,15 @@ class Sources:
                 )
 
     def list_names(self) -> Iterator[tuple[str, str]]:
-        """Yield name and source (`environment`, `.env line 4`) of each variable. `.env` is the source of duplicates."""
+        """Yield each variable with its source: `environment`, or `.env line 4`.
+
+        A variable in both is yielded for `.env`.
+        """
         yield from ((name, "environment") for name, text in self._environ.items() if text and name not in self.file)
         yield from ((name, given.origin) for name, given in self.file.items())
 
     def find_litellm_variables(self, excluded: Collection[str]) -> dict[str, _Given]:
-        """Return variables of `.env` for LiteLLM: not in the environment, not in `excluded`, and no placeholders.
+        """Return variables that only `.env` sets, for LiteLLM, without placeholders and without those in `excluded`.
 
         `…_PROXY` variables are omitted, because libraries read them at different times.
         """
@@ -154,20 +191,9 @@ class Sources:
         return found if kept else None
 
     def _load_file(self, env_file: str) -> Iterator[tuple[str, _Given]]:
-        try:
-            with open(env_file, encoding="utf-8-sig") as stream:
-                text = stream.read()
-        except (FileNotFoundError, NotADirectoryError):
+        text = read_settings_file(env_file, self._warnings)
+        if not text:
             return
-        except IsADirectoryError:  # container tools create a folder for a missing file to mount
-            self._warnings.append(f"{env_file} is a folder, so nothing was read from it.")
-            return
-        except UnicodeDecodeError as error:
-            raise ConfigurationError(
-                f"{env_file} is not UTF-8 text: byte {error.start} is invalid. Save it as UTF-8."
-            ) from None
-        except OSError as error:
-            raise ConfigurationError(f"{env_file} cannot be read: {describe_os_error(error)}.") from None
         from dotenv.parser import parse_stream  # noqa: PLC0415  # imported only if there is a file
         from dotenv.variables import parse_variables  # noqa: PLC0415
 

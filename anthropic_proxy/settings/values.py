@@ -1,4 +1,10 @@
-"""Decoders of setting texts. Each raises `ConfigurationError` for an invalid text, with the allowed values."""
+"""Decoders of setting texts. Each raises `ConfigurationError` for an invalid text, with the allowed values.
+
+Their input is a `FoundSetting`: the text, its variable, and its origin, such as `.env line 4`. The output is the value
+of a field of `Settings`. Functions such as `quote_text` and `join_with_or` format texts for error messages. A
+`decode_…` function is named by the type of its result: `decode_origin` returns the URL of a server without path,
+`decode_duration` a time such as `10m`.
+"""
 
 import math
 import re
@@ -24,6 +30,9 @@ _MODEL_NAME = re.compile(r"[^\s\x00-\x1f,\ud800-\udfff]+")
 """Model id. Lone surrogates are excluded: Python decodes bytes that are not UTF-8 to surrogates."""
 _HOST_NAME = re.compile(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(?::\d+)?")
 _MAX_SHOWN_CHARACTERS = 60
+_REDIS_SCHEMES = ("redis", "rediss", "unix")
+_REDIS_PREFIX = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+_POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
 def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "") -> ConfigurationError:
@@ -31,14 +40,14 @@ def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "
 
     `allowed`: sentence about the allowed values. `suggestion`: similar valid text, or "". Secrets are redacted.
     """
-    sentences = [f'{found.variable} is "{_shortened(found.text)}".', allowed, f"Set {found.origin_phrase}."]
+    sentences = [f'{found.variable} is "{quote_text(found.text)}".', allowed, f"Set {found.origin_phrase}."]
     if suggestion and not _SECRET_PATTERN.search(found.text):
-        sentences.append(f"Did you mean {found.variable}={suggestion}")
+        sentences.append(f"Did you mean {found.format_assignment(suggestion)}")
     return ConfigurationError(" ".join(sentences))
 
 
 def decode_choice(found: FoundSetting, choices: Mapping[str, str], listed: Sequence[str]) -> str:
-    """Return the value in `choices` for the setting text, in any case.
+    """Return the value that `choices` has for the setting text. Upper and lower case are equal.
 
     `choices`: accepted lower-case word → value. `listed`: the words that an error text lists.
     """
@@ -51,7 +60,10 @@ def decode_choice(found: FoundSetting, choices: Mapping[str, str], listed: Seque
 
 
 def decode_boolean(found: FoundSetting) -> bool:
-    """Return True for `true`, `1`, `yes`, `on`, `y`, `t`, False for their opposites, in any case."""
+    """Return True for `true`, `1`, `yes`, `on`, `y` and `t`, False for the opposite words, in any case.
+
+    The opposite words are `false`, `0`, `no`, `off`, `n` and `f`.
+    """
     value = _BOOLEANS.get(found.text.lower())
     if value is None:
         raise invalid_setting_error(
@@ -61,7 +73,7 @@ def decode_boolean(found: FoundSetting) -> bool:
 
 
 def decode_seconds(found: FoundSetting) -> float:
-    """Return a finite number of seconds above 0."""
+    """Return a setting text as a number of seconds, which must be finite and above 0."""
     try:
         seconds = float(found.text)
     except ValueError:
@@ -72,14 +84,20 @@ def decode_seconds(found: FoundSetting) -> float:
 
 
 def decode_duration(found: FoundSetting) -> str:
-    """Return the setting text if it is a Go duration (`10m`, `1h30m`) or whole seconds. Negative: unlimited."""
+    """Return the setting text unchanged if it is a duration: in Go's format (`10m`, `1h30m`) or whole seconds.
+
+    A negative duration means no limit.
+    """
     if not _DURATION.fullmatch(found.text):
         raise invalid_setting_error(found, "Use seconds, or a time such as 30s, 10m or 24h; -1: no limit.")
     return found.text
 
 
 def decode_integer(found: FoundSetting, minimum: int, maximum: int, unit: str) -> int:
-    """Return an integer from `minimum` to `maximum`, both included. `unit`: for the error text (`tokens`), or ""."""
+    """Return the setting text as an integer from `minimum` to `maximum`, both included.
+
+    `unit`: unit for the error text, such as `tokens`; "": no unit.
+    """
     text = found.text.replace("_", "")
     if not (text.isascii() and text.isdigit() and minimum <= int(text[:20]) <= maximum):
         raise invalid_setting_error(found, f"Use a whole number{unit and ' of ' + unit} from {minimum} to {maximum}.")
@@ -101,6 +119,48 @@ def decode_url(found: FoundSetting) -> str:
     if not is_plain or url.fragment or "@" in url.netloc:
         raise invalid_setting_error(found, allowed)
     return f"{found.text.partition('?')[0].rstrip('/')}{url.query and '?' + url.query}"
+
+
+def decode_origin(found: FoundSetting) -> str:
+    """Return an http or https URL of a server, without a path."""
+    url = decode_url(found)
+    if urlsplit(url).path or urlsplit(url).query:
+        raise invalid_setting_error(found, "Use scheme, host and port only, such as https://proxy.example.org.")
+    return url
+
+
+def decode_database_url(found: FoundSetting) -> Secret:
+    """Return the address of a SQLite or PostgreSQL database, or `off`. It may contain a password, so it is a secret."""
+    scheme, separator, place = found.text.partition("://")
+    if found.text.lower() == "off":
+        return Secret("off")
+    is_sqlite = scheme == "sqlite" and place.startswith("/") and len(place) > 1
+    if not separator or not (is_sqlite or (scheme in _POSTGRES_SCHEMES and place)):
+        raise invalid_setting_error(
+            found, "Use sqlite:///path/of/a/file, postgresql://user:password@host/database, or off."
+        )
+    return Secret(found.text, f"{found.variable} {found.origin_phrase}")
+
+
+def decode_redis_url(found: FoundSetting) -> Secret:
+    """Return the address of a Redis or Valkey server. It may contain a password, so it is a secret."""
+    try:
+        url = urlsplit(found.text)
+        is_valid = bool(url.path) if url.scheme == "unix" else bool(url.hostname) and url.port != 0
+    except ValueError:
+        is_valid = False
+    if not is_valid or url.scheme not in _REDIS_SCHEMES:
+        raise invalid_setting_error(
+            found, "Use redis://user:password@host:6379/0, rediss://… for TLS, or unix:///path/of/a/socket."
+        )
+    return Secret(found.text, f"{found.variable} {found.origin_phrase}")
+
+
+def decode_redis_prefix(found: FoundSetting) -> str:
+    """Return the valid text for the beginning of all Redis keys of the proxy."""
+    if not _REDIS_PREFIX.fullmatch(found.text):
+        raise invalid_setting_error(found, "Use at most 64 letters, digits and the characters - _ . :")
+    return found.text
 
 
 def decode_keys(found: FoundSetting) -> tuple[Secret, ...]:
@@ -137,7 +197,7 @@ def decode_hosts(found: FoundSetting) -> tuple[str, ...]:
 
 
 def join_with_or(words: Sequence[str]) -> str:
-    """Return the words as a text: `a, b or c`."""
+    """Return the words as one text for a message: `a, b or c`."""
     *first, last = words
     return f"{', '.join(first)} or {last}" if first else last
 
@@ -150,16 +210,21 @@ def find_similar_choice(text: str, choices: Mapping[str, object] | Sequence[str]
 
 
 def _model(found: FoundSetting, name: str) -> str:
-    if not _MODEL_NAME.fullmatch(name) or name.startswith("/") or name.endswith("/"):
+    if not _MODEL_NAME.fullmatch(name) or not name.isprintable() or name.startswith("/") or name.endswith("/"):
         raise invalid_setting_error(
             found, "Use the name of a model, with or without the prefix of a provider, such as openai/gpt-4.1."
         )
     return name
 
 
-def _shortened(text: str) -> str:
+def quote_text(text: str, max_characters: int = _MAX_SHOWN_CHARACTERS) -> str:
+    """Return a text for a message: a secret masked, unprintable characters as escape sequences, a long text shortened.
+
+    Escape sequences of a terminal and line breaks then have no effect.
+    """
+    text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
     if "://" in text and (query := re.search(r"[?#].", text)):  # a query may hold a key under any name
         text = f"{text[: query.start() + 1]}…"
     if _SECRET_PATTERN.search(text):
         return repr(Secret(text.rpartition("@")[2] if "@" in text else text))
-    return text if len(text) <= _MAX_SHOWN_CHARACTERS else text[: _MAX_SHOWN_CHARACTERS - 1] + "…"
+    return text if len(text) <= max_characters else text[: max_characters - 1] + "…"

@@ -1,7 +1,9 @@
 """Interfaces of the web fetch and the web search that the proxy runs for a model.
 
-`upstream/web_fetch` and `upstream/web_search.py` implement them. The tool loop turns their errors (`WebFetchFailed`,
-`WebSearchFailed`) into error blocks of the Messages API.
+`WebFetch` returns one web page (`FetchedPage`), `WebSearch` a list of `SearchResult`. `upstream/web_fetch` and
+`upstream/web_search` implement them. The tool loop (`exchange/tool_loop`) converts their errors `WebFetchFailed` and
+`WebSearchFailed` to error blocks of the Messages API. `snippet` is the excerpt of a found page, `page_age` its date of
+publication. `body_base64` is a fetched PDF or image.
 """
 
 from base64 import b64encode
@@ -11,48 +13,51 @@ from typing import Protocol
 from msgspec import Struct
 
 IMAGE_MEDIA_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
-"""Media types of images in the Messages API."""
+"""Media types of the images that the Messages API accepts."""
 TEXT_MEDIA_TYPES = frozenset(
     {"text/*", *(f"application/{kind}" for kind in ("xhtml+xml", "json", "xml", "rss+xml", "atom+xml"))}
 )
 """Media types of which a fetch returns text. `text/*`: all text types."""
 PDF_MEDIA_TYPE = "application/pdf"
+"""Media type of PDF documents."""
 DEFAULT_MEDIA_TYPES = TEXT_MEDIA_TYPES | {PDF_MEDIA_TYPE}
-"""Media types that a fetch accepts if the caller passes none."""
+"""Media types that a web fetch accepts if the caller passes none: text and PDF."""
 MAX_URL_CHARACTERS = 250
-"""Maximum characters of a URL of the web fetch tool. A longer URL is rejected with `url_too_long` (Anthropic's page on
-the tool)."""
+"""Maximum number of characters of a URL of the web fetch tool. A longer URL is rejected with `url_too_long`
+(Anthropic's page on the tool)."""
 
 
 class FetchedPage(Struct, frozen=True, kw_only=True):
-    """Result of a web fetch."""
+    """A web page that a web fetch returned: its text, or the bytes of a PDF or an image."""
 
     url: str
-    """Final URL, after redirects."""
+    """URL of the fetched page, after redirects."""
     media_type: str
-    """Media type in lower case, without parameters: `text/html`, `application/pdf`, `image/png`."""
+    """Media type of the page in lower case, without parameters: `text/html`, `application/pdf`, `image/png`."""
     title: str = ""
     """Title of an HTML page. "": no title."""
     text: str | None = None
-    """Content as text; HTML is converted to Markdown. None: binary content, in `body`."""
+    """Content of the page as text; HTML is converted to Markdown. None: binary content, in `body`."""
     body: bytes = b""
-    """Content of a PDF or an image. b"": the content is text."""
+    """Content of a PDF or an image as bytes. b"": the content is text, in `text`."""
 
     @property
     def body_base64(self) -> str:
-        """`body` in Base64, for a `base64` source of the Messages API."""
+        """Bytes of the page (`body`) in Base64, for a `base64` source of the Messages API."""
         return b64encode(self.body).decode()
 
 
 class SearchResult(Struct, frozen=True, kw_only=True):
-    """One result of a web search."""
+    """One web page that a web search found."""
 
     url: str
+    """URL of the web page that was found."""
     title: str
+    """Title of the page as plain text. "": unknown."""
     snippet: str = ""
     """Excerpt of the page as plain text, from the search service. "": none."""
     page_age: str | None = None
-    """Publication date as text, from the search service: `2026-11-20`. None: unknown."""
+    """Publication date of the page as text, from the search service: `2026-11-20`. None: unknown."""
 
 
 class WebFetch(Protocol):
@@ -70,7 +75,7 @@ class WebFetch(Protocol):
         """Return the content of a URL. Raises `WebFetchFailed`.
 
         `media_types`: accepted types. `allowed_domains`, `blocked_domains`: as in the web tools of the Messages API,
-        applied to each redirect too; empty: all domains are allowed. `max_url_length`: in characters.
+        applied to each redirect too; empty: all domains are allowed. `max_url_length`: maximum characters of `url`.
         """
         ...
 
@@ -79,7 +84,10 @@ class WebSearch(Protocol):
     """Function that queries the configured search service."""
 
     async def __call__(
-        self, query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
+        self, query: str, *, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
     ) -> Sequence[SearchResult]:
-        """Return at most `limit` results, the best first. Raises `WebSearchFailed`. Domains: as for `WebFetch`."""
+        """Return at most `limit` results of a web search, the best first. Raises `WebSearchFailed`.
+
+        `allowed_domains`, `blocked_domains`: as in the web tools of the Messages API; empty: all domains are allowed.
+        """
         ...

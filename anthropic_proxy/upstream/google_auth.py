@@ -1,10 +1,9 @@
 """Access tokens for Google Cloud (Vertex AI) from Application Default Credentials, by the library google-auth.
 
-google-auth blocks while it reads files, signs and sends requests, so it runs in a thread. The first request that needs
-a token imports the library and its HTTP client.
-
-A thread cannot be cancelled. A renewal that exceeds its time limit is abandoned with its thread: the waiting requests
-fail, and the next request starts a renewal in another thread.
+`GoogleCredentials.request_token` requests an `AccessToken`. `GoogleTokens` caches one for all upstream requests:
+`next_token` returns it, `invalidate` discards it after a rejection. google-auth blocks, so it runs in a thread, and is
+imported by the first request that needs a token. A thread cannot be cancelled. A renewal above its time limit is
+abandoned with its thread: the waiting requests fail, and the next request starts another renewal.
 """
 
 import asyncio
@@ -30,30 +29,30 @@ from anthropic_proxy.platforms.os_errors import clean_error_text, describe_os_er
 from anthropic_proxy.wire.contract import Credential
 
 RENEW_BEFORE_EXPIRY_SECONDS = 225.0
-"""Time before expiry at which a token is renewed in the background (value of google-auth).
-
-The metadata server of Google Cloud returns the old token until five minutes before its expiry.
-"""
+"""Time before expiry at which a token is renewed in the background (value of google-auth). Google's metadata server
+returns the old token until five minutes before its expiry."""
 EXPIRY_MARGIN_SECONDS = 15.0
-"""Time before expiry from which a token is no longer sent, because a request takes time to arrive."""
+"""Number of seconds before expiry from which a token is no longer sent, because it could expire before the server
+checks it."""
 MIN_RENEWAL_INTERVAL_SECONDS = 30.0
 """Minimum time between two background renewals, and between two replacements of a rejected token."""
 RENEWAL_TIMEOUT_SECONDS = 30.0
 """Maximum time for one renewal. A shorter UPSTREAM_FIRST_BYTE_TIMEOUT replaces this value."""
 MAX_ABANDONED_THREADS = 16
-"""Number of abandoned threads at which no further renewal starts and requests fail. A thread ends when its server
-replies or closes the connection."""
+"""Maximum number of abandoned threads. Above it, no renewal starts and requests fail. A thread ends when Google's
+server replies or closes the connection."""
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
 class AccessToken(Struct, frozen=True):
-    """An access token with its project and expiry."""
+    """An access token for Google Cloud, with the project of the credentials and the expiry time of the token."""
 
     credential: Credential
+    """Request header with the token: `authorization: Bearer …`."""
     project_id: str | None
     """Google Cloud project of the credentials. None: unknown."""
     expires_at: float
-    """Seconds since the epoch."""
+    """Expiry time of the token, in seconds since the epoch."""
 
 
 class GoogleTokens:
@@ -74,18 +73,18 @@ class GoogleTokens:
         self._clock = clock
         self._seconds = seconds
         self._abandoned = 0
-        """Number of running threads of abandoned renewals."""
+        """Number of threads that still run an abandoned renewal (a renewal that exceeded its time limit)."""
         self._token: AccessToken | None = None
         self._renewal: asyncio.Task[AccessToken] | None = None
         self._renew_after = -math.inf
-        """Time of the next renewal of a valid token."""
+        """Clock time from which a token that is still valid is renewed in the background."""
         self._invalidated_at = -math.inf
 
     async def next_token(self) -> tuple[Credential, str | None]:
-        """Return the header with the access token, and the project of the credentials (None: unknown).
+        """Return the request header with a valid access token, and the Google Cloud project (None: unknown).
 
-        Raises `AuthenticationFailed` (no or rejected credentials), `UpstreamUnreachable`, `UpstreamTimeout`, or
-        `MissingExtra` (google-auth is not installed).
+        Requests a new token if none is cached. Raises `AuthenticationFailed` (no or rejected credentials),
+        `UpstreamUnreachable`, `UpstreamTimeout`, or `MissingExtra` (google-auth is not installed).
         """
         token, now = self._token, self._clock()
         if token is None or now >= token.expires_at - EXPIRY_MARGIN_SECONDS:
@@ -95,7 +94,7 @@ class GoogleTokens:
         return token.credential, token.project_id
 
     def invalidate(self, credential: Credential) -> bool:
-        """Discard a token that the provider rejected. Return True if a new token can be requested.
+        """Discard an access token that the provider rejected. Return True if a new token can be requested.
 
         Return False shortly after another rejection, because the cause is then not an expired token.
         """
@@ -172,7 +171,11 @@ class GoogleCredentials:
         self._loaded: tuple[Any, str | None] | None = None
 
     def request_token(self) -> AccessToken:
-        """Request an access token and return it. Raises the errors of `GoogleTokens.next_token`, except a timeout."""
+        """Request a new access token from Google and return it.
+
+        Raises `AuthenticationFailed` (no or rejected credentials), `UpstreamUnreachable`, or `MissingExtra`
+        (google-auth is not installed).
+        """
         try:
             from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415  # not in the default path
             from google.auth.transport import requests  # noqa: PLC0415
@@ -225,7 +228,10 @@ class GoogleCredentials:
 
 
 def _with_limits(base: Any, limits: tuple[float, float]) -> Any:
-    """Return the HTTP client of google-auth with our time limits. Its own limit is two minutes."""
+    """Return the HTTP client of google-auth with other time limits, because its default is two minutes.
+
+    `limits`: seconds for connecting and for waiting for data.
+    """
 
     class Request(base):  # type: ignore[misc]  # known only when google-auth is loaded
         def __call__(self, *arguments: Any, timeout: Any = None, **others: Any) -> Any:

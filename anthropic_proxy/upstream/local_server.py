@@ -1,7 +1,11 @@
-"""HTTP client of commands for a proxy on this machine. Uses the standard library only, to start quickly."""
+"""HTTP client with which commands call a running proxy on this machine. Standard library only, to start quickly.
+
+`get_json` and `is_rejected` send one `GET` request; `stream_message` and `stream_events` read event streams.
+"""
 
 import http.client
 import json
+import ssl
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -9,15 +13,17 @@ from typing import Any
 from anthropic_proxy.errors import UpstreamError, UpstreamUnreachable
 
 PROBE_TIMEOUT_SECONDS = 2.0
-"""Maximum time of `get_json`."""
+"""Maximum number of seconds for a request by `get_json` or `is_rejected`."""
+STREAM_TIMEOUT_SECONDS = 30.0
+"""Maximum number of seconds without data on an event stream of the proxy, which sends a comment every 10 seconds."""
 
 
-def get_json(host: str, port: int, path: str, token: str = "") -> Any | None:
+def get_json(host: str, port: int, path: str, token: str = "", certificate_file: str = "") -> Any | None:
     """Return the decoded JSON of `GET` of a path. None: no response in time, a status other than 200, or no JSON.
 
-    `token`: credential for the proxy; "": none.
+    `token`: credential for the proxy; "": none. `certificate_file`: `TLS_CERT_FILE` of the proxy; "": it uses no TLS.
     """
-    with closing(http.client.HTTPConnection(host, port, timeout=PROBE_TIMEOUT_SECONDS)) as connection:
+    with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
         try:
             connection.request("GET", path, headers=_headers(token))
             response = connection.getresponse()
@@ -26,13 +32,25 @@ def get_json(host: str, port: int, path: str, token: str = "") -> Any | None:
             return None
 
 
-def stream_message(host: str, port: int, body: bytes, token: str) -> Iterator[dict[str, Any]]:
+def is_rejected(host: str, port: int, path: str, token: str, certificate_file: str = "") -> bool:
+    """Return True if the proxy answers `GET` of a path with status 401: the credential is not one of its keys."""
+    with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
+        try:
+            connection.request("GET", path, headers=_headers(token))
+            return connection.getresponse().status == http.client.UNAUTHORIZED
+        except (OSError, http.client.HTTPException):
+            return False
+
+
+def stream_message(
+    host: str, port: int, body: bytes, token: str, certificate_file: str = ""
+) -> Iterator[dict[str, Any]]:
     """Send a streaming request of the Messages API and yield the events of the reply.
 
     Raises `UpstreamError` with the message of the proxy for an error, and `UpstreamUnreachable` if the connection
     breaks.
     """
-    with closing(http.client.HTTPConnection(host, port)) as connection:
+    with closing(_connect(host, port, certificate_file)) as connection:
         try:
             headers = {"content-type": "application/json", "anthropic-version": "2023-06-01", **_headers(token)}
             connection.request("POST", "/v1/messages", body, headers)
@@ -47,6 +65,43 @@ def stream_message(host: str, port: int, body: bytes, token: str) -> Iterator[di
                     yield event
         except (OSError, http.client.HTTPException) as error:
             raise UpstreamUnreachable(f"The connection to the proxy at {host}:{port} broke: {error}") from None
+
+
+def stream_events(
+    host: str, port: int, path: str, token: str, certificate_file: str = ""
+) -> Iterator[tuple[str, bytes]]:
+    """Send `GET` of an event stream of the proxy and yield the name and the data of each event, until the stream ends.
+
+    Raises `UpstreamError` with the message of the proxy for an error, and `UpstreamUnreachable` if the connection
+    breaks or is idle for `STREAM_TIMEOUT_SECONDS`.
+    """
+    with closing(_connect(host, port, certificate_file, STREAM_TIMEOUT_SECONDS)) as connection:
+        try:
+            connection.request("GET", path, headers=_headers(token))
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                raise _error(json.loads(response.read()))
+            name = ""
+            for line in response:
+                if line.startswith(b"event: "):
+                    name = line[7:].strip().decode()
+                elif line.startswith(b"data: "):
+                    yield name, line[6:].rstrip()
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise UpstreamUnreachable(f"The connection to the proxy at {host}:{port} broke: {error}") from None
+
+
+def _connect(host: str, port: int, certificate_file: str, timeout: float | None = None) -> http.client.HTTPConnection:
+    """Return a connection to the proxy.
+
+    With TLS, only the certificate in `certificate_file` is trusted, for any host name.
+    """
+    if not certificate_file:
+        return http.client.HTTPConnection(host, port, timeout=timeout)
+    context = ssl.create_default_context(cafile=certificate_file)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
 
 
 def _headers(token: str) -> dict[str, str]:

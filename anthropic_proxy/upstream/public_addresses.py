@@ -1,15 +1,17 @@
-"""Check for public IP addresses, including IPv4 addresses inside IPv6 addresses.
+"""`is_public`: check for public IP addresses, including IPv4 addresses inside IPv6 addresses.
 
 Source: IANA's registries of special-purpose addresses (IPv4 and IPv6, read 2026-11), RFC 6052 (NAT64), RFC 4291 (mapped
-addresses) and the cloud providers' pages on their metadata services. Own tables, because the results of `ipaddress`
-differ between Python versions.
+addresses) and the cloud providers' pages on their metadata services. The tables are our own, because the results of
+`ipaddress` differ between Python versions.
 """
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 IpAddress = IPv4Address | IPv6Address
+"""IPv4 or IPv6 address."""
 IpNetwork = IPv4Network | IPv6Network
+"""IPv4 or IPv6 network: a range of addresses."""
 
 _PRIVATE_4 = tuple(
     map(
@@ -35,8 +37,8 @@ _PRIVATE_4 = tuple(
     )
 )
 _GLOBAL_6 = IPv6Network("2000::/3")
-"""Global unicast. All other addresses are loopback, unique local (metadata of AWS and Google), link-local or multicast.
-"""
+"""Public IPv6 addresses (global unicast). All others are loopback, unique local (metadata of AWS and Google),
+link-local or multicast."""
 _PRIVATE_6 = tuple(
     map(
         IPv6Network,
@@ -50,12 +52,13 @@ _PRIVATE_6 = tuple(
 )
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
-"""IPv6 addresses that contain an IPv4 address, in networks without IPv4. The IPv4 address is checked."""
+"""IPv6 addresses that contain an IPv4 address (NAT64), used in networks without IPv4. Only the contained IPv4 address
+is checked."""
 _LOW_32 = 0xFFFFFFFF
 
 
 def is_public(address: str, allowed: Sequence[IpNetwork] = ()) -> bool:
-    """Return True if an IP address is public or in one of the `allowed` networks. False for invalid text."""
+    """Return True if an IP address is public or in one of the `allowed` networks. False for text that is no address."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,13 +1,17 @@
-"""All transports for one version of the settings, with a count of the client requests that use them.
+"""`Transports`: all outgoing connections for one version of the settings, with a count of requests that use them.
 
-A transport is a function that sends one request to a provider: by HTTP, through LiteLLM, or to the built-in demo.
+A transport is a function that sends one upstream request: by HTTP, through LiteLLM, or to the built-in demo.
+`Transports` also has the functions for web fetch and web search. `reuse_or_replace` applies new settings, which can
+need a new object. Running client requests (`running_exchanges`: their number, counted by `begin_exchange` and
+`end_exchange`) finish with the old object, which closes when its count is 0. `encode_http_head` returns the head of a
+request without sending it.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from anthropic_proxy.settings import Secret, Settings, export_to_litellm
+from anthropic_proxy.settings import SearchService, Secret, Settings, export_to_litellm
 from anthropic_proxy.upstream.contract import FetchedPage, WebFetch, WebSearch
 from anthropic_proxy.upstream.google_auth import RENEWAL_TIMEOUT_SECONDS, GoogleCredentials, GoogleTokens
 from anthropic_proxy.upstream.http import HttpTransport
@@ -31,7 +35,7 @@ class Transports:
     ) -> None:
         self._settings = settings
         self._setup_variables = setup_variables
-        """Settings that configure a provider, for the replies of the demo."""
+        """Names of settings that configure a provider. Replies of the demo mention these settings."""
         self._demo: Transport | None = None
         self._proxies = {scheme: proxy.reveal() for scheme, proxy in settings.http_proxies.items()}
         self._http = HttpTransport(
@@ -42,14 +46,22 @@ class Transports:
         self._engine: LiteLLMThread | None = None
         self._litellm: LiteLLMTransport | None = None
         self._litellm_variables: dict[str, Secret] = {} if litellm_variables is None else litellm_variables
-        """Environment variables set for LiteLLM, shared with the transports of later settings."""
+        """Environment variables that were set for LiteLLM. Objects for later versions of the settings share this
+        dictionary."""
         self.running_exchanges = 0
-        """Number of running exchanges."""
+        """Number of client requests that run with these transports."""
         self._empty: asyncio.Event | None = None
 
     def transports_by_name(self) -> Mapping[str, Transport]:
-        """Return the transports by name. `Provider.transport` contains the name."""
+        """Return the functions that send an upstream request, by name: `http`, `litellm`, `demo`.
+
+        `Provider.transport` contains the name for a provider.
+        """
         return {"http": self._http.send, "demo": self._send_to_demo, "litellm": self._send_to_litellm}
+
+    def encode_http_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
+        """Return the request line and headers that HTTP sends for an upstream request. Nothing is sent."""
+        return self._http.encode_head(base_url, request, credential)
 
     @property
     def web_fetch(self) -> WebFetch | None:
@@ -59,8 +71,10 @@ class Transports:
     @property
     def web_search(self) -> WebSearch | None:
         """Function that runs a web search for a model. None: the settings name no search service."""
-        url = self._settings.search_url
-        return None if url is None else SearxngClient(self._http.send, url).search
+        url, service = self._settings.search_url, self._settings.search
+        if url is not None:
+            return SearxngClient(self._http.send, url).search
+        return None if service is None else _new_search(self._http.send, service)
 
     def reuse_or_replace(self, settings: Settings) -> "Transports":
         """Return the transports for new settings: this object if its connections can be kept, or else a new object.
@@ -80,24 +94,29 @@ class Transports:
         return self
 
     def begin_exchange(self) -> None:
-        """Add 1 to `running_exchanges`. Call `end_exchange` at the end of the client request."""
+        """Count one more client request that uses these transports. Call `end_exchange` at its end."""
         self.running_exchanges += 1
 
     def end_exchange(self) -> None:
-        """Subtract 1 from `running_exchanges`. At 0, `wait_until_idle` returns."""
+        """Count one client request less. `wait_until_idle` returns when no request uses these transports."""
         self.running_exchanges -= 1
         if self._empty is not None and not self.running_exchanges:
             self._empty.set()
 
     async def wait_until_idle(self) -> None:
-        """Wait until no client request uses these transports."""
+        """Wait until no client request uses these transports. Call this before `close`."""
         while self.running_exchanges:
             self._empty = self._empty or asyncio.Event()
             self._empty.clear()
             await self._empty.wait()
 
+    async def close_when_idle(self) -> None:
+        """Wait until no client request uses these transports, then close all connections."""
+        await self.wait_until_idle()
+        await self.close()
+
     async def close(self) -> None:
-        """Close all connections and end the LiteLLM thread."""
+        """Close all connections to providers, and end the LiteLLM thread."""
         await self._http.close()
         if self._fetcher is not None:
             await self._fetcher.close()
@@ -105,7 +124,7 @@ class Transports:
             await self._engine.close()
 
     async def _fetch_url(self, url: str, **options: Any) -> FetchedPage:
-        """Fetch a web page. The fetcher is imported at the first fetch, because most processes never fetch."""
+        """Fetch a web page with a `PageFetcher`, which is imported at the first fetch: most processes never fetch."""
         if self._fetcher is None:
             from anthropic_proxy.upstream.web_fetch import PageFetcher  # noqa: PLC0415
 
@@ -115,7 +134,7 @@ class Transports:
     async def _send_to_demo(
         self, base_url: str, request: UpstreamRequest, credential: Credential | None
     ) -> UpstreamResponse:
-        """Send a request to the demo, imported at its first request: with a provider it is never used."""
+        """Send a request to the demo. The demo is imported at its first request: most processes never use it."""
         if self._demo is None:
             from anthropic_proxy.upstream import demo  # noqa: PLC0415
 
@@ -137,13 +156,31 @@ class Transports:
         export_to_litellm(self._settings, self._litellm_variables)
 
 
+def _new_search(send: Transport, service: SearchService) -> WebSearch:
+    """Return the search function of a service of the configuration file. Without its key, each search fails."""
+    if service.base_url is not None and service.service == "searxng":
+        return SearxngClient(send, service.base_url, setting="base_url of [search]").search
+    from anthropic_proxy.upstream.web_search import keyed_services  # noqa: PLC0415  # most installations use none
+
+    if service.key is None:
+        return keyed_services.MissingKey(service.problem or "[search] has no key.").search
+    clients = {
+        "brave": (keyed_services.BraveClient, "https://api.search.brave.com", "x-subscription-token", ""),
+        "tavily": (keyed_services.TavilyClient, "https://api.tavily.com", "authorization", "Bearer "),
+        "exa": (keyed_services.ExaClient, "https://api.exa.ai", "x-api-key", ""),
+    }
+    client, address, header, scheme = clients[service.service]
+    credential = Credential(header, scheme + service.key.reveal(), service.key.origin)
+    return client(send, service.base_url or address, credential=credential, setting="[search]").search
+
+
 def _connection_settings(settings: Settings) -> tuple[object, ...]:
-    """Return the settings that connections depend on. After a change, connections must be replaced."""
+    """Return the settings that connections depend on. A change of one of them requires new connections."""
     return settings.timeouts.connect_seconds, settings.http_proxies, settings.no_proxy_hosts
 
 
 def _token_settings(settings: Settings) -> tuple[object, ...]:
-    """Return the settings that Google Cloud tokens depend on. After a change, tokens must be replaced."""
+    """Return the settings that Google Cloud tokens depend on. A change of one of them requires new tokens."""
     timeouts = settings.timeouts
     return (
         settings.google_credentials_file,

@@ -1,5 +1,5 @@
-"""Provider protocols ("wires"), one package each: prepared request → upstream bytes, upstream bytes → deltas.
+"""Wires: one package for each provider API, which encodes upstream requests and decodes upstream responses.
 
-The other modules are shared by several wires. A wire imports the structs and deltas of `messages/`, but no routing,
-transport or server code.
+A wire converts a prepared request to bytes for the provider, and the provider's bytes to deltas. Modules outside of the
+packages are shared by several wires. Wires use the structs of `messages/`, but no routing, transport or server code.
 """

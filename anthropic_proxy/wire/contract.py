@@ -1,9 +1,18 @@
 """Interface between wires (`wire/*`) and the exchange, which serves one client request.
 
 A wire encodes upstream requests and decodes upstream responses of one API (Chat Completions, Gemini, …). It is a
-package that exports an instance of `Wire`, named `WIRE`, and its `Dialect`. Differences of providers and models are
-fields of the dialect. `Call` is the input of a wire, `UpstreamRequest` the result, `Decoder` the reader of one
-response. A `RelayWire` forwards Messages API requests and responses unchanged instead of translating them (a relay).
+package that exports an instance of `Wire`, named `WIRE`, and its `Dialect`, with the differences of providers and
+models. `Call` is the input of a wire: the prepared request, `model` (id at the provider) and facts for encoding.
+`UpstreamRequest` is the result, `Credential` the header with the key. `UpstreamResponse` is a response that is still
+being received. A `Decoder` reads one response, which consists of frames (SSE events or lines) if streamed:
+`decode_frame` reads a frame, `decode_body` a response that is not streamed, `decode_end` ends a stream, and
+`flush_pending` returns buffered deltas after an interruption. `continuation_token` continues, in another upstream
+request, a reply that reached the output limit of one request. An `Adaptation` changes the dialect after an error:
+`find_adaptation` chooses it, `apply_adaptation` applies it; a `persistent` one is stored for later requests. A
+`RelayWire` forwards Messages API requests and responses unchanged (a relay); its methods edit or select forwarded
+bytes. Names of dialect fields: the server `has_…` an endpoint; it `accepts_…` content; a request `sends_…` a field;
+`repairs_…` and `replays_…` apply to replies. A `Transport` sends an upstream request; `read_body` reads a complete
+response.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +21,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
-from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import DocumentBlock, ImageBlock
@@ -20,7 +29,10 @@ from anthropic_proxy.messages.preparation import PreparedRequest, ServerToolKind
 
 
 class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """Base struct of dialects, with the fields that other packages read. The `Dialect` of each wire adds its quirks."""
+    """Base struct of dialects, with the fields that other packages read.
+
+    Each wire's `Dialect` adds its servers' quirks.
+    """
 
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
     """Regular expression of allowed tool names. Other names are sent as an alias. Default: the Messages API."""
@@ -41,54 +53,58 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     @property
     def accepts_thinking_budget(self) -> bool:
-        """True if the thinking effort is sent upstream as a number of tokens."""
+        """True if the amount of thinking is sent upstream as a number of tokens. False: as a level, or not at all."""
         return False
 
 
 DialectT = TypeVar("DialectT", bound=BaseDialect)
+"""Type variable: dialect of one wire."""
 DialectT_co = TypeVar("DialectT_co", bound=BaseDialect, covariant=True)
+"""Type variable: dialect of one wire, covariant."""
 
 
 class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     """Input of a wire: one prepared client request for one target (provider, model and dialect)."""
 
     request: PreparedRequest
-    """The prepared request: validated, with paired calls and results, and with tool names that the wire allows."""
+    """The prepared request of the client: validated, with paired tool calls and results, and with tool names that the
+    wire allows."""
     model: str
-    """The upstream's id of the model, without a prefix."""
+    """Model id of the provider, as the upstream request names it."""
     requested_model: str = ""
     """The model id of the client request. The reply names this model."""
     is_renamed: bool = False
     """True if `model` and `requested_model` differ. Used by relays only."""
     dialect: DialectT_co
-    """The dialect of the wire, with the rules for this model merged in."""
+    """Dialect of the wire for the provider, changed by the rules of the model catalog for this model."""
     streams_upstream: bool
-    """True if the upstream request streams. The client may have requested the other form."""
+    """True if the response of the provider is streamed. The client's response may be complete nevertheless."""
     client_body: bytes = b""
     """The body of the client request. Used by relays only."""
     client_headers: Mapping[str, str] = {}
     """The headers of the client request, names in lower case, without credentials. Used by relays only."""
     client_path: str = "/v1/messages"
-    """The path of the client request. Used by relays only."""
+    """URL path of the client request. Used by relays only."""
     client_query: str = ""
-    """The query of the client request. Used by relays only."""
+    """URL query of the client request, without `?`. Used by relays only."""
     has_proxy_signatures: bool = True
-    """True if `raw` may contain blocks that the proxy wrote. Used by relays only."""
+    """True if `client_body` may contain blocks with signatures of the proxy, which relays remove. Used by relays only.
+    """
     client_tool_names: Mapping[str, str] = {}
     """Tool name sent upstream → tool name in the client request. Equal names are omitted."""
     new_id: Callable[[str], str]
-    """Returns a new identifier with a prefix: `new_id("toolu_px")`. The only source of identifiers."""
+    """Function that returns a new unique id that begins with the argument: `new_id("toolu_px")`."""
     provider: str
     """The provider name, for error messages and notes."""
     base_url: str = ""
-    """The base URL of the request. State that only this server can decode is bound to it."""
+    """Base URL of the upstream request. Provider state in signatures is valid only for the server at this URL."""
     context_window: int | None = None
     """Context window of the model in tokens, input and output together. None: not known. Used if the finish
     reason is ambiguous."""
     max_input_tokens: int | None = None
     """Maximum number of input tokens, if it is lower than the window. None: the window is the limit."""
     continuation_token: str = ""
-    """Token of `Decoder.continuation_token` that continues a reply. "": a new request."""
+    """Token of `Decoder.continuation_token` with which this call continues an incomplete reply. "": a new request."""
     estimate_input_tokens: Callable[[], int] = lambda: 0
     """Returns the estimated number of input tokens. 0: unknown. Called only if a provider rejects the input as too long
     without a count."""
@@ -103,13 +119,19 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
 
 
 class UpstreamRequest(Struct, frozen=True, kw_only=True):
-    """HTTP request without base URL and credential."""
+    """HTTP request to a provider, without base URL and credential."""
 
     path: str
     """Path below the base URL of the provider, with a leading slash, percent-encoded. May contain a query."""
     body: bytes
+    """Body of the request, encoded for the provider. b"": no body."""
     headers: Mapping[str, str] = {}
+    """Headers of the request without the credential, names in lower case."""
+    trace_headers: Mapping[str, str] = {}
+    """Headers `traceparent` and `tracestate`. They are separate because they differ for each request; `headers` do not.
+    """
     method: str = "POST"
+    """HTTP method: `POST`, or `GET` for lists."""
     notes: Sequence[FidelityNote] = ()
     """Notes on fields of the client request that were approximated, emulated or dropped."""
     enforces_schema: bool = False
@@ -117,13 +139,15 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
 
 
 CLIENT_CREDENTIAL_ORIGIN = "the client"
-"""Value of `Credential.origin` for a credential from the client request. It is dropped after that request."""
+"""Value of `Credential.origin` for a credential from the client request. Such a credential is dropped after that
+request."""
 
 
 class Credential(Struct, frozen=True):
-    """Authentication header, added when the request is sent."""
+    """Authentication header of an upstream request, added when the request is sent."""
 
     header: str
+    """Name of the request header with the credential, in lower case: `authorization`, `x-api-key`."""
     value: str
     """Secret header value, with its scheme if the header has one (`Bearer …`)."""
     origin: str = ""
@@ -141,16 +165,16 @@ class Credential(Struct, frozen=True):
 
 
 class UpstreamResponse(Protocol):
-    """Response with known status and headers and a body that is still being received."""
+    """HTTP response of a provider with known status and headers, and a body that is still being received."""
 
     @property
     def status(self) -> int:
-        """HTTP status code."""
+        """HTTP status code of the response."""
         ...
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Headers with lower-case names."""
+        """Headers of the response, with names in lower case."""
         ...
 
     @property
@@ -159,7 +183,7 @@ class UpstreamResponse(Protocol):
         ...
 
     async def read(self) -> bytes:
-        """Return the next bytes of the body, b"" at the end.
+        """Return the next bytes of the response body. b"": the end of the body.
 
         Raises `UpstreamUnreachable` or `UpstreamProtocolError` if the connection breaks.
         """
@@ -173,13 +197,34 @@ class UpstreamResponse(Protocol):
         ...
 
 
+async def read_body(response: UpstreamResponse, max_bytes: int, on_read: Callable[[], None] | None = None) -> bytes:
+    """Return the complete body of an upstream response, without a byte order mark.
+
+    `on_read` is called after each network read. Raises `UpstreamProtocolError` if the body exceeds `max_bytes` or ends
+    early.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await response.read():
+        if on_read is not None:
+            on_read()
+        size += len(chunk)
+        if size > max_bytes:
+            raise UpstreamProtocolError(f"the reply is larger than {max_bytes >> 20} MiB", retryable=False)
+        chunks.append(chunk)
+    return b"".join(chunks).removeprefix(b"\xef\xbb\xbf")
+
+
 class Transport(Protocol):
-    """Function that sends one request to one base URL."""
+    """Function that sends one upstream request to the server at a base URL."""
 
     async def __call__(
         self, base_url: str, request: UpstreamRequest, credential: Credential | None
     ) -> UpstreamResponse:
-        """Send the request and wait for status and headers. Raises `UpstreamUnreachable` or `UpstreamTimeout`."""
+        """Send the request, and return the response once its status and headers have arrived.
+
+        Raises `UpstreamUnreachable` or `UpstreamTimeout`.
+        """
         ...
 
 
@@ -190,7 +235,7 @@ class Decoder(ABC):
     """
 
     default_signature: str = ""
-    """Signature that is set on thinking blocks for which the upstream sent no state (`wire/signatures.py`)."""
+    """Value of `signature` in thinking blocks for which the provider sent no state (`wire/signatures.py`)."""
     finished: bool = False
     """True if the last frame of the wire was read (`[DONE]`, `response.completed`). The exchange then
     stops reading."""
@@ -216,7 +261,7 @@ class Decoder(ABC):
 
     @abstractmethod
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Return the deltas of a complete response body that was not streamed."""
+        """Return the deltas of a complete response body that was not streamed. Raises `UpstreamError`."""
 
     @abstractmethod
     def flush_pending(self) -> list[Delta]:
@@ -228,13 +273,11 @@ class Decoder(ABC):
 
 
 class Adaptation(Struct, frozen=True):
-    """Change of a request after the provider rejected one of its parameters."""
+    """Named change of the dialect, for upstream requests after the provider rejected a parameter of one."""
 
     name: str
-    """Name and value for `apply_adaptation`: `drop temperature`, `limit 4096`. Contains no secrets.
-
-    `wire NAME` is applied by the exchange: it switches the model to that wire of its provider.
-    """
+    """Identifier for `apply_adaptation`: `drop temperature`, `limit 4096`. Contains no secrets. The exchange itself
+    applies `wire NAME`, which switches the model to another wire of the provider."""
     persistent: bool = True
     """True if the adaptation is stored for the model. False: it applies to this request only."""
 
@@ -245,7 +288,7 @@ class Wire(ABC, Generic[DialectT]):
     dialect_type: type[DialectT]
     """Class of the dialects. Its defaults describe the vendor of the protocol."""
     framing: Literal["sse", "ndjson"]
-    """Framing of a streamed body."""
+    """Framing of a streamed response body: server-sent events (`sse`), or one JSON object per line (`ndjson`)."""
 
     @abstractmethod
     def encode_request(self, call: Call[DialectT]) -> UpstreamRequest:
@@ -253,7 +296,7 @@ class Wire(ABC, Generic[DialectT]):
 
     @abstractmethod
     def new_decoder(self, call: Call[DialectT]) -> Decoder:
-        """Return a new decoder for one response."""
+        """Return a new decoder for one response of the provider to the upstream request of `call`."""
 
     @abstractmethod
     def decode_error(
@@ -265,7 +308,10 @@ class Wire(ABC, Generic[DialectT]):
         """
 
     def accepts_media_url(self, dialect: DialectT, block: ImageBlock | DocumentBlock) -> bool:
-        """Return True if the upstream server accepts a URL for this block. False: content is sent inline."""
+        """Return True if the upstream server reads the file of `block` from its URL.
+
+        False: the proxy sends the content.
+        """
         return False
 
     def find_adaptation(self, call: Call[DialectT], error: UpstreamError) -> Adaptation | None:
@@ -273,7 +319,7 @@ class Wire(ABC, Generic[DialectT]):
         return None
 
     def apply_adaptation(self, dialect: DialectT, name: str) -> DialectT:
-        """Return the dialect changed by the adaptation with this name; unchanged for an unknown name."""
+        """Return the dialect changed by the adaptation `name`. An unknown name returns the dialect unchanged."""
         return dialect
 
 
@@ -290,7 +336,7 @@ class RelayWire(Wire[DialectT]):
 
     @abstractmethod
     def split_after_message_end(self, frames: bytes) -> tuple[bytes, bytes]:
-        """Split SSE bytes after the `message_stop` event. Without that event the second value is b""."""
+        """Split forwarded SSE bytes after the `message_stop` event. Without that event the second value is b""."""
 
     @abstractmethod
     def remove_events(self, behind: bytes) -> bytes:
@@ -298,4 +344,4 @@ class RelayWire(Wire[DialectT]):
 
     @abstractmethod
     def frames_to_inspect(self, frames: bytes) -> bytes:
-        """Return the SSE frames that may contain usage, a stop reason or an error; b"": none."""
+        """Return the SSE frames that may contain usage, a stop reason or an error, from forwarded bytes. b"": none."""

@@ -18,7 +18,7 @@ window. `blocked`: a content filter stopped the reply. `failed`: the server stop
 `unknown`: any other finish reason."""
 
 _MAX_CHARACTERS = 100
-"""Number of characters of a finish reason that are read. The remaining characters are ignored."""
+"""Maximum number of characters of a finish reason that are read. The remaining characters are ignored."""
 _KINDS: tuple[tuple[FinishKind, re.Pattern[str]], ...] = (
     ("end", re.compile(r"^(?:stop|end|eos)(?:_?(?:turn|token|sequence|string|stringfound|found))?$|^completed?$")),
     ("calls", re.compile(r"^(?:tool|function)_?(?:calls?|use)$")),
@@ -30,8 +30,8 @@ _KINDS: tuple[tuple[FinishKind, re.Pattern[str]], ...] = (
     ),
     ("limit", re.compile(r"length|max_?[a-z_]*tokens|token_?limit|output_?limit|truncat|repetition")),
 )
-"""Kind and pattern. The pattern is searched in the finish reason in lower case with `_` for `-` and space. The first
-match counts."""
+"""Rows: kind of finish reason, and the pattern of its names. A pattern is searched in the finish reason in lower case
+with `_` for `-` and space. The first match counts."""
 
 
 def finish_kind(reason: str) -> FinishKind:

@@ -1,6 +1,9 @@
 """Splitting of streamed provider responses into frames: the data of one SSE event, or one NDJSON line.
 
-Network reads may end at any byte. The decoders of the wires parse the content of a frame.
+`SSEReader` and `NDJSONReader` return frames for decoders: `feed` adds received bytes and returns the complete frames,
+`finish` the last one. `EventSplitter` cuts a stream at event ends for relays, which forward bytes; pending bytes
+(`pending_bytes`: their number) are those of an unfinished event. Network reads may end at any byte. The decoders of the
+wires parse the content of a frame.
 """
 
 from typing import Literal
@@ -31,7 +34,10 @@ class _Lines:
         self._after_cr = False
 
     def _split(self, data: bytes) -> list[bytes]:
-        """Return the lines that `data` completes, without their line ends."""
+        """Return the lines that are complete with the received bytes `data`, without line ends.
+
+        An unfinished line is kept.
+        """
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
@@ -73,7 +79,7 @@ class SSEReader(_Lines):
         self._values: list[bytes] = []
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes of the body and return the data of each event that is now complete.
+        """Add bytes of the body and return the data of each event that is now complete.
 
         An unfinished event is kept for the next `feed` or `finish`. Raises `UpstreamProtocolError` if an event exceeds
         the maximum size.
@@ -118,10 +124,10 @@ class NDJSONReader(_Lines):
         super().__init__(limit)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes of the body and return each line that is now complete, without its line end.
+        """Add bytes of the body and return each line that is now complete, without its line end.
 
-        An unfinished line is kept for the next `feed` or `finish`. Raises `UpstreamProtocolError` if a line exceeds
-        the maximum size.
+        An unfinished line is kept for the next `feed` or `finish`. Raises `UpstreamProtocolError` if a line exceeds the
+        maximum size.
         """
         frames = [line for line in self._split(data) if line]
         if frames or not self._pieces:
@@ -149,16 +155,17 @@ class EventSplitter:
 
     def __init__(self) -> None:
         self.pending_bytes = 0
-        """Number of bytes received since the last event boundary."""
+        """Number of bytes that were received since the last event boundary."""
         self._pieces: list[bytes] = []
         self._overlap = b""
-        """Last three bytes of the unfinished event. A boundary may begin in them and end in the next read."""
+        """Last three bytes of the unfinished event. An event boundary may begin in them and end in the next network
+        read."""
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes of the body and return all complete events as one byte string.
+        """Add bytes of the body and return all complete events as one byte string. b"": no event is complete yet.
 
-        b"": no event is complete yet. The bytes after the last boundary are kept. Raises `UpstreamProtocolError` if the
-        unfinished event has more than `MAX_FRAME_BYTES`.
+        The bytes after the last boundary are kept. Raises `UpstreamProtocolError` if the unfinished event has more than
+        `MAX_FRAME_BYTES`.
         """
         searched = self._overlap + data
         ends = (at + len(boundary) for boundary in _BOUNDARIES if (at := searched.rfind(boundary)) >= 0)
@@ -195,5 +202,5 @@ FrameReader = SSEReader | NDJSONReader
 
 
 def new_frame_reader(framing: Literal["sse", "ndjson"]) -> FrameReader:
-    """Return a new reader for one streamed body. `framing` is the `FRAMING` of the wire."""
+    """Return a new reader for one streamed body. `framing`: the attribute `framing` of the wire."""
     return SSEReader() if framing == "sse" else NDJSONReader()

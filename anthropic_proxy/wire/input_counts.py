@@ -1,4 +1,4 @@
-"""Conversion of a provider's input token counts into those of the Messages API.
+"""`split_input_tokens`: converts a provider's input token counts to those of the Messages API.
 
 Other providers report one total that includes cached input. Anthropic's `input_tokens` excludes cached input.
 """

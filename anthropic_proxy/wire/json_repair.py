@@ -1,8 +1,9 @@
 """Repair of JSON frames in provider responses that contain half a character or invalid UTF-8.
 
-The decoders of the wires call the repair only for a frame that is not valid JSON. Servers that count in UTF-16 split an
-emoji between two frames; servers that stream single tokens split any character. An unreadable character becomes U+FFFD,
-so the reply continues.
+`FrameRepair` repairs the frames of one stream, `repair_json` a single text. Servers that count in UTF-16 split an emoji
+between two frames; servers that stream single tokens split any character. An unreadable character becomes U+FFFD, so
+the reply continues. Only frames that are not valid JSON are repaired. `decode_repaired` decodes JSON after a repair;
+`parse_token_count` reads a count that may be a string.
 """
 
 import math
@@ -12,21 +13,22 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.messages.models.decode import replace_lone_surrogates
+from anthropic_proxy.messages.models.field_decoding import replace_lone_surrogates
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Exceptions of `msgspec.json.decode` for malformed JSON, unexpected types, invalid UTF-8 and excessive nesting."""
 _FIRST_HALF = re.compile(
     rb'((?<!\\)(?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}|[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})"'
 )
-"""First half of a split character at the end of a JSON string: a high surrogate escape or incomplete UTF-8 bytes."""
+"""Pattern of the first half of a split character at the end of a JSON string: a high surrogate escape or incomplete
+UTF-8."""
 _SECOND_HALF = re.compile(rb'(?<!\\)"(?=\\u[dD][c-fC-F][0-9a-fA-F]{2}|[\x80-\xbf])')
 """Start of a JSON string that begins with the second half of a split character."""
 
 
 _MAX_DIGITS = 20
-"""Maximum digits of a count that a provider sends as a string. A longer string is ignored, because `int()` fails for
-very long texts."""
+"""Maximum number of digits of a token count that a provider sends as a string. A longer string is ignored, because
+`int()` fails for very long texts."""
 
 
 class FrameRepair:
@@ -41,10 +43,11 @@ class FrameRepair:
         self._half = b""
 
     def repair(self, frame: bytes) -> bytes:
-        """Take a frame that is not decodable and return the frame as valid UTF-8 with complete characters.
+        """Return a frame as valid UTF-8 with complete characters. `frame` could not be decoded as JSON.
 
-        A first half at the end of a string is moved to the next frame, or dropped if no second half follows there.
-        Other JSON errors are not repaired, so the caller must decode the result and expect `DECODE_ERRORS`.
+        A first half of a character at the end of a string is moved to the next frame, or dropped if no second half
+        follows there. Other JSON errors are not repaired, so the caller must decode the result and expect
+        `DECODE_ERRORS`.
         """
         if self._half:
             frame = _SECOND_HALF.sub(lambda _: b'"' + self._half, frame, count=1)

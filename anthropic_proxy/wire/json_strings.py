@@ -1,4 +1,4 @@
-"""Concatenation of encoded JSON strings as bytes, without decoding. Used by the encoders of upstream requests."""
+"""`join_json_strings`: concatenates encoded JSON strings as bytes, without decoding, in upstream requests."""
 
 from collections.abc import Sequence
 

@@ -1,8 +1,12 @@
-"""Base class of the encoders for the messages of upstream requests to Chat Completions, Ollama and Responses.
+"""`MessageEncoder`: base class of the encoders for the messages of Chat Completions, Ollama and Responses requests.
 
-All three protocols take the conversation as one list: the system prompt, then each message. Tool results come before
-the other content of the same user message. Each wire defines the form of the messages. JSON strings of the client
-request are copied without decoding.
+All three protocols have the conversation as one list: the system prompt, then each message. Tool results come before
+the other content of the same user message. Each wire defines the form of the messages by `_append_…` methods.
+`image_url`, `pdf_url`, `pdf_filename` and `join_system_prompt` encode single values. Media (images and documents) that
+a result may not contain are moved to the next user message. Late system texts are those of system messages inside the
+conversation; a reminder is one in a user message. `mentions_image_urls`: the text in place of an omitted image has its
+URL. JSON strings of the client request are copied without decoding. A fidelity note records a client setting or content
+that was changed or dropped.
 """
 
 from abc import ABC, abstractmethod
@@ -29,12 +33,12 @@ from anthropic_proxy.wire.shared_notes import (
     MEDIA_MOVED,
     PREFILL_AS_TEXT,
     SYSTEM_AS_REMINDER,
-    media_omitted_note,
+    replaced_media_note,
 )
 
 CONTINUE_TEXT = json_string("Continue exactly from the end of your last message.")
-"""User text added after a last assistant message (prefill), for a provider that cannot continue this message itself.
-A JSON string."""
+"""User text that is added after a last assistant message (prefill) for a provider that cannot continue the message
+itself. A JSON string."""
 EMPTY_JSON_STRING = Raw(b'""')
 """The empty string as JSON."""
 
@@ -71,11 +75,12 @@ class MessageEncoder(ABC):
         """Notes on content that was dropped, moved or emulated."""
         self._request = request
         self._late_texts: list[Raw] = []
-        """System texts to append after the results of open tool calls, or with the next user message."""
+        """Late system texts: texts of system messages inside the conversation. They are appended after the results of
+        open tool calls, or with the next user message."""
         self._has_open_calls = False
-        """True if the last assistant message contains tool calls without encoded results."""
+        """True if the last assistant message contains tool calls for which no results were encoded yet."""
         self._drops_thinking = False
-        """True if reasoning of an earlier reply is not sent."""
+        """True if reasoning of an earlier reply was not sent."""
 
     @abstractmethod
     def _append_system(self, texts: list[Raw]) -> None:
@@ -113,10 +118,12 @@ class MessageEncoder(ABC):
 
         `content` contains the encoded part for each of `blocks`, in the same order.
         """
-        return join_json_strings(replace_media(blocks, content), f"{TOOL_ERROR_PREFIX} ".encode() if is_error else b"")
+        return join_json_strings(
+            replace_media_by_text(blocks, content), f"{TOOL_ERROR_PREFIX} ".encode() if is_error else b""
+        )
 
     def _encode_conversation(self) -> None:
-        """Append all messages of the request."""
+        """Append all messages of the client request to `messages`, in order."""
         for message in self._request.messages:
             if message.role == "assistant":
                 self._encode_reply(message)
@@ -131,7 +138,7 @@ class MessageEncoder(ABC):
         self.notes.append(PREFILL_AS_TEXT)
 
     def _flush_late_texts(self) -> None:
-        """Append the delayed system texts as a system message, if there are any."""
+        """Append the late system texts (of system messages inside the conversation) as one system message, if any."""
         if self._late_texts:
             texts, self._late_texts = self._late_texts, []
             self._append_system(texts)
@@ -142,13 +149,14 @@ class MessageEncoder(ABC):
             self.notes.append(FOREIGN_THINKING_DROPPED)
 
     def _add_reminder(self, text: Raw) -> None:
-        """Delay a `<system-reminder>` text until the next user message. `text` is a JSON string."""
+        """Store a `<system-reminder>` text until the next user message is encoded. `text`: a JSON string."""
         self._late_texts.append(text)
 
     def _place_late_texts(self, parts: list[Any]) -> None:
-        """Append the delayed system texts as a system message before the next user message.
+        """Append the late system texts as a system message before the next user message.
 
-        A wire may instead add the texts to `parts`, the content of the user message so far.
+        Late system texts come from system messages inside the conversation. A wire may instead add them to `parts`, the
+        content of the user message so far.
         """
         self._flush_late_texts()
 
@@ -218,13 +226,13 @@ class MessageEncoder(ABC):
             encoded = self._encode_document(block) if accepted else None
         if encoded is not None:
             return encoded
-        self.notes.append(media_omitted_note(kind, source.media_type, by_address=source.type == "url"))
+        self.notes.append(replaced_media_note(kind, source.media_type, by_address=source.type == "url"))
         if source.type == "url" and (accepted or (kind == "image" and self.mentions_image_urls)):
             return json_string(f"[{kind}: {source.url}]")
         return json_string(f"[{kind} omitted: {title or source.media_type or source.url}]")
 
 
-def replace_media(blocks: list[Any], content: list[Any]) -> list[Raw]:
+def replace_media_by_text(blocks: list[Any], content: list[Any]) -> list[Raw]:
     """Return the texts of encoded blocks, with a text of `MOVED_MEDIA_TEXTS` in place of each image and document.
 
     `content` contains the encoded part for each of `blocks`. Raises `ValueError` if the lengths differ.

@@ -1,7 +1,9 @@
 """Changes of an upstream request after the server rejected a parameter, shared by Chat Completions and Responses.
 
-An `Adaptation` is found from the error and applied to the dialect of the next request. The tables are keyed by
-parameter and apply to all servers: a server that rejected `temperature` receives requests without `temperature`.
+An `Adaptation` is a named change of the dialect, such as `drop temperature`. The `find_…_adaptation` functions and
+`drop_adaptation` find it by the error; `apply_drop` applies it to the dialect of later requests. The tables apply to
+all servers. Effort is the level of reasoning: `none`, `low`, `high`. `reversed_path_names` splits the path of a
+parameter.
 """
 
 import re
@@ -18,10 +20,11 @@ from anthropic_proxy.wire.json_schema import BASIC_RULES
 from anthropic_proxy.wire.openai_shared_fields import OpenAIDialect
 
 D = TypeVar("D", bound=OpenAIDialect)
-"""Dialect of one of the two wires."""
+"""Type variable: dialect of the wire of Chat Completions or of Responses."""
 
 ParameterDrops = Mapping[str, Mapping[str, object]]
-"""Upstream parameter → dialect fields, with values that make the encoder omit the parameter."""
+"""Type of a table: parameter of the upstream request → dialect fields with values that make the encoder omit the
+parameter."""
 
 SHARED_DROPS: ParameterDrops = {
     "temperature": {"sampling_support": "never"},
@@ -44,28 +47,30 @@ _ALWAYS_REASONS = re.compile(
     r"|\b(?:thinking|reasoning) is (?:mandatory|always (?:on|enabled))",
     re.IGNORECASE | re.DOTALL,
 )
-"""Error texts for a model with reasoning that cannot be disabled.
+"""Matches an error message about a model with reasoning that cannot be disabled.
 
-Sources: Z.ai, code 1210 (pydantic-ai profiles/zai.py); OpenRouter "Reasoning is mandatory for this endpoint and
-cannot be disabled." (2026-11-20)."""
+Sources: Z.ai, code 1210 (pydantic-ai profiles/zai.py); OpenRouter "Reasoning is mandatory for this endpoint and cannot
+be disabled." (2026-11-20).
+"""
 _STEP = re.compile(r"[^.\[\]]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])[A-Z]")
 
 
 def reversed_path_names(parameter: str) -> list[str]:
-    """Return the names in the path of a rejected parameter, last name first: `["summary", "reasoning"]`.
+    """Return the names in the path of a rejected parameter, last name first.
 
-    This is the result for `reasoning.summary`. Indexes are omitted, and `reasoningEffort` becomes `reasoning_effort`.
+    `reasoning.summary` becomes `["summary", "reasoning"]`. Indexes are omitted, and `reasoningEffort` becomes
+    `reasoning_effort`.
     """
     steps = [step for step in _STEP.findall(parameter) if not step.isdecimal()]
     return [_HUMP.sub(lambda hump: f"_{hump[0].lower()}", step) for step in reversed(steps)]
 
 
 def find_media_adaptation(call: Call[OpenAIDialect], error: UpstreamError, words: list[str]) -> Adaptation | None:
-    """Return the adaptation that omits images or documents, if the rejected parameter is an image or file part.
+    """Return the adaptation that omits images or documents, if the server rejected an image or file part.
 
-    `words`: result of `reversed_path_names`. For images, the error message must also name the part. None: the parameter
-    is another one, or the error already has a `cause`.
+    `words`: result of `reversed_path_names`. For images, the error message must also name the part, and `error.cause`
+    must be None. None: another parameter was rejected.
     """
     last = words[0] if words else ""
     if (
@@ -84,7 +89,7 @@ def find_media_adaptation(call: Call[OpenAIDialect], error: UpstreamError, words
 def find_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
     """Return the adaptation that replaces the rejected effort level by a level that the error message lists.
 
-    The next lower listed level is used, else the lowest listed one. None: the message lists no other level.
+    The next lower listed level is used, else the lowest listed level. None: the message lists no other level.
     """
     asked = call.request.effort
     level = find_accepted_effort(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
@@ -110,7 +115,8 @@ def drop_adaptation(
     """Return the adaptation that omits the parameter `name` from later upstream requests.
 
     None: `name` is not in `drops`, the rejected request did not contain the parameter, or the request cannot be encoded
-    without the parameter (`UnsupportedFeature`). `encode_request` encodes with and without the parameter to compare.
+    without the parameter (`UnsupportedFeature`). `encode_request` encodes the request with and without the parameter,
+    to compare the bodies.
     """
     fields = drops.get(name)
     if fields is None or (dialect := structs.replace(call.dialect, **fields)) == call.dialect:

@@ -1,7 +1,9 @@
 """Encoding of the upstream request fields that Chat Completions and Responses have in common.
 
-The functions add fields to `body`, the upstream request as a dict, and append to `notes` each client setting that is
-dropped or approximated.
+The `add_…` functions add fields to `body`, the upstream request as a dict, and append a note to `notes` for each client
+setting that is dropped or approximated. `OpenAIDialect` has the common dialect fields. `reply_schema_instruction`
+requests JSON by a text instead. A wire encodes and decodes the API of one provider. Effort is the level of reasoning.
+In strict mode, a tool call always matches its JSON Schema.
 """
 
 from collections.abc import Mapping
@@ -13,7 +15,7 @@ from msgspec import Raw
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import BaseDialect, Call
-from anthropic_proxy.wire.json_schema import UNRESTRICTED_RULES, SchemaRules, admits_object, encode_schema_cached
+from anthropic_proxy.wire.json_schema import UNRESTRICTED_RULES, SchemaRules, encode_schema_cached, may_accept_object
 from anthropic_proxy.wire.shared_notes import NO_SAMPLING, NO_SERVICE_TIER, NO_TOP_K, SINGLE_TOOL_CALL
 
 REQUEST_HEADERS: Mapping[str, str] = {"content-type": "application/json"}
@@ -21,7 +23,7 @@ REQUEST_HEADERS: Mapping[str, str] = {"content-type": "application/json"}
 SCHEMA_NOT_ENFORCED = FidelityNote(
     "approximated", "output_config.format", "the schema does not fit strict mode, so the reply may deviate from it"
 )
-"""Note for a reply schema of the client that is sent without `strict`, because strict mode does not allow it."""
+"""Note for a client's reply schema that is sent without `strict`, because strict mode does not allow the schema."""
 _ONE_VALUE = "Reply with one JSON value only, without a code fence, that fits this JSON Schema:\n"
 
 
@@ -35,7 +37,7 @@ class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     sends_parallel_tool_calls: bool
     """True if the server accepts `parallel_tool_calls`."""
     sends_user_id: bool
-    """True if hashes of user and session are sent as `safety_identifier` and `prompt_cache_key`."""
+    """True if hashes of the client's user and session are sent as `safety_identifier` and `prompt_cache_key`."""
     sends_service_tier: bool
     """True if the client's `service_tier: "standard_only"` is sent as `service_tier: "default"`."""
     session_header: str
@@ -121,7 +123,7 @@ def encode_reply_schema(
     is sent by `reply_schema_instruction`. Raises `WorkLimitExceeded` if the schema causes too much work.
     """
     schema = bytes(call.request.output_schema)
-    if not schema or not admits_object(schema, budget):
+    if not schema or not may_accept_object(schema, budget):
         return None
     cleaned, qualifies, lost = encode_schema_cached(schema, budget, rules)
     notes += [FidelityNote("approximated", "output_config.format", what) for what in lost]
@@ -129,13 +131,13 @@ def encode_reply_schema(
 
 
 def reply_schema_instruction(call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote]) -> str:
-    """Return a text for the system prompt that asks for JSON by a reply schema without an object at its root.
+    """Return a text for the system prompt that requests JSON by a reply schema without an object at its root.
 
     "": the client sent no reply schema, or its root accepts an object. Both protocols accept only reply schemas with an
     object at the root. A wrapper object would change the reply that the client receives.
     """
     schema = bytes(call.request.output_schema)
-    if not schema or admits_object(schema, budget):
+    if not schema or may_accept_object(schema, budget):
         return ""
     notes.append(
         FidelityNote(

@@ -1,7 +1,8 @@
 """Fidelity notes that several wires use: records of a client setting or content that a provider cannot receive as is.
 
 The encoders of upstream requests add the notes to the fidelity report of the request. "Backend" in a note means the
-provider and its model.
+provider and its model. Constants are notes with a fixed text; `…_note` functions return a note for the given setting.
+Effort is the level of reasoning; a prefill is a last assistant message that the model continues.
 """
 
 import functools
@@ -57,7 +58,7 @@ MEDIA_MOVED = FidelityNote(
 
 
 @functools.lru_cache(maxsize=64)
-def media_omitted_note(kind: str, media_type: str, *, by_address: bool) -> FidelityNote:
+def replaced_media_note(kind: str, media_type: str, *, by_address: bool) -> FidelityNote:
     """Return the note for an image or document that was replaced by a text. `kind`: `image` or `document`.
 
     `by_address`: True if the client sent a URL. The note names the kind and media type only. Titles and URLs are

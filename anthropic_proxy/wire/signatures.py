@@ -1,8 +1,11 @@
 """Encoding of provider state in the `signature` of a thinking block. Clients store the block and send it back.
 
-A signature is `px1.<tag>.<base64url of compact JSON, without padding>`. The tag identifies the provider that created
-the state. Blocks with the tag of another provider are not sent upstream, so a change of provider loses the reasoning
-but causes no error.
+`ReasoningState` is the state, `encode_signature` and `decode_signature` convert it. A signature is
+`px1.<tag>.<base64url of compact JSON, without padding>`. The tag identifies the provider that created the state. Blocks
+with the tag of another provider are not sent upstream, so a change of provider loses the reasoning but causes no error.
+`empty_signature` is for a block without state, `digest_base_url` hides the server's name. `replay`: later requests send
+the text of the block to the provider. `call_index`: tool call of `call_signature`. A wire encodes and decodes the API
+of one provider.
 """
 
 import base64
@@ -48,7 +51,10 @@ _decoder = msgspec.json.Decoder(ReasoningState)
 
 @functools.lru_cache(maxsize=64)
 def empty_signature(tag: str, *, replay: Literal[0, 1] = 0) -> str:
-    """Return the signature of a thinking block for which the provider sent no state. It contains only `replay`."""
+    """Return the signature of a thinking block for which the provider sent no state.
+
+    It contains only `replay`. 1: later requests send the text of the block to the provider. 0: they omit the text.
+    """
     return encode_signature(tag, ReasoningState(replay=replay))
 
 

@@ -1,4 +1,7 @@
-"""Ids of the tool calls in a reply to the client, made from the ids that the provider sent."""
+"""`ToolCallIds`: assigns valid and unique ids to the tool calls of a reply, from the ids that the provider sent.
+
+The history is the earlier messages in the client request.
+"""
 
 import re
 
@@ -15,7 +18,7 @@ class ToolCallIds:
     def __init__(self, call: Call[BaseDialect]) -> None:
         self._call = call
         self._used_ids: set[str] | None = None
-        """Tool call ids of the client request's history and of this reply. None: not yet collected."""
+        """Tool call ids in the history of the client request and in this reply. None: not collected yet."""
 
     def assign_client_id(self, upstream_id: str | None) -> str:
         """Return the id that the client receives for a tool call, and record this id as used.

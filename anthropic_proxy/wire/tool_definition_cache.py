@@ -1,6 +1,8 @@
-"""Cache of tool definitions encoded for a provider, and the parts of their encoding that several wires share.
+"""Cache of tool definitions encoded for a provider, because a session repeats its tools in every request.
 
-The cache saves time because a client session repeats dozens of tool definitions in every request.
+`cached_encoder` wraps a function that encodes one tool, `cached_list_encoder` one that encodes all tools of a request.
+`tool_description` and `resolve_strict` are steps of the encoding that several wires share. A fidelity note records a
+client setting or content that was changed or dropped.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +19,8 @@ _KEPT = 1_024
 _LISTS_KEPT = 64
 """Maximum number of tool lists in one cache. The least recently used one is removed."""
 _MAX_CACHED_BYTES = 32 * 1024
-"""Maximum size of the JSON text of a cached definition. Larger definitions are encoded again for every request."""
+"""Maximum size in bytes of the JSON text of a cached tool definition. A larger definition is encoded for every
+request."""
 
 _Options = TypeVarTuple("_Options")
 _Encoded = TypeVar("_Encoded")

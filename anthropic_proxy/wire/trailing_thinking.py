@@ -1,6 +1,6 @@
-"""Filter for the deltas of a reply that drops thinking at the end, because a reply must not end with thinking.
+"""`TrailingThinkingBuffer`: drops thinking at the end of a reply, because a reply must not end with thinking.
 
-The decoders of the wires pass their deltas through the filter.
+The decoders of the wires pass their deltas through the buffer.
 """
 
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
@@ -20,12 +20,15 @@ class TrailingThinkingBuffer:
 
     def __init__(self) -> None:
         self._awaited = _ANSWERS
-        """Delta types that change the state: reply content at first, thinking after the first reply content."""
+        """Delta types at which the buffer acts next: reply content at first, thinking after the first reply content."""
         self._kept: list[Delta] = []
-        """Buffered thinking, and later deltas until reply content or the end of the reply."""
+        """Buffered thinking deltas, and the deltas after them, until reply content or the end of the reply follows."""
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
-        """Take the next deltas of the reply and return those to emit now, with buffered thinking before content."""
+        """Return the deltas to emit for the next `deltas` of a reply.
+
+        Buffered thinking comes before the content after it.
+        """
         if not self._kept:
             awaited = self._awaited
             for delta in deltas:
@@ -39,7 +42,7 @@ class TrailingThinkingBuffer:
         return released
 
     def flush_pending(self) -> list[Delta]:
-        """Return the buffered thinking and empty the buffer. Call this when the provider's response breaks off."""
+        """Return the buffered deltas and empty the buffer. Call this when the provider's response breaks off."""
         kept, self._kept = self._kept, []
         return kept
 

@@ -1,6 +1,9 @@
 """Hub in the supervisor process, which sums the statistics of all workers and forwards observations between them.
 
-An observation is a fact about a model, an API key or a provider address that all workers should use.
+`Hub` is connected to each worker by an `IpcChannel`. An observation is a fact about a model, an API key or a provider
+address that all workers should use. A query is the question of one worker for the sum of all statistics. The hub
+answers after all workers have reported, or at the deadline. `next_query_deadline` is the time for the next call of
+`answer_due_queries`.
 """
 
 import time
@@ -9,13 +12,24 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from anthropic_proxy.workers.ipc import IpcChannel, SharedObservation, StatsQuery, StatsReport, StatsRequest, StatsTotal
+from anthropic_proxy.workers.ipc import (
+    IpcChannel,
+    ReloadRequest,
+    RequestsUpdate,
+    RequestsWatch,
+    SharedObservation,
+    StatsQuery,
+    StatsReport,
+    StatsRequest,
+    StatsTotal,
+)
 from anthropic_proxy.workers.link import WorkerPeer
 
 WORKER_TIMEOUT_SECONDS = 1.0
-"""Time for a worker to report its statistics to the hub. Afterwards the hub adds the worker's previous report."""
+"""Seconds for a worker to report its statistics to the hub. Then the hub uses the worker's previous report."""
 MAX_OBSERVATIONS = 10_000
-"""Maximum number of observations that the hub stores for workers that start later. A new one replaces the oldest."""
+"""Maximum number of observations that the hub stores for workers that start later. A further observation replaces the
+oldest one."""
 
 
 @dataclass
@@ -25,9 +39,9 @@ class _Query:
     sender: IpcChannel
     message: StatsQuery
     number: int
-    """Number of the `StatsRequest` that the hub sent to the other workers for this query."""
+    """Number in the `StatsRequest` messages that the hub sent to the other workers for this query."""
     deadline: float
-    """Time of the answer in seconds of the hub's clock, also if workers are missing."""
+    """Time, in seconds of the hub's clock, at which the hub answers even if workers are missing."""
     missing: set[IpcChannel]
     """Channels of the workers that have not yet reported."""
 
@@ -52,9 +66,14 @@ class Hub:
         self._observations: dict[tuple[str, str, str], tuple[float, SharedObservation]] = {}
         """Kind, scope and name → expiry time in seconds of the clock, and the observation."""
 
+        self._watch_ends: dict[IpcChannel, float] = {}
+        self.reload_requested = False
+        """True if a worker has changed the settings files. The supervisor resets it."""
+        """Channel of a worker with an open view of requests → end of its watch in seconds of the clock."""
+
     @property
     def channels(self) -> Sequence[IpcChannel]:
-        """Channels of the workers that can still send messages."""
+        """Channels to the workers that can still send messages."""
         return [channel for channel in self._channels if not channel.ended]
 
     def add_worker(self, channel: IpcChannel) -> None:
@@ -68,7 +87,7 @@ class Hub:
     def receive_from(self, channel: IpcChannel) -> None:
         """Process all messages that a worker has sent, without waiting for more.
 
-        A `StatsReport` is stored, a `StatsQuery` asks the other workers to report, a `SharedObservation` is forwarded.
+        A `StatsReport` is stored, a `StatsQuery` asks the other workers to report, other messages are forwarded.
         """
         for message in channel.receive():
             if isinstance(message, StatsReport):
@@ -79,18 +98,30 @@ class Hub:
                 self._start_query(channel, message)
             elif isinstance(message, SharedObservation):
                 self._broadcast(channel, message)
+            elif isinstance(message, ReloadRequest):
+                self.reload_requested = True
+            elif isinstance(message, RequestsWatch):
+                self._watch_ends[channel] = self._clock() + message.duration_seconds
+                self._forward(channel, message, self.channels)
+            elif isinstance(message, RequestsUpdate):
+                now = self._clock()
+                self._forward(channel, message, [view for view, end in self._watch_ends.items() if end > now])
         if channel.ended:  # the worker process itself may end later
             self._note_end(channel)
 
     def remove_worker(self, channel: IpcChannel) -> None:
-        """Remove and close the channel of an ended worker. The worker's counters stay in the sum of all workers."""
+        """Remove and close the channel of an ended worker. Its last counters remain in the sum of all workers."""
         self.receive_from(channel)
         self._channels.remove(channel)
+        self._watch_ends.pop(channel, None)
         channel.close()
         self._note_end(channel)
 
     def next_query_deadline(self) -> float | None:
-        """Return the time, in seconds of the clock, at which `answer_due_queries` is due. None: no open query."""
+        """Return the time, in seconds of the clock, at which `answer_due_queries` must be called.
+
+        None: no open query.
+        """
         return min((query.deadline for query in self._queries), default=None)
 
     def answer_due_queries(self) -> None:
@@ -135,6 +166,14 @@ class Hub:
             if len(self._observations) >= MAX_OBSERVATIONS:
                 del self._observations[next(iter(self._observations))]
             self._observations[key] = self._clock() + observation.lifetime_seconds, observation
-        for channel in self.channels:
+        self._forward(sender, observation, self.channels)
+
+    def _forward(
+        self,
+        sender: IpcChannel,
+        message: SharedObservation | RequestsWatch | RequestsUpdate,
+        channels: Sequence[IpcChannel],
+    ) -> None:
+        for channel in channels:
             if channel is not sender:
-                channel.send(observation)
+                channel.send(message)

@@ -1,8 +1,11 @@
 """Messages between the hub in the supervisor process and a worker process, over a pair of sockets.
 
-Workers report statistics (`StatsReport`) and ask for the sum of all (`StatsQuery`, `StatsTotal`). They share
-observations about models and keys (`SharedObservation`). Sending and receiving never block. A message is a length of
-four bytes and a msgpack object.
+`IpcChannel` is one end of the sockets. `StatsRequest` asks a worker to report. Workers report statistics
+(`StatsReport`) and ask for the sum of all (`StatsQuery`, `StatsTotal`). They share recent requests (`RequestsWatch`,
+`RequestsUpdate`), and facts about models, API keys and provider addresses (`SharedObservation`: kind, name of the
+object, value, lifetime, and the settings for which the fact is valid). `ReloadRequest` reloads the settings. Sending
+and receiving never block. A message is a length of four bytes and a msgpack object. `settings_digest` is a digest of
+these settings.
 """
 
 import socket
@@ -13,9 +16,10 @@ import msgspec
 from msgspec import Struct
 
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
-"""Unsent bytes of a channel above which a new message is dropped. The other process then does not read."""
+"""Unsent bytes of a channel above which new messages are dropped, because the receiving process does not read."""
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""Maximum size of an encoded message. The sender drops a larger message. A receiver of a larger one stops reading."""
+"""Maximum size of an encoded message. The sender drops a larger message. A receiver of a larger message ends the
+channel."""
 _READ_BYTES = 256 * 1024
 _LENGTH_BYTES = 4
 
@@ -33,7 +37,7 @@ class StatsQuery(Struct, tag="query"):
     """Message from a worker to the hub: a query for the sum of the statistics of all workers."""
 
     query_number: int
-    """Number chosen by the worker. The answer, a `StatsTotal`, repeats it."""
+    """Number chosen by the worker, which the answer (`StatsTotal`) repeats."""
     stats: bytes
     """Current statistics of the worker that sends the query, encoded by `metrics.encode_snapshot`."""
 
@@ -42,18 +46,18 @@ class StatsRequest(Struct, tag="request"):
     """Message from the hub to a worker: a request to send a `StatsReport` now."""
 
     query_number: int
-    """Number chosen by the hub. The `StatsReport` repeats it."""
+    """Number chosen by the hub, which the answer (`StatsReport`) repeats."""
 
 
 class StatsTotal(Struct, tag="total"):
     """Message from the hub to a worker: the sum of the statistics of all workers, as the answer to a `StatsQuery`."""
 
     query_number: int
-    """`query_number` of the `StatsQuery` that this message answers."""
+    """Number of the `StatsQuery` that this message answers."""
     stats: bytes
     """Sum of the statistics, encoded by `metrics.encode_snapshot`."""
     unresponsive_count: int
-    """Number of workers that did not report in time. The sum contains their previous reports."""
+    """Number of workers that did not report in time. `stats` contains their previous reports."""
 
 
 class SharedObservation(Struct, tag="observation", frozen=True):
@@ -69,7 +73,7 @@ class SharedObservation(Struct, tag="observation", frozen=True):
     "": valid for all settings."""
     name: str
     """Key of the model observation, digest of the API key, or name of the upstream. A newer message with the same
-    kind, scope and name replaces this one."""
+    `kind`, `settings_digest` and `name` replaces this one."""
     value: str
     """Value of the model observation, or status and error type of the upstream's failure: `503 api_error`.
     "": an API key, or a closed circuit."""
@@ -77,7 +81,40 @@ class SharedObservation(Struct, tag="observation", frozen=True):
     """Seconds until the fact expires. 0: revoked, for example because a circuit has closed."""
 
 
-Message = StatsReport | StatsQuery | StatsRequest | StatsTotal | SharedObservation
+class ReloadRequest(Struct, tag="reload"):
+    """Message from a worker to the hub: the settings files have changed, so all workers must read them again."""
+
+
+class RequestsWatch(Struct, tag="watch"):
+    """Message from a worker that shows requests to a user: the other workers then send theirs. The hub forwards it."""
+
+    duration_seconds: float
+    """Time for which the other workers send `RequestsUpdate` messages."""
+    needs_recent: bool
+    """True if each other worker first sends all of its recent requests. False: only changes from now on."""
+
+
+class RequestsUpdate(Struct, tag="requests"):
+    """Message from a watched worker with its requests. The hub forwards it to the workers with an open view."""
+
+    worker: int
+    """Index of the worker that sends the message."""
+    requests: bytes
+    """Requests of the worker: a `RequestSnapshot` as JSON, with keys redacted."""
+    contains_recent: bool
+    """True if `requests` contains all recent requests of the worker. False: only those since its last message."""
+
+
+Message = (
+    StatsReport
+    | StatsQuery
+    | StatsRequest
+    | StatsTotal
+    | SharedObservation
+    | ReloadRequest
+    | RequestsWatch
+    | RequestsUpdate
+)
 """All messages of an `IpcChannel`."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
@@ -102,6 +139,11 @@ class IpcChannel:
         return self._end.fileno()
 
     @property
+    def socket(self) -> socket.socket:
+        """Socket of this end, for registration in an event loop. Only the channel reads and writes the socket."""
+        return self._end
+
+    @property
     def has_unsent(self) -> bool:
         """True if bytes wait to be sent. Call `flush` when the socket is writable."""
         return bool(self._outgoing)
@@ -123,7 +165,10 @@ class IpcChannel:
         return self.flush()
 
     def flush(self) -> bool:
-        """Send the unsent bytes that the socket accepts without blocking. Return False if the connection is broken."""
+        """Send the unsent bytes of messages that the socket accepts without blocking.
+
+        Return False if the connection is broken.
+        """
         while self._outgoing:
             try:
                 written = self._end.send(self._outgoing)
@@ -154,9 +199,10 @@ class IpcChannel:
         return self._pop_complete()
 
     def close(self, flush_timeout_seconds: float = 0.0) -> None:
-        """Close the socket.
+        """Close the socket of this end.
 
-        `flush_timeout_seconds`: time limit for sending the unsent bytes first, blocking. 0: drop the unsent bytes.
+        `flush_timeout_seconds`: maximum seconds of a blocking send of the unsent bytes before. 0: unsent bytes are
+        lost.
         """
         if flush_timeout_seconds and self._outgoing:
             self._end.settimeout(flush_timeout_seconds)
@@ -185,7 +231,7 @@ class IpcChannel:
         return messages
 
     def _stop_reading(self) -> None:
-        """End the channel after a damaged message, because the beginning of the next message is unknown."""
+        """Stop reading messages after a damaged one, because the beginning of the next message is unknown."""
         self.ended = True
         self._incoming.clear()
         with suppress(OSError):  # the peer has already closed

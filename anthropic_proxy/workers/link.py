@@ -1,14 +1,20 @@
 """Statistics of a server process, and the link by which a worker exchanges statistics and observations with others.
 
-An observation is a fact about a model, an API key or a provider address. The hub in the supervisor forwards it.
+`WorkerPeer` has the statistics of one process and is the interface for the application. `WorkerLink` is a worker's
+connection to the hub in the supervisor, which forwards messages to the other workers. An observation is a fact about a
+model, an API key or a provider address. The constants are the intervals and time limits of this exchange. `sum_stats`
+adds statistics, `query_totals` requests the sum of all workers; `find_publisher` returns the function that sends
+observations.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from anthropic_proxy.errors import InternalError
 from anthropic_proxy.log.in_progress import RequestsInProgress
+from anthropic_proxy.log.request_feed import RequestFeed
 from anthropic_proxy.metrics import (
     Gauges,
     MetricsSnapshot,
@@ -18,16 +24,33 @@ from anthropic_proxy.metrics import (
     sum_snapshots,
 )
 from anthropic_proxy.platforms.process_stats import read_process_stats
-from anthropic_proxy.workers.ipc import IpcChannel, SharedObservation, StatsQuery, StatsReport, StatsRequest, StatsTotal
+from anthropic_proxy.platforms.socket_events import SocketEvents
+from anthropic_proxy.plugins import Store
+from anthropic_proxy.workers.ipc import (
+    IpcChannel,
+    ReloadRequest,
+    RequestsUpdate,
+    RequestsWatch,
+    SharedObservation,
+    StatsQuery,
+    StatsReport,
+    StatsRequest,
+    StatsTotal,
+)
+from anthropic_proxy.workers.request_sharing import RequestSharing
+
+if TYPE_CHECKING:
+    from anthropic_proxy.workers.instance_sharing import InstanceSharing
 
 REPORT_INTERVAL_SECONDS = 1.0
 """Interval at which a worker reports changed statistics to the hub. A killed worker loses its unreported statistics."""
 PUBLISH_DELAY_SECONDS = 0.1
-"""Delay before a worker sends observations to the hub. Of several for one object, only the last one is sent."""
+"""Delay before a worker sends observations to the hub, which forwards them to other workers. Only the last observation
+about the same object is sent."""
 HUB_TIMEOUT_SECONDS = 2.0
-"""Time for the hub to answer a query for statistics. The hub itself waits up to 1 s for the other workers."""
+"""Maximum seconds of a worker's wait for statistics from the hub. The hub itself waits up to 1 s for other workers."""
 CLOSE_TIMEOUT_SECONDS = 1.0
-"""Maximum time to send the last messages to the hub when the worker ends."""
+"""Maximum seconds to send the last messages to the hub when the worker ends."""
 
 
 class WorkerPeer:
@@ -35,7 +58,7 @@ class WorkerPeer:
 
     `contains_secret`: returns True if a word contains a secret. `collect_gauges`: sets the application's gauges.
     `apply_observation`: applies an observation of another worker. `link`: connection to the hub; None: this is the only
-    server process, or the supervisor.
+    server process, or the supervisor. `secrets`: returns the keys to redact in requests that other workers receive.
     """
 
     def __init__(
@@ -44,16 +67,20 @@ class WorkerPeer:
         collect_gauges: Callable[[Gauges], None],
         apply_observation: Callable[[SharedObservation], None],
         link: "WorkerLink | None" = None,
+        secrets: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self.totals = MetricsTotals(contains_secret)
-        """Counters of finished exchanges of this process."""
+        """Metrics of this process: counters of finished exchanges and of errors."""
         self.in_progress = RequestsInProgress()
         """Client requests in progress, and the heartbeat of this process. The supervisor can read both."""
+        self.requests = RequestFeed(secrets)
+        """Recent and running client requests of all processes."""
         self.apply_observation = apply_observation
         """Function that applies an observation of another worker to the services of this process."""
         self._collect_gauges = collect_gauges
         self._started = time.time()
         self._link = link
+        self._instances: InstanceSharing | None = None
         if link is not None:
             self.in_progress.use_shared_memory(link.board)
 
@@ -67,15 +94,52 @@ class WorkerPeer:
         if self._link is not None:
             self._link.close()
 
+    def end_views(self) -> None:
+        """End the streamed responses that show live requests, because the server stops."""
+        self.requests.end_views()
+
     @property
     def index_and_count(self) -> tuple[int, int]:
         """Index of this worker, from 0, and the number of all workers. `(0, 1)`: no other workers."""
         return (self._link.worker_index, self._link.worker_count) if self._link is not None else (0, 1)
 
-    @property
-    def publish(self) -> Callable[[SharedObservation], None] | None:
-        """Function that sends an observation to all other workers. None: no other workers."""
-        return self._link.publish if self._link is not None else None
+    def find_publisher(self, store: Store) -> Callable[[SharedObservation], None] | None:
+        """Return the function that sends an observation to all other workers and instances.
+
+        None: this is the only process. `store`: store of the services. If it is in Redis, instances share observations.
+        """
+        if store.state.kind == "redis" and self._instances is None:
+            from anthropic_proxy.stores.fallback import FallbackStore  # noqa: PLC0415  # loads redis-py
+            from anthropic_proxy.workers.instance_sharing import InstanceSharing  # noqa: PLC0415
+
+            if isinstance(store, FallbackStore):
+                self._instances = InstanceSharing(store, self.apply_observation)
+        senders = [each.publish for each in (self._link, self._instances) if each is not None]
+        if not senders:
+            return None
+
+        def publish(observation: SharedObservation) -> None:
+            for send in senders:
+                send(observation)
+
+        return publish
+
+    def start_sharing(self) -> None:
+        """Begin to exchange observations with other instances (servers with the same Redis), if Redis is used."""
+        if self._instances is not None:
+            self._instances.start()
+
+    async def stop_sharing(self) -> None:
+        """End the exchange with other instances."""
+        if self._instances is not None:
+            await self._instances.close()
+
+    def request_reload(self) -> bool:
+        """Make the supervisor reload the settings of all workers. Return False if there is no supervisor."""
+        if self._link is None:
+            return False
+        self._link.request_reload()
+        return True
 
     def collect_stats(self, *, refresh_gauges: bool = True) -> bytes:
         """Return the statistics of this process, encoded by `metrics.encode_snapshot`.
@@ -96,7 +160,9 @@ class WorkerPeer:
         return sum(row.requests for row in self.totals.snapshot.counters.values())
 
     def sum_stats(self, running: Sequence[bytes], ended: Sequence[bytes]) -> bytes:
-        """Return the sum of the statistics of several processes. Arguments and result: `metrics.encode_snapshot`.
+        """Return the sum of the statistics of several processes.
+
+        All statistics are bytes from `metrics.encode_snapshot`.
 
         `running`: statistics of running processes, with counters and gauges. `ended`: statistics of ended workers, of
         which only the counters are added.
@@ -142,17 +208,23 @@ class WorkerLink:
         Must be called in the event loop.
         """
         self._peer, self._loop = peer, asyncio.get_running_loop()
-        self._loop.add_reader(self._channel.fileno(), self._receive)
+        self._socket_events = SocketEvents(self._loop)
+        self._sharing = RequestSharing(peer.requests, self.worker_index, self.worker_count, self._send)
+        self._socket_events.on_readable(self._channel.socket, self._receive)
         self._report_stats()
 
     def publish(self, observation: SharedObservation) -> None:
         """Send an observation to all other workers after `PUBLISH_DELAY_SECONDS`.
 
-        It replaces an unsent observation with the same kind, scope and name.
+        A newer observation with the same `kind`, `settings_digest` and `name` replaces an unsent one.
         """
         if not self._observations:
             self._loop.call_later(PUBLISH_DELAY_SECONDS, self._publish_pending)
         self._observations[observation.kind, observation.settings_digest, observation.name] = observation
+
+    def request_reload(self) -> None:
+        """Send the supervisor the request to reload the settings of all workers."""
+        self._channel.send(ReloadRequest())
 
     async def query_totals(self) -> StatsTotal:
         """Query the hub for the statistics of all workers and return its answer. Concurrent callers share one query.
@@ -170,8 +242,9 @@ class WorkerLink:
 
     def close(self) -> None:
         """Send the unsent observations and the final statistics to the hub, then close the connection."""
-        self._loop.remove_reader(self._channel.fileno())
-        self._loop.remove_writer(self._channel.fileno())
+        self._socket_events.ignore_readable(self._channel.socket)
+        self._socket_events.ignore_writable(self._channel.socket)
+        self._sharing.close()
         self._publish_pending()
         self._channel.send(StatsReport(self._peer.collect_stats(refresh_gauges=False)))
         self._channel.close(CLOSE_TIMEOUT_SECONDS)
@@ -183,17 +256,19 @@ class WorkerLink:
                 self._send(StatsReport(self._peer.collect_stats(), message.query_number))
             elif isinstance(message, SharedObservation):
                 self._peer.apply_observation(message)
+            elif isinstance(message, RequestsWatch | RequestsUpdate):
+                self._sharing.apply_message(message)
             elif isinstance(message, StatsTotal) and message.query_number == self._query_number and self._pending_query:
                 self._pending_query.set_result(message)
                 self._pending_query = None
         if self._channel.ended:
-            self._loop.remove_reader(self._channel.fileno())
+            self._socket_events.ignore_readable(self._channel.socket)
 
     def _report_stats(self) -> None:
         if (exchange_count := self._peer.exchange_count()) != self._reported_count:
             self._reported_count = exchange_count
             self._send(StatsReport(self._peer.collect_stats(refresh_gauges=False)))
-        self._report_timer = self._loop.call_later(REPORT_INTERVAL_SECONDS, self._report_stats)
+        self._loop.call_later(REPORT_INTERVAL_SECONDS, self._report_stats)
 
     def _publish_pending(self) -> None:
         observations, self._observations = self._observations, {}
@@ -205,14 +280,14 @@ class WorkerLink:
             query.set_exception(InternalError("The supervisor did not return the counters of the workers in time."))
             self._pending_query = None
 
-    def _send(self, message: StatsReport | StatsQuery | SharedObservation) -> None:
+    def _send(self, message: StatsReport | StatsQuery | SharedObservation | RequestsWatch | RequestsUpdate) -> None:
         self._channel.send(message)
         if self._channel.has_unsent and not self._waits_writable:
             self._waits_writable = True
-            self._loop.add_writer(self._channel.fileno(), self._flush)
+            self._socket_events.on_writable(self._channel.socket, self._flush)
 
     def _flush(self) -> None:
         self._channel.flush()
         if not self._channel.has_unsent:
             self._waits_writable = False
-            self._loop.remove_writer(self._channel.fileno())
+            self._socket_events.ignore_writable(self._channel.socket)

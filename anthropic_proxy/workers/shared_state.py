@@ -7,14 +7,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.routing.memory_store import MemoryStore
 from anthropic_proxy.services import Services
 from anthropic_proxy.settings import Settings
+from anthropic_proxy.stores.memory import MemoryStore
 from anthropic_proxy.workers.ipc import SharedObservation
 
 MODEL_OBSERVATION, KEY_COOLDOWN, CIRCUIT_STATE = "model", "key", "upstream"
-"""Values of `SharedObservation.kind`: a learned fact about a model, a provider API key in cooldown (not used for a
-time), the circuit state of a provider address."""
+"""Values of `SharedObservation.kind`: a learned fact about a model, a provider API key in cooldown (skipped for a
+time), and a circuit that blocks or permits calls to a provider address."""
 _DIGEST_BYTES = 16
 
 
@@ -24,7 +24,7 @@ def publish_observations(services: Services, publish: Callable[[SharedObservatio
     Messages contain digests of API keys, never the keys. Observations in a `Store` plugin are not published, because
     all workers read the same store.
     """
-    addresses, upstreams = _scopes(services.settings)
+    addresses, upstreams = _settings_digests(services.settings)
     if isinstance(store := services.observations.store, MemoryStore):
         store.on_put = lambda key, value, seconds: publish(
             SharedObservation(MODEL_OBSERVATION, addresses, key, value, seconds)
@@ -38,8 +38,11 @@ def publish_observations(services: Services, publish: Callable[[SharedObservatio
 
 
 def apply_observation(services: Services, observation: SharedObservation) -> None:
-    """Apply an observation of another worker to `services`, unless its `scope` belongs to other settings."""
-    addresses, upstreams = _scopes(services.settings)
+    """Apply an observation of another worker to `services`.
+
+    Ignored if its `settings_digest` belongs to other settings.
+    """
+    addresses, upstreams = _settings_digests(services.settings)
     if (
         observation.kind == MODEL_OBSERVATION
         and observation.settings_digest == addresses
@@ -59,23 +62,24 @@ def apply_observation(services: Services, observation: SharedObservation) -> Non
             )
 
 
-def _scopes(settings: Settings) -> Sequence[str]:
-    """Return the `scope` of model observations, and that of circuit states.
+def _settings_digests(settings: Settings) -> Sequence[str]:
+    """Return the `settings_digest` of model observations, and that of circuit states.
 
     The first is a digest of the provider addresses and wires. The second is a digest of addresses, wires and API keys.
     """
-    addresses = sorted(settings.base_urls.items()), sorted(settings.wires.items())
+    tables = [table.json_text for table in settings.configured_providers]
+    addresses = sorted(settings.base_urls.items()), sorted(settings.wires.items()), tables
     keys = sorted((name, [key.reveal() for key in keys]) for name, keys in settings.keys.items())
     return _digest(repr(addresses)), _digest(repr((addresses, keys)))
 
 
 def _digest(text: str) -> str:
-    """Return a hexadecimal digest of a text, for API keys and settings in messages between processes."""
+    """Return a hexadecimal digest of a text, so that messages contain no API keys and settings."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def _decode_failure(observation: SharedObservation) -> UpstreamError:
-    """Return the failure that opened a circuit in another worker, with a message that the proxy writes.
+    """Return the failure that opened a circuit in another worker, with a message composed by this process.
 
     Workers do not share the provider's own message, because it may contain an API key.
     """

@@ -1,9 +1,10 @@
 """Supervisor process of several workers that share one listening socket (`anthropic-proxy serve --workers`).
 
-It starts, replaces and stops the workers, forwards signals to them and runs the hub. It serves no client request.
+`Supervisor` starts, replaces and stops the workers, forwards signals to them and runs the hub, which exchanges messages
+between them. The supervisor serves no client request. A heartbeat is a sign, once a second, that the event loop of a
+worker runs.
 """
 
-import os
 import selectors
 import signal
 import socket
@@ -11,7 +12,6 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from anthropic_proxy.log.in_progress import (
@@ -20,12 +20,12 @@ from anthropic_proxy.log.in_progress import (
     describe_requests,
     read_heartbeat_count,
 )
-from anthropic_proxy.platforms.signals import blocked_signals
+from anthropic_proxy.platforms.child_process import exit_handles
+from anthropic_proxy.platforms.signals import RELOAD_SIGNAL, SUPERVISOR_SIGNALS, blocked_signals
 from anthropic_proxy.platforms.terminal import MAX_TERMINAL_CHECKS, Terminal
 from anthropic_proxy.server.file_watch import POLL_INTERVAL_SECONDS, FileWatch
 from anthropic_proxy.server.process import (
     EXIT_STARTUP_FAILED,
-    FORWARDED_SIGNALS,
     RELOAD_COMMAND,
     STOP_COMMAND,
     STOP_GRACE_SECONDS,
@@ -37,19 +37,20 @@ from anthropic_proxy.workers.ipc import IpcChannel
 from anthropic_proxy.workers.worker import LoadWorkerApp, SupervisorConnection, WorkerApplication, run_worker
 
 MIN_RESTART_INTERVAL_SECONDS = 1.0
-"""Minimum time between two starts of one worker, so that a worker that fails at once is not restarted in a loop."""
+"""Minimum seconds between two starts of one worker, so that a worker that fails at once is not restarted in a loop."""
 MAX_MISSED_HEARTBEATS = 3
-"""Missed heartbeats, one a second, after which a worker is killed while the server stops."""
+"""Number of successive missed heartbeats (one is due each second) after which a worker is killed while the server
+stops."""
 _spawning = get_context("spawn")
 
 
 @dataclass
 class _Worker:
-    """State of one worker process in the supervisor."""
+    """State of one worker process, as the supervisor keeps it."""
 
     process: BaseProcess
-    control: Connection
-    """Pipe for commands to the worker."""
+    control: socket.socket
+    """Socket by which the supervisor sends commands to the worker."""
     channel: IpcChannel
     """Connection between the worker and the hub."""
     index: int
@@ -58,11 +59,12 @@ class _Worker:
     board: memoryview
     """Memory shared with the worker, with its heartbeats and requests in progress."""
     ready: bool = False
-    """True if the worker has begun to serve, or has ended before."""
+    """True if the worker has begun to serve, or a start-up error of the worker was already handled."""
     beats: int = 0
-    """Number of heartbeats at the last check."""
+    """Number of heartbeats of the worker at the last check of the supervisor."""
     missed: int = 0
-    """Number of checks since the last heartbeat. A clock would also advance while the whole machine is suspended."""
+    """Number of checks (one each second) since the last heartbeat. Not a time, because clocks advance while a machine
+    is suspended."""
     killed: bool = False
     """True if the supervisor has killed the process."""
 
@@ -104,7 +106,7 @@ class Supervisor:
         self._terminal = Terminal()
         self._terminal_checks = 0
         """Remaining checks, one a second, whether the terminal has closed after a SIGHUP."""
-        self._file_watch = FileWatch(config.watched_file) if config.watched_file else None
+        self._file_watch = FileWatch(config.watched_files) if config.watched_files else None
         self._polled_at = 0.0
 
     def run(self) -> int:
@@ -115,14 +117,14 @@ class Supervisor:
         inbox, outbox = socket.socketpair()
         inbox.setblocking(False)
         outbox.setblocking(False)
-        for forwarded in FORWARDED_SIGNALS:
+        for forwarded in SUPERVISOR_SIGNALS:
             signal.signal(forwarded, _ignore_signal)
         signal.set_wakeup_fd(outbox.fileno(), warn_on_full_buffer=False)
         for _ in range(self._worker_count):
             self._start()
         while self._workers or not self._stopping:
-            awaited: list[socket.socket | Connection | int] = [inbox]
-            awaited += [worker.process.sentinel for worker in self._workers]
+            awaited: list[socket.socket | int] = [inbox]
+            awaited += [handle for worker in self._workers for handle in exit_handles(worker.process)]
             awaited += [worker.control for worker in self._workers if not worker.ready]
             ready = _wait(awaited, self._hub.channels, self._next_deadline())
             self._note_ready(ready)
@@ -130,17 +132,20 @@ class Supervisor:
                 if worker.channel in ready:
                     worker.channel.flush()
                     self._hub.receive_from(worker.channel)
+            if self._hub.reload_requested:
+                self._hub.reload_requested = False
+                self._reload()
             if inbox in ready:
                 for number in inbox.recv(64):
                     self._handle_signal(number)
             self._reap_exited()
             self._run_due_tasks()
         if not self._status:
-            self._application.log_stopped()
+            self._application.log_line("Stopped.")
         return self._status
 
     def _start(self) -> None:
-        control, worker_control = _spawning.Pipe()
+        control, worker_control = socket.socketpair()
         end, worker_end = socket.socketpair()
         board = _spawning.RawArray("B", SHARED_MEMORY_BYTES)
         index = min(set(range(self._worker_count)) - {worker.index for worker in self._workers})
@@ -150,7 +155,7 @@ class Supervisor:
             args=(self._load_app, self._config, self._listener, connection, (index, self._worker_count)),
             daemon=True,
         )
-        with blocked_signals(FORWARDED_SIGNALS):  # the worker receives them after it has installed handlers
+        with blocked_signals(SUPERVISOR_SIGNALS):  # the worker receives them after it has installed handlers
             process.start()
         worker_control.close()
         worker_end.close()
@@ -160,7 +165,10 @@ class Supervisor:
         self._workers.append(_Worker(process, control, channel, index, time.monotonic(), shared))
 
     def _next_deadline(self) -> float | None:
-        """Return the seconds until the supervisor must act without an event. None: no task is scheduled."""
+        """Return the seconds until the next task of the supervisor that needs no event, such as a restart.
+
+        None: no task.
+        """
         due = [] if (deadline := self._hub.next_query_deadline()) is None else [deadline]
         now = time.monotonic()
         due.append(self._next_check)
@@ -179,26 +187,26 @@ class Supervisor:
                 self._any_served |= _reads_ready(worker.control)
 
     def _handle_signal(self, number: int) -> None:
-        if number == signal.SIGHUP and not self._terminal.is_closed():
+        if number == RELOAD_SIGNAL and not self._terminal.is_closed():
             self._reload()
             self._terminal_checks = MAX_TERMINAL_CHECKS
-        elif number in FORWARDED_SIGNALS and self._stopping:
+        elif number in SUPERVISOR_SIGNALS and self._stopping:
             self._stop_at = time.monotonic()
             self._send_control(STOP_NOW_COMMAND, STOP_GRACE_SECONDS)
-        elif number in FORWARDED_SIGNALS:
+        elif number in SUPERVISOR_SIGNALS:
             self._stop()
 
     def _stop(self) -> None:
         self._stopping = True
         self._listener.close()
-        self._stop_at = time.monotonic() + self._config.stop_timeout_seconds
-        self._send_control(STOP_COMMAND, self._config.stop_timeout_seconds + STOP_GRACE_SECONDS)
+        self._stop_at = time.monotonic() + self._config.max_stop_seconds - STOP_GRACE_SECONDS
+        self._send_control(STOP_COMMAND, self._config.max_stop_seconds)
 
     def _send_control(self, command: bytes, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
         for worker in self._workers:
             try:
-                os.write(worker.control.fileno(), command)
+                worker.control.send(command)
             except OSError:
                 continue  # the worker has ended
 
@@ -267,9 +275,7 @@ class Supervisor:
                 )
 
 
-def _wait(
-    awaited: Sequence[socket.socket | Connection | int], channels: Sequence[IpcChannel], seconds: float | None
-) -> set[object]:
+def _wait(awaited: Sequence[socket.socket | int], channels: Sequence[IpcChannel], seconds: float | None) -> set[object]:
     """Wait for an event, and return the sources and channels that are readable or writable. Empty: timeout.
 
     A channel is also awaited for writing while it has unsent bytes. `seconds`: timeout; None: no timeout.
@@ -282,9 +288,9 @@ def _wait(
         return {key.fileobj for key, _ in selector.select(seconds)}
 
 
-def _reads_ready(control: Connection) -> bool:
+def _reads_ready(control: socket.socket) -> bool:
     try:
-        return bool(os.read(control.fileno(), 1))
+        return bool(control.recv(1))
     except OSError:
         return False
 

@@ -1,14 +1,20 @@
-"""Entry points of worker processes, which serve client requests under a supervisor process."""
+"""Entry points of worker processes, which serve client requests under a supervisor process.
+
+`SupervisorConnection` has the connections of a worker to its supervisor: two sockets and a board, which is shared
+memory for the heartbeats and running requests of the worker. `run_worker` is the target of a new process of
+`anthropic-proxy serve --workers`. `serve_supervised` also runs under uvicorn's supervisor. The hub in the supervisor
+exchanges messages with each worker. `LoadWorkerApp` builds the application.
+"""
 
 import socket
 import sys
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Protocol
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.server.process import EXIT_STARTUP_FAILED, Application, LoadApp, ServerConfig, ServerProcess
+from anthropic_proxy.server.application import Application, LoadApp
+from anthropic_proxy.server.process import EXIT_STARTUP_FAILED, ServerConfig, ServerProcess
 from anthropic_proxy.workers.ipc import IpcChannel
 from anthropic_proxy.workers.link import WorkerLink, WorkerPeer
 
@@ -31,13 +37,16 @@ class WorkerApplication(Application, Protocol):
     def check_settings(self) -> bool:
         """Read the settings again and log the changes. Return False if they are invalid.
 
-        Called in the supervisor. Only if the result is True, the workers are commanded to reload their settings.
+        Called in the supervisor, which commands its workers to reload the settings only if the result is True.
         """
         ...
 
 
 class LoadWorkerApp(Protocol):
-    """Function that builds the application. Each process calls it once. Picklable, so that a worker can receive it."""
+    """Function that builds the application. Each process calls the function once.
+
+    It is picklable, so that a worker process can receive it.
+    """
 
     def __call__(self, *, address: str, logs_startup: bool = True, link: WorkerLink | None = None) -> WorkerApplication:
         """Return the application.
@@ -50,10 +59,11 @@ class LoadWorkerApp(Protocol):
 
 @dataclass(frozen=True)
 class SupervisorConnection:
-    """Connections of a worker to its supervisor. Picklable only as an argument of the new worker process."""
+    """Connections of a worker to its supervisor. It can be pickled only as an argument of the new worker process."""
 
-    control: Connection
-    """Pipe for the supervisor's commands (stop, stop now, reload) and for the worker's message that it has started."""
+    control: socket.socket
+    """Socket for the supervisor's commands (stop, stop now, reload), and for the message of the worker that it has
+    begun to serve."""
     channel: socket.socket
     """Socket for messages between the worker and the hub."""
     board: "WriteableBuffer"
@@ -79,19 +89,20 @@ def run_worker(
 def serve_supervised(
     load_app: LoadApp,
     config: ServerConfig,
-    control: Connection,
+    control: socket.socket,
     sockets: list[socket.socket],
     *,
     logs_startup: bool = True,
 ) -> None:
     """Serve client requests until the supervisor sends the command to stop, or ends.
 
-    `control`: pipe for commands from the supervisor. `sockets`: one listening socket, in a list as uvicorn passes it.
+    `control`: socket for commands from the supervisor. `sockets`: one listening socket, in a list as uvicorn passes it.
     `logs_startup`: log the start-up summary and watch the settings file.
     Prints a message and exits with status `EXIT_STARTUP_FAILED` if a setting is invalid.
     """
     try:
-        ServerProcess(load_app, config, sockets[0], control=control.fileno(), logs_startup=logs_startup).run()
+        ServerProcess(load_app, config, sockets[0], control=control, logs_startup=logs_startup).run()
     except ConfigurationError as error:
-        print(f"✕ {error.message}", file=sys.stderr)
+        for message in error.messages:
+            print(f"✕ {message}", file=sys.stderr)
         sys.exit(EXIT_STARTUP_FAILED)

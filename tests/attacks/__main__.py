@@ -1,4 +1,4 @@
-"""`scripts/ci/attacks`: runs every attack against the real server process and prints a table."""
+"""`scripts/ci.py attacks`: runs every attack against the real server process and prints a table."""
 
 import argparse
 import sys
@@ -21,7 +21,7 @@ def format_result(result: Result) -> str:
 
 
 def main() -> int:
-    options = argparse.ArgumentParser(prog="scripts/ci/attacks", description=__doc__)
+    options = argparse.ArgumentParser(prog="scripts/ci.py attacks", description=__doc__)
     options.add_argument("rows", nargs="*", help="words of the names of the rows to run; default: all rows")
     chosen = options.parse_args().rows
     rows = [case for case in ROWS if not chosen or any(words in case.name for words in chosen)]

@@ -24,7 +24,7 @@ class Responsiveness:
 
     max_wait_seconds: float
     max_block_seconds: float
-    """Processor time of the server's main thread during one wait: what a busy machine does not change."""
+    """Processor time of the server's main thread during one wait, which is independent of the load of the machine."""
     polls: int
 
 

@@ -1,4 +1,4 @@
-"""Some attacks of each kind; `scripts/ci/attacks` runs all of them."""
+"""Some attacks of each kind; `scripts/ci.py attacks` runs all of them."""
 
 from collections import Counter
 
@@ -14,7 +14,6 @@ QUICK = (
     "8,000 turns with one id",
     "reply: '```json\\n' × 60,000 in one piece",
     "provider: a trailer of 50 MB",
-    "39 MB of pipelined requests with a proxy key set",
     "client: HTTP/1.0 with Upgrade and chunks",
 )
 

@@ -41,7 +41,7 @@ def _compare_items(theirs: list[Item], ours: list[Item]) -> Iterator[Difference]
 
 
 def _compare_run(theirs: list[Item], ours: list[Item]) -> Iterator[Difference]:
-    """Pair what is of one kind, in order; the rest is sent by one side only."""
+    """Pair values of one kind, in order. The remaining ones are sent by one side only."""
     left = list(theirs)
     for other in ours:
         one = next((item for item in left if (item.role, item.kind) == (other.role, other.kind)), None)

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 COMPARED_WITH = "1.106.2"
-"""The reasons are for what this version does; another is not compared."""
+"""The reasons apply to this version only. Other versions are not compared."""
 _BY_WIRE = {"gemini": "gemini", "ollama": "ollama_chat"}
 _BY_PROVIDER = {"groq": "groq", "moonshot": "moonshot", "xai": "xai"}
 _BY_ADDRESS = {"deepseek": "deepseek", "openrouter": "openrouter", "mistral": "mistral", "z.ai": "zai"}

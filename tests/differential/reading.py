@@ -1,4 +1,4 @@
-"""A body of any of the three wires → its content, in one form, so that only what matters is compared."""
+"""A body of any of the three wires → its content, in one form without irrelevant differences."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Runs the real Claude Code without a terminal and reads what it did."""
+"""Runs the real Claude Code without a terminal and reads its actions."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A strict stand-in provider, a proxy in front of it and a directory to work in, fresh for every test."""
+"""A strict fake provider, a proxy in front of it and a working directory, new for every test."""
 
 from collections.abc import Iterator
 from pathlib import Path

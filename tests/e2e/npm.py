@@ -1,4 +1,4 @@
-"""Installs packages of npm into a cache outside the checkout, once a version."""
+"""Installs packages of npm into a cache outside the checkout, once per version."""
 
 import contextlib
 import os

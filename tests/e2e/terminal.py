@@ -71,7 +71,7 @@ class Terminal:
 
 
 def _introduce(home: Path, work: Path) -> None:
-    """Answer what the program asks a new user: theme, key, trust in the folder."""
+    """Answer the questions to a new user: theme, key, trust in the folder."""
     trusted = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
     known = {
         "hasCompletedOnboarding": True,

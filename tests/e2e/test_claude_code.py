@@ -1,4 +1,4 @@
-"""Claude Code works through the proxy: tools, files, pictures, models."""
+"""Claude Code through the proxy: tools, files, images, models."""
 
 import json
 import sys
@@ -37,7 +37,7 @@ def test_a_task_of_several_turns_reads_writes_and_edits_files(
 
 
 def test_the_prompt_stays_the_same_from_turn_to_turn(claude: Path, proxy: Proxy, openai: Running, work: Path) -> None:
-    """A provider bills what it has seen before at a fraction: nothing before the newest messages may change."""
+    """A provider bills a repeated prefix at a fraction: messages before the newest ones must not change."""
     (work / "notes.txt").write_text(NOTES)
     run = run_claude(claude, proxy.url, work, f"Read {work / 'notes.txt'}", "--allowedTools", "Read")
     first, second = bodies(openai)

@@ -1,4 +1,4 @@
-"""Claude Code works through the proxy on Anthropic's own API: bytes pass, so nothing of it may be missing."""
+"""Claude Code through the proxy to Anthropic's own API: bytes are forwarded, so no feature may be missing."""
 
 from collections.abc import Iterator
 from pathlib import Path

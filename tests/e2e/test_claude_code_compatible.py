@@ -1,4 +1,4 @@
-"""Claude Code works through the proxy on Groq, Moonshot, xAI and a user's own server: tools, reasoning kept."""
+"""Claude Code through the proxy to Groq, Moonshot, xAI and a user's own server: tools, and kept reasoning."""
 
 from collections.abc import Iterator
 from pathlib import Path

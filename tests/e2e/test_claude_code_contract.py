@@ -1,4 +1,4 @@
-"""Claude Code's behaviour in a session, on four wires: nothing of it may show which model answers."""
+"""Claude Code in a session, on four wires: its behavior is independent of the model."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Claude Code with no provider at all: the built-in demonstration answers, calls tools and uses what they give."""
+"""Claude Code with no provider: the built-in demo answers, calls tools and repeats their results."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Claude Code when the provider fails: it goes on where it can, and stops with the right words where it cannot."""
+"""Claude Code with a failing provider: it continues if possible, else it stops with the right message."""
 
 from pathlib import Path
 

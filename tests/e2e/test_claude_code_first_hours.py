@@ -33,7 +33,7 @@ def upstream() -> Iterator[Running]:
 
 
 def send_hello(program: Path, url: str, home: Path, **more: str) -> str:
-    """Run the README's command against an address; return what the user reads."""
+    """Run the README's command against an address. Return the text that the user reads."""
     (shown,) = re.findall(r"^(ANTHROPIC_BASE_URL=\S+) (ANTHROPIC_AUTH_TOKEN=\S+) claude$", README.read_text(), re.M)
     variables = dict(pair.split("=", 1) for pair in shown)
     assert variables == {"ANTHROPIC_BASE_URL": "http://127.0.0.1:8082", "ANTHROPIC_AUTH_TOKEN": "local"}
@@ -95,8 +95,8 @@ def test_a_missing_extra(claude: Path, server: Path, work: Path) -> None:
         assert requests_of(proxy) == 1
     assert text.startswith(
         "API Error: 500 mistral/m needs LiteLLM (for a model on your own server, use openai/mistral/m), which is not "
-        "installed. Install it in the checkout and start the proxy again: sh scripts/setup litellm   or, with uv: "
-        "uv sync --extra litellm"
+        "installed. Install it in the checkout and start the proxy again: python3 scripts/setup.py litellm   "
+        "or, with uv: uv sync --extra litellm"
     )
 
 

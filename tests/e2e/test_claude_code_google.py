@@ -1,4 +1,4 @@
-"""Claude Code works on Google's models, by both of Google's doors, thinking and calling several tools at once."""
+"""Claude Code with Google's models, by both of Google's APIs: thinking, and several tool calls at once."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Claude Code works through the proxy on a provider that only LiteLLM speaks to."""
+"""Claude Code through the proxy to a provider that only LiteLLM supports."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Claude Code works through the proxy on a model of the user's own machine, over Ollama's language."""
+"""Claude Code through the proxy to a model on the user's own machine, by Ollama's API."""
 
 import itertools
 from collections.abc import Iterator

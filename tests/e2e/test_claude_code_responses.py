@@ -1,4 +1,4 @@
-"""Claude Code works through the proxy on models that reason: over Responses, the reasoning carried between turns."""
+"""Claude Code through the proxy to reasoning models of the Responses API: the reasoning is kept between turns."""
 
 import itertools
 from collections.abc import Iterator

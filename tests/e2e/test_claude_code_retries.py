@@ -1,4 +1,4 @@
-"""The retries of Claude Code, on four wires: its rules see our statuses, not the provider's."""
+"""The retries of Claude Code, on four wires, by the statuses of the proxy."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_a_refused_key_ends_it_at_once(claude: Path, upstream: Upstream, work: P
 
 @pytest.mark.parametrize("fault", ["cut", "torn"])
 def test_a_broken_stream_is_asked_for_again_whole(claude: Path, upstream: Upstream, work: Path, fault: str) -> None:
-    """The first block is not complete yet: what came is thrown away, and the rest is not waited for in pieces."""
+    """The first block is not complete yet: the received part is dropped, and the remainder is not streamed."""
     prompt = f"Count to 30 [fault:{fault} pieces={upstream.kind.first_block} times=1]"
     run = run_claude(claude, upstream.proxy.url, work, prompt)
     assert run.text == COUNTED

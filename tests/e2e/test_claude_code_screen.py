@@ -1,4 +1,4 @@
-"""Claude Code on a screen, as people use it: what it asks only there."""
+"""Claude Code on a screen: the questions that it asks only there."""
 
 import json
 from collections.abc import Iterator

@@ -13,7 +13,7 @@ TIMEOUT_SECONDS = 240
 
 
 def run_code(claude: Path, work: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run `anthropic-proxy code` in a directory, with an empty home and no provider."""
+    """Run `anthropic-proxy code` in a directory, with an empty home, no provider, and an HTTP proxy that is down."""
     home = work.parent / "home"
     home.mkdir(exist_ok=True)
     nowhere = "http://127.0.0.1:9"
@@ -27,7 +27,6 @@ def run_code(claude: Path, work: Path, *arguments: str) -> "subprocess.Completed
         "DISABLE_AUTOUPDATER": "1",
         "HTTPS_PROXY": nowhere,
         "HTTP_PROXY": nowhere,
-        "NO_PROXY": "127.0.0.1,localhost",
     }
     return subprocess.run(
         [sys.executable, "-m", "anthropic_proxy", "code", "--", *arguments],
@@ -58,3 +57,17 @@ def test_a_settings_file_with_another_address_is_overridden(claude: Path, work: 
     ended = run_code(claude, work, "-p", "hello")
     assert "demonstration of anthropic-proxy" in ended.stdout
     assert "settings.local.json sets ANTHROPIC_BASE_URL. This session uses http://127.0.0.1:" in ended.stderr
+
+
+def test_settings_of_the_user_are_merged_with_those_of_the_session(claude: Path, work: Path) -> None:
+    elsewhere = {"env": {"ANTHROPIC_BASE_URL": "http://127.0.0.1:9", "CLAUDE_CODE_USE_BEDROCK": "1"}}
+    (work / ".claude").mkdir()
+    (work / ".claude/settings.json").write_text(json.dumps({"apiKeyHelper": "exit 3"}))
+    ended = run_code(claude, work, "--settings", json.dumps(elsewhere), "-p", "hello")
+    assert "demonstration of anthropic-proxy" in ended.stdout
+    address = "http://127.0.0.1:"
+    assert re.sub(r":\d+", ":", ended.stderr).splitlines() == [
+        f"{work}/.claude/settings.json sets apiKeyHelper. This session uses {address} instead.",
+        f"--settings sets ANTHROPIC_BASE_URL. This session uses {address} instead.",
+        f"--settings sets CLAUDE_CODE_USE_BEDROCK. This session uses {address} instead.",
+    ]

@@ -1,4 +1,4 @@
-"""The official TypeScript SDK: each case is a small program in `typescript/` that prints what it saw."""
+"""The official TypeScript SDK: each case is a small program in `typescript/` that prints the received values."""
 
 import json
 import os

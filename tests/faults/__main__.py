@@ -1,4 +1,4 @@
-"""`scripts/ci/faults`: runs every row on every wire and prints what came of it, or writes the documentation's table."""
+"""`scripts/ci.py faults`: runs every row on every wire and prints the outcomes, or writes the table of the docs."""
 
 import argparse
 import sys
@@ -16,7 +16,7 @@ ROWS_AT_ONCE = 3
 
 
 def main() -> int:
-    options = argparse.ArgumentParser(prog="scripts/ci/faults", description=__doc__)
+    options = argparse.ArgumentParser(prog="scripts/ci.py faults", description=__doc__)
     options.add_argument("rows", nargs="*", help="words of the rows to run; without any: all")
     options.add_argument(
         "--write", action="store_true", help="write the table of docs/guide/reliability.md, run nothing"

@@ -3,7 +3,7 @@
 An act is a function of a `Call`, and a script a sequence of them. Methods of `Call` that need nothing are acts
 themselves: `(Call.receive, head(), Call.begin, Call.reset)` reads a request, sends a head and the first words, and
 resets the connection. After its last act a connection ends as a polite server ends it: nothing more is sent, and
-what the other side still does is watched until it closes too.
+actions of the other side are recorded until it closes too.
 """
 
 import json
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.faults.upstream import FaultyUpstream
 
 GUARD_SECONDS = 60.0
-"""After which whatever is waited for counts as hanging: far beyond what a loaded machine takes."""
+"""Time after which a wait counts as hanging: far beyond the waits of a loaded machine."""
 RESET = struct.pack("ii", 1, 0)
 """Value of `SO_LINGER` with which a connection that is closed is reset."""
 _READ_BYTES = 262_144
@@ -35,7 +35,7 @@ class _Over(Exception):
 
 
 class Call:
-    """One connection to the provider, and what was done on it."""
+    """One connection to the provider, and its history."""
 
     def __init__(self, upstream: "FaultyUpstream", connection: socket.socket) -> None:
         self._upstream = upstream
@@ -90,7 +90,7 @@ class Call:
         self.send_chunk(self.remaining)
 
     def end(self) -> None:
-        """Send what marks a reply as complete."""
+        """Send the end mark of a complete reply."""
         self.send_chunk(self.last)
 
     def finish(self) -> None:
@@ -99,7 +99,7 @@ class Call:
             self.send(b"0\r\n\r\n")
 
     def arrive(self) -> None:
-        """Wait until the client has the first words, where it streams: what fails now fails behind them."""
+        """Wait until the client has the first text, if it streams: a later failure occurs after that text."""
         if self.streams:
             self._upstream.words_came.wait(GUARD_SECONDS)
 
@@ -110,7 +110,7 @@ class Call:
         raise _Over
 
     def shut(self) -> None:
-        """End here, whatever was promised."""
+        """End the response here, regardless of the announced length."""
         raise _Over
 
     def wait(self) -> None:
@@ -194,7 +194,7 @@ class Call:
             self._end()
 
     def stop(self) -> None:
-        """Close, whatever goes on."""
+        """Close the connection, regardless of the state of the exchange."""
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
 
@@ -263,12 +263,12 @@ def head(
     length: int | None = None,
     keep: bool = False,
 ) -> Act:
-    """Send a status and headers; `length` is what is promised, by default that of the whole reply."""
+    """Send a status and headers. `length`: announced length, by default that of the complete reply."""
     return lambda call: call.start(status, headers, framing, length, keep=keep)
 
 
 def raw(data: bytes) -> Act:
-    """Send bytes as they are, whatever was announced."""
+    """Send these bytes unchanged, regardless of the announced length."""
     return lambda call: call.send(data)
 
 

@@ -141,17 +141,17 @@ def both(expected: Expected, calls: int = 1) -> Cases:
 
 
 def streamed(expected: Expected, calls: int = 1) -> Cases:
-    """Return what becomes of a fault that only a stream can have."""
+    """Return the outcome of a fault that only a stream can have."""
     return Cases(Case(expected, calls), None)
 
 
 def whole(expected: Expected, calls: int = 1) -> Cases:
-    """Return what becomes of a fault that only a reply in one piece can have."""
+    """Return the outcome of a fault that only an unstreamed reply can have."""
     return Cases(None, Case(expected, calls))
 
 
 def check_answer(expected: Expected, answer: Answer) -> Iterator[str]:
-    """Yield what is wrong with an answer: with its content, and with how it ends."""
+    """Yield the violations in a response: in its content, and in its end."""
     if isinstance(expected, ClientDisconnected):
         return
     if answer.hung:

@@ -21,7 +21,7 @@ from tests.support.fakes.server import serving
 from tests.support.server_process import BLOCKED, Proxy, running_proxy
 
 OWN_SETTINGS = {"PREFERRED_PROVIDER": "anthropic", "LOG_FORMAT": "json", "UPSTREAM_TIMEOUT": "30"}
-"""With limits that nothing reaches but what hangs, and that end before a client gives up."""
+"""Limits that only hanging requests reach, and that end before a client stops waiting."""
 _SOCKET = re.compile(r"socket:\[\d+\]")
 _SETTLING_SECONDS = 20.0
 _WARMING_UP = 10

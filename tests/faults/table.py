@@ -10,14 +10,14 @@ from tests.faults.runner import Result
 from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs/guide/reliability.md"
-BEGIN, END = "<!-- faults: begin, written by scripts/ci/faults --write -->", "<!-- faults: end -->"
+BEGIN, END = "<!-- faults: begin, written by scripts/ci.py faults --write -->", "<!-- faults: end -->"
 _NO_CASE = "–"
 _WIDTH = 58
 _CELL = 12
 
 
 def describe(rows: Sequence[FaultCase]) -> str:
-    """Return the table of the documentation: what happens, and what the client sees of it."""
+    """Return the table of the documentation: each fault, and the response of the client."""
     lines = [f"{len(rows)} faults, each on {len(PROTOCOLS)} wires."]
     for phase, members in groupby(rows, lambda case: case.phase):
         lines += ["", f"### {phase.capitalize()}", ""]
@@ -47,7 +47,7 @@ def head() -> str:
 
 
 def line_of(case: FaultCase, results: Sequence[Result]) -> str:
-    """Return what came of a row: the time to the client's last byte on each wire, or a cross."""
+    """Return the outcome of a row: the time to the client's last byte on each wire, or a cross."""
     return case.name[: _WIDTH - 2].ljust(_WIDTH) + "".join(
         _cell(results, protocol.name).rjust(_CELL) for protocol in PROTOCOLS
     )

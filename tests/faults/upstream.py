@@ -9,14 +9,14 @@ from tests.faults.call import GUARD_SECONDS, Call, Script
 from tests.faults.protocols import ProviderProtocol
 
 _SEND_BYTES = 65_536
-"""Small, so that what the operating system took from us is soon on its way."""
+"""Small, so that bytes accepted by the operating system are sent soon."""
 _MAX_BACKLOG = 64
 
 
 class FaultyUpstream:
-    """The address of one provider, and what happens there.
+    """The address of one provider, and its connections.
 
-    `protocols` are the wires that it speaks. Scripts are played in turn, the last one for all connections that follow.
+    `protocols`: the wires that it serves. Each connection executes the next script, later ones the last script.
     """
 
     def __init__(self, protocols: Sequence[ProviderProtocol]) -> None:
@@ -30,7 +30,6 @@ class FaultyUpstream:
         """Set by the client once it has the first words of a stream."""
         self._scripts: Sequence[Script] = ((Call.wait,),)
         self._fillers: list[socket.socket] = []
-        self._closed = False
         self._place: tuple[str, int] = ("127.0.0.1", 0)
         self._listener = self._bind()
         self._place = self._listener.getsockname()
@@ -38,7 +37,7 @@ class FaultyUpstream:
         self._accept_from(_MAX_BACKLOG)
 
     def play(self, *scripts: Script) -> None:
-        """Forget what was, and play these from the next connection on."""
+        """Drop all records, and execute these scripts from the next connection on."""
         with self.changed:
             self._scripts = scripts
             self.calls = []
@@ -52,7 +51,7 @@ class FaultyUpstream:
                 self.calls.remove(call)
 
     def wait_for(self, fact: Callable[[], bool], seconds: float = GUARD_SECONDS) -> bool:
-        """Wait until a fact holds, of what a call knows; return whether it came to hold."""
+        """Wait until a fact about a call is true. Return False if it is not true in time."""
         with self.changed:
             return self.changed.wait_for(fact, seconds)
 
@@ -84,7 +83,6 @@ class FaultyUpstream:
 
     def close(self) -> None:
         """End everything."""
-        self._closed = True
         self._stop_listening()
         with self.changed:
             for call in self.calls:

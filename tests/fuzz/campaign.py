@@ -32,7 +32,7 @@ class Figures:
 
 
 def read_figures(output: bytes, trace: bytes) -> Figures | str:
-    """Return the figures of a campaign, from what it and the fuzzer wrote."""
+    """Return the figures of a campaign, from its own output and that of the fuzzer."""
     lines = [line for line in output.decode("utf-8", "replace").splitlines() if line.startswith("figures: ")]
     if not lines:
         return "ended without figures"
@@ -43,7 +43,7 @@ def read_figures(output: bytes, trace: bytes) -> Figures | str:
 
 
 class Campaign:
-    """One target, its budget, and what was found."""
+    """One target, its budget, and its findings."""
 
     def __init__(self, name: str, budget: int) -> None:
         from tests.fuzz.findings import Findings
@@ -72,7 +72,7 @@ class Campaign:
 
 def main(name: str, budget: int, seed: int) -> None:
     try:
-        import atheris  # type: ignore[import-untyped]  # only where scripts/ci/fuzz has put it
+        import atheris  # type: ignore[import-untyped]  # only where scripts/ci.py fuzz has put it
     except ImportError:
         _unguided(Campaign(name, budget), seed)
         return

@@ -1,4 +1,4 @@
-"""Inputs that broke something: distinguished by the place of the failure, made small, kept as files."""
+"""Failing inputs: distinguished by the place of the failure, minimized, stored as files."""
 
 import hashlib
 import time
@@ -8,7 +8,7 @@ from pathlib import Path
 
 KEPT = Path(__file__).parent / "kept"
 SLOW_SECONDS = 2.0
-"""Of processor time for one input of at most 64 KiB, whatever the machine: most take less than a millisecond."""
+"""Processor time for one input of at most 64 KiB, on any machine: most inputs take less than a millisecond."""
 SLOW = "takes too long"
 _MAX_TRIES = 400
 
@@ -53,7 +53,7 @@ def find_breach(check: Callable[[bytes], None], data: bytes) -> str | None:
 
 
 def _words_of(error: Exception) -> str:
-    """Return the last line of a message without its figures: of a trace that was logged, what was raised."""
+    """Return the last line of a message without its figures; for a logged traceback, the exception."""
     lines = str(error).strip().splitlines() or [""]
     places = [line.strip().rpartition(", in ")[2] for line in lines if line.lstrip().startswith("File ")]
     words = f"{places[-1] if places else ''} {lines[-1]}"

@@ -47,7 +47,7 @@ HOSTILE = (
     b'"https://example.com/\\u0000?a=\\n"',
     b'"data:image/png;base64,iVBORw0KGgo="',
 )
-"""JSON, and what is almost JSON, in place of a value."""
+"""Valid and nearly valid JSON in place of a value."""
 HUGE = (b'"' + b"\\u00e9" * 3_000 + b'"', b"-" + b"9" * 5_000, b"[" * 9_000, b"[" + b"{}," * 5_000 + b"{}]")
 STRETCHED = (
     *b"a . 9 : , - ' ` ( [ { } < = % a. <a </ <think> </think> <tool_call> <function=a> [TOOL_CALLS] ``` \\\\".split(),
@@ -252,7 +252,7 @@ def _broken(text: str, random: Random) -> str:
 
 
 def _mutate_bytes(data: bytes, random: Random) -> bytes:
-    """Change bytes with no thought of what they mean."""
+    """Change bytes regardless of their meaning."""
     place = random.randint(0, len(data))
     end = min(len(data), place + random.choice((1, 2, 8, 64)))
     choice = random.randrange(7)

@@ -1,4 +1,4 @@
-"""Inputs that broke something once, and the seeds with a few mutations: nothing breaks anything now."""
+"""Inputs that failed once, and the seeds with a few mutations: none fails now."""
 
 from pathlib import Path
 from random import Random

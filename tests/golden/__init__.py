@@ -1,1 +1,1 @@
-"""Golden scenarios: what a client posts, what goes upstream, what comes back, what the client receives."""
+"""Golden scenarios: the client request, the upstream request, the upstream response, and the client response."""

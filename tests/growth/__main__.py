@@ -1,26 +1,18 @@
-"""`scripts/ci/growth [words]` measures the rows with one of the words in a name or wire and prints a line for each.
+"""`scripts/ci.py growth [words]` measures the rows with one of the words in a name or wire and prints a line for each.
 
-`--write` writes their lines of docs/contributing/growth.md. The exit status is 1 if a row is neither linear nor
-clearly rejected.
+`--write` writes their lines of docs/contributing/growth.md. The exit status is 1 if a row ends with an exception, or
+is neither linear nor clearly rejected.
 """
 
-import os
 import sys
-from multiprocessing import get_context
 
 from tests.growth import instrument
 
 instrument.install()
 
-from tests.growth.measure import Growth, measure  # noqa: E402  # after the import of the package is prepared
-from tests.growth.page import write_page  # noqa: E402
+from tests.growth.page import write_page  # noqa: E402  # after the import of the package is prepared
 from tests.growth.rows import MEASUREMENTS  # noqa: E402
-
-
-def measure_at(place: int) -> Growth:
-    """Measure one row on one wire."""
-    row, wire = MEASUREMENTS[place]
-    return measure(row.of_wire(wire), row.n)
+from tests.growth.run import run_measurements  # noqa: E402
 
 
 def main() -> int:
@@ -31,22 +23,9 @@ def main() -> int:
         for place, (row, wire) in enumerate(MEASUREMENTS)
         if not words or any(word in f"{row.name} / {wire}" for word in words)
     ]
-    found: dict[int, Growth] = {}
-    with get_context("fork").Pool(min(os.cpu_count() or 1, 4), maxtasksperchild=40) as pool:
-        for place, growth in zip(chosen, pool.imap(measure_at, chosen), strict=True):
-            found[place] = growth
-            row, wire = MEASUREMENTS[place]
-            ratios = " ".join(f"{ratio:4.1f}" for ratio in growth.ratios)
-            fault = growth.find_defect()
-            print(
-                f"{row.name:44} {wire:9} {ratios}  {growth.outcome[:60]}{'  FAILS: ' if fault else ''}{fault}",
-                flush=True,
-            )
-    failed = sum(bool(growth.find_defect()) for growth in found.values())
-    names = {MEASUREMENTS[place][0].name for place in found}
-    print(f"{len(found)} measurements of {len(names)} dimensions, {failed} failed")
+    found, failed = run_measurements([MEASUREMENTS[place] for place in chosen])
     if "--write" in sys.argv:
-        write_page(found)
+        write_page({chosen[place]: growth for place, growth in found.items()})
     return failed > 0
 
 

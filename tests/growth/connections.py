@@ -18,7 +18,10 @@ _ANSWER = [(b"content-length", b"2")]
 
 
 class Wire(asyncio.Transport):
-    """The transport of a connection in the process: keeps what is written, and whether reading is paused."""
+    """The transport of a connection in the process.
+
+    It keeps the written bytes, and the state of reading (paused or not).
+    """
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
@@ -30,6 +33,9 @@ class Wire(asyncio.Transport):
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         self.written += map(bytes, list_of_data)
+
+    def can_write_eof(self) -> bool:
+        return True
 
     def write_eof(self) -> None:
         self.ended = True
@@ -84,7 +90,7 @@ class Sink:
 
 
 async def feed(wire: Wire, protocol: asyncio.Protocol, reads: Sequence[bytes]) -> None:
-    """Give a connection what was read from its socket, while it accepts reads."""
+    """Give a connection the bytes read from its socket, while it accepts reads."""
     for data in reads:
         while wire.paused and not wire.closed:  # noqa: ASYNC110 (a transport has no event to wait for)
             await asyncio.sleep(0)

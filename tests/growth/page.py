@@ -7,7 +7,7 @@ from tests.growth.rows import MEASUREMENTS
 from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs/contributing/growth.md"
-MARK = "<!-- scripts/ci/growth --write writes what follows -->\n"
+MARK = "<!-- scripts/ci.py growth --write writes what follows -->\n"
 HEAD = "| input | wires | n | steps | units | memory | outcome at 4n |\n|---|---|--:|--:|--:|--:|---|\n"
 
 

@@ -1,5 +1,6 @@
-"""The growth table (`tests/growth`): what its count sees, and its rows that show the most in the least time."""
+"""The growth table (`tests/growth`): its counted operations, and its most informative rows in the least time."""
 
+import asyncio
 import subprocess
 import sys
 
@@ -8,6 +9,9 @@ import pytest
 from tests.growth import work
 from tests.growth.instrument import rewrite
 from tests.growth.page import MARK, PAGE, starts_of_all
+from tests.growth.rows import MEASUREMENTS
+from tests.growth.run import run_measurements
+from tests.growth.table import Row
 from tests.support.paths import ROOT
 
 FAST = (
@@ -65,6 +69,7 @@ def test_quadratic_work_grows_four_times(source: str) -> None:
     assert 3.7 < (large - middle) / (middle - small) < 4.1
 
 
+@pytest.mark.slow
 def test_critical_rows_grow_linearly() -> None:
     command = [sys.executable, "-m", "tests.growth", *FAST]
     done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -72,8 +77,37 @@ def test_critical_rows_grow_linearly() -> None:
     assert ", 0 failed" in done.stdout
 
 
+def test_an_exception_fails_its_row_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    async def serve() -> str:
+        return "served"
+
+    async def fail() -> str:
+        raise ValueError("no reply")
+
+    rows = [
+        Row("input that ends the run", ["server"], lambda wire: lambda n: fail),
+        Row("input without rows for a wire", ["gemini"], lambda wire: {}[wire]),
+        Row("input that is served", ["ollama"], lambda wire: lambda n: serve),
+    ]
+    found, failed = run_measurements([(row, row.wires[0]) for row in rows])
+    assert (list(found), failed) == ([2], 2)
+    assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()] == [
+        "input that ends the run server FAILS: ValueError: no reply",
+        "input without rows for a wire gemini FAILS: KeyError: 'gemini'",
+        "input that is served ollama 0.0 0.0 0.0 served",
+        "3 measurements of 3 dimensions, 2 failed",
+    ]
+
+
 def test_the_documentation_has_a_line_for_each_dimension() -> None:
     _, _, table = PAGE.read_text("utf-8").partition(MARK)
     _, *lines = [line for line in table.splitlines() if line.startswith("| ")]
     starts = starts_of_all()
     assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
+
+
+@pytest.mark.parametrize("wire", sorted({wire for _, wire in MEASUREMENTS}))
+def test_each_row_has_an_outcome(wire: str) -> None:
+    """No row fails before its measurement, which takes minutes and is not part of this suite."""
+    outcomes = {row.name: asyncio.run(row.of_wire(wire)(row.n)()) for row, row_wire in MEASUREMENTS if row_wire == wire}
+    assert {name: outcome for name, outcome in outcomes.items() if not outcome or outcome.startswith("500")} == {}

@@ -56,7 +56,7 @@ def added(value: Any) -> None:
 
 
 def deleted(value: Any) -> None:
-    """Count the deletion or replacement of a slice of a list, which moves what stands behind it."""
+    """Count the deletion or replacement of a slice of a list, which moves the elements after it."""
     if isinstance(value, list):
         METER[UNITS] += len(value)
 
@@ -82,7 +82,7 @@ def equals(left: Any, right: Any) -> Any:
 
 
 def call(function: Any) -> Any:
-    """Return what is called instead of a function: built-in ones with a count, all others themselves."""
+    """Return the replacement of a function: a counted one for built-in functions, else the function itself."""
     kind = type(function)
     if kind is FunctionType or kind is MethodType:
         return function

@@ -1,4 +1,4 @@
-"""Anthropic behind the proxy: what the official SDK and plain HTTP see of it, over real sockets, is what it sent."""
+"""Anthropic behind the proxy: the official SDK and plain HTTP receive the sent bytes, over real sockets."""
 
 import json
 import socket
@@ -12,13 +12,14 @@ import httpx2 as httpx
 import pytest
 from aiohttp import web
 
-from tests.support.event_grammar import check_bytes
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from tests.support.fakes.anthropic import KEY, new_anthropic
 from tests.support.fakes.anthropic.models import MODELS
 from tests.support.fakes.anthropic.samples import READ, THOUGHT
 from tests.support.fakes.anthropic.server import STAND_IN, Anthropic
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
 from tests.support.provider_replies.messages import MESSAGE_STREAMS
+from tests.support.sdk import open_sdk
 from tests.support.server_process import Proxy, running_proxy
 
 MODEL = "claude-sonnet-5-5"
@@ -64,7 +65,7 @@ def proxy(settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 def client(proxy: Proxy, upstream: Running) -> Iterator[anthropic.Anthropic]:
     """The official SDK; a test fails where any request that it caused broke one of the API's rules."""
     start = len(upstream.journal.exchanges)
-    with anthropic.Anthropic(base_url=proxy.url, api_key=SECRET, max_retries=0) as client:
+    with open_sdk(base_url=proxy.url, api_key=SECRET, max_retries=0) as client:
         yield client
     assert [breach for exchange in upstream.journal.exchanges[start:] for breach in exchange.breaches] == []
 
@@ -243,7 +244,7 @@ def test_an_error_in_the_place_of_the_first_event_becomes_a_status(proxy: Proxy)
 
 
 def test_the_end_of_the_message_is_the_end_whoever_keeps_the_connection_open(proxy: Proxy) -> None:
-    with anthropic.Anthropic(base_url=proxy.url, api_key="x", max_retries=0, timeout=20) as client:
+    with open_sdk(base_url=proxy.url, api_key="x", max_retries=0, timeout=20) as client:
         created = client.messages.create(**ask("Say exactly: done [fault:lingering seconds=60]"), stream=True)
         assert [event.type for event in created][-1] == "message_stop"
 
@@ -350,7 +351,7 @@ def test_the_client_s_own_key_goes_to_anthropic_and_nobody_else(
     }
     with running_proxy(tmp_path, environ) as lending:
         for given in ({"api_key": SECRET}, {"auth_token": SECRET}):
-            with anthropic.Anthropic(base_url=lending.url, max_retries=0, **given) as client:  # type: ignore[arg-type]
+            with open_sdk(base_url=lending.url, max_retries=0, **given) as client:  # type: ignore[arg-type]
                 assert client.messages.create(**ask("Say exactly: mine")).content[0].text == "mine"  # type: ignore[union-attr]
                 with pytest.raises(anthropic.AuthenticationError):
                     client.messages.create(**{**ask("x"), "model": "openai/gpt-4.1"})
@@ -424,7 +425,7 @@ def test_a_server_of_the_user_s_with_the_same_language(upstream: Running, tmp_pa
         "BIG_MODEL": "openai/claude-haiku-5-5",
     }
     with running_proxy(tmp_path, environ) as other:
-        with anthropic.Anthropic(base_url=other.url, api_key=SECRET, max_retries=0) as client:
+        with open_sdk(base_url=other.url, api_key=SECRET, max_retries=0) as client:
             reply = client.messages.create(**ask("Say exactly: hello"), metadata={"user_id": "somebody"})
             assert reply.model == MODEL
             assert reply.content[0].text == "hello"  # type: ignore[union-attr]

@@ -3,9 +3,6 @@
 import base64
 import contextlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -15,8 +12,8 @@ from aiohttp import web
 
 from anthropic_proxy.settings.fields import Secret
 from anthropic_proxy.wire.contract import Credential
+from tests.support.command_line import run_command
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
-from tests.support.paths import ROOT
 from tests.support.process_checks import MESSAGES, ask, wait_for
 from tests.support.secret_canaries import find_leaks, new_canary, secrets_in
 from tests.support.server_process import Proxy, running_proxy
@@ -164,11 +161,9 @@ def test_the_trace_of_a_bug_holds_no_key(echoing: Running, tmp_path: Path, form:
 def start_with(directory: Path, env_file: str, **settings: str) -> str:
     """Return the output of a server that cannot start."""
     (directory / ".env").write_text(env_file, encoding="utf-8")
-    own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "anthropic_proxy", "serve"]
-    run = subprocess.run(command, cwd=directory, env=own | settings, capture_output=True, timeout=60, check=False)
-    assert run.returncode != 0
-    return (run.stdout + run.stderr).decode()
+    ended = run_command("serve", directory=directory, settings=settings)
+    assert ended.returncode != 0
+    return ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize(

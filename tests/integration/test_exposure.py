@@ -1,7 +1,7 @@
 """Start-up messages for a proxy that other machines can reach, and the addresses on which it listens."""
 
 import os
-import pty
+import re
 import signal
 import socket
 import sys
@@ -13,6 +13,7 @@ import pytest
 from tests.support.process_checks import error_of, port_of, wait_for
 from tests.support.process_checks import run_command as run
 from tests.support.server_process import free_port, running_proxy
+from tests.support.tls import NO_AUTHORITIES
 
 RULE = "!" * 60
 REFUSED = "OTHER MACHINES CAN REACH THIS PORT"
@@ -61,7 +62,7 @@ def test_the_first_remote_client_reveals_an_exposed_server(tmp_path: Path, allow
     with running_proxy(tmp_path, settings, ("-c", HIDDEN, "{port}")) as proxy:
         assert RULE not in proxy.log
         for _ in range(2):
-            response = httpx.get(f"http://{address}:{port_of(proxy)}/v1/models", trust_env=False)
+            response = httpx.get(f"http://{address}:{port_of(proxy)}/v1/models", trust_env=False, verify=NO_AUTHORITIES)
             assert response.status_code == (200 if allowed else 403)
             if not allowed:
                 assert error_of(response)[1] == "permission_error"
@@ -87,10 +88,15 @@ def test_an_occupied_port_is_one_line_that_names_it(tmp_path: Path, more: tuple[
         ended = run("serve", "--port", port, *more, settings={}, directory=tmp_path)
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
-    assert line.startswith(f"✕ Port {port} on 127.0.0.1 cannot be used: ")
+    assert re.fullmatch(
+        rf"✕ Port {port} is in use by \S+ \(process {os.getpid()}\)\. "
+        r"Stop it, or run: anthropic-proxy serve --port \d+",
+        line,
+    )
 
 
 def test_a_closed_terminal_stops_it_as_it_always_did(tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
     ours, theirs = pty.openpty()
     port = free_port()
     command = ["-m", "anthropic_proxy", "serve", "--port", str(port), "--workers", "2"]
@@ -100,6 +106,7 @@ def test_a_closed_terminal_stops_it_as_it_always_did(tmp_path: Path) -> None:
         dict(os.environ),
         file_actions=[(os.POSIX_SPAWN_DUP2, theirs, number) for number in (0, 1, 2)],
         setsid=True,
+        setsigdef=[signal.SIGHUP],  # a program that was started by `nohup` ignores it
     )
     try:
         os.close(theirs)
@@ -125,6 +132,6 @@ def test_a_closed_terminal_stops_it_as_it_always_did(tmp_path: Path) -> None:
 
 def _answers(port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
+        return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False, verify=NO_AUTHORITIES).status_code == 200
     except httpx.TransportError:
         return False

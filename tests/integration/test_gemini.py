@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import anthropic
 import pytest
 
-from tests.support.event_grammar import check_bytes
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from tests.support.fakes.gemini.server import KEY, PROJECT, STAND_IN, new_gemini
 from tests.support.fakes.gemini.signatures import Signatures
 from tests.support.fakes.google_tokens import TokenServers, new_token_servers, write_service_account
 from tests.support.fakes.openai_chat.samples import pdf, png
 from tests.support.fakes.server import Running, serving
+from tests.support.sdk import open_sdk
 from tests.support.server_process import Proxy, running_proxy
 
 MESSAGES = "/v1/messages"
@@ -99,7 +100,7 @@ def proxy(access: GoogleAccess, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def ask(client: Proxy, prompt: Any, *, stream: bool = False, **fields: Any) -> anthropic.types.Message:
     messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
     fields = {"model": SONNET, "max_tokens": 1_000, "messages": messages, **fields}
-    with anthropic.Anthropic(api_key="of-no-use", base_url=client.url, max_retries=0) as sdk:
+    with open_sdk(api_key="of-no-use", base_url=client.url, max_retries=0) as sdk:
         if not stream:
             return sdk.messages.create(**fields)
         with sdk.messages.stream(**fields) as events:
@@ -194,7 +195,7 @@ def test_parallel_calls_and_their_results_stay_together(proxy: Proxy, access: Go
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_thoughts_go_round_through_a_restart_of_the_proxy(access: GoogleAccess, tmp_path: Path, stream: bool) -> None:
-    """Nothing but what the client holds carries the signatures: each turn meets a proxy that knows nothing."""
+    """Only the client's history contains the signatures: each turn is served by a new proxy."""
     given, returned = len(access.signatures.given), len(access.signatures.returned)
 
     def ask_a_new_proxy(messages: list[Any]) -> anthropic.types.Message:

@@ -1,10 +1,11 @@
-"""Groq behind a real proxy process: what a client sees, and that nothing the stand-in receives breaks its rules."""
+"""Groq behind a real proxy process: the replies to a client, and requests that follow the rules of the fake server."""
 
 import json
 
 import anthropic
 import pytest
 
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from tests.support.compatible import (
     ADD,
     THINK,
@@ -18,7 +19,6 @@ from tests.support.compatible import (
     thinking_of,
     weather,
 )
-from tests.support.event_grammar import check_bytes
 from tests.support.fakes.server import Running
 from tests.support.server_process import Proxy
 
@@ -144,6 +144,6 @@ def test_a_call_of_an_unknown_tool_is_a_failure_that_names_groq(talk: Session) -
 
 def test_an_audio_model_is_refused_here(talk: Session) -> None:
     talk.model = "groq/whisper-large-v3"
-    with pytest.raises(anthropic.BadRequestError, match="turns sound into text and cannot chat"):
+    with pytest.raises(anthropic.BadRequestError, match="transcribes audio and does not support chat"):
         talk.send("hello", stream=False)
     assert talk.bodies == []

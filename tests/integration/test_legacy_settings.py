@@ -4,7 +4,7 @@ import pytest
 
 from anthropic_proxy.errors import UnsupportedFeature
 from anthropic_proxy.routing.catalog import load_catalog
-from anthropic_proxy.routing.providers import PROVIDERS, find_provider
+from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import (
     RoutingQuery,
     find_preferred_provider,
@@ -285,11 +285,11 @@ KNOWN = {
     ("provider", "model"), [(name, model) for name, text in KNOWN.items() for model in text.split()]
 )
 def test_every_known_model_is_reached_without_a_prefix(provider, model):
-    row = find_provider(provider)
+    row = PROVIDERS.find(provider)
     assert model in row.known_models
     if model in row.non_chat_models:
         return
     assert goes_to(model, load({"PREFERRED_PROVIDER": provider})) == f"{row.prefix}/{model}"
     elsewhere = goes_to(model, load({"PREFERRED_PROVIDER": "moonshot"}))
-    shared = provider == "vertex" and model in find_provider("google").known_models
+    shared = provider == "vertex" and model in PROVIDERS.find("google").known_models
     assert elsewhere == f"{'gemini' if shared else row.prefix}/{model}"

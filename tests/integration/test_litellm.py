@@ -1,4 +1,4 @@
-"""LiteLLM's engine in a real server: what Claude Code's requests get through it, from providers that are not ours."""
+"""LiteLLM's engine in a real server: requests of Claude Code to providers that the proxy does not support itself."""
 
 import json
 import socket
@@ -13,10 +13,11 @@ import anthropic
 import httpx2 as httpx
 import pytest
 
-from tests.support.event_grammar import check_bytes
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from tests.support.fakes.openai_chat import KEY, new_openai
 from tests.support.fakes.server import Running, serving
 from tests.support.litellm import needs_litellm
+from tests.support.sdk import open_sdk
 from tests.support.server_process import Proxy, running_proxy
 
 pytestmark = needs_litellm
@@ -43,7 +44,7 @@ WEATHER = {
 
 
 class Bedrock(BaseHTTPRequestHandler):
-    """The Converse operation: calls a tool after some signed reasoning, and repeats what came back."""
+    """The Converse operation: calls a tool after some signed reasoning, and repeats the result."""
 
     bodies: list[dict[str, Any]] = []  # noqa: RUF012  # one stand-in a module
 
@@ -121,7 +122,7 @@ def _no_breach(openai: Running) -> Iterator[None]:
 
 @pytest.fixture
 def client(proxy: Proxy) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as client:
+    with open_sdk(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as client:
         yield client
 
 

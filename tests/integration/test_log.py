@@ -1,4 +1,4 @@
-"""The log of a real process: it stops no request, and reports what happened in the wording of the screens."""
+"""The log of a real process: it blocks no request, and its texts are those of the screens."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import httpx2 as httpx
 from tests.support.paths import ROOT
 from tests.support.process_checks import MESSAGES, ask, wait_for
 from tests.support.server_process import free_port, running_proxy
+from tests.support.tls import NO_AUTHORITIES
 
 UNHEARD = 1_500
 """Number of requests with more lines than a pipe holds (64 KB)."""
@@ -27,7 +28,10 @@ def test_a_log_that_nobody_reads_stops_no_request(settings: dict[str, str], tmp_
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    with process, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+    with (
+        process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False, verify=NO_AUTHORITIES) as client,
+    ):
         try:
             wait_for(lambda: _answers(client))
             assert {client.get("/nowhere").status_code for _ in range(UNHEARD)} == {404}

@@ -6,6 +6,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.fakes.server import Running
+from tests.support.platform_marks import HIDDEN_POSIX
 from tests.support.process_checks import MESSAGES, METRICS, ask, error_of, total
 from tests.support.server_process import running_proxy
 
@@ -27,8 +28,9 @@ def test_a_server_counts_what_it_serves(openai: Running, settings: dict[str, str
         assert total(page, "anthropic_proxy_request_duration_seconds_bucket", le="+Inf") == 4
         assert total(page, "anthropic_proxy_requests_in_flight") == 0
         assert total(page, "anthropic_proxy_workers") == 1
-        assert total(page, "process_resident_memory_bytes") > 2**20
-        assert total(page, "process_open_fds") > 3
+        if not HIDDEN_POSIX:
+            assert total(page, "process_resident_memory_bytes") > 2**20
+            assert total(page, "process_open_fds") > 3
         asked = {"accept": "application/openmetrics-text; version=1.0.0,text/plain;version=0.0.4;q=0.3"}
         other = client.get(METRICS, headers=asked)
         assert other.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")

@@ -1,10 +1,11 @@
-"""Moonshot behind a real proxy process: what a client sees, and that nothing the stand-in receives breaks its rules."""
+"""Moonshot behind a real proxy process: replies to a client, and requests within the rules of the fake server."""
 
 from typing import Any
 
 import anthropic
 import pytest
 
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from tests.support.compatible import (
     ADD,
     THINK,
@@ -18,7 +19,6 @@ from tests.support.compatible import (
     thinking_of,
     weather,
 )
-from tests.support.event_grammar import check_bytes
 from tests.support.fakes.server import Running
 from tests.support.server_process import Proxy
 

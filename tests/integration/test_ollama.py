@@ -1,4 +1,4 @@
-"""Ollama behind a real proxy process: what a client sees, and that nothing the stand-in receives breaks its rules."""
+"""Ollama behind a real proxy process: replies to a client, and requests within the rules of the fake server."""
 
 import base64
 import json
@@ -9,10 +9,11 @@ from typing import Any
 import anthropic
 import pytest
 
-from tests.support.event_grammar import check_bytes
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from tests.support.fakes.ollama import new_ollama
 from tests.support.fakes.openai_chat.samples import png
 from tests.support.fakes.server import Running, serving
+from tests.support.sdk import open_sdk
 from tests.support.server_process import Proxy, running_proxy
 
 MODEL = "claude-sonnet-5-5"
@@ -72,7 +73,7 @@ class _Chats(list[Any]):
 
 @pytest.fixture
 def client(proxy: Proxy, chats: list[Any]) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as client:
+    with open_sdk(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as client:
         yield client
 
 

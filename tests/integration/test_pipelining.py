@@ -11,7 +11,7 @@ from tests.support.server_process import Proxy, running_proxy
 
 SENT_BYTES = 16 << 20
 GROWTH_BYTES = 24 << 20
-"""Half of what 4 MiB of such requests took before they were bounded."""
+"""Half of the time that 4 MiB of such requests took without a limit."""
 KEY = {"PROXY_API_KEY": "the-only-key-123456"}
 REQUESTS = {
     "tiny": b"GET / HTTP/1.1\r\n\r\n",
@@ -54,6 +54,7 @@ async def flood(proxy: Proxy, request: bytes, *, reads: bool) -> int:
     return max_bytes
 
 
+@pytest.mark.slow  # floods two servers for 9 s of processor time
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: the test reads /proc")
 @pytest.mark.parametrize("settings_of_key", [{}, KEY], ids=["open", "key"])
 async def test_requests_without_end_need_no_memory(

@@ -1,15 +1,15 @@
-"""A conversation that goes on with another provider: what one wrote is never sent where it would be refused."""
+"""A conversation that continues with another provider: blocks of one are never sent to a provider that rejects them."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-import anthropic
 import pytest
 
 from tests.support.compatible import THINK, WEATHER, Session, settings_of, text_of, weather
 from tests.support.fakes.compatible import new_server
 from tests.support.fakes.openai_responses import KEY, new_openai
 from tests.support.fakes.server import Running, serving
+from tests.support.sdk import open_sdk
 from tests.support.server_process import running_proxy
 
 MODELS = {
@@ -47,7 +47,7 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_conversation_wanders(city: tuple[str, dict[str, Running]], order: tuple[str, ...], stream: bool) -> None:
     url, servers = city
-    with anthropic.Anthropic(base_url=url, api_key="the-clients-own", max_retries=0) as client:
+    with open_sdk(base_url=url, api_key="the-clients-own", max_retries=0) as client:
         talk = Session(client, servers["groq"], "")
         for place in order:
             talk.model = MODELS[place]

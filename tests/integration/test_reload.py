@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.event_grammar import check_bytes
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from tests.support.fakes.openai_chat.server import KEY
 from tests.support.fakes.server import Running
-from tests.support.process_checks import MESSAGES, ask, events_of, port_of, serve, wait_for
+from tests.support.platform_marks import HAS_SIGHUP, NO_SIGHUP
+from tests.support.process_checks import MESSAGES, ask, events_of, port_of, reload, serve, wait_for
 from tests.support.raw_http import Answer, exchange, post, read_answer
 from tests.support.server_process import Proxy, free_port, running_proxy
 
@@ -50,14 +51,6 @@ def configured(tmp_path: Path, openai: Running) -> Configured:
     configured = Configured(tmp_path, openai)
     configured.write()
     return configured
-
-
-def reload(proxy: Proxy, text: str = "Settings reloaded") -> str:
-    """Ask for a reload, wait for the log line about it and return that line."""
-    before = proxy.log.count(text)
-    proxy.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: proxy.log.count(text) > before)
-    return [line for line in proxy.log.splitlines() if text in line][-1]
 
 
 def model_of(proxy: Proxy, openai: Running) -> str:
@@ -117,6 +110,16 @@ def test_the_environment_still_wins_and_an_address_waits_for_the_next_start(
         assert reload(proxy) == "Settings reloaded: PORT changed."
         wait_for(lambda: "! PORT will take effect at the next start." in proxy.log)
         assert model_of(proxy, openai) == "gpt-4o"
+
+
+def test_virtual_keys_stay_required_until_the_next_start(configured: Configured, tmp_path: Path) -> None:
+    database = {"DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.sqlite3'}"}
+    configured.write(VIRTUAL_KEYS="true", **database)
+    with running_proxy(tmp_path, database) as proxy:
+        assert proxy.client().post(MESSAGES, json=ask("Say exactly: x")).status_code == 401
+        configured.write(VIRTUAL_KEYS="false", **database)
+        assert reload(proxy) == "Settings reloaded: VIRTUAL_KEYS changed."
+        assert proxy.client().post(MESSAGES, json=ask("Say exactly: x")).status_code == 401
 
 
 def test_without_a_key_an_open_address_stays_guarded(configured: Configured, tmp_path: Path) -> None:
@@ -236,6 +239,8 @@ def test_a_key_that_was_refused_rests_on(configured: Configured, openai: Running
 @contextmanager
 def starting(directory: Path, *words: str) -> Iterator[Proxy]:
     """Yield a server as soon as its program runs, long before it serves."""
+    if not HAS_SIGHUP:
+        pytest.skip(NO_SIGHUP)
     port = free_port()
     command = [sys.executable, "-m", "anthropic_proxy", "serve", "--port", str(port), *words]
     with (directory / "early.log").open("wb") as log:

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import pytest
 
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.wire.signatures import decode_signature
-from tests.support.event_grammar import check_bytes
 from tests.support.fakes.openai_responses import KEY, new_openai
 from tests.support.fakes.server import Running, serving
+from tests.support.sdk import open_sdk
 from tests.support.server_process import Proxy, running_proxy
 
 MESSAGES = "/v1/messages"
@@ -76,7 +76,7 @@ def test_text_is_answered_and_streamed(proxy: Proxy, upstream: Running) -> None:
 
 
 def test_reasoning_goes_round_through_a_restart_of_the_proxy(upstream: Running, tmp_path: Path) -> None:
-    """Nothing but what the client holds carries the reasoning: each turn meets a proxy that knows nothing."""
+    """Only the client's history contains the reasoning: each turn is served by a new proxy."""
     messages: list[Any] = [{"role": "user", "content": "Add 2, 3 and 4"}]
     thoughts: list[dict[str, Any]] = []
     for _ in range(3):
@@ -111,7 +111,7 @@ def _given(reply: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_two_calls_at_once_are_answered_in_order(proxy: Proxy) -> None:
-    client = anthropic.Anthropic(api_key="any", base_url=proxy.url, max_retries=0)
+    client = open_sdk(api_key="any", base_url=proxy.url, max_retries=0)
     asked: list[Any] = [{"role": "user", "content": "How is the weather in Oslo and Rome?"}]
     first = client.messages.create(model="claude-sonnet-4-6", max_tokens=2_000, messages=asked, tools=[WEATHER])
     calls = [block for block in first.content if block.type == "tool_use"]

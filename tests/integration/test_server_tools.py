@@ -6,7 +6,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from tests.support.event_grammar import check_bytes
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from tests.support.fakes.gemini.server import KEY as GEMINI_KEY
 from tests.support.fakes.gemini.server import new_gemini
 from tests.support.fakes.ollama import new_ollama
@@ -14,6 +14,7 @@ from tests.support.fakes.openai_chat.server import KEY as OPENAI_KEY
 from tests.support.fakes.openai_chat.server import new_openai
 from tests.support.fakes.searxng import Searxng, new_searxng, result
 from tests.support.fakes.server import Running, serving
+from tests.support.sdk import open_sdk
 from tests.support.server_process import Proxy, running_proxy
 
 MODELS = ("openai/gpt-4.1", "ollama/qwen3-coder:30b", "gemini/gemini-2.5-flash")
@@ -64,7 +65,7 @@ def proxy(upstreams: list[Running], service: Running, tmp_path_factory: pytest.T
 
 @pytest.fixture
 def client(proxy: Proxy) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as sdk:
+    with open_sdk(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as sdk:
         yield sdk
 
 

@@ -9,13 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.event_grammar import check_bytes
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from tests.support.fakes.server import Running
-from tests.support.process_checks import MESSAGES, ask, children_of, events_of, is_alive, port_of, serve, wait_for
+from tests.support.platform_marks import KILL
+from tests.support.process_checks import (
+    MESSAGES,
+    METRICS,
+    ask,
+    children_of,
+    events_of,
+    is_alive,
+    port_of,
+    serve,
+    total,
+    wait_for,
+)
 from tests.support.raw_http import Answer, exchange, post, read_answer
 from tests.support.server_process import Proxy, running_proxy
 
-WORKERS = [1, 4]
+WORKERS = [1, 2]
 SHORT, LONG, WHOLE, WAITING = (
     ask("Count to 30 [fault:stall seconds=1]", stream=True),
     ask("Count to 30 [fault:stall seconds=600]", stream=True),
@@ -30,7 +42,7 @@ async def answers_of(proxy: Proxy, *bodies: object) -> list[Answer]:
 
 
 async def ask_amid(openai: Running, proxy: Proxy, sign: int, *bodies: object, times: int = 1) -> list[Answer]:
-    """Ask all of this at once, send the signal when the provider has received everything, and return what came."""
+    """Send these requests at once, then the signal when the provider has received all, and return the responses."""
     before = len(openai.journal.exchanges)
     asking = asyncio.create_task(answers_of(proxy, *bodies))
     await asyncio.to_thread(wait_for, lambda: len(openai.journal.exchanges) >= before + len(bodies))
@@ -40,7 +52,7 @@ async def ask_amid(openai: Running, proxy: Proxy, sign: int, *bodies: object, ti
     return await asking
 
 
-@pytest.mark.parametrize(("workers", "sign"), [(1, signal.SIGTERM), (4, signal.SIGTERM), (1, signal.SIGINT)])
+@pytest.mark.parametrize(("workers", "sign"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (1, signal.SIGINT)])
 async def test_a_signal_amid_100_replies_tears_none(
     openai: Running, settings: dict[str, str], tmp_path: Path, workers: int, sign: int
 ) -> None:
@@ -75,6 +87,37 @@ async def test_a_second_signal_ends_at_once_and_still_tears_nothing(
     assert answer.whole
     assert check_bytes(answer.body) == []
     assert events_of(answer)[-1] == "error"
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
+async def test_the_readiness_ends_before_the_server_refuses_connections(
+    openai: Running, settings: dict[str, str], tmp_path: Path, workers: int
+) -> None:
+    """The order of a stop behind a load balancer: 503 at /readyz, requests still served, then the end."""
+    with running_proxy(tmp_path, {**settings, "DRAIN_DELAY": "60", "STOP_TIMEOUT": "5"}, serve(workers)) as proxy:
+        client = proxy.client()
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()) == (200, {"status": "ready", "checks": {"server": "ok"}})
+        assert (client.get("/livez").json(), client.get("/version").json()["name"]) == (
+            {"status": "ok"},
+            "anthropic-proxy",
+        )
+        running = asyncio.create_task(asyncio.to_thread(client.post, MESSAGES, json=SHORT))
+        await asyncio.to_thread(wait_for, lambda: len(openai.journal.exchanges) > 0)
+        proxy.process.send_signal(signal.SIGTERM)
+        assert "event: message_stop" in (await running).text
+        await asyncio.to_thread(wait_for, lambda: proxy.client().get("/readyz").status_code == 503)
+        draining = proxy.client().get("/readyz")
+        assert draining.json() == {"status": "draining", "checks": {"server": "draining"}}
+        assert (draining.headers["connection"], draining.headers["cache-control"]) == ("close", "no-store")
+        assert proxy.client().get("/livez").status_code == 200
+        (late,) = await answers_of(proxy, ask("Count to 3", stream=True))
+        assert (late.status, events_of(late)[-1]) == (200, "message_stop")
+        assert b"connection: close" in late.head
+        proxy.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(proxy.process.wait, 30) == 0
+    if workers == 1:
+        assert "Stopping in 60 s (DRAIN_DELAY). Requests are accepted meanwhile; /readyz is 503." in proxy.log
 
 
 @pytest.mark.parametrize("workers", WORKERS)
@@ -134,7 +177,7 @@ def test_a_worker_that_dies_is_replaced(settings: dict[str, str], tmp_path: Path
         wait_for(lambda: len(children_of(proxy.process.pid)) == 2)
         before = set(children_of(proxy.process.pid))
         for worker in before:
-            os.kill(worker, signal.SIGKILL)
+            os.kill(worker, KILL)
         wait_for(lambda: len(set(children_of(proxy.process.pid)) - before) == 2)
         assert proxy.client().get("/health").status_code == 200
         assert proxy.log.count("ended by signal 9") == 2
@@ -144,6 +187,8 @@ def test_a_worker_that_dies_is_replaced(settings: dict[str, str], tmp_path: Path
 def test_a_signal_to_the_whole_group_is_one_signal(openai: Running, settings: dict[str, str], tmp_path: Path) -> None:
     """As a terminal sends SIGINT, and a service manager SIGTERM, to every process of a server."""
     with running_proxy(tmp_path, {**settings, "STOP_TIMEOUT": "20"}, serve(2)) as proxy:
+        # a worker that does not serve yet ends at SIGINT, and is replaced
+        wait_for(lambda: total(proxy.client().get(METRICS), "anthropic_proxy_workers") == 2)
 
         async def stop_all() -> list[Answer]:
             workers = children_of(proxy.process.pid)

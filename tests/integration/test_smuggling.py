@@ -15,6 +15,7 @@ import pytest
 
 from anthropic_proxy.server.http1.lifecycle import HEAD_TIMEOUT_SECONDS
 from anthropic_proxy.server.request_limits import MAX_HEADER_BYTES, MAX_TARGET_BYTES
+from tests.support.platform_marks import needs_process_limits
 from tests.support.process_checks import MESSAGES, ask, port_of, wait_for
 from tests.support.raw_http import exchange, read_answer
 from tests.support.server_process import Proxy, running_proxy
@@ -305,6 +306,7 @@ def test_a_client_that_vanishes_is_no_error(lone: Proxy) -> None:
     wait_for(lambda: lone.log.count("client left") > before)
 
 
+@needs_process_limits
 def test_more_clients_than_descriptors_wait_and_are_served(settings: dict[str, str], tmp_path: Path) -> None:
     """128 descriptors: 32 clients at once, each with an upstream of its own."""
     command = ("-c", LIMITED, "serve")
@@ -337,6 +339,7 @@ main()
 """
 
 
+@needs_process_limits
 def test_idle_clients_are_closed_for_clients_with_requests(settings: dict[str, str], tmp_path: Path) -> None:
     with running_proxy(tmp_path, settings, ("-c", LIMITED, "serve")) as proxy:
         idle = [connect(proxy) for _ in range(40)]
@@ -351,6 +354,7 @@ def test_idle_clients_are_closed_for_clients_with_requests(settings: dict[str, s
             client.close()
 
 
+@needs_process_limits
 def test_clients_without_a_whole_head_are_closed_for_clients_with_requests(
     settings: dict[str, str], tmp_path: Path
 ) -> None:

@@ -1,7 +1,6 @@
 """SIGHUP in a terminal: the end of the terminal or its shell stops the server, a reload under a live one does not."""
 
 import os
-import pty
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from tests.support.paths import ROOT
 from tests.support.process_checks import is_alive, wait_for
 from tests.support.server_process import hold_port
 
+pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
 SHELLS = {
     "a shell at work": ("bash", "--norc", "-i"),
     "the leader of a script": ("sh", "-c", "{command}; true"),
@@ -30,7 +30,7 @@ CLAIM_TERMINAL = (
 
 @dataclass
 class Window:
-    """A terminal in which a shell runs the server. Nothing reads it: what is written fits into its buffer."""
+    """A terminal in which a shell runs the server. Nothing reads it: the output fits into its buffer."""
 
     shell: "subprocess.Popen[bytes]"
     master: int

@@ -1,4 +1,4 @@
-"""Workers of another server: what start-up reports is reported once, and each request is logged once."""
+"""Workers of another server: start-up messages are reported once, and each request is logged once."""
 
 from pathlib import Path
 

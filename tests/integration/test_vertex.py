@@ -1,4 +1,4 @@
-"""Vertex AI as users set it up: where the credentials and the project come from, and what happens when they fail."""
+"""Vertex AI with the settings of users: the sources of credentials and project, and their failures."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Several workers are one server: their counts are added, and what one of them learns the others know."""
+"""Several workers are one server: their counts are added, and facts learned by one are known to the others."""
 
 import asyncio
 import json
@@ -14,6 +14,7 @@ import httpx2 as httpx
 from aiohttp import web
 
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
+from tests.support.platform_marks import HAS_SIGHUP, KILL, needs_job_control
 from tests.support.process_checks import MESSAGES, METRICS, ask, children_of, port_of, serve, total, wait_for
 from tests.support.raw_http import exchange, post, read_answer
 from tests.support.server_process import Proxy, running_proxy
@@ -134,15 +135,17 @@ def test_what_a_worker_has_counted_outlives_it(openai: Running, settings: dict[s
         end(proxy, stopped, signal.SIGTERM)  # it has had no time to report but at its end
         assert counted(second) == 7
         spent = total(read_all(second), "process_cpu_seconds_total")
-        end(proxy, killed, signal.SIGKILL)
-        proxy.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: "Settings reloaded" in proxy.log)
+        end(proxy, killed, KILL)
+        if HAS_SIGHUP:
+            proxy.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: "Settings reloaded" in proxy.log)
         for times, client in enumerate(clients_of(proxy).values(), 1):
             ask_often(client, 1)
             assert counted(client, status="200", outcome="end_turn") == 7 + times
             assert total(read_all(client), "process_cpu_seconds_total") >= spent
 
 
+@needs_job_control
 def test_a_worker_that_does_not_answer_holds_up_nobody(
     openai: Running, settings: dict[str, str], tmp_path: Path
 ) -> None:
@@ -170,7 +173,7 @@ def test_what_one_worker_learns_spares_the_others_their_failures(tmp_path: Path)
             ask_often(client, 1, temperature=0.5)
             read_all(client)  # whatever was learned before a count, all know after it
         assert provider.statuses == [400, 200, 200]
-        end(proxy, next(iter(clients)), signal.SIGKILL)
+        end(proxy, next(iter(clients)), KILL)
         for client in clients_of(proxy).values():
             ask_often(client, 1, temperature=0.5)
         assert provider.statuses == [400, 200, 200, 200, 200], "also who is started later"

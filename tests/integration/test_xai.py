@@ -1,4 +1,4 @@
-"""xAI behind a real proxy process: what a client sees, and that nothing the stand-in receives breaks its rules."""
+"""xAI behind a real proxy process: the replies to a client, and requests that follow the rules of the fake server."""
 
 import json
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import anthropic
 import pytest
 
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from tests.support.compatible import (
     ADD,
     THINK,
@@ -19,7 +20,6 @@ from tests.support.compatible import (
     thinking_of,
     weather,
 )
-from tests.support.event_grammar import check_bytes
 from tests.support.fakes.server import Running
 from tests.support.server_process import Proxy
 

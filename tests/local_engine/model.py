@@ -3,7 +3,7 @@
 from pathlib import Path
 from string import ascii_lowercase
 
-import gguf  # type: ignore[import-not-found]  # scripts/ci/engine has both
+import gguf  # type: ignore[import-not-found]  # scripts/ci.py engine has both
 import numpy as np  # type: ignore[import-not-found]
 
 WINDOW = 16_384

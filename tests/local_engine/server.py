@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 
-import xllamacpp  # type: ignore[import-not-found]  # scripts/ci/engine has it
+import xllamacpp  # type: ignore[import-not-found]  # scripts/ci.py engine has it
 
 from tests.local_engine.model import WINDOW
 

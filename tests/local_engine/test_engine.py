@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
-pytest.importorskip("xllamacpp", reason="engine: llama.cpp is not installed: sh scripts/ci/engine")
+pytest.importorskip("xllamacpp", reason="engine: llama.cpp is not installed: python3 scripts/ci.py engine")
 
 from tests.local_engine.model import WINDOW, write_model
 from tests.support.process_checks import wait_for
@@ -42,7 +42,7 @@ class Engine:
     key: str
 
     def busy(self) -> list[dict[str, Any]]:
-        """Return what it is working on."""
+        """Return the request in progress."""
         headers = {"authorization": f"Bearer {self.key}"}
         slots = httpx.get(f"{self.url}/slots", headers=headers, trust_env=False).json()
         return [slot for slot in slots if slot["is_processing"]]

@@ -1,1 +1,1 @@
-"""The matrix in docs/guide/matrix.md: features, backends, what the code does with each, and what proves it."""
+"""The matrix in docs/guide/matrix.md: features, backends, the behavior of the code, and its proof."""

@@ -9,4 +9,4 @@ if __name__ == "__main__":
     if "--write" in sys.argv[1:]:
         PAGE.write_text(page, "utf-8")
     elif page != PAGE.read_text("utf-8"):
-        sys.exit("The matrix in docs/guide/matrix.md is not what the code does: sh scripts/ci/matrix --write")
+        sys.exit("The matrix in docs/guide/matrix.md is not what the code does: python3 scripts/ci.py matrix --write")

@@ -1,20 +1,21 @@
 """The backends that the matrix has a column for, each at its default model or, where that is retired, its successor."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct, structs
 
 from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.providers import PROVIDERS, find_provider
+from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import RoutingQuery, Target, resolve_route
 from anthropic_proxy.settings import load_settings
 
 ASKED = "claude-sonnet-4-5"
 
 
-class Backend(Struct, frozen=True):
-    """A column."""
+class Backend(Struct, frozen=True, eq=False):
+    """A column. Equal only to itself, so that results can be cached by column."""
 
     title: str
     provider: str
@@ -24,9 +25,10 @@ class Backend(Struct, frozen=True):
     facts: Mapping[str, Any] = {}
     """Fields of `ModelCapabilities` that the server itself reports."""
 
+    @functools.cache  # noqa: B019  # its instances last as long as the process
     def target(self) -> Target:
-        """Return what the real router chooses with these settings."""
-        row = find_provider(self.provider)
+        """Return the choice of the real router with these settings."""
+        row = PROVIDERS.find(self.provider)
         environ = {**self.settings, "BIG_MODEL": f"{row.prefix}/{self._model()}"} if not row.serves_claude else {}
         if row.key_variable:
             environ[row.key_variable] = "matrix"
@@ -37,7 +39,7 @@ class Backend(Struct, frozen=True):
         return structs.replace(target, capabilities=structs.replace(target.capabilities, **self.facts))
 
     def _model(self) -> str:
-        row = find_provider(self.provider)
+        row = PROVIDERS.find(self.provider)
         own = row.default_big_model or ""
         retired = row.retired_models.get(own)
         return self.model or (retired.successor if retired else own)

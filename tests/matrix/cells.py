@@ -26,8 +26,8 @@ OWN_SIGNATURE = "px1.own"
 """In a sample: a signature that the backend itself wrote."""
 
 
-class Feature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A row of `features.toml`, which explains the fields."""
+class Feature(Struct, frozen=True, eq=False, kw_only=True, forbid_unknown_fields=True):
+    """A row of `features.toml`, which explains the fields. Equal only to itself."""
 
     name: str
     title: str
@@ -77,8 +77,9 @@ def features() -> list[Feature]:
     return [feature for group in load_groups() for feature in group.feature]
 
 
+@functools.cache
 def cell_of(feature: Feature, backend: Backend) -> Cell:
-    """Return what the code does with the feature's sample there; raises `Unsaid`."""
+    """Return the treatment of the feature's sample by the code. Raises `Unsaid`."""
     target = backend.target()
     if feature.name in _BESIDE:
         return _BESIDE[feature.name](target)

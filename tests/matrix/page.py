@@ -11,7 +11,7 @@ from tests.matrix.sources import is_sourced
 from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs/guide/matrix.md"
-BEGIN = "<!-- scripts/ci/matrix --write writes what follows -->"
+BEGIN = "<!-- scripts/ci.py matrix --write writes what follows -->"
 END = "<!-- until here -->"
 
 MARKS: dict[Fate, str] = {
@@ -87,7 +87,7 @@ def _marked(cell: Cell, feature: Feature, backend: Backend, notes: list[str], pr
 
 
 def _general(reason: str, target: Target) -> str:
-    """Return a reason without what differs between backends that do the same."""
+    """Return a reason without the differences between backends of equal behavior."""
     reason = re.sub(r"\d{4,} → \d+", "lowered", reason)
     for name in {target.provider.prefix, target.model}:
         reason = re.sub(rf"(?<!/)\b{re.escape(name)}\b", "the backend", reason)

@@ -17,15 +17,16 @@ RELAY = "anthropic/text/unknown_fields"
 """Proves every cell of a backend to which bytes pass unchanged: no field is known there, and none is touched."""
 
 
-class Proof(Struct, frozen=True):
-    """A scenario that proves features."""
+class Proof(Struct, frozen=True, eq=False):
+    """A scenario that proves features. Equal only to itself."""
 
     name: str
     """Folder below `tests/golden`: `openai_chat/text/sampling`."""
     scenario: GoldenCase
 
+    @functools.cache  # noqa: B019  # its instances last as long as the process
     def cell_of(self, feature: Feature) -> Cell | None:
-        """Return what becomes of the feature in this scenario; None: it is not in it."""
+        """Return the treatment of the feature in this scenario. None: the scenario does not contain it."""
         if feature.is_of_replies:
             return Cell("native") if all(re.search(text, self._received()) for text in feature.shows) else None
         if not all(re.search(text, self._posted()) for text in feature.uses):
@@ -43,9 +44,11 @@ class Proof(Struct, frozen=True):
         fate = worst_of(ours)
         return Cell(fate, tuple(note.reason for note in ours), shared=fate != "native" and fate == common)
 
+    @functools.cache  # noqa: B019  # its instances last as long as the process
     def _posted(self) -> str:
         return _compact(self.scenario.posted)
 
+    @functools.cache  # noqa: B019  # its instances last as long as the process
     def _received(self) -> str:
         folder = self.scenario.folder
         received = [folder / f"expected_{name}" for name in ("events.sse", "error.json")]

@@ -1,4 +1,4 @@
-"""Which cells have a source for what they claim about a backend: that it accepts a field, or has none."""
+"""Sources of the cells that state a fact about a backend: it accepts a field, or has none."""
 
 import functools
 import tomllib
@@ -12,7 +12,7 @@ from tests.matrix.cells import Cell, Fate, Feature, wire_name
 from tests.matrix.proofs import load_proofs, place_of
 
 CLAIMS: tuple[Fate, ...] = ("native", "dropped")
-"""Fates that state something about a backend; the others state only what the proxy does."""
+"""Fates that state something about a backend. The others state only the behavior of the proxy."""
 
 
 class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,7 +33,7 @@ def load_sources() -> tuple[Source, ...]:
 
 
 def is_sourced(feature: Feature, backend: Backend, cell: Cell) -> bool:
-    """Return whether a source states what a cell claims about its backend; True for a cell without a claim."""
+    """Return True if a source states the fact of a cell about its backend, or if the cell states none."""
     target = backend.target()
     if cell.fate not in CLAIMS or feature.is_of_replies or wire_name(target) == "anthropic":
         return True

@@ -1,4 +1,4 @@
-"""Checks that the matrix of docs/guide/matrix.md is what the code does, and that every cell of it is proven."""
+"""The matrix of docs/guide/matrix.md equals the behavior of the code, and each of its cells is proven."""
 
 import re
 
@@ -13,7 +13,7 @@ from tests.support.paths import GOLDEN, ROOT
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert PAGE.read_text("utf-8") == written_page(), "sh scripts/ci/matrix --write, and read what changes"
+    assert PAGE.read_text("utf-8") == written_page(), "python3 scripts/ci.py matrix --write, and read what changes"
 
 
 @pytest.mark.parametrize("feature", features(), ids=lambda feature: feature.name)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy import app
+from anthropic_proxy.app import application
 from anthropic_proxy.log.receipts import MAX_QUEUED_RECEIPTS
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.server.endpoints import PROBE_PATHS
@@ -37,6 +37,7 @@ def test_the_plugin_stores_an_exchange(copy: Path) -> None:
     assert " passed" in python_in(copy, "-m", "pytest", "-q", "tests/unit/test_usage_ledger.py")
 
 
+@pytest.mark.slow  # three test modules of the suite once more
 def test_no_other_test_has_to_change(copy: Path) -> None:
     output = python_in(copy, "-m", "pytest", "-q", *(f"tests/{name}.py" for name in TOUCHED))
     assert " passed" in output
@@ -51,5 +52,5 @@ def test_the_page_lists_every_field_of_a_receipt() -> None:
 
 def test_the_page_states_the_limits_of_the_code() -> None:
     assert f"{MAX_QUEUED_RECEIPTS:,} receipts" in PAGE
-    assert f"{app.SHUTDOWN_GRACE_SECONDS:.0f} s" in PAGE
+    assert f"{application.SHUTDOWN_GRACE_SECONDS:.0f} s" in PAGE
     assert all(f"`{path}`" in PAGE for path in PROBE_PATHS)

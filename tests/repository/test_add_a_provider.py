@@ -89,6 +89,7 @@ def test_requests_are_routed_to_the_new_provider(copy: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_no_other_test_has_to_change(copy: Path) -> None:
     output = python_in(copy, "-m", "pytest", "-q", *(f"tests/{name}.py" for name in TOUCHED))
     assert " failed" not in output

@@ -1,4 +1,4 @@
-"""The bench finds what is wrong with a reply, and its page has a place for everything that it writes."""
+"""The bench finds errors in a reply, and its page has a place for all of its output."""
 
 import asyncio
 import re
@@ -24,6 +24,7 @@ from bench.subjects import DIRECT, PROXY, Subject, bare_environment
 from bench.svg import draw_bars, draw_lines
 from bench.targets import GOALS, REASONS
 from bench.wires import ALL
+from tests.support.platform_marks import needs_uvloop
 
 WANTED = read_wanted("bench-text-3")
 HEAD = 'event: message_start\ndata: {"type":"message_start","message":{"content":[],"stop_reason":null}}\n\n'
@@ -108,6 +109,7 @@ def test_plots_are_whole_documents_for_light_and_dark() -> None:
         assert "prefers-color-scheme: dark" in drawing
 
 
+@needs_uvloop
 def test_a_peer_that_dies_loses_its_own_place_and_nothing_else(tmp_path: Path) -> None:
     def start(directory: Path, port: int, upstream: int) -> Process:
         return Process([sys.executable, "-c", "exit('no more')"], directory, bare_environment(), "peer", directory)

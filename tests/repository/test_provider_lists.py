@@ -6,7 +6,8 @@ from collections import defaultdict
 import pytest
 
 from anthropic_proxy.routing.providers import PROVIDERS, Provider
-from anthropic_proxy.routing.router.targets import _PREFERENCE_ORDER
+from anthropic_proxy.routing.router import preferred_provider_name
+from anthropic_proxy.settings import load_settings
 from tests.support.paths import ROOT
 
 SELECTABLE = [row for row in PROVIDERS if row.offered_to_users]
@@ -30,7 +31,14 @@ def test_the_page_of_providers_has_the_order_of_the_registry() -> None:
 
 
 def test_the_order_of_preference_is_the_order_of_the_registry() -> None:
-    assert [row for row in SELECTABLE if row in _PREFERENCE_ORDER] == list(_PREFERENCE_ORDER)
+    variables = {
+        row.name: f"{row.env_prefix}_PROJECT" if row.key_source == "google" else row.key_variable for row in PROVIDERS
+    }
+    expected = [row.name for row in SELECTABLE if row.key_required != "never" or row.key_source == "google"]
+    for position, name in enumerate(expected):
+        environ = {str(variables[each]): "key-of-the-test" for each in expected[position:]}
+        settings = load_settings(environ, PROVIDERS, env_file=None)
+        assert preferred_provider_name(settings, ()) == name
 
 
 def test_no_two_providers_share_a_signature_tag() -> None:

@@ -65,7 +65,7 @@ class Soak:
         self._judge(crowd, base, after, crowd.tally.requests - warm)
 
     def _settle(self, proxy: Proxy, counts: Path, wanted: ResourceUsage | None) -> ResourceUsage:
-        """Return what is held without any request; connections kept for later are closed by their other end."""
+        """Return the resources in use without any request. Connections kept for later are closed by their other end."""
         for provider in self._providers:
             provider.hang_up()
         return settle(proxy, counts, wanted)

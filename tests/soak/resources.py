@@ -48,7 +48,7 @@ class ResourceUsage:
 
 
 def count(proxy: Proxy, file: Path) -> ResourceUsage:
-    """Return what the server process holds now."""
+    """Return the resources that the server process uses now."""
     folder = Path("/proc") / str(proxy.process.pid)
     links = []
     for link in (folder / "fd").iterdir():
@@ -70,7 +70,7 @@ def count(proxy: Proxy, file: Path) -> ResourceUsage:
 
 
 def settle(proxy: Proxy, file: Path, wanted: ResourceUsage | None) -> ResourceUsage:
-    """Return what is held once nothing changes any more, or what was wanted is reached."""
+    """Return the resources in use once they no longer change, or once the wanted value is reached."""
     deadline, before = time.monotonic() + SETTLING_SECONDS, count(proxy, file)
     while time.monotonic() < deadline:
         time.sleep(1)

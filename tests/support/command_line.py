@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support.forked_command import can_fork, run_forked
 from tests.support.paths import ROOT
 
 OPENAI = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
+_TIMEOUT_SECONDS = 120
 _PRINT_CALL = """#!{python}
 import json, os, sys
-print(json.dumps({{"arguments": sys.argv[1:], "environment": dict(os.environ)}}))
+files = [word for before, word in zip(sys.argv, sys.argv[1:]) if before == "--settings"]
+settings = [json.load(open(file)) for file in files]
+print(json.dumps({{"arguments": sys.argv[1:], "environment": dict(os.environ), "settings": settings}}))
 sys.exit(int(os.environ.get("EXIT_STATUS", "0")))
 """
 
@@ -23,20 +27,26 @@ def run_command(
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command of the proxy in a directory, which is also its home and the first directory of PATH."""
     own = {"PATH": f"{directory}:{os.environ['PATH']}", "HOME": str(directory), "PYTHONPATH": str(ROOT)}
+    environment = {**own, **settings}
+    if can_fork(environment):
+        return run_forked(words, directory, environment, stdin, _TIMEOUT_SECONDS)
     return subprocess.run(
         [sys.executable, "-m", "anthropic_proxy", *words],
         cwd=directory,
-        env={**own, **settings},
+        env=environment,
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=_TIMEOUT_SECONDS,
         check=False,
     )
 
 
 def install_program(directory: Path, name: str) -> None:
-    """Install a program that prints its arguments and its environment as JSON and exits with EXIT_STATUS."""
+    """Install a program that prints its arguments and its environment as JSON and exits with EXIT_STATUS.
+
+    The JSON also contains the contents of the files that its option `--settings` names.
+    """
     program = directory / name
     program.write_text(_PRINT_CALL.format(python=sys.executable))
     program.chmod(0o755)
@@ -46,3 +56,10 @@ def read_call(output: str) -> tuple[list[str], dict[str, Any]]:
     """Return the arguments and the environment that a program of `install_program` has printed."""
     call = json.loads(output)
     return call["arguments"], call["environment"]
+
+
+def read_session(output: str) -> dict[str, Any]:
+    """Return the content of the settings file that `code` has passed to a program of `install_program`."""
+    (settings,) = json.loads(output)["settings"]
+    assert isinstance(settings, dict)
+    return settings

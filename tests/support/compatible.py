@@ -14,6 +14,7 @@ from anthropic.types import Message
 from tests.support.fakes.compatible import KINDS, new_server
 from tests.support.fakes.openai_chat.samples import png
 from tests.support.fakes.server import Running, serving
+from tests.support.sdk import open_sdk
 from tests.support.server_process import Proxy, running_proxy
 
 WEATHER: dict[str, Any] = {
@@ -45,7 +46,7 @@ THINK = {"type": "enabled", "budget_tokens": 2_000}
 
 
 def picture(kind: str = "image/png") -> dict[str, Any]:
-    """Return an image block; what is no PNG has only the first bytes of its kind."""
+    """Return an image block. Data of a type other than PNG has only the first bytes of that type."""
     data = png(31, 17) if kind == "image/png" else b"GIF89a\x01\x00\x01\x00"
     return {
         "type": "image",
@@ -55,7 +56,7 @@ def picture(kind: str = "image/png") -> dict[str, Any]:
 
 @dataclass
 class Session:
-    """A client of one running proxy, and what its provider received since the test began."""
+    """A client of one running proxy, and the requests that its provider received since the test began."""
 
     client: anthropic.Anthropic
     server: Running
@@ -114,7 +115,7 @@ def add(a: int, b: int) -> str:
 
 
 def settings_of(name: str, server: Running) -> dict[str, str]:
-    """Return what a user sets to reach one of the stand-ins."""
+    """Return the settings with which a user reaches one of the fake servers."""
     kind = KINDS[name]
     base = server.url + kind.path.removesuffix("/chat/completions")
     if not kind.key:
@@ -136,7 +137,7 @@ def running(name: str, folder: Path, **settings: str) -> Iterator[tuple[Running,
 @contextmanager
 def talking(server: Running, proxy: Proxy, model: str) -> Iterator[Session]:
     """Give a client, and hold that nothing it causes breaks a rule of the provider."""
-    with anthropic.Anthropic(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as client:
+    with open_sdk(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as client:
         talk = Session(client, server, model, len(server.journal.exchanges))
         yield talk
         assert talk.breaches == []
@@ -159,7 +160,7 @@ def stand_in(name: str, **settings: str) -> tuple[Any, Any]:
 
 
 def assert_refused(talk: Session, fault: str, status: int, kind: str, *, stream: bool) -> None:
-    """Hold what a client gets of a fault: status, kind, and the headers that it retries by."""
+    """Client view of an error: status, type, and the headers for retries."""
     got, got_kind, headers = refused(talk, fault, stream=stream)
     assert (got, got_kind) == (status, kind)
     if "after" in fault:

@@ -1,6 +1,7 @@
 """Check that a wire's `Dialect` fields are needed: each names a proof, and a scenario that changes without it."""
 
 import re
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ def scenarios_of(wire: ModuleType) -> list[Path]:
 
 
 def proofs_of(wire: ModuleType) -> dict[str, set[str]]:
-    """Return field of the dialect → what its docstring names as proof."""
+    """Return field of the dialect → golden cases that its docstring names as proof."""
     source = Path(wire.__file__ or "").with_name("dialect.py").read_text(encoding="utf-8")
     fields = re.findall(r'^    (\w+): .*?\n    """(.*?)"""', source, re.DOTALL | re.MULTILINE)
     found = {field: re.search(r"Proven by: (.*?)\.\s*$", " ".join(text.split())) for field, text in fields}
@@ -36,18 +37,24 @@ def missing_proofs(wire: ModuleType) -> dict[str, set[str]]:
 
 
 def changes_a_scenario(wire: ModuleType, field: str) -> bool:
-    """Return whether some scenario gives something else when the field is reset to what the wire's vendor does."""
+    """Return True if some scenario has another result when the field is reset to the default of the wire's vendor."""
     default = getattr(wire.Dialect(), field)
-    for folder in scenarios_of(wire):
-        scenario = GoldenCase(folder)
-        dialect = scenario.target.dialect
-        if isinstance(dialect, wire.Dialect) and getattr(dialect, field) != default:
+    for scenario in _load_scenarios(wire):
+        target = scenario.target
+        if isinstance(target.dialect, wire.Dialect) and getattr(target.dialect, field) != default:
             before = _outcome(scenario)
-            changed = structs.replace(dialect, **{field: default})
-            scenario.change_target(structs.replace(scenario.target, dialect=changed))
-            if _outcome(scenario) != before:
+            changed = structs.replace(target.dialect, **{field: default})
+            scenario.change_target(structs.replace(target, dialect=changed))
+            after = _outcome(scenario)
+            scenario.change_target(target)
+            if after != before:
                 return True
     return False
+
+
+@cache
+def _load_scenarios(wire: ModuleType) -> list[GoldenCase]:
+    return [GoldenCase(folder) for folder in scenarios_of(wire)]
 
 
 def _outcome(scenario: GoldenCase) -> Any:

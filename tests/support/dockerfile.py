@@ -1,12 +1,14 @@
 """Reads a Dockerfile and runs its steps in a plain directory, for machines without a container engine.
 
-Absolute paths below `/opt`, `/src` and `/app` are taken as paths below that directory; the base image is this machine.
-What a stage does not copy from another is out of its reach, as in a container.
+Absolute paths below `/opt`, `/src`, `/app` and `/data` are taken as paths below that directory. The base image is this
+machine.
+A stage sees only the files that it copies from another stage, as in a container.
 """
 
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-INSIDE = re.compile(r"(?<![\w.])/(?=(?:opt|src|app)\b)")
+INSIDE = re.compile(r"(?<![\w.])/(?=(?:opt|src|app|data)\b)")
 
 
 class Image:
@@ -34,20 +36,25 @@ class Image:
         ]
 
     def all(self, word: str) -> list[str]:
-        """Return what stands behind every step of that name."""
+        """Return the arguments of every step with that name."""
         return [arguments for step, arguments in self.steps if step == word]
 
     def last(self, word: str) -> str:
-        """Return what stands behind the last one."""
+        """Return the arguments of the last step with that name."""
         return self.all(word)[-1]
 
     def environment(self) -> dict[str, str]:
         """The variables of the image, `$PATH` unexpanded."""
         return dict(pair.split("=", 1) for arguments in self.all("ENV") for pair in arguments.split())
 
-    def build(self, context: Path, place: Path) -> None:
-        """Run the steps; the finished image lies in `place/image`."""
+    def arguments(self) -> dict[str, str]:
+        """The build arguments with their defaults."""
+        return dict(shlex.split(argument)[0].split("=", 1) for argument in self.all("ARG"))
+
+    def build(self, context: Path, place: Path, python: str = sys.executable) -> None:
+        """Run the steps; the finished image lies in `place/image`. `python`: interpreter of its environments."""
         root, earlier, workdir = place / "image", place / "stage", place
+        environment = {**_environment(python), **self.arguments()}
         for word, arguments in self.steps:
             if word == "FROM":
                 if root.exists():
@@ -59,7 +66,7 @@ class Image:
                 workdir.mkdir(parents=True, exist_ok=True)
             elif word == "RUN":
                 command = INSIDE.sub(f"{root}/", arguments)
-                subprocess.run(["sh", "-euc", command], cwd=workdir, env=_environment(), check=True)
+                subprocess.run(["sh", "-euc", command], cwd=workdir, env=environment, check=True)
             elif word == "COPY":
                 *sources, target = arguments.removeprefix("--from=build ").split()
                 origin = earlier if "--from" in arguments else context
@@ -118,9 +125,9 @@ class Container:
             return json.load(reply)
 
 
-def _environment() -> dict[str, str]:
-    """This machine's, with the interpreter of these tests as `python3`, outside its virtual environment."""
-    interpreter = os.path.dirname(os.path.realpath(sys.executable))
+def _environment(python: str) -> dict[str, str]:
+    """This machine's, with an interpreter as `python3`, outside its virtual environment."""
+    interpreter = os.path.dirname(os.path.realpath(python))
     kept = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
     return {**kept, "PATH": f"{interpreter}:{os.defpath}"}
 

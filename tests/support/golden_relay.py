@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from anthropic_proxy.errors import ProxyError, UpstreamError
-from anthropic_proxy.exchange.attempts import build_relay_call
+from anthropic_proxy.exchange.call_building import build_relay_call
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.relay import RelayStream, forwarded_headers
 from anthropic_proxy.exchange.watchdog import Watchdog
@@ -28,7 +28,7 @@ def new_call(target: Target, request: MessagesRequest, posted: bytes, headers: M
 def play(
     target: Target, call: Call, status: int, headers: Mapping[str, str], chunks: Sequence[bytes]
 ) -> dict[str, bytes]:
-    """Return what the client receives: the fields of `ReplayResult`."""
+    """Return the response that the client receives: the fields of `ReplayResult`."""
     return asyncio.run(_play(target, call, status, headers, chunks))
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from anthropic_proxy.messages.preparation import prepare
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.providers import PROVIDERS, find_provider
+from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import RoutingQuery, Target, resolve_route
 from anthropic_proxy.server.responses import encode_error, encode_events, encode_message, error_headers
 from anthropic_proxy.settings import load_settings
@@ -40,6 +41,12 @@ UPSTREAM_FILES = ("upstream.sse", "upstream.ndjson", "upstream.json")
 def find_cases(wire: str = "*", name: str = "*") -> list[Path]:
     """Return the folders of golden cases, sorted by path."""
     return sorted(path.parent for path in GOLDEN.glob(f"{wire}/*/{name}/case.toml"))
+
+
+@cache
+def read_fields(folder: Path) -> dict[str, Any]:
+    """Return the content of `case.toml`. Do not change it."""
+    return tomllib.loads((folder / "case.toml").read_text(encoding="utf-8"))
 
 
 def read_request(folder: Path) -> bytes:
@@ -83,6 +90,27 @@ def read_message(folder: Path) -> dict[str, Any]:
     return fold_events((folder / "expected_events.sse").read_bytes())
 
 
+@cache
+def _resolve_target(folder: Path) -> Target:
+    """Return the target to which the real router sends the request, with the dialect that the scenario asks for."""
+    fields = read_fields(folder)
+    row = PROVIDERS.find(fields["provider"])
+    environ = {"BIG_MODEL": f"{row.prefix}/{fields['model']}"}
+    if row.key_variable:
+        environ[row.key_variable] = "golden"
+    if row.offered_to_users:
+        environ["PREFERRED_PROVIDER"] = row.name
+    settings = load_settings({**environ, **fields.get("settings", {})}, PROVIDERS, env_file=None)
+    target = resolve_route(RoutingQuery(_read(read_request(folder)).model), settings, Catalog()).targets[0]
+    capabilities = {name: _frozen(value) for name, value in fields.get("capabilities", {}).items()}
+    changes = {name: _frozen(value) for name, value in fields.get("dialect", {}).items()}
+    return structs.replace(
+        target,
+        dialect=structs.replace(target.dialect, **changes),
+        capabilities=structs.replace(target.capabilities, **capabilities),
+    )
+
+
 class ReplayResult(Struct, kw_only=True):
     """Everything that a client received; None: nothing of that kind."""
 
@@ -97,8 +125,8 @@ class GoldenCase:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.fields: dict[str, Any] = tomllib.loads((folder / "case.toml").read_text(encoding="utf-8"))
-        self.provider = find_provider(self.fields["provider"])
+        self.fields = read_fields(folder)
+        self.provider = PROVIDERS.find(self.fields["provider"])
         self.posted = read_request(folder)
         self.request = _read(self.posted)
         files = [folder / name for name in UPSTREAM_FILES if (folder / name).exists()]
@@ -106,29 +134,11 @@ class GoldenCase:
         """None: nothing is sent, because the request is refused before."""
         self.streams = bool(files) and files[0].suffix != ".json"
         """True if the upstream streams; a refusal never does."""
-        self.target = self._resolve()
+        self.target = _resolve_target(folder)
 
     def change_target(self, target: Target) -> None:
         """Play for another target than the router's."""
         self.target = target
-
-    def _resolve(self) -> Target:
-        """Return the target to which the real router sends the request, with the dialect that the scenario asks for."""
-        row = self.provider
-        environ = {"BIG_MODEL": f"{row.prefix}/{self.fields['model']}"}
-        if row.key_variable:
-            environ[row.key_variable] = "golden"
-        if row.offered_to_users:
-            environ["PREFERRED_PROVIDER"] = row.name
-        settings = load_settings({**environ, **self.fields.get("settings", {})}, PROVIDERS, env_file=None)
-        target = resolve_route(RoutingQuery(self.request.model), settings, Catalog()).targets[0]
-        capabilities = {name: _frozen(value) for name, value in self.fields.get("capabilities", {}).items()}
-        changes = {name: _frozen(value) for name, value in self.fields.get("dialect", {}).items()}
-        return structs.replace(
-            target,
-            dialect=structs.replace(target.dialect, **changes),
-            capabilities=structs.replace(target.capabilities, **capabilities),
-        )
 
     def call(self) -> Call:
         """Return the prepared call; its identifiers count from 1."""
@@ -160,7 +170,7 @@ class GoldenCase:
         return () if self.target.is_relayed else prepare(self.request, target_limits(self.target)).notes
 
     def upstream_request(self) -> bytes:
-        """Return what goes upstream, without secrets, as a readable file; the notes on it stand at its end."""
+        """Return the upstream request without secrets, as a readable file with its notes at the end."""
         target, call = self.target, self.call()
         request: UpstreamRequest = target.wire.encode_request(call)
         encoded: dict[str, Any] = {
@@ -176,7 +186,7 @@ class GoldenCase:
         return readable(encoded)
 
     def play(self, chunks: Sequence[bytes]) -> ReplayResult:
-        """Return what the client receives when the upstream's bytes arrive in these pieces."""
+        """Return the response that the client receives when the upstream's bytes arrive in these fragments."""
         try:
             call = self.call()
             self.target.wire.encode_request(call)
@@ -224,7 +234,7 @@ class _Reads:
         self._cutter = StopSequenceFilter(sequences) if sequences else None
 
     def flush_pending(self) -> list[Delta]:
-        """Return what was held back where the answer broke off."""
+        """Return the deltas that were buffered when the response broke off."""
         deltas = self._decoder.flush_pending()
         return deltas if self._cutter is None else [*self._cutter.feed(deltas), *self._cutter.flush()]
 

@@ -1,4 +1,4 @@
-"""The proxy with one function as upstream, and a client that records what it receives; no sockets."""
+"""The proxy with a function as upstream, and a client that records the responses. No sockets."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""The HTTP/1 server with an application that returns what it received."""
+"""The HTTP/1 server with an application that returns the request it received."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ GET = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Echo:
-    """Answers with what it was given; remembers what could not be read."""
+    """Application that answers with the received request. It stores errors of reading."""
 
     def __init__(self) -> None:
         self.refused: list[ProxyError] = []

@@ -11,7 +11,7 @@ from anthropic_proxy.wire.contract import UpstreamRequest
 
 
 class Server:
-    """Answers each request by the next of `acts`, the last one again and again; counts what came."""
+    """Answers each request by the next of `acts`, the last one repeatedly. Counts the requests."""
 
     def __init__(self, *acts: Callable[["Server", asyncio.StreamWriter], Awaitable[None]]) -> None:
         self.acts = list(acts)

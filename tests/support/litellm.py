@@ -5,5 +5,5 @@ from importlib.util import find_spec
 import pytest
 
 needs_litellm = pytest.mark.skipif(
-    find_spec("litellm") is None, reason="engine: LiteLLM is not installed: sh scripts/setup litellm"
+    find_spec("litellm") is None, reason="engine: LiteLLM is not installed: python3 scripts/setup.py litellm"
 )

@@ -17,7 +17,7 @@ WARM_UPS = 3
 
 
 class Calls(Counter[str]):
-    """Counts what runs while it is the profile function of this thread."""
+    """Counts calls while it is the profile function of this thread."""
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code

@@ -1,5 +1,6 @@
 """Requests to a proxy process, and facts about that process."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -8,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.paths import ROOT
+from tests.support.platform_marks import HAS_SIGHUP, NO_SIGHUP
 from tests.support.raw_http import Answer
 from tests.support.server_process import Proxy
 
@@ -38,6 +41,16 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come to be in time"
         time.sleep(0.02)
+
+
+def reload(proxy: Proxy, text: str = "Settings reloaded") -> str:
+    """Make a proxy read its settings again, wait for the log line with a text, and return that line."""
+    if not HAS_SIGHUP:
+        pytest.skip(NO_SIGHUP)
+    before = proxy.log.count(text)
+    proxy.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: proxy.log.count(text) > before)
+    return [line for line in proxy.log.splitlines() if text in line][-1]
 
 
 def run_command(*words: str, settings: dict[str, str], directory: Path) -> "subprocess.CompletedProcess[str]":
@@ -73,10 +86,20 @@ def children_of(pid: int) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
+    return _state(pid) not in ("", "Z")
+
+
+def is_sleeping(pid: int) -> bool:
+    """Return True if the main thread waits for an event. Also True on a platform without `/proc`."""
+    return sys.platform != "linux" or _state(pid) == "S"
+
+
+def _state(pid: int) -> str:
+    """Return the letter for the state of a process on Linux. "": it has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return ""
 
 
 METRICS = "/metrics"

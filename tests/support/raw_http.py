@@ -1,4 +1,4 @@
-"""HTTP on a bare socket: what is sent is exactly what the test gives, and every byte of the answer is seen."""
+"""HTTP on a bare socket: the test defines every byte that is sent, and receives every byte of the answer."""
 
 import asyncio
 import json
@@ -53,7 +53,7 @@ async def exchange(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
 
 
 def read_answer(received: bytes) -> Answer:
-    """Read the first answer of what came."""
+    """Return the first response in the received bytes."""
     head, found, body_bytes = received.partition(b"\r\n\r\n")
     if not found:
         return Answer(0, received)

@@ -1,8 +1,11 @@
-"""Requests of the tests of this folder, and the parts of them that reached the provider."""
+"""The official SDK: requests of its tests, and the parts of them that reached the provider."""
 
 from typing import Any
 
+import anthropic
+
 from tests.support.fakes.server import Exchange, Running
+from tests.support.tls import NO_AUTHORITIES
 
 MODEL = "claude-sonnet-5-5"
 WEATHER: dict[str, Any] = {
@@ -11,6 +14,18 @@ WEATHER: dict[str, Any] = {
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
 TIME: dict[str, Any] = {"name": "get_time", "input_schema": {"type": "object", "properties": {}}}
+
+
+def open_sdk(base_url: str, **options: Any) -> anthropic.Anthropic:
+    """Return a client with the SDK's defaults, except that it trusts no certificate."""
+    client = anthropic.DefaultHttpxClient(verify=NO_AUTHORITIES)
+    return anthropic.Anthropic(base_url=base_url, http_client=client, **options)
+
+
+def open_async_sdk(base_url: str, **options: Any) -> anthropic.AsyncAnthropic:
+    """Return an asynchronous client with the SDK's defaults, except that it trusts no certificate."""
+    client = anthropic.DefaultAsyncHttpxClient(verify=NO_AUTHORITIES)
+    return anthropic.AsyncAnthropic(base_url=base_url, http_client=client, **options)
 
 
 class Upstream:

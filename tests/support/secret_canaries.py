@@ -1,4 +1,4 @@
-"""Keys that can be recognised anywhere: what a real process writes, answers or shows is searched for them.
+"""Keys that can be recognized anywhere: logs, responses and screens of a real process are searched for them.
 
 A canary is a key with a mark and chance in it. `support.server_process` looks for those of every process that it runs,
 however they are spelled, in all that the process wrote, in the answers of `Proxy.client()`, and in its command lines.
@@ -44,7 +44,7 @@ def find_leaks(output: bytes | str, keys: Iterable[str], *, any_canary: bool = T
 
 
 def command_lines(pid: int) -> str:
-    """Return what everybody on this machine can read of a process and its children."""
+    """Return the facts about a process and its children that every user of this machine can read."""
     shown = [Path(f"/proc/{pid}/cmdline")]
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         shown += [Path(f"/proc/{child}/cmdline") for child in children.read_text().split()]

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -10,11 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 
 from tests.support.paths import ROOT
 from tests.support.secret_canaries import command_lines, find_leaks, secrets_in
+from tests.support.tls import NO_AUTHORITIES
 
 START_SECONDS = 30
 BLOCKED = "Executing <"
@@ -29,6 +32,8 @@ class Proxy:
     process: "subprocess.Popen[bytes]"
     log_file: Path
     clients: list[httpx.Client] = field(default_factory=list)
+    verify: ssl.SSLContext = NO_AUTHORITIES
+    """Check of the certificate of the server."""
     keys: tuple[str, ...] = ()
     """Keys that must not appear in anything it sends or writes."""
     leaks: list[str] = field(default_factory=list)
@@ -42,7 +47,8 @@ class Proxy:
     def client(self, **options: object) -> httpx.Client:
         """Return an HTTP client of this server; closed with it."""
         hooks = {"response": [self._search]}
-        client = httpx.Client(base_url=self.url, timeout=30, trust_env=False, event_hooks=hooks, **options)  # type: ignore[arg-type]
+        settings: dict[str, Any] = {"timeout": 30, "trust_env": False, "verify": self.verify, **options}
+        client = httpx.Client(base_url=self.url, event_hooks=hooks, **settings)
         self.clients.append(client)
         return client
 
@@ -77,13 +83,19 @@ def hold_port() -> Iterator[int]:
 
 @contextmanager
 def running_proxy(
-    directory: Path, settings: Mapping[str, str], command: Sequence[str] = ("-m", "anthropic_proxy", "serve")
+    directory: Path,
+    settings: Mapping[str, str],
+    command: Sequence[str] = ("-m", "anthropic_proxy", "serve"),
+    *,
+    trusted: ssl.SSLContext | None = None,
 ) -> Iterator[Proxy]:
     """Start `python <command>` in `directory` with only these settings, wait until it answers, stop it at the end.
 
-    `{port}` in the command stands for the port; a command without it is given `--port`. The event loop reports what
-    blocks it, and a report of ours fails the test; other servers load the application inside their loop. No key of the
-    settings may stand in anything that the process writes, shows or answers.
+    `{port}` in the command stands for the port; a command without it is given `--port`. The event loop reports
+    callbacks that block it, and a report of ours fails the test; other servers load the application inside their loop.
+    No key of the settings may stand in anything that the process writes, shows or answers. `DATABASE_URL` is `off`
+    unless the settings contain it: the ledger needs a second of CPU time and 30 MB in each process. `trusted`: the
+    server uses TLS, and its certificate is checked with this.
     """
     with hold_port() as port:
         words = [word.format(port=port) for word in command]
@@ -92,7 +104,7 @@ def running_proxy(
         measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
         path = os.pathsep.join((str(ROOT), str(Path(__file__).with_name("event_loop_monitor"))))
         own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": path, "PYTHONASYNCIODEBUG": "1"}
-        environment = {**own, **measured, **settings}
+        environment = {**own, **measured, "DATABASE_URL": "off", **settings}
         log_file = directory / f"proxy-{port}.log"
         with log_file.open("wb") as log:
             process = subprocess.Popen(
@@ -103,7 +115,8 @@ def running_proxy(
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
-        proxy = Proxy(f"http://127.0.0.1:{port}", process, log_file, keys=secrets_in(settings))
+        url = f"{'http' if trusted is None else 'https'}://127.0.0.1:{port}"
+        proxy = Proxy(url, process, log_file, keys=secrets_in(settings), verify=trusted or NO_AUTHORITIES)
         try:
             _wait_until_it_answers(proxy)
             proxy.leaks += find_leaks(command_lines(process.pid), proxy.keys)
@@ -124,13 +137,14 @@ def running_proxy(
 
 def _wait_until_it_answers(proxy: Proxy) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if proxy.process.poll() is not None:
-            raise AssertionError(f"the server ended with {proxy.process.returncode}:\n{proxy.log}")
-        try:
-            httpx.get(proxy.url + "/health", trust_env=False, timeout=5)
-        except httpx.TransportError:
-            time.sleep(0.05)
-        else:
-            return
+    with httpx.Client(base_url=proxy.url, trust_env=False, verify=proxy.verify, timeout=5) as client:
+        while time.monotonic() < deadline:
+            if proxy.process.poll() is not None:
+                raise AssertionError(f"the server ended with {proxy.process.returncode}:\n{proxy.log}")
+            try:
+                client.get("/health")
+            except httpx.TransportError:
+                time.sleep(0.05)
+            else:
+                return
     raise AssertionError(f"the server did not answer within {START_SECONDS} s:\n{proxy.log}")

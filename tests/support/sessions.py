@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ class SessionStep:
         self.dialect = self.scenario.target.dialect
 
     def signature(self) -> str:
-        """Return what this backend would have signed a thought with, whichever part of it a wire reads."""
+        """Return the signature of this backend for a thought, in the part that its wire reads."""
         tag = getattr(self.dialect, "signature_tag", "own")
         address = digest_base_url(self.scenario.target.base_url)
         carry = ReasoningState(
@@ -162,12 +163,13 @@ class SessionStep:
         return encode_signature(tag, carry)
 
     def encode_body(self, body: dict[str, Any]) -> UpstreamRequest:
-        """Return what goes upstream for a body as a client writes it."""
+        """Return the upstream request for a body of the client."""
         self.scenario.posted = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         self.scenario.request = decode_request(self.scenario.posted)
         return self.scenario.target.wire.encode_request(self.scenario.call())
 
 
+@cache
 def session_steps() -> list[SessionStep]:
     """Return one stage for each way in which some provider's model speaks some wire; not those that take no tools."""
     found: dict[Any, SessionStep] = {}
@@ -186,7 +188,7 @@ _MARKED_ALONE = re.compile(rb'\[{"type":"text","text":("(?:[^"\\]|\\.)*"),"cache
 def split(body: bytes) -> tuple[list[bytes], dict[str, bytes]]:
     """Return the messages of an upstream body and its other fields, each as the bytes that it is.
 
-    Cache marks are left out: they move with the end of a conversation, and are no part of what is cached.
+    Cache marks are left out: they move with the end of a conversation, and are not cached themselves.
     """
     body = _MARKED_ALONE.sub(rb"\1", body).replace(_MARK, b"")
     fields = msgspec.json.decode(body, type=dict[str, Raw])

@@ -8,10 +8,10 @@ from anthropic.types import Message
 from msgspec import structs
 
 from anthropic_proxy.errors import WebFetchFailed
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.upstream.contract import DEFAULT_MEDIA_TYPES, FetchedPage, SearchResult
 from anthropic_proxy.upstream.web_fetch.content_type import matches_media_types
 from anthropic_proxy.wire.contract import UpstreamRequest
-from tests.support.event_grammar import check_bytes
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
@@ -81,7 +81,7 @@ def proxy(script: Script, search: Any = None, fetch: Any = None, **settings: str
 
 
 class Searcher:
-    """A search service that knows one page and keeps what it was asked."""
+    """A search service with one page. It stores the received queries."""
 
     def __init__(self, pages: Sequence[SearchResult] = FACTS, error: Exception | None = None) -> None:
         self.requests: list[tuple[str, Sequence[str], Sequence[str]]] = []

@@ -1,6 +1,6 @@
-"""Conversation in an upstream request, read back by the stand-ins' own readers; and the one to be expected there.
+"""Conversation in an upstream request, decoded by the fake servers, and the expected conversation.
 
-What a wire cannot carry is written down here, once a wire: `expect` is the table of losses.
+`expect` is the table of losses: the content that each wire cannot carry.
 """
 
 import base64
@@ -38,7 +38,7 @@ _DUMMY = "skip_thought_signature_validator"
 
 @dataclass
 class SeenCall:
-    """One call and what came back for it."""
+    """One call and its result."""
 
     name: str
     arguments: Any
@@ -133,7 +133,7 @@ def _bring_back(turns: list[Turn], spoken: list[SeenText]) -> None:
 
 
 def expect(step: SessionStep, session: Session) -> list[SeenText]:
-    """Return what of a conversation the stage's wire can carry."""
+    """Return the content of a conversation that the stage's wire can carry."""
     turns = _gathered(_Expectation(step).turns(session))
     if step.wire == "ollama":  # a message has one text, and pictures beside it
         for turn in turns:
@@ -190,7 +190,7 @@ class _Expectation:
         return f"[{block['type']} omitted: {block.get('title') or source['media_type']}]"
 
     def _answered(self, content: list[dict[str, Any]], reply: SeenText) -> Iterator[SeenText]:
-        """Fill in the results of a reply's calls; yield what of them cannot stand there."""
+        """Fill in the results of a reply's calls. Yield the blocks that cannot be sent there."""
         results = {block["tool_use_id"]: block for block in content if block["type"] == "tool_result"}
         beside: GeneratedReply = []
         for called, identifier in zip(reply.calls, self._ids, strict=True) if results else ():
@@ -218,7 +218,10 @@ class _Expectation:
         return SeenText("assistant", visible, calls, self._remembered("".join(thoughts), bool(visible), bool(calls)))
 
     def _remembered(self, thought: str, has_content: bool, calls: bool) -> list[str]:
-        """Return what of a thought goes back: `SessionStep.signature` seals it in every way that some wire reads."""
+        """Return the parts of a thought that are sent back.
+
+        `SessionStep.signature` signs it in the form of every wire.
+        """
         dialect = self._dialect
         if self._wire == "ollama":
             return [thought] if thought else []

@@ -1,4 +1,4 @@
-"""The wires that real clients are tried on: a strict stand-in each, and what a user sets for it."""
+"""The wires for tests with real clients: a strict fake server for each, and the settings of a user."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -106,7 +106,7 @@ KINDS = {
 
 
 class Upstream:
-    """A running stand-in and the proxy before it, and what reached the stand-in since this object was made."""
+    """A running fake server, the proxy before it, and the requests to the fake since this object was created."""
 
     def __init__(self, kind: Kind, running: Running, proxy: Proxy) -> None:
         self.kind = kind

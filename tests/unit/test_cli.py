@@ -1,4 +1,4 @@
-"""The command line as people type it: options, addresses, what goes wrong at the start."""
+"""The command line: options, addresses, and errors at the start."""
 
 import os
 import signal
@@ -9,16 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from anthropic_proxy.cli import commands
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.server.listen import format_address, open_listener
+from tests.support.command_line import run_command
 from tests.support.paths import ROOT
 from tests.support.server_process import free_port, running_proxy
 
-COMMANDS = "The commands are: serve, code, run, ask, env, health."
+COMMANDS = f"The commands are: {', '.join(name for name in commands if not name.startswith('-'))}."
 WHOLE = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
 
 
 def run(*words: str, directory: Path, settings: Mapping[str, str] = WHOLE) -> "subprocess.CompletedProcess[str]":
+    if words[0] == "anthropic_proxy":
+        return run_command(*words[1:], directory=directory, settings=settings)
     own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, "-m", *words],
@@ -40,7 +44,9 @@ def run(*words: str, directory: Path, settings: Mapping[str, str] = WHOLE) -> "s
         ("--workers", "-3", "from 1 to 1000"),
     ],
 )
-def test_a_wrong_number_is_told_with_what_is_allowed(option: str, value: str, allowed: str, tmp_path: Path) -> None:
+def test_the_error_for_a_wrong_number_states_the_allowed_range(
+    option: str, value: str, allowed: str, tmp_path: Path
+) -> None:
     ended = run("anthropic_proxy", "serve", option, value, directory=tmp_path)
     assert ended.returncode == 2
     assert ended.stderr == f'✕ {option} is "{value}". Use a whole number {allowed}.\n'
@@ -84,13 +90,32 @@ def test_any_free_port_is_the_one_that_is_shown(tmp_path: Path) -> None:
         text=True,
     ) as process:
         assert process.stderr is not None
-        address = process.stderr.readline().split()[-1]
+        _, _, address, *_ = process.stderr.readline().split()
         assert address.startswith("http://localhost:")
         port = address.rpartition(":")[2]
         assert int(port) > 0
         assert run("anthropic_proxy", "health", directory=tmp_path, settings={"PORT": f'"{port}"'}).returncode == 0
         process.send_signal(signal.SIGTERM)
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("words", [["--help"], ["doctor", "--help"], ["completion", "bash"]])
+def test_output_without_a_reader_is_no_error(words: list[str], tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # as of `head`, which has ended
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "anthropic_proxy", *words],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 def test_nobody_at_the_port_is_no_health(tmp_path: Path) -> None:
@@ -111,7 +136,7 @@ def test_several_workers_are_announced_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["doctor"], f'There is no command "doctor". {COMMANDS} More:  anthropic-proxy --help'),
+        (["zebra"], f'There is no command "zebra". {COMMANDS} More:  anthropic-proxy --help'),
         (
             ["sreve"],
             f'There is no command "sreve". {COMMANDS} Did you mean:  anthropic-proxy serve',
@@ -120,27 +145,89 @@ def test_several_workers_are_announced_once(tmp_path: Path) -> None:
             ["Helth"],
             f'There is no command "Helth". {COMMANDS} Did you mean:  anthropic-proxy health',
         ),
-        (["serve", "doctor"], '"doctor" is not an option. All options:  anthropic-proxy serve --help'),
+        (
+            ["config", "sohw"],
+            'There is no command "sohw" of config. The commands are: show, check. '
+            "Did you mean:  anthropic-proxy config show",
+        ),
+        (
+            ["serve", "zebra"],
+            'serve does not accept "zebra". Arguments and options:  anthropic-proxy serve --help',
+        ),
+        (
+            ["health", "8199"],
+            'health does not accept "8199". Arguments and options:  anthropic-proxy health --help',
+        ),
+        (
+            ["--port", "8082", "serve"],
+            '"serve" is a command. Write it before all options:  anthropic-proxy serve …',
+        ),
+        (["explain", "--bdy", "request.json"], "explain has no option --bdy. Did you mean:  --body"),
+        (["explain", "request.json", "--bdy"], "explain has no option --bdy. Did you mean:  --body"),
+        (["lint-stream", "--jsn", "x"], "lint-stream has no option --jsn. Did you mean:  --json"),
+        (["import", "--zebra"], "import has no option --zebra. All options:  anthropic-proxy import --help"),
+        (
+            ["explain"],
+            "FILE is missing. Use the name of a file, the id of a stored request, or --last. "
+            "More:  anthropic-proxy explain --help",
+        ),
+        (
+            ["lint-stream", "--json"],
+            "FILE is missing. Use the name of a file, such as:  anthropic-proxy lint-stream reply.sse",
+        ),
         (["--port", "abc"], '--port is "abc". Use a whole number.'),
-        (["--prot", "1"], "Unknown option: --prot. Did you mean --port?"),
+        (["--prot", "1"], "serve has no option --prot. Did you mean:  --port"),
+        (["ask", "--paint=1"], "ask has no option --paint. All options:  anthropic-proxy ask --help"),
+        (
+            ["env", "--shell", "fsh"],
+            '--shell is "fsh". Use sh, fish, powershell or cmd. Did you mean:  --shell fish',
+        ),
+        (
+            ["env", "--shell"],
+            "--shell has no value. Use sh, fish, powershell or cmd. More:  anthropic-proxy env --help",
+        ),
+        (["serve", "--reload=maybe"], '--reload is "maybe". Use true or false.'),
+        (
+            ["completion", "bsh"],
+            'SHELL is "bsh". Use bash, zsh, fish or powershell. Did you mean:  anthropic-proxy completion bash',
+        ),
+        (
+            ["completion"],
+            "SHELL is missing. Use bash, zsh, fish or powershell. More:  anthropic-proxy completion --help",
+        ),
     ],
 )
-def test_a_mistyped_command_line_is_one_line_with_the_way_out(words: list[str], message: str, tmp_path: Path) -> None:
+def test_a_mistyped_command_line_is_one_line_with_the_remedy(words: list[str], message: str, tmp_path: Path) -> None:
     ended = run("anthropic_proxy", *words, directory=tmp_path)
     assert (ended.returncode, ended.stderr) == (2, f"✕ {message}\n")
 
 
 def test_help_names_every_command_examples_and_the_file_of_settings(tmp_path: Path) -> None:
-    said = run("anthropic_proxy", "--help", directory=tmp_path).stdout
-    for part in ("serve ", "health ", "anthropic-proxy serve --port 8083", ".env.example", "sh scripts/serve"):
-        assert part in said
+    help_text = run("anthropic_proxy", "--help", directory=tmp_path).stdout
+    for part in (
+        "serve ",
+        "health ",
+        "anthropic-proxy serve --port 8083",
+        "config show --all",
+        "python3 scripts/serve.py",
+    ):
+        assert part in help_text
 
 
 @pytest.mark.parametrize(("port", "other"), [(80, 1024), (1023, 1024), (8082, 8083), (65535, 8082)])
-def test_a_port_that_is_taken_or_forbidden_names_one_that_may_be_free(port: int, other: int) -> None:
+def test_the_error_for_an_occupied_or_forbidden_port_suggests_another(port: int, other: int) -> None:
     with pytest.raises(ConfigurationError) as caught:
         open_listener("192.0.2.1", port)  # not an address of this machine
     assert caught.value.message == (
         f"Port {port} on 192.0.2.1 cannot be used: this machine has no such address. "
         f"Use another:  PORT={other}, or the option --port {other}"
     )
+
+
+@pytest.mark.parametrize("name", [name for name in commands if not name.startswith("-")])
+def test_the_help_of_each_command_ends_with_its_own_examples(name: str, tmp_path: Path) -> None:
+    ended = run("anthropic_proxy", name, "--help", directory=tmp_path)
+    _, _, examples = ended.stdout.partition("Examples:")
+    lines = [line.strip() for line in examples.splitlines() if line.strip()]
+    assert lines
+    assert all(line.startswith(f"• anthropic-proxy {name}") for line in lines)

@@ -1,4 +1,4 @@
-"""Errors of the proxy itself: class, status, text and headers, whole, as a client receives them."""
+"""Errors of the proxy itself as a client receives them: class, status, complete text and headers."""
 
 import inspect
 import json
@@ -44,6 +44,11 @@ class Ending(FairQueue):
         raise ShuttingDown
 
 
+def advised(section: str, others: dict[str, str] | None = None) -> dict[str, str]:
+    """Return the expected headers: that of a section of the error catalog, and others."""
+    return {"x-proxy-help": f"docs/fix/errors.md#{section}", **(others or {})}
+
+
 async def answer(
     proxy: ProxyHarness, method: str = "POST", path: str = "/v1/messages", query: bytes = b"", **headers: str
 ) -> tuple[int, str, str, dict[str, str]]:
@@ -67,12 +72,12 @@ async def answer(
         "headers": [(name.encode(), value.encode()) for name, value in named.items() if value],
     }
     await serve_request(proxy.services, scope, receive, send)
-    told = json.loads(sent[1]["body"])
+    reply = json.loads(sent[1]["body"])
     others = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-    assert others.pop("request-id") == told["request_id"]
+    assert others.pop("request-id") == reply["request_id"]
     assert others.pop("content-type") == "application/json"
     assert others.pop("content-length") == str(len(sent[1]["body"]))
-    return sent[0]["status"], told["error"]["type"], told["error"]["message"], others
+    return sent[0]["status"], reply["error"]["type"], reply["error"]["message"], others
 
 
 @pytest.mark.parametrize(
@@ -80,13 +85,18 @@ async def answer(
     [
         (
             {"host": ""},
-            (400, "invalid_request_error", "The request has no Host header.", {"connection": "close"}),
+            (
+                400,
+                "invalid_request_error",
+                "The request has no Host header.",
+                advised("malformed-http", {"connection": "close"}),
+            ),
         ),
         (
             {"transfer_encoding": "gzip, chunked"},
             (
                 *(400, "invalid_request_error", "transfer-encoding: 'gzip, chunked' is not supported in HTTP/1.1."),
-                {"connection": "close"},
+                advised("malformed-http", {"connection": "close"}),
             ),
         ),
         (
@@ -94,25 +104,39 @@ async def answer(
             (
                 *(404, "not_found_error"),
                 "Nothing is served at '/v1/message'. The main endpoint is POST /v1/messages.",
-                {},
+                advised("unknown-model"),
+            ),
+        ),
+        (
+            {"path": "/dashboard"},
+            (
+                *(404, "not_found_error"),
+                "Nothing is served at '/dashboard'. The main endpoint is POST /v1/messages. The dashboard is not "
+                "installed. Install it and start the proxy again: python3 scripts/setup.py dashboard",
+                advised("unknown-model"),
             ),
         ),
         (
             {"method": "GET"},
             (
                 *(405, "invalid_request_error", "GET is not supported at '/v1/messages'; use POST."),
-                {"allow": "POST"},
+                advised("method-not-allowed", {"allow": "POST"}),
             ),
         ),
         (
             {"content_length": "33554433"},
-            (413, "request_too_large", "The body has 33554433 bytes; 33554432 are allowed (32 MB).", {}),
+            (
+                413,
+                "request_too_large",
+                "The body has 33554433 bytes; 33554432 are allowed (32 MB).",
+                advised("request-too-large"),
+            ),
         ),
         (
             {"query": b"x" * 16_384},
             (
                 *(414, "request_too_large", "Path and query have 16,396 bytes; 16,384 are allowed."),
-                {"connection": "close"},
+                advised("uri-too-long", {"connection": "close"}),
             ),
         ),
         (
@@ -120,14 +144,14 @@ async def answer(
             (
                 *(415, "invalid_request_error"),
                 "content-encoding: 'gzip' is not supported; send the body uncompressed.",
-                {},
+                advised("unsupported-encoding"),
             ),
         ),
         (
             {"x_long": "x" * 65_536},
             (
                 *(431, "request_too_large", "The headers have 65,560 bytes; 65,536 are allowed."),
-                {"connection": "close"},
+                advised("headers-too-large", {"connection": "close"}),
             ),
         ),
     ],
@@ -139,17 +163,22 @@ async def test_what_is_refused_before_its_body_is_read(
     assert await answer(proxy, **request_of) == expected
 
 
-async def test_a_limit_of_this_proxy_is_never_said_to_be_a_provider_s() -> None:
+async def test_an_error_for_a_limit_of_the_proxy_names_no_provider() -> None:
     proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"), OPENAI_API_KEY="sk-one-0123456789")
     services = proxy.services
     proxy.services = structs.replace(services, queue=Full(None))
-    assert await answer(proxy) == (529, "overloaded_error", "Too many wait.", {"retry-after": "2"})
+    assert await answer(proxy) == (
+        529,
+        "overloaded_error",
+        "Too many wait.",
+        advised("proxy-busy", {"retry-after": "2"}),
+    )
     proxy.services = structs.replace(services, queue=Ending(None))
-    told = "The proxy is shutting down, so the reply is incomplete. Try again in a moment."
-    assert await answer(proxy) == (503, "api_error", told, {"retry-after": "1"})
+    text = "The proxy is shutting down, so the reply is incomplete. Try again in a moment."
+    assert await answer(proxy) == (503, "api_error", text, advised("shutting-down", {"retry-after": "1"}))
     proxy.services = structs.replace(services, policies=[Limited()])
-    told = "The budget of local is spent. It begins again in 90 s."
-    assert await answer(proxy) == (429, "rate_limit_error", told, {"retry-after": "90"})
+    text = "The budget of local is spent. It begins again in 90 s."
+    assert await answer(proxy) == (429, "rate_limit_error", text, advised("limit-reached", {"retry-after": "90"}))
     assert [receipt.provider for receipt in proxy.receipts] == ["", "", ""]
 
 

@@ -1,9 +1,8 @@
-"""The cost of reading grows with the length of the text and no faster, for any text of a model or a provider.
+"""Linear cost of reading: the time grows in proportion to the length, for any text of a model or a provider.
 
-A reader with a cost of the square of a text's length, or its cube, holds up every other client of the process for
-seconds. So each is given hostile texts of growing size, and the processor's time for one is compared with that for
-another of a quarter of the size, in the same run: four times as much is linear, sixteen times is the square. No time is
-asserted as such.
+A reader with quadratic or cubic cost blocks every other client of the process for seconds. Each reader therefore gets
+hostile texts of growing size. The processor time for one is compared with that for a text of a quarter of the size, in
+the same run: four times as much is linear, sixteen times is quadratic. No absolute time is asserted.
 """
 
 import gc
@@ -37,10 +36,10 @@ from anthropic_proxy.wire.tool_call_repair import (
 )
 from tests.support.tool_call_forms import FORMS, MORE_FORMS, new_call
 
-SMALLEST, LARGEST = 500, 8_000
+MIN_SIZE, MAX_SIZE = 500, 8_000
 """Characters."""
 MANY = 128_000
-"""Characters, where a text comes one by one: the cost of copying what is held shows only in many copies."""
+"""Characters of a text that arrives one by one: the cost of copying the buffer shows only in many copies."""
 TOO_STEEP = 8
 """Times the cost for four times the size."""
 NOISE_SECONDS = 0.002
@@ -54,7 +53,7 @@ FILLERS = (*GAPS, "{", "<", '"', "`")
 
 
 def cost_of(read: Callable[[str], object], text: str, *, below: float) -> float:
-    """Return processor time; measured again where it is somewhat above what it should be: others disturb it."""
+    """Return processor time, measured again if it is somewhat above the limit, because other processes disturb it."""
     best = float("inf")
     for _ in range(TRIES):
         start = time.thread_time()
@@ -65,27 +64,27 @@ def cost_of(read: Callable[[str], object], text: str, *, below: float) -> float:
     return best
 
 
-def check_growth(read: Callable[[str], object], texts: Iterator[str], said: str) -> None:
+def check_growth(read: Callable[[str], object], texts: Iterator[str], description: str) -> None:
     before = float("inf")
     for text in texts:
         limit = TOO_STEEP * max(before, NOISE_SECONDS)
         now = cost_of(read, text, below=limit)
         assert now < limit, (
-            f"{said}: four times as long a text ({len(text):,} characters) took {now / before:.0f} times as long to "
-            "read. Whoever can make a model write such a text holds up the whole process with it."
+            f"{description}: the time to read a text of four times the length ({len(text):,} characters) is "
+            f"{now / before:.0f} times as long. A model that writes such a text blocks the whole process."
         )
         before = now
 
 
-def sizes(largest: int = LARGEST) -> Iterator[int]:
-    size = SMALLEST
-    while size <= largest:
+def sizes(max_size: int = MAX_SIZE) -> Iterator[int]:
+    size = MIN_SIZE
+    while size <= max_size:
         yield size
         size *= 4
 
 
-def filled(stem: str, filler: str, tail: str, largest: int = LARGEST) -> Iterator[str]:
-    return (stem + filler * (size // len(filler)) + tail for size in sizes(largest))
+def filled(stem: str, filler: str, tail: str, max_size: int = MAX_SIZE) -> Iterator[str]:
+    return (stem + filler * (size // len(filler)) + tail for size in sizes(max_size))
 
 
 @pytest.fixture(autouse=True)
@@ -109,8 +108,8 @@ def test_reading_calls_in_text(form: str) -> None:
     ends = {text.find(word) + len(word) for word in ("Read", "path", "a.py") if word in text}
     for end in sorted(ends):
         for filler, tail in (*((filler, "x") for filler in FILLERS), *((gap, text[end:]) for gap in GAPS)):
-            said = f"{text[:end]!r}, then {filler!r} again and again"
-            check_growth(lambda text: read_calls([text]), filled(text[:end], filler, tail), said)
+            description = f"{text[:end]!r}, then {filler!r} again and again"
+            check_growth(lambda text: read_calls([text]), filled(text[:end], filler, tail), description)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -148,8 +147,8 @@ def test_reading_reasoning_in_fragments(stem: str) -> None:
         tags.finish(whole=True)
 
     for filler in (*GAPS, "<"):
-        largest = MANY if filler == "\n" else LARGEST
-        check_growth(read, filled(stem, filler, "x", largest), f"{filler!r} behind {stem!r}")
+        max_size = MANY if filler == "\n" else MAX_SIZE
+        check_growth(read, filled(stem, filler, "x", max_size), f"{filler!r} behind {stem!r}")
 
 
 @pytest.mark.parametrize("stem", ["", '{"a": ', '{"a": "', '{"a": 1,'])
@@ -209,7 +208,7 @@ def test_reading_errors(words: str) -> None:
     check_growth(read, filled("", words, "x"), f"an error that says {words!r} again and again")
 
 
-@pytest.mark.parametrize("fragment", [1, LARGEST])
+@pytest.mark.parametrize("fragment", [1, MAX_SIZE])
 @pytest.mark.parametrize("filler", ["a", "aab", "\n", "<", "</stop"])
 def test_cutting_at_stop_sequences(filler: str, fragment: int) -> None:
     def read(text: str) -> None:
@@ -230,4 +229,6 @@ def test_framing_single_bytes(reader: Callable[[], Any], filler: str) -> None:
             frames.feed(character.encode())
         frames.finish()
 
-    check_growth(read, filled("data: ", filler, "\n\n", MANY if filler == "a" else LARGEST), f"{filler!r} byte by byte")
+    check_growth(
+        read, filled("data: ", filler, "\n\n", MANY if filler == "a" else MAX_SIZE), f"{filler!r} byte by byte"
+    )

@@ -1,4 +1,4 @@
-"""Content and readers of the log, and that it never stops a request or the server."""
+"""Content and readers of the log. It never blocks a request or the server."""
 
 import io
 import json
@@ -62,9 +62,9 @@ def test_a_level_leaves_out_what_weighs_less(level: LogLevel, kept: list[str]) -
         log.write_exchange(receipt(status=status))
     log.write_line("start")
     log.write_line("beware", level="warning")
-    said = stream.getvalue()
+    output = stream.getvalue()
     everything = ["/debug", "/info", "/v1/messages 200", "/v1/messages 429", "/v1/messages 502", "start", "beware"]
-    assert [words for words in everything if words in said] == kept
+    assert [words for words in everything if words in output] == kept
 
 
 def test_a_client_that_left_before_the_reply_is_no_200() -> None:
@@ -79,7 +79,7 @@ def test_a_client_that_left_before_the_reply_is_no_200() -> None:
     assert within.split("–")[1].startswith(" client left ")
 
 
-def test_each_cause_of_a_loss_is_said_once_a_run() -> None:
+def test_each_cause_of_a_dropped_field_is_logged_once() -> None:
     stream = io.StringIO()
     log = Log(stream)
     losses = [
@@ -88,9 +88,9 @@ def test_each_cause_of_a_loss_is_said_once_a_run() -> None:
         FidelityNote("dropped", "messages[3].content[1]", "no such picture"),
     ]
     log.write_exchange(receipt(provider="groq", prefix="groq", fidelity=FidelityReport(notes=losses)))
-    said = stream.getvalue()
-    assert re.search(r"^\d\d:\d\d:\d\d  ✕ groq: top_k dropped: groq has no such setting$", said, re.MULTILINE)
-    assert "~ groq: max_tokens approximated: 64000 → 32768, the model's limit\n" in said
+    output = stream.getvalue()
+    assert re.search(r"^\d\d:\d\d:\d\d  ✕ groq: top_k dropped: groq has no such setting$", output, re.MULTILINE)
+    assert "~ groq: max_tokens approximated: 64000 → 32768, the model's limit\n" in output
     again = [
         FidelityNote("approximated", "max_tokens", "50000 → 32768, the model's limit"),
         FidelityNote("dropped", "messages[7].content[0]", "no such picture"),
@@ -144,7 +144,7 @@ def test_a_long_path_is_cut_and_cannot_write_lines_of_its_own() -> None:
         (True, "json", True, False),
     ],
 )
-def test_colours_are_for_terminals_and_for_who_asks(
+def test_colors_are_for_terminals_and_on_request(
     terminal: bool, form: str, wanted: bool | None, coloured: bool
 ) -> None:
     stream = Screen(terminal=terminal)
@@ -197,7 +197,7 @@ def test_everything_is_there_after_a_flush() -> None:
         assert [reading.readline() for _ in range(100)] == [f"line {number}\n" for number in range(100)]
 
 
-def test_a_reader_who_does_not_read_stops_nobody_and_is_told_what_was_lost() -> None:
+def test_a_blocked_reader_blocks_no_writer_and_receives_the_count_of_dropped_lines() -> None:
     reading, writing = pipe()
     log = Log(writing, max_queued=50)
     text = "x" * 1000
@@ -214,9 +214,9 @@ def test_a_reader_who_does_not_read_stops_nobody_and_is_told_what_was_lost() -> 
     thread.join(10)
     reading.close()
     kept = sum(line == f"{text}\n" for line in lines)
-    told = [int(line.split()[0]) for line in lines if "were dropped" in line]
+    reported = [int(line.split()[0]) for line in lines if "were dropped" in line]
     assert 0 < kept < written
-    assert kept + sum(told) == written
+    assert kept + sum(reported) == written
     assert lines[-1] == "the end\n" or "were dropped" in lines[-1]
 
 
@@ -231,7 +231,7 @@ def test_a_closed_terminal_ends_nothing() -> None:
     writing.close()
 
 
-def test_a_program_that_ends_says_its_last_words_even_where_nobody_ever_read() -> None:
+def test_the_last_lines_of_a_program_are_written_although_its_output_was_never_read() -> None:
     program = "from anthropic_proxy.log import Log\nlog = Log()\nfor _ in range({}): log.write_line('last words')\n"
     ended = subprocess.run(
         [sys.executable, "-c", program.format(1)],

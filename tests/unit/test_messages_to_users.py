@@ -4,8 +4,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
-
-import pytest
+from functools import cache
 
 from anthropic_proxy.cli import commands
 from anthropic_proxy.routing.providers import PROVIDERS
@@ -14,8 +13,10 @@ from tests.architecture import modules_of_the_package
 from tests.support.paths import ROOT
 
 GAP = "\0"
-"""Stands in a message for what is filled in."""
-COMMAND = re.compile(r"(?<![\w-])anthropic-proxy ([a-z]+)(?=$|[\s.,:\0])")
+"""Placeholder in a message for an inserted value."""
+COMMAND = re.compile(r"(?<![\w-])anthropic-proxy ([a-z][a-z-]*(?: (?:show|check))?)(?=$|[\s.,:\0])")
+COMMAND_LINE = re.compile(r"(?<![\w-])anthropic-proxy ([a-z][^.,`)\n]*)")
+ALWAYS = {"--help", "--version", "--install-completion", "--"}
 EXTRA = re.compile(r"anthropic-proxy\[([a-z,]+)\]")
 VARIABLE = re.compile(r"(?<![\w\0$])([A-Z][A-Z0-9]*_[A-Z0-9_]*[A-Z0-9]|[A-Z]{3,}(?==))(?![\w\0])")
 ENDING = re.compile(r"\0(_[A-Z][A-Z_]*)")
@@ -24,13 +25,20 @@ NO_SETTINGS = {
     "ANTHROPIC_AUTH_TOKEN",  # the client's own
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),  # of the environment, for every program
     "NAME",  # of the form NAME=value
+    *("HOME", "XDG_DATA_HOME"),  # of the user, in the unit of systemd
+    *("AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK"),  # address families in the unit of systemd
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),  # of the environment, not of .env
 }
 NO_COMMANDS = {"speaks", "cannot", "demonstration"}  # sentences about the program, not lines to type
 
 
-def messages() -> Iterator[tuple[str, str]]:
-    """Yield each text of the package that people may read, with its place; one word alone is no message."""
+@cache
+def messages() -> tuple[tuple[str, str], ...]:
+    """Return each text of the package that people may read, with its place; one word alone is no message."""
+    return tuple(_find_messages())
+
+
+def _find_messages() -> Iterator[tuple[str, str]]:
     for module in modules_of_the_package():
         inner = {id(part) for node in ast.walk(module.tree) if isinstance(node, ast.JoinedStr) for part in node.values}
         plain = ((node, str(node.value)) for node in module.literals() if id(node) not in inner)
@@ -44,17 +52,50 @@ def spelled(node: ast.JoinedStr) -> str:
     return "".join(str(part.value) if isinstance(part, ast.Constant) else GAP for part in node.values)
 
 
-MESSAGES = list(messages())
-
-
 def named(pattern: re.Pattern[str]) -> dict[str, str]:
-    return {name: place for place, text in MESSAGES for name in pattern.findall(text)}
+    return {name: place for place, text in messages() for name in pattern.findall(text)}
 
 
 def test_commands_exist() -> None:
     found = named(COMMAND)
     known = {name for name in commands if not name.startswith("-")}
+    known |= {f"{group} {name}" for group in known for name in commands[group] if not name.startswith("-")}
     assert {name: place for name, place in found.items() if name not in known | NO_COMMANDS} == {}
+
+
+def test_options_exist() -> None:
+    """Options of each command line that a message contains, such as `anthropic-proxy config show --all`."""
+    unknown = {}
+    for place, text in messages():
+        for line in COMMAND_LINE.findall(text):
+            words = line.split()
+            command = commands
+            for word in words:
+                if word not in command or word.startswith("-"):
+                    break
+                command = command[word]
+            if command.default_command is None:  # a group such as `db`: the line names its command by a placeholder
+                continue
+            known = {name for argument in command.assemble_argument_collection() for name in argument.names}
+            unknown |= {(line, word): place for word in words if word.startswith("--") and word not in known | ALWAYS}
+    assert unknown == {}
+
+
+def test_every_command_with_data_has_json() -> None:
+    """Commands that print data have the option `--json`. The others run a program, ask questions or print a script."""
+    groups = {"config", "db", "keys", "prices", "routes"}
+    others = {"serve", "code", "run", "init", "completion", "import", "service"} | groups
+    names = {name for name in commands if not name.startswith("-")} - others
+    found = [commands[name] for name in names] + [commands["config"][name] for name in ("show", "check")]
+    found += [commands["keys"][name] for name in ("create", "list", "show", "rotate", "audit")]
+    found.append(commands["prices"]["update"])
+    found += [commands["routes"][name] for name in ("list", "explain")]
+    without = {
+        command.name
+        for command in found
+        if not any("--json" in argument.names for argument in command.assemble_argument_collection())
+    }
+    assert without == set()
 
 
 def test_settings_exist() -> None:
@@ -63,9 +104,10 @@ def test_settings_exist() -> None:
     assert {name: place for name, place in found.items() if name not in known} == {}
 
 
-@pytest.mark.parametrize("ending", sorted(named(ENDING)))
-def test_settings_that_are_put_together_exist_for_every_provider(ending: str) -> None:
-    assert {row.env_prefix + ending for row in PROVIDERS if row.env_prefix} <= set(list_variables(PROVIDERS))
+def test_settings_that_are_put_together_exist_for_every_provider() -> None:
+    names = {row.env_prefix + ending for row in PROVIDERS if row.env_prefix for ending in named(ENDING)}
+    assert names
+    assert names <= set(list_variables(PROVIDERS))
 
 
 def test_extras_exist() -> None:

@@ -1,4 +1,4 @@
-"""The counters, how several processes' counts are added, and the text that comes of it."""
+"""The counters of a process, their sum over several processes, and the text of the metrics page."""
 
 import re
 import subprocess
@@ -15,12 +15,18 @@ from anthropic_proxy.messages.fidelity import FidelityReport
 from anthropic_proxy.messages.usage import MAX_COUNT
 from anthropic_proxy.metrics import Gauges, MetricsPage, MetricsSnapshot, MetricsTotals, encode_snapshot, sum_snapshots
 from anthropic_proxy.metrics.families import FAMILIES
-from anthropic_proxy.metrics.totals import MAX_ATTEMPT_KINDS, MAX_LABEL_CHARACTERS, MAX_LABEL_SETS, MAX_MODEL_LABELS
-from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.metrics.totals import (
+    MAX_FAILED_ATTEMPT_LABELS,
+    MAX_LABEL_CHARACTERS,
+    MAX_LABEL_SETS,
+    MAX_MODEL_LABELS,
+)
+from anthropic_proxy.plugins import Client, Receipt, RouteRequest
 from anthropic_proxy.redaction import redact_key_patterns
 from anthropic_proxy.workers.link import WorkerPeer
 from tests.support.harness import ProxyHarness
 from tests.support.paths import ROOT
+from tests.support.platform_marks import HIDDEN_POSIX
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -30,12 +36,12 @@ def receipt_of(**fields: Any) -> Receipt:
     return Receipt(request_id="req_1", client=Client(), started_at=0.0, **{**usual, **fields})
 
 
-def tells_key(word: str) -> bool:
+def contains_key(word: str) -> bool:
     return redact_key_patterns(word) != word
 
 
 async def count(*receipts: Receipt) -> MetricsSnapshot:
-    totals = MetricsTotals(tells_key)
+    totals = MetricsTotals(contains_key)
     for receipt in receipts:
         totals.count_exchange(receipt)
     return totals.snapshot
@@ -45,8 +51,9 @@ async def page_of(reading: MetricsSnapshot, accept: str = "") -> tuple[str, str]
     async def gather() -> tuple[MetricsSnapshot, int]:
         return reading, 0
 
-    body, media_type = await MetricsPage(gather).render(accept)
-    return body.decode(), media_type
+    response = await MetricsPage(gather).respond(RouteRequest(path="/metrics", headers={"accept": accept}))
+    assert isinstance(response.body, bytes)
+    return response.body.decode(), str(response.headers["content-type"])
 
 
 def values_of(page: str, read: Any = read_text) -> dict[tuple[str, ...], float]:
@@ -94,7 +101,7 @@ async def test_an_exchange_counts_once_in_each_metric_that_it_concerns() -> None
     assert values[f"{first}_count", "small", "groq", "false"] == 0
 
 
-async def test_both_formats_say_the_same() -> None:
+async def test_both_formats_have_the_same_values() -> None:
     reading = await count(receipt_of(model='odd "name"\\'), receipt_of(provider="", model="", status=400))
     reading.gauges = Gauges(started_at=5.0)
     text, text_type = await page_of(reading)
@@ -106,12 +113,12 @@ async def test_both_formats_say_the_same() -> None:
 
 
 def name_of(name: str) -> str:
-    """Return what readers of the format call a metric: a counter without its ending."""
+    """Return the metric name as parsers of the format report it: a counter without its ending."""
     return name.removesuffix("_total")
 
 
 @pytest.mark.parametrize("status", [0, 401, 404, 429, 502])
-async def test_names_that_clients_make_up_take_no_room(status: int) -> None:
+async def test_names_invented_by_clients_use_no_memory(status: int) -> None:
     junk = [
         receipt_of(model=f"no-such-{number}", status=status, outcome="error") for number in range(3 * MAX_MODEL_LABELS)
     ]
@@ -126,7 +133,7 @@ async def test_names_that_clients_make_up_take_no_room(status: int) -> None:
     assert sum(row.requests for row in reading.counters.values()) == len(junk) + len(served) + 2
 
 
-async def test_what_providers_make_up_takes_no_room() -> None:
+async def test_names_invented_by_providers_use_no_memory() -> None:
     odd = [
         receipt_of(outcome=f"reason-{number}", failed_attempts=[f"groq {number}"])
         for number in range(2 * MAX_LABEL_SETS)
@@ -134,12 +141,12 @@ async def test_what_providers_make_up_takes_no_room() -> None:
     reading = await count(*odd)
     assert len(reading.counters) == MAX_LABEL_SETS + 1
     assert reading.counters["other", "other", False, 0, "other"].requests == MAX_LABEL_SETS
-    assert len(reading.failed_attempts) == MAX_ATTEMPT_KINDS + 1
+    assert len(reading.failed_attempts) == MAX_FAILED_ATTEMPT_LABELS + 1
     assert sum(reading.failed_attempts.values()) == len(odd)
 
 
 @pytest.mark.parametrize("model", ["sk-ant-0123456789abcdef", "gpt\ud800", "gpt\x1b[2J", "a\nb"])
-async def test_a_name_tells_no_key_and_breaks_no_page(model: str) -> None:
+async def test_a_name_reveals_no_key_and_keeps_the_page_valid(model: str) -> None:
     page, _ = await page_of(await count(receipt_of(model=model)))
     assert "0123456789ab" not in page
     assert values_of(page)["anthropic_proxy_requests_total", "other", "end_turn", "groq", "200", "false"] == 1
@@ -170,7 +177,7 @@ async def test_counts_of_several_processes_are_added_and_those_of_ended_ones_sta
     assert msgspec.to_builtins(sum_snapshots([encode_snapshot(both)])) == msgspec.to_builtins(both)
 
 
-async def test_sums_of_the_largest_token_counts_can_be_sent_and_shown() -> None:
+async def test_sums_of_maximum_token_counts_can_be_sent_and_shown() -> None:
     """2,100 replies of 2**53 - 1 tokens exceed 64 bits, the limit of integers in a message between processes."""
     huge = receipt_of(input_tokens=MAX_COUNT, output_tokens=MAX_COUNT, cache_read_tokens=MAX_COUNT)
     reading = sum_snapshots([encode_snapshot(await count(*[huge] * 2_100))] * 3)
@@ -178,26 +185,26 @@ async def test_sums_of_the_largest_token_counts_can_be_sent_and_shown() -> None:
     assert values_of(page)["anthropic_proxy_tokens_total", "input", "small", "groq"] == pytest.approx(MAX_COUNT * 6_300)
 
 
-async def test_the_house_counts_what_it_serves() -> None:
+async def test_workers_count_their_exchanges() -> None:
     proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"), OPENAI_API_KEY="sk-none")
-    crew = WorkerPeer(tells_key, lambda _: None, lambda _: None)
+    peer = WorkerPeer(contains_key, lambda _: None, lambda _: None)
     proxy.services = msgspec.structs.replace(
-        proxy.services, receipts=ReceiptQueues(proxy.services.log, count=crew.totals.count_exchange)
+        proxy.services, receipts=ReceiptQueues(proxy.services.log, count=peer.totals.count_exchange)
     )
     await proxy.post(model="no such model", max_tokens=-1)
-    reading, silent = await crew.query_totals()
+    reading, unresponsive = await peer.query_totals()
     assert [key[3:] for key in reading.counters] == [(400, "error")]
-    assert silent == 0
+    assert unresponsive == 0
     assert reading.gauges is not None
-    assert reading.gauges.resident_bytes > 0
+    assert (reading.gauges.resident_bytes > 0) is not HIDDEN_POSIX
 
 
 def test_the_page_of_running_has_every_metric() -> None:
     rows = re.findall(
         r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", (ROOT / "docs/guide/operations.md").read_text(), re.MULTILINE
     )
-    told = {name: (kind, labels, says) for name, kind, labels, says in rows}
-    assert told == {
+    values = {name: (kind, labels, value) for name, kind, labels, value in rows}
+    assert values == {
         family.name: (family.kind, ", ".join(f"`{label}`" for label in family.label_names) or "–", family.help)
         for family in FAMILIES
     }

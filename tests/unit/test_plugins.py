@@ -7,9 +7,21 @@ import pytest
 
 from anthropic_proxy.app import App
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied
-from anthropic_proxy.plugins import AdmissionRequest, Client, Gateway, Headers, Plugin, Receipt
+from anthropic_proxy.plugins import (
+    AdmissionRequest,
+    Client,
+    Gateway,
+    Headers,
+    Plugin,
+    Receipt,
+    RecordPoint,
+    Route,
+    RouteRequest,
+    RouteResponse,
+)
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
+from tests.support.messages import exactly
 
 BODY = {"model": "demo/demo", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 
@@ -31,9 +43,8 @@ class RejectGuests:
             raise PermissionDenied("Guests have no access.")
 
 
-class Greeting:
-    async def render(self, accept: str) -> tuple[bytes, str]:
-        return b"hello", "text/plain"
+async def greet(request: RouteRequest) -> RouteResponse:
+    return RouteResponse(headers={"content-type": "text/plain"}, body=b"hello")
 
 
 async def send_request(app: App, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
@@ -63,7 +74,11 @@ async def test_a_plugin_observes_admits_serves_and_calls() -> None:
         stopped.append(True)
 
     plugin = Plugin(
-        observers=[observer], policies=[RejectGuests()], routes={"/greeting": Greeting()}, start=start, stop=stop
+        observers=[observer],
+        policies=[RejectGuests()],
+        routes=[Route(path="/greeting", respond=greet)],
+        start=start,
+        stop=stop,
     )
     settings = load_settings({"LOG_LEVEL": "error", "SERVE_DEMO": "true"}, PROVIDERS, env_file=None)
     app = App(settings, logs_startup=False, plugins=[plugin])
@@ -79,12 +94,11 @@ async def test_a_plugin_observes_admits_serves_and_calls() -> None:
     assert gateway.explain("demo/demo").startswith("demo/demo (")
     assert gateway.health() == {"open_circuits": 0, "keys_in_cooldown": 0}
     assert gateway.list_models()
-    with pytest.raises(InvalidRequest, match="model"):
+    with pytest.raises(InvalidRequest, match=exactly("model: Field required")):
         await gateway.run(b"{}", Client("batch"))
     await app.close()
     assert stopped == [True]
     assert observer.seen == [
-        ("GET", "/greeting", 200),
         ("GET", "/nothing", 404),
         ("POST", "/v1/messages", 403),
         ("POST", "/v1/messages", 200),
@@ -92,3 +106,48 @@ async def test_a_plugin_observes_admits_serves_and_calls() -> None:
     ]
     _, page = await send_request(app, "GET", "/metrics")
     assert b'anthropic_proxy_rejected_requests_total{status="404"} 1' in page
+
+
+class FailingRecorder:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def record(self, request_id: str, point: RecordPoint, data: bytes) -> None:
+        self.calls += 1
+        raise ValueError("no space")
+
+
+class KeepingRecorder:
+    def __init__(self) -> None:
+        self.bytes: dict[RecordPoint, bytes] = {}
+
+    def record(self, request_id: str, point: RecordPoint, data: bytes) -> None:
+        self.bytes[point] = self.bytes.get(point, b"") + data
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_recorders_receive_the_bytes_of_the_client_and_cannot_fail_a_request(stream: bool) -> None:
+    keeping, failing, gateways = KeepingRecorder(), FailingRecorder(), list[Gateway]()
+
+    async def start(gateway: Gateway) -> None:
+        gateways.append(gateway)
+
+    app = App(
+        load_settings({"SERVE_DEMO": "true"}, PROVIDERS),
+        plugins=[Plugin(recorders=[failing, keeping], start=start)],
+        logs_startup=False,
+    )
+    body = json.dumps({**BODY, "stream": stream}).encode()
+    status, reply = await send_request(app, "POST", "/v1/messages", body)
+    upstream = keeping.bytes.pop("upstream request")
+    assert (status, keeping.bytes) == (200, {"client request": body, "client response": reply})
+    assert json.loads(upstream)["messages"]
+    assert failing.calls == 2
+    await send_request(app, "POST", "/v1/messages/count_tokens", body)
+    assert keeping.bytes["client request"] == body
+    keeping.bytes.clear()
+    own = json.dumps(BODY).encode()
+    made = await gateways[0].run(own, Client())
+    assert keeping.bytes.pop("upstream request")
+    assert keeping.bytes == {"client request": own, "client response": made}
+    await app.close()

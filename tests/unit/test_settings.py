@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import Secret, Settings, Timeouts, export_to_litellm, list_variables, load_settings
+from tests.support.messages import exactly
 from tests.support.paths import ROOT
 
 KEY = "sk-proj-0123456789abcdef4f2a"
@@ -45,7 +46,7 @@ def test_a_missing_file_is_no_file(tmp_path):
     assert load_settings({}, PROVIDERS, env_file=str(tmp_path / "none")) == Settings()
 
 
-def test_a_folder_in_place_of_the_file_is_said_aloud(tmp_path):
+def test_a_folder_in_place_of_the_file_is_an_error(tmp_path):
     (warning,) = load_settings({}, PROVIDERS, env_file=str(tmp_path)).warnings
     assert "is a folder" in warning
 
@@ -89,23 +90,25 @@ def test_a_line_that_is_no_assignment_is_left_out_with_a_warning(tmp_path):
 def test_a_file_that_is_no_text_is_refused_in_words(tmp_path):
     path = tmp_path / ".env"
     path.write_bytes(b"PORT=9\xff")
-    with pytest.raises(ConfigurationError, match="is not UTF-8 text: byte 6"):
+    with pytest.raises(
+        ConfigurationError, match=exactly(f"{path} is not UTF-8 text: byte 6 is invalid. Save it as UTF-8.")
+    ):
         load_settings({}, PROVIDERS, env_file=str(path))
 
 
 @pytest.mark.parametrize("variable", ["BIG_MODEL", "MODEL_OPUS", "FALLBACK_SONNET", "OPENAI_KNOWN_MODELS", "HOST"])
 def test_a_name_that_is_no_text_is_refused_at_the_start(variable):
     message = refusal(**{variable: b"gpt-\xff".decode(errors="surrogateescape")})
-    assert message.startswith(f'{variable} is "gpt-\udcff". Use ')
+    assert message.startswith(f'{variable} is "gpt-\\udcff". Use ')
 
 
-def test_a_misspelt_variable_in_the_file_is_said_aloud(tmp_path):
+def test_a_misspelt_variable_in_the_file_is_reported(tmp_path):
     settings = load({}, "PREFERED_PROVIDER=groq\nMY_OWN_THING=1\n", tmp_path)
     (warning,) = settings.warnings
     assert warning.endswith("line 1: PREFERED_PROVIDER is not a setting. Did you mean PREFERRED_PROVIDER")
 
 
-def test_what_litellm_calls_its_own_is_not_taken_for_misspelt(tmp_path):
+def test_variables_of_litellm_count_as_spelled_correctly(tmp_path):
     text = "\n".join(["ZAI_API_KEY=z", "LAMBDA_API_KEY=l", "VLLM_API_BASE=http://127.0.0.1:9", "EDENAI_API_KEY=e"])
     assert load({}, text, tmp_path).warnings == ()
 
@@ -115,7 +118,7 @@ def test_the_environment_wins_over_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("empty", ["", "  ", "your-model", '""', "# nothing"])
-def test_an_empty_or_placeholder_value_of_the_environment_leaves_the_file_its_say(tmp_path, empty):
+def test_an_empty_or_placeholder_value_of_the_environment_leaves_the_file_in_effect(tmp_path, empty):
     assert load({"BIG_MODEL": empty}, "BIG_MODEL=gpt-4.1", tmp_path).big_model == "gpt-4.1"
 
 
@@ -204,7 +207,7 @@ def test_placeholders_of_a_copied_example_are_one_warning(tmp_path):
         ("sk-one #mine", "sk-one", "a comment"),
     ],
 )
-def test_what_container_tools_pass_on_literally_is_stripped_with_a_warning(literal, meant, what):
+def test_quotes_that_container_tools_pass_on_are_stripped_with_a_warning(literal, meant, what):
     settings = load({"OPENAI_API_KEY": literal})
     assert keys_of(settings) == [meant]
     (warning,) = settings.warnings
@@ -214,7 +217,7 @@ def test_what_container_tools_pass_on_literally_is_stripped_with_a_warning(liter
 
 
 @pytest.mark.parametrize("literal", ["#secret", "pass#word", "it's", '"half'])
-def test_a_value_that_only_looks_like_a_comment_or_a_quote_stays(literal):
+def test_a_value_with_characters_of_comments_or_quotes_stays(literal):
     settings = load({"PROXY_API_KEY": literal})
     assert [key.reveal() for key in settings.proxy_api_keys] == [literal]
     assert settings.warnings == ()
@@ -227,13 +230,13 @@ def test_several_keys_come_in_order_each_once_without_placeholders():
     assert "1 of GROQ_API_KEY" in settings.warnings[0]
 
 
-def test_preferred_provider_takes_every_name_and_alias_in_any_case():
+def test_preferred_provider_accepts_every_name_and_alias_in_any_case():
     names = {"gemini": "google", "vertex_ai": "vertex", "OpenAI": "openai", " groq ": "groq", "demo": "demo"}
     names |= {name: name for name in ("openai", "google", "vertex", "ollama", "groq", "moonshot", "xai", "anthropic")}
     assert {name: load({"PREFERRED_PROVIDER": name}).preferred_provider for name in names} == names
 
 
-def test_a_wrong_choice_is_refused_as_the_screens_say(tmp_path):
+def test_a_wrong_choice_is_rejected_with_the_allowed_values(tmp_path):
     with pytest.raises(ConfigurationError) as caught:
         load({}, "# one\nPREFERRED_PROVIDER=opnai\n", tmp_path)
     assert caught.value.message == (
@@ -280,7 +283,7 @@ def test_a_wrong_choice_is_refused_as_the_screens_say(tmp_path):
         ("HOST", "http://here", "an address to listen on"),
     ],
 )
-def test_a_wrong_value_names_the_variable_the_value_and_what_is_allowed(variable, value, allowed):
+def test_the_error_for_a_wrong_value_names_the_variable_the_value_and_the_allowed_values(variable, value, allowed):
     message = refusal(**{variable: value})
     shown = value.partition("?")[0][:50]
     assert message.startswith(f'{variable} is "{shown}')
@@ -307,10 +310,10 @@ def test_an_address_without_its_scheme_gets_a_suggestion():
 )
 def test_no_error_and_no_warning_shows_a_secret(variable, value):
     try:
-        said = " ".join(load({variable: value}).warnings)
+        text = " ".join(load({variable: value}).warnings)
     except ConfigurationError as error:
-        said = error.message
-    assert not re.search("0123456789|hunter2hunter2", said)
+        text = error.message
+    assert not re.search("0123456789|hunter2hunter2", text)
 
 
 def test_a_key_with_a_space_is_refused_without_being_shown():
@@ -344,7 +347,7 @@ def test_addresses_lose_their_last_slash_and_go_by_provider():
     }
 
 
-def test_the_address_that_clients_use_is_not_taken_for_the_upstream_s():
+def test_the_address_that_clients_use_is_no_upstream_address():
     assert load({"ANTHROPIC_BASE_URL": "http://localhost:8082"}).base_urls == {}
 
 
@@ -391,7 +394,7 @@ def test_a_secret_never_prints_whole():
 
 
 @given(st.text(min_size=1, max_size=80))
-def test_a_secret_shows_at_most_its_vendor_and_four_characters(value):
+def test_a_secret_shows_only_its_vendor_and_four_characters(value):
     shown = str(Secret(value)).partition("…")
     assert len(shown[0]) <= 4
     assert len(shown[2]) <= 4
@@ -419,7 +422,7 @@ def test_every_line_of_the_example_holds_a_value_that_is_allowed(tmp_path):
     assert settings.max_upstream_calls == 100
 
 
-def test_what_else_the_file_has_is_kept_for_a_library_that_reads_the_environment(tmp_path):
+def test_other_variables_of_the_file_are_kept_for_libraries_that_read_the_environment(tmp_path):
     text = "\n".join(
         [
             "MISTRAL_API_KEY=m-key",
@@ -443,7 +446,7 @@ def test_what_else_the_file_has_is_kept_for_a_library_that_reads_the_environment
     assert "m-key" not in repr(settings)
 
 
-def test_lending_leaves_what_the_environment_has(tmp_path, monkeypatch):
+def test_variables_of_the_environment_are_never_overwritten(tmp_path, monkeypatch):
     settings = load({}, "MISTRAL_API_KEY=m-key\nCOHERE_API_KEY=c-key", tmp_path)
     monkeypatch.setattr(os, "environ", {"COHERE_API_KEY": "of the environment", "LITELLM_MODE": "DEV"})
     export_to_litellm(settings)
@@ -487,7 +490,7 @@ def test_a_wrong_address_is_shown_without_what_may_be_a_key_in_it(hidden: str) -
         ({"ANTHROPIC_BASE_URL": "x", "ANTHROPIC_AUTH_TOKEN": "x", "ANTHROPIC_MODEL": "x"}, []),
         ({"ANTHROPIC_DEFAULT_OPUS_MODEL": "x", "CLAUDE_CODE_MAX_RETRIES": "1"}, []),
         ({"HOSTNAME": "x", "PATH": "x", "OLLAMA_HOST": "x", "OLLAMA_MODELS": "x", "GOOGLE_API_KEY": "x"}, []),
-        ({"MISTRAL_API_KEY": "x", "DATABASE_URL": "x", "LOG_FILE": "x", "http_proxy": ""}, []),
+        ({"MISTRAL_API_KEY": "x", "DATABASE_HOST": "x", "LOG_FILE": "x", "http_proxy": ""}, []),
         (
             {"VERTEX_PROJECT": "p1", "VERTEX_PROJECT_ID": "p2"},
             [
@@ -505,11 +508,11 @@ def test_a_wrong_address_is_shown_without_what_may_be_a_key_in_it(hidden: str) -
         ({"VERTEX_PROJECT": "p1", "VERTEX_PROJECT_ID": "p1"}, []),
     ],
 )
-def test_what_is_ignored_in_the_environment_is_told(environ, warnings):
+def test_ignored_variables_of_the_environment_are_reported(environ, warnings):
     assert list(load(environ).warnings) == warnings
 
 
-def test_an_alias_in_the_file_that_the_environment_overrides_is_told(tmp_path):
+def test_an_alias_in_the_file_that_the_environment_overrides_is_reported(tmp_path):
     file = tmp_path / ".env"
     file.write_text("VERTEX_PROJECT=p1\n")
     settings = load_settings({"VERTEX_PROJECT_ID": "p2"}, PROVIDERS, env_file=str(file))
@@ -526,3 +529,66 @@ def test_an_alias_in_the_file_that_the_environment_overrides_is_told(tmp_path):
 def test_a_path_of_credentials_is_shown_and_pasted_credentials_are_not(value, secret):
     settings = load({"GOOGLE_APPLICATION_CREDENTIALS": value, "OTHER_CREDENTIALS": "s3cr3t-other"})
     assert settings.reveal_all_secrets() == ([value, "s3cr3t-other"] if secret else ["s3cr3t-other"])
+
+
+def test_redis_is_found_by_its_address():
+    settings = load({"REDIS_URL": "rediss://user:hunter22@redis.example.org:6380/1", "REDIS_FAILURE": "closed"})
+    assert settings.redis_url.reveal() == "rediss://user:hunter22@redis.example.org:6380/1"
+    assert (settings.redis_failure, settings.redis_prefix) == ("closed", "anthropic-proxy")
+    assert "hunter22" not in repr(settings)
+
+
+def test_an_invalid_address_of_redis_names_the_forms():
+    assert refusal(REDIS_URL="localhost:6379") == (
+        'REDIS_URL is "localhost:6379". Use redis://user:password@host:6379/0, rediss://… for TLS, or '
+        "unix:///path/of/a/socket. Set in the environment."
+    )
+    assert refusal(REDIS_FAILURE="maybe") == 'REDIS_FAILURE is "maybe". Use open or closed. Set in the environment.'
+    assert refusal(REDIS_PREFIX="a b") == (
+        'REDIS_PREFIX is "a b". Use at most 64 letters, digits and the characters - _ . : Set in the environment.'
+    )
+
+
+def test_an_identity_provider_needs_a_client_and_an_encrypted_address(tmp_path):
+    client = {"OIDC_ISSUER": "https://login.example.org/realms/a/", "OIDC_CLIENT_ID": "proxy"}
+    lists = {"OIDC_SCOPES": "email groups", "OIDC_DOMAINS": "@Example.org", "OIDC_ADMINS": "platform, ann@example.org"}
+    oidc = load({**client, **lists}, "", tmp_path).oidc
+    assert oidc is not None
+    assert (oidc.issuer, oidc.client_secret) == ("https://login.example.org/realms/a", None)
+    assert (oidc.scopes, oidc.domains) == (("openid", "email", "groups"), ("example.org",))
+    assert oidc.admins == ("platform", "ann@example.org")
+    settings = load({**client, "OIDC_CLIENT_SECRET": "s3cret-of, the client"}, "", tmp_path)
+    assert "s3cret-of, the client" in settings.reveal_all_secrets()
+    assert "s3cret" not in repr(settings)
+    rejected = {
+        "OIDC_ISSUER": (
+            {"OIDC_ISSUER": "https://login.example.org"},
+            "OIDC_ISSUER is set, but OIDC_CLIENT_ID is not. Register the proxy at the identity provider, and set "
+            "OIDC_CLIENT_ID to the id of the client.",
+        ),
+        "OIDC_CLIENT_ID": (
+            {"OIDC_CLIENT_ID": "proxy"},
+            "OIDC_CLIENT_ID is set, but OIDC_ISSUER is not. Set OIDC_ISSUER to the https:// URL of the identity "
+            "provider, or remove OIDC_CLIENT_ID.",
+        ),
+        "all messages": (
+            {"OIDC_ISSUER": "https://login.example.org", "LOG_FORMAT": "xml"},
+            'LOG_FORMAT is "xml". Use auto, plain or json. Set in the environment.\n'
+            "OIDC_ISSUER is set, but OIDC_CLIENT_ID is not. Register the proxy at the identity provider, and set "
+            "OIDC_CLIENT_ID to the id of the client.",
+        ),
+        "http": (
+            {**client, "OIDC_ISSUER": "http://login.example.org"},
+            'OIDC_ISSUER is "http://login.example.org". Use the https:// URL of the identity provider. Set in the '
+            "environment.",
+        ),
+        "DASHBOARD_URL": (
+            {"DASHBOARD_URL": "https://proxy.example.org/dashboard"},
+            'DASHBOARD_URL is "https://proxy.example.org/dashboard". Use scheme, host and port only, such as '
+            "https://proxy.example.org. Set in the environment.",
+        ),
+    }
+    for environ, message in rejected.values():
+        with pytest.raises(ConfigurationError) as raised:
+            load(environ, "", tmp_path)
+        assert raised.value.message == message

@@ -41,7 +41,7 @@ async def _serve_nothing(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def read_requests(calls: Calls, data: bytes) -> None:
-    """Count what a server does while it receives a request, not what it does to answer."""
+    """Count the calls of a server while it receives a request. Calls for the answer are not counted."""
     state = ServerState(_serve_nothing)
     protocol = Http1Connection(state)
     protocol.connection_made(_Connection())
@@ -53,7 +53,7 @@ async def read_requests(calls: Calls, data: bytes) -> None:
 
 
 async def read_replies(calls: Calls, data: bytes) -> None:
-    """Count what a client does while it receives a reply."""
+    """Count the calls of an HTTP client while it receives a reply."""
     connection = Connection(Origin("http", "127.0.0.1", 9), ConnectionPool())
     connection.connection_made(_Connection())
     for turn in range(WARM_UPS + 1):
@@ -99,9 +99,9 @@ async def _count(read: Callable[[Calls, bytes], Awaitable[None]], calls: Calls, 
         ),
     ],
 )
-def test_a_read_takes_the_work_that_was_agreed(
+def test_a_read_costs_the_recorded_number_of_operations(
     read: Callable[[Calls, bytes], Awaitable[None]], data: bytes, bound: int
 ) -> None:
     calls = count(read, data)
-    most = "\n".join(f"{times:7,} {place}" for place, times in calls.most_common(20))
-    assert bound * 0.9 <= calls.total() <= bound * MORE, f"was {bound} calls, is {calls.total()}.\n{most}"
+    top_places = "\n".join(f"{times:7,} {place}" for place, times in calls.most_common(20))
+    assert bound * 0.9 <= calls.total() <= bound * MORE, f"was {bound} calls, is {calls.total()}.\n{top_places}"

@@ -1,4 +1,4 @@
-"""Output at start-up, to the character where people's screens are drawn."""
+"""Output at start-up, compared with the screens to the character."""
 
 import io
 import json
@@ -50,7 +50,8 @@ def test_one_key_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "  sonnet, opus …  → openai/gpt-4.1            BIG_MODEL, .env line 4",
         f"  ready: openai (…4f2a, .env), ollama (3 models)         not set: {' '.join(UNSET)}",
         "",
-        "  Use it:  ANTHROPIC_BASE_URL=http://127.0.0.1:8082 ANTHROPIC_AUTH_TOKEN=local claude",
+        "  Use it:  anthropic-proxy code",
+        "      or:  ANTHROPIC_BASE_URL=http://127.0.0.1:8082 ANTHROPIC_AUTH_TOKEN=local claude",
     ]
 
 
@@ -59,7 +60,11 @@ def test_nothing_set() -> None:
     assert lines[2] == (
         "  ! No provider is configured, so the demo replies: it streams and calls tools, but has no model."
     )
-    assert [line[:8] for line in lines[4:]] == ["  Next: ", " " * 8, " " * 8]
+    assert lines[4:] == [
+        "  Next:  anthropic-proxy init                   asks two questions and writes .env",
+        "         OLLAMA_API_BASE=http://host:11434      if Ollama runs on another host (none at localhost)",
+        '         anthropic-proxy ask "hello"            sends one request to the demo',
+    ]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +99,7 @@ def test_the_arrows_stand_in_one_column(settings: dict[str, str], tiers: list[st
         ({**KEYS["openai"], **KEYS["groq"], "FALLBACK_OPUS": "groq/x"}, []),
     ],
 )
-def test_a_key_that_is_missing_for_what_is_chosen_is_told_once(settings: dict[str, str], missing: list[str]) -> None:
+def test_a_missing_key_of_the_chosen_provider_is_reported_once(settings: dict[str, str], missing: list[str]) -> None:
     lines = [line for line in startup_lines(**settings) if line.startswith("  ✕ ")]
     assert [line.partition(": ")[2] for line in lines] == [
         f"{variable} is not set. Set it in .env or in the environment and start the proxy again."
@@ -109,12 +114,12 @@ def test_every_tier_shows_its_own_fallbacks() -> None:
 
 
 @pytest.mark.parametrize("provider", ["google", "vertex", "groq", "moonshot", "xai"])
-def test_a_default_that_the_provider_retired_is_told_with_the_line_to_set(provider: str) -> None:
+def test_a_retired_default_model_is_reported_with_the_line_to_set(provider: str) -> None:
     row = next(row for row in PROVIDERS if row.name == provider)
-    told = [line for line in startup_lines(**KEYS[provider]) if " retired " in line]
-    assert len(told) == 2
+    retired = [line for line in startup_lines(**KEYS[provider]) if " retired " in line]
+    assert len(retired) == 2
     for line, model, variable in zip(
-        told, (row.default_small_model, row.default_big_model), ("SMALL_MODEL", "BIG_MODEL"), strict=True
+        retired, (row.default_small_model, row.default_big_model), ("SMALL_MODEL", "BIG_MODEL"), strict=True
     ):
         assert model is not None
         successor = row.retired_models[model].successor
@@ -132,8 +137,8 @@ def test_a_model_is_served_until_its_last_day() -> None:
 
 def test_the_setting_that_names_a_retired_model_is_the_one_to_change() -> None:
     lines = startup_lines(**KEYS["openai"], MODEL_OPUS="groq/llama-3.3-70b-versatile")
-    (told,) = [line for line in lines if " retired " in line]
-    assert told.endswith("on 16 August 2026. Its successor:  MODEL_OPUS=groq/openai/gpt-oss-120b")
+    (retired,) = [line for line in lines if " retired " in line]
+    assert retired.endswith("on 16 August 2026. Its successor:  MODEL_OPUS=groq/openai/gpt-oss-120b")
 
 
 def test_another_server_may_go_on_with_what_openai_retired() -> None:
@@ -152,8 +157,8 @@ def lines_about_retired(**settings: str) -> list[str]:
 
 
 def test_a_model_that_a_server_in_openai_s_place_has_retired() -> None:
-    told = "! DeepSeek retired deepseek-chat on 24 July 2026. Its successor:  BIG_MODEL=openai/deepseek-flash"
-    assert lines_about_retired(**DEEPSEEK, BIG_MODEL="deepseek-chat", SMALL_MODEL="deepseek-flash") == [told]
+    line = "! DeepSeek retired deepseek-chat on 24 July 2026. Its successor:  BIG_MODEL=openai/deepseek-flash"
+    assert lines_about_retired(**DEEPSEEK, BIG_MODEL="deepseek-chat", SMALL_MODEL="deepseek-flash") == [line]
     elsewhere = {**DEEPSEEK, "OPENAI_BASE_URL": "http://127.0.0.1:8000/v1"}
     assert lines_about_retired(**elsewhere, BIG_MODEL="deepseek-chat", SMALL_MODEL="gpt-4") == []
 
@@ -161,8 +166,8 @@ def test_a_model_that_a_server_in_openai_s_place_has_retired() -> None:
 def test_the_end_of_the_k2_series_is_announced_from_its_day_on() -> None:
     kimi = {**MOONSHOT, "BIG_MODEL": "kimi-k2.6", "SMALL_MODEL": "kimi-k3"}
     assert lines_about_retired(**kimi) == []
-    told = "  ! Moonshot retired kimi-k2.6 on 31 December 2026. Its successor:  BIG_MODEL=moonshot/kimi-k3"
-    assert told in startup_lines(date(2027, 1, 1), **kimi)
+    line = "  ! Moonshot retired kimi-k2.6 on 31 December 2026. Its successor:  BIG_MODEL=moonshot/kimi-k3"
+    assert line in startup_lines(date(2027, 1, 1), **kimi)
 
 
 def test_every_successor_is_known_and_served() -> None:
@@ -173,7 +178,7 @@ def test_every_successor_is_known_and_served() -> None:
             assert date.fromisoformat(retired.retired_on)
 
 
-def test_the_documentation_says_what_start_up_says() -> None:
+def test_the_documentation_repeats_the_start_up_messages() -> None:
     text = (ROOT / "docs/guide/providers.md").read_text("utf-8")
     section = text.partition("## Retired default models")[2].partition("\n## ")[0]
     for row in PROVIDERS:
@@ -234,7 +239,7 @@ def test_vertex_without_any_credentials(tmp_path: Path, monkeypatch: pytest.Monk
     ]
 
 
-def test_what_only_might_be_used_is_advice(tmp_path: Path) -> None:
+def test_a_problem_of_an_unused_provider_is_advice(tmp_path: Path) -> None:
     lines = startup_lines(**KEYS["openai"], GOOGLE_APPLICATION_CREDENTIALS=str(tmp_path / "no"), VERTEX_PROJECT="p")
     assert ready(lines) == "openai (…4f2a, environment)"
     assert [line[0] for line in signs(lines)] == ["!"]
@@ -243,7 +248,10 @@ def test_what_only_might_be_used_is_advice(tmp_path: Path) -> None:
 def test_litellm_is_named_with_what_it_lacks() -> None:
     lines = startup_lines(PREFERRED_PROVIDER="litellm", BIG_MODEL="mistral/m", SMALL_MODEL="mistral/s")
     if find_spec("litellm") is None:
-        assert (ready(lines), signs(lines)) == ("none", ["✕ LiteLLM is not installed:  sh scripts/setup litellm"])
+        assert (ready(lines), signs(lines)) == (
+            "none",
+            ["✕ LiteLLM is not installed:  python3 scripts/setup.py litellm"],
+        )
     else:
         assert signs(lines) == ["✕ mistral has no key: LiteLLM reads it from a variable MISTRAL_…, and none is set."]
 
@@ -253,7 +261,7 @@ def test_web_fetch_without_its_package_names_the_command(monkeypatch: pytest.Mon
     hidden: Any = None
     monkeypatch.setitem(sys.modules, "lxml", hidden)
     assert signs(startup_lines(**KEYS["openai"], FETCH_URLS="true")) == [
-        "✕ FETCH_URLS needs lxml to read HTML pages, which is not installed:  sh scripts/setup fetch"
+        "✕ FETCH_URLS needs lxml to read HTML pages, which is not installed:  python3 scripts/setup.py fetch"
     ]
     assert signs(startup_lines(**KEYS["openai"])) == []
 
@@ -304,21 +312,20 @@ def test_settings_without_effect_are_named(settings: dict[str, str], expected: l
 def test_the_command_for_claude_code_hints_at_the_key_of_the_proxy() -> None:
     lines = startup_lines(**KEYS["openai"], PROXY_API_KEY="a-key-of-the-proxy")
     assert lines[-1] == (
-        "  Use it:  ANTHROPIC_BASE_URL=http://127.0.0.1:8082 ANTHROPIC_AUTH_TOKEN='one of PROXY_API_KEY' claude"
+        "      or:  ANTHROPIC_BASE_URL=http://127.0.0.1:8082 ANTHROPIC_AUTH_TOKEN='one of PROXY_API_KEY' claude"
     )
-    assert startup_lines()[-1].split("   ")[-2].strip().endswith("ANTHROPIC_AUTH_TOKEN=local claude")
 
 
 @pytest.mark.parametrize(
     ("columns", "key", "shown"),
     [
-        (130, "", ["  Use it:  ANTHROPIC_BASE_URL=http://127.0.0.1:8082 ANTHROPIC_AUTH_TOKEN=local claude"]),
-        (80, "", ["  Use it:", "ANTHROPIC_BASE_URL=http://127.0.0.1:8082 ANTHROPIC_AUTH_TOKEN=local claude"]),
+        (130, "", ["      or:  ANTHROPIC_BASE_URL=http://127.0.0.1:8082 ANTHROPIC_AUTH_TOKEN=local claude"]),
+        (80, "", ["      or:", "ANTHROPIC_BASE_URL=http://127.0.0.1:8082 ANTHROPIC_AUTH_TOKEN=local claude"]),
         (
             80,
             "a-key-of-the-proxy",
             [
-                "  Use it:",
+                "      or:",
                 "ANTHROPIC_BASE_URL=http://127.0.0.1:8082 \\",
                 "ANTHROPIC_AUTH_TOKEN='one of PROXY_API_KEY' claude",
             ],
@@ -330,6 +337,35 @@ def test_the_command_for_claude_code_fits_the_terminal(columns: int, key: str, s
     stream = io.StringIO()
     log_startup_summary(structs.replace(proxy.services, log=Log(stream, columns=columns)), ADDRESS, BEFORE)
     assert stream.getvalue().splitlines()[-len(shown) :] == shown
+
+
+def test_many_providers_fit_a_narrow_terminal() -> None:
+    settings = {name: value for keys in KEYS.values() for name, value in keys.items() if name != "VERTEX_PROJECT"}
+    proxy = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"), **settings)
+    stream = io.StringIO()
+    log_startup_summary(structs.replace(proxy.services, log=Log(stream, columns=60)), ADDRESS, BEFORE)
+    lines = stream.getvalue().splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("  ready: "))
+    assert lines[place : place + 3] == [
+        "  ready: openai (…4f2a, environment),",
+        "         gemini (…4f2a, environment),",
+        "         groq (…4f2a, environment),",
+    ]
+    assert [line for line in lines if len(line) > 60 and "→" not in line] == []
+
+
+def test_the_first_steps_fit_a_narrow_terminal() -> None:
+    proxy = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"))
+    stream = io.StringIO()
+    log_startup_summary(structs.replace(proxy.services, log=Log(stream, columns=60)), ADDRESS, BEFORE)
+    assert stream.getvalue().splitlines()[-6:] == [
+        "  Next:  anthropic-proxy init",
+        "           asks two questions and writes .env",
+        "         OLLAMA_API_BASE=http://host:11434",
+        "           if Ollama runs on another host",
+        '         anthropic-proxy ask "hello"',
+        "           sends one request to the demo",
+    ]
 
 
 @pytest.mark.parametrize("columns", [60, 80, 130])

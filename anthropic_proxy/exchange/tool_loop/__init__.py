@@ -1,10 +1,12 @@
 """Tool loop: several upstream calls for one reply, to run tools of the proxy, continue split replies and retry schemas.
 
 If a reply calls tools of the proxy (web search, web fetch, tool search), the proxy runs them and calls the model again
-with everything that the client received so far. Requests without such tools pass through unchanged.
+with the results. A provider may split a long reply: it ends a response with a token, and another call with this token
+(a continuation) returns the rest. Replies without any of these pass through unchanged.
 """
 
-from anthropic_proxy.exchange.attempts import Attempts, OpenedStream
+from anthropic_proxy.exchange.attempts import Attempts
+from anthropic_proxy.exchange.opened_stream import OpenedStream
 from anthropic_proxy.exchange.relay import RelayStream
 from anthropic_proxy.exchange.tool_loop.history import run_pending_calls
 from anthropic_proxy.exchange.tool_loop.loop import ToolLoop
@@ -23,10 +25,11 @@ __all__ = ["SchemaCheckedStream", "ToolLoop", "open_reply"]
 async def open_reply(
     services: Services, attempts: Attempts, request: MessagesRequest, route: Route
 ) -> DeltaStream | RelayStream:
-    """Send the request upstream and return its reply as a stream when the first content arrives.
+    """Call the targets (provider and model) of the route, and return the reply stream of the first that sends content.
 
-    Raises the last failure if no target of the route replies. Without tools of the proxy and continuations, the
-    returned stream is the upstream response itself.
+    A `ToolLoop` is returned if the proxy runs tools of the request or the provider may split its reply; a
+    `SchemaCheckedStream` if the proxy checks the JSON Schema of the reply. Otherwise the upstream stream itself is
+    returned. Raises the error of the last called target if none replies.
     """
     runner: ProxyToolRunner | None = None
     ahead: list[Delta] = []

@@ -1,7 +1,9 @@
-"""Conversation of the next upstream call in a tool loop.
+"""Messages of the next upstream call in a tool loop: the conversation, with the reply so far at its end.
 
-The blocks that the client received so far become the last assistant message of the request. A client resumes a paused
-reply (`pause_turn`) in the same way.
+`append_assistant_blocks` adds the blocks that the client has received as the last assistant message.
+`run_pending_calls` resumes a paused reply (`pause_turn`). Proxy tools are tools that the proxy runs. The targets of a
+route are the providers and models to call; a relay forwards bytes to its provider unchanged. `without_forced_tool`
+removes a forced tool, because the model has called it.
 """
 
 from collections.abc import Sequence
@@ -39,7 +41,10 @@ def append_assistant_blocks(request: MessagesRequest, raws: Sequence[Raw]) -> Me
 
 
 def without_forced_tool(request: MessagesRequest) -> MessagesRequest:
-    """Return the request without a forced tool (`tool_choice: auto`). The model has already called the forced tool."""
+    """Return the request with `tool_choice: auto` in place of a forced tool.
+
+    The model has already called the forced tool; otherwise each further upstream call would have to call it again.
+    """
     choice = request.tool_choice
     if choice is None or choice.type not in ("any", "tool"):
         return request
@@ -51,8 +56,8 @@ async def run_pending_calls(
 ) -> tuple[MessagesRequest, list[Delta]]:
     """Run the calls of proxy tools at the end of a client request that resumes a paused reply.
 
-    Returns the request with the results, and the results as deltas for the client. The first target of the route
-    decides which tools the proxy runs. A request for a relay is returned unchanged: its provider resumes by itself.
+    Return the request with the results, and the results as deltas for the client. The first target of the route decides
+    which tools the proxy runs. A request for a relay is returned unchanged, because its provider resumes the reply.
     """
     target = route.targets[0]
     if target.is_relayed:

@@ -1,7 +1,8 @@
-"""URLs that a model may fetch: those of the conversation.
+"""`KnownUrls`: the URLs of a conversation. A model may fetch no others.
 
 As in the API, a URL must occur in a user message, in a result of a client tool, or in a result of an earlier search or
-fetch. Otherwise instructions on a web page could make a model send the conversation in a URL.
+fetch. Otherwise instructions on a web page could make a model send the conversation in a URL. `contains` checks a URL;
+`normalize_urls` decodes percent-encoding for the comparison.
 """
 
 import re
@@ -28,16 +29,19 @@ from anthropic_proxy.messages.sealed_passages import decode_passage
 
 _MAX_BEFORE_CHARACTERS = len("https://www.")
 _BEFORE = re.compile(r"(?:\A|[^\w@.-])(?:https?://)?(?:www\.)?\Z", re.IGNORECASE)
-"""Pattern of the text before a URL: a character that cannot belong to it, with an optional scheme and `www.`."""
+"""Pattern of the text before a URL: a character that cannot belong to a URL, then an optional scheme and `www.`."""
 _AFTER = re.compile(r"/?(?![\w/%&=?~+@-]|[.:]\w)")
-"""Pattern of the text after a URL: no character that would continue its path or host."""
+"""Pattern of the text after a URL: a character that cannot continue the path or host of the URL."""
 _ESCAPED = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _SAME_WITHOUT = frozenset("!$'()*,;-._~")
 """ASCII characters, besides letters and digits, that mean the same in a URL with and without percent-encoding."""
 
 
 class KnownUrls:
-    """URLs that occur in a conversation, for the check before a web fetch. Texts are decoded at the first check."""
+    """URLs that occur in a conversation, compared with the URL that a model wants to fetch.
+
+    The messages are decoded at the first check.
+    """
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self._messages = messages
@@ -56,7 +60,7 @@ class KnownUrls:
 
     @cached_property
     def _texts(self) -> list[tuple[str, str]]:
-        """Texts of the conversation with normalized URLs, each with a lower-case copy of the same length."""
+        """For each text of the conversation: the text with normalized URLs, and its lower-case copy of equal length."""
         texts = [normalize_urls(text) for text in _texts(self._messages)]
         return [(text, _lowered(text)) for text in texts]
 
@@ -88,7 +92,7 @@ def _means_itself(character: str) -> bool:
 
 
 def _spellings(netloc: str, host: str) -> set[str]:
-    """Return the spellings of a URL's host and port: as given, and with the host in IDNA and in Unicode."""
+    """Return the spellings of a URL's host and port (`netloc`): as given, and with the host in IDNA and in Unicode."""
     found = {netloc}
     if not host.isascii():
         found.add(netloc.replace(host, host.encode("idna").decode("ascii")))
@@ -98,7 +102,10 @@ def _spellings(netloc: str, host: str) -> set[str]:
 
 
 def _occurs_in(text: str, lowered: str, host: str, path: str) -> bool:
-    """Return True if the URL of `host` and `path` occurs in a text. Upper and lower case differ in the path only."""
+    """Return True if the URL of `host` and `path` occurs in `text`. Case matters in the path, not in the host.
+
+    `lowered`: lower-case copy of `text`.
+    """
     wanted = host + _lowered(path)
     at = lowered.find(wanted)
     while at >= 0:
@@ -115,7 +122,7 @@ def _lowered(text: str) -> str:
 
 
 def _texts(messages: Iterable[Message]) -> Iterator[str]:
-    """Yield the texts in which a URL may be named: of users, client tools and fetched pages, newest first."""
+    """Yield texts with permitted URLs: of user messages, results of client tools, and fetched pages, newest first."""
     for message in reversed(list(messages)):
         if isinstance(message.content, str):
             if message.role == "user":

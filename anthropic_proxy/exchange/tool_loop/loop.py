@@ -1,10 +1,17 @@
-"""`ToolLoop`: the delta stream of one reply to the client that consists of several upstream responses."""
+"""`ToolLoop`: the delta stream of one reply to the client that consists of several upstream responses.
+
+Another upstream call follows if a response calls proxy tools (tools that the proxy runs), was split by the provider, or
+does not match the requested schema. `read` returns the deltas of the next network read, `flush_pending` buffered ones
+after an early end, and `retry_with_feedback` repeats the call with a user message about the defect. `signature` is the
+value for thinking blocks without a signature of the provider; `complete` is always False here.
+"""
 
 from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from anthropic_proxy.exchange.attempts import Attempts, OpenedStream
+from anthropic_proxy.exchange.attempts import Attempts
+from anthropic_proxy.exchange.opened_stream import OpenedStream
 from anthropic_proxy.exchange.tool_loop.history import append_assistant_blocks, without_forced_tool
 from anthropic_proxy.exchange.tool_loop.model_step import ModelStep
 from anthropic_proxy.exchange.tool_loop.runner import ProxyToolRunner
@@ -12,13 +19,13 @@ from anthropic_proxy.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Usage
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import Message, MessagesRequest
-from anthropic_proxy.messages.usage import add_finished
+from anthropic_proxy.messages.usage import sum_usages
 
 MAX_CALLS_PER_REPLY = 10
 """Maximum number of upstream calls for one reply. A longer reply ends with the stop reason `pause_turn`, as in the API.
 """
 _MAX_CONTINUATIONS = 64
-"""Maximum number of upstream responses that one split reply may have, against servers that continue endlessly."""
+"""Maximum number of upstream responses for one split reply, because a faulty provider could continue without end."""
 _NORMAL_STOPS = ("end_turn", "tool_use")
 _ASKED_AGAIN = FidelityNote(
     "emulated", "output_config.format", "the first reply did not match the schema; it was requested again"
@@ -42,37 +49,39 @@ class ToolLoop:
         self._attempts = attempts
         self._runner = runner
         self._request = request
-        """The request with all blocks received since."""
+        """Client request, with all reply blocks received so far at its end. Input of the next upstream call."""
         self._max_tokens = request.max_tokens
         self._stream, self._state = opened.stream, opened.state
         self._ahead = ahead
         self._step = self._new_step()
         self._call_count = self._continuation_count = 1
         self._spent: Usage | None = None
-        """Usage of finished upstream calls."""
+        """Sum of the token usage of finished upstream calls. None: no call has finished."""
         self._token = ""
-        """Continuation token of the next call. "": a further call of the tool loop."""
+        """Token with which the next call continues a split reply. "": the next call follows tool results or a retry."""
         self._call_pending = False
-        """True if another upstream call is next."""
+        """True if another upstream call must be sent before the next deltas can be read."""
         self._finished = False
 
     @property
     def provider(self) -> str:
-        """Prefix of the provider that replies: `openai`."""
+        """Name of the provider that replies: `openai`."""
         return self._state.target.provider.prefix
 
     @property
     def signature(self) -> str:
-        """Signature for thinking blocks that the provider did not sign."""
+        """Value of the field `signature` for thinking blocks that the provider did not sign."""
         return self._stream.signature
 
     @property
     def complete(self) -> bool:
-        """Always False, because another upstream response may follow."""
+        """Always False: the end of the reply is known only after the last upstream response."""
         return False
 
     async def read(self) -> list[Delta] | None:
-        """Return the deltas of the next network read, after calls of proxy tools were run. None: the reply is complete.
+        """Return the deltas of the next network read, after pending calls of proxy tools were run.
+
+        None: the reply is complete.
 
         Raises `UpstreamError` if an upstream response fails.
         """
@@ -89,19 +98,20 @@ class ToolLoop:
         return None
 
     def flush_pending(self) -> list[Delta]:
-        """Return buffered deltas when the reply ends early. Incomplete tool calls are not run."""
+        """Return the deltas that are still buffered when the reply ends early. Incomplete tool calls are not run."""
         if self._call_pending or self._finished:  # between two answers
             return []
         return [*self._step.feed(self._stream.flush_pending()), *self._step.finish()]
 
     async def close(self) -> None:
-        """End the current upstream call."""
+        """End the upstream call that is open, also if its response is incomplete."""
         await self._stream.close()
 
     def retry_with_feedback(self, feedback: str) -> bool:
-        """Schedule another upstream call with `feedback` as an additional user message.
+        """Prepare another upstream call, after a reply that does not match the requested schema.
 
-        Returns False, without a call, if no output tokens are left.
+        `feedback`: text about the defect, which is sent as an additional user message. Return False, without a call, if
+        the request's `max_tokens` is used up.
         """
         self._add_to_history([])
         if self._is_exhausted():
@@ -125,11 +135,11 @@ class ToolLoop:
         return forwarded
 
     def _usage(self) -> Usage:
-        running = add_finished(self._step.usage, self._runner.usage)
-        return running if self._spent is None else add_finished(self._spent, running)
+        running = sum_usages(self._step.usage, self._runner.usage)
+        return running if self._spent is None else sum_usages(self._spent, running)
 
     async def _open_next_call(self) -> None:
-        """Make the next upstream call of this reply."""
+        """Send the next upstream request of this reply, and wait until its response has content."""
         await self._stream.close()
         opened = OpenedStream(self._stream, self._state)
         opened = await self._attempts.open_next_call(opened, self._request, self._token)
@@ -142,11 +152,12 @@ class ToolLoop:
             self._step = self._new_step()
 
     async def _end_answer(self) -> list[Delta]:
-        """Run the calls at the end of an upstream response, and schedule the next call.
+        """Process the end of an upstream response: run its calls of proxy tools, and prepare the next upstream call.
 
-        Returns deltas for the client.
+        Returns the remaining deltas for the client: tool results, or usage and stop reason.
         """
         step = self._step
+        self._attempts.records.end()
         if step.stop is None:
             if self._stream.continuation:
                 return self._continue_reply(self._stream.continuation)
@@ -170,9 +181,10 @@ class ToolLoop:
         return [*forwarded, *results]
 
     def _continue_reply(self, token: str) -> list[Delta]:
-        """Schedule the upstream call that continues a reply which the provider has split.
+        """Prepare the upstream call that continues a reply split by the provider.
 
-        Returns the deltas for the client.
+        `token`: text of the provider that names the position. Returns deltas for the client: a stop reason if no
+        further call is allowed, otherwise an empty list.
         """
         usage, self._continuation_count = self._step.usage, self._continuation_count + 1
         self._end_call(usage)
@@ -187,7 +199,10 @@ class ToolLoop:
         return [self._usage(), stop]
 
     def _add_to_history(self, results: Sequence[Delta]) -> None:
-        """Append the blocks sent in this step to the next request, and add the usage of the step."""
+        """Append the reply blocks of this step and `results` to the next upstream request, and add up its token usage.
+
+        A step is one reply of the model within the loop.
+        """
         content, tokens = self._step.sent_content()
         usage = self._step.usage
         self._end_call(
@@ -205,7 +220,8 @@ class ToolLoop:
         self._request = replace(request, max_tokens=left)
 
     def _end_call(self, usage: Usage) -> None:
-        self._spent = usage if self._spent is None else add_finished(self._spent, usage)
+        self._attempts.records.add_usage(usage)
+        self._spent = usage if self._spent is None else sum_usages(self._spent, usage)
         self._step.usage = Usage()
 
     def _output_tokens(self) -> int:

@@ -1,4 +1,10 @@
-"""`ModelStep`: one reply of the model within a tool loop. Forwards its deltas and collects calls of proxy tools."""
+"""`ModelStep`: one reply of the model within a tool loop.
+
+`feed` returns the deltas for the client and collects the calls of proxy tools, tools that the proxy runs. Each step is
+followed by results of these tools, or ends the reply. A step has several upstream responses if the provider splits its
+reply (continuation). `sent_content` returns the blocks that the client received. `finish` ends the step;
+`begin_continuation` prepares for the next response of a split reply.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -18,7 +24,7 @@ from anthropic_proxy.messages.writer import MessageWriter
 
 
 class _IncompleteCall(Struct):
-    """A call of a proxy tool before all of its arguments have arrived."""
+    """A call of a proxy tool (run by the proxy) of which some arguments have not arrived."""
 
     proxy_tool: ProxyTool
     arguments: list[str]
@@ -34,22 +40,22 @@ class ModelStep:
         self._new_id = new_id
         self._call_filter = SingleToolCallFilter() if one_call else None
         self._fold = Fold(MessageWriter(message_id="", model="", signature=signature))
-        """Message of this step as the client assembles it."""
+        """Assembler of the deltas of this step into one message, as a client would assemble them."""
         self._incomplete_calls: dict[int | str, _IncompleteCall] = {}
         self._continuations = 0
         self.calls: list[ProxyToolCall] = []
-        """Complete calls of proxy tools, in order."""
+        """Complete calls of proxy tools in this step, in the order of the reply."""
         self.calls_client = False
-        """True if tools of the client were called."""
+        """True if the model also called a tool that the client runs."""
         self.stop: Stop | None = None
-        """Stop reason of the model. None: not received."""
+        """Stop reason of the reply in this step. None: not received yet."""
         self.usage = Usage()
-        """Usage of the current upstream call."""
+        """Token usage of the current upstream call."""
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
-        """Apply the deltas of one network read, and return the deltas for the client.
+        """Process the deltas of one network read, and return those for the client.
 
-        Calls of proxy tools, usage and the stop reason are stored instead of returned.
+        Calls of proxy tools, usage and the stop reason are kept in fields of the step instead.
         """
         if self._call_filter is not None:
             deltas = self._call_filter.feed(deltas)
@@ -60,9 +66,11 @@ class ModelStep:
         return forwarded
 
     def finish(self) -> list[Delta]:
-        """Return block deltas for incomplete calls of proxy tools, which are never run.
+        """Return complete blocks for calls of proxy tools with incomplete arguments.
 
-        Call this at the end of the step.
+        The proxy does not run these calls.
+
+        Call this at the end of the reply.
         """
         forwarded: list[Delta] = [self._encode_call(incomplete)[1] for incomplete in self._incomplete_calls.values()]
         self._incomplete_calls = {}
@@ -70,12 +78,15 @@ class ModelStep:
         return forwarded
 
     def begin_continuation(self) -> None:
-        """Prepare for another upstream response of the same reply, in which the keys of tool calls start again."""
+        """Prepare for another upstream response of the same reply, which the provider has split.
+
+        In each response, the provider numbers tool calls from 0 again, so the step assigns new keys.
+        """
         self._continuations += 1
         self.usage, self.stop = Usage(), None
 
     def sent_content(self) -> tuple[list[Raw], int]:
-        """Return the blocks of this step that the client received, as JSON, and the estimated tokens of their text."""
+        """Return the blocks that the client received in this step, as JSON, and the estimated tokens of their text."""
         self._fold.feed([Stop("end_turn")])
         message = self._fold.finish()
         return message.content, message.usage.output_tokens

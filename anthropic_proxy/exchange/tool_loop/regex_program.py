@@ -5,10 +5,8 @@ The process limits its own CPU time, because some patterns backtrack without end
 
 import re
 import signal
+import sys
 from typing import Any
-
-_TIMER = getattr(signal, "ITIMER_VIRTUAL", None)
-"""Timer of CPU time, which stops slow patterns. None on Windows, where the time limit of the process stops them."""
 
 
 class _TooSlow(Exception):
@@ -27,13 +25,13 @@ def main(query: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _search_within(seconds: float, pattern: str, texts: list[list[str]]) -> dict[str, Any]:
-    if _TIMER is None:
+    if sys.platform == "win32":  # no timer of CPU time: the time limit of the process stops slow patterns
         return search_texts(pattern, texts)
     signal.signal(signal.SIGVTALRM, _stop)
     try:
-        signal.setitimer(_TIMER, seconds)
+        signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
         found = search_texts(pattern, texts)
-        signal.setitimer(_TIMER, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     except _TooSlow:
         return {"slow": True}
     return found
@@ -44,9 +42,9 @@ def _stop(*_: object) -> None:
 
 
 def search_texts(pattern: str, texts: list[list[str]]) -> dict[str, Any]:
-    """Search the texts by one pattern. Returns `{"names":
+    """Search the texts by one pattern.
 
-    […]}` with the names of matching texts, or `{"error": …}` for an invalid pattern.
+    Returns `{"names": […]}` with the names of matching texts, or `{"error": …}` for an invalid pattern.
 
     `texts`: list of `[name, text]`.
     """

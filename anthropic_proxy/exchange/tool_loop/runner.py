@@ -1,4 +1,9 @@
-"""`ProxyToolRunner`: runs calls of proxy tools (web search, web fetch, tool search) and returns result blocks."""
+"""`ProxyToolRunner`: runs calls of proxy tools (web search, web fetch, tool search) and returns result blocks.
+
+A proxy tool is a server tool of the Messages API that the proxy runs, because the provider does not. `run_calls` runs
+each `ProxyToolCall`, one complete call by the model, within limits of number and time; `usage` counts successful
+searches and fetches. A result is a block of the reply, and input of the next upstream call.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -37,9 +42,10 @@ from anthropic_proxy.upstream.contract import DEFAULT_MEDIA_TYPES, TEXT_MEDIA_TY
 MAX_TOOL_CALLS = 32
 """Maximum number of proxy tool calls per reply, against endless loops of a model. Further calls get an error result."""
 MAX_CONCURRENT_CALLS = 4
-"""Maximum number of calls of one step that run at the same time. The others are queued."""
+"""Maximum number of proxy tool calls of one upstream reply that run at the same time. The others are queued."""
 TOOL_TIMEOUT_SECONDS = 60.0
-"""Maximum duration of one call. Afterwards the call gets an error result. Search and fetch have shorter limits."""
+"""Maximum seconds of one tool call. After this time the call gets an error result. Search and fetch have shorter
+limits."""
 _RESULTS_ASKED = 10
 _PDF = "application/pdf"
 _CHARACTERS_PER_TOKEN = 4
@@ -55,12 +61,13 @@ class ProxyToolCall(Struct, frozen=True):
     id: str
     """Id of the call in the reply to the client."""
     proxy_tool: ProxyTool
+    """Tool that is called: its kind, and its definition in the client request."""
     arguments: Raw
-    """Arguments that the model wrote: the JSON text of an object."""
+    """Arguments that the model produced: the JSON text of an object."""
 
 
 class _ToolQuery(Struct, frozen=True):
-    """Arguments of a tool search call: a text query or a pattern."""
+    """Arguments of a tool search call: words (`by_words` is True) or a regular expression, in `text`."""
 
     text: str
     by_words: bool
@@ -68,20 +75,20 @@ class _ToolQuery(Struct, frozen=True):
 
 
 class ProxyToolRunner:
-    """Runs the proxy tool calls of one reply within the limits of the reply."""
+    """Runs calls of proxy tools for one reply, and counts them: the limits apply to the whole reply."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
         self._uses: dict[str, int] = {}
-        """Tool name → number of calls in this reply."""
+        """Tool name → number of calls in this reply, for the limits."""
         self._runs = 0
         self._successes: dict[str, int] = {}
-        """Kind → number of successful calls."""
+        """Kind of tool (`web_search`) → number of its successful calls in this reply."""
 
     @property
     def usage(self) -> Usage:
-        """Number of successful searches and fetches so far. Failed ones are free, as in the API."""
+        """Numbers of successful web searches and web fetches of this reply, for billing. Failed calls do not count."""
         if not self._uses:
             return Usage()
         searches, fetches = (self._successes.get(kind, 0) for kind in ("web_search", "web_fetch"))
@@ -95,7 +102,7 @@ class ProxyToolRunner:
         *,
         accepts_pdf: bool,
     ) -> list[Delta]:
-        """Run calls concurrently and return their results as deltas, in the order of the calls.
+        """Run calls of proxy tools concurrently and return the result blocks as deltas, in the order of the calls.
 
         `messages`: the conversation. Only its URLs may be fetched. `deferred`: tools that tool search can find.
         `accepts_pdf`: True if the model reads PDF documents. A failed call has an error as result.
@@ -145,7 +152,10 @@ class ProxyToolRunner:
             return error_content("web_search", "unavailable")
         try:
             results = await self._services.web_search(
-                query, tool.allowed_domains or (), tool.blocked_domains or (), _RESULTS_ASKED
+                query,
+                allowed_domains=tool.allowed_domains or (),
+                blocked_domains=tool.blocked_domains or (),
+                limit=_RESULTS_ASKED,
             )
         except WebSearchFailed as error:
             return error_content("web_search", error.error_code)
@@ -182,7 +192,10 @@ class ProxyToolRunner:
 
 
 async def _find_tools(calls: Sequence[ProxyToolCall], deferred: Sequence[Tool]) -> list[Content]:
-    """Return the results of tool search calls. One thread runs all text queries, one process all patterns."""
+    """Return the result contents of tool search calls, in their order.
+
+    One thread runs all searches by words; one separate process runs all regular expressions.
+    """
     queries_by_call = [_tool_query(call) for call in calls]
     queries = [one.text for one in queries_by_call if one and one.by_words]
     patterns = [one.text for one in queries_by_call if one and not one.by_words]
@@ -222,7 +235,7 @@ def _tools_content(found: SearchOutcome | OSError, max_results: int) -> Content:
 
 
 def _arguments(call: ProxyToolCall) -> dict[str, Any] | None:
-    """Decode the arguments of a call. None: not a JSON object."""
+    """Return the decoded arguments of a call. None: the arguments are not a JSON object."""
     try:
         return msgspec.json.decode(call.arguments, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError):

@@ -1,4 +1,9 @@
-"""`SchemaCheckedStream`: a reply that is buffered until it matches the schema of the client request."""
+"""`SchemaCheckedStream`: a reply that is buffered until it matches the client's JSON Schema.
+
+It is used if the provider does not enforce the schema. After a mismatch, the model is called once more. `read` returns
+the deltas for the client. `signature` is the value for thinking blocks that the provider did not sign; `flush_pending`
+returns buffered deltas after an early end.
+"""
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.exchange.tool_loop.loop import ToolLoop
@@ -8,7 +13,7 @@ from anthropic_proxy.messages.usage import merge_latest
 from anthropic_proxy.services import BackgroundWork
 
 _COMPLETE = "end_turn"
-"""Stop reason of the replies that are checked. Truncated and refused replies are forwarded unchecked."""
+"""Stop reason of complete replies, the only ones that are checked. Truncated and refused replies are not checked."""
 _AGAIN = "That is not the JSON that was asked for: {}. Answer again, with the JSON value alone."
 _TEXT_DELTAS = (Text, Citation)
 
@@ -16,8 +21,8 @@ _TEXT_DELTAS = (Text, Citation)
 class SchemaCheckedStream:
     """Delta stream that buffers text until the reply matches its schema.
 
-    If the reply does not match, the model is called once more with the defect. The client receives only the JSON as
-    text, because its SDK decodes all text as JSON. Thinking and results of server tools are always forwarded.
+    If the reply does not match, the model is called once more with the validation error. The client receives only the
+    JSON as text, because its SDK decodes all text as JSON. Thinking and results of server tools are always forwarded.
     """
 
     def __init__(self, reply: ToolLoop, reply_schema: ReplySchema, background: BackgroundWork) -> None:
@@ -25,26 +30,31 @@ class SchemaCheckedStream:
         self._reply_schema = reply_schema
         self._background = background
         self._held: list[Delta] = []
-        """Deltas since the first text, in order."""
+        """Buffered deltas since the first text, in order, until the schema check."""
         self._stop: Stop | None = None
         self._calls_client = False
-        """True if a client tool was called. Such a reply is not the one with the schema."""
+        """True if the model called a tool of the client. Such a reply is not checked against the schema."""
         self._usage = Usage()
         self._call_count = 1
         self._finished = False
 
     @property
     def signature(self) -> str:
-        """Signature for thinking blocks that the provider did not sign."""
+        """Value of the field `signature` for thinking blocks that the provider did not sign."""
         return self._reply.signature
 
     @property
+    def usage(self) -> Usage:
+        """Token usage of all calls so far. The client receives it only at the end of the reply."""
+        return self._usage
+
+    @property
     def complete(self) -> bool:
-        """Always False, because another upstream response may follow."""
+        """Always False, because the model may be called again: the end is known only when `read` returns None."""
         return False
 
     async def read(self) -> list[Delta] | None:
-        """Return the next deltas for the client. None: the reply is complete.
+        """Return the next deltas for the client, the checked JSON last. None: the reply is complete.
 
         Raises `UpstreamProtocolError` if neither the reply nor its retry matches the schema.
         """
@@ -62,7 +72,7 @@ class SchemaCheckedStream:
         return [*held, *forwarded]
 
     async def close(self) -> None:
-        """End the current upstream call."""
+        """End the upstream call that is open, also if its response is incomplete."""
         await self._reply.close()
 
     def _apply(self, deltas: list[Delta]) -> list[Delta]:
@@ -85,7 +95,10 @@ class SchemaCheckedStream:
         return forwarded
 
     async def _end(self) -> list[Delta]:
-        """Check the buffered text at the end of a reply. Return the deltas, or schedule the second call."""
+        """Check the buffered text at the end of a reply, and return the deltas for the client.
+
+        After a first mismatch, prepare the second call of the model and return the deltas without text.
+        """
         stop, held = self._stop, self._held
         if stop is None or self._calls_client or stop.reason != _COMPLETE:
             return self._finish(held, stop)
@@ -105,9 +118,9 @@ class SchemaCheckedStream:
         return [delta for delta in self._held if not isinstance(delta, _TEXT_DELTAS)]
 
     def _find_json(self) -> tuple[str, str]:
-        """Return the JSON of the reply and its validation error. "": valid.
+        """Return the JSON text of the reply and its validation error. Error "": the JSON is valid.
 
-        A text before a server tool call may be a comment, so the last text is tried first.
+        Text before a call of a server tool may be a comment of the model, so the last text is tried first.
         """
         texts: list[list[str]] = [[]]
         for delta in self._held:

@@ -1,4 +1,8 @@
-"""Search over deferred tools for the tool search tool: by regular expression, or by words (BM25)."""
+"""Search over deferred tools for the tool search tool: by regular expression, or by words (BM25).
+
+Deferred tools are tool definitions of the client that the model receives only after a search finds them.
+`search_by_regex` and `search_by_words` return the names of matching tools.
+"""
 
 import asyncio
 import math
@@ -22,28 +26,30 @@ MAX_PATTERN_LENGTH = 200
 REGEX_PROGRAM = SandboxedProgram(
     path=regex_program.__file__, timeout_seconds=10.0, cpu_seconds=3, memory_bytes=256 * 1024 * 1024
 )
-"""Separate process that runs the regular expressions of a model."""
+"""Program in a separate process that searches by the regular expressions of a model, because `re` cannot be
+interrupted."""
 _SEARCH_SECONDS = 1.0
-"""Maximum CPU time of all patterns in one step. Slower patterns get a `RegexTimeout`."""
+"""Maximum CPU seconds for all patterns of one reply of the model. A slower pattern gets a `RegexTimeout` as its
+outcome."""
 _MAX_WORDS = 64
 """Maximum number of words of a query. Further words are ignored."""
 _MAX_TEXT_CHARACTERS = 4_096
 """Maximum number of characters of a tool definition that are searched."""
 _SATURATION, _LENGTH_WEIGHT = 1.2, 0.75
-"""Parameters k1 and b of BM25, with common values."""
+"""Parameters k1 and b of BM25 (a ranking by word frequency), with their common values."""
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_a-zA-Z]+")
 
 
 class InvalidPattern(ValueError):
-    """The pattern of a model is invalid or too long. The model receives the message as the result of its call."""
+    """Error: a pattern of the model is invalid or too long. The message is the result of the model's call."""
 
 
 class RegexTimeout(Exception):
-    """The pattern of a model exceeded its CPU time."""
+    """Error: a pattern of the model exceeded its CPU time."""
 
 
 SearchOutcome = list[str] | InvalidPattern | RegexTimeout
-"""Result of one search: names of the matching tools, or the error of the pattern."""
+"""Result of one search by pattern: the names of the matching tools, or the error of the pattern."""
 
 
 class _Found(Struct):
@@ -87,9 +93,9 @@ def _too_long(pattern: str) -> InvalidPattern:
 
 
 def search_by_words(queries: Sequence[str], tools: Sequence[Tool]) -> list[list[str]]:
-    """Return the names of matching tools for each query, best match first (Okapi BM25).
+    """Return for each query the names of the matching tools, best match first (BM25, a ranking by word frequency).
 
-    The computation is long for many tools: call this in a thread.
+    The computation takes long for many tools: call the function in a thread.
     """
     documents = [Counter(_words(_text_of(tool))) for tool in tools]
     return [_ranked(query, tools, documents) if documents else [] for query in queries]
@@ -114,7 +120,7 @@ def _ranked(query: str, tools: Sequence[Tool], documents: Sequence[Counter[str]]
 def _words(text: str) -> Iterator[str]:
     """Yield the words of a text for the search, in lower case and without a plural s.
 
-    `getUserData` and `get_user_data` have the same words.
+    `getUserData` and `get_user_data` yield the same words.
     """
     for word in _WORD.findall(text):
         lowered = word.lower()

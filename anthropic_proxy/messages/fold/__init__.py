@@ -1,6 +1,8 @@
-"""`fold`: deltas to one complete message, for requests without streaming.
+"""`fold`: combines the deltas of a reply into one complete message, for requests without streaming.
 
-It feeds a `MessageWriter` and collects the events like a client, so both kinds of responses stay equal.
+`Fold` does the same step by step: `feed` adds the deltas of one network read, `finish` returns the message. A
+`MessageWriter` converts the deltas into stream events, and `Fold` collects the events as a client does. A message is
+therefore equal with and without streaming.
 """
 
 from collections.abc import Iterable
@@ -10,6 +12,7 @@ import msgspec
 from msgspec import Raw, structs
 
 from anthropic_proxy.errors import InternalError
+from anthropic_proxy.messages.delta_queue import require_bounded_reply
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.events import (
     BlockStart,
@@ -36,9 +39,9 @@ _encode = msgspec.json.Encoder().encode
 def fold(
     deltas: Iterable[Delta], *, message_id: str, model: str, signature: str, estimate: int = 0
 ) -> MessagesResponse:
-    """Return the complete message for the deltas of a reply.
+    """Return the complete message for all deltas of a reply.
 
-    The keyword arguments are those of `MessageWriter` and `MessageWriter.start`.
+    The keyword arguments are those of `MessageWriter`; `estimate` is the estimated number of input tokens.
     """
     writer = MessageWriter(message_id=message_id, model=model, signature=signature)
     writer.start(estimate)
@@ -58,11 +61,16 @@ class Fold:
             writer.start(writer.estimate)
 
     def feed(self, deltas: Iterable[Delta]) -> None:
-        """Add the deltas of one network read. The constructor has started the writer."""
+        """Add the deltas of one network read to the message.
+
+        The constructor has already called `MessageWriter.start`. Raises `UpstreamProtocolError` if the message becomes
+        too large.
+        """
         self._collect(self._writer.feed(deltas))
+        require_bounded_reply(self._writer.characters)
 
     def finish(self) -> MessagesResponse:
-        """Return the complete message. Raises `UpstreamProtocolError` if there was no `Stop`."""
+        """Return the complete message. Raises `UpstreamProtocolError` if the deltas contained no `Stop`."""
         events = self._writer.finish()
         self._collect(events)
         for event in events:
@@ -140,5 +148,5 @@ class _OpenBlock:
 
 
 def _complete_usage(totals: UsageBody) -> UsageBody:
-    """Return the usage for a message that is not streamed: it always has a service tier."""
+    """Return the usage for a reply without streaming. Unlike the usage in a stream, it always has a `service_tier`."""
     return structs.replace(totals, service_tier="standard") if totals.service_tier is msgspec.UNSET else totals

@@ -1,4 +1,8 @@
-"""Repair of invalid call arguments: a message without streaming needs a JSON object."""
+"""Repair of tool call arguments that are not valid JSON, for replies without streaming.
+
+`repair_object` returns the arguments as a JSON object, which a reply without streaming must contain. A stream delivers
+the model's text unchanged; its client repairs or rejects the arguments.
+"""
 
 import re
 
@@ -9,11 +13,11 @@ _object_decoder = msgspec.json.Decoder(dict[str, Raw])
 
 
 def repair_object(text: str) -> Raw:
-    """Return the arguments of a call as one JSON object.
+    """Return the arguments of a call as one JSON object. A valid object is unchanged.
 
-    A valid object is unchanged. A truncated object, or one followed by other text, keeps its complete members, as in
-    the official SDKs. Other text becomes the object that Claude Code sends for such arguments: the tool rejects it, and
-    the model sees its text.
+    An object that is truncated, or followed by other text, keeps its complete members, as in the official SDKs. Other
+    text becomes the object that Claude Code sends for invalid arguments: the tool rejects the object, and the model
+    sees the text in the error.
     """
     if not text or text.isspace():
         return Raw(b"{}")
@@ -24,8 +28,8 @@ def repair_object(text: str) -> Raw:
     return Raw(msgspec.json.encode({"__unparsedToolInput": {"raw": text, "len": length}}))
 
 
-def is_cut_short(text: str) -> bool:
-    """Return True if a text is the beginning of a JSON object without its end."""
+def is_truncated_object(text: str) -> bool:
+    """Return True if a text is the beginning of a JSON object, and the end of the object is missing."""
     if _is_object(text):
         return False
     closed = _close_truncated(text)
@@ -53,27 +57,30 @@ _space = re.compile(r"[ \t\r\n]*")
 
 
 class _Reader:
-    """State of the parser of an object at the beginning of a text."""
+    """Parser of a JSON object at the beginning of a text: its open brackets and the end of its last complete member."""
 
     def __init__(self) -> None:
         # allowed next tokens: "{" the object itself, "k" a key, "v" a value, ":", ",", "e" the end of a container
         self._expected = "{"
         self._closers: list[str] = []
         self.complete = 0
-        """Characters up to the end of the last complete value or the last opening bracket."""
+        """Number of characters up to the end of the last complete value, or up to the last opening bracket."""
 
     @property
     def ended(self) -> bool:
-        """Return True after the end of the object."""
+        """True after the closing bracket of the JSON object was read."""
         return not self._closers
 
     @property
     def closing(self) -> str:
-        """Return the missing closing brackets."""
+        """Closing brackets that complete the text read so far, in order: `]}`."""
         return "".join(reversed(self._closers))
 
     def expects(self, word: str) -> bool:
-        """Return True if a token, or its beginning, is allowed next."""
+        """Return True if JSON allows `word` after the text read so far.
+
+        `word`: a JSON token or the beginning of one.
+        """
         expected = self._expected
         if word in ("}", "]"):
             return "e" in expected and word == self._closers[-1]
@@ -84,7 +91,7 @@ class _Reader:
         return "v" in expected or word == expected
 
     def feed(self, word: str, end: int) -> None:
-        """Add the next token, which ends at `end`."""
+        """Read the next JSON token `word`. `end`: number of characters of the text up to the end of the token."""
         if word == ",":
             self._expected = "k" if self._closers[-1] == "}" else "v"
         elif word == ":" or ("k" in self._expected and word != "}"):
@@ -101,7 +108,10 @@ class _Reader:
 
 
 def _close_truncated(text: str) -> str | None:
-    """Return the object at the beginning of `text`, closed if the text ends too early. None: no object."""
+    """Return the JSON object at the beginning of `text`. None: the text does not begin with an object.
+
+    If the end of the object is missing, the object ends after its last complete member, with added closing brackets.
+    """
     reader, position = _Reader(), 0
     while True:
         space = _space.match(text, position)

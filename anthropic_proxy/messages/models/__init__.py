@@ -1,6 +1,7 @@
-"""Structs of the Messages API and the decoding of requests.
+"""Structs of the Messages API, and `decode_request`, which decodes the body of a client request into them.
 
-Unknown fields are ignored. Forwarded text stays `Raw`: a JSON string that is copied into another body without decoding.
+Unknown fields are ignored. Text that is only forwarded stays `Raw`: JSON that is copied into another body without
+decoding.
 """
 
 from msgspec import Raw

@@ -1,7 +1,13 @@
-"""Structs of the content blocks in client requests: `TextBlock`, `ImageBlock`, `ToolUseBlock` and others.
+"""Structs of the content blocks in client requests: `TextBlock`, `ImageBlock`, `DocumentBlock` and others.
 
-`Source` is the file of an image or document. `ToolChange` is the tool that a block of a system message adds or removes.
-Field names are those of the API. Source: the API reference and the official SDK, read 2026-11.
+`ToolUseBlock` is a tool call of the model, `ToolResultBlock` its result. `ServerToolUseBlock`, `WebSearchResultBlock`,
+`WebFetchResultBlock` and `ToolSearchResultBlock` are calls and results of server tools. `ThinkingBlock` is reasoning of
+an earlier reply. `CompactionBlock` is a summary that replaces earlier messages. `UnknownBlock` has a type unknown to
+the proxy. `Source` is the file of an image or document. `ToolChange` is the tool that `ToolAdditionBlock` or
+`ToolRemovalBlock` names. Field names are those of the API. `SearchResultBlock` is a passage of the client's own search,
+`ToolReferenceBlock` a tool that a tool search found, `RedactedThinkingBlock` encrypted reasoning, `FallbackBlock` a
+mark where another model continued. Source: the API reference and the official SDK, read 2026-11. `is_cited`: the reply
+must cite the document.
 """
 
 from msgspec import Raw, Struct
@@ -11,174 +17,194 @@ ABSENT = Raw(b"")
 
 
 class TextBlock(Struct, tag="text", tag_field="type", omit_defaults=True, gc=False):
-    """Text of a message or of the system prompt."""
+    """A text in a message or in the system prompt."""
 
     text: Raw
-    """A JSON string."""
+    """Text of the block as a JSON string, with quotes and escapes."""
 
 
 class Source(Struct, omit_defaults=True, gc=False):
     """Source of an image or a document: `base64`, `url`, `file`, `text` or `content`."""
 
     type: str
-    """Kind of the source, which decides the field with the content."""
+    """Kind of the source: `base64`, `url`, `file`, `text` or `content`. It decides which other field has the content.
+    """
     media_type: str = ""
     """Media type of base64 data or text: `image/png`. "": not given."""
     data: str = ""
     """Base64 data, or the text of a `text` source."""
     url: str = ""
-    """URL of a `url` source."""
+    """URL of the file, for a source of the type `url`."""
     file_id: str = ""
-    """File id of a `file` source."""
+    """Id of a file that the client uploaded to Anthropic's API, for a source of the type `file`."""
     content: Raw = ABSENT
-    """Of a `content` source: a JSON string or a list of text and image blocks."""
+    """Content of a `content` source: a JSON string or a list of text and image blocks."""
 
 
 class ImageBlock(Struct, tag="image", tag_field="type", gc=False):
-    """An image in a message or a tool result."""
+    """An image in a message or a tool result of the client request."""
 
     source: Source
+    """The file: base64 data, a URL, or an id."""
 
 
 class DocumentBlock(Struct, tag="document", tag_field="type", omit_defaults=True, gc=False):
     """A PDF or a text document, with an optional title."""
 
     source: Source
+    """The file: base64 data, text, content blocks, a URL, or an id."""
     title: str | None = None
+    """Title of the document. None: not given."""
     context: str | None = None
-    """Text of the client about the document, for the model."""
+    """Text by which the client describes the document to the model. None: not given."""
     citations: Raw = ABSENT
-    """Object `{"enabled": …}`."""
+    """JSON object `{"enabled": …}`: the client requests citations of the document."""
 
     @property
     def is_cited(self) -> bool:
-        """Return True if the reply must cite the document."""
+        """Return True if `citations` requests that the reply cites the document."""
         return b"true" in bytes(self.citations)
 
 
 class SearchResultBlock(Struct, tag="search_result", tag_field="type", gc=False):
-    """A passage that the client's own search found."""
+    """A passage that a search of the client found. The client sends it as a citable source."""
 
     source: str
-    """URL or name of the passage's source."""
+    """URL or name of the source of the passage."""
     title: str
-    """Title of the source; decoded text."""
+    """Title of the source, as decoded text."""
     content: Raw
-    """A list of text blocks."""
+    """Text of the passage as a JSON list of text blocks."""
 
 
 class ThinkingBlock(Struct, tag="thinking", tag_field="type", gc=False):
-    """Reasoning of an earlier reply. Its signature was made by the proxy (`wire/signatures.py`) or another server."""
+    """Reasoning of an earlier reply. The proxy (`wire/signatures.py`) or another server made its `signature`."""
 
     thinking: str
+    """Text of the reasoning. "": only the signature was sent."""
     signature: str = ""
+    """Opaque text in which the server of the reply stored its state."""
 
 
 class RedactedThinkingBlock(Struct, tag="redacted_thinking", tag_field="type", gc=False):
-    """Reasoning that the provider encrypted."""
+    """Reasoning of an earlier reply in encrypted form."""
 
     data: str
-    """Encrypted reasoning, opaque."""
+    """Reasoning as opaque text, encrypted by the provider."""
 
 
 class ToolUseBlock(Struct, tag="tool_use", tag_field="type", gc=False):
-    """A tool call of the model."""
+    """A tool call of the model in an earlier reply. The client runs the tool."""
 
     id: str
+    """Id of the call. The result of the call has the same id as `tool_use_id`."""
     name: str
+    """Name of the called tool."""
     input: Raw = Raw(b"{}")  # immutable
-    """A JSON object, as text."""
+    """Arguments of the call: a JSON object, as text."""
 
 
 class ToolResultBlock(Struct, tag="tool_result", tag_field="type", gc=False):
     """Result of a client tool. `decode_content(block.content)` returns its blocks."""
 
     tool_use_id: str
+    """Id of the call that the result belongs to."""
     content: Raw = ABSENT
     """A JSON string or a list of blocks; absent counts as the empty string."""
     is_error: bool | None = None
-    """True if the tool failed. None: False."""
+    """True if the tool failed. None means False."""
 
 
 class ToolReferenceBlock(Struct, tag="tool_reference", tag_field="type", gc=False):
-    """Inside a tool result: a deferred tool that a tool search found."""
+    """A tool that a tool search found, given by its name. Part of a tool result."""
 
     tool_name: str
-    """Name of the deferred tool."""
+    """Name of the tool. Its definition in the request has `defer_loading`."""
 
 
 class ServerToolUseBlock(Struct, tag="server_tool_use", tag_field="type", gc=False):
     """Call of a server tool in an earlier reply."""
 
     id: str
+    """Id of the call. The result of the call has the same id as `tool_use_id`."""
     name: str
+    """Name of the server tool: `web_search`."""
     input: Raw = Raw(b"{}")  # immutable
-    """A JSON object, as text."""
+    """Arguments of the call: a JSON object, as text."""
 
 
 class WebSearchResultBlock(Struct, tag="web_search_tool_result", tag_field="type", gc=False):
     """Result of a web search: a list of results, or an error object."""
 
     tool_use_id: str
+    """Id of the call that the result belongs to."""
     content: Raw = ABSENT
-    """Results or error object, as JSON."""
+    """JSON list of the found pages, or a JSON error object."""
 
 
 class WebFetchResultBlock(Struct, tag="web_fetch_tool_result", tag_field="type", gc=False):
     """Result of a web fetch: a document, or an error object."""
 
     tool_use_id: str
+    """Id of the call that the result belongs to."""
     content: Raw = ABSENT
-    """Document or error object, as JSON."""
+    """JSON of the fetched document, or a JSON error object."""
 
 
 class ToolSearchResultBlock(Struct, tag="tool_search_tool_result", tag_field="type", gc=False):
     """Result of a tool search: references to tools, or an error object."""
 
     tool_use_id: str
+    """Id of the call that the result belongs to."""
     content: Raw = ABSENT
-    """References or error object, as JSON."""
+    """JSON references to the found tools, or a JSON error object."""
 
 
 class ToolChange(Struct):
-    """Tool of a `tool_addition` or `tool_removal` block."""
+    """The tool of a `tool_addition` or `tool_removal` block."""
 
     type: str = ""
-    """`tool_reference` with `name`, or `tool_definition` with `definition`. The proxy offers no other type."""
+    """`tool_reference`: a tool of the request, given by `name`. `tool_definition`: a new tool, given by `definition`.
+    The proxy ignores a tool of any other type."""
     name: str = ""
-    """Name of the tool."""
+    """Name of the tool that is added or removed."""
     definition: Raw = ABSENT
-    """A tool definition, as in `tools`."""
+    """JSON definition of an added tool, as in the field `tools` of a request."""
 
 
 class ToolAdditionBlock(Struct, tag="tool_addition", tag_field="type", gc=False):
-    """In a system message: the tool is offered from this message on."""
+    """Block of a system message that adds a tool for all later messages."""
 
     tool: ToolChange
+    """The tool that the client adds."""
 
 
 class ToolRemovalBlock(Struct, tag="tool_removal", tag_field="type", gc=False):
-    """In a system message: the tool is no longer offered from this message on."""
+    """Block of a system message that removes a tool for all later messages."""
 
     tool: ToolChange
+    """The tool that the client removes."""
 
 
 class CompactionBlock(Struct, tag="compaction", tag_field="type", gc=False):
-    """Summary that replaces all earlier messages of the conversation."""
+    """Summary of the conversation that replaces all earlier messages."""
 
     content: str | None = None
     """Text of the summary. None: the compaction failed, and the block is ignored."""
 
 
 class FallbackBlock(Struct, tag="fallback", tag_field="type", gc=False):
-    """Mark in the history where another model continued the reply. Not sent to providers."""
+    """Mark at the place where another model continued the reply. It is not sent to providers."""
 
 
 class UnknownBlock(Struct, tag="px.unknown", tag_field="type", gc=False):
-    """A block of a type that the proxy does not know. Only the field-by-field path of `decode_request` creates it."""
+    """A block of a type that the proxy does not know.
+
+    Only the slower second pass of `decode_request` creates such blocks.
+    """
 
     kind: str
-    """The block's `type`."""
+    """Value of the field `type` of the block."""
     raw: Raw
     """The complete block, as JSON text."""
 

@@ -1,4 +1,9 @@
-"""Decoding of content blocks: in one pass if every block is known and well formed, else block by block."""
+"""Decoding of content blocks, the elements of a message: text, image, tool call, tool result and others.
+
+`decode_blocks` decodes a list of blocks, `decode_content` the content of a tool result. Both need one pass if all
+blocks are known and `are_well_formed`; otherwise each block is decoded on its own. JSON that `exceeds_depth` is
+rejected. `schema_error` checks a JSON Schema.
+"""
 
 import re
 from collections.abc import Sized
@@ -31,10 +36,9 @@ MAX_SCHEMA_BYTES = 4 * 1024 * 1024
 TOO_DEEP_MESSAGE = "nests lists and objects too deeply; at most 200 levels are allowed"
 """End of the error message for JSON deeper than `MAX_JSON_DEPTH`."""
 EMPTY_STRING_LENGTH = 2
-"""Bytes of an empty JSON string."""
+"""Number of bytes of an empty JSON string: two quotes."""
 _SHALLOW_BYTES = 2 * MAX_JSON_DEPTH
-"""Size up to which JSON cannot nest deeper than `MAX_JSON_DEPTH`, because each level needs two bytes. Such JSON needs
-no check."""
+"""Size in bytes up to which JSON needs no check of its depth, because each level of nesting needs two bytes."""
 
 _LIST, _NULL = b"[n"
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -52,8 +56,8 @@ _KNOWN_TYPES = frozenset(kind.__struct_config__.tag for kind in get_args(Block) 
 def decode_content(content: Raw) -> list[Block]:
     """Decode the `content` of a tool result or a search result into blocks.
 
-    It is a JSON string, a list of blocks, null or `ABSENT`. An empty string gives no block. Raises `InvalidRequest`;
-    paths in its message start at `content`.
+    The content is a JSON string, a list of blocks, null or `ABSENT`. An empty string gives no block. Raises
+    `InvalidRequest`; paths in its message start at `content`.
     """
     if is_string_or_absent(content):
         return [TextBlock(content)] if len(content) > EMPTY_STRING_LENGTH else []
@@ -61,7 +65,10 @@ def decode_content(content: Raw) -> list[Block]:
 
 
 def decode_blocks(content: Raw, path: str) -> list[Block]:
-    """Decode a list of blocks. `path`: its path in the body, for errors. Raises `InvalidRequest`."""
+    """Decode a JSON list of content blocks. `path`: path of the list in the request body, for errors.
+
+    Raises `InvalidRequest`.
+    """
     try:
         blocks = _decode_blocks(content)
     except RecursionError:
@@ -77,7 +84,7 @@ def decode_blocks(content: Raw, path: str) -> list[Block]:
 
 
 def non_null_fields(raw: Raw | bytes) -> dict[str, Raw]:
-    """Return the fields of a JSON object except those that are null, which counts as absent."""
+    """Return the fields of a JSON object, except fields with the value null. In the Messages API, null means absent."""
     return {name: value for name, value in _decode_fields(raw).items() if memoryview(value)[0] != _NULL}
 
 
@@ -87,7 +94,10 @@ def decode_string(raw: Raw) -> str | None:
 
 
 def are_well_formed(blocks: list[Block]) -> bool:
-    """Return True if all `Raw` fields of the blocks have the right JSON type. Checks first characters and the depth."""
+    """Return True if all `Raw` fields of the blocks have the right JSON type and are not nested deeper than allowed.
+
+    The type of a field is judged by its first character. `MAX_JSON_DEPTH` is the allowed nesting.
+    """
     for block in blocks:
         if type(block) is TextBlock:
             if not is_string_or_absent(block.text):
@@ -108,9 +118,9 @@ def _may_be_blocks(content: Raw) -> bool:
 
 
 def _tree_of(block: Block) -> Raw:
-    """Return the field with nested JSON in a block of a server tool, for the check of its depth.
+    """Return the field of a server tool block that may contain nested JSON, for a check of its depth.
 
-    ABSENT: another block.
+    `ABSENT`: blocks of this type have no such field.
     """
     if isinstance(block, ServerToolUseBlock):
         return block.input
@@ -157,7 +167,10 @@ def text_exceeds_depth(text: bytes) -> bool:
 
 
 def _read_block(raw: Raw, path: str) -> Block:
-    """Decode one block field by field. A block of unknown type is kept complete."""
+    """Decode one block field by field. `path`: path of the block in the body, for errors.
+
+    A block of unknown type becomes an `UnknownBlock` with the complete JSON.
+    """
     if not is_json_object(raw):
         raise wrong_type_error(path, "an object", raw)
     fields = non_null_fields(raw)

@@ -1,4 +1,7 @@
-"""`CacheMarks`: search for the cache marks (`cache_control`) of a client in its request body."""
+"""`CacheMarks`: detects cache marks, which are the fields `cache_control` in the body of a client request.
+
+A wire encodes and decodes the API of one provider.
+"""
 
 from msgspec import Struct
 
@@ -6,11 +9,14 @@ _CACHE_MARK = b'"cache_control"'
 
 
 class CacheMarks(Struct):
-    """Body of a client request that may contain cache marks. Only a wire that sends cache marks searches the body."""
+    """A client request body that may contain cache marks.
+
+    The body is searched only if a wire sends marks to the provider.
+    """
 
     body: bytes
     """Bytes of the client request body."""
 
     def has_mark(self) -> bool:
-        """Return True if the body contains a `cache_control`. Takes time linear in the body."""
+        """Return True if the body contains a field `cache_control`. The search time grows with the size of the body."""
         return _CACHE_MARK in self.body

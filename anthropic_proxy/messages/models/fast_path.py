@@ -1,7 +1,8 @@
-"""Histories that need no preparation, as most do.
+"""Detection of messages that need no preparation, which is true for the messages of almost all client requests.
 
-One pass validates and classifies the blocks. `prepare` leaves such a history unchanged. In a long history, a pass over
-all blocks costs a tenth of the decoding.
+`as_clean_messages` checks all messages in one pass and returns `CleanMessages`, which `prepare` leaves unchanged.
+`is_supported_media` is True for an image or document that providers accept unchanged. In a long conversation, one pass
+over all blocks costs a tenth of the decoding. A wire encodes and decodes the API of one provider.
 """
 
 from collections.abc import Iterable
@@ -23,16 +24,16 @@ from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_
 from anthropic_proxy.messages.models.structs import ROLES, Message
 
 _REPLACED_SOURCES = ("file", "text", "content")
-"""Types of image and document sources that no wire accepts. The preparation replaces them
-(`block_text.to_upstream_blocks`)."""
+"""Types of image and document sources that no wire accepts. `prepare` replaces such sources by text or base64 data."""
 AUDIO_VIDEO_PREFIXES = ("audio/", "video/")
-"""Prefixes of media types that no wire accepts."""
+"""Prefixes of the media types of audio and video, which no wire accepts."""
 
 
 class CleanMessages(list[Message]):
-    """Valid, non-empty messages of texts, calls, results, thinking, images and documents. The list is immutable.
+    """Messages that need no preparation. The list is immutable.
 
-    Call ids are unique. The message after calls begins with their results, in the order of the calls.
+    The messages are valid and not empty, call ids are unique, and all wires accept all blocks. The message after tool
+    calls begins with their results, in the order of the calls.
     """
 
     __slots__ = ("called", "light")
@@ -42,7 +43,7 @@ class CleanMessages(list[Message]):
         self.called: list[str] = []
         """Distinct names of called tools, in the order of their first calls."""
         self.light = True
-        """True if the messages contain no images and no documents, which can have more tokens than bytes."""
+        """True if the messages contain no images and no documents. Only these two can have more tokens than bytes."""
 
 
 def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
@@ -70,7 +71,7 @@ def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
 
 
 def is_supported_media(block: Block) -> bool:
-    """Return True for an image or a document that wires accept unchanged."""
+    """Return True for an image or a document that wires accept unchanged, False for any other block."""
     if not isinstance(block, ImageBlock | DocumentBlock) or (isinstance(block, DocumentBlock) and block.is_cited):
         return False
     return block.source.type not in _REPLACED_SOURCES and not block.source.media_type.startswith(AUDIO_VIDEO_PREFIXES)
@@ -83,7 +84,7 @@ def _is_text_block(block: Block) -> bool:
 def _is_reply(content: list[Block], names: dict[str, str], expected_ids: list[str]) -> bool:
     """Return True if an assistant message needs no preparation.
 
-    Adds its calls to `names` (call id → tool name) and `expected_ids`.
+    Adds its calls to `names` (call id → tool name) and to `expected_ids`.
     """
     for block in content:
         if type(block) is ToolUseBlock:
@@ -99,7 +100,8 @@ def _is_reply(content: list[Block], names: dict[str, str], expected_ids: list[st
 def _is_answer(content: list[Block], expected_ids: list[str], lists: list[Raw], clean: CleanMessages) -> bool:
     """Return True if a user message begins with exactly the expected results.
 
-    Results that are lists are added to `lists`: decoding them is useful only if all other blocks are clean.
+    Results with a list of blocks are added to `lists`: decoding them is useful only if all other blocks need no
+    preparation.
     """
     results = len(expected_ids)
     for place, block in enumerate(content):
@@ -117,7 +119,7 @@ def _is_answer(content: list[Block], expected_ids: list[str], lists: list[Raw], 
 
 
 def _is_list(content: Raw, clean: CleanMessages) -> bool:
-    """Return True if the content of a tool result is a list of blocks that wires accept unchanged."""
+    """Return True if the content of a tool result is a list of blocks that all wires accept unchanged."""
     try:
         blocks = decode_content(content)
     except InvalidRequest:

@@ -1,7 +1,11 @@
-"""Scan of the fields that a relay needs, in one pass over the body that keeps no message."""
+"""`scan_request`: decoding of the fields that a relay needs (model, stream, tools), without the messages.
+
+A relay forwards the bytes of a client request to a provider with the same API. The messages are scanned for signatures
+of the proxy in one pass, but not kept. `guess_model` finds the model id before any decoding.
+"""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -9,6 +13,7 @@ from msgspec import Meta, Raw, Struct
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.messages.models.block_structs import ABSENT
 from anthropic_proxy.messages.models.mcp_servers import decode_mcp_servers
+from anthropic_proxy.messages.models.new_blocks import list_new_blocks
 from anthropic_proxy.messages.models.structs import MessagesRequest
 from anthropic_proxy.messages.models.tools import decode_tools
 
@@ -22,23 +27,26 @@ _NOTHING = (ABSENT, Raw(b"null"), Raw(b"[]"))
 _Kind = Literal[
     "text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking", "server_tool_use"
 ]
-"""Frequent types of blocks. They never contain passages that the proxy has encoded (`sealed_passages`)."""
+"""Frequent types of content blocks. Blocks of these types never contain search passages that the proxy encoded
+(`messages/sealed_passages.py`), so they need no search for them."""
 _Foreign = Annotated[str, Meta(pattern=rf"^(?!{re.escape(_PROXY_PREFIX)})")]
 
 
 class _Plain(Struct, gc=False):
-    """A block without a signature of the proxy.
+    """A content block that contains no signature of the proxy.
 
-    Other blocks cause a decoding error, so that the body is decoded completely.
+    A block with such a signature causes a decoding error, and the client request body is then decoded completely.
     """
 
     type: _Kind
     signature: _Foreign = ""
     data: _Foreign = ""
     citations: None = None
+    is_error: bool | None = None
 
 
 class _PlainMessage(Struct, gc=False):
+    role: Literal["user", "assistant", "system"]
     content: str | list[_Plain]
 
 
@@ -47,14 +55,17 @@ class _Block(Struct, gc=False):
     signature: str = ""
     data: str = ""
     citations: Raw = ABSENT
+    is_error: Any = None
 
 
 class _Message(Struct, gc=False):
     content: str | list[_Block]
+    role: Any = None
 
 
 class _Head(Struct, kw_only=True):
     model: str
+    max_tokens: int | None = None
     stream: bool | None = None
     tools: Raw = ABSENT
     mcp_servers: Raw = ABSENT
@@ -73,22 +84,31 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 
 
 def guess_model(body: bytes) -> str:
-    """Return the probable model id at the start of a body, without decoding the body. "": not found."""
+    """Return the probable model id from the first and last bytes of a body. "": not found. The body is not decoded."""
     found = _MODEL.search(body[:_SCANNED_BYTES]) or _MODEL.search(body[-_SCANNED_BYTES:])
     return found[1].decode(errors="replace") if found else ""
 
 
 def scan_request(body: bytes) -> MessagesRequest | None:
-    """Return the top-level fields of a client request without its messages. None: the body needs `decode_request`."""
+    """Return a client request with its top-level fields but no messages. None: the body needs `decode_request`."""
     try:
         read = _read(body)
         tools = decode_tools(read.tools) if _is_given(read.tools) else []
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ClientError):
         return None
+    tool_results = tool_errors = 0
+    blocks: list[_Plain | _Block] = list_new_blocks(read.messages)
+    for block in blocks:
+        if block.type == "tool_result":
+            tool_results += 1
+            tool_errors += block.is_error is True
     return MessagesRequest(
         model=read.model,
         messages=[],
+        max_tokens=read.max_tokens,
         message_count=len(read.messages),
+        tool_results=tool_results,
+        tool_errors=tool_errors,
         stream=bool(read.stream),
         tools=tools,
         mcp_servers=decode_mcp_servers(read.mcp_servers) if _is_given(read.mcp_servers) else [],

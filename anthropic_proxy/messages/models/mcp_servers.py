@@ -8,16 +8,16 @@ from msgspec import Raw, Struct
 
 
 class McpToolPermissions(Struct):
-    """Permissions for the tools of an MCP server, in its definition (beta `mcp-client-2025-04-04`)."""
+    """Permissions for the tools of one MCP server, set in the server's definition (beta `mcp-client-2025-04-04`)."""
 
     allowed_tools: list[str] | None = None
-    """Names of the allowed tools. None: all."""
+    """Names of the tools that the model may call. None: all tools of the server."""
     enabled: bool | None = None
-    """False if no tool of the server is offered. None: True."""
+    """False if no tool of the server is offered to the model. None: the tools are offered."""
 
 
 class McpServer(Struct):
-    """Entry of the request field `mcp_servers`."""
+    """Entry of the request field `mcp_servers`: an MCP server that the provider calls."""
 
     name: str = ""
     """Name of the server in this request, which toolsets refer to. "": missing or invalid."""
@@ -26,7 +26,7 @@ class McpServer(Struct):
     authorization_token: str | None = None
     """Secret of the client for this server only. It is never logged, and redacted in errors."""
     tool_configuration: McpToolPermissions | None = None
-    """Permissions for its tools. None: all allowed."""
+    """Permissions for the tools of the server. None: all tools are allowed."""
 
     def __repr__(self) -> str:
         return f"McpServer(name={self.name!r}, url={self.url!r}, authorization_token='…')"
@@ -36,7 +36,7 @@ _NO_SERVER = McpServer()
 
 
 def decode_mcp_servers(raw: Raw) -> list[McpServer]:
-    """Return the MCP servers of a client request. An invalid definition becomes a server without a name."""
+    """Return the MCP servers of a client request. An invalid entry becomes a server with the name "" and the URL ""."""
     try:
         return [_read_server(server) for server in msgspec.json.decode(raw, type=list[Raw])]
     except msgspec.ValidationError:

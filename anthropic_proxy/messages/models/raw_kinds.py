@@ -1,24 +1,25 @@
-"""Types of JSON values in `Raw`, detected by a comparison of their first character.
+"""Detection of the JSON type of a `Raw` value (JSON text that is not decoded) by its first character.
 
-`Raw` has no index access. A memoryview of one byte costs three times as much as a comparison.
+`Raw` has no index access. A comparison with `<` costs a third of a memoryview of one byte.
 """
 
 import msgspec
 from msgspec import Raw
 
 _ABOVE_STRINGS = bytearray(b"#")
-"""Upper bound of JSON strings: `"` is the lowest first character of a JSON value."""
+"""Upper bound of JSON strings: a lower `Raw` is a string or absent. `"` is the lowest first character of a JSON
+value."""
 _MIN_OBJECT = bytearray(b"{")
-"""Lower bound of JSON objects: `{` is the highest first character of a JSON value."""
+"""Lower bound of JSON objects: no lower `Raw` is an object. `{` is the highest first character of a JSON value."""
 
 
 def is_string_or_absent(raw: Raw) -> bool:
-    """Return True for a JSON string and for `ABSENT`."""
+    """Return True if the `Raw` value is a JSON string, or `ABSENT` (the client did not send the field)."""
     return raw < _ABOVE_STRINGS
 
 
 def is_json_object(raw: Raw) -> bool:
-    """Return True for a JSON object."""
+    """Return True if the `Raw` value is a JSON object."""
     return raw >= _MIN_OBJECT
 
 

@@ -1,8 +1,13 @@
-"""Structs of client requests and replies, as JSON bodies of the Messages API.
+"""Structs of client requests (`MessagesRequest`) and replies (`MessagesResponse`) of the Messages API.
 
-`MessagesRequest` is a decoded client request: `Message` its turns, `Tool` its tool definitions, `ThinkingConfig` and
-`OutputConfig` its options. `MessagesResponse` with `UsageBody` is a complete reply. Field names are those of the API.
-`decode` adds fields about the body. Source: the API reference and the official SDK, read 2026-11.
+Parts of a request: `Message` is an entry of `messages`, `Tool` a tool definition, `ToolChoice` restricts tool calls,
+`ThinkingConfig` sets the thinking (`display: omitted`: without its text), `OutputConfig` effort and `OutputFormat`,
+`Metadata` has the user id. `UsageBody` has the token counts of a reply. Field names are those of the API. Source: the
+API reference and the official SDK, read 2026-11.
+Further fields describe the body: `pins_region` (the client restricts the region of the model), `clears_context` (tool
+results are removed by the API), `message_count`, `tool_results`, `tool_errors`, `scanned_only` (only top-level fields
+were decoded), `has_proxy_signatures`, `decode_error` (only a relay may forward the body), `repairs`. `Tool.source` is
+the JSON text of the tool, a cache key. `release` drops references to the body.
 """
 
 from typing import Any
@@ -16,20 +21,20 @@ from anthropic_proxy.messages.models.mcp_servers import McpServer
 from anthropic_proxy.messages.models.raw_kinds import json_string
 
 ROLES = frozenset({"user", "assistant", "system"})
-"""Allowed roles of a message."""
+"""Roles that a message of a client request may have."""
 
 
 class Message(Struct, gc=False):
-    """One entry of `messages`."""
+    """One message of the conversation: an entry of the request field `messages`."""
 
     role: str
     """`user`, `assistant` or `system`. `decode_request` rejects any other."""
     content: str | list[Block]
-    """Text, or a list of blocks."""
+    """Content of the message: a text, or a list of content blocks."""
 
     @property
     def blocks(self) -> list[Block]:
-        """Return the content as blocks. A string is one text block."""
+        """Return the content of the message as blocks. Content that is a string becomes one text block."""
         if isinstance(self.content, str):
             return [TextBlock(json_string(self.content))]
         return self.content
@@ -38,13 +43,15 @@ class Message(Struct, gc=False):
 class Tool(Struct, kw_only=True, frozen=True):
     """Definition of a tool: a function of the client, or a tool type that Anthropic defines.
 
-    Requests share equal tools.
+    Equal tools are one shared object.
     """
 
     name: str = ""
+    """Name of the tool, by which the model calls the tool."""
     type: str | None = None
     """Type of a tool that Anthropic defines: `web_search_20250305`. None: a function of the client."""
     description: str | None = None
+    """Description of the tool for the model. None: not given."""
     input_schema: Raw = ABSENT
     """JSON Schema of the arguments. ABSENT: a tool type that Anthropic defines."""
     strict: bool | None = None
@@ -54,58 +61,61 @@ class Tool(Struct, kw_only=True, frozen=True):
     max_uses: int | None = None
     """Maximum number of calls of a server tool per reply. None: no limit of the client."""
     allowed_domains: list[str] | None = None
-    """Domains that a web tool may use. None: all."""
+    """Domains that a web tool may use. None: all domains are allowed."""
     blocked_domains: list[str] | None = None
-    """Domains that a web tool may not use. None: none."""
+    """Domains that a web tool may not use. None: no domain is blocked."""
     user_location: Raw = ABSENT
-    """Location for web searches, as JSON."""
+    """Location of the user for a web search tool, as JSON. Absent: not given."""
     citations: Raw = ABSENT
-    """Of a web fetch: `{"enabled": …}`."""
+    """Setting of a web fetch tool, as JSON: `{"enabled": …}` requests citations of fetched pages."""
     max_content_tokens: int | None = None
-    """Maximum tokens of a fetched page."""
+    """Maximum tokens of a page that the web fetch tool returns. None: no limit."""
     url_sources: Raw = ABSENT
-    """Of a web fetch: the sources of URLs that may be fetched."""
+    """Setting of a web fetch tool, as JSON: the sources of URLs that may be fetched."""
     input_examples: Raw = ABSENT
     """Example arguments: a JSON list of objects that match `input_schema`."""
     display_width_px: int | None = None
-    """Screen width of a computer tool."""
+    """Screen width in pixels, of a computer tool. None: another tool."""
     display_height_px: int | None = None
-    """Screen height of a computer tool."""
+    """Screen height in pixels, of a computer tool. None: another tool."""
     source: bytes = field(default=b"", name="px.source")
     """JSON text of the tool: the key of every cache of encoded tools. Equal tools of different requests share one
     object, so its hash is computed once."""
 
 
 class ToolChoice(Struct):
-    """`auto`, `any`, `tool` (with `name`) or `none`."""
+    """Restriction of tool calls: `auto`, `any`, `tool` (the tool `name`) or `none`."""
 
     type: str
+    """Kind of the choice: `auto`, `any`, `tool` or `none`."""
     name: str | None = None
     """Name of the forced tool, for the type `tool`. None: for other types."""
     disable_parallel_tool_use: bool | None = None
-    """True if the reply may contain one tool call only."""
+    """True if the reply may contain only one tool call. None: several are allowed."""
 
 
 class ThinkingConfig(Struct):
-    """`enabled` with `budget_tokens`, `adaptive`, `between_tools` or `disabled`."""
+    """Request field `thinking`: `enabled` with `budget_tokens`, `adaptive`, `between_tools` or `disabled`."""
 
     type: str
+    """Kind of thinking: `enabled`, `adaptive`, `between_tools` or `disabled`."""
     budget_tokens: int | None = None
     """Maximum tokens of thinking, for the type `enabled`. None: not given."""
     display: str | None = None
-    """`omitted`: the client receives no thinking text. None: all of it."""
+    """`omitted`: the client receives no text of the thinking. None: the complete text."""
 
 
 class OutputFormat(Struct):
     """Format of the reply that the client requires: `{"type": "json_schema", "schema": …}`."""
 
     type: str
+    """Kind of the format. Only `json_schema` exists."""
     schema: Raw = ABSENT
     """JSON Schema of the reply."""
 
 
 class OutputConfig(Struct):
-    """Effort and format of the reply."""
+    """Request field `output_config`: level of reasoning (`effort`) and format of the reply."""
 
     effort: str | None = None
     """Level of reasoning: low, medium, high, …. None: the default of the model."""
@@ -116,86 +126,119 @@ class OutputConfig(Struct):
 
 
 class Metadata(Struct):
-    """Metadata of the client. It is never forwarded unchanged."""
+    """Request field `metadata`: the id of the user. It is never forwarded unchanged."""
 
     user_id: str | None = None
     """Opaque id of the user. Claude Code puts JSON with its session id into it."""
 
 
 class MessagesRequest(Struct, kw_only=True):
-    """A decoded request of a client."""
+    """A decoded body of `POST /v1/messages`: the request of a client for one reply."""
 
     model: str
+    """Model id as the client sent it."""
     messages: list[Message]
+    """Messages of the conversation, in order."""
     max_tokens: int | None = None
-    """Maximum output tokens. None: not given, which only requests for a token count may omit."""
+    """Maximum output tokens. None: not given, which is allowed only in a request for a token count."""
     system: str | list[Block] = ""
+    """System prompt: a text, or text blocks."""
     stream: bool = False
+    """True if the client requests a stream of events."""
     tools: list[Tool] = field(default_factory=list)
+    """Tool definitions of the client."""
     tool_choice: ToolChoice | None = None
+    """Restriction of tool calls. None: `auto`."""
     thinking: ThinkingConfig | None = None
+    """Thinking (reasoning) that the client requests. None: the default of the model."""
     output_config: OutputConfig | None = None
+    """Level of reasoning and format of the reply. None: the client requested neither."""
     output_format: OutputFormat | None = None
+    """Format of the reply, in the older form of the field. None: not given."""
     stop_sequences: list[str] = field(default_factory=list)
+    """Stop sequences: the reply ends before the first of these texts that the model writes."""
     temperature: float | None = None
+    """Sampling temperature. None: the default of the model."""
     top_p: float | None = None
+    """Probability limit of nucleus sampling. None: the default of the model."""
     top_k: int | None = None
+    """Number of candidates in sampling. None: the default of the model."""
     metadata: Metadata | None = None
+    """Metadata with the id of the user. None: not given."""
     service_tier: str | None = None
+    """Priority class that the client requests: `auto`, `standard_only`. None: not given."""
     mcp_servers: list[McpServer] = field(default_factory=list)
     """MCP servers for the provider to call."""
     container: bool = False
-    """True if the client requests a container of Anthropic's API."""
+    """True if the client requests a container, in which Anthropic's API runs code."""
     pins_region: bool = False
     """True if the client restricts the region of the model (`inference_geo`)."""
     clears_context: bool = False
     """True if `context_management` requests the removal of earlier tool results or a summary of the history."""
     cache_marks: CacheMarks | None = None
-    """Cache marks (`cache_control`) of the client. None: none."""
+    """Cache marks (`cache_control`) of the client. None: the request has no marks."""
     message_count: int = 0
     """Number of messages in the body, decoded or not."""
+    tool_results: int = 0
+    """Number of results of client tools after the last assistant message."""
+    tool_errors: int = 0
+    """Number of these results that have `is_error`: the tool failed."""
     scanned_only: bool = False
-    """True if only the fields for a relay were decoded; then `messages` is empty."""
+    """True if only top-level fields were decoded and `messages` is empty. A relay then forwards the body unchanged."""
     has_proxy_signatures: bool = True
-    """True if the messages may contain blocks of the proxy, which a relay removes."""
+    """True if the messages may contain blocks with signatures of the proxy. A relay removes such blocks."""
     body_bytes: int = 0
-    """Size of the body. 0: the request was not decoded from a body."""
+    """Size of the request body in bytes. 0: the request was not decoded from a body."""
     decode_error: ClientError | None = None
-    """Error that permits only a relay to serve the request: the upstream API validates it. None: valid."""
+    """Error of an invalid body that only a relay may forward; the upstream API validates it. None: the body is valid.
+    """
     repairs: list[str] = field(default_factory=list)
     """Descriptions of the repairs made by `decode_request`, for the fidelity report."""
 
     def release(self) -> None:
-        """Release all references to the body, to free memory."""
+        """Release all references to the body of the request, to free memory."""
         self.messages, self.system = [], ""
         self.output_config = self.output_format = self.cache_marks = None
 
 
 class UsageBody(Struct, kw_only=True):
-    """`usage` of a reply: totals of the message, integers ≥ 0, in tokens."""
+    """Field `usage` of a reply: token totals of the message, all ≥ 0."""
 
     input_tokens: int = 0
+    """Input tokens that were neither read from nor written to a prompt cache."""
     cache_creation_input_tokens: int = 0
+    """Input tokens written to the prompt cache."""
+    cache_creation: dict[str, int] | UnsetType = UNSET
+    """Tokens written to the cache by lifetime: `{"ephemeral_5m_input_tokens": …, "ephemeral_1h_input_tokens": …}`.
+    Unset: not reported."""
     cache_read_input_tokens: int = 0
+    """Input tokens read from the prompt cache."""
     output_tokens: int = 0
+    """Output tokens, thinking included."""
     output_tokens_details: dict[str, int] = field(default_factory=lambda: {"thinking_tokens": 0})
-    """`{"thinking_tokens": …}`, included in `output_tokens`."""
+    """Part of `output_tokens` that was thinking: `{"thinking_tokens": …}`."""
     server_tool_use: dict[str, int] | UnsetType = UNSET
-    """`{"web_search_requests": …, "web_fetch_requests": …}`. Unset: none."""
+    """Number of server tool calls: `{"web_search_requests": …, "web_fetch_requests": …}`. Unset: none."""
     service_tier: str | UnsetType | None = "standard"
-    """Service tier reported by the upstream. Unset: not sent."""
+    """Priority class of the request as the provider reported it. Unset: not sent."""
 
 
 class MessagesResponse(Struct, kw_only=True):
-    """Response to a request without streaming."""
+    """Complete reply to a request without streaming."""
 
     id: str
+    """Id of the reply message: `msg_…`."""
     type: str = "message"
     role: str = "assistant"
     model: str
+    """Model id as the client requested it."""
     content: list[Raw]
-    """Content blocks, each as JSON."""
+    """Content blocks of the reply, each as JSON."""
     stop_reason: str | None
+    """Reason for the end of the reply: `end_turn`, `tool_use`, …"""
     stop_sequence: str | None = None
+    """Stop sequence that ended the reply. None: another reason."""
     stop_details: dict[str, Any] | None = None
+    """Details of a refusal. None: another stop reason."""
     usage: UsageBody
+    """Token counts of the reply."""

@@ -1,4 +1,10 @@
-"""Decoding of tool definitions. All requests of a session repeat the same definitions, so the results are cached."""
+"""Decoding of the tool definitions of a client request: the field `tools`.
+
+`decode_tools` decodes the complete list, `decode_tool` one definition. All requests of a session repeat the same tools,
+so both results are cached. `ToolList` is the immutable list of a request. `is_client_tool` is True for a function with
+a schema, which the client runs. `decode_tools` raises `InvalidRequest` for an invalid tool. `are_client_tools`: all
+tools of a list are functions. `all_from_client` is the same for a `ToolList`.
+"""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -42,14 +48,17 @@ _decode_raws = msgspec.json.Decoder(list[Raw]).decode
 
 
 class _Source(bytes):
-    """JSON text of a tool as a cache key. Its hash is its length: a comparison of texts costs less than their hash."""
+    """JSON text of a tool definition, as a cache key.
+
+    Its hash is its length: comparing equal texts is faster than hashing.
+    """
 
     def __hash__(self) -> int:
         return len(self)
 
 
 class ToolList(list[Tool]):
-    """Immutable list of tools. Equal lists of a session are one object, so the object is a cache key."""
+    """Immutable list of tools. Requests with equal tools share one object, which caches use as a key."""
 
     __slots__ = ("all_from_client",)
     __hash__ = object.__hash__  # type: ignore[assignment]
@@ -57,20 +66,22 @@ class ToolList(list[Tool]):
     def __init__(self, tools: Iterable[Tool]) -> None:
         super().__init__(tools)
         self.all_from_client = all(map(is_client_tool, self))
-        """True if all of them are client tools with a schema."""
+        """True if all tools of the list are client tools: functions with a JSON Schema that the client runs."""
 
 
 def decode_tools(content: Raw) -> list[Tool]:
-    """Return the tools of a JSON list in order; a shared `ToolList` for a list that is not too long for the cache.
+    """Return the tools of a JSON list, in order.
 
-    Raises `InvalidRequest` for another JSON type, an invalid tool and a repeated name.
+    Requests with equal lists share the result, unless it is too large to cache.
+
+    Raises `InvalidRequest` if the JSON is not a list, a tool is invalid, or a name occurs twice.
     """
     source = _Source(content)
     return _read_list_cached(source) if len(source) <= _MAX_CACHED_LIST_BYTES else _read_list(source)
 
 
 def are_client_tools(tools: Sequence[Tool]) -> bool:
-    """Return True if all of the tools are functions of the client with a schema."""
+    """Return True if every tool is a function that the client defines with a schema."""
     return tools.all_from_client if isinstance(tools, ToolList) else all(map(is_client_tool, tools))
 
 
@@ -91,7 +102,10 @@ def _read_list(source: bytes) -> list[Tool]:
 
 
 def decode_tool(raw: Raw, path: str) -> Tool:
-    """Decode one tool. `path`: its path in the body, for errors. Raises `InvalidRequest`."""
+    """Decode one tool definition. `path`: path of the tool in the request body, for errors.
+
+    Raises `InvalidRequest`.
+    """
     return _find(bytes(raw)) or _decode_field_by_field(raw, path)
 
 
@@ -125,7 +139,7 @@ def _is_sound(tool: Tool) -> bool:
 
 
 def _deep_field(tool: Tool) -> str:
-    """Return the name of a tool's field with JSON deeper than `MAX_JSON_DEPTH`. "": none."""
+    """Return the name of a field of a tool that is nested deeper than `MAX_JSON_DEPTH`. "": no such field."""
     return next((name for name in _TREES if text_exceeds_depth(bytes(getattr(tool, name)))), "")
 
 

@@ -1,6 +1,8 @@
 """Toolsets: permissions for the tools of MCP servers.
 
-Source: `BetaMCPToolsetParam` of the official SDK `anthropic` 2.10.
+An MCP server offers tools over the network, which the provider calls. A toolset is an entry in `tools` of a client
+request that names one server. `decode_toolset` decodes the entry; `implied_toolsets` adds entries that an older beta
+omits. Source: `BetaMCPToolsetParam` of the official SDK `anthropic` 2.10.
 """
 
 import msgspec
@@ -15,33 +17,34 @@ MCP_TOOLSET_TYPE = "mcp_toolset"
 
 
 class McpToolPermission(Struct):
-    """Permission for one tool of an MCP server."""
+    """Permission for one tool of an MCP server: offered to the model or not."""
 
     enabled: bool | None = None
     """False: the tool is not offered. None: offered."""
 
 
 class PinnedTool(Struct):
-    """A tool of an MCP server that the client defines in its toolset. Only the name is decoded."""
+    """A tool of an MCP server with a definition by the client, as an entry of the toolset. Only the name is decoded."""
 
     name: str = ""
+    """Name of the tool on its MCP server."""
 
 
 class Toolset(Struct):
-    """Entry of `tools` with the type `mcp_toolset`."""
+    """Entry of the request field `tools` with the type `mcp_toolset`: the offered tools of one MCP server."""
 
     mcp_server_name: str = ""
-    """`name` of the entry in `mcp_servers`."""
+    """Name of the MCP server: the `name` of its entry in `mcp_servers`."""
     default_config: McpToolPermission | None = None
     """Permission for tools without an entry in `configs`."""
     configs: dict[str, McpToolPermission] | None = None
-    """Tool name → permission."""
+    """Tool name → permission of the tool. None: `default_config` applies to all tools."""
     tools: list[PinnedTool] | None = None
-    """Tools of the server that the client defines. None: the provider lists them."""
+    """Tools of the MCP server that the client defines itself. None: the provider queries the server for its tools."""
 
 
 def decode_toolset(tool: Tool) -> Toolset:
-    """Decode a toolset from its entry in `tools`. Raises `InvalidRequest`."""
+    """Decode an entry of `tools` with the type `mcp_toolset`. Raises `InvalidRequest`."""
     try:
         return msgspec.json.decode(tool.source, type=Toolset)
     except msgspec.ValidationError as error:
@@ -49,7 +52,10 @@ def decode_toolset(tool: Tool) -> Toolset:
 
 
 def implied_toolsets(request: MessagesRequest) -> list[Tool]:
-    """Return a toolset for each enabled MCP server without a toolset in `tools` (beta `mcp-client-2025-04-04`)."""
+    """Return a toolset for each enabled MCP server that no toolset in `tools` names.
+
+    In the older beta `mcp-client-2025-04-04`, clients list MCP servers (`mcp_servers`) but no toolsets.
+    """
     named = {decode_toolset(tool).mcp_server_name for tool in request.tools if tool.type == MCP_TOOLSET_TYPE}
     return [_toolset_of(server) for server in request.mcp_servers if server.name not in named and _is_on(server)]
 

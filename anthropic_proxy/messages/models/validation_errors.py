@@ -1,4 +1,9 @@
-"""Validation errors with path, rule and value, in the format of Anthropic's API."""
+"""Errors (400) for invalid request bodies, with path, rule and value in the format of Anthropic's API.
+
+The path leads to the invalid value in the body: `messages.0.content`. `validation_error` converts an exception of the
+JSON library. `decode_lenient_fields` decodes an object and drops optional fields of a wrong type. `wrong_type_error`
+and `missing_field_error` build frequent errors.
+"""
 
 import re
 from collections.abc import Callable, Collection
@@ -53,9 +58,10 @@ def missing_field_error(path: str) -> InvalidRequest:
 def decode_lenient_fields(
     fields: dict[str, Raw], decode: Callable[[bytes], T], optional: Collection[str], path: str = ""
 ) -> tuple[T, list[str]]:
-    """Decode an object from its fields. Return it and the names of optional fields dropped for a wrong type.
+    """Decode an object from its fields, with `decode`. Return the object and the names of the dropped fields.
 
-    `path`: path of the object in the body. Raises `InvalidRequest` if another field is invalid.
+    A field of a wrong type is dropped if its name is in `optional`. `path`: path of the object in the body. Raises
+    `InvalidRequest` for any other invalid field.
     """
     dropped: list[str] = []
     fields = dict(fields)
@@ -86,9 +92,9 @@ def validation_error(error: Exception, raw: Raw | bytes, path: str = "") -> Inva
 
 
 def _value_at(raw: Raw | bytes, steps: list[str]) -> Raw:
-    """Return the JSON text of the value at the path `steps`.
+    """Return the JSON text at the path `steps` in `raw`.
 
-    The value is not decoded: a JSON number can exceed every float.
+    The text is not decoded: a JSON number can exceed the range of floats.
     """
     value = Raw(raw)
     try:

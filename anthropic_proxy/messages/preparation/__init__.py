@@ -1,4 +1,7 @@
-"""Preparation of a client request for all wires: cleaning, effort, pairing of calls and results, aliases, limits."""
+"""Preparation of a client request for one provider and model, before a wire encodes it.
+
+Steps: cleaning of messages, effort, pairing of calls and results, aliases of tool names, token limits.
+"""
 
 from anthropic_proxy.messages.preparation.prepare import prepare
 from anthropic_proxy.messages.preparation.request import (
@@ -10,6 +13,7 @@ from anthropic_proxy.messages.preparation.request import (
     ServerToolKind,
     TargetLimits,
     available_output_tokens,
+    find_session,
 )
 from anthropic_proxy.messages.preparation.server_tool_history import is_paused, pending_calls
 from anthropic_proxy.messages.preparation.server_tools import server_tool_kind, server_tool_kinds
@@ -24,6 +28,7 @@ __all__ = [
     "ServerToolKind",
     "TargetLimits",
     "available_output_tokens",
+    "find_session",
     "is_paused",
     "pending_calls",
     "prepare",

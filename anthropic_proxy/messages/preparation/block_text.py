@@ -1,4 +1,9 @@
-"""Text that replaces blocks of the client which no wire accepts."""
+"""Text in place of content blocks that providers do not accept, such as results of server tools.
+
+Wires encode requests for providers. They accept text, images, documents, thinking, tool calls and tool results.
+`to_upstream_blocks` returns the accepted blocks for any block of the client. `…_text` functions return a block's text.
+`new_text_block` and `join_text_blocks` convert between text and blocks.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -40,16 +45,19 @@ _TOOLS = {
     ToolSearchResultBlock: "tool_search",
 }
 _MAX_SHOWN_CHARACTERS = 200
-"""Maximum characters of an argument in the text about a server tool call."""
+"""Maximum number of characters of a call argument in the text that replaces a server tool call."""
 
 
-def text_block(text: str) -> TextBlock:
+def new_text_block(text: str) -> TextBlock:
     """Return a `TextBlock` with a text, encoded as a JSON string."""
     return TextBlock(json_string(text))
 
 
 def to_upstream_blocks(block: Block) -> Iterable[Block]:
-    """Return the blocks to send in place of a block: the block itself, text blocks, or none."""
+    """Return the content blocks to send to the provider in place of one block of the client.
+
+    A block that wires accept is returned unchanged. Any other block is replaced by text blocks, or by nothing.
+    """
     if isinstance(block, TextBlock):
         return (block,) if len(block.text) > EMPTY_STRING_LENGTH else ()
     if isinstance(block, ToolResultBlock):
@@ -60,17 +68,17 @@ def to_upstream_blocks(block: Block) -> Iterable[Block]:
         return (block,)
     if isinstance(block, SearchResultBlock):
         body = (text for inner in decode_content(block.content) for text in to_upstream_blocks(inner))
-        return (text_block(f"{block.title}\n{block.source}"), *body)
+        return (new_text_block(f"{block.title}\n{block.source}"), *body)
     return _texts(_as_text(block))
 
 
 def join_text_blocks(blocks: Iterable[Block]) -> str:
-    """Return the text of all text blocks, joined by newlines."""
+    """Return one text: the texts of all text blocks, joined by newlines."""
     return "\n".join(msgspec.json.decode(block.text, type=str) for block in blocks if isinstance(block, TextBlock))
 
 
 def _texts(words: str) -> Iterable[Block]:
-    return (text_block(words),) if words else ()
+    return (new_text_block(words),) if words else ()
 
 
 def _as_text(block: Block) -> str:
@@ -86,7 +94,7 @@ def _as_text(block: Block) -> str:
 
 
 def result_as_text(block: WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock) -> str:
-    """Return the result of a web search, web fetch or tool search as text for the model."""
+    """Return the text that is sent to the model in place of a result of a web search, web fetch or tool search."""
     content = _value(block.content)
     if isinstance(content, dict) and "error_code" in content:
         message = content.get("error_message")
@@ -117,12 +125,12 @@ def _plain_source(block: ImageBlock | DocumentBlock) -> Iterable[Block]:
     source = block.source
     kind = "image" if isinstance(block, ImageBlock) else "document"
     if source.type == "file":
-        return (text_block(f"[{kind} file {source.file_id} not available]"),)
+        return (new_text_block(f"[{kind} file {source.file_id} not available]"),)
     if isinstance(block, ImageBlock) or source.type not in ("text", "content"):
         return (block,)
     heading = "\n".join(filter(None, (block.title, block.context)))
-    body: list[Block] = [text_block(source.data)] if source.type == "text" else decode_content(source.content)
-    return [sent for inner in (text_block(heading), *body) for sent in to_upstream_blocks(inner)]
+    body: list[Block] = [new_text_block(source.data)] if source.type == "text" else decode_content(source.content)
+    return [sent for inner in (new_text_block(heading), *body) for sent in to_upstream_blocks(inner)]
 
 
 def _call_as_text(name: str, arguments: Raw) -> str:
@@ -142,7 +150,7 @@ def _search_as_text(found: Any) -> str:
 
 
 def _search_result_as_text(result: dict[str, Any]) -> str:
-    """Return one web search result as text, with the passage of the page that the proxy has encoded into it."""
+    """Return one web search result as text, with the page text that the proxy encoded in its `encrypted_content`."""
     title, url = result.get("title") or "", result.get("url") or ""
     heading = url if title in ("", url) else f"{title} – {url}"
     sealed, age = result.get("encrypted_content"), result.get("page_age")
@@ -168,7 +176,7 @@ def unknown_block_text(block: UnknownBlock) -> str:
 
 
 def _content_as_text(content: Any) -> str:
-    """Return the text of a server tool result: text, program output, names of found tools, or an error code."""
+    """Return a server tool result's `content` as text: text, program output, names of found tools, or an error code."""
     if isinstance(content, list):
         return "\n".join(filter(None, map(_content_as_text, content)))
     if not isinstance(content, dict):
@@ -194,7 +202,7 @@ def _object(raw: Raw) -> dict[str, Any]:
 
 
 def _value(raw: Raw) -> Any:
-    """Return a decoded JSON value. None: empty, or not valid JSON."""
+    """Return the value of JSON text. None: `raw` is empty or not valid JSON."""
     if bytes(raw) in _EMPTY_VALUES:
         return None
     try:

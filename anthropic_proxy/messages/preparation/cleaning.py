@@ -1,4 +1,9 @@
-"""Cleaning of messages: only blocks that wires accept, no empty texts, consecutive messages of one role merged."""
+"""Cleaning of messages, a step of `prepare` (the preparation of a client request for a provider).
+
+`clean_messages` removes empty text, replaces blocks that wires do not accept by text, and merges consecutive messages
+of one role. A `Transcript` is the list under construction. `clean_system_prompt` does the same for the system prompt.
+`orphan_result_blocks` converts a tool result without a call. `extend` appends several messages.
+"""
 
 from collections.abc import Iterable
 
@@ -22,25 +27,26 @@ from anthropic_proxy.messages.models import (
 )
 from anthropic_proxy.messages.models.blocks import EMPTY_STRING_LENGTH
 from anthropic_proxy.messages.models.fast_path import AUDIO_VIDEO_PREFIXES, is_supported_media
-from anthropic_proxy.messages.preparation.block_text import join_text_blocks, text_block, to_upstream_blocks
+from anthropic_proxy.messages.preparation.block_text import join_text_blocks, new_text_block, to_upstream_blocks
 from anthropic_proxy.messages.preparation.fidelity_notes import COMPACTION_AS_TEXT, notes_on_blocks
 
 
 class Transcript:
-    """List of messages under construction: none is empty, and no two consecutive ones have the same role."""
+    """List of messages under construction. It skips empty messages and merges consecutive messages of one role."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self._role = ""
         self._blocks: list[Block] | None = None
-        """Blocks of the last message, if that list may be extended. None: it belongs to the caller."""
+        """Blocks of the last message, if the transcript may extend that list. None: the list belongs to the client
+        request."""
 
     def append(self, message: Message) -> None:
-        """Append a message. After a message of the same role, a merged message replaces both."""
+        """Append a message. It is merged with the last message if both have the same role."""
         self.extend((message,))
 
     def extend(self, messages: Iterable[Message]) -> None:
-        """Append messages in order. Empty messages are skipped."""
+        """Append messages to the transcript in order. Empty messages are skipped."""
         for message in messages:
             if not message.content:
                 continue
@@ -64,14 +70,15 @@ _ACCEPTED: dict[str, frozenset[type]] = {
     "system": frozenset(),
     _RESULT: frozenset({ImageBlock, DocumentBlock}),
 }
-"""Role of a message, or `result` for the content of a tool result → types of accepted blocks, in addition to text."""
+"""Block types that wires accept besides text, by role of the message. The key `result` stands for the content of a tool
+result."""
 _MEDIA = (ImageBlock, DocumentBlock)
 
 
 def clean_system_prompt(system: str | list[Block]) -> list[TextBlock]:
-    """Return the system prompt as text blocks, without the billing line of Claude Code.
+    """Return the system prompt as text blocks, without the billing line that Claude Code adds.
 
-    That line contains a nonce per session, which would invalidate every prompt cache.
+    The billing line contains a random value per session, which would make prompt caches useless.
     """
     blocks: list[Block] = [TextBlock(json_string(system))] if isinstance(system, str) else system
     texts = []
@@ -100,7 +107,7 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
             if summary:
                 notes.append(COMPACTION_AS_TEXT)
                 cleaned = Transcript()
-                cleaned.append(Message("user", [text_block(summary)]))
+                cleaned.append(Message("user", [new_text_block(summary)]))
             notes.extend(notes_on_blocks(content, role))
             cleaned.append(Message(role, _cleaned(content, role)))
     if not cleaned.messages:
@@ -109,16 +116,17 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
 
 
 def orphan_result_blocks(result: ToolResultBlock) -> list[Block]:
-    """Return a tool result without a call as blocks of a user message: its text, then images and documents."""
+    """Return the content of a tool result that belongs to no tool call: its text, then its images and documents."""
     blocks = decode_content(result.content)
     media = [block for block in blocks if isinstance(block, ImageBlock | DocumentBlock)]
-    return [text_block(f"[result of an earlier tool call] {join_text_blocks(blocks)}".rstrip()), *media]
+    return [new_text_block(f"[result of an earlier tool call] {join_text_blocks(blocks)}".rstrip()), *media]
 
 
 def _since_compaction(content: list[Block]) -> tuple[str, list[Block]]:
-    """Return the last compaction summary in a message, and the blocks after it. "": the message has no summary.
+    """Return the last compaction summary in a message, and the blocks after the summary. Summary "": none.
 
-    As in Anthropic's API, the summary replaces everything before it.
+    A compaction summary is the client's summary of the earlier conversation. As in Anthropic's API, it replaces all
+    content before it.
     """
     for index in range(len(content) - 1, -1, -1):
         block = content[index]
@@ -172,15 +180,18 @@ def _cleaned(content: list[Block], role: str) -> list[Block]:
 
 
 def _in_place(block: Block, role: str) -> tuple[Block, ...]:
-    """Return the blocks to send in place of a block in a message of this role."""
+    """Return the blocks that replace one block in a message of the given role.
+
+    An accepted block is returned unchanged.
+    """
     if type(block) is TextBlock or type(block) in _ACCEPTED[role]:
         return (block,)
     if isinstance(block, ToolUseBlock):
-        return (text_block(f"[call of {block.name}] {bytes(block.input).decode()}"),)
+        return (new_text_block(f"[call of {block.name}] {bytes(block.input).decode()}"),)
     if isinstance(block, ToolResultBlock):
         return tuple(placed for inner in orphan_result_blocks(block) for placed in _in_place(inner, role))
     if isinstance(block, ImageBlock):
-        return (text_block(f"[image omitted: {block.source.media_type or block.source.url}]"),)
+        return (new_text_block(f"[image omitted: {block.source.media_type or block.source.url}]"),)
     if isinstance(block, DocumentBlock):
-        return (text_block(f"[document omitted: {block.title or block.source.media_type or block.source.url}]"),)
+        return (new_text_block(f"[document omitted: {block.title or block.source.media_type or block.source.url}]"),)
     return ()

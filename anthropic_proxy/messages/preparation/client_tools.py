@@ -1,7 +1,8 @@
-"""Function definitions for the tools that Anthropic defines and the client runs.
+"""Function definitions for tools that Anthropic defines and the client runs, such as `bash_20250124`.
 
-Their types have no schema, because only Claude knows them. Source: the tool pages of the API reference and the types
-of the official SDK, read 2026-11.
+A request declares these tools by type, without a JSON Schema, because Claude was trained on them.
+`function_for_client_tool` returns a function with description and schema, which any model can call. Source: the tool
+pages of the API reference and the types of the official SDK, read 2026-11.
 """
 
 import functools
@@ -95,13 +96,13 @@ _KINDS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("computer_", "computer", _COMPUTER, _computer(*_SCREEN_ACTIONS, *_LATER_ACTIONS, "zoom")),
     ("memory_", "memory", "Keeps notes in files under /memories; look there first.", _MEMORY),
 )
-"""Tool types that Anthropic defines: prefix of `type`, default name, description, JSON Schema. The first matching row
-is used."""
+"""Tools that Anthropic defines and the client runs: prefix of `type`, default name, description, JSON Schema. The first
+row with a matching prefix is used."""
 _CLIENT_TYPE = re.compile(r"(?:bash|text_editor|computer|memory)_\d+")
 
 
 def function_for_client_tool(tool: Tool) -> Tool | None:
-    """Return the function for a client tool that Anthropic defines. None: any other tool.
+    """Return a function for a tool that Anthropic defines and the client runs. None: any other tool.
 
     >>> function_for_client_tool(Tool(type="bash_20250124", name="bash")).type
     """

@@ -1,4 +1,9 @@
-"""Effort: the four fields about thinking of a client request become one level for the target."""
+"""`resolve_effort`: converts the client's fields about thinking to one effort level for the target.
+
+A target is a provider and model. An effort level is a word such as `low` or `high`. A client requests reasoning by four
+fields, for example `thinking` with a number of tokens, or `output_config.effort`. A fidelity note records a client
+setting or content that was changed or dropped.
+"""
 
 import functools
 
@@ -8,21 +13,25 @@ from anthropic_proxy.messages.preparation.request import TargetLimits
 
 _SCALE = ("minimal", "low", "medium", "high", "xhigh", "max")
 _BUDGETS = ((4_096, "low"), (16_384, "medium"), (32_000, "high"))
-"""Pairs of a thinking budget in tokens and the effort for budgets up to it. Larger budgets become `xhigh`."""
+"""Rows: maximum thinking tokens of the client, effort level. A budget above all rows becomes `xhigh`."""
 _BUDGET = {
     effort: FidelityNote("approximated", "thinking.budget_tokens", f"sent as the effort {effort}")
     for effort in ("low", "medium", "high", "xhigh")
 }
 _BETWEEN_TOOLS = FidelityNote("approximated", "thinking", "between_tools is sent as the effort low")
 _MODEL_DECIDES = FidelityNote("kept", "thinking", "the model decides how much to reason, as it does by default")
+NO_KNOWN_EFFORTS = "the model has no known effort levels, so none is sent"
+"""Reason in the fidelity note if the effort is not sent because the levels of the model are unknown."""
 _UNSUPPORTED = {
-    field: FidelityNote("approximated", field, "the model has no known effort levels, so none is sent")
-    for field in ("thinking", "output_config.effort")
+    field: FidelityNote("approximated", field, NO_KNOWN_EFFORTS) for field in ("thinking", "output_config.effort")
 }
 
 
 def resolve_effort(request: MessagesRequest, limits: TargetLimits) -> tuple[str, list[FidelityNote]]:
-    """Return the effort to send (`default`, `none` or a level of the target), and notes on changes of the request."""
+    """Return the effort to send, and notes on changes of the request.
+
+    The effort is `default` (send no level), `none` (no reasoning), or a level of the target.
+    """
     requested, notes = _requested(request)
     if not limits.efforts:
         return "default", [*notes, *_unsupported(request, requested)]
@@ -43,14 +52,14 @@ def resolve_effort(request: MessagesRequest, limits: TargetLimits) -> tuple[str,
 
 
 def _unsupported(request: MessagesRequest, requested: str) -> tuple[FidelityNote, ...]:
-    """Return the notes for a target without effort levels. `requested`: effort of the client request."""
+    """Return the notes for a target without effort levels. `requested`: effort level that the client requested."""
     if request.thinking is not None:
         return (_UNSUPPORTED["thinking"],)
     return () if requested == "default" else (_UNSUPPORTED["output_config.effort"],)
 
 
 def _is_budget(request: MessagesRequest) -> bool:
-    """Return True if the client stated a thinking budget instead of an effort level."""
+    """Return True if the client requested a number of thinking tokens instead of an effort level."""
     thinking, config = request.thinking, request.output_config
     named = config is not None and config.effort is not None
     return thinking is not None and thinking.budget_tokens is not None and not named

@@ -1,7 +1,9 @@
-"""Fidelity notes of the preparation steps, for fields that no backend except Anthropic's accepts unchanged.
+"""Fidelity notes for fields of a client request that no provider except Anthropic accepts unchanged.
 
-A field without a note is either sent, or a hint without effect on the answer (`cache_control`, `metadata`, `speed`,
-`context_management` that keeps everything).
+A note records that the proxy approximated, emulated or dropped a field. `notes_on_fields` and `notes_on_blocks` return
+the notes for one request. A field without a note is sent, or is a hint without effect on the content of the answer:
+`cache_control` (prompt cache), `metadata` (user id), `speed` (faster output). Constants are notes with a fixed text. A
+wire encodes and decodes the API of one provider.
 """
 
 import functools
@@ -28,11 +30,11 @@ from anthropic_proxy.messages.preparation.request import TargetLimits
 COMPACTION_AS_TEXT = FidelityNote(
     "emulated", "messages.compaction", "sent as a user message that replaces all earlier ones"
 )
-"""Note on a compaction summary, which is sent as text."""
+"""Note on a summary of the conversation (compaction block), which is sent as text."""
 UNPAIRED_RESULT = FidelityNote(
     "approximated", "messages.tool_result", "a result is missing or has no call; a text states it"
 )
-"""Note on a tool result without its call, or on a call without its result. A text replaces what is missing."""
+"""Note on a tool result without a call, or a call without a result. A text replaces the missing block."""
 
 _MCP_SERVERS = FidelityNote("dropped", "mcp_servers", "the provider is not known to connect to them")
 _CONTAINER = FidelityNote("dropped", "container", "no other provider is known to have it")
@@ -40,7 +42,8 @@ _REGION = FidelityNote("dropped", "inference_geo", "the proxy cannot control whe
 _CONTEXT = FidelityNote(
     "approximated", "context_management", "nothing is cleared or summarized: the model receives the complete history"
 )
-_TASK_BUDGET = FidelityNote("approximated", "output_config.task_budget", "not sent to the model")
+TASK_BUDGET = FidelityNote("approximated", "output_config.task_budget", "not sent to the model")
+"""Note on `task_budget`, the token limit of a whole task, which is not sent."""
 _STOPS = FidelityNote("emulated", "stop_sequences", "detected in the reply by the proxy")
 
 _OF_BLOCKS: dict[type, FidelityNote] = {
@@ -79,18 +82,16 @@ def notes_on_fields(request: MessagesRequest, limits: TargetLimits) -> list[Fide
     if request.clears_context:
         notes.append(_CONTEXT)
     if request.output_config is not None and len(request.output_config.task_budget):
-        notes.append(_TASK_BUDGET)
+        notes.append(TASK_BUDGET)
     if any(text.strip() for text in request.stop_sequences):
         notes.append(_STOPS)
     return notes
 
 
 def notes_on_blocks(blocks: Iterable[Block], role: str) -> Iterator[FidelityNote]:
-    """Yield a note for each block that wires do not accept, or do not accept in a message of this role.
+    """Yield a note for each block that wires do not accept in a message of the given role.
 
-    Role `result`: the blocks are the content of a tool result.
-
-    Calls and results of server tools are sent as text.
+    Role `result`: the blocks are the content of a tool result. Calls and results of server tools are sent as text.
     """
     for block in blocks:
         kind = type(block)

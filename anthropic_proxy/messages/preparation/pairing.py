@@ -1,7 +1,8 @@
-"""Pairing: a user message that begins with the results, in order, follows each message with calls.
+"""Pairing of tool calls and results: each message with calls is followed by the results, in order.
 
-Clients send results in order of completion, mix them with text, truncate histories and repeat ids. Providers reject
-each of these.
+Clients send results in order of completion, mix them with text, truncate histories and repeat call ids. Providers
+reject each of these. `pair_calls_with_results` repairs the messages. The messages were cleaned before: empty text and
+unsupported blocks were removed. Upstream ids and names are those sent to the provider.
 """
 
 from collections import deque
@@ -18,13 +19,14 @@ from anthropic_proxy.messages.preparation.tool_names import ToolNames
 
 _NO_RESULT = Raw(b'"[no result recorded]"')
 _UNNAMED = "call"
-"""Call id that replaces an empty one."""
+"""Id that replaces the empty id of a tool call in the client request."""
 
 
-def pair_calls(messages: list[Message], names: ToolNames, notes: list[FidelityNote]) -> list[Message]:
-    """Return cleaned messages with paired calls and results, unique ids and aliased tool names.
+def pair_calls_with_results(messages: list[Message], names: ToolNames, notes: list[FidelityNote]) -> list[Message]:
+    """Return messages with paired calls and results, unique call ids and aliased tool names.
 
-    Unpaired calls and results are added to `notes`. Unchanged messages stay the same objects.
+    `messages` are already cleaned. Notes on unpaired calls and results are added to `notes`. Unchanged messages stay
+    the same objects.
     """
     if _are_in_order(messages, names):
         return messages
@@ -47,7 +49,7 @@ def pair_calls(messages: list[Message], names: ToolNames, notes: list[FidelityNo
 
 
 def _are_in_order(messages: list[Message], names: ToolNames) -> bool:
-    """Return True if all calls and results of the messages are paired already, so that nothing must change."""
+    """Return True if each call in `messages` is followed by its result, and no id or tool name must change."""
     expected_ids: list[str] = []
     seen: set[str] = set()
     for message in messages:
@@ -67,7 +69,7 @@ def _are_in_order(messages: list[Message], names: ToolNames) -> bool:
 
 
 def _begins_with_results(blocks: list[Block], expected_ids: list[str]) -> bool:
-    """Return True if the blocks begin with the expected results, in order, and contain no other result."""
+    """Return True if `blocks` begin with the results of the expected call ids, in order, and have no other result."""
     answered = 0
     for place, block in enumerate(blocks):
         if type(block) is ToolResultBlock:
@@ -94,15 +96,15 @@ def _results_of(blocks: Iterable[Block]) -> list[ToolResultBlock]:
 
 
 class _UniqueIds:
-    """Call ids of one client request that are already used. A repeated id gets a number at its end."""
+    """The ids of tool calls that one client request has used so far. A repeated id gets a number appended."""
 
     def __init__(self) -> None:
         self._used: set[str] = set()
         self._numbers: dict[str, int] = {}
-        """Repeated id → its last number, so that no number is tried twice."""
+        """Repeated call id → last number appended to it, so that no number is tried twice."""
 
     def claim(self, call_id: str) -> str:
-        """Return an unused id, and mark it as used: the given id if possible, else the id with a number."""
+        """Return an unused call id and mark it as used: `call_id` itself, or `call_id` with a number."""
         given = call_id or _UNNAMED
         unique = given
         if given in self._used:
@@ -116,7 +118,7 @@ class _UniqueIds:
 
 
 def _upstream_call(call: ToolUseBlock, ids: _UniqueIds, names: ToolNames) -> ToolUseBlock:
-    """Return the call with a unique id and the alias of its name."""
+    """Return a tool call with a unique id, and with the tool name that is sent upstream."""
     fresh = ids.claim(call.id)
     name = names.upstream_name(call.name)
     return call if fresh == call.id and name == call.name else replace(call, id=fresh, name=name)
@@ -135,11 +137,10 @@ def _is_paired(calls: list[ToolUseBlock], step: list[Message]) -> bool:
 def _repaired(
     step: list[Message], calls: list[ToolUseBlock], sent: list[ToolUseBlock], notes: list[FidelityNote]
 ) -> list[Message]:
-    """Return the messages from a call to the next reply, with one result per call at their beginning.
+    """Return the messages between two replies, with exactly one result for each call at their beginning.
 
-    Other results become text.
-
-    `calls`: calls of the client. `sent`: the same calls for the upstream request.
+    Results without a call become text. `step`: the messages after a reply with calls. `calls`: calls as the client sent
+    them. `sent`: the same calls with their upstream ids and names.
     """
     waiting = _results_by_id(step)
     results: list[ToolResultBlock] = []
@@ -159,7 +160,7 @@ def _repaired(
 
 
 def _results_by_id(step: list[Message]) -> dict[str, deque[ToolResultBlock]]:
-    """Return the results of several messages: call id → results in order. Of equal consecutive results, one is kept."""
+    """Return the tool results in the messages: call id → its results in order. Equal consecutive results count once."""
     waiting: dict[str, deque[ToolResultBlock]] = {}
     for message in step:
         for result in _results_of(message.blocks):
@@ -170,7 +171,10 @@ def _results_by_id(step: list[Message]) -> dict[str, deque[ToolResultBlock]]:
 
 
 def _without_results(message: Message, unpaired: set[int]) -> list[Block]:
-    """Return the blocks of a message without its paired results. Unpaired results become text."""
+    """Return the blocks of a message without its tool results that were paired with a call.
+
+    `unpaired`: `id()` of each result block without a call. Such a result becomes text.
+    """
     blocks: list[Block] = []
     for block in message.blocks:
         if not isinstance(block, ToolResultBlock):

@@ -1,4 +1,8 @@
-"""`prepare`: all preparation steps of a client request for one target, in order."""
+"""`prepare`: all preparation steps of a client request for one target, in order.
+
+A target is a provider and model. The result, `PreparedRequest`, is the input of the wires, which encode upstream
+requests.
+"""
 
 import functools
 from collections.abc import Callable
@@ -22,7 +26,7 @@ from anthropic_proxy.messages.models import (
 from anthropic_proxy.messages.preparation.cleaning import Transcript, clean_messages, clean_system_prompt
 from anthropic_proxy.messages.preparation.effort import resolve_effort
 from anthropic_proxy.messages.preparation.fidelity_notes import notes_on_fields
-from anthropic_proxy.messages.preparation.pairing import pair_calls
+from anthropic_proxy.messages.preparation.pairing import pair_calls_with_results
 from anthropic_proxy.messages.preparation.request import (
     WINDOW_MARGIN_TOKENS,
     PreparationResult,
@@ -35,9 +39,11 @@ from anthropic_proxy.messages.preparation.tool_names import ToolNames
 from anthropic_proxy.messages.preparation.tools import select_offered_tools, select_tool_choice
 
 _MAX_TOKENS_PER_BYTE = 2
-"""Maximum tokens per byte of a body without images and documents. A shorter body surely fits the context window."""
+"""Maximum tokens per byte of a body without images and documents. Multiplied by the body size, it shows without
+counting that a request fits the context window."""
 _SAFETY_FACTOR = 1.03
-"""Factor on the token estimate before a request is rejected as too long. Clients then compact their history in time."""
+"""Factor by which the estimated input is increased before a request is rejected as too long. An early rejection makes
+clients compact their history in time."""
 _DEFAULT_MAX_TOKENS = 8_192
 """Maximum output tokens if neither the client nor the model catalog states a limit."""
 
@@ -83,12 +89,12 @@ def prepare(
 
 
 def _prepare_messages(messages: list[Message], names: ToolNames, notes: list[FidelityNote]) -> list[Message]:
-    """Return the messages in the form that wires encode."""
+    """Return the client's messages after cleaning and pairing of calls and results: the form that wires encode."""
     if isinstance(messages, CleanMessages) and all(names.upstream_name(name) == name for name in messages.called):
         transcript = Transcript()
         transcript.extend(messages)
         return transcript.messages
-    return pair_calls(clean_messages(messages, notes), names, notes)
+    return pair_calls_with_results(clean_messages(messages, notes), names, notes)
 
 
 def _output_limit(
@@ -120,7 +126,10 @@ def _lower_limit(requested: int, limit: int, reason: str) -> FidelityNote:
 
 
 def _may_overflow(request: MessagesRequest, limit: int, limits: TargetLimits) -> bool:
-    """Return True if the input may exceed the context window, as far as the size of the body shows."""
+    """Return True if the input may exceed the context window, judged by the size of the request body.
+
+    This fast comparison avoids most token counts. `limit`: maximum input tokens.
+    """
     available = (limits.context_window or 0) - limit - WINDOW_MARGIN_TOKENS
     if limits.reject_overflow and limits.max_input is not None:
         available = min(available, limits.max_input)
@@ -132,7 +141,7 @@ def _may_overflow(request: MessagesRequest, limit: int, limits: TargetLimits) ->
 
 
 def _is_light(messages: list[Message]) -> bool:
-    """Return True if the messages contain no images and no documents. These can have more tokens than bytes."""
+    """Return True if the messages contain no images and no documents, which can have more tokens than bytes."""
     if isinstance(messages, CleanMessages):
         return messages.light
     return not any(

@@ -1,6 +1,11 @@
-"""Input and output of `prepare`: `TargetLimits`, the limits of a target, and `PreparedRequest` for the wires.
+"""Input and output of `prepare`: `TargetLimits`, limits of a target, and `PreparedRequest`, the input of wires.
 
-A target is a provider and model. `ProxyTool` is a server tool (web search, …) that the proxy runs itself.
+A target is a provider and model. `PreparationResult` is the prepared request with its notes. `ProxyTool` is a server
+tool (web search, …) that the proxy runs itself. Deferred tools are hidden from the model until a tool search finds
+them. An alias replaces a tool name that the target rejects. Effort is the level of reasoning: `low`, `high`. A margin
+is the share of the context window that stays free because token counts are estimates. `session_key` and `user_key` are
+hashes for provider caches. `find_session` reads the session from the user id. `output_schema` is the JSON Schema of the
+reply. `release` drops the content after the reply has begun. `UNPREPARED` is an empty request for relays.
 """
 
 import hashlib
@@ -22,39 +27,41 @@ _SESSION = re.compile(r"_session_([0-9A-Za-z-]+)$")
 
 
 WINDOW_MARGIN_TOKENS = 64
-"""Tokens of the context window left free between input and output, because counts differ slightly."""
+"""Number of tokens of the context window that stay free, because token counts of proxy and provider differ slightly."""
 STATED_WINDOW_MARGIN = 0.25
-"""Safety margin, as a share of the token estimate, if an error of the server stated its window but no count."""
+"""Share of the estimated input that stays free in the context window, after a server's error stated the size of the
+window but not of the input. Only an estimate of the input is then known."""
 
 
 def available_output_tokens(window: int, tokens: int, margin: float = 0.0) -> int:
-    """Return the output tokens that a context window leaves after an estimated input. 0 or less: none.
+    """Return how many output tokens fit into a context window of `window` tokens with an input of `tokens`. ≤ 0: none.
 
-    `margin`: safety share of the estimate. It uses at most half of the remaining tokens.
+    `margin`: share of the input that stays free too, at most half of the remaining tokens.
     """
     available = window - tokens - WINDOW_MARGIN_TOKENS
     return max(available - math.ceil(tokens * margin), available // 2) if margin else available
 
 
 class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """Limits and features of a target, from the model catalog and the dialect."""
+    """Limits and features of a target (provider and model), from the model catalog and the provider's dialect."""
 
     context_window: int | None = None
     """Context window: tokens of input and output together. None: unknown."""
     max_input: int | None = None
     """Maximum input tokens, if lower than the context window. None: only the window limits the input."""
     max_output: int | None = None
-    """Maximum output tokens of one reply. None: unknown."""
+    """Maximum output tokens of one reply of the model. None: unknown."""
     margin: float = 0.0
-    """Additional free share of the estimated input (0.25: a quarter), after a server error stated the window."""
+    """Share of the estimated input that stays free in the window (0.25: a quarter). 0: none. Set after a server's error
+    stated the size of the window."""
     reject_overflow: bool = False
     """True if the proxy rejects a request that exceeds the window, without calling the provider."""
     efforts: tuple[str, ...] = ()
     """Effort levels of the model, of none, minimal, low, medium, high, xhigh, max. Empty: no reasoning."""
     accepts_thinking_budget: bool = False
-    """True if the target accepts a thinking budget in tokens, in addition to levels."""
+    """True if the target accepts a maximum number of thinking tokens, in addition to effort levels."""
     default_effort: str | None = None
-    """Effort of the model without a level in the request. None: unknown."""
+    """Effort level that the model uses if a request has none. None: unknown."""
     accepts_images: bool = True
     """True if the model accepts images."""
     accepts_pdf: bool = False
@@ -64,13 +71,13 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
     server_tools: tuple[ServerToolKind, ...] = ()
     """Server tools that the provider runs: web_search, web_fetch, code_execution, mcp_toolset."""
     server_tools_exclusive: bool = False
-    """True if the provider rejects server tools combined with functions."""
+    """True if the provider rejects a request with both server tools and functions."""
     proxy_tool_kinds: tuple[ServerToolKind, ...] = ()
     """Server tools that the proxy runs unless the provider does: web_search, web_fetch, tool_search."""
     can_search: bool = True
-    """True if a search service is configured. False: each web search of the proxy returns an error."""
+    """True if a web search service is configured. False: each web search that the proxy runs returns an error."""
     provider: str = "the provider"
-    """Name of the provider, for notes and errors."""
+    """Name of the provider, for texts of notes and errors."""
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
     """Pattern that a complete tool name must match. Other names get an alias."""
     max_tool_name_length: int = 64
@@ -78,17 +85,20 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
 
 
 class PreparedRequest(Struct, frozen=True, kw_only=True):
-    """A client request in the form that wires encode."""
+    """A client request after all preparation steps, in the form that wires encode."""
 
     system: list[TextBlock]
     """System prompt without empty blocks and without the billing line of Claude Code."""
     messages: list[Message]
-    """`content` is always a list. Roles: user, assistant, system (at its position). Consecutive messages of one role
-    are merged. The results of calls begin the next user message, in the order of the calls. Unknown blocks are text."""
+    """Messages of the conversation. Their `content` is always a list. Roles: user, assistant, system (in its place).
+
+    Consecutive messages of one role are merged. The results of calls begin the next user message, in the order of the
+    calls. Unknown blocks are text."""
     tools: list[Tool] = []
     """Offered tools: functions under their aliases, and server tools that the provider runs. Deferred tools are
     included after a tool search found them."""
     tool_choice: ToolChoice | None = None
+    """Tool choice with the upstream name of a forced tool. None: no tool choice is sent."""
     max_tokens: int = 1
     """Maximum output tokens, within the limit of the target."""
     effort: str = "default"
@@ -98,23 +108,27 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     returns_thinking: bool = True
     """False if the client disabled thinking or set `display: omitted`. Thinking of the model is then dropped."""
     output_schema: Raw = ABSENT
-    """JSON Schema of the reply; ABSENT: free text."""
+    """JSON Schema of the reply that the client requires. ABSENT: free text."""
     stop_sequences: list[str] = []
     """Stop sequences of the client. The proxy ends the reply at a sequence; a wire does not send the list."""
     temperature: float | None = None
+    """Sampling temperature of the client. None: not given."""
     top_p: float | None = None
+    """Probability limit of nucleus sampling. None: not given."""
     top_k: int | None = None
+    """Number of candidates in sampling. None: not given."""
     service_tier: str | None = None
+    """Priority class that the client requests: `auto`, `standard_only`. None: not given."""
     cache_marks: CacheMarks | None = None
     """Cache marks (`cache_control`) of the client. None: the request has no marks."""
     user_id: str | None = None
     """`metadata.user_id` of the client. Only hashes of it are sent."""
     mcp_servers: list[McpServer] = []
-    """MCP servers of the toolsets in `tools`, with secrets of the client."""
+    """MCP servers with tools in `tools`, with secrets of the client."""
     accepts_images: bool = True
-    """True if the model accepts images. False: the wire replaces them by text."""
+    """True if the model accepts images. False: the wire sends a text in place of each image."""
     accepts_pdf: bool = True
-    """True if the model accepts PDF documents. False: the wire replaces them by text."""
+    """True if the model accepts PDF documents. False: the wire sends a text in place of each PDF."""
 
     def release(self) -> None:
         """Release system prompt, messages and request body after the reply has begun, to free memory."""
@@ -129,7 +143,7 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
 
     def session_key(self) -> str:
         """Return a hash of the session: 32 hex characters, equal for all requests of a session."""
-        session = _session_of(self.user_id) if self.user_id else None
+        session = find_session(self.user_id) if self.user_id else None
         if session is not None:
             return hashlib.sha256(session.encode()).hexdigest()[:32]
         digest = hashlib.sha256()
@@ -152,17 +166,17 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
 
 
 UNPREPARED = PreparedRequest(system=[], messages=[])
-"""Placeholder for a relayed request, which is not prepared."""
+"""Empty request for upstream calls of a relay, which forwards the client's bytes and prepares nothing."""
 
 
 class _UserId(Struct):
     session_id: str
 
 
-def _session_of(user_id: str) -> str | None:
-    """Return the session id in a `metadata.user_id`: a member of a JSON object, or the end of the text.
+def find_session(user_id: str) -> str | None:
+    """Return the session id in `user_id`, the client's `metadata.user_id`. None: no session id.
 
-    None: no session.
+    The session id is a member of a JSON object, or the end of the text.
     """
     try:
         return msgspec.json.decode(user_id, type=_UserId).session_id
@@ -177,7 +191,7 @@ class _User(Struct):
 
 
 def _user_of(user_id: str) -> str:
-    """Return a `metadata.user_id` without its session id."""
+    """Return a `metadata.user_id` without its session id, as the identity of the user across sessions."""
     try:
         known = msgspec.json.decode(user_id, type=_User)
     except (msgspec.DecodeError, RecursionError):
@@ -186,7 +200,7 @@ def _user_of(user_id: str) -> str:
 
 
 class ProxyTool(Struct, frozen=True):
-    """A server tool that the proxy runs itself (`exchange/tool_loop`). The upstream model gets it as a function."""
+    """A server tool that the proxy runs itself (`exchange/tool_loop`). The upstream model calls it as a function."""
 
     kind: ServerToolKind
     """Kind of the tool: `web_search`, `web_fetch` or `tool_search`."""
@@ -197,15 +211,15 @@ class ProxyTool(Struct, frozen=True):
 
 
 class PreparationResult(Struct, frozen=True):
-    """Result of `prepare`."""
+    """Result of `prepare`, the preparation of a client request for one target."""
 
     request: PreparedRequest
-    """The request for the wire."""
+    """The prepared request, input of the wire."""
     aliases: Mapping[str, str]
-    """Upstream name → name of the client, if they differ."""
+    """Tool name sent upstream → tool name of the client, for names that differ."""
     notes: tuple[FidelityNote, ...]
-    """Fidelity notes on all changes."""
+    """Fidelity notes on all changes to the client request."""
     proxy_tools: Mapping[str, ProxyTool]
-    """Tool name in the reply → server tool that the proxy runs."""
+    """Tool name in calls of the model → server tool that the proxy runs."""
     deferred: Sequence[Tool] = ()
     """All deferred tools, found or not, under the names of the client. The tool search of the proxy searches them."""

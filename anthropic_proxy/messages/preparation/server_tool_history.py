@@ -1,8 +1,10 @@
-"""History of tools that the proxy ran, restored as function calls and results.
+"""Conversion of earlier server tool calls that the proxy ran, back to function calls and results.
 
-A client stores one assistant message for all upstream calls of a reply. The model saw one step per upstream call: its
-calls, then the results from the user. The restored steps have the bytes of the original requests. Prompt caches and
-signatures of calls depend on them, and a model that sees calls as text begins to write calls as text.
+A client stores one assistant message for a reply with several upstream calls. The model saw each upstream call as a
+separate step: its function calls, then their results. `as_function_calls` restores these steps with the bytes of the
+original requests, because prompt caches and signatures depend on them. `pending_calls` are calls without a result;
+`is_paused`: the messages end with one or with a result. Proxy tools are the server tools (web search …) that the proxy
+runs itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,13 +27,14 @@ from anthropic_proxy.messages.preparation.block_text import result_as_text
 from anthropic_proxy.messages.preparation.request import ProxyTool
 
 ServerResult = WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock
-"""Result blocks of the tools that the proxy runs."""
+"""Result blocks of the server tools that the proxy runs: web search, web fetch, tool search."""
 
 
 def as_function_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[Message]:
-    """Return the messages with calls and results of proxy tools as function calls.
+    """Return the messages with calls and results of proxy tools as function calls and tool results.
 
-    Messages without such a call stay the same objects.
+    Proxy tools are server tools that the proxy runs. `tools`: name of the tool in calls → proxy tool. Messages without
+    calls of proxy tools stay the same objects.
     """
     if isinstance(messages, CleanMessages):
         return messages
@@ -46,7 +49,7 @@ def as_function_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -
 
 
 def pending_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[ServerToolUseBlock]:
-    """Return the calls of proxy tools without a result at the end of the last message, in order."""
+    """Return the calls of proxy-run tools at the end of the last message that have no result yet, in order."""
     last = messages[-1]
     if last.role != "assistant" or isinstance(last.content, str):
         return []
@@ -63,7 +66,7 @@ def pending_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> li
 
 
 def is_paused(messages: list[Message]) -> bool:
-    """Return True if the messages end with a server tool call or its result (after `pause_turn`)."""
+    """Return True if the messages end with a server tool call or its result: the client continues a paused reply."""
     last = messages[-1] if messages else None
     if last is None or last.role != "assistant" or isinstance(last.content, str) or not last.content:
         return False
@@ -75,7 +78,10 @@ def _calls(content: Iterable[Block], names: Mapping[str, str]) -> bool:
 
 
 def _steps(content: list[Block], names: Mapping[str, str]) -> list[Message]:
-    """Return the messages for one assistant message with proxy tools: in turn, a group of calls and its results."""
+    """Return the messages that replace one assistant message with calls of proxy-run tools.
+
+    Groups of calls and groups of their results alternate. `names`: tool name of the client → name in upstream calls.
+    """
     steps: list[Message] = []
     blocks: list[Block] = []
     results: list[Block] = []

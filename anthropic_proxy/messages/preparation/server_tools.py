@@ -1,4 +1,11 @@
-"""Assignment of server tools: to the provider, to the proxy (`exchange/tool_loop`), or to neither."""
+"""Decision for each server tool of a request: run by the provider, run by the proxy, or dropped.
+
+Server tools are tools of the Messages API that the client does not run: web search, web fetch, tool search, code
+execution, MCP toolsets. `assign_server_tools` decides, and `ToolOffer` is its result. Deferred tools are hidden from
+the model until a tool search finds them. `server_tool_kind` returns the kind of a tool: `web_search`. `require_offered`
+rejects a tool choice that forces a dropped tool. A fidelity note records a client setting or content that was changed
+or dropped.
+"""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,11 +31,11 @@ _TYPE_PREFIXES: tuple[tuple[str, ServerToolKind], ...] = (
 _NOTHING: frozenset[str] = frozenset()
 _BM25 = "tool_search_tool_bm25"
 _MAX_SHOWN, _MAX_SHOWN_CHARACTERS = 3, 60
-"""Number of domains in an error, and characters of each."""
+"""Maximum number of domains in an error message, and maximum number of characters of each domain."""
 
 
 class ToolOffer(Struct):
-    """The tools of a request after the assignment of server tools."""
+    """The tools of a client request, after the decision which server tools the provider or the proxy runs."""
 
     tools: list[Tool]
     """Functions, and server tools that the provider runs, in the order of the request, without aliases."""
@@ -37,7 +44,7 @@ class ToolOffer(Struct):
     dropped: list[Tool]
     """Server tools that neither the provider nor the proxy runs."""
     deferred: list[Tool] = []
-    """All deferred tools, found by a tool search or not."""
+    """All deferred tools of the client, found by a tool search or not."""
 
 
 def server_tool_kind(tool: Tool) -> ServerToolKind:
@@ -58,10 +65,10 @@ def server_tool_kinds(tools: Sequence[Tool]) -> frozenset[str]:
 
 
 def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[FidelityNote]) -> ToolOffer:
-    """Return the offer for the declared tools: run by the provider, run by the proxy, or dropped with a note.
+    """Return the tools to offer for the tools that the client declares. A dropped tool adds a note to `notes`.
 
-    The provider is preferred, unless it rejects server tools combined with functions and there are functions.
-    Raises `InvalidRequest` for invalid domains.
+    A server tool runs at the provider if the provider supports it, unless the provider rejects server tools combined
+    with functions. Raises `InvalidRequest` for invalid domains.
     """
     offer = ToolOffer([], {}, [])
     proxy_tools: dict[str, ProxyTool] = {}
@@ -87,7 +94,7 @@ def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[
 
 
 def require_offered(choice: ToolChoice, offer: ToolOffer, limits: TargetLimits) -> None:
-    """Raise `UnsupportedFeature` if the tool choice forces a server tool in `offer.dropped`."""
+    """Raise `UnsupportedFeature` if the tool choice forces a dropped server tool."""
     forced = [tool for tool in offer.dropped if choice.type == "any" or tool.name == choice.name]
     if not forced or choice.type not in ("any", "tool") or (choice.type == "any" and offer.tools):
         return
@@ -111,9 +118,10 @@ def _drop_reason(tool: Tool, kind: ServerToolKind, limits: TargetLimits) -> str:
 
 
 def _require_valid_domains(tool: Tool, place: int) -> None:
-    """Raise `InvalidRequest` for an invalid domain, and for allowed domains combined with blocked ones.
+    """Raise `InvalidRequest` for an invalid domain, and for allowed domains combined with blocked domains in one tool.
 
-    Source: Anthropic's pages on the web search and the web fetch tool, "Domain filtering", read 2026-11.
+    `place`: index of the tool in the request. Source: Anthropic's pages on the web search and the web fetch tool,
+    "Domain filtering", read 2026-11.
     """
     allowed, blocked = tool.allowed_domains, tool.blocked_domains
     if allowed and blocked:
@@ -134,7 +142,10 @@ def _listed(entries: Sequence[str]) -> str:
 
 
 def _unsupported_settings(tool: Tool, place: int) -> Iterator[FidelityNote]:
-    """Yield notes on the settings that the proxy ignores if it runs a tool."""
+    """Yield notes on the settings of a server tool that have no effect if the proxy runs the tool.
+
+    `place`: its index.
+    """
     if b"true" in bytes(tool.citations):
         yield FidelityNote(
             "dropped", f"{_field(tool, place)}.citations", "no other provider is known to cite fetched pages"
@@ -159,7 +170,7 @@ def _note_on_proxy_tool(tool: Tool, kind: ServerToolKind, place: int, limits: Ta
 
 
 def _free_name(name: str, used_names: set[str]) -> str:
-    """Return a tool name that is not in use: the given one, or the given one with a number."""
+    """Return a tool name outside `used_names`: `name` itself, or `name` with a number."""
     free, count = name, 1
     while free in used_names:
         count += 1
@@ -198,7 +209,8 @@ _FUNCTIONS: Mapping[str, tuple[str, dict[str, Any], str]] = {
         "query",
     ),
 }
-"""Kind of a proxy tool → description, JSON Schema properties, and required argument of its function."""
+"""Function definition for each tool that the proxy runs: kind → description, JSON Schema properties, required argument.
+"""
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,16 +1,20 @@
-"""Aliases of tool names that a wire does not allow."""
+"""Aliases of tool names: replacements for names that the provider does not allow.
+
+`name_or_alias` computes one name. `ToolNames` keeps the names of one request. An upstream name is the name in the
+request to the provider: the client's name or its alias.
+"""
 
 import functools
 import hashlib
 import re
 
 _MAX_KEPT_CHARACTERS = 50
-"""Maximum characters of a tool name that its alias begins with."""
+"""Maximum number of characters that an alias copies from the beginning of the tool name."""
 _INVALID_CHARACTER = re.compile(r"[^a-zA-Z0-9_]")
 
 
 class ToolNames:
-    """Tool names of one client request with their upstream names: aliases where a wire does not allow the name."""
+    """Tool names of one client request, and the names sent upstream: the same name, or an alias."""
 
     def __init__(self, pattern: str, length: int) -> None:
         self._pattern = pattern
@@ -20,7 +24,7 @@ class ToolNames:
         """Upstream name → name of the client, if they differ."""
 
     def upstream_name(self, name: str) -> str:
-        """Return the name itself if the wire allows it, else its alias."""
+        """Return the name to send upstream: `name` itself if the provider allows it, otherwise its alias."""
         upstream = self._upstream_names.get(name)
         if upstream is None:
             upstream = self._upstream_names[name] = name_or_alias(name, self._pattern, self._length)
@@ -31,9 +35,9 @@ class ToolNames:
 
 @functools.lru_cache(maxsize=4096)
 def name_or_alias(name: str, pattern: str, length: int) -> str:
-    """Return the name itself if it matches the pattern and is at most `length` characters long, else its alias.
+    """Return `name` if it matches `pattern` and has at most `length` characters, otherwise its alias.
 
-    The same name always gives the same alias, so no state is kept between requests.
+    The same name always has the same alias, so nothing is stored between requests.
     """
     if len(name) <= length and re.fullmatch(pattern, name):
         return name

@@ -1,4 +1,10 @@
-"""Tools of a prepared request: offered and deferred ones, their upstream names, and the tool choice."""
+"""Selection of the tools and the tool choice that are sent to the model.
+
+`select_offered_tools` returns the tools, `select_tool_choice` the tool choice. Deferred tools are hidden from the model
+until a tool search finds them; `split_deferred` separates them. A tool name that the provider does not accept is sent
+as an alias. `proxy_tools` returns the server tools that the proxy runs. `tools_offered_now` returns the tools that the
+model can see. A target is a provider and model.
+"""
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -42,9 +48,8 @@ _REFERENCE = b'"tool_reference'
 def split_deferred(tools: list[Tool], messages: list[Message], forced: str | None) -> tuple[list[Tool], list[Tool]]:
     """Return two lists: the tools to offer now, and all deferred tools.
 
-    A deferred tool is offered once a tool search has found it, the model has called it, or the client forces it. These
-    tools come last in the first list, in the order of discovery, so that the prefix of the upstream request stays
-    identical for prompt caches.
+    A deferred tool is offered after a tool search found it, the model called it, or the client forced it. Found tools
+    come last, in the order of discovery, so that the beginning of the request stays identical for prompt caches.
     """
     deferred = {tool.name: tool for tool in tools if tool.defer_loading}
     if not deferred:
@@ -92,7 +97,7 @@ def _references_in(content: Raw) -> Iterator[str]:
 
 
 _PLACEHOLDER = "DeferredToolPlaceholder"
-"""Name of a tool without function, which Claude Code adds to deferred tools. The model never receives this tool."""
+"""Name of a tool without function that Claude Code adds to deferred tools. It is not sent to the model."""
 _FREE = ("auto", "none")
 _FORCED = ("any", "tool")
 _MAX_LISTED = 20
@@ -125,7 +130,7 @@ def select_offered_tools(
 
 
 def tools_offered_now(request: MessagesRequest) -> list[Tool]:
-    """Return the tools that a request offers, without deferred tools that no tool search has found."""
+    """Return the tools that the model can see: all except deferred tools that no tool search has found."""
     tools = _with_changes(request)
     if not any(tool.defer_loading for tool in tools):
         return tools
@@ -136,7 +141,7 @@ def tools_offered_now(request: MessagesRequest) -> list[Tool]:
 
 
 def proxy_tools(request: MessagesRequest, limits: TargetLimits) -> Mapping[str, ProxyTool]:
-    """Return the server tools that the proxy would run for a request, by name in the reply."""
+    """Return the server tools that the proxy would run for a request. Key: tool name in calls of the model."""
     if not limits.accepts_tools or are_client_tools(request.tools):
         return {}
     return assign_server_tools([_defined(tool) for tool in _with_changes(request)], limits, []).proxy_tools
@@ -177,9 +182,9 @@ def select_tool_choice(
 
 @functools.lru_cache(maxsize=64)
 def _functions(tools: ToolList, limits: TargetLimits) -> tuple[ToolList, Mapping[str, str]]:
-    """Return the client's tools under their upstream names, and alias → client name.
+    """Return the client's tools under their upstream names, and a mapping from each alias to the client's name.
 
-    Cached for requests with the same tools.
+    Both results are cached for all requests with the same tools.
     """
     names = ToolNames(limits.tool_name_pattern, limits.max_tool_name_length)
     offered = assign_server_tools([tool for tool in tools if tool.name != _PLACEHOLDER], limits, []).tools
@@ -196,7 +201,7 @@ def _under_alias(tool: Tool, names: ToolNames) -> Tool:
 
 
 def _renamed(tool: Tool, name: str) -> Tool:
-    """Return a tool under another name. Its field `source`, the key of caches, is made new."""
+    """Return a tool under another name. Its `source`, which caches use as a key, begins with the new name."""
     return replace(tool, name=name, source=_source_under(tool.source, name))
 
 
@@ -206,7 +211,7 @@ def _source_under(source: bytes, name: str) -> bytes:
 
 
 def _with_changes(request: MessagesRequest) -> list[Tool]:
-    """Return the tools of a client request after the additions and removals in its system messages."""
+    """Return the tools of a client request after the tool additions and removals in its system messages."""
     changes = [
         block
         for message in request.messages

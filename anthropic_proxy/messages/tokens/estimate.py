@@ -1,4 +1,8 @@
-"""`estimate`: input tokens of a request, from its text, images, documents, messages and tools."""
+"""`estimate`: number of input tokens of a request, estimated from its text, images, documents and tools.
+
+`EstimateCache` keeps the estimate of the latest request. Deferred tools, which the model cannot see yet, do not count.
+A target is a provider and model.
+"""
 
 import msgspec
 from msgspec import Raw, Struct
@@ -37,25 +41,23 @@ _ANY_TOOL = 50
 
 
 class _Fetched(Struct):
-    """Content of a web fetch result: the fetched document."""
+    """Content of a web fetch result in the client request: the fetched document."""
 
     url: str = ""
+    """URL of the fetched document."""
     content: Raw = ABSENT
-    """A document."""
+    """The fetched document: a document block as JSON."""
 
 
 class _TokenCounter:
-    """Token counts of a request so far, and texts that are still to be estimated.
-
-    Estimating all texts at once is faster.
-    """
+    """Counter of the tokens of one request. It collects all texts and estimates them together, which is faster."""
 
     def __init__(self) -> None:
         self.texts: list[Raw | bytes] = []
         self.tokens = 0
 
     def add(self, blocks: list[Block]) -> None:
-        """Add the content blocks of a message, or the blocks inside another block."""
+        """Count the content blocks of a message, or the blocks inside another block, such as a tool result."""
         for block in blocks:
             if type(block) is TextBlock:
                 self.texts.append(block.text)
@@ -119,13 +121,16 @@ class _TokenCounter:
 
 
 class EstimateCache:
-    """Cache of the token estimate of the latest request. Preparation and the start of the reply use the estimate."""
+    """Cache of the token estimate of the latest request. Preparation and `message_start` use the same estimate."""
 
     def __init__(self) -> None:
         self._last: tuple[MessagesRequest, int] | None = None
 
     def get_or_count(self, request: MessagesRequest) -> int:
-        """Return the estimated input tokens of a request. Computed at its first call for this request object."""
+        """Return the estimated input tokens of a request.
+
+        Later calls for the same request object return the same number.
+        """
         if self._last is None or self._last[0] is not request:
             self._last = request, estimate(request)
         return self._last[1]

@@ -1,4 +1,7 @@
-"""Tokens of images and PDFs, from the header of an image and the page objects of a PDF."""
+"""Estimated tokens of images and PDFs: `image_tokens` by size in pixels, `pdf_tokens` by number of pages.
+
+The header of an image has its size. The pages of a PDF are counted by a search for page objects.
+"""
 
 import re
 import struct
@@ -8,14 +11,15 @@ from binascii import Error as NotBase64
 from anthropic_proxy.messages.models import ImageBlock, Source
 
 MAX_IMAGE_TOKENS = 1_600
-"""Maximum tokens of an image, and tokens of an image of unknown size."""
+"""Maximum estimated tokens of an image. An image of unknown size counts as the maximum."""
 _PIXELS_PER_TOKEN = 750
 _TOKENS_PER_PAGE = 2_000
 _HEADER = 64 * 1024
 """Maximum base64 characters of an image that are decoded to find its size. A photo may contain a preview before the
 size."""
 _PDF_READ = 4 * 1024 * 1024
-"""Maximum base64 characters of a PDF that are decoded to count its pages. The count is extrapolated to the rest."""
+"""Maximum base64 characters of a PDF that are decoded to count its pages. The number of pages in the remaining data is
+extrapolated."""
 _PAGE = re.compile(rb"/Type\s*/Page(?![A-Za-z])")
 
 
@@ -45,9 +49,9 @@ def _decoded(data: str) -> bytes:
 
 
 def _size_of(head: bytes) -> tuple[int, int] | None:
-    """Return width and height in pixels from the first bytes of a file. None: unknown format.
+    """Return width and height in pixels from the first bytes of an image. None: unknown format.
 
-    Sources: the PNG, GIF89a and JPEG (T.81, B.2.2) specifications, and the WebP container's.
+    Sources: the specifications of PNG, GIF89a, JPEG (T.81, B.2.2) and the WebP container.
     """
     if head.startswith(b"\x89PNG") and len(head) >= 24:
         width, height = struct.unpack(">II", head[16:24])

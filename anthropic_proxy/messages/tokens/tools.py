@@ -1,7 +1,7 @@
-"""Tokens of a tool definition.
+"""`tool_tokens`: estimated tokens of a tool definition.
 
-The estimate counts a function signature: names, types, descriptions, allowed values. It matches the counts of OpenAI
-and Gemini in recorded traffic. Servers that insert the schema into a template count more.
+A tool counts as a function signature: names, types, descriptions, allowed values. The result matches the counts of
+OpenAI and Gemini in recorded traffic. Servers that insert the JSON Schema into a prompt template count more.
 """
 
 import functools
@@ -15,12 +15,12 @@ from anthropic_proxy.messages.tokens.density import estimate_text_tokens
 
 _PER_TOOL = 10
 _PER_PROPERTY = 5
-"""Tokens of a property besides its name: type and punctuation."""
+"""Number of tokens that a property of a tool's schema costs besides its name: type and punctuation."""
 _PER_VALUE = 1
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions"})
-"""JSON Schema keywords with an object of names and schemas as value."""
+"""JSON Schema keywords with an object as value that contains names and schemas."""
 _MAX_CACHED_BYTES = 32 * 1024
-"""Maximum size of a tool definition with a cached token count."""
+"""Maximum size in bytes of a tool definition for which the token count is cached."""
 
 
 class _Definition(Struct):
@@ -62,7 +62,7 @@ def _signature(name: str, description: str | None, schema: Any) -> float:
 
 
 def _walk(schema: Any, words: list[str]) -> int:
-    """Append the words of a schema to `words`, and return the tokens of the punctuation between them."""
+    """Append all names and texts of a JSON Schema to `words`. Return the tokens of the punctuation between them."""
     if isinstance(schema, list):
         return sum(_walk(member, words) for member in schema)
     if not isinstance(schema, dict):

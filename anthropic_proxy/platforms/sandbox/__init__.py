@@ -2,7 +2,8 @@
 
 Used for regular expressions of a model and for fetched web pages. Both can keep C code busy for an unlimited time while
 it holds the interpreter lock. A process can then be killed, but a thread cannot. A program is a file with a function
-`main`, which receives one JSON value and returns another. It imports nothing of this project, for a fast start.
+`main`, which receives one JSON value and returns another. The program imports nothing of this project, for a fast
+start.
 """
 
 import asyncio
@@ -25,11 +26,11 @@ class SandboxedProgram(Struct, frozen=True, kw_only=True):
     path: str
     """Path of the program file."""
     timeout_seconds: float
-    """Maximum duration of a run, including the start of the process. Choose it for a machine under load."""
+    """Maximum seconds of a run, including the start of the process. It must be long enough for a machine under load."""
     cpu_seconds: int
-    """Maximum CPU time of a run. Not enforced on Windows."""
+    """Maximum CPU seconds of a run. Not enforced on Windows."""
     memory_bytes: int
-    """Maximum address space of the process. Not enforced on Windows."""
+    """Maximum bytes of address space of the process. Not enforced on Windows."""
     imports_packages: bool = False
     """True if the program imports installed packages. False: only the standard library, for a faster start."""
 

@@ -8,10 +8,8 @@ import importlib.util
 import json
 import sys
 
-try:
+if sys.platform != "win32":  # which has no limits of memory and CPU time; the parent process enforces the duration
     import resource
-except ImportError:  # Windows has no limits of memory and CPU time; the parent process enforces the duration
-    resource = None  # type: ignore[assignment]
 
 
 def main(program: str, memory_bytes: int, cpu_seconds: int) -> None:
@@ -19,7 +17,7 @@ def main(program: str, memory_bytes: int, cpu_seconds: int) -> None:
 
     Writes the returned value to standard output as JSON. `program`: path of the program file.
     """
-    if resource is not None:
+    if sys.platform != "win32":
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,16 +1,24 @@
-"""Cache of the capabilities and lists of backend models, refreshed in the background."""
+"""Cache of the capabilities and lists of backend models, refreshed in the background.
+
+`Catalog` joins three sources: the table `models.toml` of the package, replies of providers to queries (listings), and
+facts that the command `doctor` has observed (learned). `cached_…` methods use the cache only, `fetch_capabilities`
+waits for a query, `refresh_…` methods start queries. Capabilities are limits (context window, output) and features
+(images, tools). `is_reported`: the provider itself reported the cached values.
+"""
 
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
+from anthropic_proxy.routing.catalog.learned import LearnedModel, LearnedModels
 from anthropic_proxy.routing.catalog.table import ModelCapabilities, find_table_capabilities
 
 FIRST_QUERY_TIMEOUT_SECONDS = 1.0
-"""Maximum wait of the first requests for a model for its capabilities. Afterwards, the table values are used."""
+"""Maximum seconds that a request waits for the first query about its model. After this time, values of `models.toml`
+apply."""
 REFRESH_INTERVAL_SECONDS = 300.0
-"""Age of cached capabilities at which the next request starts a query in the background."""
+"""Age in seconds of cached capabilities at which the next request starts a query in the background."""
 QUERY_RETRY_INTERVAL_SECONDS = 5.0
 """Minimum seconds between two queries about a model while the provider has not reported its capabilities."""
 LISTING_REFRESH_INTERVAL_SECONDS = 60.0
@@ -31,7 +39,10 @@ class ModelListing(Protocol):
         ...
 
     def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-        """Return capabilities for use until the query has returned. `capabilities`: values of `models.toml`."""
+        """Return capabilities for use until `query_capabilities` has returned.
+
+        `capabilities`: values of `models.toml` for the model.
+        """
         ...
 
 
@@ -62,6 +73,7 @@ class Catalog:
         self._queried_at: dict[tuple[str, str], float] = {}
         """Provider and model ("": the listing) → clock time of the last query."""
         self._queries: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._learned: LearnedModels = {}
         self.edition = 0
         """Version number of the contents, increased by each change. `RouteCache` then discards its routes."""
 
@@ -69,11 +81,14 @@ class Catalog:
         """Return the cached model ids of a provider, the largest model first. None: never reported."""
         return self._listings.get(provider)
 
-    def cached_capabilities(self, provider: str, model: str) -> ModelCapabilities:
-        """Return the cached capabilities of a model: as reported by the provider, else from `models.toml`."""
+    def cached_capabilities(self, provider: str, model: str, table: str = "") -> ModelCapabilities:
+        """Return the cached capabilities of a model: as reported by the provider, else from `models.toml`.
+
+        `table`: name of the table in `models.toml`; "": the name of the provider.
+        """
         capabilities = self._found.get((provider, model))
         if capabilities is None:
-            capabilities = find_table_capabilities(provider, model)
+            capabilities = find_table_capabilities(table or provider, model)
             source = self._sources.get(provider)
             if source is not None:
                 capabilities = source.provisional_capabilities(model, capabilities)
@@ -81,12 +96,38 @@ class Catalog:
                 self._found[provider, model] = capabilities
         return capabilities
 
+    @property
+    def has_learned(self) -> bool:
+        """True if the command `doctor` has stored facts about at least one model."""
+        return bool(self._learned)
+
+    def find_learned(self, server: str, model: str) -> LearnedModel | None:
+        """Return the facts that the command `doctor` has observed about a model. `server`: provider and host."""
+        return self._learned.get((server, model))
+
+    def set_learned(self, learned: LearnedModels) -> None:
+        """Replace the facts about models that the command `doctor` has observed. `find_learned` returns these facts."""
+        if learned != self._learned:
+            self._learned = learned
+            self.edition += 1
+
     def can_query_provider(self, provider: str) -> bool:
         """Return True if the provider can be queried for capabilities. False: only `models.toml` has values."""
         return provider in self._sources
 
+    def is_reported(self, provider: str, model: str) -> bool:
+        """Return True if the provider has reported the cached capabilities of a model.
+
+        False: they are from `models.toml`.
+        """
+        return (provider, model) in self._described
+
     async def fetch_capabilities(self, provider: str, model: str) -> ModelCapabilities:
-        """Return the capabilities of a model. Wait at most `first_seconds` if its first query is still running."""
+        """Return the capabilities of a model. If none are cached, query the provider first.
+
+        The wait for a first query is limited to `first_seconds` of the catalog. Afterwards the values of `models.toml`
+        apply.
+        """
         self.refresh_in_background(provider, model)
         key = (provider, model)
         query = self._queries.get(key)
@@ -97,7 +138,10 @@ class Catalog:
         return self.cached_capabilities(provider, model)
 
     def refresh_in_background(self, provider: str, model: str) -> None:
-        """Start due queries for a provider's model list and one model, without waiting for the replies."""
+        """Start queries for the provider's model list and for one model if the cached values are too old.
+
+        The call returns before the replies.
+        """
         source = self._sources.get(provider)
         if source is None:
             return
@@ -108,7 +152,10 @@ class Catalog:
             self._start_query(key, self._describe(source, provider, model))
 
     async def refresh_listing(self, provider: str) -> None:
-        """Query the model list of a provider now and store it. No reply: the previous list stays."""
+        """Query the model list of a provider now and store it.
+
+        If the provider does not reply, the cached list is kept.
+        """
         source = self._sources.get(provider)
         if source is None:
             return
@@ -151,5 +198,9 @@ class Catalog:
 def load_catalog(
     ollama_models: Sequence[str] | None = None, sources: Mapping[str, ModelListing] | None = None
 ) -> Catalog:
-    """Return a new catalog. `ollama_models`: installed models of Ollama, the largest first. None: unknown."""
+    """Return a new catalog with the values of `models.toml`.
+
+    `ollama_models`: installed models of Ollama, the largest first; None: unknown. `sources`: provider name → client for
+    queries.
+    """
     return Catalog({} if ollama_models is None else {"ollama": tuple(ollama_models)}, sources)

@@ -1,6 +1,8 @@
-"""Queries to an Ollama server for its models (`/api/tags`) and their capabilities (`/api/show`).
+"""`OllamaListing`: queries an Ollama server for its models (`/api/tags`) and their capabilities (`/api/show`).
 
-Source: Ollama's API documentation and `api/types.go` (2026-08).
+Ollama serves the models that its user has installed, so the model catalog queries the server. `query_capabilities`
+returns the limits and features of a model, `provisional_capabilities` values for use until the first query has
+returned. Source: Ollama's API documentation and `api/types.go` (2026-08).
 """
 
 import asyncio
@@ -14,12 +16,12 @@ from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.routing.catalog.table import ModelCapabilities
-from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest
+from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest, read_body
 
 TAGS_TIMEOUT_SECONDS = 1.0
-"""Time limit of a query for the model list."""
+"""Maximum seconds of a query for the model list."""
 SHOW_TIMEOUT_SECONDS = 10.0
-"""Time limit of a query about one model. An Ollama server replies late while it loads a model."""
+"""Maximum seconds of a query about one model. Long, because an Ollama server replies late while it loads a model."""
 MAX_DEFAULT_WINDOW = 65_536
 """Maximum context window, in tokens, of a local model without a configured one. A larger window costs memory."""
 
@@ -27,10 +29,11 @@ _MAX_BYTES = 8 * 1024 * 1024
 _CLOUD_HOST = "ollama.com"
 _LEVELS = ("low", "medium", "high")
 _LEVEL_ONLY_FAMILIES = frozenset(("gptoss", "gpt-oss"))
-"""Model families without effort level `none`: thinking cannot be disabled (docs.ollama.com, Thinking)."""
+"""Model families that always think: effort level `none` is not supported (docs.ollama.com, Thinking)."""
 _NUM_CTX = re.compile(r"^num_ctx\s+(\d+)\s*$", re.MULTILINE)
 
 Reply = TypeVar("Reply")
+"""Type variable: struct as which the reply of the server is decoded."""
 
 
 class _Details(Struct):
@@ -42,7 +45,7 @@ class _Tag(Struct):
     size: int = 0
     details: _Details | None = None
     capabilities: list[str] | None = None
-    """Missing in replies of Ollama before 0.30."""
+    """Names of supported features. None: Ollama before 0.30."""
 
 
 class _Tags(Struct):
@@ -55,15 +58,16 @@ class _ModelDetails(Struct):
     details: _Details | None = None
     model_info: dict[str, Raw] | None = None
     capabilities: list[str] | None = None
-    """Missing in replies of Ollama before 0.6.4."""
+    """Names of supported features. None: Ollama before 0.6.4."""
     remote_host: str | None = None
 
 
 class OllamaListing:
-    """Queries for the models of one Ollama server and their capabilities.
+    """Queries for the models of one Ollama server and their capabilities (limits and features).
 
     `window`: context window in tokens from the settings, for all local models. None: derived from each model.
-    `find_credential`: returns the key header for each query, or None.
+    `find_credential`: returns the key header for each query, or None. `adjust`: returns the reported capabilities of a
+    model with the values of the configuration file in their place.
     """
 
     def __init__(
@@ -73,11 +77,13 @@ class OllamaListing:
         *,
         window: int | None = None,
         find_credential: Callable[[], Credential | None] = lambda: None,
+        adjust: Callable[[str, ModelCapabilities], ModelCapabilities] = lambda _, reported: reported,
     ) -> None:
         self._send = send
         self._base_url = base_url
         self._window = window
         self._find_credential = find_credential
+        self._adjust = adjust
 
     async def list_models(self) -> Sequence[str] | None:
         """Query and return the ids of the installed chat models, largest file first. None: no valid reply."""
@@ -100,7 +106,7 @@ class OllamaListing:
         efforts: tuple[str, ...] = ()
         if abilities is not None and "thinking" in abilities:
             efforts = _LEVELS if family in _LEVEL_ONLY_FAMILIES else ("none", *_LEVELS, "max")
-        return ModelCapabilities(
+        reported = ModelCapabilities(
             context_window=window,
             max_output=window,
             efforts=efforts,
@@ -108,11 +114,12 @@ class OllamaListing:
             tools=abilities is None or "tools" in abilities,
             known=True,
         )
+        return self._adjust(model, reported)
 
     def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-        """Return capabilities for use until `query_capabilities` has returned.
+        """Return capabilities of a model for use until `query_capabilities` has returned.
 
-        The window of the settings, if any, replaces the context window and output limit of a local model.
+        If the settings contain a window, it replaces the context window and output limit of a local model.
         """
         if self._window is None or self._is_cloud_model(model):
             return capabilities
@@ -148,15 +155,12 @@ class OllamaListing:
             return None
 
     async def _read(self, request: UpstreamRequest) -> bytes:
-        """Send a request and return the reply body, read up to about `_MAX_BYTES`. Empty: the status is not 200."""
+        """Send a request to the Ollama server and return the reply body. b"": the status is not 200."""
         response = await self._send(self._base_url, request, self._find_credential())
-        body = bytearray()
         try:
-            while response.status == 200 and len(body) < _MAX_BYTES and (chunk := await response.read()):
-                body += chunk
+            return await read_body(response, _MAX_BYTES) if response.status == 200 else b""
         finally:
             await response.close()
-        return bytes(body)
 
 
 def _can_chat(tag: _Tag) -> bool:

@@ -1,4 +1,9 @@
-"""`ModelCapabilities`, the limits and features of a backend model, and their lookup in `models.toml`."""
+"""`ModelCapabilities`, the limits and features of a backend model, and their lookup in the file `models.toml`.
+
+`find_table_capabilities` looks a model up. A `ModelRow` of the file applies to the models of one provider that begin
+with one of `id_prefixes`, also to newer versions if `covers_newer_versions`; `source` is the documentation of its
+values. `rejects_…` and `…_from_error` are facts from an error of the provider. `load_model_rows` reads the file.
+"""
 
 import re
 from functools import cache
@@ -29,7 +34,7 @@ class ModelCapabilities(Struct, frozen=True, kw_only=True):
     tools: bool = True
     """True if the model supports tool calls."""
     known: bool = False
-    """False: the values are fallbacks, or those of an older version of the model."""
+    """True if `models.toml` has a row for this model. False: the values are defaults, or those of an older version."""
     context_window_from_error: int | None = None
     """Context window in tokens from a provider error. Overrides `context_window`. None: no error stated one."""
     max_output_from_error: int | None = None
@@ -44,16 +49,15 @@ _FILE = Path(__file__).parent.with_name("models.toml")
 _VERSION = re.compile(r"\d+(?:[.-]\d{1,2}(?![0-9a-z]))*")
 """Version in a model id: `4.1` of `deepseek-v4.1-flash`, `5-5` of `claude-opus-5-5-20261001`, `2604` (a date)."""
 _OTHER_VERSION = re.compile(r"[0-9a-z]|\.\d|-\d{1,2}(?![0-9a-z])")
-"""Pattern of text after a matched prefix that makes the id another model: `.1`, `-5`, `v` (`glm-5v`).
+"""Pattern of a text that, right after a matched id prefix, makes the id another model: `.1`, `-5`, `v` (`glm-5v`).
 
-Text such as `-4b` or a date does not match.
-"""
+A size such as `-4b`, or a date, does not match: the id is still the same model."""
 _FIRST_DATE = 1_000
-"""Minimum first number of a version that is a date (`2604`)."""
+"""Smallest first number of a version that counts as a date: `2604` is April 2026."""
 
 
 class ModelRow(Struct, frozen=True, kw_only=True):
-    """A row of `models.toml`: the capabilities of some models, or the fallback of a provider's table."""
+    """A row of `models.toml`: the capabilities of models with certain prefixes, or of all others of a provider."""
 
     id_prefixes: tuple[str, ...] = field(default=(), name="starts")
     """Beginnings of the model ids that the row applies to. Empty: the fallback for all other models."""
@@ -64,6 +68,7 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     read_date: str = field(name="read")
     """Date on which `source` was read: `2026-11`, `2026-11-20`."""
     capabilities: ModelCapabilities
+    """Limits and features of the models with these id prefixes."""
 
 
 class _Name(Struct, frozen=True):
@@ -75,7 +80,7 @@ class _Name(Struct, frozen=True):
 
     @property
     def is_dated(self) -> bool:
-        """True if the version is a date: `2604`."""
+        """True if the version in the model id is a date: `2604`."""
         return self.version[0] >= _FIRST_DATE
 
 
@@ -89,8 +94,9 @@ class _Table(Struct, frozen=True):
 def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
     """Return the capabilities of a model from `models.toml`, or the fallback of the provider's table.
 
-    The longest matching prefix wins. Without a match, rows with `covers_newer_versions` for earlier versions of the
-    family apply. Of several rows, the longest common variant (`-mini`) wins, then the latest version.
+    `provider`: name of the table. The longest matching id prefix wins. Without a match, rows with
+    `covers_newer_versions` for earlier versions of the model family apply: of several, the row with the longest common
+    variant (`-mini`), then the latest version.
     """
     table = _load_tables().get(provider)
     if table is None:
@@ -125,7 +131,10 @@ def load_model_rows() -> dict[str, tuple[ModelRow, ...]]:
 
 
 def _read_row(given: dict[str, Any], *, known: bool) -> ModelRow:
-    """Convert a TOML table to a row. Raises `msgspec.ValidationError` if `source` or `read` is missing."""
+    """Convert a TOML table to a row. `known`: value for `ModelCapabilities.known`.
+
+    Raises `msgspec.ValidationError` if `source` or `read` is missing.
+    """
     about = {name: value for name, value in given.items() if name in ModelRow.__struct_encode_fields__}
     capabilities = {name: value for name, value in given.items() if name not in about}
     return msgspec.convert({**about, "capabilities": {**capabilities, "known": known}}, ModelRow)
@@ -146,18 +155,19 @@ def _load_tables() -> dict[str, _Table]:
 
 
 def _begins(name: str, start: str) -> bool:
-    """Return True if a model id begins with `start` and has no other version. `gpt-5.1` does not match `gpt-5`."""
+    """Return True if a model id begins with the prefix `start` and has the same version.
+
+    `gpt-5.1` does not match the prefix `gpt-5`.
+    """
     if not name.startswith(start):
         return False
     return not (start[-1].isdecimal() and _OTHER_VERSION.match(name, len(start)))
 
 
 def _split(name: str) -> _Name | None:
-    """Return prefix, version numbers and suffix of a model id:
+    """Return prefix, version numbers and suffix of a model id. None: the id contains no version.
 
     `claude-opus-4-8-20260901` → `claude-opus-`, (4, 8), `-20260901`.
-
-    None: the id contains no version.
     """
     found = _VERSION.search(name)
     if found is None:

@@ -1,4 +1,4 @@
-"""Limits on calls to providers: circuit breakers, retry budgets, and a queue for concurrent calls."""
+"""Protection of providers: circuit breakers, retry budgets, and a queue that limits concurrent calls."""
 
 from anthropic_proxy.routing.health.circuit_breakers import CircuitBreakers
 from anthropic_proxy.routing.health.fair_queue import FairQueue, slots_per_worker

@@ -1,6 +1,10 @@
-"""Circuit breakers, one per upstream (provider and host). An open circuit blocks calls until a trial succeeds.
+"""`CircuitBreakers`: one circuit breaker per upstream (provider and host).
 
-A circuit breaker is used only for a route with a fallback. The last remaining target is always called.
+After several failures the circuit opens: calls are blocked. After a time, one trial call is allowed; its success closes
+the circuit. The caller checks `require_closed` before a call, and reports the result afterwards, or `release_trial`
+without one. `…_from_peer` methods apply changes of other workers. A circuit breaker is used only for a route with a
+fallback: the last remaining target is always called. `open_count` is the number of blocked upstreams. `list_open`
+returns the blocked upstreams.
 """
 
 import time
@@ -13,24 +17,28 @@ from anthropic_proxy.errors import CircuitOpen, UpstreamError
 FAILURES_TO_OPEN = 5
 """Number of consecutive failures at which the circuit of an upstream opens."""
 MIN_OPEN_SECONDS = 5.0
-"""Initial time until a trial call. Short, because the upstream may be restarting."""
+"""Time from the opening of a circuit to the first trial call. It is short, because the upstream may only be restarting.
+"""
 MAX_OPEN_SECONDS = 60.0
 """Maximum time until the next trial call. Each failed trial doubles the time."""
 
 
 class _Breaker(Struct):
     failures: int = 0
+    """Number of consecutive failures."""
     open_seconds: float = MIN_OPEN_SECONDS
+    """Seconds for which the open circuit blocks calls, before the next trial call."""
     retry_at: float = 0.0
-    """Clock time from which a trial call is allowed. 0: the circuit is closed."""
+    """Time on the monotonic clock from which a trial call is allowed. 0: the circuit is closed."""
     is_trial_running: bool = False
     error: UpstreamError | None = None
+    """Last failure of the upstream. None: no failure."""
 
 
 class CircuitBreakers:
-    """The circuit breakers of all upstreams. `upstream` arguments have the form `openai api.openai.com`.
+    """The circuit breakers of all upstreams. Arguments named `upstream` have the form `openai api.openai.com`.
 
-    A breaker exists only after a failure of its upstream. `clock` returns monotonic seconds.
+    A breaker exists only after a failure of its upstream. `clock`: returns monotonic seconds.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -65,9 +73,9 @@ class CircuitBreakers:
             self.on_change(upstream, "", 0.0)
 
     def record_failure(self, upstream: str, error: UpstreamError) -> None:
-        """Record a failed call. Open the circuit after `FAILURES_TO_OPEN` failures in a row or a failed trial.
+        """Count a failed call. Open the circuit after `FAILURES_TO_OPEN` failures in a row, or after a failed trial.
 
-        A status below 500 counts as a success: the request or key is the cause.
+        An error with a status below 500 counts as a success: not the server, but the request or key is the cause.
         """
         if error.status < 500:
             self.record_success(upstream)
@@ -96,12 +104,24 @@ class CircuitBreakers:
         self._breakers.pop(upstream, None)
 
     def open_count(self) -> int:
-        """Return the number of upstreams that are blocked now. A circuit due for a trial is not counted."""
+        """Return the number of upstreams with an open circuit, at which the next call is blocked."""
         now = self._clock()
         return sum(breaker.retry_at > now for breaker in self._breakers.values())
 
+    def list_open(self) -> dict[str, tuple[float, str]]:
+        """Return blocked upstream → (seconds until its next trial call, message of its last failure)."""
+        now = self._clock()
+        return {
+            upstream: (breaker.retry_at - now, breaker.error.message)
+            for upstream, breaker in self._breakers.items()
+            if breaker.retry_at > now and breaker.error is not None
+        }
+
     def release_trial(self, upstream: str) -> None:
-        """End a trial call without a result, for example after the client disconnected. The next call is the trial."""
+        """End a trial call without a result, for example because the client disconnected.
+
+        The next call is the new trial.
+        """
         breaker = self._breakers.get(upstream)
         if breaker is not None:
             breaker.is_trial_running = False

@@ -1,4 +1,7 @@
-"""Limit on concurrent calls to providers. Further calls wait in a queue that alternates between clients."""
+"""`FairQueue`: limit on concurrent calls to providers, with a queue that alternates between clients.
+
+Each call occupies a slot from `acquire` to `release`. `slots_per_worker` divides the slots among worker processes.
+"""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -6,16 +9,17 @@ from collections import OrderedDict, deque
 from anthropic_proxy.errors import ProxyBusy
 
 MAX_WAITING_PER_SLOT = 8
-"""Maximum waiting calls per slot. A further call is rejected with `ProxyBusy`, because its client would time out."""
+"""Maximum number of waiting calls per slot. A further call is rejected with `ProxyBusy`, because its wait would be too
+long."""
 RETRY_AFTER_SECONDS = 2.0
-"""Wait before a new attempt, for the client response to a rejected call."""
+"""Value of the header `retry-after`, in seconds, in the response to a client if its call is rejected."""
 
 
 class FairQueue:
-    """Limit on concurrent calls to providers. Waiting calls receive free slots round-robin by client.
+    """Limit on concurrent calls to providers. Free slots are assigned round-robin by client.
 
-    `slots`: maximum calls of this process. None: no limit.
-    `limit`: maximum calls of all workers, for error texts. None: same as `slots`.
+    `slots`: maximum calls of this process; None: no limit. `limit`: maximum calls of all workers, for error texts;
+    None: same as `slots`.
     """
 
     def __init__(self, slots: int | None, limit: int | None = None) -> None:
@@ -27,9 +31,11 @@ class FairQueue:
         self._waiting_count = 0
 
     async def acquire(self, client: str) -> None:
-        """Wait for a slot and occupy it. Call `release` after the upstream call. `client`: identifies the client.
+        """Wait for a free slot and occupy it for one upstream call. Raises `ProxyBusy` if the queue is full.
 
-        Raises `ProxyBusy` if the queue is full.
+        Call `release` after the upstream call.
+
+        `client`: text that identifies the client and its session; the queue serves distinct texts in turn.
         """
         if self._slots is None:
             return
@@ -79,7 +85,7 @@ class FairQueue:
 
 
 def slots_per_worker(limit: int, worker_index: int, worker_count: int) -> int:
-    """Return the number of slots of one worker process, at least 1. `limit`: slots of all workers.
+    """Return the slots of one worker process, at least 1. `limit`: slots of all. `worker_index` counts from 0.
 
     >>> [slots_per_worker(5, index, 3) for index in range(3)]
     [2, 2, 1]

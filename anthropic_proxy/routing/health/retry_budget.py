@@ -1,4 +1,7 @@
-"""Limit on the proxy's retries per upstream (provider and host). Unlimited retries would worsen an outage."""
+"""`RetryBudget`: limit on the proxy's retries per upstream (provider and host).
+
+Unlimited retries would worsen an outage. The first call of each request adds to the budget, and a retry spends 1.
+"""
 
 import time
 from collections.abc import Callable
@@ -6,9 +9,9 @@ from collections.abc import Callable
 from msgspec import Struct
 
 RETRY_RATIO = 0.2
-"""Retries added to the budget of an upstream by each first call of a request."""
+"""Number of retries added to the budget of an upstream by the first call of each request."""
 RETRIES_PER_SECOND = 5.0
-"""Retries added to the budget per second, so that rare calls can always be retried."""
+"""Number of retries added to each budget per second, so that rare calls can always be retried."""
 MAX_SAVED_RETRIES = 50.0
 """Maximum and initial number of retries in the budget of an upstream."""
 
@@ -19,7 +22,7 @@ class _Account(Struct):
 
 
 class RetryBudget:
-    """The retries left for each upstream. `clock` returns monotonic seconds."""
+    """The retries left for each upstream. `clock`: returns monotonic seconds."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -27,12 +30,15 @@ class RetryBudget:
         """Upstream → its budget. Absent: no retry yet, so the budget is full."""
 
     def record_first_call(self, upstream: str) -> None:
-        """Add `RETRY_RATIO` to the budget of an upstream. Call this for the first call of a request."""
+        """Add `RETRY_RATIO` to the budget of an upstream. Call this for the first call of a client request only."""
         if self._accounts and (account := self._accounts.get(upstream)) is not None:
             account.balance = min(account.balance + RETRY_RATIO, MAX_SAVED_RETRIES)
 
     def try_spend_retry(self, upstream: str) -> bool:
-        """Take one retry from the budget of an upstream. Return False if less than one is left: do not retry."""
+        """If the budget of the upstream has a retry left, subtract one and return True.
+
+        Return False otherwise: the caller must not retry.
+        """
         now = self._clock()
         account = self._accounts.setdefault(upstream, _Account(MAX_SAVED_RETRIES, now))
         account.balance = min(account.balance + (now - account.updated_at) * RETRIES_PER_SECOND, MAX_SAVED_RETRIES)

@@ -1,30 +1,31 @@
-"""The provider registry: URLs, keys, models and wires (APIs) of all providers. A dialect holds API deviations."""
+"""Provider registry: base URLs, keys, models and wires (APIs) of all providers that the proxy can call.
+
+`PROVIDERS` contains the built-in providers, each a `Provider` with its dialects (deviations from an API).
+`find_registry` adds the providers of the configuration file.
+"""
 
 from anthropic_proxy.routing.providers import openai_chat
 from anthropic_proxy.routing.providers.anthropic import ANTHROPIC
 from anthropic_proxy.routing.providers.gemini import GOOGLE, VERTEX
 from anthropic_proxy.routing.providers.litellm import LITELLM
+from anthropic_proxy.routing.providers.lookup import ProviderRegistry
 from anthropic_proxy.routing.providers.ollama import OLLAMA
 from anthropic_proxy.routing.providers.openai import OPENAI
 from anthropic_proxy.routing.providers.registry import AnyWireConfig, Provider, ServerOverride
+from anthropic_proxy.settings import Settings
 
-__all__ = ["PROVIDERS", "AnyWireConfig", "Provider", "ServerOverride", "find_provider", "list_setup_variables"]
+__all__ = ["PROVIDERS", "AnyWireConfig", "Provider", "ProviderRegistry", "ServerOverride", "find_registry"]
 
-PROVIDERS: tuple[Provider, ...] = (
-    *(OPENAI, GOOGLE, VERTEX, OLLAMA),
-    *openai_chat.PROVIDERS,
-    *(ANTHROPIC, openai_chat.DEMO, LITELLM),
+PROVIDERS = ProviderRegistry(
+    (
+        *(OPENAI, GOOGLE, VERTEX, OLLAMA),
+        *openai_chat.PROVIDERS,
+        *(ANTHROPIC, openai_chat.DEMO, LITELLM),
+    )
 )
-"""All providers. If several have a key and no setting decides, the first one is preferred, Anthropic last."""
-
-_BY_NAME = {row.name: row for row in PROVIDERS}
+"""All built-in providers. If several have a key and no setting decides, the first one is preferred, Anthropic last."""
 
 
-def find_provider(name: str) -> Provider:
-    """Return the provider with `Provider.name` equal to `name`. Raises `KeyError` for an unknown name."""
-    return _BY_NAME[name]
-
-
-def list_setup_variables() -> tuple[str, ...]:
-    """Return the variable that enables each provider with `offered_to_users` (`OPENAI_API_KEY`), in registry order."""
-    return tuple(variable for row in PROVIDERS if row.offered_to_users and (variable := row.setup_variable))
+def find_registry(settings: Settings) -> ProviderRegistry:
+    """Return the registry for these settings: the built-in providers, then those of the configuration file."""
+    return PROVIDERS.extend(settings.configured_providers)

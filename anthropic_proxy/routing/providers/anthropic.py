@@ -1,7 +1,9 @@
-"""The registry entry of Anthropic, and wire configs for servers of other vendors with the Messages API.
+"""`ANTHROPIC`: the registry entry of Anthropic, and wire configs of other vendors with the Messages API.
 
-`<PROVIDER>_WIRE=messages` selects the wire config of the provider. All other vendors accept the key as
-`Authorization: Bearer`. Ollama's cloud and vLLM do not accept `x-api-key` (sources below, read 2026-11).
+The wire configs are `MOONSHOT`, `OLLAMA`, `DEEPSEEK` and `CHAT_SERVERS` (vLLM and others with both APIs). A wire config
+(`WireConfig`) has the API and the deviations of a vendor. `<PROVIDER>_WIRE=messages` selects it. All other vendors
+accept the key as `Authorization: Bearer`. Ollama's cloud and vLLM do not accept `x-api-key` (sources below, read
+2026-11).
 """
 
 from msgspec import structs
@@ -30,6 +32,7 @@ ANTHROPIC = Provider(
     ),
     docs_url="https://docs.anthropic.com/en/api/messages",
 )
+"""Registry entry of Anthropic."""
 
 _THIRD_PARTY = anthropic.Dialect(
     verifies_signatures=False,
@@ -45,10 +48,8 @@ MOONSHOT = WireConfig(
 """Messages API of Moonshot. Source: platform.kimi.ai, "Use Kimi in Claude Code": `https://api.moonshot.ai/anthropic`."""
 
 OLLAMA = WireConfig(wire=anthropic.WIRE, dialect=structs.replace(_THIRD_PARTY, has_count_tokens=False))
-"""Messages API of Ollama. The context window is a setting of the Ollama server, because requests have no field.
-
-Source: docs.ollama.com/api/anthropic-compatibility.
-"""
+"""Messages API of Ollama. The context window is set on the Ollama server, because requests have no field for it.
+Source: docs.ollama.com/api/anthropic-compatibility."""
 
 CHAT_SERVERS = WireConfig(wire=anthropic.WIRE, dialect=_THIRD_PARTY, url_suffixes=(("/v1", ""),), custom_url_only=True)
 """Messages API of vLLM, llama.cpp, OpenRouter and others that serve Chat Completions at the same base URL.

@@ -1,7 +1,7 @@
-"""Servers that `OPENAI_BASE_URL` selects instead of OpenAI, by URL pattern, with their deviations from the API.
+"""`OPENAI_SERVERS`: servers that `OPENAI_BASE_URL` selects instead of OpenAI, with their deviations from the API.
 
-Settings of each server: docs/guide/providers.md, "Servers with the Chat Completions API". Values without a named
-source are from the API reference of the server, read 2026-11.
+Settings of each server: docs/guide/providers.md, "Servers with the Chat Completions API". Values without a named source
+are from the API reference of the server, read 2026-11.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ _OPENAI_NAMES = ("gpt-[3-9]*", "chatgpt-*", "o[1-9]*")
 """Patterns of OpenAI model ids, for unknown servers that forward to OpenAI."""
 _MISTRAL_NAMES = ("*mistral*", "*ministral*", "*magistral*", "*devstral*", "*codestral*", "*mixtral*")
 _UNOPENED_NAMES = ("*deepseek-r1*", "*qwq*", "*qwen3*-thinking-2507*")
-"""Patterns of models with `<think>` in the prompt template: unparsed replies contain only `</think>`."""
+"""Patterns of models with a prompt template that ends with `<think>`: replies contain only the closing `</think>`."""
 
 _MISTRAL: dict[str, Any] = {"call_id_form": "nine", "requires_message_after_results": True}
 _AS_FOR_OPENAI: dict[str, Any] = {
@@ -47,10 +47,10 @@ _UNKNOWN = openai_chat.Dialect(
     text_call_formats=TOOL_CALL_FORMATS,
     repairs_tool_names=True,
 )
-"""Dialect for unlisted servers, with fields that every server accepts: `max_tokens`, no late system message.
+"""Dialect (deviations from the API) for servers that are not listed. It uses only fields that every server accepts,
+such as `max_tokens`, and no system message inside the conversation.
 
-Parses tool calls and reasoning in reply text, because some servers do not.
-"""
+Tool calls and reasoning are also parsed from the reply text, because some servers do not parse them."""
 _MISTRAL_RULES = build_model_rules(
     "mistral-common src/mistral_common/protocol/instruct/validator.py",
     "2026-11",
@@ -95,7 +95,7 @@ _GLM_RULES = build_model_rules(
     ("glm-5.[3-9]*", _GLM_ALWAYS_THINKING),
     ("glm-[6-9]*", _GLM_ALWAYS_THINKING),
 )
-"""Rules for Z.ai models. Lowest effort of glm-5.3 is `low`: only the coding plan accepts disabled thinking."""
+"""Rules for Z.ai models. The minimum effort of glm-5.3 is `low`, because only the coding plan can disable thinking."""
 _CACHED_ON_REQUEST = build_model_rules(
     "openrouter.ai/docs/guides/best-practices/prompt-caching",
     "2026-11-20",

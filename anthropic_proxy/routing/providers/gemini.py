@@ -1,4 +1,8 @@
-"""Providers with the Gemini API, AI Studio and Vertex AI: their registry entries, dialects and model rules."""
+"""Registry entries of the providers with the Gemini API: `GOOGLE` (AI Studio) and `VERTEX` (Vertex AI).
+
+A registry entry (`Provider`) describes a provider: its APIs, addresses, keys and models. A dialect lists the deviations
+of a server from its API, and a model rule changes them for some models.
+"""
 
 from anthropic_proxy.routing.providers.registry import Provider, WireConfig, build_model_rules, build_retired_models
 from anthropic_proxy.wire import gemini
@@ -89,6 +93,7 @@ GOOGLE = Provider(
     retired_models=_RETIRED,
     docs_url="https://ai.google.dev/api/generate-content",
 )
+"""Registry entry of Google AI Studio, with an API key."""
 
 VERTEX = Provider(
     name="vertex",
@@ -122,3 +127,4 @@ VERTEX = Provider(
     },
     docs_url="https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
 )
+"""Registry entry of Vertex AI, with a Google Cloud project and access tokens."""

@@ -1,4 +1,4 @@
-"""The registry entry of LiteLLM, a Python library for calls to many providers, with rules by model prefix."""
+"""`LITELLM`: the registry entry of LiteLLM, a Python library for calls to many providers, with model rules."""
 
 from anthropic_proxy.routing.providers.registry import Provider, WireConfig, build_model_rules
 from anthropic_proxy.wire import openai_chat
@@ -77,3 +77,4 @@ LITELLM = Provider(
     transport="litellm",
     docs_url="https://docs.litellm.ai/docs/providers",
 )
+"""Registry entry of LiteLLM. A model id contains LiteLLM's own prefix of a provider: `litellm/bedrock/…`."""

@@ -1,4 +1,8 @@
-"""The registry entry of Ollama, with the dialect and model rules of its own API."""
+"""`OLLAMA`: the registry entry of Ollama, with the dialect and model rules of its own API.
+
+A registry entry (`Provider`) describes a provider: its APIs, addresses, keys and models. A dialect lists the deviations
+of models from the API.
+"""
 
 from anthropic_proxy.routing.providers import anthropic as messages
 from anthropic_proxy.routing.providers.registry import Provider, WireConfig, build_model_rules
@@ -45,3 +49,4 @@ OLLAMA = Provider(
     ),
     docs_url="https://github.com/ollama/ollama/blob/main/docs/api.md",
 )
+"""Registry entry of Ollama, on the user's machine or in Ollama's cloud."""

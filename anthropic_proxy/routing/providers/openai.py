@@ -1,4 +1,7 @@
-"""The registry entry of OpenAI. `OPENAI_BASE_URL` selects a server of `compatible_servers` instead."""
+"""`OPENAI`: the registry entry of OpenAI. `OPENAI_BASE_URL` selects a server of `compatible_servers` instead.
+
+A registry entry (`Provider`) describes a provider: its APIs, addresses, keys and models.
+"""
 
 from anthropic_proxy.routing.providers import anthropic as messages
 from anthropic_proxy.routing.providers import openai_chat as chat
@@ -47,3 +50,4 @@ OPENAI = Provider(
     ),
     docs_url="https://platform.openai.com/docs/api-reference/chat",
 )
+"""Registry entry of OpenAI, with the wires `chat` and `responses`."""

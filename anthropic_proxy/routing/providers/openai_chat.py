@@ -1,4 +1,9 @@
-"""Registry entries of Groq, Moonshot, xAI and the demo, and their Chat Completions dialects and OpenAI's."""
+"""Registry entries `GROQ`, `MOONSHOT`, `XAI` and `DEMO`, and OpenAI's configuration of Chat Completions, `OPENAI`.
+
+A registry entry (`Provider`) describes a provider: its APIs, addresses, keys and models. `OPENAI` is a `WireConfig`: an
+API with the dialect, which lists the deviations of a server from the API. A model rule changes a dialect for some
+models.
+"""
 
 from anthropic_proxy.routing.providers import anthropic as messages
 from anthropic_proxy.routing.providers import openai_responses as responses
@@ -96,6 +101,7 @@ OPENAI = WireConfig(
         ("gpt-6.1-sol*", {"accepts_tools": False}),
     ),
 )
+"""Configuration of the API Chat Completions, for calls to OpenAI and to servers with the same API."""
 
 _GROQ_AUDIO = ("whisper-large-v3", "whisper-large-v3-turbo", "distil-whisper-large-v3-en")
 _GROQ_CHAT = WireConfig(
@@ -152,9 +158,10 @@ GROQ = Provider(
         ("2026-07-17", "openai/gpt-oss-120b", ("meta-llama/llama-4-scout-17b-16e-instruct",)),
         ("2026-03-09", "openai/gpt-oss-120b", ("meta-llama/llama-4-maverick-17b-128e-instruct",)),
     ),
-    non_chat_models=dict.fromkeys(_GROQ_AUDIO, "turns sound into text"),
+    non_chat_models=dict.fromkeys(_GROQ_AUDIO, "transcribes audio"),
     docs_url="https://console.groq.com/docs/api-reference",
 )
+"""Registry entry of Groq, a provider with the API Chat Completions."""
 
 _MOONSHOT_CHAT = WireConfig(
     wire=openai_chat.WIRE,
@@ -204,6 +211,7 @@ MOONSHOT = Provider(
     ),
     docs_url="https://platform.moonshot.ai/docs/api/chat",
 )
+"""Registry entry of Moonshot, the vendor of Kimi."""
 
 _XAI_CHAT = WireConfig(
     wire=openai_chat.WIRE,
@@ -245,6 +253,7 @@ XAI = Provider(
     ),
     docs_url="https://docs.x.ai/docs/api-reference",
 )
+"""Registry entry of xAI, the vendor of Grok."""
 
 DEMO = Provider(
     docs_url="",
@@ -260,10 +269,12 @@ DEMO = Provider(
     known_models=("demo",),
     transport="demo",
 )
+"""Registry entry of the built-in demo, which replies by fixed rules."""
 
 PROVIDERS = (
     GROQ,
     MOONSHOT,
     XAI,
 )
-"""Providers of this module that a key enables. If several have a key, the first one is preferred."""
+"""Built-in providers of this module that a user enables by an API key. If several have a key, the first one is
+preferred."""

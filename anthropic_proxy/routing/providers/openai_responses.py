@@ -1,4 +1,8 @@
-"""Configurations of the Responses API for calls to OpenAI and xAI, with rules by model."""
+"""Configurations of the Responses API for calls to OpenAI (`OPENAI`) and xAI (`XAI`), with rules by model.
+
+A configuration (`WireConfig`) has the wire (encoder and decoder of the API) and its dialect, the deviations of the
+provider. A model rule changes the dialect for some models. `OPENAI_WIRE_RULES` chooses the API by model.
+"""
 
 from anthropic_proxy.routing.providers.registry import WireConfig, build_model_rules
 from anthropic_proxy.wire import openai_responses
@@ -25,6 +29,7 @@ OPENAI = WireConfig(
         ("o3-mini*", {"server_tools": ()}),
     ),
 )
+"""Configuration of the Responses API for calls to OpenAI and compatible servers."""
 
 XAI = WireConfig(
     wire=openai_responses.WIRE,
@@ -54,6 +59,7 @@ XAI = WireConfig(
         ("*-non-reasoning*", {"can_reason": False}),
     ),
 )
+"""Configuration of the Responses API for calls to xAI."""
 
 OPENAI_WIRE_RULES = (("o[1-9]*", "responses"), ("gpt-[5-9]*", "responses"), ("codex-*", "responses"))
 """Pairs of OpenAI model pattern and default wire: reasoning models use the Responses API. Some support no other."""

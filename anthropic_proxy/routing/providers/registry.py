@@ -1,6 +1,11 @@
-"""Types of the provider registry: `Provider` with its wires (APIs), servers, model rules and retired models.
+"""Types of the provider registry. A `Provider` is the registry entry of one provider with its URLs, keys and models.
 
-A `ModelRule` changes dialect fields for a model pattern. `ServerOverride` describes another server at the base URL.
+`WireConfig` is the configuration of one wire (API). A `ModelRule` changes dialect fields for a model pattern.
+`ServerOverride` describes another server at the base URL setting. `RetiredModel` is a model that its provider has
+stopped serving. Fields: `url_suffixes` and `…_url_path` complete base URLs; `key_header` and `key_scheme` form the
+header with the key; `…_rules` are pairs of a model pattern and a value; `models_table` names a table of `models.toml`;
+`known_models` select the provider without a prefix; `custom_url_only`: only with a base URL setting. `reference_url`:
+base URL of the built-in provider with the same API.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,8 +43,8 @@ def build_model_rules(source: str, read_date: str, *rules: tuple[str, Mapping[st
     return tuple(ModelRule(pattern, fields, source, read_date) for pattern, fields in rules)
 
 
-class WireConfig(Struct, Generic[DialectT], frozen=True, kw_only=True):
-    """Configuration of one wire (API such as Chat Completions) for calls to one provider."""
+class WireConfig(Struct, Generic[DialectT], frozen=True, kw_only=True, eq=False):
+    """Configuration of one wire (API such as Chat Completions) for calls to one provider. Compared by identity."""
 
     wire: Wire[DialectT]
     """Encoder of requests and decoder of replies for the API."""
@@ -50,10 +55,9 @@ class WireConfig(Struct, Generic[DialectT], frozen=True, kw_only=True):
     setting_overrides: Mapping[str, str] = {}
     """Dialect field → name of the `Settings` field that overrides it, unless the setting is None."""
     url_suffixes: Sequence[tuple[str, str]] = ()
-    """Pairs of base URL suffix and its replacement: (`/v1`, `/anthropic`). The first match applies.
+    """Pairs of base URL suffix and its replacement for this wire: (`/v1`, `/anthropic`). The first match applies.
 
-    A provider may serve its APIs at different paths.
-    """
+    A provider may serve its APIs at different paths."""
     custom_url_only: bool = False
     """True if the wire requires a base URL setting, because the provider's own server does not support the API."""
 
@@ -67,14 +71,14 @@ AnyWireConfig = WireConfig[Any]
 
 
 class RetiredModel(Struct, frozen=True, kw_only=True):
-    """A model that its provider has stopped, or will stop, serving."""
+    """Retirement of a model: its provider has stopped, or will stop, serving the model."""
 
     retired_on: str
     """Date of the retirement, past or future: `2026-08-16`."""
     successor: str
     """Model id that the provider recommends, without prefix."""
     source: str
-    """Page with the announcement."""
+    """Web page on which the vendor announced the retirement."""
     read_date: str
     """Date on which `source` was read: `2026-11`, `2026-11-20`."""
 
@@ -93,7 +97,7 @@ def build_retired_models(
     }
 
 
-class ServerOverride(Struct, frozen=True, kw_only=True):
+class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
     """A server called instead of the provider's own server, selected by the URL in `<PROVIDER>_BASE_URL`.
 
     Example: `OPENAI_BASE_URL=https://api.deepseek.com/v1` selects DeepSeek.
@@ -109,7 +113,7 @@ class ServerOverride(Struct, frozen=True, kw_only=True):
     wires: Mapping[str, AnyWireConfig] = {}
     """Wire name (`chat`) → config for the server. Absent: the config of the provider applies."""
     capabilities: Mapping[str, Any] = {}
-    """`ModelCapabilities` field → value, for models without a row in `models.toml`."""
+    """`ModelCapabilities` field → value, for models of this server without a row in `models.toml`."""
     models_table: str = ""
     """Name of the table with the server's models in `models.toml`. "": the table of the provider."""
     accepts_pdf: bool = False
@@ -126,17 +130,19 @@ class ServerOverride(Struct, frozen=True, kw_only=True):
     """URL of the vendor's API documentation. "": none."""
 
 
-class Provider(ProviderVariables, frozen=True, kw_only=True):
-    """Registry entry of one company or server with models that the proxy can call."""
+class Provider(ProviderVariables, frozen=True, kw_only=True, eq=False):
+    """Registry entry of one company or server with models that the proxy can call. Compared by identity."""
 
     title: str
-    """Name in messages: `Google Gemini`."""
+    """Name of the provider in texts for the user: `Google Gemini`."""
     wires: Mapping[str, AnyWireConfig]
     """Wire name (`chat`, `responses`, `gemini`, `ollama`, `messages`) → config. The first wire is the default."""
     servers: Sequence[ServerOverride] = ()
-    """Servers that the base URL setting may select. The first match applies. No match: settings of the provider."""
+    """Other servers that the base URL setting may select. First match applies. No match: the fields of this
+    provider."""
     wire_rules: Sequence[tuple[str, str]] = ()
-    """Pairs of model id pattern and wire name. The first match applies. No match: the first of `wires`."""
+    """Pairs of model id pattern and wire name. The first match applies. Without a match, the first of `wires` is
+    used."""
     base_url: str
     """Default base URL, without a trailing slash."""
     regional_urls: Sequence[tuple[str, str]] = ()
@@ -144,11 +150,12 @@ class Provider(ProviderVariables, frozen=True, kw_only=True):
     default_url_path: str = ""
     """Path appended to a base URL setting without a path: `/v1`."""
     project_url_path: str = ""
-    """Path appended to a base URL without `/projects/`: `/projects/{project}/locations/{location}`. "": none."""
+    """Path appended to a base URL that does not contain `/projects/`: `/projects/{project}/locations/{location}`. "":
+    no path."""
     key_header: str = "authorization"
     """Name of the upstream request header with the key."""
     key_scheme: str = "Bearer "
-    """Text before the key in the header value."""
+    """Text before the key in the value of the request header `key_header`: `Bearer `."""
     accepts_client_credential: bool = False
     """True if the client's credential is forwarded when no provider key and no `PROXY_API_KEY` is set."""
     key_source: Literal["settings", "google"] = "settings"
@@ -172,25 +179,35 @@ class Provider(ProviderVariables, frozen=True, kw_only=True):
     known_models: Sequence[str] = ()
     """Model ids that select the provider without a prefix. `/v1/models` lists the ids, except for Ollama."""
     non_chat_models: Mapping[str, str] = {}
-    """Known model that cannot chat → reason for the error text (`turns sound into text`)."""
+    """Known model that cannot chat → reason for the error text (`transcribes audio`)."""
     retired_models: Mapping[str, RetiredModel] = {}
-    """Model id → its retirement, for default models and models that users may have configured."""
+    """Id of a default model, or of a model that users may have configured → its retirement."""
     transport: Literal["http", "demo", "litellm"] = "http"
     """Means of calling the models: HTTP, the built-in demo, or the Python library LiteLLM."""
     docs_url: str
     """URL of the provider's API documentation. "": none, for the built-in demo."""
+    models_table: str = ""
+    """Name of the table with the provider's models in `models.toml`. "": the name of the provider."""
+    capability_rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    """Pairs of model id pattern and `ModelCapabilities` fields, from the configuration file. All matches apply."""
+    reference_url: str = ""
+    """Base URL of the built-in provider with the same API, for advice about a wrong path. "": `base_url`."""
+    is_configured: bool = False
+    """True if a `[providers.NAME]` table of the configuration file defines the provider. False: it is built in."""
 
     @property
     def setup_variable(self) -> str | None:
-        """Name of the variable that enables the provider: its key, project, or base URL if no key is required.
+        """Variable that enables the provider: its key, its project, or its base URL if no key is required.
 
-        None: no variable.
+        None: no variable enables the provider.
         """
+        if self.is_configured:
+            return None
         if self.key_source == "google":
             return f"{self.env_prefix}_PROJECT"
         return self.base_url_variable if self.key_required == "never" else self.key_variable
 
     @property
     def is_local(self) -> bool:
-        """True if the default server is on this machine, where another program may use the port."""
+        """True if the default base URL is on this machine. Another program may then use the port."""
         return self.base_url.startswith("http://localhost")

@@ -1,17 +1,19 @@
 """Selection of the providers, models and wires (APIs) for a client request: the pure function `resolve_route`.
 
-`RouteCache` caches the results of `resolve_route`. `model_names` resolves names, `targets` builds targets, and
-`provider_setup` finds base URLs and missing keys.
+`RouteCache` caches the results of `resolve_route`. `model_names` resolves model ids, `targets` builds targets
+(provider, model, wire and base URL), and `provider_setup` finds base URLs and missing keys.
 """
 
-from anthropic_proxy.routing.router.provider_setup import describe_missing_key, find_server_override
+from anthropic_proxy.routing.router.capabilities import apply_capability_rules, find_capabilities
+from anthropic_proxy.routing.router.model_names import normalize_model
+from anthropic_proxy.routing.router.provider_setup import describe_missing_key, find_server_override, name_server
+from anthropic_proxy.routing.router.route_cache import FixedRouteCache, RouteCache
+from anthropic_proxy.routing.router.rule_findings import list_rule_choices, list_rule_findings
 from anthropic_proxy.routing.router.targets import (
     Route,
-    RouteCache,
     RoutingQuery,
     Target,
     TierMapping,
-    find_capabilities,
     find_preferred_provider,
     list_tier_mappings,
     preferred_provider_name,
@@ -21,16 +23,22 @@ from anthropic_proxy.routing.router.targets import (
 )
 
 __all__ = [
+    "FixedRouteCache",
     "Route",
     "RouteCache",
     "RoutingQuery",
     "Target",
     "TierMapping",
+    "apply_capability_rules",
     "describe_missing_key",
     "find_capabilities",
     "find_preferred_provider",
     "find_server_override",
+    "list_rule_choices",
+    "list_rule_findings",
     "list_tier_mappings",
+    "name_server",
+    "normalize_model",
     "preferred_provider_name",
     "resolve_route",
     "should_query_ollama",

@@ -1,10 +1,11 @@
 """Resolution of the model id in a client request to providers and their model ids, by the following rules.
 
-0. `claude-<prefix>/<name>`, as listed by `/v1/models`, means `<prefix>/<name>`. A `[1m]` suffix is ignored.
-1. A provider prefix wins, unless the list of the preferred provider contains the complete name.
-2. An id with a Claude tier is mapped by the settings, else by the defaults of the preferred provider.
-3. An unknown BIG_MODEL or SMALL_MODEL goes to the `unknown_model_provider` of the preferred provider.
-4. A bare name goes to the provider that lists it, else to the preferred provider.
+0. `claude-<prefix>/<name>`, as listed by `/v1/models`, means `<prefix>/<name>`. A `[1m]` suffix is ignored. 1. A
+provider prefix wins, unless the list of the preferred provider contains the complete name. 2. An id with a Claude tier
+is mapped by the settings, else by the defaults of the preferred provider. 3. An unknown BIG_MODEL or SMALL_MODEL goes
+to the `unknown_model_provider` of the preferred provider. 4. A bare name goes to the provider that lists it, else to
+the preferred provider. `choose_models` returns the `ModelChoice`s of a request; `normalize_model` removes alias and
+suffix; `find_tier` returns the Claude tier in an id.
 """
 
 import re
@@ -15,42 +16,42 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.providers import PROVIDERS, Provider, find_provider
-from anthropic_proxy.settings import TIERS, Settings
+from anthropic_proxy.routing.providers import Provider, ProviderRegistry, find_registry
+from anthropic_proxy.settings import BALANCE_TEXTS, DEFAULT_TARGET, TIERS, ConfiguredRoute, Settings
 
 _OTHER_TIERS = {"mythos": "fable"}
-"""Claude family without settings → tier with the settings that apply."""
+"""Claude family that has no settings of its own → tier with the settings that apply to the family."""
 _TIER = re.compile(rf"(?<![a-z])({'|'.join((*TIERS, *_OTHER_TIERS))})(?![a-z])")
 _ALIAS = "claude-"
 _LONG_CONTEXT = "[1m]"
 _MAX_NAME_LENGTH = 512
 _CLOUD_SUFFIXES = (":cloud", "-cloud")
 """Suffixes of models in the Ollama cloud, which require an account. Default models are local if possible."""
-_BY_PREFIX = {row.name: row for row in PROVIDERS} | {row.prefix: row for row in PROVIDERS}
-"""Prefix → provider. The values of `PREFERRED_PROVIDER`, such as `google` and `vertex`, are prefixes too."""
-_BY_EXTRA_PREFIX = {prefix: row for row in PROVIDERS for prefix in row.extra_prefixes}
 
 
 class ModelChoice(Struct, frozen=True, kw_only=True):
     """A provider and model chosen for a requested model id, with the reason for the log."""
 
     provider: Provider
+    """Registry entry of the provider that serves the model."""
     model: str
     """Model id of the provider, without prefix."""
     reason: str
-    """For the log: `sonnet is BIG_MODEL (.env line 4), and a name without a prefix gets that of its list: openai`."""
+    """Reason of the choice as text for the log: `sonnet is BIG_MODEL (.env line 4)`."""
     model_setting: str = ""
     """Deciding setting and its source: `BIG_MODEL, .env line 4`. "": not resolved by a Claude tier."""
     variable: str = ""
     """Variable that names the model or can replace the default: `BIG_MODEL`. "": the client named the model."""
     tier: str = ""
-    """Claude tier of the requested id. "": not resolved by tier."""
+    """Claude tier (haiku, sonnet, …) in the requested id. "": the id names no tier."""
+    weight: float = 1.0
+    """Relative share of requests for this model, in a route with `balance = "weighted"`."""
     note: str = ""
-    """Notice about a possibly unexpected choice, logged once. "": none."""
+    """Notice about a possibly unexpected choice. It is logged once. "": none."""
 
     @property
     def prefixed_id(self) -> str:
-        """Model id with provider prefix: `openai/gpt-4.1`."""
+        """Model id after the name of its provider: `openai/gpt-4.1`."""
         return f"{self.provider.prefix}/{self.model}"
 
 
@@ -59,8 +60,9 @@ def choose_models(requested: str, preferred: Provider, settings: Settings, catal
 
     Raises `InvalidRequest` if the id is empty, too long, or a provider prefix alone.
     """
-    name = _strip_suffixes(requested)
-    row, model_name = _split_prefix(name)
+    registry = find_registry(settings)
+    name = _strip_suffixes(requested, registry)
+    row, model_name = _split_prefix(name, registry)
     if row is not None and name in _list_of(preferred, settings):
         return [ModelChoice(provider=preferred, model=name, reason=f"{name} is in the model list of {preferred.name}")]
     if row is not None and row.serves_claude and find_tier(model_name):
@@ -74,12 +76,50 @@ def choose_models(requested: str, preferred: Provider, settings: Settings, catal
     return [_resolve_bare_name(name, preferred, settings, catalog, allow_other_provider=False)]
 
 
+def normalize_model(requested: str, preferred: Provider, settings: Settings) -> tuple[str, str]:
+    """Return the model id of a request without alias and suffix `[1m]`, and its Claude tier.
+
+    The tier is "" for an id with a provider prefix or without a tier. Raises `InvalidRequest` if the id is empty, too
+    long, or a provider prefix alone.
+    """
+    registry = find_registry(settings)
+    name = _strip_suffixes(requested, registry)
+    row, model_name = _split_prefix(name, registry)
+    if row is None or (row.serves_claude and name not in _list_of(preferred, settings)):
+        return name, find_tier(name if row is None else model_name) or ""
+    return name, ""
+
+
+def choose_models_for_rule(
+    rule: ConfiguredRoute, requested: str, preferred: Provider, settings: Settings, catalog: Catalog
+) -> list[ModelChoice]:
+    """Return the choices for the targets of a matching route of the configuration file, without duplicates.
+
+    `requested`: model id in the client request, for targets that depend on this id.
+    """
+    choices: dict[str, ModelChoice] = {}
+    for target in rule.targets:
+        if target == DEFAULT_TARGET:
+            found = choose_models(requested, preferred, settings, catalog)
+        elif target in TIERS:
+            found = choose_models_for_tier(target, requested, preferred, settings, catalog)
+        else:
+            choice = _resolve_bare_name(target, preferred, settings, catalog, allow_other_provider=True)
+            setting = f"{rule.targets_setting}, {rule.origin}"
+            choice = structs.replace(choice, model_setting=setting, variable=rule.targets_setting)
+            found = [structs.replace(choice, weight=rule.weights.get(target, 1.0))]
+        for choice in found:
+            cause = f"and {choice.reason}" if rule.balance == "order" else BALANCE_TEXTS[rule.balance]
+            choices.setdefault(choice.prefixed_id, structs.replace(choice, reason=f"{rule.label}, {cause}"))
+    return list(choices.values())
+
+
 def choose_models_for_tier(
     tier: str, requested: str, preferred: Provider, settings: Settings, catalog: Catalog
 ) -> list[ModelChoice]:
-    """Return the choices for a Claude tier without duplicates: its model, then its fallbacks.
+    """Return the choices for a Claude tier without duplicates: the mapped model, then the fallbacks of the tier.
 
-    `requested`: the Claude id, which stays unchanged if the preferred provider serves Claude models.
+    `requested`: the requested Claude id, which is used unchanged if the preferred provider serves Claude models.
     """
     variable, value = _find_setting(tier, preferred, settings)
     if value is not None:
@@ -107,15 +147,15 @@ def choose_models_for_tier(
 
 
 def find_tier(name: str) -> str | None:
-    """Return the Claude tier in a model id: `opus` for `claude-opus-5`. None: no tier.
+    """Return the Claude tier in a model id: `opus` for `claude-opus-5`. None: the id contains no tier.
 
-    The tier must be a separate word, in any case. `mythos` returns `fable`.
+    The tier must be a separate word, in upper or lower case. For `mythos` the tier `fable` is returned.
     """
     match = _TIER.search(name.lower())
     return _OTHER_TIERS.get(match[1], match[1]) if match else None
 
 
-def _strip_suffixes(requested: str) -> str:
+def _strip_suffixes(requested: str, registry: ProviderRegistry) -> str:
     name = requested.strip()
     if name[-len(_LONG_CONTEXT) :].lower() == _LONG_CONTEXT:
         name = name[: -len(_LONG_CONTEXT)]
@@ -124,19 +164,19 @@ def _strip_suffixes(requested: str) -> str:
     if len(name) > _MAX_NAME_LENGTH:  # names are cached and shown in errors
         raise InvalidRequest(f"model: a name of {len(name)} characters is too long; the maximum is {_MAX_NAME_LENGTH}.")
     if name[: len(_ALIAS)].lower() == _ALIAS:
-        row, _ = _split_prefix(name[len(_ALIAS) :])
+        row, _ = _split_prefix(name[len(_ALIAS) :], registry)
         if row is not None:
             return name[len(_ALIAS) :]
     return name
 
 
-def _split_prefix(name: str) -> tuple[Provider | None, str]:
+def _split_prefix(name: str, registry: ProviderRegistry) -> tuple[Provider | None, str]:
     prefix, slash, model_name = name.partition("/")
     if not slash:
         return None, name
-    if (row := _BY_EXTRA_PREFIX.get(prefix.lower())) is not None:
+    if (row := registry.find_by_extra_prefix(prefix.lower())) is not None:
         return row, f"{prefix.lower()}/{model_name}" if model_name else ""
-    row = _BY_PREFIX.get(prefix.lower())
+    row = registry.find_by_prefix(prefix.lower())
     return row, name if row is None else model_name
 
 
@@ -164,18 +204,20 @@ def _default_model(tier: str, preferred: Provider, catalog: Catalog) -> str:
 def _resolve_bare_name(
     name: str, preferred: Provider, settings: Settings, catalog: Catalog, *, allow_other_provider: bool
 ) -> ModelChoice:
-    """Return the choice for a model name from a setting, or for a requested name without prefix and tier.
+    """Return the choice for a model name without a provider prefix and without a Claude tier.
 
-    `allow_other_provider`: True if `unknown_model_provider` may receive an unknown name.
+    The name comes from a setting or from a client request. `allow_other_provider`: True if the `unknown_model_provider`
+    of the preferred provider may receive a name that no provider lists.
     """
     if name in _list_of(preferred, settings):
         return _through_vertex(
             preferred, name, f"a name without a prefix gets that of its list: {preferred.prefix}", settings
         )
-    row, model_name = _split_prefix(name)
+    registry = find_registry(settings)
+    row, model_name = _split_prefix(name, registry)
     if row is not None:
         return _through_vertex(row, model_name, f"its prefix names the provider: {row.prefix}", settings)
-    row = next((row for row in PROVIDERS if name in _list_of(row, settings)), None)
+    row = next((row for row in registry if name in _list_of(row, settings)), None)
     if row is not None:
         if row.vertex_provider == preferred.name:
             row = preferred
@@ -187,14 +229,14 @@ def _resolve_bare_name(
     other = preferred.unknown_model_provider
     if allow_other_provider and settings.keys.get(other):
         reason = f"neither {preferred.name} nor a model list has it, so it is sent to {other}, whose key is set"
-        return ModelChoice(provider=find_provider(other), model=name, reason=reason, note=f"{name}: {reason}")
+        return ModelChoice(provider=registry.find(other), model=name, reason=reason, note=f"{name}: {reason}")
     reason = f"an unlisted name is sent to the preferred provider: {preferred.prefix}"
     return _through_vertex(preferred, name, reason, settings, note=f"{name}: {reason}")
 
 
 def _through_vertex(row: Provider, model: str, reason: str, settings: Settings, *, note: str = "") -> ModelChoice:
     if row.vertex_provider and settings.use_vertex_auth:
-        row = find_provider(row.vertex_provider)
+        row = find_registry(settings).find(row.vertex_provider)
         reason = f"{reason}; USE_VERTEX_AUTH sends Google's models to {row.prefix}"
     return ModelChoice(provider=row, model=model, reason=reason, note=note)
 

@@ -1,10 +1,14 @@
-"""Effects of the settings on one provider: base URL, server at the base URL, and missing key."""
+"""Effects of the settings on one provider: `find_base_url`, `find_server_override` and `describe_missing_key`.
+
+The settings may replace the default base URL of a provider by the URL of a compatible server of another vendor.
+`is_preferable`: a provider may become the preferred one; `name_server` returns the key for facts about a server.
+"""
 
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from anthropic_proxy.routing.providers import AnyWireConfig, Provider, ServerOverride, find_provider
+from anthropic_proxy.routing.providers import AnyWireConfig, Provider, ServerOverride
 from anthropic_proxy.routing.providers.registry import UNKNOWN_PROJECT
 from anthropic_proxy.settings import Settings
 
@@ -22,14 +26,14 @@ def find_base_url(row: Provider, config: AnyWireConfig, settings: Settings) -> s
 
 
 def find_server_override(row: Provider, settings: Settings) -> ServerOverride | None:
-    """Return the server entry that the base URL setting of a provider selects. None: the provider's own settings."""
+    """Return the server entry that the base URL setting of a provider selects. None: the provider's own server."""
     base_url = settings.base_urls.get(row.name)
-    return None if base_url is None or not row.servers else _match(row.name, base_url)
+    return None if base_url is None or not row.servers else _match(row, base_url)
 
 
 @lru_cache(maxsize=64)
-def _match(provider: str, base_url: str) -> ServerOverride | None:
-    row, url = find_provider(provider), urlsplit(base_url)
+def _match(row: Provider, base_url: str) -> ServerOverride | None:
+    url = urlsplit(base_url)
     if url.hostname == urlsplit(row.base_url).hostname:
         return None
     location = f"{url.netloc}{url.path.rstrip('/')}/".lower()
@@ -57,24 +61,54 @@ def _regional_base_url(row: Provider, location: str) -> str:
     return next((url for pattern, url in row.regional_urls if fnmatchcase(location, pattern)), row.base_url)
 
 
+def is_preferable(row: Provider, settings: Settings) -> bool:
+    """Return True if a provider can become the preferred one without the setting `PREFERRED_PROVIDER`.
+
+    Its key or project must be set. A provider of the configuration file needs a model, from its table or from
+    BIG_MODEL, and no missing key.
+    """
+    if row.is_configured:
+        has_model = row.has_default_models or settings.big_model is not None
+        return has_model and not describe_missing_key(row, settings)
+    if row.key_source == "google":
+        return bool(settings.keys.get(row.name) or settings.vertex_project)
+    return row.key_required != "never" and bool(settings.keys.get(row.name))
+
+
 def describe_missing_key(provider: Provider, settings: Settings) -> str:
     """Return an error text with a remedy if the key of a provider is missing. "": no key is missing.
 
-    For a provider with Google tokens, check only that a setting selects the provider. Tokens are not requested.
+    For a provider with Google access tokens, only a setting that selects the provider is checked. No token is
+    requested.
     """
     if provider.key_source == "google":
         chosen = settings.preferred_provider == provider.name or settings.use_vertex_auth
         if chosen or settings.vertex_project or settings.google_credentials_file:
             return ""
         return f"{provider.prefix} is not set up: VERTEX_PROJECT is not set. Set it in .env or in the environment."
+    if problem := settings.key_problems.get(provider.name):
+        return f"{provider.prefix} has no key: {problem}"
     own_server = provider.key_required == "own_address" and provider.name in settings.base_urls
     if provider.key_variable is None or provider.key_required == "never" or own_server:
         return ""
-    if provider.accepts_client_credential and not settings.proxy_api_keys:
+    if provider.accepts_client_credential and not settings.requires_client_key():
         return ""  # the credential of the client is forwarded
     if settings.keys.get(provider.name):
         return ""
+    if provider.is_configured:
+        return f"{provider.prefix} has no key: {provider.title} requires one. {_add_key(provider, settings)}"
     return (
         f"{provider.prefix} has no key: {provider.key_variable} is not set. "
         "Set it in .env or in the environment and start the proxy again."
     )
+
+
+def _add_key(provider: Provider, settings: Settings) -> str:
+    origin = settings.origins.get(provider.base_url_variable or "", "").replace(" line ", ", line ")
+    variable = f"{provider.name.upper().replace('-', '_')}_API_KEY"
+    return f'Add it to [providers.{provider.name}] ({origin}):  api_key = {{ env = "{variable}" }}'
+
+
+def name_server(provider: Provider, base_url: str) -> str:
+    """Return provider and host as one text: `openai api.openai.com`. Facts about models are stored under this text."""
+    return f"{provider.name} {urlsplit(base_url).netloc.rpartition('@')[2]}"

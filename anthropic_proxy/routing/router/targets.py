@@ -1,4 +1,11 @@
-"""Routes of client requests: the ordered targets (provider, model, wire, base URL) for the upstream calls."""
+"""`resolve_route`: the route of a client request, which lists the targets for the upstream calls in order.
+
+A `Target` is a provider, model, wire (API) and base URL; a `Route` has the first choice and its fallbacks. A relayed
+target receives the client's bytes unchanged. A `TierMapping` lists the targets of one Claude tier (haiku, sonnet, opus,
+fable), to which settings map backend models. A prefix before a model id names the provider: `openai/gpt-4.1`.
+`find_preferred_provider` returns the provider for tiers and names without a prefix. `switch_wire` changes the API of a
+target. `notes` are logged once. `model_setting` is the setting that names the model.
+"""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -8,24 +15,25 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnknownModel, UnsupportedFeature
 from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities
-from anthropic_proxy.routing.providers import PROVIDERS, AnyWireConfig, Provider, ServerOverride, find_provider
+from anthropic_proxy.routing.providers import AnyWireConfig, Provider, ServerOverride, find_registry
 from anthropic_proxy.routing.providers.registry import RetiredModel
-from anthropic_proxy.routing.router.model_names import ModelChoice, choose_models, choose_models_for_tier
-from anthropic_proxy.routing.router.provider_setup import describe_missing_key, find_base_url, find_server_override
-from anthropic_proxy.settings import TIERS, Fidelity, Settings
-from anthropic_proxy.wire.contract import BaseDialect, RelayWire, Wire
-
-_PREFERENCE_ORDER = tuple(
-    row
-    for row in sorted(PROVIDERS, key=lambda row: row.serves_claude)
-    if row.offered_to_users and (row.key_required != "never" or row.key_source != "settings")
+from anthropic_proxy.routing.router.capabilities import find_capabilities
+from anthropic_proxy.routing.router.model_names import (
+    ModelChoice,
+    choose_models,
+    choose_models_for_rule,
+    choose_models_for_tier,
+    normalize_model,
 )
-"""Candidates for the preferred provider without `PREFERRED_PROVIDER`. The first one with a key or project is used.
-
-Anthropic is last, because users of Claude Code often have its key in the environment.
-"""
-_LOCAL_PROVIDER = next(row.name for row in PROVIDERS if row.uses_installed_models)
-_DEMO = next(row.name for row in PROVIDERS if row.transport == "demo")
+from anthropic_proxy.routing.router.provider_setup import (
+    describe_missing_key,
+    find_base_url,
+    find_server_override,
+    is_preferable,
+)
+from anthropic_proxy.routing.router.unknown_prefixes import describe_unknown_prefix
+from anthropic_proxy.settings import TIERS, ConfiguredRoute, Fidelity, Settings
+from anthropic_proxy.wire.contract import BaseDialect, RelayWire, Wire
 
 
 class RoutingQuery(Struct, frozen=True):
@@ -35,22 +43,29 @@ class RoutingQuery(Struct, frozen=True):
     """Model id in the client request."""
     server_tools: frozenset[str] = frozenset()
     """Kinds of the server tools in the client request, without version (`web_search`). Empty: none."""
+    rule: ConfiguredRoute | None = None
+    """Route of the configuration file that matches the request. None: no route matches."""
 
 
 class Target(Struct, frozen=True, kw_only=True, eq=False):
     """One provider, model and wire (API) for upstream calls. Compared by identity, for use as a dict key."""
 
     provider: Provider
+    """Registry entry of the provider to call."""
     model: str
-    """Model id of the provider, without prefix."""
+    """Model id at the provider, without provider prefix."""
     wire: Wire[BaseDialect]
+    """Wire (API) of the call: encoder of the request and decoder of the reply."""
     dialect: BaseDialect
     """Deviations of the provider and model from the API of `wire`, with all model rules and settings applied."""
     capabilities: ModelCapabilities
+    """Limits and features of the model, such as its context window."""
     base_url: str
     """URL without a trailing slash. Contains `UNKNOWN_PROJECT` if no setting names the Google Cloud project."""
     model_setting: str = ""
     """Setting that names the model, with its source: `BIG_MODEL, .env line 4`. "": the client named the model."""
+    weight: float = 1.0
+    """Relative share of requests for this target, in a route with `balance = "weighted"`."""
 
     @property
     def is_relayed(self) -> bool:
@@ -59,7 +74,7 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def upstream(self) -> str:
-        """Provider and host (`openai api.openai.com`). Key of circuit breakers and retry budgets."""
+        """Provider and host (`openai api.openai.com`). Failures and retries are counted for each such pair."""
         return _name_upstream(self.provider.name, self.base_url)
 
 
@@ -69,21 +84,24 @@ class Route(Struct, frozen=True):
     targets: Sequence[Target]
     """Targets in the order of the attempts: first choice, then fallbacks. Never empty."""
     reason: str
-    """Reason for the first choice, for the log."""
+    """Text with the rule and setting that selected the first target, for the log."""
     notes: Sequence[str] = ()
-    """Notices to log once: unexpected choices, and fallbacks that cannot serve."""
+    """Notices that are logged once: unexpected choices, and fallbacks that cannot serve requests."""
     fidelity: Fidelity = "best-effort"
     """`strict`: reject the request if a target can serve it only with losses. `best-effort`: serve it."""
     is_relayed: bool = False
     """True if `Target.is_relayed` is True for every target."""
+    rule: ConfiguredRoute | None = None
+    """Route of the configuration file that chose the targets. None: the model mapping of the settings."""
 
 
 class TierMapping(Struct, frozen=True, kw_only=True):
     """Models that one Claude tier is mapped to, for the start-up summary and `GET /v1/models`."""
 
     tier: str
+    """Name of the Claude tier: `opus`."""
     target: str
-    """Model id with prefix: `openai/gpt-4.1`. Anthropic without a setting: `anthropic/claude-opus-…`."""
+    """Model id with provider prefix: `openai/gpt-4.1`. Anthropic without a setting: `anthropic/claude-opus-…`."""
     reason: str
     """Deciding setting and its source: `BIG_MODEL, .env line 4`, `SMALL_MODEL, default`."""
     fallbacks: Sequence[str] = ()
@@ -99,7 +117,13 @@ class TierMapping(Struct, frozen=True, kw_only=True):
 def resolve_route(query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
     """Return the route of a client request. Raises `ClientError` with a remedy if no target can serve the request."""
     preferred_provider = find_preferred_provider(settings, catalog)
-    choices = choose_models(query.model, preferred_provider, settings, catalog)
+    rule = query.rule
+    if rule is None:
+        choices = choose_models(query.model, preferred_provider, settings, catalog)
+        tier = choices[0].tier
+    else:
+        choices = choose_models_for_rule(rule, query.model, preferred_provider, settings, catalog)
+        _, tier = normalize_model(query.model, preferred_provider, settings)
     targets: list[Target] = []
     notes: list[str] = [choice.note for choice in choices if choice.note]
     refusal: ClientError | None = None
@@ -114,9 +138,8 @@ def resolve_route(query: RoutingQuery, settings: Settings, catalog: Catalog) -> 
             notes.append(error.message)
     if not targets and refusal is not None:
         raise refusal
-    first = choices[0]
-    fidelity = settings.tier_fidelities.get(first.tier, settings.fidelity)
-    return Route(targets, first.reason, notes, fidelity, all(target.is_relayed for target in targets))
+    fidelity = settings.tier_fidelities.get(tier, settings.fidelity)
+    return Route(targets, choices[0].reason, notes, fidelity, all(target.is_relayed for target in targets), rule)
 
 
 def preferred_provider_name(settings: Settings, ollama_models: Sequence[str] | None) -> str:
@@ -126,20 +149,25 @@ def preferred_provider_name(settings: Settings, ollama_models: Sequence[str] | N
     """
     if settings.preferred_provider is not None:
         return settings.preferred_provider
-    for row in _PREFERENCE_ORDER:
-        if settings.keys.get(row.name) or (row.key_source == "google" and settings.vertex_project):
+    registry = find_registry(settings)
+    # Anthropic is last, because users of Claude Code often have its key in the environment
+    for row in sorted(registry, key=lambda row: row.serves_claude):
+        if row.offered_to_users and is_preferable(row, settings):
             return row.name
-    return _DEMO if ollama_models is None else _LOCAL_PROVIDER
+    if ollama_models is not None:
+        return registry.local.name
+    return next((row.name for row in registry if row.is_configured), registry.demo.name)
 
 
 def should_query_ollama(settings: Settings) -> bool:
-    """Return True if start-up must query the models of Ollama: it is preferred, or no provider has a key."""
-    return preferred_provider_name(settings, ()) == _LOCAL_PROVIDER
+    """Return True if start-up must query Ollama for its models: it is preferred, or no other provider has a key."""
+    return preferred_provider_name(settings, ()) == find_registry(settings).local.name
 
 
 def find_preferred_provider(settings: Settings, catalog: Catalog) -> Provider:
-    """Return the provider used for Claude tiers and unlisted model ids without a prefix."""
-    return find_provider(preferred_provider_name(settings, catalog.cached_model_ids(_LOCAL_PROVIDER)))
+    """Return the provider that serves Claude tiers and unlisted model ids without a prefix."""
+    registry = find_registry(settings)
+    return registry.find(preferred_provider_name(settings, catalog.cached_model_ids(registry.local.name)))
 
 
 def list_tier_mappings(settings: Settings, catalog: Catalog) -> list[TierMapping]:
@@ -149,7 +177,7 @@ def list_tier_mappings(settings: Settings, catalog: Catalog) -> list[TierMapping
     for tier in TIERS:
         choices = choose_models_for_tier(tier, f"claude-{tier}-…", preferred_provider, settings, catalog)
         first, *others = choices
-        problems = (_find_problem(choice, settings, catalog) for choice in choices)
+        problems = (find_problem(choice, settings, catalog) for choice in choices)
         rows.append(
             TierMapping(
                 tier=tier,
@@ -175,7 +203,7 @@ def switch_wire(target: Target, wire_name: str, settings: Settings) -> Target | 
     config = _find_wire_config(row, server, wire_name)
     if config.custom_url_only and row.name not in settings.base_urls:
         return None
-    dialect = _merge_dialect(row.name, server.name if server else "", wire_name, target.model)
+    dialect = _merge_dialect(config, target.model)
     return structs.replace(
         target,
         wire=config.wire,
@@ -190,9 +218,9 @@ def _name_upstream(provider: str, base_url: str) -> str:
 
 
 def _prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: Settings) -> Target:
-    """Return the target with the wire on which the provider runs most of the `wanted` server tools.
+    """Return the target with the wire (API) on which the provider runs most of the `wanted` server tools.
 
-    The wire changes only if no server entry applies. The server tools of other servers are unknown.
+    The wire is kept if a base URL setting selects another server, because its server tools are unknown.
     """
     if find_server_override(target.provider, settings) is not None:
         return target
@@ -201,16 +229,17 @@ def _prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: Se
     return max(candidates, key=lambda candidate: len(wanted.intersection(candidate.dialect.server_tools)))
 
 
-def _find_problem(choice: ModelChoice, settings: Settings, catalog: Catalog) -> str:
+def find_problem(choice: ModelChoice, settings: Settings, catalog: Catalog) -> str:
+    """Return the reason, with a remedy, for which a chosen model cannot serve requests. "": no problem."""
     try:
         _build_target(choice, settings, catalog)
     except ClientError as error:
         return error.message
-    return describe_missing_key(choice.provider, settings)
+    return describe_unknown_prefix(choice, settings) or describe_missing_key(choice.provider, settings)
 
 
 def _find_retired(choice: ModelChoice, settings: Settings) -> RetiredModel | None:
-    """Return the retirement of a model at the called server. Another server may continue to serve the model."""
+    """Return the retirement of a model at the server that is called. None: no retirement is known there."""
     server = find_server_override(choice.provider, settings)
     if server is not None and server.wires:
         return server.retired_models.get(choice.model)
@@ -223,7 +252,7 @@ def _name_server(row: Provider, settings: Settings) -> str:
 
 
 def _build_target(choice: ModelChoice, settings: Settings, catalog: Catalog) -> Target:
-    """Return the target of a choice. Raises `ClientError` if the model cannot chat or the wire is unavailable."""
+    """Return the target for a chosen model. Raises `ClientError` if the model cannot chat or has no usable wire."""
     row, model = choice.provider, choice.model
     if row.transport == "demo":
         _require_demo(choice, settings, catalog)
@@ -231,13 +260,13 @@ def _build_target(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
         retired = row.retired_models.get(row.default_big_model or "")
         alternative = f"{row.prefix}/{retired.successor if retired else row.default_big_model}"
         raise InvalidRequest(
-            f"{choice.prefixed_id} {reason} and cannot chat. One that can is {alternative}; "
-            "GET /v1/models lists them all."
+            f"{choice.prefixed_id} {reason} and does not support chat. One that does is {alternative}. "
+            f"Chat models of {row.prefix}:  anthropic-proxy models {row.prefix}"
         )
     if not model:
+        example = f"{row.prefix}/<model>" if row.is_configured else "mistral/mistral-large-latest"
         raise InvalidRequest(
-            f"{row.name} has no default models. Set BIG_MODEL and SMALL_MODEL, for example to "
-            "mistral/mistral-large-latest"
+            f"{row.name} has no default models. Set BIG_MODEL and SMALL_MODEL, for example to {example}"
         )
     wire_name, server = _pick_wire(row, model, settings), find_server_override(row, settings)
     config = _find_wire_config(row, server, wire_name)
@@ -246,7 +275,7 @@ def _build_target(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
             f"{choice.prefixed_id} cannot be reached: {row.title} does not support {wire_name}. "
             f"{row.env_prefix}_WIRE={wire_name} is for your own server: set its address in {row.base_url_variable}"
         )
-    dialect = _merge_dialect(row.name, server.name if server else "", wire_name, model)
+    dialect = _merge_dialect(config, model)
     return Target(
         provider=row,
         model=model,
@@ -255,13 +284,14 @@ def _build_target(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
         capabilities=find_capabilities(row, model, settings, catalog),
         base_url=find_base_url(row, config, settings),
         model_setting=choice.model_setting if choice.variable else "",
+        weight=choice.weight,
     )
 
 
 def _require_demo(choice: ModelChoice, settings: Settings, catalog: Catalog) -> None:
-    """Raise an error unless the demo is the preferred provider or `SERVE_DEMO` is set.
+    """Raise an error for a model of the demo, unless the demo is preferred or the setting `SERVE_DEMO` is on.
 
-    Raises `InvalidRequest` (400) for a model named by a setting, `UnknownModel` (404) for one named by the client.
+    Raises `InvalidRequest` (400) if a setting names the model, `UnknownModel` (404) if the client names it.
     """
     preferred_provider = find_preferred_provider(settings, catalog)
     if settings.serve_demo or preferred_provider is choice.provider:
@@ -273,17 +303,6 @@ def _require_demo(choice: ModelChoice, settings: Settings, catalog: Catalog) -> 
     raise UnknownModel(f"model: {refused}")
 
 
-def find_capabilities(row: Provider, model: str, settings: Settings, catalog: Catalog) -> ModelCapabilities:
-    """Return the capabilities of a model at the server that the base URL setting of the provider selects."""
-    server = find_server_override(row, settings)
-    if server is None:
-        return catalog.cached_capabilities(row.name, model)
-    capabilities = catalog.cached_capabilities(server.models_table or row.name, model)
-    if not capabilities.known and server.capabilities:
-        capabilities = structs.replace(capabilities, **server.capabilities)
-    return structs.replace(capabilities, accepts_pdf=True) if server.accepts_pdf else capabilities
-
-
 def _pick_wire(row: Provider, model: str, settings: Settings) -> str:
     requested = settings.wires.get(row.name)
     if requested is not None:
@@ -293,7 +312,10 @@ def _pick_wire(row: Provider, model: str, settings: Settings) -> str:
 
 
 def _apply_settings(dialect: BaseDialect, config: AnyWireConfig, settings: Settings) -> BaseDialect:
-    """Return the dialect with all fields replaced that `config.setting_overrides` maps to a set setting."""
+    """Return a copy of the dialect in which settings of the user replace fields.
+
+    `config.setting_overrides` maps a dialect field to a setting. A setting with the value None replaces nothing.
+    """
     changes = {
         key: value for key, name in config.setting_overrides.items() if (value := getattr(settings, name)) is not None
     }
@@ -301,50 +323,16 @@ def _apply_settings(dialect: BaseDialect, config: AnyWireConfig, settings: Setti
 
 
 def _find_wire_config(row: Provider, server: ServerOverride | None, wire_name: str) -> AnyWireConfig:
-    """Return the wire config of the configured server, else of the provider."""
+    """Return the configuration of the wire `wire_name`, for the server of the base URL setting if one is known."""
     config = server.wires.get(wire_name) if server else None
     return config or row.wires[wire_name]
 
 
 @lru_cache(maxsize=1024)
-def _merge_dialect(provider: str, server_name: str, wire_name: str, model: str) -> BaseDialect:
-    row = find_provider(provider)
-    server = next((server for server in row.servers if server.name == server_name), None)
-    config = _find_wire_config(row, server, wire_name)
+def _merge_dialect(config: AnyWireConfig, model: str) -> BaseDialect:
     changes: dict[str, object] = {}
     for rule in config.model_rules:
         if rule.matches_model(model):
             changes.update(rule.dialect_fields)
     dialect: BaseDialect = config.dialect
     return structs.replace(dialect, **changes) if changes else dialect
-
-
-_MAX_ENTRIES = 1_024
-"""Maximum number of cached routes. Further routes are resolved for each request."""
-
-
-class RouteCache:
-    """Cache of routes by `RoutingQuery`, because clients request few models repeatedly."""
-
-    def __init__(self) -> None:
-        self._routes: dict[RoutingQuery, Route] = {}
-        self._inputs: tuple[Settings, Catalog, int] | None = None
-        self.some_relayed = False
-        """True if any route returned by this cache is relayed."""
-
-    def find_route(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
-        """Return the route of a client request, cached or new. Raises `ClientError` as the function `resolve_route`.
-
-        Changed settings or catalog contents clear the cache.
-        """
-        inputs = self._inputs
-        if inputs is None or inputs[0] is not settings or inputs[1] is not catalog or inputs[2] != catalog.edition:
-            self._routes.clear()
-            self._inputs = settings, catalog, catalog.edition
-        route = self._routes.get(query)
-        if route is None:
-            route = resolve_route(query, settings, catalog)
-            self.some_relayed = self.some_relayed or route.is_relayed
-            if len(self._routes) < _MAX_ENTRIES:
-                self._routes[query] = route
-        return route

@@ -1,6 +1,7 @@
 """Acceptor of client connections on the listening socket, up to the limit of open file descriptors.
 
-Connections above the limit wait in the kernel's queue of the socket (the backlog).
+`Acceptor` replaces asyncio's own server. Connections above the limit wait in the kernel's queue of the socket (the
+backlog). When the server stops, the waiting connections are still served.
 """
 
 import asyncio
@@ -8,22 +9,32 @@ import errno
 import socket
 import time
 from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
 from anthropic_proxy.platforms.fd_limits import max_client_connections
 from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.platforms.socket_events import SocketEvents
 from anthropic_proxy.server.http1.lifecycle import ConnectionLifecycle
 
+if TYPE_CHECKING:
+    import ssl
+
 MAX_ACCEPTS_PER_ITERATION = 64
-"""Maximum number of client connections accepted in one iteration of the event loop, so that others get a turn."""
+"""Maximum number of client connections accepted in one iteration of the event loop, so that other callbacks are not
+delayed."""
 MAX_ACCEPTS_AT_SHUTDOWN = 4096
-"""Maximum number of client connections accepted from the backlog at shutdown. Larger than the backlog itself."""
+"""Maximum number of client connections accepted from the backlog when the server stops: more than its maximum size."""
 ACCEPT_PAUSE_SECONDS = 0.1
-"""Pause without accepting after the maximum number of client connections, or of file descriptors, is reached."""
+"""Seconds without accepting connections after the maximum number of connections or file descriptors is reached."""
 HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS = 1.0
-"""Time for a client to send its request headers while the number of connections is at its maximum. A slower client's
-connection is aborted, so that waiting clients can connect."""
+"""Maximum seconds for a client to send its request headers while the number of connections is at its maximum. The
+connection of a slower client is aborted, so that waiting clients can connect."""
+HANDSHAKE_TIMEOUT_SECONDS = 10.0
+"""Maximum seconds of a TLS handshake with a client. After this time the connection is closed."""
+HANDSHAKE_GRACE_SECONDS = 1.0
+"""Maximum seconds for unfinished TLS handshakes when the server stops."""
 WARNING_INTERVAL_SECONDS = 60.0
-"""Minimum time between two logged warnings about the maximum number of connections."""
+"""Minimum seconds between two logged warnings about the maximum number of connections."""
 _FD_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -32,7 +43,8 @@ class Acceptor:
 
     It replaces asyncio's own server, which drops connections if no file descriptor is free.
     `new_protocol`: builds the protocol object of a connection. `connections`: all open client connections, which the
-    protocol objects maintain. `log_warning`: logs a warning.
+    protocol objects maintain. `log_warning`: logs a warning. `find_tls_context`: returns the TLS context of the next
+    connection; None: no TLS.
     """
 
     def __init__(
@@ -41,12 +53,15 @@ class Acceptor:
         new_protocol: Callable[[], ConnectionLifecycle],
         connections: Collection[ConnectionLifecycle],
         log_warning: Callable[[str], None],
+        find_tls_context: Callable[[], "ssl.SSLContext | None"] = lambda: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._events = SocketEvents(self._loop)
         self._listener = listener
         self._new_protocol = new_protocol
         self._connections = connections
         self._log_warning = log_warning
+        self._find_tls_context = find_tls_context
         self._max_connections = max_client_connections()
         self._opening: set[asyncio.Task[None]] = set()
         self._resume_timer: asyncio.TimerHandle | None = None
@@ -56,22 +71,24 @@ class Acceptor:
     def start(self) -> None:
         """Begin to accept connections, or resume after a pause."""
         self._resume_timer = None
-        self._loop.add_reader(self._listener.fileno(), self._accept)
+        self._events.on_readable(self._listener, self._accept)
 
     async def close(self) -> None:
         """Accept the connections that wait in the backlog, then close the listening socket.
 
-        The kernel would reset the waiting connections. Returns when all accepted ones are open.
+        The kernel would reset the waiting connections. The method returns when all accepted connections are open.
         """
         if self._resume_timer is not None:
             self._resume_timer.cancel()
         else:
-            self._loop.remove_reader(self._listener.fileno())
+            self._events.ignore_readable(self._listener)
         self._closed = True
         self._accept(MAX_ACCEPTS_AT_SHUTDOWN)
         self._listener.close()
         if self._opening:
-            await asyncio.wait(self._opening)
+            _, unfinished = await asyncio.wait(self._opening, timeout=HANDSHAKE_GRACE_SECONDS)
+            for task in unfinished:
+                task.cancel()
 
     def _accept(self, limit: int = MAX_ACCEPTS_PER_ITERATION) -> None:
         for _ in range(limit):
@@ -91,9 +108,16 @@ class Acceptor:
 
     async def _open(self, client: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._new_protocol, client)
+            context = self._find_tls_context()
+            if context is None:
+                await self._loop.connect_accepted_socket(self._new_protocol, client)
+            else:
+                timeout = HANDSHAKE_TIMEOUT_SECONDS
+                await self._loop.connect_accepted_socket(
+                    self._new_protocol, client, ssl=context, ssl_handshake_timeout=timeout
+                )
         except OSError:
-            client.close()  # the client has disconnected
+            client.close()  # the client has disconnected, or the TLS handshake failed
 
     def _pause(self, reason: str) -> None:
         """Stop accepting for `ACCEPT_PAUSE_SECONDS`, and close connections that are idle or send their headers slowly.
@@ -102,7 +126,7 @@ class Acceptor:
         """
         if self._closed:
             return
-        self._loop.remove_reader(self._listener.fileno())
+        self._events.ignore_readable(self._listener)
         self._resume_timer = self._loop.call_later(ACCEPT_PAUSE_SECONDS, self.start)
         for connection in list(self._connections):
             connection.close_if_idle()

@@ -1,4 +1,10 @@
-"""HTTP/1.1 connection of a client: an `asyncio.Protocol` that parses client requests with httptools, within limits."""
+"""HTTP/1.1 connection of a client: an `asyncio.Protocol` that parses client requests with httptools, within limits.
+
+`Http1Connection` is the protocol object of one connection. Methods marked "(asyncio)" are called for events of the
+socket, methods marked "(httptools)" by the parser. The base class `ConnectionLifecycle` orders responses and closes the
+connection. The head of a request is its request line with the headers; `on_url` receives the address in the request
+line.
+"""
 
 import asyncio
 
@@ -16,9 +22,9 @@ from anthropic_proxy.server.http1.request_target import (
 )
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Maximum size of an incomplete request head (request line and headers), rejected with 414 or 431 above it. The sizes,
-extensions and trailers of chunks between two body pieces have the same maximum. Complete heads have the limits of
-`server/request_limits.py`."""
+"""Maximum size of an incomplete request head (request line and headers). A larger one is rejected with 414 or 431.
+Sizes, extensions and trailers of chunks between two body pieces have the same maximum. Complete heads have the limits
+of `server/request_limits.py`."""
 MAX_PIPELINED_REQUESTS = 16
 """Maximum number of parsed requests that wait for the response of an earlier one. Further bytes stay unparsed."""
 MAX_PIPELINED_BYTES = 1024 * 1024
@@ -26,7 +32,7 @@ MAX_PIPELINED_BYTES = 1024 * 1024
 MAX_UNPARSED_BYTES = 64 * 1024
 """Maximum number of unparsed bytes with which the socket is still read. Reading is necessary to detect a disconnect."""
 MAX_PARSE_STEPS_PER_ITERATION = 4096
-"""Number of body pieces, header lines and trailers after which parsing pauses, so that other connections get a turn."""
+"""Number of body pieces, header lines and trailers after which parsing pauses, so that other connections are served."""
 _VERSIONS = ("1.1", "1.0")
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
@@ -51,6 +57,7 @@ class Http1Connection(ConnectionLifecycle):
         address, peer = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
         self._server = address[:2] if address else None
         self._client = peer[:2] if peer else None
+        self._scheme = "https" if self._encrypted else "http"
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all timers and notify the unfinished requests of the disconnect (asyncio)."""
@@ -81,7 +88,7 @@ class Http1Connection(ConnectionLifecycle):
         self._received_url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Store a header of the request, its name in lower case (httptools). Trailers after the body are dropped."""
+        """Store a request header, with its name in lower case (httptools). Trailers after the body are ignored."""
         if self._in_head:
             self._headers.append((name.lower(), value))
         else:
@@ -105,11 +112,11 @@ class Http1Connection(ConnectionLifecycle):
         self._in_head = False
         self._head_bytes = 0
         self._steps += len(self._headers)
-        for name, value in self._headers:
-            if name == b"content-length" and value.isdigit():
-                self._buffer.body_left = int(value)
-            elif name == b"expect" and value.lower() == b"100-continue":
-                self._awaits_continue = True
+        fields = dict(self._headers)
+        if (length := fields.get(b"content-length", b"")).isdigit():
+            self._buffer.body_left = int(length)
+        if fields.get(b"expect", b"").lower() == b"100-continue":
+            self._awaits_continue = True
         if self._head_timer.timer is not None:
             self._head_timer.stop()
         self._upgrading = self._parser.should_upgrade()
@@ -124,7 +131,7 @@ class Http1Connection(ConnectionLifecycle):
             self.pipeline.append(cycle)
 
     def on_body(self, body: bytes) -> None:
-        """Add a piece of the body to the current request (httptools). Dropped if its response is already complete."""
+        """Add a piece of the body to the current request (httptools). Dropped if the response is already complete."""
         self._head_bytes = 0
         self._steps += 1
         if self.cycle is not None and not self.cycle.response_complete:
@@ -147,10 +154,10 @@ class Http1Connection(ConnectionLifecycle):
             self.cycle.finish_body()
 
     def _parse_ordinary(self, data: bytes) -> bytes:
-        """Parse the bytes of one socket read if they have a common form, and return the bytes that remain.
+        """Parse the bytes of one socket read if they have a common form, and return the bytes that remain unparsed.
 
-        Common forms: one head, one head with its body, one piece of a body. Nearly all reads have one of these forms.
-        This path copies no bytes to the buffer and searches no byte twice. Bytes of another form are returned unparsed.
+        Common forms, for which no copy is necessary: one request head, one head with its body, one piece of a body.
+        Bytes of another form are returned unparsed, for `_parse`.
         """
         buffer, start = self._buffer, 0
         if not self._in_body:
@@ -194,7 +201,7 @@ class Http1Connection(ConnectionLifecycle):
             self._end()
 
     def _is_full(self) -> bool:
-        """Return True if the pipeline has reached a limit, so that the next request must stay unparsed."""
+        """Return True if the pipeline (queue of parsed requests) is full, so that the next request stays unparsed."""
         pipeline = self.pipeline
         if not pipeline or self._in_head or self._in_body:
             return False
@@ -212,7 +219,10 @@ class Http1Connection(ConnectionLifecycle):
             self._parse()
 
     def _find_error(self, piece: memoryview) -> ProxyError | None:
-        """Feed a piece to the parser, and return the error if it is invalid or exceeds a limit. None: no error."""
+        """Pass a piece of received bytes to the parser.
+
+        Return the error if it is invalid or exceeds a limit, else None.
+        """
         if not self._buffer.accepts_request_line(piece):
             return MalformedHttp(
                 describe_parse_error(piece, "method, address and HTTP/1.1 must have one space between each")
@@ -227,13 +237,14 @@ class Http1Connection(ConnectionLifecycle):
 
     def _new_cycle(self, method: str, version: str) -> RequestResponseCycle:
         path, raw_path, query = split_target(self._url)
+        is_stopping = self._stopping or self._state.draining
         scope = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": version,
             "server": self._server,
             "client": self._client,
-            "scheme": "http",
+            "scheme": self._scheme,
             "method": method,
             "root_path": "",
             "path": path,
@@ -246,7 +257,7 @@ class Http1Connection(ConnectionLifecycle):
             self.transport,
             self.flow,
             default_headers=self._state.default_headers,
-            keep_alive=version != "1.0" and self._parser.should_keep_alive() and not self._stopping,
+            keep_alive=version != "1.0" and self._parser.should_keep_alive() and not is_stopping,
             waits_for_continue=self._awaits_continue and version != "1.0",
             note_freed=self._state.heap_trimmer.note_freed,
             on_response=self._end_response,
@@ -260,7 +271,7 @@ class Http1Connection(ConnectionLifecycle):
         return parser
 
     def _feed_parser(self, piece: bytes | memoryview) -> ProxyError | None:
-        """Feed bytes to the parser, and return its error, or the error that a callback raised. None: no error."""
+        """Pass bytes to the parser. Return the parser's error, or the error that a callback raised. None: no error."""
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade as offer:
@@ -271,7 +282,10 @@ class Http1Connection(ConnectionLifecycle):
         return None
 
     def _ignore_upgrade(self, remaining: bytes | memoryview) -> ProxyError | None:
-        """Parse the request head again without its upgrade offer, then the remaining bytes. Return an error or None."""
+        """Parse the request head again without its offer of another protocol, then `remaining`.
+
+        Return an error or None.
+        """
         parser = self._parser
         head = encode_head_without_upgrade(parser.get_method(), self._url, parser.get_http_version(), self._headers)
         self._parser = self._new_parser()

@@ -1,6 +1,9 @@
 """One client request and its response on an HTTP/1.1 connection: ASGI interface, body buffer, response encoding.
 
-The "application" is the ASGI application of the proxy (`app.App`).
+`RequestResponseCycle` is one request with its response. "Application" means the ASGI application of the proxy
+(`app.App`). The application reads the request body with `receive` and writes the response with `send`. While it does
+not call `receive`, the cycle buffers pieces of the body (`feed_body`, `finish_body`). `wake_receiver` ends a wait in
+`receive`; `schedule_wakeup` calls it a little later.
 """
 
 import asyncio
@@ -13,16 +16,16 @@ from anthropic_proxy.server.http1.flow_control import FlowControl
 from anthropic_proxy.server.request_body import COMPLETE_BODY_EXTENSION
 
 MAX_BUFFERED_BODY_BYTES = 1024 * 1024
-"""Size of the buffered request body above which the socket is not read, while the application does not wait for it."""
+"""Bytes of buffered request body above which the socket is not read until the application calls `receive`."""
 MAX_JOINED_BODY_BYTES = 8 * 1024 * 1024
-"""Size of the buffered request body above which a waiting application receives it although more of the body follows.
-Most bodies are smaller, and the application receives each as one piece."""
+"""Size of the buffered part of a request body that the application receives at once, before the rest has arrived. Most
+bodies are smaller, and the application receives each as one piece."""
 WAKEUP_DELAY_SECONDS = 0.05
-"""Time in which pieces of a request body are collected before a waiting application receives them together."""
+"""Seconds for which pieces of a request body are collected before a waiting application receives them together."""
 HEADER_OVERHEAD_BYTES = 160
 """Estimated memory of one parsed request header: a tuple and two bytes objects."""
 _SMALL_BYTES = 4096
-"""Size below which body pieces are joined in one buffer, to avoid the overhead of thousands of objects."""
+"""Size in bytes below which body pieces are joined in one buffer, instead of thousands of small objects."""
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)}
 """HTTP status (100 to 599) → encoded status line of a response: `HTTP/1.1 200 OK`."""
@@ -32,7 +35,7 @@ _INTERNAL_ERROR_BODY = b"Internal Server Error"
 
 
 class AsgiApp(Protocol):
-    """Application with the ASGI interface."""
+    """Interface of an application that an ASGI server calls for each request."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request: read its body with `receive`, and send the response with `send`."""
@@ -114,13 +117,14 @@ class RequestResponseCycle:
         """Number of unsent bytes of the response body. None: the response has no `content-length`."""
 
     def buffered_bytes(self) -> int:
-        """Return the estimated memory in bytes of this request: its buffered body and headers."""
+        """Return the estimated memory in bytes of this client request: its buffered body and headers."""
         return self._held + HEADER_OVERHEAD_BYTES * len(self.scope["headers"])
 
     def feed_body(self, piece: bytes) -> None:
         """Add a piece of the request body to the buffer.
 
-        A full buffer wakes the application. If the application is not waiting, the socket is also no longer read.
+        A full buffer wakes the application. If the application does not wait in `receive`, the socket is not read until
+        it does.
         """
         pieces = self._pieces
         self._held += len(piece)
@@ -141,9 +145,9 @@ class RequestResponseCycle:
         self.wake_receiver()
 
     def schedule_wakeup(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Schedule `wake_receiver` after `WAKEUP_DELAY_SECONDS`, so that more of the body can arrive before.
+        """Call `wake_receiver` after `WAKEUP_DELAY_SECONDS`, so that more of the request body can arrive before.
 
-        Does nothing if a wakeup is already scheduled or done, or if no body bytes are buffered.
+        Does nothing if the call is already scheduled or done, or if no body bytes are buffered.
         """
         if self._timer is None and self._held and not self._notified:
             self._timer = loop.call_later(WAKEUP_DELAY_SECONDS, self.wake_receiver)
@@ -246,14 +250,13 @@ class RequestResponseCycle:
             self._on_response()
 
     def _encode_head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-        lines = [b"%b: %b\r\n" % header for header in self._default_headers]
-        for name, value in headers:
-            if name == b"content-length":
-                self._left = int(value)
-            elif name == b"connection" and value == b"close":
-                self.keep_alive = False
-                continue
-            lines.append(b"%b: %b\r\n" % (name, value))
+        fields = dict(headers)
+        if b"content-length" in fields:
+            self._left = int(fields[b"content-length"])
+        if fields.get(b"connection") == b"close":
+            self.keep_alive = False  # the line for it follows below
+            headers = [(name, value) for name, value in headers if name != b"connection"]
+        lines = [b"%b: %b\r\n" % (name, value) for name, value in (*self._default_headers, *headers)]
         encoded = b"".join(lines)
         if encoded.count(b"\n") != len(lines) or _HEADERS.fullmatch(encoded) is None:
             raise RuntimeError("a header cannot be sent as it is")
@@ -290,7 +293,10 @@ class RequestResponseCycle:
         return b"".join(pieces)
 
     async def _end_incomplete(self) -> None:
-        """Send status 500 if the response has not started. Otherwise send its unsent head and close the connection."""
+        """End a response that the application left incomplete: send status 500 if no byte of the response was sent.
+
+        Otherwise send the response head, if it is still unsent, and close the connection.
+        """
         if self.response_started:
             if self._head:
                 self._transport.write(self._head)
@@ -303,4 +309,4 @@ class RequestResponseCycle:
 
 
 def _do_nothing() -> None:
-    """Do nothing, as the replacement of a released callback."""
+    """Do nothing. The function replaces callbacks of a finished request, so that their objects can be freed."""

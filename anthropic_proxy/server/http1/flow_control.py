@@ -1,4 +1,7 @@
-"""Backpressure on a client connection: pauses reading for a slow application, and writing for a slow client."""
+"""Backpressure on a client connection: pauses reading for a slow application, and writing for a slow client.
+
+Reading pauses if the application does not consume the request body. Writing pauses if the write buffer is full.
+"""
 
 import asyncio
 
@@ -31,7 +34,7 @@ class FlowControl:
             self._update()
 
     def pause_for_unparsed(self, paused: bool) -> None:
-        """Stop reading the socket because too many bytes are unparsed (`paused` True), or end this pause (False)."""
+        """Stop reading the socket if `paused` is True, because too many bytes are unparsed. End this pause if False."""
         self.paused_for_unparsed = paused
         self._update()
 
@@ -52,5 +55,5 @@ class FlowControl:
         self._writable.set()
 
     async def wait_writable(self) -> None:
-        """Wait until the write buffer accepts more bytes. Call this only while `write_paused` is True."""
+        """Wait until the write buffer of the connection accepts bytes. Call this only if `write_paused` is True."""
         await self._writable.wait()

@@ -1,6 +1,10 @@
 """Lifecycle of one client connection: order of responses, timeouts, error responses, closing.
 
-`server/http1/connection.py` adds the parser of requests.
+`ConnectionLifecycle` is the base class of a connection; `server/http1/connection.py` adds the parser of requests. The
+pipeline is the queue of parsed requests that wait for the response of an earlier one. `ServerState` is shared by all
+connections. `HttpApplication` is the ASGI application that serves the requests. `draining`: the server stops but still
+accepts requests. `head_wait_seconds` is the wait for a request head, `eof_received` the end of the client's sending
+direction.
 """
 
 import asyncio
@@ -15,7 +19,7 @@ from anthropic_proxy.server.http1.cycle import STATUS_LINES, AsgiApp, RequestRes
 from anthropic_proxy.server.http1.flow_control import FlowControl
 from anthropic_proxy.server.http1.receive_buffer import ReceiveBuffer
 from anthropic_proxy.server.http1.timers import KeepAliveTimer, Timeout, WriteTimeout
-from anthropic_proxy.server.responses import encode_error, error_headers
+from anthropic_proxy.server.responses import encode_error, error_headers, help_headers
 
 KEEP_ALIVE_SECONDS = 75.0
 """Idle time after which the server closes a client connection. Clients close theirs after at most 60 s, so the longer
@@ -24,12 +28,12 @@ HEAD_TIMEOUT_SECONDS = 30.0
 """Time for a client to send request line and headers, also for the first request of a connection. Incomplete headers
 are then rejected with 408, and a connection without a request is closed."""
 BODY_DRAIN_TIMEOUT_SECONDS = 10.0
-"""Time for which the rest of a request body is read after its response. Some clients read the response only after they
-have sent the whole body. Afterwards the server closes the connection."""
+"""Time for which the server reads the remaining request body after it has sent the response. Some clients read the
+response only after they have sent the whole body. Afterwards the server closes the connection."""
 WRITE_TIMEOUT_SECONDS = 300.0
-"""Time in which a client reads no byte of a waiting response, after which the connection is aborted."""
+"""Seconds after which a connection is aborted if its client reads no byte of a response that waits to be sent."""
 NEW_CONNECTION_GRACE_SECONDS = 0.5
-"""Time for a new connection to send its first request while the server stops. Then it is closed."""
+"""Seconds for a new connection to send its first request while the server stops. Then the connection is closed."""
 _SAFE_METHODS = frozenset(("GET", "HEAD"))
 
 
@@ -46,15 +50,17 @@ class ServerState:
     """State that all client connections of one server process share."""
 
     app: HttpApplication
-    """ASGI application that serves the client requests."""
+    """ASGI application of the proxy, which serves the client requests."""
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS
     """Idle time after which a client connection is closed."""
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
-    """Trimmer of the heap. It receives the body size of each finished request."""
+    """Trimmer of the heap, which is notified of the body size of each finished request."""
     connections: set["ConnectionLifecycle"] = field(default_factory=set)
     """All open client connections."""
     request_tasks: set[asyncio.Task[None]] = field(default_factory=set)
     """Running tasks, one for each client request in progress."""
+    draining: bool = False
+    """True while the server still accepts requests after a stop signal. Each response then closes its connection."""
     default_headers: Sequence[tuple[bytes, bytes]] = ()
     """Headers that every response contains, such as `date`. Replaced once a second."""
 
@@ -67,9 +73,9 @@ class ConnectionLifecycle(asyncio.Protocol):
 
     # class attributes, so that tests can use shorter timeouts
     head_timeout_seconds = HEAD_TIMEOUT_SECONDS
-    """Time for a client to send request line and headers."""
+    """Maximum time for a client to send request line and headers. Afterwards the connection is closed."""
     body_drain_timeout_seconds = BODY_DRAIN_TIMEOUT_SECONDS
-    """Time for which the rest of a request body is read after its response."""
+    """Maximum time to read the rest of a request body after its response, before the connection is closed."""
     write_timeout_seconds = WRITE_TIMEOUT_SECONDS
     """Time in which the client reads no byte of a waiting response, after which the connection is aborted."""
 
@@ -93,9 +99,10 @@ class ConnectionLifecycle(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register the new connection and start the timer for its first request (asyncio)."""
         self.transport = cast(asyncio.Transport, transport)
-        """Socket transport of asyncio."""
+        """Connection of asyncio to the client's socket."""
         self.flow = FlowControl(self.transport)
-        """Pauses of reading and writing."""
+        """Control of the pauses in reading and writing of this connection."""
+        self._encrypted = transport.get_extra_info("sslcontext") is not None
         self._write_timer = WriteTimeout(self._loop, self.transport, self.write_timeout_seconds)
         self._state.connections.add(self)
         self._start_head_timer()
@@ -116,11 +123,16 @@ class ConnectionLifecycle(asyncio.Protocol):
 
         The client may still read (half-close), or have closed the connection; both look the same until the next write.
         Responses are still sent if all unfinished requests are GET or HEAD. Otherwise all unfinished requests are
-        treated as disconnected, because a useless call to a provider costs money.
+        treated as disconnected, because a useless call to a provider costs money. TLS has no half-close.
         """
         unfinished = self._unfinished()
         self._write_timer.start()
-        if self._in_head or self._in_body or any(cycle.scope["method"] not in _SAFE_METHODS for cycle in unfinished):
+        if (
+            self._encrypted
+            or self._in_head
+            or self._in_body
+            or any(cycle.scope["method"] not in _SAFE_METHODS for cycle in unfinished)
+        ):
             self._disconnect()
         elif self._buffer.data:
             self._ended = True
@@ -144,7 +156,8 @@ class ConnectionLifecycle(asyncio.Protocol):
     def close_after_responses(self) -> None:
         """Close the connection after the responses to its current requests, because the server stops.
 
-        A connection without a request has `NEW_CONNECTION_GRACE_SECONDS` to send one. An idle one is closed at once.
+        A new connection without a request has `NEW_CONNECTION_GRACE_SECONDS` to send one. An idle connection is closed
+        at once.
         """
         self._stopping = True
         if self._in_head:
@@ -157,12 +170,12 @@ class ConnectionLifecycle(asyncio.Protocol):
             self.cycle.keep_alive = False
 
     def close_if_idle(self) -> None:
-        """Close the connection if it has had a request and none is in progress, to free a descriptor for others."""
+        """Close an idle connection on which a request was served, to free its descriptor for other connections."""
         if self.cycle is not None and self.cycle.response_complete and not self._is_mid_request():
             self._close()
 
     def head_wait_seconds(self) -> float:
-        """Return for how many seconds the server has waited for the current request head. 0: it does not wait."""
+        """Return for how many seconds the server has waited for the current request head. 0: no head is expected."""
         return self._head_timer.elapsed_seconds()
 
     def _start(self, cycle: RequestResponseCycle) -> None:
@@ -172,7 +185,7 @@ class ConnectionLifecycle(asyncio.Protocol):
         task.add_done_callback(self._state.request_tasks.discard)
 
     def _end_response(self) -> None:
-        """Start the next pipelined request, wait for one, or drain the rest of the current request body.
+        """Start the next pipelined request, wait for a new one, or read the rest of the current request body.
 
         Called when the response to the current request is complete.
         """
@@ -201,7 +214,7 @@ class ConnectionLifecycle(asyncio.Protocol):
         self._head_timer.start(self.head_timeout_seconds, self._abort)
 
     def _unfinished(self) -> list[RequestResponseCycle]:
-        """Return the parsed requests with incomplete responses, in their order."""
+        """Return the parsed requests with a response that is not complete, in the order of arrival."""
         running = self._running
         return [*self.pipeline] if running is None or running.response_complete else [running, *self.pipeline]
 
@@ -216,7 +229,10 @@ class ConnectionLifecycle(asyncio.Protocol):
             self.pipeline.pop().release_resources()
 
     def _end(self) -> None:
-        """Apply the end of the client's sending direction, after all bytes received before it were parsed."""
+        """End the client's sending direction, after all bytes received before were parsed.
+
+        Requests may still be answered.
+        """
         if not self.eof_received():
             self._close()
 
@@ -252,7 +268,8 @@ class ConnectionLifecycle(asyncio.Protocol):
             self.cycle.keep_alive = False
             return
         body = encode_error(error, request_id)
-        headers = {**error_headers(error, request_id), "content-length": str(len(body)), "connection": "close"}
+        headers = {**error_headers(error, request_id), **help_headers(error)}
+        headers |= {"content-length": str(len(body)), "connection": "close"}
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.transport.write(STATUS_LINES[error.status] + head.encode("latin-1") + b"\r\n" + body)
         self._close_gracefully()
@@ -272,5 +289,6 @@ class ConnectionLifecycle(asyncio.Protocol):
         self._buffer.clear()
         self.flow.resume_reading()
         self.flow.pause_for_unparsed(False)
-        self.transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
         self._drain_timer.start(self.body_drain_timeout_seconds, self._close)

@@ -1,6 +1,8 @@
 """Buffer of received, unparsed bytes of a client connection, which divides the bytes into pieces for the parser.
 
-A piece completes at most one request head, so that the server can stop parsing between two pipelined requests.
+`ReceiveBuffer.append` adds bytes from the socket, and `pop_piece` returns the next piece. A piece completes at most one
+request head, so that the server can stop parsing between two pipelined requests. A request head is the request line
+with the headers. `accepts_request_line` rejects invalid request lines that the parser would accept.
 """
 
 import re
@@ -45,8 +47,8 @@ class ReceiveBuffer:
     def find_head_length(self, data: bytes, limit: int) -> int:
         """Return the length in bytes of the request head with which `data`, just received, begins.
 
-        0: the head is incomplete, longer than `limit` bytes, or has no valid request line. Call `append` and
-        `pop_piece` then.
+        0: the head is incomplete, longer than `limit` bytes, or has no valid request line. In these cases, pass `data`
+        to `append`, and parse the result of `pop_piece`.
         """
         if self._request_line is None or self._request_line:
             return 0
@@ -62,16 +64,16 @@ class ReceiveBuffer:
         return found + len(_HEAD_END)
 
     def clear(self) -> None:
-        """Drop all buffered bytes."""
+        """Drop all buffered bytes of the connection."""
         self.data, self._start = b"", 0
         if self._later:
             self._later = bytearray()
 
     def pop_piece(self, limit: int) -> memoryview:
-        """Remove the next piece from the buffer and return it.
+        """Remove the next piece of received bytes for the parser and return it.
 
-        Within a body of known length: all buffered bytes of the body. Otherwise: the bytes up to the end of the next
-        request head, at most `limit`.
+        Within a body of known length, the piece is all buffered bytes of the body. Otherwise it ends at the end of the
+        next request head, or after `limit` bytes.
         """
         if self._later:
             self.data, self._start = self.data[self._start :] + self._later, 0
@@ -90,7 +92,7 @@ class ReceiveBuffer:
         return piece
 
     def begin_request(self) -> None:
-        """Prepare for the next request. The bytes that follow are its request line."""
+        """Prepare for the next request on the connection. The bytes that follow are its request line."""
         self._request_line, self._tail = bytearray(), b""
 
     def accepts_request_line(self, piece: memoryview) -> bool:

@@ -1,4 +1,8 @@
-"""Functions for the request line and head of a client request: target, upgrade offer, message about a parse error."""
+"""Functions for the request line and head of a client request: target, upgrade offer, message about a parse error.
+
+The target is the address in the request line: path and query, or a complete URL. The origin form of a target is its
+path and query. An upgrade offer is a header by which a client offers to change to another protocol, such as HTTP/2.
+"""
 
 import re
 import urllib.parse
@@ -29,7 +33,7 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes]:
 
 
 def origin_form(target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
-    """Return a request target with a path: a complete URL without a path gets `/`, others are returned unchanged.
+    """Return a request target with a path: a URL without a path gets the path `/`, other targets are unchanged.
 
     Raises `MalformedHttp` if the host of a complete URL differs from the `Host` header, because an intermediary may
     have used either one (RFC 9112, 3.2.2).
@@ -48,9 +52,10 @@ def origin_form(target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
 def encode_head_without_upgrade(
     method: bytes, target: bytes, version: str, headers: list[tuple[bytes, bytes]]
 ) -> bytes:
-    """Return the encoded head of a request, without the headers that offer a protocol upgrade.
+    """Return the encoded head of a request, without the headers that offer another protocol.
 
-    `Connection: close` and `version` are kept. HTTP/1.0 has no chunks and closes connections by default.
+    `version`: HTTP version, `1.1` or `1.0`, which the head keeps, as it keeps `Connection: close`: HTTP/1.0 has no
+    chunked bodies and closes connections by default.
     """
     closes = any(name == b"connection" and b"close" in value.lower() for name, value in headers)
     kept = [header for header in headers if header[0] not in _UPGRADE_HEADERS]
@@ -61,9 +66,9 @@ def encode_head_without_upgrade(
 
 
 def describe_parse_error(data: bytes | memoryview, error: str) -> str:
-    """Return the error message for bytes that are no valid HTTP request, with a hint if they are TLS.
+    """Return the error message for bytes that are no valid HTTP request.
 
-    `error`: description of the parse error.
+    For bytes of a TLS handshake, the message states that the server expects no TLS. `error`: text of the parser.
     """
     if data[:1] == _TLS_HANDSHAKE:
         return "The request is TLS instead of HTTP: the address of this proxy begins with http://, not https://."

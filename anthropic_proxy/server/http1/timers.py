@@ -1,14 +1,22 @@
-"""Timers of a client connection: one-shot timeout, idle time (keep-alive), and unread responses."""
+"""Timers of a client connection: one-shot timeout, idle time (keep-alive), and unread responses.
+
+`Timeout` calls a function once, `KeepAliveTimer` closes idle connections, and `WriteTimeout` aborts connections of
+clients that stop reading. `begin_idle` and `end_idle` limit an idle period; `release` ends the timer with its
+connection.
+"""
 
 import asyncio
 from collections.abc import Callable
 
 _POLLS = 10
-"""Number of checks of the write buffer within one write timeout, to detect progress."""
+"""Number of checks of the write buffer within one write timeout, to detect if the client reads."""
 
 
 class Timeout:
-    """One-shot timer of a client connection. It can be restarted. A stopped timer has no reference to its callback."""
+    """One-shot timer of a client connection, which can be started again.
+
+    A stopped timer keeps no reference to its callback, so that the connection can be freed.
+    """
 
     __slots__ = ("_loop", "_since", "timer")
 
@@ -36,9 +44,9 @@ class Timeout:
 
 
 class KeepAliveTimer:
-    """Timer that calls `on_timeout` when a client connection has been idle for `seconds`.
+    """Timer that calls `on_timeout` when a client connection has had no request for `seconds`.
 
-    The timer of the event loop is rescheduled when it fires. Rescheduling it for each request would cost more.
+    A timer of the event loop is created only when the previous one fires, because one per request would cost more.
     """
 
     __slots__ = ("_idle_since", "_loop", "_on_timeout", "_seconds", "_timer")
@@ -100,7 +108,7 @@ class WriteTimeout:
             self._timer = self._loop.call_later(self._seconds / _POLLS, self._poll)
 
     def stop(self) -> None:
-        """Stop the checks of the write buffer."""
+        """Stop the periodic checks of the write buffer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,7 +1,8 @@
-"""Built-in demonstration: replies in the format of Chat Completions, made by fixed rules in this process.
+"""Demo: a built-in provider for trying the proxy without a key. Its replies follow fixed rules in this process.
 
-It states that it is a demonstration, calls a tool for a few obvious requests, and repeats tool results. Users can
-thereby try the proxy before they configure a provider.
+`new_demo_transport` returns the transport, which sends nothing; `DemoResponse` is its response in the format of Chat
+Completions. The demo states that it is a demonstration, calls a tool for a few obvious requests, and repeats tool
+results.
 """
 
 import asyncio
@@ -19,9 +20,10 @@ CHUNK_INTERVAL_SECONDS = 0.01
 
 
 class DemoResponse:
-    """An `UpstreamResponse` with a body that is built while it is read. `pace`: seconds before each chunk."""
+    """An `UpstreamResponse` of the demo, encoded while it is read. `pace`: seconds before each chunk."""
 
     body_received = False
+    """Always False: whether the body has ended is not known before `DemoResponse.read` returns its end."""
 
     def __init__(self, status: int, content_type: str, chunks: Iterable[bytes], pace: float = 0.0) -> None:
         self.status = status
@@ -30,14 +32,14 @@ class DemoResponse:
         self._pace = pace
 
     async def read(self) -> bytes:
-        """Wait for `pace` seconds and return the next chunk of the body. b"": the end."""
+        """Wait for `pace` seconds and return the next chunk of the response body. b"": the end of the body."""
         chunk = next(self._chunks, b"")
         if chunk and self._pace:
             await asyncio.sleep(self._pace)
         return chunk
 
     async def close(self, *, complete: bool = False) -> None:
-        """Drop the chunks that are not read yet."""
+        """Drop the chunks of the body that were not read yet. `complete` has no effect."""
         self._chunks = iter(())
 
 

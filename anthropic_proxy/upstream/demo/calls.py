@@ -1,7 +1,8 @@
-"""Tool calls of the demo: text patterns of user requests, the tools that can serve them, and default arguments.
+"""Tool calls of the demo, the built-in provider that replies by fixed rules.
 
-A request is served only if its whole text has one of the patterns, and a tool has a suitable name and argument. The
-reply to any other request is text: a wrong call would be a user's first impression of the product.
+`find_requested_call` compares the user's last text with patterns, and returns a call of a suitable tool of the client.
+`build_tool_call` adds default values for required arguments. Only a whole text that matches a pattern leads to a call,
+because a wrong call would be a user's first impression of the product. `DEMO_TOOL_RULES` are the patterns.
 """
 
 import posixpath
@@ -14,11 +15,11 @@ from anthropic_proxy.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget
 from anthropic_proxy.upstream.demo.requests import DemoRequest, OfferedTool, ToolCall
 
 MAX_DEFAULT_VALUE_NODES = 1_000
-"""Maximum size of the default values for one schema. A node is a key, a value or 64 characters."""
+"""Maximum size of the default values for one JSON Schema, in nodes. A node is a key, a value or 64 characters."""
 MAX_DEFAULT_VALUE_STEPS = 20_000
-"""Maximum work on the default values for one schema, in steps of `WorkBudget`."""
+"""Maximum work on the default values for one JSON Schema, in steps: one for each node that is examined."""
 MAX_SCHEMA_DEPTH = 32
-"""Maximum nesting depth of a schema with default values. Beyond these limits: `WorkLimitExceeded`."""
+"""Maximum nesting depth of a schema with default values. A deeper schema raises `WorkLimitExceeded`."""
 _TEXT = "demo"
 _UNION_KEYWORDS = ("anyOf", "oneOf", "allOf")
 
@@ -41,7 +42,8 @@ def build_default_value(field: str, schema: Any) -> Any:
 
 
 class _Defaults:
-    """Builder of default values for one JSON Schema (`root`).
+    """Builder of default values for a JSON Schema (`root`), for required arguments that the user's text does not
+    contain.
 
     A value has the stated type and is not below a stated minimum. Patterns, formats and other keywords are ignored.
     """
@@ -100,7 +102,7 @@ class _Defaults:
         return value
 
     def _follow(self, reference: str) -> Any:
-        """Return the schema at a JSON pointer into the root schema (`#/$defs/place`). None: it has no such schema."""
+        """Return the schema at a JSON pointer into the root schema (`#/$defs/place`). None: no schema at that place."""
         self._budget.count_steps(1 + len(reference))
         target = self._root
         for key in filter(None, reference.removeprefix("#").split("/")):
@@ -110,7 +112,10 @@ class _Defaults:
 
 
 def _stated(schema: Mapping[str, Any]) -> list[Any]:
-    """Return a list with the value of `const`, `default` or the first of `enum`. Empty: the schema has none of them."""
+    """Return the value that a schema states by `const`, `default` or the first member of `enum`, in a list.
+
+    Empty list: the schema has none of the keywords.
+    """
     values = [schema[keyword] for keyword in ("const", "default") if keyword in schema]
     enum = schema.get("enum")
     return (values + enum[:1] if isinstance(enum, list) else values)[:1]
@@ -129,12 +134,12 @@ def _type_of(schema: Mapping[str, Any]) -> str:
 
 
 def _lower_bound(*limits: Any) -> Any:
-    """Return the largest number among 0 and the limits. Limits that are not numbers are ignored."""
+    """Return the maximum of 0 and the numbers in `limits`, the lower bounds of a schema. Other values are ignored."""
     return max((0, *(limit for limit in limits if isinstance(limit, int | float))))
 
 
 MAX_PROMPT_CHARACTERS = 300
-"""Maximum characters of a user text that is compared with the patterns. A longer text gets no tool call."""
+"""Maximum number of characters of a user text that is compared with the patterns. A longer text gets no tool call."""
 _START = (
     r"\s*(?:(?:please|now|then)\s+|(?:can|could|would) you\s+(?:please\s+)?)?"
     r"(?:use\s+(?:the\s+)?(?P<tool>\w+)(?:\s+tool)?\s+(?:to|and)\s+)?"
@@ -170,7 +175,7 @@ _SHELL = (
 )
 _LISTER = r"ls|list(?:dir|directory|files|folder|directorycontents)?|readdir"
 _READER = r"(?:read|view|open|get|cat|fetch)(?:text)?(?:files?)?(?:contents?)?"
-TOOL_CALL_RULES = (
+DEMO_TOOL_RULES = (
     _tool_call_rule(  # list the files here
         r"(?:ls|(?:list|show|display)(?:\s+me)?(?:\s+all)?(?:\s+of)?(?:\s+the|\s+my)?\s+files"
         r"|(?:what|which)\s+files\s+(?:are|exist)(?:\s+there)?)"
@@ -197,6 +202,7 @@ TOOL_CALL_RULES = (
         (r"\w*(?:weather|forecast)\w*", "city location place town cityname", "{text}"),
     ),
 )
+"""Rules of the demo: pattern of a user text → kinds of tools that can serve the request. See `_tool_call_rule`."""
 
 
 def find_requested_call(request: DemoRequest) -> ToolCall | None:
@@ -204,7 +210,7 @@ def find_requested_call(request: DemoRequest) -> ToolCall | None:
     prompt = request.last_user_text
     if not request.tools or len(prompt) > MAX_PROMPT_CHARACTERS:
         return None
-    matches = ((form.fullmatch(prompt), tools) for form, tools in TOOL_CALL_RULES)
+    matches = ((form.fullmatch(prompt), tools) for form, tools in DEMO_TOOL_RULES)
     match, kinds = next((found for found in matches if found[0]), (None, ()))
     groups = match.groupdict() if match else {}
     text = next((groups[name] for name in ("ticked", "double", "single", "named", "plain") if groups.get(name)), "")
@@ -229,7 +235,7 @@ def _fill(template: str, text: str, directory: str) -> str:
 
 
 def _find_argument(tool: OfferedTool, arguments: Sequence[str]) -> str:
-    """Return the first string property of a tool that has one of the names in `arguments`. "": none."""
+    """Return the name of the first string property of a tool that `arguments` contains. "": no such property."""
     properties = tool.input_schema.get("properties")
     known = properties if isinstance(properties, dict) else {}
     return next((name for name, schema in known.items() if _normalize(name) in arguments and _is_text(schema)), "")

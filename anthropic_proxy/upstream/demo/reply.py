@@ -1,6 +1,7 @@
-"""Replies of the demo: a tool call, repeated tool results, or a text on the demo, encoded as Chat Completions.
+"""Replies of the demo, the built-in provider that replies by fixed rules.
 
-Source: OpenAI's API reference, 2026-11.
+`build_reply` chooses the content (`DemoReply`): a tool call, repeated tool results, or a text about the demo.
+`encode_reply` encodes it as a Chat Completions response. Source: OpenAI's API reference, 2026-11.
 """
 
 import re
@@ -14,7 +15,7 @@ from anthropic_proxy.upstream.demo.calls import build_default_value, build_tool_
 from anthropic_proxy.upstream.demo.requests import DemoRequest, ToolCall, remove_tagged_sections
 
 MAX_REPEATED_TOOL_RESULTS = 8
-"""Maximum number of tool results that a reply repeats."""
+"""Maximum number of tool results that one demo reply repeats."""
 MAX_TOOL_RESULT_CHARACTERS = 1_500
 """Maximum characters of each repeated tool result. A longer result is cut."""
 _ERROR_MARK = "[tool error]"
@@ -26,7 +27,9 @@ class DemoReply(Struct, frozen=True):
     """Content of a demo reply: text, a tool call, or both."""
 
     text: str = ""
+    """Text of the reply. "": none."""
     tool_call: ToolCall | None = None
+    """Tool call of the reply. None: no call."""
 
 
 def build_reply(request: DemoRequest, variables: Sequence[str]) -> DemoReply:
@@ -53,7 +56,10 @@ def build_reply(request: DemoRequest, variables: Sequence[str]) -> DemoReply:
 
 
 def _force(request: DemoRequest, call: ToolCall | None) -> ToolCall | None:
-    """Return the call that `tool_choice` requires: `call` if it is permitted, or else a call with default arguments."""
+    """Return the call that the client's `tool_choice` requires. None: the reply has no call.
+
+    `call`: call that the user's text requests, used if `tool_choice` permits it. A required call has default arguments.
+    """
     allowed = [tool for tool in request.tools if request.tool_choice in {"required", f"tool:{tool.name}"}]
     if call and any(tool.name == call.name for tool in allowed):
         return call
@@ -127,7 +133,7 @@ def encode_reply(reply: DemoReply, request: DemoRequest, head: Mapping[str, Any]
 
 
 def _split(text: str, limit: int) -> tuple[list[str], int, bool]:
-    """Return the fragments of a text, its number of tokens, and True if tokens beyond the limit were cut."""
+    """Return the fragments of a text, their number of tokens, and True if the text was cut at `limit` tokens."""
     tokens = _TOKEN.findall(text)
     kept = tokens[:limit]
     step = 1 + len(kept) // MAX_STREAM_FRAGMENTS

@@ -1,4 +1,9 @@
-"""Decoding of Chat Completions requests for the demo: only the fields on which demo replies depend."""
+"""Decoding of Chat Completions requests for the demo: only the fields on which demo replies depend.
+
+`decode_request` returns a `DemoRequest`, in which `tool_calls` and `tool_results` are those of the latest step, and
+`includes_usage` and `requires_json` are options of the reply. `remove_tagged_sections` removes sections that Claude
+Code adds to user texts. The demo is the built-in provider that replies by fixed rules (`demo/__init__.py`).
+"""
 
 import contextlib
 import re
@@ -14,29 +19,36 @@ _REMINDER_TAGS = ("system-reminder", "local-command-caveat", "local-command-stdo
 
 
 class OfferedTool(Struct, frozen=True):
-    """A function tool that the client offers."""
+    """A function tool that the Chat Completions request offers to the model."""
 
     name: str
+    """Name of the tool."""
     input_schema: Mapping[str, Any]
+    """JSON Schema of the arguments, decoded."""
 
 
 class ToolCall(Struct, frozen=True):
-    """A tool call with decoded arguments."""
+    """A tool call of the demo or in the conversation, with decoded arguments."""
 
     name: str
+    """Name of the called tool."""
     arguments: Any
+    """Decoded JSON value of the arguments."""
 
 
 class DemoRequest(Struct, kw_only=True):
-    """A decoded Chat Completions request."""
+    """A decoded Chat Completions request: the fields on which demo replies depend."""
 
     model: str
+    """Model id in the Chat Completions request."""
     tools: Sequence[OfferedTool]
+    """Function tools that the Chat Completions request offers to the model."""
     tool_choice: str
     """Choice of the client: `auto`, `none`, `required`, or one tool as `tool:<name>`."""
     max_reply_tokens: int | None
-    """Maximum size of the reply in tokens. None: no limit."""
+    """Maximum size of the demo reply in tokens. None: no limit."""
     stream: bool
+    """True if the client requests a streamed reply."""
     includes_usage: bool
     """True if a stream ends with a chunk of token counts."""
     requires_json: bool
@@ -46,15 +58,15 @@ class DemoRequest(Struct, kw_only=True):
     last_user_text: str = ""
     """Last text of the user, without sections that the client adds."""
     working_directory: str = ""
-    """Working directory of the client, as its messages state. "": not stated."""
+    """Working directory of the client, as the client's messages state it. "": not stated."""
     tool_calls: list[ToolCall] = field(default_factory=list)
-    """Tool calls since the last assistant message without a tool call."""
+    """Tool calls of the model since its last message without a tool call, in order."""
     tool_results: list[tuple[str, str]] = field(default_factory=list)
-    """Tool name and result text for each call of the last assistant message. Empty: it has no tool call."""
+    """Pairs of tool name and result text, for the calls of the last assistant message. Empty: no results."""
     tool_names: dict[str, str] = field(default_factory=dict)
     """Tool call id → tool name, for the calls of the last assistant message."""
     input_characters: int = 0
-    """Number of characters of messages and tools, for an estimate of the input tokens."""
+    """Number of characters of all messages and tools, from which the input tokens are estimated."""
 
 
 def decode_request(body: bytes) -> DemoRequest:

@@ -1,4 +1,9 @@
-"""HTTP transport to providers: connection reuse, HTTP proxies, and errors with messages for users."""
+"""`HttpTransport`: sends HTTP requests to providers, with connection reuse, HTTP proxies, and errors for users.
+
+`send` sends one upstream request on a pooled connection and returns its `HttpResponse`. The request line and headers of
+a request are its head. Heads are cached, because most requests to a model have the same head. `encode_head` returns the
+head without sending it. Relayed requests are client requests that are forwarded unchanged.
+"""
 
 import ssl
 from collections.abc import Mapping
@@ -12,7 +17,15 @@ from anthropic_proxy.upstream.http.connector import PROXY_AUTHENTICATION_REQUIRE
 from anthropic_proxy.upstream.http.dialer import Dialer, LocalConnectionRefused
 from anthropic_proxy.upstream.http.pool import KEEP_ALIVE_SECONDS, ConnectionPool
 from anthropic_proxy.upstream.http.response import HttpResponse
-from anthropic_proxy.upstream.http.url import Origin, Url, encode_request_head, find_proxy, join_url, parse_url
+from anthropic_proxy.upstream.http.url import (
+    Origin,
+    Url,
+    encode_header_lines,
+    encode_request_head,
+    find_proxy,
+    join_url,
+    parse_url,
+)
 from anthropic_proxy.wire.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
 
 _MAX_CACHED_HEADS = 256
@@ -27,32 +40,35 @@ class _Head(Struct, frozen=True):
     credential: Credential | None
     origin: Origin
     proxy: str | None
-    """URL of the HTTP proxy. None: direct connection."""
+    """URL of the HTTP proxy. None: the server is connected directly."""
     header_bytes: bytes
-    """Request line and headers without `content-length` and the final empty line."""
+    """Request line and headers, without `content-length` and the final empty line."""
 
     def __repr__(self) -> str:
         return f"_Head({self.origin})"  # the header bytes contain a key
 
     def matches(self, request: UpstreamRequest, credential: Credential | None) -> bool:
-        """Return True if the head can be sent for this request with this credential."""
+        """Return True if this cached head is right for `request` with `credential`, so it need not be encoded again."""
         return self.credential == credential and self.headers == request.headers and self.method == request.method
 
-    def with_content_length(self, body: bytes) -> bytes:
-        """Return the complete head for a request with this body."""
-        return (
-            b"%b\r\n" % self.header_bytes
-            if self.method == "GET"
-            else b"%bcontent-length: %d\r\n\r\n" % (self.header_bytes, len(body))
-        )
+    def complete(self, request: UpstreamRequest) -> bytes:
+        """Return this head with the headers that differ for each request: `content-length` and the trace headers.
+
+        Raises `ValueError` for a line break in a header.
+        """
+        length = b"" if self.method == "GET" else b"content-length: %d\r\n" % len(request.body)
+        if not request.trace_headers:
+            return b"%b%b\r\n" % (self.header_bytes, length)
+        return b"%b%b%b\r\n" % (self.header_bytes, encode_header_lines(request.trace_headers), length)
 
 
 class HttpTransport:
-    """Transport to HTTP servers. A connection belongs to the event loop that opened it.
+    """Transport that sends requests by HTTP. A connection belongs to the event loop that opened it.
 
     `connect_timeout`: seconds. `proxies`: URL scheme → URL of an HTTP proxy. `unproxied`: comma-separated hosts that
-    bypass the proxy. `dialer`: opens connections that use no proxy; None: to any address. `tls`: None: the certificates
-    of the system. `keep_alive_seconds`: lifetime of an idle connection. 0: no reuse.
+    are connected without a proxy. `dialer`: opens the TCP connections that use no proxy; None: to any address. `tls`:
+    TLS context; None: with the certificates of the system. `keep_alive_seconds`: time after which an idle connection is
+    closed. 0: no reuse.
     """
 
     def __init__(
@@ -70,7 +86,7 @@ class HttpTransport:
         self._proxies = proxies or {}
         self._unproxied = unproxied
         self._heads: dict[tuple[str, str], _Head] = {}
-        """Base URL and path → last head. Most requests have the same head."""
+        """Cache: base URL and path → head of the last request. Most requests to a path have the same head."""
         self._closed = False
 
     async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> HttpResponse:
@@ -85,7 +101,7 @@ class HttpTransport:
         cached = self._heads.get((base_url, request.path))
         if cached is None or not cached.matches(request, credential):
             cached = self._new_head(base_url, request, credential)
-        origin, head = cached.origin, cached.with_content_length(request.body)
+        origin, head = cached.origin, cached.complete(request)
         response = None
         try:
             if connection := self._pool.pop_idle(origin):
@@ -108,8 +124,15 @@ class HttpTransport:
             raise _failure(origin, error, cached.proxy) from error
         return response
 
+    def encode_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
+        """Return the request line and headers of an upstream request exactly as `send` sends them, without sending.
+
+        The bytes end with an empty line. Raises `UpstreamUnreachable` if the base URL is invalid.
+        """
+        return self._new_head(base_url, request, credential).complete(request)
+
     async def close(self) -> None:
-        """Close all connections. Later requests raise `ShuttingDown`."""
+        """Close all connections to providers. Later calls of `send` raise `ShuttingDown`."""
         self._closed = True
         self._pool.close()
 
@@ -158,6 +181,6 @@ def _failure(origin: Origin, error: Exception, proxy: str | None) -> UpstreamErr
 
 
 def _redacted(url: str) -> str:
-    """Return a URL without user, password and query, which may contain secrets."""
+    """Return a URL without user, password and query, which may contain secrets, for an error message."""
     scheme, _, remainder = url.partition("?")[0].partition("://")
     return f"{scheme}://{remainder.rpartition('@')[2]}" if remainder else scheme

@@ -1,7 +1,10 @@
-"""One HTTP/1.1 connection to a provider, with one request at a time.
+"""One HTTP/1.1 connection to a provider, with one upstream request at a time.
 
-The `on_…` methods are callbacks of the response parser (httptools). `connection_…`, `data_received` and `eof_received`
-are callbacks of asyncio.
+`Connection` is an asyncio protocol. `send_request` sends a request and returns its `HttpResponse`, to which the body is
+appended while the caller reads it. A connection that has received a complete response is idle: it can send another
+request. Its `on_…` methods are callbacks of the response parser (httptools). `connection_…`, `data_received` and
+`eof_received` are callbacks of asyncio. `ConnectionLost` and `InvalidHttp` are the errors. `abort` closes the
+connection at once. `origin` is the server.
 """
 
 import asyncio
@@ -21,7 +24,8 @@ MAX_RESPONSE_HEAD_BYTES = 256 * 1024
 The limit also applies to chunk sizes and extensions between two fragments of a body, and to trailers.
 """
 MAX_UNREAD_BYTES = 64 * 1024
-"""Maximum size of received data that the caller has not read. Above it, reading from the socket pauses."""
+"""Maximum number of received bytes that the caller has not read. Above it, the connection stops reading from its
+socket."""
 MAX_TLS_WRITE_BYTES = 16 * 1024
 """Maximum bytes of a request body per TLS write. OpenSSL keeps a buffer of the maximum write size per connection."""
 _SWITCHING = 101
@@ -43,8 +47,8 @@ def new_response_parser(protocol: object) -> httptools.HttpResponseParser:
 class ConnectionLost(Exception):
     """Error: the connection ended before a complete response head.
 
-    `begun`: True if bytes of a response had arrived. `cause`: error of the operating system. None: the peer closed the
-    connection.
+    `begun`: True if bytes of a response were received. `cause`: error of the operating system. None: the peer closed
+    the connection.
     """
 
     def __init__(self, *, begun: bool = False, cause: Exception | None = None) -> None:
@@ -58,33 +62,38 @@ class InvalidHttp(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """One connection to a server. After a complete response it returns to its pool (`owner`)."""
+    """One connection to a server. After a complete response the connection returns to its pool (`owner`)."""
 
     def __init__(self, origin: Origin, owner: "ConnectionPool") -> None:
         self.origin = origin
-        """Server, also behind a proxy."""
+        """Server to which the requests are sent, also if the connection leads through an HTTP proxy."""
         self.idle_since = 0.0
-        """Loop time at which the connection became idle."""
+        """Time of the event loop's clock, in seconds, at which the connection became idle."""
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = new_response_parser(self)
         self._pending: asyncio.Future[HttpResponse] | None = None
-        """Pending response head. None: no request."""
+        """Future of the response to the current request, until the response head arrives. None: no request waits."""
         self._response: HttpResponse | None = None
-        """Response with an incomplete body. None: none."""
+        """Response with a body that is still being received. None: no such response."""
         self._early: bytes | None = b""
-        """Bytes received before the first request, such as an immediate rejection. None: a request was sent."""
+        """Bytes that the server sent before the first request, such as an immediate rejection. None: a request was
+        sent."""
         self._headers: dict[str, str] = {}
         self._repeated_headers: dict[str, list[str]] = {}
-        """Repeated header → all of its values."""
+        """Name of a repeated response header → all values of that header."""
         self._head_bytes = 0
-        """Bytes since the request was sent, or since the last fragment of the body."""
+        """Number of bytes received since the request was sent, or since the last fragment of the body."""
         self._can_reuse = False
-        """True if the last response permits another request."""
+        """True if the last response permits another request on this connection."""
 
     async def send_request(self, head: bytes, body: bytes) -> HttpResponse:
-        """Send a request and return the response after its head. Raises `ConnectionLost` or `InvalidHttp`."""
+        """Send an upstream request, and return its response once the response head has arrived.
+
+        `head`: request line and headers. Raises `ConnectionLost` if the connection ends before a complete response
+        head, or `InvalidHttp`.
+        """
         transport = self._transport
         if transport is None or transport.is_closing():
             raise ConnectionLost
@@ -114,7 +123,7 @@ class Connection(asyncio.Protocol):
         )
 
     def abort(self) -> None:
-        """Close the connection immediately and discard unsent data."""
+        """Close the connection immediately and discard all data that is not sent yet."""
         self._can_reuse = False
         if self._transport is not None:
             self._transport.abort()
@@ -124,7 +133,10 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse received bytes. Before the first request: buffer them. Between requests: close the connection."""
+        """Parse the received bytes of a response (callback of asyncio).
+
+        Bytes before the first request are buffered. Bytes between requests close the connection.
+        """
         if self._parser is None or (self._response is None and self._pending is None):
             self._buffer_early_data(data)
             return
@@ -151,13 +163,17 @@ class Connection(asyncio.Protocol):
             response.mark_reading_paused()
 
     def eof_received(self) -> None:
-        """Close the connection: the server sends no more, so sending the rest of a request is useless."""
+        """Close the connection, because the server has closed its side (callback of asyncio).
+
+        The server then sends no complete response, so sending the remaining request is useless.
+        """
         self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the body of the response, or fail the pending request.
+        """End the response body, or fail the pending request (callback of asyncio for a closed connection).
 
-        A body without stated length ends with the connection, so it is complete. Other bodies end with an error.
+        A body without stated length ends with the connection, so it is complete. Other bodies end with an error. `exc`:
+        error of the operating system. None: closed regularly.
         """
         self._transport = self._parser = None
         self._owner.remove_closed(self)
@@ -168,11 +184,11 @@ class Connection(asyncio.Protocol):
             self._pending.set_exception(ConnectionLost(begun=self._head_bytes > 0, cause=exc))
 
     def on_message_begin(self) -> None:
-        """Forbid reuse of the connection until the response to a request is complete."""
+        """Mark the connection as not reusable until the response is complete (parser callback at its first byte)."""
         self._can_reuse = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Store a response header. Trailers (headers after the body) are ignored."""
+        """Store one response header (parser callback). Trailers, the headers after the body, are ignored."""
         if self._response is None:
             key, text = name.decode("latin-1").lower(), value.decode(errors="surrogateescape")
             if key in self._headers:
@@ -181,7 +197,10 @@ class Connection(asyncio.Protocol):
                 self._headers[key] = text
 
     def on_headers_complete(self) -> None:
-        """Give the response to the pending request. Ignore 1xx responses and those that no request expects."""
+        """Complete the pending request with the response (parser callback at the end of the response head).
+
+        1xx responses are ignored, as are responses that no request expects.
+        """
         assert self._parser is not None
         status, headers = self._parser.get_status_code(), self._headers
         self._headers = {}
@@ -197,13 +216,13 @@ class Connection(asyncio.Protocol):
         self._pending.set_result(self._response)
 
     def on_body(self, data: bytes) -> None:
-        """Append received bytes to the body of the response."""
+        """Append received bytes to the body of the current response (parser callback)."""
         self._head_bytes = 0
         if self._response is not None:
             self._response.append_body(data)
 
     def on_message_complete(self) -> None:
-        """End the body of the response. A 1xx head is not the end: the final response follows."""
+        """End the body of the response (parser callback). A 1xx head is not the end: the final response follows."""
         if self._response is None:
             return
         assert self._parser is not None
@@ -239,7 +258,10 @@ class Connection(asyncio.Protocol):
 
 
 def _has_stated_end(response: HttpResponse) -> bool:
-    """Return True if the headers state the end of the body. If not, it ends with the connection (RFC 9112, 6.3)."""
+    """Return True if the headers of a response state the end of its body.
+
+    Without such headers the body ends with the connection (RFC 9112, 6.3).
+    """
     coding = response.headers.get("transfer-encoding")
     return "content-length" in response.headers if coding is None else coding.lower().endswith("chunked")
 

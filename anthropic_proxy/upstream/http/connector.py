@@ -1,4 +1,8 @@
-"""Opening of connections to servers: TCP, TLS, and tunnels through an HTTP proxy (CONNECT)."""
+"""Opening of connections to servers: TCP, TLS, and tunnels through an HTTP proxy (CONNECT).
+
+`Connector` returns connected and encrypted `Connection` objects to the connection pool of the HTTP transport. `connect`
+opens one connection within the time limit. `proxy_status_error` is the error for a status that the proxy sent itself.
+"""
 
 import asyncio
 import ssl
@@ -50,7 +54,10 @@ class Connector:
             return await self._connect(self._proxy_dialer, proxy_url.origin, origin)
 
     async def _connect(self, dialer: Dialer, near: Origin, origin: Origin) -> Connection:
-        """Return a connection to the server `origin`. `near`: peer of the TCP connection, server or proxy."""
+        """Return a connection to the server `origin`.
+
+        `near`: peer of the TCP connection, which is the server or a proxy.
+        """
         _, connection = await asyncio.get_running_loop().create_connection(
             lambda: Connection(origin, self._owner),
             sock=await dialer.dial(near),
@@ -80,7 +87,10 @@ class Connector:
         return connection
 
     def _context(self) -> ssl.SSLContext:
-        """Return the TLS context. It is created at first use, because loading the certificates is slow."""
+        """Return the TLS context of the connector.
+
+        It is created at first use, because loading the certificates is slow.
+        """
         if self._tls is None:
             self._tls = ssl.create_default_context()
             self._tls.set_alpn_protocols(["http/1.1"])
@@ -88,7 +98,7 @@ class Connector:
 
 
 def proxy_status_error(status: int) -> ConnectionRefusedError:
-    """Return the error for an HTTP status that the proxy itself sent, instead of the provider."""
+    """Return the error for an HTTP status that the HTTP proxy itself sent, instead of forwarding to the provider."""
     advice = ""
     if status == PROXY_AUTHENTICATION_REQUIRED:
         advice = "; set user and password in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY: http://user:password@host:port"
@@ -96,14 +106,18 @@ def proxy_status_error(status: int) -> ConnectionRefusedError:
 
 
 class _Tunnel(asyncio.Protocol):
-    """asyncio protocol of a CONNECT request to an HTTP proxy."""
+    """Asyncio protocol of a CONNECT request, which opens a tunnel through an HTTP proxy."""
 
     def __init__(self) -> None:
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._parser = new_response_parser(self)
 
     async def request(self, origin: Origin, credentials: str) -> None:
-        """Request a tunnel to a server and wait until it is open. Raises `ConnectionError` if the proxy rejects it."""
+        """Send a CONNECT request for a tunnel to `origin`, and wait until the proxy has opened the tunnel.
+
+        `credentials`: value of the header `proxy-authorization`. Raises `ConnectionError` if the proxy rejects the
+        tunnel.
+        """
         authorization = f"proxy-authorization: {credentials}\r\n" if credentials else ""
         head = f"CONNECT {origin.host_and_port} HTTP/1.1\r\nhost: {origin.host_and_port}\r\n{authorization}\r\n"
         self._transport.write(head.encode())

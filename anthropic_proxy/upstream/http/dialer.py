@@ -1,7 +1,9 @@
-"""Opening of TCP connections: name lookup, then the first address that accepts (Happy Eyeballs, RFC 8305, section 5).
+"""Opening of TCP connections: name lookup, then connection attempts to several addresses in parallel.
 
-asyncio has Happy Eyeballs only in `create_connection` of its own loop. uvloop supports no delay there, and neither loop
-accepts sockets with options that must be set before they connect.
+`Dialer` is the interface, `DnsCachingDialer` the implementation for providers; web fetch has its own, for public
+addresses only. `connect_first` implements Happy Eyeballs (RFC 8305, section 5): the first address that accepts is used.
+asyncio has it only in `create_connection`, and uvloop without a delay. `dial` returns a connected socket.
+`LocalConnectionRefused`: no server listens at a local address.
 """
 
 import asyncio
@@ -64,7 +66,7 @@ async def _connect(info: AddressInfo, new_socket: SocketFactory) -> socket.socke
 
 
 def _interleave(addresses: Iterable[AddressInfo]) -> list[AddressInfo]:
-    """Return the addresses with alternating address families (RFC 8305, section 4). Each family keeps its order."""
+    """Return the addresses with IPv4 and IPv6 in alternation (RFC 8305, section 4). Each family keeps its order."""
     families: dict[int, list[AddressInfo]] = {}
     for info in addresses:
         families.setdefault(info[0], []).append(info)
@@ -77,7 +79,7 @@ def _close_result(attempt: "asyncio.Task[socket.socket]") -> None:
 
 
 def _combine(errors: Sequence[OSError]) -> OSError:
-    """Return one error for all failed attempts. If they share an error number: the first error."""
+    """Return one error for all failed connection attempts. If all have the same error number: the first error."""
     if not errors:
         return OSError("the host name has no address")
     if len({error.errno for error in errors}) == 1:
@@ -86,36 +88,37 @@ def _combine(errors: Sequence[OSError]) -> OSError:
 
 
 DNS_CACHE_SECONDS = 300.0
-"""Time for which the addresses of a host name are cached."""
+"""Number of seconds for which the addresses of a host name are cached."""
 HAPPY_EYEBALLS_DELAY_SECONDS = 0.25
-"""Time after which the next address of a host is tried while an attempt is still running (RFC 8305)."""
+"""Number of seconds after which the next address of a host is tried while an attempt is still running (RFC 8305)."""
 SOCKET_RECEIVE_BUFFER_BYTES = 64 * 1024
 """Size of the receive buffer of a socket in the operating system. The usual default is several MiB."""
 
 
 class LocalConnectionRefused(ConnectionRefusedError):
-    """Refused connection to this machine or a private network: no server listens at the address."""
+    """Error: a server on this machine or in a private network refused the connection, because nothing listens there."""
 
 
 class Dialer(Protocol):
-    """Interface of objects that open TCP connections."""
+    """Interface of an object that opens TCP connections to servers."""
 
     async def dial(self, origin: Origin) -> socket.socket:
-        """Return a connected non-blocking socket. Raises `OSError` if no address accepts."""
+        """Return a connected non-blocking socket to the server `origin`. Raises `OSError` if no address accepts."""
         ...
 
 
 class DnsCachingDialer:
-    """Dialer for any address. It caches the addresses of a host name."""
+    """Dialer that connects to any address. It caches the addresses of each host name."""
 
     def __init__(self) -> None:
         self._lookups: dict[Origin, tuple[float, asyncio.Task[Sequence[AddressInfo]]]] = {}
-        """Origin → expiry by the loop's clock, and the lookup, which all connections share."""
+        """Server → expiry of its addresses by the event loop's clock, and the name lookup, which concurrent connections
+        share."""
 
     async def dial(self, origin: Origin) -> socket.socket:
-        """Return a connected non-blocking socket. Raises `OSError` if no address accepts.
+        """Return a connected non-blocking socket to the server `origin`. Raises `OSError` if no address accepts.
 
-        Raises its subclass `LocalConnectionRefused` if the connection was refused and no tried address is public.
+        Raises the subclass `LocalConnectionRefused` if the connection was refused and no tried address is public.
         """
         infos: Sequence[AddressInfo] = ()
         try:
@@ -152,7 +155,10 @@ def _has_failed(lookup: "asyncio.Task[Sequence[AddressInfo]]") -> bool:
 
 
 def _retrieve_exception(lookup: "asyncio.Task[Sequence[AddressInfo]]") -> None:
-    """Mark the exception of a lookup as retrieved, because asyncio logs exceptions that are never retrieved."""
+    """Mark the exception of a failed name lookup as retrieved.
+
+    Otherwise asyncio would log it if no request waits for it.
+    """
     if not lookup.cancelled():
         lookup.exception()
 

@@ -1,4 +1,8 @@
-"""Pool of open connections to providers, for reuse."""
+"""`ConnectionPool`: open connections to providers, for reuse by later requests.
+
+A connection that has received its complete response is idle. An idle connection is closed after `keep_alive_seconds`.
+`pop_idle` removes one for a request, `put_idle` returns it afterwards.
+"""
 
 import asyncio
 
@@ -6,7 +10,7 @@ from anthropic_proxy.upstream.http.connection import Connection
 from anthropic_proxy.upstream.http.url import Origin
 
 KEEP_ALIVE_SECONDS = 60.0
-"""Time after which an idle connection is closed. Providers close idle connections later."""
+"""Number of seconds after which an idle connection is closed. Providers close idle connections later."""
 _CLEANUP_INTERVAL_SECONDS = 15.0
 
 
@@ -20,15 +24,16 @@ class ConnectionPool:
         self.keep_alive_seconds = keep_alive_seconds
         self._open: set[Connection] = set()
         self._idle: dict[Origin, list[Connection]] = {}
-        """Origin → idle connections, the last used one at the end. It is reused first, so that the others expire."""
+        """Server → its idle connections, the last used one at the end. That one is reused first, so that the others
+        expire."""
         self._cleanup_timer: asyncio.TimerHandle | None = None
 
     def add_open(self, connection: Connection) -> None:
-        """Register a new connection, so that `close` can close it."""
+        """Register a new connection, so that `ConnectionPool.close` can close it."""
         self._open.add(connection)
 
     def pop_idle(self, origin: Origin) -> Connection | None:
-        """Remove an idle connection to a server from the pool and return it. None: none is idle."""
+        """Remove an idle connection to a server from the pool and return it. None: no connection is idle."""
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
@@ -38,7 +43,7 @@ class ConnectionPool:
         return None
 
     def put_idle(self, connection: Connection) -> None:
-        """Store a connection for reuse, after a complete response."""
+        """Store an open connection for reuse by a later request. Call this after a complete response."""
         if not self.keep_alive_seconds:
             connection.abort()
             return
@@ -47,14 +52,14 @@ class ConnectionPool:
             self._cleanup_timer = asyncio.get_running_loop().call_later(_CLEANUP_INTERVAL_SECONDS, self._close_expired)
 
     def remove_closed(self, connection: Connection) -> None:
-        """Remove a connection that has closed."""
+        """Remove a closed connection from the pool."""
         self._open.discard(connection)
         idle = self._idle.get(connection.origin)
         if idle and connection in idle:
             idle.remove(connection)
 
     def close(self) -> None:
-        """Close all connections, idle or in use."""
+        """Close all connections of the pool, idle or in use."""
         if self._cleanup_timer is not None:
             self._cleanup_timer.cancel()
             self._cleanup_timer = None

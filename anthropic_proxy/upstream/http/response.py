@@ -1,4 +1,10 @@
-"""HTTP response of a provider while its body is being received, and the decompression of the body."""
+"""HTTP response of a provider while its body is being received, and the decompression of the body.
+
+`HttpResponse` is the buffer between the connection, which calls `append_body` and `end_body`, and the exchange, which
+calls `read` and `close`. `Decompressor` decodes `gzip` and `deflate`. `close` waits at most `DRAIN_TIMEOUT_SECONDS` for
+the remaining body, so that the connection can be reused. `unread_bytes` counts the buffered bytes. `body_received`: the
+body has ended.
+"""
 
 import asyncio
 import zlib
@@ -25,7 +31,7 @@ class Decompressor:
 
     @property
     def supported(self) -> bool:
-        """True if this class can decode the `content-encoding`."""
+        """True if this class can decode the `content-encoding` that was given to its constructor."""
         return self._encoding in ("", "identity", "gzip", "x-gzip", "deflate")
 
     def decompress(self, data: bytes) -> Iterator[bytes]:
@@ -50,16 +56,17 @@ class Decompressor:
 
 
 MAX_DECOMPRESSED_BYTES = 64 * 1024 * 1024
-"""Maximum size of a body after decompression. A larger body fails with `UpstreamProtocolError`."""
+"""Maximum size of a response body after decompression. A larger body fails with `UpstreamProtocolError`."""
 DRAIN_TIMEOUT_SECONDS = 0.25
-"""Time that `close` waits for the last bytes of a complete reply, so that the connection can be reused."""
+"""Number of seconds that `HttpResponse.close` waits for the last bytes of a complete reply, so that the connection can
+be reused."""
 
 
 class HttpResponse:
-    """An `UpstreamResponse`: the connection appends received bytes, and `read` returns them.
+    """Response of a provider: the connection appends received bytes, and `read` returns them.
 
-    Too many unread bytes pause the connection. `on_release`: called once, with True if the complete response was
-    received. `resume_reading`: called when `read` ends a pause.
+    Implements `UpstreamResponse`. Too many unread bytes pause the connection. `on_release`: called once, with True if
+    the complete response was received. `resume_reading`: called when `read` ends a pause.
     """
 
     __slots__ = (
@@ -90,15 +97,15 @@ class HttpResponse:
     ) -> None:
         self.status = status
         self.headers = headers
-        """Names in lower case. Repeated headers are joined by commas."""
+        """Response headers, with names in lower case. The values of a repeated header are joined by commas."""
         self.unread_bytes = 0
-        """Number of received, unread bytes."""
+        """Number of bytes of the body that were received but not read."""
         self.body_received = False
-        """True if the body has ended."""
+        """True if the end of the body was received."""
         self._loop = loop
         self._fragments: list[bytes] = []
         self._error: Exception | None = None
-        """Error that ended the body early. None: complete or not ended."""
+        """Error that ended the body early. None: the body is complete, or still being received."""
         self._waiter: asyncio.Future[None] | None = None
         self._reading_paused = False
         self._on_release: Callable[[bool], None] | None = on_release
@@ -109,24 +116,27 @@ class HttpResponse:
         self._decompressed_bytes = 0
 
     def append_body(self, data: bytes) -> None:
-        """Append received bytes to the body."""
+        """Append bytes that the connection received to the unread bytes of the body."""
         self._fragments.append(data)
         self.unread_bytes += len(data)
         if self._waiter is not None:
             self._wake()
 
     def end_body(self, error: Exception | None = None) -> None:
-        """Mark the body as ended. `error`: reason of an early end. None: the body is complete."""
+        """Mark the body as ended. `error`: reason if the body is incomplete. None: the body is complete."""
         self.body_received, self._error = True, error
         if self._waiter is not None:
             self._wake()
 
     def mark_reading_paused(self) -> None:
-        """Record that the connection does not read the socket. The next `read` resumes reading."""
+        """Record that the connection stopped reading its socket, because too many bytes are unread.
+
+        The next call of `read` resumes reading.
+        """
         self._reading_paused = True
 
     async def read(self) -> bytes:
-        """Return the received bytes of the body. Wait only if there are none. b"": the end.
+        """Return the received, decompressed bytes of the body, or wait for some. b"": the end of the body.
 
         Raises `UpstreamProtocolError` if the body ends early, is damaged, or is too large after decompression.
         """
@@ -137,32 +147,46 @@ class HttpResponse:
         return self._pop_received()
 
     async def close(self, *, complete: bool = False) -> None:
-        """Release the connection for reuse after a complete body, else close it.
+        """Release the connection for reuse if the body was received completely, else close the connection.
 
-        `complete`: the reply was complete, so wait up to `DRAIN_TIMEOUT_SECONDS` for the end of the body.
+        `complete`: the caller has decoded a complete reply, so wait up to `DRAIN_TIMEOUT_SECONDS` for the end of the
+        body.
         """
         on_release, self._on_release = self._on_release, None
         if on_release is None:
             return
         try:
             if complete and not (self.body_received or self._decompressor):
-                async with asyncio.timeout(DRAIN_TIMEOUT_SECONDS):
-                    while not self.body_received:
-                        await self._next_fragment()
-                        self._pop_received()
-        except (TimeoutError, UpstreamProtocolError):
+                await self._drain()
+        except UpstreamProtocolError:
             pass
         finally:
             self._fragments.clear()
             on_release(self.body_received and self._error is None)
 
+    async def _drain(self) -> None:
+        """Read the remaining response body and discard it, so that the connection can be reused.
+
+        Raises `UpstreamProtocolError` after `DRAIN_TIMEOUT_SECONDS`.
+        """
+        timer = self._loop.call_later(DRAIN_TIMEOUT_SECONDS, self.end_body, TimeoutError())
+        try:
+            while not self.body_received:
+                await self._next_fragment()
+                self._pop_received()
+        finally:
+            timer.cancel()
+
     def _next_fragment(self) -> "asyncio.Future[None]":
-        """Return a future that is done when bytes arrive or the body ends."""
+        """Return a future that completes when the next bytes of the body are received, or the body ends."""
         self._waiter = self._loop.create_future()
         return self._waiter
 
     def _pop_received(self) -> bytes:
-        """Remove and return the received bytes. b"": the end. Raises `UpstreamProtocolError` if it is early."""
+        """Remove and return the received bytes of the body. b"": the end of the body.
+
+        Raises `UpstreamProtocolError` if the body ended early.
+        """
         if fragments := self._fragments:
             data = fragments[0] if len(fragments) == 1 else b"".join(fragments)
             fragments.clear()
@@ -180,7 +204,10 @@ class HttpResponse:
         raise UpstreamProtocolError("the reply ended before it was complete") from self._error
 
     async def _read_decompressed(self, decompressor: Decompressor) -> bytes:
-        """Return one decompressed chunk. The event loop runs before each: a MiB can decompress to a GiB."""
+        """Return one decompressed chunk of the body. b"": the end of the body.
+
+        The event loop runs before each chunk, because one MiB of data can decompress to one GiB.
+        """
         try:
             while not (chunk := next(self._decompressed, b"")):
                 if not (self._fragments or self.body_received):

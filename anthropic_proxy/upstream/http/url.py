@@ -1,4 +1,9 @@
-"""Parsing of URLs, the HTTP proxy for a URL, and the head of an upstream request."""
+"""URLs of upstream requests: `parse_url` returns a `Url`, which is an `Origin` (scheme, host, port), path and query.
+
+`find_proxy` chooses the HTTP proxy for a URL, `encode_request_head` encodes request line and headers. `host_header` and
+`host_and_port` are forms of an origin; `request_target` is the path and query in a request line; `join_url` appends a
+path to a base URL.
+"""
 
 import base64
 import ipaddress
@@ -12,25 +17,28 @@ _PORTS = {"http": 80, "https": 443}
 _SAFE_CHARACTERS = "%/:?#[]@!$&'()*+,;=-._~"
 """Characters that stay unencoded in a path or query, so that signed URLs remain valid."""
 _DEFAULT_HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "anthropic-proxy"}
-"""Headers of every request that does not set them. `identity`: decompressing a stream costs more than it saves."""
+"""Headers that are added to each request that does not set them itself. `identity`: the reply is not compressed,
+because decompressing a stream costs more than it saves."""
 
 
 class Origin(Struct, frozen=True, cache_hash=True):
     """Scheme, host and port of a server or an HTTP proxy."""
 
     scheme: str
+    """`http` or `https`."""
     host: str
     """Host name in ASCII, or IP address without brackets."""
     port: int
+    """TCP port of the server."""
 
     @property
     def uses_tls(self) -> bool:
-        """True if connections use TLS."""
+        """True if connections to this server use TLS (scheme `https`)."""
         return self.scheme == "https"
 
     @property
     def has_host_name(self) -> bool:
-        """True if the host is a name and not an IP address."""
+        """True if the host is a name. False: an IP address."""
         try:
             ipaddress.ip_address(self.host)
         except ValueError:
@@ -44,7 +52,7 @@ class Origin(Struct, frozen=True, cache_hash=True):
 
     @property
     def host_and_port(self) -> str:
-        """Host and port, as CONNECT requires them."""
+        """Host and port as `host:port`, for a CONNECT request to an HTTP proxy. IPv6 addresses are in brackets."""
         return f"{self._bracketed}:{self.port}"
 
     @property
@@ -56,11 +64,12 @@ class Origin(Struct, frozen=True, cache_hash=True):
 
 
 class Url(Struct, frozen=True):
-    """A parsed URL."""
+    """A parsed HTTP or HTTPS URL: its server, path with query, and credentials."""
 
     origin: Origin
+    """Server of the URL: scheme, host and port."""
     request_target: str
-    """Path and query, as in a request line."""
+    """Path and query of the URL, as in a request line: `/v1/models?limit=9`."""
     authorization: str
     """Value of the header `Authorization` (`Basic …`) for the user and password in the URL. "": none."""
 
@@ -98,11 +107,16 @@ def encode_request_head(method: str, target: str, host: str, headers: dict[str, 
     `target`: path and query, or a URL for an HTTP proxy. `headers`: names in lower case. Raises `ValueError` for a line
     break or NUL in a header.
     """
-    all_headers = _DEFAULT_HEADERS | headers
-    lines = "".join([f"{name}: {value}\r\n" for name, value in all_headers.items()])
-    if lines.count("\n") != len(all_headers) or lines.count("\r") != len(all_headers) or "\0" in lines:
+    lines = encode_header_lines(_DEFAULT_HEADERS | headers)
+    return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode() + lines
+
+
+def encode_header_lines(headers: Mapping[str, str]) -> bytes:
+    """Return headers as bytes, one line each. Raises `ValueError` for a line break or NUL in a header."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
         raise ValueError("a header contains a line break")
-    return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n{lines}".encode()
+    return lines.encode()
 
 
 def find_proxy(url: str, proxies: Mapping[str, str], unproxied: str) -> str | None:

@@ -1,7 +1,8 @@
-"""Thread with its own event loop, in which the library LiteLLM runs.
+"""`LiteLLMThread`: a thread with its own event loop, in which the library LiteLLM runs.
 
-The import of LiteLLM takes seconds, and some of its providers block the event loop. The event loop that serves clients
-is not affected.
+The import of LiteLLM takes seconds, and some of its providers block their event loop. The event loop that serves
+clients is not affected. `LiteLLMLibrary` has the imported functions. `run_coroutine` waits for a result,
+`submit_coroutine` does not.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from msgspec import Struct
 from anthropic_proxy.errors import MissingExtra
 
 Result = TypeVar("Result")
+"""Type variable: result of a coroutine."""
 
 
 class LiteLLMLibrary(Struct, frozen=True):
@@ -23,13 +25,13 @@ class LiteLLMLibrary(Struct, frozen=True):
     acompletion: Callable[..., Coroutine[Any, Any, Any]]
     """Async function of LiteLLM that sends a Chat Completions request."""
     base_exception: type[Exception]
-    """Base class of the exceptions of LiteLLM, from the OpenAI SDK."""
+    """Base class of LiteLLM's exceptions. LiteLLM inherits it from the OpenAI SDK."""
 
 
 class LiteLLMThread:
     """The thread for LiteLLM, its event loop, and the imported library.
 
-    `export_variables`: sets the environment variables that LiteLLM reads. Called once, before the import.
+    `export_variables`: function that sets the environment variables of LiteLLM. It is called once, before the import.
     """
 
     def __init__(self, export_variables: Callable[[], None]) -> None:
@@ -38,23 +40,26 @@ class LiteLLMThread:
         self._library: LiteLLMLibrary | None = None
 
     async def run_coroutine(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine in the LiteLLM thread and return its result. Cancellation stops the coroutine too."""
+        """Run a coroutine in the LiteLLM thread and return its result.
+
+        Cancelling the caller also cancels the coroutine.
+        """
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._loop.run_forever, name="litellm", daemon=True).start()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def submit_coroutine(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a coroutine in the LiteLLM thread, after earlier ones, without waiting for its end."""
+        """Start a coroutine in the LiteLLM thread and return immediately. Coroutines start in call order."""
         if self._loop is None:
             work.close()
         else:
             asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def load_library(self, model: str) -> LiteLLMLibrary:
-        """Return LiteLLM. Its first import blocks, so call this in the LiteLLM thread.
+        """Import LiteLLM and return its functions. The first import blocks, so call this in the LiteLLM thread.
 
-        `model`: named in the error. Raises `MissingExtra` if LiteLLM is not installed.
+        `model`: model id of the request, named in the error. Raises `MissingExtra` if LiteLLM is not installed.
         """
         if self._library is None:
             self._export_variables()
@@ -79,7 +84,7 @@ class LiteLLMThread:
 
 
 def _set_options(library: Any) -> None:
-    """Set the global options of LiteLLM."""
+    """Set the global options of LiteLLM: no telemetry, callbacks, cache or printed advice."""
     library.telemetry = False
     library.callbacks, library.success_callback, library.failure_callback = [], [], []
     library.cache = None

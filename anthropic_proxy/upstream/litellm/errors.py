@@ -1,4 +1,8 @@
-"""Conversion of LiteLLM exceptions to error bodies in OpenAI's format, which the wire then classifies."""
+"""`decode_exception`: converts exceptions of the library LiteLLM to errors in OpenAI's format (`LiteLLMFailure`).
+
+LiteLLM raises one class of exceptions per cause. The wire classifies the converted error. `connection_error` is set if
+the connection failed.
+"""
 
 import re
 from collections.abc import Mapping
@@ -18,22 +22,23 @@ _CODES = {
 }
 """Class name of an exception → error code of OpenAI. The HTTP status alone is ambiguous."""
 _CONNECTION_ERRORS = {"APIConnectionError", "InternalServerError"}
-"""Class names of exceptions that can mean a failed connection. They have no response headers in that case."""
+"""Class names of exceptions that can mean a failed connection to the provider. They then have no response headers."""
 _CLASSES = re.compile(r"(?:(?:litellm\.)?\w*(?:Error|Timeout|Exception)(?::| -)\s+)+")
 _REFUSED_BY = re.compile(r"connection refused by \[?([\w.:%]+?)\]?:\d+\b")
 _UNSUPPORTED = re.compile(r"does not support parameters: \[?'(\w+)'")
 _ADVICE = re.compile(
     r"\s*(?:\.?\s*To drop (?:these|it)\b|\n ?Pass model as\b|\nTraceback \(most recent call last\)).*", re.DOTALL
 )
-"""Text in error messages for programmers that use LiteLLM: options, functions, traceback. It is removed."""
+"""Pattern of text in error messages that is meant for programmers (options, functions, traceback) and is removed."""
 
 
 class LiteLLMFailure(Struct, frozen=True, kw_only=True):
-    """A failed LiteLLM call."""
+    """A failed call of LiteLLM: status, error object and headers of the provider's response."""
 
     status: int
+    """HTTP status of the provider's response, as LiteLLM reports it."""
     error_object: dict[str, Any]
-    """Fields `message`, `type`, `param` and `code`, as in errors of OpenAI."""
+    """Error of the provider, with the fields `message`, `type`, `param` and `code` of OpenAI's errors."""
     headers: Mapping[str, str] = {}
     """Response headers of the provider, names in lower case."""
     connection_error: UpstreamUnreachable | None = None
@@ -41,7 +46,7 @@ class LiteLLMFailure(Struct, frozen=True, kw_only=True):
 
 
 def decode_exception(error: Exception) -> LiteLLMFailure:
-    """Return the failure that an exception of LiteLLM describes."""
+    """Return the status, error object and headers of the provider that an exception of LiteLLM contains."""
     inner = getattr(error, "original_exception", None)  # errors within a stream are wrapped
     if isinstance(inner, Exception) and hasattr(inner, "status_code"):
         error = inner
@@ -72,7 +77,10 @@ def _unreachable(text: str) -> UpstreamUnreachable:
 
 
 def encode_error_body(failure: LiteLLMFailure) -> bytes:
-    """Return an error body in OpenAI's format. Its field `status_code` states the HTTP status within a stream."""
+    """Return an error body in OpenAI's format.
+
+    Its field `status_code` has the HTTP status, for errors inside a stream.
+    """
     return msgspec.json.encode({"error": {**failure.error_object, "status_code": failure.status}})
 
 

@@ -1,6 +1,9 @@
-"""One LiteLLM call as the HTTP response of a Chat Completions server.
+"""`LiteLLMTransport`: sends Chat Completions requests through the library LiteLLM.
 
-Signed reasoning is `thinking_blocks` in LiteLLM and `reasoning_details` in the wire.
+A call of LiteLLM's function `acompletion` is presented as `LiteLLMResponse`, the HTTP response of a Chat Completions
+server, so that the wire `chat` decodes it. `ChunkConverter` converts LiteLLM's objects to JSON. Signed reasoning is
+`thinking_blocks` in LiteLLM and `reasoning_details` in the wire. `start_call` begins the call, `to_json_values`
+converts one object. `read` returns the next SSE event, `close` ends the call. `body_received` is always False.
 """
 
 from collections.abc import Mapping
@@ -33,14 +36,14 @@ def to_acompletion_arguments(body: bytes, timeout: float) -> dict[str, Any]:
 
 
 class ChunkConverter:
-    """Converter for the chunks, or the body, of one LiteLLM reply."""
+    """Converter from LiteLLM's objects to Chat Completions JSON, for the chunks or the body of one reply."""
 
     def __init__(self) -> None:
         self._blocks = 0
-        """Number of complete thinking blocks. Fragments of one block have the same index."""
+        """Number of thinking blocks that are complete. It is the index of the current thinking block."""
 
     def to_json_values(self, answer: Any) -> dict[str, Any]:
-        """Return a chunk or body of LiteLLM as JSON values in the format of Chat Completions."""
+        """Return a streamed chunk or an unstreamed reply of LiteLLM as decoded JSON of the Chat Completions format."""
         # no warnings: the models of LiteLLM contain values that violate their annotations
         fields: dict[str, Any] = answer.model_dump(mode="json", exclude_none=True, warnings=False)
         for choice in fields.get("choices", ()):
@@ -85,7 +88,7 @@ class LiteLLMTransport:
         self._timeout = timeout
 
     async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> "LiteLLMResponse":
-        """Send a request and return the response after its body, or after the first chunk of a stream.
+        """Send a request through LiteLLM. Return the response after its body, or after the first chunk of a stream.
 
         `base_url` and `credential` have no effect: LiteLLM reads environment variables. Raises `UpstreamUnreachable` if
         no provider replied, `MissingExtra` if LiteLLM is not installed.
@@ -99,17 +102,18 @@ class LiteLLMTransport:
         return response
 
     async def close(self) -> None:
-        """End the LiteLLM thread, if it was started."""
+        """End the LiteLLM thread, if a request has started the thread."""
         await self._engine.close()
 
 
 class LiteLLMResponse:
-    """An `UpstreamResponse` of a LiteLLM call.
+    """Response of a LiteLLM call, an `UpstreamResponse`.
 
     `start_call` and private methods run in the LiteLLM thread, the others in the event loop of the caller.
     """
 
     body_received = False
+    """Always False: LiteLLM does not report the end of a body before `read` returns it."""
 
     def __init__(self, engine: LiteLLMThread) -> None:
         self.status = 200
@@ -122,10 +126,10 @@ class LiteLLMResponse:
         self._ended = False
 
     async def start_call(self, arguments: dict[str, Any]) -> None:
-        """Call LiteLLM and wait for the body or the first chunk. `arguments`: of `acompletion`.
+        """Call LiteLLM, and wait for the body of the reply or for the first chunk of a stream.
 
-        An error of the provider becomes status and body of the response. Raises `UpstreamUnreachable` if no provider
-        replied.
+        `arguments`: arguments of LiteLLM's function `acompletion`. An error of the provider becomes status and body of
+        this response. Raises `UpstreamUnreachable` if no provider replied.
         """
         library = self._library = self._engine.load_library(arguments["model"])
         try:
@@ -143,14 +147,14 @@ class LiteLLMResponse:
             self._first, self._ended = encode_error_body(failure), True
 
     async def read(self) -> bytes:
-        """Return the next event of a stream, or the body of an unstreamed reply. b"": the end."""
+        """Return the next server-sent event of a stream, or the body of a reply without streaming. b"": the end."""
         if self._first or self._ended:
             first, self._first = self._first, b""
             return first
         return await self._engine.run_coroutine(self._next())
 
     async def close(self, *, complete: bool = False) -> None:
-        """End the call. The connection to the provider closes if the reply is incomplete."""
+        """End the LiteLLM call. If the reply is incomplete, the connection to the provider is closed."""
         self._first, self._ended = b"", True
         self._engine.submit_coroutine(self._end())
 
@@ -163,7 +167,7 @@ class LiteLLMResponse:
             return b"data: " + encode_error_body(decode_exception(error)) + b"\n\n"
 
     async def _pull(self) -> bytes:
-        """Return the next chunk as a server-sent event. b"": the provider ended its stream early."""
+        """Return LiteLLM's next chunk as a server-sent event. b"": the provider ended its stream early."""
         try:
             chunk = await anext(self._stream)
         except StopAsyncIteration:

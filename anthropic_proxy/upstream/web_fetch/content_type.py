@@ -1,4 +1,8 @@
-"""Media types and charsets of fetched bodies, and decoding of their text."""
+"""Media types and charsets of fetched web pages: `detect_media_type`, `decode_text`.
+
+Servers often declare a wrong media type, so the first bytes of a body decide for images and PDFs.
+`may_match_media_types` checks the declared type before the body is read, `matches_media_types` the detected type.
+"""
 
 import codecs
 import re
@@ -23,12 +27,13 @@ _PARAMETER = re.compile(r""";\s*charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE
 _MAX_CHARSET_OFFSET_BYTES = 1024
 """Bytes at the start of an HTML page that are searched for a charset (HTML Standard, "encoding sniffing algorithm")."""
 _TEXT_CODECS = re.compile(r"utf-(8|16|32)|iso8859|cp\d|euc|gb|big5|shift_jis|iso2022|koi8|mac-|tis")
-"""Python codecs that decode text. Other codecs are not used; some of them are slow (punycode)."""
+"""Pattern of the names of Python codecs that decode text. Other codecs are not used; some of them are slow
+(punycode)."""
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
 def may_match_media_types(declared: str, wanted: Collection[str]) -> bool:
-    """Return True if a body with the declared media type can turn out to have a wanted type.
+    """Return True if a body with the media type `declared` can still turn out to have one of the types `wanted`.
 
     Called before the body is read. Servers declare generic types for any file, and one image type for another.
     """
@@ -47,7 +52,10 @@ def matches_media_types(media_type: str, wanted: Collection[str]) -> bool:
 
 
 def detect_media_type(declared: str, body: bytes) -> str:
-    """Return the media type by the first bytes, else the declared type. "": declared as image or PDF, but none."""
+    """Return the media type by the first bytes of a body, else the declared type.
+
+    "": declared as an image or PDF, but the bytes are neither.
+    """
     found = next((media_type for magic, media_type in _MAGIC if magic.match(body)), "")
     if found or declared not in _BY_MAGIC:
         return found or declared
@@ -55,18 +63,21 @@ def detect_media_type(declared: str, body: bytes) -> str:
 
 
 def is_text_media_type(media_type: str) -> bool:
-    """Return True if a body of this media type is returned as text."""
+    """Return True if the web fetch returns a body of this media type as text."""
     return media_type.startswith("text/") or media_type in _TEXTS or media_type.endswith(("+json", "+xml"))
 
 
 def find_charset_parameter(content_type: str) -> str | None:
-    """Return the parameter `charset` of a `Content-Type` header. None: it has none."""
+    """Return the parameter `charset` of a `Content-Type` header. None: the header has no `charset`."""
     found = _PARAMETER.search(content_type)
     return found[1] if found else None
 
 
 def decode_text(body: bytes, charset: str | None, *, is_html: bool) -> str:
-    """Return a body as text. Its charset: byte order mark, else `charset`, else HTML `meta` element, else UTF-8."""
+    """Return the body of a web page as text. `charset`: parameter of the `Content-Type` header, or None.
+
+    The charset is chosen in this order: byte order mark, `charset`, HTML `meta` element, UTF-8.
+    """
     mark_charset = next((name for mark, name in _MARKS if body.startswith(mark)), None)
     if (
         mark_charset is None

@@ -1,8 +1,8 @@
 """Fetch of one web page for a model: https only, within five seconds and 20 MiB.
 
-Redirects are checked like the first URL.
-
-A URL with `http://` is fetched with `https://`. Most sites support it, and no request is unencrypted.
+`PageFetcher.fetch` sends the request, follows redirects and converts HTML to Markdown by `HTML_CONVERTER`, a sandboxed
+program. Redirects are checked like the first URL. A URL with `http://` is fetched with `https://`. Most sites support
+it, and no request is unencrypted.
 
 Behind an HTTP proxy (`HTTPS_PROXY`), the proxy is the peer of the socket and resolves names. Hosts that resolve to
 private addresses here are still rejected. A name that only the proxy can resolve is sent to the proxy.
@@ -20,6 +20,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import msgspec
 
 from anthropic_proxy.errors import FetchErrorCode, UpstreamError, WebFetchFailed
+from anthropic_proxy.installation import extra_command
 from anthropic_proxy.messages.domains import ascii_host, is_url_allowed
 from anthropic_proxy.platforms import sandbox
 from anthropic_proxy.platforms.sandbox import SandboxedProgram, SandboxFailed
@@ -43,7 +44,7 @@ from anthropic_proxy.upstream.web_fetch.html_to_markdown import MAX_HTML_CHARACT
 from anthropic_proxy.wire.contract import UpstreamRequest
 
 FETCH_TIMEOUT_SECONDS = 5.0
-"""Maximum time for one fetch: name lookups, connections, redirects and the body."""
+"""Maximum number of seconds for one fetch: name lookups, connections, redirects and the body."""
 MAX_PAGE_BYTES = 20 * 1024 * 1024
 """Maximum size of a body after decompression. A larger page is rejected with `content_too_large`."""
 MAX_REDIRECTS = 5
@@ -58,11 +59,11 @@ HTML_CONVERTER = SandboxedProgram(
     memory_bytes=512 * 1024 * 1024,
     imports_packages=True,
 )
-"""Sandboxed program that converts HTML to Markdown. Its time limit is twice the time of the slowest benign page and not
-part of `FETCH_TIMEOUT_SECONDS`."""
+"""Sandboxed program that converts HTML to Markdown. Its time limit is twice the time of the slowest benign page. It is
+not included in `FETCH_TIMEOUT_SECONDS`."""
 _MAX_CONCURRENT_CONVERSIONS = 2
 _MAX_NORMALIZED_URL_LENGTH = 8 * 1024
-"""Maximum characters of a URL, for the caller's URL and each redirect."""
+"""Maximum number of characters of a normalized URL: the URL of the caller, or the target of a redirect."""
 _HTTP_PORT = 80
 _REDIRECTS = (301, 302, 303, 307, 308)
 _SAFE = "%/:?@!$&'()*+,;=-._~"
@@ -84,7 +85,7 @@ class _FetchOptions(NamedTuple):
 
 
 class PageFetcher:
-    """Fetches web pages. No connection is reused.
+    """Client that fetches web pages. Each request has its own connection.
 
     `allowed`: permitted networks besides the public ones. `tls`: None: the certificates of the system. `proxies`,
     `unproxied`: as in `HttpTransport`. `lookup`: name lookup. `seconds`: maximum time for one fetch. `reader`:
@@ -123,7 +124,10 @@ class PageFetcher:
         blocked_domains: Sequence[str] = (),
         max_url_length: int = MAX_URL_CHARACTERS,
     ) -> FetchedPage:
-        """Return the content of a URL. Raises `WebFetchFailed`. Implements `WebFetch`."""
+        """Fetch a URL, and return its content as text or bytes. Raises `WebFetchFailed`.
+
+        Implements `WebFetch`, which documents the parameters.
+        """
         if len(url) > max_url_length:
             raise WebFetchFailed(
                 f"the address has {len(url)} characters; it can have {max_url_length} at most", "url_too_long"
@@ -142,7 +146,7 @@ class PageFetcher:
             return await self._page(found, options)
 
     async def close(self) -> None:
-        """Close all connections and end the threads."""
+        """Close the connections of running fetches, and end the lookup threads."""
         await self._http.close()
         self._dialer.close()
         self._text_threads.shutdown(wait=False, cancel_futures=True)
@@ -194,13 +198,13 @@ class PageFetcher:
                 raise _fetch_error(url, "takes too much time or memory to be read as HTML") from None
         page_text = msgspec.json.decode(output, type=PageText | None)
         if page_text is None:
-            reason = "is HTML; lxml, which reads it, is not installed. Install it with: sh scripts/setup fetch"
+            reason = f"is HTML; lxml, which reads it, is not installed. Install it with: {extra_command('fetch')}"
             raise _fetch_error(url, reason, "unavailable")
         return page_text
 
 
 class _Found(NamedTuple):
-    """Body of a response with its URL, declared media type and charset."""
+    """Response of a fetched page: its body with URL, declared media type and charset."""
 
     url: str
     media_type: str
@@ -219,7 +223,7 @@ def _require_allowed(url: str, options: _FetchOptions) -> None:
 
 
 def _accept(media_types: Collection[str]) -> str:
-    """Return the value of the header `Accept`. It prefers Markdown, then HTML."""
+    """Return the value of the header `Accept` for the accepted media types. It prefers Markdown, then HTML."""
     if "text/*" not in media_types:
         return ", ".join((*sorted(media_types), "*/*;q=0.1"))
     others = (f"{kind};q=0.8" for kind in sorted(media_types) if kind != "text/*")

@@ -1,8 +1,8 @@
-"""TCP connections to public addresses only, for URLs from clients and models. The connection itself is checked.
+"""`GuardedDialer`: opens TCP connections to public addresses only, for web fetch with URLs of clients and models.
 
-A host is looked up once for each connection, and all of its addresses are checked. Only these are connected to, and the
-address of the connected peer is checked again before a byte is sent. A name with another address at a second lookup
-(DNS rebinding) has no effect: there is no second lookup.
+All addresses of a host are looked up once per connection and checked. The address of the connected peer is checked
+again before a byte is sent. A name with another address at a second lookup (DNS rebinding) has no effect, because there
+is no second lookup. `resolve` returns the checked addresses, `dial` a connected socket.
 """
 
 import asyncio
@@ -18,7 +18,8 @@ from anthropic_proxy.upstream.public_addresses import IpNetwork, is_public
 NameLookup = Callable[..., Sequence[AddressInfo]]
 """Blocking function that looks up a host name, with the signature of `socket.getaddrinfo`."""
 _LOOKUP_THREADS = 4
-"""Number of threads for lookups of web pages. Slow lookups must not delay those of providers."""
+"""Number of threads for the name lookups of web pages. They are separate, so that slow lookups do not delay those of
+providers."""
 
 
 class GuardedDialer:
@@ -48,7 +49,7 @@ class GuardedDialer:
         return opened
 
     async def resolve(self, origin: Origin) -> Sequence[AddressInfo]:
-        """Return the addresses of a host. One private address excludes the whole host.
+        """Return the addresses of a host, for a connection or a check. One private address excludes the whole host.
 
         Raises `WebFetchFailed` for a host with a private address, `OSError` for an unknown host.
         """
@@ -65,17 +66,20 @@ class GuardedDialer:
         return infos
 
     def close(self) -> None:
-        """End the lookup threads without waiting for running lookups."""
+        """End the threads for name lookups without waiting for running lookups."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _require_public_peer(self, origin: Origin, peer: str, local: str) -> None:
-        """Raise `WebFetchFailed` if the peer is not public, or is this machine under its own public address."""
+        """Raise `WebFetchFailed` if a connected peer is not public, or is this machine under its own public address.
+
+        `peer`: IP address of the peer. `local`: IP address of this end of the connection.
+        """
         if not is_public(peer, self._allowed) or (peer == local and is_public(peer)):
             raise private_address_error(origin.host)
 
 
 def private_address_error(host: str) -> WebFetchFailed:
-    """Return the error for a host with a private address."""
+    """Return the error for a web fetch from a host with a private address."""
     return WebFetchFailed(f"{host} is not a public address; pages are fetched from public ones only", "url_not_allowed")
 
 

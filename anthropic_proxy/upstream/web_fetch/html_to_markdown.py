@@ -1,8 +1,8 @@
-"""Conversion of the visible text of an HTML page to Markdown, in a sandboxed program.
+"""`convert_html`: converts the visible text of an HTML page to Markdown, in a sandboxed program.
 
-The page is parsed in chunks, without a tree. libxml2 still needs quadratic time for some pages, while it holds the GIL:
-for each stray end tag it searches all open elements. Reasons for lxml:
-docs/contributing/decisions/0021-web-pages-as-text.md.
+`PageText` is the result. The page is parsed in chunks, without a tree. libxml2 still needs quadratic time for some
+pages, while it holds the GIL: for each stray end tag it searches all open elements. Reasons for lxml:
+docs/contributing/decisions/0021-web-pages-as-text.md. `main` is the entry point of the program.
 """
 
 import re
@@ -14,7 +14,7 @@ MAX_HTML_CHARACTERS = 2 * 1024 * 1024
 _CHUNK_CHARACTERS = 64 * 1024
 _TRUNCATION_NOTE = "[the page goes on]"
 _MIN_MAIN_CHARACTERS = 200
-"""Minimum length of the text in the HTML element `main`. From this length, the result has only `main`."""
+"""Minimum number of characters in the HTML element `main`. A page with a shorter `main` is converted completely."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -35,20 +35,25 @@ _SPACES = re.compile(r"[ \t\r\n\f\v]+")
 _HIDDEN = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 _LINKED = ("http", "https", "mailto")
 _MAX_INDENTATION = 6
-"""Maximum levels of indentation of lists and quotes."""
+"""Maximum number of indentation levels of lists and quotes in the Markdown text."""
 _MAX_URL_CHARACTERS = 1024 * 1024
 """Maximum characters of all URLs in one page. A long `base` lengthens every relative link."""
 
 
 class PageText(NamedTuple):
-    """Title and text of a page. The text is Markdown."""
+    """Title and text of a converted HTML page. The text is Markdown."""
 
     title: str
+    """Title of the HTML page. "": no title."""
     markdown: str
+    """Visible text of the page as Markdown."""
 
 
 def main(input_value: dict[str, str]) -> PageText | None:
-    """Convert `{"html": …, "url": …}`; entry point of the sandboxed program. None: lxml is not installed."""
+    """Convert one HTML page. Entry point of the sandboxed program.
+
+    `input_value`: `{"html": …, "url": …}`, page and base of relative links. None: lxml is not installed.
+    """
     try:
         return convert_html(input_value["html"], input_value["url"])
     except ModuleNotFoundError:
@@ -71,7 +76,7 @@ def convert_html(html: str, url: str) -> PageText:
 
 
 class _Page:
-    """Parser target: collects lines of Markdown from the events of the lxml parser."""
+    """Parser target of lxml: collects lines of Markdown from the tags and texts of one HTML page."""
 
     def __init__(self, url: str) -> None:
         self._base = url
@@ -80,21 +85,23 @@ class _Page:
         self._lines: list[str] = []
         self._line: list[str] = []
         self._prefix = ""
-        """Prefix of the current line: the marker of a heading or a list item."""
+        """Prefix of the current Markdown line: the marker of a heading or a list item."""
         self._invisible: list[str] = []
-        """Open invisible elements, the outermost first."""
+        """Names of the open invisible HTML elements (`script`), the outermost first."""
         self._lists: list[int] = []
-        """Number of the last item of each open list. -1: unordered list."""
+        """For each open list: number of its last item. -1: a list without numbers."""
         self._quotes = 0
         self._verbatim = 0
         self._cells = 0
         self._is_first_row = False
         self._link: tuple[str, int] | None = None
-        """URL of the open link, and the index in the line at which its text begins."""
+        """URL of the open link, and the index in the current line at which the link text begins. None: no link is
+        open."""
         self._url_characters = 0
-        """Characters of URLs so far."""
+        """Number of characters of all URLs in the page so far."""
         self._main: list[int] = []
-        """First line of `main`, and the line after it."""
+        """Index of the first Markdown line of the HTML element `main`, and of the line after its end. []: no `main` so
+        far."""
 
     @property
     def title(self) -> str:
@@ -140,10 +147,10 @@ class _Page:
             self._line.append(_SPACES.sub(" ", text))
 
     def comment(self, text: str) -> None:
-        """Ignore comments."""
+        """Ignore an HTML comment (callback of lxml)."""
 
     def close(self) -> None:
-        """Ignore the end of the page; lxml requires the method."""
+        """Ignore the end of the page (callback that lxml requires)."""
 
     # Elements.
 
@@ -261,7 +268,7 @@ class _Page:
             self._line.append(f"![{words}]({url})")
 
     def _absolute(self, href: str | None) -> str:
-        """Return the absolute URL of a link. "": no target for a reader."""
+        """Return the absolute URL of a link. "": the link leads to no other page, such as `#top` or `javascript:`."""
         href = (href or "").strip()
         if not href or href.startswith("#"):
             return ""
@@ -279,7 +286,7 @@ class _Page:
         return "> " * min(self._quotes, _MAX_INDENTATION)
 
     def _break(self, *, loose: bool = True) -> None:
-        """End the current line. `loose`: append an empty line."""
+        """End the current line of Markdown. `loose`: True to append an empty line."""
         if self._verbatim:
             return
         if self._link:

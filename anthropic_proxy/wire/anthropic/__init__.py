@@ -1,8 +1,10 @@
-"""Relay wire for the Messages API: bytes are forwarded unchanged and only inspected.
+"""`AnthropicWire`: relay for providers with the Messages API. Bytes are forwarded unchanged and only inspected.
 
-Encoding a request again would lose signatures, citations, the provider's prompt cache and unknown fields. Only `model`
-is replaced, and blocks with signatures of other backends, which the API would reject, are removed. Deviations of other
-servers are fields of the `Dialect`.
+A relay sends the client's request to the provider and the provider's reply to the client. Encoding a request again
+would lose signatures, citations, the provider's prompt cache and unknown fields. Only `model` is replaced, and blocks
+with signatures of other backends are removed, because the API would reject them. Deviations of other servers are fields
+of the `Dialect`. The class combines functions of this package; `RelayWire` in `wire/contract.py` describes them as
+methods.
 """
 
 from anthropic_proxy.wire.anthropic.dialect import Dialect
@@ -24,7 +26,7 @@ __all__ = ["WIRE", "Dialect"]
 
 
 class AnthropicWire(RelayWire[Dialect]):
-    """The relay wire of the Messages API."""
+    """Wire that forwards Messages API requests and responses as a relay. Combines functions of this package."""
 
     dialect_type = Dialect
     framing = "sse"
@@ -39,8 +41,9 @@ class AnthropicWire(RelayWire[Dialect]):
     frames_to_inspect = staticmethod(frames_to_inspect)
 
     def new_decoder(self, call: Call[Dialect]) -> Decoder:
-        """Return a new decoder for one response."""
+        """Return a decoder for one response. It reads only usage, stop reason and errors."""
         return RelayInspector(call)
 
 
 WIRE = AnthropicWire()
+"""The only instance of `AnthropicWire`, shared by all client requests."""

@@ -1,10 +1,14 @@
-"""Deviations of servers with the Messages API from Anthropic's own."""
+"""`Dialect`: deviations of servers with the Messages API from Anthropic's own, one field each.
+
+The relay wire forwards requests to these servers. `has_count_tokens` and `has_model_list`: the server has the endpoint.
+A signature is opaque state of a server in thinking or search results, which clients send back.
+"""
 
 from anthropic_proxy.wire.contract import BaseDialect
 
 
 class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
-    """Quirks of one server. The defaults are Anthropic's."""
+    """Deviations of one server from Anthropic's Messages API. The defaults describe Anthropic's own server."""
 
     verifies_signatures: bool = True
     """True if the server rejects thinking and search results that it did not sign.
@@ -33,19 +37,19 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/anthropic/text/local_server.
     """
     has_anthropic_errors: bool = True
-    """True if its errors have Anthropic's types and texts, so that they are forwarded unchanged.
+    """True if errors of the server have Anthropic's types and texts, so that they are forwarded unchanged.
 
-    False: vLLM's types are `NotFoundError` and similar, OpenRouter's a number. No other server reports an overflow in
-    the text by which clients compact (source: vllm/entrypoints/anthropic/api_router.py, read 2026-11).
+    False: vLLM's types are `NotFoundError` and similar, OpenRouter's type is a number. Only Anthropic's text for a too
+    long input makes clients compact their history (source: vllm/entrypoints/anthropic/api_router.py, read 2026-11).
     Proven by: golden/anthropic/errors/local_server_overflow.
     """
     has_count_tokens: bool = True
-    """True if it has `/v1/messages/count_tokens`. False: Ollama (source: docs.ollama.com, Anthropic compatibility).
+    """True if the server has `/v1/messages/count_tokens`.
 
-    Proven by: tests/unit/exchange/test_relay.py.
+    False: Ollama (source: docs.ollama.com, Anthropic compatibility). Proven by: tests/unit/exchange/test_relay.py.
     """
     has_model_list: bool = True
-    """True if `/v1/models` has Anthropic's format. False: OpenAI's format, as everywhere else.
+    """True if `/v1/models` of the server has Anthropic's format.
 
-    Proven by: tests/unit/exchange/test_relay.py.
+    False: OpenAI's format, as on other servers. Proven by: tests/unit/exchange/test_relay.py.
     """

@@ -1,4 +1,11 @@
-"""Inspection of responses that are forwarded to the client: usage, stop reason, errors and the model name."""
+"""`RelayInspector`: reads usage, stop reason and errors from responses that a relay forwards unchanged.
+
+`decode_frame` reads an SSE frame, `decode_body` a complete message; `frames_to_inspect` selects the few frames that
+need decoding. Other functions edit forwarded bytes: `replace_reply_model` replaces the model name,
+`remove_message_start` and `remove_events` remove events, and `split_after_message_end` cuts after the last event of a
+reply. `decode_error` decodes an error response; `find_adaptation` and `apply_adaptation` change the dialect (settings
+for the server) to omit rejected thinking.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,20 +15,19 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
-from anthropic_proxy.messages.deltas import Delta, Stop, Usage
+from anthropic_proxy.messages.deltas import Delta, Stop
 from anthropic_proxy.messages.models.block_structs import ABSENT
 from anthropic_proxy.wire.anthropic import json_spans
 from anthropic_proxy.wire.anthropic.dialect import Dialect
 from anthropic_proxy.wire.anthropic.json_spans import Edit
+from anthropic_proxy.wire.anthropic.usage import decode_members, decode_usage, read_members, read_text
 from anthropic_proxy.wire.contract import Adaptation, Call, Decoder
 from anthropic_proxy.wire.failures import build_upstream_error, decode_error_body, redact_key_patterns
-from anthropic_proxy.wire.json_repair import DECODE_ERRORS, decode_repaired, parse_token_count, repair_json
+from anthropic_proxy.wire.json_repair import DECODE_ERRORS, repair_json
 
 _OF_MESSAGE, _OF_FAILURE = b"message_", b'"error"'
-"""Byte strings in every event with usage, an end or an error, and rarely in others.
-
-The first has no quotes: some servers name an event only in its `event:` line.
-"""
+"""Byte strings of the SSE events to decode: each event with usage, an end or an error contains one of them. The first
+has no quotes: some servers name an event only in its `event:` line."""
 _EVENT_END = b"\n\n"
 _END, _OF_BLOCK = b"message_stop", b"content_block_"
 _FRAMES = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)")
@@ -55,14 +61,17 @@ def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
 
 
 def remove_events(behind: bytes) -> bytes:
-    """Return the bytes after `message_stop` without SSE events (pings), which clients do not expect there."""
+    """Return `behind`, the bytes after `message_stop`, without SSE events.
+
+    Clients do not expect pings after the end.
+    """
     if not behind.strip():
         return behind
     return b"".join(part for part in _FRAMES.split(behind) if not _EVENT.search(part))
 
 
 def replace_reply_model(reply: bytes, model: str) -> bytes:
-    """Return a message body, or the start of a stream, with its `model` replaced. Invalid JSON is unchanged."""
+    """Return a message body, or the start of a stream, with `model` as its model name. Invalid JSON is unchanged."""
     at, end = 0, len(reply)
     if not reply.lstrip().startswith(b"{"):
         frame_start, frame_end = _find_start(reply)
@@ -77,13 +86,13 @@ def replace_reply_model(reply: bytes, model: str) -> bytes:
 
 
 def remove_message_start(reply: bytes) -> bytes:
-    """Return the start of a stream without the `message_start` event."""
+    """Return the start of a stream without the event `message_start`, which the client has already received."""
     start, end = _find_start(reply)
     return reply[:start] + reply[end:]
 
 
 def _find_start(reply: bytes) -> tuple[int, int]:
-    """Return start and end of the `message_start` frame; (0, 0): there is none."""
+    """Return start and end of the frame `message_start` in the bytes of a reply. (0, 0): the frame is missing."""
     start = 0
     for border in _BORDER.finditer(reply):
         if reply.find(b'"message_start"', start, border.start()) >= 0:
@@ -105,7 +114,10 @@ def _rename(text: bytes, at: int, end: int, model: str) -> list[Edit]:
 def decode_error(
     call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> UpstreamError | list[Delta]:
-    """Return the error of a response with a status other than 2xx. Anthropic's bodies are kept, with keys redacted."""
+    """Return the error of a response with a status other than 2xx, from `body`.
+
+    An error body of Anthropic's API is kept for the client, with keys redacted.
+    """
     error = build_upstream_error(
         decode_error_body(status, headers, body),
         call.provider,
@@ -125,41 +137,25 @@ def decode_error(
 
 def _is_object(body: bytes) -> bool:
     try:
-        _decode_members(body)
+        decode_members(body)
     except DECODE_ERRORS:
         return False
     return True
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation that drops past thinking after its signature was rejected. None: another error."""
+    """Return the change that omits thinking of earlier replies, if the server rejected its `signature`.
+
+    None: the error has another reason.
+    """
     if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
         return Adaptation(_DROP_THINKING, persistent=False)
     return None
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
-    """Return the dialect changed by the adaptation with this name; unchanged for an unknown name."""
+    """Return the dialect changed by the adaptation `name`. An unknown name returns the dialect unchanged."""
     return structs.replace(dialect, sends_past_thinking=False) if name == _DROP_THINKING else dialect
-
-
-class _OutputDetails(Struct, gc=False):
-    thinking_tokens: int | None = None
-
-
-class _ServerTools(Struct, gc=False):
-    web_search_requests: int | None = None
-    web_fetch_requests: int | None = None
-
-
-class _CountedUsage(Struct, gc=False):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    output_tokens_details: _OutputDetails | None = None
-    server_tool_use: _ServerTools | None = None
-    service_tier: str | None = None
 
 
 class _Ending(Struct, gc=False):
@@ -169,14 +165,14 @@ class _Ending(Struct, gc=False):
 
 class _Message(_Ending, gc=False):
     usage: Raw = ABSENT
-    """Read apart: an odd number in it may not hide why the message ended."""
+    """Token counts as JSON. They are decoded separately, so that an invalid count does not hide the stop reason."""
 
 
 class _Kind(Struct, gc=False):
     type: Any = ""
-    """Of any JSON type: an odd one may not hide the rest."""
+    """Type of the event or body. Any JSON type is accepted, so that an invalid type does not hide the other fields."""
     error: Raw = ABSENT
-    """Present in every refusal, also of servers that leave its `type` out."""
+    """Error object as JSON. Every error contains it, even from servers that omit `type`."""
     content: Raw = ABSENT
 
     @property
@@ -200,20 +196,21 @@ _NULL = Raw(b"null")
 
 _decode_kind = msgspec.json.Decoder(_Kind).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
-_decode_usage = msgspec.json.Decoder(_CountedUsage | None).decode
 _decode_reply = msgspec.json.Decoder(_Reply).decode
-_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class RelayInspector(Decoder):
-    """Decoder of a forwarded response: returns usage and stop reason, and raises its errors. Text is ignored."""
+    """Decoder of a forwarded response. It returns usage and stop reason, and raises the errors in the response.
+
+    Text is ignored.
+    """
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
         self.finished = False
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Return usage and stop reason of one event. Raises `UpstreamError` for an error event."""
+        """Return usage and stop reason of one SSE event. Raises `UpstreamError` for an error event."""
         try:
             event = _decode_event(frame)
         except DECODE_ERRORS:
@@ -226,7 +223,10 @@ class RelayInspector(Decoder):
         return list(_read(event.message, event.usage, event.delta))
 
     def decode_end(self) -> list[Delta]:
-        """Return an empty list. Raises `UpstreamProtocolError` if the stream ended before `message_stop`."""
+        """Return an empty list at the end of the response.
+
+        Raises `UpstreamProtocolError` if `message_stop` was not received.
+        """
         if not self.finished:
             provider = self._call.provider
             raise UpstreamProtocolError(f"{provider}: the reply ended before it was complete", provider=provider)
@@ -254,11 +254,11 @@ class RelayInspector(Decoder):
         return list(_read(reply, reply.usage, None))
 
     def flush_pending(self) -> list[Delta]:
-        """Return nothing, because the bytes were already forwarded."""
+        """Return an empty list, because the bytes of the reply were already forwarded."""
         return []
 
     def _read_kind(self, frame: bytes) -> _Kind:
-        """Return the readable deltas of an unusual response. Raises `UpstreamError` if it is an error."""
+        """Decode an SSE event or body of unexpected form. Raises `UpstreamError` if it is an error."""
         try:
             kind = _decode_kind(frame)
         except DECODE_ERRORS:
@@ -278,72 +278,18 @@ class RelayInspector(Decoder):
 
 
 def _read(message: _Message | _Reply | None, usage: Raw, ending: _Ending | None) -> Iterator[Delta]:
-    if counts := _count(usage) or (message and _count(message.usage)):
-        details, server_tools = counts.output_tokens_details, counts.server_tool_use
-        yield Usage(
-            input_tokens=counts.input_tokens,
-            output_tokens=counts.output_tokens,
-            cache_read_tokens=counts.cache_read_input_tokens,
-            cache_write_tokens=counts.cache_creation_input_tokens,
-            thinking_tokens=details.thinking_tokens if details else None,
-            web_search_requests=server_tools.web_search_requests if server_tools else None,
-            web_fetch_requests=server_tools.web_fetch_requests if server_tools else None,
-            service_tier=counts.service_tier,
-        )
+    if counts := decode_usage(usage) or (message and decode_usage(message.usage)):
+        yield counts
     end = ending or message
     if end and end.stop_reason:
         yield Stop(end.stop_reason, end.stop_sequence)
 
 
 def _read_odd(frame: bytes) -> list[Delta]:
-    """Decode an event or a message field by field. Unusual values are ignored."""
-    whole = _read_members(Raw(frame)) or {}
-    message = _read_members(whole.get("message")) or {}
-    ending = _read_members(whole.get("delta")) or message or whole
-    reason, sequence = _read_text(ending, "stop_reason"), _read_text(ending, "stop_sequence")
+    """Decode usage and stop reason of an event with values of unexpected types. Such values are ignored."""
+    whole = read_members(Raw(frame)) or {}
+    message = read_members(whole.get("message")) or {}
+    ending = read_members(whole.get("delta")) or message or whole
+    reason, sequence = read_text(ending, "stop_reason"), read_text(ending, "stop_sequence")
     usage = whole.get("usage", message.get("usage", ABSENT))
     return list(_read(None, usage, _Ending(reason, sequence)))
-
-
-def _read_text(members: Mapping[str, Raw], name: str) -> str | None:
-    text = decode_repaired(members[name]) if name in members else None
-    return text if isinstance(text, str) else None
-
-
-def _count(usage: Raw) -> _CountedUsage | None:
-    """Return the totals. None: no usage."""
-    try:
-        return _decode_usage(usage) if memoryview(usage).nbytes else None
-    except DECODE_ERRORS:
-        return _count_loosely(usage)
-
-
-def _count_loosely(usage: Raw) -> _CountedUsage | None:
-    """Return the totals of a usage with odd values, each read by itself: an odd one hides no other."""
-    members = _read_members(usage)
-    if members is None:
-        return None
-    details = _read_members(members.get("output_tokens_details")) or {}
-    tools = _read_members(members.get("server_tool_use")) or {}
-    return _CountedUsage(
-        input_tokens=_read_number(members, "input_tokens"),
-        output_tokens=_read_number(members, "output_tokens"),
-        cache_read_input_tokens=_read_number(members, "cache_read_input_tokens"),
-        cache_creation_input_tokens=_read_number(members, "cache_creation_input_tokens"),
-        output_tokens_details=_OutputDetails(_read_number(details, "thinking_tokens")),
-        server_tool_use=_ServerTools(
-            _read_number(tools, "web_search_requests"), _read_number(tools, "web_fetch_requests")
-        ),
-        service_tier=_read_text(members, "service_tier"),
-    )
-
-
-def _read_members(text: Raw | None) -> Mapping[str, Raw] | None:
-    try:
-        return None if text is None else _decode_members(text)
-    except DECODE_ERRORS:
-        return None
-
-
-def _read_number(members: Mapping[str, Raw], name: str) -> int | None:
-    return parse_token_count(decode_repaired(members[name])) if name in members else None

@@ -1,6 +1,7 @@
-"""Byte positions of values in JSON text, for edits of a client request that keep every other byte.
+"""Edits of JSON text at byte positions, for client requests of which all other bytes must stay unchanged.
 
-The decoder returns the size of each value; the sum of the sizes is the position. Each value is read once.
+`find_members` and `find_elements` return a `JsonSpan`, the position of a value, for each member of an object or element
+of a list. An `Edit` replaces bytes; `apply_edits` returns the edited text. Each value is read once.
 """
 
 import re
@@ -19,26 +20,31 @@ _NEXT = re.compile(rb"[ \t\r\n]*(?:,[ \t\r\n]*|[\]}])")
 
 
 class RepeatedKeyError(ValueError):
-    """Error: an object in the JSON text contains one key twice, with different values."""
+    """Error: an object in the JSON text has the same key twice, with different values."""
 
 
 class JsonSpan(Struct, frozen=True):
-    """Position of an object member or a list element: byte offsets from the start of the complete text."""
+    """Position of an object member or a list element, as byte offsets from the start of the text."""
 
     start: int
     """Start of the member, at its key, or of the list element."""
     value: int
-    """Start of the value."""
+    """Offset of the first byte of the value."""
     end: int
+    """Offset after the last byte of the value."""
     key: str = ""
+    """Key of the object member. "": a list element."""
 
 
 class Edit(Struct, frozen=True):
-    """Replacement of the bytes from `start` to `end` by `text`. b"": removal."""
+    """Replacement of the bytes from offset `start` to `end` by `text`."""
 
     start: int
+    """Offset of the first replaced byte."""
     end: int
+    """Offset after the last replaced byte."""
     text: bytes = b""
+    """JSON text to insert in place of the old bytes. b"": the bytes are removed."""
 
 
 def find_members(text: bytes, at: int = 0, end: int | None = None) -> list[JsonSpan]:
@@ -71,8 +77,11 @@ def find_elements(text: bytes, at: int, end: int) -> list[JsonSpan]:
     return found
 
 
-def removal_edits(parts: Sequence[JsonSpan], kept: Sequence[bool]) -> list[Edit]:
-    """Return the edits that remove the parts with False in `kept`, each with its comma."""
+def build_removal_edits(parts: Sequence[JsonSpan], kept: Sequence[bool]) -> list[Edit]:
+    """Return the edits that remove members or elements from a JSON text, each with its comma.
+
+    `kept`: for each of `parts`, True to keep it and False to remove it.
+    """
     edits: list[Edit] = []
     begin: int | None = None
     for part, keeps in zip(parts, kept, strict=True):

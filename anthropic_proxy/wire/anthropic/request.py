@@ -1,4 +1,8 @@
-"""Encoding of the upstream request of the relay wire: the bytes of the client request with the necessary edits."""
+"""`encode_request` of the relay wire: the bytes of the client request with the few edits that the provider requires.
+
+Edits replace `model`, and remove content that only other providers can read, such as foreign signatures. A backend is a
+provider and its model.
+"""
 
 import re
 from typing import Any
@@ -12,14 +16,19 @@ from anthropic_proxy.wire.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.signatures import SIGNATURE_PREFIX
 
+TRACE_HEADERS = ("traceparent", "tracestate")
+"""Client headers that belong to a distributed trace. They are forwarded as `UpstreamRequest.trace_headers`."""
 NOT_FORWARDED_HEADERS = frozenset(
     (
         *("host", "content-length", "cookie", "accept-encoding", "expect"),
         *("x-api-key", "authorization", "proxy-authorization"),
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+        *TRACE_HEADERS,
+        "x-project",
     )
 )
-"""Client headers that are not sent upstream: hop-by-hop headers, credentials, and headers set by the proxy."""
+"""Client headers that are not sent upstream: hop-by-hop headers, credentials, headers that the proxy sets itself, and
+the header that names a project for the proxy's record of costs."""
 VERSION_HEADER, VERSION = "anthropic-version", "2023-06-01"
 """API version that is added if the client request has none (source: the API reference, "Versions", read 2026-11)."""
 _NEEDED_EVERYWHERE = frozenset((VERSION_HEADER, "accept", "content-type"))
@@ -27,11 +36,12 @@ _CLIENT_DATA = frozenset(("metadata", "safeguards"))
 
 _MARK = f'"{SIGNATURE_PREFIX}'.encode()
 _SEARCHED = b'"web_search_'
-"""Stands in search results, and in citations of them."""
+"""Beginning of a block type that occurs in search results and in citations of search results. A message without these
+bytes needs no search for such blocks."""
 _SEALED = re.compile(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
 _BILLING = "x-anthropic-billing-header:"
 _EMPTY = b'[{"type":"text","text":"\xe2\x80\xa6"}]'
-"""Takes the place of a message's content that was cut out whole; empty content is refused upstream."""
+"""Content that replaces a message's content if all of it was removed. Providers reject empty content."""
 
 
 class _Block(Struct):
@@ -49,12 +59,16 @@ _decode_block = msgspec.json.Decoder(_Block).decode
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    """Return the client's bytes with the target model, without content that the server rejects or must not receive."""
+    """Return the upstream request: the client's bytes with the id of the backend model as `model`.
+
+    Content that the server rejects or must not receive is removed.
+    """
     query = f"?{call.client_query}" if call.client_query else ""
     return UpstreamRequest(
         path=call.client_path + query,
         body=_edited(call) if call.client_body else b"",
         headers=_headers(call),
+        trace_headers=_trace_headers(call),
         method="POST" if call.client_body else "GET",
     )
 
@@ -71,6 +85,13 @@ def _headers(call: Call[Dialect]) -> dict[str, str]:
     if call.client_body:
         headers.setdefault("content-type", "application/json")
     return headers
+
+
+def _trace_headers(call: Call[Dialect]) -> dict[str, str]:
+    headers = call.client_headers
+    if "traceparent" not in headers or not call.dialect.forwards_client_headers:
+        return {}
+    return {name: headers[name] for name in TRACE_HEADERS if name in headers}
 
 
 def _edited(call: Call[Dialect]) -> bytes:
@@ -105,7 +126,7 @@ def _find_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
             kept[position] = False
         elif member.key == "system" and not dialect.forwards_metadata:
             edits += _of_system(body, member)
-    return edits + json_spans.removal_edits(members, kept)
+    return edits + json_spans.build_removal_edits(members, kept)
 
 
 def _holds(body: bytes, mark: bytes) -> bool:
@@ -131,7 +152,7 @@ def _of_content(body: bytes, content: JsonSpan, dialect: Dialect) -> list[Edit]:
     kept = [not _is_refused(block, dropped, dialect) for block in blocks]
     if not any(kept) and parts:
         return [Edit(content.value, content.end, _EMPTY)]
-    edits = json_spans.removal_edits(parts, kept)
+    edits = json_spans.build_removal_edits(parts, kept)
     if dialect.verifies_signatures:
         for part, block, keeps in zip(parts, blocks, kept, strict=True):
             if keeps and block.type == "text" and _is_unsealed(bytes(block.citations)):
@@ -161,7 +182,7 @@ def _is_ours(carried: Any) -> bool:
 
 
 def _find_unsealed(blocks: list[_Block]) -> set[Any]:
-    """Return the ids of searches that another backend made: nothing of their results is sealed."""
+    """Return the ids of web searches in `blocks` that another backend ran: results without `encrypted_content`."""
     results = [block for block in blocks if block.type == "web_search_tool_result"]
     return {
         block.tool_use_id
@@ -176,18 +197,18 @@ def _is_unsealed(found: bytes) -> bool:
 
 def _without_citations(body: bytes, block: JsonSpan) -> list[Edit]:
     members = json_spans.find_members(body, block.value, block.end)
-    return json_spans.removal_edits(members, [member.key != "citations" for member in members])
+    return json_spans.build_removal_edits(members, [member.key != "citations" for member in members])
 
 
 def _of_system(body: bytes, system: JsonSpan) -> list[Edit]:
-    """Take out the line, or the block, that the client bills by."""
+    """Return the edits that remove the billing line of Claude Code from the system prompt."""
     text = body[system.value : system.end]
     if _BILLING.encode() not in text:
         return []
     if text.startswith(b"["):
         parts = json_spans.find_elements(body, system.value, system.end)
         texts = [_read(body[part.value : part.end]).text for part in parts]
-        return json_spans.removal_edits(
+        return json_spans.build_removal_edits(
             parts, [not (isinstance(value, str) and value.startswith(_BILLING)) for value in texts]
         )
     value = msgspec.json.decode(text)

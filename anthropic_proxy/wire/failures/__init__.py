@@ -1,7 +1,9 @@
-"""Classification of provider errors: HTTP status and error body → `UpstreamError` for the client and for retries.
+"""Classification of provider errors: converts HTTP status and error body to an `UpstreamError`.
 
-The tables contain error texts and codes that several servers share. Wires call these functions in `decode_error`. The
-modules with large tables are imported when the first error occurs.
+`decode_error_body` returns an `UpstreamFault`, the decoded error, and `build_upstream_error` the error for the client
+and for retries. Further functions find the cause, such as a rejected parameter. Wires call them in `decode_error`. The
+tables contain error texts and codes that several servers share; modules with large tables are imported at the first
+error. Effort is the level of reasoning.
 """
 
 from collections.abc import Callable, Container
@@ -27,7 +29,8 @@ __all__ = [
 ]
 
 PARAMETER_ERROR_STATUSES = (400, 403, 404, 413, 422, 429, 451, 500, 501)
-"""HTTP statuses of provider errors that may reject a request parameter. Only these are searched for an adaptation.
+"""HTTP statuses with which providers reject a request parameter. Only these errors can lead to a changed second
+request.
 
 Some servers use 404 or 500 for such an error (OpenRouter, llama.cpp; 2026-11).
 """
@@ -65,7 +68,8 @@ def build_upstream_error(
 def is_policy_refusal(fault: UpstreamFault) -> bool:
     """Return True if the provider refused the request because of its content.
 
-    The client then receives a reply with stop reason `refusal`. No other key or target is tried with the same content.
+    The client then receives a reply with stop reason `refusal`. No other key or provider is tried with the same
+    content.
     """
     from anthropic_proxy.wire.failures import kinds  # noqa: PLC0415
 

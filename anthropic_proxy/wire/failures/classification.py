@@ -1,6 +1,7 @@
 """Table of provider errors: status, codes and text of an `UpstreamFault` → status and error type for the client.
 
-The first row that matches counts. Size, image and quota errors are recognized before the table (`kinds/`).
+`build_upstream_error` uses the first row that matches. Errors about size, images and quota are recognized before the
+table (`kinds/`).
 """
 
 import re
@@ -8,7 +9,13 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from anthropic_proxy.errors import Cause, UpstreamError, UpstreamOverloaded, UpstreamRefused, UpstreamTimeout
+from anthropic_proxy.errors import (
+    UpstreamError,
+    UpstreamErrorCause,
+    UpstreamOverloaded,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
 from anthropic_proxy.wire.failures.error_body import UpstreamFault
 from anthropic_proxy.wire.failures.kinds import (
     RATE_LIMIT_WORDS,
@@ -25,26 +32,26 @@ MAX_PROXY_RETRY_DELAY_SECONDS = 5
 """Maximum retry delay of a provider with which the proxy itself may retry the request. After a longer delay, only the
 client may retry."""
 DEFAULT_503_RETRY_AFTER_SECONDS = 2.0
-"""`retry-after` for the client, in seconds, if a provider answered 503 without a retry delay."""
+"""Seconds in the header `retry-after` for the client, if a provider answered status 503 without a delay."""
 
 
 class _Row(Struct, frozen=True, kw_only=True):
-    """Conditions on a provider error (one of them suffices), and the error for the client."""
+    """Row of the table: conditions on a provider error, of which one suffices, and the error for the client."""
 
     status: int
-    """HTTP status for the client."""
+    """HTTP status of the error for the client."""
     kind: str
-    """`error.type` for the client."""
+    """Value of `error.type` in the error for the client."""
     statuses: tuple[int, ...] = ()
-    """HTTP statuses of the provider that match."""
+    """HTTP statuses of provider errors that match this row."""
     codes: frozenset[str] = frozenset()
-    """Error codes of the provider that match."""
+    """Error codes of provider errors that match this row."""
     text: str = ""
-    """Pattern that matches in the provider's message, ignoring case. "": no condition on the message."""
+    """Pattern that is searched in the provider's error message, ignoring case. "": no condition on the message."""
     only: int | None = None
     """Status of the provider to which the condition `text` is limited. None: any status."""
     should_retry: bool | None = None
-    """Value of the `x-should-retry` header for the client. None: no header."""
+    """Value of the header `x-should-retry` for the client. None: the header is not sent."""
 
     def matches(self, fault: UpstreamFault) -> bool:
         """Return True if one of the conditions of this row is true for a provider error."""
@@ -105,8 +112,8 @@ _ROWS = (
     _Row(status=400, kind="invalid_request_error", statuses=tuple(range(400, 500))),
 )
 _NO_KINDS = (401, 402)
-"""HTTP statuses with a meaning that does not depend on the error text: 401 (key), 402 (payment). The search for size,
-image and quota errors is skipped."""
+"""HTTP statuses with a fixed meaning: 401 (invalid key) and 402 (payment). Errors with these statuses are not searched
+for other kinds of errors (`kinds/`)."""
 _SERVER_FAILED = _Row(status=500, kind="api_error")
 _CLIENT_FAILED = _Row(status=400, kind="invalid_request_error")
 
@@ -114,7 +121,11 @@ _CLIENT_FAILED = _Row(status=400, kind="invalid_request_error")
 def build_upstream_error(
     fault: UpstreamFault, provider: str, *, window: int | None, estimate: Callable[[], int], asked: int
 ) -> UpstreamError:
-    """Return the error for the client. Arguments: see `build_upstream_error` in `wire/failures/__init__.py`."""
+    """Return the error for the client that corresponds to a provider error.
+
+    `window`: context window of the model. `estimate`: function that returns the estimated input. `asked`: output limit
+    as sent. All are in tokens, and None or 0 means unknown.
+    """
     if fault.status not in _NO_KINDS:
         shortage = find_token_limit_fault(
             fault, KnownTokenCounts(context_window=window, estimate_input=estimate, requested_output=asked)
@@ -125,7 +136,9 @@ def build_upstream_error(
             return _caused(_error(_CLIENT_FAILED, fault, provider), cause)
     quota = find_quota(fault)
     if quota is not None:
-        return _caused(_error(_BILLING if quota == "billing" else _ALLOWANCE, fault, provider), Cause(kind="quota"))
+        return _caused(
+            _error(_BILLING if quota == "billing" else _ALLOWANCE, fault, provider), UpstreamErrorCause(kind="quota")
+        )
     row = next((row for row in _ROWS if row.matches(fault)), None)
     if row is None:
         asked_wrong = fault.status is None and "invalid_request_error" in fault.codes
@@ -148,7 +161,7 @@ def _too_large(shortage: TokenLimitFault, fault: UpstreamFault, provider: str) -
     return _caused(error, shortage.cause)
 
 
-def _caused(error: UpstreamError, cause: Cause) -> UpstreamError:
+def _caused(error: UpstreamError, cause: UpstreamErrorCause) -> UpstreamError:
     error.cause = cause
     return error
 

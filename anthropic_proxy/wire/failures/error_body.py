@@ -1,4 +1,9 @@
-"""Decoding of provider error bodies of all known shapes into one struct, `UpstreamFault`."""
+"""Decoding of error responses of all providers into one struct, `UpstreamFault`.
+
+`decode_error_body` decodes an HTTP error response, `read_error_object` an error inside a reply.
+`wire/failures/classification.py` converts an `UpstreamFault` to an `UpstreamError`, the error for the client. A fault
+is an `UpstreamFault`.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +16,15 @@ from anthropic_proxy.wire.failures.parameter import find_parameter_in_message
 from anthropic_proxy.wire.failures.retry_delay import find_retry_delay
 
 _EXCERPT_CHARACTERS = 200
-"""Maximum length of `UpstreamFault.excerpt`."""
+"""Maximum number of characters of `UpstreamFault.excerpt`."""
 _MESSAGE_CHARACTERS = 4_000
-"""Maximum length of a provider's message. A longer message is cut, because many patterns search all of the message."""
+"""Maximum number of characters of a provider's error message. A longer one is cut, because many patterns search all of
+it."""
 _MAX_CODE_CHARACTERS = 128
 """Maximum length of a code or parameter name. Longer ones are cut; known providers use at most 60 characters."""
 _MAX_ENTRIES = 32
-"""Number of entries that are read of each list in an error body: details, quota violations, validation errors."""
+"""Maximum number of entries that are read of each list in an error body: details, quota violations, validation
+errors."""
 
 
 class UpstreamFault(Struct, frozen=True, kw_only=True):
@@ -72,10 +79,10 @@ def _stays(headers: Mapping[str, str]) -> bool:
 
 
 def read_error_object(content: Any, status: int | None, headers: Mapping[str, str]) -> UpstreamFault:
-    """Return the content of a decoded error: a whole error body, or the value of its field `error`. Never raises.
+    """Return the content of a decoded error: a complete error body, or the value of its field `error`. Never raises.
 
-    Shapes: `{"error": {…}}`, `{"error": "text", "code": …}` (xAI, Ollama), `[{"error": …}]` (Gemini),
-    `{"message": …}`, `{"detail": …}` (FastAPI) and plain text. Another shape gives a fault without codes.
+    Forms: `{"error": {…}}`, `{"error": "text", "code": …}` (xAI, Ollama), `[{"error": …}]` (Gemini), `{"message": …}`,
+    `{"detail": …}` (FastAPI) and plain text. JSON of any other form gives a fault without codes.
     """
     while isinstance(content, list) and content:
         content = content[0]
@@ -106,7 +113,7 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
 
 
 def _nested_in(error: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return error objects of another server inside an error: in `metadata.raw`, `innererror`, or the message text."""
+    """Return the errors that a gateway put into its own: in `metadata.raw`, `innererror`, or the message text."""
     metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
     found = [error.get("innererror"), _message_value(error)]
@@ -141,9 +148,9 @@ def _message_value(error: dict[str, Any]) -> Any:
 
 
 def _words_of(value: Any) -> str:
-    """Return the validation errors of a web framework as text: `[{"loc": ["body", "seed"], "msg": …}]` is `seed: …`.
+    """Return validation errors of a web framework as text: `[{"loc": ["body", "seed"], "msg": …}]` becomes `seed: …`.
 
-    The rejected input, which the framework repeats, is omitted. Other values are returned as JSON text.
+    The rejected input, which the framework repeats, is omitted. Values of any other form are returned as JSON text.
     """
     found = value[:_MAX_ENTRIES] if isinstance(value, list) else []
     faults = [one for one in found if isinstance(one, dict) and isinstance(one.get("msg"), str)]

@@ -4,8 +4,8 @@ import re
 
 _NAME = r"[`'\"](?P<{}>[\w.\[\]]{{1,200}})[`'\"]"
 _PATH = r"(?<![\w.\[\]])(?P<{}>[\w.\[\]]{{1,200}})"
-"""Path at the start of a word. Without this condition, the search would try each character of a long word as a start
-and take quadratic time."""
+"""Pattern of a parameter path (`tools[0].name`) at the start of a word. Paths inside a word are excluded, because they
+would make the search time quadratic."""
 _PARAMETERS = re.compile(
     r"(?:unsupported|unknown|unrecognized|invalid) (?:parameter|name|request argument supplied|field)s?:? "
     rf"{_NAME.format('named')}"

@@ -1,4 +1,7 @@
-"""Retry delay of a provider error: response headers and error texts → whole seconds until the next try."""
+"""Retry delay of a provider error: response headers and error texts → whole seconds until the next try.
+
+The delay becomes `retry-after` of the client response, and decides on retries by the proxy.
+"""
 
 import math
 import re
@@ -7,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 MAX_DELAY_SECONDS = 3_600
-"""Maximum retry delay. A longer delay of the provider is reduced to this value."""
+"""Maximum retry delay in seconds. A longer delay of the provider is reduced to this value."""
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _AMOUNT = (
@@ -20,13 +23,14 @@ _AGAIN = re.compile(
 )
 _AMOUNTS = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]*)", re.IGNORECASE)
 _UNITS = (("ms", 0.001), ("mil", 0.001), ("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400), ("", 1))
-"""Beginning of a unit name, and the seconds of one unit. The first entry that matches counts."""
+"""Pairs: beginning of the name of a time unit, length of the unit in seconds. The first matching pair counts."""
 _RESET = re.compile(
     r"\breset\w*(?: \w+){0,3}:? (\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2})?(?:\.\d{1,9})?) ?"
     r"(Z|UTC|GMT|[+-]\d{2}:?\d{2})(?!\w)",
     re.IGNORECASE,
 )
-"""Reset time with a time zone. A time without a zone (Z.ai) is not read, because it may be wrong by hours."""
+"""Pattern of a reset time with a time zone. A time without a zone (Z.ai) is not read, because it may be wrong by
+hours."""
 
 
 def find_retry_delay(headers: Mapping[str, str], details: Any, message: str) -> float | None:
@@ -94,7 +98,10 @@ def _factor(unit: str) -> float:
 
 
 def _from_reset(message: str, now: str | None) -> float | None:
-    """Return the seconds from the response's `Date` header to the reset time in the text. None: no time, no `Date`."""
+    """Return the seconds from the response's `Date` header to the reset time in an error text.
+
+    None: either is missing.
+    """
     match = _RESET.search(message)
     if match is None or now is None:
         return None
@@ -118,7 +125,7 @@ def _until(date: str, now: str | None) -> float | None:
 
 
 def _duration(text: str) -> float | None:
-    """Return the seconds of a duration such as `1m2.5s`, `12s`, `250ms` or `12`. None: another text."""
+    """Return the seconds of a duration such as `1m2.5s`, `12s`, `250ms` or `12`. None: the text is no duration."""
     seconds = _number(text)
     if seconds is not None:
         return seconds

@@ -1,6 +1,7 @@
-"""Wire of Google's `generateContent` API, which AI Studio and Vertex AI offer: requests are encoded, responses decoded.
+"""`GeminiWire`: wire of Google's `generateContent` API, which AI Studio and Vertex AI offer.
 
-Source: the API reference of both (2026-11), the types of the official SDK `google-genai` 3.3, and recorded traffic.
+The wire encodes upstream requests and decodes upstream responses. Source: the API reference of both (2026-11), the
+types of the official SDK `google-genai` 3.3, and recorded traffic.
 """
 
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ class GeminiWire(Wire[Dialect]):
     apply_adaptation = staticmethod(apply_adaptation)
 
     def new_decoder(self, call: Call[Dialect]) -> Decoder:
-        """Return a new decoder for one response of the provider."""
+        """Return a new decoder for one response of the provider to the upstream request of `call`."""
         return GeminiDecoder(call)
 
     def decode_error(
@@ -49,4 +50,4 @@ class GeminiWire(Wire[Dialect]):
 
 
 WIRE = GeminiWire()
-"""The instance of the wire that the exchange uses."""
+"""The only instance of `GeminiWire`, shared by all client requests."""

@@ -1,7 +1,8 @@
 """Changes of the next upstream request after Gemini rejected a parameter of the last one.
 
-An adaptation is a named change of the dialect. Google's errors have no field for the parameter, only the text names
-it. The error texts are quoted from issue trackers of several clients (2025-05 to 2026-11).
+An adaptation is a named change of the dialect. Google's errors have no field for the parameter, only the text names it.
+The error texts are quoted from issue trackers of several clients (2025-05 to 2026-11). `find_adaptation` chooses one by
+the error, `apply_adaptation` applies it by its name.
 """
 
 import re
@@ -60,9 +61,9 @@ _TEXTS = tuple(
         ),
     )
 )
-"""Pattern of an error text → adaptations to try, in order."""
+"""Pairs of an error text pattern and the names of the adaptations to try for a matching error, in order."""
 _PASSING = ("drop thoughtSignature",)
-"""Adaptations that are used for one request only. All others are stored for the model."""
+"""Names of adaptations for the current request only. All others are stored for later requests to the model."""
 _ONE_LEVEL = re.compile(r"thinking[ _]level (\w+) is not supported", re.IGNORECASE)
 _NEXT_LEVELS = {"xhigh": "high", "minimal": "low", "low": "medium", "medium": "low"}
 _NOT_OFF = re.compile(r"budget 0 is invalid", re.IGNORECASE)

@@ -1,7 +1,8 @@
 """Decoder of Gemini's code execution: parts `executableCode` and `codeExecutionResult` → blocks of the Messages API.
 
-Both parts have the same `id`; older models omit the field, and a result then belongs to the latest program (recorded by
-the project `pydantic/pydantic-ai`, cassette test_code_execution_stream, 2026-08).
+Gemini runs programs of the model. `CodeExecutionDecoder` pairs each program with its result. Both parts have the same
+`id`; older models omit the field, and a result then belongs to the latest program (recorded by the project
+`pydantic/pydantic-ai`, cassette test_code_execution_stream, 2026-08).
 """
 
 from collections.abc import Callable
@@ -9,8 +10,8 @@ from collections.abc import Callable
 from anthropic_proxy.messages.deltas import Block
 from anthropic_proxy.messages.server_blocks import (
     SERVER_TOOL_ID_PREFIX,
-    encode_code_error,
     encode_code_execution,
+    encode_code_execution_error,
     encode_code_result,
 )
 from anthropic_proxy.wire.gemini.frames import CodeExecutionResult, ExecutableCode
@@ -19,21 +20,24 @@ _OK, _TOO_LONG = "OUTCOME_OK", "OUTCOME_DEADLINE_EXCEEDED"
 
 
 class CodeExecutionDecoder:
-    """Decoder of the programs of one reply. Programs are kept until their result arrives."""
+    """Decoder of the programs in one reply. A program is kept until its result is received."""
 
     def __init__(self, new_id: Callable[[str], str]) -> None:
         self._new_id = new_id
         self._open: dict[str, str] = {}
-        """Provider's id of a program without a result → id of its block."""
+        """Provider's id of a program without a result → id of its block in the reply to the client."""
 
     def decode_program(self, code: ExecutableCode) -> list[Block]:
-        """Return the block `server_tool_use` with the code of a program."""
+        """Return the block `server_tool_use` for the client with the code of a program that Gemini runs."""
         identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
         self._open[code.id or identifier] = identifier
         return [encode_code_execution(identifier, code.code or "")]
 
     def decode_result(self, result: CodeExecutionResult) -> list[Block]:
-        """Return the result block of a program. A result without a program is preceded by a call with empty code."""
+        """Return the result block for a program.
+
+        If Gemini sent no program, a call block with empty code comes first.
+        """
         began: list[Block] = []
         if not self._open:
             began = self.decode_program(ExecutableCode(id=result.id))
@@ -41,7 +45,7 @@ class CodeExecutionDecoder:
         identifier = self._open.pop(key)
         outcome, printed = result.outcome or _OK, result.output or ""
         if outcome == _TOO_LONG:
-            return [*began, encode_code_error(identifier, "execution_time_exceeded")]
+            return [*began, encode_code_execution_error(identifier, "execution_time_exceeded")]
         if outcome == _OK:
             return [*began, encode_code_result(identifier, stdout=printed)]
         return [*began, encode_code_result(identifier, stderr=printed, return_code=1)]
@@ -49,4 +53,4 @@ class CodeExecutionDecoder:
     def encode_missing_results(self) -> list[Block]:
         """Return an error block `unavailable` for each program without a result. Call this at the end of the reply."""
         identifiers, self._open = list(self._open.values()), {}
-        return [encode_code_error(identifier, "unavailable") for identifier in identifiers]
+        return [encode_code_execution_error(identifier, "unavailable") for identifier in identifiers]

@@ -1,6 +1,7 @@
 """Encoder of the conversation: messages of the client request → `contents` of the Gemini request.
 
-Tool calls and tool results become parts. Each part is sent with the thought signature that Gemini gave it.
+`ContentsEncoder` encodes one conversation. Tool calls and tool results become parts. Each part is sent with the thought
+signature that Gemini gave it. Call `add_message` for each message, then `build_contents`.
 """
 
 from typing import Any
@@ -30,7 +31,8 @@ _PLACEHOLDERS = {
     "text": "skip_thought_signature_validator",
     "base64": "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I=",
 }
-"""Encoding → documented placeholder for a missing signature ("Thought signatures", section FAQ, 2026-11)."""
+"""Form of signatures (`text`, `base64`) → value for a part without signature, as Google documents ("Thought
+signatures", section FAQ, 2026-11)."""
 _CONTINUE = Raw(b'"Continue exactly from the end of your last message."')
 _ANYTHING = Raw(b'"."')
 _NOTHING = Raw(b'""')
@@ -65,7 +67,8 @@ class _ResultPart(Struct, gc=False, rename="camel"):
 
 
 _Part = _TextPart | _CallPart | _ResultPart | dict[str, Any]
-"""A part of a content. A dictionary is an image, a document, or the text that replaces one (`encode_media`)."""
+"""A part of a content in the Gemini request. A dictionary is an image, a document, or the text that replaces one of
+them."""
 
 
 class _Content(Struct, gc=False):
@@ -81,20 +84,20 @@ class ContentsEncoder:
         self._notes = notes
         self._contents: list[_Content] = []
         self._answers = False
-        """True if the last content has tool results. No other part is added to that content."""
+        """True if the last content of the Gemini request has tool results. No other part is added to that content."""
         self._waiting: list[_Part] = []
-        """Parts between calls and their results. They are encoded after the results."""
+        """Parts that the client sent between tool calls and their results. They are encoded after the results."""
         self._forgets = False
-        """True if reasoning of an earlier reply is not sent back, because its signature is unusable."""
+        """True if reasoning of an earlier reply was omitted, because its signature is unusable."""
         self._names: dict[str, str] = {}
-        """Id of a tool call → tool name, for the results."""
+        """Id of a tool call → name of the called tool. Gemini requires the name in each tool result."""
         dialect = call.dialect
         self._sends_ids = dialect.sends_call_ids
         self._placeholder = _PLACEHOLDERS[dialect.placeholder_encoding] if dialect.requires_signatures else ""
-        """Signature for the first call of a reply, if the history has none. "": the model needs none."""
+        """Thought signature for the first call of a reply, if the history has none. "": the model requires none."""
 
     def add_message(self, message: Message) -> None:
-        """Encode the next message of the client request."""
+        """Encode the next message of the client request as parts of the Gemini request."""
         if message.role == "assistant":
             self._add_reply(message)
         elif message.role == "user":
@@ -110,7 +113,7 @@ class ContentsEncoder:
                 self._put("user", parts)
 
     def build_contents(self) -> list[_Content]:
-        """Return the value of `contents`. A user text is added if the first or the last content is the model's."""
+        """Return the value of `contents`. A user text is added if the first or the last content is one of the model."""
         self._put("user", self._waiting)
         contents = self._contents
         if self._forgets:
@@ -154,7 +157,7 @@ class ContentsEncoder:
         self._put("model", parts)
 
     def _signature_in(self, block: ThinkingBlock) -> str:
-        """Return the signature in a thinking block, for the next part. "": no signature that this model accepts."""
+        """Return the thought signature in a thinking block. "": it has no signature that this model accepts."""
         carry = decode_signature(self._call.dialect.signature_tag, block.signature)
         wrote, reads = carry.model if carry else "", self._call.model
         if carry is None or not (
@@ -180,7 +183,7 @@ class ContentsEncoder:
         self._put("user", others)
 
     def _encode_result(self, block: ToolResultBlock, beside: list[dict[str, Any]]) -> _ResultPart:
-        """Encode one tool result. Images that the model does not accept in a result are added to `beside`.
+        """Encode one tool result. Images that the model does not accept in a result are appended to `beside`.
 
         JSON text is sent as text: Gemini decodes numbers as doubles, which would change long integers.
         """
@@ -198,7 +201,10 @@ class ContentsEncoder:
         return _ResultPart(response)
 
     def _read_result(self, block: ToolResultBlock, inline: list[dict[str, Any]], beside: list[dict[str, Any]]) -> Raw:
-        """Return the text of a result that is a list of blocks. Images are added to `inline` or to `beside`."""
+        """Return the text of a tool result with a list of blocks.
+
+        Images are appended to `inline` (sent in the result) or to `beside` (sent after it).
+        """
         texts: list[Raw] = []
         for inner in decode_content(block.content):
             if isinstance(inner, TextBlock):

@@ -2,8 +2,14 @@
 
 A provider row must set `signature_tag`, and `search_with_functions` if its API lacks a field. Model rules must set,
 oldest models last: `thinking` with its budgets, `sends_sampling`, `requires_signatures`, `sends_call_ids`,
-`accepts_media_in_results`, `accepts_schema_with_functions`, `server_tools_exclusive`,
-`accepts_file_urls` and, before 2.0, `schema_form`.
+`accepts_media_in_results`, `accepts_schema_with_functions`, `server_tools_exclusive`, `accepts_file_urls` and, before
+2.0, `schema_form`.
+
+Effort is the level of reasoning that a client requests. An adaptation changes dialect fields after a rejected request.
+Continuation: another request, with a token, continues a reply that reached the output limit of one request. An alias
+replaces a tool name that Gemini does not accept. A thought signature is opaque text in a reply that later requests send
+back (`replays_signatures`); a placeholder in `placeholder_encoding` replaces a missing one. Names of fields: the server
+`accepts_…` content, the request `sends_…` a field.
 """
 
 from typing import Literal

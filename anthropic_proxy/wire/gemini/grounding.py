@@ -1,9 +1,11 @@
 """Decoder of grounding: web searches and URL fetches of the provider → blocks and citations of the Messages API.
 
-Gemini sends the sources of a search in the last frame, but a client needs the result block before the text with the
-citations. Text is therefore buffered if the provider may search. If the provider announces its tool calls, only text
-after an announced call is buffered (recorded by the project `pydantic/pydantic-ai`, cassettes
-test_google_model_web_search_tool_stream and test_native_output_with_builtin_tools_stream, 2026-08).
+`GroundingDecoder` decodes the searches of one reply. `record_…` methods store searches, `feed_delta` filters the
+reply's deltas. Gemini sends the sources of a search in the last frame, but a client needs the result block before the
+text with the citations. Text is therefore buffered until `release_buffered` if the provider may search. If the provider
+announces its tool calls, only text after an announced call is buffered (recorded by the project `pydantic/pydantic-ai`,
+cassettes test_google_model_web_search_tool_stream and test_native_output_with_builtin_tools_stream, 2026-08).
+`decode_url_fetches` returns the blocks of fetched URLs.
 """
 
 import re
@@ -35,7 +37,10 @@ _DOMAIN = re.compile(r"[\w-]+(\.[\w-]+)+")
 
 
 class GroundingDecoder:
-    """Decoder of the searches and fetches of one reply. Buffers deltas from the first text that may need citations."""
+    """Decoder of the searches and URL fetches in one reply.
+
+    It buffers deltas as soon as a later citation may refer to them.
+    """
 
     def __init__(self, call: Call[Dialect], own: GoogleTools) -> None:
         self._new_id = call.new_id
@@ -43,7 +48,8 @@ class GroundingDecoder:
         self._holds = not own.announces_calls and (own.can_search or own.cites_fetches)
         self._held: list[Delta] = []
         self._left: list[str] = []
-        """Text emitted without buffering since the last other delta. Late citations may refer to this text."""
+        """Fragments of text that were emitted without buffering, since the last delta of another type. Late citations
+        may refer to this text."""
         self._queries: dict[str, None] = {}
         self._sources: dict[str, WebSource] = {}
         self._fetched: set[str] = set()
@@ -57,7 +63,7 @@ class GroundingDecoder:
             self._queries |= dict.fromkeys(query for query in use.args.queries or () if query)
 
     def feed_delta(self, delta: Delta) -> list[Delta]:
-        """Take the next delta of the reply and return the deltas to emit now. Empty list: the delta is buffered."""
+        """Return the deltas to emit after the next delta of the reply. Empty list: the delta is buffered."""
         if self._held or (self._holds and isinstance(delta, Text)):
             self._held.append(delta)
             return []
@@ -95,7 +101,7 @@ class GroundingDecoder:
                 self._cited.append((passage, cited))
 
     def release_buffered(self) -> list[Delta]:
-        """Return the blocks of the recorded searches, if any, then the buffered deltas with citations."""
+        """Return the blocks of the recorded searches, then all buffered deltas with their citations."""
         deltas: list[Delta] = []
         found = {url: source for url, source in self._sources.items() if self._may_show(source)}
         if self._queries or self._own.cites_fetches or not self._sources.keys() <= self._fetched:
@@ -118,9 +124,10 @@ class GroundingDecoder:
         return deltas
 
     def _with_citations(self, text: str) -> tuple[str, list[Delta]]:
-        """Return the text after the last cited passage, and deltas for the text before: passages and citations.
+        """Split reply text at its cited passages.
 
-        Citations of passages outside this text are kept for the next call.
+        Return the text after the last cited passage, and deltas for the text before: passages and citations. Citations
+        of passages outside this text are kept for the next call.
         """
         deltas: list[Delta] = []
         missing: list[tuple[str, list[WebSource]]] = []
@@ -139,7 +146,10 @@ class GroundingDecoder:
         return text[start:], deltas
 
     def _may_show(self, source: WebSource) -> bool:
-        """Return True if the client's domain lists allow a page. The domain is in the title (recorded)."""
+        """Return True if the client's domain lists allow a page that the search found.
+
+        The domain is read from the title of the page, because its URL is a redirect of Google.
+        """
         domain = source.domain or source.title or ""
         url = f"https://{domain}" if _DOMAIN.fullmatch(domain) else source.uri or ""
         return is_domain_allowed(url, self._own.allowed_domains, self._own.blocked_domains)

@@ -2,6 +2,8 @@
 
 Gemini has two schema forms: `parametersJsonSchema` (a subset of JSON Schema) and `parameters` (the message `Schema`, a
 subset of OpenAPI). An unsupported keyword is added to the description as text, so that the model can follow it.
+`simplify_schema` replaces keywords; the other functions add `enum`, `required` or a text for an unsupported keyword to
+a schema. A fidelity note records a client setting or content that was changed or dropped.
 """
 
 from typing import Any
@@ -55,7 +57,10 @@ def simplify_schema(schema: Schema, index: EqualityIndex) -> Schema:
 
 
 def type_names(schema: Schema) -> list[str]:
-    """Return the names in `type`, which may be a string or a list. Other values are skipped."""
+    """Return the type names in the keyword `type` of a schema, which may be a string or a list.
+
+    Other values are skipped.
+    """
     types = schema.get("type")
     return [one for one in (types if isinstance(types, list) else [types]) if isinstance(one, str)]
 
@@ -99,7 +104,10 @@ def add_required_and_description(reduced: Schema, words: list[str]) -> Schema:
 
 
 def describe_keyword(key: str, value: Any) -> list[str]:
-    """Return a list with one text, `keyword: value`, for the description. Empty: dropped keyword, or too long."""
+    """Return a list with one text, `keyword: value`, for the description of a schema.
+
+    Empty list: the keyword is in `DROPPED_KEYWORDS`, or its value is too long.
+    """
     if key in DROPPED_KEYWORDS and not (key == "additionalProperties" and isinstance(value, dict) and value):
         return []
     text = encode_if_short(value)

@@ -1,6 +1,7 @@
-"""Conversion of a JSON Schema without references to the message `Schema` of Gemini, a subset of OpenAPI.
+"""`encode_openapi_schema`: converts a JSON Schema without references to Gemini's `Schema`, a subset of OpenAPI.
 
-The result is sent in `parameters` or `responseSchema`. Models before 2.0 accept no other form.
+The result is sent in `parameters` or `responseSchema`. Models before 2.0 accept no other form. Cleaning
+(`clean_schema`) has removed and replaced keywords before.
 """
 
 from typing import Any
@@ -17,11 +18,12 @@ from anthropic_proxy.wire.gemini.keywords import (
 from anthropic_proxy.wire.json_schema import EqualityIndex, Schema, merge_all_of
 
 _FORMATS = frozenset(("enum", "date-time", "float", "double", "int32", "int64"))
-"""Values of `format` that `Schema` supports; Gemini rejects other values."""
+"""Values of the keyword `format` that Gemini accepts. Gemini rejects a schema with any other value."""
 _AROUND = ("type", "properties", "required", "items")
-"""Keywords that are copied into each alternative of an `anyOf` in the same schema."""
+"""Keywords that are copied from a schema into each alternative of its `anyOf`."""
 _OF_KIND = {"array": ("items", "prefixItems", "minItems", "maxItems"), "object": ("properties", "required")}
-"""Type → keywords that concern this type only. In a union of types they move into the alternative of the type."""
+"""JSON type → keywords that concern only values of this type. In a union of types, they move into the alternative of
+their type."""
 
 
 def encode_openapi_schema(schema: Schema, budget: WorkBudget) -> Schema:
@@ -32,7 +34,10 @@ def encode_openapi_schema(schema: Schema, budget: WorkBudget) -> Schema:
 
 
 class _Lowering:
-    """Conversion of one schema. A subschema object used in several places is converted once."""
+    """Conversion of one JSON Schema to Gemini's `Schema`.
+
+    A subschema object used in several places is converted once.
+    """
 
     def __init__(self, budget: WorkBudget) -> None:
         self._budget = budget
@@ -76,9 +81,10 @@ class _Lowering:
         return _finish_kind(lowered, words)
 
     def _with_whole_alternatives(self, schema: Schema, words: list[str]) -> Schema:
-        """Return a schema with its own keywords copied into the alternatives, which Gemini reads as separate schemas.
+        """Copy a schema's own keywords into the alternatives of its `anyOf`, which Gemini reads as separate schemas.
 
-        Alternatives with only `type` and `required` become text in the description, not complete copies.
+        Return the changed schema. Alternatives with only `type` and `required` become text in the description, not
+        complete copies.
         """
         key = next((key for key in ("anyOf", "oneOf") if isinstance(schema.get(key), list)), None)
         kinds = type_names(schema) or (["object"] if "properties" in schema else [])
@@ -122,7 +128,7 @@ class _Lowering:
         return lowered | {"type": (kinds[0] if kinds else _kind_of(schema)).upper()}, moved
 
     def _lower_items(self, lowered: Schema, items: list[Any], depth: int) -> None:
-        kinds = {self._index.number_of(one): one for one in (self.lower(one, depth + 1) for one in items)}
+        kinds = {self._index.find_class_number(one): one for one in (self.lower(one, depth + 1) for one in items)}
         alternatives = list(kinds.values())
         if len(alternatives) > 1:
             lowered["items"] = {"anyOf": alternatives}
@@ -143,7 +149,7 @@ def _finish_kind(lowered: Schema, words: list[str]) -> Schema:
 
 
 def _only_of(schema: Schema, kind: str) -> Schema:
-    """Return the keywords that concern one type of a union."""
+    """Return the keywords of a schema that concern only values of the JSON type `kind`."""
     return {name: schema[name] for name in _OF_KIND.get(kind, ()) if name in schema}
 
 

@@ -1,4 +1,8 @@
-"""Encoder of images and documents: parts of the Gemini request, or a text if the model cannot read the file."""
+"""Encoder of images and documents: parts of the Gemini request, or a text if the model cannot read the file.
+
+A part is one element of a message. It contains the file in base64 (`inlineData`) or its URL (`fileData`).
+`encode_media` returns the part. A fidelity note records a client setting or content that was changed or dropped.
+"""
 
 import posixpath
 from typing import Any
@@ -8,7 +12,7 @@ from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.gemini.dialect import Dialect
-from anthropic_proxy.wire.shared_notes import media_omitted_note
+from anthropic_proxy.wire.shared_notes import replaced_media_note
 
 _PDF = "application/pdf"
 _TYPES = {
@@ -21,9 +25,9 @@ _TYPES = {
     ".pdf": _PDF,
 }
 _PICTURES = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
-"""Media types of images that the models accept ("Image understanding", 2026-11); GIF is not one."""
+"""Media types of images that the models accept; GIF is not accepted ("Image understanding", 2026-11)."""
 _OWN_PLACES = ("gs://", "https://generativelanguage.googleapis.com/")
-"""URL prefixes of Google's own file storage. Every model reads files from there."""
+"""URL prefixes of Google's own file storage, from which every model reads files."""
 
 
 def has_inline_data(part: dict[str, Any]) -> bool:
@@ -48,11 +52,11 @@ def encode_media(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: 
     if source.type == "url":
         if sees and accepts_media_url(call.dialect, block):
             return {"fileData": {"mimeType": media_type, "fileUri": source.url}}
-        notes.append(media_omitted_note(kind, "", by_address=True))
+        notes.append(replaced_media_note(kind, "", by_address=True))
         return {"text": f"[{kind}: {source.url}]"}
     if sees and media_type in _allowed(block):
         return {"inlineData": {"mimeType": media_type, "data": source.data}}
-    notes.append(media_omitted_note(kind, media_type, by_address=False))
+    notes.append(replaced_media_note(kind, media_type, by_address=False))
     return {"text": f"[{kind} omitted: {title or media_type}]"}
 
 

@@ -1,4 +1,9 @@
-"""Encoder of upstream requests: a prepared request of the client → path and body of `generateContent`."""
+"""Encoder of upstream requests: a prepared request of the client → path and body of Google's `generateContent`.
+
+The body has the conversation (`contents`), the tools, and `generationConfig` with limits, sampling, thinking and the
+schema of the reply. Other modules of the package encode conversation, tools and schemas. A fidelity note records a
+client setting or content that was changed or dropped.
+"""
 
 import functools
 from typing import Any
@@ -77,7 +82,7 @@ def _path_of(model: str, stream: bool) -> str:
 def _encode_config(
     call: Call[Dialect], toolbox: ToolFields, notes: list[FidelityNote], budget: WorkBudget
 ) -> tuple[dict[str, Any], list[TextBlock]]:
-    """Return `generationConfig`, and text blocks to add to the system text (the reply schema, if sent as text)."""
+    """Return `generationConfig`, and texts for the system prompt: the reply schema, if it is sent as text."""
     request, dialect = call.request, call.dialect
     thinking, chosen = _encode_thinking(call, notes)
     limit = request.max_tokens
@@ -108,7 +113,10 @@ def _encode_config(
 
 
 def _encode_thinking(call: Call[Dialect], notes: list[FidelityNote]) -> tuple[dict[str, Any], int]:
-    """Return `thinkingConfig`, and the tokens of a thinking budget chosen by the proxy; 0: the client chose."""
+    """Return `thinkingConfig`, and the tokens of a thinking budget that the proxy chose.
+
+    0: the client chose, or no budget.
+    """
     request, dialect = call.request, call.dialect
     effort = dict(dialect.effort_names).get(request.effort, request.effort)
     if dialect.thinking == "none":

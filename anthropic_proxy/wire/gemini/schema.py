@@ -1,7 +1,9 @@
 """Encoder of JSON Schemas for Gemini: schemas of tools and replies, reduced to the keywords that Gemini supports.
 
 The result is JSON Schema or, for old models, Google's OpenAPI subset. An unsupported keyword is added to the
-description as text. Property names such as `default` or `type` are not mistaken for keywords.
+description as text. Property names such as `default` or `type` are not mistaken for keywords. The target of a reference
+is the schema that it names. `encode_parameter_schema` encodes the arguments of a tool, `encode_reply_schema` the schema
+of a reply.
 """
 
 import re
@@ -23,7 +25,8 @@ from anthropic_proxy.wire.gemini.lowering import encode_openapi_schema
 from anthropic_proxy.wire.json_schema import EqualityIndex, Schema, SchemaRules, clean_schema
 
 _REFERENCE = re.compile(r"#/(?:\$defs|definitions)/([^/~%]+)")
-"""References that Gemini resolves: to a definition, by a name without escapes. Others are inlined."""
+"""Pattern of the references (`$ref`) that Gemini resolves: to a definition, by a name without escapes. Others are
+replaced by their target."""
 _INLINED = SchemaRules(inlines_references=True)
 
 
@@ -84,7 +87,10 @@ def _walk(schema: Any, budget: WorkBudget) -> Iterator[Schema]:
 
 
 def _cannot_refer(schema: Schema) -> bool:
-    """Return True if a schema has a reference that Gemini cannot resolve, so that references must be inlined."""
+    """Return True if a schema has a reference that Gemini cannot resolve.
+
+    All references are then replaced by their targets.
+    """
     reference, parts = schema.get("$ref"), schema.get("allOf")
     if isinstance(reference, str) and not _REFERENCE.fullmatch(reference):
         return True
@@ -93,7 +99,7 @@ def _cannot_refer(schema: Schema) -> bool:
 
 
 class _Reduction:
-    """Reduces a schema to the keywords that `parametersJsonSchema` accepts."""
+    """Reduction of one schema to the keywords that `parametersJsonSchema` accepts."""
 
     def __init__(self, budget: WorkBudget) -> None:
         self._budget = budget
@@ -139,7 +145,7 @@ def _keep_list(reduced: Schema, key: str, kept: list[Schema], alternatives: list
 
 
 def _around_reference(reduced: Schema) -> Schema:
-    """Return a schema without sibling keywords of `$ref`, because Gemini rejects siblings."""
+    """Return a schema without the other keywords beside `$ref`, because Gemini rejects them."""
     beside = {key: value for key, value in reduced.items() if key != "$ref" and not key.startswith("$")}
     if "$ref" not in reduced or not beside:
         return reduced

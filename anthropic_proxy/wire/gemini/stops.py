@@ -1,6 +1,7 @@
 """Finish reasons of Gemini (`finishReason` of a candidate), classified for the stop reason of the reply.
 
-Source: reference of `FinishReason` (2026-11).
+Source: reference of `FinishReason` (2026-11). Continuation: another request, with a token, continues a reply that
+reached the output limit of one request.
 """
 
 from anthropic_proxy.wire.finish_reasons import FinishKind, finish_kind

@@ -1,4 +1,10 @@
-"""Decoder of Gemini responses, streamed or complete: frames of `generateContent` → deltas of the reply."""
+"""Decoder of Gemini responses, streamed or complete: frames of `generateContent` → deltas of the reply.
+
+`GeminiDecoder` decodes one response: `decode_frame` a streamed frame, `decode_body` a complete response, `decode_end`
+the end of a stream; `flush_pending` returns buffered deltas after an interruption. A delta is a fragment of the reply
+that does not depend on the provider: text, thinking, a tool call, usage, the stop reason. A signature is opaque state
+of the reasoning, which later requests send back.
+"""
 
 from collections.abc import Callable
 
@@ -31,7 +37,8 @@ from anthropic_proxy.wire.tool_call_ids import ToolCallIds
 from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
 
 _MAX_FINISH_MESSAGE_LENGTH = 300
-"""Maximum characters of `finishMessage` in an error. The provider's text may contain the complete reply."""
+"""Maximum number of characters of Gemini's `finishMessage` in an error, because the text may contain the complete
+reply."""
 _NO_ARGUMENTS = (b"", b"null", b"{}")
 
 _decode_replies = msgspec.json.Decoder(list[GenerateContentResponse]).decode
@@ -52,19 +59,23 @@ class GeminiDecoder(Decoder):
         self._calls = 0
         self._ids = ToolCallIds(call)
         self._is_thinking = False
-        """True if the last delta was thinking without a signature."""
+        """True if the last delta of the reply was thinking without a signature."""
         self._answered = False
         self._thought = False
         self._delivered = False
-        """True if thinking of an earlier frame was emitted."""
+        """True if thinking of an earlier frame was emitted as deltas."""
         self._stopped = False
         self.finished = False
         """Always False: no frame is marked as the last, and token counts may follow the finish reason."""
         self.continuation_token: str | None = "" if call.dialect.accepts_continuation else None
-        """Token that continues this reply in another request. "": none. None: the model supports no continuation."""
+        """Token that continues this reply in another upstream request. "": the reply is complete. None: the model does
+        not support continuation."""
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Return the deltas of one frame, the data of one SSE event. Raises `UpstreamError`."""
+        """Return the deltas of one frame of a streamed Gemini response, the data of one SSE event.
+
+        Raises `UpstreamError`.
+        """
         deltas: list[Delta] = []
         self._delivered = self._thought
         try:
@@ -83,7 +94,7 @@ class GeminiDecoder(Decoder):
         return self._release_text()
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Return the deltas of a response that was not streamed. Raises `UpstreamError`."""
+        """Return the deltas of a Gemini response that was not streamed. Raises `UpstreamError`."""
         deltas: list[Delta] = []
         for reply in self._replies_in(body, repair_json):
             self._read(reply, deltas)
@@ -139,7 +150,7 @@ class GeminiDecoder(Decoder):
             deltas += self._stop(blocked_reply_stop(self._call.provider, reason))
 
     def _read_sources(self, sources: GroundingDecoder, candidate: Candidate | None, deltas: list[Delta]) -> None:
-        """Decode fetches and search results before the text of the same frame, which may cite them."""
+        """Decode URL fetches and search results of a frame before its text, which may cite them."""
         if candidate is not None and candidate.url_context_metadata is not None:
             deltas += sources.decode_url_fetches(candidate.url_context_metadata)
         if candidate is not None and candidate.grounding_metadata is not None:
@@ -190,15 +201,18 @@ class GeminiDecoder(Decoder):
             deltas += self._sources.feed_delta(delta)
 
     def _carry(self, signature: str) -> Thinking:
-        """Return empty thinking. Its signature contains the provider's signature of the next part."""
+        """Return a thinking delta without text for Gemini's signature of the next part of the reply.
+
+        The signature of the delta contains Gemini's signature, so that later requests send it back with that part.
+        """
         self._is_thinking = False
         carry = ReasoningState(model=self._call.model, call_signature=signature)
         return Thinking(signature=encode_signature(self._call.dialect.signature_tag, carry))
 
     def _read_call(self, call: FunctionCall, signature: str, deltas: list[Delta]) -> None:
-        """Emit a complete call. Raises `UpstreamProtocolError` for partial arguments, which the proxy never requests.
+        """Emit a complete tool call to `deltas`. A call without a name is ignored.
 
-        A call without a name is ignored.
+        Raises `UpstreamProtocolError` for partial arguments, which the proxy never requests.
         """
         has_arguments = bytes(call.args) not in _NO_ARGUMENTS
         if (call.partial_args or call.will_continue) and not has_arguments:
@@ -218,10 +232,11 @@ class GeminiDecoder(Decoder):
         self._is_thinking = False
 
     def _count(self, usage: UsageMetadata, deltas: list[Delta]) -> None:
-        """Emit the token counts if they changed. A count that a frame omits keeps its earlier value.
+        """Emit the token counts to `deltas` if they changed. A count that a frame omits keeps its earlier value.
 
-        Google counts cached input in `promptTokenCount`, and thinking outside of `candidatesTokenCount`. Anthropic
-        counts cached input separately, and thinking as output. Source: reference of `UsageMetadata` (2026-11).
+        Google includes cached input in `promptTokenCount`, and excludes thinking from `candidatesTokenCount`. Anthropic
+        counts cached input separately, and includes thinking in the output. Source: reference of `UsageMetadata`
+        (2026-11).
         """
         before, totals = self._usage, _later(self._usage, usage)
         if totals == before:
@@ -272,11 +287,11 @@ class GeminiDecoder(Decoder):
         return [*deltas, *self._release_text(), stop]
 
     def flush_pending(self) -> list[Delta]:
-        """Return the deltas buffered for search results, and buffered thinking after the text."""
+        """Return the buffered deltas after an interruption: text that waits for search results, and thinking."""
         return [*self._late.feed(self._release_text()), *self._late.flush_pending()]
 
     def _release_text(self) -> list[Delta]:
-        """Return the text buffered for search results."""
+        """Return the deltas for the text that was buffered until the search results arrived."""
         return self._sources.release_buffered() if self._sources is not None else []
 
     def _protocol_error(self, words: str) -> UpstreamProtocolError:
@@ -292,7 +307,7 @@ def _decode_frame(frame: bytes) -> list[GenerateContentResponse]:
 
 
 def _first(candidates: list[Candidate]) -> Candidate | None:
-    """Return the candidate without an index or with index 0. None: there is none."""
+    """Return the first candidate: the one with index 0 or without index. None: no such candidate."""
     for candidate in candidates:
         if not candidate.index:
             return candidate
@@ -300,7 +315,7 @@ def _first(candidates: list[Candidate]) -> Candidate | None:
 
 
 def _later(before: UsageMetadata, latest: UsageMetadata) -> UsageMetadata:
-    """Return `latest`, with the values of `before` for counts that are None."""
+    """Return the counts of `latest`. A count that is None there has the value of `before`."""
     if latest.prompt_token_count is None:
         latest.prompt_token_count = before.prompt_token_count
     if latest.tool_use_prompt_token_count is None:
@@ -315,5 +330,5 @@ def _later(before: UsageMetadata, latest: UsageMetadata) -> UsageMetadata:
 
 
 def _blob_in_words(blob: InlineData) -> str:
-    """Return the text for a generated file, because Anthropic's replies have no block for it."""
+    """Return a text in place of a generated file, because replies of the Messages API have no block for files."""
     return generated_image_text(blob.mime_type or "", len(blob.data or ""))

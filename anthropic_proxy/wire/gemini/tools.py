@@ -1,6 +1,10 @@
 """Encoder of tools and tool choice: function declarations for client tools, and the tools that Gemini runs itself.
 
-A server tool of the Messages API becomes `googleSearch`, `urlContext` or `codeExecution`.
+`encode_tools` returns the `ToolFields` of a request. `GoogleTools` are Google's own tools in a request with the
+client's settings: a server tool of the Messages API becomes `googleSearch`, `urlContext` or `codeExecution`.
+`announces_calls`: each call is sent before the text that uses its result. `cites_fetches`: the client requests
+citations of fetched pages. `field_names` are Google's names of the tools. A fidelity note records a client setting or
+content that was changed or dropped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +29,7 @@ _OWN: Mapping[str, str] = {
     "web_fetch": "urlContext",
     "code_execution": "codeExecution",
 }
-"""Kind of a server tool → name of the field for Google's tool in `tools`."""
+"""Kind of a server tool of the Messages API → field of Google's equivalent in `tools`."""
 _MODES = {"any": "ANY", "none": "NONE"}
 
 
@@ -38,7 +42,7 @@ class GoogleTools(Struct, frozen=True):
     field_names: frozenset[str] = frozenset()
     """Names of the offered tools: `googleSearch`, `urlContext`, `codeExecution`."""
     announces_calls: bool = False
-    """True if the provider sends each call of its tools before the text that depends on the call."""
+    """True if the provider sends each call of its tools before the text that uses the result."""
     cites_fetches: bool = False
     """True if the client requested citations of fetched pages."""
     allowed_domains: tuple[str, ...] = ()
@@ -48,7 +52,7 @@ class GoogleTools(Struct, frozen=True):
 
     @property
     def can_search(self) -> bool:
-        """True if the provider may search the web."""
+        """True if the request offers Google's web search to the model."""
         return "googleSearch" in self.field_names
 
 
@@ -59,9 +63,9 @@ class ToolFields(Struct, frozen=True):
     """Fields of the Gemini request for tools: `tools` and `toolConfig`."""
 
     tools: list[dict[str, Any]]
-    """Function declarations, and Google's own tools."""
+    """Value of `tools`: function declarations, and Google's own tools."""
     tool_config: dict[str, Any]
-    """`toolConfig`. Empty: not sent."""
+    """Value of `toolConfig`, the tool choice. Empty: not sent."""
 
 
 def encode_tools(
@@ -91,7 +95,7 @@ def encode_tools(
 def _declare_all(
     request: PreparedRequest, dialect: Dialect, notes: list[FidelityNote], budget: WorkBudget
 ) -> list[Raw]:
-    """Return the declarations of the client tools, as JSON."""
+    """Return the function declarations of the client tools, as JSON, and add a note for each loss."""
     declarations, lost = _declare_functions(request.tools, budget, dialect.schema_form)
     notes += lost
     return [*declarations]
@@ -117,7 +121,10 @@ def _declare_functions(
 
 
 def find_google_tools(request: PreparedRequest, dialect: Dialect) -> GoogleTools:
-    """Return Google's tools that the encoded request offers. Used by encoder and decoder."""
+    """Return Google's own tools (search, URL fetch, code execution) that the encoded request offers.
+
+    Used by the encoder of the request and by the decoder of the reply.
+    """
     if are_client_tools(request.tools):
         return _NO_OWN
     found = {
@@ -189,7 +196,7 @@ def _encode_choice(
 
 @cached_encoder
 def _declare(tool: Tool, budget: WorkBudget, style: str) -> tuple[Raw, frozenset[str]]:
-    """Return the declaration of a client tool, and the schema keywords that became text in descriptions."""
+    """Return the function declaration of a client tool, and the schema keywords that became text in descriptions."""
     declaration: dict[str, Any] = {"name": tool.name}
     if (description := tool_description(tool)) or tool.description is not None:
         declaration["description"] = description

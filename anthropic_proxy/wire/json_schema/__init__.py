@@ -12,7 +12,7 @@ from anthropic_proxy.wire.json_schema.cleaning import clean_schema
 from anthropic_proxy.wire.json_schema.encoding import encode_schema, encode_schema_cached
 from anthropic_proxy.wire.json_schema.equality import EqualityIndex
 from anthropic_proxy.wire.json_schema.merging import merge_all_of
-from anthropic_proxy.wire.json_schema.roots import REPLY_SCHEMA_PATH, admits_object
+from anthropic_proxy.wire.json_schema.roots import REPLY_SCHEMA_PATH, may_accept_object
 from anthropic_proxy.wire.json_schema.rules import BASIC_RULES, UNRESTRICTED_RULES, Schema, SchemaRules
 from anthropic_proxy.wire.json_schema.strict import qualifies_for_strict
 from anthropic_proxy.wire.json_schema.texts import MAX_TEXT_CHARACTERS, encode_if_short
@@ -25,11 +25,11 @@ __all__ = [
     "EqualityIndex",
     "Schema",
     "SchemaRules",
-    "admits_object",
     "clean_schema",
     "encode_if_short",
     "encode_schema",
     "encode_schema_cached",
+    "may_accept_object",
     "merge_all_of",
     "qualifies_for_strict",
 ]

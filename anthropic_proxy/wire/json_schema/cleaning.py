@@ -1,4 +1,9 @@
-"""Removal and replacement of JSON Schema keywords that a provider does not accept, by the rules of a wire."""
+"""`clean_schema`: removes and replaces JSON Schema keywords that a provider does not accept.
+
+`SchemaRules` lists the restrictions of a wire or provider. The schemas describe arguments of client tools, or the
+reply. The target of a reference is the schema that it names. Nodes are keys and values, counted in a `WorkBudget`
+(limit).
+"""
 
 from typing import Any
 
@@ -48,7 +53,7 @@ def clean_schema(
 
 
 class _Walk:
-    """One recursive pass over one schema, which builds the cleaned copy."""
+    """Recursive pass over one JSON Schema, which builds the cleaned copy."""
 
     def __init__(self, document: SchemaDocument, index: EqualityIndex, rules: SchemaRules) -> None:
         self._document = document
@@ -56,7 +61,7 @@ class _Walk:
         self._budget = document.budget
         self._rules = rules
         self._sizes: dict[int, int] = {}
-        """`id()` of a value that is copied as data → its number of nodes."""
+        """`id()` of a value that is copied unchanged, such as an `enum` → number of its nodes."""
         self.inlined = 0
         """Number of references found so far, if the rules require inlining. May exceed `MAX_INLINED_REFERENCES`."""
 
@@ -102,7 +107,7 @@ class _Walk:
         return self.clean({**target, **beside}, (*trail, reference), depth)
 
     def _count_data(self, value: Any) -> None:
-        """Count a value that is copied unchanged. It counts each time, because references can repeat it many times."""
+        """Count the nodes of a value that is copied unchanged, at each copy: references can repeat it many times."""
         if isinstance(value, str):
             if len(value) >= CHARACTERS_PER_NODE:
                 self._budget.count_nodes(len(value) // CHARACTERS_PER_NODE)

@@ -1,4 +1,8 @@
-"""Resolution of the local references (`$ref`) in a client's JSON Schema. Each reference is resolved once."""
+"""`SchemaDocument`: resolves the local references (`$ref`) in a client's JSON Schema, each of them once.
+
+The document is the complete schema: references point into it (`#/$defs/place`). The target of a reference is the schema
+at this place. The budget limits the work for one client request.
+"""
 
 from typing import Any
 from urllib.parse import unquote
@@ -7,7 +11,8 @@ from anthropic_proxy.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget
 from anthropic_proxy.wire.json_schema.rules import Schema
 
 _MAX_INDEX_DIGITS = 9
-"""Maximum number of digits of a list index in a reference. `int()` raises for more than 4,300 digits."""
+"""Maximum number of digits of a list index in a reference. A longer index is invalid. The limit prevents the error that
+`int()` raises for very long texts."""
 _MISSING = object()
 
 
@@ -16,9 +21,10 @@ class SchemaDocument:
 
     def __init__(self, root: Schema, budget: WorkBudget) -> None:
         self.root = root
-        """The whole schema. References are relative to it."""
+        """The complete schema. References are relative to it."""
         self.budget = budget
-        """Budget of the request. Above its limit, the methods raise `WorkLimitExceeded`."""
+        """Budget that counts the work for the client request. Above its limit, the methods raise
+        `WorkLimitExceeded`."""
         self._targets: dict[str, Any] = {}
 
     def find_target(self, reference: str) -> Any:

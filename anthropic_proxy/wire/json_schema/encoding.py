@@ -1,4 +1,8 @@
-"""Encoding of a client's JSON Schema for a provider: JSON text in, cleaned JSON text out, with a cache."""
+"""`encode_schema`: encodes a client's JSON Schema for a provider. JSON text in, cleaned JSON text out, with a cache.
+
+The budget (`WorkBudget`) limits the work for one client request. In strict mode (OpenAI), a call always matches its
+schema.
+"""
 
 import msgspec
 from msgspec import Raw
@@ -12,7 +16,7 @@ from anthropic_proxy.wire.json_schema.strict import qualifies_for_strict
 _KEPT = 1_024
 """Maximum number of schemas in the cache. The least recently used one is removed."""
 _MAX_KEPT_BYTES = 32 * 1024
-"""Maximum size of a cached schema. Larger schemas are encoded for every request."""
+"""Maximum size in bytes of the JSON text of a cached schema. A larger schema is encoded for every request."""
 
 
 def encode_schema(

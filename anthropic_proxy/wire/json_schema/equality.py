@@ -1,4 +1,8 @@
-"""Comparison of decoded JSON values (parts of a schema) in linear time, even if a value is compared many times."""
+"""`EqualityIndex`: compares decoded JSON values (parts of a schema) in linear time, even if compared many times.
+
+Equal values get equal class numbers, which are then compared. The budget (`WorkBudget`) limits the work for one client
+request, counted in steps.
+"""
 
 from typing import Any
 
@@ -9,21 +13,23 @@ class EqualityIndex:
     """Assigns a number to each decoded JSON value. Equal values have equal numbers. Each list and object is read once.
 
     A direct comparison reads both values each time. References can cause thousands of comparisons of the same large
-    values. A value must not change after a call of `number_of` with this value.
+    values. A value must not change after a call of `find_class_number` with this value.
     """
 
     def __init__(self, budget: WorkBudget) -> None:
         self.budget = budget
-        """Budget in which the read members are counted."""
+        """Budget of the client request. It counts one step for each member of a list or object that is read."""
         self._numbers: dict[Any, int] = {}
-        """Structure → its number. A structure is a scalar with its type, or a container of the numbers of members."""
+        """Structure → its class number. A structure is a scalar with its type, or the class numbers of a container's
+        members."""
         self._read: dict[int, tuple[Any, int]] = {}
-        """`id()` of a container → the container and its number. The stored container keeps its `id()` from reuse."""
+        """`id()` of a list or object → the value and its class number. Storing the value prevents reuse of its
+        `id()`."""
 
-    def number_of(self, value: Any) -> int:
-        """Return the number of a value. Uses no recursion, so the nesting depth is unlimited.
+    def find_class_number(self, value: Any) -> int:
+        """Return the class number of a value: equal values have equal numbers.
 
-        Raises `WorkLimitExceeded` above the budget.
+        Uses no recursion, so the nesting depth is unlimited. Raises `WorkLimitExceeded` above the budget.
         """
         open_values = [value] if isinstance(value, dict | list) else []
         while open_values:

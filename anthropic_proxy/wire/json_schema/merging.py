@@ -1,4 +1,8 @@
-"""Merging of the schemas in an `allOf` into one schema, for providers that do not accept `allOf`."""
+"""Merging of the schemas in an `allOf` into one schema, for providers that do not accept `allOf`.
+
+A value must match all schemas of an `allOf`, so the merged schema has the conditions of each. The budget (`WorkBudget`)
+limits the work for one client request.
+"""
 
 from typing import Any
 
@@ -24,7 +28,10 @@ def merge_all_of(schema: Schema, index: EqualityIndex) -> Schema:
 
 
 class _Merger:
-    """Merges schemas into one schema. Each dict or list that grows is copied once, so the time is linear."""
+    """Merges the schemas of an `allOf` into one schema.
+
+    Each dict or list that grows is copied once, so the time is linear.
+    """
 
     def __init__(self, whole: Schema, index: EqualityIndex) -> None:
         self._whole = whole
@@ -49,7 +56,7 @@ class _Merger:
                 self._whole[key] = value
 
     def finish(self) -> Schema:
-        """Return the merged schema."""
+        """Return the schema into which `add` merged all schemas of the `allOf`."""
         if self._required is not None:
             self._whole["required"] = list(self._required)
         return self._whole
@@ -65,7 +72,7 @@ class _Merger:
                 before[name] = schema
             elif name in self._conflicts:
                 self._conflicts[name].append(schema)
-            elif self._index.number_of(before[name]) != self._index.number_of(schema):
+            elif self._index.find_class_number(before[name]) != self._index.find_class_number(schema):
                 self._conflicts[name] = [before[name], schema]
                 before[name] = {"allOf": self._conflicts[name]}
 

@@ -1,7 +1,8 @@
 """Conversion of the root of a client's JSON Schema into a plain object, which all providers require.
 
-A root may be a reference or a choice (`anyOf`). Tool input schemas are converted. For reply schemas, `admits_object`
-decides if a conversion is possible.
+A root may be a reference or a choice (`anyOf`). Tool input schemas are converted. For reply schemas,
+`may_accept_object` decides if a conversion is possible. The target of a reference is the schema that it names. The
+budget (`WorkBudget`) limits the work for one request.
 """
 
 import hashlib
@@ -18,9 +19,9 @@ from anthropic_proxy.wire.json_schema.texts import encode_if_short
 REPLY_SCHEMA_PATH = "output_config.format.schema"
 """Path of the reply schema in the client request, for error messages."""
 _ADMISSIONS_KEPT = 1_024
-"""Maximum number of cached results of `admits_object`."""
+"""Maximum number of cached results of `may_accept_object`."""
 _OF_OBJECTS = frozenset(("title", "description", "required", "additionalProperties", "$defs", "definitions"))
-"""Keywords that are kept of a root with another `type` than object."""
+"""Keywords that are kept in a root schema of another type than `object`. All others are dropped."""
 
 
 def flatten_root(document: SchemaDocument, index: EqualityIndex, lost: list[str]) -> Schema:
@@ -34,7 +35,7 @@ def flatten_root(document: SchemaDocument, index: EqualityIndex, lost: list[str]
     return flattened | {key: root[key] for key in ("$defs", "definitions") if key in root}
 
 
-def admits_object(schema: bytes, budget: WorkBudget | None = None) -> bool:
+def may_accept_object(schema: bytes, budget: WorkBudget | None = None) -> bool:
     """Return True if a reply schema, given as JSON text, may accept a JSON object.
 
     The root with its references and alternatives is examined, not the properties. False: a list or a plain value is
@@ -69,7 +70,8 @@ class _RootFlattener:
         self._index = index
         self._lost = lost
         self._lists: dict[int, list[Schema]] = {}
-        """`id()` of a list of alternatives → its object schemas, flattened. Empty list: not yet complete."""
+        """`id()` of a list of alternatives → its alternatives as flattened objects. Empty list: still being
+        flattened."""
         self._targets: dict[str, Schema] = {}
         """Reference → its target as a flattened object."""
 
@@ -154,20 +156,21 @@ class _Union:
         known = self._properties.setdefault(name, schema)
         if known is schema:
             return
-        number = self._index.number_of(schema)
+        number = self._index.find_class_number(schema)
         if name in self._alternatives:
             self._alternatives[name].setdefault(number, schema)
-        elif (first := self._index.number_of(known)) != number:
+        elif (first := self._index.find_class_number(known)) != number:
             self._alternatives[name] = {first: known, number: schema}
 
 
 class _ObjectCheck:
-    """Check if a schema may accept a JSON object. Each list of alternatives is read once."""
+    """Check of one schema: may it accept a JSON object? Each list of alternatives is read once."""
 
     def __init__(self, document: SchemaDocument) -> None:
         self._document = document
         self._lists: dict[tuple[int, str], bool] = {}
-        """`id()` of a list of alternatives and its keyword → True if the list may accept an object or is incomplete."""
+        """`id()` of a list of alternatives and its keyword → True if the list may accept an object, or is still being
+        checked."""
         self._targets: dict[str, bool] = {}
         """Reference → True if its target may accept an object."""
 
@@ -204,7 +207,7 @@ class _ObjectCheck:
 
 
 def _breadth(schema: Schema) -> int:
-    """Return the budget steps for the top level of a schema: its keywords and the entries of their lists."""
+    """Return the number of budget steps for the top level of a schema: its keywords and the entries of their lists."""
     return 1 + len(schema) + sum(len(value) for value in schema.values() if isinstance(value, list))
 
 
@@ -213,7 +216,7 @@ def _describe(kinds: Any) -> str:
 
 
 def required_names(required: Any) -> dict[str, None]:
-    """Return the names in the value of `required`, in order, as keys. Empty: the value is not a list."""
+    """Return the names in the value of the keyword `required`, in order, as dictionary keys. Empty: no list."""
     return dict.fromkeys(one for one in required if isinstance(one, str)) if isinstance(required, list) else {}
 
 

@@ -1,11 +1,14 @@
-"""JSON Schema keywords grouped by the kind of their value, and `SchemaRules`: the keywords that a provider accepts."""
+"""JSON Schema keywords grouped by the kind of their value, and `SchemaRules`: the keywords that a provider accepts.
+
+A wire encodes and decodes the API of one provider.
+"""
 
 from typing import Any
 
 from msgspec import Struct
 
 Schema = dict[str, Any]
-"""A decoded JSON Schema."""
+"""A JSON Schema, decoded to a dictionary."""
 
 SCHEMA_MAP_KEYWORDS = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
 """Keywords with a mapping from names to schemas as value."""
@@ -18,11 +21,11 @@ SCHEMA_OR_BOOLEAN_KEYWORDS = ("additionalProperties", "additionalItems", "uneval
 DROPPED_KEYWORDS = frozenset(("$schema", "$id", "$comment"))
 """Keywords that are removed for all providers."""
 ALTERNATIVE_KEYWORDS = ("anyOf", "oneOf", "allOf")
-"""Keywords that combine alternatives."""
+"""Keywords with a list of schemas that are combined with each other: at least one, exactly one, or all must match."""
 
 
 class SchemaRules(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """Restrictions of JSON Schema in the requests of one wire or provider."""
+    """Restrictions of JSON Schemas in upstream requests, for all servers of a wire or for one provider."""
 
     inlines_references: bool = False
     """True if each `$ref` is replaced by its target. A recursive `$ref` becomes a plain object."""
@@ -36,4 +39,4 @@ class SchemaRules(Struct, frozen=True, kw_only=True, cache_hash=True):
 UNRESTRICTED_RULES = SchemaRules()
 """Rules without restrictions: only `DROPPED_KEYWORDS` are removed, and the root becomes a plain object."""
 BASIC_RULES = SchemaRules(inlines_references=True, allows_basics_only=True)
-"""All restrictions, except that `type` is allowed beside `anyOf`. Used for example after a server rejected a schema."""
+"""Rules with all restrictions, except that `type` is allowed beside `anyOf`. Used after a server rejected a schema."""

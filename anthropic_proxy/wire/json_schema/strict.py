@@ -1,4 +1,8 @@
-"""Check if a JSON Schema obeys the rules of OpenAI's strict mode (Structured Outputs)."""
+"""`qualifies_for_strict`: checks that a JSON Schema obeys the rules of OpenAI's strict mode (Structured Outputs).
+
+In strict mode, the arguments of a tool call always match the schema. A cleaned schema is the result of `clean_schema`,
+without keywords that the provider rejects.
+"""
 
 from typing import Any
 
@@ -40,7 +44,7 @@ def qualifies_for_strict(schema: Any) -> bool:
 
 
 def _is_closed(schema: Schema) -> bool:
-    """Return True if an object schema requires all its properties and forbids others, or another schema has a type.
+    """Return True if a schema has a type and, if it describes objects, requires all properties and forbids others.
 
     `anyOf`, `$ref`, `enum` and `const` count as a type.
     """

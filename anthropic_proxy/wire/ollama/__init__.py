@@ -1,7 +1,7 @@
-"""Wire for Ollama's own API, `/api/chat`.
+"""`OllamaWire`: wire for Ollama's own API, `/api/chat`.
 
 Source: the structs and handlers of Ollama itself (its repository, `api/types.go` and `server/routes.go`, 2026-08), its
-documentation (docs.ollama.com, 2026-11) and recorded answers.
+documentation (docs.ollama.com, 2026-11) and recorded replies.
 """
 
 from anthropic_proxy.wire.contract import Call, Decoder, Wire
@@ -15,7 +15,7 @@ __all__ = ["WIRE", "Dialect"]
 
 
 class OllamaWire(Wire[Dialect]):
-    """Wire that encodes requests for, and decodes responses of, Ollama's `/api/chat`."""
+    """Wire of `/api/chat`. Combines the functions of this package into the interface `Wire`."""
 
     dialect_type = Dialect
     framing = "ndjson"
@@ -25,8 +25,9 @@ class OllamaWire(Wire[Dialect]):
     apply_adaptation = staticmethod(apply_adaptation)
 
     def new_decoder(self, call: Call[Dialect]) -> Decoder:
-        """Return a new decoder for one response."""
+        """Return a new decoder for one response of the server to the upstream request of `call`."""
         return OllamaDecoder(call)
 
 
 WIRE = OllamaWire()
+"""The only instance of `OllamaWire`, shared by all client requests."""

@@ -1,4 +1,7 @@
-"""Changes of an Ollama request after the server rejected the parameter `think`."""
+"""Changes of the next Ollama request after the server rejected the field `think` (reasoning) of the last one.
+
+An adaptation is a named change of the dialect.
+"""
 
 from msgspec import structs
 
@@ -11,7 +14,7 @@ _DROP, _SWITCH = "drop think", "switch think"
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation for an error about `think`. None: no change would help."""
+    """Return the adaptation that changes `think`, if the server rejected the field. None: any other error."""
     if error.status not in PARAMETER_ERROR_STATUSES or error.parameter != "think":
         return None
     # a server that knows booleans only, or fewer levels, rejects the value; else the model does not think at all

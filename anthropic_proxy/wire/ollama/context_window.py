@@ -1,4 +1,7 @@
-"""Context window of a model on Ollama: sent as `num_ctx`, and used to interpret a truncated reply."""
+"""`context_window`: size of the context window for a model on Ollama, sent as `num_ctx`.
+
+The size also shows if a truncated reply has filled the window.
+"""
 
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.ollama.dialect import Dialect
@@ -9,7 +12,7 @@ Ollama may use 4,096 tokens and drop the beginning of the conversation."""
 
 
 def context_window(call: Call[Dialect]) -> int | None:
-    """Return the window in tokens, input and output together. None: unknown, the server decides."""
+    """Return the context window in tokens, for input and output together. None: the server decides."""
     if call.context_window is None and call.dialect.sends_num_ctx:
         return UNKNOWN_WINDOW
     return call.context_window

@@ -1,4 +1,10 @@
-"""Deviations of models behind Ollama's API. The defaults describe a model on the user's machine."""
+"""Deviations of models behind Ollama's API. The defaults describe a model on the user's machine.
+
+Each field of `Dialect` is one deviation. Model rules in `routing/providers/ollama.py` and settings change fields.
+`think_form` is the form of the reasoning field; `repairs_…` fields, `…_tags` and `…_formats` concern output that the
+server does not parse; `keep_alive` is the time that a model stays in memory. Effort is the level of reasoning. A
+signature is opaque state in a thinking block, which clients send back.
+"""
 
 from typing import Literal
 
@@ -7,7 +13,7 @@ from anthropic_proxy.wire.tool_call_repair import ThinkingTags, ToolCallFormat
 
 
 class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
-    """Deviations of one server, or by model rules of one model, from Ollama's `/api/chat`."""
+    """Deviations of one server, or of one model, from Ollama's `/api/chat`."""
 
     signature_tag: str = "oll"
     """Tag in signatures of the proxy, `px1.<tag>.…`. Thinking with another tag is not sent back to the provider.
@@ -17,12 +23,12 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
     """Pattern for tool names; other names get an alias. Proven by: golden/ollama/thinking/another_server."""
     max_tool_name_length: int = 128
-    """Characters that a tool name may have: Ollama sets no limit, this is the client's own.
+    """Maximum characters of a tool name. Ollama sets no limit; the value is the limit of the Messages API.
 
     Proven by: golden/ollama/thinking/another_server.
     """
     always_stream: bool = False
-    """True if every upstream request streams. No provider requires it yet.
+    """True if every upstream request streams, even if the client requests no stream. No provider requires it yet.
 
     Proven by: golden/ollama/text/always_streaming.
     """
@@ -33,11 +39,11 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/ollama/text/cloud.
     """
     think_form: Literal["level", "only_level", "switch", "never"] = "level"
-    """Form of `think`: the level of effort by its name or false; a level only; a boolean; absent.
+    """Form of the field `think`: the name of the effort level or false (`level`), a level only, a boolean, or not sent.
 
     Most models accept a boolean or low, medium, high, max; gpt-oss ignores the boolean (ollama/ollama,
-    docs/capabilities/thinking.mdx, 2026-11-20). Servers that reject a level get the boolean from then on, and a model
-    that rejects the field does not get it again.
+    docs/capabilities/thinking.mdx, 2026-11-20). After a server rejected a level, the boolean is sent. After a model
+    rejected the field, the field is omitted.
     Proven by: golden/ollama/thinking/thinking_switch, thinking_refused_before, prefill_of_gpt_oss.
     """
     thinking_tags: tuple[ThinkingTags, ...] = ()
@@ -47,10 +53,10 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/ollama/thinking/think_tags.
     """
     text_call_formats: tuple[ToolCallFormat, ...] = ()
-    """Formats of tool calls in the text (`wire/tool_call_repair/formats.py`).
+    """Formats of tool calls in the reply text (`wire/tool_call_repair/formats.py`).
 
-    Ollama finds calls by the model's template; imported and older models' calls stay in the text, and so do those that
-    come after other words. Proven by: golden/ollama/tools/text_call.
+    Ollama finds calls by the model's template. Calls of imported and older models stay in the text, as do calls after
+    other words. Proven by: golden/ollama/tools/text_call.
     """
     repairs_tool_names: bool = False
     """True if an unknown tool name is replaced by the only offered tool that it can mean. A call without a name becomes

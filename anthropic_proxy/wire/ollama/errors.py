@@ -1,4 +1,9 @@
-"""Decoding of Ollama's error responses into `UpstreamError` with advice for the user."""
+"""Decoding of Ollama's error responses: `decode_error` returns an `UpstreamError` with advice for the user.
+
+The advice is a command or setting, such as `ollama pull` for a model that is not installed. `classify_fault` converts
+the decoded error of the provider (fault) to the error for the client, `find_reply` returns a policy refusal as a reply.
+A delta is a fragment of the decoded reply.
+"""
 
 import re
 from collections.abc import Mapping
@@ -36,7 +41,7 @@ class _SignIn(msgspec.Struct):
 def decode_error(
     call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> UpstreamError | list[Delta]:
-    """Decode a response with a status other than 2xx."""
+    """Decode a response with a status other than 2xx. Return the error, or the deltas of a policy refusal."""
     fault = decode_error_body(status, headers, body)
     if (reply := find_reply(fault, call)) is not None:
         return reply
@@ -47,7 +52,10 @@ def decode_error(
 
 
 def find_reply(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
-    """Return the deltas of a refusal if the error is a content policy refusal. None: another error."""
+    """Return the deltas of a reply with stop reason `refusal` if the error is a refusal because of content.
+
+    None: another error.
+    """
     fault = _unwrapped(fault)
     return (
         [Usage(output_tokens=0), blocked_reply_stop(call.provider, fault.message)] if is_policy_refusal(fault) else None
@@ -82,7 +90,10 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
 
 
 def _unwrapped(fault: UpstreamFault) -> UpstreamFault:
-    """Return the fault that the text of another holds: errors of the engine inside come as their JSON text."""
+    """Return the error of Ollama's engine, which Ollama forwards as JSON text in its own error message.
+
+    An error without such JSON is returned unchanged.
+    """
     start = fault.message.find("{")
     if start < 0:
         return fault

@@ -1,4 +1,10 @@
-"""Structs of Ollama's response lines and bodies, with the fields that are read (`ChatResponse` in `api/types.go`)."""
+"""Structs of Ollama's responses, with the fields that the proxy reads (`ChatResponse` in `api/types.go`).
+
+`Frame` is one JSON object: a line of a streamed response, or the complete body of another response. `ChatMessage` is
+the reply in it, or a fragment. `done` is True in the last line. `prompt_eval_count` is the number of input tokens,
+`eval_count` that of output tokens. `decode_frame` decodes one object; `decode_strict_frame` rejects counts of other
+JSON types.
+"""
 
 import msgspec
 from msgspec import Raw, Struct
@@ -10,48 +16,59 @@ ABSENT = Raw(b"")
 
 
 class FunctionCall(Struct, gc=False):
-    """Function name and arguments of a tool call."""
+    """Name of the called tool and arguments of a tool call."""
 
     name: str = ""
+    """Name of the called tool, as it was sent upstream."""
     arguments: Raw = ABSENT
-    """A JSON object. `ABSENT`: omitted by Ollama's parser for an older model."""
+    """Arguments as a JSON object. `ABSENT`: Ollama's parser for older models omitted the field."""
 
 
 class ToolCallField(Struct, gc=False):
-    """Entry of `tool_calls`: always a complete tool call."""
+    """Entry of `tool_calls`: a complete tool call."""
 
     function: FunctionCall
+    """Name and arguments of the call."""
     id: str | None = None
-    """Missing before Ollama 0.12."""
+    """Id of the tool call. None: the server is older than Ollama 0.12."""
 
 
 class ChatMessage(Struct, gc=False):
-    """The reply message, or in a stream the new part of the message."""
+    """The reply of the model, or its next fragment in a stream."""
 
     content: str | None = None
+    """Text of the reply, or its next fragment."""
     thinking: str | None = None
+    """Reasoning of the model, or its next fragment."""
     tool_calls: list[ToolCallField] | None = None
+    """Complete tool calls of the model."""
 
 
 class Frame(Struct, gc=False):
     """One NDJSON line of a stream, or one complete body."""
 
     message: ChatMessage | None = None
+    """Fragment of the reply, or the complete reply if not streamed."""
     done: bool = False
+    """True in the last line of the reply."""
     done_reason: str | None = None
+    """Reason for the end of the reply: `stop`, `length`, `load`, … None: the reply goes on."""
     prompt_eval_count: int | None = None
     """Number of input tokens. None: before Ollama 0.5, if the prompt was cached."""
     eval_count: int | None = None
+    """Number of output tokens. None: not the last line."""
     error: Raw = ABSENT
+    """Error that replaces the reply, as JSON. `ABSENT`: no error."""
 
 
 decode_strict_frame = msgspec.json.Decoder(Frame).decode
-"""Decodes a line or body. Raises `msgspec.ValidationError` for unexpected types; `decode_frame` accepts more."""
+"""Decodes a line or body. Raises `msgspec.ValidationError` for unexpected types; `decode_frame` accepts some of them.
+"""
 _COUNTS = ("prompt_eval_count", "eval_count")
 
 
 def decode_frame(data: bytes) -> Frame:
-    """Decode a line or body. Token counts may also be text or fractions.
+    """Decode a line or body. Token counts may be strings or fractions.
 
     Raises `msgspec.DecodeError` for invalid JSON or other unexpected types.
     """

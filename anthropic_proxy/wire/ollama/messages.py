@@ -1,4 +1,9 @@
-"""Encoding of the conversation as `messages` of `/api/chat`. A message has one text and a list of images."""
+"""`OllamaMessageEncoder`: encodes the conversation as `messages` of Ollama's `/api/chat`.
+
+The base class `MessageEncoder` visits the messages of the client request, and this class defines their form: one text
+and a list of images per message. A reminder is a system message inside the conversation that is sent as text of a user
+message (`sends_reminders`). `begins_reply`: the model continues the last assistant message.
+"""
 
 from typing import Any
 
@@ -30,7 +35,7 @@ class _Function(Struct, gc=False):
     index: int
     name: str
     arguments: Raw
-    """An object, not the text of one."""
+    """Arguments of a tool call as a JSON object, not as text."""
 
 
 class _Call(Struct, gc=False):
@@ -41,7 +46,7 @@ class _Call(Struct, gc=False):
 class _ChatMessage(Struct, kw_only=True, gc=False):
     role: str
     content: Raw = EMPTY_JSON_STRING
-    """A JSON string; the field may not be missing in servers before 0.6."""
+    """Text as a JSON string. Servers before 0.6 require the field."""
     thinking: str | UnsetType = UNSET
     images: list[str] | UnsetType = UNSET
     tool_calls: list[_Call] | UnsetType = UNSET
@@ -53,20 +58,22 @@ class OllamaMessageEncoder(MessageEncoder):
     """Encodes the messages of one request, in order. An image is a base64 string beside the text of its message."""
 
     sends_reminders = True
+    """True: a late system message is sent as text of a user message."""
     mentions_image_urls = True
+    """True: the text in place of an image URL contains the URL."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         super().__init__(call.request)
         self.begins_reply = False
-        """True if the last message is the assistant's. Ollama continues it."""
+        """True if the last message is one of the assistant. Ollama continues this message."""
         self._signature_tag: str = call.dialect.signature_tag
         self._tool_names: dict[str, str] = {}
-        """Id of a call → name of its tool."""
+        """Id of a tool call → name of the called tool. A tool result is sent with the name."""
         self._joined: dict[int, list[Raw]] = {}
-        """Index in `messages` → texts of neighbors that become one message."""
+        """Index of a message in `messages` → texts of consecutive messages that are sent as this one message."""
 
     def encode(self, *, extra_system: str = "", ask: str = "") -> list[Any]:
-        """Return `messages`. `extra_system` is added to the system prompt, `ask` to the last user text."""
+        """Return the encoded `messages`. `extra_system` is added to the system prompt, `ask` to the last user text."""
         system = join_system_prompt(self._request, extra_system)
         if system is not None:
             self.messages.append(_ChatMessage(role="system", content=system))
@@ -84,11 +91,11 @@ class OllamaMessageEncoder(MessageEncoder):
         return self.messages
 
     def _append_system(self, texts: list[Raw]) -> None:
-        """Append reminders to the last user message or to a new one."""
+        """Append late system texts, as reminders, to the last user message or to a new one."""
         self._append_user([*texts])
 
     def _place_late_texts(self, parts: list[Any]) -> None:
-        """Put the waiting reminders before the content of the user message."""
+        """Insert the stored reminders before `parts`, the content of the next user message."""
         parts[:0] = self._late_texts
         self._late_texts = []
 
@@ -120,7 +127,7 @@ class OllamaMessageEncoder(MessageEncoder):
         return f"{block.tool_use_id}, {self._tool_names.get(block.tool_use_id, '')}"
 
     def _join_result_without_media(self, blocks: list[Any], content: list[Any], *, is_error: bool) -> Raw:
-        """Return the text of a result. One text at its end stands for all images."""
+        """Return the text of a tool result. One sentence at its end replaces all images."""
         texts = [part for part in content if type(part) is Raw]
         mark = f"{TOOL_ERROR_PREFIX} ".encode() if is_error else b""
         return join_json_strings([*texts, MOVED_MEDIA_TEXTS[ImageBlock]], mark)
@@ -153,9 +160,9 @@ class OllamaMessageEncoder(MessageEncoder):
         self.messages.append(reply)
 
     def _replayed_thinking(self, blocks: list[ThinkingBlock]) -> str:
-        """Return the thinking of a message, however old. The model's template omits what it does not need.
+        """Return the thinking of an assistant message, however old: the model's template omits unneeded thinking.
 
-        Omitting it here would change the messages before the newest ones and invalidate the prompt cache.
+        If the proxy omitted old thinking, earlier messages would change and the prompt cache would become invalid.
         """
         own = [block.thinking for block in blocks if decode_signature(self._signature_tag, block.signature) is not None]
         if len(own) < len(blocks):

@@ -1,4 +1,7 @@
-"""Encoding of a prepared request as an upstream request to Ollama's `/api/chat`."""
+"""Encoding of a prepared request as an upstream request to Ollama's `/api/chat`.
+
+The body has the messages, the tools, and `options` with sampling, the context window and the output limit.
+"""
 
 from typing import Any
 
@@ -15,6 +18,7 @@ from anthropic_proxy.wire.ollama.tools import ToolFields, encode_tools
 from anthropic_proxy.wire.shared_notes import EFFORT_AS_SWITCH, NO_EFFORT, NO_SERVICE_TIER, SCHEMA_AS_TEXT
 
 PATH = "/api/chat"
+"""URL path of Ollama's chat API, below the base URL of the server."""
 
 _HEADERS = {"content-type": "application/json"}
 _encode = msgspec.json.Encoder().encode
@@ -22,7 +26,7 @@ _UNTHOUGHT = FidelityNote("approximated", "thinking", "a started reply continues
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    """Encode the request for `/api/chat`. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
+    """Encode the upstream request. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     dialect = call.dialect
     notes: list[FidelityNote] = []
     tools = encode_tools(
@@ -65,7 +69,10 @@ def _options(call: Call[Dialect], dialect: Dialect) -> dict[str, Any]:
 
 
 def _think(call: Call[Dialect], dialect: Dialect, begins_reply: bool, notes: list[FidelityNote]) -> bool | str | None:
-    """Return `think`. None: not sent; a model that can think does so."""
+    """Return the value of the field `think`, which controls reasoning. None: not sent, so the model decides.
+
+    `begins_reply`: True if the model continues the last assistant message.
+    """
     effort = call.request.effort
     if dialect.think_form == "never":
         if effort not in ("default", "none"):
@@ -90,7 +97,10 @@ def _duration(text: str) -> int | str:
 
 
 def _output(call: Call[Dialect], tools: ToolFields, notes: list[FidelityNote]) -> tuple[Raw | None, str]:
-    """Return `format` and text for the system prompt, for a reply with a schema."""
+    """Return the value of the field `format`, and a text for the system prompt. One of them has the reply schema.
+
+    The text is used if the request has tools, because `format` would prevent tool calls. None and "": not sent.
+    """
     schema = call.request.output_schema
     if not schema:
         return None, ""

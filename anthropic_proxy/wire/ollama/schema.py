@@ -1,7 +1,7 @@
-"""Conversion of a JSON Schema to the few keywords that Ollama's tool struct has.
+"""`encode_parameters`: converts a JSON Schema to the few keywords that Ollama's struct of a tool has.
 
 The server ignores all other keywords (`ToolProperty` in `api/types.go`, 2026-08), so their content is moved into
-descriptions.
+descriptions. A cleaned schema is the result of `clean_schema`, without references and unneeded keywords.
 """
 
 from collections.abc import Iterable
@@ -22,15 +22,15 @@ _RULES = SchemaRules(inlines_references=True)  # a property has no room for `$re
 _SUPPORTED = frozenset(("type", "description", "enum", "items", "properties", "required", "anyOf"))
 _REWRITTEN = frozenset(("const", "oneOf", "allOf"))
 _IGNORED = frozenset(("title", "deprecated", "readOnly", "writeOnly", "$anchor", "$defs", "definitions"))
-"""Keywords without meaning for a model."""
+"""Keywords that are dropped because they mean nothing to a model."""
 _OTHERS = frozenset(("additionalProperties", "additionalItems", "unevaluatedProperties", "unevaluatedItems"))
-"""Keywords that have a meaning only with a schema as their value."""
+"""Keywords that are relevant only if their value is a schema, not a boolean."""
 
 
 def encode_parameters(
     schema: Any, budget: WorkBudget | None = None
 ) -> tuple[Schema, str, tuple[str, ...], frozenset[str]]:
-    """Return `parameters`, text for the tool description, notes on losses, and keywords moved to descriptions."""
+    """Return the schema for `parameters`, tool description text, losses, and keywords moved to text."""
     budget = budget or WorkBudget("schema")
     cleaned, lost = clean_schema(schema, _RULES, budget)
     reduction = _Reduction(budget, lost)
@@ -43,17 +43,17 @@ def encode_parameters(
 
 
 class _Reduction:
-    """One walk over a cleaned schema that leaves the fields of the server's struct."""
+    """Conversion of one cleaned schema to the few fields that Ollama's struct of a tool has."""
 
     def __init__(self, budget: WorkBudget, lost: list[str]) -> None:
         self._budget = budget
         self._index = EqualityIndex(budget)
         self._lost = lost
         self.hinted: set[str] = set()
-        """Keywords that only descriptions contain."""
+        """Names of the keywords that only descriptions contain after the conversion."""
 
     def reduce(self, schema: Any) -> Schema:
-        """Return a schema as a property of the server."""
+        """Return a schema with only the keywords of the server's struct. Other keywords become description text."""
         if not isinstance(schema, dict):
             return {}
         self._budget.count_steps(1 + len(schema))
@@ -81,7 +81,7 @@ class _Reduction:
         return {"description": description, **reduced} if description else reduced
 
     def _hints(self, schema: Schema) -> Iterable[str]:
-        """Yield the keywords that the struct has no field for, as `key: value`."""
+        """Yield a text `keyword: value` for each keyword of a schema that Ollama's struct lacks."""
         for key, value in schema.items():
             if not _is_hint(key, value):
                 continue

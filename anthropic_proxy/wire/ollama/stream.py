@@ -1,4 +1,10 @@
-"""Decoding of responses of Ollama's `/api/chat`, streamed or not, into deltas."""
+"""`OllamaDecoder`: decodes responses of Ollama's `/api/chat`, streamed or complete, into deltas.
+
+`decode_frame` reads one line (JSON object) of a streamed response, `decode_body` a complete response, `decode_end` ends
+a stream; `flush_pending` returns buffered deltas after an interruption. A delta is a fragment of the reply that does
+not depend on the provider: text, thinking, a tool call, usage, the stop reason. A fidelity note records a client
+setting or content that was changed or dropped.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +14,7 @@ from msgspec import Raw
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.messages.fidelity import FidelityNote
-from anthropic_proxy.messages.fold.arguments import is_cut_short
+from anthropic_proxy.messages.fold.arguments import is_truncated_object
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import UpstreamFault, blocked_reply_stop, read_error_object
 from anthropic_proxy.wire.finish_reasons import FinishKind, finish_kind
@@ -27,7 +33,7 @@ _QUOTE = b'"'[0]
 
 
 class OllamaDecoder(Decoder):
-    """Decodes one response: each line has new content, the last one has `done` and the counts."""
+    """Decoder of one response. Each line has new content; the last line has `done` and the token counts."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
@@ -38,7 +44,8 @@ class OllamaDecoder(Decoder):
         self._late = TrailingThinkingBuffer()
         self._calls = 0
         self._has_incomplete = False
-        """True if the arguments of a call lack their end; a compatible server may write them as text."""
+        """True if the arguments of a call lack their end, which can happen if a compatible server sends arguments as
+        text."""
         self._ids = ToolCallIds(call)
         dialect = call.dialect
         tags, formats = dialect.thinking_tags, dialect.text_call_formats
@@ -48,11 +55,11 @@ class OllamaDecoder(Decoder):
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        """Deviations from the model's output."""
+        """Fidelity notes on repairs of the model's output so far: tool names, arguments, calls in text."""
         return (*(self._text.notes if self._text is not None else ()), *self._mender.notes)
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Return the deltas of one NDJSON line. Raises `UpstreamError` for an error or invalid JSON."""
+        """Return the deltas of one line of a streamed response. Raises `UpstreamError` for an error or invalid JSON."""
         try:
             read = decode_strict_frame(frame)
         except DECODE_ERRORS:
@@ -64,13 +71,16 @@ class OllamaDecoder(Decoder):
         return self._late.feed(self._read(self._decode(body, repair_json))) + self.decode_end()
 
     def decode_end(self) -> list[Delta]:
-        """Raise `UpstreamProtocolError` if the reply is incomplete."""
+        """Return an empty list at the end of the response.
+
+        Raises `UpstreamProtocolError` if the reply is incomplete.
+        """
         if not self.finished:
             raise self._protocol_error("ended its answer before it was complete")
         return []
 
     def flush_pending(self) -> list[Delta]:
-        """Return buffered text of an undecided kind and buffered thinking."""
+        """Return the buffered deltas after an interruption: text that may be a tool call, and thinking."""
         text = self._text.finish(cut=True) if self._text is not None else []
         return [*self._late.feed(text), *self._late.flush_pending()]
 
@@ -127,7 +137,7 @@ class OllamaDecoder(Decoder):
         deltas.append(ToolCall(key, self._ids.assign_client_id(part.id), found))
         if arguments:
             mended = self._mender.repair_arguments(arguments, found) if self._mends_arguments else arguments
-            self._has_incomplete = self._has_incomplete or is_cut_short(mended)
+            self._has_incomplete = self._has_incomplete or is_truncated_object(mended)
             deltas.append(ToolArgs(key, mended))
         deltas.append(ToolEnd(key))
 
@@ -164,7 +174,7 @@ class OllamaDecoder(Decoder):
 
 
 def _text_of(arguments: Raw) -> str:
-    """Return arguments as JSON text; empty: there are none. Compatible servers send the text of an object."""
+    """Return the arguments of a call as JSON text. "": no arguments. A string that contains JSON is decoded first."""
     text = bytes(arguments)
     if text in _NO_ARGUMENTS:
         return ""

@@ -1,4 +1,8 @@
-"""Encoding of tools for Ollama. A tool choice is emulated by the offered tools and a user text."""
+"""`encode_tools`: encodes the client's tools for Ollama.
+
+Ollama has no field for the tool choice, with which a client requires a tool call. The proxy therefore offers only the
+required tool and adds a user text. A fidelity note records a client setting or content that was changed or dropped.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,16 +23,18 @@ from anthropic_proxy.wire.tool_definition_cache import cached_encoder, cached_li
 
 
 class ToolFields(Struct):
-    """Request fields for tools."""
+    """Fields of the upstream request that offer tools to the model or restrict their use."""
 
     definitions: list[Raw]
+    """Encoded tools: the entries of the request field `tools`, as JSON objects."""
     user_instruction: str = ""
-    """User text for a requirement that the server cannot enforce."""
+    """User text that requests the tool call which the server cannot force. "": none."""
     notes: list[FidelityNote] = []
+    """Notes on changed or dropped fields of the tools."""
 
 
 def encode_tools(call: Call[Dialect], budget: WorkBudget) -> ToolFields:
-    """Encode the tools. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
+    """Encode the client's tools. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     choice = call.request.tool_choice
     offered = call.request.tools
     if choice is not None and choice.type == "tool":
@@ -62,7 +68,7 @@ def _choose(kind: str, name: str, tools: ToolFields, call: Call[Dialect]) -> Non
 
 @cached_list_encoder
 def _encode_functions(tools: Sequence[Tool], budget: WorkBudget) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
-    """Return the client's tools, and notes on their lost fields."""
+    """Return the client's tools in Ollama's format, and notes on schema keywords that became text."""
     functions = [tool for tool in tools if is_client_tool(tool)]
     encoded = [_encode_tool(tool, budget) for tool in functions]
     notes = [
@@ -77,7 +83,7 @@ def _encode_functions(tools: Sequence[Tool], budget: WorkBudget) -> tuple[tuple[
 
 @cached_encoder
 def _encode_tool(tool: Tool, budget: WorkBudget) -> tuple[Raw, tuple[str, ...], frozenset[str]]:
-    """Return the encoded tool, descriptions of lost fields, and the keywords that became descriptions."""
+    """Return a tool in Ollama's format, descriptions of lost fields, and the schema keywords that became text."""
     budget.count_json(tool.input_schema)
     schema = msgspec.json.decode(tool.input_schema) if tool.input_schema else {}
     parameters, root_description, lost, keywords = encode_parameters(schema, budget)

@@ -1,4 +1,7 @@
-"""Wire for OpenAI's Chat Completions API and for the servers of other vendors with that API."""
+"""Wire of the Chat Completions API of OpenAI and of servers of other vendors with the same API.
+
+`ChatWire` encodes upstream requests and decodes responses. Differences of servers and models are fields of `Dialect`.
+"""
 
 from collections.abc import Mapping
 
@@ -17,7 +20,7 @@ __all__ = ["WIRE", "Dialect"]
 
 
 class ChatWire(Wire[Dialect]):
-    """Wire that encodes requests for, and decodes responses of, the Chat Completions API."""
+    """Wire of the Chat Completions API. Combines the functions of this package into the interface `Wire`."""
 
     dialect_type = Dialect
     framing = "sse"
@@ -26,13 +29,13 @@ class ChatWire(Wire[Dialect]):
     apply_adaptation = staticmethod(apply_adaptation)
 
     def new_decoder(self, call: Call[Dialect]) -> Decoder:
-        """Return a new decoder for one response."""
+        """Return a new decoder for one response of the provider to the upstream request of `call`."""
         return ChatDecoder(call)
 
     def decode_error(
         self, call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | list[Delta]:
-        """Return the error in a response with a status other than 2xx, or deltas if its body contains a reply."""
+        """Decode a response with a status other than 2xx. Return the error, or deltas if the body contains a reply."""
         fault = decode_error_body(status, headers, body)
         reply = reply_in_error(fault, call)
         return classify_fault(fault, call) if reply is None else reply
@@ -43,3 +46,4 @@ class ChatWire(Wire[Dialect]):
 
 
 WIRE = ChatWire()
+"""The only instance of `ChatWire`, shared by all client requests."""

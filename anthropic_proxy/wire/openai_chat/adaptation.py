@@ -1,4 +1,8 @@
-"""Changes of a Chat Completions request after the upstream server rejected one of its parameters."""
+"""Changes of the next upstream request after a Chat Completions server rejected a parameter of the last one.
+
+An adaptation is a named change of the dialect, found by the error: a parameter is dropped, renamed or replaced.
+`find_adaptation` chooses one, `apply_adaptation` applies it by its name.
+"""
 
 from msgspec import structs
 
@@ -42,7 +46,7 @@ _KNOWN = frozenset((*_DROPS, *_LIMITS))
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the request change for an error that names a parameter or the Responses API. None: no known change."""
+    """Return the change that may avoid an error of the provider. None: no known change helps."""
     if error.status in (400, 404, 422) and requires_responses_wire(error.message):
         return Adaptation("wire responses")
     if error.status not in PARAMETER_ERROR_STATUSES:
@@ -63,7 +67,7 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
-    """Return the dialect changed by the adaptation with this name; unchanged for an unknown name."""
+    """Return the dialect with the named adaptation applied. An unknown name returns the dialect unchanged."""
     verb, _, value = name.partition(" ")
     if verb == "say" and value in _LIMITS:
         return structs.replace(dialect, output_limit_field=value)
@@ -73,6 +77,9 @@ def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
 
 
 def _rename_limit(call: Call[Dialect], name: str, error: UpstreamError) -> Adaptation | None:
-    """Return the other name of the output limit, unless the error is about its value."""
+    """Return the adaptation that sends the output limit under its other name.
+
+    The names are `max_tokens` and `max_completion_tokens`. None: the server did not reject the name of the field.
+    """
     other = _LIMITS[1 - _LIMITS.index(name)]
     return Adaptation(f"say {other}") if call.dialect.output_limit_field == name and error.cause is None else None

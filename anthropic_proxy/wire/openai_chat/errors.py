@@ -1,19 +1,25 @@
-"""Classification of Chat Completions errors: replies in error bodies, and models that require the Responses API."""
+"""Errors of servers with the Chat Completions API: error objects → `UpstreamError`, or a reply in an error.
+
+Replies in errors are policy refusals, and tool calls that Groq could not parse. `reply_in_error` returns such a reply;
+`classify_fault` converts the decoded error of the provider (fault) to the error for the client. A delta is a fragment
+of the decoded reply.
+"""
 
 import re
 
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.deltas import Delta, Stop
-from anthropic_proxy.messages.fold.arguments import is_cut_short
+from anthropic_proxy.messages.fold.arguments import is_truncated_object
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.failures import UpstreamFault, blocked_reply_stop, build_upstream_error, is_policy_refusal
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.tool_call_repair import TOOL_CALL_FORMATS, OfferedTools, TextCallDetector
 
 _UNREADABLE = "tool_use_failed"
-"""Groq's code for a tool call of the model that it could not read."""
+"""Groq's error code for tool calls that Groq could not parse. The error object contains the reply."""
 _OBJECTS = re.compile(r"(?<![^\s>\[\])])\{.*?(?=</?(?:function|tool_call|invoke)|<\||\Z)", re.DOTALL)
-"""A JSON object after white space or a marker, up to the next call marker."""
+"""Pattern of a JSON object in reply text: at the start, after white space or after a marker, up to the next marker of a
+tool call."""
 _ELSEWHERE = re.compile(r"\bv1/responses\b")
 
 
@@ -23,7 +29,7 @@ def reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | N
         return [blocked_reply_stop(call.provider, fault.message or "content policy")]
     if fault.failed_generation is None or _UNREADABLE not in fault.codes:
         return None
-    if any(is_cut_short(text) for text in _OBJECTS.findall(fault.failed_generation)):
+    if any(is_truncated_object(text) for text in _OBJECTS.findall(fault.failed_generation)):
         return None  # the output limit may have cut it, and a cut call may not reach a tool
     text = TextCallDetector(TOOL_CALL_FORMATS, OfferedTools(call), call.new_id)
     deltas = [*text.feed(fault.failed_generation), *text.finish()]
@@ -31,7 +37,7 @@ def reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | N
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    """Return the classified error of a response, with token counts of the request and advice for the user."""
+    """Return the error for a fault of the provider. The message adds advice if the model requires the Responses API."""
     error = build_upstream_error(
         fault,
         call.provider,
@@ -45,5 +51,5 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
 
 
 def requires_responses_wire(message: str) -> bool:
-    """Return True if the error message refers to `v1/responses`: the model, or its tools, require that API."""
+    """Return True if the error message names `v1/responses`: the model, or the model with tools, requires that API."""
     return _ELSEWHERE.search(message) is not None

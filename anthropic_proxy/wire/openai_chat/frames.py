@@ -1,7 +1,11 @@
 """Structs of Chat Completions response chunks and bodies, with only the fields that the decoder reads.
 
+`Chunk` is one event or body, `Choice` one reply in it, `ChoiceDelta` a fragment of the reply. `ChatUsage`,
+`TokenDetails` and `ServerToolCounts` have counts of tokens and searches; `GroqExtension` is Groq's field `x_groq`.
 `decode_chunk` normalizes values of unexpected JSON types (a number as text, content as a list of parts). A missing
-field is None, or `ABSENT` if its value is kept as raw JSON.
+field is None, or `ABSENT` if its value is kept as raw JSON; `is_present` checks the latter. `reasoning_details` is
+OpenRouter's reasoning, `executed_tools` are Groq's server tool runs, `annotations` citations. A thought signature is
+opaque state of the reasoning.
 """
 
 from typing import Any
@@ -17,80 +21,110 @@ class FunctionCall(Struct, gc=False):
     """Function name and arguments (JSON text) of a tool call, or fragments of them."""
 
     name: str | None = None
+    """Name of the called tool, as it was sent upstream."""
     arguments: str | None = None
+    """Arguments as JSON text, or the next fragment."""
 
 
 class ToolCallDelta(Struct, gc=False):
-    """Entry of `tool_calls`: a tool call, or in a stream a fragment of a tool call."""
+    """Entry of `tool_calls`: a complete tool call, or a fragment of a tool call in a stream."""
 
     index: int | None = None
+    """Index of the call in the reply. None: the server omits indexes."""
     id: str | None = None
+    """Id of the tool call. None: the fragment is not the first one of its call."""
     function: FunctionCall | None = None
     extra_content: Raw = ABSENT
+    """Vendor field with a thought signature of Gemini, as JSON."""
 
 
 class ChoiceDelta(Struct, gc=False):
     """The `delta` of a streamed choice, or the `message` of a choice that is not streamed."""
 
     content: str | None = None
+    """Text of the reply in the message, or the next fragment of the text."""
     reasoning_content: str | None = None
+    """Reasoning of the model, under the field name of DeepSeek and others."""
     reasoning: str | None = None
+    """Reasoning of the model, under the field name of Groq and OpenRouter."""
     reasoning_details: Raw = ABSENT
+    """Reasoning of the model as a JSON list of objects (OpenRouter)."""
     refusal: str | None = None
+    """Fragment of the model's refusal text, in place of `content`."""
     tool_calls: list[ToolCallDelta] | None = None
+    """Fragments of tool calls, or complete calls."""
     extra_content: Raw = ABSENT
+    """Vendor field with a thought signature of Gemini, as JSON."""
     executed_tools: Raw = ABSENT
+    """Runs of server tools by Groq, as JSON."""
     annotations: Raw = ABSENT
+    """Citations of web pages, as JSON (OpenRouter, OpenAI)."""
 
     @property
     def is_empty(self) -> bool:
-        """True if there is no text, no reasoning, no refusal and no tool call."""
+        """True if the message has no text, no reasoning, no refusal and no tool call."""
         content = self.content or self.reasoning_content or self.reasoning or self.refusal or self.tool_calls
         return not content and not is_present(self.reasoning_details)
 
 
 class ServerToolCounts(Struct, gc=False):
-    """Usage field `server_tool_use_details` of OpenRouter: calls of its server tools (recorded)."""
+    """Numbers of server tool calls of OpenRouter: `server_tool_use_details` in `usage` (recorded)."""
 
     web_search_requests: int | None = None
+    """Number of web searches that the provider ran."""
 
 
 class TokenDetails(Struct, gc=False):
-    """Shares of the input or output tokens: `prompt_tokens_details`, `completion_tokens_details`."""
+    """Details of the token counts: `prompt_tokens_details` or `completion_tokens_details` in `usage`."""
 
     cached_tokens: int | None = None
+    """Input tokens read from the prompt cache."""
     cache_write_tokens: int | None = None
+    """Input tokens written to the prompt cache."""
     reasoning_tokens: int | None = None
+    """Output tokens of reasoning."""
 
 
 class ChatUsage(Struct, gc=False):
-    """The `usage` object. `cached_tokens` and `prompt_cache_hit_tokens` are alternatives of some servers."""
+    """Token counts (`usage`). Some servers count cache reads in `cached_tokens` or `prompt_cache_hit_tokens`."""
 
     prompt_tokens: int | None = None
+    """Input tokens, cached input included."""
     completion_tokens: int | None = None
+    """Output tokens. Most servers include reasoning."""
     total_tokens: int | None = None
+    """Sum of the input tokens and output tokens, as the server reports it."""
     prompt_tokens_details: TokenDetails | None = None
+    """Details of `prompt_tokens`: tokens read from a cache or written to a cache."""
     completion_tokens_details: TokenDetails | None = None
+    """Details of `completion_tokens`: tokens of reasoning."""
     cached_tokens: int | None = None
+    """Input tokens read from the prompt cache, in the form of Moonshot."""
     prompt_cache_hit_tokens: int | None = None
+    """Input tokens read from the prompt cache, in the form of DeepSeek."""
     server_tool_use_details: ServerToolCounts | None = None
+    """Numbers of server tool calls (OpenRouter)."""
 
     @property
     def is_empty(self) -> bool:
-        """True if neither input nor output tokens are counted."""
+        """True if the server counted neither input tokens nor output tokens."""
         return self.prompt_tokens is None and self.completion_tokens is None
 
 
 class Choice(Struct, gc=False):
-    """Entry of `choices`. The proxy requests one choice only."""
+    """Entry of `choices`: one of several alternative replies. The proxy requests only one."""
 
     delta: ChoiceDelta | None = None
+    """Next fragment of the reply, if the response is streamed."""
     message: ChoiceDelta | None = None
+    """The complete reply, if the response is not streamed."""
     finish_reason: str | None = None
+    """Reason for the end of the reply: `stop`, `length`, `tool_calls`, … None: the reply goes on."""
     usage: ChatUsage | None = None
+    """Token counts of the reply. Moonshot's streams have them here and not in `Chunk.usage`."""
 
     def reply_delta(self) -> ChoiceDelta | None:
-        """Return the reply in a body that is not streamed: `message`, or `delta` if `message` is missing or empty.
+        """Return the reply of an unstreamed body: `message`, or `delta` if `message` is missing or empty.
 
         Perplexity sends both fields, `delta` without text (recorded 2026).
         """
@@ -100,19 +134,25 @@ class Choice(Struct, gc=False):
 
 
 class GroqExtension(Struct, gc=False):
-    """The chunk field `x_groq` of Groq."""
+    """Field `x_groq` of Groq's chunks: token counts or an error."""
 
     usage: ChatUsage | None = None
+    """Token counts of the reply."""
     error: Raw = ABSENT
+    """Error within a stream, as JSON."""
 
 
 class Chunk(Struct, gc=False):
-    """One SSE frame of a stream, or a complete body that is not streamed."""
+    """One event of a streamed response, or the body of an unstreamed response."""
 
     choices: list[Choice] | None = None
+    """Replies of the model; the proxy requests one."""
     usage: ChatUsage | None = None
+    """Token counts of the reply, usually in the last chunk."""
     x_groq: GroqExtension | None = None
+    """Extension of Groq with token counts or an error."""
     error: Raw = ABSENT
+    """Error that replaces the reply, as JSON."""
 
 
 def _fields_of(kind: type[Struct], field_type: object) -> tuple[str, ...]:
@@ -127,7 +167,10 @@ _decode = msgspec.json.Decoder(Chunk).decode
 
 
 def decode_chunk(data: bytes) -> Chunk:
-    """Decode one SSE data field or one complete body. Raises `msgspec.DecodeError` for invalid JSON or fields."""
+    """Decode one SSE frame of a streamed response, or the body of an unstreamed response.
+
+    Raises `msgspec.DecodeError` for invalid JSON or an unknown structure.
+    """
     try:
         chunk = _decode(data)
     except msgspec.ValidationError:
@@ -138,7 +181,7 @@ def decode_chunk(data: bytes) -> Chunk:
 
 
 def _is_bare_error(data: bytes) -> bool:
-    """Return True if the frame itself is the error object, without the field `error` around it.
+    """Return True if a response is an error object itself, without a field `error` around it.
 
     Sources: vLLM before 0.10 (`"object": "error"`, serving_engine.py); gateways with events of the type `error` (read
     2026-11).
@@ -150,12 +193,15 @@ def _is_bare_error(data: bytes) -> bool:
 
 
 def is_present(raw: Raw) -> bool:
-    """Return True if a raw JSON field was sent and is not null."""
+    """Return True if the provider sent a `Raw` field and the value is not null."""
     return raw is not ABSENT and bytes(raw) != b"null"
 
 
 def _usual(content: Any) -> Any:
-    """Return a decoded frame with each field in the type of its struct. Undeclared fields may be omitted."""
+    """Return the JSON of a chunk with values of unexpected types converted to the types of `Chunk`.
+
+    `content`: decoded JSON of the chunk. Unknown fields may be omitted.
+    """
     if not isinstance(content, dict):
         return content
     usual: dict[str, Any] = {}

@@ -1,4 +1,8 @@
-"""Encoding of the conversation as `messages` of a Chat Completions request. Text is copied as JSON, undecoded."""
+"""Encoder of the conversation: messages of the client request → `messages` of the Chat Completions request.
+
+`ChatMessageEncoder` encodes one conversation. JSON strings of the client request are copied without decoding. Late
+system texts are those of system messages inside the conversation; a reminder is one in a user message.
+"""
 
 import hashlib
 import re
@@ -32,19 +36,19 @@ from anthropic_proxy.wire.openai_chat.parts import TextPart, add_cache_mark, joi
 from anthropic_proxy.wire.signatures import ReasoningState, decode_signature, digest_base_url
 
 _BRIDGE_TEXT = json_string("Understood.")
-"""Assistant text between results and a user message, if a server requires one."""
+"""Assistant text inserted between tool results and a user message, if the server requires a message there."""
 
 _NULL = Raw(b"null")
 _NINE = re.compile(r"[a-zA-Z0-9]{9}")
 _MAX_ID_LENGTH = 40
 _MISSING_THINKING_TEXT = " "
-"""Placeholder for lost reasoning that a server requires."""
+"""Reasoning text for an earlier reply without reasoning, if the server requires reasoning in its message."""
 
 
 class _ChatMessage(Struct, gc=False):
     role: str
     content: Any
-    """`Raw` (a JSON string) or a list of parts."""
+    """Content of the message: a JSON string (`Raw`), or a list of content parts."""
 
 
 class _Result(Struct, tag="tool", tag_field="role", gc=False):
@@ -75,11 +79,11 @@ class _Reply(Struct, kw_only=True, tag="assistant", tag_field="role", gc=False):
 
 
 _Part = dict[str, Any]
-"""An image or a file."""
+"""Content part with an image or a PDF, as a JSON object."""
 
 
 class ChatMessageEncoder(MessageEncoder):
-    """Encodes the conversation of one client request as `messages` of the upstream request, in order."""
+    """Encodes the messages of one client request as `messages` of the upstream request, in order."""
 
     def __init__(self, call: Call[Dialect], dialect: Dialect) -> None:
         super().__init__(call.request)
@@ -90,10 +94,10 @@ class ChatMessageEncoder(MessageEncoder):
         self._keeps_ids = dialect.call_id_form == "short"
         self._ids: dict[str, str] = {}
         self._joined: dict[int, list[Any]] = {}
-        """Index in `messages` → contents of neighbors that become one message."""
+        """Index of a message in `messages` → contents of consecutive messages that are sent as this one message."""
 
     def encode(self, *, extra_system: str = "", ask: str = "") -> list[Any]:
-        """Return `messages`. `extra_system` is added to the system prompt, `ask` as the last user text."""
+        """Return the encoded `messages`. `extra_system` is added to the system prompt, `ask` as the last user text."""
         system = join_system_prompt(self._request, extra_system)
         if system is not None:
             self.messages.append(_ChatMessage(self._dialect.system_role, system))
@@ -110,7 +114,7 @@ class ChatMessageEncoder(MessageEncoder):
         return self.messages
 
     def _mark_cache(self) -> None:
-        """Add cache marks to the system prompt and to the last message."""
+        """Add `cache_control` to the system prompt, and to the last message unless it is an assistant message."""
         first, last = self.messages[0], self.messages[-1]
         if isinstance(first, _ChatMessage) and first.role == self._dialect.system_role:
             first.content = add_cache_mark(first.content)
@@ -120,7 +124,7 @@ class ChatMessageEncoder(MessageEncoder):
             last.content = add_cache_mark(last.content)
 
     def _add_reminder(self, text: Raw) -> None:
-        """Add a reminder to the user message before it, or else to the next one: roles must alternate."""
+        """Add a late system text to the previous message if that is a user message, else to the next user message."""
         last = self.messages[-1] if self.messages else None
         if isinstance(last, _ChatMessage) and last.role == "user":
             self._append_user([text])
@@ -139,13 +143,17 @@ class ChatMessageEncoder(MessageEncoder):
             self._append_prefill_request()
 
     def _append_system(self, texts: list[Raw]) -> None:
-        """Append a system message, or a user message with reminders."""
+        """Append system texts as one message: a user message for reminders, else with the role of the system prompt."""
         self._append(
             _ChatMessage("user" if self.sends_reminders else self._dialect.system_role, join_json_strings(texts))
         )
 
     def _place_late_texts(self, parts: list[Any]) -> None:
-        """Append a system message before the user message, or add the reminders to the parts of the latter."""
+        """Insert late system texts before the next user message, or append them as reminders to its content `parts`.
+
+        Late system texts come from system messages inside the conversation. They are stored while tool results are
+        missing.
+        """
         if self.sends_reminders:
             parts += self._late_texts
             self._late_texts = []
@@ -244,9 +252,12 @@ class ChatMessageEncoder(MessageEncoder):
             assert_never(field)
 
     def _id_of(self, client_id: str, name: str) -> str:
-        """Return the upstream id of a call. The name is known from the call, which precedes its result."""
+        """Return the upstream id of the tool call `client_id`.
+
+        `name`: called tool; "": a result, because its call has an id.
+        """
         if self._keeps_ids and len(client_id) <= _MAX_ID_LENGTH:
-            return client_id  # as nearly all are
+            return client_id  # most ids are short enough
         known = self._ids.get(client_id)
         if known is None:
             known = self._ids[client_id] = self._new_id(client_id, name)
@@ -263,7 +274,7 @@ class ChatMessageEncoder(MessageEncoder):
 
 
 def _is_list(text: str) -> bool:
-    """Return True if a text is a JSON list. It is spliced into the body, and clients may send any signature."""
+    """Return True if the text of a client is a JSON list. Only then is it copied into the request body unchanged."""
     try:
         msgspec.json.decode(text, type=list[Raw])
     except (msgspec.DecodeError, RecursionError):

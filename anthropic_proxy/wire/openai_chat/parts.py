@@ -1,4 +1,8 @@
-"""Construction of `content` in upstream messages: `Raw` (a JSON string), or a list of content parts."""
+"""Content of upstream messages: a JSON string (`Raw`), or a list of content parts.
+
+A part is a text, an image or a file in the format of the Chat Completions API. `add_cache_mark` and `prepend_thinking`
+change a content, `join_contents` joins several.
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -9,15 +13,16 @@ from msgspec import Raw, Struct
 from anthropic_proxy.wire.json_strings import join_json_strings
 
 CACHE_MARK = {"type": "ephemeral"}
-"""A mark for the provider's cache. Without a lifetime it holds for five minutes, at every provider that has marks."""
+"""Value of `cache_control`: the provider caches the prompt up to this place, for five minutes (the default)."""
 
 _EMPTY = (b"null", b'""')
 
 
 class TextPart(Struct, tag="text", tag_field="type", gc=False):
-    """Content part with text. `text` is a JSON string."""
+    """Content part of a message that contains text."""
 
     text: Raw
+    """Text of the part as a JSON string."""
 
 
 class _MarkedTextPart(Struct, tag="text", tag_field="type", gc=False):
@@ -26,13 +31,13 @@ class _MarkedTextPart(Struct, tag="text", tag_field="type", gc=False):
 
 
 def prepend_thinking(thoughts: str, content: Any) -> list[Any]:
-    """Return the content of an assistant message with a thinking part (Mistral's form) before its text."""
+    """Return `content` with a part of type `thinking` (Mistral) before it. `thoughts`: text of the part."""
     thinking = {"type": "thinking", "thinking": [{"type": "text", "text": thoughts}]}
     return [thinking, TextPart(content)] if isinstance(content, Raw) and bytes(content) not in _EMPTY else [thinking]
 
 
 def add_cache_mark(content: Any) -> Any:
-    """Return the content with `cache_control` on its last text that is not empty; unchanged if there is none."""
+    """Return `content` with `cache_control` on its last nonempty text; without nonempty text, unchanged."""
     if isinstance(content, Raw):
         return content if bytes(content) in _EMPTY else [_MarkedTextPart(content, CACHE_MARK)]
     texts = [
@@ -46,7 +51,7 @@ def add_cache_mark(content: Any) -> Any:
 
 
 def join_contents(contents: Sequence[Any]) -> Any:
-    """Return the contents of neighboring messages as one: texts before the first list become one text."""
+    """Return the contents of consecutive messages as one. The strings before the first list become one text."""
     texts = [*itertools.takewhile(lambda content: isinstance(content, Raw), contents)]
     if len(texts) == len(contents):
         return join_json_strings(texts)

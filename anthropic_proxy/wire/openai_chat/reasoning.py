@@ -1,4 +1,9 @@
-"""Decoding of reasoning and signatures in the response fields `reasoning_details` and `extra_content`."""
+"""Decoder of reasoning and signatures in the response fields `reasoning_details` and `extra_content`.
+
+OpenRouter sends `reasoning_details`: the reasoning as a list of objects, which later requests must repeat. Google sends
+its signature in `extra_content`. `ReasoningDetailsBuffer` joins the streamed fragments of that list,
+`reasoning_details_text` returns its text, and `find_call_signature` the signature of a tool call.
+"""
 
 from typing import Any
 
@@ -8,7 +13,7 @@ from msgspec import Raw
 from anthropic_proxy.wire.json_repair import decode_repaired
 
 _JOINED = ("text", "summary", "data", "signature")
-"""Fields of a reasoning detail that arrive in fragments."""
+"""String fields of an entry of `reasoning_details`. A stream sends such a field in fragments, which are joined."""
 
 
 class ReasoningDetailsBuffer:
@@ -37,13 +42,13 @@ class ReasoningDetailsBuffer:
 
 
 def reasoning_details_text(raw: Raw) -> str:
-    """Return the texts and summaries in `reasoning_details`, joined."""
+    """Return the texts and summaries of all entries in `reasoning_details`, concatenated."""
     texts = (detail.get("text") or detail.get("summary") for detail in _objects(raw))
     return "".join(text for text in texts if isinstance(text, str))
 
 
 def find_call_signature(raw: Raw) -> str:
-    """Return `google.thought_signature` of an `extra_content`; "": missing."""
+    """Return the signature of a tool call: `google.thought_signature` in `extra_content`. "": missing."""
     extra = decode_repaired(raw)
     google = extra.get("google") if isinstance(extra, dict) else None
     signature = google.get("thought_signature") if isinstance(google, dict) else None

@@ -1,4 +1,8 @@
-"""Encoding of a prepared request as an upstream request to `/chat/completions`."""
+"""Encoder of upstream requests: a prepared request of the client → path and body of the Chat Completions API.
+
+Other modules of the package encode the conversation (`messages`), the tools and the schema of the reply. The dialect
+has the differences of server and model from OpenAI's API. Effort is the level of reasoning.
+"""
 
 from typing import Any
 
@@ -21,13 +25,14 @@ from anthropic_proxy.wire.openai_shared_fields import (
 from anthropic_proxy.wire.shared_notes import EFFORT_AS_SWITCH, NO_EFFORT, renamed_effort_note
 
 PATH = "/chat/completions"
+"""URL path of the Chat Completions API, below the base URL of the provider."""
 
 _UNTHINKING = FidelityNote("kept", "tool_choice", "no tool can be forced while the model reasons, so it does not")
 _encode = msgspec.json.Encoder().encode
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    """Encode the request for Chat Completions. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
+    """Encode the upstream request. Raises `UnsupportedFeature` if a forced tool cannot be offered."""
     dialect = call.dialect
     notes: list[FidelityNote] = []
     asked = call
@@ -69,7 +74,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
 
 
 def _effort(call: Call[Dialect], dialect: Dialect, has_tools: bool, notes: list[FidelityNote]) -> str:
-    """Return the effort that is accepted beside tools."""
+    """Return the effort level to send: the requested one, or the only one that the model accepts with tools."""
     effort = call.request.effort
     if not has_tools or dialect.forced_effort_with_tools in ("", effort):
         return effort
@@ -113,7 +118,7 @@ def _add_effort(
 
 
 def _add_cache_fields(body: dict[str, Any], call: Call[Dialect], dialect: Dialect) -> None:
-    """Add the fields that keep a session's prompt in the provider's cache."""
+    """Add the session id and the cache mark for the provider's prompt cache, if the dialect has these fields."""
     if dialect.session_field:
         body[dialect.session_field] = call.request.session_key()
     if dialect.sends_cache_marks and call.request.has_cache_marks():

@@ -1,8 +1,10 @@
-"""Decoding of server tool results (tools run by the provider) into blocks of the Messages API.
+"""Decoder of results of server tools, which the provider runs: response fields → blocks of the Messages API.
 
-Groq sends each as `executed_tools`, first without and then with its result. OpenRouter sends only the pages, as
-annotations before the text or after the cited passage (recorded by the project `pydantic/pydantic-ai`, cassettes
-test_groq_model_web_search_tool_stream and test_openrouter_web_search_annotations_stream, 2026-08).
+`ServerToolReader` decodes the results of one reply. Groq sends each run of a tool as an entry of `executed_tools`,
+first without and then with the result. OpenRouter sends only the found pages, as annotations before the text or after
+the cited passage. Both were recorded by the project `pydantic/pydantic-ai` (cassettes
+test_groq_model_web_search_tool_stream and test_openrouter_web_search_annotations_stream, 2026-08). `read_delta` decodes
+one chunk, `end_searches` ends all searches at the end of the text. A delta is a fragment of the decoded reply.
 """
 
 from collections.abc import Iterable
@@ -48,7 +50,7 @@ class _Printed(Struct):
 
 
 class _Executed(Struct):
-    """One executed tool. Its arguments show its kind, because its `type` has many names."""
+    """Entry of Groq's `executed_tools`. The arguments show the kind of tool, because `type` has many values."""
 
     index: int = 0
     arguments: str = ""
@@ -70,14 +72,14 @@ class _Annotation(Struct):
 
 
 class ServerToolReader:
-    """Decodes the server tool results of one reply."""
+    """Decodes the server tool results of one reply into deltas."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._new_id = call.new_id
         searching = (tool for tool in call.request.tools if server_tool_kind(tool) == "web_search")
         self._blocked = [domain for tool in searching for domain in tool.blocked_domains or ()]
         self._open: dict[int, str] = {}
-        """Search that has begun → the id of its call."""
+        """Index of a search for which no result was received → id of its call block in the reply to the client."""
         self._done: set[int] = set()
         self._found: dict[str, _Found] = {}
         self._reported: set[str] = set()
@@ -85,7 +87,7 @@ class ServerToolReader:
         self._fetches = 0
 
     def read_delta(self, piece: ChoiceDelta) -> list[Delta]:
-        """Return the server tool deltas of one chunk. They belong before the text of the chunk."""
+        """Return the server tool deltas of one chunk. The caller emits them before the text of the chunk."""
         deltas: list[Delta] = []
         if is_present(piece.executed_tools):
             for executed in _list_of(piece.executed_tools, list[_Executed]):
@@ -98,7 +100,10 @@ class ServerToolReader:
         return deltas
 
     def end_searches(self) -> list[Delta]:
-        """Return found pages that are not yet emitted, and an empty result for each search without a result."""
+        """Return the deltas that end all searches of the reply.
+
+        These are blocks for pages not yet emitted, and empty results for searches without a result.
+        """
         deltas = self._emit_search()
         for identifier in self._open.values():
             deltas.append(encode_pages(identifier, ()))
@@ -154,7 +159,10 @@ class ServerToolReader:
         return deltas
 
     def _emit_search(self) -> list[Delta]:
-        """Return the new pages as a search with an unknown query."""
+        """Return the blocks of a search with the pages that were not emitted before.
+
+        The query is "", because OpenRouter reports no query.
+        """
         results = [result for url, result in self._found.items() if url not in self._reported]
         self._reported.update(self._found)
         return encode_search(self._new_id(SERVER_TOOL_ID_PREFIX), "", self._shown(results)) if results else []

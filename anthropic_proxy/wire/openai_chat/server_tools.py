@@ -1,4 +1,8 @@
-"""Encoding of server tools (web search …, run by the provider) in a Chat Completions request."""
+"""Encoder of server tools (web search …, run by the provider) for a Chat Completions request.
+
+Vendors differ in names and settings of these tools; fields of the `Dialect` state them. A fidelity note records a
+client setting or content that was changed or dropped.
+"""
 
 from typing import Any
 
@@ -15,22 +19,23 @@ from anthropic_proxy.wire.shared_notes import missing_setting_note
 
 
 class ServerToolFields(Struct):
-    """Request fields for server tools."""
+    """Fields of the upstream request that enable server tools (web search …), which the provider runs."""
 
     definitions: list[Raw]
-    """Entries for `tools`, as JSON objects."""
+    """Encoded server tools: entries of the request field `tools`, as JSON objects."""
     body_fields: dict[str, Any]
-    """Top-level fields of the upstream request body that enable server tools: `compound_custom`."""
+    """Top-level fields of the request body that enable server tools: `compound_custom`, `search_settings`."""
     notes: list[FidelityNote]
+    """Notes on settings of server tools that the provider lacks."""
 
 
 def offers_server_tools(call: Call[Dialect]) -> bool:
-    """Return True if the client request has a server tool."""
+    """Return True if the client request offers a server tool."""
     return not are_client_tools(call.request.tools)
 
 
 def encode_server_tools(call: Call[Dialect], dialect: Dialect) -> ServerToolFields:
-    """Encode the server tools of the request that the dialect supports, with notes on unsupported settings."""
+    """Encode the client's server tools that the dialect supports, with notes on unsupported settings."""
     encoded = ServerToolFields([], {}, [])
     known = dict(dialect.server_tool_names)
     enabled: list[str] = []
@@ -53,7 +58,7 @@ def _definition(name: str, settings: dict[str, Any]) -> Raw:
 
 
 def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dict[str, Any]:
-    """Return the settings of a server tool; adds a note for each unsupported one."""
+    """Return the settings of a server tool by the server's names. Adds a note for each unsupported setting."""
     location = msgspec.json.decode(tool.user_location) if len(tool.user_location) else None
     values = {
         "max_uses": tool.max_uses,

@@ -1,4 +1,10 @@
-"""Decoding of Chat Completions responses, streamed or not, into deltas."""
+"""Decoder of Chat Completions responses, streamed or complete: chunks → deltas.
+
+`ChatDecoder` decodes one response: `decode_frame` a streamed chunk, `decode_body` a complete response, `decode_end` the
+end of a stream; `flush_pending` returns buffered deltas after an interruption. A delta is a fragment of the reply that
+does not depend on the provider: text, thinking, a tool call, usage, the stop reason. `decode_usage` converts the token
+counts. A fidelity note records a client setting or content that was changed or dropped.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -56,7 +62,7 @@ class ChatDecoder(Decoder):
             dialect.signature_tag, replay=1 if dialect.replayed_thinking_field else 0
         )
         self.finished = False
-        """True after `[DONE]`."""
+        """True after the frame `[DONE]`, or after a complete body was decoded."""
         self._mender = FrameRepair()
         self._late = TrailingThinkingBuffer()
         self._output = (
@@ -78,12 +84,15 @@ class ChatDecoder(Decoder):
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        """Deviations from the model's output."""
+        """Fidelity notes on repairs of the model's output so far: tool names, arguments, calls in text."""
         found = self._text.notes if self._text is not None else ()
         return (*found, *self._calls.repair.notes) if self._calls is not None else found
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Return the deltas of one SSE data field. Raises `UpstreamError` for an error or invalid JSON."""
+        """Return the deltas of one SSE frame of a Chat Completions stream.
+
+        Raises `UpstreamError` for an error object or invalid JSON.
+        """
         if frame == _DONE:
             self.finished = True
             return []
@@ -94,7 +103,7 @@ class ChatDecoder(Decoder):
         return self._order(self._read(chunk))
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Return the deltas of a complete body. Raises `UpstreamError` for an error or invalid JSON."""
+        """Return the deltas of a complete body. Raises `UpstreamError` for an error object or invalid JSON."""
         try:
             chunk = decode_chunk(body)
         except DECODE_ERRORS:
@@ -107,7 +116,7 @@ class ChatDecoder(Decoder):
         return deltas + self.decode_end()
 
     def decode_end(self) -> list[Delta]:
-        """End open blocks. Raises `UpstreamProtocolError` if the reply is incomplete."""
+        """Return the deltas that end the reply. Raises `UpstreamProtocolError` if the reply is incomplete."""
         deltas: list[Delta] = []
         if self._stop is None:
             if not (self.finished and self._answered):
@@ -120,7 +129,7 @@ class ChatDecoder(Decoder):
         return self._order(deltas)
 
     def flush_pending(self) -> list[Delta]:
-        """Return buffered text of an undecided kind, buffered tool arguments and buffered thinking."""
+        """Return the deltas buffered in an interrupted reply: text of an unknown kind, tool arguments, thinking."""
         deltas = self._text.finish(cut=True) if self._text is not None else []
         if self._calls is not None:
             self._calls.flush_pending(deltas)
@@ -208,14 +217,20 @@ class ChatDecoder(Decoder):
             deltas.append(Thinking(signature=encode_signature(self._tag, ReasoningState(encrypted=details))))
 
     def _sign_call(self, extra: Raw, deltas: list[Delta]) -> None:
-        """Emit the signature of the next call in a thinking block of its own; the first one counts."""
+        """Emit the signature of the first tool call as a thinking delta before the call. Later signatures are ignored.
+
+        `extra`: the field `extra_content` of the call or message.
+        """
         signature = find_call_signature(extra) if is_present(extra) else ""
         if signature and self._calls is not None and self._calls.call_count == 0:
             carry = ReasoningState(call_signature=signature, server_digest=digest_base_url(self._call.base_url))
             deltas.append(Thinking(signature=encode_signature(self._tag, carry)))
 
     def _finish(self, reason: str, deltas: list[Delta]) -> None:
-        """Take the first finish reason; the blocks are complete with it."""
+        """Emit the end of open content to `deltas`, and store the first finish reason.
+
+        Later finish reasons are ignored.
+        """
         if self._stop is not None:
             return
         kind = finish_kind(reason)
@@ -239,7 +254,10 @@ class ChatDecoder(Decoder):
             self._emit_stop(deltas)
 
     def _end_blocks(self, deltas: list[Delta], *, cut: bool) -> None:
-        """End open blocks. `cut`: the reply did not end normally."""
+        """Emit the end of open text, reasoning, searches and calls to `deltas`.
+
+        `cut`: the reply did not end normally.
+        """
         if self._text is not None:
             deltas += self._text.finish(cut=cut, whole=not cut and self._calls is None)
         if self._details is not None:
@@ -260,7 +278,7 @@ class ChatDecoder(Decoder):
         deltas.append(self._stop)
 
     def _reaches_limit(self) -> bool:
-        """Return True if the output limit ended the reply. vLLM reports calls as `tool_calls` even then."""
+        """Return True if the reply has reached its output limit. vLLM's finish reason is `tool_calls` even then."""
         return (self._usage.output_tokens or 0) >= self._call.request.max_tokens
 
     def _fail(self, error: Any) -> list[Delta]:
@@ -283,10 +301,10 @@ class ChatDecoder(Decoder):
 
 
 def decode_usage(counts: ChatUsage) -> Usage:
-    """Return token totals in Anthropic's meaning.
+    """Return the token counts of a reply as the Messages API counts tokens.
 
-    Chat Completions counts cached input inside `prompt_tokens`; Anthropic counts it beside. xAI counts reasoning
-    beside `completion_tokens`, which shows in its total (recorded: xai/tool_call); Anthropic counts it inside.
+    Chat Completions includes cached input in `prompt_tokens`; the Messages API counts it separately. xAI excludes
+    reasoning from `completion_tokens` (recorded: xai/tool_call); the Messages API includes it in the output.
     """
     within, spent = counts.prompt_tokens_details or _NO_DETAILS, counts.completion_tokens_details or _NO_DETAILS
     places = (within.cached_tokens, counts.prompt_cache_hit_tokens, counts.cached_tokens)
@@ -307,7 +325,7 @@ def decode_usage(counts: ChatUsage) -> Usage:
 
 
 def _fills(usage: Usage, window: int | None) -> bool:
-    """Return True if input and output together fill the window."""
+    """Return True if input and output together fill the context window (`window` tokens; None: unknown)."""
     if window is None or usage.output_tokens is None:
         return False
     read = (usage.input_tokens or 0) + (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)

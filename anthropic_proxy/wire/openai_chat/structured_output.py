@@ -1,4 +1,9 @@
-"""Replies with a JSON Schema: request fields, and decoding of a reply in the arguments of a forced tool call."""
+"""Replies by the client's JSON Schema: encoding of the schema, and decoding of a reply in a forced tool call.
+
+A server without a field for schemas is forced to call an output tool with the reply as arguments.
+`encode_reply_schema_fields` encodes the request, and `OutputToolReader` converts the call back to text.
+`uses_output_tool`: the request forces it. A delta is a fragment of the decoded reply.
+"""
 
 from typing import Any
 
@@ -9,31 +14,31 @@ from anthropic_proxy.messages.deltas import Delta, Stop, Text, ToolArgs, ToolCal
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.contract import Call
-from anthropic_proxy.wire.json_schema import admits_object
+from anthropic_proxy.wire.json_schema import may_accept_object
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.tools import ToolFields
 from anthropic_proxy.wire.openai_shared_fields import SCHEMA_NOT_ENFORCED, encode_reply_schema, reply_schema_instruction
 from anthropic_proxy.wire.shared_notes import SCHEMA_AS_TEXT, SCHEMA_AS_TOOL
 
 OUTPUT_TOOL_NAME = "output"
-"""Name of the function for a forced call that returns the reply, if `response_format` is not supported."""
+"""Name of the output tool, a function that the model must call with the reply as arguments."""
 
 
 class ReplySchemaFields(Struct):
-    """Fields of the upstream request that request a reply with a JSON Schema."""
+    """Fields of the upstream request by which a reply that matches the client's JSON Schema is requested."""
 
     response_format: Any = None
-    """`response_format`. None: not sent."""
+    """Value of the request field `response_format`. None: the field is not sent."""
     system_instruction: str = ""
-    """Text for the system prompt."""
+    """Text for the system prompt that requests a reply by the schema. "": no text."""
     enforces_schema: bool = False
-    """True if the server enforces the schema."""
+    """True if the server guarantees that the reply matches the schema."""
 
 
 def encode_reply_schema_fields(
     call: Call[Dialect], dialect: Dialect, tools: ToolFields, notes: list[FidelityNote], budget: WorkBudget
 ) -> ReplySchemaFields:
-    """Encode the reply schema of the client request. A forced output function is added to `tools`."""
+    """Return the fields for the client's reply schema. The output tool, if needed, is added to `tools`."""
     found = encode_reply_schema(call, budget, notes, dialect.schema_rules)
     if found is None:
         return ReplySchemaFields(system_instruction=reply_schema_instruction(call, budget, notes))
@@ -58,13 +63,13 @@ def encode_reply_schema_fields(
 
 
 def uses_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget | None = None) -> bool:
-    """Return True if the reply is requested as the arguments of a forced call.
+    """Return True if the reply is requested as the arguments of a forced call of the output tool.
 
-    False beside client tools, which the model must remain free to call, and if tools cannot be forced.
+    False if the client offers tools, because the model must remain free to call them. False if tools cannot be forced.
     """
     request = call.request
     schema = bytes(request.output_schema)
-    if not schema or request.tools or not dialect.accepts_tools or not admits_object(schema, budget):
+    if not schema or request.tools or not dialect.accepts_tools or not may_accept_object(schema, budget):
         return False
     if dialect.reply_schema_form != "ask" and not _stands_apart(call, dialect):
         return False
@@ -73,13 +78,13 @@ def uses_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget |
 
 
 class OutputToolReader:
-    """Converts the call of the output tool into the text of the reply."""
+    """Converter of one reply: replaces the model's call of the output tool by its arguments as text."""
 
     def __init__(self) -> None:
         self._keys: set[int | str] = set()
 
     def convert_to_text(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas with the arguments of the output tool as `Text`; other deltas are unchanged."""
+        """Return the deltas of a reply, with the output tool's arguments as `Text` and the stop reason `end_turn`."""
         return [kept for delta in deltas if (kept := self._convert(delta)) is not None]
 
     def _convert(self, delta: Delta) -> Delta | None:
@@ -100,5 +105,5 @@ def _sends_schema(call: Call[Dialect], dialect: Dialect) -> bool:
 
 
 def _stands_apart(call: Call[Dialect], dialect: Dialect) -> bool:
-    """Return True if `response_format` is excluded by tools or streaming."""
+    """Return True if the request must omit `response_format`, because Groq rejects it with streaming or tools."""
     return dialect.reply_schema_exclusive and (bool(call.request.tools) or call.streams_upstream)

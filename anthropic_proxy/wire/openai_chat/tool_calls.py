@@ -1,8 +1,14 @@
-"""Assembly of streamed tool call fragments: assignment of each fragment to its call, and the end of a call."""
+"""Decoder of tool calls in Chat Completions responses: assigns streamed fragments to calls, and ends the calls.
+
+`ToolCallReader` decodes the calls of one response: `read_fragment` reads one fragment of a name or arguments. Some
+servers send fragments without an id or index. A complete call has a JSON object as arguments. `end_complete_calls` ends
+calls with complete arguments, `end_all_calls` all calls at the end of the reply. `call_count` is the number of calls so
+far. A delta is a fragment of the decoded reply; a fidelity note records a repair.
+"""
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
-from anthropic_proxy.messages.fold.arguments import is_cut_short
+from anthropic_proxy.messages.fold.arguments import is_truncated_object
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_chat.dialect import Dialect
 from anthropic_proxy.wire.openai_chat.frames import FunctionCall, ToolCallDelta
@@ -13,6 +19,8 @@ _NO_FUNCTION = FunctionCall()
 
 
 class _OpenCall:
+    """A tool call of the reply that has begun and not ended."""
+
     __slots__ = ("arguments", "ended", "id", "key", "name", "own_name")
 
     def __init__(self, key: int, upstream_id: str) -> None:
@@ -24,7 +32,7 @@ class _OpenCall:
         self.ended = False
 
     def is_complete(self) -> bool:
-        """Return True if the arguments are a complete JSON object."""
+        """Return True if the arguments received so far are a complete JSON object."""
         text = "".join(self.arguments).strip()
         return text.endswith("}") and is_json_object(text)
 
@@ -32,9 +40,9 @@ class _OpenCall:
 class ToolCallReader:
     """Converts the tool call fragments of one response into the deltas `ToolCall`, `ToolArgs` and `ToolEnd`.
 
-    Servers key fragments by `index`; some leave it out, some leave out ids, some repeat id and name in each fragment,
-    some begin every call at index 0, some alternate between two calls. A call with complete arguments ends as soon as
-    other content begins. A call with incomplete arguments ends at the end of the message.
+    Fragments with the same `index` belong to one call. Some servers omit `index` or ids, repeat id and name in each
+    fragment, begin every call at index 0, or alternate between two calls. A call with complete arguments ends as soon
+    as other content begins. A call with incomplete arguments ends with the reply.
     """
 
     def __init__(self, call: Call[Dialect]) -> None:
@@ -48,14 +56,14 @@ class ToolCallReader:
         self.has_incomplete_arguments = False
         """True if a call ended with incomplete arguments."""
         self.has_completed_arguments = False
-        """True if the missing end of truncated arguments was added by the proxy."""
+        """True if the proxy added the missing end of truncated arguments."""
         self._ids = ToolCallIds(call)
         self._holds: bool = call.dialect.buffers_tool_arguments
         self.repair = ToolCallRepair(call, names=call.dialect.repairs_tool_names)
-        """Repairs tool names and arguments as the dialect allows, and holds the notes on repairs."""
+        """Repairs tool names and arguments as the dialect allows. Contains the notes on repairs."""
 
     def read_fragment(self, piece: ToolCallDelta, deltas: list[Delta]) -> None:
-        """Read one fragment or a complete call, and append its deltas to `deltas`."""
+        """Decode one fragment of a tool call, or a complete call, and append its deltas to `deltas`."""
         function = piece.function or _NO_FUNCTION
         if piece.id is None and function.name is None and piece.index is not None:
             known = self._slots.get(piece.index)
@@ -77,27 +85,27 @@ class ToolCallReader:
                 deltas.append(ToolArgs(call.key, function.arguments))
 
     def flush_pending(self, deltas: list[Delta]) -> None:
-        """Append the buffered arguments of open calls after an interrupted response. No call is ended."""
+        """Append the buffered arguments of open calls, after an interrupted reply. The calls stay open."""
         for call in self._open:
             if self._holds and call.name and (text := "".join(call.arguments)):
                 call.arguments = []
                 deltas.append(ToolArgs(call.key, text))
 
     def end_complete_calls(self, deltas: list[Delta]) -> None:
-        """Append the end of each open call with complete arguments."""
+        """Append the delta `ToolEnd` for each open tool call with complete arguments (a whole JSON object)."""
         for call in [call for call in self._open if call.is_complete()]:
             self._end(call, deltas)
 
     def end_all_calls(self, deltas: list[Delta], *, cut: bool = False) -> None:
-        """Append the end of every open call. `cut`: the message is truncated.
+        """Append `ToolEnd` for every open call. `cut`: the reply did not end normally.
 
         Raises `UpstreamProtocolError` for a call without a name.
         """
         for call in list(self._open):
             text = self._end(call, deltas, cut=cut)
-            if is_cut_short(text) or (cut and not text):
+            if is_truncated_object(text) or (cut and not text):
                 self.has_incomplete_arguments = True
-            elif self._holds and is_cut_short("".join(call.arguments)):
+            elif self._holds and is_truncated_object("".join(call.arguments)):
                 self.has_completed_arguments = True
 
     def _name(self, call: _OpenCall, wire_name: str, name: str, deltas: list[Delta]) -> None:
@@ -107,7 +115,10 @@ class ToolCallReader:
             deltas += [ToolArgs(call.key, text) for text in call.arguments]
 
     def _end(self, call: _OpenCall, deltas: list[Delta], *, cut: bool = False) -> str:
-        """End a call and return its arguments."""
+        """Append the buffered deltas of a tool call and its `ToolEnd` to `deltas`. Return the arguments of the call.
+
+        `cut`: the reply did not end normally, so the arguments may be incomplete.
+        """
         if not call.name:
             name = self.repair.find_name_by_arguments("".join(call.arguments))
             if name is None:
@@ -124,7 +135,7 @@ class ToolCallReader:
         return text
 
     def _find(self, piece: ToolCallDelta, function: FunctionCall) -> _OpenCall | None:
-        """Return the open call that a fragment continues; None: it begins one."""
+        """Return the open call that a fragment continues. None: the fragment begins a new call."""
         if piece.index is not None:
             call = self._slots.get(piece.index)
         elif piece.id:
@@ -142,7 +153,10 @@ class ToolCallReader:
         return None if is_next else call
 
     def _after_the_end(self, call: _OpenCall | None, piece: ToolCallDelta, function: FunctionCall) -> _OpenCall | None:
-        """Return an ended call for a fragment that adds nothing to it, so that it is not taken for a new one."""
+        """Return `call`, a call that has ended, if a fragment adds nothing to it. None: the fragment begins a new call.
+
+        Raises `UpstreamProtocolError` if the fragment continues the arguments of the ended call.
+        """
         if call is None or function.name or (piece.id and piece.id != call.id):
             return None
         if (function.arguments or "").strip():

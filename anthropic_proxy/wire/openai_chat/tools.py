@@ -1,4 +1,8 @@
-"""Encoding of `tools` and `tool_choice` for a Chat Completions request."""
+"""Encoder of tools for the Chat Completions API: definitions of client tools and server tools, and `tool_choice`.
+
+Client tools are functions that the client runs. Server tools (web search …) run at the provider. A fidelity note
+records a client setting or content that was changed or dropped.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,20 +28,22 @@ from anthropic_proxy.wire.tool_definition_cache import (
 
 
 class ToolFields(Struct):
-    """Request fields for tools."""
+    """Fields of the upstream request that offer tools to the model or restrict their use."""
 
     definitions: list[Raw]
+    """Encoded tools: the entries of the request field `tools`, as JSON objects."""
     body_fields: dict[str, Any] = {}
-    """Body fields that enable server tools."""
+    """Top-level fields of the request body that enable server tools."""
     tool_choice: Any = None
-    """`tool_choice`. None: not sent."""
+    """Value of the request field `tool_choice`. None: the field is not sent."""
     user_instruction: str = ""
-    """User text for a requirement that the server cannot enforce."""
+    """User text that requests a tool call, if the server cannot force the call. "": none."""
     notes: list[FidelityNote] = []
+    """Notes on changed or dropped settings of the client's tools."""
 
 
 def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
-    """Encode tools and tool choice. Raises `UnsupportedFeature` for unsupported tools or an impossible forced call."""
+    """Encode tools and tool choice. Raises `UnsupportedFeature` if tools or a forced call are not supported."""
     request = call.request
     definitions, notes = _encode_functions(request.tools, budget, dialect.schema_rules, dialect.sends_strict)
     tools = ToolFields([*definitions], notes=[*notes])
@@ -64,7 +70,7 @@ def _add_hosted(call: Call[Dialect], dialect: Dialect, tools: ToolFields) -> Non
 def _encode_functions(
     tools: Sequence[Tool], budget: WorkBudget, rules: SchemaRules, sends_strict: bool
 ) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...]]:
-    """Return the client's tools, and notes on their lost fields."""
+    """Return the definitions of client tools, and notes on fields that were changed or dropped."""
     encoded = [(tool, *_encode_tool(tool, budget, rules, sends_strict)) for tool in tools if is_client_tool(tool)]
     notes = [
         FidelityNote("approximated", f"tools.{budget.client_tool_name(tool.name)}", what)

@@ -1,6 +1,7 @@
-"""Wire of OpenAI's Responses API, used without state on the server, and of servers with the same API.
+"""`ResponsesWire`: wire of the Responses API of OpenAI and of other servers with this API.
 
-Source: the API reference (2026-11), the types of the official SDK `openai` 3.51, and recorded traffic.
+The server stores no conversation: each request contains the complete history. Source: the API reference (2026-11), the
+types of the official SDK `openai` 3.51, and recorded traffic.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ __all__ = ["WIRE", "Dialect"]
 
 
 class ResponsesWire(Wire[Dialect]):
-    """Wire of the Responses API. Combines the functions and classes of this package into the common interface."""
+    """Wire of the Responses API. Combines the functions of this package into the interface `Wire`."""
 
     dialect_type = Dialect
     framing = "sse"
@@ -29,7 +30,7 @@ class ResponsesWire(Wire[Dialect]):
     apply_adaptation = staticmethod(apply_adaptation)
 
     def new_decoder(self, call: Call[Dialect]) -> Decoder:
-        """Return a new decoder for one response of the provider."""
+        """Return a new decoder for one response of the provider to the upstream request of `call`."""
         return ResponsesDecoder(call)
 
     def decode_error(
@@ -46,4 +47,4 @@ class ResponsesWire(Wire[Dialect]):
 
 
 WIRE = ResponsesWire()
-"""The instance of the wire that the exchange uses."""
+"""The only instance of `ResponsesWire`, shared by all client requests."""

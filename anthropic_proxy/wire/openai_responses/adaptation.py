@@ -1,4 +1,8 @@
-"""Changes of the next upstream request after a server of the Responses API rejected a parameter of the last one."""
+"""Changes of the next upstream request after a server of the Responses API rejected a parameter of the last one.
+
+An adaptation is a named change of the dialect, found by the error: a parameter is dropped or replaced.
+`find_adaptation` chooses one, `apply_adaptation` applies it by its name.
+"""
 
 from msgspec import structs
 
@@ -31,7 +35,7 @@ _DROPS: ParameterDrops = {
     "parts of results": {"accepts_media_in_results": False},
     REASONING_PARAMETER: {"replays_thinking": False},
 }
-"""Rejected parameter → dialect fields that stop sending the parameter."""
+"""Rejected parameter → dialect fields, with values that make the encoder omit the parameter."""
 _EFFORTS = ("effort", "reasoning_effort", "reasoning")
 
 

@@ -1,6 +1,12 @@
 """Dialect of the Responses API: settings for the differences between servers and models.
 
-The defaults describe OpenAI's server with gpt-5.
+The defaults describe OpenAI's server with gpt-5. Names of fields: the server `accepts_…` content; the request `sends_…`
+a field or `requests_…` data; `replays_…`: content of earlier replies is sent back; `server_tools` are run by the
+server; `image_types` are accepted media types. The effort is the level of reasoning that a client requests: `none`,
+`low`, `high`. An adaptation changes dialect fields after a server has rejected a request. `sampling_support` is the
+condition on which `temperature` is sent. `is_thinking`: the model reasons at a given effort. `sends_require_approval`
+sends `require_approval: "never"` for MCP servers. `sends_phase` marks assistant messages as comment or final answer.
+`schema_rules` restrict JSON Schemas. An alias replaces a tool name that the server rejects.
 """
 
 from typing import Literal
@@ -11,10 +17,10 @@ from anthropic_proxy.wire.openai_shared_fields import OpenAIDialect
 
 
 class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
-    """Deviations of one server, or by model rules of one model, from OpenAI's Responses API.
+    """Deviations of one server from OpenAI's Responses API. Model rules may replace fields for one model.
 
-    Each field names the servers, the source and the golden case that fails without it. Unnamed sources are the vendors'
-    own API references, read 2026-11.
+    Each field names the servers, the source and the golden case (a test folder) that fails without the field. Unnamed
+    sources are the vendors' own API references, read 2026-11.
     """
 
     signature_tag: str = "oai"
@@ -29,7 +35,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_responses/text/server_with_other_names.
     """
     max_tool_name_length: int = 64
-    """Maximum characters of a tool name; longer names get an alias.
+    """Maximum number of characters of a tool name; longer names get an alias.
 
     Proven by: golden/openai_responses/text/server_with_other_names.
     """
@@ -48,7 +54,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: tests/unit/wire/test_openai_responses.py.
     """
     effort_names: tuple[tuple[str, str], ...] = ()
-    """Pairs of a requested effort and the effort to send instead, set by adaptations after a rejection.
+    """Pairs of a requested effort level and the level to send. Adaptations add pairs after a rejection.
 
     Proven by: tests/unit/wire/test_openai_responses.py.
     """
@@ -60,7 +66,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_responses/thinking/xai_reasoning.
     """
     sampling_support: Literal["always", "not_thinking", "never"] = "not_thinking"
-    """Condition on which `temperature` and `top_p` are sent.
+    """Condition on which `temperature` and `top_p` are sent. `not_thinking`: only with the effort `none`.
 
     gpt-5.1 and later accept both only at the effort `none`; the o-series and the first gpt-5 never; gpt-4.1 always.
     Proven by: golden/openai_responses/thinking/effort_none, model_without_reasoning, o_series.
@@ -109,14 +115,14 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     min_output_tokens: int = 16
     """Minimum of `max_output_tokens` that the server accepts (error text quoted in pull requests of several gateways).
 
-    For a lower limit of the client, this minimum is sent and the proxy cuts the reply.
-    Proven by: golden/openai_responses/text/server_without_least.
+    If the client's limit is lower, this minimum is sent, and the proxy cuts the reply at the client's limit. Proven by:
+    golden/openai_responses/text/server_without_least.
     """
     server_tools: tuple[ServerToolKind, ...] = ("web_search", "code_execution", "mcp_toolset")
-    """Kinds of server tools that the provider runs: as `web_search`, `code_interpreter` and `mcp`.
+    """Kinds of server tools that the provider runs, sent as `web_search`, `code_interpreter` and `mcp`.
 
-    o1, o3-mini and codex models have none, gpt-4.1-nano has no web search (the models' pages).
-    Proven by: golden/openai_responses/server_tools/search_left_out.
+    o1, o3-mini and codex models have none, gpt-4.1-nano has no web search (the models' pages). Proven by:
+    golden/openai_responses/server_tools/search_left_out.
     """
     requests_search_sources: bool = True
     """True if the request asks for the URLs found by a web search. xAI's `include` accepts only encrypted reasoning.
@@ -141,7 +147,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_responses/server_tools/xai_search.
     """
     sends_container: bool = True
-    """True if `container` is sent with code execution and its output is requested. xAI's tool has neither field.
+    """True if `container` is sent with code execution, and the output of programs is requested. xAI supports neither.
 
     Proven by: golden/openai_responses/server_tools/xai_code_execution.
     """
@@ -151,7 +157,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_responses/server_tools/xai_connector.
     """
     accepts_forced_server_tool: bool = True
-    """True if `tool_choice` may force one of several server tools. xAI's `tool_choice` accepts only functions.
+    """True if `tool_choice` may force a server tool although the request has other tools. xAI accepts only functions.
 
     Proven by: golden/openai_responses/server_tools/xai_search_forced.
     """
@@ -163,14 +169,12 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     accepts_media_in_results: bool = True
     """True if tool results may contain images and files (reference of `function_call_output`).
 
-    False: the server rejected them. They are sent in a user message after the results.
-
-    Proven by: golden/openai_responses/media/pictures_behind_results.
+    False: the server rejected images or files there. They are sent in a user message after the results. Proven by:
+    golden/openai_responses/media/pictures_behind_results.
     """
     session_header: str = ""
-    """Name of the request header with the session key, which selects the provider's cache: xAI's `x-grok-conv-id`.
-
-    "": none.
+    """Name of the request header with a hash of the session, which selects a machine with a warm cache: xAI's
+    `x-grok-conv-id`. "": none.
 
     Proven by: golden/openai_responses/thinking/xai_reasoning.
     """

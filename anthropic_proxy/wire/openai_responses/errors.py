@@ -1,6 +1,8 @@
 """Errors of servers with the Responses API: error objects → `UpstreamError`, or a refusal as a reply.
 
-Two cases need their own rules: rejected reasoning of earlier replies, and servers without this API.
+Two cases need their own rules: rejected reasoning of earlier replies, and servers without this API. `decode_refusal`
+returns a refusal as a reply; `classify_fault` converts the decoded error of the provider (fault) to the error for the
+client. A delta is a fragment of the decoded reply.
 """
 
 import re
@@ -21,7 +23,7 @@ from anthropic_proxy.wire.failures import (
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 
 REASONING_PARAMETER = "input.reasoning"
-"""Value of `UpstreamError.parameter` if the server rejected reasoning of earlier replies. A retry omits it."""
+"""Value of `UpstreamError.parameter` for rejected reasoning of earlier replies. The retry omits the reasoning."""
 
 _REFUSED_REASONING = re.compile(
     r"provided without its required (?:following item|'reasoning' item)"
@@ -41,11 +43,11 @@ _CLIENT_FAULTS = frozenset(
         *("unsupported_image_media_type", "failed_to_download_image", "image_file_not_found"),
     )
 )
-"""Error codes for invalid images of the client. In a stream they have no HTTP status; 400 is used."""
+"""Error codes for invalid images of the client. In a stream, such an error has no HTTP status; the proxy uses 400."""
 
 
 def decode_error_object(error: Any) -> UpstreamFault:
-    """Decode the error object of a stream or a failed response, flat or nested in `error`. Never raises."""
+    """Decode the error object of a stream event or failed response, nested in `error` or not. Never raises."""
     nested = error.get("error") if isinstance(error, dict) else None
     fault = read_error_object({"error": error if nested is None else nested}, 200, {})
     if fault.status in (None, 200) and fault.codes & _CLIENT_FAULTS:
@@ -82,7 +84,7 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
 
 
 def _has_no_responses(fault: UpstreamFault) -> bool:
-    """Return True if the server lacks the path `/responses`, or lacks this API for the model."""
+    """Return True if the server lacks the path `/responses`, or does not support this API for the model."""
     if _NOT_HERE.search(fault.message):
         return True
     named = "model_not_found" in fault.codes or _NO_SUCH_MODEL.search(fault.message) is not None

@@ -1,7 +1,11 @@
 """Structs of the Responses API: stream events and bodies, with the fields that the proxy decodes, and their decoders.
 
-The first events of a stream repeat the complete request. Fields that may be large are therefore `Raw` (JSON text) and
-are decoded on demand.
+`StreamEvent` is one event: `delta` is a fragment, `item` and `response` are complete objects. `Response` is the reply,
+`OutputItem` an element of it (message, reasoning, call), `OutputContent` a part of an item. `ResponsesUsage` and the
+`…TokenDetails` have token counts, `IncompleteDetails` the reason of a truncated reply. The first events of a stream
+repeat the complete request. Fields that may be large are therefore `Raw` (JSON text): `decode_item` and
+`decode_response` decode them. The decoders omit fields of wrong types; `decode_strict_event` does not.
+`encrypted_content` is opaque reasoning, `server_label` an MCP server. `mend` repairs bytes.
 """
 
 from collections.abc import Callable
@@ -17,34 +21,43 @@ ABSENT = Raw(b"")
 
 
 class OutputContent(Struct, gc=False):
-    """Content part of an output item: `output_text`, `refusal`, `summary_text` or `reasoning_text`."""
+    """Content part of an output item: text, refusal, or text of the reasoning."""
 
     type: str = ""
+    """Type of the part: `output_text`, `refusal`, `summary_text` or `reasoning_text`."""
     text: str | None = None
+    """Text of the part. None: a refusal."""
     refusal: str | None = None
+    """The model's refusal text. None: another type."""
     annotations: list[Raw] | None = None
+    """Citations of the text, as JSON."""
 
 
 class OutputItem(Struct, gc=False):
-    """Output item: a message, reasoning, or a tool call. The fields depend on `type`; items in progress lack some."""
+    """Output item: message, reasoning, or tool call. The set fields depend on `type`; unfinished items lack some."""
 
     type: str = ""
+    """Type of the item: `message`, `reasoning`, `function_call`, …"""
     id: str | None = None
+    """Id of the output item."""
     call_id: str | None = None
+    """Of a tool call: the id of the call, which its result repeats."""
     name: str | None = None
+    """Of a tool call: the name of the tool."""
     arguments: str | None = None
-    """Of a call: the complete arguments, a JSON text."""
+    """Of a tool call: the complete arguments, as JSON text."""
     input: str | None = None
-    """Of a `custom_tool_call`: the input, plain text."""
+    """Of a `custom_tool_call`: the plain text input."""
     content: list[OutputContent] | None = None
-    """Of a message: its text. Of reasoning: its plain text, if the server sends one."""
+    """Of a message: the parts of its text. Of reasoning: its plain text, if the server sends one."""
     summary: list[OutputContent] | None = None
-    """Of reasoning: summaries, shown to the client as thinking."""
+    """Of reasoning: summaries, which the client receives as thinking."""
     encrypted_content: str | None = None
-    """Of reasoning: opaque state, sent back in the next request."""
+    """Of reasoning: opaque state, which the next request sends back."""
     action: Raw = ABSENT
     """Of a `web_search_call`: JSON object with queries and sources."""
     output_format: str | None = None
+    """Of an `image_generation_call`: the format of the image, such as `png`."""
     result: str | None = None
     """Of an `image_generation_call`: the image in base64."""
     code: str | None = None
@@ -52,64 +65,79 @@ class OutputItem(Struct, gc=False):
     outputs: list[Raw] | None = None
     """Of a `code_interpreter_call`: printed text and images."""
     server_label: str | None = None
-    """Of an `mcp_call`: the label under which the request defined the MCP server."""
+    """Of an `mcp_call`: the label of the MCP server in the request."""
     output: str | None = None
     """Of an `mcp_call`: the result of the tool."""
     error: Raw = ABSENT
+    """Of an `mcp_call`: the error of the tool, as JSON."""
     status: str | None = None
+    """Status of the item: `completed`, `incomplete`, `in_progress`."""
 
 
 class InputTokenDetails(Struct, gc=False):
     """Details of `input_tokens`: tokens read from the cache and written to the cache, both included in the total."""
 
     cached_tokens: int | None = None
+    """Input tokens read from the prompt cache."""
     cache_write_tokens: int | None = None
+    """Input tokens written to the prompt cache."""
 
 
 class OutputTokenDetails(Struct, gc=False):
     """Details of `output_tokens`: tokens of reasoning, included in the total."""
 
     reasoning_tokens: int | None = None
+    """Output tokens of reasoning."""
 
 
 class ResponsesUsage(Struct, gc=False):
     """Token counts of a response (`usage`)."""
 
     input_tokens: int | None = None
+    """Input tokens, cached input included."""
     output_tokens: int | None = None
+    """Output tokens, reasoning included."""
     input_tokens_details: InputTokenDetails | None = None
+    """Details of `input_tokens`: tokens read from a cache or written to a cache."""
     output_tokens_details: OutputTokenDetails | None = None
+    """Details of `output_tokens`: tokens of reasoning."""
 
 
 class IncompleteDetails(Struct, gc=False):
-    """Reason of an incomplete response (`incomplete_details`): `max_output_tokens`, `content_filter`."""
+    """Field `incomplete_details` of a response that ended early."""
 
     reason: str | None = None
+    """Reason for the early end of a response: `max_output_tokens` or `content_filter`."""
 
 
 class Response(Struct, gc=False):
     """Response object: the body of an unstreamed reply, or the field `response` of a stream event."""
 
     status: str | None = None
+    """Status of the response: `completed`, `incomplete`, `failed`."""
     output: list[Raw] | None = None
     """Output items as JSON text. Decode each with `decode_item`."""
     usage: ResponsesUsage | None = None
+    """Token counts of the response. None: the response has not ended."""
     error: Raw = ABSENT
+    """Error of a failed response, as JSON."""
     incomplete_details: IncompleteDetails | None = None
+    """Reason for the early end, if `status` is `incomplete`. None: another status."""
 
 
 class StreamEvent(Struct, gc=False):
-    """Event of a stream, the data of one SSE frame. The fields depend on `type`."""
+    """Event of a streamed response: the data of one SSE event. The set fields depend on `type`."""
 
     type: str = ""
+    """Type of the event: `response.output_text.delta`, `response.completed`, …"""
     output_index: int | None = None
-    """Position of the output item of the event."""
+    """Index, in the response, of the output item that the event belongs to."""
     summary_index: int = 0
     """Index of the reasoning summary within the item."""
     content_index: int = 0
     """Index of the content part within the item."""
     delta: str | None = None
-    """Fragment of text, reasoning or arguments."""
+    """Fragment of text, reasoning or arguments that the event adds."""
     arguments: str | None = None
     """Of `…arguments.done`: the complete arguments, a JSON text. Fragments are in `delta`."""
     code: str | None = None
@@ -117,22 +145,23 @@ class StreamEvent(Struct, gc=False):
     item: Raw = ABSENT
     """Output item that begins or is complete, JSON text for `decode_item`."""
     response: Raw = ABSENT
-    """Response object at the end, JSON text for `decode_response`."""
+    """Response object of an event that ends the stream, as JSON text for `decode_response`."""
     annotation: Raw = ABSENT
-    """Citation of the text before the event, JSON text."""
+    """Citation of the text before the event, as JSON text."""
     error: Raw = ABSENT
+    """Error object of an event `error`, as JSON."""
 
 
 _Kind = TypeVar("_Kind", bound=Struct)
 
 decode_strict_event = msgspec.json.Decoder(StreamEvent).decode
-"""Decode an event. Raises `msgspec.DecodeError`; `decode_event` then accepts some invalid events."""
+"""Decodes a valid event. Raises `msgspec.DecodeError` for an invalid event; `decode_event` repairs some of them."""
 _decode_item = msgspec.json.Decoder(OutputItem).decode
 _decode_response = msgspec.json.Decoder(Response).decode
 
 
 def decode_event(data: bytes) -> StreamEvent:
-    """Decode an event that may contain fields of wrong types, which are omitted. Raises `msgspec.DecodeError`.
+    """Decode an event and omit fields of wrong types. Raises `msgspec.DecodeError`.
 
     A missing last brace is added (recorded: parallel_tool_wrapper_stream).
     """
@@ -163,7 +192,7 @@ def decode_response(raw: Raw | bytes) -> Response:
 def decode_or_repair(decode: Callable[[Any], Any], data: Any, mend: Callable[[bytes], bytes]) -> Any:
     """Decode JSON text with `decode`. If that fails, repair the bytes with `mend` (invalid UTF-8) and decode again.
 
-    Raises `msgspec.DecodeError` if both attempts fail.
+    Raises `msgspec.DecodeError` if the second decoding also fails.
     """
     try:
         return decode(data)
@@ -177,7 +206,10 @@ def is_present(raw: Raw) -> bool:
 
 
 def decode_lenient(raw: Raw, kind: type[Any]) -> Any:
-    """Decode JSON text as `kind`. Returns `kind()`, an empty value, if the field is absent or has another shape."""
+    """Decode JSON text as an object of the class `kind`.
+
+    Returns an empty object `kind()` if the text is absent or has another form.
+    """
     if raw is ABSENT:
         return kind()
     try:
@@ -189,7 +221,7 @@ def decode_lenient(raw: Raw, kind: type[Any]) -> Any:
 
 
 def _mended(data: Raw | bytes, empty: _Kind) -> _Kind:
-    """Decode an object and omit the fields that have unexpected types."""
+    """Decode a JSON object as the class of `empty`. Members of unexpected types are omitted."""
     fields = msgspec.json.decode(data, type=dict[str, Raw])
     kind = type(empty)
     kept: dict[str, Raw] = {}

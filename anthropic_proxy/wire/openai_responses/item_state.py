@@ -1,4 +1,4 @@
-"""State of one output item of a Responses stream while it is decoded, and the text for unsupported items."""
+"""`OutputItemState`: decoding state of one output item (message, reasoning or call) of a Responses stream."""
 
 from anthropic_proxy.messages.server_blocks import generated_image_text
 from anthropic_proxy.wire.openai_responses.frames import OutputItem
@@ -7,7 +7,7 @@ from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallItemDecoder
 
 
 class OutputItemState:
-    """State of one output item: the decoder of its call, and the kind of content emitted so far."""
+    """State of one output item during decoding: the decoder of its call, and the kind of content emitted so far."""
 
     __slots__ = ("citation_count", "complete", "item_id", "latest_part", "server_tool", "text_streamed", "tool_call")
 
@@ -25,7 +25,7 @@ class OutputItemState:
 
 
 def describe_unsupported_item(item: OutputItem) -> str | None:
-    """Return the text for an item that the Messages API has no block for: a generated image. None: ignore the item."""
+    """Return a text in place of a generated image, for which the Messages API has no block. None: ignore the item."""
     if item.type == "image_generation_call" and item.result:
         return generated_image_text(f"image/{item.output_format or 'png'}", len(item.result))
     return None

@@ -1,6 +1,7 @@
 """Encoder of the conversation: messages of the client request → items in `input` of the Responses request.
 
-JSON strings of the client request are copied without decoding.
+`ItemEncoder` encodes one conversation. JSON strings of the client request are copied without decoding. A fidelity note
+records a client setting or content that was changed or dropped.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from anthropic_proxy.wire.message_encoder import (
     image_url,
     pdf_filename,
     pdf_url,
-    replace_media,
+    replace_media_by_text,
 )
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.signatures import decode_signature
@@ -59,7 +60,10 @@ class _InputMessage(Struct, tag="message", tag_field="type", gc=False):
 
 
 class _Reply(Struct, tag="message", tag_field="type", gc=False):
-    """Text of an earlier reply, as a string: a part of type `output_text` would need an id from the server."""
+    """Text of an earlier reply, sent as a string.
+
+    A content part of type `output_text` would need an id of the server.
+    """
 
     content: Raw
     role: Literal["assistant"] = "assistant"
@@ -96,7 +100,7 @@ _Item = _InputMessage | _Reply | _Call | _Result | _Reasoning
 
 
 class ItemEncoder(MessageEncoder):
-    """Encoder of the messages of one request, in order. Each text, reasoning, call and result becomes an own item."""
+    """Encodes the messages of one request, in order. Each text, reasoning, call and result becomes a separate item."""
 
     def __init__(self, call: Call[Dialect], dialect: Dialect) -> None:
         super().__init__(call.request)
@@ -104,7 +108,7 @@ class ItemEncoder(MessageEncoder):
         self._dialect = dialect
 
     def encode_input(self) -> list[_Item]:
-        """Encode all messages and return the items for `input`."""
+        """Encode all messages of the client request, and return the items for the field `input`."""
         self._encode_conversation()
         if self.messages and isinstance(self.messages[-1], _Reply):
             self._append_prefill_request()
@@ -128,9 +132,12 @@ class ItemEncoder(MessageEncoder):
         return _call_id(block.tool_use_id)
 
     def _join_result_without_media(self, blocks: list[Any], content: list[Any], *, is_error: bool) -> Raw:
-        """Return the text of a result without its media. The error mark is a separate paragraph."""
+        """Return a tool result as one text, with a text in place of each image and document.
+
+        The mark of an error (`is_error`) is a separate paragraph at the start.
+        """
         mark = [json_string(TOOL_ERROR_PREFIX)] if is_error else []
-        return join_json_strings([*mark, *replace_media(blocks, content)])
+        return join_json_strings([*mark, *replace_media_by_text(blocks, content)])
 
     def _encode_image(self, block: ImageBlock) -> _Media | None:
         url = image_url(block, self._dialect.image_types, accepts_urls=True)
@@ -177,7 +184,7 @@ class ItemEncoder(MessageEncoder):
     def _encode_thought(self, block: ThinkingBlock, *, has_follower: bool) -> None:
         """Append reasoning of an earlier reply if this provider can decrypt it and a text or call follows.
 
-        The server rejects other reasoning. Dropped reasoning is noted.
+        The server rejects other reasoning, so the proxy drops it with a note.
         """
         dialect = self._dialect
         carry = decode_signature(dialect.signature_tag, block.signature)
@@ -199,7 +206,7 @@ class ItemEncoder(MessageEncoder):
 
 
 def _last_places(message: Message) -> tuple[int, int]:
-    """Return the index of the last call of a reply, and the index of the last call or text. -1: none."""
+    """Return two block indexes of an assistant message: the last tool call, and the last call or text. -1: none."""
     call = output = -1
     for place, block in enumerate(message.content):
         if type(block) is ToolUseBlock:

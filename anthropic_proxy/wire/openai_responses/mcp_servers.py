@@ -18,7 +18,7 @@ _NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def mcp_servers_by_name(request: PreparedRequest) -> dict[str, McpServer]:
-    """Return the MCP servers of the client request that have a URL, by name. The first server of a name counts."""
+    """Return the MCP servers of the client request with a URL: name → server. The first server of a name counts."""
     return {server.name: server for server in reversed(request.mcp_servers) if server.url}
 
 
@@ -27,7 +27,7 @@ def encode_mcp_server(
 ) -> dict[str, Any] | None:
     """Encode a toolset as an `mcp` tool that needs no approval. None: no tool of the toolset is enabled.
 
-    Raises `InvalidRequest` if the request defines no such server, `UnsupportedFeature` if single tools are disabled.
+    Raises `InvalidRequest` if the request defines no server for it, `UnsupportedFeature` if single tools are disabled.
     """
     toolset = decode_toolset(tool)
     name = toolset.mcp_server_name
@@ -49,18 +49,18 @@ def encode_mcp_server(
 
 
 def mcp_server_names_by_label(request: PreparedRequest) -> dict[str, str]:
-    """Return a mapping: label sent upstream → name of the MCP server in the client request. The first server counts."""
+    """Return a mapping: label sent upstream → first MCP server name of the client request with this label."""
     return {_label_of(server.name): server.name for server in reversed(request.mcp_servers)}
 
 
 def _label_of(name: str) -> str:
-    """Return a server name as a label for the provider: a letter, then letters, digits, `_` and `-`."""
+    """Return an MCP server name as a label that the API accepts: a letter, then letters, digits, `_` and `-`."""
     label = _NOT_IN_LABELS.sub("_", name)
     return label if label[:1].isalpha() else f"mcp_{label}"
 
 
 def _allowed(toolset: Toolset) -> list[str] | None:
-    """Return the names of the enabled tools of a toolset. None: all tools."""
+    """Return the names of the tools of an MCP server that the toolset enables. None: all tools."""
     configs = toolset.configs or {}
     if toolset.default_config is not None and toolset.default_config.enabled is False:
         return [name for name, config in configs.items() if config.enabled]

@@ -1,6 +1,6 @@
-"""Output limit that the proxy enforces, if `max_tokens` of the client is below the minimum of the server.
+"""`LocalOutputLimit`: cuts a reply at the client's `max_tokens` if the server accepts only higher limits.
 
-Tokens are estimated from the number of characters.
+Tokens are estimated from the number of characters. A delta is a fragment of the decoded reply.
 """
 
 from msgspec.structs import replace
@@ -8,11 +8,12 @@ from msgspec.structs import replace
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 
 CHARACTERS_PER_TOKEN = 4
-"""Estimated characters per token. Clients with such limits probe the connection and need no exact cut."""
+"""Estimated number of characters per token. An estimate suffices: clients with such a low limit only test the
+connection."""
 
 
 class LocalOutputLimit:
-    """Filter for the deltas of one reply that cuts the reply at its output limit."""
+    """Cuts the deltas of one reply at the client's output limit."""
 
     def __init__(self, max_tokens: int) -> None:
         self._left = max_tokens * CHARACTERS_PER_TOKEN
@@ -20,7 +21,10 @@ class LocalOutputLimit:
         self._reached = False
 
     def cut_deltas(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the given deltas up to the limit, then a stop. After the limit only usage is returned."""
+        """Return the deltas up to the client's output limit, then a `Stop`.
+
+        After the limit, return only `Usage` deltas.
+        """
         kept: list[Delta] = []
         for delta in deltas:
             if self._reached:

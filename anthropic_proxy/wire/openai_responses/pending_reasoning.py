@@ -1,7 +1,8 @@
-"""Buffer for complete reasoning of a reply, until the next item: a text, a call, or a search of the provider.
+"""`PendingReasoning`: buffer for the reasoning of a reply until the next output item is known.
 
-The next request can send reasoning back only together with the item after it. Searches are not sent back, so reasoning
-before a search is emitted without its encrypted state.
+Later requests can send reasoning back only together with the item after it. A text or a tool call is sent back, so the
+reasoning keeps its encrypted state. A search of the provider is not sent back, so the reasoning is emitted without the
+state. A delta is a fragment of the decoded reply.
 """
 
 from msgspec.structs import replace
@@ -13,16 +14,16 @@ from anthropic_proxy.wire.signatures import ReasoningState
 
 
 class PendingReasoning:
-    """Buffer for the reasoning since the last item of another type."""
+    """Buffer for the reasoning deltas since the last output item of another type."""
 
     def __init__(self, signature: str) -> None:
         self._signature = signature
-        """Signature of thinking without state."""
+        """Signature of thinking blocks without encrypted state."""
         self.buffered: list[tuple[Thinking, bool]] = []
-        """Buffered deltas, each with True if its item has text."""
+        """Buffered thinking deltas, each with True if its reasoning item has text."""
 
     def buffer(self, thought: Thinking, *, shown: bool) -> bool:
-        """Buffer a delta of a reasoning item and return True. Return False, without effect, if it can be emitted now.
+        """Buffer a reasoning delta and return True. Return False if the caller can emit the delta now.
 
         Buffering starts with the first signature. `shown`: True if the reasoning item has text.
         """
@@ -32,12 +33,15 @@ class PendingReasoning:
         return True
 
     def release_signed(self) -> list[Thinking]:
-        """Return the buffered reasoning with its signatures, and empty the buffer. Used before text or a call."""
+        """Empty the buffer and return all deltas with their signatures. Used before a text or a call."""
         kept, self.buffered = self.buffered, []
         return [thought for thought, _ in kept]
 
     def release_unsigned(self) -> list[Thinking]:
-        """Return the buffered reasoning that has text, without state, and empty the buffer. Used before a search."""
+        """Empty the buffer and return the reasoning that has text, without its encrypted state.
+
+        Used before a search.
+        """
         kept, self.buffered = self.buffered, []
         return [
             replace(thought, signature=self._signature) if thought.signature else thought
@@ -47,7 +51,7 @@ class PendingReasoning:
 
 
 def build_reasoning_state(item: OutputItem, state: OutputItemState) -> ReasoningState:
-    """Return the state of a complete reasoning item: encrypted content, the mark `replay`, or nothing.
+    """Return the state of a complete reasoning item: encrypted content, the mark `replay`, or an empty state.
 
     `replay`: the next request sends the text itself, because the server sent no encrypted content.
     """

@@ -1,4 +1,7 @@
-"""Encoder of upstream requests: a prepared request of the client → path and body of the Responses API."""
+"""Encoder of upstream requests: a prepared request of the client → path and body of the Responses API.
+
+Other modules of the package encode the conversation (`input`, a list of items) and the tools.
+"""
 
 from typing import Any
 
@@ -22,13 +25,13 @@ from anthropic_proxy.wire.openai_shared_fields import (
 from anthropic_proxy.wire.shared_notes import NO_EFFORT, renamed_effort_note
 
 RESPONSES_PATH = "/responses"
-"""Path below the base URL of the provider."""
+"""URL path of the Responses API, below the base URL of the provider."""
 
 _ENCRYPTED = "reasoning.encrypted_content"
 _SOURCES = "web_search_call.action.sources"
 _OUTPUTS = "code_interpreter_call.outputs"
 _MIN_SEARCH_EFFORT = "low"
-"""Effort sent instead of `minimal` if the provider may search, because it rejects `minimal` (guide to web search)."""
+"""Effort sent instead of `minimal` if the request offers web search, which rejects `minimal` (guide to web search)."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -117,7 +120,7 @@ def _add_reasoning(
 
 
 def _add_format(body: dict[str, Any], call: Call[Dialect], budget: WorkBudget, notes: list[FidelityNote]) -> bool:
-    """Add the schema of a structured reply to the body. Return True if the provider enforces the schema."""
+    """Add the client's reply schema to the body. Return True if the provider enforces the schema."""
     dialect = call.dialect
     found = encode_reply_schema(call, budget, notes)
     if found is None:

@@ -1,8 +1,9 @@
 """Decoder of code execution and MCP calls of the provider: output items → call and result blocks.
 
-The call block is emitted when its arguments are complete, the result block with the complete item. Source:
-`ResponseCodeInterpreterToolCall` and `McpCall` of the official SDK `openai` 3.51; recorded by the project `vercel/ai`
-(openai-code-interpreter-tool.1, openai-mcp-tool.1 and xai-code-execution-tool.1 of its fixtures, 2026-08).
+`ServerToolItemDecoder` decodes one call. The call block is emitted when its arguments are complete, the result block
+with the complete item. `abort_call` ends a call without a result. Source: `ResponseCodeInterpreterToolCall` and
+`McpCall` of the official SDK `openai` 3.51; recorded by the project `vercel/ai` (openai-code-interpreter-tool.1,
+openai-mcp-tool.1 and xai-code-execution-tool.1 of its fixtures, 2026-08).
 """
 
 from typing import Any
@@ -14,8 +15,8 @@ from anthropic_proxy.messages.deltas import Block, Delta
 from anthropic_proxy.messages.server_blocks import (
     MCP_TOOL_ID_PREFIX,
     SERVER_TOOL_ID_PREFIX,
-    encode_code_error,
     encode_code_execution,
+    encode_code_execution_error,
     encode_code_result,
     encode_mcp_call,
     encode_mcp_result,
@@ -32,15 +33,16 @@ SERVER_TOOL_ITEM_TYPES = _PROGRAMS | {"mcp_call"}
 
 
 class _Output(Struct):
-    """Output of a program: printed text (`logs`), or the URL of an `image`."""
+    """Output of a program that the provider ran: printed text, or the URL of an image."""
 
     type: str = ""
+    """Type of the output: `logs` or `image`."""
     logs: str | None = None
     url: str | None = None
 
 
 class _Arguments(Struct):
-    """Arguments with the program, in the items of xAI (recorded)."""
+    """Arguments of xAI's code execution items: the program, as `code` (recorded)."""
 
     code: str = ""
 
@@ -83,11 +85,11 @@ class ServerToolItemDecoder:
         return [*announced, encode_mcp_result(self._identifier, words, is_error=is_error)]
 
     def abort_call(self) -> list[Delta]:
-        """Return an error block for a call without a result at the end of the reply. Empty list: call not emitted."""
+        """Return an error block for a call without a result when the reply ends. Empty list: no call was emitted."""
         if not self._identifier:
             return []
         if self._is_program:
-            return [encode_code_error(self._identifier, "unavailable")]
+            return [encode_code_execution_error(self._identifier, "unavailable")]
         return [encode_mcp_result(self._identifier, "the answer was cut before the result", is_error=True)]
 
 
@@ -102,7 +104,7 @@ def _result_of_program(identifier: str, item: OutputItem) -> Block:
     printed = "\n".join(filter(None, map(_output_in_words, outputs)))
     if item.status in ("failed", "incomplete"):
         if not printed:
-            return encode_code_error(identifier, "unavailable")
+            return encode_code_execution_error(identifier, "unavailable")
         return encode_code_result(identifier, stderr=printed, return_code=1)
     return encode_code_result(identifier, stdout=printed)
 

@@ -1,4 +1,4 @@
-"""Decoder of replies of the Responses API, streamed or complete: events → deltas."""
+"""`ResponsesDecoder`: decodes replies of the Responses API, streamed or complete, into deltas (fragments)."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -39,14 +39,14 @@ _PARAGRAPH = "\n\n"
 
 
 class ResponsesDecoder(Decoder):
-    """Decoder of one reply. Output items are identified by their index, because some gateways change ids."""
+    """Decoder of one reply. Output items are identified by their index: some servers change ids between events."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         dialect = call.dialect
         self._call = call
         self._tag = dialect.signature_tag
         self.default_signature = empty_signature(dialect.signature_tag)
-        """Signature of thinking for which the server sent no state."""
+        """Signature of thinking blocks for which the server sent no state."""
         self.finished = False
         """True after the last frame of the stream."""
         asked = call.request.max_tokens
@@ -59,14 +59,14 @@ class ResponsesDecoder(Decoder):
         self._items: dict[int, OutputItemState] = {}
         self._complete_items = 0
         self._last = 0
-        """Index of the item of the last event, for events without an index."""
+        """Index of the output item of the last event. Events without an index belong to this item."""
         self._spoken: int | None = None
-        """Index of the item with the latest text. None: another item type followed."""
+        """Index of the output item with the latest text. None: an item of another type followed."""
         self._refusal = ""
         self._stopped = False
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Return the deltas of one SSE frame. Raises `UpstreamError` for error events and invalid JSON."""
+        """Return the deltas of one SSE frame of the stream. Raises `UpstreamError` for error events and bad JSON."""
         if frame == _DONE:
             self.finished = True
             return []
@@ -83,19 +83,19 @@ class ResponsesDecoder(Decoder):
         return self._late.feed(deltas if self._limit is None else self._limit.cut_deltas(deltas))
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Return the deltas of a response that was not streamed. Raises `UpstreamError`."""
+        """Return the deltas of an unstreamed response. Raises `UpstreamError` for error objects and invalid JSON."""
         deltas: list[Delta] = []
         self._read_end(self._decode(decode_response, body), deltas)
         return self._late.feed(self._limited(deltas)) + self.decode_end()
 
     def decode_end(self) -> list[Delta]:
-        """Return no deltas. Raises `UpstreamProtocolError` if the stream ended before the reply was complete."""
+        """Return an empty list. Raises `UpstreamProtocolError` if the stream ended before the reply was complete."""
         if not self._stopped:
             raise self._broken("ended its answer before it was complete")
         return []
 
     def flush_pending(self) -> list[Delta]:
-        """Return the buffered deltas: reasoning, and deltas after a search without results so far."""
+        """Return the deltas buffered in an interrupted reply: reasoning, and all deltas after an unfinished search."""
         deltas: list[Delta] = []
         self._put(self._thoughts.release_signed(), deltas)
         deltas += self._search.release_buffered()
@@ -186,7 +186,7 @@ class ResponsesDecoder(Decoder):
         self._complete(self._find(event), self._decode(decode_item, event.item), deltas)
 
     def _complete(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
-        """Emit the content of a complete item that earlier events did not contain."""
+        """Emit the content of a complete output item, without the content that earlier events contained."""
         if state.complete:
             return
         state.complete = True
@@ -260,7 +260,7 @@ class ResponsesDecoder(Decoder):
             self._put([thought], deltas)
 
     def _put_hosted(self, some: Iterable[Delta], deltas: list[Delta]) -> None:
-        """Emit deltas of server tools, after buffered reasoning without its state (see `PendingReasoning`)."""
+        """Append buffered reasoning without its encrypted state, then `some` (deltas of a server tool), to `deltas`."""
         self._spoken = None
         self._put(self._thoughts.release_unsigned(), deltas)
         self._put(some, deltas)
@@ -302,7 +302,7 @@ class ResponsesDecoder(Decoder):
         deltas.append(build_stop(response, self._refusal, self._call, cut_call=bool(cut)))
 
     def _end_open(self, deltas: list[Delta], *, cut: bool) -> None:
-        """End open calls. `cut`: the reply was cut; otherwise the server sends no end events."""
+        """End tool calls that have no end event. `cut`: True if the reply was cut, so a call may be incomplete."""
         for state in self._items.values():
             if state.tool_call is not None and not state.complete:
                 state.tool_call.end_call(None, deltas, cut=cut)
@@ -316,7 +316,7 @@ class ResponsesDecoder(Decoder):
             deltas.append(decode_usage(counts))
 
     def _fail(self, error: Any) -> list[Delta]:
-        """Raise the error for an error object, or return the deltas of a refusal."""
+        """Raise the `UpstreamError` for an error object. For a policy refusal, return the deltas of the refusal."""
         if self._stopped:
             return []
         fault = decode_error_object(error)
@@ -345,4 +345,4 @@ _READERS: Mapping[str, Callable[[ResponsesDecoder, StreamEvent, list[Delta]], No
     "response.incomplete": ResponsesDecoder._read_last,
     "response.failed": ResponsesDecoder._read_last,
 }
-"""Event type → decoder method. Other events repeat content or report progress, and are ignored."""
+"""Event type → method of the decoder. Other events repeat content or report progress, and are ignored."""

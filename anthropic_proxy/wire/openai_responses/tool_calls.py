@@ -1,6 +1,10 @@
-"""Decoder of client tool calls in the Responses API: streamed, complete, with plain text input, or wrapped.
+"""Decoder of client tool calls in replies of the Responses API: streamed or complete.
 
-A wrapped call is one call of a tool `parallel` that contains several calls.
+`ToolCallItemDecoder` decodes one call: `start_call`, then fragments or complete arguments, then `end_call`; each
+appends deltas to a list. `ToolCallContext` is the state shared by all calls of a reply, and builds complete calls. Some
+models wrap several calls in the arguments of a call of `parallel`; the decoder unwraps them. That call is a parallel
+wrapper. The input of custom tools is plain text, not JSON. A label is the upstream name of an MCP server. A call key
+links the deltas of one call.
 """
 
 import msgspec
@@ -8,7 +12,7 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
-from anthropic_proxy.messages.fold.arguments import is_cut_short
+from anthropic_proxy.messages.fold.arguments import is_truncated_object
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.frames import OutputItem
@@ -16,7 +20,8 @@ from anthropic_proxy.wire.openai_responses.mcp_servers import mcp_server_names_b
 from anthropic_proxy.wire.tool_call_ids import ToolCallIds
 
 _WRAPPERS = frozenset(("parallel", "multi_tool_use.parallel"))
-"""Names of the wrapper tool. Models sometimes call it although the request does not offer it."""
+"""Names of the wrapper tool, a call with several calls in its arguments. Models sometimes call it although the request
+does not offer it."""
 _NAMESPACE = "functions."
 
 
@@ -33,9 +38,9 @@ _decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
 
 
 class ToolCallItemDecoder:
-    """Decoder of one call, from the first event of its output item to the last."""
+    """Decoder of one client tool call, from the first event of its output item to the last."""
 
-    __slots__ = ("_began", "_ended", "_key", "_reader", "_streams", "_written", "incomplete")
+    __slots__ = ("_began", "_ended", "_held", "_key", "_reader", "_streams", "_written", "incomplete")
 
     def __init__(self, reader: "ToolCallContext") -> None:
         self._reader = reader
@@ -43,11 +48,12 @@ class ToolCallItemDecoder:
         self._began = self._ended = False
         self._streams = True
         self._written = ""  # latest fragment of the arguments
+        self._held: list[str] = []  # fragments of the arguments of a call that is emitted at its end
         self.incomplete = False
         """True if the call ended early: its item has the status `incomplete`, or its arguments are cut."""
 
     def start_call(self, item: OutputItem, deltas: list[Delta]) -> None:
-        """Emit the start of the call once its name is known, unless the complete item is needed to decode the call."""
+        """Append the start of a tool call once its name is known, unless decoding needs the complete item."""
         if self._began or self._ended or not item.name:
             return
         self._streams = item.type == "function_call" and not self._reader.is_parallel_wrapper(item.name)
@@ -56,18 +62,24 @@ class ToolCallItemDecoder:
             deltas.append(self._reader.build_tool_call(self._key, item.call_id, item.name))
 
     def add_arguments_fragment(self, fragment: str, deltas: list[Delta]) -> None:
-        """Emit a fragment of the arguments. Ignored for a call that needs the complete item."""
-        if self._began and not self._ended and fragment:
-            self._written = fragment
+        """Append a fragment of the arguments of a tool call to the deltas, or hold it until the end of the call."""
+        if self._ended or not fragment:
+            return
+        if self._began:
             deltas.append(ToolArgs(self._key, fragment))
+        elif not self._streams:
+            self._held.append(fragment)
+        else:
+            return
+        self._written = fragment
 
     def add_complete_arguments(self, arguments: str, deltas: list[Delta]) -> None:
-        """Emit the complete arguments if no fragment was emitted."""
+        """Append the complete arguments of a tool call to the deltas, unless fragments of them were appended before."""
         if not self._written:
             self.add_arguments_fragment(arguments, deltas)
 
     def end_call(self, item: OutputItem | None, deltas: list[Delta], *, cut: bool = False) -> None:
-        """End the call. `item`: the complete item; None: the reply ended before it.
+        """End the call. `item`: the complete item; None: the reply ended before the item was complete.
 
         `cut`: the reply did not end normally. Later events are ignored. Raises `UpstreamProtocolError` for a complete
         call without a name.
@@ -77,7 +89,7 @@ class ToolCallItemDecoder:
         if item is not None and not self._began:
             self.start_call(item, deltas)
         if item is not None and not self._streams:
-            self._reader.emit_complete_call(self._key, item, deltas)
+            self._reader.emit_complete_call(self._key, item, item.arguments or "".join(self._held), deltas)
         elif self._began:
             if item is not None:
                 self.add_complete_arguments(item.arguments or "", deltas)
@@ -90,11 +102,11 @@ class ToolCallItemDecoder:
     def _is_cut(self, item: OutputItem | None, *, cut: bool) -> bool:
         if item is None:
             return cut or (self._written != "" and not self._written.rstrip().endswith("}"))
-        return item.status == "incomplete" or is_cut_short(item.arguments or "")
+        return item.status == "incomplete" or is_truncated_object(item.arguments or "")
 
 
 class ToolCallContext:
-    """State and functions for all calls of one reply: keys, ids, aliases, and the tools that the request declares."""
+    """State that all tool calls of one reply share: keys, ids, tool names, and names of MCP servers."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
@@ -104,12 +116,12 @@ class ToolCallContext:
         self._wrappers: frozenset[str] | None = None
 
     def new_call_key(self) -> int:
-        """Return a new key, unique in this reply, that links the deltas of a call."""
+        """Return a key for the deltas of one tool call that no other call of the reply has."""
         self._count += 1
         return self._count - 1
 
     def is_parallel_wrapper(self, name: str) -> bool:
-        """Return True if a name means the wrapper tool, and the request declares no tool of this name."""
+        """Return True if `name` is a name of the wrapper tool, and no tool in the request has this name."""
         if name not in _WRAPPERS:
             return False
         if self._wrappers is None:
@@ -117,26 +129,26 @@ class ToolCallContext:
         return name in self._wrappers
 
     def find_mcp_server_name(self, label: str) -> str:
-        """Return the name of an MCP server in the client request, by its label; the label itself if unknown."""
+        """Return the client's name of the MCP server with this label. An unknown label is returned unchanged."""
         if self._servers is None:
             self._servers = mcp_server_names_by_label(self._call.request)
         return self._servers.get(label, label)
 
     def build_tool_call(self, key: int | str, upstream_id: str | None, name: str) -> ToolCall:
-        """Return the start of a call, with the tool name of the client request and an id valid for the client."""
+        """Return the delta that starts a call, with the client's name of the tool and an id valid for the client."""
         return ToolCall(key, self._ids.assign_client_id(upstream_id), self._call.client_tool_names.get(name, name))
 
-    def emit_complete_call(self, key: int, item: OutputItem, deltas: list[Delta]) -> None:
-        """Emit a call that can only be decoded from the complete item: plain text input, or a wrapper."""
+    def emit_complete_call(self, key: int, item: OutputItem, arguments: str, deltas: list[Delta]) -> None:
+        """Append the deltas of a complete call: a call with plain text input, or each call in a parallel wrapper."""
         name = item.name or ""
         if item.type == "custom_tool_call":
-            arguments = msgspec.json.encode({"input": item.input or ""}).decode()
-            self._emit(key, item.call_id, name, arguments, deltas)
+            text_input = msgspec.json.encode({"input": item.input or ""}).decode()
+            self._emit(key, item.call_id, name, text_input, deltas)
             return
         try:
-            uses = _decode_wrapped(item.arguments or "").tool_uses
+            uses = _decode_wrapped(arguments).tool_uses
         except (msgspec.DecodeError, RecursionError):
-            self._emit(key, item.call_id, name, item.arguments or "", deltas)
+            self._emit(key, item.call_id, name, arguments, deltas)
             return
         for position, use in enumerate(uses):
             own_id = f"{item.call_id}_{position}" if item.call_id else None
@@ -144,7 +156,7 @@ class ToolCallContext:
             self._emit(f"{key}.{position}", own_id, name, bytes(use.parameters).decode(), deltas)
 
     def build_missing_name_error(self) -> UpstreamProtocolError:
-        """Return the error for a call without a name."""
+        """Return the error for a tool call without a name, which the client could not run."""
         provider = self._call.provider
         return UpstreamProtocolError(f"{provider} sent a tool call without a name.", provider=provider)
 

@@ -1,4 +1,8 @@
-"""Encoder of tools for the Responses API: definitions of client tools and server tools, and `tool_choice`."""
+"""Encoder of tools for the Responses API: definitions of client tools and server tools, and `tool_choice`.
+
+Client tools are functions that the client runs. Server tools (web search …) run at the provider. A fidelity note
+records a client setting or content that was changed or dropped.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -33,7 +37,7 @@ class ToolFields(Struct):
     definitions: list[Any]
     """Value of `tools`: definitions of client tools (JSON) and of server tools."""
     tool_choice: Any = None
-    """`tool_choice`. None: not sent."""
+    """Value of the request field `tool_choice`. None: the field is not sent."""
     can_search: bool = False
     """True if the request offers the provider's web search."""
     max_searches: int | None = None
@@ -41,7 +45,7 @@ class ToolFields(Struct):
     runs_code: bool = False
     """True if the request offers the provider's code execution."""
     notes: list[FidelityNote] = []
-    """Fields of the client's tools that were changed or dropped."""
+    """Notes on settings of the client's tools that were changed or dropped."""
 
 
 def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
@@ -65,7 +69,7 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
 def _encode_mixed(
     call: Call[Dialect], dialect: Dialect, budget: WorkBudget
 ) -> tuple[ToolFields, dict[str, dict[str, str]]]:
-    """Encode client tools and server tools in their order. Also return a mapping: name → its `tool_choice`."""
+    """Encode client and server tools in order. Also return a mapping: tool name → `tool_choice` that forces it."""
     tools = ToolFields([])
     offered: dict[str, dict[str, str]] = {}
     servers = mcp_servers_by_name(call.request)
@@ -84,7 +88,7 @@ def _encode_mixed(
 def _encode_functions(
     tools: Sequence[Tool], budget: WorkBudget, rules: SchemaRules, sends_strict: bool
 ) -> tuple[tuple[Raw, ...], tuple[FidelityNote, ...], dict[str, dict[str, str]]]:
-    """Return the definitions of client tools, notes on lost fields, and a mapping: name → its `tool_choice`."""
+    """Return definitions of client tools, notes on losses, and a mapping: tool name → `tool_choice` that forces it."""
     encoded = [(tool, *_encode_tool(tool, budget, rules, sends_strict)) for tool in tools]
     notes = [
         FidelityNote("approximated", f"tools.{budget.client_tool_name(tool.name)}", what)
@@ -121,13 +125,13 @@ def _add_server_tool(
 
 
 def _only_searches(offered: dict[str, dict[str, str]]) -> bool:
-    """Return True if web search is the only server tool, so that `max_tool_calls` limits only searches."""
+    """Return True if web search is the only server tool in `offered`. `max_tool_calls` then limits only searches."""
     return all(tool["type"] in ("function", "web_search") for tool in offered.values())
 
 
 @cached_encoder
 def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_strict: bool) -> tuple[Raw, tuple[str, ...]]:
-    """Encode a function. `strict` is always sent because its default is true (reference of function tools)."""
+    """Encode a client tool. `strict` is sent even if false: its default is true (reference of function tools)."""
     parameters, qualifies, lost = encode_schema(bytes(tool.input_schema), budget, rules)
     strict, refused = resolve_strict(tool, qualifies=qualifies, sends_strict=sends_strict)
     definition: dict[str, Any] = {"type": "function", "name": tool.name}

@@ -1,4 +1,7 @@
-"""Decoder of the end of a Responses reply: token counts and stop reason in the terms of the Messages API."""
+"""Decoder of the end of a Responses reply: token counts and stop reason in the terms of the Messages API.
+
+The results are the deltas `Usage` and `Stop`, the last ones of a reply. `decode_usage` and `build_stop` return them.
+"""
 
 from anthropic_proxy.messages.deltas import Stop, Usage
 from anthropic_proxy.wire.contract import Call
@@ -15,8 +18,8 @@ _NO_OUTPUT_DETAILS = OutputTokenDetails()
 def decode_usage(counts: ResponsesUsage) -> Usage:
     """Return the token counts of a reply as the Messages API counts tokens.
 
-    Responses includes cache reads and writes in `input_tokens`, Anthropic does not. Both include reasoning in
-    `output_tokens` (recorded, also for xAI).
+    `input_tokens` of Responses includes cache reads and writes; `input_tokens` of the Messages API does not.
+    `output_tokens` includes reasoning in both APIs (recorded, also for xAI).
     """
     within = counts.input_tokens_details or _NO_INPUT_DETAILS
     spent = counts.output_tokens_details or _NO_OUTPUT_DETAILS
@@ -40,7 +43,7 @@ def _fills_window(counts: ResponsesUsage | None, window: int | None) -> bool:
 def build_stop(response: Response, refusal: str, call: Call[Dialect], *, cut_call: bool) -> Stop:
     """Return the `Stop` delta of a reply that has ended.
 
-    `refusal`: the model's refusal text; "": no refusal. `cut_call`: True if a tool call is incomplete. The stop reason
+    `refusal`: the model's refusal text; "": no refusal. `cut_call`: True if a tool call is incomplete; the stop reason
     is then never `end_turn`.
     """
     reason = response.incomplete_details.reason if response.incomplete_details is not None else None

@@ -1,8 +1,10 @@
 """Decoder of the provider's web searches: output items and annotations → blocks and citations of the Messages API.
 
-OpenAI sends the pages with each search: blocks and text are emitted at once, each citation after its passage. xAI sends
-pages only as citations of the complete text: all deltas after such a search are buffered until then (recorded by
-the project `vercel/ai`, files openai-web-search-tool.1 and xai-web-search-tool.1 of its fixtures, 2026-08).
+`WebSearchDecoder` decodes the searches of one reply: `decode_search` a search, `decode_annotation` a citation. OpenAI
+sends the pages with each search, so blocks and text are emitted at once, each citation after its passage. xAI sends
+pages only as citations of the complete text. After a search without pages, all deltas are therefore stored by `buffer`
+until `release_buffered`. Both were recorded by the project `vercel/ai` (fixtures openai-web-search-tool.1 and
+xai-web-search-tool.1, 2026-08). `track_text` records emitted text, to which later citations refer (`tracks_text`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,10 +30,10 @@ from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.frames import OutputContent, OutputItem, decode_lenient
 
 _TRACKING = "utm_source="
-"""Start of the query parameter that OpenAI adds to URLs of citations, but not to URLs of sources (recorded)."""
+"""Start of a query parameter that OpenAI adds only to URLs of citations (recorded). The proxy removes the parameter."""
 
 _AROUND = " -*•"
-"""Characters removed around a cited list entry."""
+"""Characters that are removed from both ends of a cited line of text, such as the mark of a list entry."""
 
 
 class _Source(Struct):
@@ -39,7 +41,7 @@ class _Source(Struct):
 
 
 class _Action(Struct):
-    """Action of a search item: a search, or a page opened. xAI sends this object in `arguments` (recorded)."""
+    """Action of a search item: a search, or the opening of a page. xAI sends this object in `arguments` (recorded)."""
 
     type: str = ""
     query: str | None = None
@@ -49,7 +51,7 @@ class _Action(Struct):
 
 
 class _Mark(Struct):
-    """Annotation of a text. Only annotations of type `url_citation` are decoded."""
+    """Annotation of reply text, such as a citation. Only annotations of type `url_citation` are decoded."""
 
     type: str = ""
     url: str | None = None
@@ -59,14 +61,14 @@ class _Mark(Struct):
 
 
 class _Found(Struct):
-    """Placeholder in the buffer for the result block of a search, until its pages are known."""
+    """Placeholder in the buffer for the result block of a search, until the pages of the search are known."""
 
     call: str
     urls: list[str]
 
 
 class WebSearchDecoder:
-    """Decodes the searches of one reply. If the pages arrive later, deltas are buffered until `release_buffered`."""
+    """Decodes the searches of one reply. Deltas after a search without pages are buffered until `release_buffered`."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
@@ -80,19 +82,20 @@ class WebSearchDecoder:
         self.tracks_text = False
         """True after a search: emitted text must be passed to `track_text`."""
         self.buffering = False
-        """True if all deltas must be passed to `buffer`."""
+        """True while the caller must pass all deltas to `buffer` instead of emitting them."""
 
     def record_source_titles(self, items: Iterable[OutputItem]) -> None:
-        """Record the titles of cited pages from the items of a complete reply, for the result blocks."""
+        """Record the titles of cited pages in the items of a complete reply. Result blocks contain the titles."""
         for item in items:
             for part in item.content or () if item.type == "message" else ():
                 for mark in self._marks_of(part):
                     self._learn(mark)
 
     def decode_search(self, item: OutputItem) -> list[Delta]:
-        """Return the blocks and usage of a complete search item. Empty list: they are buffered, or nothing is new.
+        """Return the blocks and the usage of a complete search item.
 
-        A page that the model opens belongs to the search that found it. A new page counts as a separate search.
+        Empty list: the blocks are buffered, or the item adds nothing. A page that the model opened becomes a separate
+        search, unless an earlier search found the page.
         """
         action = _action_of(item)
         pages = [_plain(source.url) for source in action.sources or () if source.url]
@@ -115,17 +118,17 @@ class WebSearchDecoder:
         return [*self._put(query, list(dict.fromkeys(pages)), waits=self.buffering or not pages), counted]
 
     def buffer(self, deltas: Iterable[Delta]) -> None:
-        """Buffer deltas after the search, in order."""
+        """Buffer reply deltas that follow a search without known pages, in order."""
         self._waiting += deltas
 
     def track_text(self, text: str, place: tuple[int, int]) -> None:
-        """Record emitted text, because citations refer to passages by offsets. `place`: index of item and part."""
+        """Record emitted text: citations refer to its offsets. `place`: index of output item and of content part."""
         if place != self._place:
             self._place, self._text, self._cited_to = place, [], 0
         self._text.append(text)
 
     def decode_annotation(self, annotation: Raw, place: tuple[int, int]) -> list[Citation]:
-        """Return the citation in an annotation event, for the text emitted so far. Empty list: none, or buffered."""
+        """Return the citation of an annotation event, for the text so far. Empty list: no citation, or buffering."""
         if self.buffering or place != self._place:
             return []
         mark = decode_lenient(annotation, _Mark)
@@ -148,9 +151,9 @@ class WebSearchDecoder:
             yield Text(text[start:])
 
     def end_message_text(self, parts: Sequence[OutputContent], cited: int) -> list[Delta]:
-        """Return the citations of a complete streamed message without the first `cited` ones, emitted before.
+        """Return the citations of a complete streamed message. The first `cited` ones were emitted and are omitted.
 
-        If deltas are buffered, put the citations into the buffer instead and return an empty list.
+        While deltas are buffered, buffer the citations too and return an empty list.
         """
         if not self._count:
             return []
@@ -164,7 +167,7 @@ class WebSearchDecoder:
         return []
 
     def release_buffered(self) -> list[Delta]:
-        """Return the buffered deltas. Cited pages that no search found are added to the last buffered search."""
+        """Return the buffered deltas at the end of the text, with the cited pages in the result of the last search."""
         if not self.buffering:
             return []
         self._add_to_last([url for url in self._titles if url not in self._found])
@@ -184,7 +187,10 @@ class WebSearchDecoder:
         return kept
 
     def _keep(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas, or buffer them and return an empty list if deltas are being buffered."""
+        """Return the deltas for immediate output.
+
+        While deltas are buffered, buffer these too and return an empty list.
+        """
         if not self.buffering:
             return deltas
         self._waiting += deltas
@@ -213,7 +219,7 @@ class WebSearchDecoder:
             self._titles[url] = _title_of(mark)
 
     def _cited(self, mark: _Mark, text: str) -> list[Citation]:
-        """Return the citation of a passage. Empty list: the page is on a blocked domain."""
+        """Return the citation of a passage as a list. Empty list: the page is on a blocked domain."""
         self._learn(mark)
         url = _plain(mark.url or "")
         passage = text[mark.start_index : mark.end_index]
@@ -232,9 +238,9 @@ class WebSearchDecoder:
         return [domain for tool in searching for domain in tool.blocked_domains or ()]
 
     def _drop_text(self, whole: str) -> bool:
-        """Remove `whole` from the text at the end of the buffer. Return False if that text has another end.
+        """Remove the text `whole` from the end of the buffer, so that the caller can add it again with citations.
 
-        The caller adds the text again with citations.
+        Return False, without a change, if the buffer ends with another text.
         """
         start = len(self._waiting)
         while start and isinstance(self._waiting[start - 1], Text):
@@ -262,12 +268,12 @@ def _is_citation(mark: _Mark) -> bool:
 
 
 def _title_of(mark: _Mark) -> str:
-    """Return the title of a page. "": the title is only a number, with which xAI counts citations."""
+    """Return the title of a cited page. "": the title is only a number, because xAI numbers its citations."""
     return "" if (mark.title or "").isdigit() else mark.title or ""
 
 
 def _plain(url: str) -> str:
-    """Return the URL without OpenAI's tracking parameter."""
+    """Return the URL of a citation without the tracking parameter that OpenAI adds."""
     address, mark, query = url.partition("?")
     if not mark:
         return url

@@ -1,8 +1,8 @@
-"""Repair of the arguments of a tool call if the model's text is not a JSON object.
+"""`repair_arguments`: repairs the arguments of a tool call if the model's text is not a JSON object.
 
 The library `json_repair` proposes an object. The proposal is accepted only if it has the same tokens in the same order
 as the model's text. Commas, quote style and the closing brackets at the end may differ. The library is imported at the
-first invalid arguments, because most servers never send any.
+first invalid arguments, because most servers never send any. A marker is a text such as `<tool_call>` around a call.
 """
 
 import json
@@ -15,9 +15,11 @@ MAX_REPAIRED_CHARACTERS = 64 * 1024
 """Maximum length of arguments that are repaired, in characters. A repair takes up to 0.2 s. Longer arguments are
 delivered unchanged."""
 _MAX_DEPTH = 200
-"""Maximum nesting of arguments that are repaired. The library takes more than a second for thousands of open braces."""
+"""Maximum nesting of arguments that are repaired. For thousands of open braces, the library needs more than a
+second."""
 _NESTED = 2
-"""Number of attempts to decode arguments that are an object encoded again as a JSON string."""
+"""Maximum number of successive decodings of arguments. Some models encode the object as a JSON string, which is decoded
+twice."""
 
 _TOKEN = re.compile(
     r"""
@@ -32,8 +34,8 @@ _TOKEN = re.compile(
 )
 _LITERALS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 _QUOTED = re.compile(r"""["'{}\[\]]""")
-"""Characters that must not stand before or after an object. With one of them, the object could be a part of a larger
-value."""
+"""Characters that must not stand before or after the JSON object in a text. Next to such a character, the object could
+be a part of a larger value."""
 _ESCAPE = re.compile(r"\\.|\"", re.DOTALL)
 _OPENERS = ("{", "[")
 _CLOSERS = ("}", "]")
@@ -85,7 +87,7 @@ def repair_arguments(text: str, *, alone: bool = False) -> str | None:
 
 
 def _decode_text(text: str) -> str | None:
-    """Return the content of a JSON string. None: not a JSON string."""
+    """Return the text that a JSON string contains. None: `text` is not a JSON string."""
     if text[:1] != '"':
         return None
     try:
@@ -119,7 +121,10 @@ class _Token(NamedTuple):
 
 
 def _repair(text: str, *, closes_strings: bool) -> str | None:
-    """Return the library's repair of a text that starts with a brace. None: the repair has other tokens or failed."""
+    """Return the library's repair of a text that starts with a brace.
+
+    None: other tokens than in `text`, or a failure.
+    """
     tokens = _read_words(text, closes_strings=closes_strings)
     if tokens is None:
         return None

@@ -1,10 +1,16 @@
-"""Repair of the names and arguments of tool calls in a provider's reply, before the client receives the calls."""
+"""`ToolCallRepair`: repairs names and arguments of tool calls in a reply, before the client receives the calls.
 
-from anthropic_proxy.messages.fidelity import FidelityNote
+Small models misspell names of tools and write invalid JSON. Offered tools are those of the client request. A fidelity
+note records each repair. `find_name_by_arguments` finds the tool of a call without a name. An alias is a tool name sent
+to the provider in place of the client's name.
+"""
+
+from anthropic_proxy.messages.fidelity import TOOL_CALL_FIELDS, FidelityNote
 from anthropic_proxy.wire.contract import BaseDialect, Call
 from anthropic_proxy.wire.tool_call_repair.arguments import is_json_object, repair_arguments
 from anthropic_proxy.wire.tool_call_repair.offered_tools import UNNAMED_TOOL, OfferedTools
 
+_NAME, _INPUT = TOOL_CALL_FIELDS
 _MAX_SHOWN_CHARACTERS = 80
 """Maximum length of a tool name in a fidelity note. A longer name is cut."""
 
@@ -16,14 +22,17 @@ class ToolCallRepair:
     """
 
     def __init__(self, call: Call[BaseDialect], *, names: bool) -> None:
-        """`call` supplies the offered tools. `names`: True to repair tool names, False to repair arguments only."""
+        """Prepare the repair for one reply.
+
+        `call`: contains the offered tools. `names`: True: repair names and arguments; False: only arguments.
+        """
         self.notes: list[FidelityNote] = []
         """Notes for repaired names and arguments, and for invalid arguments that could not be repaired."""
         self._aliases = call.client_tool_names
         self._offered = OfferedTools(call) if names else None
 
     def repair_name(self, name: str) -> str:
-        """Take a tool name from the provider's reply and return the name in the client request.
+        """Return the tool name in the client request for a tool name in the provider's reply.
 
         An alias is replaced by the client's name. An unknown name is replaced by the only offered tool that it can
         mean; otherwise it is returned unchanged.
@@ -36,7 +45,7 @@ class ToolCallRepair:
             self.notes.append(
                 FidelityNote(
                     "approximated",
-                    "content.tool_use.name",
+                    _NAME,
                     f"'{_shortened(name)}' was called; the offered tool is {found}",
                 )
             )
@@ -52,7 +61,7 @@ class ToolCallRepair:
             return None
         whole = arguments if is_json_object(arguments) else repair_arguments(arguments) or arguments
         found = self._offered.find_tool_by_arguments(whole) or UNNAMED_TOOL
-        self.notes.append(FidelityNote("approximated", "content.tool_use.name", f"a call had no name: {found}"))
+        self.notes.append(FidelityNote("approximated", _NAME, f"a call had no name: {found}"))
         return found
 
     def repair_arguments(self, arguments: str, name: str) -> str:
@@ -68,11 +77,7 @@ class ToolCallRepair:
             if mended is None
             else "were not a JSON object and were repaired"
         )
-        self.notes.append(
-            FidelityNote(
-                "approximated", "content.tool_use.input", f"the arguments of a call of {_shortened(name)} {fate}"
-            )
-        )
+        self.notes.append(FidelityNote("approximated", _INPUT, f"the arguments of a call of {_shortened(name)} {fate}"))
         return arguments if mended is None else mended
 
 

@@ -1,6 +1,10 @@
 """Table of the text formats in which models write tool calls: start marker, end marker and readers of each format.
 
-`TextCallDetector` searches reply text for the start markers. A reader parses the text of a call.
+A reader (`ToolCallReader`) parses the text of a call. `StartMarker` has the properties of one start marker
+(`requires_name`: a tool name must follow), `FormatMarkers` the markers of several formats with search patterns.
+`TextCallDetector` searches reply text for the start markers. Unmarked calls are a complete reply without markers.
+`build_format_markers` returns them, cached; `read_unmarked_calls` reads such a reply. `candidate_pattern` finds
+characters that may begin a marker.
 """
 
 import functools
@@ -70,18 +74,18 @@ class FormatMarkers(NamedTuple):
     """Start and end markers of a set of text formats, prepared for the search in streamed text."""
 
     start_markers: Mapping[str, StartMarker]
-    """Start marker → its properties."""
+    """Mapping from each start marker to its properties."""
     start_pattern: re.Pattern[str] | None
-    """Pattern that matches any start marker not after a backtick. None: no start markers."""
+    """Pattern that matches a start marker, unless a backtick precedes it (quoted text). None: no start markers."""
     dropped_end_markers: frozenset[str]
-    """End markers that are dropped directly after a call."""
+    """End markers that are removed from the reply text if they follow directly after a call."""
     first_characters: frozenset[str]
-    """First characters of the start markers."""
+    """The first character of each start marker."""
     candidate_pattern: re.Pattern[str]
-    """Pattern of the characters at which a marker, fence or line break may begin. Text without them is emitted at
-    once."""
+    """Pattern of the characters at which a marker, a code fence or a line break may begin. Text without such characters
+    is emitted at once."""
     max_marker_length: int
-    """Length of the longest start marker. 0: no start markers."""
+    """Number of characters of the longest start marker. 0: no start markers."""
     marker_prefixes: frozenset[str]
     """All prefixes of the start markers, the complete markers included."""
 
@@ -129,10 +133,10 @@ _ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, ToolCallReader], ...
     ("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", (("invoke", read_invoke_calls),)),
 )
 _NAMELESS = ("```tool_code", "<｜tool▁call▁begin｜>")
-"""Start markers after which another word may stand before the tool name: `print(`, `function`."""
+"""Start markers after which another word may precede the tool name: `print(`, `function`."""
 
 _KEYS = ("name", "type", "function", "parameters", "arguments", "id")
-"""Keys with which the JSON object of a call may begin."""
+"""Possible first keys of the JSON object of a call, by which an object in text is recognized."""
 _IDENTIFIER = re.compile(r"[\w.]*")
 
 
@@ -147,7 +151,7 @@ def _marks_of(conventions: Sequence[ToolCallFormat]) -> Mapping[str, StartMarker
 
 
 @functools.lru_cache(maxsize=64)
-def compile_markers(conventions: tuple[ToolCallFormat, ...]) -> FormatMarkers:
+def build_format_markers(conventions: tuple[ToolCallFormat, ...]) -> FormatMarkers:
     """Return the markers by which calls in the given text formats are detected. The result is cached."""
     marks = _marks_of(conventions)
     firsts = frozenset(begin[0] for begin in marks)
@@ -181,7 +185,7 @@ def read_unmarked_calls(
 def can_be_unmarked_calls(text: str, conventions: Sequence[ToolCallFormat], offered: OfferedTools) -> bool:
     """Return True if a reply that begins with `text` may consist of tool calls without markers.
 
-    False: no continuation of `text` can be such a reply. `conventions`: the allowed text formats.
+    False: the reply is ordinary text, however it continues. `conventions`: names of the allowed text formats.
     """
     remainder = text.lstrip()
     listed = remainder.startswith("[")

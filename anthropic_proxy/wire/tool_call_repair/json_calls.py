@@ -1,4 +1,9 @@
-"""Readers of tool calls that a model wrote in its reply text as JSON objects with a name and arguments."""
+"""Readers of tool calls that a model wrote in its reply text as JSON objects with a name and arguments.
+
+Some servers do not convert such text to calls. Offered tools are those of the client request. `read_json_calls` returns
+the calls of offered tools as `RecoveredCall` objects; `resolve_call` checks name and arguments of one call.
+`find_value_end` finds the end of a JSON value. A marker is a text such as `<tool_call>` around a call.
+"""
 
 import json
 import re
@@ -15,16 +20,19 @@ _scan = json.JSONDecoder(strict=False).raw_decode
 
 
 class RecoveredCall(Struct, frozen=True):
-    """A tool call recovered from reply text."""
+    """A tool call that the model wrote in its reply text: name and arguments, both checked."""
 
     name: str
-    """Name of the offered tool, as in the client request."""
+    """Name of the called tool, as in the client request."""
     arguments: str
-    """JSON text of an object. Valid JSON of the model is unchanged."""
+    """Arguments of the call: JSON text of an object. Valid JSON of the model is unchanged."""
 
 
 class _Written(Struct):
-    """JSON fields of a tool call. Some models put name and arguments into an object `function`."""
+    """JSON fields of a tool call as the model wrote it.
+
+    Some models put name and arguments into an object `function`.
+    """
 
     name: str | None = None
     function: Raw = _ABSENT
@@ -72,7 +80,10 @@ def find_value_end(text: str, start: int) -> int | None:
 
 
 def _split(text: str) -> list[str] | None:
-    """Return the JSON text of each value in a JSON list or a sequence of values. None: other text."""
+    """Return the JSON text of each value in a JSON list, or in a sequence of values.
+
+    None: the text has another form.
+    """
     if text.startswith("["):
         try:
             return [bytes(part).decode() for part in msgspec.json.decode(text, type=list[Raw])]

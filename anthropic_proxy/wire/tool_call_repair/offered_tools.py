@@ -1,6 +1,8 @@
 """Search for the client tool that a model means by the name or the arguments of a tool call.
 
-"Offered" tools are the tools of the client in the prepared request. Server tools are not included.
+"Offered" tools are the tools of the client in the prepared request. Server tools are not included. `OfferedTools` is
+the index: `find_tool` searches by name, `find_tool_by_arguments` for calls without a name. The history is the earlier
+messages in a client request.
 """
 
 import functools
@@ -21,10 +23,11 @@ All providers reject a history with an empty tool name. Claude Code and the tool
 error result for the unknown name `unnamed_tool`, and the model calls again.
 """
 _COUNT = re.compile(r":\d+$")
-"""Counter that models append to a tool name: `functions.Read:0`."""
+"""Pattern of the counter that models append to a tool name: `functions.Read:0`."""
 _NAMESPACE = re.compile(r"[^.:/]*[.:/]")
 _MAX_NAME_LENGTH = 512
-"""Maximum length of a name that is searched without its namespaces. Each namespace costs one lookup."""
+"""Maximum length of a tool name that is searched without its namespaces (`functions.`). Each namespace costs one
+lookup."""
 
 
 class OfferedTools:
@@ -115,7 +118,10 @@ class OfferedTools:
 
 
 def _endings_of(name: str) -> list[str]:
-    """Return the name without its counter, then the same name without its first namespace, without two, and so on."""
+    """Return the tool name without its counter (`:0`), then also without one namespace, without two, and so on.
+
+    Example: `a.b.c`, `b.c`, `c`.
+    """
     endings = [_COUNT.sub("", name.strip())]
     while namespace := _NAMESPACE.match(endings[-1]):
         endings.append(endings[-1][namespace.end() :])

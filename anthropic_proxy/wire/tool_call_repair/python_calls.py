@@ -16,9 +16,9 @@ from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
 _TAG = "<|python_tag|>"
 _FENCE = re.compile(r"\A```tool_code[ \t]*\n(.*?)\n?(?:```)?\Z", re.DOTALL)
 _PRINTS = "print"
-"""Function around a call that is ignored: `print(name(x=1))`."""
+"""Name of the Python function that may enclose a call. It is ignored: `print(name(x=1))` is the call `name(x=1)`."""
 _MAX_CHARACTERS = 64 * 1024
-"""Maximum length of a text that is parsed. Longer text is not a call."""
+"""Maximum number of characters of a text that is parsed as Python. Longer text is not a call."""
 
 
 def read_python_tag(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:

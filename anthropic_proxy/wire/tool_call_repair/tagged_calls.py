@@ -1,8 +1,9 @@
 """Readers of tool calls that a model wrote in its reply text between tags or special tokens, one function per format.
 
-A reader takes the text from the start marker to the end marker, both included, and returns its calls. It returns None
-for text of another format and for a call of a tool that is not offered. The time is linear in the length of the text:
-repetitions in a pattern are possessive if the next part could match the same characters.
+Each `read_…` function is named after its tags or model, and parses the text from the start marker to the end marker,
+both included. It returns the calls, or None for text of another format and for a call of a tool that is not offered.
+The time is linear in the length of the text: repetitions in a pattern are possessive if the next part could match the
+same characters.
 """
 
 import re

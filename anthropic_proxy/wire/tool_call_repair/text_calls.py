@@ -1,4 +1,4 @@
-"""Detection of tool calls that a model wrote into its streamed reply text. Other text is emitted unchanged."""
+"""`TextCallDetector`: converts tool calls that a model wrote into reply text, after a start marker, to deltas."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -9,8 +9,8 @@ from anthropic_proxy.wire.tool_call_repair.fences import MAX_FENCE_LENGTH, end_b
 from anthropic_proxy.wire.tool_call_repair.formats import (
     StartMarker,
     ToolCallFormat,
+    build_format_markers,
     can_be_unmarked_calls,
-    compile_markers,
     read_unmarked_calls,
 )
 from anthropic_proxy.wire.tool_call_repair.json_calls import RecoveredCall
@@ -19,9 +19,10 @@ from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
 _WORD = re.compile(r"[\w.:/-]*")
 _MAX_NAME_LENGTH = 128
 _MAX_FAILURES = 64
-"""Number of start markers without a call after which detection stops for the reply. This limits the time."""
+"""Maximum number of start markers in a reply that began no call. After this number, later text is not searched, to
+limit the time."""
 MAX_FENCES = 10_000
-"""Number of code fences in a reply after which detection stops. They take about 50 ms. Later text is unchanged."""
+"""Maximum number of code fences in a reply (50 ms of work). Then detection stops, and later text is unchanged."""
 _MIN_PIECE, _MAX_PIECE = 128, 4_096
 """Number of characters that are examined together. The number doubles with each piece. After a decision, the remainder
 of a piece is examined again in shorter pieces, so the work stays proportional to the text."""
@@ -30,7 +31,7 @@ _BEGINNING = 256
 _MAX_ENDINGS = 16
 """Number of end markers after one start marker that are tried before the start marker becomes text."""
 _MAX_FAILED_CHARACTERS, _MAX_FAILED_MULTIPLE = 128 * 1024, 4
-"""Detection stops if more characters were parsed without a call: a base, plus a multiple of the last attempt."""
+"""Maximum characters parsed without a call: a base plus a multiple of the last attempt. Then detection stops."""
 
 
 class TextCallDetector:
@@ -44,23 +45,23 @@ class TextCallDetector:
         self, conventions: Sequence[ToolCallFormat], offered: OfferedTools, new_id: Callable[[str], str]
     ) -> None:
         self.notes: list[FidelityNote] = []
-        """One fidelity note for each recovered call."""
+        """Fidelity notes: one for each tool call that was found in the reply text."""
         self._conventions = conventions
         self._offered = offered
         self._new_id = new_id
-        signs = self._signs = compile_markers(tuple(conventions))
+        signs = self._signs = build_format_markers(tuple(conventions))
         self._marks, self._pattern = signs.start_markers, signs.start_pattern
         self._strays, self._spark = signs.dropped_end_markers, signs.candidate_pattern
         self._state = "start"  # then bare, text, fence, call, after; over: detection has stopped
         self._held = ""
         self._pieces: list[str] = []
-        """Buffered fragments after `_held` that decide nothing. They are joined once, at the next decision."""
+        """Buffered fragments after `_held` that neither start nor end a call. They are joined once, later."""
         self._blank = False
-        """True if only white space follows the start marker. More white space decides nothing."""
+        """True if only white space follows the start marker so far. Further white space is only buffered."""
         self._last = ""
-        """End of `_pieces`, in which an end marker may begin."""
+        """Last characters of `_pieces`, in which an end marker may begin."""
         self._before = "\n"
-        """End of the emitted text. A fence may begin in it, or a backtick may stand in it."""
+        """Last characters of the emitted text. A code fence may begin in them, or a backtick may stand in them."""
         self._space = ""  # line breaks before the start marker of the current call
         self._mark = ""
         self._later = ""
@@ -71,17 +72,17 @@ class TextCallDetector:
         """Text to emit, joined into one delta at the end of `feed` and before a tool call."""
         self._failures = self._fences = self._searched = self._endings = 0
         self._named = False
-        """True if the marker is followed by the name of an offered tool."""
+        """True if the name of an offered tool follows the start marker."""
         self._failed_characters = 0
-        """Number of characters that were read as a call without being one."""
+        """Number of characters of the reply that were parsed as a call but were none."""
         self._exhausted = False
         """True if `_failed_characters` exceeds the limit, so that detection stops."""
         self._fence = ""
-        """Position in a fence: `run` (opening backticks or tildes), `line` (remainder of that line), `inside`."""
+        """Position in a code fence: `run` (opening backticks or tildes), `line` (remainder of that line), `inside`."""
         self._count = 0
 
     def feed(self, text: str) -> list[Delta]:
-        """Take a fragment and return the deltas that no later text can change. The remainder stays buffered."""
+        """Return the deltas that no later text can change, after the next fragment. The remainder is buffered."""
         if self._state == "text" and not self._held and not self._spark.search(text):
             self._before = (self._before + text[-MAX_FENCE_LENGTH:])[-MAX_FENCE_LENGTH:]
             return [Text(text)]
@@ -113,7 +114,7 @@ class TextCallDetector:
         return deltas
 
     def _read_on(self, deltas: list[Delta]) -> None:
-        """Examine the received text in pieces. The cost of a step is the length of its piece."""
+        """Examine the received text in pieces, and append its deltas. A step costs the length of its piece."""
         while self._later_offset < len(self._later):
             piece = self._later[self._later_offset : self._later_offset + self._piece]
             self._later_offset += len(piece)
@@ -154,7 +155,7 @@ class TextCallDetector:
         self._pieces.clear()
 
     def _step(self, deltas: list[Delta], *, final: bool, cut: bool) -> bool:
-        """Make one decision about the buffered text. Return True if another decision may be possible at once."""
+        """Convert the start of the buffered text. Return True if more steps are possible without more text."""
         if not self._held:
             return False
         if self._state == "start":
@@ -216,7 +217,7 @@ class TextCallDetector:
         return self._leave_fence()
 
     def _read_again(self) -> None:
-        """Move the buffered text back to the received text."""
+        """Move the buffered text back to the unread text, so that it is examined again."""
         self._later, self._later_offset = self._held + self._later[self._later_offset :], 0
         self._held = ""
 
@@ -250,7 +251,7 @@ class TextCallDetector:
         return (not cut and self._convert_calls(mark, self._held, deltas)) or self._release()
 
     def _may_be_named(self) -> bool:
-        """Return True if a bracket or a possible tool name follows the marker."""
+        """Return True if a bracket or a possible tool name follows the start marker in the buffered text."""
         following = self._held[len(self._mark) :].lstrip()
         word = _WORD.match(following)
         name = word.group() if word else ""
@@ -274,7 +275,7 @@ class TextCallDetector:
         return False
 
     def _release(self) -> bool:
-        """Emit a start marker without a call as text, and continue the search after the marker."""
+        """Emit a start marker that begins no call as text, and continue the search after it. Return False."""
         self._held = self._space + self._held
         self._emit(len(self._space) + len(self._mark))
         self._read_again()
@@ -285,7 +286,7 @@ class TextCallDetector:
         return False
 
     def _leave_fence(self) -> bool:
-        """Emit the line that opens a fence, then the lines up to its closing fence."""
+        """Emit a code fence, from its opening line to its closing line, as text. Return True at its end."""
         if self._fence == "run":
             self._emit(len(self._held) - len(self._held.lstrip("`~")))
             if not self._held:
@@ -303,7 +304,7 @@ class TextCallDetector:
         return fence is not None
 
     def _leave_fence_line(self) -> bool:
-        """Emit the line of an opening fence. Return True at its end. A line with a closing fence is inline code."""
+        """Emit the opening line of a code fence. Return True at its end. A line with a closing mark is inline code."""
         line, line_break, _ = self._held.partition("\n")
         end = line.find("```")
         if end < 0 and not line_break:
@@ -315,7 +316,7 @@ class TextCallDetector:
         return True
 
     def _go_on(self, *, final: bool) -> bool:
-        """Skip white space after a call, and end markers without a start marker."""
+        """Drop white space and superfluous end markers after a call. Return True if another step is possible."""
         self._held = self._held.lstrip()
         for stray in self._strays:
             if self._held.startswith(stray):

@@ -1,4 +1,9 @@
-"""Separation of a provider's reply text into reply text, reasoning (thinking tags) and tool calls written as text."""
+"""`TextSplitter`: separates a provider's reply text into text, reasoning (thinking tags) and tool calls.
+
+It serves providers that send all three in one text. The results are deltas, fragments of the reply.
+`note_separate_reasoning`: the provider sends reasoning in a field of its own. A fidelity note records a client setting
+or content that was changed or dropped.
+"""
 
 from collections.abc import Sequence
 
@@ -11,7 +16,7 @@ from anthropic_proxy.wire.tool_call_repair.text_calls import TextCallDetector
 from anthropic_proxy.wire.tool_call_repair.thinking_tags import ThinkingTagParser, ThinkingTags
 
 _WHOLE_ANSWERS = ("bare_json", "bare_python")
-"""Text formats without markers, in which the calls are the complete reply."""
+"""Formats of tool calls without markers. A reply in such a format consists of calls only."""
 
 
 class TextSplitter:
@@ -35,11 +40,11 @@ class TextSplitter:
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        """One fidelity note for each recovered tool call."""
+        """Fidelity notes: one for each tool call that was found in the reply text."""
         return self._calls.notes if self._calls is not None else ()
 
     def feed(self, text: str) -> list[Delta]:
-        """Take a fragment of reply text and return the deltas that no later text can change.
+        """Return the deltas that no later text can change, after the next fragment of reply text.
 
         The remainder stays buffered until the next `feed` or `finish`.
         """
@@ -60,7 +65,7 @@ class TextSplitter:
         return deltas + self._calls.finish(cut=cut) if self._calls is not None else deltas
 
     def note_separate_reasoning(self) -> None:
-        """Note that the provider sends reasoning in a separate field. Text without a start tag is then reply text."""
+        """Record that the provider sends reasoning in a separate field. Text without a start tag is then reply text."""
         if self._tags is not None:
             self._tags.disable_unopened_form()
 

@@ -1,4 +1,9 @@
-"""Extraction of reasoning that a model wrote between tags (`<think>…</think>`) at the start of its reply text."""
+"""`ThinkingTagParser`: extracts reasoning between tags (`<think>…</think>`) from the start of a reply's text.
+
+Some servers do not separate reasoning from the reply. The results are the deltas `Thinking` and `Text`. `feed` reads a
+fragment of the text, `finish` ends it. `disable_unopened_form`: reasoning without a start tag is not expected.
+`is_done`: all further text is reply text.
+"""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
@@ -16,12 +21,12 @@ OPENED_THINKING_TAGS: tuple[ThinkingTags, ...] = tuple(name for name in get_args
 
 
 class _Form(NamedTuple):
-    """Start tag and end tag around reasoning."""
+    """Texts around reasoning in a reply: start tag and end tag."""
 
     opening: str
     closing: str
     then: str = ""
-    """Text that is dropped after the end tag. "": none."""
+    """Text directly after the end tag that belongs to the format and is dropped. "": none."""
 
 
 _FORMS: dict[str, _Form] = {
@@ -33,10 +38,9 @@ _FORMS: dict[str, _Form] = {
     "seed": _Form("<seed:think>", "</seed:think>"),
     "channel": _Form("<|channel|>analysis<|message|>", "<|end|>", "<|start|>assistant<|channel|>final<|message|>"),
 }
-"""`brackets`: Magistral; `triangles`: Kimi's vision models and early K2 Thinking; `seed`: Seed-OSS; `channel`: gpt-oss.
-
-Sources: the models' chat templates, SGLang's "Reasoning Parser" and vLLM's `reasoning` modules, read 2026-11.
-"""
+"""Name of a tag pair → its tags. `brackets`: Magistral; `triangles`: Kimi's vision models and early K2 Thinking;
+`seed`: Seed-OSS; `channel`: gpt-oss. Sources: the models' chat templates, SGLang's "Reasoning Parser" and vLLM's
+`reasoning` modules, read 2026-11."""
 
 
 class ThinkingTagParser:
@@ -50,24 +54,25 @@ class ThinkingTagParser:
         self._unopened = "unopened" in forms
         self._form = _FORMS["think"]
         self._then = ""
-        """Text to drop after the end tag of the current form."""
+        """Text to drop after the end tag of the tag pair that was found."""
         self._held = ""
-        """Text that may be the start of a tag."""
+        """Buffered text that may be the start of a tag."""
         self._gap: list[str] = []
-        """White space before `_held` that is either reasoning or reply text. The pieces are joined once."""
+        """White space before `_held` of unknown kind: reasoning or reply text. The fragments are joined once."""
         self._state = "start"  # then thinking, after, text
         self._emitted = False
-        """True if reasoning was emitted."""
+        """True if reasoning was emitted as a `Thinking` delta."""
         self._doubtful: list[str] = []
-        """Emitted reasoning without a start tag (`unopened`). If no end tag follows, this text is the reply itself."""
+        """Emitted reasoning without a start tag (form `unopened`). If no end tag follows, this text is the reply and is
+        emitted again."""
 
     @property
     def is_done(self) -> bool:
-        """True if all further text is reply text, so that the parser is no longer needed."""
+        """True if all further text is reply text: the parser is no longer needed."""
         return self._state == "text"
 
     def feed(self, text: str) -> list[Delta]:
-        """Take a text fragment and return its deltas. A possible start of a tag is buffered for the next call."""
+        """Return the deltas of a fragment of reply text. A possible start of a tag is buffered for the next call."""
         if self._state == "text":
             return [Text(text)]
         deltas: list[Delta] = []
@@ -87,10 +92,10 @@ class ThinkingTagParser:
         return deltas
 
     def finish(self, *, whole: bool = False) -> list[Delta]:
-        """Return deltas for the buffered text at the end of the text.
+        """Return deltas for the buffered text at the end of the reply.
 
-        `whole`: True if the reply ended normally and contained only text. Text emitted as reasoning without any tag is
-        then the reply, and is returned again as `Text`.
+        `whole`: True if the reply ended normally and contained only text. If all of its text was emitted as reasoning
+        but no end tag was found, the text is the reply and is emitted again as `Text`.
         """
         deltas: list[Delta] = []
         if self._state == "after":
@@ -162,7 +167,10 @@ class ThinkingTagParser:
             deltas.append(Thinking(thought))
 
     def _leave(self, *, final: bool) -> None:
-        """Drop line breaks and the text `_then` between the reasoning and the reply."""
+        """Drop line breaks and the separator text of the format (`then`) between the reasoning and the reply.
+
+        `final`: True at the end of the reply, so that no further text follows.
+        """
         self._held = self._held.lstrip("\r\n")
         then = self._then
         if then and self._held.startswith(then):

@@ -1,4 +1,4 @@
-"""The table: one row a fault."""
+"""The table of faults: one row per fault."""
 
 from tests.faults.cases import begin, body, client, connect, encodings, kinds, status, stream
 from tests.faults.cases.case import FaultCase

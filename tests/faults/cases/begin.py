@@ -1,4 +1,4 @@
-"""The provider has the request, and its answer does not begin as it should."""
+"""Faults after the request: the answer begins late, wrong or never."""
 
 from tests.faults.call import HEALTHY, Call, head, pause, raw, send_slowly
 from tests.faults.cases.case import FaultCase, answers, ask_twice

@@ -1,4 +1,4 @@
-"""The head is good, and the body is not what it announced."""
+"""Faults with a valid head and a body that differs from its announcement."""
 
 import gzip
 import zlib
@@ -52,7 +52,7 @@ def comment_bomb(call: Call) -> None:
 
 
 def bomb(call: Call) -> None:
-    """Half a gibibyte of one letter, a hundredth of it on the wire, in what would be one line or one string."""
+    """Half a gibibyte of one letter, a hundredth of it compressed, in one line or one string."""
     start = b"data: " if call.streams and call.protocol.framing == "sse" else b""
     call.send_chunk(_packed_letters(start + b'{"a":"', b"a"))
 

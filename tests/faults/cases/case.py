@@ -32,7 +32,7 @@ class Observed:
 
 
 def ask(context: FaultContext, **fields: object) -> Observed:
-    """Ask as every client does, and read what comes."""
+    """Send the request of every client, and read the response."""
     asking = Asking(context.port, context.upstream.words_came.set)
     try:
         asking.send(encode_request(request_of(context.protocol, streams=context.streams, **fields)))
@@ -70,13 +70,13 @@ class FaultCase:
     """Behaviour of the provider, connection by connection; the last script serves all that follow."""
     cases: Cases
     differ: Mapping[str, Cases] = field(default_factory=dict)
-    """Name of a protocol → what becomes of it there."""
+    """Name of a protocol → outcome of the fault there."""
     because: str = ""
     """Why it differs there."""
     settings: Mapping[str, str] = field(default_factory=dict)
     ask: Callable[[FaultContext], Observed] = ask
     arm: Callable[[FaultyUpstream], None] | None = None
-    """Does to the provider's address what no script can."""
+    """Change of the provider's address that no script can make."""
     scheme: str = "http"
     heavy: bool = False
     """True if it moves so much that one protocol after the other is asked."""

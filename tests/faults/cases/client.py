@@ -1,4 +1,4 @@
-"""The client fails."""
+"""Faults of the client."""
 
 import gzip
 import json
@@ -90,7 +90,7 @@ def flood(call: Call) -> None:
 
 
 def read_late(context: FaultContext) -> Observed:
-    """Stop reading after the first words until the provider cannot go on, then read all; count what was between."""
+    """Stop reading after the first text until the provider is blocked, then read all. Count the bytes in between."""
     asking = Asking(context.port, receive_bytes=65_536)
     asking.send(encode_request(request_of(context.protocol, streams=True)))
     asking.read_until(WORDS)

@@ -1,4 +1,4 @@
-"""No connection, or none that can be used."""
+"""Faults of the connection: none, or an unusable one."""
 
 from tests.faults.call import Call, raw
 from tests.faults.cases.case import FaultCase

@@ -1,4 +1,4 @@
-"""Letters and numbers of a reply that are not as they should be."""
+"""Faults in the characters and numbers of a reply."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The provider refuses, with a body as it should be or with any other."""
+"""Rejections by the provider, with a valid body or any other."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""The bytes arrive, and their content has no right beginning, no right end or errors between."""
+"""Faults in the content of a stream: no valid begin, no valid end, or errors between."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ def reply(build: Callable[[Call], bytes]) -> tuple[Act, ...]:
 
 
 def broken(message: str, *, overloaded: bool) -> Callable[[Call], bytes]:
-    """Return an error inside of what begins as a success."""
+    """Return an error inside a response that begins as a success."""
 
     def error(call: Call) -> bytes:
         build = call.protocol.broken if call.streams else call.protocol.fault

@@ -34,7 +34,7 @@ class ProviderProtocol:
     model: str
     """Model that the client asks for."""
     address: str
-    """The setting that holds the address; what follows it is the path that belongs to it."""
+    """The setting with the address. The text after it is the path below the address."""
     path: str = ""
     settings: tuple[tuple[str, str], ...] = ()
     framing: Literal["sse", "ndjson"] = "sse"

@@ -1,4 +1,4 @@
-"""Every way in, by name."""
+"""All targets of the fuzzer, by name."""
 
 from collections.abc import Mapping
 

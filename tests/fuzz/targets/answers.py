@@ -1,4 +1,4 @@
-"""A provider's answer as HTTP, from the first byte on a connection to what the client gets of it."""
+"""A provider's answer as HTTP, from the first byte on a connection to the response of the client."""
 
 import asyncio
 import io
@@ -11,21 +11,21 @@ from msgspec import structs
 
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.log import Log
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.health import CircuitBreakers, RetryBudget
-from anthropic_proxy.routing.memory_store import MemoryStore
 from anthropic_proxy.routing.model_observations import ModelObservations
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.services import Services, build_services
 from anthropic_proxy.settings import load_settings
+from anthropic_proxy.stores.memory import MemoryStore
 from anthropic_proxy.upstream.http import HttpTransport
 from anthropic_proxy.upstream.http.connection import Connection
 from anthropic_proxy.upstream.http.pool import ConnectionPool
 from anthropic_proxy.upstream.http.url import Origin
 from tests.fuzz.targets.connection import KeptConnection
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours
-from tests.support.event_grammar import check_bytes
 from tests.support.harness import RecordingSink
 
 _SETTINGS = {"OPENAI_API_KEY": "fuzz-key", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "PREFERRED_PROVIDER": "openai"}

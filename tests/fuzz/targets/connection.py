@@ -5,7 +5,7 @@ from typing import Any
 
 
 class KeptConnection(asyncio.Transport):
-    """A connection that keeps what is written to it."""
+    """A connection that keeps the written bytes."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 5), "sockname": ("127.0.0.1", 8082)})

@@ -1,4 +1,4 @@
-"""The door: bytes on a connection, in front of the real application with the built-in demo behind it."""
+"""Bytes on a client connection, in front of the real application with the built-in demo."""
 
 import asyncio
 import io
@@ -44,7 +44,7 @@ class _Server:
         logging.getLogger("asyncio").propagate = False
 
     def receive(self, data: bytes) -> bytes:
-        """Return what one client receives that sends this and then hangs up."""
+        """Return the response to a client that sends these bytes and then disconnects."""
         self.complaints.heard.clear()
         self.log.seek(0)
         self.log.truncate()

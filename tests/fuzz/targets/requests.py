@@ -13,19 +13,19 @@ from anthropic_proxy.errors import ClientError, ProxyError
 from anthropic_proxy.exchange.call_building import target_limits
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.log import Log
 from anthropic_proxy.messages.models import decode_request
 from anthropic_proxy.messages.preparation import prepare
 from anthropic_proxy.messages.tokens import estimate
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudget
-from anthropic_proxy.routing.memory_store import MemoryStore
 from anthropic_proxy.routing.model_observations import ModelObservations
 from anthropic_proxy.services import Services
+from anthropic_proxy.stores.memory import MemoryStore
 from anthropic_proxy.wire.contract import Call, Credential, UpstreamRequest
 from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, complete_replies, folders_of, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours, split_headline
-from tests.support.event_grammar import check_bytes
 from tests.support.golden_runner import GoldenCase
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 
@@ -108,9 +108,9 @@ class _FakeUpstream:
 
 
 class _Stage:
-    """The services for one scenario's provider; what it learns is forgotten before each exchange.
+    """The services for one scenario's provider. Learned facts are dropped before each exchange.
 
-    Where the provider refuses, the log is JSON.
+    If the provider rejects the request, the log is JSON.
     """
 
     def __init__(self, scenario: GoldenCase) -> None:
@@ -129,7 +129,7 @@ class _Stage:
         return self._upstream(base_url, request, credential)
 
     def play(self, body: bytes, status: int, reply: bytes) -> tuple[RecordingSink, str, int]:
-        """Return what the client got, the log, and how often the provider was asked."""
+        """Return the response of the client, the log, and the number of upstream requests."""
         self._upstream = _FakeUpstream(status, reply)
         self._proxy.log.seek(0)
         self._proxy.log.truncate()

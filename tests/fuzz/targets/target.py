@@ -1,4 +1,4 @@
-"""The definition of a target, and what holds for every one."""
+"""The definition of a target, and the invariants of all targets."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class Target(NamedTuple):
 
     name: str
     check: Callable[[bytes], None]
-    """Feeds one input; whatever it raises is a finding."""
+    """Feeds one input. Every exception that it raises is a finding."""
     seeds: Callable[[], Iterable[bytes]]
     """Many examples of a right input."""
     headlines: Sequence[bytes] = ()

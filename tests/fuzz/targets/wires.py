@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.messages.writer import MessageWriter
@@ -12,7 +13,6 @@ from anthropic_proxy.wire.contract import Call, RelayWire, Wire
 from anthropic_proxy.wire.framing import new_frame_reader
 from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, call_of, complete_replies, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours, split_headline
-from tests.support.event_grammar import check_bytes
 
 MODES = ("stream", "body", "error")
 _STATUSES = (400, 401, 403, 404, 413, 422, 429, 500, 502, 503, 529)
@@ -20,7 +20,7 @@ _WAITS = ("-", "7", "0", "-1", "1e400", "nan", "Wed, 21 Oct 2099 07:28:00 GMT", 
 
 
 class _Listener:
-    """A client: what it is sent must be a stream by the grammar, whatever the provider sent."""
+    """A client that checks the received stream by the grammar, for all bytes of the provider."""
 
     def __init__(self, call: Call, signature: str) -> None:
         self._writer = MessageWriter(message_id="msg_fuzz", model="claude", signature=signature)

@@ -1,1 +1,1 @@
-"""The official Python SDK on a socket: what its users call, and the exception that each failure becomes."""
+"""The official Python SDK on a socket: the calls of its users, and the exception for each failure."""

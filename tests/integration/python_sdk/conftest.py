@@ -4,7 +4,7 @@ import anthropic
 import pytest
 
 from tests.support.fakes.server import Running
-from tests.support.sdk import Upstream
+from tests.support.sdk import Upstream, open_sdk
 from tests.support.server_process import Proxy
 
 
@@ -18,5 +18,5 @@ def upstream(openai: Running) -> Iterator[Upstream]:
 
 @pytest.fixture
 def client(proxy: Proxy) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as client:
+    with open_sdk(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as client:
         yield client

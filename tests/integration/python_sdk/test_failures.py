@@ -6,7 +6,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from tests.support.sdk import MODEL, WEATHER, Upstream, text_of, user_messages
+from tests.support.sdk import MODEL, WEATHER, Upstream, open_sdk, text_of, user_messages
 from tests.support.server_process import Proxy, running_proxy
 
 
@@ -56,7 +56,7 @@ def test_a_failure_within_the_answer_is_raised_after_what_came(client: anthropic
 
 
 def test_the_sdks_own_retry_ends_well(proxy: Proxy) -> None:
-    with anthropic.Anthropic(base_url=proxy.url, api_key="x", max_retries=2) as client:
+    with open_sdk(base_url=proxy.url, api_key="x", max_retries=2) as client:
         asked = user_messages("Say exactly: at last [fault:server times=2]")
         assert text_of(client.messages.create(model=MODEL, max_tokens=50, messages=asked)).startswith("at last")
 
@@ -86,7 +86,7 @@ def test_a_wrong_provider_key_is_not_tried_again(settings: dict[str, str], tmp_p
     wrong = settings | {"OPENAI_API_KEY": "sk-fake-0000000000000000"}
     with (
         running_proxy(tmp_path, wrong) as proxy,
-        anthropic.Anthropic(base_url=proxy.url, api_key="x", max_retries=5) as client,
+        open_sdk(base_url=proxy.url, api_key="x", max_retries=5) as client,
         pytest.raises(anthropic.AuthenticationError, match="OPENAI_API_KEY"),
     ):
         client.messages.create(model=MODEL, max_tokens=5, messages=user_messages("hi"))
@@ -96,10 +96,10 @@ def test_a_wrong_provider_key_is_not_tried_again(settings: dict[str, str], tmp_p
 def test_the_proxys_own_key_is_asked_for_in_either_header(settings: dict[str, str], tmp_path: Path) -> None:
     with running_proxy(tmp_path, settings | {"PROXY_API_KEY": "open-sesame-1"}) as proxy:
         for credential in ({"api_key": "open-sesame-1"}, {"auth_token": "open-sesame-1"}):
-            with anthropic.Anthropic(base_url=proxy.url, max_retries=0, **credential) as client:
+            with open_sdk(base_url=proxy.url, max_retries=0, **credential) as client:
                 assert client.messages.create(model=MODEL, max_tokens=5, messages=user_messages("Count to 2")).content
         with (
-            anthropic.Anthropic(base_url=proxy.url, api_key="open-barley", max_retries=0) as client,
+            open_sdk(base_url=proxy.url, api_key="open-barley", max_retries=0) as client,
             pytest.raises(anthropic.AuthenticationError),
         ):
             client.messages.create(model=MODEL, max_tokens=5, messages=user_messages("hi"))

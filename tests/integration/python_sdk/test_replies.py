@@ -8,7 +8,7 @@ import anthropic
 import pytest
 
 from tests.support.fakes.openai_chat.samples import png
-from tests.support.sdk import MODEL, WEATHER, Upstream, text_of, user_messages
+from tests.support.sdk import MODEL, WEATHER, Upstream, open_async_sdk, open_sdk, text_of, user_messages
 from tests.support.server_process import Proxy, running_proxy
 
 
@@ -44,7 +44,7 @@ def test_the_stream_helper_gathers_what_create_gives(client: anthropic.Anthropic
 
 async def test_the_async_client_streams_events_in_order(proxy: Proxy) -> None:
     async with (
-        anthropic.AsyncAnthropic(base_url=proxy.url, api_key="x", max_retries=0) as client,
+        open_async_sdk(base_url=proxy.url, api_key="x", max_retries=0) as client,
         client.messages.stream(model=MODEL, max_tokens=50, messages=user_messages("Count to 3")) as stream,
     ):
         kinds = [event.type async for event in stream]
@@ -148,7 +148,7 @@ def test_a_reasoning_model_gets_its_own_parameters(
 ) -> None:
     with (
         running_proxy(tmp_path, settings | {"OPENAI_WIRE": "chat"}) as proxy,
-        anthropic.Anthropic(base_url=proxy.url, api_key="x", max_retries=0) as client,
+        open_sdk(base_url=proxy.url, api_key="x", max_retries=0) as client,
     ):
         message = client.messages.create(
             model="openai/o3",

@@ -10,7 +10,7 @@ import pydantic
 import pytest
 from anthropic import beta_async_tool, beta_tool
 
-from tests.support.sdk import MODEL, WEATHER, text_of, user_messages
+from tests.support.sdk import MODEL, WEATHER, open_async_sdk, open_sdk, text_of, user_messages
 from tests.support.wires import KINDS, Upstream, standing
 
 COUNTED = " ".join(str(number) for number in range(1, 31))
@@ -33,14 +33,14 @@ def wire(shared: Upstream) -> Iterator[Upstream]:
 
 @pytest.fixture
 def client(wire: Upstream) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=wire.proxy.url, api_key="the-clients-own", max_retries=0) as client:
+    with open_sdk(base_url=wire.proxy.url, api_key="the-clients-own", max_retries=0) as client:
         yield client
 
 
 @pytest.fixture
 async def waiting(wire: Upstream) -> AsyncIterator[anthropic.AsyncAnthropic]:
     """The client that does not block."""
-    async with anthropic.AsyncAnthropic(base_url=wire.proxy.url, api_key="x", max_retries=0) as client:
+    async with open_async_sdk(base_url=wire.proxy.url, api_key="x", max_retries=0) as client:
         yield client
 
 
@@ -235,7 +235,7 @@ def assert_left(wire: Upstream) -> None:
 
 def test_the_sdk_waits_for_retry_after_and_asks_again(wire: Upstream) -> None:
     """The proxy repeats a short limit once itself; the second one reaches the client."""
-    with anthropic.Anthropic(base_url=wire.proxy.url, api_key="x", max_retries=1) as client:
+    with open_sdk(base_url=wire.proxy.url, api_key="x", max_retries=1) as client:
         asked = user_messages("Say exactly: at last [fault:rate after=1 times=2]")
         assert text_of(client.messages.create(model=MODEL, max_tokens=400, messages=asked)).startswith("at last")
     assert [exchange.status for exchange in wire.exchanges] == [429, 429, 200]

@@ -9,7 +9,6 @@ import logging
 import os
 import threading
 import time
-from contextlib import suppress
 
 BLOCKED_SECONDS = 0.5
 """A callback that takes longer, without the time in which other processes had the processor, has blocked."""
@@ -36,13 +35,20 @@ class _Clock:
         return now - int(os.pread(self._file, 64, 0).split()[1]) / 1e9
 
 
-def _give_uvloop_its_own_clock() -> None:
-    """Let uvloop, which takes its clock when it is imported and reads it only for its reports, take ours."""
+def _give_uvloop_its_own_clock() -> bool:
+    """Let uvloop, which takes its clock when it is imported and reads it only for its reports, take ours.
+
+    False: there is no uvloop, or no such clock. Without it, waiting for a busy machine looks like a blocked loop.
+    """
     monotonic = time.monotonic
-    with suppress(OSError, ImportError):
+    try:
         time.monotonic = _Clock()
         import uvloop  # noqa: F401
-    time.monotonic = monotonic
+    except (OSError, AttributeError, ImportError):
+        return False
+    finally:
+        time.monotonic = monotonic
+    return True
 
 
 def _matters(record: logging.LogRecord) -> bool:
@@ -50,8 +56,8 @@ def _matters(record: logging.LogRecord) -> bool:
         return True
     # other threads have event loops of their own, and start-up has no clients yet: what blocks there delays no client
     blocks = record.threadName == "MainThread" and "LifespanOn" not in record.getMessage()
-    return blocks and float(record.args[-1]) >= BLOCKED_SECONDS  # type: ignore[arg-type]
+    return _has_clock and blocks and float(record.args[-1]) >= BLOCKED_SECONDS  # type: ignore[arg-type]
 
 
-_give_uvloop_its_own_clock()
+_has_clock = _give_uvloop_its_own_clock()
 logging.getLogger(asyncio.__name__).addFilter(_matters)

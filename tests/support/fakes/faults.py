@@ -1,8 +1,8 @@
 """Faults of a stand-in on any wire: before it answers, or in the middle of its reply.
 
 `late` waits before the answer, `reset` breaks the connection there. In a stream: `silence` waits after the headers,
-`stall` after some pieces; `cut` breaks the connection after them, `torn` ends the stream there; whatever else a server
-knows as late ends it with last words of its own.
+`stall` after some pieces; `cut` breaks the connection after them, `torn` ends the stream there; other late faults of a
+server end the stream with an error text.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Stand-ins of the servers that give access tokens for Google Cloud, and the files that lead google-auth to them.
 
 `/token` takes a service account's signed claim or a user's refresh token, `/sts` exchanges a foreign token, and
-`/computeMetadata/…` is what a machine in Google's cloud can ask. Each refuses what the real one refuses.
+`/computeMetadata/…` is the metadata server of a machine in Google's cloud. Each rejects the same requests as the real
+one.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ _CLIENT_SECRET = "GOCSPX-fake-client-secret"
 _FOREIGN_TOKEN = "foreign-token-of-the-cluster"
 _METADATA = "/computeMetadata/v1/"
 _CLAIMED_AUDIENCE = "https://oauth2.googleapis.com/token"
-"""Audience that google-auth claims to address, whatever `token_uri` is."""
+"""Audience in the claims of google-auth, for every `token_uri`."""
 
 
 @cache
@@ -104,7 +105,7 @@ def _send(exchange: Exchange, status: int, body: Any) -> web.Response:
 
 
 def _check_grant(form: dict[str, str]) -> str | None:
-    """Return what is wrong with a service account's claim or a user's refresh token."""
+    """Return the violation in a service account's claim or a user's refresh token."""
     if form.get("grant_type") == "urn:ietf:params:oauth:grant-type:jwt-bearer":
         return _check_claim(form.get("assertion", ""))
     if form.get("grant_type") != "refresh_token":
@@ -164,7 +165,7 @@ def write_service_account(directory: Path, url: str) -> Path:
 
 
 def write_authorized_user(directory: Path, url: str, **fields: str) -> Path:
-    """Write what a person's log-in leaves behind; google-auth asks Google's own server, whatever `token_uri` is."""
+    """Write the files of a user's log-in. google-auth always calls Google's own server, for every `token_uri`."""
     return _write(
         directory,
         type="authorized_user",

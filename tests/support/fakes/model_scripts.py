@@ -1,7 +1,7 @@
-"""The scripted model: what it does is decided by the prompt, the offered tools and the results so far.
+"""The scripted model: its replies depend on the prompt, the offered tools and the results so far.
 
 `PLANS` is the table: the last user message that one of its patterns finds is the task, and the tool results after that
-message are what has been done for it. `[fault:…]` in that message, or a model named `fault-…`, makes the provider fail.
+message are the progress so far. `[fault:…]` in that message, or a model named `fault-…`, makes the provider fail.
 """
 
 import re
@@ -26,7 +26,7 @@ from tests.support.fakes.scripted_model import (
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt that a plan is written for, and what was done about it so far."""
+    """A prompt that a plan exists for, and the calls and results so far."""
 
     conversation: Conversation
     words: tuple[str, ...]
@@ -107,6 +107,13 @@ def _view_picture(task: Task) -> Reply:
             width, height = picture.size
             return Reply(f"The picture is {picture.media_type}, {width} by {height} pixels.")
     return Reply("I was shown no picture.")
+
+
+def _name_colors(task: Task) -> Reply:
+    """Name the colors of a picture, which only its bytes contain."""
+    turns = (*task.conversation.turns, *(result for results in task.rounds for result in results))
+    names = [name for turn in turns for picture in turn.pictures for name in picture.colors]
+    return Reply(", ".join(names) or "I was shown no picture.")
 
 
 def _describe(task: Task) -> Reply:
@@ -235,7 +242,7 @@ def _earlier(task: Task) -> Reply:
 
 
 def _call(task: Task) -> Reply:
-    """Call the tool of that name with any arguments; report what came back, errors too."""
+    """Call the tool of that name with any arguments. Report its result, also an error."""
     if not task.rounds:
         tool = task.conversation.tools.get(task.words[0])
         call = None if tool is None else Call(tool.name, sample(tool.schema | {"type": "object"}))
@@ -253,6 +260,7 @@ PLANS: tuple[tuple[str, Plan], ...] = (
     (r"What did you think", _thought),
     (r"Delegate: ([^\n]*)", _delegate),
     (rf"Compare the files {_PATH} and {_PATH}", _compare),
+    (r"(?:N|n)ame (?:the|its) colors", _name_colors),
     (rf"Read {_PATH} and write its words in upper case to {_PATH}", _shout),
     (rf"Look at the picture {_PATH}", _view_picture),
     (rf"Load (\S+) and read {_PATH}", _load),
@@ -343,7 +351,7 @@ def _decide_freely(conversation: Conversation) -> Reply:
 
 
 def decide(conversation: Conversation) -> Reply:
-    """Return the model's next reply, within what the request allows: which tools, how many at once."""
+    """Return the model's next reply within the limits of the request: the allowed tools and the number of calls."""
     reply = _decide_freely(conversation)
     if conversation.choice == "none":
         return reply if not reply.calls else Reply(reply.text or "I may not call a tool now.")

@@ -6,8 +6,11 @@ A wire's stand-in reads its request into a `Conversation`, `plans.decide` gives 
 import json
 import re
 import shlex
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
+
+_COLORS = {b"\xff\xff\x00": "yellow", b"\x80\x00\x80": "purple", b"\x00\x90\x00": "green", b"\x00\x00\x00": "black"}
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,19 @@ class Media:
             return None
         return int.from_bytes(self.data[16:20]), int.from_bytes(self.data[20:24])
 
+    @property
+    def colors(self) -> list[str]:
+        """Return the colors of the first line of an unfiltered PNG with known colors, in order."""
+        start = self.data.find(b"IDAT")
+        if start < 0 or self.size is None:
+            return []
+        line = zlib.decompressobj().decompress(self.data[start + 4 :])[1 : 1 + 3 * self.size[0]]
+        return list(dict.fromkeys(_COLORS[line[place : place + 3]] for place in range(0, len(line), 3)))
+
 
 @dataclass(frozen=True)
 class Call:
-    """A tool to call. `arguments` is what will be sent as JSON."""
+    """A tool to call. `arguments`: value to send as JSON."""
 
     name: str
     arguments: Any
@@ -48,7 +60,7 @@ class Call:
 
 
 class _Content:
-    """Content of one turn: texts and what is shown between them, in order."""
+    """Content of one turn: texts, and the images between them, in order."""
 
     content: list[str | Media]
 
@@ -83,7 +95,7 @@ class Turn(_Content):
     content: list[str | Media] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
-    """The model's own reasoning: its text, or what the provider sealed it in."""
+    """The model's own reasoning: its text, or its state as encrypted by the provider."""
 
 
 @dataclass
@@ -132,7 +144,7 @@ def spoken(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a tool's text without what clients wrap round it: line numbers, reminders."""
+    """Return a tool's result without the additions of clients: line numbers, reminders."""
     text = spoken(text)
     lines = text.split("\n")
     if lines and all(_NUMBERED.match(line) for line in lines if line):
@@ -218,7 +230,7 @@ class Toolbox:
         return self.need("write a file", found, self.shell(f"printf %s {shlex.quote(text)} > {shlex.quote(path)}"))
 
     def edit(self, path: str, text: str, old: str, new: str) -> Call:
-        """Replace `old` in a file that holds `text`, by whatever does so; without such a tool rewrite it."""
+        """Replace `old` in a file with the content `text`, with an edit tool. Without such a tool, rewrite the file."""
         where, before, after = (r"path|file", path), (r"old", old), (r"new", new)
         found = self.find(r"edit|replace|patch", path=where, old=before, new=after)
         if found is None and self.shell("") is not None:

@@ -1,4 +1,4 @@
-"""The common parts of every stand-in provider: a server, a journal of what it received, and pages to read that journal.
+"""The common parts of every fake provider: a server, a journal of the received requests, and pages to read it.
 
 `GET /__requests` gives every exchange, `GET /__violations` those that broke the wire's rules, `POST /__reset` forgets.
 """
@@ -6,7 +6,6 @@
 import argparse
 import asyncio
 import json
-import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+
+from anthropic_proxy.platforms.signals import STOP_SIGNALS
+from anthropic_proxy.platforms.stop_signals import call_at_signal
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -38,7 +40,7 @@ class ContractViolation:
 
 @dataclass
 class Exchange:
-    """One request and what became of it."""
+    """One request and its outcome."""
 
     number: int
     method: str
@@ -49,6 +51,8 @@ class Exchange:
     status: int = 0
     outcome: str = "open"
     """`answered`, `refused`, `cut` (by plan) or `cancelled` (the caller left)."""
+    usage: dict[str, Any] | None = None
+    """Token counts of the reply, as sent. None: no reply, or a wire without a record of them."""
 
 
 class RequestLog:
@@ -79,7 +83,7 @@ class RequestLog:
 
 
 def leaks(headers: dict[str, str], raw: bytes) -> Iterator[ContractViolation]:
-    """Yield what reached this provider and belongs to the proxy's client alone."""
+    """Yield the values that reached this provider and belong to the proxy's client alone."""
     of_its_own = "x-stainless-" if headers.get("user-agent", "").startswith(("OpenAI/", "AsyncOpenAI/")) else "\n"
     for name in headers:
         if name.startswith(PRIVATE_HEADERS) and not name.startswith(of_its_own):
@@ -163,7 +167,7 @@ def _hang_up(loop: asyncio.AbstractEventLoop, runner: web.AppRunner) -> None:
 
 @contextmanager
 def serving_strictly(application: web.Application) -> Iterator[Running]:
-    """Serve until the block ends; what uses it fails where any request broke a rule of the stand-in."""
+    """Serve until the block ends. A test that uses the server fails if any request violated a rule of the fake."""
     with serving(application) as running:
         yield running
         assert running.journal.violations() == []
@@ -182,8 +186,8 @@ def run(description: str, build: Callable[[argparse.Namespace, RequestLog], web.
         runner, url = await _start(build(chosen, RequestLog(chosen.log)), chosen.host, chosen.port)
         print(f"listening on {url}", flush=True)
         ended = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        for number in STOP_SIGNALS:
+            call_at_signal(number, asyncio.get_running_loop(), ended.set)
         await ended.wait()
         await runner.cleanup()
 

@@ -124,7 +124,7 @@ CHAT_STREAMS: dict[str, bytes] = {
         done=True,
     ),
 }
-"""Provider and what is particular → stream."""
+"""Provider and its deviation → stream."""
 CHAT_REPLIES: dict[str, dict[str, Any]] = {
     "openai text": completion(
         {"content": "".join(WORDS), "refusal": None, "annotations": []}, "stop", usage(16, 9), **OPENAI

@@ -3,10 +3,17 @@
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import pytest
+
 from tests.support.command_line import run_command
+from tests.support.fake_upstream import frame
 from tests.support.paths import ROOT
+from tests.support.terminal import answer_questions
 
 DEMO_START = "This is the built-in demonstration of anthropic-proxy. It is not a language model and knows nothing.\n"
 
@@ -27,6 +34,58 @@ def test_events_are_one_json_object_per_line(tmp_path: Path) -> None:
     ended = run_command("ask", "hello", "--json", directory=tmp_path, settings={})
     types = [json.loads(line)["type"] for line in ended.stdout.splitlines()]
     assert (types[0], types[-1], ended.stderr) == ("message_start", "message_stop", "")
+
+
+HOSTILE = "\x1b[2J\x1b]52;c;aGk=\x07one\u00a0\U0001f469\u200d\U0001f4bb\n\ttwo\r\u202ethree"
+
+
+class _HostileModel(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        self.wfile.write(frame({"role": "assistant", "content": HOSTILE}) + frame({}, "stop") + b"data: [DONE]\n\n")
+
+    def log_message(self, *_: object) -> None:
+        """Write no log."""
+
+
+@pytest.fixture
+def hostile_settings() -> Iterator[dict[str, str]]:
+    with HTTPServer(("127.0.0.1", 0), _HostileModel) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield {
+            "OPENAI_API_KEY": "sk-test-0123456789abcdef",
+            "OPENAI_BASE_URL": f"http://127.0.0.1:{server.server_port}/v1",
+            "BIG_MODEL": "openai/m",
+        }
+        server.shutdown()
+
+
+def test_a_reply_cannot_control_the_terminal(tmp_path: Path, hostile_settings: dict[str, str]) -> None:
+    screen = answer_questions("ask", "hello", answers=[], directory=tmp_path, settings=hostile_settings)
+    first, second, *_ = screen.text.split("\r\n")
+    assert first == "\\x1b[2J\\x1b]52;c;aGk=\\x07one\u00a0\U0001f469\u200d\U0001f4bb"
+    assert second.replace("\t", " ").strip() == "two\\r\\u202ethree"
+
+
+def test_a_pipe_gets_the_reply_unchanged(tmp_path: Path, hostile_settings: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "anthropic_proxy", "ask", "hello"]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), **hostile_settings}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=120, check=True)
+    assert ended.stdout.decode() == f"{HOSTILE}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_causes_no_traceback(tmp_path: Path) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "anthropic_proxy", "config", "show", "--all"]
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, timeout=120, check=False
+        )
+    assert (ended.returncode, ended.stderr.decode()) == (1, "✕ The output cannot be written: no space left.\n")
 
 
 def test_an_empty_question_is_rejected(tmp_path: Path) -> None:

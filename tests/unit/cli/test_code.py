@@ -1,11 +1,14 @@
 """Commands `code` and `run`: the environment and the settings that a client gets, and its exit status."""
 
 import json
+import subprocess
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.command_line import OPENAI, install_program, read_call, run_command
+from tests.support.command_line import OPENAI, install_program, read_call, read_session, run_command
 from tests.support.server_process import running_proxy
 
 SERVER_VARIABLES = {
@@ -20,9 +23,14 @@ CONFLICTS = {
     "ANTHROPIC_API_KEY": "sk-ant-other",
     "ANTHROPIC_AUTH_TOKEN": "other",
     "ANTHROPIC_BASE_URL": "http://127.0.0.1:9",
+    "ANTHROPIC_UNIX_SOCKET": "/nonexistent.sock",
     "CLAUDE_CODE_USE_BEDROCK": "1",
+    "CLAUDE_CODE_USE_MANTLE": "1",
     "CLAUDE_CODE_USE_VERTEX": "1",
     "CLAUDE_CODE_USE_FOUNDRY": "1",
+    "CLAUDE_CODE_USE_GATEWAY": "1",
+    "CLAUDE_CODE_USE_ANTHROPIC_AWS": "1",
+    "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD": "1",
 }
 """Variables with which Claude Code would not use the proxy."""
 
@@ -41,10 +49,10 @@ def test_claude_code_gets_the_address_a_credential_and_the_limits_of_the_model(d
     assert address.startswith("http://127.0.0.1:")
     assert {name: environment.get(name) for name in SERVER_VARIABLES} == SERVER_VARIABLES
     assert not environment.keys() & (CONFLICTS.keys() - {"ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"})
-    assert arguments[:1] == ["--settings"]
     disabled = dict.fromkeys(CONFLICTS.keys() - {"ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"}, "")
-    assert json.loads(arguments[1]) == {"env": {**disabled, **SERVER_VARIABLES, "ANTHROPIC_BASE_URL": address}}
+    assert read_session(ended.stdout) == {"env": {**disabled, **SERVER_VARIABLES, "ANTHROPIC_BASE_URL": address}}
     assert arguments[2:] == ["-p", "hello"]
+    assert not Path(arguments[1]).exists()
 
 
 def test_the_model_of_the_arguments_decides_the_limits(directory: Path) -> None:
@@ -76,36 +84,158 @@ def test_a_running_proxy_is_used_and_stays(directory: Path) -> None:
 
 def test_without_a_key_for_anthropic_the_client_keeps_its_credential(directory: Path) -> None:
     settings = {"PREFERRED_PROVIDER": "anthropic", "CLAUDE_CODE_OAUTH_TOKEN": "oauth"}
-    arguments, environment = read_call(run_command("code", directory=directory, settings=settings).stdout)
+    output = run_command("code", directory=directory, settings=settings).stdout
+    _, environment = read_call(output)
     assert "ANTHROPIC_AUTH_TOKEN" not in environment
     assert environment["CLAUDE_CODE_OAUTH_TOKEN"] == "oauth"
-    assert not json.loads(arguments[1])["env"].keys() & {"ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY"}
+    assert not read_session(output)["env"].keys() & {"ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY"}
 
 
-@pytest.mark.parametrize("file", [".claude/settings.json", "project/.claude/settings.json"])
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the port of a running proxy, which makes each command faster."""
+    with running_proxy(tmp_path_factory.mktemp("proxy"), OPENAI) as proxy:
+        yield proxy.url.rpartition(":")[2]
+
+
+def run_in_project(directory: Path, port: str, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """Run `code` with the proxy on a port, in the folder `project` of a directory that is the home of the user."""
+    (directory / "project").mkdir(exist_ok=True)
+    own = {**OPENAI, "HOME": str(directory), "PATH": f"{directory}:/usr/bin:/bin", "PORT": port, **settings}
+    return run_command("code", "--", *arguments, directory=directory / "project", settings=own)
+
+
+def named_lines(source: str, names: Iterable[str], port: str) -> str:
+    """Return the lines in which `code` names overridden settings."""
+    return "".join(f"{source} sets {name}. This session uses http://127.0.0.1:{port} instead.\n" for name in names)
+
+
+def write_settings(file: Path, content: dict[str, Any]) -> None:
+    """Write a settings file of Claude Code."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize("variable", CONFLICTS)
-def test_a_settings_file_that_would_win_is_overridden_and_named(directory: Path, file: str, variable: str) -> None:
-    project = directory / "project"
-    (directory / file).parent.mkdir(parents=True)
-    project.mkdir(exist_ok=True)
-    (directory / file).write_text(json.dumps({"env": {variable: CONFLICTS[variable]}}))
-    own = {**OPENAI, "HOME": str(directory), "PATH": f"{directory}:/usr/bin:/bin"}
-    ended = run_command("code", directory=project, settings=own)
-    arguments, environment = read_call(ended.stdout)
-    address = environment["ANTHROPIC_BASE_URL"]
-    assert ended.stderr == f"~/{file} sets {variable}. This session uses {address} instead.\n"
-    assert json.loads(arguments[1])["env"][variable] != CONFLICTS[variable]
+def test_a_settings_file_that_would_win_is_overridden_and_named(directory: Path, port: str, variable: str) -> None:
+    write_settings(directory / ".claude/settings.json", {"env": {variable: CONFLICTS[variable]}})
+    ended = run_in_project(directory, port)
+    assert ended.stderr == named_lines("~/.claude/settings.json", [variable], port)
+    assert read_session(ended.stdout)["env"][variable] != CONFLICTS[variable]
 
 
-def test_settings_among_the_arguments_forbid_an_overriding_file(directory: Path) -> None:
-    (directory / ".claude").mkdir()
-    (directory / ".claude/settings.local.json").write_text('{"env": {"ANTHROPIC_BASE_URL": "http://127.0.0.1:9"}}')
-    ended = run_command("code", "--", "--settings", "{}", directory=directory)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == (
-        "✕ Claude Code would not use this proxy: ~/.claude/settings.local.json sets ANTHROPIC_BASE_URL, which "
-        "overrides the value of this command. Remove that line, or omit the option --settings.\n"
-    )
+@pytest.mark.parametrize("file", ["project/.claude/settings.json", "project/.claude/settings.local.json"])
+def test_the_settings_of_a_project_are_overridden_and_named(directory: Path, port: str, file: str) -> None:
+    write_settings(directory / file, {"env": CONFLICTS})
+    ended = run_in_project(directory, port)
+    assert ended.stderr == named_lines(f"~/{file}", CONFLICTS, port)
+    assert not read_session(ended.stdout)["env"].items() & CONFLICTS.items()
+
+
+@pytest.mark.parametrize("form", [["--settings", "own.json"], ["--settings", "JSON"], ["--settings=JSON"]])
+def test_settings_among_the_arguments_are_merged_and_named(directory: Path, port: str, form: list[str]) -> None:
+    settings = {"env": {**CONFLICTS, "OTHER": "stays"}, "permissions": {"allow": ["Bash"]}}
+    write_settings(directory / "project/own.json", settings)
+    ended = run_in_project(directory, port, *(word.replace("JSON", json.dumps(settings)) for word in form), "-p", "hi")
+    assert ended.stderr == named_lines("--settings", CONFLICTS, port)
+    session = read_session(ended.stdout)
+    assert (read_call(ended.stdout)[0][2:], session["permissions"]) == (["-p", "hi"], settings["permissions"])
+    assert session["env"]["OTHER"] == "stays"
+    assert not session["env"].items() & CONFLICTS.items()
+
+
+def test_settings_without_a_json_object_are_an_error(directory: Path, port: str) -> None:
+    for value, name in (("{bad", "Its value"), ("none.json", "none.json")):
+        ended = run_in_project(directory, port, "--settings", value)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert ended.stderr == (
+            f"✕ --settings of Claude Code cannot be used: {name} contains no JSON object. "
+            "Pass the path of a JSON file, or a JSON object.\n"
+        )
+
+
+def test_a_command_that_prints_another_credential_is_disabled_and_named(directory: Path, port: str) -> None:
+    write_settings(directory / ".claude/settings.json", {"apiKeyHelper": "echo other"})
+    ended = run_in_project(directory, port)
+    assert ended.stderr == named_lines("~/.claude/settings.json", ["apiKeyHelper"], port)
+    assert read_session(ended.stdout)["apiKeyHelper"] == ""
+
+
+@pytest.mark.parametrize("place", ["file", "environment"])
+def test_a_credential_among_the_custom_headers_is_removed(directory: Path, port: str, place: str) -> None:
+    headers = {"ANTHROPIC_CUSTOM_HEADERS": "x-team: 7\nX-Api-Key: other"}
+    if place == "file":
+        write_settings(directory / ".claude/settings.json", {"env": headers})
+    ended = run_in_project(directory, port, **(headers if place == "environment" else {}))
+    _, environment = read_call(ended.stdout)
+    names = headers if place == "file" else {}
+    assert ended.stderr == named_lines("~/.claude/settings.json", names, port)
+    assert environment["ANTHROPIC_CUSTOM_HEADERS"] == "x-team: 7"
+    assert read_session(ended.stdout)["env"]["ANTHROPIC_CUSTOM_HEADERS"] == "x-team: 7"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": "openai/gpt-5-mini"},
+        {"env": {"ANTHROPIC_MODEL": "openai/gpt-5-mini"}},
+        {"env": {"ANTHROPIC_DEFAULT_MODEL": "openai/gpt-5-mini"}},
+        {"env": {"ANTHROPIC_DEFAULT_OPUS_MODEL": "openai/gpt-5-mini"}},
+    ],
+)
+def test_a_model_in_a_settings_file_is_named_and_decides_the_limits(
+    directory: Path, port: str, settings: dict[str, Any]
+) -> None:
+    write_settings(directory / ".claude/settings.json", settings)
+    ended = run_in_project(directory, port)
+    name = next(iter(settings.get("env", settings)))
+    text = f"~/.claude/settings.json sets {name}: this session requests the model openai/gpt-5-mini.\n"
+    assert ended.stderr == text
+    assert read_session(ended.stdout)["env"]["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "272000"
+
+
+def test_the_model_of_the_arguments_overrides_that_of_a_settings_file(directory: Path, port: str) -> None:
+    write_settings(directory / ".claude/settings.json", {"model": "openai/gpt-5-mini"})
+    ended = run_in_project(directory, port, "--model=sonnet[1m]")
+    assert ended.stderr == ""
+    assert read_session(ended.stdout)["env"]["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "1047576"
+
+
+def test_a_limit_in_a_settings_file_stays(directory: Path, port: str) -> None:
+    write_settings(directory / ".claude/settings.json", {"env": {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": "777"}})
+    ended = run_in_project(directory, port)
+    assert "CLAUDE_CODE_MAX_OUTPUT_TOKENS" not in read_session(ended.stdout)["env"]
+
+
+@pytest.mark.parametrize("place", ["file", "environment"])
+def test_requests_to_the_proxy_bypass_the_http_proxy_of_the_user(directory: Path, port: str, place: str) -> None:
+    proxied = {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "example.com"}
+    if place == "file":
+        write_settings(directory / ".claude/settings.json", {"env": proxied})
+    ended = run_in_project(directory, port, **(proxied if place == "environment" else {}))
+    for variables in (read_call(ended.stdout)[1], read_session(ended.stdout)["env"]):
+        assert (variables["NO_PROXY"], variables["no_proxy"]) == ("example.com,127.0.0.1", "example.com,127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("version", "text"),
+    [
+        (
+            "1.0.5 (Claude Code)",
+            "Claude Code 1.0.5 is older than 2.1.197, the oldest release that was tested with this proxy. "
+            "Update it:  claude update\n",
+        ),
+        ("2.1.197 (Claude Code)", ""),
+        ("10.0.0", ""),
+        ("no version", ""),
+    ],
+)
+def test_an_outdated_claude_code_is_reported(tmp_path: Path, version: str, text: str) -> None:
+    program = tmp_path / "claude"
+    program.write_text(f"#!/bin/sh\necho '{version}'\n")
+    program.chmod(0o755)
+    ended = run_command("code", directory=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, text)
 
 
 def test_a_missing_program_has_its_remedy(tmp_path: Path) -> None:

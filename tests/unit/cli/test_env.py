@@ -67,6 +67,18 @@ def test_a_running_proxy_gives_the_limits_of_the_model(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("words", [("env",), ("run", "true"), ("ask", "hello")])
+def test_a_key_that_the_running_proxy_rejects_is_an_error(words: tuple[str, ...], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {**OPENAI, "PROXY_API_KEY": "pk-0123456789abcdef"}) as proxy:
+        ended = run_command(*words, directory=tmp_path, settings={"PORT": proxy.url.rpartition(":")[2]})
+    assert (ended.returncode, ended.stdout, ended.stderr) == (
+        2,
+        "",
+        f"✕ The proxy at {proxy.url} requires a key, and these settings have none that it accepts. "
+        "Set PROXY_API_KEY to one of its keys, in .env or in the environment.\n",
+    )
+
+
 @pytest.mark.parametrize(
     ("path", "shell"),
     [

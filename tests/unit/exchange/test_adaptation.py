@@ -1,4 +1,4 @@
-"""Requests that are changed after an error: how many calls they take, what is remembered, what is never sent twice."""
+"""Requests that are changed after an error: the number of calls, the stored adaptations, no repeated rejection."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Keys, repeats, fallbacks and broken answers, seen by a client: upstream asked, number of attempts, answer."""
+"""Keys, retries, fallbacks and broken replies as a client sees them: called provider, number of attempts, reply."""
 
 import asyncio
 import json
@@ -12,9 +12,9 @@ from msgspec import structs
 from multidict import CIMultiDict
 
 from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
-from tests.support.event_grammar import check_bytes
 from tests.support.fake_upstream import BODY, KEYS, STREAM, TEXT, FakeUpstream, error, frame, reply
 from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink
 
@@ -57,7 +57,7 @@ async def test_a_pause_longer_than_the_first_byte_timeout_is_left_to_the_client(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_pause_is_no_silence_of_the_upstream(stream: bool) -> None:
-    """The pause lasts as long as the exchange is willing to take it for silence, and ends after that."""
+    """The pause is as long as the first-byte timeout, and is not counted as time without bytes."""
     upstream = FakeUpstream(
         lambda self, body: error(503, retry_after="1") if len(self.requests) == 1 else reply(body.get("stream", False))
     )

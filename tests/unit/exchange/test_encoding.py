@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,9 +22,15 @@ REPLY: dict[str, Any] = {
 }
 ODD_NAME = "a tool name that is not allowed, number %d"
 USER = {"role": "user", "content": "x"}
-TOOLS = [{"name": ODD_NAME % i, "input_schema": {"type": "object"}} for i in range(10_000)]
-RESULTS = [{"type": "text", "text": f"line {i}\n" * 20} for i in range(20_000)]
-LINES = "".join(f"line {i} of a long reply with ümlauts\n" for i in range(300_000))
+
+
+def many_tools() -> dict[str, Any]:
+    return {"tools": [{"name": ODD_NAME % i, "input_schema": {"type": "object"}} for i in range(10_000)]}
+
+
+def many_blocks() -> dict[str, Any]:
+    blocks = [{"type": "text", "text": f"line {i}\n" * 20} for i in range(20_000)]
+    return {"messages": [{"role": "user", "content": blocks}]}
 
 
 async def post(path: str, fields: dict[str, Any], reply: str = "Done.") -> tuple[dict[str, Any], float]:
@@ -50,17 +57,18 @@ async def post(path: str, fields: dict[str, Any], reply: str = "Done.") -> tuple
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
-@pytest.mark.parametrize("fields", [{"tools": TOOLS}, {"messages": [{"role": "user", "content": RESULTS}]}])
-async def test_a_large_request_leaves_the_event_loop_free(path: str, fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize("make_fields", [many_tools, many_blocks])
+async def test_a_large_request_leaves_the_event_loop_free(path: str, make_fields: Callable[[], dict[str, Any]]) -> None:
     await post(path, {})
-    response, share = await post(path, fields)
+    response, share = await post(path, make_fields())
     assert response.get("type", "message") == "message"
     assert share < 0.75
 
 
 async def test_a_large_reply_is_decoded_beside_the_event_loop() -> None:
-    response, _ = await post("/v1/messages", {}, LINES)
-    assert response["content"] == [{"type": "text", "text": LINES}]
+    lines = "".join(f"line {i} of a long reply with ümlauts\n" for i in range(300_000))
+    response, _ = await post("/v1/messages", {}, lines)
+    assert response["content"] == [{"type": "text", "text": lines}]
 
 
 async def test_a_large_request_gets_the_errors_of_a_small_one() -> None:

@@ -1,4 +1,4 @@
-"""Handling by a relay of a success that is none, and of whatever else is no reply."""
+"""Token counts by a relay: successful responses that are invalid, and other unusable responses."""
 
 import json
 from collections.abc import Mapping
@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import pytest
 
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.forwarding import count_tokens
-from anthropic_proxy.plugins import Client
+from anthropic_proxy.exchange.forwarding import count_tokens, list_models
+from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.trace_context import TraceContext
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness
 
@@ -126,3 +127,33 @@ async def test_keys_found_by_an_engine_are_removed_from_its_errors() -> None:
     assert sink.error is not None
     assert sink.error.message == "litellm: Unauthorized key …89ab"
     assert key not in sink.error.message + somewhere.log.getvalue()
+
+
+TRACE = TraceContext(trace_id="4bf92f3577b34da6a3ce929d0e0e4736", span_id="b7ad6b7169203331", flags="01")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "answer", "error"),
+    [
+        ("/v1/messages/count_tokens", 200, {"input_tokens": 3}, ("", "")),
+        ("/v1/messages/count_tokens", 529, OVERLOADED, ("overloaded_error", "anthropic: over …cdef")),
+        ("/v1/models", 200, {"data": []}, ("", "")),
+    ],
+)
+async def test_token_counts_and_model_lists_are_attempts_of_their_trace(
+    path: str, status: int, answer: Mapping[str, object], error: tuple[str, str]
+) -> None:
+    sent: list[UpstreamRequest] = []
+
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        sent.append(request)
+        return FakeResponse(status, json.dumps(answer).encode())
+
+    services = ProxyHarness(upstream, **SETTINGS).services
+    receipt = Receipt(request_id="req_1", client=Client(), started_at=services.clock(), path=path, trace=TRACE)
+    body = json.dumps({"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "hello"}]}).encode()
+    incoming = ClientRequest(request_id="req_1", client=Client(), headers={}, body=body, path=path, receipt=receipt)
+    await (list_models if path == "/v1/models" else count_tokens)(services, incoming)
+    (attempt,) = receipt.attempts
+    assert (attempt.provider, attempt.status, attempt.error_type, attempt.error) == ("anthropic", status, *error)
+    assert sent[0].trace_headers["traceparent"] == f"00-{TRACE.trace_id}-{attempt.span_id}-01"

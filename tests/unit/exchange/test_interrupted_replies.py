@@ -1,4 +1,4 @@
-"""Replies that break off while something is held back: the client gets all that had arrived, and then the error."""
+"""Replies that break off while deltas are buffered: the client receives the buffered deltas, and then the error."""
 
 import json
 from pathlib import Path
@@ -99,7 +99,7 @@ async def test_thinking_after_the_only_call() -> None:
 
 
 async def test_a_failure_in_the_read_that_brought_the_text() -> None:
-    """One network read has a whole piece, the beginning of a call, and what is no JSON."""
+    """One network read has a complete fragment, the beginning of a call, and invalid JSON."""
     chunk = frame({"content": "I look. "}) + frame({"content": "<tool_c"}) + b"data: {broken\n\n"
     proxy = ProxyHarness(lambda *_: FakeResponse(200, chunk), OPENAI_BASE_URL="http://127.0.0.1:9/v1")
     sink = await proxy.post(model="openai/local", stream=True, tools=[TOOL])

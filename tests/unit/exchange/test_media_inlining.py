@@ -1,4 +1,4 @@
-"""Links to pictures and documents where the backend takes none: fetched once, or named in a text."""
+"""Links to images and documents for a backend without links: fetched once, or named in a text."""
 
 import asyncio
 import json

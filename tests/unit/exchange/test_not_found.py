@@ -1,4 +1,4 @@
-"""A provider's 404: the client's own model stays one; a setting or an address at fault is named in a 400."""
+"""A provider's 404: it stays one for a model of the client, and becomes a 400 for a wrong setting or address."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ SET_BIG = "The model openai/gpt-9 is set by BIG_MODEL, environment. Remedy: set 
 async def ask(
     answer: FakeResponse, env_file: Path | None = None, model: str = "claude-opus-5-5", **given: str
 ) -> RecordingSink:
-    """Return what a client gets if the provider gives this answer; settings are those of the environment and a file."""
+    """Return the client response to this provider response. Settings are those of the environment and a file."""
     answers = [FakeResponse(answer.status, *answer._chunks, headers=answer.headers) for _ in range(3)]
 
     def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:

@@ -1,4 +1,4 @@
-"""Memory that a running stream holds of its request: nothing of its size, once the answer has begun."""
+"""Memory that a running stream uses for its request: released once the reply has begun."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""Tools that the proxy runs itself: what the client gets, and what the model is asked in between."""
+"""Tools that the proxy runs itself: the reply to the client, and the upstream requests in between."""
 
 import asyncio
 import json
@@ -11,6 +11,7 @@ from msgspec import structs
 from anthropic_proxy.errors import WebSearchFailed
 from anthropic_proxy.exchange import watchdog
 from anthropic_proxy.exchange.tool_loop.known_urls import KnownUrls
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.models import DocumentBlock, Source
 from anthropic_proxy.messages.models import Message as HistoryMessage
@@ -18,7 +19,6 @@ from anthropic_proxy.messages.sealed_passages import encode_passage
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.upstream.contract import SearchResult
 from anthropic_proxy.wire.contract import Credential
-from tests.support.event_grammar import check_bytes
 from tests.support.harness import STALL, FakeResponse, RecordingSink
 from tests.support.tool_loop import (
     FACTS,
@@ -322,6 +322,25 @@ async def test_a_disconnected_client_ends_the_search() -> None:
     assert ended.is_set()
     assert built.receipts[0].outcome == "cancelled"
     assert script.given[0].closed
+
+
+async def test_a_client_that_disconnects_in_a_later_turn_pays_its_text() -> None:
+    received, words = asyncio.Event(), "word " * 200
+
+    class Leaving(RecordingSink):
+        async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
+            await super().send_events(events, last=last)
+            if words.encode() in self.stream:
+                received.set()
+
+        async def wait_disconnected(self) -> None:
+            await received.wait()
+
+    script = Script(calls(call("web_search", query="a")), [frame(text(words)), STALL])
+    built = proxy(script, Searcher())
+    await built.post(tools=[SEARCH], stream=True, sink=Leaving())
+    assert built.receipts[0].outcome == "cancelled"
+    assert built.receipts[0].output_tokens >= len(words) / 4
 
 
 async def test_an_upstream_that_stalls_in_a_later_turn_is_an_error() -> None:

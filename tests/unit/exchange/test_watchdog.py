@@ -1,4 +1,4 @@
-"""Silence, as it is measured: from when on which limit holds."""
+"""Idle times of an exchange: the limit that applies at each moment."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ LONG, SHORT, GUARD = 60.0, 0.05, 20.0
 
 
 async def wait_until_given_up(watch: Watchdog) -> str:
-    """Wait for what never comes; return why it was ended."""
+    """Wait for a future that never completes. Return the reason for the end of the wait."""
     exchange = asyncio.current_task()
     assert exchange is not None
     try:

@@ -1,4 +1,4 @@
-"""Records that a process writes about itself in advance, and what another one reads of them."""
+"""Records of running requests that a process writes in advance, and their readers in other processes."""
 
 from anthropic_proxy.log.in_progress import (
     SHARED_MEMORY_BYTES,

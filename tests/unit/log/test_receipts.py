@@ -1,4 +1,4 @@
-"""Receipts on their way to observers: which requests have one, and what a slow or failing observer changes."""
+"""Receipts on their way to observers: requests with a receipt, and slow or failing observers."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from tests.support.harness import FakeResponse, ProxyHarness
 
 
 class Observer:
-    """Keeps what it is given once its gate is open; fails for the ids in `fails`."""
+    """Keeps its receipts once its gate is open. Fails for the ids in `fails`."""
 
     def __init__(self, fails: str = "") -> None:
         self.seen: list[Receipt] = []

@@ -1,4 +1,4 @@
-"""The report to a client, a log and an observer on the losses of a request, and how `FIDELITY=strict` refuses it."""
+"""The report on the losses of a request to client, log and observers, and the rejection with `FIDELITY=strict`."""
 
 import asyncio
 import io
@@ -23,6 +23,7 @@ from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.matrix.backends import BACKENDS, Backend
 from tests.matrix.cells import encode_upstream, sample
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+from tests.support.messages import exactly
 
 KEYS = {"OPENAI_API_KEY": "k", "GROQ_API_KEY": "k"}
 WELL = json.dumps(
@@ -48,7 +49,7 @@ def failure(status: int, message: str = "no", param: str | None = None) -> FakeR
     return FakeResponse(status, json.dumps({"error": error}).encode())
 
 
-def headers_of(sink: RecordingSink) -> dict[str, str]:
+def decode_headers(sink: RecordingSink) -> dict[str, str]:
     """Return the headers that the door would send at the end of this exchange."""
     assert sink.receipt is not None
     return fidelity_headers(sink.receipt.fidelity, sink.receipt.failed_attempts)
@@ -85,7 +86,10 @@ def test_a_route_has_a_policy(environ: dict[str, str], model: str, policy: str) 
 
 
 def test_another_policy_is_refused_at_start() -> None:
-    with pytest.raises(ConfigurationError, match=r"FIDELITY_OPUS.*best-effort or strict"):
+    with pytest.raises(
+        ConfigurationError,
+        match=exactly('FIDELITY_OPUS is "lossless". Use best-effort or strict. Set in the environment.'),
+    ):
         load(FIDELITY_OPUS="lossless")
 
 
@@ -93,7 +97,7 @@ async def test_the_headers_count_what_became_of_the_request_that_was_answered() 
     proxy = ProxyHarness(FakeProvider(failure(500)), **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
     sink = await proxy.post(top_k=5, max_tokens=100, service_tier="standard_only")
     assert sink.body
-    assert headers_of(sink) == {
+    assert decode_headers(sink) == {
         "x-proxy-fidelity": "best-effort; approximated=1; emulated=0; dropped=1",
         "x-proxy-failed-attempts": "openai 500",
     }
@@ -149,7 +153,7 @@ async def test_strict_refuses_what_a_model_of_texts_would_lose(fields: dict[str,
 
 async def test_what_only_warms_a_cache_is_answered_here() -> None:
     sink = await ProxyHarness(FakeProvider(), OPENAI_API_KEY="k").post(max_tokens=0)
-    assert headers_of(sink)["x-proxy-fidelity"] == "best-effort; approximated=0; emulated=1; dropped=0"
+    assert decode_headers(sink)["x-proxy-fidelity"] == "best-effort; approximated=0; emulated=1; dropped=0"
 
 
 async def test_strict_tries_the_next_model_of_the_chain_first() -> None:
@@ -158,7 +162,7 @@ async def test_strict_tries_the_next_model_of_the_chain_first() -> None:
     proxy = ProxyHarness(upstream, **KEYS, **chain, MOONSHOT_API_KEY="k", FIDELITY="strict")
     sink = await proxy.post(temperature=0.5, service_tier="standard_only", top_k=None, max_tokens=100)
     assert [body["model"] for body in upstream.bodies] == ["llama-3.3-70b-versatile"]
-    assert headers_of(sink)["x-proxy-fidelity"] == "strict; approximated=1; emulated=0; dropped=0"
+    assert decode_headers(sink)["x-proxy-fidelity"] == "strict; approximated=1; emulated=0; dropped=0"
     refused = await proxy.post(temperature=0.5, top_k=5, max_tokens=100)
     assert refused.error is not None
     assert refused.error.message.startswith("moonshot/kimi-k2.6 would lose temperature: ")
@@ -178,7 +182,7 @@ async def test_best_effort_reports_a_loss_once_though_a_refusal_showed_it() -> N
         FakeProvider(failure(400, "Unsupported parameter: 'temperature'", "temperature")), OPENAI_API_KEY="k"
     )
     sink = await proxy.post(temperature=0.5, max_tokens=100)
-    assert headers_of(sink) == {
+    assert decode_headers(sink) == {
         "x-proxy-fidelity": "best-effort; approximated=0; emulated=0; dropped=1",
         "x-proxy-failed-attempts": "openai 400",
     }
@@ -254,7 +258,7 @@ async def test_a_search_without_a_service_is_a_loss() -> None:
     proxy.services = structs.replace(proxy.services, web_search=find)
     sink = await proxy.post(tools=[search])
     assert sink.error is None
-    assert headers_of(sink)["x-proxy-fidelity"].endswith("emulated=1; dropped=0")
+    assert decode_headers(sink)["x-proxy-fidelity"].endswith("emulated=1; dropped=0")
 
 
 async def test_the_log_of_machines_has_policy_counts_and_notes() -> None:

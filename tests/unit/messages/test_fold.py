@@ -1,4 +1,4 @@
-"""The fold: equal to what the official SDK accumulates from the stream, and readable where the model was not."""
+"""The fold: equal to the message that the official SDK accumulates from the stream, also for invalid model output."""
 
 import json
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Answers(httpx2.BaseTransport):
 
 
 class Sdk:
-    """The official client, and what it makes of a reply in both forms."""
+    """The official client, which decodes a reply in both forms."""
 
     def __init__(self) -> None:
         self._answers = Answers()
@@ -211,3 +211,11 @@ class TestArguments:
         for length in range(1, len(text) + 1):
             read = json.loads(bytes(repair_object(text[:length])))
             assert read == from_json(text[:length].encode(), partial_mode=True)
+
+
+def test_a_message_is_bounded() -> None:
+    message = Fold(MessageWriter(message_id="msg_1", model="claude", signature="px1.x.e30"))
+    message.feed([Text("x" * (1 << 20))] * 64)
+    with pytest.raises(UpstreamProtocolError) as raised:
+        message.feed([Text("x")])
+    assert (str(raised.value), raised.value.retryable) == ("the reply is larger than 64 MiB", False)

@@ -1,4 +1,4 @@
-"""Reading a request: what clients send passes, what cannot be read is refused with a message, nothing crashes."""
+"""Decoding of client requests: valid ones pass, invalid ones are rejected with a message, none crashes."""
 
 import contextlib
 import json
@@ -26,6 +26,7 @@ from anthropic_proxy.messages.models import (
     decode_request,
     decode_request_or_keep,
 )
+from tests.support.messages import exactly
 
 HELLO = {"role": "user", "content": "hi"}
 
@@ -422,7 +423,7 @@ def test_the_content_of_a_result_is_read(content: bytes, kinds: list[type]) -> N
 
 
 def test_wrong_content_of_a_result_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match=r"content\.0\.text: Input should be a string, got 5"):
+    with pytest.raises(InvalidRequest, match=exactly("content.0.text: Input should be a string, got 5")):
         decode_content(Raw(b'[{"type":"text","text":5}]'))
 
 
@@ -527,25 +528,33 @@ def test_no_bytes_give_anything_but_a_request_or_a_refusal(noise: bytes, start: 
 
 
 def test_a_model_that_is_no_text_is_refused_in_words() -> None:
-    with pytest.raises(InvalidRequest, match="UTF-8"):
+    with pytest.raises(
+        InvalidRequest, match=exactly("The request body is not valid UTF-8: invalid start byte (byte 11).")
+    ):
         decode_request_or_keep(b'{"model": "\xff", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}')
 
 
 @pytest.mark.parametrize(
     ("body", "what"),
     [
-        ({"messages": [{"role": "user", "content": "x" * 10}] * 100_001}, "100001 messages; at most 100000"),
+        (
+            {"messages": [{"role": "user", "content": "x" * 10}] * 100_001},
+            "The request body contains 100001 messages; at most 100000 are allowed.",
+        ),
         (
             {"messages": [{"role": "user", "content": [{"type": "odd", "x": 1}] * 100_001}]},
-            "100001 content blocks and tools; at most 50000",
+            "The request body contains 100001 content blocks and tools; at most 50000 are allowed.",
         ),
-        ({"tools": [{"name": "a", "input_schema": {"type": "object"}}] * 100_001}, "content blocks and tools"),
+        (
+            {"tools": [{"name": "a", "input_schema": {"type": "object"}}] * 100_001},
+            "The request body contains 100001 content blocks and tools; at most 50000 are allowed.",
+        ),
     ],
     ids=["messages", "blocks", "tools"],
 )
 def test_a_body_of_too_many_parts_is_refused_before_it_is_read(body: dict[str, Any], what: str) -> None:
     whole = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}], **body}
-    with pytest.raises(InvalidRequest, match=what):
+    with pytest.raises(InvalidRequest, match=exactly(what)):
         decode_request(json.dumps(whole).encode())
 
 
@@ -558,5 +567,11 @@ def test_text_that_quotes_many_messages_is_no_crowd() -> None:
 @pytest.mark.parametrize("sequences", [["a"] * 4_097, ["a" * 65_537]])
 def test_too_many_stop_sequences_are_refused_with_the_limits(sequences: list[str]) -> None:
     whole = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}]}
-    with pytest.raises(InvalidRequest, match=r"stop_sequences: .* at most 4096 of 65536 characters"):
+    with pytest.raises(
+        InvalidRequest,
+        match=exactly(
+            f"stop_sequences: {len(sequences)} sequences of {sum(map(len, sequences))} characters; "
+            "at most 4096 of 65536 characters together are allowed"
+        ),
+    ):
         decode_request(json.dumps(whole | {"stop_sequences": sequences}).encode())

@@ -1,4 +1,4 @@
-"""Preparing a request: what reaches a wire is clean, paired, named and within the target's limits."""
+"""Preparation of a request: a wire receives clean, paired and named messages within the limits of the target."""
 
 import contextlib
 import json
@@ -29,6 +29,7 @@ from anthropic_proxy.messages.models import (
     decode_request_or_keep,
 )
 from anthropic_proxy.messages.preparation import PreparationResult, PreparedRequest, TargetLimits, prepare
+from tests.support.messages import exactly
 from tests.support.sessions import EncodingStyle, Session, encoding_styles, sessions
 
 ANY = TargetLimits()
@@ -145,7 +146,9 @@ def test_empty_texts_go_and_neighbours_of_one_role_merge() -> None:
 
 
 def test_empty_messages_are_refused() -> None:
-    with pytest.raises(InvalidRequest, match="at least one message must have content"):
+    with pytest.raises(
+        InvalidRequest, match=exactly("messages: at least one message must have content that is not empty")
+    ):
         prepared(user(text("")), {"role": "assistant", "content": ""})
 
 
@@ -528,7 +531,9 @@ def test_a_model_without_tools_gets_none() -> None:
     assert ready.request.tools == []
     assert ready.request.tool_choice is None
     assert [(note.handling, note.field) for note in ready.notes] == [("dropped", "tools")]
-    with pytest.raises(UnsupportedFeature, match="the model does not support tools"):
+    with pytest.raises(
+        UnsupportedFeature, match=exactly("tool_choice: 'any' forces a tool call, but the model does not support tools")
+    ):
         prepared(tools=[{"name": "a"}], tool_choice={"type": "any"}, limits=bare)
 
 
@@ -839,7 +844,7 @@ def test_errors_inside_a_result_are_refused_where_its_content_is_encoded() -> No
     """A relay passes it on: the request is read all the same, only not as a plain one."""
     request = request_of(*AGENT[:3], user(result("1"), result("2", [{"type": "text", "text": 5}])))
     assert not isinstance(request.messages, CleanMessages)
-    with pytest.raises(InvalidRequest, match=r"content\.0\.text: Input should be a string, got 5"):
+    with pytest.raises(InvalidRequest, match=exactly("content.0.text: Input should be a string, got 5")):
         prepare(request, ANY)
 
 
@@ -854,7 +859,7 @@ def test_aliases_stand_in_the_order_of_the_calls() -> None:
 
 @given(HISTORIES)
 def test_no_result_is_lost(history: list[dict[str, Any]]) -> None:
-    """Check that a tool's result is kept somewhere, paired or as text, unless a summary stands for it."""
+    """Each tool result is kept, paired or as text, unless a summary replaces it."""
     for message in history:
         for index, block in enumerate(message["content"]):
             if isinstance(block, dict) and block["type"] == "tool_result":

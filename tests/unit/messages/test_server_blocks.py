@@ -35,7 +35,7 @@ def streamed(events: bytes) -> Any:
 
 
 def given(fields: Any) -> Any:
-    """Return JSON without what is null: the SDK adds fields that are not there."""
+    """Return JSON without fields that are null, because the SDK adds fields that are not there."""
     if isinstance(fields, dict):
         return {name: given(value) for name, value in fields.items() if value is not None}
     return [given(value) for value in fields] if isinstance(fields, list) else fields

@@ -1,4 +1,4 @@
-"""The stop-sequence cutter, against a reference that sees the whole text at once."""
+"""The stop-sequence filter, against a reference that reads the complete text."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The token estimate: how far it is from what tokenizers and providers count, and what it does not mistake for text."""
+"""The token estimate: its deviation from tokenizers and providers, and values that are not text."""
 
 import base64
 import contextlib
@@ -376,7 +376,7 @@ SERVER_BLOCKS: dict[str, tuple[dict[str, Any], float]] = {
     "a file in a container": ({"type": "container_upload", "file_id": "file_1"}, 10),
     "something new": ({"type": "future", "data": PDF}, 10),
 }
-"""Blocks that Anthropic's API makes → what they weigh."""
+"""Blocks of Anthropic's API → their tokens."""
 
 
 @pytest.mark.parametrize("name", SERVER_BLOCKS)
@@ -406,7 +406,7 @@ def test_tools_that_wait_to_be_found_are_counted_once_they_are() -> None:
 
 
 def test_deferred_tools_are_counted_where_nothing_searches_for_them() -> None:
-    """The client's own search: what it sends is offered. Its placeholder never is."""
+    """The client searches by itself: each tool in the request is offered. Its placeholder never is."""
     assert estimated("", tools=deferring()) - EMPTY == pytest.approx(2 * TOKENS, rel=0.2)
     placeholder = {"name": "DeferredToolPlaceholder", "description": SENTENCE, "defer_loading": True}
     assert estimated("", tools=[TOOL, placeholder]) == estimated("", tools=[TOOL])

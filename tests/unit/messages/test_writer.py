@@ -1,4 +1,4 @@
-"""The writer: every cell of its table, its eight rules, then properties over random deltas."""
+"""The writer: each cell of its table, its eight rules, and properties with random deltas."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from anthropic_proxy.errors import InternalError, UpstreamProtocolError, UpstreamTimeout
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.messages.deltas import (
     Block,
     Citation,
@@ -42,7 +43,7 @@ from anthropic_proxy.messages.events import (
 from anthropic_proxy.messages.writer import KEEP_ALIVE_SIGNATURE, MessageWriter
 from anthropic_proxy.server.responses import encode_events
 from tests.support.delta_strategies import a_reply, any_deltas, cut_at
-from tests.support.event_grammar import check_bytes
+from tests.support.messages import exactly
 
 SIGNED = "px1.test.e30"
 CITATION = Raw(b'{"type":"char_location","cited_text":"a"}')
@@ -146,14 +147,14 @@ def test_what_comes_during_a_call_waits_until_the_call_ends(delta: Delta, state:
 @pytest.mark.parametrize("delta", [ToolArgs(1, "{"), ToolEnd(1)], ids=["arguments", "end"])
 @pytest.mark.parametrize("before", [[], [ToolCall(1, "c1", "read"), ToolEnd(1)]], ids=["never begun", "ended"])
 def test_a_call_that_is_not_open_cannot_go_on(state: str, delta: Delta, before: list[Delta]) -> None:
-    with pytest.raises(InternalError, match="not open: key 1"):
+    with pytest.raises(InternalError, match=exactly("A tool call was continued that is not open: key 1.")):
         started(*before, *STATES[state]).feed([delta])
 
 
 @pytest.mark.parametrize("delta", [ToolArgs(2, "{"), ToolEnd(2)], ids=["arguments", "end"])
 @pytest.mark.parametrize("ended", [[], [ToolCall(2, "c2", "list"), ToolEnd(2)]], ids=["never begun", "waits, ended"])
 def test_nor_during_another_call(delta: Delta, ended: list[Delta]) -> None:
-    with pytest.raises(InternalError, match="not open: key 2"):
+    with pytest.raises(InternalError, match=exactly("A tool call was continued that is not open: key 2.")):
         started(*STATES["call"], *ended).feed([delta])
 
 
@@ -175,15 +176,15 @@ class TestStart:
         ids=["feed", "keep_alive", "finish"],
     )
     def test_nothing_may_be_written_before_or_after(self, use: Callable[[MessageWriter], object]) -> None:
-        with pytest.raises(InternalError, match="before it was started"):
+        with pytest.raises(InternalError, match=exactly("The message was written before it was started.")):
             use(MessageWriter(message_id="msg_1", model="m", signature=SIGNED))
         writer = started(Stop("end_turn"))
         writer.finish()
-        with pytest.raises(InternalError, match="after its end"):
+        with pytest.raises(InternalError, match=exactly("The message was written after its end.")):
             use(writer)
 
     def test_twice_is_a_bug(self) -> None:
-        with pytest.raises(InternalError, match="twice"):
+        with pytest.raises(InternalError, match=exactly("The message was started twice.")):
             started().start(1)
 
 
@@ -254,7 +255,7 @@ class TestCalls:
     @pytest.mark.parametrize("state", ["none", "text", "call"])
     def test_a_used_key_is_a_bug(self, state: str) -> None:
         used = [ToolCall(9, "c9", "read"), ToolEnd(9)]
-        with pytest.raises(InternalError, match="same key: 9"):
+        with pytest.raises(InternalError, match=exactly("Two tool calls of one message have the same key: 9.")):
             started(*used, *STATES[state]).feed([ToolCall(9, "c10", "read")])
 
     def test_arguments_of_white_space_become_an_object(self) -> None:
@@ -515,3 +516,29 @@ def test_the_input_of_a_call_that_the_api_ran_is_streamed_as_a_delta() -> None:
     start, delta = (next(event for event in events if isinstance(event, kind)) for kind in (BlockStart, InputDelta))
     assert msgspec.json.decode(start.raw)["input"] == {}
     assert delta == InputDelta(0, '{"query":"fjord"}')
+
+
+LARGE = "x" * (1 << 20)
+TOO_LARGE = "the reply is larger than 64 MiB"
+
+
+@pytest.mark.parametrize("delta", [ToolArgs(2, LARGE), Text(LARGE)], ids=["second call", "text"])
+def test_what_waits_for_the_end_of_a_call_is_bounded(delta: Delta) -> None:
+    writer = MessageWriter(message_id="msg_1", model="claude", signature="px1.x.e30")
+    writer.start(1)
+    writer.feed([ToolCall(1, "call_1", "read"), ToolCall(2, "call_2", "read")])
+    with pytest.raises(UpstreamProtocolError) as raised:
+        writer.feed([delta] * 65)
+    assert (str(raised.value), raised.value.retryable) == (TOO_LARGE, False)
+
+
+def test_the_times_of_the_first_100_blocks_are_kept() -> None:
+    writer = MessageWriter(message_id="msg_1", model="claude", signature="px1.x.e30")
+    writer.clock = lambda: 1.0
+    writer.start(1)
+    writer.feed([Text("a"), Thinking("b", "")] * 10_000)
+    writer.feed([Stop("end_turn")])
+    writer.finish()
+    assert writer.marks == [
+        (kind, "", 1.0, at) for at, kind in zip(range(101), ["text", "thinking"] * 51, strict=False)
+    ]

@@ -1,4 +1,4 @@
-"""Memory that large requests have used is kept for the next ones, and given back in a pause."""
+"""Memory of large requests: kept for the next ones, and returned to the system when the server is idle."""
 
 import os
 import subprocess

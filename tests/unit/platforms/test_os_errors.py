@@ -1,4 +1,4 @@
-"""Failures of the system in plain words: no message shows a name, a number or an address of Python."""
+"""Plain texts for errors of the system: without class names, numbers and addresses of Python."""
 
 import errno
 import re

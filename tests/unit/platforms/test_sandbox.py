@@ -1,4 +1,4 @@
-"""Programs that run in a process of their own: what they answer, and how they are stopped."""
+"""Programs in a sandboxed process: their output, and their termination."""
 
 import asyncio
 import os
@@ -12,6 +12,7 @@ from msgspec import structs
 
 from anthropic_proxy.platforms import sandbox
 from anthropic_proxy.platforms.sandbox import SandboxedProgram, SandboxFailed
+from tests.support.platform_marks import needs_process_limits
 
 Write = Callable[[str], SandboxedProgram]
 
@@ -62,7 +63,7 @@ async def test_it_is_killed_when_its_time_is_over(program: Write, tmp_path: Path
     assert not is_running(process_at(mark))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="platform: Windows has no limit of processor time")
+@needs_process_limits
 async def test_it_is_killed_when_it_has_used_its_share_of_the_processor(program: Write, tmp_path: Path) -> None:
     with pytest.raises(TimeoutError):
         await sandbox.run_sandboxed(structs.replace(hanging(program, tmp_path / "mark"), cpu_seconds=1), None)
@@ -84,7 +85,8 @@ async def test_one_that_fails_has_no_answer(program: Write, body: str) -> None:
         await sandbox.run_sandboxed(program(body), None)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="platform: only Linux enforces a limit of the address space")
+@needs_process_limits
+@pytest.mark.skipif(sys.platform == "darwin", reason="platform: macOS enforces no limit of the address space")
 async def test_it_gets_no_more_memory_than_it_may(program: Write) -> None:
     with pytest.raises(SandboxFailed):
         await sandbox.run_sandboxed(program("return len(bytes(10 ** 9))"), None)

@@ -2,11 +2,11 @@ import pytest
 
 from anthropic_proxy.errors import AuthenticationFailed, UpstreamError
 from anthropic_proxy.routing.credentials import RATE_LIMIT_COOLDOWN_SECONDS, Credentials
-from anthropic_proxy.routing.providers import PROVIDERS, find_provider
+from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import describe_missing_key
 from anthropic_proxy.settings import load_settings
 
-GROQ, OPENAI = find_provider("groq"), find_provider("openai")
+GROQ, OPENAI = PROVIDERS.find("groq"), PROVIDERS.find("openai")
 
 
 class Clock:
@@ -41,7 +41,7 @@ def values(pool, times, provider=GROQ):
     ],
 )
 def test_a_key_becomes_the_header_that_its_provider_reads(name, header, value):
-    row = find_provider(name)
+    row = PROVIDERS.find(name)
     credential = Credentials(load(**{row.key_variable: "k"})).next_credential(row)
     assert (credential.header, credential.value) == (header, value)
     assert credential.origin == f"{row.key_variable} in the environment"
@@ -63,12 +63,12 @@ def test_a_missing_key_is_a_401_that_names_the_variable_and_asks_for_no_retry(ro
 
 
 def test_without_a_key_of_the_proxy_anthropic_judges_the_clients_own():
-    assert Credentials(load()).next_credential(find_provider("anthropic")) is None
+    assert Credentials(load()).next_credential(PROVIDERS.find("anthropic")) is None
 
 
 @pytest.mark.parametrize("name", ["ollama", "vertex", "demo"])
 def test_some_need_no_key(name):
-    assert Credentials(load()).next_credential(find_provider(name)) is None
+    assert Credentials(load()).next_credential(PROVIDERS.find(name)) is None
 
 
 def test_a_compatible_server_of_the_user_s_is_called_without_a_key():

@@ -1,4 +1,4 @@
-"""Breakers, the repeat budget and the queue in front of the upstreams."""
+"""Circuit breakers, the retry budget and the queue for upstream calls."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,6 +9,7 @@ from anthropic_proxy.errors import ProxyBusy, UpstreamError, UpstreamOverloaded,
 from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudget
 from anthropic_proxy.routing.health.circuit_breakers import FAILURES_TO_OPEN, MAX_OPEN_SECONDS, MIN_OPEN_SECONDS
 from anthropic_proxy.routing.health.fair_queue import MAX_WAITING_PER_SLOT
+from tests.support.messages import exactly
 
 
 class Clock:
@@ -165,7 +166,13 @@ def test_a_full_queue_rejects_at_once() -> None:
     async def story() -> None:
         queue, served = FairQueue(2), Line()
         tasks = await _line_up(queue, "a" * (2 + 2 * MAX_WAITING_PER_SLOT), served)
-        with pytest.raises(ProxyBusy, match="MAX_UPSTREAM_CALLS") as refused:
+        with pytest.raises(
+            ProxyBusy,
+            match=exactly(
+                "This proxy makes at most 2 upstream calls at once (MAX_UPSTREAM_CALLS), and 16 requests are "
+                "already queued. Try again in a moment."
+            ),
+        ) as refused:
             await queue.acquire("b")
         assert (refused.value.status, refused.value.error_type) == (529, "overloaded_error")
         assert refused.value.retry_after

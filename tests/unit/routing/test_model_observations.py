@@ -1,4 +1,4 @@
-"""Token counts the proxy learns of a model, and requests that do not fit: seen by a client that counts and sends."""
+"""Token counts that the proxy learns for a model, and requests that exceed its window, as a client sees them."""
 
 import json
 import re
@@ -16,6 +16,7 @@ from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.model_listing import list_models
 from tests.support.fake_upstream import KEYS, FakeUpstream, frame, reply
 from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.messages import exactly
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 600
 TOO_LONG = LONG * 50
@@ -123,7 +124,7 @@ LIMITS = [("gpt-5.1", 272_000), ("gpt-6-sol", 922_000), ("gpt-4.1", 1_047_576)]
 async def test_input_over_the_limit_of_a_model_is_refused_although_its_window_is_larger(
     model: str, max_input: int
 ) -> None:
-    """A window of 400 000 may take 272 000 of input: the rest is kept for the reply."""
+    """A window of 400 000 can limit input to 272 000 tokens: the remainder is reserved for the reply."""
     upstream = FakeUpstream(lambda self, body: reply(True))
     proxy = ProxyHarness(
         upstream, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL=model, CHECK_WINDOW="true", OPENAI_WIRE="chat"
@@ -148,12 +149,12 @@ def test_one_token_decides(tokens: int, refused: bool, window: int, max_input: i
     if not refused:
         assert prepare(request, limits, lambda _: tokens).request.max_tokens == 1
         return
-    with pytest.raises(InvalidRequest, match=r"^prompt is too long: 101 tokens > 100 maximum$"):
+    with pytest.raises(InvalidRequest, match=exactly("prompt is too long: 101 tokens > 100 maximum")):
         prepare(request, limits, lambda _: tokens)
 
 
 async def test_what_was_learned_of_a_model_decides_whether_an_input_fits() -> None:
-    """Of text with many tokens a byte too: 108 KB that count as 1.6 times what they are estimated at."""
+    """Also for text with many tokens per byte: 108 KB with 1.6 times their estimated tokens."""
     dense = "A.1," * 27_000
     before = await counted(ProxyHarness(FakeUpstream(lambda self, body: reply(False)), **KEYS), dense)
     assert before * 1.03 < 128_000 < before * 1.6

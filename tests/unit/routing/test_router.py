@@ -4,7 +4,7 @@ from anthropic_proxy.errors import AuthenticationFailed, InvalidRequest, Unknown
 from anthropic_proxy.routing.catalog import Catalog, load_catalog
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.model_listing import find_model, list_models
-from anthropic_proxy.routing.providers import PROVIDERS, find_provider
+from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import (
     RoutingQuery,
     find_preferred_provider,
@@ -15,6 +15,7 @@ from anthropic_proxy.routing.router import (
 from anthropic_proxy.routing.router.model_names import choose_models, find_tier
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.wire import openai_chat
+from tests.support.messages import exactly
 
 ALL_KEYS = {row.key_variable: f"{row.name}-key" for row in PROVIDERS if row.key_variable}
 
@@ -262,7 +263,7 @@ def test_a_target_that_cannot_chat_is_passed_over_where_another_is_configured():
     settings = load(OPENAI_API_KEY="o", BIG_MODEL="groq/whisper-large-v3", FALLBACK_SONNET="groq/llama-9")
     route = resolve_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog())
     assert names(route) == ["groq/llama-9"]
-    assert "cannot chat" in route.notes[0]
+    assert "does not support chat" in route.notes[0]
 
 
 def test_every_provider_of_the_table_can_be_spoken_to():
@@ -311,7 +312,7 @@ def test_a_foreign_prefix_alone_names_no_model(asked):
 
 
 def test_no_prefix_of_litellm_is_one_of_ours_or_a_fragment():
-    prefixes = find_provider("litellm").extra_prefixes
+    prefixes = PROVIDERS.find("litellm").extra_prefixes
     assert not {row.prefix for row in PROVIDERS} & set(prefixes)
     assert min(prefixes, key=len) == "v0"
     assert all(prefix == prefix.lower() and "/" not in prefix for prefix in prefixes)
@@ -337,8 +338,8 @@ def test_audio_models_are_refused_for_chat(model, prefix):
     with pytest.raises(InvalidRequest) as caught:
         resolve_route(RoutingQuery(prefix + model), load(GROQ_API_KEY="g"), Catalog())
     assert caught.value.message == (
-        f"groq/{model} turns sound into text and cannot chat. One that can is groq/openai/gpt-oss-120b; "
-        "GET /v1/models lists them all."
+        f"groq/{model} transcribes audio and does not support chat. One that does is groq/openai/gpt-oss-120b. "
+        "Chat models of groq:  anthropic-proxy models groq"
     )
     assert goes_to("groq/openai/gpt-oss-120b", load(GROQ_API_KEY="g")) == "groq/openai/gpt-oss-120b"
 
@@ -347,7 +348,7 @@ def test_an_audio_model_in_a_setting_is_a_problem_that_the_mapping_shows():
     settings = load(GROQ_API_KEY="g", SMALL_MODEL="whisper-large-v3")
     haiku, sonnet, *_ = list_tier_mappings(settings, Catalog())
     (problem,) = haiku.problems
-    assert "cannot chat" in problem
+    assert "does not support chat" in problem
     assert sonnet.problems == ()
 
 
@@ -423,7 +424,7 @@ def test_the_rules_for_models_only_change_fields_that_the_dialect_has(row, model
 def test_rows_are_of_one_mould():
     assert len({row.name for row in PROVIDERS}) == len({row.prefix for row in PROVIDERS}) == len(PROVIDERS)
     for row in PROVIDERS:
-        assert find_provider(row.name) is row
+        assert PROVIDERS.find(row.name) is row
         assert set(row.non_chat_models) <= set(row.known_models)
         assert len(set(row.known_models)) == len(row.known_models)
         assert row.docs_url or row.transport == "demo"
@@ -433,7 +434,12 @@ def test_rows_are_of_one_mould():
 def test_the_error_of_a_provider_without_a_key_names_the_variable():
     settings = load(PREFERRED_PROVIDER="groq")
     target = resolve_route(RoutingQuery("claude-sonnet-4-6"), settings, Catalog()).targets[0]
-    with pytest.raises(AuthenticationFailed, match="GROQ_API_KEY is not set"):
+    with pytest.raises(
+        AuthenticationFailed,
+        match=exactly(
+            "groq has no key: GROQ_API_KEY is not set. Set it in .env or in the environment and start the proxy again."
+        ),
+    ):
         Credentials(settings).next_credential(target.provider)
 
 

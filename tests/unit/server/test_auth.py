@@ -8,8 +8,9 @@ from anthropic_proxy.errors import AuthenticationFailed, ClientError, Permission
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.server.auth import authenticate
-from anthropic_proxy.server.request_limits import headers_of
+from anthropic_proxy.server.request_limits import decode_headers
 from anthropic_proxy.settings import load_settings
+from tests.support.messages import exactly
 
 KEYS = {"PROXY_API_KEY": "first-key-123456,second-key-123456"}
 
@@ -22,7 +23,7 @@ async def ask(settings: dict[str, str], path: str = "/v1/messages", peer: str = 
         "headers": [(name.encode(), value.encode()) for name, value in named.items()],
     }
     loaded = load_settings(settings, PROVIDERS, env_file=None)
-    return await authenticate(scope, headers_of(scope), loaded, ())
+    return await authenticate(scope, decode_headers(scope), loaded, ())
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,9 @@ OPEN = {"ALLOW_UNAUTHENTICATED": "true", "ALLOWED_HOSTS": "proxy.example"}
     ],
 )
 async def test_an_open_proxy_serves_no_page_of_another_site(host: str, origin: str) -> None:
-    with pytest.raises(PermissionDenied, match="web page"):
+    with pytest.raises(
+        PermissionDenied, match=exactly(f"Requests from the web page {origin!r} are not served without PROXY_API_KEY.")
+    ):
         await ask(OPEN, peer="192.168.1.7", host=host, origin=origin)
 
 
@@ -160,7 +163,10 @@ async def test_an_open_proxy_serves_its_own_pages_and_those_of_names_that_were_a
     "fetch_site", ["cross-site", "cross-site, same-origin", "same-origin, cross-site", "Cross-Site", ""]
 )
 async def test_cross_site_requests_of_a_browser_are_refused(fetch_site: str) -> None:
-    with pytest.raises(PermissionDenied, match="another site"):
+    with pytest.raises(
+        PermissionDenied,
+        match=exactly("Requests from a web page of another site are not served without PROXY_API_KEY."),
+    ):
         await ask({}, sec_fetch_site=fetch_site)
 
 

@@ -1,4 +1,4 @@
-"""The door without a socket: what no request may bring about, and is answered all the same."""
+"""The endpoints without a socket: effects that no request may have, and its answer."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A body comes in pieces, late, never, or too large."""
+"""Request bodies that arrive in fragments, late, never, or too large."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -13,7 +13,7 @@ Message = MutableMapping[str, Any]
 
 
 def sends(*messages: Message | None) -> Callable[[], Awaitable[Message]]:
-    """Give these messages one by one; None, and whatever would follow the last: nothing comes any more."""
+    """Return a `receive` with these messages, one per call. After None or the last message it never returns."""
     waiting = iter(messages)
 
     async def receive() -> Message:

@@ -1,4 +1,4 @@
-"""Bytes that leave for the client: frames, envelopes, headers; and what the official SDK reads in them."""
+"""Bytes sent to the client: frames, envelopes and headers, as the official SDK decodes them."""
 
 import json
 from typing import Any
@@ -16,6 +16,7 @@ from anthropic_proxy.errors import (
     UpstreamOverloaded,
     UpstreamRefused,
     UpstreamTimeout,
+    UriTooLong,
 )
 from anthropic_proxy.messages.events import (
     BlockStart,
@@ -41,6 +42,7 @@ from anthropic_proxy.server.responses import (
     encode_events,
     encode_message,
     error_headers,
+    help_headers,
     json_headers,
     stream_headers,
 )
@@ -189,6 +191,13 @@ class TestErrors:
         }
         assert error_headers(LimitReached("no", should_retry=False), "req_1")["x-should-retry"] == "false"
         assert error_headers(LimitReached("no", should_retry=True), "req_1")["x-should-retry"] == "true"
+
+    def test_the_help_header_names_a_section_of_the_error_catalog(self) -> None:
+        class TooManyTokens(LimitReached):
+            """An error of a plugin."""
+
+        assert help_headers(UriTooLong("long")) == {"x-proxy-help": "docs/fix/errors.md#uri-too-long"}
+        assert help_headers(TooManyTokens("no")) == {"x-proxy-help": "docs/fix/errors.md#limit-reached"}
 
 
 def test_a_message_is_one_object() -> None:

@@ -1,9 +1,11 @@
-"""Settings that the system gives to every program: colours, and proxies on the way out."""
+"""Settings that the system gives to every program: colors, and proxies for outgoing requests."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
+from platformdirs import user_data_path
 
 from anthropic_proxy.errors import ShuttingDown
 from anthropic_proxy.routing.providers import PROVIDERS
@@ -92,3 +94,17 @@ async def test_a_removed_outgoing_proxy_stays_removed() -> None:
     await upstream.close()
     with pytest.raises(ShuttingDown):
         await upstream.send("http://127.0.0.1:9", UpstreamRequest(method="GET", path="/", headers={}, body=b""), None)
+
+
+@pytest.mark.parametrize("variables", [{}, {"XDG_DATA_HOME": "/data/of/user"}])
+def test_the_data_directory_is_that_of_platformdirs(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library itself would delay each start of the server."""
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    expected = user_data_path("anthropic-proxy", appauthor=False)
+    assert load(**os.environ).data_directory == expected
+
+
+def test_without_a_home_there_is_no_data_directory() -> None:
+    assert load().data_directory is None

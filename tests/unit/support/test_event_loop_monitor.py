@@ -1,4 +1,4 @@
-"""Servers under test report what blocks their event loop, and nothing else."""
+"""Servers under test report the callbacks that block their event loop, and no others."""
 
 import os
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import TESTS
+from tests.support.platform_marks import needs_uvloop
 from tests.support.server_process import BLOCKED
 
 LOOP = """
@@ -27,10 +28,11 @@ async def main():
 uvloop.run(main())
 """
 BUSY_PROCESSES = 5
+pytestmark = needs_uvloop
 
 
 def report(steps: str, **options: object) -> str:
-    """Run callbacks of these names and seconds in an event loop that is watched; return what it reports."""
+    """Run callbacks of these names and seconds in a monitored event loop. Return the text that the monitor prints."""
     watched = {"PYTHONPATH": str(TESTS / "support" / "event_loop_monitor"), "PYTHONASYNCIODEBUG": "1"}
     command = [sys.executable, "-c", LOOP.replace("{steps}", steps)]
     environ = {**os.environ, **watched}
@@ -44,7 +46,7 @@ def test_a_callback_that_blocks_is_reported_and_a_slow_one_is_not() -> None:
 
 @pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="platform: no /proc/thread-self/schedstat")
 def test_a_callback_that_waits_for_a_busy_machine_is_not_reported() -> None:
-    """All share one processor, so that 0.2 s of work take more than a second."""
+    """All share one processor, so that 0.2 s of work last more than a second."""
     processor = min(os.sched_getaffinity(0))
     busy = [
         subprocess.Popen(

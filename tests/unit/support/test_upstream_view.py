@@ -1,4 +1,4 @@
-"""Round trips of encoded messages: every block that a wire can carry is read back, in its place, and nothing else."""
+"""Round trips of encoded messages: every block that a wire can carry is decoded again, in its place."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The demonstration: a Chat Completions server that states what it is and serves a few obvious requests with tools."""
+"""The demo: a Chat Completions server with a fixed description of itself and a few simple requests with tools."""
 
 import asyncio
 import functools
@@ -19,7 +19,7 @@ from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.fold import fold
 from anthropic_proxy.messages.models import decode_request
 from anthropic_proxy.messages.preparation import TargetLimits, prepare
-from anthropic_proxy.routing.providers import PROVIDERS, list_setup_variables
+from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import list_variables
 from anthropic_proxy.upstream import demo
 from anthropic_proxy.wire import openai_chat
@@ -117,7 +117,7 @@ ENVIRONMENT = {
 
 
 def new_demo_transport() -> Transport:
-    return demo.new_demo_transport(list_setup_variables())
+    return demo.new_demo_transport(PROVIDERS.list_setup_variables())
 
 
 async def post(body: Json, path: str = "/chat/completions") -> tuple[int, bytes]:
@@ -304,8 +304,8 @@ async def test_the_text_states_what_it_is_and_how_to_configure_a_provider() -> N
 
 
 def test_every_provider_that_can_be_preferred_is_named_by_a_setting_that_exists() -> None:
-    assert len(list_setup_variables()) == sum(row.offered_to_users for row in PROVIDERS)
-    assert set(list_setup_variables()) <= set(list_variables(PROVIDERS))
+    assert len(PROVIDERS.list_setup_variables()) == sum(row.offered_to_users for row in PROVIDERS)
+    assert set(PROVIDERS.list_setup_variables()) <= set(list_variables(PROVIDERS))
 
 
 async def test_additions_of_the_client_are_no_request() -> None:

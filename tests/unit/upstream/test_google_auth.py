@@ -1,4 +1,4 @@
-"""Tokens for Vertex AI, from stand-ins of Google's token servers on loopback."""
+"""Tokens for Vertex AI, from fakes of Google's token servers on loopback."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from anthropic_proxy.errors import (
     UpstreamUnreachable,
 )
 from anthropic_proxy.routing.credentials import Credentials
-from anthropic_proxy.routing.providers import find_provider
+from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.upstream.google_auth import (
     EXPIRY_MARGIN_SECONDS,
@@ -39,9 +39,10 @@ from tests.support.fakes.google_tokens import (
     write_service_account,
 )
 from tests.support.fakes.server import Running, serving
+from tests.support.messages import exactly
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*load_credentials_from_file:DeprecationWarning")
-VERTEX = find_provider("vertex")
+VERTEX = PROVIDERS.find("vertex")
 FILES = [write_service_account, write_authorized_user, write_external_account]
 
 
@@ -151,13 +152,13 @@ async def test_a_renewal_that_hangs_fails_only_those_who_wait_for_it(
     servers: TokenServers, google: Running, tmp_path: Path
 ) -> None:
     path = write_service_account(tmp_path, google.url)
-    tokens = GoogleTokens(GoogleCredentials(str(path), needs_project=False, connect_timeout=5), seconds=0.3)
+    tokens = GoogleTokens(GoogleCredentials(str(path), needs_project=False, connect_timeout=5), seconds=2)
     servers.gate.clear()
     leaving = asyncio.create_task(tokens.next_token())
     await settled(servers.waiting.is_set)
     leaving.cancel()  # the first caller decides nothing for later callers
     failures = await asyncio.gather(*(tokens.next_token() for _ in range(3)), return_exceptions=True)
-    expected_message = "no access token: its server did not answer within 0.3 s (GOOGLE_APPLICATION_CREDENTIALS)"
+    expected_message = "no access token: its server did not answer within 2 s (GOOGLE_APPLICATION_CREDENTIALS)"
     assert [(type(error), getattr(error, "message", "")) for error in failures] == [
         (UpstreamTimeout, expected_message)
     ] * 3
@@ -231,7 +232,14 @@ async def test_the_project_is_the_setting_s_else_the_credentials_own(
 
 async def test_without_a_project_the_variable_is_named(google: Running, tmp_path: Path) -> None:
     tokens = tokens_of(write_authorized_user(tmp_path, google.url), needs_project=True)
-    with pytest.raises(AuthenticationFailed, match="VERTEX_PROJECT is not set") as caught:
+    with pytest.raises(
+        AuthenticationFailed,
+        match=exactly(
+            "vertex_ai has no project: VERTEX_PROJECT is not set, and the credentials "
+            "(GOOGLE_APPLICATION_CREDENTIALS) name none. Set it in .env or in the environment and start the "
+            "proxy again."
+        ),
+    ) as caught:
         await Credentials(Settings(), {"google": tokens}).next_token(VERTEX, "http://x/projects/{project}")
     assert caught.value.should_retry is False
 
@@ -261,7 +269,14 @@ async def test_a_file_without_credentials_is_a_401_that_names_the_setting(
 async def test_credentials_that_are_refused_are_a_401(servers: TokenServers, google: Running, tmp_path: Path) -> None:
     path = write_authorized_user(tmp_path, google.url)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"refresh_token": "1//another-secret"}))
-    with pytest.raises(AuthenticationFailed, match="expired or revoked") as caught:
+    with pytest.raises(
+        AuthenticationFailed,
+        match=exactly(
+            "vertex has no access token: invalid_grant: Token has been expired or revoked. "
+            "The credentials come from GOOGLE_APPLICATION_CREDENTIALS. "
+            "Set GOOGLE_APPLICATION_CREDENTIALS, or log in with: gcloud auth application-default login"
+        ),
+    ) as caught:
         await tokens_of(path).next_token()
     assert "1//another-secret" not in caught.value.message
     google.journal.exchanges.clear()
@@ -295,7 +310,7 @@ async def test_without_the_extra_the_error_names_the_install_command(
     assert (caught.value.status, caught.value.error_type, caught.value.should_retry) == (500, "api_error", False)
     assert caught.value.message == (
         "Vertex AI needs google-auth, which is not installed. Install it in the checkout and start the proxy again: "
-        "sh scripts/setup vertex   or, with uv: uv sync --extra vertex"
+        "python3 scripts/setup.py vertex   or, with uv: uv sync --extra vertex"
     )
 
 

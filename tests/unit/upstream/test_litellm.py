@@ -1,4 +1,4 @@
-"""The engine without a server: what goes into LiteLLM and what comes out, its failures, a caller that leaves."""
+"""The LiteLLM engine without a server: its input and output, its failures, a client that disconnects."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from unittest.mock import patch
 import pytest
 
 from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
-from anthropic_proxy.routing.providers import PROVIDERS, find_provider
+from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import export_to_litellm, load_settings
 from anthropic_proxy.upstream.litellm import LiteLLMResponse, LiteLLMThread, LiteLLMTransport
 from anthropic_proxy.upstream.litellm.errors import decode_exception, encode_error_body
@@ -28,7 +28,7 @@ NO_CHAT_OF_ITS_OWN = {"custom", "custom_openai", "openai_like", "anthropic_text"
 
 
 def failure(name: str, *bases: type[Exception], **fields: Any) -> Exception:
-    """Return an exception as LiteLLM makes it: what it is stands in its class and in attributes."""
+    """Return an exception as LiteLLM raises it: with the cause in its class and in attributes."""
     made = type(name, bases or (Exception,), {})(fields.get("message", ""))
     for key, value in fields.items():
         setattr(made, key, value)
@@ -240,7 +240,7 @@ async def test_without_the_library_the_error_names_the_install_command(monkeypat
     assert (caught.value.status, caught.value.error_type, caught.value.should_retry) == (500, "api_error", False)
     assert caught.value.message == (
         "mistral/m needs LiteLLM (for a model on your own server, use openai/mistral/m), which is not installed. "
-        "Install it in the checkout and start the proxy again: sh scripts/setup litellm   or, with uv: "
+        "Install it in the checkout and start the proxy again: python3 scripts/setup.py litellm   or, with uv: "
         "uv sync --extra litellm"
     )
 
@@ -252,7 +252,7 @@ def test_every_chat_provider_of_litellm_is_a_prefix_or_ours() -> None:
 
     ours = {row.prefix for row in PROVIDERS}
     chat = set(constants.LITELLM_CHAT_PROVIDERS)
-    prefixes = set(find_provider("litellm").extra_prefixes)
+    prefixes = set(PROVIDERS.find("litellm").extra_prefixes)
     assert chat - ours - prefixes <= NO_CHAT_OF_ITS_OWN
     known = {provider.value for provider in LlmProviders}
     assert {"mistral", "bedrock", "deepseek", "openrouter", "azure", "together_ai", "cohere"} <= known

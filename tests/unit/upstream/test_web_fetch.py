@@ -42,7 +42,7 @@ def _trusting() -> ssl.SSLContext:
 
 
 class Site:
-    """A site with a page for every case, and what it was asked."""
+    """A site with a page for every case. It keeps the requests that it received."""
 
     def __init__(self) -> None:
         self.asked: list[web.Request] = []
@@ -348,7 +348,8 @@ async def test_without_the_extra_only_html_is_refused(site: Site) -> None:
     failure = await refusal(pages, site.url("/html"))
     assert (failure.error_code, failure.message) == (
         "unavailable",
-        f"{site.url('/html')} is HTML; lxml, which reads it, is not installed. Install it with: sh scripts/setup fetch",
+        f"{site.url('/html')} is HTML; lxml, which reads it, is not installed. "
+        "Install it with: python3 scripts/setup.py fetch",
     )
     assert (await pages.fetch(site.url("/plain"))).text == "naïve"
     assert (await pages.fetch(site.url("/pdf"))).body == PDF
@@ -426,7 +427,7 @@ async def test_a_redirection_to_what_is_closed_is_refused(site: Site, host: str)
 
 
 def telling(names: dict[str, str], *, then: str = "") -> Any:
-    """Return a look-up that knows these names; `then`: its answer from the second time on."""
+    """Return a lookup for these names. `then`: address that the second and later lookups return."""
     asked: list[str] = []
 
     def lookup(host: str, port: int, **_: Any) -> list[Any]:

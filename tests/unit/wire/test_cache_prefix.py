@@ -1,6 +1,6 @@
-"""Stability of the upstream request's prefix: it stays the same from turn to turn, to the byte.
+"""Stability of the upstream request's prefix: its bytes are equal in each turn.
 
-Providers bill what they have seen before at a fraction, and a model on one's own machine need not read it again.
+Providers bill a repeated prefix at a fraction, and a model on one's own machine need not read it again.
 """
 
 import itertools
@@ -23,8 +23,8 @@ WIRES = sorted({step.wire for step in SPEAKERS})
 
 def assert_grows(step: SessionStep, talk: Session, style_of: Callable[[], EncodingStyle]) -> None:
     """Hold that each request begins with the whole of the one before, and that nothing beside the messages changes."""
-    said = [step.encode_body(talk.signed(step.signature()).request(end, style_of())) for end in talk.ends()]
-    for before, after in itertools.pairwise(said):
+    requests = [step.encode_body(talk.signed(step.signature()).request(end, style_of())) for end in talk.ends()]
+    for before, after in itertools.pairwise(requests):
         old, old_fields = split(before.body)
         new, new_fields = split(after.body)
         assert new[: len(old)] == old
@@ -53,7 +53,7 @@ def test_what_is_relayed_stays_what_the_client_wrote(step: SessionStep, talk: Se
 
 @pytest.mark.parametrize("step", SPEAKERS, ids=lambda step: step.name)
 def test_what_must_be_added_is_added_at_the_end(step: SessionStep) -> None:
-    """A begun reply that no server goes on from, and a call that cannot be forced, are asked for in a last text."""
+    """A prefill that no server continues, and a call that cannot be forced, become a request in a last text."""
     talk = SESSION.signed(step.signature())
     for end in talk.ends():
         body = talk.request(end, EncodingStyle())
@@ -81,10 +81,10 @@ def with_user(body: dict[str, Any], session: str) -> dict[str, Any]:
 
 
 def key_of(step: SessionStep, body: dict[str, Any]) -> Any:
-    said = step.encode_body(body)
-    fields = split(said.body)[1]
+    request = step.encode_body(body)
+    fields = split(request.body)[1]
     header = getattr(step.dialect, "session_header", "")
-    return said.headers[header] if header else fields.get("prompt_cache_key") or fields.get("session_id")
+    return request.headers[header] if header else fields.get("prompt_cache_key") or fields.get("session_id")
 
 
 @pytest.mark.parametrize("step", SPEAKERS, ids=lambda step: step.name)

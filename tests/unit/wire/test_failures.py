@@ -1,4 +1,4 @@
-"""Every form of a provider's refusal becomes an error that Anthropic's clients know what to do with."""
+"""Every form of a provider's rejection becomes an error that clients of Anthropic's API can handle."""
 
 from typing import Any
 
@@ -123,7 +123,7 @@ def test_errors_inside_a_stream_find_their_status(error: Any, status: int) -> No
         (b"[[[[", "groq returned HTTP 400"),
     ],
 )
-def test_the_provider_speaks_for_itself(body: Any, message: str) -> None:
+def test_the_message_of_the_provider_is_kept(body: Any, message: str) -> None:
     assert refused(400, body).message == message
 
 
@@ -238,7 +238,7 @@ OVERFLOWS = [
 
 @pytest.mark.parametrize("message", OVERFLOWS)
 @pytest.mark.parametrize("status", [400, 413, 500])
-def test_a_prompt_that_is_too_long_is_said_in_anthropics_words(message: str, status: int) -> None:
+def test_a_prompt_that_is_too_long_has_the_message_of_anthropic(message: str, status: int) -> None:
     error = refused(status, openai(message), window=5, estimate=7)
     assert error.message == "prompt is too long: 1200 tokens > 1000 maximum"
     assert (error.status, error.error_type, error.retryable, error.parameter) == (
@@ -324,7 +324,7 @@ def test_too_much_output_asked_for_is_not_too_long_a_prompt(message: str) -> Non
         openai("Request too large for model on tokens per minute (TPM): Limit 6000"),
     ],
 )
-def test_other_limits_are_not_taken_for_the_window(body: Any) -> None:
+def test_other_limits_are_no_context_window(body: Any) -> None:
     assert "prompt is too long" not in refused(400, body).message
 
 
@@ -396,7 +396,7 @@ def test_policy_stops_are_replies(error: Any) -> None:
         ({"message": "The parameter max_tokens is fine, the key must be renewed"}, None),
     ],
 )
-def test_the_parameter_to_blame_is_found(error: Any, parameter: str | None) -> None:
+def test_the_rejected_parameter_is_found(error: Any, parameter: str | None) -> None:
     assert build_upstream_error(read_error_object({"error": error}, 400, {}), "openai").parameter == parameter
 
 

@@ -1,4 +1,4 @@
-"""Why replies end, in the words of many servers: a cut tool call never reaches a tool, on any wire."""
+"""Finish reasons of many servers: a truncated tool call never reaches a tool, on any wire."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.messages.fold import fold
-from anthropic_proxy.messages.fold.arguments import is_cut_short
+from anthropic_proxy.messages.fold.arguments import is_truncated_object
 from anthropic_proxy.messages.models import decode_request
 from anthropic_proxy.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.wire import gemini, ollama, openai_chat, openai_responses
@@ -194,9 +194,9 @@ VALUES = st.recursive(
 @given(value=st.dictionaries(st.text(max_size=3), VALUES, max_size=3), ascii_only=st.booleans(), data=st.data())
 def test_every_beginning_of_an_object_is_cut_short(value: Any, ascii_only: bool, data: st.DataObject) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only)
-    assert not is_cut_short(text)
-    assert not is_cut_short(text + "}")
-    assert is_cut_short(text[: data.draw(st.integers(1, len(text) - 1))])
+    assert not is_truncated_object(text)
+    assert not is_truncated_object(text + "}")
+    assert is_truncated_object(text[: data.draw(st.integers(1, len(text) - 1))])
 
 
 @given(total=st.none() | st.integers(-3, 300), read=st.none() | st.integers(-3, 300), written=st.none() | st.integers())

@@ -1,4 +1,4 @@
-"""Bytes become the same frames however the network cuts them."""
+"""Splitting of bytes into frames: equal for all network reads."""
 
 import itertools
 import random
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.wire.framing import EventSplitter, NDJSONReader, SSEReader
+from tests.support.messages import exactly
 
 
 def read(reader: SSEReader | NDJSONReader, *chunks: bytes) -> list[bytes]:
@@ -92,7 +93,9 @@ def test_empty_lines_between_objects_are_skipped() -> None:
 @pytest.mark.parametrize("reader", [SSEReader, NDJSONReader])
 def test_an_endless_line_is_refused(reader: type[SSEReader] | type[NDJSONReader]) -> None:
     endless = reader(limit=1_000)
-    with pytest.raises(UpstreamProtocolError, match="single event of more than 1,000 bytes"):
+    with pytest.raises(
+        UpstreamProtocolError, match=exactly("The provider sent a single event of more than 1,000 bytes.")
+    ):
         read(endless, *[b"data: 4567"] * 101)
 
 
@@ -130,6 +133,6 @@ def test_a_single_event_is_limited_over_all_its_pieces() -> None:
     splitter = EventSplitter()
     splitter.feed(b"data: a\n\n" + b"x" * (8 * 1024 * 1024))
     with pytest.raises(
-        UpstreamProtocolError, match=r"^The provider sent a single event of more than 8,388,608 bytes\.$"
+        UpstreamProtocolError, match=exactly("The provider sent a single event of more than 8,388,608 bytes.")
     ):
         splitter.feed(b"x")

@@ -23,11 +23,12 @@ from anthropic_proxy.wire.contract import Call, UpstreamRequest
 from anthropic_proxy.wire.framing import SSEReader
 from anthropic_proxy.wire.gemini.schema import encode_parameter_schema, encode_reply_schema
 from anthropic_proxy.wire.json_repair import repair_json
+from tests.support.messages import exactly
 from tests.support.paths import GOLDEN
 from tests.support.provider_replies.gemini import GEMINI_REPLIES, GEMINI_STREAMS
 
 CASES = GOLDEN / "gemini"
-LOOK = {"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {}}}
+VIEW = {"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {}}}
 BEFORE_3 = {"requires_signatures": False, "accepts_media_in_results": False}
 
 
@@ -58,7 +59,7 @@ def user(*content: Any) -> dict[str, Any]:
     return {"role": "user", "content": list(content) if not isinstance(content[0], str) else content[0]}
 
 
-def said(request: UpstreamRequest) -> Any:
+def body_of(request: UpstreamRequest) -> Any:
     return json.loads(request.body)
 
 
@@ -164,11 +165,13 @@ def test_signatures_come_back_as_they_were(given_signatures: list[str | None], t
     ids = [block["id"] for block in message["content"] if block["type"] == "tool_use"]
     results = [{"type": "tool_result", "tool_use_id": one, "content": "seen"} for one in ids]
     history = [user("Look."), {"role": "assistant", "content": message["content"]}, user(*results)]
-    _, calls, answers = said(gemini.WIRE.encode_request(a_call(*history, tools=[LOOK], dialect=BEFORE_3)))["contents"]
+    _, calls, answers = body_of(gemini.WIRE.encode_request(a_call(*history, tools=[VIEW], dialect=BEFORE_3)))[
+        "contents"
+    ]
     assert [part.get("thoughtSignature") for part in calls["parts"]] == given_signatures
     assert [part["functionCall"]["args"] for part in calls["parts"]] == [{"at": n} for n in range(len(ids))]
     assert [part["functionResponse"]["id"] for part in answers["parts"]] == ids
-    strict = said(gemini.WIRE.encode_request(a_call(*history, tools=[LOOK])))["contents"][1]["parts"]
+    strict = body_of(gemini.WIRE.encode_request(a_call(*history, tools=[VIEW])))["contents"][1]["parts"]
     assert strict[0]["thoughtSignature"] == (given_signatures[0] or "skip_thought_signature_validator")
     assert [part.get("thoughtSignature") for part in strict[1:]] == given_signatures[1:]
 
@@ -213,7 +216,7 @@ def test_every_finish_reason_of_the_official_sdk_is_known() -> None:
 
 
 @pytest.mark.parametrize("reason", BROKEN)
-def test_a_reply_that_could_not_be_read_is_tried_again_unless_something_was_said(reason: str) -> None:
+def test_an_unreadable_reply_is_retried_unless_text_was_received(reason: str) -> None:
     thought = {"text": "Hm.", "thought": True}
     with pytest.raises(UpstreamProtocolError) as caught:
         decoded(a_frame(thought, finish=reason))
@@ -250,7 +253,7 @@ def test_an_empty_reply_stays_empty() -> None:
     assert (message["content"], message["stop_reason"]) == ([], "end_turn")
 
 
-def test_nulls_say_nothing() -> None:
+def test_null_counts_as_absent() -> None:
     frame = {"candidates": [{"content": {"parts": [{"text": None, "functionCall": None}]}, "groundingMetadata": None}]}
     nothing = {"promptFeedback": {"blockReason": None}, "usageMetadata": None, "candidates": None, "error": None}
     deltas = decoded(json.dumps(frame).encode(), json.dumps(nothing).encode(), a_frame({"text": "x"}, finish="STOP"))
@@ -271,7 +274,10 @@ PARTIAL = {"partialArgs": [{"jsonPath": "$.place", "stringValue": "Par"}], "will
 )
 def test_partial_arguments_of_a_call_are_an_error(call: dict[str, Any]) -> None:
     """The proxy does not request them: without this error the client would get a call with wrong arguments."""
-    with pytest.raises(UpstreamProtocolError, match="google: a function call has partial arguments"):
+    with pytest.raises(
+        UpstreamProtocolError,
+        match=exactly("google: a function call has partial arguments, which the request does not ask for"),
+    ):
         decoded(a_frame({"functionCall": call}), a_frame({"functionCall": {}}, finish="STOP"))
 
 
@@ -300,7 +306,7 @@ def test_the_provider_s_ids_are_kept_where_they_can_be_the_client_s(given: str, 
         user({"type": "tool_result", "tool_use_id": "old", "content": "seen"}),
     ]
     part = {"functionCall": {"name": "look", "id": given}}
-    deltas = decoded(a_frame(part, part, finish="STOP"), call=a_call(*history, tools=[LOOK]))
+    deltas = decoded(a_frame(part, part, finish="STOP"), call=a_call(*history, tools=[VIEW]))
     first, second = (delta.id for delta in deltas if isinstance(delta, ToolCall))
     assert (first == given) is kept
     assert second.startswith("toolu_px")
@@ -341,7 +347,7 @@ def test_sound_and_film_are_refused(block: str, kind: str) -> None:
 def test_budgets(effort: str, asked: int | None, limit: int, budget: int | None, sent: int) -> None:
     call = a_call(dialect={"thinking": "budget", "min_budget_tokens": 512})
     request = msgspec.structs.replace(call.request, effort=effort, budget_tokens=asked, max_tokens=limit)
-    config = said(gemini.WIRE.encode_request(msgspec.structs.replace(call, request=request)))["generationConfig"]
+    config = body_of(gemini.WIRE.encode_request(msgspec.structs.replace(call, request=request)))["generationConfig"]
     assert config["thinkingConfig"].get("thinkingBudget") == budget
     assert config["maxOutputTokens"] == sent
     assert config["thinkingConfig"].get("includeThoughts", False) is (effort != "none")
@@ -455,7 +461,7 @@ def lowered(schema: Any) -> Any:
 def test_alternatives_keep_the_type_and_the_properties_around_them() -> None:
     around = {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]}
     more = {"properties": {"y": {"type": "integer"}}, "required": ["y"]}
-    said = {"type": "OBJECT", "properties": {"x": {"type": "STRING"}}, "required": ["x"]}
+    properties = {"type": "OBJECT", "properties": {"x": {"type": "STRING"}}, "required": ["x"]}
     assert lowered({**around, "anyOf": [more, {"description": "or not"}]}) == {
         "anyOf": [
             {
@@ -463,7 +469,7 @@ def test_alternatives_keep_the_type_and_the_properties_around_them() -> None:
                 "properties": {"x": {"type": "STRING"}, "y": {"type": "INTEGER"}},
                 "required": ["x", "y"],
             },
-            {**said, "description": "or not"},
+            {**properties, "description": "or not"},
         ]
     }
     assert lowered({"type": "string", "anyOf": [{"minLength": 2}, {"pattern": "^a"}]}) == {
@@ -471,13 +477,13 @@ def test_alternatives_keep_the_type_and_the_properties_around_them() -> None:
     }
 
 
-def test_alternatives_that_only_require_something_are_said_in_words() -> None:
+def test_alternatives_with_only_required_fields_become_a_description() -> None:
     names = {"x": {"type": "string"}, "y": {"type": "string"}}
-    said = {name: {"type": "STRING"} for name in names}
-    wish = '(anyOf: [{"required":["x"]},{"required":["y"]}])'
+    properties = {name: {"type": "STRING"} for name in names}
+    requirement = '(anyOf: [{"required":["x"]},{"required":["y"]}])'
     schema = {"type": "object", "properties": names, "anyOf": [{"required": ["x"]}, {"required": ["y"]}]}
-    assert lowered(schema) == {"type": "OBJECT", "properties": said, "description": wish}
-    assert lowered({**schema, "description": "One."})["description"] == f"One. {wish}"
+    assert lowered(schema) == {"type": "OBJECT", "properties": properties, "description": requirement}
+    assert lowered({**schema, "description": "One."})["description"] == f"One. {requirement}"
 
 
 def test_a_reference_with_an_escape_is_inlined() -> None:

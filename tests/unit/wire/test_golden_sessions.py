@@ -1,4 +1,4 @@
-"""Sessions kept as scenarios in their order: what a client sends later must be what it received before."""
+"""Sessions stored as ordered scenarios: each later request of a client repeats the replies that it received."""
 
 import json
 from pathlib import Path
@@ -10,11 +10,11 @@ from tests.support.golden_runner import find_cases, fold_events, read_request
 
 WIRES = ("openai_responses", "gemini", "openai_chat")
 COMPACTION = "claude_code_session_12_compaction"
-"""The call with a reply that does not join the history: a summary takes the place of what came before."""
+"""The request with a reply outside the history: a summary replaces the earlier messages."""
 
 
 def session_of(wire: str) -> list[Path]:
-    """Return the scenarios of a session, `claude_code_session_<number>_<what it shows>`, in order."""
+    """Return the scenarios of a session, `claude_code_session_<number>_<topic>`, in order."""
     return find_cases(wire, "claude_code_session_[0-9][0-9]_*")
 
 
@@ -24,40 +24,40 @@ def unmarked(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_a_session_goes_on_from_what_was_told(wire: str) -> None:
+def test_a_session_repeats_the_replies_of_the_proxy(wire: str) -> None:
     """Check each conversation by itself, identified by the last text of its system prompt."""
-    told: dict[str, list[Any]] = {}
+    known_replies: dict[str, list[Any]] = {}
     for folder in session_of(wire):
         request = json.loads(read_request(folder))
-        replies = told.setdefault(request["system"][-1]["text"], [])
-        said = [unmarked(message["content"]) for message in request["messages"] if message["role"] == "assistant"]
+        replies = known_replies.setdefault(request["system"][-1]["text"], [])
+        repeated = [unmarked(message["content"]) for message in request["messages"] if message["role"] == "assistant"]
         events = folder / "expected_events.sse"
         reply = fold_events(events.read_bytes())["content"] if events.exists() else None
         if folder.name == COMPACTION:
-            assert said == replies[: len(said)], folder.name
+            assert repeated == replies[: len(repeated)], folder.name
         else:
-            assert said == replies[len(replies) - len(said) :], folder.name
-            assert bool(said) == bool(replies), folder.name
+            assert repeated == replies[len(replies) - len(repeated) :], folder.name
+            assert bool(repeated) == bool(replies), folder.name
             replies += [reply] if reply is not None else []
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_what_was_said_upstream_before_is_said_again_to_the_byte(wire: str) -> None:
+def test_earlier_messages_are_sent_upstream_again_with_equal_bytes(wire: str) -> None:
     """Up to the summary; then the history is another."""
     field = {"openai_responses": "input", "gemini": "contents", "openai_chat": "messages"}[wire]
     before: dict[str, list[str]] = {}
     for folder in session_of(wire):
         name = json.loads(read_request(folder))["system"][-1]["text"]
         upstream = json.loads((folder / "expected_upstream_request.json").read_bytes())
-        said = [json.dumps(part) for part in upstream["body"][field]]
+        encoded = [json.dumps(part) for part in upstream["body"][field]]
         if folder.name == COMPACTION:
             break
-        assert said[: len(before.get(name, []))] == before.get(name, []), folder.name
-        before[name] = said
+        assert encoded[: len(before.get(name, []))] == before.get(name, []), folder.name
+        before[name] = encoded
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_a_session_shows_what_sessions_hold(wire: str) -> None:
+def test_each_session_has_the_expected_topics(wire: str) -> None:
     requests = "".join(read_request(folder).decode() for folder in session_of(wire))
     errors = [folder.name for folder in session_of(wire) if (folder / "expected_error.json").exists()]
     shown = {

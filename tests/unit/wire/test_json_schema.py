@@ -1,4 +1,4 @@
-"""Tool schemas keep their meaning on the way to a wire that takes less."""
+"""Tool schemas keep their meaning on a wire that accepts fewer keywords."""
 
 import json
 from typing import Any
@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.wire.json_schema import BASIC_RULES, SchemaRules, admits_object, clean_schema, qualifies_for_strict
+from anthropic_proxy.wire.json_schema import (
+    BASIC_RULES,
+    SchemaRules,
+    clean_schema,
+    may_accept_object,
+    qualifies_for_strict,
+)
 
 MOONSHOT = SchemaRules(inlines_references=True, allows_type_beside_alternatives=False)
 SEARCH = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
@@ -52,7 +58,7 @@ def test_properties_named_like_keywords_survive() -> None:
     assert cleaned(schema, MOONSHOT) == schema
 
 
-def test_values_are_not_taken_for_schemas() -> None:
+def test_values_are_not_read_as_schemas() -> None:
     schema = {
         "type": "object",
         "properties": {
@@ -83,7 +89,7 @@ def test_metadata_is_dropped_at_every_schema_position() -> None:
     }
 
 
-def test_alternatives_at_the_root_become_one_object_and_that_is_said() -> None:
+def test_alternatives_at_the_root_become_one_object_with_a_note() -> None:
     by_id = {
         "type": "object",
         "properties": {"id": {"type": "integer"}, "how": {"const": 1}},
@@ -123,7 +129,7 @@ def test_a_reference_at_the_root_is_followed() -> None:
 
 
 @pytest.mark.parametrize("keyword", ["enum", "const", "not"])
-def test_what_a_root_may_not_say_is_left_out_and_that_is_said(keyword: str) -> None:
+def test_keywords_rejected_at_the_root_are_dropped_with_a_note(keyword: str) -> None:
     schema, lost = clean_schema({**SEARCH, keyword: [{}]})
     assert schema == SEARCH
     assert lost == [f"{keyword} at the root was removed"]
@@ -171,7 +177,7 @@ def test_a_root_that_is_no_object_leaves_nothing_of_itself_behind() -> None:
     ],
 )
 def test_whether_a_reply_may_be_an_object(schema: Any, admitted: bool) -> None:
-    assert admits_object(json.dumps(schema).encode()) is admitted
+    assert may_accept_object(json.dumps(schema).encode()) is admitted
 
 
 def test_references_are_inlined_where_the_wire_has_none() -> None:
@@ -192,8 +198,8 @@ def test_references_are_inlined_where_the_wire_has_none() -> None:
 @pytest.mark.parametrize("name", ["A/B C", "A~B", "Ä", "100%", "a%20b"])
 def test_a_name_in_a_reference_may_be_escaped(name: str) -> None:
     escaped = name.replace("~", "~0").replace("/", "~1")
-    for said in (escaped, quote(escaped)):
-        schema = {"properties": {"a": {"$ref": f"#/$defs/{said}"}}, "$defs": {name: {"type": "integer"}}}
+    for reference in (escaped, quote(escaped)):
+        schema = {"properties": {"a": {"$ref": f"#/$defs/{reference}"}}, "$defs": {name: {"type": "integer"}}}
         assert cleaned(schema, MOONSHOT)["properties"] == {"a": {"type": "integer"}}
 
 

@@ -87,8 +87,11 @@ def _understood(kind: Any, value: Any) -> Any:
 
 
 @pytest.mark.parametrize("body", golden_requests())
-def test_the_stand_in_takes_every_request(body: Any) -> None:
-    """Only if it has such a model; some scenarios show what a model cannot do."""
+def test_the_fake_server_accepts_every_request(body: Any) -> None:
+    """Models are looked up in the fake server.
+
+    Scenarios about missing abilities of a model violate only those rules.
+    """
     found = find_model(body["model"])
     model = found[1] if found else IN_THE_CLOUD if body["model"].endswith(":cloud") else LIKE_ALL
     broken = {breach.rule for breach in check_body(body, body["model"], model)}
@@ -99,7 +102,7 @@ def test_the_stand_in_takes_every_request(body: Any) -> None:
 
 
 def proofs() -> dict[str, set[str]]:
-    """Return field of the dialect → what its docstring names as proof."""
+    """Return field of the dialect → golden cases that its docstring names as proof."""
     source = Path(ollama.__file__).with_name("dialect.py").read_text(encoding="utf-8")
     fields = re.findall(r'^    (\w+): .*?\n    """(.*?)"""', source, re.DOTALL | re.MULTILINE)
     found = {field: re.search(r"Proven by: (.*?)\.\s*$", " ".join(text.split())) for field, text in fields}
@@ -136,12 +139,12 @@ def _outcome(scenario: GoldenCase, reset: str | None = None) -> Any:
 def test_complete_streams_are_decoded_without_loss(name: str) -> None:
     body = OLLAMA_STREAMS[name]
     lines = [json.loads(line) for line in body.splitlines()]
-    said = [line["message"] for line in lines]
+    messages = [line["message"] for line in lines]
     deltas = decode_stream(body)
-    assert "".join(one.text for one in deltas if isinstance(one, Text)) == "".join(one["content"] for one in said)
+    assert "".join(one.text for one in deltas if isinstance(one, Text)) == "".join(one["content"] for one in messages)
     thought = "".join(one.text for one in deltas if isinstance(one, Thinking))
-    assert thought == "".join(one.get("thinking", "") for one in said)
-    calls = [call["function"] for one in said for call in one.get("tool_calls", ())]
+    assert thought == "".join(one.get("thinking", "") for one in messages)
+    calls = [call["function"] for one in messages for call in one.get("tool_calls", ())]
     assert [one.name for one in deltas if isinstance(one, ToolCall)] == [call["name"] for call in calls]
     arguments = [json.loads(one.json) for one in deltas if isinstance(one, ToolArgs)]
     assert arguments == [call["arguments"] for call in calls]
@@ -160,7 +163,7 @@ def test_a_stream_without_its_last_line_is_an_error(name: str) -> None:
 # Odd answers
 
 
-def test_what_compatible_servers_say_otherwise_is_understood() -> None:
+def test_variants_of_compatible_servers_are_decoded() -> None:
     """Arguments as text, no arguments at all, null for nothing, an end that is sent twice."""
     lines = (
         b'{"message":{"role":"assistant","content":null,"thinking":null,"tool_calls":null},"done":false}\n'
@@ -232,9 +235,9 @@ SCHEMAS = st.recursive(
 
 @given(SCHEMAS)
 def test_any_schema_becomes_one_that_the_server_can_read(schema: Any) -> None:
-    parameters, said, _, _ = encode_parameters(schema)
+    parameters, description, _, _ = encode_parameters(schema)
     assert list(check(parameters, "ToolFunctionParameters", "parameters")) == []
-    assert isinstance(said, str)
+    assert isinstance(description, str)
 
 
 def test_what_is_too_long_for_a_description_is_reported() -> None:

@@ -1,4 +1,4 @@
-"""A refused parameter is left out or expressed otherwise, at once and from then on."""
+"""Rejected parameters: dropped or sent in another form, at once and in later requests."""
 
 import json
 from typing import Any
@@ -164,7 +164,9 @@ def proxy(server: Server, **settings: str) -> ProxyHarness:
         *("schema", "schema, named in the text only"),
     ],
 )
-async def test_a_refused_parameter_is_healed_at_once_and_remembered(fields: Any, finds_fault: Any, answer: Any) -> None:
+async def test_a_rejected_parameter_is_dropped_at_once_and_remembered(
+    fields: Any, finds_fault: Any, answer: Any
+) -> None:
     server = Server(finds_fault, answer)
     somewhere = proxy(server)
     sink = await somewhere.post(**fields)
@@ -220,7 +222,9 @@ async def test_an_output_limit_that_only_this_prompt_makes_too_large_is_not_reme
     ],
     ids=["the model itself", "nothing named", "what was not sent"],
 )
-async def test_what_cannot_be_healed_is_reported_after_one_call(fields: Any, answer: tuple[str, str | None]) -> None:
+async def test_a_rejection_without_adaptation_is_reported_after_one_call(
+    fields: Any, answer: tuple[str, str | None]
+) -> None:
     server = Server(lambda body: True, lambda body: refusal(*answer))
     sink = await proxy(server).post(**fields)
     assert sink.error is not None
@@ -229,7 +233,7 @@ async def test_what_cannot_be_healed_is_reported_after_one_call(fields: Any, ans
     assert len(server.bodies) == 1
 
 
-async def test_at_most_two_lessons_are_learned_in_one_request() -> None:
+async def test_one_request_learns_up_to_two_adaptations() -> None:
     server = Server(
         lambda body: True,
         lambda body: refusal(
@@ -242,7 +246,7 @@ async def test_at_most_two_lessons_are_learned_in_one_request() -> None:
     assert len(server.bodies) == 3
 
 
-async def test_a_schema_that_is_refused_is_said_in_the_words_that_every_server_knows() -> None:
+async def test_a_rejected_schema_becomes_an_instruction() -> None:
     server = Server(
         lambda body: "$defs" in json.dumps(body),
         lambda body: refusal("Invalid schema", "tools[0].function.parameters", "invalid_function_parameters"),
@@ -263,7 +267,7 @@ def reasoner(server: Server, provider: str, model: str, **settings: str) -> Prox
     return ProxyHarness(server, BIG_MODEL=f"{provider}/{model}", **keys, **settings)
 
 
-async def test_thinking_that_cannot_be_chosen_is_not_said() -> None:
+async def test_a_rejected_thinking_switch_is_dropped() -> None:
     server = Server(
         lambda body: body.get("thinking") == {"type": "disabled"},
         lambda body: refusal("invalid thinking: only type=enabled is allowed for this model", None, "invalid"),
@@ -314,7 +318,7 @@ RESPONSE = {
 
 
 class Speaker:
-    """Understands one of two languages."""
+    """A fake server that accepts one of the two OpenAI wires."""
 
     def __init__(self, *refusals: FakeResponse) -> None:
         self.paths: list[str] = []
@@ -330,7 +334,7 @@ class Speaker:
 
 
 @pytest.mark.parametrize("status", [400, 404])
-async def test_a_model_that_speaks_another_language_is_spoken_to_in_it_from_then_on(status: int) -> None:
+async def test_a_model_of_another_wire_is_requested_on_that_wire_afterwards(status: int) -> None:
     speaker = Speaker()
     somewhere = ProxyHarness(speaker, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/some-new-model")
     sink = await somewhere.post()
@@ -340,7 +344,7 @@ async def test_a_model_that_speaks_another_language_is_spoken_to_in_it_from_then
     assert speaker.paths == ["/chat/completions", "/responses", "/responses"]
 
 
-async def test_what_is_learned_in_the_other_language_holds_there() -> None:
+async def test_adaptations_of_the_other_wire_apply_to_that_wire() -> None:
     speaker = Speaker(refusal("Unsupported parameter: 'store'", "store"))
     somewhere = ProxyHarness(speaker, OPENAI_API_KEY="sk-test-0123456789", BIG_MODEL="openai/some-new-model")
     assert (await somewhere.post()).error is None
@@ -357,7 +361,7 @@ async def test_a_language_that_the_user_chose_is_not_changed_but_named() -> None
     assert sink.error.message.endswith("Set OPENAI_WIRE=responses.")
 
 
-async def test_a_schema_is_said_plainly_in_the_other_language_too() -> None:
+async def test_a_rejected_schema_becomes_an_instruction_on_the_other_wire() -> None:
     bodies: list[dict[str, Any]] = []
 
     def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:

@@ -22,7 +22,7 @@ from anthropic_proxy.wire.json_strings import join_json_strings
 from anthropic_proxy.wire.openai_chat.frames import ABSENT, decode_chunk
 from anthropic_proxy.wire.tool_call_repair import OPENED_THINKING_TAGS
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of
-from tests.support.golden_runner import GoldenCase, find_cases
+from tests.support.golden_runner import find_cases, read_fields
 from tests.support.provider_replies.chat import CHAT_REPLIES, CHAT_STREAMS
 
 FOLDERS = find_cases("openai_chat")
@@ -66,10 +66,10 @@ def piece(finish: str | None = None, **delta: Any) -> Any:
 
 def openai_scenarios() -> Iterator[Any]:
     for folder in FOLDERS:
-        scenario = GoldenCase(folder)
-        own_address = "OPENAI_BASE_URL" not in scenario.fields.get("settings", {})
+        fields = read_fields(folder)
+        own_address = "OPENAI_BASE_URL" not in fields.get("settings", {})
         path = folder / "expected_upstream_request.json"
-        if scenario.fields["provider"] == "openai" and own_address and path.exists():
+        if fields["provider"] == "openai" and own_address and path.exists():
             yield pytest.param(json.loads(path.read_text(encoding="utf-8"))["body"], id=folder.name)
 
 
@@ -143,12 +143,12 @@ def _check_reply(deltas: list[Delta], parts: list[Any], usage: Any) -> None:
     assert {call.key for call in calls} == {delta.key for delta in deltas if isinstance(delta, ToolEnd)}
     found = ["".join(one.json for one in deltas if isinstance(one, ToolArgs) and one.key == call.key) for call in calls]
     assert [json.loads(one or "{}") for one in found] == [json.loads(one) for one in arguments.values()]
-    said = [delta for delta in deltas if isinstance(delta, Usage)][-1]
-    assert (said.input_tokens or 0) + (said.cache_read_tokens or 0) == usage["prompt_tokens"]
+    reported = [delta for delta in deltas if isinstance(delta, Usage)][-1]
+    assert (reported.input_tokens or 0) + (reported.cache_read_tokens or 0) == usage["prompt_tokens"]
     spent = usage["completion_tokens"]
     reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens", 0)
     apart = usage["total_tokens"] == usage["prompt_tokens"] + spent + reasoning
-    assert said.output_tokens == spent + (reasoning if apart else 0)
+    assert reported.output_tokens == spent + (reasoning if apart else 0)
 
 
 # Streams of any shape
@@ -159,11 +159,11 @@ TEXTS = st.text(min_size=1, max_size=8)
 @given(st.lists(st.tuples(st.sampled_from(["content", "reasoning", "reasoning_content"]), TEXTS)))
 def test_all_text_arrives_in_order_but_thinking_after_the_last(parts: list[tuple[str, str]]) -> None:
     deltas = decode_stream(frames(*(piece(**{name: text}) for name, text in parts), piece("stop")), new_call())
-    said = [("content" if isinstance(delta, Text) else "thinking", delta.text) for delta in deltas[:-1]]
+    received = [("content" if isinstance(delta, Text) else "thinking", delta.text) for delta in deltas[:-1]]
     expected = [("content" if name == "content" else "thinking", text) for name, text in parts]
     while ("content" in dict(expected)) and expected[-1][0] == "thinking":
         expected.pop()
-    assert said == expected
+    assert received == expected
 
 
 @given(
@@ -257,6 +257,6 @@ def test_think_tags_are_found_at_any_cut(text: str, points: list[int]) -> None:
         {"message": "The model is overloaded", "code": 503},
     ],
 )
-def test_an_error_that_is_a_frame_of_its_own_is_told(error: dict[str, Any]) -> None:
+def test_an_error_in_its_own_frame_is_reported(error: dict[str, Any]) -> None:
     assert decode_chunk(json.dumps(error).encode()).error == Raw(json.dumps(error).encode())
     assert decode_chunk(json.dumps({"object": "x", "message": "y"}).encode()).error is ABSENT

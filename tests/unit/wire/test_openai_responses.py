@@ -25,7 +25,8 @@ from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.framing import SSEReader
 from anthropic_proxy.wire.openai_responses.output_limit import CHARACTERS_PER_TOKEN, LocalOutputLimit
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of, scenarios_of
-from tests.support.golden_runner import GoldenCase
+from tests.support.golden_runner import read_fields
+from tests.support.messages import exactly
 from tests.support.provider_replies.responses import REASONING, RESPONSE_STREAMS, RESPONSES
 
 WEATHER = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
@@ -70,7 +71,7 @@ def content_of(deltas: list[Delta]) -> list[Any]:
 def openai_bodies() -> Iterator[Any]:
     for folder in scenarios_of(openai_responses):
         path = folder / "expected_upstream_request.json"
-        if GoldenCase(folder).fields["provider"] == "openai" and path.exists():
+        if read_fields(folder)["provider"] == "openai" and path.exists():
             yield pytest.param(json.loads(path.read_text(encoding="utf-8"))["body"], id=folder.name)
 
 
@@ -141,7 +142,7 @@ def test_the_model_decides_and_never_the_address(model: str, wire: Any, address:
         assert resolve_route(RoutingQuery(f"openai/{model}"), settings, Catalog()).targets[0].wire is spoken.WIRE
 
 
-def test_xai_speaks_it_where_the_user_says_so() -> None:
+def test_xai_has_the_responses_wire_by_setting() -> None:
     for asked, spoken in (("auto", openai_chat), ("responses", openai_responses)):
         settings = load_settings({"XAI_API_KEY": "k", "XAI_WIRE": asked}, PROVIDERS, env_file=None)
         assert resolve_route(RoutingQuery("xai/grok-4.6"), settings, Catalog()).targets[0].wire is spoken.WIRE
@@ -280,16 +281,16 @@ def test_reasoning_that_is_too_large_to_carry_is_shown_and_not_sent_back() -> No
 
 
 @given(st.text(), st.lists(st.integers(0, 20), max_size=6), st.integers(1, 15))
-def test_a_limit_below_the_server_s_least_cuts_at_the_same_place_however_text_arrives(
+def test_a_limit_below_the_server_s_minimum_cuts_at_the_same_place_for_all_chunk_sizes(
     text: str, cuts: list[int], limit: int
 ) -> None:
     edges = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
     pieces = [Text(text[start:end]) for start, end in itertools.pairwise(edges)]
     cutter = LocalOutputLimit(limit)
     kept = [delta for piece in pieces for delta in cutter.cut_deltas([piece])] + cutter.cut_deltas([Stop("end_turn")])
-    said = "".join(delta.text for delta in kept if isinstance(delta, Text))
-    assert said == text[: limit * CHARACTERS_PER_TOKEN]
-    assert kept[-1] == Stop("end_turn" if said == text else "max_tokens")
+    kept_text = "".join(delta.text for delta in kept if isinstance(delta, Text))
+    assert kept_text == text[: limit * CHARACTERS_PER_TOKEN]
+    assert kept[-1] == Stop("end_turn" if kept_text == text else "max_tokens")
     assert [type(delta) for delta in kept].count(Stop) == 1
 
 
@@ -318,7 +319,7 @@ def test_a_response_that_is_not_complete_is_a_failure(status: str) -> None:
 
 
 def test_the_end_of_the_bytes_is_no_end() -> None:
-    with pytest.raises(UpstreamProtocolError, match="before it was complete"):
+    with pytest.raises(UpstreamProtocolError, match=exactly("openai ended its answer before it was complete.")):
         decode_stream(frames({"type": "response.output_text.delta", "output_index": 0, "delta": "Hi"}), new_call())
 
 
@@ -333,7 +334,7 @@ def refused(parameter: str | None, message: str = "not supported", code: str | N
 
 
 LONG_EFFORTS = ("none", "low", "medium", "high", "xhigh")
-HEALED: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+ADAPTED: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("temperature", "", "temperature", {"temperature": 0.5, "thinking": {"type": "disabled"}}),
     ("top_p", "", "top_p", {"top_p": 0.5, "thinking": {"type": "disabled"}}),
     ("store", "", "store", {}),
@@ -354,16 +355,18 @@ HEALED: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 )
 
 
-@pytest.mark.parametrize(("parameter", "message", "gone", "fields"), HEALED, ids=[one[0] for one in HEALED])
-def test_a_refused_parameter_is_left_out(parameter: str, message: str, gone: str, fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("parameter", "message", "dropped", "fields"), ADAPTED, ids=[one[0] for one in ADAPTED])
+def test_a_refused_parameter_is_left_out(parameter: str, message: str, dropped: str, fields: dict[str, Any]) -> None:
     call = new_call(limits=TargetLimits(efforts=LONG_EFFORTS, server_tools=("web_search",)), **fields)
-    assert gone in encode(call)
-    healing = openai_responses.WIRE.find_adaptation(call, refused(parameter, message))
-    assert healing is not None
-    assert healing.persistent
-    healed = msgspec.structs.replace(call, dialect=openai_responses.WIRE.apply_adaptation(call.dialect, healing.name))
-    assert gone not in encode(healed)
-    assert openai_responses.WIRE.find_adaptation(healed, refused(parameter, message)) is None
+    assert dropped in encode(call)
+    adaptation = openai_responses.WIRE.find_adaptation(call, refused(parameter, message))
+    assert adaptation is not None
+    assert adaptation.persistent
+    adapted = msgspec.structs.replace(
+        call, dialect=openai_responses.WIRE.apply_adaptation(call.dialect, adaptation.name)
+    )
+    assert dropped not in encode(adapted)
+    assert openai_responses.WIRE.find_adaptation(adapted, refused(parameter, message)) is None
 
 
 @pytest.mark.parametrize(
@@ -376,29 +379,33 @@ def test_a_refused_parameter_is_left_out(parameter: str, message: str, gone: str
         ("Reasoning input items can only be provided to a reasoning or computer use model.", None),
     ],
 )
-def test_reasoning_that_is_not_taken_back_is_left_out_this_once(message: str, code: str | None) -> None:
+def test_rejected_reasoning_is_dropped_once(message: str, code: str | None) -> None:
     thought = {"type": "thinking", "thinking": "", "signature": "px1.oai.eyJpIjoicnNfMSIsImUiOiJnQUFBIn0"}
-    said = [thought, {"type": "text", "text": "Hello."}]
-    call = new_call(messages=[{"role": "assistant", "content": said}, {"role": "user", "content": "More"}])
+    content = [thought, {"type": "text", "text": "Hello."}]
+    call = new_call(messages=[{"role": "assistant", "content": content}, {"role": "user", "content": "More"}])
     assert encode(call)["input"][0]["type"] == "reasoning"
-    healing = openai_responses.WIRE.find_adaptation(call, refused("input", message, code))
-    assert healing is not None
-    assert not healing.persistent
-    healed = msgspec.structs.replace(call, dialect=openai_responses.WIRE.apply_adaptation(call.dialect, healing.name))
-    assert [item["type"] for item in encode(healed)["input"]] == ["message", "message"]
-    assert openai_responses.WIRE.find_adaptation(healed, refused("input", message, code)) is None
+    adaptation = openai_responses.WIRE.find_adaptation(call, refused("input", message, code))
+    assert adaptation is not None
+    assert not adaptation.persistent
+    adapted = msgspec.structs.replace(
+        call, dialect=openai_responses.WIRE.apply_adaptation(call.dialect, adaptation.name)
+    )
+    assert [item["type"] for item in encode(adapted)["input"]] == ["message", "message"]
+    assert openai_responses.WIRE.find_adaptation(adapted, refused("input", message, code)) is None
 
 
 def test_an_effort_becomes_the_nearest_that_the_refusal_lists() -> None:
     call = new_call(limits=TargetLimits(efforts=LONG_EFFORTS), output_config={"effort": "xhigh"})
     text = "Unsupported value: 'xhigh' is not supported. Supported values are: 'low', 'medium', and 'high'."
-    healing = openai_responses.WIRE.find_adaptation(call, refused("reasoning.effort", text, "unsupported_value"))
-    assert healing is not None
-    healed = msgspec.structs.replace(call, dialect=openai_responses.WIRE.apply_adaptation(call.dialect, healing.name))
-    assert encode(healed)["reasoning"]["effort"] == "high"
+    adaptation = openai_responses.WIRE.find_adaptation(call, refused("reasoning.effort", text, "unsupported_value"))
+    assert adaptation is not None
+    adapted = msgspec.structs.replace(
+        call, dialect=openai_responses.WIRE.apply_adaptation(call.dialect, adaptation.name)
+    )
+    assert encode(adapted)["reasoning"]["effort"] == "high"
 
 
-def test_what_is_not_known_stands() -> None:
+def test_an_unknown_rejection_is_reported() -> None:
     call = new_call()
     assert openai_responses.WIRE.find_adaptation(call, refused("input[0].content")) is None
     assert openai_responses.WIRE.find_adaptation(call, refused(None)) is None

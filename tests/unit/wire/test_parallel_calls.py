@@ -1,11 +1,11 @@
-"""A client that allows one tool call a reply gets one, whatever the provider makes."""
+"""A client that allows one tool call per reply receives one, also if the provider sends several."""
 
 import json
 from typing import Any
 
 import pytest
 
-from tests.support.event_grammar import check_bytes
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from tests.support.harness import FakeResponse, ProxyHarness
 
 TOOLS = [{"name": name, "input_schema": {"type": "object", "properties": {}}} for name in ("look", "walk")]
@@ -26,18 +26,18 @@ def text(words: str) -> dict[str, Any]:
 
 def blocks_of(stream: bytes) -> list[str]:
     """Return the content of each block of a stream: its type, and the text or the name in it."""
-    said: list[str] = []
+    contents: list[str] = []
     for line in stream.decode().splitlines():
         event = json.loads(line[6:]) if line.startswith("data: ") else {}
         if event.get("type") == "content_block_start":
-            said.append(event["content_block"].get("name", event["content_block"]["type"]))
+            contents.append(event["content_block"].get("name", event["content_block"]["type"]))
         elif (delta := event.get("delta", {})).get("type") in ("text_delta", "thinking_delta"):
-            said[-1] = delta.get("text") or delta["thinking"]
-    return said
+            contents[-1] = delta.get("text") or delta["thinking"]
+    return contents
 
 
 @pytest.mark.parametrize(
-    ("output", "said"),
+    ("output", "expected"),
     [
         ([thought(1), call("look"), thought(2), call("walk")], ["thought 1", "look"]),
         ([call("look"), call("walk"), thought(1), call("look"), text("So.")], ["look", "So."]),
@@ -46,8 +46,8 @@ def blocks_of(stream: bytes) -> list[str]:
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_dropped_call_takes_the_thinking_that_led_to_it_along(
-    output: list[dict[str, Any]], said: list[str], stream: bool
+async def test_a_dropped_call_is_dropped_with_its_thinking(
+    output: list[dict[str, Any]], expected: list[str], stream: bool
 ) -> None:
     done = [{"type": "response.output_item.done", "output_index": at, "item": item} for at, item in enumerate(output)]
     whole = {"status": "completed", "output": output, "usage": {"input_tokens": 1, "output_tokens": 1}}
@@ -62,7 +62,7 @@ async def test_a_dropped_call_takes_the_thinking_that_led_to_it_along(
     assert sink.error is None
     if stream:
         check_bytes(sink.stream)
-        assert blocks_of(sink.stream) == said
+        assert blocks_of(sink.stream) == expected
     else:
         content = sink.body["content"]
-        assert [block.get("name") or block.get("thinking") or block.get("text") for block in content] == said
+        assert [block.get("name") or block.get("thinking") or block.get("text") for block in content] == expected

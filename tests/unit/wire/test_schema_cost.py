@@ -20,8 +20,8 @@ from anthropic_proxy.wire.json_schema import (
     UNRESTRICTED_RULES,
     Schema,
     SchemaRules,
-    admits_object,
     clean_schema,
+    may_accept_object,
 )
 from anthropic_proxy.wire.ollama.schema import encode_parameters
 from tests.support import schemas
@@ -57,10 +57,10 @@ CONVERSIONS: dict[str, Callable[[Schema, WorkBudget], Any]] = {
     "Gemini": lambda schema, budget: convert_for_gemini(schema, budget, lowered=False),
     "Gemini 1": lambda schema, budget: convert_for_gemini(schema, budget, lowered=True),
     "Ollama": encode_parameters,
-    "object": lambda schema, budget: admits_object(encoded(schema), budget),
+    "object": lambda schema, budget: may_accept_object(encoded(schema), budget),
 }
-LARGEST = {"unions": 60, "alternatives with properties": 18, "references to": 800}
-"""Beginning of a kind's name → size of its largest schema, where that is not 2,000."""
+MAX_SIZES = {"unions": 60, "alternatives with properties": 18, "references to": 800}
+"""Beginning of a kind's name → size of its largest schema, where that is not 1,000."""
 SMALL = 8
 
 
@@ -78,7 +78,7 @@ def cost_of(convert: Callable[[Schema, WorkBudget], Any], schema: Schema) -> Cou
 @pytest.mark.parametrize("conversion", CONVERSIONS)
 @pytest.mark.parametrize("kind", GROWING)
 def test_work_is_linear_in_the_text_or_refused(kind: str, conversion: str) -> None:
-    size = next((size for start, size in LARGEST.items() if kind.startswith(start)), 2_000)
+    size = next((size for start, size in MAX_SIZES.items() if kind.startswith(start)), 1_000)
     small, large = GROWING[kind](SMALL), GROWING[kind](size)
     assert isinstance(cost_of(CONVERSIONS[conversion], small), CountedWork), "a small one is served"
     cost = cost_of(CONVERSIONS[conversion], large)
@@ -111,7 +111,7 @@ GRAPHS = st.builds(
 
 
 @given(GRAPHS, st.sampled_from(["standard", "object"]))
-def test_any_graph_of_references_takes_steps_in_proportion_to_its_text(graph: Schema, conversion: str) -> None:
+def test_the_steps_of_any_graph_of_references_are_proportional_to_its_text(graph: Schema, conversion: str) -> None:
     cost = cost_of(CONVERSIONS[conversion], graph)
     assert isinstance(cost, CountedWork)
     assert cost.steps <= 20 * len(encoded(graph))

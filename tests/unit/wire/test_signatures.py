@@ -1,4 +1,4 @@
-"""Provider state survives the trip through the client, and nothing else is taken for it."""
+"""Provider state returns unchanged through the client, and foreign text is not decoded as provider state."""
 
 import base64
 

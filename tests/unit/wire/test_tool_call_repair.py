@@ -49,18 +49,18 @@ README_EXAMPLES = re.findall(r"^\| `(\w+)` \| [^|`]+ \| `+ ?(.+?) ?`{1,4}(?: \(.
 
 def folded(deltas: Sequence[Delta]) -> list[Any]:
     """Return texts joined and calls with their input."""
-    said: list[Any] = []
+    items: list[Any] = []
     for delta in deltas:
         if isinstance(delta, Text | Thinking):
-            if said and isinstance(said[-1], str):
-                said[-1] += delta.text
+            if items and isinstance(items[-1], str):
+                items[-1] += delta.text
             else:
-                said.append(delta.text)
+                items.append(delta.text)
         elif isinstance(delta, ToolCall):
-            said.append([delta.name, ""])
+            items.append([delta.name, ""])
         elif isinstance(delta, ToolArgs):
-            said[-1][1] += delta.json
-    return [item if isinstance(item, str) else (item[0], json.loads(item[1] or "{}")) for item in said]
+            items[-1][1] += delta.json
+    return [item if isinstance(item, str) else (item[0], json.loads(item[1] or "{}")) for item in items]
 
 
 def test_the_readme_has_one_example_of_each_format() -> None:
@@ -174,16 +174,16 @@ def test_where_the_text_is_cut_makes_no_difference(pieces: list[str], points: li
 
 @given(st.lists(PIECES, max_size=5))
 def test_no_word_is_lost(pieces: list[str]) -> None:
-    """The remaining text is, in order, what is left when the calls are cut out."""
+    """The remaining text is the input without its calls, in order."""
     text = "".join(pieces)
     position = 0
-    for said in folded(read([text])):
-        if isinstance(said, str):
-            words = re.sub(r"\s+", " ", said)
+    for item in folded(read([text])):
+        if isinstance(item, str):
+            words = re.sub(r"\s+", " ", item)
             found = re.sub(r"\s+", " ", text).find(words, 0)
             assert found >= 0
             position = max(position, found)
-    if not any(isinstance(said, tuple) for said in folded(read([text]))):
+    if not any(isinstance(item, tuple) for item in folded(read([text]))):
         assert folded(read([text])) == ([text] if text else [])
 
 
@@ -206,11 +206,13 @@ def test_after_many_fences_no_call_is_looked_for() -> None:
 @given(st.lists(st.sampled_from(["a", "b c", " ", "\n", "<", "`", None]), max_size=8))
 @example(["a", "\n", None, " ", "b"])
 def test_text_that_goes_on_behind_something_else_keeps_its_order(pieces: list[str | None]) -> None:
-    """`None` stands for what comes between: a call, or reasoning in a field of its own."""
+    """`None` is a different delta between texts: a call, or reasoning in its own field."""
     call = new_call()
     reader = TextCallDetector(TOOL_CALL_FORMATS, OfferedTools(call), call.new_id)
-    said = [delta for piece in [*pieces, None] for delta in (reader.finish() if piece is None else reader.feed(piece))]
-    assert "".join(delta.text for delta in said if isinstance(delta, Text)) == "".join(filter(None, pieces))
+    deltas = [
+        delta for piece in [*pieces, None] for delta in (reader.finish() if piece is None else reader.feed(piece))
+    ]
+    assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == "".join(filter(None, pieces))
 
 
 @pytest.mark.parametrize(
@@ -306,7 +308,7 @@ def test_what_is_an_object_stays_as_it_is_and_what_lacks_its_end_is_never_anothe
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("name", "meant"),
     [
         ("Read", "Read"),
         ("read", "Read"),
@@ -322,17 +324,17 @@ def test_what_is_an_object_stays_as_it_is_and_what_lacks_its_end_is_never_anothe
         ("web-search", None),
     ],
 )
-def test_odd_names_find_the_one_tool_that_they_can_mean(said: str, meant: str | None) -> None:
+def test_odd_names_find_the_one_tool_that_they_can_mean(name: str, meant: str | None) -> None:
     names = ("Read", "mcp__files__list_all", "web_search", "Web-Search")
-    assert OfferedTools(new_call(tools=[{"name": name, "input_schema": {}} for name in names])).find_tool(said) == meant
+    assert OfferedTools(new_call(tools=[{"name": one, "input_schema": {}} for one in names])).find_tool(name) == meant
 
 
 def test_a_long_name_is_matched_under_its_alias_and_found_again() -> None:
     name = "mcp__a_server__" + "x" * 70
     call = new_call(tools=[{"name": name, "input_schema": {}}])
-    (said,) = call.client_tool_names
-    assert OfferedTools(call).find_tool(said) == name
-    assert OfferedTools(call).find_tool(f"functions.{said.upper()}") == name
+    (alias,) = call.client_tool_names
+    assert OfferedTools(call).find_tool(alias) == name
+    assert OfferedTools(call).find_tool(f"functions.{alias.upper()}") == name
     assert OfferedTools(call).find_tool(name) == name
 
 
@@ -424,11 +426,11 @@ def test_reasoning_that_no_tag_ends_was_the_answer_where_no_tag_began_it() -> No
 @pytest.mark.parametrize("parts", [["\n All of it"], list("\n All of it")])
 def test_reasoning_that_was_the_answer_begins_as_the_model_began_it(parts: list[str]) -> None:
     tags = ThinkingTagParser(("unopened",))
-    said = [delta for part in parts for delta in tags.feed(part)] + tags.finish(whole=True)
-    assert said[-1] == Text("\n All of it")
+    deltas = [delta for part in parts for delta in tags.feed(part)] + tags.finish(whole=True)
+    assert deltas[-1] == Text("\n All of it")
     tags = ThinkingTagParser(("think",))
-    said = [delta for part in parts for delta in tags.feed(part)] + tags.finish(whole=True)
-    assert "".join(delta.text for delta in said if isinstance(delta, Text)) == "\n All of it"
+    deltas = [delta for part in parts for delta in tags.feed(part)] + tags.finish(whole=True)
+    assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == "\n All of it"
 
 
 def test_a_model_that_repeats_a_mark_for_ever_is_left_alone_in_the_end() -> None:
@@ -502,8 +504,8 @@ async def test_what_was_mended_stands_in_the_receipt(stream: bool) -> None:
         call_piece(0, "functions.read", '{"path": "a",}'),
         call_piece(1, "Run", '{"command": 1}{"command": 2}'),
     ]
-    said = {"role": "assistant", "content": FORMS["hermes"], "tool_calls": calls}
-    choice = {"index": 0, "delta" if stream else "message": said, "finish_reason": "tool_calls"}
+    message = {"role": "assistant", "content": FORMS["hermes"], "tool_calls": calls}
+    choice = {"index": 0, "delta" if stream else "message": message, "finish_reason": "tool_calls"}
     body = msgspec.json.encode({"choices": [choice]})
     answer = FakeResponse(200, b"data: %b\n\ndata: [DONE]\n\n" % body if stream else body)
     proxy = ProxyHarness(

@@ -1,4 +1,4 @@
-"""Caches of what is known of tools: it is kept for the next request that has them, up to a limit."""
+"""Caches of facts about tools: kept for the next request with the same tools, up to a limit."""
 
 import gc
 import sys

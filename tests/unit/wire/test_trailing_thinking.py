@@ -1,4 +1,4 @@
-"""Thinking behind the last text or call is left out; all else of an answer goes on, in its order."""
+"""Thinking after the last text or call is dropped. All other deltas stay, in their order."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
 
-SAID = st.sampled_from(
+REPLIES = st.sampled_from(
     [
         [Text("t")],
         [Text("")],
@@ -16,7 +16,7 @@ SAID = st.sampled_from(
         [Usage(input_tokens=1)],
     ]
 )
-READS = st.lists(st.lists(SAID, max_size=3).map(lambda said: [delta for deltas in said for delta in deltas]))
+READS = st.lists(st.lists(REPLIES, max_size=3).map(lambda parts: [delta for deltas in parts for delta in deltas]))
 
 
 def answers(delta: Delta) -> bool:
@@ -26,13 +26,13 @@ def answers(delta: Delta) -> bool:
 @given(READS)
 def test_only_thinking_behind_the_last_answer_is_left_out(reads: list[list[Delta]]) -> None:
     late = TrailingThinkingBuffer()
-    said = [delta for deltas in [*reads, [Stop("end_turn")]] for delta in late.feed([*deltas])]
+    delivered = [delta for deltas in [*reads, [Stop("end_turn")]] for delta in late.feed([*deltas])]
     given = [delta for deltas in reads for delta in deltas]
     last = max((at for at, delta in enumerate(given) if answers(delta)), default=len(given))
     kept = [delta for at, delta in enumerate(given) if at <= last or not isinstance(delta, Thinking)]
-    shown = [delta for delta in said if isinstance(delta, Thinking) or answers(delta)]
+    shown = [delta for delta in delivered if isinstance(delta, Thinking) or answers(delta)]
     assert shown == [delta for delta in kept if isinstance(delta, Thinking) or answers(delta)]
-    assert [delta for delta in said if not isinstance(delta, Thinking)] == [
+    assert [delta for delta in delivered if not isinstance(delta, Thinking)] == [
         *(delta for delta in kept if not isinstance(delta, Thinking)),
         Stop("end_turn"),
     ]

@@ -9,6 +9,7 @@ import pytest
 
 from anthropic_proxy.log.in_progress import SHARED_MEMORY_BYTES
 from anthropic_proxy.metrics import Gauges, decode_snapshot
+from anthropic_proxy.platforms.socket_events import SocketEvents
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.workers.hub import MAX_OBSERVATIONS, WORKER_TIMEOUT_SECONDS, Hub
 from anthropic_proxy.workers.ipc import (
@@ -16,6 +17,8 @@ from anthropic_proxy.workers.ipc import (
     MAX_UNSENT_BYTES,
     IpcChannel,
     Message,
+    RequestsUpdate,
+    RequestsWatch,
     SharedObservation,
     StatsQuery,
     StatsReport,
@@ -209,8 +212,24 @@ def test_a_message_above_the_limit_is_not_sent() -> None:
     theirs.close()
 
 
+def test_requests_are_sent_to_the_workers_that_watch_them() -> None:
+    front = Front()
+    (first, first_end), (second, second_end), (_, third_end) = (front.worker() for _ in range(3))
+    update = RequestsUpdate(1, b"{}", contains_recent=True)
+    front.deliver_message(second, second_end, update)
+    assert first_end.receive() == []
+    watch = RequestsWatch(5.0, needs_recent=True)
+    front.deliver_message(first, first_end, watch)
+    assert (first_end.receive(), second_end.receive(), third_end.receive()) == ([], [watch], [watch])
+    front.deliver_message(second, second_end, update)
+    assert (first_end.receive(), second_end.receive(), third_end.receive()) == ([update], [], [])
+    front.now = 5.0
+    front.deliver_message(second, second_end, update)
+    assert first_end.receive() == []
+
+
 class Worker:
-    """A line, what counts at it, and the end that the process in front has."""
+    """A worker link, its totals, and the supervisor's end of the channel."""
 
     def __init__(self) -> None:
         ours, theirs = map(IpcChannel, socket.socketpair())
@@ -220,11 +239,11 @@ class Worker:
 
     async def receive_message(self) -> Message:
         """Return its next message."""
-        readable, loop = asyncio.Event(), asyncio.get_running_loop()
-        loop.add_reader(self.front.fileno(), readable.set)
+        readable, events = asyncio.Event(), SocketEvents(asyncio.get_running_loop())
+        events.on_readable(self.front.socket, readable.set)
         async with asyncio.timeout(30):
             await readable.wait()
-        loop.remove_reader(self.front.fileno())
+        events.ignore_readable(self.front.socket)
         (message,) = self.front.receive()
         return message
 

@@ -1,11 +1,12 @@
-"""Recognition of provider errors for images that the model or server does not accept.
+"""`find_image_refusal`: recognizes provider errors for images that the model or server does not accept.
 
-The cause `images` makes the proxy repeat the request with texts in place of the images.
+The result is the error cause `images`, for which the proxy repeats the request with texts in place of the images.
+`rejects_tool_result_content`: the error concerns images in tool results only.
 """
 
 import re
 
-from anthropic_proxy.errors import Cause
+from anthropic_proxy.errors import UpstreamErrorCause
 from anthropic_proxy.wire.failures.error_body import UpstreamFault
 from anthropic_proxy.wire.failures.kinds.parameters import PARAMETER_REJECTION_TEXTS
 from anthropic_proxy.wire.failures.kinds.rows import matches_any, regex
@@ -24,14 +25,15 @@ _LIST = (
     rf"[\[({{]?[`'\"]?(?:input_)?text\b(?!(?:{_SEPARATOR}[\w-]{{1,40}}){{0,8}}?{_SEPARATOR}"
     r"(?:input_|output_)?(?:image|picture|media|vision))"
 )
-"""List of the accepted values of a parameter that contains `text` but no image type."""
+"""Pattern of a list of accepted values in an error text (`must be one of …`) that contains `text` but no image type."""
 _OF_ONE_IMAGE = (
     r"[ _/-]?(?:[a-z]+put|gener\w+|urls?|links?|formats?|sizes?|details?|larger|bigger|of|with|over|above|from|that"
     r"|which|in|by|edit\w*|dimensions?|mime|media|resol\w+|type|/)"
 )
-"""Words after `images` that restrict an error to some images (format, size, URL) or to images as output."""
+"""Pattern of words after `images` that restrict an error to some images (format, size, URL) or to images as output."""
 _MAKING = r"(?:generat|creat|edit|draw|produc|return|output)(?:e|s|es|ing|ting|ion)?\b"
-"""Verbs before `images` that mean images as output of the model."""
+"""Verbs (`generate`) before `images` in errors about images as output, which are not errors about images of the
+request."""
 IMAGES_UNSUPPORTED_TEXTS = (
     # llama.cpp, clients: this model does not support image input (2026-11)
     regex(
@@ -48,7 +50,8 @@ IMAGES_UNSUPPORTED_TEXTS = (
         r"\btext[- ]only\b|\b(?:only|just) (?:supports?|accepts?|takes?|allows?) text\b(?! ?(?:,|/|and|or|plus|&|\+))"
     ),
 )
-"""Error texts that the model or server accepts no images. They count even if the text also names another reason."""
+"""Patterns of error texts which state that the model or server accepts no images. They count even if the text also
+names another reason."""
 IMAGE_REJECTION_TEXTS = (
     regex(rf"\b{_IMAGE}\b[^.\n]{{0,50}}\b{_REFUSED}"),  # llama.cpp (500), Groq, Mistral (2026-11)
     regex(rf"\b{_REFUSED}\b[^.\n]{{0,40}}\b{_IMAGE}\b"),  # LM Studio, SGLang, LiteLLM (2026-11)
@@ -85,8 +88,8 @@ PART_LIST_REJECTION_TEXTS = (
     ),
     regex(r"\binvalid type: sequence, expected a string"),
 )
-"""Error texts that reject content given as a list of parts. Images need such a list, but so does other content, so the
-cause is marked as uncertain."""
+"""Patterns of error texts that reject a list of content parts. Images are sent in a list of parts, but other content
+too, so the cause is uncertain."""
 _OTHER_REASONS = re.compile(
     r"\b(?:too (?:large|big|many|small)|larger than|exceed\w*|size|format|media[_ ]?type|mime|dimensions?|pixels?"
     r"|resolution|corrupt\w*|invalid (?:image|base64)|malformed|decode|download|fetch|unreachable|could not process"
@@ -97,16 +100,17 @@ _OTHER_REASONS = re.compile(
     r"|image outputs?|webp|gif|png|jpe?g|output modalit\w+|as output)\b",
     re.IGNORECASE,
 )
-"""Reasons that concern one image, so that other images may be accepted: size, format, address, content."""
+"""Words for reasons that concern one image, not all images: size, format, address, content."""
 _RESULTS = re.compile(
     r"\b(?:in|inside|within|of|for|as|multi-?modal) (?:an? |the |any )?[`'\"]?"
     r"(?:tool|function)(?:[ _-]?call)?[ _-]?(?:messages?|results?|responses?|outputs?|roles?)\b"
     r"|\brole:? ?[`'\"]?(?:tool|function)\b|\bfunction_?call_?output\b|\.function_?response\b",
     re.IGNORECASE,
 )
-"""Names of tool results in error texts: `image not supported in tool messages`. Some models accept only text there."""
+"""Pattern of words for tool results in error texts: `image not supported in tool messages`. Some models accept only
+text in tool results."""
 _RESULT_PATH = re.compile(r"\boutput\b|\bfunction_?response\b", re.IGNORECASE)
-"""Paths of tool results as rejected parameter: `input[3].output[0]` (OpenAI Responses),
+"""Pattern of the path of a tool result as rejected parameter: `input[3].output[0]` (OpenAI Responses),
 `contents[1].parts[0].function_response` (Gemini)."""
 _CODES = frozenset(("image_not_supported", "images_not_supported", "vision_not_supported", "unsupported_image"))
 _UNNAMED_CODE = "1210"
@@ -117,26 +121,26 @@ _ABOUT_ANOTHER = re.compile(
 )
 
 
-def find_image_refusal(fault: UpstreamFault) -> Cause | None:
+def find_image_refusal(fault: UpstreamFault) -> UpstreamErrorCause | None:
     """Return the cause `images` if the provider rejected the request because of its images.
 
-    `certain` is False in the cause if the error also fits other reasons. None: another error, an error about one image,
-    or an error about images in tool results only.
+    `is_certain` is False in the cause if the error also fits other reasons. None: another error, an error about one
+    image, or an error about images in tool results only.
     """
     text = f"{fault.message}\n{fault.parameter or ''}"
     if rejects_tool_result_content(fault.message, fault.parameter):
         return None
     if _UNNAMED_CODE in fault.codes and fault.parameter is None and not _ABOUT_ANOTHER.search(fault.message):
-        return Cause(kind="images", certain=False)
+        return UpstreamErrorCause(kind="images", is_certain=False)
     if fault.codes & _CODES:
-        return Cause(kind="images")
+        return UpstreamErrorCause(kind="images")
     if matches_any(IMAGES_UNSUPPORTED_TEXTS, fault.message):
-        return Cause(kind="images")
+        return UpstreamErrorCause(kind="images")
     if _OTHER_REASONS.search(fault.message):
         return None
     if matches_any(IMAGE_REJECTION_TEXTS, text) or _is_named(fault):
-        return Cause(kind="images")
-    return Cause(kind="images", certain=False) if matches_any(PART_LIST_REJECTION_TEXTS, text) else None
+        return UpstreamErrorCause(kind="images")
+    return UpstreamErrorCause(kind="images", is_certain=False) if matches_any(PART_LIST_REJECTION_TEXTS, text) else None
 
 
 def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
@@ -147,6 +151,6 @@ def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
 
 
 def _is_named(fault: UpstreamFault) -> bool:
-    """Return True if the rejected parameter is an image part and a code contains `unsupported`."""
+    """Return True if the error names an image part as the rejected parameter and has a code with `unsupported`."""
     last = (fault.parameter or "").rpartition(".")[2].lower()
     return last in ("image_url", "image", "input_image") and "unsupported" in " ".join(fault.codes).lower()

@@ -1,4 +1,4 @@
-"""Splitting of provider error texts into words, numbers and signs, for the search for token counts.
+"""`read_lexemes`: splits a provider's error text into words, numbers and signs, to find token counts.
 
 The time is proportional to the length of the text.
 """
@@ -34,7 +34,7 @@ class Lexeme(Struct, frozen=True):
 
 
 def read_lexemes(text: str) -> Iterator[Lexeme]:
-    """Take an error text and yield its words, numbers and signs in order.
+    """Yield the words, numbers and signs of an error text in order.
 
     Dates, times, versions, quotes and words that begin with a digit are omitted.
     """
@@ -53,7 +53,7 @@ def read_lexemes(text: str) -> Iterator[Lexeme]:
 
 @lru_cache(maxsize=1024)
 def split_identifier(word: str) -> tuple[str, ...]:
-    """Return the parts of an identifier in lower case: `max`, `output`, `tokens` of `maxOutputTokens`."""
+    """Return the words of an identifier in lower case: `maxOutputTokens` becomes `max`, `output`, `tokens`."""
     return tuple(part.lower() for part in _PART.findall(word))
 
 

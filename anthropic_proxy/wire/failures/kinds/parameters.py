@@ -1,6 +1,7 @@
 """Search of provider error texts for a rejected request parameter, a rejected message role, or a list of effort levels.
 
-The results are used to change the next upstream request (adaptation).
+`find_rejected_parameter`, `rejects_role` and `find_accepted_effort` return the results, by which the next upstream
+request is changed (adaptation). Effort is the level of reasoning.
 """
 
 import re

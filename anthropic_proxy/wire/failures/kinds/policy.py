@@ -1,6 +1,7 @@
-"""Recognition of provider errors that refuse a request because of its content (safety, moderation, usage policy).
+"""`is_policy_refusal`: recognizes provider errors that refuse a request because of its content.
 
-The client receives a reply with stop reason `refusal` in place of an error.
+Reasons are safety, moderation and usage policies. The client receives a reply with stop reason `refusal` in place of an
+error. The tables `REFUSAL_…` contain typical texts and codes.
 """
 
 import re
@@ -11,16 +12,16 @@ from anthropic_proxy.wire.failures.kinds.rows import matches_any, regex
 _TEXT = (
     r"(?:content|prompts?|inputs?|outputs?|texts?|images?|conversation|query|questions?|completion|generation|words)"
 )
-"""Nouns that mean content."""
+"""Nouns that mean content of a request or reply (`prompt`, `image`)."""
 _CONTENT = rf"(?:{_TEXT}|messages?|requests?|responses?|data|media)"
-"""Nouns that mean content, and nouns that may also mean an API call (`request`)."""
+"""Nouns that mean content, and nouns that may also mean the API call itself (`request`)."""
 _FINDING = (
     r"(?:violat\w+|flagged|inappropriate|prohibited|disallowed|moderat\w+|unsafe|harmful|sensitive|objectionable"
     r"|filtered|risk\w*|against|offensive|potentially)"
 )
-"""Verdicts that apply to content only."""
+"""Words for a judgment that only content can receive (`harmful`, `flagged`)."""
 _VERDICT = rf"(?:{_FINDING}|blocked|rejected|limited|not allowed|refus\w+|declined|denied)"
-"""Verdicts on content, and verdicts that an access rule may also have (`blocked`)."""
+"""Words for a judgment of content or, ambiguously, of an API call (`blocked`, `denied`)."""
 _CONTENT_RULE = (
     r"(?:(?:usage|content|use|safety)[ _]?(?:management[ _]?)?(?:polic(?:y|ies)|guidelines?|rules?|standards?)"
     r"|(?:content|safety|prompt|input|output|text|ai)[- ](?:filter\w*|system|reasons?|concerns?|grounds|risks?|check\w*"
@@ -30,9 +31,9 @@ _CONTENT_RULE = (
     r"|prohibited_content|harmful|abuse|abusive|unsafe|inappropriate|sensitive (?:content|words?|topics?|information)"
     r"|cyber\w*|biolog\w*|weapons?|illegal|violence|hate)"
 )
-"""Rules and reasons that concern content only."""
+"""Names of rules that concern content only (`content policy`)."""
 _RULE = r"(?:polic(?:y|ies)|guidelines?|safety|terms|inspection|compliance|regulations|laws?|blocklist|sensitive)"
-"""Rules and reasons that may also concern access, networks, plans or regions."""
+"""Names of rules that may also concern access, networks, plans or regions (`policy`, `terms`)."""
 
 
 def _elements(*patterns: str) -> tuple[re.Pattern[str], ...]:
@@ -102,7 +103,8 @@ _ACCESS = re.compile(
 def is_policy_refusal(fault: UpstreamFault) -> bool:
     """Return True if the provider refused the request because of its content.
 
-    The client then receives a reply with stop reason `refusal`. No other key or target is tried with the same content.
+    The client then receives a reply with stop reason `refusal`. No other key or provider is tried with the same
+    content.
     """
     if fault.status in (401, 402):
         return False

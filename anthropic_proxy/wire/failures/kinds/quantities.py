@@ -1,6 +1,8 @@
-"""Token counts in provider error texts with their meaning: counted subject (input, output, context), limit or amount.
+"""`read_quantities`: token counts in an error text, each with its meaning as a `Quantity`.
 
-The meaning is derived from single words near a number, so that new sentences with the same words are understood.
+The subject is the counted thing: input, output or context (both). The role is a maximum (`limit`), the size of the
+request (`amount`) or the difference (`excess`). `is_past_usage`: earlier requests used the amount.
+`has_adjacent_subject`: the subject stands next to the number.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +16,7 @@ from anthropic_proxy.wire.failures.kinds.lexemes import Lexeme, read_lexemes, sp
 QuantitySubject = Literal["input", "output", "context", ""]
 """Subject of a number. `context`: input and output together, or the window. "": the text names no subject."""
 QuantityRole = Literal["limit", "amount", "excess"]
-"""Meaning of a number. `limit`: maximum. `amount`: size of the request. `excess`: amount minus limit."""
+"""Role of a number. `limit`: maximum. `amount`: size of the request. `excess`: amount minus limit."""
 
 _INPUT = frozenset(("input", "inputs", "prompt", "prompts", "messages", "conversation", "history"))
 _OUTPUT = frozenset(
@@ -27,8 +29,8 @@ _MEASURES = frozenset(
         *("number", "slot", "position", "requested", "text", "budget"),
     )
 )
-"""Parts that an identifier may have beside its subject (`input_length`). With another part (`input_schema`) the
-identifier does not name a number of tokens."""
+"""Words that may stand in an identifier beside its subject (`input_length`). An identifier with any further word
+(`input_schema`) is not a number of tokens."""
 _SUBJECT_WORDS: dict[str, QuantitySubject] = {
     **dict.fromkeys(_INPUT, "input"),
     **dict.fromkeys(_OUTPUT - {"new", "gen", "predict"}, "output"),
@@ -64,11 +66,11 @@ _AMOUNTS = frozenset(
     )
 )
 _SPENT = frozenset(("used", "remaining", "consumed", "current", "currently", "left"))
-"""Words before an amount that earlier requests used."""
+"""Words (`used`, `remaining`) that mark an amount of earlier requests, not of this request."""
 _MAX_QUANTITIES = 64
 """Maximum number of quantities read from one error text. Later numbers are ignored; no known error has more."""
 _REACH = 24
-"""Number of lexemes before a number that may describe it."""
+"""Number of lexemes (words, signs) before a number that are searched for its description; twice for its subject."""
 _PLUS = Lexeme("+")
 _SUMS = frozenset(("sum", "combined", "plus", "+"))
 _RANGE_SIGNS = frozenset(("to", "and", "-", "–", ",", "inclusive", "exclusive", "(", ")", "<="))
@@ -86,7 +88,7 @@ _FILLERS = frozenset(
         *("total", "context"),
     )
 )
-"""Words that may stand between a number and the subject after the number."""
+"""Words that are ignored between a number and the name of its subject: `8192 tokens in the messages`."""
 _OTHER_UNITS = frozenset(
     (
         *(
@@ -111,11 +113,10 @@ _OTHER_UNITS = frozenset(
 )
 _WINDOW_NAMES = frozenset(("context", "window", "ctx"))
 _WINDOW = _WINDOW_NAMES | {"n", "num", "len", "length", "limit", "size", "slot", "train", "model"}
-"""Parts of an identifier that names a context window: `n_ctx_slot`, `context_length`. `context_tokens` is an amount."""
+"""Words in an identifier that names a context window: `n_ctx_slot`, `context_length`. `context_tokens` is an amount."""
 _WINDOW_FILLERS = frozenset(("(", ":", "=", "of", "is", "size", "length", "limit", "slot", "the"))
 """Words that may stand between the name of a context window and its number."""
 _ENDS = frozenset((".", "\n", "!", "?", ";"))
-_RATES = frozenset(("minute", "min", "hour", "day", "second", "tpm", "tpd", "rpm", "rpd", "itpm", "otpm"))
 
 
 class Quantity(Struct, frozen=True, kw_only=True):
@@ -124,6 +125,7 @@ class Quantity(Struct, frozen=True, kw_only=True):
     value: int
     """Number of tokens. For an exclusive limit (`less than 8192`): the largest allowed number."""
     subject: QuantitySubject
+    """Kind of the counted tokens: input, output or both (`context`). "": the text names no subject."""
     role: QuantityRole
     """The number is a maximum, the size of the request, or the part of the request above the maximum."""
     has_adjacent_subject: bool = False
@@ -195,7 +197,7 @@ def _is_output_limit(lexemes: Sequence[Lexeme], place: int) -> bool:
 
 
 def _end_of(lexemes: Sequence[Lexeme], place: int) -> int:
-    """Return the index after the words that belong to the number at `place`: `in the messages`, `input tokens`."""
+    """Return the index of the first lexeme after the words that describe the number at lexeme `place`."""
     for after in range(place + 1, min(place + 7, len(lexemes))):
         word = lexemes[after].text.lower()
         if find_subject(lexemes, after) or word in _OTHER_UNITS:
@@ -215,7 +217,7 @@ def _names_next(lexemes: Sequence[Lexeme], place: int) -> bool:
 def _read(
     lexemes: Sequence[Lexeme], place: int, previous: int, sentence: int, known: QuantitySubject, *, in_range: bool
 ) -> Iterator[Quantity]:
-    """Yield the number at index `place`, unless its unit is not tokens. `in_range`: True for the end of a range."""
+    """Yield the quantity for the number at lexeme `place`, if it counts tokens. `in_range`: end of a range."""
     end = _end_of(lexemes, place)
     if _is_other_unit(lexemes, place, end):
         return
@@ -242,7 +244,7 @@ def _words(lexemes: Sequence[Lexeme], start: int, place: int) -> list[str]:
 
 
 def _subject_behind(lexemes: Sequence[Lexeme], place: int, end: int) -> QuantitySubject:
-    """Return the subject after a number. In a sum (`9000 + 500`), the first number is the input."""
+    """Return the subject named after a number. In a sum (`9000 + 500`), the first number is the input."""
     if lexemes[place + 1 : place + 2] == [_PLUS]:
         return "input"
     if place > 1 and lexemes[place - 1] == _PLUS and lexemes[place - 2].value is not None:
@@ -276,7 +278,7 @@ def _is_other_unit(lexemes: Sequence[Lexeme], place: int, end: int) -> bool:
 
 
 def _is_range(lexemes: Sequence[Lexeme], place: int, previous: int) -> bool:
-    """Return True if a number is the lower end of a range."""
+    """Return True if the number at index `place` is the lower end of a range (`1-8192`)."""
     words = _words(lexemes, previous, place)[-4:]
     behind = lexemes[place + 1].text if place + 1 < len(lexemes) else ""
     if not _RANGES.intersection(words) and not (behind in _RANGE_DASHES and _VALUES.intersection(words)):
@@ -290,7 +292,7 @@ def _is_range(lexemes: Sequence[Lexeme], place: int, previous: int) -> bool:
 
 
 def _is_lower_end(lexemes: Sequence[Lexeme], place: int, previous: int) -> bool:
-    """Return True if a number is the lower end of a range, or the minimum of a value."""
+    """Return True if the number at index `place` is the lower end of a range, or the minimum of a value."""
     if _is_range(lexemes, place, previous):
         return True
     words = _words(lexemes, previous, place)[-8:]

@@ -1,6 +1,7 @@
-"""Recognition of provider errors for a used-up quota: no credit left, or the allowance of hours, days or a plan spent.
+"""`find_quota`: recognizes provider errors for a used-up quota, which a retry after a short delay cannot fix.
 
-A retry after a short delay does not help in these cases. Rate limits per minute are not recognized here.
+Quota means credit of the account, or the allowance of hours, days or a plan. Rate limits per minute are not recognized.
+`BILLING_…` tables concern credit, `ALLOWANCE_…` tables the allowance.
 """
 
 import re
@@ -72,16 +73,18 @@ ALLOWANCE_CODES = frozenset(("1304", "1308", "1309", "1310"))
 """Error codes of Z.ai for used-up allowances of a day, five hours or a week, and for an expired plan (docs.z.ai, error
 codes, read 2026-11)."""
 _STATUSES = (None, 400, 403, 404, 413, 422, 429, 451, 500)
-"""HTTP statuses of errors that are searched for a quota. None: no status reported."""
+"""HTTP statuses of provider errors that are searched for a used-up quota. None: no status reported."""
 _LONG_SECONDS = 60.0
-"""Retry delay from which an error counts as a quota. The official SDKs wait for a shorter `retry-after`."""
+"""Limit in seconds: an error with a shorter retry delay is no used-up allowance. The official SDKs wait for a shorter
+`retry-after` themselves."""
 _SHORT = re.compile(
     r"\bper[- ](?:minute|min|second)\b|\b[tr]pm\b|concurren|try again in (?:\d+m)?[\d.]+ ?(?:ms|s\b|sec)", re.IGNORECASE
 )
 
 
 _NOTHING = re.compile(r"\blimit: 0\b(?!\.\d)")
-"""Text of Gemini for a model that the plan does not include. The error also states a short retry delay (2026-11)."""
+"""Error text of Gemini for a model that the plan excludes. Unlike other errors with a short retry delay, it cannot be
+retried (2026-11)."""
 
 
 def find_quota(fault: UpstreamFault) -> Literal["billing", "allowance"] | None:

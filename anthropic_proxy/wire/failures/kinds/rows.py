@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 def regex(pattern: str) -> re.Pattern[str]:
-    """Return a compiled row of a table. Case is ignored.
+    """Return the compiled regular expression of a table row. Case is ignored.
 
     A gap in `pattern` must have a maximum length, so that the time of a search is proportional to the text.
     """

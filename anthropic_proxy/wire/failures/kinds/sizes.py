@@ -1,6 +1,9 @@
-"""Recognition of provider errors for requests with too many tokens.
+"""`find_token_limit_fault`: recognizes provider errors for requests with too many tokens.
 
-The cases are: input above the context window, output limit too high, and a request larger than a whole rate limit.
+The cases: input above the context window, output limit too high, and a request larger than a whole rate limit.
+`KnownTokenCounts` are counts from the request, used if the error text has no numbers. `TokenLimitFault` is the result.
+Tables of error texts follow. `new_input_overflow_fault` is the result for a too long input. The output limit is
+`max_tokens`.
 """
 
 import re
@@ -9,7 +12,7 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.errors import Cause
+from anthropic_proxy.errors import UpstreamErrorCause
 from anthropic_proxy.messages.preparation import STATED_WINDOW_MARGIN, available_output_tokens
 from anthropic_proxy.wire.failures.error_body import UpstreamFault
 from anthropic_proxy.wire.failures.kinds.quantities import Quantity, read_quantities
@@ -64,11 +67,11 @@ _OTHER_THINGS = re.compile(
     r"|base64|timeout|deadline|cancel\w*|account|organization|number of messages)\b",
     re.IGNORECASE,
 )
-"""Things with a separate limit (images, files, names). A text with one of these words is no token error, unless the
-text names the context window or the error has an overflow code."""
+"""Words for things with their own limit (images, files, names). A text with one of these words is no token error.
+Exception: the text names the context window or the error has an overflow code."""
 _WITH_IMAGES = re.compile(r"\btokens of image and text\b", re.IGNORECASE)
-"""Words for the tokens of the whole input, although they contain `image` (Volcengine: Total tokens of image and text
-exceed max message tokens; 2026-11)."""
+"""Words for the tokens of the complete input, in which `image` names no separate limit (Volcengine: Total tokens of
+image and text exceed max message tokens; 2026-11)."""
 _BUDGETS = re.compile(r"\bbudget", re.IGNORECASE)
 """Word for a thinking budget, which must be below the output limit. Such a text is no error of the output limit."""
 _COMPARISONS = re.compile(
@@ -76,15 +79,17 @@ _COMPARISONS = re.compile(
     r"|should|up to|full|reach|reduc|trunc|ran out)|[<>\u2264]",
     re.IGNORECASE,
 )
-"""Words of a comparison. A context window without one is only mentioned (`loaded with n_ctx=32768, …`), so the error
-has another reason."""
+"""Words that compare a number with a limit (`exceeds`). A text without them only mentions the context window (`loaded
+with n_ctx=32768, …`), so the error has another reason."""
 _OUTPUT = re.compile(r"\bmax_?\w*tokens\b|\bcompletion|\boutput", re.IGNORECASE)
 _UNKNOWN_WINDOW = 128_000
 """Assumed context window in tokens if neither the error text nor the model table states one."""
 _MARGIN = 64
-"""Tokens of the window that are left unused, because the count in a provider's error may differ from its check."""
+"""Number of tokens of the context window that a lowered output limit leaves unused, because a provider's error and its
+next check may count slightly differently."""
 _MIN_LIMIT = 16
-"""Minimum number that can be a token limit. Smaller numbers are ignored."""
+"""Minimum number in an error text that is read as a limit of the context or the input, in tokens. Output limits can be
+smaller."""
 _MIN_LONE_LIMIT = 4_096
 """Minimum limit if the text has only one number and no word `token`. A smaller number is a code: `context window
 exceeds limit (2013)` (MiniMax)."""
@@ -96,11 +101,11 @@ class KnownTokenCounts(Struct, frozen=True, kw_only=True):
     """Token counts of the upstream request and its model. They are used if the error text lacks a number."""
 
     context_window: int | None = None
-    """Context window of the model. None: unknown."""
+    """Context window of the model in tokens. None: unknown."""
     estimate_input: Callable[[], int] = lambda: 0
-    """Function that returns the estimated input tokens. 0: unknown."""
+    """Function that returns the estimated input tokens of the request. 0: unknown."""
     requested_output: int = 0
-    """Output limit (`max_tokens`) as sent. 0: unknown."""
+    """Output limit (`max_tokens`) in the upstream request. 0: unknown."""
 
 
 class TokenLimitFault(Struct, frozen=True, kw_only=True):
@@ -111,7 +116,7 @@ class TokenLimitFault(Struct, frozen=True, kw_only=True):
     message."""
     parameter: Literal["messages", "max_tokens"]
     """Parameter that is too large: the input (`messages`) or the output limit."""
-    cause: Cause
+    cause: UpstreamErrorCause
     """Cause `overflow` or `output_limit`, with the numbers for a changed request."""
 
 
@@ -126,7 +131,9 @@ def find_token_limit_fault(fault: UpstreamFault, known: KnownTokenCounts) -> Tok
         return _find_rate(quantities, known)
     limit = None if _BUDGETS.search(text) else _output_limit(quantities, known.requested_output)
     if limit is not None:
-        return TokenLimitFault(message="", parameter="max_tokens", cause=Cause(kind="output_limit", max_output=limit))
+        return TokenLimitFault(
+            message="", parameter="max_tokens", cause=UpstreamErrorCause(kind="output_limit", max_output_tokens=limit)
+        )
     window = _window(quantities, text)
     named = window is not None and (
         window.has_token_unit or (window.subject == "context" and window.has_adjacent_subject)
@@ -184,7 +191,7 @@ def _has_own_limit(text: str) -> bool:
 
 
 def _output_limit(quantities: Sequence[Quantity], asked: int) -> int | None:
-    """Return the maximum output of the model in tokens. None: not stated, or the requested output is not above it."""
+    """Return the model's maximum output in tokens, as the error states it. None: not stated, or not below `asked`."""
     limits = [one.value for one in quantities if one.role == "limit" and one.subject == "output" and one.value > 0]
     amounts = [one.value for one in quantities if one.role == "amount" and one.subject == "output"]
     limit = min(limits, default=None)
@@ -210,7 +217,7 @@ def _compares(window: Quantity | None, quantities: Sequence[Quantity], text: str
 
 
 def _exceeds(window: Quantity | None, quantities: Sequence[Quantity]) -> bool:
-    """Return True if a text states the tokens of the request in addition to the context window."""
+    """Return True if the error states the tokens of the request in addition to the context window."""
     amounts = [one for one in quantities if one.role == "amount"]
     return any(
         one.has_adjacent_subject or one.has_token_unit or (window is not None and one.value > window.value)
@@ -228,7 +235,7 @@ def _decide(
     limit = window.value if window else fault.context_window or known.context_window
     if excess is not None:
         limit = limit or max(known.estimate_input() - excess.value, 0) or _UNKNOWN_WINDOW
-        return input_overflow_fault(limit + excess.value, limit)
+        return new_input_overflow_fault(limit + excess.value, limit)
     limit = limit or _UNKNOWN_WINDOW
     output = _amount(quantities, "output") or known.requested_output
     tokens, is_total = _input(quantities, output, limit, fault)
@@ -237,14 +244,16 @@ def _decide(
     if is_total and _counts_output(tokens, limit, known):
         tokens -= known.requested_output
     if tokens > limit:
-        return input_overflow_fault(tokens, limit)
+        return new_input_overflow_fault(tokens, limit)
     if tokens + output > limit:
         return _lower(tokens, output, limit, limit - tokens - _MARGIN)
-    return input_overflow_fault(limit + 1, limit)  # the numbers would fit, so the provider's check counts differently
+    return new_input_overflow_fault(
+        limit + 1, limit
+    )  # the numbers would fit, so the provider's check counts differently
 
 
 def _input(quantities: Sequence[Quantity], output: int, limit: int, fault: UpstreamFault) -> tuple[int | None, bool]:
-    """Return the input tokens that an error states (None: not stated), and True if they may include the output."""
+    """Return the input tokens in an error text (None: not stated), and True if this count may include the output."""
     stated = [one for one in quantities if one.role == "amount" and one.subject == "input"]
     others = [one.value for one in quantities if one.role == "amount" and one.subject in ("", "context")]
     if any(one.is_minimum and one.value <= limit <= one.value + output - 1 for one in stated):
@@ -267,7 +276,10 @@ def _amount(quantities: Sequence[Quantity], subject: str) -> int:
 
 
 def _counts_output(total: int, limit: int, known: KnownTokenCounts) -> bool:
-    """Return True if a stated total includes the requested output. Only then a lower output limit makes it fit."""
+    """Return True if a stated `total` includes the requested output.
+
+    Only then can a lower output limit solve the error.
+    """
     estimate = known.estimate_input()
     input_tokens = total - known.requested_output
     if not (0 < known.requested_output < total and input_tokens < limit and estimate):
@@ -278,30 +290,32 @@ def _counts_output(total: int, limit: int, known: KnownTokenCounts) -> bool:
 def _without_input(
     quantities: Sequence[Quantity], limit: int, output: int, known: KnownTokenCounts, text: str
 ) -> TokenLimitFault:
-    """Return the result for an error that states no input tokens.
+    """Return the result for an error text without a count of input tokens.
 
-    A lower output limit is proposed if the error text also mentions output. Else the input counts as too long.
+    If the text mentions the output, a lower output limit is proposed. Otherwise the input counts as too long.
     """
     estimate = known.estimate_input()
     stated = bool(_amount(quantities, "output")) or any(one.is_minimum for one in quantities)
     mentioned = bool(quantities) and _OUTPUT.search(text) is not None and estimate + output > limit
     if not (stated or mentioned) or estimate >= limit or not output:
-        return input_overflow_fault(max(estimate, limit + 1), limit)
+        return new_input_overflow_fault(max(estimate, limit + 1), limit)
     output_limit = available_output_tokens(limit, estimate, STATED_WINDOW_MARGIN)
     if output_limit >= output:  # the input is longer than estimated, because this output was refused
         output_limit = output // 4
     return _lower(max(estimate, limit - output + 1), output, limit, output_limit)
 
 
-def input_overflow_fault(tokens: int, limit: int) -> TokenLimitFault:
+def new_input_overflow_fault(tokens: int, limit: int) -> TokenLimitFault:
     """Return the result for an input of `tokens` tokens that alone exceeds the context window `limit`."""
     text = f"prompt is too long: {tokens} tokens > {limit} maximum"
-    return TokenLimitFault(message=text, parameter="messages", cause=Cause(kind="overflow"))
+    return TokenLimitFault(message=text, parameter="messages", cause=UpstreamErrorCause(kind="overflow"))
 
 
 def _lower(tokens: int, output: int, limit: int, output_limit: int) -> TokenLimitFault:
     text = f"input length and `max_tokens` exceed context limit: {tokens} + {output} > {limit}"
-    cause = Cause(kind="output_limit", max_tokens=output_limit if output_limit > 0 else None, window=limit)
+    cause = UpstreamErrorCause(
+        kind="output_limit", max_tokens=output_limit if output_limit > 0 else None, context_window=limit
+    )
     message = f"{text}, decrease input length or `max_tokens` and try again"
     return TokenLimitFault(message=message, parameter="max_tokens", cause=cause)
 
@@ -309,12 +323,14 @@ def _lower(tokens: int, output: int, limit: int, output_limit: int) -> TokenLimi
 def _find_in_words(
     fault: UpstreamFault, text: str, quantities: Sequence[Quantity], known: KnownTokenCounts
 ) -> TokenLimitFault | None:
-    """Return the result for an error text that states no limit as a number."""
+    """Return the result for an error text that states no limit as a number. None: the error has another reason."""
     if _is_coded(fault) or matches_any(INPUT_OVERFLOW_TEXTS, text):
         return _decide(quantities, None, None, fault, known)
     if matches_any(OUTPUT_LIMIT_TEXTS, text) and known.requested_output > 1 and not _BUDGETS.search(text):
         limit = _LOWERED if known.requested_output > _LOWERED else known.requested_output // 2
-        return TokenLimitFault(message="", parameter="max_tokens", cause=Cause(kind="output_limit", max_output=limit))
+        return TokenLimitFault(
+            message="", parameter="max_tokens", cause=UpstreamErrorCause(kind="output_limit", max_output_tokens=limit)
+        )
     return None
 
 
@@ -331,4 +347,4 @@ def _find_rate(quantities: Sequence[Quantity], known: KnownTokenCounts) -> Token
     input_tokens = total - known.requested_output
     if 0 < known.requested_output < total and input_tokens + _MARGIN < limit:
         return _lower(input_tokens, known.requested_output, limit, limit - input_tokens - _MARGIN)
-    return input_overflow_fault(total, limit)
+    return new_input_overflow_fault(total, limit)

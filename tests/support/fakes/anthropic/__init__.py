@@ -1,4 +1,4 @@
-"""A strict stand-in for Anthropic's Messages API: refuses what the real one refuses, and answers like it."""
+"""A strict fake server of Anthropic's Messages API: rejects the same requests as the real one, and answers like it."""
 
 from tests.support.fakes.anthropic.server import KEY, new_anthropic
 

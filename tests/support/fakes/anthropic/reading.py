@@ -12,7 +12,7 @@ MIN_CACHED_TOKENS = 1_024
 
 
 def count(value: Any) -> int:
-    """Return about how many tokens a value has: four bytes of its JSON each, whatever a picture weighs."""
+    """Return the approximate tokens of a value: four bytes of JSON each. Images count by their bytes too."""
 
     def shorten(part: Any) -> Any:
         if isinstance(part, dict):
@@ -72,7 +72,10 @@ def read_conversation(body: dict[str, Any]) -> Conversation:
 
 
 class PromptCache:
-    """Remembers what was marked with `cache_control`; the same beginning is then read, not written."""
+    """Cache of prefixes marked with `cache_control`.
+
+    An equal prefix in a later request counts as read, not as written.
+    """
 
     def __init__(self) -> None:
         self.known: set[str] = set()

@@ -1,5 +1,6 @@
-"""Strict stand-ins for Groq, Moonshot, xAI and a server of the user's own: what OpenAI's refuses, and what each refuses
-or sends otherwise.
+"""Strict fake servers of Groq, Moonshot, xAI and a user's own server.
+
+They have the rules of OpenAI's fake, with the differences of each.
 
 `python -m tests.support.fakes.compatible groq --port 9000` runs one by itself.
 """

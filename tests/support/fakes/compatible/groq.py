@@ -108,7 +108,10 @@ def _check_output(body: dict[str, Any], model: Model) -> Iterator[ContractViolat
 
 
 def _check_own_tools(body: dict[str, Any], model: Model) -> Iterator[ContractViolation]:
-    """Check what Groq runs itself: its models of OpenAI's take two tools, its systems take a list of enabled ones."""
+    """Check the tools that Groq runs itself.
+
+    Its OpenAI models accept two tools, its systems accept a list of enabled tools.
+    """
     own = [tool["type"] for tool in body.get("tools") or () if tool.get("type") in _OWN_TOOLS]
     is_system = model is _MODELS["groq/compound"]
     if own and not model.schemas:

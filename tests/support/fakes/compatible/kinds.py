@@ -26,7 +26,7 @@ class Model:
     schemas: bool = False
     """True if a reply's schema is taken; else at most `json_object`."""
     wording: Literal["older", "tokens", "characters"] = "older"
-    """Words in which a server of the user's own rejects what is too long: those of older and of current versions."""
+    """Error texts with which a user's own server rejects too long input: those of older and of current versions."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def send_json(status: int, content: Any, **headers: str) -> ErrorResponse:
 def check_as_openai(
     body: dict[str, Any], model: Model, own: frozenset[str], own_in_messages: frozenset[str]
 ) -> Iterator[ContractViolation]:
-    """Yield what OpenAI itself would refuse, without the fields that only this server knows."""
+    """Yield the violations that OpenAI itself would reject, without fields that only this server has."""
     messages = [
         {name: value for name, value in message.items() if name not in own_in_messages} for message in body["messages"]
     ]

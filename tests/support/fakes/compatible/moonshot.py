@@ -34,7 +34,6 @@ _KNOWN = _OWN | frozenset(
 _OWN_IN_MESSAGES = frozenset(("reasoning_content", "partial"))
 _FIXED = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "n")
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_-]{0,63}")
-_K2_ID = re.compile(r"functions\.([\w-]+):(\d+)")
 _SWITCHES: dict[str, Any] = {"thinks": "unless_off", "pictures": True, "schemas": True}
 _ALWAYS: dict[str, Any] = {"thinks": "always", "pictures": True, "schemas": True}
 _MODELS = {
@@ -78,7 +77,7 @@ def _check_thinking(body: dict[str, Any], model: Model) -> Iterator[ContractViol
 
 
 def _check_schema(schema: Any, place: str) -> Iterator[str]:
-    """Yield what Moonshot's own flavour of JSON Schema lacks."""
+    """Yield the keywords that Moonshot's variant of JSON Schema lacks."""
     if isinstance(schema, list):
         for inner in schema:
             yield from _check_schema(inner, place)

@@ -43,7 +43,7 @@ class Compatible(OpenAI):
         super().__init__(key)
         self.kind = kind
         self.issued: set[str] = {" "}
-        """Texts that may come back as reasoning; one space stands for what a client has lost."""
+        """Texts that may come back as reasoning. One space replaces reasoning that a client has lost."""
 
     def _refuse(
         self, request: web.Request, body: Any, unreadable: ContractViolation | None, exchange: Exchange

@@ -161,7 +161,7 @@ def body_of(generated: GeneratedReply, tail: dict[str, Any], prompt: int, cached
 
 
 def chunks_of(generated: GeneratedReply, tail: dict[str, Any], prompt: int, cached: int) -> Iterator[dict[str, Any]]:
-    """Yield the pieces of a stream; the last one has the finish reason and what a search found."""
+    """Yield the chunks of a stream. The last one has the finish reason and the results of a search."""
     output = 0
     signed_end = generated.parts and generated.parts[-1][0].get("text") == ""
     for part, tokens in generated.parts[:-1] if signed_end else generated.parts:

@@ -154,7 +154,7 @@ def _check_config(config: dict[str, Any], model: Model) -> Iterator[ContractViol
 
 
 def _check_reply(body: dict[str, Any], config: dict[str, Any], model: Model) -> Iterator[ContractViolation]:
-    """Yield what is wrong with the form that the reply shall have."""
+    """Yield the violations in the requested format of the reply."""
     asks_json = config.get("responseMimeType") == "application/json"
     given = [name for name in ("responseSchema", "responseJsonSchema") if config.get(name) is not None]
     if given and not asks_json:

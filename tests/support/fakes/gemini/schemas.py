@@ -36,7 +36,7 @@ _FORMATS = {
 
 
 def check_json_schema(schema: Any, path: str, definitions: Any = None) -> Iterator[str]:
-    """Yield what the server refuses in a JSON Schema."""
+    """Yield the keywords that the server rejects in a JSON Schema."""
     if isinstance(schema, bool):
         return
     if not isinstance(schema, dict):
@@ -68,9 +68,9 @@ def check_json_schema(schema: Any, path: str, definitions: Any = None) -> Iterat
 
 
 def check_lowered(schema: dict[str, Any], path: str, *, accepts_empty: bool) -> Iterator[str]:
-    """Yield what the server refuses in its own kind of schema, in its words.
+    """Yield the violations in the server's own kind of schema, as error texts.
 
-    `accepts_empty`: whether objects may have no properties, as the models that know JSON Schema take them.
+    `accepts_empty`: True if objects may have no properties, as for models with JSON Schema.
     """
     kind = str(schema.get("type", "")).upper()
     if not kind and "anyOf" not in schema:

@@ -142,7 +142,7 @@ def _check_foreign_fields(
 
 
 def _check_lowered(schema: Any, place: tuple[int | str, ...]) -> Iterator[ContractViolation]:
-    """Yield what the SDK's own schemas have more than the servers'."""
+    """Yield the fields of the SDK's own schemas that the servers lack."""
     if not isinstance(schema, dict):
         return
     for name, inner in schema.items():

@@ -1,4 +1,4 @@
-"""A strict stand-in for Ollama: reads requests as its Go structs do, refuses what it refuses, and answers like it.
+"""A strict fake server of Ollama: decodes requests as its Go structs do, and rejects the same requests.
 
 Two things it takes worse than the real one, which passes over them in silence: fields that its structs do not have, and
 requests that leave it to the server how much of a conversation is lost.

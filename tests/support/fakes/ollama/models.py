@@ -62,7 +62,7 @@ def find_model(name: str) -> tuple[str, Model] | None:
 
 
 def tags() -> dict[str, Any]:
-    """Return what `/api/tags` lists."""
+    """Return the model list of `/api/tags`."""
     listed = []
     for name, model in MODELS.items():
         entry = {"name": name, "model": name, "modified_at": "2026-05-10T08:06:48.639712648-07:00", "size": model.size}

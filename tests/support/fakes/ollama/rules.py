@@ -1,4 +1,4 @@
-"""Ollama's rules on a chat request beyond the types of its fields, and ours on what may be left to it."""
+"""Ollama's rules for a chat request beyond the types of its fields, and our rules for its silent corrections."""
 
 import base64
 import binascii

@@ -96,7 +96,7 @@ def _fits(value: Any, kind: str) -> bool:
 
 
 def check(value: Any, kind: str, path: str) -> Iterator[ContractViolation]:
-    """Yield where a value is not what the struct `kind`, or the Go type, takes."""
+    """Yield the paths of values with another type than the struct `kind`, or the Go type."""
     if kind == "any":
         return
     if kind == "think":

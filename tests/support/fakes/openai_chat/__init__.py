@@ -1,4 +1,4 @@
-"""A strict stand-in for OpenAI's Chat Completions: refuses what the real one refuses, and answers like it."""
+"""A strict fake server of OpenAI's Chat Completions: rejects the same requests as the real one, and answers like it."""
 
 from tests.support.fakes.openai_chat.server import KEY, new_openai
 

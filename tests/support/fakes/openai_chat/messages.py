@@ -126,7 +126,7 @@ def _check_calls(message: dict[str, Any], where: str) -> Iterator[ContractViolat
 
 
 def _check_arguments(arguments: str, where: str) -> Iterator[ContractViolation]:
-    """Stricter than OpenAI itself, which takes any text here: most compatible servers refuse what is no object."""
+    """Stricter than OpenAI, which accepts any text here: most compatible servers reject text that is no JSON object."""
     try:
         good = isinstance(json.loads(arguments), dict)
     except ValueError:
@@ -138,7 +138,7 @@ def _check_arguments(arguments: str, where: str) -> Iterator[ContractViolation]:
 
 
 def check_name(name: str, where: str) -> Iterator[ContractViolation]:
-    """Yield what is wrong with a function's name."""
+    """Yield the violations in a function's name."""
     if not re.fullmatch(r"[a-zA-Z0-9_-]+", name):
         text = (
             f"Invalid '{where}': string does not match pattern. "

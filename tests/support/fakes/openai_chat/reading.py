@@ -17,7 +17,7 @@ def count(text: str) -> int:
 
 
 def media_of(url: str) -> Media:
-    """Return what an address shows: itself where it is a data URL."""
+    """Return the content of an image URL. A data URL contains it; other URLs are returned unchanged."""
     decoded = decode_data_url(url)
     return Media("", url=url) if decoded is None else Media(*decoded)
 

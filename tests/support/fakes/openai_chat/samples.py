@@ -81,7 +81,7 @@ def with_property(**schema: Any) -> dict[str, Any]:
 
 
 def strict(schema: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Offer a strict function with one argument of that schema; `more` replaces what makes it qualify."""
+    """Offer a strict function with one argument of that schema. `more` replaces the keywords that make it valid."""
     fields = {"type": "object", "properties": {"a": schema}, "required": ["a"], "additionalProperties": False}
     return tools(function(strict=True, **fields | more))
 

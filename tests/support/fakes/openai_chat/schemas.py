@@ -120,7 +120,7 @@ def _walk(schema: Any, root: dict[str, Any], strict: bool, place: tuple[str, ...
 
 
 def check_schema(schema: dict[str, Any], *, strict: bool) -> Iterator[str]:
-    """Yield what is wrong with a schema at the root of a function or of a response format, in the real words."""
+    """Yield the violations in a root schema of a function or a response format, with the real error texts."""
     if schema.get("type") != "object":
         kind = schema.get("type")
         yield f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{kind}\"'."

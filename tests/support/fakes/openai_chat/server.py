@@ -172,7 +172,7 @@ class OpenAI:
             reasons=model.reasons and (body.get("reasoning_effort") or model.default_effort) != "none",
             chance=self.chance,
         )
-        usage = usage_of(generated, messages + functions, self.cache.feed(prompt))
+        usage = exchange.usage = usage_of(generated, messages + functions, self.cache.feed(prompt))
         exchange.status = 200
         head = self._head(body, model)
         headers = self.headers()

@@ -1,7 +1,7 @@
-"""Checks a request body against the official SDK's own types: no field beyond them, every type as they say.
+"""Check of a request body against the types of the official SDK: unknown fields and wrong types are reported.
 
-The SDK's request types are typed dictionaries; this walks their annotations, because a validator built from them would
-read `Iterable` lazily and would not name a fault the way the real server does.
+The SDK's request types are typed dictionaries. This module walks their annotations, because a validator built from them
+would read `Iterable` lazily and would not name an error the way the real server does.
 """
 
 import types

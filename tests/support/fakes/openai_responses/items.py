@@ -1,4 +1,4 @@
-"""OpenAI's rules on input items beyond their types: which may follow which, and what must come back as it was given."""
+"""OpenAI's rules for input items beyond their types: their order, and items that must be sent back unchanged."""
 
 import json
 import re
@@ -135,12 +135,12 @@ def _check_reasoning(
 
 
 def _follows(following: dict[str, Any] | None, *, stored: bool) -> bool:
-    """Return whether an item is what reasoning must precede: the server that stores its replies knows it by its id."""
+    """Return True if reasoning must precede an item: a server that stores its replies identifies the item by its id."""
     return following is not None and _is_by_model(following) and not (stored and "id" not in following)
 
 
 def _check_order(items: list[dict[str, Any]]) -> Iterator[ContractViolation]:
-    """Yield what breaks the order: every call is answered, once and later, before any message but the assistant's."""
+    """Yield the violations of the order: every call has one later result, before any message of another role."""
     waiting: dict[str, str] = {}
     seen: set[str] = set()
     for position, item in enumerate(items):
@@ -170,7 +170,7 @@ def _unanswered(waiting: Mapping[str, str]) -> Iterator[ContractViolation]:
 def check_items(
     items: list[dict[str, Any]], model: Model, issued: Mapping[str, str], *, stored: bool
 ) -> Iterator[ContractViolation]:
-    """Yield every rule that these items break; `issued` holds what reasoning this server gave, by id."""
+    """Yield every violation in these items. `issued`: reasoning that this server sent, by id."""
     if not items:
         yield empty("input_empty", "input")
     for position, item in enumerate(items):

@@ -23,7 +23,7 @@ def new_item_id(prefix: str, chance: random.Random) -> str:
 
 @dataclass
 class Output:
-    """The items of a reply with what streams of each, and how it ends."""
+    """Items of a reply, the streamed fragments of each, and the end of the reply."""
 
     generated: GeneratedReply
     usage: dict[str, Any]
@@ -98,7 +98,7 @@ def usage_of(generated: GeneratedReply, prompt_tokens: int, cached_tokens: int) 
 
 
 def head_of(body: dict[str, Any], model: Model, chance: random.Random) -> dict[str, Any]:
-    """Return what every `response` object of a reply repeats of its request."""
+    """Return the fields of its request that every `response` object of a reply repeats."""
     reasoning = {"effort": model.default_effort if model.reasons else None, "summary": None}
     return {
         "id": new_item_id("resp", chance),
@@ -126,7 +126,7 @@ def head_of(body: dict[str, Any], model: Model, chance: random.Random) -> dict[s
 
 
 def body_of(output: Output, head: dict[str, Any]) -> dict[str, Any]:
-    """Return the reply that is not streamed, which is also what its last event holds."""
+    """Return the unstreamed reply, which is also the content of the last event."""
     reason = output.reason
     return head | {
         "status": output.status,

@@ -3,8 +3,8 @@
 Faults that a marker in the prompt asks for, besides the refusals of its sister's `failures`: `late` (no headers for
 `seconds`), `silence` (headers, then nothing for `seconds`), `stall` (the same after `pieces` events), `cut` (the
 connection breaks after `pieces` events), `torn` (the stream ends there, without an end), `error` (an error event
-there), `failed` (the response fails there), `reset` (the connection breaks before any byte), `forgotten` (reasoning
-items are refused, whatever they hold), `refusal`, `filter`, `length`, `empty`.
+there), `failed` (the response fails there), `reset` (the connection breaks before any byte), `forgotten` (all reasoning
+items are rejected), `refusal`, `filter`, `length`, `empty`.
 """
 
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def refuse_overflow() -> ErrorResponse:
 
 
 class Responses(OpenAI):
-    """One stand-in: what its sister knows, and the reasoning that it gave, by id."""
+    """One fake server with the state of the Chat Completions fake, and the reasoning that it sent, by id."""
 
     path = PATH
 

@@ -1,4 +1,4 @@
-"""Tools that the proxy runs, together with what else a reply may be: strict, checked, resumed, too much, too deep."""
+"""Tools that the proxy runs, together with strict, checked, continued, oversized and deeply nested replies."""
 
 import asyncio
 import json
@@ -16,6 +16,7 @@ from anthropic_proxy.plugins import Client
 from anthropic_proxy.routing.router import RoutingQuery, resolve_route
 from anthropic_proxy.upstream.contract import SearchResult
 from tests.support.harness import FakeResponse, RecordingSink
+from tests.support.platform_marks import needs_timer_signal
 from tests.support.reply_schemas import DEEPSEEK, FORMAT, GOOD, WRONG
 from tests.support.tool_loop import (
     FACTS,
@@ -64,6 +65,7 @@ async def test_a_storm_of_calls_is_run_a_few_at_a_time_and_cut() -> None:
     assert message.usage.server_tool_use.web_search_requests == MAX_TOOL_CALLS
 
 
+@needs_timer_signal
 async def test_all_patterns_of_a_step_share_one_process_and_a_bad_one_does_not_affect_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Replies with a schema, where the provider itself does not keep to it: checked, put right, or asked for once more."""
+"""Replies with a schema that the provider does not enforce: checked, repaired, or requested once more."""
 
 import asyncio
 import json
@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from anthropic_proxy.messages.reply_schema import ReplySchema
-from tests.support.event_grammar import check_bytes
 from tests.support.fake_upstream import frame
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+from tests.support.messages import exactly
 from tests.support.reply_schemas import DEEPSEEK, FORMAT, GOOD, WRONG, Model, model_reply
 
 GROQ = {"GROQ_API_KEY": "gsk_two0123456789"}
@@ -58,7 +59,8 @@ async def test_a_wrong_reply_is_asked_for_once_more_and_both_are_paid_for(wrong:
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_second_wrong_reply_is_an_error_that_names_the_violation(stream: bool) -> None:
     model = Model(WRONG, WRONG, stream=stream)
-    sink = await ProxyHarness(model, **DEEPSEEK).post(stream=stream, **FORMAT)
+    proxy = ProxyHarness(model, **DEEPSEEK)
+    sink = await proxy.post(stream=stream, **FORMAT)
     assert sink.error is not None
     assert (sink.error.status, sink.error.error_type) == (502, "api_error")
     assert sink.error.message == (
@@ -67,6 +69,9 @@ async def test_a_second_wrong_reply_is_an_error_that_names_the_violation(stream:
     )
     assert len(model.bodies) == 2
     assert sink.stream == b""
+    receipt = proxy.receipts[0]
+    assert (receipt.input_tokens, receipt.output_tokens) == (20, 10), "the provider charges both calls"
+    assert [(call.input_tokens, call.output_tokens) for call in receipt.attempts] == [(10, 5), (10, 5)]
 
 
 async def test_a_reply_that_was_cut_off_is_passed_as_the_api_passes_it() -> None:
@@ -192,12 +197,24 @@ async def test_a_schema_without_a_bound_for_its_check_is_refused_by_its_name() -
 )
 def test_whatever_makes_a_check_long_counts(schema: dict[str, Any]) -> None:
     shape = ReplySchema(json.dumps(schema).encode(), max_steps=40_000)
-    with pytest.raises(InvalidRequest, match="needs more than 40,000 steps to check"):
+    with pytest.raises(
+        InvalidRequest,
+        match=exactly(
+            "output_config.format.schema: it needs more than 40,000 steps to check; that is the limit. Refer "
+            "to fewer definitions from each other, or list fewer alternatives."
+        ),
+    ):
         shape.extract_json(json.dumps({"a": 1} if "$defs" in schema else ["b"] * 9_000 + [1]))
 
 
 def test_a_schema_without_a_bound_for_its_decoding_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="needs more than 10,000 steps to read"):
+    with pytest.raises(
+        InvalidRequest,
+        match=exactly(
+            "output_config.format.schema: it needs more than 10,000 steps to read; that is the limit. "
+            "Refer to fewer definitions from each other, or list fewer alternatives."
+        ),
+    ):
         ReplySchema(json.dumps({"anyOf": [{"type": "string"}] * 1_000}).encode(), max_steps=10_000)
 
 

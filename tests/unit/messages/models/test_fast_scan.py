@@ -1,4 +1,4 @@
-"""Fields that a relay reads of a request: the same as a full read gives, or nothing."""
+"""Fields that a relay needs from a request: equal to the result of complete decoding, or none."""
 
 from typing import Any
 
@@ -8,6 +8,20 @@ import pytest
 from anthropic_proxy.messages.models import decode_request_or_keep, guess_model, scan_request
 
 ASKED: dict[str, Any] = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
+
+
+def result(**fields: Any) -> dict[str, Any]:
+    return {"type": "tool_result", "tool_use_id": "c", "content": "x", **fields}
+
+
+TOOL_MESSAGES = [
+    {"role": "user", "content": [result(is_error=True)]},
+    {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "n", "input": {}}]},
+    {"role": "user", "content": [result(is_error=True), result(), result(is_error=False), result(is_error=None)]},
+    {"role": "user", "content": "hello " * 100},
+    {"role": "system", "content": [{"type": "text", "text": "x"}]},
+    {"role": "user", "content": [{"type": "text", "text": "x"}, result(is_error=True)]},
+]
 
 
 def with_blocks(*blocks: dict[str, Any]) -> dict[str, Any]:
@@ -28,15 +42,24 @@ def with_block(**block: Any) -> dict[str, Any]:
         {"mcp_servers": [{"type": "url", "name": "s", "url": "https://s", "authorization_token": "t"}]},
         {"system": [{"type": "text", "text": "x"}], "metadata": {"user_id": "u"}, "invented": {"model": "other"}},
         {"messages": [{"role": "user", "content": [{"type": "invented", "text": "x"}]}] * 3},
+        {"messages": TOOL_MESSAGES},
+        {"messages": [*TOOL_MESSAGES, {"role": "user", "content": [{"type": "invented"}, result(is_error=True)]}]},
     ],
 )
 def test_what_is_skimmed_is_what_is_read(changes: dict[str, Any]) -> None:
     body = msgspec.json.encode({**ASKED, **changes})
     skimmed, whole = scan_request(body), decode_request_or_keep(body)
     assert skimmed is not None
-    for name in ("model", "stream", "tools", "mcp_servers", "body_bytes", "message_count", "decode_error"):
+    counts = ("body_bytes", "message_count", "tool_results", "tool_errors")
+    for name in ("model", "stream", "tools", "mcp_servers", *counts):
         assert getattr(skimmed, name) == getattr(whole, name), name
+    assert skimmed.decode_error is whole.decode_error is None
     assert skimmed.messages == []
+
+
+def test_tool_results_after_the_last_reply_are_counted() -> None:
+    request = decode_request_or_keep(msgspec.json.encode({**ASKED, "messages": TOOL_MESSAGES}))
+    assert (request.tool_results, request.tool_errors) == (5, 2)
 
 
 @pytest.mark.parametrize(

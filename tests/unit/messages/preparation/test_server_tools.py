@@ -1,4 +1,4 @@
-"""The runner of a tool that Anthropic's API runs itself: the provider, the proxy, or neither."""
+"""Assignment of Anthropic's server tools: to the provider, to the proxy, or to neither."""
 
 import json
 from typing import Any
@@ -8,6 +8,7 @@ import pytest
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 from anthropic_proxy.messages.models import decode_request
 from anthropic_proxy.messages.preparation import PreparationResult, TargetLimits, prepare
+from tests.support.messages import exactly
 
 SEARCH = {"type": "web_search_20250305", "name": "web_search", "max_uses": 5}
 FETCH = {"type": "web_fetch_20250910", "name": "web_fetch"}
@@ -60,7 +61,11 @@ def test_what_nobody_runs_is_dropped_and_noted() -> None:
 def test_a_tool_that_nobody_runs_cannot_be_forced(choice: dict[str, Any]) -> None:
     beside = [READ] if choice["type"] == "tool" else []
     with pytest.raises(
-        UnsupportedFeature, match=r"'code_execution' \(code_execution_20250825\), which acme is not known to run"
+        UnsupportedFeature,
+        match=exactly(
+            f"tool_choice: '{choice['type']}' forces 'code_execution' (code_execution_20250825), "
+            "which acme is not known to run"
+        ),
     ):
         prepared(*beside, CODE, tool_choice=choice)
 

@@ -1,4 +1,4 @@
-"""The abilities that Ollama reports for its models are asked for in the background and decide how they are asked."""
+"""Features that Ollama reports for its models: queried in the background, and applied to requests."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Facts about models: each has a source and a date, and holds for the models that it is about."""
+"""Facts about models: each has a source and a date, and applies to the right models."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""Upstreams that fail again and again, and more requests than may be under way at once, seen by clients."""
+"""Upstreams that fail repeatedly, and more concurrent requests than allowed, as clients see them."""
 
 import asyncio
 import itertools

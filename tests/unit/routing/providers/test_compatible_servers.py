@@ -1,4 +1,4 @@
-"""The server that answers at `OPENAI_BASE_URL`: recognized by the address alone, and what follows from it."""
+"""The server at `OPENAI_BASE_URL`: recognized by its address alone, and the dialect that results."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.routing.catalog import load_catalog
 from anthropic_proxy.routing.credentials import Credentials
-from anthropic_proxy.routing.providers import PROVIDERS, find_provider
+from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import RoutingQuery, Target, find_server_override, resolve_route
 from anthropic_proxy.settings import Settings, load_settings
 from anthropic_proxy.upstream.http import join_url
@@ -18,9 +18,10 @@ from anthropic_proxy.wire import openai_chat, openai_responses
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.messages import exactly
 from tests.support.paths import ROOT
 
-OPENAI = find_provider("openai")
+OPENAI = PROVIDERS.find("openai")
 KEY = "sk-test-0123456789abcdef"
 
 
@@ -137,7 +138,13 @@ def test_an_address_may_have_the_version_of_an_api_and_no_other_query() -> None:
     assert join_url(base, "/chat/completions") == base.replace("?", "/chat/completions?")
     assert join_url(base, "/models?limit=3").endswith("/models?limit=3&api-version=2024-10-21")
     for query in ("key=sk-1234567890", "api-version=1&key=x", "api-version="):
-        with pytest.raises(ConfigurationError, match="without password and query"):
+        with pytest.raises(
+            ConfigurationError,
+            match=exactly(
+                'OPENAI_BASE_URL is "https://mine.openai.azure.com/openai?…". Use an address that begins with '
+                "http:// or https://, without password and query. Set in the environment."
+            ),
+        ):
             load(f"https://mine.openai.azure.com/openai?{query}")
 
 

@@ -1,4 +1,4 @@
-"""HTTP as the server reads it, on a socket, in front of an application that returns what it was given."""
+"""HTTP/1.1 on a socket, in front of an application that returns the request it received."""
 
 import asyncio
 import json

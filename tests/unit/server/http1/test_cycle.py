@@ -1,4 +1,4 @@
-"""Messages about a body that an application receives, and its answer's way out, over a socket."""
+"""The ASGI messages of request and response bodies, over a socket."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 class Listener(Echo):
-    """Application that keeps the messages of the body as received, and answers with what it is given to."""
+    """Application that keeps the messages of the body as received, and sends the given answers."""
 
     def __init__(self, *answers: Any) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Requests behind each other on one connection: all are answered, in order, and few of them are held at a time."""
+"""Pipelined requests on one connection: all are answered, in order, and only few of them are buffered."""
 
 import asyncio
 import gc

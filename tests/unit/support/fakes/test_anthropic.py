@@ -1,4 +1,4 @@
-"""The stand-in of Anthropic is only worth as much as it refuses: every rule of it is shown a request that breaks it."""
+"""The fake server of Anthropic: each of its rules rejects a request that violates it."""
 
 import re
 import subprocess
@@ -10,13 +10,15 @@ import anthropic
 import httpx2 as httpx
 import pytest
 
-from tests.support.event_grammar import check_bytes
+from anthropic_proxy.lab.stream_grammar import check_bytes
 from tests.support.fakes.anthropic import KEY, new_anthropic
 from tests.support.fakes.anthropic.models import MODELS
 from tests.support.fakes.anthropic.rules import check_body
 from tests.support.fakes.anthropic.samples import BAD, GOOD, READ, body
 from tests.support.fakes.server import Running, serving
 from tests.support.paths import FAKES, ROOT
+from tests.support.sdk import open_sdk
+from tests.support.tls import NO_AUTHORITIES
 
 
 @pytest.mark.parametrize("good", GOOD, ids=range(len(GOOD)))
@@ -45,7 +47,7 @@ def running() -> Iterator[Running]:
 @pytest.fixture
 def client(running: Running) -> Iterator[anthropic.Anthropic]:
     running.journal.exchanges.clear()
-    with anthropic.Anthropic(api_key=KEY, base_url=running.url, max_retries=0) as client:
+    with open_sdk(api_key=KEY, base_url=running.url, max_retries=0) as client:
         yield client
 
 
@@ -73,7 +75,9 @@ def test_a_stream_keeps_to_the_grammar_and_a_marked_prompt_is_cached(running: Ru
     headers = {"x-api-key": KEY, "anthropic-version": "2023-06-01"}
     asked = body({"role": "user", "content": "Count to 12"}, system=marked, stream=True)
     for written in (True, False):
-        answer = httpx.post(f"{running.url}/v1/messages", json=asked, headers=headers, trust_env=False)
+        answer = httpx.post(
+            f"{running.url}/v1/messages", json=asked, headers=headers, trust_env=False, verify=NO_AUTHORITIES
+        )
         assert check_bytes(answer.content) == []
         (start,) = re.findall(r'"message_start".*', answer.text)
         assert (re.search(r'"cache_creation_input_tokens":0\b', start) is None) == written
@@ -91,7 +95,9 @@ def test_a_stream_keeps_to_the_grammar_and_a_marked_prompt_is_cached(running: Ru
     ],
 )
 def test_key_and_version_are_asked_for(running: Running, headers: dict[str, str], status: int, words: str) -> None:
-    answer = httpx.post(f"{running.url}/v1/messages", json=body(), headers=headers, trust_env=False)
+    answer = httpx.post(
+        f"{running.url}/v1/messages", json=body(), headers=headers, trust_env=False, verify=NO_AUTHORITIES
+    )
     assert answer.status_code == status
     assert words in answer.text
     assert answer.headers["request-id"].startswith("req_")
@@ -133,5 +139,5 @@ def test_it_runs_by_itself() -> None:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
         headers = {"x-api-key": "k", "anthropic-version": "2023-06-01"}
-        assert httpx.get(f"{url}/v1/models", headers=headers, trust_env=False).status_code == 200
+        assert httpx.get(f"{url}/v1/models", headers=headers, trust_env=False, verify=NO_AUTHORITIES).status_code == 200
         process.terminate()

@@ -1,4 +1,4 @@
-"""The stand-ins of Groq, Moonshot, xAI and a user's own server: every rule is shown a request that breaks it."""
+"""The fakes of Groq, Moonshot, xAI and a user's own server: each rule rejects a request that violates it."""
 
 import json
 import re
@@ -15,6 +15,7 @@ from tests.support.fakes.compatible.samples import BAD, GOOD
 from tests.support.fakes.openai_chat.samples import READ
 from tests.support.fakes.server import serving
 from tests.support.paths import FAKES, ROOT
+from tests.support.tls import NO_AUTHORITIES
 
 MODELS = {"groq": "openai/gpt-oss-120b", "moonshot": "kimi-k2.6", "xai": "grok-4.6", "local": "Qwen/Qwen3-8B"}
 
@@ -67,7 +68,9 @@ def test_counts_stand_where_each_server_puts_them() -> None:
         body["stream_options"] = {"include_usage": True}
         with serving(new_server(name)) as server:
             headers = {"authorization": f"Bearer {kind.key}"}
-            answer = httpx.post(server.url + kind.path, json=body, headers=headers, trust_env=False)
+            answer = httpx.post(
+                server.url + kind.path, json=body, headers=headers, trust_env=False, verify=NO_AUTHORITIES
+            )
         lines = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")]
         return [json.loads(line) for line in lines]
 
@@ -88,7 +91,7 @@ def test_reasoning_of_somebody_else_is_a_breach(name: str) -> None:
     body = {"model": MODELS[name], "messages": [*messages, {"role": "user", "content": "c"}]}
     with serving(new_server(name)) as server:
         headers = {"authorization": f"Bearer {kind.key}"} if kind.key else {}
-        answer = httpx.post(server.url + kind.path, json=body, headers=headers, trust_env=False)
+        answer = httpx.post(server.url + kind.path, json=body, headers=headers, trust_env=False, verify=NO_AUTHORITIES)
         assert [breach["rule"] for breach in server.journal.violations()] == ["reasoning_foreign"]
     assert answer.status_code == 400
 
@@ -99,7 +102,7 @@ def test_one_runs_from_the_command_line() -> None:
     try:
         assert process.stdout is not None
         address = process.stdout.readline().removeprefix("listening on ").strip()
-        assert httpx.get(f"{address}/__violations", trust_env=False).json() == []
+        assert httpx.get(f"{address}/__violations", trust_env=False, verify=NO_AUTHORITIES).json() == []
     finally:
         process.terminate()
         process.wait(timeout=20)

@@ -1,4 +1,4 @@
-"""The stand-in of Gemini is only worth as much as it refuses; Google's own client library talks to it here."""
+"""The fake server of Gemini: its rules reject violations, and Google's own client library accepts its replies."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The stand-in of Ollama is only worth as much as it refuses: every rule of it is shown a request that breaks it."""
+"""The fake server of Ollama: each of its rules rejects a request that violates it."""
 
 import json
 import re

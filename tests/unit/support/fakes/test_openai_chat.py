@@ -1,4 +1,4 @@
-"""The stand-in of OpenAI is only worth as much as it refuses: every rule of it is shown a request that breaks it."""
+"""The fake server of OpenAI: each of its rules rejects a request that violates it."""
 
 import http.client
 import json

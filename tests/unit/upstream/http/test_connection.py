@@ -1,4 +1,4 @@
-"""Limits of what a provider may send around a body: heads, announcements, chunk sizes, extensions, trailers."""
+"""Limits of the bytes around a provider's body: heads, lengths, chunk sizes, extensions, trailers."""
 
 import asyncio
 

@@ -25,8 +25,7 @@ def run_on_uvloop(main: Coroutine[Any, Any, Any]) -> Any:
 def run(request: pytest.FixtureRequest) -> Run:
     if request.param == "asyncio":
         return asyncio.run
-    if sys.platform == "win32":
-        pytest.skip("platform: no uvloop on Windows")
+    pytest.importorskip("uvloop", reason="platform: no uvloop")
     return run_on_uvloop
 
 

@@ -1,7 +1,7 @@
-"""Our own HTTP client against a server that does to its connections whatever servers do, drawn by a seed.
+"""Our own HTTP client against a server with the connection failures of real servers, drawn by a seed.
 
 Every answer must be whole, or reported as broken behind a true beginning; none may belong to another request.
-`scripts/ci/soak` asks the whole proxy, for longer.
+`scripts/ci.py soak` asks the whole proxy, for longer.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
-import uvloop
 from msgspec import Struct
 
 from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.platforms.event_loop import new_event_loop
 from anthropic_proxy.upstream.http import HttpTransport
 from anthropic_proxy.wire.contract import UpstreamRequest
 
@@ -94,7 +94,7 @@ def write_answer(plan: Plan, chance: random.Random) -> bytes:
 
 
 class Server:
-    """Plays the plan that a request names, and sees to it that no connection is used that may not be."""
+    """Executes the plan that a request names, and checks that each used connection was reusable."""
 
     def __init__(self) -> None:
         self.wrong: list[str] = []
@@ -149,7 +149,7 @@ class Server:
 
 
 class Clients:
-    """Ask, and judge what comes back."""
+    """Sends requests and checks the replies."""
 
     def __init__(self, upstream: HttpTransport, port: int) -> None:
         self._upstream = upstream
@@ -197,7 +197,7 @@ class Clients:
         return "whole"
 
 
-@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, new_event_loop], ids=["asyncio", "as the server has"])
 def test_nothing_is_torn_or_mixed_up_by_a_server_that_breaks_off_wherever_it_can(
     new_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:

@@ -1,11 +1,11 @@
-"""Kinds of provider errors: wordings that are in no table of the package, and texts of other kinds that look alike."""
+"""Kinds of provider errors: unknown wordings of each kind, and similar texts of other kinds."""
 
 from typing import Any
 
 import msgspec
 import pytest
 
-from anthropic_proxy.errors import Cause
+from anthropic_proxy.errors import UpstreamErrorCause
 from anthropic_proxy.wire.failures import (
     build_upstream_error,
     decode_error_body,
@@ -19,7 +19,9 @@ from anthropic_proxy.wire.failures import (
 ASKED, ESTIMATE = 64_000, 20_000
 
 
-def refused(message: str, status: int = 400, asked: int = ASKED, **fields: Any) -> tuple[int, str, Cause | None]:
+def refused(
+    message: str, status: int = 400, asked: int = ASKED, **fields: Any
+) -> tuple[int, str, UpstreamErrorCause | None]:
     """Return status, text without the provider's prefix, and cause of an error for a request of a known size."""
     body = msgspec.json.encode({"error": {"message": message, **fields}})
     error = build_upstream_error(
@@ -64,7 +66,7 @@ OVERFLOWS = [
 def test_an_overflow_in_unseen_words_states_the_numbers_of_its_text(
     text: str, tokens: int, limit: int, status: int
 ) -> None:
-    assert refused(text, status) == (400, too_long(tokens, limit), Cause(kind="overflow"))
+    assert refused(text, status) == (400, too_long(tokens, limit), UpstreamErrorCause(kind="overflow"))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_an_overflow_in_unseen_words_states_the_numbers_of_its_text(
     ],
 )
 def test_an_overflow_without_numbers_states_what_is_known(text: str) -> None:
-    assert refused(text) == (400, too_long(128_001, 128_000), Cause(kind="overflow"))
+    assert refused(text) == (400, too_long(128_001, 128_000), UpstreamErrorCause(kind="overflow"))
 
 
 OUTPUT_LIMITS = [
@@ -106,11 +108,11 @@ OUTPUT_LIMITS = [
 
 @pytest.mark.parametrize(("text", "limit"), OUTPUT_LIMITS)
 def test_an_output_limit_in_unseen_words_is_read(text: str, limit: int) -> None:
-    assert refused(text) == (400, text, Cause(kind="output_limit", max_output=limit))
+    assert refused(text) == (400, text, UpstreamErrorCause(kind="output_limit", max_output_tokens=limit))
 
 
 BOTH = [
-    # text, input that it states, room
+    # text, input that it states, available
     ("Input (90000 tokens) plus max_tokens (64000) would be more than the context window of 131072", 90_000, 41_008),
     ("context window 131072: 90000 prompt tokens + 64000 completion tokens do not fit", 90_000, 41_008),
     ("Total of 154000 tokens (90000 input, 64000 output) exceeds the model's context length of 131072", 90_000, 41_008),
@@ -124,13 +126,19 @@ BOTH = [
 ]
 
 
-@pytest.mark.parametrize(("text", "tokens", "room"), BOTH)
-def test_input_and_output_that_fit_only_without_each_other_leave_a_room(text: str, tokens: int, room: int) -> None:
+@pytest.mark.parametrize(("text", "tokens", "available"), BOTH)
+def test_input_and_output_that_fit_only_without_each_other_give_an_output_limit(
+    text: str, tokens: int, available: int
+) -> None:
     message = (
         f"input length and `max_tokens` exceed context limit: {tokens} + 64000 > 131072, decrease input length or "
         "`max_tokens` and try again"
     )
-    assert refused(text) == (400, message, Cause(kind="output_limit", max_tokens=room, window=131_072))
+    assert refused(text) == (
+        400,
+        message,
+        UpstreamErrorCause(kind="output_limit", max_tokens=available, context_window=131_072),
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,7 +151,7 @@ def test_input_and_output_that_fit_only_without_each_other_leave_a_room(text: st
 )
 def test_an_output_limit_above_the_window_leaves_what_the_estimate_leaves(text: str) -> None:
     status, _, cause = refused(text)
-    assert (status, cause) == (400, Cause(kind="output_limit", max_tokens=7_704, window=32_768))
+    assert (status, cause) == (400, UpstreamErrorCause(kind="output_limit", max_tokens=7_704, context_window=32_768))
 
 
 NO_SIZES = [
@@ -187,12 +195,12 @@ NEVER_FIT = [
 
 @pytest.mark.parametrize(("status", "text"), NEVER_FIT)
 def test_a_request_above_a_rate_limit_can_never_fit(status: int, text: str) -> None:
-    assert refused(text, status) == (400, too_long(342_389, 30_000), Cause(kind="overflow"))
+    assert refused(text, status) == (400, too_long(342_389, 30_000), UpstreamErrorCause(kind="overflow"))
 
 
 def test_less_output_makes_a_request_fit_below_a_rate_limit() -> None:
     text = "Request too large on tokens per minute (TPM): Limit 70000, Requested 84000"
-    cause = Cause(kind="output_limit", max_tokens=49_936, window=70_000)
+    cause = UpstreamErrorCause(kind="output_limit", max_tokens=49_936, context_window=70_000)
     assert refused(text, 429)[2] == cause
 
 
@@ -224,7 +232,7 @@ IMAGES = [
 
 @pytest.mark.parametrize(("status", "text"), IMAGES)
 def test_a_rejection_of_images_in_unseen_words_is_recognized(status: int, text: str) -> None:
-    assert refused(text, status) == (400, text, Cause(kind="images"))
+    assert refused(text, status) == (400, text, UpstreamErrorCause(kind="images"))
 
 
 @pytest.mark.parametrize(
@@ -238,7 +246,7 @@ def test_a_rejection_of_images_in_unseen_words_is_recognized(status: int, text: 
     ],
 )
 def test_a_rejection_that_may_be_about_images_is_uncertain(text: str) -> None:
-    assert refused(text) == (400, text, Cause(kind="images", certain=False))
+    assert refused(text) == (400, text, UpstreamErrorCause(kind="images", is_certain=False))
 
 
 @pytest.mark.parametrize(
@@ -400,7 +408,7 @@ def test_a_quota_that_is_used_up_is_not_retried(status: int, text: str, code: st
     body = msgspec.json.encode({"error": {"message": text, "code": code}})
     error = build_upstream_error(decode_error_body(status, {"date": "Fri, 20 Nov 2026 17:00:00 GMT"}, body), "p")
     found = (error.status, error.retryable, error.should_retry, error.retry_after, error.cause)
-    assert found == (expected, False, False, None, Cause(kind="quota"))
+    assert found == (expected, False, False, None, UpstreamErrorCause(kind="quota"))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Healing of what Google refuses by name: it is sent in another form, at once and from then on."""
+"""Adaptations to requests that Google rejects by name: sent in another form at once, and in later requests."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ REPLY = {
     "candidates": [{"content": {"role": "model", "parts": [{"text": "{}"}]}, "finishReason": "STOP", "index": 0}],
     "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 1},
 }
-LOOK = {"name": "look", "input_schema": {"type": "object", "properties": {"at": {"type": "string"}}}}
+VIEW = {"name": "look", "input_schema": {"type": "object", "properties": {"at": {"type": "string"}}}}
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
 PLACEHOLDER = "skip_thought_signature_validator"
@@ -35,7 +35,7 @@ def history(signature: str = "", result: Any = "seen") -> dict[str, Any]:
     call = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"at": "sea"}}
     answer = {"type": "tool_result", "tool_use_id": "toolu_1", "content": result}
     turn = [{"role": "assistant", "content": [*thinking, call]}, {"role": "user", "content": [answer]}]
-    return {"tools": [LOOK], "messages": [{"role": "user", "content": "Look."}, *turn]}
+    return {"tools": [VIEW], "messages": [{"role": "user", "content": "Look."}, *turn]}
 
 
 def carried(signature: str, model: str) -> str:
@@ -83,7 +83,9 @@ def proxy(google: Google) -> ProxyHarness:
     return ProxyHarness(google, GEMINI_API_KEY="AIza-test-0123456789")
 
 
-HEALED: dict[str, tuple[str, dict[str, Any], Callable[[dict[str, Any]], Any], str, Callable[[dict[str, Any]], Any]]] = {
+ADAPTED: dict[
+    str, tuple[str, dict[str, Any], Callable[[dict[str, Any]], Any], str, Callable[[dict[str, Any]], Any]]
+] = {
     "thinking unknown": (
         NEW,
         ADAPTIVE,
@@ -156,35 +158,35 @@ HEALED: dict[str, tuple[str, dict[str, Any], Callable[[dict[str, Any]], Any], st
     ),
     "schemas of tools": (
         NEW,
-        {"tools": [LOOK]},
+        {"tools": [VIEW]},
         lambda body: "parametersJsonSchema" in json.dumps(body),
         "* GenerateContentRequest.tools[0].function_declarations[0].parameters_json_schema: invalid",
         lambda body: body["tools"][0]["functionDeclarations"][0]["parameters"]["properties"]["at"]["type"] == "STRING",
     ),
     "schemas of replies": (
         NEW,
-        {"output_config": {"format": {"type": "json_schema", "schema": LOOK["input_schema"]}}},
+        {"output_config": {"format": {"type": "json_schema", "schema": VIEW["input_schema"]}}},
         lambda body: "responseJsonSchema" in config_of(body),
         "response_json_schema is not supported by this model.",
         lambda body: config_of(body)["responseSchema"]["type"] == "OBJECT",
     ),
     "schemas beside tools": (
         NEW,
-        {"tools": [LOOK], "output_config": {"format": {"type": "json_schema", "schema": LOOK["input_schema"]}}},
+        {"tools": [VIEW], "output_config": {"format": {"type": "json_schema", "schema": VIEW["input_schema"]}}},
         lambda body: "responseMimeType" in config_of(body),
         "Function calling with a response mime type: 'application/json' is unsupported",
         lambda body: "JSON Schema" in json.dumps(body["systemInstruction"]),
     ),
     "search beside tools": (
         NEW,
-        {"tools": [LOOK, SEARCH]},
+        {"tools": [VIEW, SEARCH]},
         lambda body: len(body["tools"]) > 1,
         "Tool use with function calling is unsupported",
         lambda body: list(body["tools"][0]) == ["functionDeclarations"],
     ),
     "search beside tools announced": (
         NEW,
-        {"tools": [LOOK, SEARCH]},
+        {"tools": [VIEW, SEARCH]},
         lambda body: "includeServerSideToolInvocations" in body.get("toolConfig", {}),
         unknown("includeServerSideToolInvocations", "tool_config"),
         lambda body: len(body["tools"]) == 2,
@@ -227,9 +229,9 @@ HEALED: dict[str, tuple[str, dict[str, Any], Callable[[dict[str, Any]], Any], st
 }
 
 
-@pytest.mark.parametrize(("model", "fields", "finds_fault", "text", "said"), HEALED.values(), ids=HEALED)
-async def test_what_is_refused_is_healed_at_once_and_remembered(
-    model: str, fields: dict[str, Any], finds_fault: Any, text: str, said: Any
+@pytest.mark.parametrize(("model", "fields", "finds_fault", "text", "is_adapted"), ADAPTED.values(), ids=ADAPTED)
+async def test_a_rejection_is_adapted_to_at_once_and_remembered(
+    model: str, fields: dict[str, Any], finds_fault: Any, text: str, is_adapted: Any
 ) -> None:
     google = Google((finds_fault, text))
     somewhere = proxy(google)
@@ -237,7 +239,7 @@ async def test_what_is_refused_is_healed_at_once_and_remembered(
     assert sink.error is None
     assert sink.body["content"][0]["text"] == "{}"
     assert len(google.bodies) == 2
-    assert said(google.bodies[1])
+    assert is_adapted(google.bodies[1])
     assert any("refused it: " in note.reason for note in somewhere.receipts[0].notes)
     await somewhere.post(model=f"gemini/{model}", **fields)
     assert len(google.bodies) == 3
@@ -245,7 +247,7 @@ async def test_what_is_refused_is_healed_at_once_and_remembered(
     assert somewhere.log.getvalue().count("because of") == 1
 
 
-async def test_a_signature_that_is_not_taken_back_gives_way_to_the_placeholder_this_once() -> None:
+async def test_a_rejected_signature_is_replaced_by_the_placeholder_once() -> None:
     google = Google((lambda body: signature_of(body) == "b2xk", "Corrupted thought signature."))
     somewhere = proxy(google)
     fields = history(carried("b2xk", NEW))
@@ -255,7 +257,7 @@ async def test_a_signature_that_is_not_taken_back_gives_way_to_the_placeholder_t
     assert signature_of(google.bodies[-1]) == "bmV3"
 
 
-async def test_where_no_form_of_the_placeholder_helps_the_refusal_stands() -> None:
+async def test_a_rejection_of_both_forms_of_the_placeholder_is_reported() -> None:
     google = Google((lambda body: True, MISSING))
     sink = await proxy(google).post(model=f"gemini/{OLD}", **history())
     assert sink.error is not None
@@ -273,7 +275,7 @@ async def test_where_no_form_of_the_placeholder_helps_the_refusal_stands() -> No
         MISSING,
     ],
 )
-async def test_what_was_not_said_cannot_be_the_cause(text: str) -> None:
+async def test_a_field_that_was_not_sent_is_not_the_cause(text: str) -> None:
     google = Google((lambda body: True, text))
     sink = await proxy(google).post(model=f"gemini/{BEFORE_3}", temperature=None)
     assert sink.error is not None
@@ -281,7 +283,7 @@ async def test_what_was_not_said_cannot_be_the_cause(text: str) -> None:
     assert len(google.bodies) == 1
 
 
-def test_an_unknown_lesson_changes_nothing() -> None:
+def test_an_unknown_adaptation_changes_nothing() -> None:
     dialect = gemini.Dialect()
     assert gemini.WIRE.apply_adaptation(dialect, "drop everything") == dialect
     assert gemini.WIRE.apply_adaptation(dialect, "budget") == dialect

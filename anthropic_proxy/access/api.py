@@ -1,0 +1,290 @@
+"""Routes below `/admin`: virtual keys, teams and the audit log as JSON, for clients with one of `ADMIN_API_KEY`.
+
+A virtual key is a key that the proxy issues to a client. A rotation gives a key a new text. `AdminApi` has the routes.
+The structs `KeyFields`, `RuleFields` and `RotationFields` are request bodies. Names of fields are those of Anthropic's
+Admin API if it has an equivalent.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType, structs
+
+from anthropic_proxy.access.administration import KeyAdministration, KeyChange, open_administration
+from anthropic_proxy.access.descriptions import encode_audit_entry, encode_key, encode_team
+from anthropic_proxy.access.errors import KeysUnavailable
+from anthropic_proxy.access.limits import list_scopes
+from anthropic_proxy.access.queries import list_audit_entries, list_keys, list_teams, require_key
+from anthropic_proxy.access.rules import Budget, Rules
+from anthropic_proxy.access.spending import read_spending
+from anthropic_proxy.access.virtual_keys import VirtualKey
+from anthropic_proxy.errors import ConfigurationError, InvalidRequest, PermissionDenied
+from anthropic_proxy.ledger.api import ApiQuery
+from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse, Store
+from anthropic_proxy.settings import Settings
+
+DEFAULT_ROWS = 20
+"""Number of rows (keys, teams or audit entries) in a response if the query has no parameter `limit`."""
+MAX_ROWS = 1_000
+"""Maximum of the query parameter `limit`: the number of rows (keys, teams or audit entries) in a response."""
+BodyT = TypeVar("BodyT")
+
+
+class RuleFields(Struct, forbid_unknown_fields=True):
+    """Allowed models and limits of a key or team in a request body.
+
+    An absent field is not changed; null removes a limit.
+    """
+
+    models: tuple[str, ...] | UnsetType = UNSET
+    providers: tuple[str, ...] | UnsetType = UNSET
+    routes: tuple[str, ...] | UnsetType = UNSET
+    requests_per_minute: int | UnsetType | None = UNSET
+    tokens_per_minute: int | UnsetType | None = UNSET
+    concurrency: int | UnsetType | None = UNSET
+    budgets: tuple[Budget, ...] | UnsetType = UNSET
+
+    def list_changes(self) -> dict[str, Any]:
+        """Return the fields that the request body contains: name of a field of `Rules` → new value."""
+        values = {name: getattr(self, name) for name in Rules.__struct_fields__}
+        return {name: value for name, value in values.items() if value is not UNSET}
+
+
+class KeyFields(RuleFields, forbid_unknown_fields=True):
+    """Body of a request that creates or changes a virtual key. An absent field is not changed."""
+
+    name: str | UnsetType = UNSET
+    owner: str | UnsetType = UNSET
+    team: str | UnsetType = UNSET
+    expires_at: datetime | UnsetType | None = UNSET
+
+    def find_expiry(self) -> float | UnsetType | None:
+        """Return the time of expiry in seconds since the epoch. None: the key never expires. UNSET: not changed."""
+        if not isinstance(self.expires_at, datetime):
+            return self.expires_at
+        if self.expires_at.tzinfo is None:
+            raise InvalidRequest("expires_at has no time zone. Use a time such as 2026-12-31T00:00:00Z, or null.")
+        return self.expires_at.timestamp()
+
+
+class RotationFields(Struct, forbid_unknown_fields=True):
+    """Body of a request that rotates a virtual key, which gives the key a new text."""
+
+    overlap_seconds: float = 0.0
+
+
+class AdminApi:
+    """Routes below `/admin` with their handlers.
+
+    `current_store`: function that returns the store of limits; None: the server has not started. `changed`: function
+    that is called after each change. `clock`: function that returns seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        current_settings: Callable[[], Settings],
+        current_store: Callable[[], Store | None],
+        changed: Callable[[], Awaitable[object]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._current_settings = current_settings
+        self._current_store = current_store
+        self._changed = changed
+        self._clock = clock
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        """The routes below `/admin` with their handlers, for the field `routes` of the plugin."""
+        reading: Mapping[str, Callable[[RouteRequest], Any]] = {
+            "/admin/keys": self._list_keys,
+            "/admin/teams": self._list_teams,
+            "/admin/audit": self._list_audit_entries,
+            "/admin/openapi.json": lambda _: _build_document(),
+        }
+        changing: Mapping[str, Callable[[RouteRequest, KeyAdministration], Any]] = {
+            "/admin/keys": self._create_key,
+            "/admin/keys/{id}": self._change_key,
+            "/admin/keys/{id}/rotate": self._rotate_key,
+            "/admin/keys/{id}/revoke": lambda request, keys: self._encode(
+                keys.revoke_key(request.path_parameters["id"])
+            ),
+            "/admin/teams/{name}": _change_team,
+        }
+        return [
+            *(Route(path=path, respond=self._reading(respond)) for path, respond in reading.items()),
+            Route(path="/admin/keys/{id}", respond=self._show_key),
+            *(Route(path=path, respond=self._changing(change), methods=["POST"]) for path, change in changing.items()),
+        ]
+
+    def _reading(self, respond: Callable[[RouteRequest], Any]) -> Callable[[RouteRequest], Awaitable[RouteResponse]]:
+        async def read(request: RouteRequest) -> RouteResponse:
+            self._require_admin(request)
+            return _json(await asyncio.to_thread(_with_database_errors, lambda: respond(request)))
+
+        return read
+
+    def _changing(
+        self, change: Callable[[RouteRequest, KeyAdministration], Any]
+    ) -> Callable[[RouteRequest], Awaitable[RouteResponse]]:
+        def change_in_database(request: RouteRequest) -> Any:
+            actor = f"API ({request.client.name})"
+            with open_administration(self._current_settings(), actor, self._clock) as administration:
+                return change(request, administration)
+
+        async def respond(request: RouteRequest) -> RouteResponse:
+            self._require_admin(request)
+            body = await asyncio.to_thread(_with_database_errors, lambda: change_in_database(request))
+            await self._changed()
+            return _json(body)
+
+        return respond
+
+    def _require_admin(self, request: RouteRequest) -> None:
+        if request.client.role == "admin":
+            return
+        if not self._current_settings().admin_api_keys:
+            raise PermissionDenied("ADMIN_API_KEY is not set. Set it to a key of your choice, and use it for /admin.")
+        raise PermissionDenied(f"{request.path} needs one of ADMIN_API_KEY. PROXY_API_KEY is not accepted there.")
+
+    def _list_keys(self, request: RouteRequest) -> Any:
+        query = _Query(request, ("limit", "after_id", "status", "team"))
+        status, team, after = query.text("status"), query.text("team"), query.text("after_id")
+        if status not in ("", "active", "expired", "revoked"):
+            raise InvalidRequest(f"status is {status[:40]!r}. Use active, expired or revoked.")
+        rows = [self._encode(key) for key in self._query(list_keys)]
+        found = [row for row in rows if status in ("", row["status"]) and team in ("", row["team"])]
+        ids = [row["id"] for row in found]
+        if after and after not in ids:
+            raise InvalidRequest(f"after_id: {after[:40]!r} is not an id of this list.")
+        return _encode_rows(found[ids.index(after) + 1 :] if after else found, query.limit())
+
+    async def _show_key(self, request: RouteRequest) -> RouteResponse:
+        self._require_admin(request)
+        name, store = request.path_parameters["id"], self._current_store()
+        key = await asyncio.to_thread(
+            _with_database_errors, lambda: self._query(lambda connection: require_key(connection, name))
+        )
+        (scope,) = list_scopes(key, None)
+        spending = [] if store is None else await read_spending(store, scope, self._clock())
+        return _json({**self._encode(key), "spending": [each.encode() for each in spending]})
+
+    def _list_teams(self, request: RouteRequest) -> Any:
+        return {"data": [encode_team(team) for team in self._query(list_teams)], "has_more": False}
+
+    def _list_audit_entries(self, request: RouteRequest) -> Any:
+        query = _Query(request, ("limit", "after_id"))
+        limit, after = query.limit(), query.text("after_id")
+        if after and not (after.isascii() and after.isdecimal() and len(after) < 10):
+            raise InvalidRequest(f"after_id: {after[:40]!r} is not an id of this list.")
+        before = int(after) if after else None
+        found = self._query(lambda connection: list_audit_entries(connection, before=before, limit=limit + 1))
+        return _encode_rows([encode_audit_entry(entry) for entry in found], limit)
+
+    def _create_key(self, request: RouteRequest, administration: KeyAdministration) -> Any:
+        fields = _decode(request, KeyFields)
+        if fields.name is UNSET:
+            raise InvalidRequest("name: Field required. Use a unique label for the key.")
+        key = VirtualKey(
+            id="",
+            label=fields.name,
+            owner=fields.owner or "",
+            team=fields.team or "",
+            rules=structs.replace(Rules(), **fields.list_changes()),
+            expires_at=fields.find_expiry() or None,
+        )
+        created, text = administration.create_key(key)
+        return {**self._encode(created), "key": text}
+
+    def _change_key(self, request: RouteRequest, administration: KeyAdministration) -> Any:
+        fields = _decode(request, KeyFields)
+        change = KeyChange(
+            label=fields.name,
+            owner=fields.owner,
+            team=fields.team,
+            expires_at=fields.find_expiry(),
+            rules=fields.list_changes(),
+        )
+        return self._encode(administration.change_key(request.path_parameters["id"], change))
+
+    def _rotate_key(self, request: RouteRequest, administration: KeyAdministration) -> Any:
+        fields = _decode(request, RotationFields) if request.body else RotationFields()
+        rotated, text = administration.rotate_key(request.path_parameters["id"], fields.overlap_seconds)
+        return {**self._encode(rotated), "key": text}
+
+    def _encode(self, key: VirtualKey) -> dict[str, Any]:
+        return encode_key(key, self._clock())
+
+    def _query(self, query: Callable[[Any], BodyT]) -> BodyT:
+        from anthropic_proxy.ledger.database import open_for_reading  # noqa: PLC0415  # loads SQLAlchemy
+
+        engine = open_for_reading(self._current_settings())
+        try:
+            with engine.connect() as connection:
+                return query(connection)
+        finally:
+            engine.dispose()
+
+
+class _Query(ApiQuery):
+    """Query parameters that several routes below `/admin` share."""
+
+    def text(self, name: str) -> str:
+        """Return the value of the query parameter `name`. "": the parameter is missing."""
+        return self.values.get(name, "")
+
+    def limit(self) -> int:
+        """Return the value of the query parameter `limit`: the maximum number of rows in the response.
+
+        A missing parameter means `DEFAULT_ROWS`. Raises `InvalidRequest` for an invalid number.
+        """
+        text = self.values.get("limit", str(DEFAULT_ROWS))
+        if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MAX_ROWS):
+            raise InvalidRequest(f"limit: {text[:20]!r} is not allowed; use a number from 1 to {MAX_ROWS}.")
+        return int(text)
+
+
+def _change_team(request: RouteRequest, administration: KeyAdministration) -> Any:
+    changes = _decode(request, RuleFields).list_changes()
+    return encode_team(administration.change_team(request.path_parameters["name"], changes))
+
+
+def _decode(request: RouteRequest, kind: type[BodyT]) -> BodyT:
+    try:
+        return msgspec.json.decode(request.body, type=kind)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"The body is not valid: {error}. The fields are in /admin/openapi.json.") from None
+
+
+def _encode_rows(rows: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any]:
+    """Return at most `limit` of `rows` as an object with the fields of lists in Anthropic's API.
+
+    If there are further rows, the field `has_more` is true.
+    """
+    shown = rows[:limit]
+    ends = {"first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
+    return {"data": shown, "has_more": len(rows) > limit, **ends}
+
+
+def _with_database_errors(call: Callable[[], BodyT]) -> BodyT:
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # only for the administration
+
+    from anthropic_proxy.ledger.database import NewerSchemaError  # noqa: PLC0415
+
+    try:
+        return call()
+    except (SQLAlchemyError, OSError, ConfigurationError, NewerSchemaError):
+        raise KeysUnavailable from None
+
+
+def _build_document() -> Any:
+    from anthropic_proxy.access.openapi import build_document  # noqa: PLC0415  # rarely requested
+
+    return build_document()
+
+
+def _json(value: Any) -> RouteResponse:
+    headers = {"content-type": "application/json", "cache-control": "no-store"}
+    return RouteResponse(headers=headers, body=msgspec.json.encode(value))

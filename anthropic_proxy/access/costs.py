@@ -1,0 +1,62 @@
+"""`RequestCosts`: estimated and actual tokens and cost of a request, at the prices of the ledger.
+
+`estimate` is called before a request, to reserve the amounts of its budgets, and `find_actual` after it. The ledger is
+the database of requests with their costs.
+"""
+
+from collections.abc import Callable
+
+from anthropic_proxy.access.limits import Amounts
+from anthropic_proxy.ledger.costs import find_usage
+from anthropic_proxy.ledger.model_costs import ModelCosts
+from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Receipt
+from anthropic_proxy.settings import Settings
+
+
+class RequestCosts:
+    """Estimated and actual tokens and costs of requests, at the prices of the current settings.
+
+    `current_settings`: function that returns the settings, which a reload may replace.
+    """
+
+    def __init__(self, current_settings: Callable[[], Settings]) -> None:
+        self._current_settings = current_settings
+        self._settings = current_settings()
+        self._costs = ModelCosts(self._settings)
+
+    def estimate(self, request: AdmissionRequest, input_tokens: int) -> Amounts:
+        """Return the highest number of tokens and the highest cost that `request` can need.
+
+        Its target model and its fallbacks are compared, each with its highest price. `input_tokens`: estimated input
+        tokens. A free model and a model without a price cost 0.
+        """
+        costs = self._current_costs()
+        found = Amounts(1, 0)
+        for target in request.targets:
+            price = costs.find_price_of(target.prefix, target.model)
+            cost = 0 if price is None else price.find_highest_cost(input_tokens, target.max_output_tokens)
+            found = Amounts(max(found.tokens, input_tokens + target.max_output_tokens), max(found.cost, cost))
+        return found
+
+    def find_target_without_price(self, request: AdmissionRequest) -> AdmissionTarget | None:
+        """Return the first target (model at a provider) of `request` without a known price.
+
+        None: all targets have a price, so a budget in dollars can be checked.
+        """
+        costs = self._current_costs()
+        return next((each for each in request.targets if costs.find_price_of(each.prefix, each.model) is None), None)
+
+    def find_actual(self, receipt: Receipt, input_tokens: int) -> Amounts:
+        """Return the number of tokens and the cost in nano-dollars of the finished request in `receipt`.
+
+        `input_tokens`: estimated input tokens, which are used if the reply was cancelled or failed before the provider
+        reported tokens.
+        """
+        usage = find_usage(self._current_costs(), receipt, input_tokens)
+        return Amounts(usage.tokens, usage.cost or 0)
+
+    def _current_costs(self) -> ModelCosts:
+        settings = self._current_settings()
+        if settings is not self._settings:
+            self._settings, self._costs = settings, ModelCosts(settings)
+        return self._costs

@@ -1,0 +1,122 @@
+"""Texts and plain values of keys, teams and audit entries, for commands, the API and the dashboard.
+
+Functions `describe_*` return texts, `encode_*` JSON objects, `list_*` values for the audit log. Rules are the models,
+limits and budgets of a key or a team.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from anthropic_proxy.access.rules import LIST_FIELDS, Rules
+from anthropic_proxy.access.virtual_keys import AuditEntry, Team, VirtualKey
+from anthropic_proxy.settings import Settings
+
+
+def describe_rules(rules: Rules) -> str:
+    """Return the rules of a key or team as one line: `60 requests/min, $50.00 per month, models claude-*`.
+
+    "": there are no limits.
+    """
+    limits = [
+        f"{value:,} {unit}"
+        for value, unit in (
+            (rules.requests_per_minute, "requests/min"),
+            (rules.tokens_per_minute, "tokens/min"),
+            (rules.concurrency, "at a time"),
+        )
+        if value is not None
+    ]
+    limits += [budget.describe() for budget in rules.budgets]
+    names = [(name, getattr(rules, name)) for name in LIST_FIELDS]
+    return ", ".join([*limits, *(f"{title} {' '.join(values)}" for title, values in names if values)])
+
+
+def format_time(seconds: float | None) -> str | None:
+    """Return a time in UTC as RFC 3339: `2026-11-21T20:00:00Z`.
+
+    `seconds`: seconds since the epoch. None: no time; the result is None too.
+    """
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
+
+
+def encode_key(key: VirtualKey, now: float) -> dict[str, Any]:
+    """Return the virtual key `key` as a JSON object, with names of Anthropic's Admin API if it has an equivalent.
+
+    `now`: seconds since the epoch, which determine whether the key has expired.
+    """
+    return {
+        "id": key.id,
+        "type": "api_key",
+        "name": key.label,
+        "status": key.find_status(now),
+        "partial_key_hint": key.hashes[0].hint if key.hashes else "",
+        "created_at": format_time(key.created_at),
+        "expires_at": format_time(key.expires_at),
+        "revoked_at": format_time(key.revoked_at),
+        "owner": key.owner,
+        "team": key.team,
+        **encode_rules(key.rules),
+    }
+
+
+def encode_team(team: Team) -> dict[str, Any]:
+    """Return a team as a JSON object."""
+    return {"type": "team", "name": team.name, **encode_rules(team.rules)}
+
+
+def encode_rules(rules: Rules) -> dict[str, Any]:
+    """Return all fields of the rules of a key or team as values for JSON. None: no limit."""
+    return {name: msgspec.to_builtins(getattr(rules, name)) for name in Rules.__struct_fields__}
+
+
+def list_settable_fields(key: VirtualKey) -> dict[str, Any]:
+    """Return the fields of `key` that an administrator can set: name → plain value for the audit log."""
+    values = {"label": key.label, "owner": key.owner, "team": key.team, "expires_at": format_time(key.expires_at)}
+    return {**values, **list_rules(key.rules)}
+
+
+def list_rules(rules: Rules) -> dict[str, Any]:
+    """Return all fields of the rules of a key or team: name → short plain value for the audit log."""
+    values = encode_rules(rules)
+    return {**values, "budgets": [budget.describe() for budget in rules.budgets]}
+
+
+def describe_unknown_routes(names: Iterable[str], settings: Settings) -> Sequence[str]:
+    """Return a warning for each of `names` that is not the name of a route in the configuration file.
+
+    A route is a table `[[routes]]`, which selects the model for some requests.
+    """
+    known = {route.name for route in settings.routes}
+    unknown = [name for name in names if name not in known]
+    return [f"anthropic-proxy.toml has no route {name!r}, so no request matches it." for name in unknown]
+
+
+def describe_value(value: object) -> str:
+    """Return `value`, the old or new value of a changed field, as text: `claude-*, openai/gpt-4.1`. None and "":
+
+    `–`.
+    """
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "–"
+    return "–" if value in (None, "") else str(value)
+
+
+def describe_changes(changes: Mapping[str, tuple[object, object]]) -> str:
+    """Return changed fields as one line: `team: – → build; tokens_per_minute: 1000 → –`.
+
+    `changes`: name of the field → (old value, new value).
+    """
+    texts = (f"{name}: {describe_value(old)} → {describe_value(new)}" for name, (old, new) in changes.items())
+    return "; ".join(texts)
+
+
+def encode_audit_entry(entry: AuditEntry) -> dict[str, Any]:
+    """Return `entry`, a row of the audit log, as a JSON object."""
+    changes = {name: {"before": old, "after": new} for name, (old, new) in entry.changes.items()}
+    values = {"id": entry.id, "at": format_time(entry.at), "actor": entry.actor, "action": entry.action}
+    return {**values, "object": entry.target, "changes": changes}

@@ -1,0 +1,156 @@
+"""`KeyTable`: all virtual keys and teams in the memory of a worker, so that no request queries the database.
+
+A virtual key is a key that the proxy issues to a client. A background task reads the database again after each change.
+A key has one text, or two during a rotation; `KeyEntry` is the entry of one text, found by its hash. An unknown text
+costs no query.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+
+from anthropic_proxy.access.virtual_keys import KeyHash, Team, VirtualKey
+from anthropic_proxy.plugins import Client
+from anthropic_proxy.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+REFRESH_SECONDS = 1.0
+"""Pause in seconds between two queries for changes. A change takes effect after at most this time and the duration of
+two queries."""
+RETRY_SECONDS = 2.0
+"""Pause in seconds after a failed query, before the next one."""
+Ending = Literal["unknown", "revoked", "expired", "replaced"]
+"""Reason for which the text of a key is not accepted. `replaced`: by a rotation, which gave the key a new text."""
+
+
+class KeyEntry(Struct, frozen=True):
+    """Entry of the `KeyTable` for one text of a virtual key: the time of its end, and the client that it identifies."""
+
+    ends_at: float
+    """Time from which the text is rejected, in seconds since the epoch."""
+    ending: Ending
+    key: VirtualKey
+    client: Client
+    """Client that a request with this text of the key comes from."""
+
+
+UNKNOWN = KeyEntry(-math.inf, "unknown", VirtualKey(id="", label=""), Client(name=""))
+"""Entry for each text that is no virtual key. It is always rejected."""
+
+
+class KeyTable:
+    """All virtual keys by the hash of their texts. After each change, the whole table is replaced.
+
+    `warn`: function that logs a line. It is called once per failure, until the database can be read again.
+    """
+
+    def __init__(self, settings: Settings, warn: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._warn = warn
+        self._entries: Mapping[str, KeyEntry] = {}
+        self._keys: Mapping[str, VirtualKey] = {}
+        self._teams: Mapping[str, Team] = {}
+        self._version = -1
+        self._engine: Engine | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._is_failing = False
+        self._reading = asyncio.Lock()
+        """Held while the keys are read, so that a slow query does not replace the result of a later one."""
+
+    @property
+    def is_loaded(self) -> bool:
+        """True if the database was read at least once since the start, so that keys can be checked."""
+        return self._version >= 0
+
+    def find(self, key_hash: str) -> KeyEntry:
+        """Return the entry for `key_hash`, the hash of the text that a client sent. `UNKNOWN`: no key has this text."""
+        return self._entries.get(key_hash, UNKNOWN)
+
+    def find_key(self, key_id: str) -> VirtualKey | None:
+        """Return the virtual key with the id `key_id`. None: there is no such key."""
+        return self._keys.get(key_id)
+
+    def find_team(self, name: str) -> Team | None:
+        """Return the team `name`. None: the team has no rules."""
+        return self._teams.get(name)
+
+    async def start(self) -> None:
+        """Read all keys from the database, and start the background task that queries for changes."""
+        await self.refresh()
+        self._task = asyncio.create_task(self._poll())
+
+    async def stop(self) -> None:
+        """End the background task that queries for changes."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        if self._engine is not None:
+            self._engine.dispose()
+
+    async def refresh(self) -> bool:
+        """Read the keys again if one was changed in the database.
+
+        Return False if the database cannot be read; the keys in memory then stay.
+        """
+        async with self._reading:
+            problem = await asyncio.to_thread(self._load)
+            if problem and not self._is_failing:
+                self._warn(f"The virtual keys cannot be read: {problem} The keys of the last query stay in use.")
+            self._is_failing = bool(problem)
+        return not problem
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(RETRY_SECONDS if self._is_failing else REFRESH_SECONDS)
+            await self.refresh()
+
+    def _load(self) -> str:
+        """Read all keys from the database if the audit log has a new row, which each change writes.
+
+        Return the reason of a failure; "": success.
+        """
+        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # only with virtual keys
+
+        from anthropic_proxy.access.queries import find_newest_change, list_keys, list_teams  # noqa: PLC0415
+        from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
+        from anthropic_proxy.ledger.database import NewerSchemaError, open_for_reading, open_for_writing  # noqa: PLC0415
+
+        try:
+            if self._engine is None:
+                open_for_writing(self._settings).dispose()  # creates or migrates the database
+                self._engine = open_for_reading(self._settings)
+            with self._engine.connect() as connection:
+                version = find_newest_change(connection)
+                if version != self._version:
+                    self._replace({key.id: key for key in list_keys(connection)}, list_teams(connection))
+                    self._version = version
+        except (SQLAlchemyError, OSError, ConfigurationError, NewerSchemaError) as error:
+            reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+            return f"{reason.splitlines()[0].rstrip('.')}."
+        return ""
+
+    def _replace(self, keys: Mapping[str, VirtualKey], teams: Sequence[Team]) -> None:
+        entries = {each.hash: _build_entry(key, each) for key in keys.values() for each in key.hashes}
+        self._keys, self._teams = keys, {team.name: team for team in teams}
+        self._entries = entries  # the last one: `find_key` finds each key of an entry
+
+
+def _build_entry(key: VirtualKey, key_hash: KeyHash) -> KeyEntry:
+    """Return the entry for one text of `key`, which ends when the text expires, or the key expires or is revoked.
+
+    `key_hash`: hash and expiry of the text. The earliest end counts.
+    """
+    ends: list[tuple[float, Ending]] = [(math.inf, "expired")]
+    if key.revoked_at is not None:
+        ends.append((-math.inf, "revoked"))
+    if key.expires_at is not None:
+        ends.append((key.expires_at, "expired"))
+    if key_hash.expires_at is not None:
+        ends.append((key_hash.expires_at, "replaced"))
+    ends_at, ending = min(ends)
+    return KeyEntry(ends_at, ending, key, Client(name=key.label, role="member", key_id=key.id))

@@ -1,0 +1,55 @@
+"""Texts of virtual keys: `sk-ap-`, 40 random characters and a checksum of 6 characters.
+
+A virtual key is a key that the proxy issues to a client, which sends the text with each request. Only SHA-256 hashes of
+texts are stored. `new_key` returns a random text, `hash_key` its hash, `find_hint` the beginning and end that lists
+show.
+"""
+
+import hashlib
+import secrets
+import string
+import zlib
+
+PREFIX = "sk-ap-"
+"""Beginning of the text of each virtual key. `sk-` lets redaction and scanners for secrets recognize it."""
+_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_RANDOM_CHARACTERS = 40
+"""Number of random characters in the text of a key. They have 238 bits of randomness."""
+_CHECKSUM_CHARACTERS = 6
+
+
+def new_key() -> str:
+    """Return the text of a new virtual key: prefix, random characters and checksum."""
+    random = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_CHARACTERS))
+    return f"{PREFIX}{random}{_find_checksum(random)}"
+
+
+def hash_key(key: bytes) -> str:
+    """Return the hash of `key`, the text of a virtual key, under which the database stores the key.
+
+    A plain SHA-256 suffices, because 238 random bits cannot be guessed (decision 0047).
+    """
+    return hashlib.sha256(key).hexdigest()
+
+
+def is_complete(key: bytes) -> bool:
+    """Return True if the checksum in `key`, the text of a virtual key, is right.
+
+    False: the text was mistyped or truncated, or is a key of another service.
+    """
+    text = key.decode("latin-1")
+    random = text[len(PREFIX) : -_CHECKSUM_CHARACTERS]
+    return text == f"{PREFIX}{random}{_find_checksum(random)}" and len(random) == _RANDOM_CHARACTERS
+
+
+def find_hint(key: str) -> str:
+    """Return beginning and end of `key`, the text of a virtual key, for lists: `sk-ap-…4f2a`."""
+    return f"{PREFIX}…{key[-4:]}"
+
+
+def _find_checksum(text: str) -> str:
+    number, characters = zlib.crc32(text.encode("latin-1")), ""
+    for _ in range(_CHECKSUM_CHARACTERS):
+        number, digit = divmod(number, len(_ALPHABET))
+        characters += _ALPHABET[digit]
+    return characters

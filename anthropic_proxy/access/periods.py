@@ -1,0 +1,42 @@
+"""Durations and times of expiry in the form that users write: `30d`, `12h`, `2026-12-31`.
+
+Functions `decode_*` return seconds, or raise `InvalidRequest` with the allowed forms.
+"""
+
+import re
+from datetime import UTC, date, datetime, timedelta
+
+from anthropic_proxy.errors import InvalidRequest
+
+_DURATION = re.compile(r"(\d{1,5})([mhdw])")
+_UNIT_SECONDS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def decode_duration(name: str, text: str) -> float:
+    """Return a duration in seconds. `text`: a duration such as `30m`, `12h`, `30d` or `4w`.
+
+    `name`: name of the option with the text, for the error. Raises `InvalidRequest` for a text in another form.
+    """
+    found = _DURATION.fullmatch(text.strip().lower())
+    if found is None:
+        raise InvalidRequest(f'{name} is "{text[:60]}". Use a duration such as 30m, 12h, 30d or 4w.')
+    return float(int(found[1]) * _UNIT_SECONDS[found[2]])
+
+
+def decode_expiry(name: str, text: str, now: float) -> float | None:
+    """Return a time of expiry in seconds since the epoch. None: `text` is `never`.
+
+    `text`: a duration from `now` (seconds since the epoch), or a date; the key then expires at the end of this day in
+    UTC. `name`: name of the option with the text, for the error. Raises `InvalidRequest` for a text in another form.
+    """
+    if text.strip().lower() == "never":
+        return None
+    if _DURATION.fullmatch(text.strip().lower()):
+        return now + decode_duration(name, text)
+    try:
+        end = datetime.combine(date.fromisoformat(text.strip()), datetime.min.time(), UTC) + timedelta(days=1)
+    except (ValueError, OverflowError):
+        raise InvalidRequest(
+            f'{name} is "{text[:60]}". Use a duration such as 30d, a date such as 2026-12-31, or never.'
+        ) from None
+    return end.timestamp()

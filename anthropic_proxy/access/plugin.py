@@ -1,0 +1,63 @@
+"""The plugin of virtual keys: its policy, its routes, and its start and stop with the server.
+
+A virtual key is a key that the proxy issues to a client. `open_plugin` returns the plugin. The policy (`KeyPolicy`)
+identifies clients by their virtual key and applies the limits of the key.
+"""
+
+import time
+
+from anthropic_proxy.access.api import AdminApi
+from anthropic_proxy.access.key_table import KeyTable
+from anthropic_proxy.access.policy import KeyPolicy
+from anthropic_proxy.access.reservations import Reservations
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.plugins import Gateway, Plugin, Store
+from anthropic_proxy.settings import Settings
+
+
+def open_plugin(settings: Settings) -> Plugin:
+    """Return the plugin of virtual keys.
+
+    Raises `ConfigurationError` if `settings` disable the database, which contains the keys.
+    """
+    if not settings.has_ledger():
+        raise ConfigurationError(
+            "VIRTUAL_KEYS is true, but DATABASE_URL is off: virtual keys are stored in that database. "
+            "Unset DATABASE_URL, or set it to a database, or set VIRTUAL_KEYS=false."
+        )
+    access = _Access(settings)
+    return Plugin(policies=[access.policy], routes=access.api.routes, start=access.start, stop=access.stop)
+
+
+class _Access:
+    """Virtual keys and their policy, connected to the running proxy."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._gateway: Gateway | None = None
+        self._reservations: Reservations | None = None
+        self._table = KeyTable(settings, self._warn)
+        self.policy = KeyPolicy(self._table, self._current_settings)
+        self.api = AdminApi(self._current_settings, self._current_store, self._table.refresh, time.time)
+
+    async def start(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._reservations = Reservations(gateway.store, self._warn)
+        self._reservations.start()
+        self.policy.set_reservations(self._reservations)
+        await self._table.start()
+
+    async def stop(self) -> None:
+        await self._table.stop()
+        if self._reservations is not None:
+            await self._reservations.stop()
+
+    def _current_store(self) -> Store | None:
+        return None if self._gateway is None else self._gateway.store
+
+    def _current_settings(self) -> Settings:
+        return self._settings if self._gateway is None else self._gateway.settings
+
+    def _warn(self, text: str) -> None:
+        if self._gateway is not None:
+            self._gateway.log_condition(text)

@@ -1,0 +1,144 @@
+"""`KeyPolicy`: finds the virtual key of a request, checks the rules of the key, and reserves its limits.
+
+A virtual key is a key that the proxy issues to a client. Rules are allowed models, providers and routes. `identify`
+finds the key by the headers, before the body is read. `admit` checks rules and limits, before a provider is called. A
+reservation adds an estimated amount to each limit; its settlement replaces the estimate with the actual amount.
+`PROXY_API_KEY` and `ADMIN_API_KEY` are keys in the settings.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from anthropic_proxy.access.costs import RequestCosts
+from anthropic_proxy.access.errors import (
+    KeysUnavailable,
+    rejected_key_error,
+    require_allowed_models,
+    require_allowed_route,
+    unknown_price_error,
+)
+from anthropic_proxy.access.key_table import KeyEntry, KeyTable
+from anthropic_proxy.access.key_texts import hash_key, is_complete
+from anthropic_proxy.access.limits import (
+    Amounts,
+    Scope,
+    build_count_limits,
+    build_limits,
+    has_money_budget,
+    list_scopes,
+    needs_estimate,
+)
+from anthropic_proxy.access.reservations import Reservations
+from anthropic_proxy.client_keys import find_credentials, find_matching_key
+from anthropic_proxy.ledger.price_source import find_price_source
+from anthropic_proxy.plugins import AdmissionRequest, Client, Headers, Receipt, Settle
+from anthropic_proxy.settings import Settings
+
+MAX_BYTES_ON_LOOP = 1024 * 1024
+"""Maximum size in bytes of a request body for which tokens are counted on the event loop. For a larger one, a thread
+counts."""
+
+
+class KeyPolicy:
+    """Policy of virtual keys: authentication and limits of client requests.
+
+    `current_settings`: function that returns the settings, which a reload may replace.
+    """
+
+    def __init__(
+        self, table: KeyTable, current_settings: Callable[[], Settings], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._table = table
+        self._current_settings = current_settings
+        self._clock = clock
+        self._reservations: Reservations | None = None
+        self._costs: RequestCosts | None = None
+        """Prices of models. None: not loaded, because no limit has needed prices yet."""
+
+    def set_reservations(self, reservations: Reservations) -> None:
+        """Set the object that reserves limits in the store. Called after the start of the server."""
+        self._reservations = reservations
+
+    async def identify(self, headers: Headers) -> Client | None:
+        """Return the client of the virtual key or admin key in the request headers.
+
+        None: the request has no key, or one of `PROXY_API_KEY`, which the server checks itself. Raises
+        `AuthenticationFailed` for any other key.
+        """
+        presented = find_credentials(headers)
+        if not presented:
+            return None
+        entries = [self._table.find(hash_key(credential)) for credential in presented]
+        now = self._clock()
+        accepted = next((entry for entry in entries if entry.ends_at > now), None)
+        if accepted is not None:
+            return accepted.client
+        return self._identify_other_key(presented, entries)
+
+    def _identify_other_key(self, presented: list[bytes], entries: list[KeyEntry]) -> Client | None:
+        """Return the client of an admin key in `presented`. None: a key is one of `PROXY_API_KEY`.
+
+        `presented`: keys in the headers, of which none is an accepted virtual key. `entries`: their entries in the key
+        table. Raises `AuthenticationFailed` for other keys. Unknown, revoked and expired keys are rejected by the same
+        steps, so that the duration does not reveal the reason.
+        """
+        settings = self._current_settings()
+        admin = find_matching_key(presented, settings.admin_api_keys)
+        proxy = find_matching_key(presented, settings.proxy_api_keys)
+        if admin is not None:
+            return Client(name=f"admin key {admin}", role="admin")
+        if proxy is not None:
+            return None
+        if not self._table.is_loaded:
+            raise KeysUnavailable
+        described = max(range(len(entries)), key=lambda index: (entries[index].ends_at, entries[index].key.id))
+        raise rejected_key_error(entries[described], is_complete(presented[described]))
+
+    async def admit(self, request: AdmissionRequest) -> Settle | None:
+        """Check the rules of the virtual key and its team for `request`, and reserve their limits.
+
+        Return the function that settles the limits with the receipt (record of the finished request); None: nothing is
+        reserved. Raises `LimitReached`, or `PermissionDenied` for a model, provider or route that the key does not
+        allow.
+        """
+        if request.client.role != "member":
+            return None
+        key = self._table.find_key(request.client.key_id)
+        if key is None:
+            raise KeysUnavailable
+        scopes = list_scopes(key, self._table.find_team(key.team) if key.team else None)
+        if request.has_reply:
+            require_allowed_route(scopes, request)
+            require_allowed_models(scopes, request)
+        tokens, estimate = await self._estimate(scopes, request)
+        now = self._clock()
+        limits = build_limits(scopes, estimate, now) if request.has_reply else build_count_limits(scopes)
+        reservations = self._reservations
+        if not limits or reservations is None:
+            return None
+        held = await reservations.reserve(limits, request.response_headers, now)
+        return lambda receipt: reservations.settle(held, self._find_actual(receipt, tokens))
+
+    async def _estimate(self, scopes: Sequence[Scope], request: AdmissionRequest) -> tuple[int, Amounts]:
+        """Return the estimated input tokens of `request`, and the amounts (tokens and cost) to reserve.
+
+        `scopes`: the key and its team. Input tokens 0: no limit depends on tokens, so they are not estimated.
+        """
+        if not (request.has_reply and needs_estimate(scopes)):
+            return 0, Amounts(0, 0)
+        if self._costs is None:
+            await asyncio.to_thread(find_price_source(self._current_settings().data_directory).load)
+            self._costs = RequestCosts(self._current_settings)
+        for scope in scopes:
+            target = self._costs.find_target_without_price(request) if has_money_budget([scope]) else None
+            if target is not None:
+                raise unknown_price_error(scope, target)
+        if request.body_bytes > MAX_BYTES_ON_LOOP:
+            tokens = await asyncio.to_thread(request.estimate_input_tokens)
+        else:
+            tokens = request.estimate_input_tokens()
+        return tokens, self._costs.estimate(request, tokens)
+
+    def _find_actual(self, receipt: Receipt, input_tokens: int) -> Amounts:
+        return Amounts(0, 0) if self._costs is None else self._costs.find_actual(receipt, input_tokens)

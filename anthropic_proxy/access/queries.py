@@ -1,0 +1,139 @@
+"""Queries of virtual keys, teams and the audit log.
+
+A virtual key is a key that the proxy issues to a client. All functions read the database through a `Connection`.
+`find_*` return None for a missing row, `require_*` raise an error.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, func, or_, select
+
+from anthropic_proxy.access.rules import Rules
+from anthropic_proxy.access.virtual_keys import AuditEntry, KeyHash, Team, VirtualKey
+from anthropic_proxy.errors import ConfigurationError, UnknownModel
+from anthropic_proxy.ledger.tables import audit_log, key_hashes, teams, virtual_keys
+from anthropic_proxy.ledger.units import MICROSECONDS
+
+
+def list_keys(connection: Connection) -> Sequence[VirtualKey]:
+    """Return all virtual keys, also revoked ones, the newest first."""
+    rows = connection.execute(select(virtual_keys).order_by(virtual_keys.c.created_at.desc(), virtual_keys.c.id))
+    hashes: dict[str, list[RowMapping]] = {}
+    for row in connection.execute(select(key_hashes).order_by(key_hashes.c.created_at.desc())).mappings():
+        hashes.setdefault(row["key_id"], []).append(row)
+    return [_decode_key(row, hashes.get(row["id"], ())) for row in rows.mappings()]
+
+
+def find_key(connection: Connection, name: str) -> VirtualKey | None:
+    """Return the virtual key with the id or label `name`. None: there is no such key."""
+    chosen = or_(virtual_keys.c.id == name, virtual_keys.c.label == name)
+    row = connection.execute(select(virtual_keys).where(chosen)).mappings().first()
+    if row is None:
+        return None
+    found = select(key_hashes).where(key_hashes.c.key_id == row["id"]).order_by(key_hashes.c.created_at.desc())
+    return _decode_key(row, connection.execute(found).mappings().all())
+
+
+def require_key(connection: Connection, name: str) -> VirtualKey:
+    """Return the virtual key with the id or label `name`. Raises `UnknownModel` (404) if there is none."""
+    key = find_key(connection, name)
+    if key is None:
+        raise UnknownModel(f"There is no key {name[:80]!r}. List the keys:  anthropic-proxy keys list")
+    return key
+
+
+def list_teams(connection: Connection) -> Sequence[Team]:
+    """Return all teams with rules, in the order of their names. A team without rules is not stored."""
+    rows = connection.execute(select(teams).order_by(teams.c.name)).mappings()
+    return [_decode_team(row) for row in rows]
+
+
+def find_team(connection: Connection, name: str) -> Team | None:
+    """Return the team `name`. None: the team has no rules."""
+    row = connection.execute(select(teams).where(teams.c.name == name)).mappings().first()
+    return None if row is None else _decode_team(row)
+
+
+def list_audit_entries(
+    connection: Connection,
+    *,
+    since: float = 0.0,
+    before: int | None = None,
+    after: int | None = None,
+    key_id: str = "",
+    limit: int | None = None,
+) -> Sequence[AuditEntry]:
+    """Return rows of the audit log, the changes of keys and teams, the latest first.
+
+    `since`: only rows from this time, in seconds since the epoch. `before`: only rows with a lower id. `after`: only
+    the next rows with a higher id. `key_id`: only changes of this key; "": all. `limit`: maximum number of rows; None:
+    all.
+    """
+    column = audit_log.c.id
+    statement = select(audit_log).where(audit_log.c.at >= round(since * MICROSECONDS))
+    if before is not None:
+        statement = statement.where(column < before)
+    if after is not None:
+        statement = statement.where(column > after)
+    if key_id:
+        statement = statement.where(audit_log.c.object.startswith(f"{key_id} ", autoescape=True))
+    order = column.desc() if after is None else column.asc()
+    rows = list(connection.execute(statement.order_by(order).limit(limit)).mappings())
+    if after is not None:
+        rows.reverse()
+    return [
+        AuditEntry(
+            id=row["id"],
+            at=row["at"] / MICROSECONDS,
+            actor=row["actor"],
+            action=row["action"],
+            target=row["object"],
+            changes=msgspec.json.decode(row["changes"], type=dict[str, tuple[object, object]]),
+        )
+        for row in rows
+    ]
+
+
+def find_newest_change(connection: Connection) -> int:
+    """Return the id of the latest row of the audit log. 0: the log is empty."""
+    return connection.execute(select(func.max(audit_log.c.id))).scalar() or 0
+
+
+def _decode_key(row: Mapping[Any, Any], hashes: Sequence[Mapping[Any, Any]]) -> VirtualKey:
+    return VirtualKey(
+        id=row["id"],
+        label=row["label"],
+        owner=row["owner"],
+        team=row["team"],
+        rules=_decode_rules(f"key {row['label']!r}", row["rules"]),
+        created_at=row["created_at"] / MICROSECONDS,
+        expires_at=_seconds(row["expires_at"]),
+        revoked_at=_seconds(row["revoked_at"]),
+        hashes=tuple(
+            KeyHash(each["hash"], each["hint"], each["created_at"] / MICROSECONDS, _seconds(each["expires_at"]))
+            for each in hashes
+        ),
+    )
+
+
+def _decode_team(row: Mapping[Any, Any]) -> Team:
+    return Team(row["name"], _decode_rules(f"team {row['name']!r}", row["rules"]))
+
+
+def _decode_rules(owner: str, text: str) -> Rules:
+    """Return the rules in `text`, JSON of the database. Raises `ConfigurationError` for rules of a newer version.
+
+    `owner`: the key or the team, for the error.
+    """
+    try:
+        return msgspec.json.decode(text, type=Rules) if text else Rules()
+    except msgspec.DecodeError as error:
+        raise ConfigurationError(
+            f"The limits of the {owner} are of a newer version of anthropic-proxy: {error}. Update this one."
+        ) from None
+
+
+def _seconds(microseconds: int | None) -> float | None:
+    return None if microseconds is None else microseconds / MICROSECONDS

@@ -1,0 +1,136 @@
+"""`Reservations`: reserves the limits of requests in the store, renews them while requests run, and settles them.
+
+A reservation adds an estimated amount of a request to the counter of each limit. Its settlement replaces the estimate
+with the actual amount after the request. Without renewal, a reservation ends after a time, its lease, for example after
+a crash. The store is Redis, a file or memory.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.access.errors import RESERVED_WAIT_SECONDS, limit_reached_error
+from anthropic_proxy.access.limits import Amounts, KeyLimit, find_actual_amounts
+from anthropic_proxy.access.rate_headers import build_rate_headers
+from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.plugins import Reservation, Store
+
+RENEW_SECONDS = 20.0
+"""Pause in seconds between two renewals. A reservation of a killed process ends after `LEASE_SECONDS`, 60 s."""
+
+
+class HeldLimits(Struct, eq=False):
+    """Limits that are reserved for one running request, with their reservation in the store."""
+
+    limits: Sequence[KeyLimit]
+    reservation: Reservation
+
+
+class Reservations:
+    """Reservations of the requests that run in this worker process.
+
+    `warn`: function that logs a line. `renew_seconds`: pause between two renewals.
+    """
+
+    def __init__(self, store: Store, warn: Callable[[str], None], renew_seconds: float = RENEW_SECONDS) -> None:
+        self._store = store
+        self._warn = warn
+        self._renew_seconds = renew_seconds
+        self._held: set[HeldLimits] = set()
+        self._settling: set[asyncio.Task[None]] = set()
+        self._renewing: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the background task that renews reservations."""
+        self._renewing = asyncio.create_task(self._renew())
+
+    async def stop(self) -> None:
+        """End the background task that renews reservations, and wait at most two seconds for pending settlements."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+        if self._settling:
+            await asyncio.wait({*self._settling}, timeout=2.0)
+
+    async def reserve(self, limits: Sequence[KeyLimit], headers: dict[str, str], now: float) -> HeldLimits:
+        """Reserve all `limits` in the store. Raises `LimitReached` if a limit has no room.
+
+        The state of the limits is added to `headers`, the response headers. `now`: seconds since the epoch. If settled
+        requests leave less of a budget than the estimate, the remainder is reserved. So a budget can be used up, and it
+        is exceeded by at most the estimates of the requests that run at that time.
+        """
+        reservation = await self._reserve(limits)
+        for _ in limits:
+            if (refused := _find_budget_with_remainder(limits, reservation)) is None:
+                break
+            limits = [*limits]
+            reduced = structs.replace(limits[refused].limit, amount=reservation.remaining[refused])
+            limits[refused] = structs.replace(limits[refused], limit=reduced)
+            reservation = await self._reserve(limits)
+        headers.update(build_rate_headers(limits, reservation, now))
+        if reservation.refused is not None:
+            raise limit_reached_error(limits[reservation.refused], reservation, now)
+        held = HeldLimits(limits, reservation)
+        if reservation.is_held:
+            self._held.add(held)
+        return held
+
+    def settle(self, held: HeldLimits, actual: Amounts) -> None:
+        """Replace the reserved amounts of `held` with the actual amounts.
+
+        A background task writes them to the store.
+        """
+        if held in self._held:
+            self._held.discard(held)
+            amounts = find_actual_amounts(held.limits, actual)
+            self._run(self._settle(held.reservation, amounts))
+
+    async def _reserve(self, limits: Sequence[KeyLimit]) -> Reservation:
+        """Reserve all `limits` in the store, and return the reservation.
+
+        If the request is cancelled meanwhile, the reservation is released.
+        """
+        task = asyncio.ensure_future(self._store.reserve([each.limit for each in limits]))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._run(self._release(task))
+            raise
+
+    async def _release(self, task: asyncio.Future[Reservation]) -> None:
+        with suppress(ProxyError):  # then nothing is reserved
+            reservation = await task
+            await self._settle(reservation, [0] * len(reservation.limits))
+
+    def _run(self, settlement: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(settlement)
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
+        try:
+            await self._store.settle(reservation, amounts)
+        except Exception as error:  # noqa: BLE001  # a defect of a store
+            self._warn(f"The amounts of a request were not counted: {type(error).__name__}: {error}")
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._renew_seconds)
+            if self._held:
+                try:
+                    await self._store.renew([held.reservation for held in self._held])
+                except Exception as error:  # noqa: BLE001  # a defect of a store; later renewals must continue
+                    self._warn(f"Limits of running requests were not renewed: {type(error).__name__}: {error}")
+
+
+def _find_budget_with_remainder(limits: Sequence[KeyLimit], reservation: Reservation) -> int | None:
+    """Return the index in `limits` of the refused budget, if settled requests leave a remainder of it.
+
+    None: the refused limit is no budget, or running requests have reserved the remainder. `reservation`: refused result
+    of the store.
+    """
+    refused = reservation.refused
+    if refused is None or limits[refused].budget is None or reservation.remaining[refused] <= 0:
+        return None
+    return refused if reservation.retry_after_seconds > RESERVED_WAIT_SECONDS else None

@@ -1,0 +1,307 @@
+"""`App`, the ASGI application: serves requests, reloads the settings and runs the lifespan (start and stop).
+
+Services are the objects that outlive one request.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from anthropic_proxy.errors import ConfigurationError, ProxyError
+from anthropic_proxy.exchange.gateway import ExchangeGateway
+from anthropic_proxy.log.receipts import ReceiptQueues
+from anthropic_proxy.metrics import Gauges, MetricsPage
+from anthropic_proxy.platforms.heap import HeapTrimmer, tune_gc
+from anthropic_proxy.plugin_packages import open_plugins
+from anthropic_proxy.plugins import Plugin, Route
+from anthropic_proxy.redaction import redact_secrets
+from anthropic_proxy.server.auth import exposure_warning, is_loopback, require_auth_if_exposed
+from anthropic_proxy.server.endpoints import log_rejected_request, serve_request
+from anthropic_proxy.server.response_sink import Receive, Scope, Send
+from anthropic_proxy.services import (
+    Services,
+    new_connections,
+    new_id,
+    new_log,
+    open_services,
+    prefetch_default_models,
+    require_route_prices,
+)
+from anthropic_proxy.settings import FIXED_VARIABLES, Settings, SettingsReader, find_bound_host, find_changed_variables
+from anthropic_proxy.startup import log_exposure_warning, log_startup_summary
+from anthropic_proxy.upstream.transports import Transports
+from anthropic_proxy.workers.ipc import SharedObservation
+from anthropic_proxy.workers.link import WorkerLink, WorkerPeer
+from anthropic_proxy.workers.shared_state import apply_observation, publish_observations
+
+SHUTDOWN_GRACE_SECONDS = 2.0
+"""Maximum seconds for cancelled exchanges to send their errors to clients when the server stops."""
+
+
+class App:
+    """The ASGI application. Its services are built at the lifespan start-up or at the first request.
+
+    `address`: URL of the server; None: another server runs this application. `logs_startup`: log the start-up summary.
+    `reader`: reloads the settings; None: no reload. `link`: link to the other workers; None: a single process.
+    `plugins`: None: those that the settings enable.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        address: str | None = None,
+        logs_startup: bool = True,
+        reader: SettingsReader | None = None,
+        link: WorkerLink | None = None,
+        plugins: Sequence[Plugin] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._address = address
+        self._logs_startup = logs_startup
+        self._reader = reader
+        self._transports = new_connections(settings)
+        self._current: tuple[Services, Transports] | None = None
+        """Services and transports for new exchanges. Running exchanges keep the services with which they began."""
+        self._reload_lock = asyncio.Lock()
+        self._closing: dict[asyncio.Task[None], Transports] = {}
+        """Replaced transports, each until its last exchange has ended."""
+        self.peer = WorkerPeer(
+            self._contains_secret, self._collect_gauges, self._apply_observation, link, self._reveal_secrets
+        )
+        """Statistics and observations that the workers of a server share."""
+        self.heap_trimmer = HeapTrimmer()
+        self._log = new_log(settings)
+        totals = self.peer.totals
+        metrics = Plugin(routes=[Route(path="/metrics", respond=MetricsPage(self.peer.query_totals).respond)])
+        self._plugins = [metrics, *(open_plugins(settings) if plugins is None else plugins)]
+        self._receipts = ReceiptQueues(
+            self._log,
+            [observer for plugin in self._plugins for observer in plugin.observers],
+            count=totals.count_exchange,
+            count_rejected=totals.count_rejected_request,
+            count_dropped=totals.count_dropped_receipt,
+            feed=self.peer.requests,
+        )
+        self._checks_clients = address is None and logs_startup
+        """True until the first request from a non-loopback address, if the bind address is unknown."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope: a client request, or the lifespan (start and stop) of the application."""
+        if scope["type"] == "http":
+            services, transports = self._current or await self._open()
+            if self._checks_clients:
+                self._check_client_address(scope["client"])
+            transports.begin_exchange()
+            try:
+                await serve_request(services, scope, receive, send)
+            finally:
+                transports.end_exchange()
+        elif scope["type"] == "lifespan":
+            await self._run_lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def log_startup(self, workers: int) -> None:
+        """Log the start-up summary of a server with this number of workers. The workers themselves do not log it."""
+        log_startup_summary(
+            await self._build(self._settings, self._transports),
+            self._address,
+            workers=workers,
+            exposure=self._exposure(),
+        )
+        await self.close()
+
+    def log_warning(self, text: str) -> None:
+        """Log a warning of the HTTP server or a worker. Keys in the text are redacted."""
+        self._log.write_warning(redact_secrets(text, self._settings.reveal_all_secrets()))
+
+    def log_line(self, text: str) -> None:
+        """Log a line of the HTTP server, and write all pending entries."""
+        self._log.write_line(text)
+        self._log.flush()
+
+    def flush_log(self) -> None:
+        """Wait until the log is written, at most one second."""
+        self._log.flush()
+
+    def log_rejected_request(self, error: ProxyError) -> str:
+        """Log a client request that the HTTP parser rejected, and return its request id."""
+        receipt = log_rejected_request(error, self._log, new_id, time.time, self._settings.reveal_proxy_keys())
+        self._receipts.queue_request_receipt(receipt)
+        return receipt.request_id
+
+    def check_settings(self) -> bool:
+        """Read the settings again and log the result. Return False if they are invalid; the old ones stay active.
+
+        The supervisor calls this method before its workers reload.
+        """
+        settings = self._read()
+        if settings is not None:
+            self._log_changes(settings)
+            self._settings = settings
+        return settings is not None
+
+    async def reload_settings(self) -> None:
+        """Read the settings again and build new services. Invalid settings are logged and change nothing."""
+        async with self._reload_lock:
+            settings = await asyncio.to_thread(self._read)
+            if settings is None or self._current is None:
+                return
+            (before, old_transports), changed = self._current, _log_of(settings) != _log_of(self._settings)
+            if changed:
+                log = new_log(settings)
+                log.inherit_from(self._log)
+                self._log = self._receipts.log = log
+            transports = old_transports.reuse_or_replace(settings)
+            services = await self._build(settings, transports, before)
+            self._current = services, transports
+            if self._logs_startup:
+                self._log_changes(settings)
+            self._settings, self._transports = settings, transports
+            self._checks_clients = self._address is None and self._logs_startup
+            prefetch_default_models(services)
+            if services.catalog is not before.catalog:
+                await before.catalog.close()
+            if transports is not old_transports:
+                task = asyncio.create_task(old_transports.close_when_idle())
+                self._closing[task] = old_transports
+                task.add_done_callback(self._closing.pop)
+
+    async def _request_reload(self) -> bool:
+        if self._reader is not None and not self.peer.request_reload():
+            await self.reload_settings()
+        return self._reader is not None
+
+    def _read(self) -> Settings | None:
+        assert self._reader is not None
+        try:
+            settings = require_route_prices(self._reader.read())
+            if self._address is not None:
+                require_auth_if_exposed(settings)
+        except ConfigurationError as error:
+            for message in (*error.messages[:-1], f"{error.messages[-1]} The current settings stay active."):
+                self._log.write_line(f"{self._log.paint('✕', 'error')} {message}", level="error")
+            return None
+        return settings
+
+    def _log_changes(self, settings: Settings) -> None:
+        changes = find_changed_variables(self._settings, settings)
+        self._log.write_line(f"Settings reloaded: {', '.join(changes) or 'nothing'} changed.")
+        for warning in settings.warnings:
+            self._log.write_line(f"  {self._log.paint('!', 'warn')} {warning}", level="warning")
+        if fixed := [name for name in changes if name in FIXED_VARIABLES or name.startswith("OTEL_")]:
+            self.log_warning(f"{' and '.join(fixed)} will take effect at the next start.")
+
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self.start()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def start(self) -> None:
+        """Open the services and tune the garbage collector. Called before the first request is served."""
+        await self._open()
+        tune_gc()
+
+    async def _open(self) -> tuple[Services, Transports]:
+        async with self._reload_lock:
+            if self._current is None:
+                asyncio.get_running_loop().set_exception_handler(lambda _, context: self._log.write_loop_error(context))
+                services = await self._build(self._settings, self._transports)
+                prefetch_default_models(services)
+                if self._logs_startup:
+                    log_startup_summary(services, self._address, exposure=self._exposure())
+                self._current = services, self._transports
+                self.peer.start_sharing()
+                gateway = ExchangeGateway(self._current_services, self._request_reload)
+                for plugin in self._plugins:
+                    if plugin.start is not None:
+                        await plugin.start(gateway)
+        return self._current
+
+    def _current_services(self) -> Services:
+        assert self._current is not None
+        return self._current[0]
+
+    async def _build(self, settings: Settings, transports: Transports, before: Services | None = None) -> Services:
+        services = await open_services(
+            settings,
+            connections=transports,
+            log=self._log,
+            receipts=self._receipts,
+            heap_trimmer=self.heap_trimmer,
+            in_progress=self.peer.in_progress,
+            plugins=self._plugins,
+            worker_position=self.peer.index_and_count,
+            previous=before,
+        )
+        if publish := self.peer.find_publisher(services.store):
+            publish_observations(services, publish)
+        return services
+
+    async def close(self) -> None:
+        """Close all services, after cancelled exchanges have sent their errors to the clients."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SHUTDOWN_GRACE_SECONDS):
+                await self._transports.wait_until_idle()
+        await self._receipts.close(min(SHUTDOWN_GRACE_SECONDS, self._settings.stop_timeout_seconds))
+        for plugin in self._plugins if self._current is not None else ():
+            if plugin.stop is not None:
+                await plugin.stop()
+        for task in self._closing:
+            task.cancel()
+        if self._current is not None:
+            await self._current[0].catalog.close()
+            await self.peer.stop_sharing()
+            await self._current[0].store.close()
+        await self._transports.close()
+        await asyncio.to_thread(self._log.flush)
+
+    def _reveal_secrets(self) -> Sequence[str]:
+        return self._settings.reveal_all_secrets()
+
+    def _contains_secret(self, word: str) -> bool:
+        return redact_secrets(word, self._settings.reveal_all_secrets()) != word
+
+    def _collect_gauges(self, now: Gauges) -> None:
+        """Set the gauges of requests, circuits and keys in `now`. The supervisor serves no request and counts as 0."""
+        now.serving_processes = int(self._current is not None)
+        running = sum(each.running_exchanges for each in (self._transports, *self._closing.values()))
+        now.requests_in_flight = running - self.peer.requests.view_count
+        for plugin in self._plugins:
+            if plugin.ledger_state is not None:
+                self.peer.totals.set_ledger_state(plugin.ledger_state(), now)
+        if self._current is not None:
+            services, _ = self._current
+            self.peer.totals.set_store_state(services.store.state, now)
+            now.open_circuits = services.circuit_breakers.open_count()
+            now.keys_in_cooldown = services.credentials.cooldown_count()
+
+    def _apply_observation(self, observation: SharedObservation) -> None:
+        if self._current is not None:
+            apply_observation(self._current[0], observation)
+
+    def _exposure(self) -> str:
+        host = self._settings.host if self._address is not None else find_bound_host(sys.argv)
+        return exposure_warning(self._settings, host)
+
+    def _check_client_address(self, peer: tuple[str, int] | None) -> None:
+        """Log a warning at the first request from another machine if the proxy requires no key."""
+        if peer is None or is_loopback(peer[0]):
+            return
+        self._checks_clients = False
+        if exposure := exposure_warning(self._settings, peer[0]):
+            log_exposure_warning(self._log, exposure)
+
+
+def _log_of(settings: Settings) -> Any:
+    return settings.log_format, settings.log_level, settings.color, settings.reveal_all_secrets()

@@ -1,0 +1,41 @@
+"""Command `completion`: the script with which a shell completes commands, options and their values.
+
+`complete_providers` returns the values for arguments that are the name of a provider.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from cyclopts.completion import CompletionContext
+
+Shell = Literal["bash", "zsh", "fish", "powershell"]
+"""Shell with a completion script."""
+
+
+def completion(shell: Shell, /) -> None:
+    """Print the completion script of a shell. `anthropic-proxy --install-completion` installs it for your shell.
+
+    Parameters
+    ----------
+    shell
+        Shell that reads the script.
+    """
+    from anthropic_proxy.cli import commands  # noqa: PLC0415  # it contains this command
+
+    sys.stdout.write(commands.generate_completion(prog_name="anthropic-proxy", shell=shell))
+
+
+def complete_providers(_context: "CompletionContext") -> Sequence[str]:
+    """Return the prefixes of all providers, those of the configuration file included, for a shell."""
+    from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
+    from anthropic_proxy.routing.providers import PROVIDERS, find_registry  # noqa: PLC0415
+    from anthropic_proxy.settings import Settings, load_settings  # noqa: PLC0415
+
+    try:
+        settings = load_settings(os.environ, PROVIDERS, runs_commands=False)
+    except ConfigurationError:
+        settings = Settings()
+    return [row.prefix for row in find_registry(settings)]

@@ -1,0 +1,111 @@
+"""Commands `config show` and `config check`: the settings with their sources, and problems among them.
+
+`show` and `check` are the functions of the commands. The cyclopts application `config` is their group.
+"""
+
+import asyncio
+import os
+import sys
+from datetime import date
+from typing import Annotated
+
+from cyclopts import App as Commands
+from cyclopts import Parameter
+
+config = Commands(name="config", help="Show the settings with their sources, or check them.", help_epilogue="")
+"""Group of the commands `config show` and `config check`."""
+_NO_PROVIDER = "No provider is configured, so the demo replies. It has no model. Next:  anthropic-proxy init"
+_AsJson = Annotated[bool, Parameter(name="--json", negative="")]
+
+
+@config.command
+def show(
+    *, all_settings: Annotated[bool, Parameter(name="--all", negative="")] = False, as_json: _AsJson = False
+) -> None:
+    """Show each setting with its value, source and default. Keys are masked to their last four characters.
+
+    Parameters
+    ----------
+    all_settings
+        Show settings that are not set too.
+    as_json
+        Print one JSON object instead.
+    """
+    from anthropic_proxy.cli.output import Column, Output  # noqa: PLC0415
+    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
+    from anthropic_proxy.routing.settings_listing import list_settings  # noqa: PLC0415  # --help needs none of it
+    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
+
+    settings, output = load_settings(os.environ, PROVIDERS, runs_commands=False), Output()
+    rows = list_settings(settings)
+    shown = [row for row in rows if all_settings or row.source != "default"]
+    if as_json:
+        output.write_json({"settings": shown})
+        return
+    if shown:
+        columns = [Column("Setting"), Column("Value"), Column("Source", role="quiet"), Column("Default", role="quiet")]
+        output.write_table(columns, [(row.name, row.value or "–", row.source, row.default or "–") for row in shown])
+    if hidden := len(rows) - len(shown):
+        output.write_notice(f"{hidden} settings are not set. Show them with:  anthropic-proxy config show --all")
+
+
+@config.command
+def check(*, as_json: _AsJson = False) -> None:
+    """Check the settings. Exit status: 0 without findings, 1 with warnings or missing keys, 2 for an invalid setting.
+
+    Parameters
+    ----------
+    as_json
+        Print one JSON object instead.
+    """
+    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
+    from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
+
+    output = Output()
+    try:
+        problems, warnings = asyncio.run(_find())
+    except ConfigurationError as error:
+        if not as_json:
+            raise
+        output.write_json({"status": "invalid", "problems": error.messages, "warnings": []})
+        sys.exit(2)
+    if as_json:
+        status = "findings" if problems or warnings else "ok"
+        output.write_json({"status": status, "problems": problems, "warnings": warnings})
+    else:
+        for problem in problems:
+            output.write_notice(problem, "✕", "error")
+        for warning in warnings:
+            output.write_notice(warning, "!", "warn")
+        if not problems and not warnings:
+            output.write_line(f"  {output.paint('✓', 'ok')} The settings are valid. No provider was called.")
+    sys.exit(1 if problems or warnings else 0)
+
+
+async def _find() -> tuple[list[str], list[str]]:
+    """Return two lists of sentences: problems of the settings, which prevent requests, and warnings.
+
+    The only network request is to the Ollama server, if Ollama is the preferred provider.
+    """
+    from msgspec import structs  # noqa: PLC0415
+
+    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
+    from anthropic_proxy.routing.readiness import list_findings  # noqa: PLC0415
+    from anthropic_proxy.routing.router import find_preferred_provider  # noqa: PLC0415
+    from anthropic_proxy.server.auth import require_auth_if_exposed  # noqa: PLC0415
+    from anthropic_proxy.services import open_services, require_route_prices  # noqa: PLC0415
+    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings(os.environ, PROVIDERS)
+    require_auth_if_exposed(settings)
+    require_route_prices(settings)
+    search = settings.search and structs.replace(settings.search, problem=settings.search.problem_details)
+    detailed = structs.replace(settings, key_problems=settings.key_problem_details, search=search)
+    services = await open_services(detailed)
+    try:
+        problems, warnings = list_findings(detailed, services.catalog, date.today())
+        if not warnings and find_preferred_provider(detailed, services.catalog).name == "demo":
+            warnings.append(_NO_PROVIDER)
+        return problems, warnings
+    finally:
+        await services.close()

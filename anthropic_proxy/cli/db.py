@@ -1,0 +1,105 @@
+"""Commands `db upgrade`, `db check` and `db export`: the database of the usage ledger.
+
+The ledger is the database of all client requests with their tokens and costs. `upgrade`, `check` and `export` are the
+functions of the commands.
+"""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App as Commands
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from anthropic_proxy.settings import Settings
+
+db = Commands(name="db", help="Migrate, check or export the database of the usage ledger.", help_epilogue="")
+"""Group of the commands `db upgrade`, `db check` and `db export`."""
+
+
+@db.command
+def upgrade() -> None:
+    """Create the database, or migrate it to the schema of this version. The server does the same after its start.
+
+    A SQLite file is copied first: ledger.sqlite3.backup-0001.
+    """
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # --help needs none of it
+
+    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
+    from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
+    from anthropic_proxy.ledger.database import (  # noqa: PLC0415
+        NewerSchemaError,
+        describe_place,
+        find_url,
+        open_for_writing,
+    )
+    from anthropic_proxy.ledger.failures import classify_failure, describe_failure  # noqa: PLC0415
+    from anthropic_proxy.ledger.migrations import NEWEST_VERSION  # noqa: PLC0415
+
+    settings, output = _load_settings(), Output()
+    place = describe_place(find_url(settings))
+    try:
+        open_for_writing(settings).dispose()
+    except (SQLAlchemyError, OSError, NewerSchemaError) as error:
+        raise ConfigurationError(describe_failure(classify_failure(error), place, error)) from None
+    output.write_line(f"  {output.paint('✓', 'ok')} {place} has the schema {NEWEST_VERSION}.")
+
+
+@db.command
+def check() -> None:
+    """Check the integrity of the database, and that the hourly sums equal the requests.
+
+    Exit status: 0 without findings, 1 otherwise.
+    """
+    from anthropic_proxy.cli.ledger_access import reading_ledger  # noqa: PLC0415  # --help needs none of it
+    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
+    from anthropic_proxy.ledger.checks import find_problems  # noqa: PLC0415
+    from anthropic_proxy.ledger.database import describe_place, find_url  # noqa: PLC0415
+
+    settings, output = _load_settings(), Output()
+    with reading_ledger(settings) as connection:
+        problems = [] if connection is None else [*find_problems(connection)]
+    for problem in problems:
+        output.write_notice(problem, "✕", "error")
+    if not problems:
+        place = describe_place(find_url(settings))
+        output.write_line(f"  {output.paint('✓', 'ok')} {place} has no damage, and its sums are correct.")
+    sys.exit(1 if problems else 0)
+
+
+@db.command
+def export(*, form: Annotated[Literal["csv", "json"], Parameter(name="--format")] = "csv") -> None:
+    """Print all stored requests, the oldest first: as CSV with a header, or as one JSON object per line.
+
+    Money is in US dollars, durations are in seconds, times in UTC. An unknown value is an empty cell, or null.
+
+    Parameters
+    ----------
+    form
+        csv, or json. In CSV, a text that a spreadsheet would run as a formula begins with an apostrophe.
+    """
+    from anthropic_proxy.cli.ledger_access import reading_ledger  # noqa: PLC0415  # --help needs none of it
+    from anthropic_proxy.ledger.export import (  # noqa: PLC0415
+        REQUEST_TITLES,
+        encode_json,
+        encode_request,
+        list_request_values,
+        write_csv,
+    )
+    from anthropic_proxy.ledger.request_queries import stream_stored_requests  # noqa: PLC0415
+
+    with reading_ledger(_load_settings()) as connection:
+        rows = () if connection is None else stream_stored_requests(connection)
+        if form == "csv":
+            write_csv(sys.stdout, REQUEST_TITLES, map(list_request_values, rows))
+            return
+        for row in rows:
+            sys.stdout.write(encode_json(encode_request(row)).decode() + "\n")
+
+
+def _load_settings() -> "Settings":
+    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
+    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
+
+    return load_settings(os.environ, PROVIDERS, runs_commands=False)

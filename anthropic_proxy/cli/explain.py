@@ -1,0 +1,249 @@
+"""Command `explain`: route and translation of a captured request without sending it, or route of a stored one.
+
+A captured request is a file with the JSON body. A stored request is in the ledger, the database of requests.
+`dry_run_request` does all steps of a request except the call to the provider.
+"""
+
+import asyncio
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from anthropic_proxy.cli.explanation import Explanation
+    from anthropic_proxy.exchange.dry_run import DryRun, Sender
+    from anthropic_proxy.settings import Settings
+
+EXIT_REJECTED = 1
+"""Exit status 1: the request failed, or the proxy would reject it."""
+_ID_START = "req_"
+"""Prefix of the ids of requests, by which an id is distinguished from a file name."""
+
+
+def explain(
+    file: Path | None = None,
+    /,
+    *,
+    last: Annotated[bool, Parameter(negative="")] = False,
+    model: str | None = None,
+    body: Annotated[bool, Parameter(negative="")] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Show the route of a stored request, or of a captured one that would be sent. Nothing is sent.
+
+    A stored request with --body or --model is translated again with the current settings, if the ledger has its text.
+
+    Exit status 0: the request was served, or would be sent; 1: it failed, or the proxy would reject it.
+
+    Parameters
+    ----------
+    file
+        JSON body of a request to `/v1/messages`, or to its `count_tokens` (without max_tokens); `-` for standard
+        input. Or the id of a stored request: `req_…`.
+    last
+        Explain the last stored request.
+    model
+        Model to request instead of the model in the body.
+    body
+        Print the upstream request instead: method, URL, headers with masked keys, and the exact bytes of the body.
+    as_json
+        Print one JSON object with route, changes and upstream request instead.
+    """
+    name = None if file is None else str(file)
+    if file is None or name is None or last or (name.startswith(_ID_START) and not file.exists()):
+        _require_stored(name, last)
+        if not body and model is None:
+            sys.exit(_explain_stored(name, as_json))
+        content, name = _read_stored(name, "--body" if body else "--model")
+    else:
+        from anthropic_proxy.cli.input_file import read_input  # noqa: PLC0415
+
+        content = read_input(file)
+    sys.exit(_explain_body(content, name, model, body=body, as_json=as_json))
+
+
+def _explain_body(content: bytes, name: str, model: str | None, *, body: bool, as_json: bool) -> int:
+    """Print the explanation of the request body `content`, and return the exit status.
+
+    `name`: name of the input for messages. `model`: model to request; None: the model in the body. `body`: print the
+    upstream request instead.
+    """
+    explanation = _build(content, name, model)  # imports its modules itself, because --help needs none of them
+    if as_json:
+        explanation.write_json()
+    elif body and explanation.has_upstream_request:
+        explanation.write_upstream_request()
+    else:
+        words = ["anthropic-proxy", "explain", name, *(["--model", model] if model else []), "--body"]
+        explanation.write_summary(shlex.join(words))
+    if (error := explanation.error) is not None:
+        _write_error(f"{error.status} {error.error_type}: {error.message}")
+        return EXIT_REJECTED
+    return 0
+
+
+def _require_stored(file: str | None, last: bool) -> None:
+    """Raise `ConfigurationError` if the arguments name no request, or both a file and the last stored request."""
+    from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
+
+    if file is None and not last:
+        raise ConfigurationError(
+            "FILE is missing. Use the name of a file, the id of a stored request, or --last. "
+            "More:  anthropic-proxy explain --help"
+        )
+    if file is not None and last:
+        raise ConfigurationError(f"--last and {file} exclude each other. Use one of them.")
+
+
+def _read_stored(request_id: str | None, option: str) -> tuple[bytes, str]:
+    """Return body and id of a stored request.
+
+    `request_id`: None: the last stored request. `option`: command-line option that needs the body, for error messages.
+    """
+    from anthropic_proxy.cli.stored_requests import require_stored_body, require_stored_request  # noqa: PLC0415
+    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
+    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings(os.environ, PROVIDERS, runs_commands=False)
+    row = require_stored_request(settings, request_id)
+    remedy = " Explain a file with the request body:  anthropic-proxy explain FILE"
+    return require_stored_body(settings, row, option, remedy), row.id
+
+
+def _explain_stored(request_id: str | None, as_json: bool) -> int:
+    """Print the explanation of a stored request, and return the exit status.
+
+    `request_id`: None: the last stored request.
+    """
+    from anthropic_proxy.cli.stored_explanation import StoredExplanation  # noqa: PLC0415
+    from anthropic_proxy.cli.stored_requests import require_stored_request  # noqa: PLC0415
+    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
+    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
+
+    row = require_stored_request(load_settings(os.environ, PROVIDERS, runs_commands=False), request_id)
+    explanation = StoredExplanation(row)
+    if as_json:
+        explanation.write_json()
+    else:
+        explanation.write_summary()
+    return EXIT_REJECTED if row.outcome == "error" else 0
+
+
+def _build(content: bytes, name: str, model: str | None) -> "Explanation":
+    """Return the explanation of the request body `content`, after a dry run.
+
+    `model`: model to request; None: the model in the body. `name`: name of the input for messages.
+    """
+    from anthropic_proxy.cli.explanation import Explanation  # noqa: PLC0415
+    from anthropic_proxy.cli.input_file import name_input  # noqa: PLC0415
+    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
+    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings(os.environ, PROVIDERS)
+    fields, result, head = dry_run_request(settings, content, name_input(Path(name)), model)
+    return Explanation(settings, fields, result, head)
+
+
+def dry_run_request(
+    settings: "Settings",
+    content: bytes,
+    name: str,
+    model: str | None,
+    *,
+    sender: "Sender | None" = None,
+    clock: Callable[[], float] | None = None,
+) -> "tuple[dict[str, Any], DryRun, bytes]":
+    """Run a request body through the proxy without sending it to a provider.
+
+    Return three values: the fields of the body, the result, and the head of the upstream request. `name`: name of the
+    input for messages. `model`: replaces the requested model; None: as in the body. `sender`: client of the request;
+    None: a client on this machine. `clock`: returns the time of the request; None: the present.
+    """
+    from anthropic_proxy.exchange.dry_run import COUNT_TOKENS_PATH, LOCAL_SENDER  # noqa: PLC0415
+
+    fields = _decode(content, name)
+    if model is not None:
+        content, fields = replace_field(content, "model", model), {**fields, "model": model}
+    path = "/v1/messages" if "max_tokens" in fields or "stream" in fields else COUNT_TOKENS_PATH
+    return fields, *asyncio.run(_run(settings, content, path, sender or LOCAL_SENDER, clock))
+
+
+async def _run(
+    settings: "Settings", body: bytes, path: str, sender: "Sender", clock: Callable[[], float] | None
+) -> "tuple[DryRun, bytes]":
+    """Return the result of a dry run, and the head of the upstream request with a masked credential.
+
+    A dry run does all steps except the call to the provider. `sender`: client of the request. `clock`: returns the time
+    of the request; None: the present.
+    """
+    from msgspec import structs  # noqa: PLC0415
+
+    from anthropic_proxy.cli.explanation import mask_credential  # noqa: PLC0415
+    from anthropic_proxy.exchange.dry_run import run_dry  # noqa: PLC0415
+    from anthropic_proxy.log import Log  # noqa: PLC0415
+    from anthropic_proxy.services import new_connections, open_services  # noqa: PLC0415
+
+    connections = new_connections(settings)
+    log = Log(form="plain", level="error", secrets=settings.reveal_all_secrets())
+    services = await open_services(settings, connections=connections, log=log)
+    try:
+        timed = services if clock is None else structs.replace(services, clock=clock)
+        result = await run_dry(timed, body, path, sender=sender)
+        sent = result.recorded
+        if sent is None or sent.transport != "http":
+            return result, b""
+        credential = mask_credential(sent.credential)
+        return result, connections.encode_http_head(sent.base_url, sent.request, credential)
+    finally:
+        await services.close()
+        log.flush()
+
+
+def _decode(content: bytes, name: str) -> dict[str, Any]:
+    """Return the fields of `content`, a JSON object.
+
+    For invalid JSON, print the position of the error and exit with status 1. `name`: name of the input.
+    """
+    try:
+        fields = json.loads(content)
+    except json.JSONDecodeError as error:
+        _write_error(f"{name} is not valid JSON: {error.msg}, line {error.lineno}, column {error.colno}.")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        column = error.start - content.rfind(b"\n", 0, error.start)
+        _write_error(f"{name} is not valid UTF-8: byte 0x{content[error.start]:02x}, line {line}, column {column}.")
+    except RecursionError:
+        _write_error(f"{name} is not valid JSON: its values are nested too deeply.")
+    else:
+        if isinstance(fields, dict):
+            return fields
+        _write_error(f"{name} contains no JSON object. Use the body of a request to /v1/messages.")
+    sys.exit(EXIT_REJECTED)
+
+
+def replace_field(content: bytes, name: str, new: str | bool) -> bytes:
+    """Return the JSON object `content` with the value `new` of the field `name`. All other bytes are kept."""
+    from anthropic_proxy.wire.anthropic.json_spans import Edit, apply_edits, find_members  # noqa: PLC0415
+
+    value = json.dumps(new).encode()
+    members = find_members(content)
+    for member in members:
+        if member.key == name:
+            return apply_edits(content, [Edit(member.value, member.end, value)])
+    start = content.index(b"{") + 1
+    return apply_edits(content, [Edit(start, start, b'"%b":%b%b' % (name.encode(), value, b"," if members else b""))])
+
+
+def _write_error(message: str) -> None:
+    from anthropic_proxy.log import Log  # noqa: PLC0415
+
+    sys.stdout.flush()
+    log = Log(form="plain")
+    log.write_line(f"✕ {message}", level="error")
+    log.flush()

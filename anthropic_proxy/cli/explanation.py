@@ -1,0 +1,269 @@
+"""Output of the command `explain`: a summary of route and changes, one JSON object, or the upstream request itself.
+
+`Explanation` is the result for one client request. A dry run is a request that passes all steps except the call to the
+provider. `mask_credential` hides a key in the output.
+"""
+
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.cli.output import Output
+from anthropic_proxy.cli.request_changes import Change, list_changes, list_unchanged_fields
+from anthropic_proxy.cli.route_checks import describe_checks, list_checks
+from anthropic_proxy.cli.upstream_fields import find_unnoted_changes
+from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.exchange.dry_run import ACCESS_TOKEN, CLIENT_CREDENTIAL, COUNT_TOKENS_PATH, DryRun
+from anthropic_proxy.log import escape_unprintable
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.redaction import redact_secrets
+from anthropic_proxy.routing.router import Target
+from anthropic_proxy.settings import Secret, Settings
+from anthropic_proxy.wire.contract import Credential
+
+MAX_SHOWN_CHECKS = 5
+"""Maximum number of non-matching routes in the summary. The command `routes explain` shows all of them."""
+_LABEL_COLUMNS = 15
+_MAX_FIELD_COLUMNS, _MAX_FIELD_END = 32, 12
+_SIGNS = {"kept": ("✓", "ok"), "approximated": ("~", "warn"), "emulated": ("~", "warn"), "dropped": ("✕", "error")}
+"""Handling of a request field (kept, approximated, …) → sign before the row, and its color role."""
+_TRANSPORTS = {"demo": "the built-in demo, in this process", "litellm": "the Python library LiteLLM, in this process"}
+_SECRET_HEADERS = ("authorization", "proxy-authorization")
+"""Names of headers that may contain a secret from a URL, in addition to the header with the credential."""
+
+
+def mask_credential(credential: Credential | None) -> Credential | None:
+    """Return `credential` with at most the last four characters of its secret. None: no credential."""
+    if credential is None or credential.value in (CLIENT_CREDENTIAL, ACCESS_TOKEN):
+        return credential
+    scheme = credential.value.removesuffix(credential.secret)
+    return structs.replace(credential, value=f"{scheme}{Secret(credential.secret)}")
+
+
+class Explanation:
+    """Explanation of one client request.
+
+    `body`: the decoded client request. `result`: dry run of the request. `head`: request line and headers with a masked
+    credential; b"": no HTTP request.
+    """
+
+    def __init__(self, settings: Settings, body: Mapping[str, Any], result: DryRun, head: bytes) -> None:
+        self._settings = settings
+        self._body = body
+        self._result = result
+        self._masked = mask_credential(result.recorded.credential) if result.recorded is not None else None
+        self._headers = self._read_headers(head)
+        self._changes = list_changes(body, result.receipt.notes, result.renamed_tools, self._compare())
+        self._output = Output()
+
+    @property
+    def error(self) -> ProxyError | None:
+        """Error with which the proxy would reject the request. None: it would accept the request."""
+        return self._result.error
+
+    @property
+    def has_upstream_request(self) -> bool:
+        """True if the proxy would send an upstream request (to a provider).
+
+        False: the client request is rejected, or the proxy replies by itself.
+        """
+        return self._result.recorded is not None
+
+    def write_summary(self, command: str) -> None:
+        """Write the route, the model and provider, and the changed fields to stdout.
+
+        `command`: command that prints the upstream request, for the last line.
+        """
+        self._write_route()
+        result, output = self._result, self._output
+        if result.error is not None:
+            return
+        for skipped in result.skipped:
+            self._write_labeled("not run", f"{skipped}. A real request runs it first and contains its result.")
+        if result.estimated_tokens is not None:
+            self._write_labeled("reply", f"{result.estimated_tokens:,} input tokens, estimated by the proxy")
+            return
+        output.write_line()
+        count = len(list_unchanged_fields(self._body, self._changes))
+        output.write_line(f"  {output.paint('✓', 'ok')} {count} field{'' if count == 1 else 's'} unchanged")
+        self._write_changes()
+        if result.recorded is not None:
+            output.write_line(f"\n  Full upstream request:  {output.paint(command, 'type')}")
+
+    def write_upstream_request(self) -> None:
+        """Write the request to the provider as HTTP message: method and URL, headers, and the exact body bytes."""
+        sent = self._result.recorded
+        assert sent is not None
+        lines = [self._request_line(), *(f"{name}: {value}" for name, value in self._headers), "", ""]
+        sys.stdout.flush()
+        sys.stdout.buffer.write("\n".join(lines).encode("utf-8", "backslashreplace") + sent.request.body)
+        sys.stdout.buffer.write(b"\n" if sys.stdout.isatty() else b"")
+        sys.stdout.buffer.flush()
+
+    def write_json(self) -> None:
+        """Write one JSON object with the complete explanation to stdout."""
+        result, receipt, sent, error = self._result, self._result.receipt, self._result.recorded, self._result.error
+        targets = result.route.targets if result.route is not None else ()
+        self._output.write_json(
+            {
+                "path": receipt.path,
+                "requested_model": self._body.get("model"),
+                "target": f"{receipt.prefix}/{receipt.model}" if receipt.model else None,
+                "rule": result.route.reason if result.route is not None else None,
+                "checks": list_checks(result.checks),
+                "route": [
+                    {"target": f"{row.provider.prefix}/{row.model}", "setting": row.model_setting} for row in targets
+                ],
+                "notices": list(result.route.notes) if result.route is not None else [],
+                "unchanged": list_unchanged_fields(self._body, self._changes),
+                "changes": self._changes,
+                "skipped": result.skipped,
+                "estimated_tokens": result.estimated_tokens,
+                "upstream": None
+                if sent is None
+                else {
+                    "transport": sent.transport,
+                    "method": sent.request.method,
+                    "url": self._url() if sent.transport == "http" else None,
+                    "headers": dict(self._headers),
+                    "body": sent.request.body.decode("utf-8", "replace"),
+                },
+                "error": None
+                if error is None
+                else {"status": error.status, "type": error.error_type, "message": error.message},
+            }
+        )
+
+    def _compare(self) -> list[FidelityNote]:
+        """Return changes that are found by a comparison of the client request with the upstream request.
+
+        Empty: there is no upstream request.
+        """
+        result = self._result
+        used, sent = self._used_target(), result.recorded
+        if used is None or sent is None:
+            return []
+        return find_unnoted_changes(self._body, sent.request.body, result.renamed_tools, relayed=used.is_relayed)
+
+    def _used_target(self) -> Target | None:
+        """Return the target (model at a provider) of the request, else the first target of its route.
+
+        None: the request has no route.
+        """
+        targets = self._result.route.targets if self._result.route is not None else ()
+        return next(
+            (row for row in targets if row.model == self._result.receipt.model), targets[0] if targets else None
+        )
+
+    def _write_route(self) -> None:
+        result, output, route = self._result, self._output, self._result.route
+        requested = escape_unprintable(str(self._body.get("model", "–")))
+        used = self._used_target()
+        if route is None or used is None:
+            output.write_line(f"  {output.paint(requested, 'title')}")
+            return
+        targets = route.targets
+        target = escape_unprintable(f"{used.provider.prefix}/{used.model}")
+        output.write_line(f"  {output.paint(requested, 'title')} → {output.paint(target, 'type')}")
+        self._write_labeled("rule", route.reason)
+        for label, text in describe_checks(result.checks, MAX_SHOWN_CHECKS):
+            self._write_labeled(label, text)
+        for note in route.notes:
+            if route.reason not in note:
+                self._write_labeled("notice", note)
+        if result.recorded is not None:
+            self._write_attempts(targets, used)
+        if result.receipt.path == COUNT_TOKENS_PATH:
+            self._write_labeled("request", f"{COUNT_TOKENS_PATH}, because max_tokens and stream are missing")
+        elif result.recorded is None and result.error is None:
+            self._write_labeled("reply", "the proxy replies by itself; nothing is sent")
+
+    def _write_attempts(self, targets: Sequence[Target], used: Target) -> None:
+        """Write the targets (models at providers) as attempts; `used`, the target of the request, is attempt 1.
+
+        Targets before it are written as skipped, targets after it as further attempts.
+        """
+        first = targets.index(used)
+        for number, target in enumerate(targets, start=1 - first):
+            name = f"{target.provider.prefix}/{target.model}"
+            if number < 1:
+                self._write_labeled("skipped", f"{name} cannot serve this request")
+            elif number == 1:
+                self._write_labeled("attempt 1", self._request_line())
+            else:
+                setting = f" ({target.model_setting})" if target.model_setting else ""
+                self._write_labeled(f"attempt {number}", f"{name}, if attempt {number - 1} fails{setting}")
+
+    def _write_labeled(self, label: str, text: str) -> None:
+        """Write `label` and `text` as one indented line, wrapped on a terminal."""
+        text, width = escape_unprintable(text), self._output.width
+        lines = (
+            [text]
+            if width is None
+            else textwrap.wrap(text, max(width - _LABEL_COLUMNS, 30), break_long_words=False, break_on_hyphens=False)
+        )
+        for number, line in enumerate(lines):
+            name = "" if number else label
+            self._output.write_line(f"    {self._output.paint(f'{name:<{_LABEL_COLUMNS - 4}}', 'quiet')}{line}")
+
+    def _write_changes(self) -> None:
+        """Write one row per changed field: sign, field, effect, reason.
+
+        A reason that does not fit into the width of the terminal is written on its own line.
+        """
+        rows = [self._shorten(change) for change in self._changes]
+        fields = max((len(change.field) for change in rows), default=0)
+        effects = max((len(change.effect) for change in rows), default=0)
+        for change in rows:
+            sign, role = _SIGNS[change.handling]
+            line = f"  {self._output.paint(sign, role)} {change.field:<{fields}}  {change.effect:<{effects}}"
+            used = 6 + fields + effects
+            if self._output.width is None or used + 2 + len(change.reason) <= self._output.width:
+                self._output.write_line(f"{line}  {change.reason}".rstrip())
+                continue
+            self._output.write_line(line.rstrip())
+            for reason in textwrap.wrap(change.reason, max(self._output.width - 6, 30)):
+                self._output.write_line(f"      {self._output.paint(reason, 'quiet')}")
+
+    def _shorten(self, change: Change) -> Change:
+        """Return `change` with escaped texts. On a terminal, the middle of a long field name is omitted."""
+        escaped = Change(*(escape_unprintable(text) for text in structs.astuple(change)))
+        if self._output.width is None or len(escaped.field) <= _MAX_FIELD_COLUMNS:
+            return escaped
+        end = escaped.field[-_MAX_FIELD_END:]
+        return structs.replace(escaped, field=f"{escaped.field[: _MAX_FIELD_COLUMNS - _MAX_FIELD_END - 1]}…{end}")
+
+    def _request_line(self) -> str:
+        """Return method and URL of the upstream request.
+
+        Without HTTP, for example with LiteLLM, return a description of the transport.
+        """
+        sent = self._result.recorded
+        assert sent is not None
+        return _TRANSPORTS.get(sent.transport) or f"{sent.request.method} {self._url()}"
+
+    def _url(self) -> str:
+        """Return the URL of the upstream request without user name and password."""
+        sent = self._result.recorded
+        assert sent is not None
+        from anthropic_proxy.upstream.http.url import join_url  # noqa: PLC0415
+
+        scheme, _, remainder = join_url(sent.base_url, sent.request.path).partition("://")
+        host, slash, path = remainder.partition("/")
+        url = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+        return redact_secrets(url, self._settings.reveal_all_secrets())
+
+    def _read_headers(self, head: bytes) -> list[tuple[str, str]]:
+        sent = self._result.recorded
+        if sent is not None and not head:
+            return list(sent.request.headers.items())
+        pairs = [line.partition(": ") for line in head.decode("utf-8", "replace").split("\r\n")[1:] if line]
+        return [(name, self._mask(name, value)) for name, _, value in pairs]
+
+    def _mask(self, name: str, value: str) -> str:
+        if name not in _SECRET_HEADERS or (self._masked is not None and value == self._masked.value):
+            return value
+        return f"{value.partition(' ')[0]} …"

@@ -1,0 +1,92 @@
+"""Command `import`: writes the settings of another proxy's configuration file as this proxy's own."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from anthropic_proxy.cli.importing.plan import ImportPlan
+    from anthropic_proxy.cli.importing.writing import FilesToWrite
+    from anthropic_proxy.cli.output import Output
+
+
+def import_settings(
+    file: Path,
+    /,
+    *,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Write the settings of another proxy's configuration as .env and anthropic-proxy.toml.
+
+    The format is detected: config.json of claude-code-router, config.yaml of LiteLLM's proxy, or .env of an earlier
+    proxy. Lines are added to the files of the working directory; existing ones are never changed. Keys are copied from
+    a .env only; otherwise the files refer to variables. Settings without an equivalent are listed with the reason.
+
+    Parameters
+    ----------
+    file
+        Configuration file of the other proxy; `-` for standard input.
+    dry_run
+        Print the lines and the resulting mapping, and write nothing.
+    """
+    from anthropic_proxy.cli.importing.detection import read_configuration  # noqa: PLC0415
+    from anthropic_proxy.cli.importing.writing import prepare_files  # noqa: PLC0415
+    from anthropic_proxy.cli.input_file import name_input, read_input  # noqa: PLC0415
+    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
+
+    plan = read_configuration(read_input(file), name_input(file))
+    files = prepare_files(plan, Path())
+    output = Output()
+    _write_summary(output, plan, name_input(file), dry_run=dry_run)
+    _write_additions(output, files)
+    _write_notes(output, plan)
+    _write_mapping(output, files)
+    if not dry_run:
+        files.write()
+    output.write_line()
+    command = f"anthropic-proxy import {file}" if dry_run else "anthropic-proxy doctor"
+    output.write_line(f"  Next:  {output.paint(command, 'type')}")
+
+
+def _write_summary(output: "Output", plan: "ImportPlan", name: str, *, dry_run: bool) -> None:
+    count = len(plan.variables) + len(plan.servers)
+    verb = "would be imported" if dry_run else "imported"
+    text = f"{name}, configuration of {plan.source}: {count} settings {verb}, {len(plan.notes)} without an equivalent."
+    output.write_line(text)
+
+
+def _write_additions(output: "Output", files: "FilesToWrite") -> None:
+    from anthropic_proxy.settings.masking import mask_lines  # noqa: PLC0415
+
+    for addition in files.additions:
+        if addition.added or addition.kept_names:
+            output.write_line()
+            output.write_line(output.paint(str(addition.path), "title"))
+        for line in mask_lines(addition.added).strip("\n").splitlines():
+            output.write_line(f"  {output.paint('+', 'ok')} {line}" if line else "  +")
+        for name in addition.kept_names:
+            output.write_line(f"  {output.paint('!', 'warn')} {name} stays as it is: the file has another value.")
+
+
+def _write_notes(output: "Output", plan: "ImportPlan") -> None:
+    if plan.notes:
+        output.write_line()
+        output.write_line(output.paint("Without an equivalent", "title"))
+    for setting, reason in plan.notes:
+        output.write_line(f"  {output.paint('!', 'warn')} {setting}: {reason}.")
+
+
+def _write_mapping(output: "Output", files: "FilesToWrite") -> None:
+    from anthropic_proxy.routing.catalog import Catalog  # noqa: PLC0415
+    from anthropic_proxy.routing.router import list_tier_mappings  # noqa: PLC0415
+
+    output.write_line()
+    output.write_line(output.paint("Mapping", "title"))
+    tiers_by_target: dict[str, list[str]] = {}
+    for row in list_tier_mappings(files.settings, Catalog()):
+        target = f"{row.target}, then {', '.join(row.fallbacks)}" if row.fallbacks else row.target
+        tiers_by_target.setdefault(target, []).append(row.tier)
+    width = max(len(", ".join(tiers)) for tiers in tiers_by_target.values())
+    for target, tiers in tiers_by_target.items():
+        output.write_line(f"  {', '.join(tiers):<{width}}  → {target}")

@@ -1,0 +1,71 @@
+"""Detection of the format of another project's configuration by its content, and decoding of the file.
+
+`read_configuration` returns the settings for this proxy as an `ImportPlan`.
+"""
+
+from typing import Any
+
+from anthropic_proxy.cli.importing.env_file import read_env_file
+from anthropic_proxy.cli.importing.litellm_config import read_litellm_config
+from anthropic_proxy.cli.importing.plan import ImportPlan
+from anthropic_proxy.cli.importing.router_config import read_router_config
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.installation import extra_command
+from anthropic_proxy.settings.env_text import decode_env_text
+
+_ACCEPTED = (
+    "Accepted are config.json of claude-code-router, config.yaml of LiteLLM's proxy, and .env of an earlier proxy."
+)
+
+
+def read_configuration(content: bytes, name: str) -> ImportPlan:
+    """Detect the format of `content`, a configuration file of another project, and return the settings for this proxy.
+
+    `name`: name of the file for messages. Raises `ConfigurationError` if the format is unknown, or if a value in the
+    file has another type than expected.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{name} is not UTF-8 text: byte {error.start} is invalid.") from None
+    try:
+        return _read(text, name)
+    except (AttributeError, TypeError, KeyError, IndexError) as error:
+        raise ConfigurationError(f"{name} has an unexpected structure. {_ACCEPTED}") from error
+
+
+def _read(text: str, name: str) -> ImportPlan:
+    if text.lstrip().startswith("{"):
+        config = _decode_json(text)
+        if isinstance(config, dict) and {"Providers", "providers", "Router", "router"} & {*config}:
+            return read_router_config(config)
+        raise ConfigurationError(f"{name} is JSON without Providers and Router. {_ACCEPTED}")
+    if "model_list:" in text or name.lower().endswith((".yaml", ".yml")):
+        config = _decode_yaml(text, name)
+        if isinstance(config, dict) and isinstance(config.get("model_list"), list):
+            return read_litellm_config(config)
+        raise ConfigurationError(f"{name} is YAML without model_list. {_ACCEPTED}")
+    variables = decode_env_text(text)
+    if variables:
+        return read_env_file(variables)
+    raise ConfigurationError(f"{name} has an unknown format. {_ACCEPTED}")
+
+
+def _decode_json(text: str) -> Any:
+    """Return the value of `text`, JSON that may have comments and trailing commas, as claude-code-router permits."""
+    import json_repair  # noqa: PLC0415  # needed for this file alone
+
+    return json_repair.loads(text)
+
+
+def _decode_yaml(text: str, name: str) -> Any:
+    try:
+        import yaml  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
+    except ImportError:
+        raise ConfigurationError(
+            f"{name} is YAML, which needs PyYAML. It is not installed:  {extra_command('import')}"
+        ) from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{name} is not valid YAML: {' '.join(str(error).split())}.") from None

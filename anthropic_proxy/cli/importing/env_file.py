@@ -1,0 +1,90 @@
+"""Reader of the `.env` of an earlier proxy: 1rgs/claude-code-proxy, fuergaosi233/claude-code-proxy and their forks.
+
+The files were read 2026-11. The first family has variables for several providers. The second family has one server: it
+sends every model to `OPENAI_BASE_URL`, and its variable `ANTHROPIC_API_KEY` is the key of its clients.
+"""
+
+from collections.abc import Mapping
+
+from anthropic_proxy.cli.importing.plan import ImportPlan, list_built_in_providers
+from anthropic_proxy.settings import TIERS
+from anthropic_proxy.settings.load import list_variables
+
+_ONE_SERVER_VARIABLES = frozenset(
+    {"MAX_TOKENS_LIMIT", "MIN_TOKENS_LIMIT", "REQUEST_TIMEOUT", "MAX_RETRIES", "AZURE_API_VERSION", "MIDDLE_MODEL"}
+    | {"REASONING_EFFORT", "REASONING_MAX_TOKENS", "VERBOSITY"}
+    | {f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL" for tier in TIERS}
+)
+"""Names of variables that only the family with one server has, so they identify its files."""
+_OTHER_PROVIDER_VARIABLES = frozenset({"PREFERRED_PROVIDER", "GEMINI_API_KEY", "USE_VERTEX_AUTH", "OLLAMA_API_BASE"})
+_RENAMED = {"OPENAI_API_BASE_URL": "OPENAI_BASE_URL", "OPENAI_API_BASE": "OPENAI_BASE_URL"}
+_REASONS = {
+    "MAX_TOKENS_LIMIT": "the proxy uses the output limit of the model",
+    "MIN_TOKENS_LIMIT": "the proxy sends the max_tokens of the client",
+    "MAX_RETRIES": "the proxy retries once before the reply starts, then the client retries",
+    "SUPPORTS_PROMPT_CACHE": "the proxy selects prompt caching by provider",
+    "OPENAI_HEADERS": "the proxy sends no other headers",
+    "PASSTHROUGH_MODE": "to send requests to Anthropic unchanged, set PREFERRED_PROVIDER=anthropic",
+    "OPENROUTER_APP_NAME": "the proxy sends no other headers",
+    "OPENROUTER_APP_URL": "the proxy sends no other headers",
+    "REASONING_EFFORT": "the client sets the effort of each request",
+    "OPENAI_API_VERSION": "add it to the address: OPENAI_BASE_URL=…?api-version=…",
+}
+_LOG_LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "critical": "error"}
+_MODEL_VARIABLES = {"BIG_MODEL": "gpt-4o", "MIDDLE_MODEL": "", "SMALL_MODEL": "gpt-4o-mini"}
+"""Model variable of the family with one server → its default. "": the default is the value of BIG_MODEL."""
+_TIER_DEFAULTS = {"haiku": "gpt-5-mini", "sonnet": "gpt-5", "opus": "gpt-5", "fable": "gpt-5"}
+"""Claude tier (haiku, sonnet, …) → default model in nielspeter/claude-code-proxy, which has one variable for each tier.
+"""
+
+
+def read_env_file(given: Mapping[str, str]) -> ImportPlan:
+    """Return the settings of this proxy for `given`, the variables in the `.env` of an earlier proxy.
+
+    Keys are copied, because source and target are both `.env` files.
+    """
+    plan = ImportPlan("an earlier proxy (.env)")
+    found = {_RENAMED.get(name, name): value for name, value in given.items() if value}
+    has_one_server = bool(_ONE_SERVER_VARIABLES & {*found}) and not _OTHER_PROVIDER_VARIABLES & {*found}
+    if has_one_server:
+        _read_one_server(plan, found)
+    elif "OPENAI_API_KEY" in found:
+        found.setdefault("PREFERRED_PROVIDER", "openai")
+    known = list_variables(list_built_in_providers())
+    for name, value in found.items():
+        if name == "LOG_LEVEL" and value.lower() in _LOG_LEVELS:
+            plan.variables[name] = _LOG_LEVELS[value.lower()]
+        elif name in known:
+            plan.variables.setdefault(name, value)
+        else:
+            plan.add_note(name, _REASONS.get(name, "the proxy has no such setting"))
+    return plan
+
+
+def _read_one_server(plan: ImportPlan, found: dict[str, str]) -> None:
+    """Add the variables of the family with one server to `plan`, and remove them from `found`.
+
+    `found`: variables that are not imported yet.
+    """
+    plan.source = "an earlier proxy with one server (.env)"
+    if key := found.pop("ANTHROPIC_API_KEY", ""):
+        plan.variables["PROXY_API_KEY"] = key
+    plan.variables["PREFERRED_PROVIDER"] = "openai"
+    by_tier = {tier: found.pop(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL", "") for tier in TIERS}
+    if any(by_tier.values()):
+        plan.variables |= {
+            f"MODEL_{tier.upper()}": f"openai/{model or _TIER_DEFAULTS[tier]}" for tier, model in by_tier.items()
+        }
+    else:
+        _set_models(plan, found)
+    if timeout := found.pop("REQUEST_TIMEOUT", ""):
+        plan.variables["UPSTREAM_TIMEOUT"] = timeout
+    version, url = found.pop("AZURE_API_VERSION", ""), found.get("OPENAI_BASE_URL", "")
+    if version and url and "?" not in url:
+        plan.variables["OPENAI_BASE_URL"] = f"{url}?api-version={version}"
+
+
+def _set_models(plan: ImportPlan, found: dict[str, str]) -> None:
+    big = found.get("BIG_MODEL") or _MODEL_VARIABLES["BIG_MODEL"]
+    for name, default in _MODEL_VARIABLES.items():
+        plan.variables[name] = f"openai/{found.pop(name, '') or default or big}"

@@ -1,0 +1,218 @@
+"""`ImportPlan`: the settings that the command `import` writes, and the settings without an equivalent.
+
+Readers add each server of the other configuration (`ImportedServer`). A server of a built-in provider becomes
+variables, any other server a table of `anthropic-proxy.toml` (`ServerTable`). Keys are never copied; variables refer to
+them. A note (`add_note`) reports a setting that is not imported.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from msgspec import Struct, field
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.routing.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
+from anthropic_proxy.settings import TIERS, load_settings
+
+_REFERENCE = re.compile(r"(?:os\.environ/|\$\{?)([A-Za-z_]\w*)\}?")
+_INVALID_IN_NAME = re.compile(r"[^a-z0-9_-]+")
+_PLACEHOLDER = re.compile(r"(?i)^$|^<.*>$|your|^(?:sk-)?x{3,}$|\.\.\.|^(?:sk-)?(?:xxx|123|abc)")
+_MIN_KEY_LENGTH = 16
+"""Minimum number of characters of a real key. A shorter key, such as `ollama` for a local server, is a dummy and is not
+imported."""
+_OLLAMA_PORT = 11434
+
+
+class ServerTable(Struct, kw_only=True):
+    """Contents of one table `[providers.NAME]` of `anthropic-proxy.toml`: a server that the proxy can call."""
+
+    base_url: str
+    key_variable: str = ""
+    """Name of the variable that contains the key. "": the server needs no key."""
+    wire: str = "chat"
+    models: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Model id → limits of the model, such as `max_output`."""
+
+    def write_toml(self, name: str) -> str:
+        """Return the table `[providers.NAME]` as lines of TOML. `name`: name of the table."""
+        lines = [f"[providers.{name}]", f"base_url = {_quote(self.base_url)}"]
+        if self.key_variable:
+            lines.append(f"api_key = {{ env = {_quote(self.key_variable)} }}")
+        if self.wire != "chat":
+            lines.append(f"wire = {_quote(self.wire)}")
+        if not any(self.models.values()):
+            if self.models:
+                lines.append(f"models = [{', '.join(map(_quote, self.models))}]")
+            return "\n".join(lines) + "\n"
+        for model, limits in self.models.items():
+            lines += ["", f"[providers.{name}.models.{_quote(model)}]"]
+            lines += [f"{limit} = {value}" for limit, value in limits.items()]
+        return "\n".join(lines) + "\n"
+
+
+class ImportedServer(Struct, kw_only=True):
+    """One model server in the configuration of the other project."""
+
+    name: str
+    """Name of the server in the other configuration."""
+    base_url: str
+    """Base URL of the server."""
+    key: str = ""
+    """API key, or a reference to a variable: `$KEY`, `${KEY}`, `os.environ/KEY`. "": no key."""
+    key_setting: str = ""
+    """Name of the setting in the other configuration that contains the key, for notes."""
+    wire: str = "chat"
+    models: Mapping[str, dict[str, int]] = field(default_factory=dict)
+
+
+class ImportPlan:
+    """Settings to write, and notes about settings that are not imported. `source`: name of the other project."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.variables: dict[str, str] = {}
+        """Name of a variable in `.env` → value to write."""
+        self.servers: dict[str, ServerTable] = {}
+        """Name of a table in `anthropic-proxy.toml` → its contents."""
+        self.notes: list[tuple[str, str]] = []
+        """Pairs: setting in the other configuration, and the reason for which it is not imported."""
+
+    def add_note(self, setting: str, reason: str) -> None:
+        """Add a note that `setting` of the other configuration is not imported, with its reason.
+
+        A repeated note is added only once.
+        """
+        if (setting, reason) not in self.notes:
+            self.notes.append((setting, reason))
+
+    def add_server(self, server: ImportedServer) -> str:
+        """Add `server` to the plan, and return the prefix of its models in this proxy.
+
+        It is the prefix of a built-in provider, or the name of a new table.
+        """
+        provider = find_built_in_provider(server.base_url)
+        if provider is not None:
+            self._use_built_in(provider, server)
+            return provider.prefix
+        name = self._table_name(server.name)
+        table = self.servers.setdefault(name, ServerTable(base_url=server.base_url, wire=server.wire))
+        for model, limits in server.models.items():
+            table.models.setdefault(model, {}).update(limits)
+        if not table.key_variable:
+            default = f"{name.upper().replace('-', '_')}_API_KEY"
+            table.key_variable = self._refer_to_key(server, default) if _needs_key(server) else ""
+        return name
+
+    def set_secret_reference(self, variable: str, value: str, setting: str) -> None:
+        """Set `variable` to `value`, a reference to another variable with the secret.
+
+        A literal secret is not copied; a note about `setting` is added instead.
+        """
+        reference = find_referenced_variable(value)
+        if reference and reference != variable:
+            self.variables[variable] = f"${{{reference}}}"
+        elif value and not reference:
+            self.add_note(setting, f"secrets are not copied. Set it in .env:  {variable}=…")
+
+    def set_tier_models(self, targets: Mapping[str, str], fallbacks: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Set the models of the Claude tiers (haiku, sonnet, …).
+
+        `targets`: tier → model with prefix. `fallbacks`: tier → models that are used after a failure.
+        """
+        for tier, models in (fallbacks or {}).items():
+            if models:
+                self.variables[f"FALLBACK_{tier.upper()}"] = ",".join(dict.fromkeys(models))
+        large = {tier: targets[tier] for tier in TIERS if tier in targets and tier != "haiku"}
+        if any(target.startswith("anthropic/") for target in targets.values()) or len(targets) < len(TIERS):
+            self.variables |= {f"MODEL_{tier.upper()}": target for tier, target in targets.items()}
+        elif len(set(large.values())) == 1:
+            self.variables |= {"BIG_MODEL": large["sonnet"], "SMALL_MODEL": targets["haiku"]}
+        elif large["opus"] == large["fable"]:
+            self.variables |= {"BIG_MODEL": large["opus"], "MIDDLE_MODEL": large["sonnet"]}
+            self.variables["SMALL_MODEL"] = targets["haiku"]
+        else:
+            self.variables |= {f"MODEL_{tier.upper()}": target for tier, target in targets.items()}
+        if preferred := large.get("sonnet") or next(iter(targets.values()), ""):
+            prefix = preferred.partition("/")[0]
+            known = [*self.servers, *(name for row in list_built_in_providers() for name in (row.name, row.prefix))]
+            self.variables["PREFERRED_PROVIDER"] = prefix if prefix in known else "litellm"
+
+    def _use_built_in(self, provider: Provider, server: ImportedServer) -> None:
+        if provider.uses_installed_models:
+            if urlsplit(server.base_url).hostname not in ("localhost", "127.0.0.1"):
+                url = urlsplit(server.base_url)
+                self.variables["OLLAMA_API_BASE"] = f"{url.scheme}://{url.netloc}"
+            return
+        if provider.key_variable and _needs_key(server):
+            self.set_secret_reference(provider.key_variable, server.key, server.key_setting)
+        for model, limits in server.models.items():
+            if limits:
+                self.add_note(f"{server.name}, {model}", f"limits of a built-in provider come from its list: {limits}")
+
+    def _refer_to_key(self, server: ImportedServer, default: str) -> str:
+        reference = find_referenced_variable(server.key)
+        if not reference and not _PLACEHOLDER.search(server.key):
+            self.add_note(server.key_setting, f"secrets are not copied. Set it in .env:  {default}=…")
+        return reference or default
+
+    def _table_name(self, name: str) -> str:
+        valid = _INVALID_IN_NAME.sub("-", name.lower()).strip("-_") or "server"
+        reserved = {word for row in list_built_in_providers() for word in (row.name, row.prefix)}
+        return f"{valid}-server" if valid in reserved else valid
+
+
+@cache
+def list_built_in_providers() -> ProviderRegistry:
+    """Return the providers that the proxy knows, which need no table in the configuration file."""
+    return find_registry(load_settings({}, PROVIDERS, env_file=None))
+
+
+def find_referenced_variable(text: str) -> str:
+    """Return the name of the variable to which `text` refers (`$KEY`, `${KEY}`, `os.environ/KEY`).
+
+    "": `text` is no reference.
+    """
+    found = _REFERENCE.fullmatch(text.strip())
+    return found[1] if found else ""
+
+
+def find_built_in_provider(base_url: str) -> Provider | None:
+    """Return the provider that the proxy knows at the host of `base_url`. Port 11434 means Ollama.
+
+    None: the proxy does not know the server.
+    """
+    try:
+        url = urlsplit(base_url)
+        host, port = url.hostname, url.port
+    except ValueError:
+        raise ConfigurationError(f'"{base_url}" is not a URL.') from None
+    if port == _OLLAMA_PORT:
+        return next(row for row in list_built_in_providers() if row.uses_installed_models)
+    servers = [row for row in list_built_in_providers() if row.base_url and not row.uses_installed_models]
+    return next((row for row in servers if urlsplit(row.base_url).hostname == host), None)
+
+
+def _needs_key(server: ImportedServer) -> bool:
+    """Return True if `server` needs an API key.
+
+    False: it is a local server without a key, or with only a placeholder such as `dummy`.
+    """
+    if find_referenced_variable(server.key):
+        return True
+    return not is_local_host(urlsplit(server.base_url).hostname or "") or len(server.key) >= _MIN_KEY_LENGTH
+
+
+def is_local_host(host: str) -> bool:
+    """Return True if `host` is this machine or in its network: `localhost`, a private address, a name without a dot."""
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        return "." not in host or host.endswith((".local", ".internal", ".localhost", ".lan"))
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

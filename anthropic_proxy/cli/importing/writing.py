@@ -1,0 +1,117 @@
+"""Writer of the command `import`: adds lines to `.env` and tables to `anthropic-proxy.toml`, and overwrites nothing.
+
+`prepare_files` returns the additions (`FilesToWrite`) after a check, and `FilesToWrite.write` appends them.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from anthropic_proxy.cli.importing.plan import ImportPlan
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import Settings, load_settings
+from anthropic_proxy.settings.config_file import CONFIG_FILE
+from anthropic_proxy.settings.env_text import decode_env_text
+
+ENV_FILE = ".env"
+"""Name of the file with the variables, in the working directory."""
+_PLAIN = re.compile(r"[\w./:@+,?=%{}$-]*")
+
+
+class FileAddition(Struct):
+    """Lines to add to one file, and names of existing values that stay unchanged."""
+
+    path: Path
+    added: str
+    """Text to append to the file. "": nothing is appended."""
+    kept_names: list[str]
+    """Names of settings that the file already has with another value. They are not changed."""
+
+
+class FilesToWrite(Struct):
+    """Additions to `.env` and `anthropic-proxy.toml`, and the settings that result from them."""
+
+    additions: Sequence[FileAddition]
+    settings: Settings
+
+    def write(self) -> None:
+        """Append the additions to the files. A new file is readable by its owner only, because it may contain keys."""
+        for addition in self.additions:
+            if addition.added:
+                _append(addition.path, addition.added)
+
+
+def prepare_files(plan: ImportPlan, folder: Path) -> FilesToWrite:
+    """Return the additions of `plan` to the files in `folder`, after the resulting settings were checked.
+
+    Raises `ConfigurationError` if the proxy could not start with the resulting settings.
+    """
+    env, config = folder / ENV_FILE, folder / CONFIG_FILE
+    env_text, config_text = _read(env), _read(config)
+    env_addition = _add_variables(env, env_text, plan.variables)
+    config_addition = _add_tables(config, config_text, plan)
+    with tempfile.TemporaryDirectory() as name:
+        checked = Path(name)
+        (checked / ENV_FILE).write_text(env_text + env_addition.added, "utf-8")
+        (checked / CONFIG_FILE).write_text(config_text + config_addition.added, "utf-8")
+        settings = load_settings({}, PROVIDERS, env_file=str(checked / ENV_FILE), runs_commands=False)
+    return FilesToWrite((env_addition, config_addition), settings)
+
+
+def _add_variables(path: Path, text: str, variables: Mapping[str, str]) -> FileAddition:
+    present = decode_env_text(text)
+    kept = [f"{name}" for name, value in variables.items() if present.get(name) and present[name] != value]
+    lines = [f"{name}={_quote(value)}\n" for name, value in variables.items() if not present.get(name)]
+    return FileAddition(path, _separate(text, "".join(lines)), kept)
+
+
+def _add_tables(path: Path, text: str, plan: ImportPlan) -> FileAddition:
+    import tomllib  # noqa: PLC0415  # needed by this command alone
+
+    try:
+        present = tomllib.loads(text).get("providers", {})
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path.name} is not valid TOML: {error}.") from None
+    tables = {name: table.write_toml(name) for name, table in plan.servers.items()}
+    kept = [
+        f"[providers.{name}]"
+        for name, table in tables.items()
+        if name in present and tomllib.loads(table)["providers"][name] != present[name]
+    ]
+    added = "\n".join(table for name, table in tables.items() if name not in present)
+    return FileAddition(path, _separate(text, added), kept)
+
+
+def _separate(text: str, added: str) -> str:
+    """Return `added` for appending to `text`: a line break is put before it if `text` does not end with one."""
+    return f"\n{added}" if added and text and not text.endswith("\n") else added
+
+
+def _quote(value: str) -> str:
+    if _PLAIN.fullmatch(value):
+        return value
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise ConfigurationError(f"{path.name} cannot be read: {describe_os_error(error)}.") from None
+
+
+def _append(path: Path, text: str) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with open(descriptor, "a", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise ConfigurationError(f"{path.name} cannot be written: {describe_os_error(error)}.") from None

@@ -1,0 +1,342 @@
+"""Command `init`: chooses a provider, tests its key and adds the settings to `.env`.
+
+The command asks the user for each value that neither its options nor the present settings contain. `setup_plan`
+computes the choices and lines, and `own_server` asks for a server that is no built-in provider.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from getpass import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from anthropic_proxy.cli.completion import complete_providers
+from anthropic_proxy.errors import ConfigurationError, UpstreamError
+
+if TYPE_CHECKING:
+    from anthropic_proxy.cli.output import Output
+    from anthropic_proxy.cli.setup_plan import ProviderChoice
+    from anthropic_proxy.routing.providers import Provider
+    from anthropic_proxy.settings import Settings
+
+_MAX_ATTEMPTS = 3
+"""Number of keys that the user may enter before the command ends."""
+_REJECTED_STATUSES = (401, 403)
+"""HTTP statuses with which a provider rejects a key. After other failures the key may still be valid."""
+_EXIT_FAILED = 1
+"""Exit status 1: the key was rejected, or the user did not confirm the lines."""
+
+
+def init(
+    *,
+    provider: Annotated[str | None, Parameter(completer=complete_providers)] = None,
+    key_from_env: str | None = None,
+    skip_test: Annotated[bool, Parameter(negative="")] = False,
+    yes: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Choose a provider, test its key and add the settings to .env. Existing lines never change.
+
+    Parameters
+    ----------
+    provider
+        Provider to use, such as openai; by default the command asks.
+    key_from_env
+        Environment variable with the key. By default the command finds the key, or asks for it.
+    skip_test
+        Do not send the key to the provider.
+    yes
+        Write the lines without confirmation.
+    """
+    from anthropic_proxy.cli.output import Output  # noqa: PLC0415  # --help needs none of it
+
+    if provider is not None:
+        _require_provider(provider)
+    is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    if not is_interactive and not (provider and yes):
+        raise ConfigurationError(
+            "There is no terminal for questions. Use options:  "
+            "anthropic-proxy init --provider openai --key-from-env OPENAI_API_KEY --yes"
+        )
+    output = Output()
+    try:
+        sys.exit(_Setup(output, is_interactive, skip_test, yes).run(provider, key_from_env))
+    except (EOFError, KeyboardInterrupt):
+        output.write_line()
+        output.write_notice("Cancelled. Nothing was written.")
+        sys.exit(130)
+
+
+class _Setup:
+    """One run of the command.
+
+    `is_interactive`: True if the user can be asked. `skip_test`: True if the key is not sent to the provider.
+    `is_confirmed`: True if the lines are written without a question.
+    """
+
+    def __init__(self, output: "Output", is_interactive: bool, skip_test: bool, is_confirmed: bool) -> None:
+        from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
+        from anthropic_proxy.settings import ENV_FILE, load_settings, user_environment  # noqa: PLC0415
+
+        self._output, self._is_interactive = output, is_interactive
+        self._skip_test, self._is_confirmed = skip_test, is_confirmed
+        self._environ: Mapping[str, str] = user_environment()
+        self._file = Path(ENV_FILE)
+        self._settings: Settings = load_settings(os.environ, PROVIDERS)
+        self._in_file: Settings = load_settings({}, PROVIDERS, runs_commands=False)
+
+    def run(self, name: str | None, key_variable: str | None) -> int:
+        """Ask for missing values, test them and write the lines. Return the exit status."""
+        from anthropic_proxy.cli.setup_plan import list_env_lines, list_provider_choices  # noqa: PLC0415
+
+        choices = list_provider_choices(self._settings)
+        choice = self._ask_provider(choices) if name is None else _find_choice(choices, name)
+        if choice is None:
+            return self._add_server()
+        values = self._find_values(choice, key_variable)
+        return _EXIT_FAILED if values is None else self._write(choice.provider, list_env_lines(choice.provider, values))
+
+    def _add_server(self) -> int:
+        """Ask the user for a server that is no built-in provider, and add its lines to both files.
+
+        Return the exit status.
+        """
+        from anthropic_proxy.cli.own_server import ask_server, show_files  # noqa: PLC0415
+
+        found = ask_server(self._output, self._settings)
+        if found is None:
+            return _EXIT_FAILED
+        provider, files = found
+        show_files(self._output, provider, files)
+        if not self._is_written_now():
+            return _EXIT_FAILED
+        files.write()
+        names = " and ".join(str(addition.path) for addition in files.additions if addition.added)
+        self._output.write_line(f"  {self._output.paint('✓', 'ok')} Added the lines to {names}.")
+        self._write_next_step()
+        return 0
+
+    def _is_written_now(self) -> bool:
+        """Return True if the user confirms the new lines now, or has confirmed them by the option `--yes`."""
+        if self._is_confirmed or input("  Write them? [Y/n] ").strip().lower() in ("", "y", "yes"):
+            return True
+        self._output.write_notice("Nothing was written.")
+        return False
+
+    def _ask_provider(self, choices: "Sequence[ProviderChoice]") -> "ProviderChoice | None":
+        """Ask the user for a provider among `choices`. None: the user chooses another server."""
+        from anthropic_proxy.cli.own_server import OTHER_SERVER, OTHER_SERVER_TITLE  # noqa: PLC0415
+
+        self._output.write_line("  Which provider has the model?")
+        width = max(len(choice.provider.prefix) for choice in choices)
+        for number, choice in enumerate(choices, 1):
+            found = f"  {self._output.paint('found:', 'ok')} {choice.found}" if choice.found else ""
+            self._output.write_line(f"  {number:>3}  {choice.provider.prefix:<{width}}{found}".rstrip())
+        self._output.write_line(f"  {len(choices) + 1:>3}  {OTHER_SERVER:<{width}}  {OTHER_SERVER_TITLE}")
+        while True:
+            answer = input("  Number or name [1]: ").strip() or "1"
+            if answer.isdecimal() and 1 <= int(answer) <= len(choices):
+                return choices[int(answer) - 1]
+            if answer.lower() in (OTHER_SERVER, str(len(choices) + 1)):
+                return None
+            try:
+                return _find_choice(choices, answer, "")
+            except ConfigurationError as error:
+                self._output.write_notice(error.message, "✕", "error")
+
+    def _find_values(self, choice: "ProviderChoice", key_variable: str | None) -> dict[str, str] | None:
+        """Return variable → value for the key or project of the chosen provider, from the user or the environment.
+
+        `key_variable`: environment variable with the key; None: ask. None is returned if no value can be used.
+        """
+        provider = choice.provider
+        if provider.key_source == "google":
+            return self._ask_project(choice)
+        if key_variable is not None:
+            key = self._environ.get(key_variable, "").strip()
+            if not key:
+                raise ConfigurationError(f"--key-from-env is {key_variable}, but this variable is not set.")
+            is_own = key_variable == provider.key_variable
+            return self._accept(provider, key, {} if is_own else {str(provider.key_variable): key})
+        if provider.uses_installed_models and not choice.found and self._is_interactive:
+            return self._ask_address(provider)
+        if choice.found or provider.uses_installed_models:
+            return self._accept(provider, "", {})
+        if not self._is_interactive:
+            raise ConfigurationError(
+                f"{provider.prefix} has no key: {provider.key_variable} is not set. Set it in the environment, or name "
+                "its variable with --key-from-env."
+            )
+        return self._ask_key(provider)
+
+    def _ask_key(self, provider: "Provider") -> dict[str, str] | None:
+        """Ask the user for a key of `provider` until the provider accepts one. Return variable → key.
+
+        None: no key was accepted.
+        """
+        from anthropic_proxy.settings.sources import FoundSetting  # noqa: PLC0415
+        from anthropic_proxy.settings.values import decode_keys  # noqa: PLC0415
+
+        variable = str(provider.key_variable)
+        for _ in range(_MAX_ATTEMPTS):
+            key = getpass(f"  {variable} (not shown): ").strip()
+            if not key:
+                continue
+            try:
+                decode_keys(FoundSetting(variable, key, "environment", (key,)))
+            except ConfigurationError:
+                self._output.write_notice("A key has no spaces and no letters outside ASCII.", "✕", "error")
+                continue
+            values = self._accept(provider, key, {variable: key})
+            if values is not None:
+                return values
+        return None
+
+    def _ask_address(self, provider: "Provider") -> dict[str, str] | None:
+        """Ask the user for the address of the server of `provider`, until the server answers.
+
+        Return variable → address.
+
+        None: no server answers.
+        """
+        from anthropic_proxy.settings.sources import FoundSetting  # noqa: PLC0415
+        from anthropic_proxy.settings.values import decode_url  # noqa: PLC0415
+
+        variable = str(provider.base_url_variable)
+        start = f"To start {provider.title} there:  {provider.prefix} serve"
+        self._output.write_notice(f"No server answers at {provider.base_url}. {start}", "!", "warn")
+        for _ in range(_MAX_ATTEMPTS):
+            address = input(f"  {variable}, its address: ").strip()
+            try:
+                address = decode_url(FoundSetting(variable, address, "environment", (address,)))
+            except ConfigurationError:
+                self._output.write_notice("An address begins with http:// or https://.", "✕", "error")
+                continue
+            values = self._accept(provider, "", {variable: address}, address)
+            if values is not None:
+                return values
+        return None
+
+    def _accept(
+        self, provider: "Provider", key: str, values: dict[str, str], address: str = ""
+    ) -> dict[str, str] | None:
+        """Test a key or address of `provider` by a request, and print the result. Return `values` on success.
+
+        None: the key was rejected, or no server answers. `key`, `address`: "": the key or address of the settings is
+        tested.
+        """
+        from anthropic_proxy.cli.setup_plan import check_key  # noqa: PLC0415
+
+        if self._skip_test:
+            return values
+        try:
+            accepted = check_key(self._settings, provider, key, address)
+        except UpstreamError as error:
+            message = error.message.rstrip(".")
+            prefixed = message if message.startswith(provider.prefix) else f"{provider.prefix}: {message}"
+            self._output.write_notice(f"{prefixed}.", "✕", "error")
+            if error.status not in _REJECTED_STATUSES:
+                return self._keep_untested(values)
+            self._explain_rejected_key(provider, key)
+            return None
+        check = self._output.paint("✓", "ok")
+        self._output.write_line(f"  {check} accepted, {len(accepted.models)} models, {accepted.seconds:.1f} s")
+        return values
+
+    def _explain_rejected_key(self, provider: "Provider", key: str) -> None:
+        """Print the setting from which a rejected key was read. `key`: key that the user entered; "": none."""
+        known = self._settings.keys.get(provider.name, ())
+        if not key and known:
+            self._output.write_notice(f"The key is {known[0]}, {known[0].origin}. Replace it there.")
+
+    def _keep_untested(self, values: dict[str, str]) -> dict[str, str] | None:
+        """Return `values` if the user keeps them although the provider could not be reached. None: not kept."""
+        if not self._is_interactive:
+            self._output.write_notice("The settings were not tested. To write them without a test, add --skip-test.")
+            return None
+        answer = input("  The settings were not tested. Keep them? [y/N] ").strip().lower()
+        return values if answer in ("y", "yes") else None
+
+    def _ask_project(self, choice: "ProviderChoice") -> dict[str, str]:
+        """Return variable → project of Vertex AI, which the user enters. Empty: the project is known."""
+        if choice.found:
+            return {}
+        if not self._is_interactive:
+            raise ConfigurationError("Vertex AI has no project: set VERTEX_PROJECT in the environment.")
+        project = ""
+        while not project:
+            project = input("  VERTEX_PROJECT, the id of the Google Cloud project: ").strip()
+        return {"VERTEX_PROJECT": project}
+
+    def _write(self, provider: "Provider", lines: Mapping[str, str]) -> int:
+        """Show `lines` (variable → value), ask for confirmation and add them to `.env`. Return the exit status."""
+        from anthropic_proxy.cli.setup_plan import list_tier_differences, separate_existing_lines  # noqa: PLC0415
+        from anthropic_proxy.settings.env_writer import append_lines, format_line  # noqa: PLC0415
+        from anthropic_proxy.settings.masking import mask_setting  # noqa: PLC0415
+
+        added, differences = separate_existing_lines(lines, self._in_file, self._settings)
+        for difference in differences:
+            self._output.write_notice(
+                f"{difference.place} sets {difference.name}={difference.current}, which stays. "
+                f"For {provider.prefix}, change it to  {difference.name}={difference.wanted}",
+                "!",
+                "warn",
+            )
+        reported = {difference.name for difference in differences}
+        for text in list_tier_differences(self._settings, provider):
+            if not any(f" sets {name}=" in text for name in reported):
+                self._output.write_notice(text, "!", "warn")
+        if not added:
+            self._output.write_line(f"  {self._file} needs no new line.")
+            return 0
+        self._output.write_line(f"  New lines of {self._file}:")
+        for name, value in added.items():
+            shown = mask_setting(name, value)
+            line = format_line(name, value) if shown == value else f"{name}={shown}"
+            self._output.write_line(f"    {self._output.paint(line, 'type')}")
+        if not self._is_written_now():
+            return _EXIT_FAILED
+        if append_lines(self._file, added):
+            text = f"Other users could read {self._file}. Now only its owner can, because it contains a key."
+            self._output.write_notice(text, "!", "warn")
+        count = f"{len(added)} line{'' if len(added) == 1 else 's'}"
+        self._output.write_line(f"  {self._output.paint('✓', 'ok')} Added {count} to {self._file}.")
+        self._write_next_step()
+        return 0
+
+    def _write_next_step(self) -> None:
+        """Print the next command for the user. A running proxy has to read the new settings first."""
+        from anthropic_proxy.cli.local_proxy import find_proxy  # noqa: PLC0415
+
+        running = find_proxy(self._settings)
+        if running is not None:
+            self._output.write_notice(f"A proxy runs at {running.address}. Restart it to use the new settings.")
+        self._output.write_line(f"  Next:  {self._output.paint('anthropic-proxy code', 'type')}")
+
+
+def _require_provider(name: str) -> None:
+    """Raise `ConfigurationError` if `name`, the option `--provider`, is no provider that the user can choose."""
+    from anthropic_proxy.cli.setup_plan import ProviderChoice  # noqa: PLC0415
+    from anthropic_proxy.routing.providers import find_registry  # noqa: PLC0415
+    from anthropic_proxy.settings import Settings  # noqa: PLC0415
+
+    _find_choice([ProviderChoice(row) for row in find_registry(Settings()) if row.offered_to_users], name)
+
+
+def _find_choice(choices: "Sequence[ProviderChoice]", name: str, option: str = "--provider ") -> "ProviderChoice":
+    """Return the one of `choices` with the provider name or prefix `name`.
+
+    Raises `ConfigurationError` with the nearest name. `option`: text before this name.
+    """
+    from anthropic_proxy.settings.values import find_similar_choice  # noqa: PLC0415
+
+    word = name.lower()
+    for choice in choices:
+        if word in (choice.provider.name, choice.provider.prefix):
+            return choice
+    known = [choice.provider.prefix for choice in choices]
+    nearest = find_similar_choice(word, known)
+    meant = f" Did you mean:  {option}{nearest}" if nearest else ""
+    raise ConfigurationError(f'There is no provider "{name}". The providers are: {", ".join(known)}.{meant}')

@@ -1,0 +1,52 @@
+"""Access of commands to the ledger, with messages for a ledger that is off or cannot be read.
+
+The ledger is the database of client requests. `reading_ledger` opens a connection that only reads.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+@contextmanager
+def reading_ledger(settings: Settings) -> "Iterator[Connection | None]":
+    """Return a context manager that opens the ledger for reading and yields the connection.
+
+    None: no request has been stored yet. Raises `ConfigurationError` if the ledger is off, or the database cannot be
+    read.
+    """
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # --help needs none of it
+
+    from anthropic_proxy.ledger.database import (  # noqa: PLC0415
+        describe_place,
+        find_file,
+        find_url,
+        has_tables,
+        open_for_reading,
+    )
+
+    url = find_url(settings)
+    file = find_file(url)
+    if file is not None and not file.exists():
+        yield None
+        return
+    engine = open_for_reading(settings)
+    try:
+        with engine.connect() as connection:
+            if not has_tables(connection, describe_place(url)):
+                yield None
+                return
+            yield connection
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise ConfigurationError(
+            f"The ledger {describe_place(url)} cannot be read: {reason}. Set DATABASE_URL to another database."
+        ) from None
+    finally:
+        engine.dispose()

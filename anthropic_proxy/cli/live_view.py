@@ -1,0 +1,203 @@
+"""Full-screen view of `logs --live`: running and finished requests of the proxy, in a table that updates itself.
+
+`LiveView` is an application of the library Textual, which calls its methods: `on_*` for events, `action_*` for the keys
+in `BINDINGS`, `compose` for the widgets.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import DataTable, Footer, Input, Static
+
+from anthropic_proxy.cli.live_rows import COLUMNS, Row, build_rows, describe_request, format_summary
+from anthropic_proxy.cli.request_stream import RequestUpdate
+from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.log.request_feed import LoggedRequest
+from anthropic_proxy.plugins import Receipt
+
+MAX_ROWS = 500
+"""Maximum number of finished requests in the table of the view."""
+REFRESH_SECONDS = 1.0
+"""Interval in seconds at which the durations of running requests are updated."""
+_STYLES = {"ok": "green", "warn": "yellow", "error": "bold red", "quiet": "dim", "type": "cyan"}
+_NUMBER_COLUMNS = frozenset({"In", "Cached", "Out", "First", "Total"})
+
+
+class LiveView(App[None]):
+    """Full-screen view of the requests of one proxy.
+
+    `address`: host and port for the title. `updates`: iterator of changes of the requests, read by a thread. `clock`:
+    function that returns seconds since the epoch.
+    """
+
+    CSS = """
+    #summary { text-style: bold; }
+    #details { height: auto; max-height: 8; border-top: solid $primary; }
+    DataTable { height: 1fr; }
+    #filter { display: none; }
+    """
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "filter"),
+        Binding("e", "toggle_errors", "errors only"),
+        Binding("p", "toggle_pause", "pause"),
+        Binding("y", "copy_id", "copy id"),
+        Binding("escape", "clear_filter", "clear", show=False),
+        Binding("question_mark", "show_help_panel", "keys"),
+        Binding("q", "quit", "quit"),
+    ]
+
+    def __init__(
+        self, address: str, updates: Iterable[RequestUpdate], *, clock: Callable[[], float] = time.time
+    ) -> None:
+        super().__init__()
+        self.reader = threading.Thread(target=self._read_updates, daemon=True)
+        """Thread that reads the changes of the requests from the proxy."""
+        self._address = address
+        self._request_updates = updates
+        self._now = clock
+        self._ended_requests: deque[LoggedRequest] = deque(maxlen=MAX_ROWS)
+        self._in_flight: list[Receipt] = []
+        self._request_rows: list[Row] = []
+        self._words = ""
+        self._errors_only = self._is_paused = False
+        self._is_connected = True
+
+    def compose(self) -> ComposeResult:
+        """Yield the widgets of the view from top to bottom. Called by Textual."""
+        yield Static(id="summary", markup=False)
+        yield DataTable(cursor_type="row", zebra_stripes=False)
+        yield Static(id="details", markup=False)
+        yield Input(id="filter", placeholder="words in a row, for example: groq 429")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Start to read changes of the requests. Called by Textual when the view is ready."""
+        table = self._table
+        for title in COLUMNS:
+            table.add_column(Text(title, justify="right" if title in _NUMBER_COLUMNS else "left"), key=title)
+        table.focus()
+        self.set_interval(REFRESH_SECONDS, self._show_all)
+        self._show_all()
+        self.reader.start()
+
+    def _read_updates(self) -> None:
+        """Read changes of the requests and apply them, until the view ends.
+
+        Runs in a daemon thread, because a read may wait for seconds.
+        """
+        try:
+            for update in self._request_updates:
+                self.call_from_thread(self.apply_update, update)
+        except ProxyError as error:
+            self.call_from_thread(self.exit, return_code=1, message=error.message)
+        except RuntimeError:
+            if self.is_running:
+                raise
+
+    def apply_update(self, update: RequestUpdate) -> None:
+        """Apply `update`, a change of the requests, and show it unless the view is paused."""
+        self._ended_requests.extend(update.finished)
+        if update.running is not None:
+            self._in_flight = update.running
+        ended = {request.receipt.request_id for request in update.finished}
+        self._in_flight = [receipt for receipt in self._in_flight if receipt.request_id not in ended]
+        self._is_connected = update.connected
+        self._show_all()
+
+    def action_filter(self) -> None:
+        """Show the input line in which the user types words that filter the rows."""
+        field = self.query_one("#filter", Input)
+        field.display = True
+        field.focus()
+
+    def action_clear_filter(self) -> None:
+        """Remove the words that filter the rows, and show all rows."""
+        field = self.query_one("#filter", Input)
+        field.value, field.display = "", False
+        self._table.focus()
+
+    def action_toggle_errors(self) -> None:
+        """Show only failed requests, or all requests if only failed ones are shown."""
+        self._errors_only = not self._errors_only
+        self._show_all()
+
+    def action_toggle_pause(self) -> None:
+        """Pause the table, so that its rows do not change, or end the pause and show the present rows."""
+        self._is_paused = not self._is_paused
+        self._show_all()
+
+    def action_copy_id(self) -> None:
+        """Copy the id of the selected request to the clipboard."""
+        if row := self._selected():
+            self.copy_to_clipboard(row.receipt.request_id)
+            self.notify(f"{row.receipt.request_id} copied")
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filter the rows by the words in the input line, at each change of the line."""
+        self._words = event.value
+        self._show_all()
+
+    def on_input_submitted(self) -> None:
+        """Move the focus from the input line to the table. The words still filter the rows."""
+        self.query_one("#filter", Input).display = bool(self._words)
+        self._table.focus()
+
+    def on_data_table_row_highlighted(self) -> None:
+        """Show the facts about the request in the selected row."""
+        self._show_details()
+
+    @property
+    def _table(self) -> "DataTable[Text]":
+        return self.query_one(DataTable)
+
+    def _show_all(self) -> None:
+        now = self._now()
+        summary = format_summary(self._address, self._ended_requests, self._in_flight, now)
+        states = [
+            *(["paused"] if self._is_paused else []),
+            *(["errors only"] if self._errors_only else []),
+            *([] if self._is_connected else ["the proxy has stopped"]),
+        ]
+        self.query_one("#summary", Static).update("    ".join((summary, *states)))
+        if self._is_paused:
+            return
+        selected = self._selected()
+        self._request_rows = build_rows(
+            self._ended_requests, self._in_flight, now, self._words, errors=self._errors_only
+        )
+        self._show_rows(selected)
+        self._show_details()
+
+    def _show_rows(self, selected: Row | None) -> None:
+        """Write all rows into the table. `selected`: row that is selected afterwards too; None: no row."""
+        table = self._table
+        table.clear()
+        for row in self._request_rows:
+            table.add_row(
+                *(self._format_cell(title, cell, row.role) for title, cell in zip(COLUMNS, row.cells, strict=True))
+            )
+        ids = [row.receipt.request_id for row in self._request_rows]
+        if selected is not None and selected.receipt.request_id in ids:
+            table.move_cursor(row=ids.index(selected.receipt.request_id))
+
+    def _format_cell(self, title: str, cell: str, role: str) -> Text:
+        justify = "right" if title in _NUMBER_COLUMNS else "left"
+        return Text(
+            cell, style=_STYLES[role] if title == "Outcome" else "", justify="right" if justify == "right" else "left"
+        )
+
+    def _show_details(self) -> None:
+        row = self._selected()
+        text = "   ".join(describe_request(row.receipt)) if row is not None else "No requests."
+        self.query_one("#details", Static).update(text)
+
+    def _selected(self) -> Row | None:
+        position = self._table.cursor_row
+        return self._request_rows[position] if 0 <= position < len(self._request_rows) else None

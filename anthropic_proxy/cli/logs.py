@@ -1,0 +1,155 @@
+"""Command `logs`: the request lines of the running proxy on this machine, as they are written.
+
+Older requests come from the ledger, the database of requests. `--live` opens a full-screen view.
+"""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from anthropic_proxy.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from anthropic_proxy.log import Log
+    from anthropic_proxy.log.request_feed import LoggedRequest
+    from anthropic_proxy.settings import Settings
+
+MAX_LINES = 10_000
+"""Maximum of the option `--number`, the number of earlier requests to print. The proxy keeps the last 200 of each
+worker."""
+
+
+def logs(
+    *,
+    number: Annotated[int, Parameter(name=("--number", "-n"))] = 20,
+    follow: bool = True,
+    errors: Annotated[bool, Parameter(negative="")] = False,
+    live: Annotated[bool, Parameter(negative="")] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Print the last requests of the running proxy, then each request when it ends, until Ctrl+C.
+
+    The lines are those of the proxy's own log, of all workers. They contain no message content. Requests that the proxy
+    does not keep, or all if no proxy runs, come from the ledger.
+
+    Parameters
+    ----------
+    number
+        Number of earlier requests to print first. The proxy keeps 200 for each worker, the ledger has older ones.
+    follow
+        Wait for further requests.
+    errors
+        Print only failed requests.
+    live
+        Show running and finished requests on the full screen; needs the extra `tui`.
+    as_json
+        Print one JSON object per request.
+    """
+    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415  # --help needs none of it
+    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
+
+    if not 0 <= number <= MAX_LINES:
+        raise ConfigurationError(f'--number is "{number}". Use a whole number from 0 to {MAX_LINES}.')
+    settings = load_settings(os.environ, PROVIDERS)
+    if live:
+        _show_requests(settings)
+        return
+    _print_requests(settings, number, follow=follow, errors=errors, as_json=as_json)
+
+
+def _show_requests(settings: "Settings") -> None:
+    """Run the full-screen view of the requests of the running proxy, until the user ends it.
+
+    Raises `ConfigurationError` if the packages of the extra `tui` are not installed.
+    """
+    from itertools import chain  # noqa: PLC0415
+
+    from anthropic_proxy.cli.request_stream import RequestStream  # noqa: PLC0415
+
+    try:
+        from anthropic_proxy.cli.live_view import LiveView  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("textual", "rich"):
+            raise
+        raise ConfigurationError(
+            "logs --live needs the extra tui, which is not installed. Install it in the checkout:  "
+            "python3 scripts/setup.py tui   or, with uv:  uv sync --extra tui"
+        ) from None
+    updates = RequestStream(settings).read_updates()
+    first = next(updates)  # a missing proxy is reported before the screen opens
+    view = LiveView(f"port {settings.port}", chain([first], updates))
+    view.run()
+    if view.return_code:
+        sys.exit(view.return_code)
+
+
+def _print_requests(settings: "Settings", number: int, *, follow: bool, errors: bool, as_json: bool) -> None:
+    from anthropic_proxy.cli.local_proxy import find_proxy  # noqa: PLC0415
+    from anthropic_proxy.cli.request_stream import RequestStream  # noqa: PLC0415
+    from anthropic_proxy.log import Log  # noqa: PLC0415
+
+    log = Log(sys.stdout, "json" if as_json else "auto", color=settings.color)
+    if find_proxy(settings) is None and (stored := _read_stored(settings, number, errors=errors)):
+        for request in stored:
+            _write(log, request)
+        sys.stderr.write(f"No proxy responds on port {settings.port} (PORT). These requests come from the ledger.\n")
+        return
+    stream = RequestStream(settings)
+    updates = stream.read_updates() if follow else iter([stream.read_recent_requests()])
+    limit: int | None = number
+    for update in updates:
+        shown = [request for request in update.finished if not errors or is_failed(request)]
+        if limit is not None:
+            missing = limit - len(shown)
+            before = min((request.receipt.started_at for request in update.finished), default=None)
+            shown = [
+                *_find_older(settings, missing, errors=errors, before=before),
+                *shown[max(len(shown) - limit, 0) :],
+            ]
+        for request in shown:
+            _write(log, request)
+        limit = None
+        if not update.connected:
+            sys.stderr.write(f"The proxy on port {settings.port} has stopped. Waiting for the next one.\n")
+
+
+def _find_older(settings: "Settings", number: int, *, errors: bool, before: float | None) -> "list[LoggedRequest]":
+    """Return requests in the ledger that are older than those that the running proxy keeps, at most `number`.
+
+    `before`: time in seconds since the epoch; only requests that started earlier are returned. Empty: there are none,
+    or the ledger cannot be read.
+    """
+    try:
+        return _read_stored(settings, number, errors=errors, before=before) if number > 0 else []
+    except ConfigurationError:
+        return []
+
+
+def _read_stored(
+    settings: "Settings", number: int, *, errors: bool, before: float | None = None
+) -> "list[LoggedRequest]":
+    """Return the last requests in the ledger, at most `number`. Empty: no requests are stored.
+
+    `errors`: only failed requests. `before`: only requests that started earlier, in seconds since the epoch; None: all.
+    """
+    if not settings.has_ledger() or number == 0:
+        return []
+    from anthropic_proxy.cli.stored_requests import read_last_requests  # noqa: PLC0415
+
+    return read_last_requests(settings, number, errors=errors, before=before)
+
+
+def is_failed(request: "LoggedRequest") -> bool:
+    """Return True if the client of `request` received an error.
+
+    A request that ended because the client disconnected has not failed.
+    """
+    return request.receipt.outcome == "error" or request.receipt.status >= 400
+
+
+def _write(log: "Log", request: "LoggedRequest") -> None:
+    format_entry = log.format_exchange if request.is_exchange else log.format_request
+    sys.stdout.write(f"{log.to_printable(format_entry(request.receipt))}\n")
+    sys.stdout.flush()

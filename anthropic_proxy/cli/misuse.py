@@ -1,0 +1,133 @@
+"""Messages about a wrong command line: an unknown command, option or value, with the allowed ones and the nearest.
+
+`describe_misuse` returns the message for an exception of the parser (cyclopts). `require_known_command` checks the name
+of the command before.
+"""
+
+from collections.abc import Iterator, Sequence
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from cyclopts import App as Commands
+from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
+
+from anthropic_proxy.errors import ConfigurationError
+
+_PROGRAM = "anthropic-proxy"
+_COMPLETE = "__complete"
+"""Hidden command of the library by which the completion script of a shell gets words to complete."""
+_FILE_NAMES = {"explain": "request.json", "lint-stream": "reply.sse", "import": ".env"}
+"""Name of a command with the argument FILE → example of a file name for messages."""
+_FORMS = {bool: "true or false", int: "a whole number", float: "a number"}
+
+
+def require_known_command(commands: Commands, words: Sequence[str]) -> None:
+    """Raise `ConfigurationError` if a command line begins with an unknown command, or subcommand of `config`.
+
+    A word with a hyphen (`--port`) is accepted, because `serve` is the default command. The error message lists all
+    commands and the one with the most similar name.
+    """
+    line = [_PROGRAM]
+    if words[:1] == [_COMPLETE]:
+        return
+    for word in words:
+        known = _command_names(commands)
+        if not known or word.startswith("-"):
+            return
+        if word not in known:
+            raise ConfigurationError(_describe_unknown_command(line, word, known))
+        line.append(word)
+        commands = commands[word]
+
+
+def separate_stdin_name(words: Sequence[str]) -> list[str]:
+    """Return the command line `words` with the file name `-` moved to the end, after `--`: `explain --json -- -`.
+
+    The parser would otherwise read `-` as an option.
+    """
+    if not words or words[0] not in _FILE_NAMES or "-" not in words or "--" in words:
+        return list(words)
+    place = words.index("-")
+    return [*words[:place], *words[place + 1 :], "--", "-"]
+
+
+def describe_misuse(error: CycloptsError, commands: Commands) -> str:
+    """Return the message for a command line that does not fit its command: option, value and allowed values.
+
+    `commands`: the complete command line, for its names.
+    """
+    command = " ".join((_PROGRAM, *(error.command_chain or ("serve",))))
+    if isinstance(error, UnknownOptionError):
+        return _describe_unknown_option(error, command)
+    if isinstance(error, UnusedCliTokensError):
+        return _describe_unused_words(error.unused_tokens or (), command, commands)
+    if isinstance(error, CoercionError) and error.token is not None and error.argument is not None:
+        name, value = error.token.keyword or error.argument.name, str(error.token.value)
+        nearest = _find_similar(value.lower(), _choices(error.argument.hint))
+        typed = name if name.startswith("-") else command
+        suggestion = f" Did you mean:  {typed} {nearest}" if nearest else ""
+        return f'{name} is "{value}". Use {_describe_form(error.argument.hint)}.{suggestion}'
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        name = error.keyword or error.argument.name
+        if name == "FILE":
+            example = _FILE_NAMES.get(" ".join(error.command_chain or ()), "settings.yaml")
+            return f"FILE is missing. Use the name of a file, such as:  {command} {example}"
+        state = "has no value" if name.startswith("-") else "is missing"
+        return f"{name} {state}. Use {_describe_form(error.argument.hint)}. More:  {command} --help"
+    return " ".join(str(error).split())
+
+
+def _find_similar(text: str, choices: Sequence[str]) -> str:
+    """Return the one of `choices` that is most similar to `text`. "": none is similar."""
+    from anthropic_proxy.settings.values import find_similar_choice  # noqa: PLC0415  # imported for errors only
+
+    return find_similar_choice(text, choices)
+
+
+def _command_names(commands: Commands) -> list[str]:
+    return [name for name in commands if not name.startswith("-")]
+
+
+def _describe_unknown_command(line: Sequence[str], word: str, known: Sequence[str]) -> str:
+    nearest = _find_similar(word.lower(), known)
+    of = f" of {' '.join(line[1:])}" if len(line) > 1 else ""
+    remedy = f"Did you mean:  {' '.join(line)} {nearest}" if nearest else f"More:  {' '.join(line)} --help"
+    return f'There is no command "{word}"{of}. The commands are: {", ".join(known)}. {remedy}'
+
+
+def _describe_unknown_option(error: UnknownOptionError, command: str) -> str:
+    option = (error.token.keyword or error.token.value).partition("=")[0]
+    known = [name for argument in error.argument_collection for name in argument.names if name.startswith("--")]
+    nearest = _find_similar(option, known)
+    remedy = f"Did you mean:  {nearest}" if nearest else f"All options:  {command} --help"
+    return f"{command.removeprefix(_PROGRAM + ' ')} has no option {option}. {remedy}"
+
+
+def _describe_unused_words(words: Sequence[str], command: str, commands: Commands) -> str:
+    if words and words[0] in _command_names(commands):
+        return f'"{words[0]}" is a command. Write it before all options:  {_PROGRAM} {words[0]} …'
+    accepted = f'{command.removeprefix(_PROGRAM + " ")} does not accept "{" ".join(words)}"'
+    return f"{accepted}. Arguments and options:  {command} --help"
+
+
+def _choices(hint: Any) -> list[str]:
+    """Return the words that an option with the type `hint` accepts. Empty: it accepts other values too."""
+    return [str(choice) for kind in _flatten(hint) if get_origin(kind) is Literal for choice in get_args(kind)]
+
+
+def _describe_form(hint: Any) -> str:
+    """Return the allowed values of an option with the type `hint` as text, for a message that begins with "Use"."""
+    from anthropic_proxy.settings.values import join_with_or  # noqa: PLC0415  # imported for errors only
+
+    if choices := _choices(hint):
+        return join_with_or(choices)
+    return next((form for kind, form in _FORMS.items() if kind in _flatten(hint)), "a text")
+
+
+def _flatten(hint: Any) -> Iterator[Any]:
+    """Yield the types in `hint`, a union such as `int | None`, or `hint` itself if it is no union."""
+    if get_origin(hint) in (Union, UnionType):
+        for inner in get_args(hint):
+            yield from _flatten(inner)
+    else:
+        yield hint

@@ -1,0 +1,162 @@
+"""Command `prices update`: stores a newer price list and prints the changed prices of the configured models.
+
+The command `models` prints the prices themselves. A running proxy uses a stored list for its next requests.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App as Commands
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from anthropic_proxy.cli.model_overview import ModelPrice
+    from anthropic_proxy.cli.output import Output
+    from anthropic_proxy.ledger.price_updates import PriceUpdate
+    from anthropic_proxy.services import Services
+    from anthropic_proxy.settings import Settings
+
+prices = Commands(name="prices", help="Update the list of model prices.", help_epilogue="")
+"""Group of the commands `prices …`."""
+_Prices = Mapping[str, "ModelPrice | None"]
+"""Model id with prefix → price. None: the price is unknown."""
+
+
+@prices.command
+def update(
+    *,
+    source: Annotated[str, Parameter(name="--from")] = "",
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Download the newest price list, check it, and store it for this user. Costs of earlier requests do not change.
+
+    Exit status: 0 the list was stored, or is older than the prices in use; 1 it is not valid or cannot be downloaded.
+
+    Parameters
+    ----------
+    source
+        URL or file of the list; by default PRICE_UPDATE_URL, or the address at which genai-prices publishes it.
+    as_json
+        Print the result as one JSON object.
+    """
+    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415  # --help needs none of it
+    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
+
+    sys.exit(asyncio.run(_update(load_settings(os.environ, PROVIDERS), source, as_json)))
+
+
+async def _update(settings: "Settings", source: str, as_json: bool) -> int:
+    """Store the price list at `source`, print the changes, and return the exit status. `as_json`: print JSON."""
+    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
+    from anthropic_proxy.errors import UpstreamError  # noqa: PLC0415
+    from anthropic_proxy.ledger.price_file import InvalidPrices  # noqa: PLC0415
+    from anthropic_proxy.ledger.price_source import find_price_source  # noqa: PLC0415
+    from anthropic_proxy.ledger.price_updates import (  # noqa: PLC0415
+        OlderPrices,
+        describe_failure,
+        find_update_url,
+        finish_update,
+        require_update_possible,
+    )
+    from anthropic_proxy.services import open_services  # noqa: PLC0415
+
+    directory = require_update_possible(settings)
+    origin, output = source or find_update_url(settings), Output()
+    services = await open_services(settings)
+    try:
+        before = _list_prices(services)
+        result = await _store(services, directory, origin)
+        finish_update(directory)
+        find_price_source(directory).reload_if_changed()
+        after = _list_prices(services)
+    except OlderPrices as error:
+        output.write_notice(describe_failure(error, origin, directory), "!", "warn")
+        return 0
+    except (InvalidPrices, UpstreamError) as error:
+        output.write_notice(describe_failure(error, origin, directory), "✕", "error")
+        return 1
+    finally:
+        await services.close()
+    _write_result(output, result, before, after, as_json=as_json)
+    return 0
+
+
+async def _store(services: "Services", directory: Path, origin: str) -> "PriceUpdate":
+    from datetime import date  # noqa: PLC0415
+
+    from anthropic_proxy.exchange.plugin_http import send_http  # noqa: PLC0415
+    from anthropic_proxy.ledger.price_file import MAX_PRICE_BYTES  # noqa: PLC0415
+    from anthropic_proxy.ledger.price_updates import (  # noqa: PLC0415
+        download_prices,
+        read_price_list,
+        store_new_prices,
+    )
+
+    if origin.startswith(("http://", "https://")):
+        content = await download_prices(lambda url: send_http(services, "GET", url, max_bytes=MAX_PRICE_BYTES), origin)
+    else:
+        content = read_price_list(Path(origin))
+    return store_new_prices(directory, content, origin, date.today())
+
+
+def _list_prices(services: "Services") -> _Prices:
+    """Return the present prices of the models to which tiers and routes of the settings refer."""
+    from anthropic_proxy.cli.model_overview import find_model_price  # noqa: PLC0415
+    from anthropic_proxy.errors import ClientError  # noqa: PLC0415
+    from anthropic_proxy.routing.router import RoutingQuery, list_tier_mappings, resolve_route  # noqa: PLC0415
+
+    rows = list_tier_mappings(services.settings, services.catalog)
+    names = [name for row in rows for name in (row.target, *row.fallbacks) if "…" not in name]
+    for rule in services.settings.routes:
+        try:
+            route = resolve_route(RoutingQuery("claude", rule=rule), services.settings, services.catalog)
+        except ClientError:
+            continue  # the command `routes list` contains the error
+        names += [f"{target.provider.prefix}/{target.model}" for target in route.targets]
+    return {name: find_model_price(services.settings, name) for name in dict.fromkeys(names)}
+
+
+def _write_result(output: "Output", result: "PriceUpdate", before: _Prices, after: _Prices, *, as_json: bool) -> None:
+    from anthropic_proxy.cli.models import describe_price  # noqa: PLC0415
+    from anthropic_proxy.cli.output import Column  # noqa: PLC0415
+    from anthropic_proxy.ledger.price_source import format_date  # noqa: PLC0415
+
+    stored = result.stored
+    changed = [name for name in after if _amounts(before.get(name)) != _amounts(after[name])]
+    if as_json:
+        output.write_json(
+            {
+                "updated_on": stored.updated_on,
+                "dated_on": stored.dated_on,
+                "origin": stored.origin,
+                "providers": result.provider_count,
+                "models": result.model_count,
+                "changed": [{"model": name, "old": before.get(name), "new": after[name]} for name in changed],
+            }
+        )
+        return
+    if changed:
+        rows = [(name, describe_price(before.get(name)), describe_price(after[name])) for name in changed]
+        output.write_table([Column("Model"), Column("Old $/M in / cached / out"), Column("New")], rows)
+    kept = sum(1 for name in after if name not in changed)
+    output.write_notice(
+        f"Stored the prices of {result.model_count:,} models of {result.provider_count} providers, "
+        f"dated {format_date(stored.dated_on)}, from {stored.origin}.",
+        "✓",
+        "ok",
+    )
+    output.write_notice(
+        f"Configured models with changed prices: {len(changed)}, unchanged: {kept}. "
+        "A running proxy uses the new prices for its next requests. Stored costs do not change."
+    )
+
+
+def _amounts(price: "ModelPrice | None") -> object:
+    """Return all amounts of a price, without its source, to compare two prices."""
+    from msgspec import structs  # noqa: PLC0415
+
+    return None if price is None else structs.replace(price, source="")

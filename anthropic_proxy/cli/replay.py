@@ -1,0 +1,62 @@
+"""Command `replay`: sends a stored request again through the proxy on this machine, and prints the streamed reply."""
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from anthropic_proxy.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from anthropic_proxy.settings import Settings
+
+
+def replay(
+    request: str,
+    /,
+    *,
+    model: str | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Send a stored request again and print the reply while it arrives. Tool calls of the reply are not run.
+
+    The ledger must have the text of the request (LEDGER_CONTENT=true), in which keys are redacted. The proxy on PORT
+    is used if it runs. Otherwise a proxy is started and stopped afterwards.
+
+    Parameters
+    ----------
+    request
+        Id of the stored request: `req_…`.
+    model
+        Model to request instead of the model in the stored text.
+    as_json
+        Print the events of the reply as JSON, one per line.
+    """
+    from anthropic_proxy.cli.ask import print_reply  # noqa: PLC0415  # --help needs none of it
+    from anthropic_proxy.cli.local_proxy import open_proxy  # noqa: PLC0415
+    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
+    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
+    from anthropic_proxy.upstream.local_server import stream_message  # noqa: PLC0415
+
+    settings = load_settings(os.environ, PROVIDERS)
+    body = _build_body(settings, request, model)
+    with open_proxy(settings) as proxy:
+        print_reply(stream_message(proxy.host, proxy.port, body, proxy.token, proxy.certificate_file), as_json=as_json)
+
+
+def _build_body(settings: "Settings", request: str, model: str | None) -> bytes:
+    """Return the stored body of the request with the id `request`, streamed. `model`: replaces its model; None: kept.
+
+    Raises `ConfigurationError` if the body is not stored completely, or if the request has no reply of a model.
+    """
+    from anthropic_proxy.cli.explain import replace_field  # noqa: PLC0415
+    from anthropic_proxy.cli.stored_requests import require_stored_body, require_stored_request  # noqa: PLC0415
+    from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH  # noqa: PLC0415
+
+    row = require_stored_request(settings, request)
+    if row.path != EXCHANGE_PATH:
+        raise ConfigurationError(
+            f"{row.id} is a request to {row.path}. Only requests to {EXCHANGE_PATH} can be sent again."
+        )
+    body = replace_field(require_stored_body(settings, row, "replay"), "stream", True)
+    return body if model is None else replace_field(body, "model", model)

@@ -1,0 +1,79 @@
+"""Commands `service install`, `uninstall` and `status`: run the proxy in the background, started at login.
+
+Linux: a user unit of systemd. macOS: a launchd agent. Windows: a task of the task scheduler. `definitions` generates
+the file. Nothing needs administrator rights. `install`, `uninstall` and `status` are the functions of the commands.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+if TYPE_CHECKING:
+    from anthropic_proxy.cli.service.control import Service
+
+EXIT_STOPPED = 1
+"""Exit status of `service status` if the service does not run."""
+
+service = App(name="service", help="Run the proxy in the background, started at login (systemd, launchd, Windows).")
+"""The command `service` with its subcommands."""
+
+
+@service.command
+def install(*, as_text: Annotated[bool, Parameter(name="--print", negative="")] = False) -> None:
+    """Install and start the service for the working directory and its .env.
+
+    An installed service is replaced. It runs this Python and this version of the proxy.
+
+    Parameters
+    ----------
+    as_text
+        Print the file and the commands instead, and change nothing.
+    """
+    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
+
+    found, output = _find_service(), Output()
+    if as_text:
+        output.write_line(f"# {found.path}")
+        sys.stdout.write(found.text)
+        for command in found.install_commands:
+            output.write_line(f"# {' '.join(command)}")
+        return
+    found.install()
+    output.write_line(f"Installed {output.paint(str(found.path), 'type')}. The proxy runs, and starts at each login.")
+    for advice in found.advice:
+        output.write_line(advice)
+
+
+@service.command
+def uninstall() -> None:
+    """Stop the service and remove its file."""
+    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
+
+    found = _find_service()
+    found.uninstall()
+    Output().write_line(f"Removed {found.path}. Settings and logs remain.")
+
+
+@service.command
+def status() -> None:
+    """Print whether the service is installed and runs. Exit status 0: it runs; 1: it does not."""
+    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
+
+    found, output = _find_service(), Output()
+    if not found.is_installed():
+        output.write_line("The service is not installed. Install it:  anthropic-proxy service install")
+        sys.exit(EXIT_STOPPED)
+    running = found.is_running()
+    state = output.paint("✓ runs", "ok") if running else output.paint("✕ does not run", "error")
+    output.write_line(f"{state}   {found.path}")
+    output.write_line(f"Log:  {output.paint(found.log_command, 'type')}")
+    if not running:
+        sys.exit(EXIT_STOPPED)
+
+
+def _find_service() -> "Service":
+    from anthropic_proxy.cli.service.control import find_service  # noqa: PLC0415
+
+    return find_service(sys.platform, Path.cwd())

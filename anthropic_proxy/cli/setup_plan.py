@@ -1,0 +1,172 @@
+"""Plan for the command `init`: providers that it offers, the test of a key, and the lines for `.env`.
+
+`list_provider_choices` returns the offered providers (`ProviderChoice`), `check_key` tests a key (`KeyTestResult`).
+`list_env_lines` returns the lines, and `separate_existing_lines` compares them with the present settings
+(`LineDifference`).
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.routing.backend_checks import find_google_project
+from anthropic_proxy.routing.catalog import Catalog
+from anthropic_proxy.routing.credentials import Credentials
+from anthropic_proxy.routing.provider_models import query_models
+from anthropic_proxy.routing.providers import Provider, find_registry
+from anthropic_proxy.routing.router import TierMapping, list_tier_mappings
+from anthropic_proxy.services import open_services
+from anthropic_proxy.settings import Secret, Settings
+from anthropic_proxy.settings.masking import mask_setting
+
+TEST_TIMEOUT_SECONDS = 10.0
+"""Maximum time in seconds for the test of a key, which queries the provider for its models."""
+PREFERRED_PROVIDER_VARIABLE = "PREFERRED_PROVIDER"
+
+
+class ProviderChoice(Struct, frozen=True):
+    """A provider that `init` offers, and the key, project or server that was detected for it."""
+
+    provider: Provider
+    found: str = ""
+    """Detected key, project or server: `OPENAI_API_KEY in the environment`. "": nothing was detected; the user has to
+    enter it."""
+
+
+class KeyTestResult(Struct, frozen=True):
+    """Result of a successful test of a key: the models of the provider, and the duration."""
+
+    models: tuple[str, ...]
+    seconds: float
+
+
+class LineDifference(Struct, frozen=True):
+    """Line of `.env` with another value than `init` would write. `init` does not change the line."""
+
+    name: str
+    place: str
+    """Source of the value that the proxy uses: `.env line 4`, `environment`."""
+    current: str
+    wanted: str
+
+
+def list_provider_choices(settings: Settings) -> list[ProviderChoice]:
+    """Return the providers, those with a detected key, project or server first. A local Ollama server is queried."""
+    installed = asyncio.run(_query_ollama(settings))
+    choices = [
+        ProviderChoice(provider, _describe_found(provider, settings, installed))
+        for provider in find_registry(settings)
+        if provider.offered_to_users and not provider.is_configured
+    ]
+    return sorted(choices, key=lambda choice: not choice.found)
+
+
+def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | None = None) -> dict[str, str]:
+    """Return variable → value for the lines that select a provider.
+
+    `values`: key or project of the provider, if the user has entered it. A default model that the provider has retired
+    is replaced by its successor.
+    """
+    lines = {PREFERRED_PROVIDER_VARIABLE: provider.name, **values}
+    defaults = {"BIG_MODEL": provider.default_big_model, "SMALL_MODEL": provider.default_small_model}
+    for variable, model in defaults.items():
+        retired = provider.retired_models.get(model or "")
+        if retired is not None and date.fromisoformat(retired.retired_on) <= (today or date.today()):
+            lines[variable] = f"{provider.prefix}/{retired.successor}"
+    return lines
+
+
+def separate_existing_lines(
+    lines: Mapping[str, str], in_file: Settings, in_use: Settings
+) -> tuple[dict[str, str], list[LineDifference]]:
+    """Return the lines to add to `.env`, and the differences from existing lines.
+
+    `in_file`: settings of `.env` alone. `in_use`: settings with the environment. A variable that has the same value in
+    `.env` is in neither result.
+    """
+    added, differences = {}, []
+    for name, value in lines.items():
+        present = in_file.raw_values.get(name)
+        if present is None:
+            added[name] = value
+        elif present.reveal() != value:
+            differences.append(
+                LineDifference(
+                    name, in_file.origins[name], mask_setting(name, present.reveal()), mask_setting(name, value)
+                )
+            )
+        if in_use.origins.get(name) == "environment" and (used := in_use.raw_values[name].reveal()) != value:
+            differences.append(LineDifference(name, "environment", mask_setting(name, used), mask_setting(name, value)))
+    return added, differences
+
+
+def list_tier_differences(settings: Settings, provider: Provider) -> list[str]:
+    """Return one text per model setting that sends requests of Claude tiers to another provider than `provider`."""
+    tiers: dict[str, list[TierMapping]] = {}
+    for row in list_tier_mappings(structs.replace(settings, preferred_provider=provider.name), Catalog()):
+        variable = row.reason.partition(",")[0]
+        if variable in settings.origins and not row.target.startswith(f"{provider.prefix}/"):
+            tiers.setdefault(variable, []).append(row)
+    texts = []
+    for variable, rows in tiers.items():
+        default = provider.default_small_model if rows[0].tier == "haiku" else provider.default_big_model
+        value = mask_setting(variable, settings.raw_values[variable].reveal())
+        texts.append(
+            f"{settings.origins[variable]} sets {variable}={value}, which stays: {', '.join(row.tier for row in rows)} "
+            f"requests are sent to {rows[0].target}. For {provider.prefix}, change it to  "
+            f"{variable}={provider.prefix}/{default or '<model>'}"
+        )
+    return texts
+
+
+def check_key(settings: Settings, provider: Provider, key: str, address: str = "") -> KeyTestResult:
+    """Query the models of a provider. Raises `UpstreamError` if the key is rejected or no server answers.
+
+    `key`, `address`: "": the key or address of `settings` is used.
+    """
+    if address:
+        settings = structs.replace(settings, base_urls={**settings.base_urls, provider.name: address})
+    if key:
+        keys = {**settings.keys, provider.name: (Secret(key, f"{provider.key_variable}, as entered"),)}
+        settings = structs.replace(settings, keys=keys)
+    return asyncio.run(_check_key(settings, provider))
+
+
+async def _check_key(settings: Settings, provider: Provider) -> KeyTestResult:
+    services = await open_services(settings)
+    try:
+        credential = Credentials(settings).next_credential(provider)
+        send, started = services.transports[provider.transport], time.monotonic()
+        models = await query_models(provider, settings, send, credential, TEST_TIMEOUT_SECONDS)
+        return KeyTestResult(tuple(model.id for model in models), time.monotonic() - started)
+    finally:
+        await services.close()
+
+
+async def _query_ollama(settings: Settings) -> Sequence[str] | None:
+    services = await open_services(settings)
+    try:
+        local = find_registry(settings).local
+        await services.catalog.refresh_listing(local.name)
+        return services.catalog.cached_model_ids(local.name)
+    finally:
+        await services.close()
+
+
+def _describe_found(provider: Provider, settings: Settings, installed: Sequence[str] | None) -> str:
+    """Return the key, project or server that was detected for `provider`, as text. "": nothing was detected.
+
+    `installed`: models of a local server; None: no server.
+    """
+    if provider.uses_installed_models:
+        address = settings.base_urls.get(provider.name, provider.base_url)
+        return "" if installed is None else f"{len(installed)} models at {address}"
+    if provider.key_source == "google":
+        project = find_google_project(settings)
+        return f"project {project}" if project else ""
+    variable = provider.key_variable or ""
+    origin = settings.origins.get(variable, "")
+    return "" if not origin else f"{variable} in {'the environment' if origin == 'environment' else origin}"

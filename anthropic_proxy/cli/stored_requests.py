@@ -1,0 +1,83 @@
+"""Requests of the ledger for the commands `logs`, `explain` and `replay`.
+
+The ledger is the database of client requests. `read_last_requests` returns the latest ones. Functions `require_*` raise
+an error if the request or its text is not stored.
+"""
+
+from msgspec import structs
+
+from anthropic_proxy.cli.ledger_access import reading_ledger
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES
+from anthropic_proxy.ledger.contents import read_contents
+from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH
+from anthropic_proxy.ledger.request_queries import (
+    RequestSelection,
+    StoredRequest,
+    find_stored_request,
+    list_stored_requests,
+)
+from anthropic_proxy.ledger.stored_receipts import to_receipt
+from anthropic_proxy.ledger.units import MICROSECONDS
+from anthropic_proxy.log.request_feed import LoggedRequest
+from anthropic_proxy.settings import Settings
+
+
+def read_last_requests(settings: Settings, number: int, *, errors: bool, before: float | None) -> list[LoggedRequest]:
+    """Return the last stored requests, the latest last. Raises `ConfigurationError` if the ledger cannot be read.
+
+    `errors`: True: only failed requests. `before`: only requests that started earlier, in seconds since the epoch.
+    """
+    chosen = RequestSelection(values={"outcome_class": "error"} if errors else {})
+    if before is not None:
+        chosen = structs.replace(chosen, end=round(before * MICROSECONDS))
+    with reading_ledger(settings) as connection:
+        rows = [] if connection is None else list_stored_requests(connection, chosen, number)
+    return [
+        LoggedRequest(to_receipt(row), is_exchange=row.path == EXCHANGE_PATH and bool(row.requested_model))
+        for row in reversed(rows)
+    ]
+
+
+def require_stored_body(settings: Settings, row: StoredRequest, option: str, remedy: str = "") -> bytes:
+    """Return the stored body of a request.
+
+    `option`: command or option that needs the body, for the message. `remedy`: last sentence of the message, with a
+    space before it. Raises `ConfigurationError` if the body is not stored, or not completely.
+    """
+    with reading_ledger(settings) as connection:
+        found = [] if connection is None else read_contents(connection, row.id)
+    body = next((one for one in found if one.kind == "request"), None)
+    if body is None:
+        raise ConfigurationError(
+            f"{option} needs the text of the request, which the ledger does not contain for {row.id}. "
+            f"The proxy stores later texts with LEDGER_CONTENT=true.{remedy}"
+        )
+    if body.is_cut:
+        raise ConfigurationError(
+            f"{option} needs the complete text of the request. The ledger contains the first {MAX_CONTENT_BYTES:,} of "
+            f"{body.size:,} bytes of {row.id}.{remedy}"
+        )
+    return body.data
+
+
+def require_stored_request(settings: Settings, request_id: str | None) -> StoredRequest:
+    """Return a stored request. `request_id`: None: the last one.
+
+    Raises `ConfigurationError` if no request is stored, or none with this id.
+    """
+    with reading_ledger(settings) as connection:
+        if connection is not None:
+            found = (
+                find_stored_request(connection, request_id)
+                if request_id
+                else next(iter(list_stored_requests(connection, RequestSelection(), 1)), None)
+            )
+            if found is not None:
+                return found
+    if request_id is None:
+        raise ConfigurationError('The ledger has no requests yet. Send one:  anthropic-proxy ask "hello"')
+    raise ConfigurationError(
+        f"The ledger has no request {request_id}. It stores requests for {settings.ledger_days} days (LEDGER_DAYS). "
+        "List the last ones:  anthropic-proxy logs --no-follow"
+    )

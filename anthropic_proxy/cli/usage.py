@@ -1,0 +1,64 @@
+"""Command `usage`: requests, tokens and costs of the ledger by model, day, project, session, key, provider or route."""
+
+import os
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+Grouping = Literal["model", "day", "project", "session", "key", "provider", "route"]
+"""Values of the option `--by`: the property by which requests are summed."""
+
+
+def usage(
+    *,
+    by: Grouping = "model",
+    since: str = "24h",
+    until: str = "",
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    as_csv: Annotated[bool, Parameter(name="--csv", negative="")] = False,
+) -> None:
+    """Show requests, tokens and costs, from the ledger of this machine or from DATABASE_URL.
+
+    Parameters
+    ----------
+    by
+        Grouping of the rows.
+    since
+        Beginning: 24h, 7d, 4w, today, yesterday, or a date such as 2026-11-01. Of more than three hours,
+        the first and the last hour are complete.
+    until
+        End, in the same forms; a day is included as a whole. By default now.
+    as_json
+        Print one JSON object instead, with costs in US dollars.
+    as_csv
+        Print CSV instead.
+    """
+    from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415  # --help needs none of it
+
+    if as_json and as_csv:
+        raise ConfigurationError("--json and --csv exclude each other. Use one of them.")
+    _write(by, since, until, "json" if as_json else "csv" if as_csv else "table")
+
+
+def _write(by: Grouping, since: str, until: str, form: Literal["json", "csv", "table"]) -> None:
+    """Write the sums of requests, tokens and costs between `since` and `until` in the given form."""
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from anthropic_proxy.cli.ledger_access import reading_ledger  # noqa: PLC0415
+    from anthropic_proxy.cli.usage_table import UsageReport  # noqa: PLC0415
+    from anthropic_proxy.ledger.periods import find_range  # noqa: PLC0415
+    from anthropic_proxy.ledger.queries import sum_usage  # noqa: PLC0415
+    from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
+    from anthropic_proxy.settings import load_settings  # noqa: PLC0415
+
+    chosen = find_range(since, until, datetime.now(UTC))
+    settings = load_settings(os.environ, PROVIDERS, runs_commands=False)
+    with reading_ledger(settings) as connection:
+        groups = [] if connection is None else sum_usage(connection, chosen, by)
+    report = UsageReport(settings, by, groups)
+    if form == "json":
+        report.write_json(chosen)
+    elif form == "csv":
+        report.write_csv()
+    else:
+        report.write_table(f"since {since}" + (f" until {until}" if until else ""))

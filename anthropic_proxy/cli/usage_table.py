@@ -1,0 +1,190 @@
+"""`UsageReport`: the output of the command `usage` as a table with bars, JSON or CSV.
+
+A report has the sums of requests, tokens and costs for each group, such as each model or each day. `format_tokens`
+formats numbers of tokens.
+"""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+
+from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.installation import extra_command
+from anthropic_proxy.ledger.price_source import describe_price_list, has_price_data
+from anthropic_proxy.ledger.prices import NANO_DOLLARS
+from anthropic_proxy.ledger.queries import UsageGroup, UsageRange
+from anthropic_proxy.ledger.sums import UsageSums, add_up
+from anthropic_proxy.ledger.usage_export import build_usage, name_group, tabulate_usage
+from anthropic_proxy.settings import Settings
+
+_TITLES: Mapping[str, str] = {
+    "model": "Model",
+    "day": "Day",
+    "project": "Project",
+    "session": "Session",
+    "key": "Key",
+    "provider": "Provider",
+    "route": "Route",
+}
+_UNNAMED: Mapping[str, str] = {
+    "model": "no model called",
+    "provider": "no provider called",
+    "project": "no project",
+    "session": "no session",
+    "route": "no route",
+}
+"""Grouping → name of the group of requests without a value."""
+_MAX_ROWS = 40
+"""Maximum number of groups that the table lists. The last row has the sums of all groups."""
+_BAR_COLUMNS = 16
+_BAR = "█"
+_FIRST_REQUEST = 'anthropic-proxy ask "hello"'
+_OWN_PRICES = "anthropic-proxy.toml, [prices]"
+
+
+class UsageReport:
+    """Sums of usage by group, and their output.
+
+    `by`: the property by which requests are grouped, such as `model`.
+    """
+
+    def __init__(self, settings: Settings, by: str, groups: Sequence[UsageGroup]) -> None:
+        self._settings = settings
+        self._by = by
+        self._groups = groups
+        self._total = add_up(group.sums for group in groups)
+        self._output = Output()
+
+    def write_json(self, chosen: UsageRange) -> None:
+        """Write one JSON object. Costs are in US dollars; null: unknown."""
+        self._output.write_json(build_usage(self._settings, self._by, self._groups, chosen))
+
+    def write_csv(self) -> None:
+        """Write CSV with one row per group."""
+        self._output.write_text(tabulate_usage(self._settings, self._by, self._groups).encode_csv())
+
+    def write_table(self, since: str) -> None:
+        """Write the summary, a table with bars and the source of the prices. In a pipe: tab-separated values only."""
+        output = self._output
+        if not output.is_terminal:
+            table = tabulate_usage(self._settings, self._by, self._groups)
+            cells = [[_format_value(value) for value in row] for row in table.rows]
+            output.write_table([Column(title) for title in table.titles], cells)
+            return
+        if not self._groups:
+            output.write_line(f"No requests ({since}). Send one:  {output.paint(_FIRST_REQUEST, 'type')}")
+            return
+        output.write_line(self._summarize())
+        output.write_line()
+        self._write_rows()
+        self._write_sources()
+
+    def _summarize(self) -> str:
+        total = self._total
+        text = f"{_count(total.requests, 'request')}, {total.succeeded:,} succeeded"
+        if total.errors:
+            text += f", {total.errors:,} failed"
+        if total.cancelled:
+            text += f", {total.cancelled:,} cancelled"
+        known = "at least " if total.unknown_cost_requests else ""
+        text += f", cost {'unknown' if total.known_cost is None else known + _dollars(total.cost)}."
+        if total.requested_cost:
+            known = "at least " if total.unknown_requested_cost_requests else ""
+            text += f" At the prices of the requested models: {known}{_dollars(total.requested_cost)}."
+        return text
+
+    def _write_rows(self) -> None:
+        shown = self._groups[-_MAX_ROWS:] if self._by == "day" else self._groups[:_MAX_ROWS]
+        everything = [*(group.sums for group in shown), self._total]
+        tokens = [
+            format_tokens([sums.cache_read_tokens for sums in everything]),
+            format_tokens([sums.input_tokens + sums.cache_write_tokens for sums in everything]),
+            format_tokens([sums.output_tokens for sums in everything]),
+        ]
+        names = [*(name_group(self._settings, self._by, group) or _UNNAMED.get(self._by, "") for group in shown), "all"]
+        bars = [*self._draw_bars(shown), ""]
+        titles = ["Requests", "Cached", "Input", "Output", "Cost"]
+        if shows_tools := self._by == "model" and bool(self._total.tool_errors):
+            titles.append("Tool errors")
+        rows = [
+            [name, f"{sums.requests:,}", *cells, _cost(sums), *([_tool_errors(sums)] if shows_tools else ()), bar]
+            for name, sums, *cells, bar in zip(names, everything, *tokens, bars, strict=True)
+        ]
+        columns = [
+            Column(_TITLES[self._by]),
+            *(Column(title, is_number=True) for title in titles),
+            Column("", role="bar"),
+        ]
+        self._output.write_table(columns, rows, last_row_role="title")
+        if hidden := len(self._groups) - len(shown):
+            self._output.write_line(f"  {hidden:,} more rows:  --csv or --json")
+
+    def _draw_bars(self, groups: Sequence[UsageGroup]) -> list[str]:
+        """Return a bar for each group: its share of the total cost, or of all tokens if nothing has a cost."""
+        values = [group.sums.cost for group in groups]
+        if not any(values):
+            values = [group.sums.tokens for group in groups]
+        highest = max(values, default=0) or 1
+        return [_BAR * max(round(value / highest * _BAR_COLUMNS), 1 if value else 0) for value in values]
+
+    def _write_sources(self) -> None:
+        output, total = self._output, self._total
+        if total.unknown_cost_requests:
+            counted = _count(total.unknown_cost_requests, "request")
+            output.write_line(f"  The cost of {counted} is unknown: no price for the model. Set it in {_OWN_PRICES}")
+        if not has_price_data():
+            command = output.paint(extra_command("prices"), "type")
+            output.write_line(f"  Prices need the package genai-prices:  {command}")
+            return
+        source = describe_price_list(self._settings.data_directory)
+        output.write_line(output.paint(f"  Prices: {source}. Your own prices: {_OWN_PRICES}", "quiet"))
+
+
+def format_tokens(counts: Sequence[int]) -> list[str]:
+    """Return `counts`, numbers of tokens, as texts in one unit, chosen for the largest: `22.9 M`, `0.9 M`.
+
+    A number that is too small for this unit has its own unit.
+    """
+    highest = max(counts, default=0)
+    return [_format_count(count, highest) for count in counts]
+
+
+def _format_count(count: int, highest: int) -> str:
+    if highest >= 1_000_000 and count >= 50_000:
+        return f"{count / 1_000_000:,.1f} M"
+    if highest >= 10_000 and count >= 500:
+        return f"{count / 1_000:,.0f} k"
+    return f"{count:,}"
+
+
+def _cost(sums: UsageSums) -> str:
+    if sums.unknown_cost_requests:
+        return f">{_dollars(sums.cost)}" if sums.cost else "unknown"
+    if sums.cost:
+        return _dollars(sums.cost)
+    return "free" if sums.tokens else "–"
+
+
+def _tool_errors(sums: UsageSums) -> str:
+    """Return the number of failed tools and their share of all tool results: `12, 3.5 %`."""
+    if not sums.tool_errors:
+        return "0" if sums.tool_results else "–"
+    return f"{sums.tool_errors:,}, {100 * sums.tool_errors / sums.tool_results:.1f} %"
+
+
+def _format_value(value: object) -> str:
+    """Return a value of the output in a pipe."""
+    if value is None:
+        return "unknown"
+    return format(value, "f") if isinstance(value, Decimal) else str(value)
+
+
+def _dollars(nano_dollars: int) -> str:
+    """Return an amount in nano-dollars as text in dollars: `$26.38`, below a cent with two digits: `$0.0021`."""
+    amount = nano_dollars / NANO_DOLLARS
+    if amount == 0 or amount >= 0.01:
+        return f"${amount:,.2f}"
+    return f"${amount:.2g}" if amount >= 0.0001 else "<$0.0001"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

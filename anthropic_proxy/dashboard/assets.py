@@ -1,0 +1,44 @@
+"""Static files of the dashboard under names that contain a hash of their content, so that browsers keep them.
+
+`load_assets` returns the files by name, `find_asset` the file at a URL path.
+"""
+
+import gzip
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+
+from msgspec import Struct
+
+_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
+_HASH_CHARACTERS = 12
+
+
+class Asset(Struct, frozen=True):
+    """One static file: a style sheet, a script or an image."""
+
+    url: str
+    media_type: str
+    content: bytes
+    compressed: bytes
+    """Content of the file, compressed by gzip."""
+
+
+@cache
+def load_assets() -> Mapping[str, Asset]:
+    """Return the static files: name without the hash, such as `dashboard.css` → file."""
+    found = {}
+    for file in files(__package__).joinpath("static").iterdir():
+        stem, _, extension = file.name.rpartition(".")
+        if extension in _TYPES:
+            content = file.read_bytes()
+            digest = hashlib.sha256(content).hexdigest()[:_HASH_CHARACTERS]
+            url = f"/dashboard/static/{stem}.{digest}.{extension}"
+            found[file.name] = Asset(url, _TYPES[extension], content, gzip.compress(content, mtime=0))
+    return found
+
+
+def find_asset(url: str) -> Asset | None:
+    """Return the static file at the URL path `url`. None: no file has this name and hash."""
+    return next((asset for asset in load_assets().values() if asset.url == url), None)

@@ -1,0 +1,170 @@
+"""`BrowserSessions`: signed-in browsers, stored in the store that workers and instances share.
+
+A session begins with a sign-in and has the role of the user. A cookie contains 256 random bits and nothing else. The
+store has the session under the SHA-256 of the cookie, so a copy of the store contains no usable cookie. Sign-out
+replaces the stored session, which ends all copies of the cookie.
+"""
+
+import asyncio
+import hmac
+import secrets
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.dashboard.digests import digest
+from anthropic_proxy.dashboard.oidc_roles import OidcUser, resolve_role
+from anthropic_proxy.dashboard.permissions import Role
+from anthropic_proxy.plugins import Store
+from anthropic_proxy.settings import Settings
+
+SESSION_SECONDS = 12 * 3600
+"""Time in seconds after the sign-in after which a browser has to sign in again."""
+IDLE_SECONDS = 2 * 3600
+"""Time in seconds without a request after which a session ends. A page with live rows sends one request each minute."""
+_USE_INTERVAL_SECONDS = 60
+"""Minimum time in seconds between two writes of the last use of a session, so that not every request writes."""
+_ENDED = "ended"
+"""Value that a sign-out stores in place of a session. A deletion would not reach other workers in every kind of store.
+"""
+_MAX_COOKIE_CHARACTERS = 100
+
+
+class Session(Struct, frozen=True, kw_only=True):
+    """Session of a signed-in browser, with the role and the name of its user."""
+
+    client_name: str
+    """Name of the user: `key 1`, `admin key 1`, or the e-mail address at the identity provider."""
+    form_token: str
+    """Random text that each form of this session contains. Pages of other sites cannot read it, so they cannot send a
+    valid form."""
+    role: Role = "owner"
+    email: str = ""
+    """E-mail address of the user. "": the user signed in with a key."""
+
+
+class _StoredSession(Struct, frozen=True, omit_defaults=True):
+    """Content of a session in the store. Either `key_digest` or `user` is set."""
+
+    created_at: float
+    key_digest: str = ""
+    """HMAC of the user's key with the cookie, so that the store reveals nothing about the key. "": no key."""
+    user: OidcUser | None = None
+    """User of the identity provider. None: the user signed in with a key."""
+
+
+class BrowserSessions:
+    """Sessions of signed-in browsers, shared by all workers and instances.
+
+    `current_settings`, `current_store`: functions that return the present settings and store, which a reload may
+    replace. `clock`: function that returns seconds since the epoch.
+    """
+
+    def __init__(
+        self, current_settings: Callable[[], Settings], current_store: Callable[[], Store], clock: Callable[[], float]
+    ) -> None:
+        self._current_settings = current_settings
+        self._current_store = current_store
+        self._clock = clock
+        self._unsaved_ends: set[str] = set()
+        """Store keys of sessions that a sign-out ended while Redis was unavailable. They are written later."""
+
+    async def create_for_key(self, presented: str) -> str | None:
+        """Create a session for the key `presented` and return the value of its cookie.
+
+        None: `presented` is not a key of the proxy.
+        """
+        matches = [hmac.compare_digest(key.encode(), presented.encode()) for _, _, key in self._list_keys()]
+        if not any(matches):
+            return None
+        cookie = secrets.token_urlsafe(32)
+        await self._save(cookie, _StoredSession(self._clock(), key_digest=_sign(cookie, "key", presented)))
+        return cookie
+
+    async def create_for_user(self, user: OidcUser) -> str:
+        """Create a session for `user`, a user of the identity provider, and return the value of its cookie."""
+        cookie = secrets.token_urlsafe(32)
+        await self._save(cookie, _StoredSession(self._clock(), user=user))
+        return cookie
+
+    async def find(self, cookie: str) -> Session | None:
+        """Return the session of `cookie`, a cookie value. None: the cookie is unknown, or its session has ended."""
+        if not cookie or len(cookie) > _MAX_COOKIE_CHARACTERS:
+            return None
+        store, place = self._current_store(), _find_place(cookie)
+        if self._unsaved_ends and store.state.available:
+            await self._save_ends(store)
+        text, used_at = await asyncio.gather(store.get(place), store.get(_use_of(place)))
+        if text is None or text == _ENDED or used_at is None or place in self._unsaved_ends:
+            return None
+        stored, now = msgspec.json.decode(text, type=_StoredSession), self._clock()
+        session = self._decode(cookie, stored) if now < stored.created_at + SESSION_SECONDS else None
+        if session is not None and now >= float(used_at) + _USE_INTERVAL_SECONDS:
+            await store.put(_use_of(place), repr(now), IDLE_SECONDS)
+        return session
+
+    async def end(self, cookie: str) -> None:
+        """End the session of `cookie`, a cookie value, in all workers and instances.
+
+        While Redis is unavailable, only this process ends the session; other instances end it when Redis is available
+        again.
+        """
+        store, place = self._current_store(), _find_place(cookie)
+        self._unsaved_ends.add(place)
+        await self._save_ends(store)
+
+    async def _save(self, cookie: str, stored: _StoredSession) -> None:
+        store, place = self._current_store(), _find_place(cookie)
+        await store.put(_use_of(place), repr(self._clock()), IDLE_SECONDS)
+        await store.put(place, msgspec.json.encode(stored).decode(), SESSION_SECONDS)
+
+    async def _save_ends(self, store: Store) -> None:
+        for place in sorted(self._unsaved_ends):
+            await store.put(place, _ENDED, SESSION_SECONDS)
+            if store.state.available:
+                self._unsaved_ends.discard(place)
+
+    def _decode(self, cookie: str, stored: _StoredSession) -> Session | None:
+        """Return the session for `stored`, its content in the store.
+
+        None: the key of the session, or the role of its user, is no longer in the settings.
+        """
+        form_token = _sign(cookie, "form", "")
+        if (user := stored.user) is not None:
+            provider = self._current_settings().oidc
+            role = None if provider is None else resolve_role(provider, user)
+            return role and Session(client_name=user.email, form_token=form_token, role=role, email=user.email)
+        found = None
+        for label, role, key in self._list_keys():
+            if hmac.compare_digest(_sign(cookie, "key", key).encode(), stored.key_digest.encode()):
+                found = Session(client_name=label, form_token=form_token, role=role)
+        return found
+
+    def _list_keys(self) -> list[tuple[str, Role, str]]:
+        """Return each key in the settings as (name such as `admin key 1`, role, text of the key)."""
+        settings = self._current_settings()
+        admin: list[tuple[str, Role, str]] = [
+            (f"admin key {number}", "admin", key.reveal()) for number, key in enumerate(settings.admin_api_keys, 1)
+        ]
+        proxy: list[tuple[str, Role, str]] = [
+            (f"key {number}", "owner", key.reveal()) for number, key in enumerate(settings.proxy_api_keys, 1)
+        ]
+        return proxy + admin
+
+
+def _find_place(cookie: str) -> str:
+    """Return the store key of the session of `cookie`, a cookie value: its SHA-256."""
+    return f"dashboard/session/{digest(cookie)}"
+
+
+def _use_of(place: str) -> str:
+    """Return the store key for the time of the last use of the session at `place`, the store key of the session.
+
+    The time is stored separately, so that it never overwrites the end of the session.
+    """
+    return f"{place}/used"
+
+
+def _sign(cookie: str, purpose: str, content: str) -> str:
+    return hmac.digest(cookie.encode(), f"{purpose}\0{content}".encode(), "sha256").hex()

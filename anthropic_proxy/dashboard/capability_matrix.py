@@ -1,0 +1,113 @@
+"""Matrix of capabilities and models on the page Providers: limits and features with their sources.
+
+A capability is a property of a model, such as its context window or images. A source is the origin of a value, such as
+a price list or a setting. A mapped model is the backend model of a Claude tier. `build_matrix` returns the `Matrix`.
+"""
+
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from anthropic_proxy.dashboard import formats
+from anthropic_proxy.dashboard.page_context import PageContext
+from anthropic_proxy.ledger import dashboard_queries as queries
+from anthropic_proxy.ledger.model_costs import ModelCosts
+from anthropic_proxy.plugins.setup import ModelFeatures
+
+_MAX_MODELS = 8
+
+
+class MatrixCell(Struct, frozen=True):
+    """Cell of the matrix: one capability of one model.
+
+    It contains a sign with its meaning for screen readers, or a text.
+    """
+
+    sign: str = ""
+    role: str = ""
+    text: str = ""
+    note: str = ""
+    """Source of the value, if it differs from the source of the other values of the model. "": the same source."""
+
+
+class MatrixColumn(Struct, frozen=True):
+    """Head of a column of the matrix: one model."""
+
+    prefix: str
+    model: str
+    provider: str
+
+
+class Matrix(Struct, frozen=True):
+    """The matrix of capabilities: heads of the columns, and rows.
+
+    A row has the name of a capability and one cell for each model.
+    """
+
+    columns: Sequence[MatrixColumn]
+    rows: Sequence[tuple[str, Sequence[MatrixCell]]]
+
+
+def build_matrix(context: PageContext) -> Matrix:
+    """Return the matrix of the mapped models, and of the models with the highest number of requests in the time range.
+
+    `context`: parameters of the URL, state of the proxy, and connection to the ledger.
+    """
+    features = context.describe_models(_list_names(context))
+    columns = []
+    for one in features:
+        prefix, _, model = one.model.partition("/")
+        columns.append(MatrixColumn(prefix, model, one.provider))
+    rows = [(title, [cell(one) for one in features]) for title, cell in _ROWS] if features else []
+    return Matrix(columns, rows)
+
+
+def _list_names(context: PageContext) -> list[str]:
+    costs = ModelCosts(context.settings)
+    targets = [target for one in context.setup.mapping for target in (one.target, *one.fallbacks)]
+    used = sorted(queries.sum_models(context.connection, context.filter), key=lambda one: -one.sums.requests)
+    names = [f"{costs.find_prefix(one.provider)}/{one.model}" for one in used if one.provider and one.model]
+    return [name for name in dict.fromkeys([*targets, *names]) if "…" not in name][:_MAX_MODELS]
+
+
+def _number(field: str) -> Callable[[ModelFeatures], MatrixCell]:
+    def build(one: ModelFeatures) -> MatrixCell:
+        value = one.context_window if field == "context_window" else one.max_output
+        text = "unknown" if value is None else formats.count(value)
+        return MatrixCell(text=text, note=one.other_sources.get(field, ""))
+
+    return build
+
+
+def _mark(field: str, find: Callable[[ModelFeatures], bool]) -> Callable[[ModelFeatures], MatrixCell]:
+    def build(one: ModelFeatures) -> MatrixCell:
+        sign, role, text = ("✓", "ok", "works") if find(one) else ("✕", "error", "unsupported")
+        return MatrixCell(sign, role, text, one.other_sources.get(field, ""))
+
+    return build
+
+
+def _place(find: Callable[[ModelFeatures], str]) -> Callable[[ModelFeatures], MatrixCell]:
+    signs = {"provider": ("✓", "ok", "works"), "proxy": ("~", "warn", "emulated by the proxy")}
+    return lambda one: MatrixCell(*signs.get(find(one), ("✕", "error", "unsupported")))
+
+
+def _thinking(one: ModelFeatures) -> MatrixCell:
+    levels = [level for level in one.efforts if level != "none"]
+    text = ", ".join(levels) or ("budget in tokens" if one.has_thinking_budget else "")
+    note = one.other_sources.get("efforts", "")
+    return MatrixCell(text=text, note=note) if text else MatrixCell("–", "none", "not applicable", note)
+
+
+_ROWS: Sequence[tuple[str, Callable[[ModelFeatures], MatrixCell]]] = (
+    ("Tools", _mark("tools", lambda one: one.tools)),
+    ("Images", _mark("images", lambda one: one.images)),
+    ("PDF documents", _mark("documents", lambda one: one.documents)),
+    ("Thinking, levels", _thinking),
+    ("Web search", _place(lambda one: one.web_search)),
+    ("Web fetch", _place(lambda one: one.web_fetch)),
+    ("Context window, tokens", _number("context_window")),
+    ("Output limit, tokens", _number("max_output")),
+    ("Learned from errors", lambda one: MatrixCell(text=", ".join(one.adaptations) or formats.UNKNOWN)),
+    ("Source", lambda one: MatrixCell(text=one.source)),
+)

@@ -1,0 +1,246 @@
+"""Charts as SVG inside a page: the only module that uses pygal.
+
+`draw` returns the SVG of a `Chart`, and `sparkline` a small line without axes. A chart has `Series` of values, a
+`Column` for each position of the time axis, and a `Band` for each labeled time range. Guides are horizontal lines at
+round values. A role is the CSS class of a color. pygal writes a style sheet, a script and style attributes, which the
+security policy of the pages forbids; they are removed.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
+from math import ceil, floor, log10
+from xml.etree import ElementTree
+
+import pygal  # type: ignore[import-untyped]
+from markupsafe import Markup, escape
+from msgspec import Struct
+from pygal.style import Style  # type: ignore[import-untyped]
+
+WIDE, NARROW = 640, 340
+"""Widths of the wide and the narrow drawing of a chart, in pixels. The style sheet shows one of them."""
+HEIGHT = 190
+MAX_SERIES = 5
+"""Maximum number of series, apart from the series `others`, which has the sum of the remaining ones."""
+_MAX_X_LABELS = {WIDE: 8, NARROW: 4}
+_POINT = re.compile(r"-?[0-9.]+")
+_STYLE = Style(label_font_size=11, major_label_font_size=11)
+
+
+class Series(Struct, frozen=True):
+    """One series of values in a chart, with its name and color."""
+
+    name: str
+    role: str
+    """CSS class of the color: `openai`, `cache-read`, `p50`."""
+    values: Sequence[float | None]
+    total: str = ""
+    """Sum of the values as text, for the legend. "": no sum is shown."""
+
+
+class Column(Struct, frozen=True):
+    """One position on the time axis of a chart, such as an hour."""
+
+    label: str
+    """Text below the axis: `14:00`."""
+    title: str
+    """Text of the tooltip and for screen readers: `14:00 to 15:00, $3.22: output $0.49, input $1.03`."""
+    href: str
+    is_incomplete: bool = False
+    """True if the period has not ended. A bar is then drawn as an outline."""
+
+
+class Band(Struct, frozen=True):
+    """Labeled time range in a chart, for example an incident.
+
+    `first`, `last`: indexes of its first and its last column.
+    """
+
+    first: int
+    last: int
+    label: str
+
+
+class Chart(Struct, frozen=True, kw_only=True):
+    """Content of a chart over time: series, columns and bands."""
+
+    label: str
+    """Description of the chart for screen readers."""
+    series: Sequence[Series]
+    columns: Sequence[Column]
+    unit: Callable[[float], str]
+    """Function that returns the text of a value on the axis."""
+    is_line: bool = False
+    bands: Sequence[Band] = ()
+    area: str = ""
+    """Name of the series with a filled area below its line. "": no series."""
+
+
+def draw(chart: Chart) -> Markup:
+    """Return `chart` as two SVG elements, a wide one and a narrow one for phones. The style sheet shows one of them."""
+    plot = _render(chart)
+    return Markup("").join(_draw(chart, plot, width) for width in (WIDE, NARROW))
+
+
+def sparkline(values: Sequence[float | None]) -> Markup:
+    """Return a small line of `values` without axes, as SVG. None in `values`: unknown.
+
+    Empty: fewer than two values are known.
+    """
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return Markup("")
+    low, high = min(known), max(known)
+    step, scale = 84 / (len(values) - 1), 20 / (high - low) if high > low else 0.0
+    points = " ".join(
+        f"{2 + step * index:.1f},{23 - (value - low) * scale if scale else 13:.1f}"
+        for index, value in enumerate(values)
+        if value is not None
+    )
+    return Markup(f'<svg class="sparkline" viewBox="0 0 88 26" aria-hidden="true"><polyline points="{points}"/></svg>')
+
+
+def _draw(chart: Chart, plot: ElementTree.Element, width: int) -> Markup:
+    """Return one drawing of `chart` with the width `width` in pixels.
+
+    pygal computes axes and geometry. The SVG elements that the pages need are then written without its styles and
+    scripts. `plot`: the wide drawing of pygal. A narrow one has the same margins and scaled horizontal positions.
+    """
+    axis_y, axis_x, *groups = (child for child in plot if child.tag == "g")
+    inner = next(float(_POINT.findall(path.get("d", ""))[-1]) for path in axis_y.iter("path"))
+    scale = (inner - WIDE + width) / inner
+    positions = [scale * float(text.get("x", "0")) for text in axis_x.iter("text")]
+    step = -(-len(positions) // _MAX_X_LABELS[width])
+    shift = _POINT.findall(plot.get("transform", "0"))[0]
+    name = "broad" if width == WIDE else "narrow"
+    pieces = [
+        f'<svg class="chart {name}" viewBox="0 0 {width} {HEIGHT}" role="group" aria-label="{escape(chart.label)}">',
+        f'<g transform="translate({float(shift):.0f} 0)">',
+        *_axis(axis_y, scale),
+        *_bands(chart.bands, positions, width - float(shift)),
+    ]
+    for series, group in zip(chart.series, groups, strict=False):
+        pieces += _line(series, group, scale) if chart.is_line else _bars(series, group, chart.columns, scale)
+        if series.name == chart.area:
+            pieces += _area(series, group, axis_y, scale)
+    for index, (column, x) in enumerate(zip(chart.columns, positions, strict=False)):
+        if index % step == 0:
+            pieces.append(f'<text class="x" x="{x:.1f}" y="{HEIGHT - 3}">{escape(column.label)}</text>')
+    pieces += _links(chart.columns, positions, width - float(shift))
+    return Markup("".join([*pieces, "</g></svg>"]))
+
+
+def _render(chart: Chart) -> ElementTree.Element:
+    """Return the SVG group `plot` of `chart`, drawn by pygal with the width `WIDE`."""
+    kind = (pygal.Line if chart.is_line else pygal.StackedBar)(
+        style=_STYLE,
+        js=[],
+        width=WIDE,
+        height=HEIGHT,
+        show_legend=False,
+        show_dots=False,
+        margin=0,
+        margin_top=6,
+        margin_right=6,
+        spacing=6,
+        truncate_label=-1,
+        include_x_axis=True,
+        value_formatter=chart.unit,
+    )
+    kind.y_labels = _axis_values(chart)
+    kind.x_labels = [f"{index:02d}:00" for index in range(len(chart.columns))]
+    for series in chart.series:
+        kind.add(series.name, list(series.values))
+    return next(group for group in kind.render_tree().iter("g") if group.get("class") == "plot")
+
+
+def _axis_values(chart: Chart) -> list[float]:
+    """Return round values from zero to the maximum of `chart`, at which the guides (horizontal lines) are drawn."""
+    columns = zip(*([value or 0 for value in series.values] for series in chart.series), strict=True)
+    highest = max((max(column) if chart.is_line else sum(column) for column in columns), default=0) or 1
+    magnitude = 10.0 ** floor(log10(highest / 3))
+    step = next(factor for factor in (1, 2, 2.5, 5, 10) if factor * magnitude * 4 >= highest) * magnitude
+    while True:
+        values = [step * index for index in range(ceil(highest / step) + 1)]
+        if len({chart.unit(value) for value in values}) == len(values) and not _is_rounded(chart, step):
+            return values
+        step = 1.0 if step < 1 else 2 * step
+
+
+def _is_rounded(chart: Chart, step: float) -> bool:
+    """Return True if the labels of the guides would be equal or wrong, because the unit has only whole numbers.
+
+    `step`: distance of two guides, which is then no whole number.
+    """
+    return step % 1 != 0 and chart.unit(step) in (chart.unit(floor(step)), chart.unit(ceil(step)))
+
+
+def _axis(axis: ElementTree.Element, scale: float) -> Iterator[str]:
+    for guide in axis.iter("g"):
+        path, text = guide.find("path"), guide.find("text")
+        if path is not None and text is not None:
+            y = float(text.get("y", "0"))
+            yield f'<path class="guide" d="{_scale(path, scale)}"/>'
+            yield f'<text class="y" x="-5" y="{y:.1f}">{escape(text.text or "")}</text>'
+
+
+def _bands(bands: Sequence[Band], positions: Sequence[float], width: float) -> Iterator[str]:
+    """Yield SVG for each of `bands`: a rectangle as high as the chart, and its label on the side with more space.
+
+    Each label has a line of its own, so that the labels of neighboring bands do not overlap. `positions`: horizontal
+    positions of the columns in pixels. `width`: width of the chart in pixels.
+    """
+    gap = positions[1] - positions[0] if len(positions) > 1 else width
+    for number, band in enumerate(bands):
+        left, right = max(positions[band.first] - gap / 2, 0), min(positions[band.last] + gap / 2, width)
+        yield f'<rect class="band" x="{left:.1f}" y="0" width="{right - left:.1f}" height="{HEIGHT - 23}"/>'
+        is_right = left > width / 2
+        x, anchor = (left - 4, "end") if is_right else (right + 4, "start")
+        place = f'x="{x:.1f}" y="{10 + 12 * number}" text-anchor="{anchor}"'
+        yield f'<text class="band-label" {place}>{escape(band.label)}</text>'
+
+
+def _bars(series: Series, group: ElementTree.Element, columns: Sequence[Column], scale: float) -> Iterator[str]:
+    role = escape(series.role)
+    yield f'<g class="bars c-{role}" data-series="{escape(series.name)}">'
+    for column, rect in zip(columns, group.iter("rect"), strict=False):
+        x, y, width, height = (float(rect.get(name, "0")) for name in ("x", "y", "width", "height"))
+        if height > 0:
+            outline = ' class="incomplete"' if column.is_incomplete else ""
+            place = f'x="{scale * x:.1f}" y="{y:.1f}" width="{scale * width:.1f}" height="{height:.1f}"'
+            yield f"<rect{outline} {place}/>"
+    yield "</g>"
+
+
+def _line(series: Series, group: ElementTree.Element, scale: float) -> Iterator[str]:
+    role = escape(series.role)
+    for path in group.iter("path"):
+        yield f'<path class="line l-{role}" data-series="{escape(series.name)}" d="{_scale(path, scale)}"/>'
+
+
+def _area(series: Series, group: ElementTree.Element, axis: ElementTree.Element, scale: float) -> Iterator[str]:
+    """Yield SVG for the filled area between the line of `series` and zero, the lowest guide."""
+    bottom = max(float(_POINT.findall(path.get("d", ""))[1]) for path in axis.iter("path"))
+    for path in group.iter("path"):
+        points = _POINT.findall(path.get("d", ""))
+        first, last = scale * float(points[0]), scale * float(points[-2])
+        closed = f"{_scale(path, scale)} {last:.1f} {bottom:.1f} {first:.1f} {bottom:.1f}Z"
+        yield f'<path class="area l-{escape(series.role)}" data-series="{escape(series.name)}" d="{closed}"/>'
+
+
+def _links(columns: Sequence[Column], positions: Sequence[float], width: float) -> Iterator[str]:
+    """Yield SVG for one link per column of the time axis, as high as the chart.
+
+    `positions`: horizontal positions of the columns in pixels. `width`: width of the chart in pixels.
+    """
+    gap = positions[1] - positions[0] if len(positions) > 1 else width
+    for column, x in zip(columns, positions, strict=False):
+        yield f'<a href="{escape(column.href)}" aria-label="{escape(column.title)}">'
+        left, right = max(x - gap / 2, 0), min(x + gap / 2, width)
+        yield f'<rect class="hit" x="{left:.1f}" y="0" width="{right - left:.1f}" height="{HEIGHT - 16}"/></a>'
+
+
+def _scale(path: ElementTree.Element, scale: float) -> str:
+    """Return the commands of a path, in which a horizontal position precedes each vertical one, with one decimal."""
+    factors = cycle((scale, 1.0))  # pygal writes six decimals
+    return _POINT.sub(lambda number: f"{round(float(number[0]) * next(factors), 6):.1f}", path.get("d", ""))

@@ -1,0 +1,8 @@
+"""`digest`: SHA-256 of a text, as a name in the store, or to find out later whether a text has changed."""
+
+import hashlib
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of `text` as hexadecimal digits. Characters that UTF-8 cannot encode count as `?`."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()

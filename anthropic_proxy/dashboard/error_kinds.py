@@ -1,0 +1,106 @@
+"""Kinds of errors: their names and colors, the chart of errors over time, and incidents of providers.
+
+A kind is one or more types of errors, such as `rate_limit_error`. A period is a division of the time range, such as an
+hour. An incident is a series of periods in which many requests to one provider failed for a reason that is not in the
+requests. A band is a labeled time range in a chart.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.dashboard import formats
+from anthropic_proxy.dashboard.charts import Band
+from anthropic_proxy.dashboard.periods import DrawnChart, Periods, group_chart
+from anthropic_proxy.ledger.dashboard_records import ModelPeriod, PeriodSums
+from anthropic_proxy.ledger.error_queries import ErrorPeriod
+from anthropic_proxy.ledger.model_costs import ModelCosts
+from anthropic_proxy.ledger.sums import UsageSums
+
+KINDS: Mapping[str, tuple[str, str]] = {
+    "rate_limit_error": ("rate limit", "warn"),
+    "overloaded_error": ("overloaded", "cache-write"),
+    "api_error": ("server error", "error"),
+    "timeout_error": ("timeout", "output"),
+    "authentication_error": ("rejected key", "input"),
+    "billing_error": ("no credit", "ollama"),
+    "permission_error": ("no access", "moonshot"),
+    "invalid_request_error": ("invalid request", "cache-read"),
+    "not_found_error": ("not found", "gemini"),
+    "request_too_large": ("too large", "xai"),
+}
+"""Type of error → (name of its kind, CSS class of its color)."""
+_OF_REQUESTS = frozenset({"invalid_request_error", "not_found_error", "request_too_large"})
+"""Types of errors that the content of a request causes, not the provider. They are no incident."""
+MIN_INCIDENT_ERRORS, MIN_INCIDENT_SHARE = 3, 0.05
+"""Minimum number of failed requests of one provider in one period, and their minimum share (0 to 1) of all its
+requests, for an incident."""
+_MAX_BANDS = 3
+
+
+class Incident(Struct, frozen=True):
+    """Consecutive periods in which many requests to one provider failed with the same kind of error."""
+
+    first: int
+    """Index of the first period of the incident in the time range."""
+    last: int
+    label: str
+    """Name of the provider and kind of error: `groq rate limit`."""
+    count: int
+    """Number of failed requests in the incident."""
+
+
+def find_kind(error_type: str) -> str:
+    """Return the name of the kind to which `error_type` belongs: `rate limit` for `rate_limit_error`."""
+    return KINDS[error_type][0] if error_type in KINDS else error_type.removesuffix("_error").replace("_", " ")
+
+
+def draw_errors(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnChart:
+    """Return the chart of failed requests by kind of error over `periods`.
+
+    `errors`: numbers of failed requests by period, provider and type. Each bar is a link to the failed requests of its
+    period.
+    """
+    query = periods.query
+    failed = structs.replace(query, facets={**query.facets, "outcome": "error"})
+    rows = [PeriodSums(one.start, one.error_type, UsageSums(requests=one.count)) for one in errors]
+    names = {one.error_type: KINDS.get(one.error_type, (find_kind(one.error_type), "others")) for one in errors}
+    return group_chart(structs.replace(periods, query=failed), rows, lambda sums: sums.requests, formats.count, names)
+
+
+def find_incidents(
+    periods: Periods, errors: Iterable[ErrorPeriod], by_model: Iterable[ModelPeriod], costs: ModelCosts
+) -> list[Incident]:
+    """Return the incidents with the highest number of failed requests in a time range, in order of time.
+
+    `periods`: division of the range. `errors`: failed requests by period, provider and type. `by_model`: all requests
+    by period and model. `costs`: names and prefixes of providers.
+    """
+    numbers = {start: number for number, start in enumerate(periods.starts)}
+    sent: dict[tuple[str, int], int] = {}
+    for row in by_model:
+        key = row.model.provider, numbers.get(row.start, -1)
+        sent[key] = sent.get(key, 0) + row.model.sums.requests
+    failed: dict[tuple[str, int], dict[str, int]] = {}
+    for one in errors:
+        if one.provider and one.error_type not in _OF_REQUESTS and one.start in numbers:
+            kinds = failed.setdefault((one.provider, numbers[one.start]), {})
+            kinds[one.error_type] = kinds.get(one.error_type, 0) + one.count
+    found: list[Incident] = []
+    for (provider, number), kinds in sorted(failed.items()):
+        count = sum(kinds.values())
+        if count < MIN_INCIDENT_ERRORS or count < MIN_INCIDENT_SHARE * sent.get((provider, number), 0):
+            continue
+        label = f"{costs.find_prefix(provider)} {find_kind(max(kinds, key=lambda kind: kinds[kind]))}"
+        if found and (found[-1].last, found[-1].label) == (number - 1, label):
+            before = found.pop()
+            found.append(Incident(before.first, number, label, before.count + count))
+        else:
+            found.append(Incident(number, number, label, count))
+    worst = sorted(found, key=lambda one: -one.count)[:_MAX_BANDS]
+    return sorted(worst, key=lambda one: one.first)
+
+
+def mark_incidents(incidents: Iterable[Incident]) -> list[Band]:
+    """Return a labeled band (time range in a chart) for each of `incidents`."""
+    return [Band(one.first, one.last, one.label) for one in incidents]

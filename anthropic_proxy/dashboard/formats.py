@@ -1,0 +1,159 @@
+"""Texts of numbers, amounts of money, durations and times on the pages of the dashboard.
+
+Each function returns the text for a value, such as `count` for a number and `money` for an amount in nano-dollars (10⁻⁹
+US dollars). Times of the ledger are microseconds since the epoch.
+"""
+
+from datetime import datetime
+
+from anthropic_proxy.ledger.prices import NANO_DOLLARS
+from anthropic_proxy.ledger.sums import find_known_amount
+from anthropic_proxy.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
+
+UNKNOWN = "–"
+"""Text for a value that is not known."""
+_MINUTE = 60
+
+
+def count(value: float | None) -> str:
+    """Return `value` as a whole number with separators: `1,284`. None: unknown."""
+    return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def short_count(value: float | None) -> str:
+    """Return `value` as text, from 10,000 in a larger unit: `9,876`, `12.3 k`, `37.8 M`. None: unknown."""
+    if value is None:
+        return UNKNOWN
+    for limit, scale, unit in ((999_500_000, 1e9, " G"), (999_500, 1e6, " M"), (10_000, 1e3, " k")):
+        if value >= limit:
+            scaled = value / scale
+            return f"{scaled:,.1f}{unit}" if scaled < 100 else f"{scaled:,.0f}{unit}"
+    return f"{value:,.0f}"
+
+
+def money(nanodollars: int | None, *, exact: bool = False) -> str:
+    """Return an amount in nano-dollars as text in dollars: `$3.22`. None: the text is `unknown`.
+
+    `exact`: True: four decimals for amounts below ten dollars.
+    """
+    if nanodollars is None:
+        return "unknown"
+    dollars = nanodollars / NANO_DOLLARS
+    if nanodollars and dollars < 0.00005:
+        return "<$0.0001"
+    if exact and dollars < 10:
+        return f"${dollars:.4f}"
+    return f"${dollars:.3f}" if 0 < dollars < 0.1 else f"${dollars:,.2f}"
+
+
+def money_value(nanodollars: float) -> str:
+    """Return an amount in nano-dollars as text in dollars, for the axis or the values of a chart."""
+    return money(int(nanodollars))
+
+
+def price(nanodollars: int | None, *, exact: bool = False) -> str:
+    """Return the cost of requests in nano-dollars as text in dollars. 0: `free`, as for local models. None: `unknown`.
+
+    `exact`: True: four decimals for amounts below ten dollars.
+    """
+    return "free" if nanodollars == 0 else money(nanodollars, exact=exact)
+
+
+def known_price(nanodollars: int, unknown_requests: int, *, free: str = "free") -> str:
+    """Return a sum of costs as text, with the number of requests with unknown cost: `≥ $0.01, 99 unknown`.
+
+    `nanodollars`: sum of the known costs. `unknown_requests`: number of requests with unknown cost. `free`: text for a
+    sum of 0.
+    """
+    amount = find_known_amount(nanodollars, unknown_requests)
+    if unknown_requests and amount:
+        return f"≥ {money(amount)}, {unknown_requests:,} unknown"
+    return free if amount == 0 else money(amount)
+
+
+def seconds(microseconds: float | None) -> str:
+    """Return a duration in microseconds as text: `0.61 s`, `34.8 s`, `5 min 2 s`. None: unknown."""
+    if microseconds is None:
+        return UNKNOWN
+    value = microseconds / MICROSECONDS
+    if value < 10:
+        return f"{value:.2f} s"
+    if value < 2 * _MINUTE:
+        return f"{value:.1f} s"
+    if value < HOUR_SECONDS:
+        return f"{int(value) // _MINUTE} min {int(value) % _MINUTE} s"
+    return f"{int(value) // HOUR_SECONDS} h {int(value) % HOUR_SECONDS // _MINUTE} min"
+
+
+def percent(value: float | None, whole: float | None, digits: int = 0) -> str:
+    """Return the share of `value` in `whole` as text: `79 %`. None: unknown. `digits`: number of decimals.
+
+    The text is never `100 %` if a remainder exists, and never `0 %` if the value is above zero.
+    """
+    if value is None or not whole:
+        return UNKNOWN
+    share = 100 * value / whole
+    step = 10**-digits
+    if value < whole:
+        share = min(share, 100 - step)
+    if value > 0:
+        share = max(share, step)
+    return f"{share:.{digits}f} %"
+
+
+def error_share(errors: int, requests: int) -> str:
+    """Return the share of failed requests (`errors`) among `requests` as text: `0 %`, `6.6 %`."""
+    return "0 %" if requests and not errors else percent(errors, requests, 1)
+
+
+def error_count(errors: int, total: int) -> str:
+    """Return the number of `errors` with their share of `total` as text: `12, 3.5 %`. Without a total: unknown."""
+    if not total:
+        return UNKNOWN
+    return f"{count(errors)}, {percent(errors, total, 1)}" if errors else "0"
+
+
+def rate(tokens_per_second: float | None) -> str:
+    """Return the speed of a reply in output tokens per second as text: `64 tokens/s`. None: unknown."""
+    return UNKNOWN if tokens_per_second is None else f"{tokens_per_second:,.0f} tokens/s"
+
+
+def local_time(microseconds: float) -> datetime:
+    """Return a time of the ledger (microseconds since the epoch) as `datetime` in the time zone of the server."""
+    return datetime.fromtimestamp(microseconds / MICROSECONDS).astimezone()
+
+
+def clock_time(microseconds: float) -> str:
+    """Return the time of day of a time in microseconds since the epoch: `13:42:09`."""
+    return f"{local_time(microseconds):%H:%M:%S}"
+
+
+def day_and_time(microseconds: float) -> str:
+    """Return day and time of a time in microseconds since the epoch: `20 Nov, 08:12`."""
+    when = local_time(microseconds)
+    return f"{when.day} {when:%b, %H:%M}"
+
+
+def full_time(microseconds: float) -> str:
+    """Return date, time and zone of a time in microseconds since the epoch: `2026-11-20 08:12:07 UTC`."""
+    return f"{local_time(microseconds):%Y-%m-%d %H:%M:%S %Z}"
+
+
+def ago(elapsed_seconds: float) -> str:
+    """Return the age of an event as text: `4 min ago`. `elapsed_seconds`: age in seconds."""
+    value = max(int(elapsed_seconds), 0)
+    if value < _MINUTE:
+        return f"{value} s ago"
+    if value < 2 * HOUR_SECONDS:
+        return f"{value // _MINUTE} min ago"
+    return f"{value // HOUR_SECONDS} h ago" if value < 2 * DAY_SECONDS else f"{value // DAY_SECONDS} days ago"
+
+
+def shorten(text: str, characters: int = 120) -> str:
+    """Return `text` unchanged, or its first `characters` with an ellipsis if it is longer."""
+    return text if len(text) <= characters else f"{text[: characters - 1]}…"
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number with its noun in the right form: `1 request`, `1,284 requests`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,83 @@
+"""Forms of the dashboard: their fields, and the rejection of forms that pages of other sites send.
+
+`read_own_form` returns the fields of a form that the browser has sent. A form contains a token, which other web sites
+cannot read: the token of the session or, if no key is required, the value of a cookie. `require_token` rejects a form
+without the right token.
+"""
+
+import hmac
+import secrets
+from collections.abc import Mapping
+from urllib.parse import parse_qs
+
+from anthropic_proxy.dashboard.browser_sessions import Session
+from anthropic_proxy.dashboard.sign_in import find_cookie
+from anthropic_proxy.errors import InvalidRequest, PermissionDenied
+from anthropic_proxy.plugins import RouteRequest
+
+MAX_FORM_BYTES = 4_096
+"""Maximum size in bytes of a form that a browser sends."""
+_MAX_FORM_FIELDS = 20
+TOKEN_COOKIE = "anthropic_proxy_form"
+MAX_TARGET_CHARACTERS = 2_000
+"""Maximum number of characters of the URL path to which a browser is redirected after sign-in."""
+
+
+def read_own_form(request: RouteRequest) -> Mapping[str, str]:
+    """Return the fields of the form in the body of `request`: name → text.
+
+    Raises `PermissionDenied` if a page of another site sent the form.
+    """
+    headers = request.headers
+    origin = headers.get("origin", "")
+    foreign = origin and origin.partition("://")[2].lower() != headers.get("host", "").lower()
+    if foreign or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise PermissionDenied(f"Forms of the web page {origin!r} are not accepted.")
+    try:
+        fields = parse_qs(request.body.decode("utf-8", "replace"), max_num_fields=_MAX_FORM_FIELDS)
+    except ValueError:
+        raise InvalidRequest(f"The form has more than {_MAX_FORM_FIELDS} fields. Open /dashboard again.") from None
+    return {name: values[-1] for name, values in fields.items()}
+
+
+def find_own_path(target: str) -> str:
+    """Return `target` if it is a path of the dashboard, otherwise `/dashboard`.
+
+    A browser is redirected to this path after sign-in. An attacker could otherwise redirect it to another site.
+    """
+    is_own = target == "/dashboard" or target.startswith(("/dashboard/", "/dashboard?"))
+    is_short = len(target) <= MAX_TARGET_CHARACTERS
+    return target if is_own and is_short and "\\" not in target and target.isprintable() else "/dashboard"
+
+
+def find_token(request: RouteRequest, session: Session | None, *, is_https: bool) -> tuple[str, str]:
+    """Return the token that forms of this browser contain, and the header `Set-Cookie` that stores the token.
+
+    The header is "" if the browser has the token already, in its session or a cookie.
+    """
+    if session is not None:
+        return session.form_token, ""
+    token = find_cookie(request.headers.get("cookie", ""), TOKEN_COOKIE)
+    if len(token) >= 32:
+        return token, ""
+    token = secrets.token_urlsafe(32)
+    secure = "; Secure" if is_https else ""
+    return token, f"{TOKEN_COOKIE}={token}; Path=/dashboard; HttpOnly; SameSite=Strict{secure}"
+
+
+def require_token(request: RouteRequest, session: Session | None, presented: str) -> None:
+    """Raise `PermissionDenied` if `presented`, the token in a form, is not the token of this browser.
+
+    The form was then sent by a page of another site.
+    """
+    token, new_cookie = find_token(request, session, is_https=True)
+    require_equal("" if new_cookie else token, presented)
+
+
+def require_equal(token: str, presented: str) -> None:
+    """Raise `PermissionDenied` if `presented`, the token in a form, is not `token`, the token of the browser.
+
+    `token`: "": the browser has no token, so no form is accepted.
+    """
+    if not token or not hmac.compare_digest(token.encode(), presented.encode()):
+        raise PermissionDenied("The form is not of this session. Open /dashboard again.")

@@ -1,0 +1,204 @@
+"""Rows of the tables of keys and teams: state, limits, used budgets, last use and sums of requests, as texts.
+
+A virtual key is a key that this proxy gives to a client. `build_key_row` returns the `KeyRow` of a virtual key, and
+`build_team_row` the `TeamRow` of a team. A role is the CSS class of a color. A budget is an amount of money or tokens
+per period; a `BudgetBar` shows its used share.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from anthropic_proxy.access.descriptions import describe_rules
+from anthropic_proxy.access.rules import LIST_FIELDS, Rules
+from anthropic_proxy.access.spending import Spending
+from anthropic_proxy.access.virtual_keys import KeyStatus, Team, VirtualKey
+from anthropic_proxy.dashboard import formats
+from anthropic_proxy.ledger.sums import UsageSums, add_up
+from anthropic_proxy.ledger.units import MICROSECONDS
+
+EXPIRY_NOTICE_SECONDS = 7 * 86_400
+"""Time in seconds before the expiry of a key from which the text of its state mentions the expiry."""
+_HIGH_SHARE = 0.8
+"""Used share of a budget from which its bar has the color of a warning."""
+_STATUS_SIGNS: Mapping[KeyStatus, tuple[str, str]] = {
+    "active": ("✓", "ok"),
+    "expired": ("✕", "error"),
+    "revoked": ("–", ""),
+}
+STATUSES = tuple(_STATUS_SIGNS)
+"""States of a key in the order of the table."""
+
+
+class BudgetBar(Struct, frozen=True):
+    """Used amount of one budget, with the length and color of its bar."""
+
+    text: str
+    """Used amount as text: `$1.25 of $50.00 per month`."""
+    share: float
+    """Used share of the budget, 0 to 1."""
+    role: str
+    """CSS class of the color of the bar: `budget`, `warn`, `error`."""
+
+
+class KeyState(Struct, frozen=True):
+    """State of a key: sign, CSS class of the color, and text."""
+
+    sign: str
+    role: str
+    text: str
+
+
+class KeyRow(Struct, frozen=True, kw_only=True):
+    """One row of the table of virtual keys, as texts."""
+
+    key: VirtualKey
+    state: KeyState
+    hint: str
+    expires: str
+    """Expiry of an active key as text, if it is later than `EXPIRY_NOTICE_SECONDS` from now. "": the key does not
+    expire, or its state mentions the expiry."""
+    allowed: Sequence[tuple[str, str]]
+    """Pairs of a title (such as models) and the allowed names. Empty: everything is allowed."""
+    limits: str
+    budgets: Sequence[BudgetBar]
+    last_used_at: int | None
+    """Start of the last stored request in microseconds since the epoch. None: no stored request."""
+    last_used: str
+    sums: UsageSums
+    requests: str
+    cost: str
+    requests_link: str = ""
+
+
+class TeamRow(Struct, frozen=True, kw_only=True):
+    """One row of the table of teams, as texts."""
+
+    name: str
+    rules: Rules
+    key_rows: Sequence[KeyRow]
+    keys: str
+    """Number of keys in the team, as text."""
+    allowed: Sequence[tuple[str, str]]
+    limits: str
+    budgets: Sequence[BudgetBar]
+    sums: UsageSums
+    requests: str
+    cost: str
+
+
+class KeyUsage(Struct, frozen=True):
+    """Usage of a key: requests of the time range, used budgets, and the start of the last request."""
+
+    sums: UsageSums
+    spending: Sequence[Spending] | None
+    """Used amounts of the budgets. None: the store of limits is not available."""
+    last_used_at: int | None = None
+
+
+def build_key_row(key: VirtualKey, usage: KeyUsage, now: float, requests_link: str = "") -> KeyRow:
+    """Return the table row of `key`. `requests_link`: URL of the list of its requests.
+
+    `usage`: requests and used budgets of the key. `now`: seconds since the epoch.
+    """
+    last = usage.last_used_at
+    return KeyRow(
+        key=key,
+        state=describe_state(key, now),
+        hint=key.hashes[0].hint if key.hashes else "",
+        expires=_describe_far_expiry(key, now),
+        allowed=list_allowed(key.rules),
+        limits=describe_limits(key.rules),
+        budgets=build_bars(key.rules, usage.spending),
+        last_used_at=last,
+        last_used=formats.UNKNOWN if last is None else formats.ago(now - last / MICROSECONDS),
+        sums=usage.sums,
+        requests=formats.count(usage.sums.requests),
+        cost=format_cost(usage.sums),
+        requests_link=requests_link,
+    )
+
+
+def build_team_row(team: Team, keys: Sequence[KeyRow], spending: Sequence[Spending] | None) -> TeamRow:
+    """Return the table row of `team`.
+
+    `keys`: rows of the keys in the team. `spending`: used amounts of the team's budgets; None: unknown.
+    """
+    total = add_up(row.sums for row in keys)
+    active = sum(row.state.text not in ("revoked", "expired") for row in keys)
+    return TeamRow(
+        name=team.name,
+        rules=team.rules,
+        key_rows=keys,
+        sums=total,
+        keys=f"{active} active of {len(keys)}" if active != len(keys) else formats.count(active),
+        allowed=list_allowed(team.rules),
+        limits=describe_limits(team.rules),
+        budgets=build_bars(team.rules, spending),
+        requests=formats.count(total.requests),
+        cost=format_cost(total),
+    )
+
+
+def describe_state(key: VirtualKey, now: float) -> KeyState:
+    """Return the state of `key` with sign and color: `active`, `expires in 3 days`, `expired`, `revoked`.
+
+    `now`: seconds since the epoch.
+    """
+    status = key.find_status(now)
+    if status == "active" and key.expires_at is not None and key.expires_at - now <= EXPIRY_NOTICE_SECONDS:
+        return KeyState("!", "warn", f"expires in {_describe_span(key.expires_at - now)}")
+    return KeyState(*_STATUS_SIGNS[status], status)
+
+
+def list_allowed(rules: Rules) -> Sequence[tuple[str, str]]:
+    """Return pairs of a title and names for the models, providers and routes that `rules` allow.
+
+    Empty: everything is allowed.
+    """
+    return [(name, ", ".join(names)) for name in LIST_FIELDS if (names := getattr(rules, name))]
+
+
+def describe_limits(rules: Rules) -> str:
+    """Return the limits in `rules` as text, without budgets and allowed names: `60 requests/min, 4 at a time`.
+
+    "": no limits.
+    """
+    return describe_rules(
+        Rules(
+            requests_per_minute=rules.requests_per_minute,
+            tokens_per_minute=rules.tokens_per_minute,
+            concurrency=rules.concurrency,
+        )
+    )
+
+
+def build_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequence[BudgetBar]:
+    """Return one bar for each budget in `rules`, the rules of a key or a team.
+
+    `spending`: used amounts in the same order; None: unknown.
+    """
+    if spending is None:
+        return [BudgetBar(f"{formats.UNKNOWN} of {budget.describe()}", 0.0, "budget") for budget in rules.budgets]
+    return [BudgetBar(one.describe(), one.share, _choose_role(one.share)) for one in spending]
+
+
+def _choose_role(share: float) -> str:
+    return "error" if share >= 1 else "warn" if share >= _HIGH_SHARE else "budget"
+
+
+def format_cost(sums: UsageSums) -> str:
+    """Return the cost of the requests in `sums` as text in dollars."""
+    if not sums.requests:
+        return formats.UNKNOWN
+    return formats.known_price(sums.cost, sums.unknown_cost_requests, free="$0.00")
+
+
+def _describe_far_expiry(key: VirtualKey, now: float) -> str:
+    if key.expires_at is None or key.expires_at - now <= EXPIRY_NOTICE_SECONDS or key.revoked_at is not None:
+        return ""
+    return f"expires in {_describe_span(key.expires_at - now)}"
+
+
+def _describe_span(seconds: float) -> str:
+    return formats.ago(seconds).removesuffix(" ago")

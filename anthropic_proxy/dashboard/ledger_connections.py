@@ -1,0 +1,81 @@
+"""`LedgerConnections`: connections to the ledger, the database of client requests, for the pages of one process.
+
+`open` returns an `OpenedLedger`: a connection that only reads, with the extent of the ledger.
+"""
+
+import threading
+
+from msgspec import Struct
+from sqlalchemy import Connection, Engine, NullPool, create_engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from anthropic_proxy.dashboard.ledger_lines import StateLine
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.ledger.dashboard_queries import read_facts
+from anthropic_proxy.ledger.dashboard_records import LedgerFacts
+from anthropic_proxy.ledger.database import describe_place, find_url, has_tables, open_for_reading
+from anthropic_proxy.ledger.read_limits import describe_read_failure, limit_time
+from anthropic_proxy.ledger.tables import metadata
+from anthropic_proxy.settings import Settings
+
+
+class OpenedLedger(Struct, frozen=True):
+    """A connection to the ledger, and the extent of the ledger."""
+
+    connection: Connection
+    facts: LedgerFacts
+    problem: StateLine | None = None
+    """Line with the reason for which the ledger cannot be read. The connection is then to an empty database. None: the
+    ledger can be read, or no request has been stored yet."""
+
+
+class LedgerConnections:
+    """Connections to the ledger. All threads share one engine, a SQLAlchemy object with a pool of connections."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._settings: Settings | None = None
+
+    def open(self, settings: Settings) -> OpenedLedger:
+        """Return a new connection to the ledger of `settings`, which the caller closes. Called in any thread."""
+        problem = None
+        try:
+            connection = self._find_engine(settings).connect()
+            try:
+                has_tables(connection, describe_place(find_url(settings)))
+                return OpenedLedger(connection, read_facts(connection))
+            except (SQLAlchemyError, ConfigurationError):
+                connection.close()
+                raise
+        except ConfigurationError as error:
+            problem = StateLine("!", "warn", error.message)
+        except SQLAlchemyError as error:
+            if not _is_missing(error):
+                problem = StateLine("✕", "error", describe_read_failure(error).message)
+        empty = create_engine("sqlite://", poolclass=NullPool).connect()  # exists until the connection is closed
+        metadata.create_all(empty)
+        return OpenedLedger(empty, LedgerFacts(0, None, None), problem)
+
+    def close(self) -> None:
+        """Close the connections that no thread uses. Called when the proxy stops."""
+        with self._lock:
+            if self._engine is not None:
+                self._engine.dispose()
+            self._engine = None
+
+    def _find_engine(self, settings: Settings) -> Engine:
+        """Return the engine for `settings`, which the first call after the start or a reload creates."""
+        with self._lock:
+            if self._engine is None or self._settings is not settings:
+                if self._engine is not None:
+                    self._engine.dispose()
+                self._engine, self._settings = open_for_reading(settings), settings
+                limit_time(self._engine)
+            return self._engine
+
+
+def _is_missing(error: SQLAlchemyError) -> bool:
+    """Return True if `error` means that the database does not exist yet, because no request was stored."""
+    text = str(error)
+    return "unable to open database file" in text or "no such table" in text or "UndefinedTable" in text

@@ -1,0 +1,67 @@
+"""Lines below the summary of a page about the state of the ledger: a failure, waiting requests, lost requests.
+
+The ledger is the database of client requests. `describe_ledger` returns the lines (`StateLine`).
+"""
+
+from msgspec import Struct
+
+from anthropic_proxy.dashboard import formats
+from anthropic_proxy.ledger.dashboard_records import LedgerFacts
+from anthropic_proxy.ledger.units import MICROSECONDS
+from anthropic_proxy.plugins import LedgerState
+
+STALE_SECONDS = 10.0
+"""Time in seconds that requests may wait for the ledger before a page mentions the wait. Usually they wait half a
+second."""
+
+
+class StateLine(Struct, frozen=True):
+    """One line: a sign, the role of its color (`warn`, `error`), and a text."""
+
+    sign: str
+    role: str
+    text: str
+
+
+def describe_ledger(ledger: LedgerState | None, facts: LedgerFacts | None, now: float) -> list[StateLine]:
+    """Return the lines about the state of the ledger. Empty: the ledger stores all requests.
+
+    `ledger`: condition of the ledger; None: unknown. `facts`: number of requests and time of the latest one; None: the
+    ledger cannot be read. `now`: seconds since the epoch.
+    """
+    if ledger is None:
+        return []
+    lines = []
+    since = ledger.waiting_since
+    is_late = since is not None and now - since > STALE_SECONDS
+    if ledger.problem:
+        problem = ledger.problem.strip().rpartition("\n")[2]  # of a defect, the traceback is in the log
+        lines.append(StateLine("✕", "error", f"{problem} Requests are still served.{_age(ledger, facts, now)}"))
+    elif is_late and since is not None:
+        lines.append(
+            StateLine(
+                "!",
+                "warn",
+                f"Stale: no request has been stored since {formats.clock_time(since * MICROSECONDS)}, because the "
+                f"database does not answer. Requests are still served.{_age(ledger, facts, now)}",
+            )
+        )
+    if ledger.dropped_rows:
+        lost = formats.plural(ledger.dropped_rows, "request")
+        verb = "is" if ledger.dropped_rows == 1 else "are"
+        lines.append(StateLine("!", "warn", f"{lost} {verb} missing here, because the ledger could not store them."))
+    return lines
+
+
+def _age(ledger: LedgerState, facts: LedgerFacts | None, now: float) -> str:
+    """Return sentences with the number of waiting requests, and the age of the latest stored request.
+
+    `facts`: None: the ledger cannot be read. `now`: seconds since the epoch.
+    """
+    text = ""
+    if ledger.queued_rows:
+        waiting = formats.plural(ledger.queued_rows, "request")
+        text += f" {waiting} {'waits' if ledger.queued_rows == 1 else 'wait'} to be stored."
+    if facts is not None and facts.last_at is not None:
+        text += f" Last row {formats.ago(now - facts.last_at / MICROSECONDS)}."
+    return text

@@ -1,0 +1,161 @@
+"""Tables of the page Models: the price of each used or mapped model, and the cost of the same tokens elsewhere.
+
+A mapped model is the backend model of a Claude tier. `list_prices` returns the rows of the first table (`PriceRow`),
+`compare_costs` those of the second (`ComparedCost`).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from msgspec import Struct
+
+from anthropic_proxy.dashboard import formats
+from anthropic_proxy.dashboard.page_context import PageContext
+from anthropic_proxy.ledger.dashboard_records import ModelSums
+from anthropic_proxy.ledger.facet_counts import count_facets
+from anthropic_proxy.ledger.model_costs import ModelCosts, cost_at
+from anthropic_proxy.ledger.price_source import describe_price_list, find_price_source
+from anthropic_proxy.ledger.prices import Price, Rates
+from anthropic_proxy.ledger.sums import UsageSums
+
+_MAX_REQUESTED = 5
+_MAX_COMPARED = 12
+_RATES = ("input", "cache_read", "cache_write", "output", "thinking")
+
+
+class PriceRow(Struct, frozen=True, kw_only=True):
+    """One row of the table of prices: a model with its prices as texts."""
+
+    provider: str
+    prefix: str
+    model: str
+    rates: Sequence[str]
+    """Price as text for each kind of token in `_RATES`. Empty: the price is unknown."""
+    long_context: str
+    """Prices of requests with a long context, as text. "": they have no other prices."""
+    source: str
+
+
+class ComparedCost(Struct, frozen=True, kw_only=True):
+    """Cost of the tokens of the time range at the price of another model."""
+
+    model: str
+    cost: str
+    difference: str
+    sign: str
+    """CSS class of the color: `ok` if the other model is cheaper."""
+
+
+def list_prices(context: PageContext, costs: ModelCosts, found: Sequence[ModelSums]) -> list[PriceRow]:
+    """Return the price of each model that was used in the time range or is mapped, the used models first.
+
+    `costs`: prices of models. `found`: sums of each used model.
+    """
+    find_price_source(context.settings.data_directory).reload_if_changed()
+    used = [(costs.find_prefix(one.provider), one.model) for one in found if one.provider and one.model]
+    names = dict.fromkeys([*used, *_mapped(context)])
+    return [_price_row(costs, prefix, model) for prefix, model in names]
+
+
+def describe_sources(context: PageContext) -> str:
+    """Return text about the origin and date of the prices, and the file in which a user sets own prices."""
+    directory = context.settings.data_directory
+    described, problem = describe_price_list(directory), find_price_source(directory).problem
+    own = "Own prices: anthropic-proxy.toml, [prices]."
+    if not described:
+        return f"The package genai-prices is not installed, so only own prices are known. {own}"
+    return f"{described}. {own}{problem and f' {problem}'}"
+
+
+def compare_costs(
+    context: PageContext, costs: ModelCosts, found: Sequence[ModelSums], total: UsageSums
+) -> Mapping[str, Any] | None:
+    """Return the cost of all tokens of the time range at other models. None: there are no tokens.
+
+    The other models are the model in the URL, the mapped models, used models, and requested models. `costs`: prices of
+    models. `found`: sums of each used model. `total`: sums of all.
+    """
+    if not total.tokens:
+        return None
+    asked = context.query.compared
+    prices = dict(_candidates(context, costs, found))
+    rows = {name: cost_at(price, total) for name, price in prices.items() if price is not None}
+    shown = sorted(rows, key=lambda name: (name != asked, rows[name]))[:_MAX_COMPARED]
+    return {
+        "actual": formats.known_price(total.cost, total.unknown_cost_requests),
+        "is_partial": bool(total.unknown_cost_requests),
+        "rows": [_compare(name, rows[name], total) for name in sorted(shown, key=lambda name: (rows[name], name))],
+        "asked": asked,
+        "problem": _explain_unknown(costs, asked) if asked and prices.get(asked) is None else "",
+    }
+
+
+def _candidates(
+    context: PageContext, costs: ModelCosts, found: Sequence[ModelSums]
+) -> Iterable[tuple[str, Price | None]]:
+    asked = context.query.compared
+    if asked:
+        yield asked, costs.find_requested_price(asked, "", "")
+    for prefix, model in [*_mapped(context), *((costs.find_prefix(one.provider), one.model) for one in found)]:
+        yield f"{prefix}/{model}", costs.find_price_of(prefix, model)
+    counted = count_facets(context.connection, context.filter, ("requested_model",), _MAX_REQUESTED)
+    for model, _ in counted.values["requested_model"]:
+        if model.startswith("claude-"):
+            yield model, costs.find_requested_price(model, "", "")
+
+
+def _mapped(context: PageContext) -> list[tuple[str, str]]:
+    targets = [target for one in context.setup.mapping for target in (one.target, *one.fallbacks)]
+    names = [target.partition("/") for target in targets if "…" not in target]
+    return [(prefix, model) for prefix, _, model in names if model]
+
+
+def _price_row(costs: ModelCosts, prefix: str, model: str) -> PriceRow:
+    price = costs.find_price_of(prefix, model)
+    provider = costs.find_provider(prefix)
+    if price is None:
+        return PriceRow(provider=provider, prefix=prefix, model=model, rates=(), long_context="", source="unknown")
+    longer = "; ".join(
+        f"above {above:,} tokens: {_rate(rates.input)} in, {_rate(rates.output)} out"
+        for above, rates in price.long_contexts
+    )
+    source = "local: free" if price.source == "local" else price.source
+    return PriceRow(
+        provider=provider,
+        prefix=prefix,
+        model=model,
+        rates=_list_rates(price.base),
+        long_context=longer,
+        source=source,
+    )
+
+
+def _list_rates(rates: Rates) -> list[str]:
+    return [_rate(getattr(rates, name)) for name in _RATES]
+
+
+def _rate(dollars: Decimal) -> str:
+    """Return a price in dollars per million tokens as text: `$2.00`, `$0.125`, `free`."""
+    if not dollars:
+        return "free"
+    return f"${dollars:.2f}" if dollars == round(dollars, 2) else f"${dollars.normalize():f}"
+
+
+def _compare(name: str, cost: int, total: UsageSums) -> ComparedCost:
+    difference = cost - total.cost
+    if total.unknown_cost_requests:
+        return ComparedCost(model=name, cost=formats.price(cost), difference=formats.UNKNOWN, sign="")
+    share = f" ({difference / total.cost:+.0%})".replace("%", " %") if total.cost else ""
+    amount = formats.money(abs(difference))
+    text = "the same" if not difference else f"{'−' if difference < 0 else '+'}{amount}{share.replace('-', '−')}"
+    return ComparedCost(model=name, cost=formats.price(cost), difference=text, sign="ok" if difference < 0 else "")
+
+
+def _explain_unknown(costs: ModelCosts, asked: str) -> str:
+    prefix, separator, _ = asked.partition("/")
+    if separator and not costs.find_provider(prefix):
+        return f"{prefix} is no prefix of a provider. Examples: openai/gpt-4.1-mini, gemini/gemini-2.5-flash."
+    if not separator:
+        return f"The price of {asked} is unknown. Add the prefix of its provider: openai/{asked}"
+    return f'The price of {asked} is unknown. Set it in anthropic-proxy.toml: [prices."{asked}"]'

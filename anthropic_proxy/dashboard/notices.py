@@ -1,0 +1,61 @@
+"""Notices of the page Overview: problems of the settings, and groups of failed requests.
+
+Each notice has a reason, a remedy and a link. The error catalog is `docs/fix/errors.md`.
+"""
+
+from msgspec import Struct
+
+from anthropic_proxy.dashboard import formats
+from anthropic_proxy.dashboard.error_kinds import find_kind
+from anthropic_proxy.dashboard.page_context import PageContext
+from anthropic_proxy.dashboard.remedies import CATALOG, find_remedy
+from anthropic_proxy.ledger.dashboard_records import ErrorGroup
+from anthropic_proxy.ledger.model_costs import ModelCosts
+
+
+class Notice(Struct, frozen=True):
+    """A problem with its reason and remedy, and a link to a page with more."""
+
+    sign: str
+    role: str
+    text: str
+    detail: str = ""
+    href: str = ""
+    link: str = ""
+    remedy: str = ""
+    entry: str = ""
+    """Section of the error catalog: `docs/fix/errors.md#rate-limit`. "": no section."""
+
+
+def list_setup_notices(context: PageContext) -> list[Notice]:
+    """Return a notice for each problem of the settings and the providers, such as a missing key."""
+    setup = context.setup
+    found = [Notice("✕", "error", problem) for problem in setup.problems]
+    return found + [Notice("!", "warn", text) for text in setup.advice]
+
+
+def build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
+    """Return the notice about `group`, failed requests of one provider with the same type of error.
+
+    It has the number of requests, the latest message, and a remedy. `costs`: names and prefixes of providers.
+    """
+    name = costs.find_prefix(group.provider) if group.provider else "the proxy"
+    period = formats.day_and_time(group.first_at)
+    if group.count > 1:
+        period += f" to {formats.day_and_time(group.last_at)}"
+    href, link = f"/dashboard/requests/{group.request_id}", "show it"
+    if group.count > 1:
+        facets = {**context.query.facets, "outcome": "error", "provider": group.provider}
+        href, link = context.query.link("/dashboard/requests", facets=facets, measure=""), f"show the {group.count:,}"
+    remedy = find_remedy(group, costs.find_key_variable(group.provider))
+    kind = f", {find_kind(group.error_type)}" if group.error_type else ""
+    return Notice(
+        sign="✕",
+        role="error",
+        text=f"{formats.plural(group.count, 'request')} failed at {name} with {group.status}{kind}.",
+        detail=f"{period}. {group.error[:300]}",
+        href=href,
+        link=link,
+        remedy=remedy.text if remedy else "",
+        entry=f"{CATALOG}#{remedy.entry}" if remedy else "",
+    )

@@ -1,0 +1,21 @@
+"""`OidcError`: a sign-in with the identity provider (OpenID Connect) that is rejected.
+
+The constants are remedies, the last sentences of its messages.
+"""
+
+RETRY = "Sign in again."
+CHECK_CLIENT = "An administrator should compare OIDC_CLIENT_ID and OIDC_CLIENT_SECRET with the identity provider."
+CHECK_ISSUER = "An administrator should check OIDC_ISSUER."
+
+
+class OidcError(Exception):
+    """Rejected sign-in with the identity provider.
+
+    The message is a text for the user with cause, reason and remedy. It contains no token.
+    """
+
+    def __init__(self, message: str, *, status: int = 403) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        """HTTP status of the page: 403; 502 for a failure of the provider."""

@@ -1,0 +1,88 @@
+"""`OidcUser`, a user of the identity provider, and `resolve_role`, the role that the settings give to the user."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from anthropic_proxy.dashboard.oidc_errors import OidcError
+from anthropic_proxy.dashboard.permissions import Role
+from anthropic_proxy.settings import OidcSettings
+
+
+class OidcUser(Struct, frozen=True, omit_defaults=True):
+    """User of the identity provider (OpenID Connect), as a session stores the user."""
+
+    issuer: str
+    """Value of `OIDC_ISSUER` at the sign-in. The session ends if the setting has another value."""
+    client_id: str
+    subject: str
+    """Id of the user at the identity provider."""
+    email: str
+    groups: tuple[str, ...] = ()
+    """Groups of the user that the settings name, from the claim with the roles."""
+
+
+def find_user(settings: OidcSettings, claims: Mapping[str, Any]) -> OidcUser:
+    """Return the user that `claims`, the checked properties in an ID token, describe.
+
+    Raises `OidcError` if `settings` give the user no role.
+    """
+    email = claims.get(settings.email_claim)
+    if not isinstance(email, str) or email.count("@") != 1 or not (email.isascii() and email.isprintable()):
+        raise OidcError(
+            f"The identity provider sent no e-mail address (claim {settings.email_claim!r}). An administrator should "
+            "allow the scope email for the client, or set OIDC_EMAIL_CLAIM."
+        )
+    if settings.email_claim == "email" and claims.get("email_verified") not in (True, "true"):
+        raise OidcError(
+            f"The identity provider has not verified the address {email}. Confirm it there, then try again. If the "
+            "provider sends no claim email_verified, an administrator should set OIDC_EMAIL_CLAIM to a claim that "
+            "users cannot change."
+        )
+    used = {*settings.admins, *settings.viewers, *settings.members}
+    groups = tuple(name for name in find_values(claims, settings.role_claim) if name in used and "@" not in name)
+    user = OidcUser(settings.issuer, settings.client_id, str(claims["sub"]), email.lower(), groups)
+    if not _has_domain(settings, user.email):
+        raise OidcError(f"The domain of {email} is not accepted. OIDC_DOMAINS lists the accepted ones.")
+    if resolve_role(settings, user) is None:
+        raise OidcError(f"{email} has no role. An administrator should add the user or a group to OIDC_MEMBERS.")
+    return user
+
+
+def resolve_role(settings: OidcSettings, user: OidcUser) -> Role | None:
+    """Return the role of `user` with the present `settings`. None: the user may not sign in."""
+    if (user.issuer, user.client_id) != (settings.issuer, settings.client_id) or not _has_domain(settings, user.email):
+        return None
+    if _is_listed(settings.admins, user):
+        return "admin"
+    if _is_listed(settings.viewers, user):
+        return "viewer"
+    return "member" if not settings.members or _is_listed(settings.members, user) else None
+
+
+def find_values(claims: Mapping[str, Any], path: str) -> Sequence[str]:
+    """Return the texts of the claim at `path` in `claims`. A claim is one text or a list of texts.
+
+    A path such as `realm_access.roles` names a claim inside of objects.
+    """
+    value: Any = claims.get(path)
+    if value is None:
+        value = claims
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+    if isinstance(value, str):
+        return (value,)
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else ()
+
+
+def _has_domain(settings: OidcSettings, email: str) -> bool:
+    return not settings.domains or email.rpartition("@")[2] in settings.domains
+
+
+def _is_listed(entries: Sequence[str], user: OidcUser) -> bool:
+    """Return True if `entries`, the setting of a role, contain the e-mail address or a group of `user`.
+
+    Upper and lower case of the address are equal.
+    """
+    return any(entry.lower() == user.email if "@" in entry else entry in user.groups for entry in entries)

@@ -1,0 +1,213 @@
+"""`OidcSignIn`: the two routes of a sign-in with an identity provider. Authlib is loaded with the first sign-in.
+
+`start` redirects the browser to the provider and stores random values (a sign-in attempt) in a cookie. The provider
+redirects the browser to the callback path with a code, which the proxy exchanges for the ID token of the user. `finish`
+then creates a session.
+"""
+
+import asyncio
+import hashlib
+import hmac
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
+
+from msgspec import Struct
+
+from anthropic_proxy.dashboard.browser_sessions import BrowserSessions
+from anthropic_proxy.dashboard.digests import digest
+from anthropic_proxy.dashboard.forms import find_own_path
+from anthropic_proxy.dashboard.oidc_errors import RETRY, OidcError
+from anthropic_proxy.dashboard.oidc_roles import find_user
+from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
+from anthropic_proxy.errors import ConfigurationError, MissingExtra
+from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
+from anthropic_proxy.settings import OidcSettings, Settings
+
+if TYPE_CHECKING:
+    from anthropic_proxy.dashboard.oidc import OidcClient, SignInAttempt
+
+START_PATH = "/dashboard/oidc/start"
+"""URL path that redirects the browser to the identity provider."""
+CALLBACK_PATH = "/dashboard/oidc/callback"
+"""URL path to which the identity provider redirects the browser after the sign-in."""
+ATTEMPT_COOKIE = "anthropic_proxy_oidc"
+ATTEMPT_SECONDS = 600
+"""Maximum time in seconds for the sign-in at the identity provider."""
+_MAX_TARGET_CHARACTERS = 1_000
+_MAX_SHOWN_CHARACTERS = 200
+_MAX_CODE_CHARACTERS = 4_096
+
+
+def require_usable(settings: Settings) -> None:
+    """Raise `ConfigurationError` if `settings` name an identity provider that cannot be used.
+
+    Either Authlib is not installed, or clients need no key. The API with the same data would then need no sign-in.
+    """
+    if settings.oidc is None:
+        return
+    if not settings.requires_client_key():
+        raise ConfigurationError(
+            "OIDC_ISSUER is set, but clients need no key, so they read all requests without a sign-in. Set "
+            "VIRTUAL_KEYS=true or PROXY_API_KEY too."
+        )
+    if find_spec("authlib") is None:
+        raise ConfigurationError(MissingExtra("Sign-in with OIDC_ISSUER needs Authlib", "oidc").message)
+
+
+class SignedIn(Struct, frozen=True):
+    """Result of a completed sign-in: the cookie of the session, and the next page."""
+
+    cookie: str
+    """Value of the cookie of the new session."""
+    target: str
+    """URL path of the page that the user requested before the sign-in."""
+
+
+class OidcSignIn:
+    """Sign-in with the identity provider of the settings.
+
+    `sessions`: sessions of the signed-in browsers.
+    """
+
+    def __init__(self, gateway: Gateway, sessions: BrowserSessions) -> None:
+        self._gateway = gateway
+        self._sessions = sessions
+        self._client: OidcClient | None = None
+
+    async def start(self, request: RouteRequest) -> RouteResponse:
+        """Return a redirect to the sign-in page of the identity provider.
+
+        The cookie of the response has the random values of this sign-in. Raises `OidcError` if the provider cannot be
+        used.
+        """
+        client = await self._find_client()
+        from anthropic_proxy.dashboard.oidc import SignInAttempt  # noqa: PLC0415
+
+        attempt = SignInAttempt.new()
+        target = find_own_path(request.query.get("next", [""])[-1])
+        target = target if len(target) <= _MAX_TARGET_CHARACTERS else "/dashboard"
+        url = await client.build_authorization_url(attempt, self._redirect_uri(request))
+        signed = ".".join((attempt.state, attempt.nonce, attempt.verifier, quote(target, safe="")))
+        value = f"{_sign(signed, client.settings)}.{signed}"
+        return RouteResponse(
+            status=303,
+            headers={
+                "location": url,
+                "cache-control": "no-store",
+                "set-cookie": write_attempt_cookie(value, ATTEMPT_SECONDS, is_https=is_https(request, self._settings)),
+            },
+        )
+
+    def read_attempt(self, request: RouteRequest) -> "BegunSignIn":
+        """Return the sign-in that this browser began, from its cookie. Nothing is stored or sent.
+
+        Raises `OidcError` if the cookie is missing or changed, or if the response is of another sign-in.
+        """
+        return _read_attempt(request, request.query.get("state", [""])[-1], self._require_provider())
+
+    async def finish(self, request: RouteRequest, begun: "BegunSignIn") -> SignedIn:
+        """Check the response of the identity provider in the URL of `request`, and create a session for the user.
+
+        Raises `OidcError` if the sign-in is rejected.
+        """
+        query = {name: values[-1] for name, values in request.query.items()}
+        attempt = begun.attempt
+        client = await self._find_client()
+        used = await self._gateway.store.add(_find_place(attempt), 1, ATTEMPT_SECONDS)
+        if used > 1:
+            raise OidcError(f"This sign-in was completed before, or was canceled. {RETRY}")
+        await client.require_issuer(query.get("iss"))
+        if error := query.get("error", ""):
+            reason = query.get("error_description", "") or error
+            raise OidcError(f"The identity provider refused the sign-in: {reason[:_MAX_SHOWN_CHARACTERS]}. {RETRY}")
+        code = query.get("code", "")
+        if not 0 < len(code) <= _MAX_CODE_CHARACTERS:
+            raise OidcError(f"The response of the identity provider contains no code. {RETRY}")
+        claims = await client.request_claims(code, attempt, self._redirect_uri(request))
+        user = find_user(client.settings, claims)
+        return SignedIn(await self._sessions.create_for_user(user), begun.target)
+
+    @property
+    def _settings(self) -> Settings:
+        return self._gateway.settings
+
+    def _redirect_uri(self, request: RouteRequest) -> str:
+        base = self._settings.dashboard_url or f"{request.scheme}://{request.headers.get('host', '')}"
+        return f"{base}{CALLBACK_PATH}"
+
+    def _require_provider(self) -> OidcSettings:
+        """Return the present settings of the provider. Raises `OidcError` if there are none."""
+        if (provider := self._settings.oidc) is None:
+            raise OidcError("This proxy has no identity provider. Sign in with a key.", status=404)
+        return provider
+
+    async def _find_client(self) -> "OidcClient":
+        """Return the client of the identity provider for the present settings.
+
+        After a reload of the settings, a new client is created if they have changed.
+        """
+        provider = self._require_provider()
+        if self._client is None or self._client.settings != provider:
+            self._client = await asyncio.to_thread(_open_client, provider, self._gateway)
+        return self._client
+
+
+class BegunSignIn(Struct, frozen=True):
+    """A sign-in that a browser began, from its cookie."""
+
+    attempt: "SignInAttempt"
+    target: str
+    """Path of the page that the user requested first."""
+
+
+def write_attempt_cookie(value: str, seconds: int, *, is_https: bool) -> str:
+    """Return the header `Set-Cookie` with `value`, the random values of a sign-in that has begun.
+
+    `seconds`: lifetime; 0 removes the cookie. `is_https`: browsers use TLS.
+    """
+    secure = "; Secure" if is_https else ""
+    return f"{ATTEMPT_COOKIE}={value}; Path=/dashboard/oidc; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
+
+
+def _open_client(provider: OidcSettings, gateway: Gateway) -> "OidcClient":
+    """Return a client of the identity provider `provider`. The first call loads Authlib."""
+    if find_spec("authlib") is None:
+        raise OidcError(f"{MissingExtra('Sign-in with OIDC_ISSUER needs Authlib', 'oidc').message}", status=502)
+    from anthropic_proxy.dashboard.oidc import OidcClient  # noqa: PLC0415
+
+    return OidcClient(provider, gateway)
+
+
+def _read_attempt(request: RouteRequest, state: str, provider: OidcSettings) -> BegunSignIn:
+    """Return the random values of the sign-in, and the path of the page after it, from the cookie of `request`.
+
+    `state`: parameter of the provider's response. Raises `OidcError` if it belongs to another sign-in.
+    """
+    from anthropic_proxy.dashboard.oidc import SignInAttempt  # noqa: PLC0415
+
+    signature, _, signed = find_cookie(request.headers.get("cookie", ""), ATTEMPT_COOKIE).partition(".")
+    if not hmac.compare_digest(signature.encode("utf-8", "replace"), _sign(signed, provider).encode()):
+        raise OidcError(
+            "This browser has no sign-in in progress: it took more than ten minutes, or cookies are blocked. " + RETRY
+        )
+    own_state, nonce, verifier, target = signed.split(".", 3)
+    if not hmac.compare_digest(own_state.encode(), state.encode("utf-8", "replace")):
+        raise OidcError(f"The response is not of the sign-in that this browser began last. {RETRY}")
+    attempt = SignInAttempt(state=own_state, nonce=nonce, verifier=verifier)
+    return BegunSignIn(attempt, find_own_path(unquote(target)))
+
+
+def _sign(text: str, provider: OidcSettings) -> str:
+    """Return the signature of a cookie, which all workers and instances can check.
+
+    So invented cookies cause no request to the provider. A client without a secret (PKCE only) has no such protection.
+    """
+    secret = "" if provider.client_secret is None else provider.client_secret.reveal()
+    key = f"sign-in\n{provider.issuer}\n{provider.client_id}\n{secret}".encode()
+    return hmac.new(key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+
+
+def _find_place(attempt: "SignInAttempt") -> str:
+    """Return the store key that marks the sign-in `attempt` as used, so that a response is accepted only once."""
+    return f"dashboard/oidc/{digest(attempt.state)}"

@@ -1,0 +1,213 @@
+"""Page Overview: summary, five figures, charts, latest requests, problems and models.
+
+`build_overview` returns the values that the template of the page shows. A panel is one of these tables or charts. A
+panel that fails is replaced by a `FailedPanel`. An incident is a series of periods in which many requests to one
+provider failed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from anthropic_proxy.dashboard import formats
+from anthropic_proxy.dashboard.charts import Band
+from anthropic_proxy.dashboard.error_kinds import draw_errors, find_incidents, mark_incidents
+from anthropic_proxy.dashboard.notices import Notice, build_error_notice, list_setup_notices
+from anthropic_proxy.dashboard.overview_figures import Figure, build_figures
+from anthropic_proxy.dashboard.page_context import PageContext
+from anthropic_proxy.dashboard.panels import FailedPanel, build_panel, once
+from anthropic_proxy.dashboard.periods import DrawnChart, Periods, divide, median_chart, percentile_chart, speed_chart
+from anthropic_proxy.dashboard.rows import TableRow, finished_row, running_row
+from anthropic_proxy.dashboard.usage_charts import MEASURES, draw_cached_share, draw_usage, find_title
+from anthropic_proxy.dashboard.view_query import RANGE_TITLES
+from anthropic_proxy.dashboard.week_grid import MIN_HOURS, WeekGrid, draw_week
+from anthropic_proxy.ledger import dashboard_queries as queries
+from anthropic_proxy.ledger.dashboard_records import ModelPeriod
+from anthropic_proxy.ledger.error_queries import count_errors, list_errors
+from anthropic_proxy.ledger.model_costs import ModelCosts
+from anthropic_proxy.ledger.request_queries import list_stored_requests
+from anthropic_proxy.ledger.sums import UsageSums, add_up, add_up_groups
+from anthropic_proxy.ledger.units import HOUR_SECONDS, MICROSECONDS
+
+_MAX_LATEST = 10
+_MAX_MODELS = 6
+
+
+class _Queries:
+    """Results of database queries that several panels of the page use. Each query runs at most once."""
+
+    def __init__(self, context: PageContext) -> None:
+        connection, chosen = context.connection, context.filter
+        self.periods, self.costs = divide(context.query), ModelCosts(context.settings)
+        seconds = self.periods.seconds
+        self.by_model = once(lambda: queries.measure_model_periods(connection, chosen, seconds))
+        self.sums = once(lambda: _sum_each(self.periods, self.by_model()))
+        self.latencies = once(lambda: queries.group_latencies(self.by_model(), _find_period))
+        self.errors = once(lambda: count_errors(connection, chosen, seconds))
+
+    def mark_incidents(self) -> list[Band]:
+        """Return the incidents of the time range as labeled bands for charts."""
+        return mark_incidents(find_incidents(self.periods, self.errors(), self.by_model(), self.costs))
+
+
+def build_overview(context: PageContext) -> Mapping[str, Any]:
+    """Return the values that the template of the page Overview shows. A panel that fails is a `FailedPanel`.
+
+    `context`: parameters of the URL, state of the proxy, and connection to the ledger.
+    """
+    query, found = context.query, _Queries(context)
+    periods = found.periods
+    bands = build_panel(context, "incidents", found.mark_incidents)
+    incidents = [] if isinstance(bands, FailedPanel) else bands
+    return {
+        **_build_summary(context, found),
+        "is_empty": not context.facts.requests and not context.running and context.can_read,
+        "figures": build_panel(context, "the figures", lambda: _build_figures(context, found)),
+        "usage": build_panel(context, "usage", lambda: draw_usage(context, periods, found.by_model())),
+        "usage_title": f"{find_title(query.measure)} per {periods.title}",
+        "measures": MEASURES,
+        **_long_charts(context, periods, found.sums),
+        "speed": build_panel(context, "first tokens", lambda: _draw_speed(context, found, incidents)),
+        "speed_views": (("", "All"), ("provider", "By provider")),
+        "errors": build_panel(context, "errors", lambda: draw_errors(periods, found.errors())),
+        "rate": build_panel(context, "the speed of output", lambda: _draw_rate(found)),
+        "errors_title": f"Failed requests per {periods.title}",
+        "latest": build_panel(context, "the latest requests", lambda: _list_latest(context)),
+        "models": build_panel(context, "the models", lambda: _list_models(context, found.by_model(), found.costs)),
+    }
+
+
+def _build_summary(context: PageContext, found: _Queries) -> Mapping[str, Any]:
+    """Return the sentence at the top of the page, and the notices (problems) that the sentence counts."""
+    listed = build_panel(context, "the problems", lambda: _list_notices(context, found))
+    notices = list_setup_notices(context) if isinstance(listed, FailedPanel) else listed
+    verdict = build_panel(context, "the summary", lambda: _summarize(context, add_up(found.sums().values())))
+    return {
+        "verdict": "The requests of this range cannot be added up." if isinstance(verdict, FailedPanel) else verdict,
+        "problem": notices[0].text.rstrip(".") if len(notices) == 1 else "",
+        "problem_count": len(notices) if len(notices) > 1 else 0,
+        "notices": listed,
+    }
+
+
+def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
+    before = queries.count_requests_before(context.connection, context.filter, int(context.now * MICROSECONDS))
+    return build_figures(context, found.periods, list(found.sums().values()), found.latencies(), before)
+
+
+def _list_latest(context: PageContext) -> Sequence[TableRow]:
+    """Return table rows of the running requests and of the latest finished requests."""
+    running = [running_row(receipt, context.now) for receipt in reversed(context.running)]
+    finished = list_stored_requests(context.connection, context.filter, _MAX_LATEST)
+    return [*running, *(finished_row(row) for row in finished)][:_MAX_LATEST]
+
+
+def _list_notices(context: PageContext, found: _Queries) -> list[Notice]:
+    groups = list_errors(context.connection, found.errors())
+    return [*list_setup_notices(context), *(build_error_notice(context, found.costs, group) for group in groups)]
+
+
+def _draw_speed(context: PageContext, found: _Queries, incidents: Sequence[Band]) -> DrawnChart:
+    """Return the chart of the time to first token over the time range.
+
+    It has percentiles of all requests, or the median of each provider, as the URL selects. `incidents`: labeled bands
+    in the chart.
+    """
+    if context.query.speed != "provider":
+        return percentile_chart(found.periods, found.latencies(), bands=incidents)
+    by_provider = queries.group_latencies(found.by_model(), _find_provider)
+    names = {provider: found.costs.find_prefix(provider) for _, (provider,) in by_provider}
+    return median_chart(found.periods, by_provider, names, incidents)
+
+
+def _find_period(one: ModelPeriod) -> tuple[int, tuple[str, ...]]:
+    return one.start, ()
+
+
+def _find_provider(one: ModelPeriod) -> tuple[int, tuple[str, ...]]:
+    return one.start, (one.model.provider,)
+
+
+def _draw_rate(found: _Queries) -> DrawnChart:
+    """Return the chart of output tokens per second: one line for each of the providers with most replies."""
+    speeds = queries.group_speeds(found.by_model(), _find_provider)
+    counts: dict[str, int] = {}
+    for row in found.by_model():
+        counts[row.model.provider] = counts.get(row.model.provider, 0) + row.model.sums.requests
+    ranked = sorted(counts, key=lambda name: -counts[name])
+    return speed_chart(found.periods, speeds, {name: found.costs.find_prefix(name) for name in ranked})
+
+
+def _summarize(context: PageContext, total: UsageSums) -> Markup:
+    name = context.query.range_name
+    spans = {"": "In this range", "1h": "In the last hour", "24h": "In the last 24 hours", "yesterday": "Yesterday"}
+    span = spans.get(name) or f"In the last {RANGE_TITLES[name].removesuffix(' d')} days"
+    if not total.requests:
+        return escape(f"{span} there were no requests.")
+    cost = formats.money(total.known_cost)
+    text = f"{span} {total.succeeded:,} of {formats.plural(total.requests, 'request')} succeeded"
+    if total.unknown_cost_requests:
+        unknown = formats.plural(total.unknown_cost_requests, "request")
+        known = "" if total.known_cost is None else f" and cost <b>{escape(cost)}</b>"
+        return Markup(f"{text}{known}; the cost of {unknown} is unknown.")
+    return Markup(f"{text} and cost <b>{escape(cost)}</b>.")
+
+
+def _sum_each(periods: Periods, by_model: Sequence[ModelPeriod]) -> dict[int, UsageSums]:
+    """Return beginning of a period (seconds since the epoch) → sums of all models, in order of time."""
+    found = add_up_groups((one.start, one.model.sums) for one in by_model)
+    return dict(sorted(({start: UsageSums() for start in periods.starts} | found).items()))
+
+
+def _long_charts(
+    context: PageContext, periods: Periods, sums: Callable[[], Mapping[int, UsageSums]]
+) -> Mapping[str, Any]:
+    """Return the charts for a range of several days: the grid of hours of the week, and the share of cached input.
+
+    `periods`: division of the range. `sums`: function that returns the sums by beginning of a period.
+    """
+    query = context.query
+    if query.hours < MIN_HOURS:
+        return {"week": None}
+    return {
+        "week": build_panel(context, "hours of the week", lambda: _draw_week(context)),
+        "week_title": f"{find_title(query.measure)} by weekday and hour",
+        "cached": build_panel(context, "cached input", lambda: draw_cached_share(periods, list(sums().values()))),
+        "cached_title": f"Input read from cache per {periods.title}",
+    }
+
+
+def _draw_week(context: PageContext) -> WeekGrid:
+    query = context.query
+    names: Sequence[str] = ("cost",)
+    counted: Callable[[UsageSums], float] = lambda one: one.cost  # noqa: E731
+    text: Callable[[float], str] = formats.money_value
+    if query.measure == "tokens":
+        names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+        counted, text = (lambda one: one.tokens), formats.short_count
+    elif query.measure == "requests":
+        names, counted, text = ("requests",), (lambda one: one.requests), formats.count
+    hours = queries.sum_periods(context.connection, context.filter, HOUR_SECONDS, names=names)
+    return draw_week(query, hours, counted, text)
+
+
+def _list_models(context: PageContext, by_model: Sequence[ModelPeriod], costs: ModelCosts) -> list[Mapping[str, Any]]:
+    rows = queries.add_models(by_model)
+    highest = max((row.sums.cost for row in rows), default=0) or 1
+    return [
+        {
+            "provider": row.provider,
+            "prefix": costs.find_prefix(row.provider) or "not sent",
+            "model": row.model,
+            "requests": row.sums.requests,
+            "cost": formats.known_price(row.sums.cost, row.sums.unknown_cost_requests),
+            "share": row.sums.cost / highest,
+            "href": context.query.link(
+                "/dashboard/requests",
+                facets={**context.query.facets, "provider": row.provider, "model": row.model},
+                measure="",
+            ),
+        }
+        for row in rows[:_MAX_MODELS]
+    ]

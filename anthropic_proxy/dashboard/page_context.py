@@ -1,0 +1,78 @@
+"""`PageContext`: everything from which a page is built, for one request of a browser.
+
+It has the parameters of the URL, the settings, the state of providers (`setup`), the extent of the ledger (`facts`),
+and an open connection to the ledger, the database of requests. A page is built in a thread; `wait_for` runs a coroutine
+on the event loop and returns its result.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Protocol, TypeVar
+
+from msgspec import Struct
+from sqlalchemy import Connection
+
+from anthropic_proxy.dashboard.view_query import ViewQuery
+from anthropic_proxy.ledger.dashboard_records import LedgerFacts
+from anthropic_proxy.ledger.facets import FACETS
+from anthropic_proxy.ledger.request_queries import RequestSelection
+from anthropic_proxy.ledger.units import MICROSECONDS
+from anthropic_proxy.plugins import Receipt, Store
+from anthropic_proxy.plugins.setup import ModelFeatures, Setup
+from anthropic_proxy.settings import Settings
+
+ResultT = TypeVar("ResultT")
+
+
+class WaitFor(Protocol):
+    """Function that runs a coroutine on the event loop of the server and waits in this thread for its result."""
+
+    def __call__(self, call: Coroutine[None, None, ResultT], /) -> ResultT:
+        """Run the coroutine `call` on the event loop of the server, and return its result."""
+
+
+class PageContext(Struct, frozen=True, kw_only=True):
+    """Input for building a page: parameters of the URL, state of the proxy, and an open connection to the ledger."""
+
+    query: ViewQuery
+    connection: Connection
+    facts: LedgerFacts
+    now: float
+    """Time of the browser's request in seconds since the epoch."""
+    running: Sequence[Receipt] = ()
+    """Receipts (records) of the running requests of all workers, the latest last."""
+    can_read: bool = True
+    """True if the ledger can be read. False: the ledger is disabled or fails, and `connection` leads to an empty
+    database."""
+    log_condition: Callable[[str], None] = lambda _: None
+    """Function that logs a warning about a panel (table or chart) of a page that cannot be shown."""
+    setup: Setup = Setup()
+    settings: Settings
+    describe_models: Callable[[Sequence[str]], Sequence[ModelFeatures]] = lambda _: ()
+    """Function that returns limits and features of models for ids with prefix. Models that no request can reach are
+    left out."""
+    store: Store | None = None
+    """Store with the counters of limits and budgets. None: not available."""
+    wait_for: WaitFor = asyncio.run
+    """Function that runs a coroutine of the store on the event loop of the server, and returns its result."""
+    path_parameters: dict[str, str] = {}
+    form_token: str = ""
+    """Token that forms of this browser must contain, as protection against other sites. "": no key is required."""
+    cookies: str = ""
+    """Value of the header `Cookie` that the browser sent."""
+
+    searched: tuple[int, int] | None = None
+    """Time range that a search reads, in microseconds since the epoch. None: the whole range in the URL."""
+
+    @property
+    def filter(self) -> RequestSelection:
+        """Selection of the stored requests that the page shows: a time range with filters."""
+        query = self.query
+        start, end = self.searched or (query.start * MICROSECONDS, query.end * MICROSECONDS)
+        return RequestSelection(
+            start=start,
+            end=end,
+            values={FACETS[name]: value for name, value in query.facets.items()},
+            is_changed=query.has_notes,
+            text=query.text,
+        )

@@ -1,0 +1,331 @@
+"""`Pages`: reads the ledger in a thread and renders the pages; an error becomes a page with cause and remedy.
+
+The ledger is the database of client requests. Each `PageKind` is one page.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct, structs
+from sqlalchemy.exc import SQLAlchemyError
+
+from anthropic_proxy.dashboard import (
+    configuration,
+    formats,
+    key,
+    key_audit,
+    keys,
+    models,
+    overview,
+    providers,
+    requests,
+    sessions,
+)
+from anthropic_proxy.dashboard import request as request_page
+from anthropic_proxy.dashboard.browser_sessions import Session
+from anthropic_proxy.dashboard.exports import TABLES, export_table
+from anthropic_proxy.dashboard.forms import find_token
+from anthropic_proxy.dashboard.key_permission import explain_key_refusal
+from anthropic_proxy.dashboard.ledger_connections import LedgerConnections, OpenedLedger
+from anthropic_proxy.dashboard.ledger_lines import StateLine, describe_ledger
+from anthropic_proxy.dashboard.page_context import PageContext, ResultT, WaitFor
+from anthropic_proxy.dashboard.permissions import find_client_role, may_open, reads_own_requests_only, select_sections
+from anthropic_proxy.dashboard.renderer import render_page
+from anthropic_proxy.dashboard.responses import compress
+from anthropic_proxy.dashboard.search_range import limit_range
+from anthropic_proxy.dashboard.settings_editor import explain_refusal
+from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
+from anthropic_proxy.dashboard.slow_pages import Progress, respond_in_time
+from anthropic_proxy.dashboard.view_query import RANGE_TITLES, ViewQuery, read_view_query
+from anthropic_proxy.errors import ClientError, PermissionDenied
+from anthropic_proxy.ledger.dashboard_queries import read_facts
+from anthropic_proxy.ledger.dashboard_records import LedgerFacts
+from anthropic_proxy.ledger.read_limits import describe_read_failure
+from anthropic_proxy.ledger.reader_threads import ReaderThreads, name_client
+from anthropic_proxy.ledger.row_access import find_key_labels, restrict_rows
+from anthropic_proxy.ledger.units import MICROSECONDS_PER_HOUR
+from anthropic_proxy.plugins import Gateway, Receipt, RouteRequest, RouteResponse
+from anthropic_proxy.plugins.setup import Setup
+from anthropic_proxy.settings import Settings
+
+NAVIGATION = (
+    ("Overview", "/dashboard", "o"),
+    ("Requests", "/dashboard/requests", "r"),
+    ("Sessions", "/dashboard/sessions", "s"),
+    ("Models", "/dashboard/models", "m"),
+    ("Providers", "/dashboard/providers", "p"),
+    ("Settings", "/dashboard/settings", "e"),
+)
+"""Name, URL path and keyboard key of each page."""
+KEYS_SECTION = ("Keys", "/dashboard/keys", "k")
+"""Name, URL path and keyboard key of the page Keys, which exists with `VIRTUAL_KEYS=true`."""
+_STORE_SECONDS = 10.0
+"""Maximum time in seconds for which a page waits for the store of limits and learned facts."""
+THEME_COOKIE = "anthropic_proxy_theme"
+
+Build = Callable[[PageContext], Mapping[str, Any] | None]
+
+
+class PageKind(Struct, frozen=True):
+    """One page: its URL path, its template, and the function that builds its values."""
+
+    path: str
+    """URL path of the page."""
+    section: str
+    """Name of the page's section in the navigation."""
+    template: str
+    build: Build
+    """Function that returns the values for the template. Result None: the object of the page, such as a request, does
+    not exist."""
+    missing: str = ""
+    """Error text if the object of the page does not exist."""
+    adds_up: bool = True
+    """True if the page adds up all stored requests of a time range, which can take some time."""
+
+
+_KINDS = (
+    PageKind("/dashboard", "Overview", "overview.html", overview.build_overview),
+    PageKind("/dashboard/requests", "Requests", "requests.html", requests.build_requests),
+    PageKind(
+        "/dashboard/requests/{id}",
+        "Requests",
+        "request.html",
+        request_page.build_request,
+        "The ledger has no request with this id. It is deleted, still running, or of another proxy.",
+    ),
+    PageKind("/dashboard/sessions", "Sessions", "sessions.html", sessions.build_sessions),
+    PageKind(
+        "/dashboard/session",
+        "Sessions",
+        "session.html",
+        sessions.build_session,
+        "The ledger has no request of this session.",
+    ),
+    PageKind("/dashboard/models", "Models", "models.html", models.build_models),
+    PageKind("/dashboard/keys", "Keys", "keys.html", keys.build_keys, adds_up=False),
+    PageKind("/dashboard/keys/audit", "Keys", "key_audit.html", key_audit.build_audit, adds_up=False),
+    PageKind(
+        "/dashboard/keys/{id}",
+        "Keys",
+        "key.html",
+        key.build_key,
+        "There is no virtual key with this id. The page Keys lists all keys, also revoked ones.",
+    ),
+    PageKind("/dashboard/providers", "Providers", "providers.html", providers.build_providers),
+    PageKind("/dashboard/settings", "Settings", "settings.html", configuration.build_settings, adds_up=False),
+)
+PAGES: Mapping[str, PageKind] = {kind.path: kind for kind in _KINDS}
+"""URL path → page with this path."""
+
+
+def list_sections(settings: Settings) -> Sequence[tuple[str, str, str]]:
+    """Return the entries of the navigation: name, URL path and keyboard key of each page."""
+    return (*NAVIGATION[:-1], KEYS_SECTION, NAVIGATION[-1]) if settings.virtual_keys else NAVIGATION
+
+
+class Pages:
+    """The pages of one process. `gateway`: the running proxy. `threads`: threads in which the ledger is read."""
+
+    def __init__(self, gateway: Gateway, threads: ReaderThreads, clock: Callable[[], float] = time.time) -> None:
+        self._gateway = gateway
+        self._threads = threads
+        self._clock = clock
+        self._ledger = LedgerConnections()
+
+    def close(self) -> None:
+        """Close the connections to the ledger. Called when the proxy stops."""
+        self._ledger.close()
+
+    async def respond(self, kind: PageKind, request: RouteRequest, session: Session | None) -> RouteResponse:
+        """Return the page `kind` as HTML, or its rows as CSV or JSON if the URL has the parameter `format`.
+
+        Raises `PermissionDenied` if the role of the user may not open the page.
+        """
+        role = find_client_role(request.client) if session is None else session.role
+        if not may_open(role, kind.section):
+            raise PermissionDenied(
+                f"The role {role} does not include the page {kind.section}. Open /dashboard, or ask an administrator "
+                "for another role."
+            )
+        running = await self._gateway.collect_running_requests()
+        loop = asyncio.get_running_loop()
+
+        def wait_for(call: Coroutine[None, None, ResultT], /) -> ResultT:
+            return asyncio.run_coroutine_threadsafe(call, loop).result(_STORE_SECONDS)
+
+        progress = Progress()
+        client = name_client(request) if session is None else session.client_name
+        page = self._threads.run(
+            client, self._render, kind, request, session, running, wait=wait_for, progress=progress
+        )
+        if "format" in request.query or kind.missing or not kind.adds_up:
+            return await page
+
+        def render_head() -> RouteResponse:
+            frame = self._frame(kind, request, session)
+            if session is None or not reads_own_requests_only(session.role):
+                frame["running"] = running
+            return render_page(request, "adding_up.html", frame)
+
+        return await respond_in_time(request, page, render_head, progress)
+
+    async def find_own_keys(self, session: Session) -> Sequence[str]:
+        """Return the labels of the virtual keys that belong to the user of `session`."""
+
+        def find() -> Sequence[str]:
+            with self._ledger.open(self._gateway.settings).connection as connection:
+                return find_key_labels(connection, session.email)
+
+        return await self._threads.run(session.client_name, find)
+
+    async def respond_setting(
+        self, request: RouteRequest, session: Session | None, values: Mapping[str, Any]
+    ) -> RouteResponse:
+        """Return the page with the form of one setting.
+
+        `values`: values for the template, without those that every page has.
+        """
+        return await self.respond_form(request, session, "/dashboard/settings", "setting.html", values)
+
+    async def respond_form(
+        self, request: RouteRequest, session: Session | None, path: str, template: str, values: Mapping[str, Any]
+    ) -> RouteResponse:
+        """Return the page of the section `path` with a form.
+
+        `values`: values for `template`, without those that every page has.
+        """
+        frame = self._frame(PAGES[path], request, session) | {"live": False}
+        token, cookie = find_token(request, session, is_https=is_https(request, self._gateway.settings))
+        frame |= {"edit_token": token, **values}
+        headers = {"set-cookie": cookie} if cookie else {}
+        status = 400 if values["problem"] else 200
+        return await asyncio.to_thread(render_page, request, template, frame, status=status, headers=headers)
+
+    def _render(
+        self,
+        kind: PageKind,
+        request: RouteRequest,
+        session: Session | None,
+        running: Sequence[Receipt],
+        *,
+        wait: WaitFor,
+        progress: Progress,
+    ) -> RouteResponse:
+        frame = self._frame(kind, request, session)
+        try:
+            query = read_view_query(request.path, request.query, self._clock())
+            ledger = self._ledger.open(self._gateway.settings)
+            with ledger.connection:
+                found = self._build_context(ledger, query, request, session, running, wait=wait)
+                progress.requests = found.facts.requests
+                frame |= {"query": query, "tables": list(TABLES[kind.path]), "ranges": RANGE_TITLES}
+                frame |= {"running": found.running, **self._describe_ledger(found.facts, ledger.problem)}
+                context = limit_range(found, frame["state"])
+                values = None
+                if "format" not in request.query:
+                    values = kind.build(context)
+                elif (file := export_table(context, TABLES[kind.path], request.query)) is not None:
+                    return compress(request, file)
+        except ClientError as error:
+            return self._fail(request, frame, error.status, error.message)
+        except SQLAlchemyError as error:
+            return self._fail(request, frame, *structs.astuple(describe_read_failure(error)))
+        if values is None:
+            problem = ledger.problem
+            return self._fail(request, frame, *((404, kind.missing) if problem is None else (503, problem.text)))
+        return render_page(request, kind.template, {**frame, **values})
+
+    def _select(
+        self, ledger: OpenedLedger, session: Session | None, running: Sequence[Receipt]
+    ) -> tuple[Sequence[Receipt], Setup, LedgerFacts]:
+        """Limit `ledger` to rows that the user may read. Return running requests, setup and facts for the user.
+
+        The setup is the state of the providers. A user with the role `member` receives only its model mapping.
+        """
+        setup = self._gateway.describe_setup()
+        if session is None or not reads_own_requests_only(session.role):
+            return running, setup, ledger.facts
+        labels = find_key_labels(ledger.connection, session.email)
+        restrict_rows(ledger.connection, labels)
+        own = [receipt for receipt in running if receipt.client.name in labels]
+        return own, Setup(mapping=setup.mapping), read_facts(ledger.connection)
+
+    def _describe_ledger(self, facts: LedgerFacts, problem: StateLine | None) -> Mapping[str, Any]:
+        """Return the values for the template about the state of the ledger.
+
+        `facts`: number and time of its requests. `problem`: line with the reason for which it cannot be read; None: it
+        can be read.
+        """
+        known = facts if problem is None else None
+        lines = describe_ledger(self._gateway.ledger_state, known, self._clock())
+        lines += [] if problem is None else [problem]
+        return {"state": lines, "ledger_text": _describe(known), "can_read": problem is None}
+
+    def _build_context(
+        self,
+        ledger: OpenedLedger,
+        query: ViewQuery,
+        request: RouteRequest,
+        session: Session | None,
+        running: Sequence[Receipt],
+        *,
+        wait: WaitFor,
+    ) -> PageContext:
+        """Return the input of a page: parameters of the URL and the browser, state of the proxy, and the ledger.
+
+        It is limited to stored and running requests that the user may read.
+        """
+        running, setup, facts = self._select(ledger, session, running)
+        return PageContext(
+            query=query,
+            connection=ledger.connection,
+            facts=facts,
+            now=self._clock(),
+            running=running,
+            can_read=ledger.problem is None,
+            log_condition=self._gateway.log_condition,
+            setup=setup,
+            settings=self._gateway.settings,
+            describe_models=lambda names: wait(self._gateway.describe_models(names)),
+            store=self._gateway.store,
+            wait_for=wait,
+            path_parameters=dict(request.path_parameters),
+            form_token=session.form_token if session else "",
+            cookies=request.headers.get("cookie", ""),
+        )
+
+    def _frame(self, kind: PageKind, request: RouteRequest, session: Session | None) -> dict[str, Any]:
+        """Return the values that every template uses, such as the navigation and the user."""
+        theme = find_cookie(request.headers.get("cookie", ""), THEME_COOKIE)
+        role = find_client_role(request.client) if session is None else session.role
+        return {
+            "title": kind.section,
+            "section": kind.section,
+            "pages": select_sections(role, list_sections(self._gateway.settings)),
+            "user": session,
+            "theme": theme if theme in ("light", "dark") else "",
+            "running": (),
+            "host": request.headers.get("host", ""),
+            "ledger_text": "",
+            "can_read": True,
+            "stores_content": self._gateway.settings.ledger_content,
+            "zone": time.strftime("%Z", time.localtime(self._clock())),
+            "form_token": session.form_token if session else "",
+            "key_refusal": explain_key_refusal(request, session, self._gateway.settings),
+            "edit_refusal": explain_refusal(request, session, self._gateway.settings),
+            "live": True,
+        }
+
+    def _fail(self, request: RouteRequest, frame: Mapping[str, Any], status: int, message: str) -> RouteResponse:
+        return render_page(request, "error.html", {**frame, "live": False, "message": message}, status=status)
+
+
+def _describe(facts: LedgerFacts | None) -> str:
+    if facts is None:
+        return "Ledger: not available"
+    if facts.first_hour is None:
+        return "Ledger: empty"
+    since = formats.local_time(facts.first_hour * MICROSECONDS_PER_HOUR)
+    return f"Ledger: {formats.plural(facts.requests, 'request')} since {since.day} {since:%b}"

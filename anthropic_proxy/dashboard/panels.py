@@ -1,0 +1,65 @@
+"""Panels of a page, which are built separately: one that fails shows its error, and the others are shown.
+
+A panel is a chart, a table or the figures. `build_panel` returns its values or a `FailedPanel`.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from msgspec import MsgspecError, Struct
+from sqlalchemy.exc import SQLAlchemyError
+
+from anthropic_proxy.dashboard.page_context import PageContext
+from anthropic_proxy.errors import ClientError
+from anthropic_proxy.ledger.read_limits import describe_read_failure
+
+_VALUE_ERRORS = (ArithmeticError, AttributeError, LookupError, MsgspecError, TimeoutError, TypeError, ValueError)
+"""Exceptions by unexpected values, such as a damaged row of the database. They make a panel fail, not the page."""
+PanelT = TypeVar("PanelT")
+
+
+class FailedPanel(Struct, frozen=True):
+    """A panel that cannot be shown. The template shows the text `message` in its place."""
+
+    message: str
+
+
+def build_panel(context: PageContext, name: str, build: Callable[[], PanelT]) -> PanelT | FailedPanel:
+    """Call `build` and return the values of the panel, or a `FailedPanel` if it raises an error.
+
+    `name`: name of the panel, for the log. An error of the client, such as an unknown parameter, concerns the whole
+    page and is raised.
+    """
+    try:
+        return build()
+    except ClientError:
+        raise
+    except SQLAlchemyError as error:
+        context.connection.rollback()  # PostgreSQL rejects all further queries of a failed transaction
+        return FailedPanel(describe_read_failure(error).message)
+    except _VALUE_ERRORS as error:
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        context.log_condition(f"The dashboard cannot show {name}: {reason}")
+        return FailedPanel(f"A stored value cannot be shown ({reason}). The other panels are complete.")
+
+
+def once(build: Callable[[], PanelT]) -> Callable[[], PanelT]:
+    """Return a function that calls `build` at most once. Later calls return the same value or raise the same error.
+
+    Several panels use one query. If it fails, each panel fails without a further query.
+    """
+    values: list[PanelT] = []
+    errors: list[Exception] = []
+
+    def find() -> PanelT:
+        if errors:
+            raise errors[0]
+        if not values:
+            try:
+                values.append(build())
+            except Exception as error:
+                errors.append(error)
+                raise
+        return values[0]
+
+    return find

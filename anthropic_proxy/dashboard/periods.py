@@ -1,0 +1,269 @@
+"""Division of a time range into periods, and the charts of sums and latencies over them.
+
+A period is a division of the range, such as an hour or a day, and one position on the axis of a chart. A latency is the
+time to the first token, a histogram counts latencies. A band is a labeled time range in a chart. `divide` returns the
+`Periods` of a range. Functions `*_chart` and `stacked` return a `DrawnChart`. A speed is output tokens per second; a
+role is the CSS class of a color.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from markupsafe import Markup
+from msgspec import Struct
+
+from anthropic_proxy.dashboard import formats
+from anthropic_proxy.dashboard.charts import MAX_SERIES, Band, Chart, Column, Series, draw
+from anthropic_proxy.dashboard.view_query import ViewQuery
+from anthropic_proxy.ledger.dashboard_records import PeriodSums
+from anthropic_proxy.ledger.histograms import Histogram, find_percentile
+from anthropic_proxy.ledger.local_periods import find_number, find_start, list_starts
+from anthropic_proxy.ledger.sums import UsageSums
+from anthropic_proxy.ledger.units import DAY_SECONDS, MICROSECONDS
+
+_PERIODS = ((3, 300), (48, 3_600), (24 * 8, 6 * 3_600), (24 * 45, 86_400), (24 * 400, 3 * 86_400))
+"""Pairs: maximum length of a time range in hours, and length of one period in seconds."""
+
+
+class DrawnChart(Struct, frozen=True):
+    """A chart as SVG, and the same values as rows of the table below the chart."""
+
+    chart: Chart
+    drawing: Markup
+    rows: Sequence[Sequence[str]]
+
+    @property
+    def titles(self) -> Sequence[str]:
+        """Titles of the table columns after the column with the time."""
+        names = [one.name for one in self.chart.series]
+        return [*names, "incident"] if self.chart.bands else names
+
+
+class Periods(Struct, frozen=True):
+    """Division of a time range into periods of the same length."""
+
+    query: ViewQuery
+    seconds: int
+    """Length of one period in seconds."""
+    starts: Sequence[int]
+    """Beginning of each period in seconds since the epoch."""
+    end: int
+    """End of the last period in seconds since the epoch."""
+
+    @property
+    def title(self) -> str:
+        """Name of the length of a period: `hour`."""
+        names = {300: "5 minutes", 3_600: "hour", 6 * 3_600: "6 hours", DAY_SECONDS: "day", 3 * DAY_SECONDS: "3 days"}
+        return names[self.seconds]
+
+    def columns(self, texts: Sequence[str], path: str = "/dashboard/requests") -> list[Column]:
+        """Return the columns (positions on the time axis) of a chart, one for each period.
+
+        `texts`: description of the values of each period. `path`: URL path of the page to which a column links, with
+        the range of the period.
+        """
+        found = []
+        ends = [*self.starts[1:], self.end]
+        for start, end, text in zip(self.starts, ends, texts, strict=True):
+            left = formats.local_time(start * MICROSECONDS)
+            right = formats.local_time(end * MICROSECONDS)
+            title = f"{left:%H:%M} to {right:%H:%M}" if self.seconds < DAY_SECONDS else f"{left.day} {left:%b}"
+            label = f"{left:%H:%M}" if self.seconds <= 3_600 else f"{left.day} {left:%b}"
+            href = self.query.for_hours(start, end, path)
+            found.append(Column(label, f"{title}{text}", href, is_incomplete=end > self.query.end))
+        return found
+
+
+def divide(query: ViewQuery) -> Periods:
+    """Return the periods of the time range in `query`. Days begin at local midnight.
+
+    The first period may begin before the range, and the last one may end after it.
+    """
+    seconds = next((length for hours, length in _PERIODS if query.hours <= hours), _PERIODS[-1][1])
+    end = find_start(find_number(query.end - 1, seconds) + 1, seconds)
+    return Periods(query, seconds, list_starts(query.start, query.end, seconds), end)
+
+
+def group_chart(
+    periods: Periods,
+    rows: Sequence[PeriodSums],
+    value: Callable[[UsageSums], float],
+    text: Callable[[float], str],
+    roles: Mapping[str, tuple[str, str]] | None = None,
+) -> DrawnChart:
+    """Return a chart of stacked bars with one series for each group of `rows`.
+
+    The smallest groups are added as `others`.
+
+    `rows`: sums by period and group. `value`: function that returns the quantity of a sum. `text`: function that
+    returns the text of a value. `roles`: group → (name, CSS class of the color); None: both are the group itself.
+    """
+    totals: dict[str, float] = {}
+    for row in rows:
+        totals[row.group] = totals.get(row.group, 0) + value(row.sums)
+    ranked = sorted((name for name, total in totals.items() if total), key=lambda name: -totals[name])
+    shown = ranked if len(ranked) <= MAX_SERIES + 1 else ranked[:MAX_SERIES]
+    names = {name: (roles or {}).get(name, (name or "none", name or "none")) for name in shown}
+    others = ("others", "others")
+    values: dict[tuple[str, str], dict[int, float]] = {key: {} for key in names.values()}
+    for row in rows:
+        if row.group in ranked:
+            series = values.setdefault(names.get(row.group, others), {})
+            series[row.start] = series.get(row.start, 0) + value(row.sums)
+    return stacked(periods, values, text)
+
+
+def stacked(
+    periods: Periods, values: Mapping[tuple[str, str], Mapping[int, float]], text: Callable[[float], str]
+) -> DrawnChart:
+    """Return a chart of stacked bars over `periods`.
+
+    `values`: (name, CSS class of the color) of a series → beginning of a period → value. `text`: function that returns
+    the text of a value.
+    """
+    kept = {key: found for key, found in values.items() if any(found.values())}
+    series = [
+        Series(name, role, [found.get(start, 0) for start in periods.starts], text(sum(found.values())))
+        for (name, role), found in kept.items()
+    ]
+    texts, rows = [], []
+    for index in range(len(periods.starts)):
+        cells = [(one.name, one.values[index] or 0) for one in series]
+        total = sum(value for _, value in cells)
+        listed = sorted(((name, value) for name, value in cells if value), key=lambda cell: -cell[1])
+        texts.append(f", {text(total)}" + _listed([(name, text(value)) for name, value in listed]))
+        rows.append([text(value) for _, value in cells])
+    return _finish(periods, series, texts, rows, text, is_line=False)
+
+
+def percentile_chart(
+    periods: Periods,
+    found: Mapping[tuple[int, tuple[str, ...]], Histogram],
+    text: Callable[[float | None], str] = formats.seconds,
+    bands: Sequence[Band] = (),
+) -> DrawnChart:
+    """Return a chart with the 50th and 95th percentile of the time to first token, or of another quantity.
+
+    `found`: (beginning of a period, ()) → histogram. `text`: function that returns the text of a value. `bands`:
+    labeled time ranges.
+    """
+    histograms = [found.get((start, ())) for start in periods.starts]
+    values = [[find_percentile(one, share) if one else None for one in histograms] for share in (0.5, 0.95)]
+    series = [Series("p50 (median)", "p50", values[0]), Series("p95", "p95", values[1])]
+    rows = [[text(low), text(high)] for low, high in zip(*values, strict=True)]
+    texts = [_listed([("p50", low), ("p95", high)]) if low != formats.UNKNOWN else ", no replies" for low, high in rows]
+    known = series if any(value is not None for value in values[0]) else []
+    return _finish(periods, known, texts, rows, text, is_line=True, bands=bands)
+
+
+def median_chart(
+    periods: Periods,
+    found: Mapping[tuple[int, tuple[str, ...]], Histogram],
+    names: Mapping[str, str],
+    bands: Sequence[Band] = (),
+) -> DrawnChart:
+    """Return a chart with the median time to first token: one line for each of the groups with most replies.
+
+    `found`: (beginning of a period, (group,)) → histogram. `names`: group → name of its line. `bands`: labeled time
+    ranges.
+    """
+    counts: dict[str, int] = {}
+    for (_, (group,)), histogram in found.items():
+        counts[group] = counts.get(group, 0) + sum(histogram.values())
+    series = []
+    for group in sorted(counts, key=lambda one: -counts[one])[:MAX_SERIES]:
+        values = [find_percentile(found.get((start, (group,)), {}), 0.5) for start in periods.starts]
+        series.append(Series(names.get(group, group) or "none", group or "none", values))
+    return _draw_lines(periods, series, formats.seconds, formats.seconds, bands)
+
+
+def speed_chart(
+    periods: Periods, speeds: Mapping[tuple[int, tuple[str, ...]], float], names: Mapping[str, str]
+) -> DrawnChart:
+    """Return a chart of the output tokens per second: one line for each group.
+
+    `speeds`: (beginning of a period, (group,)) → tokens per second. `names`: group → name of its line.
+    """
+    groups = sorted({group for _, (group,) in speeds}, key=lambda one: list(names).index(one) if one in names else 99)
+    series = [
+        Series(names.get(group, group) or "none", group, [speeds.get((start, (group,))) for start in periods.starts])
+        for group in groups[:MAX_SERIES]
+    ]
+    return _draw_lines(periods, series, formats.rate, formats.count)
+
+
+def _draw_lines(
+    periods: Periods,
+    series: Sequence[Series],
+    text: Callable[[float | None], str],
+    unit: Callable[[float], str],
+    bands: Sequence[Band] = (),
+) -> DrawnChart:
+    """Return a chart with the lines `series` of groups of replies.
+
+    `text`: function that returns the text of a value. `unit`: function that returns the text of a value on the axis.
+    """
+    rows = [[text(one.values[index]) for one in series] for index in range(len(periods.starts))]
+    texts = []
+    for row in rows:
+        listed = [(one.name, cell) for one, cell in zip(series, row, strict=True) if cell != formats.UNKNOWN]
+        texts.append(_listed(listed) or ", no replies")
+    return _finish(periods, series, texts, rows, unit, is_line=True, bands=bands)
+
+
+def share_chart(periods: Periods, name: str, role: str, shares: Sequence[float | None]) -> DrawnChart:
+    """Return a chart with one line of percentages.
+
+    `name`: name of the line. `role`: CSS class of its color. `shares`: 0 to 100 for each period; None: unknown.
+    """
+    texts = [formats.UNKNOWN if share is None else formats.percent(share, 100) for share in shares]
+    series = [Series(name, role, shares)] if any(share is not None for share in shares) else []
+    titles = [f", {text}" if text != formats.UNKNOWN else ", no input" for text in texts]
+    return _finish(periods, series, titles, [[text] for text in texts], lambda share: f"{share:.0f} %", is_line=True)
+
+
+def _finish(
+    periods: Periods,
+    series: Sequence[Series],
+    texts: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    unit: Callable[[float], str],
+    *,
+    is_line: bool,
+    bands: Sequence[Band] = (),
+) -> DrawnChart:
+    labels = {number: band.label for band in bands for number in range(band.first, band.last + 1)}
+    marked = [_add_incident(text, labels.get(number, "")) for number, text in enumerate(texts)]
+    columns = periods.columns(marked)
+    if bands:
+        rows = [[*row, labels.get(number, formats.UNKNOWN)] for number, row in enumerate(rows)]
+    names = ", ".join(one.name for one in series)
+    chart = Chart(
+        label=f"{'Lines' if is_line else 'Bars'} per {periods.title}: {names}. The table below has the same values.",
+        series=series,
+        columns=columns,
+        unit=lambda value: unit(value) if value else "0",
+        is_line=is_line,
+        bands=bands,
+    )
+    table = [
+        [column.title.partition(", ")[0].partition(": ")[0], *row] for column, row in zip(columns, rows, strict=True)
+    ]
+    return DrawnChart(chart, draw(chart) if series else Markup(""), table)
+
+
+def _add_incident(text: str, label: str) -> str:
+    """Return `text`, the description of a column, with `label`, the name of an incident.
+
+    "": the column belongs to no incident, and `text` is returned unchanged.
+    """
+    if not label:
+        return text
+    return f"{text}; incident = {label}" if ": " in text else f"{text}: incident = {label}"
+
+
+def _listed(pairs: Sequence[tuple[str, str]]) -> str:
+    """Return pairs of name and value as one text: `: a = 1; b = 2`.
+
+    The script of the page shows the pairs as a list beside the pointer.
+    """
+    return ": " + "; ".join(f"{name} = {value}" for name, value in pairs) if pairs else ""

@@ -1,0 +1,50 @@
+"""Roles of the users of the dashboard, and the pages and changes that each role permits.
+
+`admin`: a key of `ADMIN_API_KEY`. `owner`: a key of `PROXY_API_KEY`, or a browser on this machine if no key is
+required. `viewer`: reads everything. `member`: reads the requests of the own virtual keys. Functions `may_*` return
+True if a role permits an action.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from anthropic_proxy.plugins import Client
+
+Role = Literal["admin", "owner", "viewer", "member"]
+"""Role of a user of the dashboard."""
+
+MEMBER_SECTIONS = ("Overview", "Requests", "Sessions", "Models")
+"""Names of the pages that a member may open."""
+
+
+def find_client_role(client: Client) -> Role:
+    """Return the role of `client` without a signed-in session: it sent a key in a header, or is on this machine."""
+    return "admin" if client.role == "admin" else "owner"
+
+
+def may_open(role: Role, section: str) -> bool:
+    """Return True if `role` permits to read the pages of a section, such as `Settings`."""
+    return role != "member" or section in MEMBER_SECTIONS
+
+
+def may_change_settings(role: Role) -> bool:
+    """Return True if `role` permits changes of settings."""
+    return role in ("admin", "owner")
+
+
+def may_change_keys(role: Role) -> bool:
+    """Return True if `role` permits changes of virtual keys and teams, as the API below `/admin` does."""
+    return role == "admin"
+
+
+def reads_own_requests_only(role: Role) -> bool:
+    """Return True if `role` permits to read only the requests of the user's own virtual keys."""
+    return role == "member"
+
+
+def select_sections(role: Role, navigation: Sequence[tuple[str, str, str]]) -> Sequence[tuple[str, str, str]]:
+    """Return the entries of `navigation` that `role` may open.
+
+    An entry is (name of the section, URL path, keyboard key).
+    """
+    return [entry for entry in navigation if may_open(role, entry[0])]

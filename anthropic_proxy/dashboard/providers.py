@@ -1,0 +1,148 @@
+"""Page Providers: state of each provider with open circuits and keys in cooldown, its speed, errors and remedy.
+
+A circuit that is open sends no requests to a provider after many failures. A key in cooldown is not used for some time
+after a rate limit. `build_providers` returns the values that the template of the page shows.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+from msgspec import Struct, structs
+
+from anthropic_proxy.dashboard import formats
+from anthropic_proxy.dashboard.capability_matrix import build_matrix
+from anthropic_proxy.dashboard.charts import sparkline
+from anthropic_proxy.dashboard.page_context import PageContext
+from anthropic_proxy.dashboard.panels import FailedPanel, build_panel
+from anthropic_proxy.dashboard.periods import divide
+from anthropic_proxy.ledger import dashboard_queries as queries
+from anthropic_proxy.ledger.histograms import Histogram, add_histogram, find_percentile
+from anthropic_proxy.ledger.sums import UsageSums
+from anthropic_proxy.ledger.units import MICROSECONDS
+from anthropic_proxy.plugins.setup import ProviderSetup
+
+
+class ProviderRow(Struct, frozen=True, kw_only=True):
+    """One row of the table of providers, as texts."""
+
+    name: str
+    prefix: str
+    sign: str
+    role: str
+    state: str
+    address: str
+    key: str
+    remedy: str
+    is_quiet: bool
+    """True: the provider works, so the user has nothing to do."""
+    requests: str = formats.UNKNOWN
+    errors: str = formats.UNKNOWN
+    p50: str = formats.UNKNOWN
+    p95: str = formats.UNKNOWN
+    line: Markup = Markup("")
+    """Small chart (SVG) of the median time to first token over the time range."""
+
+
+class _Figures(Struct):
+    """Numbers of requests and errors of one provider in the time range, and its times to first token."""
+
+    sums: UsageSums
+    speeds: Histogram
+    medians: Sequence[float | None]
+
+
+def build_providers(context: PageContext) -> Mapping[str, Any]:
+    """Return the values that the template of the page Providers shows.
+
+    `context`: parameters of the URL, state of the proxy, and connection to the ledger.
+    """
+    figures = build_panel(context, "the figures of providers", lambda: _collect_figures(context))
+    known: Mapping[str, _Figures] = {} if isinstance(figures, FailedPanel) else figures
+    rows = [_build_row(provider, known.get(provider.name)) for provider in context.setup.providers]
+    order = {"✕": 0, "!": 1, "✓": 2, "–": 3}
+    rows.sort(key=lambda row: order[row.sign])
+    return {
+        "verdict": _summarize(context, rows),
+        "figures": figures,
+        "rows": rows,
+        "problems": [*context.setup.problems, *context.setup.advice],
+        "matrix": build_panel(context, "the capabilities", lambda: build_matrix(context)),
+    }
+
+
+def _collect_figures(context: PageContext) -> dict[str, _Figures]:
+    """Return name of a provider → numbers of its requests and errors, and its times to first token."""
+    connection, chosen, periods = context.connection, context.filter, divide(context.query)
+    speeds: dict[str, dict[int, Histogram]] = {}
+    for (start, (name,)), histogram in queries.collect_latencies(
+        connection, chosen, periods.seconds, ("provider",)
+    ).items():
+        speeds.setdefault(name, {})[start] = histogram
+    found = {}
+    for row in queries.sum_periods(connection, chosen, 0, "provider"):
+        total: Histogram = {}
+        by_start = speeds.get(row.group, {})
+        for histogram in by_start.values():
+            add_histogram(total, histogram)
+        medians = [find_percentile(by_start.get(start, {}), 0.5) for start in periods.starts]
+        found[row.group] = _Figures(row.sums, total, medians)
+    return found
+
+
+def _build_row(provider: ProviderSetup, figures: _Figures | None) -> ProviderRow:
+    sign, role, state, remedy = _describe_state(provider)
+    row = ProviderRow(
+        name=provider.name,
+        prefix=provider.prefix,
+        sign=sign,
+        role=role,
+        state=state,
+        address=provider.base_url.partition("://")[2] or provider.base_url or formats.UNKNOWN,
+        key=provider.detail or formats.UNKNOWN,
+        remedy=remedy,
+        is_quiet=provider.state == "unset" or remedy == "Nothing to do.",
+    )
+    return row if figures is None else _add_figures(row, figures)
+
+
+def _add_figures(row: ProviderRow, figures: _Figures) -> ProviderRow:
+    return structs.replace(
+        row,
+        requests=formats.count(figures.sums.requests),
+        errors=formats.error_share(figures.sums.errors, figures.sums.requests),
+        p50=formats.seconds(find_percentile(figures.speeds, 0.5)),
+        p95=formats.seconds(find_percentile(figures.speeds, 0.95)),
+        line=sparkline(figures.medians),
+    )
+
+
+def _describe_state(provider: ProviderSetup) -> tuple[str, str, str, str]:
+    """Return sign, CSS class, state and remedy of `provider`: `!`, `warn`, `blocked`, `The circuit is open …`."""
+    if provider.state == "unset":
+        return "–", "", "not set", provider.remedy or "Not in use: no model maps to it."
+    if provider.state == "problem":
+        return "✕", "error", "problem", provider.remedy
+    if provider.open_seconds:
+        wait = formats.seconds(provider.open_seconds * MICROSECONDS)
+        text = f"Repeated failures opened the circuit; the next call is tried in {wait}. {provider.failure}"
+        return "!", "warn", "blocked", text
+    if provider.cooldowns:
+        wait, skipped = formats.seconds(min(provider.cooldowns) * MICROSECONDS), len(provider.cooldowns)
+        verb, count = "is" if skipped == 1 else "are", formats.plural(provider.key_count, "key")
+        text = f"{skipped} of {count} {verb} skipped after failures; the next one is used again in {wait}."
+        return ("!", "warn", "cooldown", text) if skipped == provider.key_count else ("✓", "ok", "ready", text)
+    return "✓", "ok", "ready", "Nothing to do."
+
+
+def _summarize(context: PageContext, rows: Sequence[ProviderRow]) -> str:
+    """Return the sentence at the top of the page about the states of all providers in `rows`."""
+    ready = [row for row in rows if row.state == "ready"]
+    limited = [row for row in rows if row.sign == "!"]
+    if not ready and not limited:
+        return "No provider is configured, so the demo replies: it streams and calls tools, but has no model."
+    verdict = f"{formats.plural(len(ready), 'provider')} ready."
+    for row in limited:
+        verdict += f" {row.prefix}: {'circuit open' if row.state == 'blocked' else 'all keys in cooldown'}."
+    problems = len(context.setup.problems) + len(context.setup.advice)
+    return f"{verdict} {formats.plural(problems, 'problem')}." if problems else verdict

@@ -1,0 +1,89 @@
+"""Rendering of pages by Jinja templates.
+
+`render_page` returns the response with a template and its values. `render_public_page` does so for browsers that are
+not signed in, and `render_message` for an error message.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from anthropic_proxy import __version__
+from anthropic_proxy.dashboard import formats
+from anthropic_proxy.dashboard.assets import load_assets
+from anthropic_proxy.dashboard.columns import DEFAULT_COLUMNS
+from anthropic_proxy.dashboard.panels import FailedPanel
+from anthropic_proxy.dashboard.responses import SECURITY_HEADERS, compress
+from anthropic_proxy.dashboard.view_query import session_link
+from anthropic_proxy.plugins import RouteRequest, RouteResponse
+
+
+@cache
+def load_environment() -> Environment:
+    """Return the Jinja environment with all templates of the dashboard.
+
+    Texts are escaped, so that no stored text becomes HTML. An unknown name in a template is an error.
+    """
+    environment = Environment(
+        loader=PackageLoader("anthropic_proxy.dashboard"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = (
+        "count short_count money seconds percent rate clock_time day_and_time full_time ago plural UNKNOWN".split()  # noqa: SIM905
+    )
+    environment.globals |= {name: getattr(formats, name) for name in names}
+    environment.globals |= {"version": __version__, "assets": load_assets(), "session_link": session_link}
+    environment.globals["DEFAULT_COLUMNS"] = DEFAULT_COLUMNS
+    environment.tests["failed"] = lambda panel: isinstance(panel, FailedPanel)
+    return environment
+
+
+def render_page(
+    request: RouteRequest,
+    template: str,
+    values: Mapping[str, Any],
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> RouteResponse:
+    """Return the response with `template` and its `values`, compressed if the browser accepts it.
+
+    `status`: HTTP status. `headers`: additional response headers.
+    """
+    text = load_environment().get_template(template).render(values)
+    fields: dict[str, str] = {
+        "content-type": "text/html; charset=utf-8",
+        "cache-control": "no-store",
+        **SECURITY_HEADERS,
+        **(headers or {}),
+    }
+    return compress(request, RouteResponse(status=status, headers=fields, body=text.encode("utf-8", "replace")))
+
+
+def render_public_page(
+    request: RouteRequest,
+    template: str,
+    title: str,
+    values: Mapping[str, Any],
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> RouteResponse:
+    """Return the response with a page without links to other pages, because the client may not be signed in.
+
+    `title`: title of the page. `values`: values for `template`, without those that every page has.
+    """
+    frame = {"title": title, "section": "", "pages": (), "theme": "", "running": (), "form_token": "", "live": False}
+    return render_page(request, template, {**frame, **values}, status=status, headers=headers)
+
+
+def render_message(
+    request: RouteRequest, message: str, *, status: int, headers: Mapping[str, str] | None = None
+) -> RouteResponse:
+    """Return the response with a page that shows the error message `message`. `status`: HTTP status."""
+    return render_public_page(request, "error.html", "Dashboard", {"message": message}, status=status, headers=headers)

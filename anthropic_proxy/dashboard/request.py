@@ -1,0 +1,236 @@
+"""Page of one request: summary, figures, timeline, request changes, route, tokens and cost, client, commands.
+
+`build_request` returns the values that the template of the page shows.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from anthropic_proxy.dashboard import formats
+from anthropic_proxy.dashboard.overview_figures import Figure
+from anthropic_proxy.dashboard.page_context import PageContext
+from anthropic_proxy.dashboard.remedies import CATALOG, find_remedy
+from anthropic_proxy.dashboard.rows import decode_list, outcome_of
+from anthropic_proxy.dashboard.timeline import build_timeline, list_attempts, list_client_events, sum_failed_time
+from anthropic_proxy.dashboard.view_query import require_text
+from anthropic_proxy.ledger import dashboard_queries as queries
+from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES
+from anthropic_proxy.ledger.contents import StoredContent, read_contents
+from anthropic_proxy.ledger.model_costs import KINDS, ModelCosts
+from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH
+from anthropic_proxy.ledger.request_queries import StoredRequest, find_stored_request
+from anthropic_proxy.ledger.sums import UsageSums
+
+MAX_TEXT_CHARACTERS = 20_000
+"""Maximum number of characters of a stored text that the page shows."""
+_SUMMARIES = {"ok": "Succeeded", "truncated": "Truncated by the token limit", "cancelled": "Cancelled by the client"}
+_HANDLINGS = {"dropped": ("✕", "error"), "kept": ("✓", "ok")}
+
+
+class TokenCost(Struct, frozen=True):
+    """Tokens of one kind in a request, with their price and cost, as texts."""
+
+    name: str
+    role: str
+    """CSS class of the color of this kind of token."""
+    tokens: str
+    price: str
+    """Price in dollars per million tokens, as text. "": unknown, or free."""
+    cost: str
+
+
+def build_request(context: PageContext) -> Mapping[str, Any] | None:
+    """Return the values that the template of the page of one request shows. None: the request is not stored."""
+    request_id = context.path_parameters["id"]
+    require_text("request id", request_id)
+    row = find_stored_request(context.connection, request_id)
+    if row is None:
+        return None
+    older, newer = queries.find_neighbors(context.connection, row)
+    sign, role, outcome = outcome_of(row)
+    outcome = outcome if row.outcome_class == "cancelled" else f"{row.status} {row.outcome}".strip()
+    notes = [_note(note) for note in decode_list(row.notes)]
+    stored = {one.kind: one for one in read_contents(context.connection, row.id)}
+    return {
+        "title": f"Request {row.id}",
+        "row": row,
+        "summary": summarize(row),
+        "tag_parts": (sign, role, outcome),
+        "failed": decode_list(row.failed_attempts),
+        "figures": _figures(row),
+        "timeline": build_timeline(row),
+        "attempts": list_attempts(row),
+        "notes": notes,
+        "note_counts": _count_notes(notes),
+        "adaptations": decode_list(row.adaptations),
+        "tokens": _tokens(context, row),
+        "older": older,
+        "newer": newer,
+        "content": [(kind.capitalize(), *_shorten(stored[kind])) for kind in ("request", "reply") if kind in stored],
+        "replay_problem": _find_replay_problem(row, stored.get("request")),
+        "sent": _shorten(stored["sent"]) if "sent" in stored else None,
+        "events": list_client_events(row),
+        "remedy": find_remedy(row, ModelCosts(context.settings).find_key_variable(row.provider)),
+        "catalog": CATALOG,
+        "content_days": context.settings.ledger_content_days,
+        "context": row.all_input_tokens,
+        "window": _describe_window(context, row),
+        "place": _describe_place(context, row),
+    }
+
+
+def _describe_window(context: PageContext, row: StoredRequest) -> str:
+    """Return the input tokens of the request `row` beside the context window of its model.
+
+    Example: `44,076 of 1,047,576 tokens, 4 %`. "": the context window is unknown.
+    """
+    window = find_window(context, row)
+    if not (window and row.all_input_tokens):
+        return ""
+    share = formats.percent(row.all_input_tokens, window)
+    return f"{formats.count(row.all_input_tokens)} of {formats.count(window)} tokens, {share}"
+
+
+def find_window(context: PageContext, row: StoredRequest) -> int | None:
+    """Return the context window of the model that served the request `row`, in tokens. None: unknown."""
+    name = f"{row.prefix or row.provider}/{row.model}"
+    found = context.describe_models([name]) if row.model else ()
+    return next((one.context_window for one in found if one.model == name), None)
+
+
+def _describe_place(context: PageContext, row: StoredRequest) -> str:
+    """Return the place of the request `row` in its session: `request 38 of 41`. "": the request has no session."""
+    if not row.session:
+        return ""
+    number, count = queries.find_session_place(context.connection, row)
+    return f"request {formats.count(number)} of {formats.count(count)}"
+
+
+def _find_replay_problem(row: StoredRequest, stored: StoredContent | None) -> str:
+    """Return a sentence about the reason for which the request `row` cannot be sent again. "": it can.
+
+    `stored`: stored text of the request; None: none.
+    """
+    if row.path != EXCHANGE_PATH:
+        return f"Requests to {row.path} cannot be sent again."
+    if stored is None:
+        return "The request cannot be sent again: its text is not stored. For later requests: LEDGER_CONTENT=true."
+    if stored.is_cut:
+        return "The request cannot be sent again: only the beginning of its text is stored."
+    return ""
+
+
+def summarize(row: StoredRequest) -> str:
+    """Return the outcome of the request `row` in a few words: `Succeeded after one retry`."""
+    failures = len(decode_list(row.failed_attempts))
+    retries = {0: "", 1: " after one retry"}.get(failures, f" after {failures} retries")
+    if row.outcome_class == "error":
+        return f"Failed with {row.status}{retries}"
+    if row.outcome_class == "retried":
+        return f"Succeeded{retries}"
+    return _SUMMARIES.get(row.outcome_class, row.outcome) + retries
+
+
+def _figures(row: StoredRequest) -> list[Figure]:
+    start, end = row.started_at, row.started_at + row.duration
+    context = row.all_input_tokens
+    cached = (
+        f"{formats.count(row.cache_read_tokens)} read from cache, {formats.percent(row.cache_read_tokens, context)}"
+    )
+    speed = f"{formats.rate(row.output_rate)} · " if row.output_rate else ""
+    ending = row.outcome if row.outcome_class in ("error", "cancelled") else f"stop reason {row.outcome}"
+    requested = "price of the requested model unknown"
+    if row.requested_cost is not None:
+        requested = f"{formats.money(row.requested_cost, exact=True)} at the requested model’s price"
+    first = formats.seconds(row.first_token or None)
+    return [
+        Figure("Total", formats.seconds(row.duration), f"{formats.clock_time(start)} to {formats.clock_time(end)}"),
+        Figure(
+            "Time to first token",
+            first,
+            _first_token_note(row),
+        ),
+        Figure("Input", formats.count(context), cached if row.cache_read_tokens else "none read from cache"),
+        Figure(
+            "Output",
+            formats.count(row.output_tokens),
+            f"{speed}{ending}",
+        ),
+        Figure("Cost", formats.money(row.cost, exact=True), requested),
+    ]
+
+
+def _first_token_note(row: StoredRequest) -> str:
+    if not row.first_token:
+        return "no content"
+    lost = sum_failed_time(row)
+    share = f"{formats.percent(row.first_token, row.duration)} of the total"
+    return f"{share} · {formats.seconds(lost)} in failed attempts" if lost else share
+
+
+def _shorten(stored: StoredContent) -> tuple[str, str]:
+    """Return the size of a stored text, with the portion that is shown or stored, and the text to show."""
+    text, size = stored.data.decode("utf-8", "replace"), f"{formats.count(stored.size)} bytes"
+    if stored.is_cut:
+        size += f", the first {formats.count(MAX_CONTENT_BYTES)} are stored"
+    if len(text) > MAX_TEXT_CHARACTERS:
+        size += f", the first {formats.count(MAX_TEXT_CHARACTERS)} characters are shown"
+    return size, text[:MAX_TEXT_CHARACTERS]
+
+
+def _note(note: Mapping[str, str]) -> Mapping[str, str]:
+    """Return a row for the table of changes that the translation made to the request.
+
+    `note`: a fidelity note. A reason such as `64000 → 32000, the limit` is divided into both values and the remainder.
+    """
+    handling, field, reason = (note[name] for name in ("handling", "field", "reason"))
+    sign, role = _HANDLINGS.get(handling, ("~", "warn"))
+    requested, arrow, remainder = reason.partition(" → ")
+    if not arrow or len(requested) > 40:
+        return {"sign": sign, "role": role, "field": field, "handling": handling, "reason": reason, "change": ""}
+    sent, _, why = remainder.partition(", ")
+    return {
+        "sign": sign,
+        "role": role,
+        "field": field,
+        "handling": handling,
+        "reason": why,
+        "change": f"{requested} → {sent}",
+    }
+
+
+def _count_notes(notes: Sequence[Mapping[str, str]]) -> str:
+    counts: dict[str, int] = {}
+    for note in notes:
+        counts[note["handling"]] = counts.get(note["handling"], 0) + 1
+    return " · ".join(f"{number} {name}" for name, number in counts.items()) or "all fields unchanged"
+
+
+def _tokens(context: PageContext, row: StoredRequest) -> list[TokenCost]:
+    """Return the tokens of the request `row` by kind, with price and cost.
+
+    The stored cost is divided in the proportion of the current prices of the kinds.
+    """
+    thinking = min(row.thinking_tokens, row.output_tokens)
+    numbers = {
+        "cache_read": row.cache_read_tokens,
+        "cache_write": row.cache_write_tokens,
+        "input": row.input_tokens,
+        "output": row.output_tokens - thinking,
+        "thinking": thinking,
+    }
+    costs: Mapping[str, int] = {}
+    if row.cost:
+        names = ("cache_read", "cache_write", "cache_write_1h", "input", "output", "thinking")
+        sums = UsageSums(cost=row.cost, **{f"{name}_tokens": getattr(row, f"{name}_tokens") for name in names})
+        costs = ModelCosts(context.settings).divide(row.provider, row.model, sums)
+    found = []
+    for kind in KINDS:
+        number, amount = numbers[kind], costs.get(kind)
+        if number or kind in ("input", "output"):
+            each = formats.money(round(amount * 1_000_000 / number)) if amount and number else ""
+            cost = formats.money(amount, exact=True) if amount else ""
+            found.append(TokenCost(kind.replace("_", " "), kind.replace("_", "-"), formats.count(number), each, cost))
+    return found

@@ -1,0 +1,194 @@
+"""Page Requests: search, filters with counts, requests over time, and the table of requests with its export.
+
+`build_requests` returns the values that the template of the page shows, and `list_exported` the rows of an export.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from anthropic_proxy.dashboard import formats
+from anthropic_proxy.dashboard.columns import COLUMNS, choose_columns
+from anthropic_proxy.dashboard.page_context import PageContext
+from anthropic_proxy.dashboard.periods import DrawnChart, divide, group_chart
+from anthropic_proxy.dashboard.rows import finished_row, running_row
+from anthropic_proxy.dashboard.saved_views import EXAMPLES, VIEWS_COOKIE, read_views
+from anthropic_proxy.dashboard.sign_in import find_cookie
+from anthropic_proxy.dashboard.sorting import read_order
+from anthropic_proxy.dashboard.usage_charts import OUTCOME_TITLES
+from anthropic_proxy.dashboard.view_query import FACET_TITLES, ViewQuery
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.ledger.dashboard_queries import sum_periods
+from anthropic_proxy.ledger.facet_counts import MAX_COUNTED_REQUESTS, count_facets
+from anthropic_proxy.ledger.facets import FACETS
+from anthropic_proxy.ledger.request_queries import (
+    StoredRequest,
+    find_stored_request,
+    list_stored_requests,
+)
+from anthropic_proxy.ledger.sorted_requests import MAX_SORTED_REQUESTS, SORT_KEYS, SortOrder, list_sorted_requests
+
+ROWS_PER_PAGE = 50
+MAX_EXPORTED_ROWS = 10_000
+_MAX_FACET_VALUES = 10
+_MAX_SESSION_CHARACTERS = 24
+_TIME_POSITION = re.compile(r"([0-9]{1,18})\.(.*)")
+_SORTED_POSITION = re.compile(r"(-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[+-]?[0-9]{1,2})?)~([0-9]{1,18})~(.*)")
+_REQUEST_ID = re.compile(r"req_\w{8,}")
+_Placed = tuple[StoredRequest, str]
+"""A stored request, and its position in the list as text, for the URL parameters `before` and `after`."""
+
+
+def build_requests(context: PageContext) -> Mapping[str, Any]:
+    """Return the values that the template of the page Requests shows.
+
+    `context`: parameters of the URL, state of the proxy, and connection to the ledger.
+    """
+    query = context.query
+    columns, order = choose_columns(query.columns), read_order(query.order, SORT_KEYS)
+    rows, has_older, has_newer = _read_rows(context, order, ROWS_PER_PAGE)
+    shows_running = not (order or query.is_filtered or query.before or query.after or not query.range_name)
+    running = [running_row(receipt, context.now) for receipt in reversed(context.running)] if shows_running else []
+    with_day = query.hours > 25  # 24 h begins with the full hour before
+    return {
+        "rows": [*running, *(finished_row(row, with_day=with_day, columns=columns) for row, _ in rows)],
+        "columns": columns,
+        "all_columns": COLUMNS,
+        "sort_titles": {column.name: column.label for column in COLUMNS if column.is_number},
+        "order": order,
+        "max_sorted": MAX_SORTED_REQUESTS,
+        "views": read_views(find_cookie(context.cookies, VIEWS_COOKIE)),
+        "view_examples": EXAMPLES,
+        "here": query.link(before="", after=""),
+        "older": query.link(before=rows[-1][1], after="") if rows and has_older else _continue(context, order),
+        "newer": query.link(after=rows[0][1], before="") if rows and has_newer else _continue(context, order, "after"),
+        "facets": _facets(context),
+        "active": _active(query),
+        "chart": _chart(context),
+        "is_empty": not context.facts.requests and not running,
+        "verdict": _summarize(context, len(rows), bool(has_older or has_newer)),
+    }
+
+
+def list_exported(context: PageContext) -> list[StoredRequest]:
+    """Return the requests that the URL selects, for an export, the latest first, at most `MAX_EXPORTED_ROWS`."""
+    limit = ROWS_PER_PAGE if context.query.before or context.query.after else MAX_EXPORTED_ROWS
+    rows, _, _ = _read_rows(context, read_order(context.query.order, SORT_KEYS), limit)
+    return [row for row, _ in rows]
+
+
+def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> tuple[Sequence[_Placed], bool, bool]:
+    """Return one page of requests with their positions, and True or False for later and for earlier rows in the list.
+
+    `order`: sort order; None: by time. `limit`: maximum number of requests. A complete request id in the search is
+    found outside the time range and the filters too.
+    """
+    query = context.query
+    if _REQUEST_ID.fullmatch(query.text) and (found := find_stored_request(context.connection, query.text)):
+        return [(found, "")], False, False
+    rows = _list_rows(context, order, limit + 1)
+    has_more = len(rows) > limit
+    if query.after:
+        return (rows[1:] if has_more else rows), True, has_more
+    return rows[:limit], has_more, bool(query.before)
+
+
+def _list_rows(context: PageContext, order: SortOrder | None, limit: int) -> Sequence[_Placed]:
+    connection, chosen, query = context.connection, context.filter, context.query
+    if order is None:
+        place, other = (_read_position(text, _TIME_POSITION) for text in (query.before, query.after))
+        before = place and (int(place[1]), place[2])
+        after = other and (int(other[1]), other[2])
+        rows = list_stored_requests(connection, chosen, limit, before=before, after=after)
+        return [(row, f"{row.started_at}.{row.id}") for row in rows]
+    place, other = (_read_position(text, _SORTED_POSITION) for text in (query.before, query.after))
+    first = place and (float(place[1]), int(place[2]), place[3])
+    last = other and (float(other[1]), int(other[2]), other[3])
+    found = list_sorted_requests(connection, chosen, order, limit, before=first, after=last)
+    return [(one.request, "~".join(map(str, one.position))) for one in found]
+
+
+def _read_position(text: str, form: re.Pattern[str]) -> re.Match[str] | None:
+    if not text:
+        return None
+    found = form.fullmatch(text)
+    if found is None:
+        raise InvalidRequest(f"before, after: {text[:40]!r} is not a position in the list. Open the page again.")
+    return found
+
+
+def _facets(context: PageContext) -> Sequence[Mapping[str, Any]]:
+    query = context.query
+    found: list[Mapping[str, Any]] = []
+    counted = count_facets(context.connection, context.filter, list(FACETS.values()), _MAX_FACET_VALUES)
+    for name, column in FACETS.items():
+        values = [
+            {
+                "text": _name_value(name, value),
+                "count": number,
+                "active": query.facets.get(name) == value,
+                "href": query.without_facet(name) if query.facets.get(name) == value else query.with_facet(name, value),
+            }
+            for value, number in counted.values[column]
+        ]
+        if len(values) > 1 or name in query.facets:
+            found.append(
+                {
+                    "title": FACET_TITLES[name],
+                    "values": values,
+                    "open": len(found) < 3 or name in query.facets,
+                    "limit": MAX_COUNTED_REQUESTS if column in counted.partial else 0,
+                }
+            )
+    return found
+
+
+def _continue(context: PageContext, order: SortOrder | None, side: str = "before") -> str:
+    """Return the URL that continues a search, which read only the latest requests of its range.
+
+    `side`: `before` or `after` the requests that were read. "": the search is complete.
+    """
+    query, limit = context.query, context.searched
+    if limit is None or order is not None or bool(query.after) != (side == "after"):
+        return ""
+    return query.link(before="", after=f"{limit[1]}.") if query.after else query.link(before=f"{limit[0]}.", after="")
+
+
+def _name_value(name: str, value: str) -> str:
+    """Return the text for `value`, a value of the filter `name`. The middle of a session id is left out."""
+    if name == "outcome":
+        return OUTCOME_TITLES.get(value, (value,))[0]
+    if name == "session" and len(value) > _MAX_SESSION_CHARACTERS:
+        return f"{value[:8]}…{value[-6:]}"
+    return value or "none"
+
+
+def _active(query: ViewQuery) -> Sequence[Mapping[str, str]]:
+    """Return the active filters of the page, each with its text and the link that removes it."""
+    found = [
+        {"text": f"{FACET_TITLES[name]}: {value or 'none'}", "href": query.without_facet(name)}
+        for name, value in query.facets.items()
+    ]
+    if query.has_notes:
+        found.append({"text": "changed by the translation", "href": query.link(has_notes=False)})
+    if query.text:
+        found.append({"text": f"“{query.text}”", "href": query.link(text="")})
+    return found
+
+
+def _chart(context: PageContext) -> DrawnChart | None:
+    """Return the chart of requests over time. None: the hourly sums of the ledger lack a column that is filtered."""
+    if not context.filter.has_sums and not context.filter.is_fine:
+        return None
+    periods = divide(context.query)
+    rows = sum_periods(context.connection, context.filter, periods.seconds, "outcome_class", ("requests",))
+    return group_chart(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
+
+
+def _summarize(context: PageContext, shown: int, has_more: bool) -> str:
+    query = context.query
+    if not context.filter.has_sums:
+        return f"{'More than ' if has_more else ''}{formats.plural(shown, 'request')} match the filters."
+    count = sum(row.sums.requests for row in sum_periods(context.connection, context.filter, 0, names=("requests",)))
+    verb = "match the filters" if query.is_filtered else "in this range"
+    return f"{formats.plural(count, 'request')} {verb}."

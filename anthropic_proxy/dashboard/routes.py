@@ -1,0 +1,238 @@
+"""Routes below `/dashboard`: pages, static files, live events, and the forms of settings and saved views.
+
+A saved view is a named selection of requests. A session is a signed-in browser. `Dashboard` has the routes; its `start`
+connects it to the running proxy (`Gateway`). This module imports neither Jinja, pygal nor SQLAlchemy. The first page
+loads them in a thread.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
+
+from anthropic_proxy.dashboard.browser_sessions import BrowserSessions, Session
+from anthropic_proxy.dashboard.forms import MAX_TARGET_CHARACTERS, read_own_form, require_token
+from anthropic_proxy.dashboard.key_routes import KeyFormRoutes
+from anthropic_proxy.dashboard.permissions import reads_own_requests_only
+from anthropic_proxy.dashboard.responses import (
+    SECURITY_HEADERS,
+    Respond,
+    accepts_gzip,
+    form_route,
+    page_route,
+    redirect,
+)
+from anthropic_proxy.dashboard.saved_views import VIEWS_COOKIE, change_views, read_views, write_views
+from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
+from anthropic_proxy.dashboard.sign_in_routes import SignIn
+from anthropic_proxy.errors import PermissionDenied, UnknownModel
+from anthropic_proxy.ledger.reader_threads import ReaderThreads
+from anthropic_proxy.plugins import Gateway, Route, RouteRequest, RouteResponse, Store
+from anthropic_proxy.settings import Settings
+
+if TYPE_CHECKING:
+    from anthropic_proxy.dashboard.pages import Pages
+
+PATHS = (
+    "/dashboard",
+    "/dashboard/requests",
+    "/dashboard/requests/{id}",
+    "/dashboard/sessions",
+    "/dashboard/session",
+    "/dashboard/models",
+    "/dashboard/providers",
+    "/dashboard/settings",
+)
+"""URL paths of the pages."""
+KEY_PATHS = ("/dashboard/keys", "/dashboard/keys/audit", "/dashboard/keys/{id}")
+"""URL paths of the pages about virtual keys."""
+_RELOAD_POLLS, _RELOAD_POLL_SECONDS = 20, 0.1
+_SAVED = {
+    "now": "Written to .env. The previous file is .env.bak. New requests use the value.",
+    "start": "Written to .env. The previous file is .env.bak. Start the proxy again to use the value.",
+}
+"""Value of the parameter `saved` in the URL → text about the change that was written."""
+_YEAR_SECONDS = 31_536_000
+_EVENT_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
+
+
+class Dashboard:
+    """All routes below `/dashboard`, with the sessions of signed-in browsers, in one process."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._sign_in = SignIn(BrowserSessions(self._find_settings, self._find_store, clock))
+        self._gateway: Gateway | None = None
+        self._pages: Pages | None = None
+        self._threads = ReaderThreads()
+
+    async def start(self, gateway: Gateway) -> None:
+        """Connect the dashboard to `gateway`, the running proxy. Called at the start of the server."""
+        self._gateway = gateway
+        self._sign_in.start(gateway)
+
+    async def stop(self) -> None:
+        """Cancel the database queries that wait for a thread, and close the connections. Called at shutdown."""
+        await self._threads.stop()
+        if self._pages is not None:
+            self._pages.close()
+
+    def routes(self) -> Sequence[Route]:
+        """Return all routes below `/dashboard` with their handlers, for the field `routes` of the plugin."""
+        has_keys = self._settings.virtual_keys
+        paths = (*PATHS, *KEY_PATHS) if has_keys else PATHS
+        return [
+            *(page_route(path, self._page(path)) for path in paths),
+            page_route("/dashboard/", _redirect_home),
+            Route(path="/dashboard/live", respond=self._stream, checks_key=True),
+            Route(path="/dashboard/static/{name}", respond=_send_asset, checks_key=True),
+            *self._sign_in.routes(),
+            form_route("/dashboard/views", self._change_views),
+            page_route("/dashboard/settings/edit", self._show_setting),
+            form_route("/dashboard/settings/edit", self._change_setting),
+            *(KeyFormRoutes(self._open_pages).routes() if has_keys else ()),
+            page_route("/dashboard/{rest*}", _report_missing),
+        ]
+
+    def _find_settings(self) -> Settings:
+        return self._gateway.settings if self._gateway is not None else self._settings
+
+    def _find_store(self) -> Store:
+        assert self._gateway is not None
+        return self._gateway.store
+
+    def _page(self, path: str) -> Respond:
+        async def respond(request: RouteRequest) -> RouteResponse:
+            session = await self._sign_in.find_session(request)
+            if not request.client.name and session is None:
+                return redirect(f"/dashboard/sign-in?next={quote(_address_of(request), safe='/')}")
+            pages = await asyncio.to_thread(self._load_pages) if self._pages is None else self._pages
+            from anthropic_proxy.dashboard.pages import PAGES  # noqa: PLC0415
+
+            return await pages.respond(PAGES[path], request, session)
+
+        return respond
+
+    def _load_pages(self) -> "Pages":
+        from anthropic_proxy.dashboard.pages import Pages  # noqa: PLC0415
+
+        assert self._gateway is not None
+        if self._pages is None:
+            self._pages = Pages(self._gateway, self._threads)
+        return self._pages
+
+    async def _stream(self, request: RouteRequest) -> RouteResponse:
+        session = await self._sign_in.find_session(request)
+        if not request.client.name and session is None:
+            raise PermissionDenied("Sign in at /dashboard to receive live rows.")
+        assert self._gateway is not None
+        names = None
+        if session is not None and reads_own_requests_only(session.role):
+            pages = await asyncio.to_thread(self._load_pages) if self._pages is None else self._pages
+            names = await pages.find_own_keys(session)
+        return RouteResponse(headers=_EVENT_HEADERS, body=self._gateway.stream_requests(names))
+
+    async def _show_setting(self, request: RouteRequest) -> RouteResponse:
+        """Return the page with the form of the setting that the URL names."""
+        session, pages, gateway = await self._open_editor(request)
+        if session is None and not request.client.name:
+            return redirect("/dashboard/sign-in?next=/dashboard/settings")
+        from anthropic_proxy.dashboard.settings_editor import show_setting  # noqa: PLC0415
+
+        name, saved = (request.query.get(key, [""])[-1] for key in ("name", "saved"))
+        values = await asyncio.to_thread(show_setting, gateway.settings, name)
+        return await pages.respond_setting(request, session, {**values, "saved": _SAVED.get(saved, "")})
+
+    async def _change_setting(self, request: RouteRequest) -> RouteResponse:
+        """Return the page with the effect of a new value of a setting, or write the value.
+
+        The value is written if the user has confirmed it in the form.
+        """
+        form = read_own_form(request)
+        session, pages, gateway = await self._open_editor(request)
+        require_token(request, session, form.get("token", ""))
+        from anthropic_proxy.dashboard.settings_editor import EDIT_PATH, show_change  # noqa: PLC0415
+
+        values, is_written = await asyncio.to_thread(show_change, gateway.settings, form)
+        if not is_written:
+            return await pages.respond_setting(request, session, values)
+        before = gateway.settings
+        is_reloaded = await gateway.reload_settings()
+        for _ in range(_RELOAD_POLLS if is_reloaded else 0):  # other workers reload by a message
+            if gateway.settings is not before:
+                break
+            await asyncio.sleep(_RELOAD_POLL_SECONDS)
+        return redirect(f"{EDIT_PATH}?name={quote(form['name'])}&saved={'now' if is_reloaded else 'start'}")
+
+    async def _open_editor(self, request: RouteRequest) -> "tuple[Session | None, Pages, Gateway]":
+        """Return session, pages and running proxy for a change of settings.
+
+        Raises `PermissionDenied` if the browser may not change settings. Session None: no sign-in is required.
+        """
+        session, pages, gateway = await self._open_pages(request)
+        from anthropic_proxy.dashboard.settings_editor import explain_refusal  # noqa: PLC0415
+
+        reason = explain_refusal(request, session, gateway.settings)
+        if reason and (request.method == "POST" or request.client.name or session is not None):
+            raise PermissionDenied(reason)
+        return session, pages, gateway
+
+    async def _open_pages(self, request: RouteRequest) -> "tuple[Session | None, Pages, Gateway]":
+        """Return the session of the browser that sent `request`, the pages, and the running proxy.
+
+        Session None: no sign-in is required.
+        """
+        pages = await asyncio.to_thread(self._load_pages) if self._pages is None else self._pages
+        assert self._gateway is not None
+        return await self._sign_in.find_session(request), pages, self._gateway
+
+    async def _change_views(self, request: RouteRequest) -> RouteResponse:
+        """Save or remove a view of the page Requests, and return a redirect to the page."""
+        form = read_own_form(request)
+        if not request.client.name:
+            await self._sign_in.require_session(request, form)
+        views = read_views(find_cookie(request.headers.get("cookie", ""), VIEWS_COOKIE))
+        changed, target = change_views(views, form)
+        return redirect(target, set_cookie=[write_views(changed, is_https=is_https(request, self._find_settings()))])
+
+
+async def _report_missing(request: RouteRequest) -> RouteResponse:
+    raise UnknownModel(f"The dashboard has no page {request.path[:200]!r}.")
+
+
+async def _send_asset(request: RouteRequest) -> RouteResponse:
+    """Return the static file at the URL path of `request`. Its name contains a hash, so browsers keep it for a year."""
+    from anthropic_proxy.dashboard.assets import find_asset  # noqa: PLC0415
+
+    asset = await asyncio.to_thread(find_asset, request.path)  # the first call reads and compresses the files
+    if asset is None:
+        raise UnknownModel(f"Nothing is served at {request.path!r}. Reload the page.")
+    fields = {
+        **SECURITY_HEADERS,
+        "content-type": asset.media_type,
+        "cache-control": f"public, max-age={_YEAR_SECONDS}, immutable",
+        "vary": "accept-encoding",
+    }
+    if accepts_gzip(request):
+        return RouteResponse(headers={**fields, "content-encoding": "gzip"}, body=asset.compressed)
+    return RouteResponse(headers=fields, body=asset.content)
+
+
+async def _redirect_home(request: RouteRequest) -> RouteResponse:
+    return redirect("/dashboard")
+
+
+def _address_of(request: RouteRequest) -> str:
+    """Return URL path and query of the page that a browser requested, for the time after the sign-in.
+
+    A query that is too long is removed.
+    """
+    query = urlencode(request.query, doseq=True, errors="replace")
+    address = f"{request.path}?{query}" if query else request.path
+    address = address.encode("utf-8", "replace").decode()
+    return address if len(address) <= MAX_TARGET_CHARACTERS else "/dashboard"

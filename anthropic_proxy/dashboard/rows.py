@@ -1,0 +1,113 @@
+"""Rows of request tables, from finished requests of the ledger and from running ones.
+
+`TableRow` is one row as texts. `finished_row` builds it from a stored request, `running_row` from the receipt (record)
+of a running one.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from anthropic_proxy.dashboard import formats
+from anthropic_proxy.dashboard.columns import COLUMNS, DEFAULT_COLUMNS, RequestColumn
+from anthropic_proxy.ledger.request_queries import StoredRequest
+from anthropic_proxy.ledger.units import MICROSECONDS
+from anthropic_proxy.plugins import Receipt
+
+_SIGNS = {"ok": ("✓", "ok"), "retried": ("↻", "warn"), "truncated": ("!", "warn"), "error": ("✕", "error")}
+"""Value of `outcome_class` → (sign, CSS class of its color)."""
+
+
+class TableRow(Struct, frozen=True, kw_only=True):
+    """One row of a table of requests, with the texts of its cells."""
+
+    id: str
+    time: str
+    full_time: str
+    prefix: str
+    model: str
+    provider: str
+    subtitle: str
+    """Requested model, or the URL path of a request to another endpoint."""
+    sign: str
+    role: str
+    outcome: str
+    cells: Mapping[str, str]
+    """Name of a column → text of the cell."""
+
+
+def outcome_of(row: StoredRequest) -> tuple[str, str, str]:
+    """Return sign, CSS class and text for the outcome of the request `row`: `✕`, `error`, `429`."""
+    sign, role = _SIGNS.get(row.outcome_class, ("–", ""))
+    texts = {"error": str(row.status), "retried": "retried", "truncated": "truncated", "cancelled": "cancelled"}
+    return sign, role, texts.get(row.outcome_class, row.outcome or str(row.status))
+
+
+def finished_row(
+    row: StoredRequest, *, with_day: bool = False, columns: Sequence[RequestColumn] = DEFAULT_COLUMNS
+) -> TableRow:
+    """Return the table row of the finished request `row`.
+
+    `with_day`: the time contains the day. `columns`: columns that the user chose.
+    """
+    sign, role, outcome = outcome_of(row)
+    is_exchange = bool(row.requested_model)
+    return TableRow(
+        id=row.id,
+        time=formats.day_and_time(row.started_at) if with_day else formats.clock_time(row.started_at),
+        full_time=formats.full_time(row.started_at),
+        prefix=row.prefix or row.provider or ("not sent" if is_exchange else row.path),
+        model=row.model,
+        provider=row.provider,
+        subtitle=f"requested: {_short_model(row.requested_model)}" if is_exchange else "no model",
+        sign=sign,
+        role=role,
+        outcome=outcome,
+        cells={column.name: column.text(row) for column in columns},
+    )
+
+
+def running_row(receipt: Receipt, now: float) -> TableRow:
+    """Return the table row of a running request. `receipt`: its record so far. `now`: seconds since the epoch."""
+    started = int(receipt.started_at * MICROSECONDS)
+    context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
+    first = receipt.first_token_seconds
+    cells = {
+        "project": receipt.project,
+        "session": receipt.session,
+        "agent": receipt.agent,
+        "key": receipt.client.name,
+        "program": receipt.user_agent,
+        "route": receipt.route,
+        "rule": receipt.route_reason,
+        "messages": formats.count(receipt.message_count),
+        "tools": formats.count(receipt.tool_count),
+        "in": formats.count(context) if context else "",
+        "first": "" if first is None else formats.seconds(first * MICROSECONDS),
+        "total": formats.seconds(max(now - receipt.started_at, 0.0) * MICROSECONDS),
+    }
+    return TableRow(
+        id=receipt.request_id,
+        time=formats.clock_time(started),
+        full_time=formats.full_time(started),
+        prefix=receipt.prefix or "waiting",
+        model=receipt.model,
+        provider=receipt.provider,
+        subtitle=f"requested: {_short_model(receipt.requested_model)}",
+        sign="●",
+        role="run",
+        outcome="streaming" if first else "waiting",
+        cells=dict.fromkeys((column.name for column in COLUMNS), formats.UNKNOWN)
+        | {name: text for name, text in cells.items() if text},
+    )
+
+
+def decode_list(text: str) -> Sequence[Any]:
+    """Return the items in `text`, a list as JSON text in a column of the ledger. "": an empty list."""
+    return json.loads(text) if text else ()
+
+
+def _short_model(model: str) -> str:
+    return model.removeprefix("claude-") or formats.UNKNOWN

@@ -1,0 +1,175 @@
+"""Pages Sessions and one session: requests, cost and context of each session of a client.
+
+A session is a conversation of a client such as Claude Code. `build_sessions` and `build_session` return the values that
+the templates of the two pages show.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from anthropic_proxy.dashboard import formats
+from anthropic_proxy.dashboard.charts import Chart, Column, Series, draw
+from anthropic_proxy.dashboard.overview_figures import Figure
+from anthropic_proxy.dashboard.page_context import PageContext
+from anthropic_proxy.dashboard.periods import DrawnChart
+from anthropic_proxy.dashboard.request import find_window
+from anthropic_proxy.dashboard.rows import finished_row
+from anthropic_proxy.ledger import session_queries as queries
+from anthropic_proxy.ledger.request_queries import StoredRequest
+
+MAX_SESSIONS = 100
+"""Maximum number of sessions that the page Sessions lists, the latest ones."""
+MIN_SHARE_OF_LIMIT = 0.1
+"""Share (0 to 1) of the context window from which the chart shows the window as a line. If the values are lower, the
+line would make them flat."""
+_MAX_COLUMNS = 60
+_MAX_ROWS = 100
+
+
+def build_sessions(context: PageContext) -> Mapping[str, Any]:
+    """Return the values that the template of the page Sessions shows.
+
+    `context`: parameters of the URL, state of the proxy, and connection to the ledger.
+    """
+    found = queries.list_sessions(context.connection, context.filter, MAX_SESSIONS)
+    rows = found.rows
+    highest = max((row.max_context for row in rows), default=0) or 1
+    sessions = [
+        {
+            "id": row.session,
+            "project": row.project,
+            "requests": formats.count(row.sums.requests),
+            "errors": row.sums.errors,
+            "started": formats.day_and_time(row.started_at),
+            "length": formats.seconds(row.last_at - row.started_at),
+            "context": formats.count(row.max_context),
+            "share": row.max_context / highest,
+            "output": formats.count(row.sums.output_tokens),
+            "cost": formats.known_price(row.sums.cost, row.sums.unknown_cost_requests, free="$0.00"),
+        }
+        for row in rows
+    ]
+    verdict = f"{formats.plural(found.count, 'session')} in this range." if rows else "No session in this range."
+    if found.count > len(rows):
+        verdict += f" The latest {len(rows)} are shown."
+    if not found.is_complete:
+        verdict += f" Only the latest {formats.count(queries.MAX_SAMPLED_REQUESTS)} requests are added up."
+    return {"sessions": sessions, "verdict": verdict, "is_empty": not context.facts.requests}
+
+
+def build_session(context: PageContext) -> Mapping[str, Any] | None:
+    """Return the values that the template of the page of one session shows.
+
+    None: the ledger contains no request of the session in the URL.
+    """
+    session = context.query.facets.get("session", "")
+    if not session:
+        return None
+    rows = queries.list_session_requests(context.connection, session)
+    total = queries.sum_session(context.connection, session)
+    if not rows or total is None:
+        return None
+    length = rows[-1].started_at + rows[-1].duration - total.started_at
+    since = formats.day_and_time(total.started_at)
+    count = total.sums.requests
+    verdict = f"{formats.plural(count, 'request')} in {formats.seconds(length)}, since {since}."
+    if count > len(rows):
+        verdict += f" The charts show the latest {formats.count(len(rows))}."
+    end = rows[-1].started_at // 60_000_000 * 60 + 60
+    shown = rows[: -_MAX_ROWS - 1 : -1]
+    agents = ["", *sorted({row.agent for row in rows if row.agent})]
+    window = find_window(context, rows[-1])
+    return {
+        "title": f"Session {session}",
+        "session": session,
+        "verdict": verdict,
+        "figures": _figures(total, rows[-1].all_input_tokens, window),
+        "context_chart": _chart(rows, "Context per request", _context_values(rows), formats.short_count, window),
+        "cost_chart": _chart(rows, "Cumulative cost", _cost_values(rows, total.sums.cost), formats.money_value),
+        "groups": [
+            (agent, [finished_row(row, with_day=True) for row in shown if row.agent == agent]) for agent in agents
+        ],
+        "hidden_rows": max(count - _MAX_ROWS, 0),
+        "all_rows": context.query.for_hours(total.started_at // 60_000_000 * 60, end, "/dashboard/requests"),
+        "project": rows[-1].project,
+    }
+
+
+def _figures(total: queries.SessionRow, latest_context: int, window: int | None) -> list[Figure]:
+    sums = total.sums
+    known = sums.requests - sums.unknown_cost_requests
+    each = "no price is known"
+    if sums.known_cost is not None and known:
+        each = f"{formats.money(sums.known_cost // known)} per request"
+    latest = f"{formats.count(latest_context)} in the latest request"
+    if window:
+        share = formats.percent(latest_context, window)
+        latest += f", {share} of the window of {formats.count(window)}"
+    share = formats.percent(sums.cache_read_tokens, sums.all_input_tokens)
+    return [
+        Figure("Requests", formats.count(sums.requests), formats.plural(sums.errors, "error")),
+        Figure("Cost", formats.known_price(sums.cost, sums.unknown_cost_requests), each),
+        Figure(
+            "Largest context",
+            formats.count(total.max_context),
+            latest,
+        ),
+        Figure("Output", formats.count(sums.output_tokens), "tokens"),
+        Figure("Input read from cache", share, f"{formats.short_count(sums.cache_read_tokens)} tokens"),
+    ]
+
+
+def _context_values(rows: list[StoredRequest]) -> list[float]:
+    return [float(row.all_input_tokens) for row in rows]
+
+
+def _cost_values(rows: list[StoredRequest], whole: int) -> list[float]:
+    """Return the cost of the session, in nano-dollars, up to and including each request in `rows`.
+
+    `whole`: cost of all requests of the session, also of those before `rows`.
+    """
+    total, values = whole - sum(row.cost or 0 for row in rows), []
+    for row in rows:
+        total += row.cost or 0
+        values.append(float(total))
+    return values
+
+
+def _chart(
+    rows: list[StoredRequest],
+    name: str,
+    values: list[float],
+    text: Callable[[float], str],
+    limit: int | None = None,
+) -> DrawnChart:
+    """Return a chart with one value for each request in `rows`, as an area.
+
+    `name`: name of the quantity. `text`: function that returns the text of a value. `limit`: value with a horizontal
+    line, unless all values are far below it; None: no line.
+    """
+    step = -(-len(rows) // _MAX_COLUMNS)
+    picked = list(range(0, len(rows), step))
+    columns = [
+        Column(
+            formats.clock_time(rows[index].started_at)[:5],
+            f"{formats.clock_time(rows[index].started_at)}: {name} = {text(values[index])}",
+            f"/dashboard/requests/{rows[index].id}",
+        )
+        for index in picked
+    ]
+    series = [Series(name, "context", [values[index] for index in picked])] if any(values) else []
+    if series and limit and max(values) >= limit * MIN_SHARE_OF_LIMIT:
+        series.append(Series("context window", "limit", [float(limit)] * len(picked), formats.count(limit)))
+    chart = Chart(
+        label=f"{name}. The table below has the same values.",
+        series=series,
+        columns=columns,
+        unit=lambda value: text(value) if value else "0",
+        is_line=True,
+        area=name,
+    )
+    limits = [one.total for one in series[1:]]
+    table = [[formats.clock_time(rows[index].started_at), text(values[index]), *limits] for index in picked]
+    return DrawnChart(chart, draw(chart) if series else Markup(""), table)

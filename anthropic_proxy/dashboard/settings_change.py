@@ -1,0 +1,158 @@
+"""Changes of settings from the dashboard: the variables that may change, the check of a new value, and its writing.
+
+`propose` checks a new value and returns a `Proposal`, and `write` writes it to `.env`. A change is checked by loading
+the settings from copies of the files. Addresses of providers and rules of access cannot be changed here, because such a
+change could send keys to another host.
+"""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from anthropic_proxy.dashboard.digests import digest
+from anthropic_proxy.errors import ConfigurationError, InvalidRequest
+from anthropic_proxy.routing.providers import PROVIDERS, find_registry
+from anthropic_proxy.routing.settings_listing import SettingRow, list_settings
+from anthropic_proxy.settings import CONFIG_FILE, ENV_FILE, FIXED_VARIABLES, Settings, load_settings, user_environment
+from anthropic_proxy.settings.env_text import decode_env_text
+from anthropic_proxy.settings.env_writer import locked_for_change, read_text, replace_file, set_value
+from anthropic_proxy.settings.masking import is_secret, mask_setting
+
+BACKUP_FILE = ".env.bak"
+"""Name of the copy of `.env` that is written before each change."""
+MAX_VALUE_CHARACTERS = 1_000
+_EDITABLE = re.compile(
+    r"PREFERRED_PROVIDER|(?:BIG|MIDDLE|SMALL)_MODEL|(?:MODEL|FALLBACK|FIDELITY)_[A-Z]+|FIDELITY|CHECK_WINDOW|SERVE_DEMO"
+    r"|MAX_UPSTREAM_CALLS|UPSTREAM(?:_[A-Z]+)*_TIMEOUT|OLLAMA_CONTEXT_LENGTH|OLLAMA_KEEP_ALIVE|LOG_LEVEL|LOG_FORMAT"
+    r"|[A-Z]+_(?:WIRE|KNOWN_MODELS)"
+)
+"""Matches names of settings that may change. Settings with keys are allowed separately."""
+
+
+class Proposal(Struct, frozen=True, kw_only=True):
+    """Change of one setting that is checked but not yet written."""
+
+    row: SettingRow
+    value: str
+    text: str
+    """New content of the file `.env`, with the change."""
+    before: str
+    """Digest of the content of `.env` before the change. If the file has another digest later, the change is rejected.
+    """
+    difference: Sequence[tuple[str, str]]
+    """Changed lines: sign (`+` or `-`) and text, with masked keys."""
+    warnings: Sequence[str]
+    """Warnings about the settings that appear only with the change."""
+
+    @property
+    def is_secret(self) -> bool:
+        """True if the setting is a key. Its value is then never shown."""
+        return is_secret(self.row.name)
+
+    @property
+    def needs_restart(self) -> bool:
+        """True if the change has an effect only after a restart of the server."""
+        return self.row.name in FIXED_VARIABLES
+
+
+def list_editable(settings: Settings) -> dict[str, SettingRow]:
+    """Return name → setting for the settings that may change in the dashboard.
+
+    Settings in the environment of the process are left out, because a value in `.env` has no effect for them.
+    """
+    keys = {row.key_variable for row in find_registry(settings) if row.key_variable and row.offered_to_users}
+    return {
+        row.name: row
+        for row in list_settings(settings)
+        if (row.name in keys or _EDITABLE.fullmatch(row.name))
+        and (row.source == "default" or row.source.startswith(ENV_FILE))
+    }
+
+
+def propose(settings: Settings, name: str, value: str) -> Proposal:
+    """Check `value`, a new value for the setting `name`, and return the change, which is not written yet.
+
+    Raises `InvalidRequest` with the reason if the proxy could not start with the value.
+    """
+    row = list_editable(settings).get(name)
+    if row is None:
+        raise InvalidRequest(f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.")
+    value = value.strip()
+    if len(value) > MAX_VALUE_CHARACTERS or not value.isprintable():
+        raise InvalidRequest(f"{name}: use one line of at most {MAX_VALUE_CHARACTERS} characters.")
+    if "${" in value:
+        raise InvalidRequest(
+            f"{name}: a reference such as ${{NAME}} is not allowed here, because pages show its value."
+        )
+    try:
+        before = read_text(Path(ENV_FILE))
+        text = set_value(before, name, value)
+        warnings = _check(text)
+    except ConfigurationError as error:
+        raise InvalidRequest(error.message) from None
+    return Proposal(
+        row=row,
+        value=value,
+        text=text,
+        before=digest(before),
+        difference=_compare(name, before, text),
+        warnings=[warning for warning in warnings if warning not in settings.warnings],
+    )
+
+
+def write(proposal: Proposal, expected: str) -> None:
+    """Write the change `proposal` to `.env`, after a copy of the file was stored.
+
+    `expected`: digest of the file that the user saw in the preview. Raises `InvalidRequest` if the file has another
+    digest. Of two changes at the same time, also by two workers, only one is written.
+    """
+    try:
+        with locked_for_change(Path(ENV_FILE)):
+            before = read_text(Path(ENV_FILE))
+            if not proposal.before == digest(before) == expected:
+                raise InvalidRequest(
+                    f"Another change of .env was written after this preview, so {proposal.row.name} was not written. "
+                    "Check its value and show the change again."
+                )
+            if before:
+                replace_file(Path(BACKUP_FILE), before, has_keys=True)
+            replace_file(Path(ENV_FILE), proposal.text, has_keys=proposal.is_secret)
+    except ConfigurationError as error:
+        raise InvalidRequest(f"{error.message} Nothing was changed.") from None
+
+
+def _check(text: str) -> Sequence[str]:
+    """Load the settings with `text` as content of `.env`, and return their warnings.
+
+    Raises `ConfigurationError` if the settings are invalid.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / ENV_FILE).write_text(text, encoding="utf-8", newline="")
+        if Path(CONFIG_FILE).exists():
+            shutil.copyfile(CONFIG_FILE, folder / CONFIG_FILE)
+        path = str(folder / ENV_FILE)
+        try:
+            found = load_settings(user_environment(), PROVIDERS, env_file=path, runs_commands=False).warnings
+        except ConfigurationError as error:
+            raise ConfigurationError(" ".join(_shorten(message, folder) for message in error.messages)) from None
+    return [_shorten(warning, folder) for warning in found]
+
+
+def _shorten(message: str, folder: Path) -> str:
+    return message.replace(f"{folder}/", "").replace(f"{folder}\\", "")
+
+
+def _compare(name: str, before: str, after: str) -> list[tuple[str, str]]:
+    """Return the removed and the added line of the setting `name` in `.env`, as pairs of sign and text.
+
+    Other lines are not shown, because they may contain keys. `before`, `after`: content of the file.
+    """
+    if before == after:
+        return []
+    found = [(sign, decode_env_text(text).get(name)) for sign, text in (("-", before), ("+", after))]
+    return [(sign, f"{name}={mask_setting(name, value)}") for sign, value in found if value is not None]

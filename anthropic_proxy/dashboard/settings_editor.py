@@ -1,0 +1,85 @@
+"""Form of the page Settings: shows one setting and the effect of a new value, and writes the value after confirmation.
+
+`explain_refusal` returns the reason for which a browser may not change settings.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from anthropic_proxy.dashboard.browser_sessions import Session
+from anthropic_proxy.dashboard.digests import digest
+from anthropic_proxy.dashboard.permissions import may_change_settings
+from anthropic_proxy.dashboard.setting_meanings import load_meanings
+from anthropic_proxy.dashboard.settings_change import list_editable, propose, write
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.plugins import RouteRequest
+from anthropic_proxy.settings import Settings
+from anthropic_proxy.settings.masking import is_secret
+
+EDIT_PATH = "/dashboard/settings/edit"
+_DISABLED = "DASHBOARD_EDITING is false, so the dashboard changes no settings."
+_NOT_ALLOWED = "Settings can be changed in a browser on this machine, or after a sign-in with a key of PROXY_API_KEY."
+_ROLE_READS = "{} has the role {}, which changes no settings."
+
+
+def explain_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
+    """Return the reason for which the browser that sent `request` may not change settings. "": it may change them.
+
+    `session`: session of the signed-in user; None: not signed in. Without a sign-in, the client must be on this
+    machine, and `ALLOW_UNAUTHENTICATED` must be off.
+    """
+    if not settings.dashboard_editing:
+        return _DISABLED
+    if session is not None:
+        return "" if may_change_settings(session.role) else _ROLE_READS.format(session.client_name, session.role)
+    is_local = request.client.address_trusted and not settings.allow_unauthenticated
+    return "" if is_local else _NOT_ALLOWED
+
+
+def show_setting(settings: Settings, name: str) -> Mapping[str, Any]:
+    """Return the values that the template shows for the setting `name`, before a new value is entered.
+
+    Raises `InvalidRequest` if the setting does not exist or may not change.
+    """
+    row = list_editable(settings).get(name)
+    if row is None:
+        raise InvalidRequest(f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.")
+    value = "" if is_secret(name) or row.source == "default" else row.value
+    return {
+        "row": row,
+        "meaning": load_meanings().get(name, ""),
+        "value": value,
+        "is_secret": is_secret(name),
+        "proposal": None,
+        "problem": "",
+        "repeat": "",
+        "saved": "",
+    }
+
+
+def show_change(settings: Settings, form: Mapping[str, str]) -> tuple[Mapping[str, Any], bool]:
+    """Return the values that the template shows after a form was sent, and True if the change was written.
+
+    `form`: fields of the form. Without the field `before`, the user has not confirmed the change, so it is only shown.
+    A key must be entered twice.
+    """
+    name, value = form.get("name", ""), form.get("value", "")
+    values = dict(show_setting(settings, name))
+    try:
+        proposal = propose(settings, name, value)
+        entered = digest(f"{form.get('token', '')} {proposal.value}")
+        if form.get("before") and proposal.is_secret:
+            _require_same(entered, form.get("repeat", ""))
+        if form.get("before"):
+            write(proposal, form["before"])
+            return {**values, "proposal": proposal}, True
+    except InvalidRequest as error:
+        return {**values, "value": "" if values["is_secret"] else value, "problem": error.message}, False
+    shown = "" if proposal.is_secret else proposal.value
+    repeat = entered if proposal.is_secret else ""
+    return {**values, "value": shown, "proposal": proposal, "repeat": repeat}, False
+
+
+def _require_same(entered: str, first: str) -> None:
+    if entered != first:
+        raise InvalidRequest("The two keys differ. Nothing was written. Enter the new key again.")

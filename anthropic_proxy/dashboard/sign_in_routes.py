@@ -1,0 +1,203 @@
+"""`SignIn`: sign-in page of the dashboard for keys of the proxy and for an identity provider, and sign-out.
+
+A signed-in browser has a session: a cookie, with the role of the user in the store. An identity provider signs users in
+by OpenID Connect (OIDC). `SignIn.start` connects the routes to the running proxy, a `Gateway`. A form token is a random
+text of the session that each form contains.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote, urlsplit
+
+from msgspec.structs import replace
+
+from anthropic_proxy.dashboard.browser_sessions import SESSION_SECONDS, BrowserSessions, Session
+from anthropic_proxy.dashboard.forms import find_own_path, read_own_form, require_equal
+from anthropic_proxy.dashboard.oidc_errors import OidcError
+from anthropic_proxy.dashboard.oidc_routes import CALLBACK_PATH, START_PATH, OidcSignIn, write_attempt_cookie
+from anthropic_proxy.dashboard.responses import form_route, page_route, redirect
+from anthropic_proxy.dashboard.sign_in import (
+    COOKIE,
+    MAX_PROVIDER_FAILURES,
+    MAX_PROVIDER_FAILURES_PER_HOUR,
+    SignInLimit,
+    find_cookie,
+    is_https,
+    write_cookie,
+)
+from anthropic_proxy.plugins import Gateway, Reservation, Route, RouteRequest, RouteResponse, Store
+
+SIGN_IN_PATH = "/dashboard/sign-in"
+_WRONG_KEY = "This is not a key of the proxy. The keys are set by PROXY_API_KEY and ADMIN_API_KEY."
+
+
+class SignIn:
+    """Routes for sign-in and sign-out of browsers.
+
+    `sessions`: sessions of the signed-in browsers.
+    """
+
+    def __init__(self, sessions: BrowserSessions) -> None:
+        self._sessions = sessions
+        self._limit = SignInLimit()
+        self._provider_limit = SignInLimit("provider", MAX_PROVIDER_FAILURES, MAX_PROVIDER_FAILURES_PER_HOUR)
+        self._gateway: Gateway | None = None
+        self._oidc: OidcSignIn | None = None
+
+    def start(self, gateway: Gateway) -> None:
+        """Connect the routes to `gateway`, the running proxy with its settings and store.
+
+        Called at the start of the server.
+        """
+        self._gateway = gateway
+        self._oidc = OidcSignIn(gateway, self._sessions)
+
+    def routes(self) -> Sequence[Route]:
+        """Return the routes for sign-in and sign-out with their handlers, for the field `routes` of the plugin."""
+        return [
+            page_route(SIGN_IN_PATH, self._show),
+            form_route(SIGN_IN_PATH, self._sign_in),
+            form_route("/dashboard/sign-out", self._sign_out),
+            page_route(START_PATH, self._start_oidc),
+            page_route(CALLBACK_PATH, self._finish_oidc),
+        ]
+
+    async def find_session(self, request: RouteRequest) -> Session | None:
+        """Return the session of the browser that sent `request`.
+
+        None: the browser is not signed in, or no sign-in is required.
+        """
+        if request.client.name:
+            return None
+        return await self._sessions.find(find_cookie(request.headers.get("cookie", ""), COOKIE))
+
+    async def require_session(self, request: RouteRequest, form: Mapping[str, str]) -> None:
+        """Raise `PermissionDenied` if `form` lacks the form token of the session, as another site may have sent it."""
+        session = await self.find_session(request)
+        require_equal("" if session is None else session.form_token, form.get("token", ""))
+
+    async def _show(self, request: RouteRequest) -> RouteResponse:
+        target = request.query.get("next", [""])[-1]
+        if request.client.name or await self.find_session(request) is not None:
+            return redirect(find_own_path(target))
+        return await self._send_page(request, target)
+
+    async def _sign_in(self, request: RouteRequest) -> RouteResponse:
+        """Check the key in the sent form, create a session for it, and return a redirect to the requested page."""
+        form = read_own_form(request)
+        key, target = form.get("key", "").strip(), form.get("next", "")
+        begun = await self._begin(self._limit, request)
+        if begun.refused is not None:
+            return await self._refuse(request, target, begun)
+        cookie = await self._sessions.create_for_key(key)
+        await self._limit.finish(self._store, begun, is_success=cookie is not None)
+        if cookie is None:
+            return await self._send_page(request, target, _WRONG_KEY, status=401)
+        return redirect(find_own_path(target), set_cookie=[self._write_session_cookie(request, cookie)])
+
+    async def _start_oidc(self, request: RouteRequest) -> RouteResponse:
+        """Return a redirect to the sign-in page of the identity provider."""
+        assert self._oidc is not None
+        try:
+            return await self._oidc.start(request)
+        except OidcError as error:
+            return await self._explain(request, error)
+
+    async def _finish_oidc(self, request: RouteRequest) -> RouteResponse:
+        """Check the response of the identity provider and create a session for the user.
+
+        The response of the proxy continues to the requested page.
+        """
+        assert self._oidc is not None
+        try:
+            sign_in = self._oidc.read_attempt(request)
+        except OidcError as error:  # not counted: other sites can cause this request with a link
+            return await self._explain(request, error)
+        begun = await self._begin(self._provider_limit, request)
+        if begun.refused is not None:
+            return await self._refuse(request, "", begun)
+        try:
+            signed_in = await self._oidc.finish(request, sign_in)
+        except OidcError as error:
+            await self._provider_limit.finish(self._store, begun, is_success=False)
+            return await self._explain(request, error)
+        await self._provider_limit.finish(self._store, begun, is_success=True)
+        ended = write_attempt_cookie("", 0, is_https=self._is_https(request))
+        cookies = [self._write_session_cookie(request, signed_in.cookie), ended]
+        return await asyncio.to_thread(_continue_to, request, signed_in.target, cookies)
+
+    async def _sign_out(self, request: RouteRequest) -> RouteResponse:
+        """End the session of the browser on the server, so that copies of its cookie are useless too."""
+        await self.require_session(request, read_own_form(request))
+        await self._sessions.end(find_cookie(request.headers.get("cookie", ""), COOKIE))
+        return redirect(SIGN_IN_PATH, set_cookie=[write_cookie("", 0, is_https=self._is_https(request))])
+
+    @property
+    def _store(self) -> Store:
+        assert self._gateway is not None
+        return self._gateway.store
+
+    async def _begin(self, limit: SignInLimit, request: RouteRequest) -> Reservation:
+        """Count a sign-in of the client."""
+        return await limit.begin(self._store, request.address, request.headers.get("x-forwarded-for", ""))
+
+    async def _refuse(self, request: RouteRequest, target: str, begun: Reservation) -> RouteResponse:
+        """Return the page for a client address with too many failed sign-ins.
+
+        `target`: page to show after a later sign-in. `begun`: result of the limit with the time to wait.
+        """
+        assert self._gateway is not None
+        wait = int(begun.retry_after_seconds) + 1
+        self._gateway.log_warning(
+            f"Sign-ins to the dashboard from {request.address} are refused after several failures."
+        )
+        text = f"Several sign-ins from your address have failed. Wait {wait} s, then try again."
+        return await self._send_page(request, target, text, status=429, retry_after=wait)
+
+    async def _explain(self, request: RouteRequest, error: OidcError) -> RouteResponse:
+        """Return the page with the reason of a rejected sign-in with the identity provider, and log the reason."""
+        assert self._gateway is not None
+        self._gateway.log_condition(f"Sign-in from {request.address} was rejected. {error.message}")
+        page = await self._send_page(request, "", error.message, status=error.status)
+        ended = write_attempt_cookie("", 0, is_https=self._is_https(request))
+        return replace(page, headers={**page.headers, "set-cookie": ended})
+
+    def _is_https(self, request: RouteRequest) -> bool:
+        assert self._gateway is not None
+        return is_https(request, self._gateway.settings)
+
+    def _write_session_cookie(self, request: RouteRequest, cookie: str) -> str:
+        return write_cookie(cookie, SESSION_SECONDS, is_https=self._is_https(request))
+
+    async def _send_page(
+        self, request: RouteRequest, target: str, problem: str = "", *, status: int = 200, retry_after: int = 0
+    ) -> RouteResponse:
+        provider = None if self._gateway is None else self._gateway.settings.oidc
+        path = find_own_path(target)
+
+        def render() -> RouteResponse:
+            from anthropic_proxy.dashboard.renderer import render_public_page  # noqa: PLC0415
+
+            values = {
+                "target": path,
+                "problem": problem,
+                "provider": "" if provider is None else urlsplit(provider.issuer).netloc,
+                "start": f"{START_PATH}?next={quote(path, safe='/')}",
+            }
+            headers = {"retry-after": str(retry_after)} if retry_after else {}
+            return render_public_page(request, "sign_in.html", "Sign in", values, status=status, headers=headers)
+
+        return await asyncio.to_thread(render)
+
+
+def _continue_to(request: RouteRequest, target: str, set_cookie: Sequence[str]) -> RouteResponse:
+    """Return a page that opens the URL path `target` of the dashboard and sets cookies.
+
+    A redirect cannot be used: after a redirect that began at the identity provider, the browser would not send the
+    cookie of the session.
+    """
+    from anthropic_proxy.dashboard.renderer import render_public_page  # noqa: PLC0415
+
+    page = render_public_page(request, "signed_in.html", "Signed in", {"target": target})
+    location = redirect(target).headers["location"]
+    return replace(page, headers={**page.headers, "refresh": f"0; url={location}", "set-cookie": set_cookie})

@@ -1,0 +1,102 @@
+"""Charts of usage over time: cost by kind of token or provider, tokens by kind, requests by outcome, cached input.
+
+`draw_usage` draws the chart of the measure (one of `MEASURES`) that the URL names. A period is a division of the time
+range, such as an hour.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from anthropic_proxy.dashboard import formats
+from anthropic_proxy.dashboard.page_context import PageContext
+from anthropic_proxy.dashboard.periods import DrawnChart, Periods, group_chart, share_chart, stacked
+from anthropic_proxy.ledger import dashboard_queries as queries
+from anthropic_proxy.ledger.dashboard_records import ModelPeriod, PeriodSums
+from anthropic_proxy.ledger.model_costs import ModelCosts
+from anthropic_proxy.ledger.sums import UsageSums, add_up_groups
+
+MEASURES = (("", "Cost"), ("provider", "By provider"), ("tokens", "Tokens"), ("requests", "Requests"))
+"""Pairs: measure as value of `by` in the URL, and title of its chart."""
+_KINDS = {
+    "cache_read": ("cache read", "cache-read"),
+    "cache_write": ("cache write", "cache-write"),
+    "input": ("input", "input"),
+    "output": ("output", "output"),
+    "thinking": ("thinking", "thinking"),
+    "": ("price unknown today", "others"),
+}
+"""Kind of token → (name, CSS class of the color), from the bottom of a bar to its top."""
+OUTCOME_TITLES = {
+    "ok": ("succeeded", "ok"),
+    "retried": ("retried", "input"),
+    "truncated": ("truncated", "warn"),
+    "error": ("failed", "error"),
+    "cancelled": ("cancelled", "others"),
+}
+"""Value of `outcome_class` → (name, CSS class of the color)."""
+
+
+def find_title(measure: str) -> str:
+    """Return the title of the chart for `measure`, a value of `by` in the URL: `Cost`."""
+    return "Cost" if measure == "provider" else dict(MEASURES).get(measure, "Cost")
+
+
+def draw_usage(context: PageContext, periods: Periods, by_model: Sequence[ModelPeriod]) -> DrawnChart:
+    """Return the chart of the measure that the URL names, over `periods`.
+
+    `by_model`: sums of each model in each period.
+    """
+    measure = context.query.measure
+    if measure == "tokens":
+        return _kinds(periods, by_model, lambda one: count_kinds(one.model.sums), formats.short_count)
+    if measure == "requests":
+        rows = queries.sum_periods(context.connection, context.filter, periods.seconds, "outcome_class", ("requests",))
+        return group_chart(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
+    if measure == "provider":
+        return group_chart(periods, group_providers(by_model), lambda sums: sums.cost, formats.money_value)
+    costs = ModelCosts(context.settings)
+    return _kinds(
+        periods,
+        by_model,
+        lambda one: costs.divide(one.model.provider, one.model.model, one.model.sums),
+        formats.money_value,
+    )
+
+
+def group_providers(by_model: Iterable[ModelPeriod]) -> list[PeriodSums]:
+    """Add up `by_model`, the sums of each model in each period, to sums of each provider in each period."""
+    found = add_up_groups(((one.start, one.model.provider), one.model.sums) for one in by_model)
+    return [PeriodSums(start, provider, sums) for (start, provider), sums in found.items()]
+
+
+def count_kinds(sums: UsageSums) -> dict[str, int]:
+    """Return kind of token → number of tokens in `sums`. Output tokens exclude the tokens of thinking."""
+    thinking = min(sums.thinking_tokens, sums.output_tokens)
+    return {
+        "cache_read": sums.cache_read_tokens,
+        "cache_write": sums.cache_write_tokens,
+        "input": sums.input_tokens,
+        "output": sums.output_tokens - thinking,
+        "thinking": thinking,
+    }
+
+
+def draw_cached_share(periods: Periods, sums: Sequence[UsageSums]) -> DrawnChart:
+    """Return a chart with the percentage of input tokens that were read from a cache, over `periods`.
+
+    `sums`: sums of each period.
+    """
+    shares = [None if one.cached_share is None else 100 * one.cached_share for one in sums]
+    return share_chart(periods, "input read from cache", "cached", shares)
+
+
+def _kinds(
+    periods: Periods,
+    by_model: Sequence[ModelPeriod],
+    divide: Callable[[ModelPeriod], Mapping[str, int]],
+    text: Callable[[float], str],
+) -> DrawnChart:
+    values: dict[str, dict[int, float]] = {kind: {} for kind in _KINDS}
+    for one in by_model:
+        for kind, amount in divide(one).items():
+            values[kind][one.start] = values[kind].get(one.start, 0) + amount
+    return stacked(periods, {_KINDS[kind]: found for kind, found in values.items()}, text)

@@ -1,0 +1,185 @@
+"""Exceptions of the proxy, each with the HTTP status and the Anthropic error type that the client receives.
+
+ProxyError                            `retryable`: the proxy may send the unchanged request to a provider again
+├─ ClientError                       the client, or the user of the proxy, can remove the cause
+│  ├─ InvalidRequest, UnsupportedFeature   400 invalid_request_error
+│  │  └─ MethodNotAllowed, UnsupportedEncoding, RequestTimeout, MalformedHttp   405, 415, 408, 400: the same type
+│  ├─ AuthenticationFailed                 401 authentication_error
+│  ├─ PermissionDenied                     403 permission_error
+│  ├─ UnknownModel                         404 not_found_error
+│  ├─ RequestTooLarge                      413 request_too_large
+│  │  └─ UriTooLong, HeadersTooLarge             414, 431: the same type
+│  └─ LimitReached                         429 rate_limit_error
+├─ UpstreamError                     a provider failed, never a limit of this proxy; has provider, status, retry_after
+│  ├─ UpstreamRefused                      status and type mapped from its response
+│  ├─ UpstreamUnreachable, UpstreamProtocolError   502 api_error
+│  ├─ UpstreamTimeout                      504 timeout_error
+│  ├─ UpstreamOverloaded                   529 overloaded_error
+│  └─ CircuitOpen                          provider not called after repeated failures; status of the last failure
+├─ ProxyBusy                         529 overloaded_error; the queue in front of the upstreams is full
+├─ ServerToolFailed                  a tool that the proxy runs failed; becomes a block in the reply, never a status
+│  └─ WebFetchFailed, WebSearchFailed      a page could not be fetched; the search service failed
+├─ MissingExtra                      500 api_error; an optional package is not installed
+├─ ShuttingDown                      503 api_error; the server stops before the reply is complete
+├─ ConfigurationError                found at start; never reaches a client
+└─ InternalError                     500 api_error; a bug of the proxy, logged with its traceback
+
+Clients decide by the type about a retry, so they get only types of https://docs.anthropic.com/en/api/errors.
+`error_type` is this type. `closes_connection`: the server closes the client connection after the response.
+"""
+
+from collections.abc import Iterable
+
+from anthropic_proxy.errors.base import ProxyError as ProxyError
+from anthropic_proxy.errors.server_tools import FetchErrorCode as FetchErrorCode
+from anthropic_proxy.errors.server_tools import SearchErrorCode as SearchErrorCode
+from anthropic_proxy.errors.server_tools import ServerToolFailed as ServerToolFailed
+from anthropic_proxy.errors.server_tools import WebFetchFailed as WebFetchFailed
+from anthropic_proxy.errors.server_tools import WebSearchFailed as WebSearchFailed
+from anthropic_proxy.errors.upstream import CircuitOpen as CircuitOpen
+from anthropic_proxy.errors.upstream import UpstreamError as UpstreamError
+from anthropic_proxy.errors.upstream import UpstreamErrorCause as UpstreamErrorCause
+from anthropic_proxy.errors.upstream import UpstreamOverloaded as UpstreamOverloaded
+from anthropic_proxy.errors.upstream import UpstreamProtocolError as UpstreamProtocolError
+from anthropic_proxy.errors.upstream import UpstreamRefused as UpstreamRefused
+from anthropic_proxy.errors.upstream import UpstreamTimeout as UpstreamTimeout
+from anthropic_proxy.errors.upstream import UpstreamUnreachable as UpstreamUnreachable
+from anthropic_proxy.installation import PUBLISHED, extra_command, extra_command_with_uv
+
+
+class ClientError(ProxyError):
+    """Base class of errors that the client, or the user of the proxy, can remove: a wrong request, key or setting."""
+
+    status = 400
+    error_type = "invalid_request_error"
+
+
+class InvalidRequest(ClientError):
+    """A field of the client request is missing or wrong. The message names field, value and allowed values."""
+
+
+class MethodNotAllowed(InvalidRequest):
+    """The proxy serves the path of the client request, but with other HTTP methods."""
+
+    status = 405
+
+    def __init__(self, message: str, allowed: Iterable[str]) -> None:
+        super().__init__(message)
+        self.allowed = tuple(allowed)
+        """HTTP methods that the path accepts, for the response header `allow`."""
+
+
+class UnsupportedEncoding(InvalidRequest):
+    """The body of the client request is compressed (`content-encoding`). The proxy accepts only uncompressed bodies."""
+
+    status = 415
+
+
+class RequestTimeout(InvalidRequest):
+    """The headers or the body of the client request were not complete in time."""
+
+    status = 408
+    closes_connection = True
+
+
+class MalformedHttp(InvalidRequest):
+    """The client request is invalid HTTP, or two HTTP programs could read it differently (request smuggling)."""
+
+    closes_connection = True
+
+
+class UnsupportedFeature(ClientError):
+    """The client request depends on a feature that the chosen provider or model lacks."""
+
+
+class AuthenticationFailed(ClientError):
+    """Missing or wrong key: the client's key for the proxy, or the proxy's key for a provider."""
+
+    status = 401
+    error_type = "authentication_error"
+
+
+class PermissionDenied(ClientError):
+    """The client request is forbidden, for example because it comes from another machine without a key of the proxy."""
+
+    status = 403
+    error_type = "permission_error"
+
+
+class UnknownModel(ClientError):
+    """The model or the URL path of the client request does not exist in the proxy."""
+
+    status = 404
+    error_type = "not_found_error"
+
+
+class RequestTooLarge(ClientError):
+    """The body of the client request has more than 32 MiB (`server/request_body.py`)."""
+
+    status = 413
+    error_type = "request_too_large"
+
+
+class UriTooLong(RequestTooLarge):
+    """Path and query of the client request exceed their limit in bytes (`server/request_limits.py`)."""
+
+    status = 414
+    closes_connection = True
+
+
+class HeadersTooLarge(RequestTooLarge):
+    """The headers of the client request exceed their limit in bytes (`server/request_limits.py`)."""
+
+    status = 431
+    closes_connection = True
+
+
+class LimitReached(ClientError):
+    """The client has reached a limit of the proxy, such as a request rate or a budget. Raised by plugin policies."""
+
+    status = 429
+    error_type = "rate_limit_error"
+
+
+class ProxyBusy(ProxyError):
+    """The proxy's queue of provider calls is full (setting `MAX_UPSTREAM_CALLS`). The request reached no provider."""
+
+    status = 529
+    error_type = "overloaded_error"
+
+
+class ShuttingDown(ProxyError):
+    """The proxy stops before the reply to a client request is complete. The client may retry after a second."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The proxy is shutting down, so the reply is incomplete. Try again in a moment.", retry_after=1
+        )
+
+
+class MissingExtra(ProxyError):
+    """An optional Python package that a provider needs is not installed.
+
+    `subject`: beginning of the message: `Vertex AI needs google-auth`. `extra`: name of the extra in `pyproject.toml`.
+    """
+
+    def __init__(self, subject: str, extra: str) -> None:
+        super().__init__(
+            f"{subject}, which is not installed. Install it{'' if PUBLISHED else ' in the checkout'} and start the "
+            f"proxy again: {extra_command(extra)}   or, with uv: {extra_command_with_uv(extra)}",
+            should_retry=False,
+        )
+
+
+class ConfigurationError(ProxyError):
+    """Settings or options are wrong: one message for each. Raised at start-up and reload; never sent to a client."""
+
+    def __init__(self, *messages: str) -> None:
+        super().__init__("\n".join(messages))
+        self.messages = messages
+
+
+class InternalError(ProxyError):
+    """An unexpected exception, which is a bug of the proxy. Its traceback is in the log."""

@@ -1,0 +1,111 @@
+"""`Admissions`: admission of a client request by the policies of plugins (step 4 of an exchange), and its settlement.
+
+A policy rejects a request by an error, or reserves parts of its limits. At the end of the request, `settle` passes the
+receipt (record of the request) to each policy with a reservation. `admit_without_reply` and `admitted` are for token
+counts.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from anthropic_proxy.exchange.call_building import estimate_received
+from anthropic_proxy.exchange.client_request import ClientRequest
+from anthropic_proxy.messages.models import MessagesRequest
+from anthropic_proxy.messages.tokens import EstimateCache
+from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Receipt, Settle
+from anthropic_proxy.routing.router import Route, Target, find_preferred_provider, normalize_model
+from anthropic_proxy.services import Services
+
+
+class Admissions:
+    """Admissions of one client request by the policies of all plugins. Without policies, the methods do nothing."""
+
+    def __init__(self, services: Services, receipt: Receipt) -> None:
+        self._services = services
+        self._receipt = receipt
+        self._settles: list[Settle] = []
+
+    async def admit(
+        self, incoming: ClientRequest, request: MessagesRequest, route: Route, estimates: EstimateCache
+    ) -> None:
+        """Admit a request for a reply: call each policy in order.
+
+        Raises the `ClientError` of the first policy that rejects the request. `estimates`: cache of the token count of
+        the request.
+        """
+        if not self._services.policies:
+            return
+        settings, target = self._services.settings, route.targets[0]
+        preferred = find_preferred_provider(settings, self._services.catalog)
+        scale = await self._services.observations.token_scale(target.provider.name, target.model)
+        described = AdmissionRequest(
+            client=incoming.client,
+            model=request.model,
+            normalized_model=normalize_model(request.model, preferred, settings)[0],
+            body_bytes=len(incoming.body),
+            route=route.rule.name if route.rule is not None else "",
+            request_id=incoming.request_id,
+            targets=[_describe_target(each, request) for each in route.targets],
+            estimate_input_tokens=partial(estimate_received, incoming, estimates, scale, request),
+            response_headers=self._receipt.limit_headers,
+        )
+        await self._ask_policies(described)
+
+    async def admit_without_reply(self, incoming: ClientRequest) -> None:
+        """Admit a request that only counts tokens (`count_tokens`): call each policy in order.
+
+        Raises the `ClientError` of the first policy that rejects the request.
+        """
+        if not self._services.policies:
+            return
+        described = AdmissionRequest(
+            client=incoming.client,
+            model="",
+            body_bytes=len(incoming.body),
+            request_id=incoming.request_id,
+            has_reply=False,
+            response_headers=self._receipt.limit_headers,
+        )
+        await self._ask_policies(described)
+
+    async def _ask_policies(self, described: AdmissionRequest) -> None:
+        for policy in self._services.policies:
+            if (settle := await policy.admit(described)) is not None:
+                self._settles.append(settle)
+
+    def settle(self) -> None:
+        """Pass the receipt (record of the request) to the policies that reserved parts of their limits for the request.
+
+        Call this once, at the end of the request.
+        """
+        for settle in self._settles:
+            settle(self._receipt)
+
+
+@asynccontextmanager
+async def admitted(services: Services, incoming: ClientRequest) -> AsyncIterator[None]:
+    """Return a context manager that admits a token count at its start and settles the reservations at its end.
+
+    Raises the `ClientError` of a policy that rejects the request.
+    """
+    receipt = incoming.receipt or Receipt(
+        request_id=incoming.request_id, client=incoming.client, started_at=services.clock(), path=incoming.path
+    )
+    admissions = Admissions(services, receipt)
+    try:
+        await admissions.admit_without_reply(incoming)
+        yield
+    finally:
+        admissions.settle()
+
+
+def _describe_target(target: Target, request: MessagesRequest) -> AdmissionTarget:
+    limit = target.capabilities.max_output
+    requested = limit if request.max_tokens is None else max(request.max_tokens, 0)
+    known = target.capabilities.known
+    return AdmissionTarget(
+        prefix=target.provider.prefix,
+        model=target.model,
+        max_output_tokens=min(requested, limit) if known else requested,
+    )

@@ -1,0 +1,111 @@
+"""`AttemptRecords`: writes the upstream attempts of an exchange to its receipt, and sets their trace headers.
+
+`begin` adds an attempt, `fail` or `end` ends it, and `finish` ends the last one at the end of the exchange.
+`set_status` and `add_usage` complete the open attempt.
+"""
+
+import functools
+from urllib.parse import urlsplit
+
+from msgspec import structs
+
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.exchange.recording import record_upstream_request
+from anthropic_proxy.messages.deltas import Usage
+from anthropic_proxy.plugins import Receipt, UpstreamAttempt
+from anthropic_proxy.routing.router import Target
+from anthropic_proxy.services import Services
+from anthropic_proxy.trace_context import new_span_id
+from anthropic_proxy.wire.contract import UpstreamRequest
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class AttemptRecords:
+    """Writer of `Receipt.attempts`. At most one attempt is open: from its request until its failure or its last byte.
+
+    `begin` also passes the upstream request to the recorders of plugins, which store the bytes of requests.
+    """
+
+    def __init__(self, receipt: Receipt, services: Services) -> None:
+        self._receipt = receipt
+        self._services = services
+        self._clock = services.clock
+        self._open: UpstreamAttempt | None = None
+        self._uncounted: UpstreamAttempt | None = None
+        """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
+
+    def begin(self, target: Target, request: UpstreamRequest) -> UpstreamRequest:
+        """Add a record for a new attempt, and return `request` with the trace headers of this attempt."""
+        if self._open is not None:
+            self.end()
+        receipt, (host, port) = self._receipt, _find_address(target.base_url)
+        offset = self._clock() - receipt.started_at
+        attempt = self._open = self._uncounted = UpstreamAttempt(
+            provider=target.provider.name, model=target.model, host=host, port=port, offset_seconds=offset
+        )
+        receipt.attempts.append(attempt)
+        if self._services.recorders:
+            record_upstream_request(self._services, receipt.request_id, request.body)
+        if receipt.trace is None or not receipt.trace.span_id:
+            return request
+        attempt.span_id = new_span_id()
+        return structs.replace(request, trace_headers=receipt.trace.encode_headers(attempt.span_id))
+
+    def set_status(self, status: int) -> None:
+        """Record the HTTP status of the provider's response in the open attempt."""
+        if self._open is not None:
+            self._open.status = status
+
+    def fail(self, error: UpstreamError) -> None:
+        """End the open attempt and record the message of its error, from which the caller has removed keys."""
+        if self._open is not None:
+            self._open.error_type, self._open.error = error.error_type, error.message
+            self._uncounted = None
+        self.end()
+
+    def end(self) -> None:
+        """End the open attempt without an error. No effect if no attempt is open."""
+        if self._open is not None:
+            self._open.duration_seconds = self._clock() - self._receipt.started_at - self._open.offset_seconds
+            self._open = None
+
+    def add_usage(self, usage: Usage) -> None:
+        """Record the token usage of the last attempt. Call this if another upstream call for the same reply follows."""
+        last, self._uncounted = self._receipt.attempts[-1], None
+        last.input_tokens, last.output_tokens = usage.input_tokens or 0, usage.output_tokens or 0
+        last.cache_read_tokens, last.cache_write_tokens = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
+        last.cache_write_1h_tokens, last.thinking_tokens = usage.cache_write_1h_tokens or 0, usage.thinking_tokens or 0
+
+    def finish(self) -> None:
+        """End the last attempt at the end of the exchange, and record its token usage.
+
+        This usage is the usage of the receipt minus the usage of earlier attempts.
+        """
+        receipt, last = self._receipt, self._uncounted
+        if last is None:
+            return
+        if self._open is not None:
+            if receipt.outcome == "error":
+                last.error_type, last.error = receipt.error_type, receipt.error
+            self.end()
+        last.input_tokens, last.output_tokens = receipt.input_tokens, receipt.output_tokens
+        last.cache_read_tokens, last.cache_write_tokens = receipt.cache_read_tokens, receipt.cache_write_tokens
+        last.cache_write_1h_tokens, last.thinking_tokens = receipt.cache_write_1h_tokens, receipt.thinking_tokens
+        for earlier in receipt.attempts[:-1]:
+            last.input_tokens = max(last.input_tokens - earlier.input_tokens, 0)
+            last.output_tokens = max(last.output_tokens - earlier.output_tokens, 0)
+            last.cache_read_tokens = max(last.cache_read_tokens - earlier.cache_read_tokens, 0)
+            last.cache_write_tokens = max(last.cache_write_tokens - earlier.cache_write_tokens, 0)
+            last.cache_write_1h_tokens = max(last.cache_write_1h_tokens - earlier.cache_write_1h_tokens, 0)
+            last.thinking_tokens = max(last.thinking_tokens - earlier.thinking_tokens, 0)
+
+
+@functools.lru_cache(maxsize=64)
+def _find_address(base_url: str) -> tuple[str, int]:
+    """Return host and port of a base URL. Invalid URL: an empty host, because the upstream call reports the error."""
+    try:
+        url = urlsplit(base_url)
+        return url.hostname or "", url.port or _DEFAULT_PORTS.get(url.scheme, 0)
+    except ValueError:
+        return "", 0

@@ -1,0 +1,175 @@
+"""Steps 5 to 8 of one attempt: prepare and encode the request for a target, send it, and open the reply.
+
+A target is a provider with a model. `Attempts` chooses the target and repeats failed attempts.
+"""
+
+import asyncio
+from functools import partial
+
+from msgspec import Struct
+
+from anthropic_proxy.errors import InternalError
+from anthropic_proxy.exchange.adaptation import Adaptations
+from anthropic_proxy.exchange.attempt_records import AttemptRecords
+from anthropic_proxy.exchange.call_building import (
+    AttemptState,
+    build_call,
+    build_relay_call,
+    estimate_scaled,
+    limits_for,
+)
+from anthropic_proxy.exchange.client_request import ClientRequest
+from anthropic_proxy.exchange.encoding import MAX_REPLY_BYTES_ON_LOOP, decode_reply_schema, is_large, run_for_call
+from anthropic_proxy.exchange.error_messages import (
+    decode_error_response,
+    idle_timeout_error,
+    require_api_response,
+)
+from anthropic_proxy.exchange.media_inlining import new_media_inliner
+from anthropic_proxy.exchange.relay import RelayStream
+from anthropic_proxy.exchange.strict_mode import require_lossless
+from anthropic_proxy.exchange.upstream_stream import UpstreamStream, add_missing_date, read_error_body
+from anthropic_proxy.exchange.watchdog import Watchdog
+from anthropic_proxy.messages.models import MessagesRequest
+from anthropic_proxy.messages.preparation import prepare
+from anthropic_proxy.messages.reply_schema import ReplySchema
+from anthropic_proxy.messages.stop_sequences import StopSequenceFilter
+from anthropic_proxy.messages.tokens import EstimateCache
+from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.routing.router import Target
+from anthropic_proxy.services import Services
+from anthropic_proxy.wire.contract import Credential, RelayWire, UpstreamRequest, UpstreamResponse
+
+
+class TargetRun(Struct):
+    """Inputs shared by all attempts at one target (provider and model) of the route."""
+
+    request: MessagesRequest
+    token_scale: float
+    skips_open_circuit: bool
+    """True if another target follows. This target is then skipped while its circuit is open (calls are blocked)."""
+    continuation: str | None = None
+    """Token to continue a reply that the provider split. "": another call without token. None: first call."""
+    stop_filter: StopSequenceFilter | None = None
+    """Stop sequence filter of the previous call, which this call continues. None: the call continues no reply."""
+    adaptations: Adaptations | None = None
+    """Changes of the request after errors of the provider in this exchange. None: no change so far."""
+
+
+class AttemptSteps:
+    """The steps of each attempt of one client request. `records`: writer of the attempts in the receipt."""
+
+    def __init__(
+        self,
+        services: Services,
+        incoming: ClientRequest,
+        receipt: Receipt,
+        records: AttemptRecords,
+        watchdog: Watchdog,
+        *,
+        estimates: EstimateCache,
+    ) -> None:
+        self._services, self._incoming = services, incoming
+        self._receipt, self._records = receipt, records
+        self._watchdog = watchdog
+        self._large = is_large(incoming, receipt.tool_count)
+        self._inliner = new_media_inliner(services, incoming)
+        self._estimates = estimates
+
+    async def prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> AttemptState:
+        """Return a new attempt before its encoding. Raises the error of a client request that cannot be decoded."""
+        request, report, again = run.request, self._receipt.fidelity, run.continuation is not None
+        if target.is_relayed:
+            report.reset()
+            call = build_relay_call(self._incoming, request, target, self._services.new_id)
+            scale = run.token_scale
+            return AttemptState(target=target, call=call, credential=credential, token_scale=scale, is_relay=True)
+        if request.decode_error is not None:
+            raise request.decode_error
+        limits, inliner = limits_for(self._services, target), self._inliner
+        if inliner is not None:
+            request = await inliner.inline_urls(request, target, limits)
+        inputs = request, limits, partial(estimate_scaled, self._estimates, run.token_scale)
+        prepared = await self._services.background.run(prepare, *inputs) if self._large else prepare(*inputs)
+        if not again:
+            report.reset()
+        report.add(prepared.notes, again=again)
+        if inliner is not None:
+            report.add(inliner.notes)
+        call = build_call(
+            request,
+            prepared,
+            target,
+            limits,
+            continuation=run.continuation or "",
+            estimate=partial(estimate_scaled, self._estimates, run.token_scale, request),
+            new_id=self._services.new_id,
+        )
+        return AttemptState(
+            target=target,
+            call=call,
+            credential=credential,
+            token_scale=run.token_scale,
+            proxy_tools=prepared.proxy_tools,
+            deferred_tools=prepared.deferred,
+        )
+
+    async def encode(self, state: AttemptState, run: TargetRun) -> tuple[UpstreamRequest, ReplySchema | None]:
+        """Encode the upstream request and record lost fields. Raises `UnsupportedFeature` in fidelity mode `strict`."""
+        target, call = state.target, state.call
+        upstream_request = await run_for_call(self._services, target.wire.encode_request, call, large=self._large)
+        report, is_first = self._receipt.fidelity, run.continuation is None
+        if upstream_request.notes:
+            report.add(upstream_request.notes, again=not is_first)
+        if run.adaptations is not None:
+            report.add(run.adaptations.notes)
+        if is_first and report.notes:
+            require_lossless(report, target)
+        checked = b"" if upstream_request.enforces_schema else call.request.output_schema
+        return upstream_request, await decode_reply_schema(self._services, bytes(checked)) if checked else None
+
+    async def send(
+        self, state: AttemptState, upstream_request: UpstreamRequest, stop_filter: StopSequenceFilter | None
+    ) -> UpstreamStream | RelayStream:
+        """Send an encoded request and return the reply with its first content. Raises `UpstreamError`."""
+        target = state.target
+        self._watchdog.begin_call()
+        try:
+            send = self._services.transports[target.provider.transport]
+            response = await send(target.base_url, upstream_request, state.credential)
+            del upstream_request
+            try:
+                return await self._open_stream(state, response, stop_filter)
+            except BaseException:
+                await response.close()
+                raise
+        except asyncio.CancelledError:
+            if not self._watchdog.recover_from_idle():
+                raise
+            raise idle_timeout_error(target.provider.prefix, self._watchdog.upstream_limit) from None
+
+    async def _open_stream(
+        self, state: AttemptState, response: UpstreamResponse, stop_filter: StopSequenceFilter | None
+    ) -> UpstreamStream | RelayStream:
+        target, call, wire = state.target, state.call, state.target.wire
+        self._records.set_status(response.status)
+        require_api_response(response, target)
+        stream: UpstreamStream | RelayStream
+        if isinstance(wire, RelayWire):
+            stream = RelayStream(wire, call, response, self._watchdog, credential=state.credential)
+        else:
+            report, background = self._receipt.fidelity, self._services.background
+            stream = UpstreamStream(
+                wire, call, response, self._watchdog, background, report=report, stop_filter=stop_filter
+            )
+        if 200 <= response.status < 300:
+            await stream.wait_for_content()
+            return stream
+        body = await read_error_body(response, self._watchdog)
+        headers, large = add_missing_date(response.headers, self._services.clock), len(body) > MAX_REPLY_BYTES_ON_LOOP
+        run_if, status = self._services.background.run_if, response.status
+        deltas = await run_if(large, decode_error_response, target, call, status, headers, body)
+        if isinstance(stream, RelayStream):
+            raise InternalError("a relayed error was decoded as a reply")
+        stream.set_deltas(deltas)
+        return stream

@@ -1,0 +1,42 @@
+"""Commands that install the proxy and its extras, for messages and the documentation.
+
+An extra is a set of optional packages, installed by a name in brackets: `[otel]`. `PUBLISHED` selects between a command
+for a checkout of the repository and commands for a package index. The release sets it.
+"""
+
+PUBLISHED = False
+"""True after the first release to a package index. Before, a package of this name in an index could belong to another
+project."""
+PACKAGE = "anthropic-proxy"
+"""Name under which this project is published in a package index."""
+
+
+def extra_command(extra: str, *, published: bool = PUBLISHED) -> str:
+    """Return the shell command that installs an extra with pip, or in a checkout with `scripts/setup.py`."""
+    return f"pip install '{PACKAGE}[{extra}]'" if published else f"python3 scripts/setup.py {extra}"
+
+
+def extra_command_with_uv(extra: str, *, published: bool = PUBLISHED) -> str:
+    """Return the shell command that installs an extra with the tool uv."""
+    return f"uv tool install '{PACKAGE}[{extra}]'" if published else f"uv sync --extra {extra}"
+
+
+def list_start_commands(*, published: bool = PUBLISHED) -> tuple[tuple[str, str], ...]:
+    """Return pairs of a shell command that installs or starts the proxy, and the text of its result."""
+    if published:
+        return (
+            (f"uvx {PACKAGE}", "serves on `http://127.0.0.1:8082` without an installation; options follow"),
+            (f"uv tool install {PACKAGE}", f"installs the command `{PACKAGE}`"),
+            (f"pipx install {PACKAGE}", "the same with pipx"),
+            (f"pip install {PACKAGE}", "the same in the present environment"),
+        )
+    return (
+        (
+            "python3 scripts/serve.py",
+            "creates `.venv` from the lock files and serves on `http://127.0.0.1:8082`; options follow, for example "
+            "`--port 8083`",
+        ),
+        (f"uv run {PACKAGE}", "the same, with an environment of uv"),
+        (f"uvx --from . {PACKAGE}", "the same, in a temporary environment"),
+        ("pipx install .", f"installs the command `{PACKAGE}` from the checkout"),
+    )

@@ -1,0 +1,87 @@
+"""Doctor: probes the configured backends and reports working features, useful settings and deviations of servers.
+
+A backend is a model of a provider, a probe one request that shows a feature. `run_doctor` runs all probes, in parallel
+over backends; the command `doctor` shows the `Report`. `estimate_cost` and `estimate_price` state the cost before.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from anthropic_proxy.lab.doctor.backends import select_backends
+from anthropic_proxy.lab.doctor.diagnosis import diagnose_backend, must_run
+from anthropic_proxy.lab.doctor.dialect_row import find_servers
+from anthropic_proxy.lab.doctor.findings import Backend, Diagnosis, Totals
+from anthropic_proxy.lab.doctor.probe_runner import ProbeRunner
+from anthropic_proxy.lab.doctor.probes import PROBES
+from anthropic_proxy.lab.doctor.remedies import list_fixes
+from anthropic_proxy.lab.doctor.report import Report, find_total_price
+from anthropic_proxy.ledger.prices import PriceList
+from anthropic_proxy.services import Services
+from anthropic_proxy.settings import Settings
+
+__all__ = [
+    "Backend",
+    "Diagnosis",
+    "Report",
+    "Totals",
+    "estimate_cost",
+    "estimate_price",
+    "run_doctor",
+    "select_backends",
+]
+
+_REQUESTS_BEYOND_PROBES = 4
+"""Number of further requests per backend: model list, limits, effort levels and replay of reasoning."""
+_TOKENS_PER_REQUEST = 250
+"""Tokens of a typical probe, input and output together."""
+_OUTPUT_SHARE = 0.3
+"""Share of output tokens in all tokens of a typical probe (0 to 1)."""
+_SEARCH_FACTOR = 1.6
+"""Average number of requests for one probe of a server with an unknown dialect: rejected requests are changed and
+repeated."""
+
+
+def estimate_cost(backends: Sequence[Backend]) -> Totals:
+    """Return the number of requests and tokens that `run_doctor` is expected to need for these backends."""
+    requests = 0
+    for backend in backends:
+        probes = [probe for probe in PROBES if must_run(probe, backend)]
+        requests += round((len(probes) + _REQUESTS_BEYOND_PROBES) * (_SEARCH_FACTOR if backend.searches_dialect else 1))
+    return Totals(requests=requests, input_tokens=requests * _TOKENS_PER_REQUEST)
+
+
+def estimate_price(backends: Sequence[Backend], settings: Settings) -> float | None:
+    """Return the expected price of `run_doctor` in US dollars. None: the price of one of the backends is unknown."""
+    prices, total = PriceList(settings), 0.0
+    for backend in backends:
+        target = backend.target
+        if target.provider.uses_installed_models or target.provider.transport == "demo":
+            continue
+        if (price := prices.find(target.provider, target.model)) is None:
+            return None
+        tokens = estimate_cost([backend]).input_tokens / 1_000_000
+        total += tokens * (float(price.base.input) * (1 - _OUTPUT_SHARE) + float(price.base.output) * _OUTPUT_SHARE)
+    return total
+
+
+async def run_doctor(
+    services: Services,
+    backends: Sequence[Backend],
+    on_change: Callable[[Sequence[Diagnosis]], None] = lambda diagnoses: None,
+) -> Report:
+    """Run all probes of these backends. `on_change`: called with all diagnoses after each probe."""
+    started = time.monotonic()
+    diagnoses = [Diagnosis(backend=backend, outcomes={}) for backend in backends]
+    on_change(diagnoses)
+    async with asyncio.TaskGroup() as group:
+        for diagnosis in diagnoses:
+            runner = ProbeRunner(services, diagnosis.totals)
+            group.create_task(diagnose_backend(runner, diagnosis, services.settings, lambda: on_change(diagnoses)))
+    return Report(
+        diagnoses=diagnoses,
+        fixes=list_fixes(diagnoses, services.settings),
+        servers=find_servers(diagnoses, services.settings),
+        seconds=time.monotonic() - started,
+        price=find_total_price(diagnoses, services.settings),
+    )

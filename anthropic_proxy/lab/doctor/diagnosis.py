@@ -1,0 +1,199 @@
+"""`diagnose_backend`: runs all probes of one backend (a model of a provider) in order, and stores the results.
+
+A probe is one request that shows a feature. `must_run` decides if a backend gets a probe.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.lab.doctor.dialect_search import DialectSearch
+from anthropic_proxy.lab.doctor.findings import Backend, Diagnosis, Outcome, Problem, ProblemKind
+from anthropic_proxy.lab.doctor.probe_runner import ProbeResult, ProbeRunner
+from anthropic_proxy.lab.doctor.probes import LIMITS_BODY, PROBES, Probe
+from anthropic_proxy.lab.doctor.thinking import probe_thinking
+from anthropic_proxy.settings import Settings
+from anthropic_proxy.wire.contract import BaseDialect
+
+_USAGE = re.compile(rb'"(?:usage|usageMetadata)"\s*:\s*\{|"prompt_eval_count"\s*:\s*\d')
+"""Pattern of a token count in a reply body of any API."""
+_CALL_FRAME = re.compile(rb'"tool_calls"\s*:\s*\[')
+_THINK_TAG = re.compile(rb"</?(?:think|thinking|thought|seed:think)>|\[/?THINK\]")
+_MIN_EVENTS = 3
+"""Minimum number of text events of a long reply. With fewer events, the server did not stream the reply."""
+_MAX_MESSAGE_CHARACTERS = 400
+_KEY_STATUSES, _QUOTA_STATUSES = (401, 403), (402, 429)
+"""HTTP statuses of a rejected API key, and of missing quota or credit."""
+_ADDRESS_ORIGIN = ". The address is set by"
+"""Beginning of the part of a connection error that names the base URL setting. The message of a problem ends before
+it."""
+_NO_API = re.compile(r"^(?:nothing is served at|the response is a web page|HTTP 3\d\d is a redirect)")
+"""Pattern of errors that a wrong base URL causes."""
+
+
+async def diagnose_backend(
+    runner: ProbeRunner, diagnosis: Diagnosis, settings: Settings, on_change: Callable[[], None]
+) -> None:
+    """Run all probes of a backend and store their results in `diagnosis`. `on_change`: called after each probe."""
+    search = DialectSearch(runner, diagnosis, settings)
+    try:
+        await _run_probes(runner, search, diagnosis, on_change)
+    finally:
+        diagnosis.target = search.target
+        diagnosis.dialect = _differing_fields(search.target.dialect)
+        diagnosis.is_complete = True
+        on_change()
+
+
+async def _run_probes(
+    runner: ProbeRunner, search: DialectSearch, diagnosis: Diagnosis, on_change: Callable[[], None]
+) -> None:
+    first, *probes = PROBES
+    result = await search.run(first)
+    if diagnosis.state_of(first.name) == "unsupported" and search.use_wire("chat"):
+        result = await search.run(first)
+    if diagnosis.state_of(first.name) not in ("works", "emulated"):
+        diagnosis.problem = _find_problem(search, result)
+        return
+    diagnosis.seconds = result.seconds
+    on_change()
+    await _list_models(runner, diagnosis)
+    tools_result = result
+    for probe in probes:
+        if not must_run(probe, diagnosis.backend) and not diagnosis.wire:
+            continue
+        if probe.requires and diagnosis.state_of(probe.requires) == "unsupported":
+            continue
+        result = await search.run(probe)
+        if probe.name == "streaming":
+            _observe_stream(diagnosis, result)
+        elif probe.name == "tools":
+            tools_result = result
+            _observe_calls(search, diagnosis, result)
+        on_change()
+    if diagnosis.backend.target.provider.transport == "demo":
+        return
+    await probe_thinking(search, diagnosis, tools_result)
+    on_change()
+    await _probe_limits(runner, search, diagnosis)
+
+
+def must_run(probe: Probe, backend: Backend) -> bool:
+    """Return True if a probe is run for a backend. For the built-in demo, only the first two probes are run."""
+    if backend.target.provider.transport == "demo":
+        return probe in PROBES[:2]
+    return probe.is_feature or backend.searches_dialect
+
+
+async def _list_models(runner: ProbeRunner, diagnosis: Diagnosis) -> None:
+    """Store the model list of the provider, and the limits of the model if the list states them."""
+    target = diagnosis.backend.target
+    facts = await runner.query_capabilities(target)
+    if facts is not None:
+        diagnosis.context_window, diagnosis.max_output = facts.context_window, facts.max_output
+        diagnosis.limits_source = "the server's description of the model"
+    offered = await runner.list_models(target.provider)
+    if offered is None:
+        return
+    diagnosis.models = [model.id for model in offered]
+    own = next((model for model in offered if model.id == target.model), None)
+    if own is not None and (own.context_window or own.max_output):
+        diagnosis.context_window, diagnosis.max_output = own.context_window, own.max_output
+        diagnosis.limits_source = "model list of the server"
+
+
+def _find_problem(search: DialectSearch, result: ProbeResult) -> Problem:
+    error, status = result.error, result.last_status
+    text = (error.message if error else "").removeprefix(f"{search.target.provider.prefix}: ")
+    kind: ProblemKind = "request"
+    proposal = ""
+    if isinstance(error, UpstreamError) and not any(exchange.status for exchange in result.upstream):
+        kind, text = "unreachable", text.partition(_ADDRESS_ORIGIN)[0]
+    elif _NO_API.search(text):
+        kind = "address"
+        text, _, proposal = text.partition(" Try ")
+    elif status in _KEY_STATUSES:
+        kind = "key"
+    elif status in _QUOTA_STATUSES:
+        kind = "quota"
+    elif status == 404:
+        kind = "model"
+    elif status >= 500:
+        kind = "server"
+    if error is not None and error.retry_after:
+        text = f"{text.rstrip('.')}. The server asks for a pause of {error.retry_after:g} s"
+    if kind == "key" and not result.upstream:
+        status = 0
+    message = search.redact(text, _MAX_MESSAGE_CHARACTERS)
+    return Problem(kind=kind, status=status, message=message, proposal=search.redact(proposal))
+
+
+def _observe_stream(diagnosis: Diagnosis, result: ProbeResult) -> None:
+    """Store facts about a streamed reply: token counts, fragments, and the place of the reasoning."""
+    if result.error is not None or not result.upstream:
+        return
+    raw = bytes(result.upstream[-1].response)
+    if _USAGE.search(raw):
+        diagnosis.outcomes["usage"] = Outcome(state="works")
+    else:
+        reason = "the stream has no token counts, so the proxy estimates them"
+        diagnosis.outcomes["usage"] = Outcome(state="emulated", detail="estimated", reason=reason)
+        diagnosis.quirks["usage"] = reason
+    if result.text_events < _MIN_EVENTS:
+        diagnosis.quirks["streaming"] = "the reply arrives in one fragment"
+    if result.thinking and _THINK_TAG.search(raw):
+        diagnosis.quirks["thinking tags"] = "the text contains reasoning in tags, which the proxy separates"
+
+
+def _observe_calls(search: DialectSearch, diagnosis: Diagnosis, result: ProbeResult) -> None:
+    """Store facts about tool calls: parallel calls, fragments of arguments, and calls in the text."""
+    if not result.calls:
+        return
+    parallel = len(result.calls) > 1
+    diagnosis.outcomes["parallel tools"] = (
+        Outcome(state="works")
+        if parallel
+        else Outcome(state="emulated", detail="sequential", reason="the model called one tool for two tasks")
+    )
+    if search.searches_dialect:
+        raw = bytes(result.upstream[-1].response)
+        frames = len(_CALL_FRAME.findall(raw))
+        if not frames:
+            diagnosis.quirks["calls in text"] = "the text contains the tool calls, which the proxy decodes"
+        elif frames <= len(result.calls):
+            diagnosis.quirks["tool arguments"] = "each tool call arrives in one fragment"
+
+
+async def _probe_limits(runner: ProbeRunner, search: DialectSearch, diagnosis: Diagnosis) -> None:
+    """Request more output than any model allows, and store the limits that the server's error message contains."""
+    if diagnosis.backend.target.provider.transport != "http":
+        return
+    result = await runner.send(search.target, LIMITS_BODY)
+    window, output = _read_limits(result)
+    if (rejected := result.first_rejection) is not None and (window or output):
+        diagnosis.limits_source = search.describe_rejection(rejected)
+    diagnosis.context_window = window or diagnosis.context_window
+    diagnosis.max_output = output or diagnosis.max_output
+
+
+def _read_limits(result: ProbeResult) -> tuple[int | None, int | None]:
+    """Return the context window and the output limit that an error states. None: not stated."""
+    found = dict.fromkeys(("window", "limit"), 0)
+    for name in result.adaptations:
+        verb, _, value = name.partition(" ")
+        if verb in found and value.isdecimal():
+            found[verb] = int(value)
+    cause = result.error.cause if isinstance(result.error, UpstreamError) else None
+    stated = (cause.context_window, cause.max_output_tokens) if cause is not None else (None, None)
+    return found["window"] or stated[0], found["limit"] or stated[1]
+
+
+def _differing_fields(dialect: BaseDialect) -> dict[str, Any]:
+    """Return the fields of a dialect that differ from the defaults of its wire, as JSON values."""
+    defaults = structs.asdict(type(dialect)())
+    fields = {name: value for name, value in structs.asdict(dialect).items() if value != defaults[name]}
+    return {name: json.loads(json.dumps(value, default=structs.asdict)) for name, value in fields.items()}

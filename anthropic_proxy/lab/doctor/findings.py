@@ -1,0 +1,160 @@
+"""Results of the doctor: `Outcome` of one probe, `Evidence` for one dialect field, `Diagnosis` of one backend.
+
+A `Backend` is a model of a provider to examine, with the Claude `tiers` mapped to it. A probe is a request that shows a
+feature. A dialect field is a deviation of a server from its API. `Evidence` is the observation that decided the field:
+the `sent` fragment, HTTP `status` and `error` with the `previous` value. A `Problem` prevents all requests to a
+backend; `proposal` is a setting that solves it. `Diagnosis.quirks` are deviations without a field. `searches_dialect`
+and `shows_dialect`: the dialect of the server is unknown, so its fields are probed. `Totals` is the cost of probes.
+`variables` are the settings that select the model, `limits_source` is the server's text with its limits.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from msgspec import Struct, field
+
+from anthropic_proxy.routing.router import Target
+
+
+class Totals(Struct):
+    """Cost of probes: number of requests and of tokens."""
+
+    requests: int = 0
+    """Number of upstream requests."""
+    input_tokens: int = 0
+    """Input tokens of all requests."""
+    output_tokens: int = 0
+    """Output tokens of all replies."""
+
+
+State = Literal["works", "emulated", "unsupported", "untested"]
+"""Support of a feature. `emulated`: the proxy does the work of the backend. `untested`: not applicable, or skipped
+after a failure."""
+
+ProblemKind = Literal["unreachable", "key", "address", "server", "model", "quota", "request"]
+"""Kind of failure that ends the probes of a backend. `unreachable`: no response at all. `address`: a response that is
+not from the API. `server`: a failure inside the server. `request`: the server rejects a minimal request."""
+
+
+class Outcome(Struct, kw_only=True):
+    """Result of one probe: support of the feature that the probe shows."""
+
+    state: State
+    """Support of the feature that the probe shows."""
+    detail: str = ""
+    """Short text for the table: `sequential`, `HTTP 400`. "": none."""
+    reason: str = ""
+    """Complete text with the cause, without secrets. "": none."""
+
+
+EvidenceKind = Literal["automatic", "required", "improvement"]
+"""Effect of a changed dialect field. `automatic`: the proxy makes the change itself after each rejection. `required`:
+requests fail without it. `improvement`: requests succeed without it, but a feature is missing."""
+
+
+class Evidence(Struct, frozen=True, kw_only=True):
+    """Observation that decided the value of one dialect field."""
+
+    kind: EvidenceKind
+    """Effect of the change: `automatic`, `required` or `improvement`."""
+
+    field: str
+    """Name of the dialect field that was changed."""
+    value: Any
+    """Value of the dialect field with which the request succeeded."""
+    previous: Any
+    """Value of the dialect field with which the request failed."""
+    probe: str
+    """Name of the probe that led to the change."""
+    sent: str
+    """Fragment of the rejected request that the new value changes: `"max_completion_tokens": 1024`."""
+    status: int
+    """HTTP status of the rejection. 0: the server accepted the request without the expected effect."""
+    error: str
+    """Beginning of the server's error message, or the missing effect, without secrets."""
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """Failure that prevents all requests to a backend."""
+
+    kind: ProblemKind
+    """Kind of the failure, such as `key` or `model`."""
+    status: int
+    """HTTP status of the server's response. Without a response: status of the proxy's error. 0: no API key is set."""
+    message: str
+    """Error message of the proxy, without secrets."""
+    proposal: str = ""
+    """Setting that the error message proposes: `OPENAI_BASE_URL=http://localhost:8000/v1`. "": none."""
+
+
+class Backend(Struct, frozen=True, kw_only=True, eq=False):
+    """One model of one provider to examine."""
+
+    name: str
+    """Prefix of the provider: `openai`."""
+    target: Target
+    """Provider, model, wire and base URL to call."""
+    tiers: Sequence[str] = ()
+    """Claude tiers (haiku, sonnet, opus, fable) that the settings map to the model."""
+    variables: Sequence[str] = ()
+    """Settings that select the model: `SMALL_MODEL`. Empty: none."""
+    searches_dialect: bool = False
+    """True if the dialect of the server is unknown, so that its fields are probed."""
+
+    @property
+    def prefixed_id(self) -> str:
+        """Model id with provider prefix: `openai/gpt-4.1`."""
+        return f"{self.name}/{self.target.model}"
+
+
+class Diagnosis(Struct, kw_only=True):
+    """All results of the probes of one backend."""
+
+    backend: Backend
+    """Provider and model that the probes examined."""
+    outcomes: dict[str, Outcome] = {}
+    """Name of the probe → its result. Absent: not run yet."""
+    problem: Problem | None = None
+    """Failure that prevents all requests to the backend. None: requests are possible."""
+    wire: str = ""
+    """Name of the wire that the server accepts, if the settings select another one. "": the selected wire works."""
+    seconds: float | None = None
+    """Seconds from the first probe's request to the end of its reply. None: no reply."""
+    models: Sequence[str] | None = None
+    """Ids in the model list of the server. None: the server has no list."""
+    context_window: int | None = None
+    """Context window in tokens, as stated by the server. None: not stated."""
+    max_output: int | None = None
+    """Output limit in tokens, as stated by the server. None: not stated."""
+    limits_source: str = ""
+    """Text of the server that states the limits, without secrets. "": none."""
+    efforts: Sequence[str] = ()
+    """Effort levels that the server accepts. Empty: none, or unknown."""
+    evidence: list[Evidence] = field(default_factory=list)
+    """Observations that decided dialect fields, one for each changed field."""
+    quirks: dict[str, str] = field(default_factory=dict)
+    """Name of a deviation for which no dialect field is needed → its description."""
+    target: Target | None = None
+    """Target with the dialect and the wire that the probes found. None: the probes have not ended."""
+    dialect: dict[str, Any] = field(default_factory=dict)
+    """Fields of the dialect (deviations from the API) that the probes found, without those with the default value of
+    the wire."""
+    totals: Totals = field(default_factory=Totals)
+    """Number of requests and tokens of the probes so far."""
+    is_complete: bool = False
+    """True if all probes have ended."""
+
+    @property
+    def found_target(self) -> Target:
+        """Target with the found dialect and wire. Before the end of the probes: the target that the settings select."""
+        return self.target or self.backend.target
+
+    @property
+    def shows_dialect(self) -> bool:
+        """True if the probes searched the dialect of the server, so that the report shows it."""
+        return self.problem is None and (self.backend.searches_dialect or bool(self.wire))
+
+    def state_of(self, probe: str) -> State:
+        """Return the state of a probe. `untested`: the probe did not run."""
+        outcome = self.outcomes.get(probe)
+        return outcome.state if outcome else "untested"

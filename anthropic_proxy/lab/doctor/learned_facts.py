@@ -1,0 +1,44 @@
+"""`list_learned_models`: facts about models that the doctor observed, for a file that the proxy reads at start."""
+
+from collections.abc import Sequence
+from datetime import date
+
+from anthropic_proxy.lab.doctor.findings import Diagnosis
+from anthropic_proxy.routing.catalog import LearnedModel
+from anthropic_proxy.routing.router import name_server
+
+
+def list_learned_models(diagnoses: Sequence[Diagnosis], today: date) -> list[LearnedModel]:
+    """Return the limits and features of models that the probes observed, to store in a file.
+
+    `today`: date of the observation. Models of servers that report these values themselves (Ollama) are omitted.
+    """
+    return [
+        learned
+        for diagnosis in diagnoses
+        if diagnosis.problem is None
+        and not diagnosis.backend.target.provider.uses_installed_models
+        and (learned := _learn(diagnosis, today)) is not None
+    ]
+
+
+def _learn(diagnosis: Diagnosis, today: date) -> LearnedModel | None:
+    images = diagnosis.state_of("images")
+    accepts_images = None if images == "untested" else images != "unsupported"
+    facts = (diagnosis.context_window, diagnosis.max_output, *diagnosis.efforts)
+    if not any(facts) and accepts_images is None:
+        return None
+    reasons = [diagnosis.limits_source]
+    if accepts_images is False:
+        reasons.append(diagnosis.outcomes["images"].reason)
+    target = diagnosis.found_target
+    return LearnedModel(
+        server=name_server(target.provider, target.base_url),
+        model=target.model,
+        observed_on=today,
+        evidence="; ".join(filter(None, reasons)) or "observed by probes",
+        context_window=diagnosis.context_window,
+        max_output=diagnosis.max_output,
+        accepts_images=accepts_images,
+        efforts=tuple(diagnosis.efforts),
+    )

@@ -1,0 +1,315 @@
+"""`ProbeRunner`: sends probes to one target through the complete proxy, and records all upstream bytes.
+
+A probe is a request of the Messages API, a target a provider and model. `ProbeResult` is the result of one probe: the
+reply (`blocks`, `text`, `calls`) or error, its duration in `seconds`, and each upstream request with its response
+(`UpstreamExchange`); `first_rejection` is the first request that the server rejected. `ToolUse` is a tool call in the
+reply. `is_rejected`: the server rejected a field of the request.
+"""
+
+import asyncio
+import io
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field, structs
+
+from anthropic_proxy.errors import ProxyError, UpstreamTimeout
+from anthropic_proxy.exchange.client_request import ClientRequest
+from anthropic_proxy.exchange.pipeline import run_exchange
+from anthropic_proxy.lab.doctor.findings import Totals
+from anthropic_proxy.log import Log
+from anthropic_proxy.messages.events import Event
+from anthropic_proxy.messages.fidelity import FidelityNote
+from anthropic_proxy.messages.models import MessagesResponse
+from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.routing.catalog import ModelCapabilities
+from anthropic_proxy.routing.health import CircuitBreakers, RetryBudget
+from anthropic_proxy.routing.model_observations import ModelObservations
+from anthropic_proxy.routing.provider_models import OfferedModel, has_model_list, query_models
+from anthropic_proxy.routing.providers import Provider
+from anthropic_proxy.routing.router import FixedRouteCache, Route, Target
+from anthropic_proxy.server.responses import encode_events
+from anthropic_proxy.services import Services
+from anthropic_proxy.stores.memory import MemoryStore
+from anthropic_proxy.wire.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
+
+PROBE_TIMEOUT_SECONDS = 120.0
+"""Maximum seconds of one probe. It is long, because a local server may first load its model."""
+LIST_TIMEOUT_SECONDS = 20.0
+"""Maximum seconds of the query for a model list."""
+_MAX_RECORDED_BYTES = 256 * 1024
+_OTHER_CAUSES = (401, 402, 403, 404, 408, 409, 425, 429)
+"""HTTP statuses below 500 that do not concern the fields of a request: key, model, quota, load."""
+
+
+class UpstreamExchange(Struct):
+    """One upstream request of a probe, with its response as received."""
+
+    request: bytes
+    """Body of the upstream request."""
+    status: int = 0
+    """HTTP status of the response. 0: no response."""
+    response: bytearray = field(default_factory=bytearray)
+    """Beginning of the response body."""
+
+    @property
+    def is_rejected(self) -> bool:
+        """True if the server rejected a field of the request: status 500, or 4xx without another cause.
+
+        Some servers respond with 500 to every field that they do not know.
+        """
+        return 400 <= self.status <= 500 and self.status not in _OTHER_CAUSES
+
+
+class ToolUse(Struct, frozen=True):
+    """One tool call of a reply."""
+
+    name: str
+    """Name of the called tool."""
+    arguments: str
+    """Arguments as JSON text."""
+
+
+class ProbeResult(Struct, kw_only=True):
+    """Result of one probe: the reply or the error that a client receives, and the upstream traffic."""
+
+    blocks: Sequence[Mapping[str, Any]] = ()
+    """Content blocks of the reply, in the format of the Messages API."""
+    stop_reason: str = ""
+    """Reason for the end of the reply, in the words of the Messages API. "": no reply, but an error."""
+    error: ProxyError | None = None
+    """Error that the client receives. None: a reply."""
+    upstream: Sequence[UpstreamExchange] = ()
+    """Upstream requests, in order. Several: the proxy adapted or repeated the request."""
+    adaptations: Sequence[str] = ()
+    """Names of the adaptations with which a rejected request then succeeded."""
+    notes: Sequence[FidelityNote] = ()
+    """Fidelity notes: request fields that the proxy approximated, emulated or dropped."""
+    seconds: float = 0.0
+    """Seconds from the request of the probe to the end of its reply."""
+    input_tokens: int = 0
+    """Input tokens of the reply."""
+    output_tokens: int = 0
+    """Output tokens of the reply."""
+    text_events: int = 0
+    """Number of events of the streamed reply with text or thinking."""
+
+    @property
+    def text(self) -> str:
+        """Text of the reply."""
+        return "".join(block.get("text", "") for block in self.blocks if block["type"] == "text")
+
+    @property
+    def thinking(self) -> str:
+        """Reasoning in the reply. "": none."""
+        return "".join(block.get("thinking", "") for block in self.blocks if block["type"] == "thinking")
+
+    @property
+    def calls(self) -> Sequence[ToolUse]:
+        """Calls of client tools in the reply."""
+        return [
+            ToolUse(block["name"], json.dumps(block["input"])) for block in self.blocks if block["type"] == "tool_use"
+        ]
+
+    @property
+    def last_status(self) -> int:
+        """HTTP status of the last upstream response. If there was none: status of the proxy's error. 0: neither."""
+        answered = [exchange.status for exchange in self.upstream if exchange.status]
+        return answered[-1] if answered else self.error.status if self.error is not None else 0
+
+    @property
+    def first_rejection(self) -> UpstreamExchange | None:
+        """First upstream request that the server rejected. None: all were accepted."""
+        return next((exchange for exchange in self.upstream if exchange.is_rejected), None)
+
+
+class ProbeRunner:
+    """Sends probes with the services of a proxy. `totals`: cost of all probes so far."""
+
+    def __init__(self, services: Services, totals: Totals) -> None:
+        self._services = structs.replace(services, log=Log(io.StringIO()), policies=())
+        self.totals = totals
+
+    async def send(self, target: Target, body: Mapping[str, Any]) -> ProbeResult:
+        """Send one request of the Messages API to a target. `body`: the request without `model`."""
+        recorded: list[UpstreamExchange] = []
+        observations = ModelObservations(MemoryStore())
+        name = target.provider.transport
+        services = structs.replace(
+            self._services,
+            observations=observations,
+            circuit_breakers=CircuitBreakers(),
+            retry_budget=RetryBudget(),
+            route_cache=FixedRouteCache(Route((target,), "probe", is_relayed=target.is_relayed)),
+            route_rules=None,
+            transports={name: _record(self._services.transports[name], recorded)},
+        )
+        sink, started = _ReplySink(), time.monotonic()
+        request = ClientRequest(
+            request_id=services.new_id("req_"),
+            client=Client(name="doctor"),
+            headers={},
+            body=msgspec.json.encode({"model": f"{target.provider.prefix}/{target.model}", **body}),
+        )
+        error: ProxyError | None = None
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
+                await run_exchange(services, request, sink)
+        except TimeoutError:
+            error = UpstreamTimeout(f"no complete reply within {PROBE_TIMEOUT_SECONDS:g} s")
+        finally:
+            self.totals.requests += len(recorded)
+        result = sink.build_result(error)
+        result.upstream, result.seconds = recorded, time.monotonic() - started
+        result.adaptations = await observations.find_adaptations(target.upstream, target.model)
+        self.totals.input_tokens += result.input_tokens
+        self.totals.output_tokens += result.output_tokens
+        return result
+
+    async def query_capabilities(self, target: Target) -> ModelCapabilities | None:
+        """Return the limits of a model as reported by its server.
+
+        None: the server cannot be queried for limits, or failed.
+        """
+        catalog, provider = self._services.catalog, target.provider.name
+        if not catalog.can_query_provider(provider):
+            return None
+        facts = await catalog.fetch_capabilities(provider, target.model)
+        return facts if facts.known else None
+
+    async def list_models(self, provider: Provider) -> list[OfferedModel] | None:
+        """Return the model list of a provider. None: it has none, or the query failed."""
+        if not has_model_list(provider):
+            return None
+        services = self._services
+        self.totals.requests += 1
+        try:
+            credential = services.credentials.next_credential(provider)
+            send = services.transports[provider.transport]
+            return await query_models(provider, services.settings, send, credential, LIST_TIMEOUT_SECONDS)
+        except ProxyError:
+            return None
+
+
+def _record(send: Transport, recorded: list[UpstreamExchange]) -> Transport:
+    """Return a transport that sends by `send` and appends each request with its response to `recorded`."""
+
+    async def send_and_record(
+        base_url: str, request: UpstreamRequest, credential: Credential | None
+    ) -> UpstreamResponse:
+        exchange = UpstreamExchange(request.body)
+        recorded.append(exchange)
+        response = await send(base_url, request, credential)
+        exchange.status = response.status
+        return _RecordedResponse(response, exchange.response)
+
+    return send_and_record
+
+
+class _RecordedResponse:
+    """An `UpstreamResponse` that copies the received bytes to the record of its request."""
+
+    def __init__(self, response: UpstreamResponse, copy: bytearray) -> None:
+        self._response = response
+        self._copy = copy
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._response.headers
+
+    @property
+    def body_received(self) -> bool:
+        return self._response.body_received
+
+    async def read(self) -> bytes:
+        chunk = await self._response.read()
+        if len(self._copy) < _MAX_RECORDED_BYTES:
+            self._copy += chunk
+        return chunk
+
+    async def close(self, *, complete: bool = False) -> None:
+        await self._response.close(complete=complete)
+
+
+class _ReplySink:
+    """A `ResponseSink` that collects the reply to one probe instead of sending it to a client."""
+
+    def __init__(self) -> None:
+        self._stream = bytearray()
+        self._message: dict[str, Any] | None = None
+        self._error: ProxyError | None = None
+        self._receipt: Receipt | None = None
+
+    def attach_receipt(self, receipt: Receipt) -> None:
+        self._receipt = receipt
+
+    async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
+        self._stream += encode_events(events)
+
+    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, streams: bool, last: bool) -> None:
+        self._stream += data
+        if not streams and last:
+            self._message = json.loads(self._stream)
+
+    async def send_message(self, response: MessagesResponse) -> None:
+        self._message = json.loads(msgspec.json.encode(response))
+
+    async def send_error(self, error: ProxyError) -> None:
+        self._error = error
+
+    async def wait_disconnected(self) -> None:
+        await asyncio.Event().wait()
+
+    def build_result(self, error: ProxyError | None) -> ProbeResult:
+        """Return the collected reply as a `ProbeResult`. `error`: failure of the probe itself; None: no failure."""
+        result, receipt = ProbeResult(error=error or self._error), self._receipt
+        if receipt is not None:
+            result.notes = tuple(receipt.notes)
+            result.input_tokens, result.output_tokens = receipt.input_tokens, receipt.output_tokens
+        if self._message is not None:
+            result.blocks, result.stop_reason = self._message["content"], self._message.get("stop_reason") or ""
+        elif self._stream and result.error is None:
+            _join_events(_decode_events(bytes(self._stream)), result)
+        return result
+
+
+def _decode_events(stream: bytes) -> Iterator[dict[str, Any]]:
+    for line in stream.splitlines():
+        if line.startswith(b"data:"):
+            yield json.loads(line.removeprefix(b"data:"))
+
+
+def _join_events(events: Iterator[dict[str, Any]], result: ProbeResult) -> None:
+    """Add the content, the stop reason and an error of a stream to `result`."""
+    blocks: dict[int, dict[str, Any]] = {}
+    for event in events:
+        if event["type"] == "content_block_start":
+            blocks[event["index"]] = dict(event["content_block"])
+        elif event["type"] == "content_block_delta":
+            result.text_events += _add_delta(blocks[event["index"]], event["delta"])
+        elif event["type"] == "message_delta":
+            result.stop_reason = event["delta"].get("stop_reason") or ""
+        elif event["type"] == "error":
+            result.error = ProxyError(event["error"]["message"])
+    for block in blocks.values():
+        if block["type"] == "tool_use":
+            block["input"] = json.loads(block.pop("json", "") or "{}")
+    result.blocks = list(blocks.values())
+
+
+def _add_delta(block: dict[str, Any], delta: Mapping[str, Any]) -> bool:
+    """Append the delta of an event to its content block. Return True if the delta has text or thinking."""
+    for kind, name in (("text_delta", "text"), ("thinking_delta", "thinking"), ("signature_delta", "signature")):
+        if delta["type"] == kind:
+            block[name] = block.get(name, "") + delta[name]
+            return kind != "signature_delta"
+    if delta["type"] == "input_json_delta":
+        block["json"] = block.get("json", "") + delta["partial_json"]
+    return False

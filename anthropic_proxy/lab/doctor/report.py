@@ -1,0 +1,192 @@
+"""`Report`: the result of one run of the doctor. `encode_report` returns it as JSON or Markdown without secrets.
+
+`find_total_price` returns the price of all probes. `cost` is a text with price and time, `totals` the numbers of
+requests and tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import date
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, structs
+
+from anthropic_proxy import __version__
+from anthropic_proxy.lab.doctor.dialect_row import FoundServer, describe_evidence, hide_credentials
+from anthropic_proxy.lab.doctor.findings import Diagnosis, Totals
+from anthropic_proxy.lab.doctor.remedies import Fix
+from anthropic_proxy.lab.doctor.rows import ROWS, find_max_output, find_window
+from anthropic_proxy.ledger.prices import NANO_DOLLARS, PriceList, TokenCounts
+from anthropic_proxy.redaction import redact_secrets
+from anthropic_proxy.settings import Settings
+
+LEGEND = "✓ works   ~ emulated by the proxy   ✕ unsupported   – not applicable"
+"""Line that explains the signs in the table of the report."""
+
+
+class Report(Struct, kw_only=True):
+    """Result of one run of the doctor."""
+
+    diagnoses: Sequence[Diagnosis]
+    """Results of each examined backend."""
+    fixes: Sequence[Fix]
+    """Settings that solve the found problems."""
+    servers: Sequence[FoundServer]
+    """Unknown servers with the dialect that the probes found."""
+    seconds: float
+    """Duration of the run in seconds."""
+    price: float | None
+    """Price of all probes in US dollars. None: the price of a backend is unknown."""
+
+    @property
+    def exit_status(self) -> int:
+        """Exit status of the command. 0: all backends are ready. 1: a fix is needed. 2: no provider replies."""
+        problems = [diagnosis.problem for diagnosis in self.diagnoses if not is_demo(diagnosis)]
+        if all(problem is not None and problem.kind == "unreachable" for problem in problems):
+            return 2
+        return 1 if self.fixes else 0
+
+    @property
+    def cost(self) -> str:
+        """Cost of the run in one line, with the price if it is known for all backends."""
+        totals = self.totals
+        tokens = totals.input_tokens + totals.output_tokens
+        shown = "" if self.price is None else f", ${self.price:.3f}"
+        return f"{format_count(totals.requests, 'request')}, {self.seconds:.1f} s, {tokens:,} tokens{shown}"
+
+    @property
+    def totals(self) -> Totals:
+        """Cost of the probes of all backends: numbers of requests and tokens."""
+        each = [diagnosis.totals for diagnosis in self.diagnoses]
+        return Totals(
+            requests=sum(one.requests for one in each),
+            input_tokens=sum(one.input_tokens for one in each),
+            output_tokens=sum(one.output_tokens for one in each),
+        )
+
+
+def format_count(count: int, noun: str) -> str:
+    """Return a number with its noun: `1 request`, `1,200 requests`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def find_total_price(diagnoses: Sequence[Diagnosis], settings: Settings) -> float | None:
+    """Return the price of all probes in US dollars. None: the price of a backend is unknown."""
+    prices, total, is_known = PriceList(settings), 0.0, False
+    for diagnosis in diagnoses:
+        totals, target = diagnosis.totals, diagnosis.found_target
+        if not totals.input_tokens + totals.output_tokens or target.provider.uses_installed_models:
+            continue
+        price = prices.find(target.provider, target.model)
+        if price is None:
+            return None
+        if price.is_free:
+            continue
+        is_known = True
+        tokens = TokenCounts(input=totals.input_tokens, output=totals.output_tokens)
+        total += price.calculate_cost(tokens) / NANO_DOLLARS
+    return total if is_known else None
+
+
+def is_demo(diagnosis: Diagnosis) -> bool:
+    """Return True if the backend is the built-in demo, which is not a provider."""
+    return diagnosis.backend.target.provider.transport == "demo"
+
+
+def encode_report(report: Report, form: Literal["json", "markdown"], today: date, secrets: Sequence[str]) -> str:
+    """Return the report as text. `secrets`: keys that are removed once more from the complete text."""
+    if form == "json":
+        text = msgspec.json.format(msgspec.json.encode(_build_json(report, today)), indent=2).decode() + "\n"
+    else:
+        text = "\n".join(_format_markdown(report, today)) + "\n"
+    return redact_secrets(text, secrets)
+
+
+def _build_json(report: Report, today: date) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "date": today.isoformat(),
+        "exit_status": report.exit_status,
+        "requests": report.totals.requests,
+        "seconds": round(report.seconds, 3),
+        "input_tokens": report.totals.input_tokens,
+        "output_tokens": report.totals.output_tokens,
+        "backends": [_build_backend(diagnosis) for diagnosis in report.diagnoses],
+        "fixes": [structs.asdict(fix) for fix in report.fixes],
+        "tables": [server.table for server in report.servers],
+    }
+
+
+def _build_backend(diagnosis: Diagnosis) -> dict[str, Any]:
+    backend = diagnosis.backend
+    return {
+        "provider": backend.name,
+        "model": backend.target.model,
+        "tiers": backend.tiers,
+        "problem": diagnosis.problem,
+        "seconds": None if diagnosis.seconds is None else round(diagnosis.seconds, 3),
+        "listed_models": None if diagnosis.models is None else len(diagnosis.models),
+        "context_window": find_window(diagnosis),
+        "max_output": find_max_output(diagnosis),
+        "limits_source": diagnosis.limits_source,
+        "efforts": diagnosis.efforts,
+        "probes": diagnosis.outcomes,
+        "quirks": diagnosis.quirks,
+        "evidence": [
+            {**structs.asdict(evidence), "value": _plain(evidence.value), "previous": _plain(evidence.previous)}
+            for evidence in diagnosis.evidence
+        ],
+        "dialect": diagnosis.dialect if diagnosis.shows_dialect else {},
+    }
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.to_builtins(value)
+
+
+def _format_markdown(report: Report, today: date) -> Iterator[str]:
+    yield f"# anthropic-proxy {__version__} doctor, {today.isoformat()}"
+    yield ""
+    names = [f"{one.backend.name}<br>{one.backend.target.model}" for one in report.diagnoses]
+    yield f"| | {' | '.join(names)} |"
+    yield f"| --- |{' --- |' * len(names)}"
+    for row in ROWS:
+        yield f"| {row.title} | {' | '.join(_cell(row.build(one)) for one in report.diagnoses)} |"
+    yield ""
+    yield f"{LEGEND}. {report.cost}."
+    if report.fixes:
+        yield ""
+        yield "## To fix"
+        yield ""
+        yield from (f"- **{fix.name}** {fix.problem} `{fix.remedy}`" for fix in report.fixes)
+    for diagnosis in report.diagnoses:
+        yield from _format_details(diagnosis)
+    for server in report.servers:
+        yield from (
+            "",
+            f"## Table for {hide_credentials(server.base_url)}",
+            "",
+            "```toml",
+            server.table.rstrip(),
+            "```",
+        )
+
+
+def _cell(cell: object) -> str:
+    return str(cell).replace("|", "\\|")
+
+
+def _format_details(diagnosis: Diagnosis) -> Iterator[str]:
+    reasons = {name: outcome.reason for name, outcome in diagnosis.outcomes.items() if outcome.reason}
+    if diagnosis.problem is not None:
+        reasons["problem"] = diagnosis.problem.message
+    if not (reasons or diagnosis.quirks or diagnosis.evidence):
+        return
+    yield ""
+    yield f"## {diagnosis.backend.prefixed_id}"
+    yield ""
+    yield from (f"- {name}: {reason}" for name, reason in {**reasons, **diagnosis.quirks}.items())
+    if diagnosis.limits_source:
+        yield f"- limits: {diagnosis.limits_source}"
+    for evidence in diagnosis.evidence:
+        yield f"- `{evidence.field}`: " + " ".join(line.strip() for line in describe_evidence(evidence))

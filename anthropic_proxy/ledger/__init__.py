@@ -1,0 +1,9 @@
+"""The ledger: a database with one row per client request, and hourly sums of requests, tokens and costs.
+
+This package is a plugin, which is enabled unless `DATABASE_URL=off`. It loads SQLAlchemy in a thread after the first
+reply.
+"""
+
+from anthropic_proxy.ledger.plugin import open_plugin
+
+__all__ = ["open_plugin"]

@@ -1,0 +1,276 @@
+"""Routes of the ledger for programs: `/api/usage`, `/api/requests`, `/api/requests/{id}` and their OpenAPI document.
+
+The ledger is a database with one row per client request. `LedgerApi` has the routes. `ApiQuery` checks the names of the
+query parameters of a URL. A user needs the right to use the API. Responses contain no message content. The database is
+read in a thread, so that client requests do not wait.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from anthropic_proxy.errors import ConfigurationError, InvalidRequest, UnknownModel
+from anthropic_proxy.ledger.facets import FACETS
+from anthropic_proxy.ledger.reader_threads import ReaderThreads, name_client
+from anthropic_proxy.ledger.units import MICROSECONDS
+from anthropic_proxy.plugins import Gateway, Route, RouteRequest, RouteResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+    from anthropic_proxy.ledger.request_queries import RequestSelection, StoredRequest
+
+MAX_ROWS = 1_000
+"""Maximum of the query parameter `limit`: the number of stored requests in one response of `/api/requests`."""
+DEFAULT_ROWS = 100
+_MAX_FACET_VALUES = 50
+_FORMATS = ("json", "csv")
+_MAX_DIGITS = 9
+"""Maximum number of digits of a whole number in the URL. The time of `int` grows faster than the number of digits."""
+
+
+class LedgerApi:
+    """Routes of the ledger for programs.
+
+    `current_gateway`: function that returns the running proxy; None: the proxy has not started.
+    """
+
+    def __init__(self, current_gateway: Callable[[], Gateway | None]) -> None:
+        self._current_gateway = current_gateway
+        self._threads = ReaderThreads()
+
+    async def stop(self) -> None:
+        """Cancel the database queries that wait for a thread. Queries that already run end by themselves."""
+        await self._threads.stop()
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        """The routes under `/api/` with their handlers, for the field `routes` of the plugin."""
+        served: Mapping[str, Callable[[RouteRequest], RouteResponse]] = {
+            "/api/usage": self._get_usage,
+            "/api/requests": self._list_requests,
+            "/api/requests/{id}": self._get_request,
+            "/api/openapi.json": _get_document,
+        }
+        return [Route(path=path, respond=_in_thread(respond, self._threads)) for path, respond in served.items()]
+
+    @contextmanager
+    def _reading(self) -> "Iterator[Connection]":
+        """Return a context manager that opens a read-only connection to the database and closes it.
+
+        Raises `UnknownModel` if no request has been stored, and `ConfigurationError` for the tables of another version.
+        """
+        from anthropic_proxy.ledger.database import (  # noqa: PLC0415
+            describe_place,
+            find_file,
+            find_url,
+            has_tables,
+            open_for_reading,
+        )
+        from anthropic_proxy.ledger.read_limits import limit_time  # noqa: PLC0415
+
+        gateway = self._current_gateway()
+        url = None if gateway is None else find_url(gateway.settings)
+        file = None if url is None else find_file(url)
+        if gateway is None or url is None or (file is not None and not file.exists()):
+            raise UnknownModel("The ledger has no requests yet.")
+        engine = open_for_reading(gateway.settings)
+        limit_time(engine)
+        try:
+            with engine.connect() as connection:
+                if not has_tables(connection, describe_place(url)):
+                    raise UnknownModel("The ledger has no requests yet.")
+                yield connection
+        finally:
+            engine.dispose()
+
+    def _get_usage(self, request: RouteRequest) -> RouteResponse:
+        from anthropic_proxy.ledger.queries import GROUP_NAMES, sum_usage  # noqa: PLC0415
+        from anthropic_proxy.ledger.usage_export import build_usage, tabulate_usage  # noqa: PLC0415
+
+        query = _Query(request, ("by", "since", "until", "format"))
+        by, form = query.choose("by", GROUP_NAMES, "model"), query.choose("format", _FORMATS, "json")
+        chosen = query.find_range()
+        gateway = self._current_gateway()
+        assert gateway is not None
+        with self._reading() as connection:
+            groups = sum_usage(connection, chosen, msgspec.convert(by, type=Any))
+        if form == "csv":
+            return tabulate_usage(gateway.settings, by, groups).download(f"usage-by-{by}", form)
+        return _json(build_usage(gateway.settings, by, groups, chosen))
+
+    def _list_requests(self, request: RouteRequest) -> RouteResponse:
+        from anthropic_proxy.ledger.export import encode_request, tabulate_requests  # noqa: PLC0415
+        from anthropic_proxy.ledger.facet_counts import count_facets  # noqa: PLC0415
+        from anthropic_proxy.ledger.read_limits import limit_search  # noqa: PLC0415
+        from anthropic_proxy.ledger.request_queries import list_stored_requests  # noqa: PLC0415
+
+        names = ("since", "until", "format", "limit", "before", "search", "changed", "facets", *FACETS)
+        query = _Query(request, names)
+        form, limit = query.choose("format", _FORMATS, "json"), query.read_number("limit", DEFAULT_ROWS, MAX_ROWS)
+        chosen = query.find_filter()
+        with self._reading() as connection:
+            position = query.find_position()
+            searched = limit_search(connection, chosen, position and position[0])
+            rows = list_stored_requests(connection, searched, limit + 1, before=position)
+            columns = [column for column in FACETS.values() if query.is_true("facets") and column != "session"]
+            found = count_facets(connection, chosen, columns, _MAX_FACET_VALUES).values
+        counted = {
+            name: [{"value": value, "requests": count} for value, count in found[column]]
+            for name, column in FACETS.items()
+            if column in found
+        }
+        shown = rows[:limit]
+        further = None if searched is chosen else f"{searched.start}."  # a search of the requests before continues
+        older = _position(shown[-1]) if len(rows) > limit else further
+        if form == "csv":
+            return tabulate_requests(shown).download("requests", form)
+        body = {"requests": [encode_request(row) for row in shown], "before": older}
+        return _json({**body, "facets": counted} if counted else body)
+
+    def _get_request(self, request: RouteRequest) -> RouteResponse:
+        from anthropic_proxy.ledger.export import encode_request  # noqa: PLC0415
+        from anthropic_proxy.ledger.request_queries import find_stored_request  # noqa: PLC0415
+
+        request_id = request.path_parameters["id"]
+        with self._reading() as connection:
+            row = find_stored_request(connection, request_id)
+        if row is None:
+            raise UnknownModel(f"The ledger has no request {request_id!r}.")
+        return _json(encode_request(row))
+
+
+class ApiQuery:
+    """Query parameters in the URL of one request to a route.
+
+    `known`: permitted names of parameters. Raises `InvalidRequest` (400) for any other name.
+    """
+
+    def __init__(self, request: RouteRequest, known: Sequence[str]) -> None:
+        unknown = next((name for name in request.query if name not in known), None)
+        if unknown is not None:
+            raise InvalidRequest(f"{unknown!r} is not a parameter of {request.path}. Use {', '.join(known)}.")
+        self.values = {name: values[-1] for name, values in request.query.items()}
+        """Parameter name → its last value in the URL."""
+
+
+class _Query(ApiQuery):
+    """Query parameters that `/api/usage` and `/api/requests` share, such as the time range and the filters."""
+
+    def choose(self, name: str, allowed: Sequence[str], default: str) -> str:
+        """Return the value of the parameter `name`, which must be one of `allowed`.
+
+        `default`: value of a missing parameter. Raises `InvalidRequest` for any other value.
+        """
+        value = self.values.get(name, default)
+        if value not in allowed:
+            raise InvalidRequest(f"{name} is {value!r}. Use {', '.join(allowed)}.")
+        return value
+
+    def read_number(self, name: str, default: int, highest: int) -> int:
+        """Return the parameter `name` as a whole number from 1 to `highest`.
+
+        `default`: number for a missing parameter. Raises `InvalidRequest` for any other text.
+        """
+        text = self.values.get(name, str(default))
+        if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS and 1 <= int(text) <= highest):
+            raise InvalidRequest(f"{name} is {text!r}. Use a whole number from 1 to {highest:,}.")
+        return int(text)
+
+    def is_true(self, name: str) -> bool:
+        """Return True if the parameter `name` has the value `true`, and False if it is missing or `false`."""
+        return self.choose(name, ("true", "false"), "false") == "true"
+
+    def find_range(self) -> Any:
+        """Return the time range of the parameters `since` and `until` as `UsageRange`.
+
+        Days begin at midnight in the time zone of the process.
+        """
+        from anthropic_proxy.ledger.periods import find_range  # noqa: PLC0415
+
+        since, until = self.values.get("since", "24h"), self.values.get("until", "")
+        try:
+            return find_range(since, until, datetime.now(UTC))
+        except ConfigurationError as error:
+            raise InvalidRequest(error.message.replace("--", "")) from None
+
+    def find_filter(self) -> "RequestSelection":
+        """Return the selection of stored requests: the time range, and the values of the filter parameters."""
+        from anthropic_proxy.ledger.request_queries import RequestSelection  # noqa: PLC0415
+
+        period = self.find_range()
+        return RequestSelection(
+            start=period.start * MICROSECONDS,
+            end=period.end * MICROSECONDS,
+            values={column: self.values[name] for name, column in FACETS.items() if name in self.values},
+            is_changed=self.is_true("changed"),
+            text=self.values.get("search", ""),
+        )
+
+    def find_position(self) -> tuple[int, str] | None:
+        """Return the position (start in microseconds, request id) in the parameter `before`.
+
+        The response then lists only requests that started before this position. None: no position, so the list begins
+        with the latest request.
+        """
+        if not (text := self.values.get("before", "")):
+            return None
+        time, point, request_id = text.partition(".")
+        if not (time.isascii() and time.isdecimal() and len(time) < 19 and point):
+            raise InvalidRequest(f"before is {text!r}. Use the value of before in the response with newer requests.")
+        return int(time), request_id
+
+
+def _position(row: "StoredRequest") -> str:
+    return f"{row.started_at}.{row.id}"
+
+
+def _in_thread(
+    respond: Callable[[RouteRequest], RouteResponse], threads: ReaderThreads
+) -> Callable[[RouteRequest], Awaitable[RouteResponse]]:
+    """Return an asynchronous handler that calls the synchronous handler `respond` in one of `threads`.
+
+    The handler reads the database, which would block the event loop.
+    """
+
+    def respond_or_report(request: RouteRequest) -> RouteResponse:
+        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
+        from anthropic_proxy.ledger.read_limits import describe_read_failure  # noqa: PLC0415
+
+        try:
+            return respond(request)
+        except ConfigurationError as error:
+            return _fail(error.message)
+        except SQLAlchemyError as error:
+            failure = describe_read_failure(error)
+            return _fail(failure.message, failure.status)
+
+    async def respond_in_thread(request: RouteRequest) -> RouteResponse:
+        return await threads.run(name_client(request), respond_or_report, request)
+
+    return respond_in_thread
+
+
+def _get_document(request: RouteRequest) -> RouteResponse:
+    from anthropic_proxy.ledger.openapi import build_document  # noqa: PLC0415
+
+    return _json(build_document())
+
+
+def _fail(message: str, status: int = 503) -> RouteResponse:
+    kind = "timeout_error" if status == 504 else "api_error"
+    failure = {"type": "error", "error": {"type": kind, "message": message}}
+    return msgspec.structs.replace(_json(failure), status=status)
+
+
+def _json(value: Any) -> RouteResponse:
+    from anthropic_proxy.ledger.export import encode_json  # noqa: PLC0415
+
+    headers = {"content-type": "application/json", "cache-control": "no-store"}
+    return RouteResponse(headers=headers, body=encode_json(value))

@@ -1,0 +1,89 @@
+"""Copy of a SQLite database before its migration, without message texts.
+
+A migration changes the tables for a new program version. `write_backup` writes the copy beside the database and
+replaces the copy of an earlier migration. `create_private_file` creates a file that only its owner may read.
+"""
+
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+_TEXTS = "contents"
+"""Name of the table with message texts. It is empty in the copy, because expired texts are never deleted from a copy.
+"""
+_RESERVE_BYTES = 16 << 20
+"""Number of bytes that must stay free on the disk after a copy."""
+
+
+def write_backup(
+    file: Path, version: str, find_free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
+) -> Path:
+    """Copy the SQLite database `file` to a file beside it, such as `ledger.sqlite3.backup-0001`, and return its path.
+
+    The copy includes the transactions in the write-ahead log (WAL). `version`: schema version before the migration, for
+    the file name. `find_free_bytes`: returns the free bytes on the disk of a folder. Raises `OSError` if the disk has
+    too little space.
+    """
+    target = file.with_name(f"{file.name}.backup-{version}")
+    incomplete = target.with_name(f"{target.name}.incomplete")
+    incomplete.unlink(missing_ok=True)
+    create_private_file(incomplete)
+    try:
+        with closing(sqlite3.connect(incomplete, isolation_level=None)) as copy:
+            copy.execute("ATTACH ? AS source", (str(file),))
+            copy.execute("BEGIN")
+            _require_space(copy, find_free_bytes(file.parent), file)
+            _copy_tables(copy)
+            copy.execute("COMMIT")
+    except BaseException:
+        incomplete.unlink(missing_ok=True)
+        raise
+    incomplete.replace(target)
+    for earlier in file.parent.glob(f"{file.name}.backup-*"):
+        if earlier != target:
+            earlier.unlink(missing_ok=True)
+    return target
+
+
+def create_private_file(file: Path) -> None:
+    """Create `file` empty with access for its owner only (mode 600). An existing file is unchanged.
+
+    SQLite creates the other files of a database, such as the WAL, with the same mode.
+    """
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _require_space(copy: sqlite3.Connection, free: int, file: Path) -> None:
+    names = ("page_count", "freelist_count", "page_size")
+    count, unused, size = (int(copy.execute(f"PRAGMA source.{name}").fetchone()[0]) for name in names)
+    needed = (count - unused) * size
+    if _has_texts(copy):
+        needed -= int(copy.execute(f"SELECT coalesce(sum(length(data)), 0) FROM source.{_TEXTS}").fetchone()[0])
+    if free < needed + _RESERVE_BYTES:
+        raise OSError(
+            errno.ENOSPC,
+            f"the copy before the migration needs {(needed + _RESERVE_BYTES) >> 20} MB, and {free >> 20} MB are free",
+            str(file),
+        )
+
+
+def _has_texts(copy: sqlite3.Connection) -> bool:
+    return copy.execute("SELECT 1 FROM source.sqlite_master WHERE name = ?", (_TEXTS,)).fetchone() is not None
+
+
+def _copy_tables(copy: sqlite3.Connection) -> None:
+    query = "SELECT type, name, sql FROM source.sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
+    objects = copy.execute(query).fetchall()
+    for kind, name, sql in objects:
+        if kind == "table":
+            copy.execute(sql)
+            if name != _TEXTS:
+                quoted = name.replace('"', '""')
+                copy.execute(f'INSERT INTO main."{quoted}" SELECT * FROM source."{quoted}"')
+    for kind, _, sql in objects:
+        if kind != "table":
+            copy.execute(sql)

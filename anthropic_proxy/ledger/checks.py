@@ -1,0 +1,43 @@
+"""Check of a database: integrity of a SQLite file, and agreement of the hourly sums with the requests.
+
+`find_problems` yields the problems, for the command `db check`.
+"""
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, func, select
+
+from anthropic_proxy.ledger.tables import TOOL_COUNTS, hourly, requests
+from anthropic_proxy.ledger.units import MICROSECONDS_PER_HOUR
+
+_COMPARED = (
+    *("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "thinking_tokens", "cost"),
+    *TOOL_COUNTS,
+)
+
+
+def find_problems(connection: Connection) -> Iterator[str]:
+    """Check the database of the ledger, and yield one sentence for each problem that is found.
+
+    The oldest hour is not checked: some of its requests may already be deleted, although its sums still include them.
+    """
+    if connection.dialect.name == "sqlite":
+        found = connection.exec_driver_sql("PRAGMA integrity_check").scalars()
+        yield from (f"The file is damaged: {line}" for line in found if line != "ok")
+    oldest = connection.execute(select(func.min(requests.c.started_at))).scalar()
+    if oldest is None:
+        return
+    hour = oldest // MICROSECONDS_PER_HOUR + 1
+    rows = connection.execute(
+        select(func.count(), *(func.sum(requests.c[name]) for name in _COMPARED)).where(
+            requests.c.started_at >= hour * MICROSECONDS_PER_HOUR
+        )
+    ).one()
+    sums = connection.execute(
+        select(func.sum(hourly.c.requests), *(func.sum(hourly.c[name]) for name in _COMPARED)).where(
+            hourly.c.hour >= hour
+        )
+    ).one()
+    for name, counted, summed in zip(("requests", *_COMPARED), rows, sums, strict=True):
+        if int(counted or 0) != int(summed or 0):
+            yield f"The sum of {name} is {int(summed or 0)}, but the requests have {int(counted or 0)}."

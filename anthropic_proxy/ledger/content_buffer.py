@@ -1,0 +1,147 @@
+"""`ContentBuffer`: the bytes of client requests and replies in memory, until the thread of the ledger stores them.
+
+The buffer exists only with `LEDGER_CONTENT=true`. `record` adds bytes while a request runs, in the event loop. `pop`
+removes the bytes of a finished request, in the thread of the ledger. `discard` removes them without storage. The total
+has a limit, `MAX_BUFFERED_BYTES`. `Content` has the bytes of one request. The module imports no database library.
+"""
+
+import time
+from collections.abc import Callable
+
+from msgspec import Struct, field
+
+from anthropic_proxy.plugins import RecordPoint
+
+MAX_CONTENT_BYTES = 1 << 20
+"""Maximum number of stored bytes of each request, and of each reply. The remainder is cut off."""
+MAX_BUFFERED_BYTES = 64 << 20
+"""Maximum number of bytes in the buffer, over all running and waiting requests of one process. Above this number,
+requests are stored without their texts."""
+ABANDONED_SECONDS = 3600.0
+"""Age in seconds after which the bytes of a request are dropped if the buffer is full. Such a request has probably
+never ended."""
+
+
+class Content(Struct):
+    """First bytes of one client request, of its reply, and of the last request to a provider."""
+
+    started_at: float
+    """Time of the first `record` for the request, in seconds by the clock of the buffer."""
+    request: bytes = b""
+    request_size: int = 0
+    """Number of bytes of the complete client request. `request` has at most the first `MAX_CONTENT_BYTES` of them."""
+    reply: bytearray = field(default_factory=bytearray)
+    reply_size: int = 0
+    """Number of bytes of the complete reply. `reply` has at most the first `MAX_CONTENT_BYTES` of them."""
+    upstream: bytes = b""
+    """Body of the last request to a provider. b"": no provider was called, the body is too large, or the buffer is
+    full."""
+
+
+class ContentBuffer:
+    """Buffer with the first bytes of each client request and reply, and with a limit for their total.
+
+    Bytes are added in the event loop and popped in the thread of the ledger. `warn`: function that is called if a
+    request does not fit into the buffer. `clock`: function that returns seconds.
+    """
+
+    def __init__(
+        self,
+        warn: Callable[[], None],
+        *,
+        max_content_bytes: int = MAX_CONTENT_BYTES,
+        max_bytes: int = MAX_BUFFERED_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._warn = warn
+        self._max_content_bytes = max_content_bytes
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._contents: dict[str, Content] = {}
+        self._added = 0
+        """Number of all bytes added since the start, counted in the event loop. Each counter is changed by one thread
+        only, so no lock is needed."""
+        self._popped = 0
+        """Number of all bytes popped since the start, counted in the thread of the ledger."""
+        self._discarded = 0
+        """Number of all bytes discarded since the start, counted in the event loop."""
+
+    @property
+    def size(self) -> int:
+        """Number of bytes now in the `ContentBuffer`, over all requests.
+
+        It is the number of added bytes minus the numbers of popped and discarded bytes.
+        """
+        return self._added - self._popped - self._discarded
+
+    def record(self, request_id: str, point: RecordPoint, data: bytes) -> None:
+        """Add `data`, bytes of the request with the id `request_id`, to the buffer.
+
+        `point`: origin of the bytes: client request, reply, or request to a provider. If the buffer is full, all bytes
+        of this request are dropped and it is stored without texts.
+        """
+        if point == "client request":
+            kept = data[: self._max_content_bytes]
+            if self._reserve(len(kept)):
+                self._contents[request_id] = Content(self._clock(), kept, len(data))
+        elif point == "upstream request":
+            self._replace_upstream(request_id, data)
+        elif content := self._contents.get(request_id):
+            content.reply_size += len(data)
+            if piece := data[: self._max_content_bytes - len(content.reply)]:
+                if not self._reserve(len(piece)):
+                    self.discard(request_id)
+                elif request_id in self._contents:
+                    content.reply += piece
+                else:  # the request itself was the oldest one and has been discarded
+                    self._discarded += len(piece)
+
+    def pop(self, request_id: str) -> Content | None:
+        """Remove the bytes of the finished request `request_id` from the buffer and return them. Called in the thread.
+
+        None: the buffer has no bytes of this request.
+        """
+        content = self._contents.pop(request_id, None)
+        if content is not None:
+            self._popped += _count_bytes(content)
+        return content
+
+    def discard(self, request_id: str) -> None:
+        """Remove the bytes of the request `request_id` from the buffer without storing them.
+
+        Called in the event loop.
+        """
+        content = self._contents.pop(request_id, None)
+        if content is not None:
+            self._discarded += _count_bytes(content)
+
+    def _replace_upstream(self, request_id: str, body: bytes) -> None:
+        """Keep `body`, the newest body that was sent to a provider, in place of the body of an earlier attempt."""
+        content = self._contents.get(request_id)
+        if content is None:
+            return
+        self._discarded += len(content.upstream)
+        content.upstream = b""
+        if len(body) <= self._max_content_bytes and self.size + len(body) <= self._max_bytes:
+            self._added += len(body)
+            content.upstream = body
+
+    def _reserve(self, count: int) -> bool:
+        """Count `count` bytes as added and return True.
+
+        If the buffer is full, drop the bytes of abandoned requests first. Return False, without counting, if it is
+        still full.
+        """
+        if self.size + count > self._max_bytes:
+            for request_id, oldest in [*self._contents.items()][:1]:  # the thread changes the dict
+                if self._clock() - oldest.started_at > ABANDONED_SECONDS:
+                    self.discard(request_id)
+            if self.size + count > self._max_bytes:
+                self._warn()
+                return False
+        self._added += count
+        return True
+
+
+def _count_bytes(content: Content) -> int:
+    return len(content.request) + len(content.reply) + len(content.upstream)

@@ -1,0 +1,158 @@
+"""Texts of requests and replies as rows of the table `contents`: redacted and compressed when written, and read again.
+
+`build_content_rows` returns the rows for one request, and `read_contents` reads them as `StoredContent`. The deltas
+(text fragments) of a streamed reply are joined by `join_deltas`, so that a key in many small pieces is found and
+redacted.
+"""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import Connection, select
+
+from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES, Content
+from anthropic_proxy.ledger.outlines import outline_json
+from anthropic_proxy.ledger.tables import contents
+from anthropic_proxy.redaction import redact_secrets
+
+_DELTA = b"event: content_block_delta\ndata: "
+_PING = b"event: ping\n"
+_TEXT_FIELDS = {
+    "text_delta": "text",
+    "thinking_delta": "thinking",
+    "input_json_delta": "partial_json",
+    "signature_delta": "signature",
+}
+"""Type of a delta → its field with text."""
+
+
+class StoredContent(Struct, frozen=True):
+    """One stored text of a request: the client request, the reply, or the structure of the request to the provider."""
+
+    kind: str
+    """`request`, `reply`, or `sent`: the structure of the request to the provider, without its texts."""
+    size: int
+    """Number of bytes of the complete text."""
+    data: bytes
+    """First bytes of the text, at most `MAX_CONTENT_BYTES`, with API keys redacted."""
+
+    @property
+    def is_cut(self) -> bool:
+        """True if only the beginning of the text is stored."""
+        return self.size > MAX_CONTENT_BYTES
+
+
+def read_contents(connection: Connection, request_id: str) -> list[StoredContent]:
+    """Return the stored texts of a request, in the order `sent`, `request`, `reply`. Empty: no texts are stored."""
+    query = select(contents.c.kind, contents.c.size, contents.c.data).where(contents.c.request_id == request_id)
+    found = connection.execute(query.order_by(contents.c.kind.desc()))
+    return [StoredContent(kind, size, zlib.decompress(data)) for kind, size, data in found]
+
+
+def build_content_rows(
+    request_id: str, started_at: int, content: Content, secrets: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the rows of `contents` for one request. `secrets`: keys that no row may contain."""
+    texts = [
+        ("request", content.request_size, content.request),
+        ("reply", content.reply_size, join_deltas(bytes(content.reply))),
+        ("sent", len(content.upstream), outline_json(content.upstream).encode()),
+    ]
+    return [
+        {
+            "request_id": request_id,
+            "kind": kind,
+            "started_at": started_at,
+            "size": size,
+            "data": zlib.compress(_redact(data, secrets)),
+        }
+        for kind, size, data in texts
+        if data
+    ]
+
+
+def join_deltas(reply: bytes) -> bytes:
+    """Return a stream with the deltas of each content block joined, and without pings. Other replies are unchanged."""
+    if not reply.startswith(b"event: "):
+        return reply
+    return b"\n\n".join(_join_frames(reply.split(b"\n\n")))
+
+
+def _join_frames(frames: Sequence[bytes]) -> Iterator[bytes]:
+    first: dict[str, Any] = {}
+    """Event into which the following deltas of the same block are joined. Empty: the last event was no delta."""
+    texts: list[str] = []
+    for frame in frames:
+        event = _decode_delta(frame)
+        if event and first and _name_target(event) == _name_target(first):
+            texts.append(_text_of(event))
+            continue
+        if frame.startswith(_PING):
+            continue
+        if first:
+            yield _encode_delta(first, texts)
+        first, texts = event, [_text_of(event)] if event else []
+        if not event:
+            yield frame
+    if first:
+        yield _encode_delta(first, texts)
+
+
+def _decode_delta(frame: bytes) -> dict[str, Any]:
+    """Return the JSON event of `frame`, one SSE frame of a reply, if it contains a text fragment.
+
+    Empty dict: the frame has any other event.
+    """
+    if not frame.startswith(_DELTA):
+        return {}
+    try:
+        event = msgspec.json.decode(frame[len(_DELTA) :], type=dict[str, Any])
+        delta = event["delta"]
+        is_text = isinstance(delta[_TEXT_FIELDS[delta["type"]]], str) and isinstance(event["index"], int)
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return {}
+    return event if is_text else {}
+
+
+def _name_target(event: dict[str, Any]) -> tuple[int, str]:
+    return event["index"], event["delta"]["type"]
+
+
+def _text_of(event: dict[str, Any]) -> str:
+    text: str = event["delta"][_TEXT_FIELDS[event["delta"]["type"]]]
+    return text
+
+
+def _encode_delta(event: dict[str, Any], texts: Sequence[str]) -> bytes:
+    delta = event["delta"]
+    joined = {**event, "delta": {**delta, _TEXT_FIELDS[delta["type"]]: "".join(texts)}}
+    return _DELTA + msgspec.json.encode(joined)
+
+
+def _redact(data: bytes, secrets: Sequence[str]) -> bytes:
+    """Return `data` with the keys in `secrets` and texts that look like keys replaced. Valid JSON stays valid."""
+    redacted = redact_secrets(data.decode(errors="replace"), secrets).encode()
+    if _is_json(data) and not _is_json(redacted):  # a mark replaced a part of an escape
+        return msgspec.json.encode(_redact_value(msgspec.json.decode(data), secrets))
+    return redacted
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def _redact_value(value: Any, secrets: Sequence[str]) -> Any:
+    if isinstance(value, str):
+        return redact_secrets(value, secrets)
+    if isinstance(value, list):
+        return [_redact_value(item, secrets) for item in value]
+    if isinstance(value, dict):
+        return {name: _redact_value(item, secrets) for name, item in value.items()}
+    return value

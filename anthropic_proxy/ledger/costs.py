@@ -1,0 +1,190 @@
+"""`CostCalculator`: the cost of a request from its receipt, at the used model and at the requested model.
+
+A receipt is the record of a finished client request. Costs are whole numbers of nano-dollars (10⁻⁹ US dollars). The
+used model is the model of the provider, the requested model the Claude model in the client request. `Usage` is the sum
+of tokens and cost of one request, `find_usage` returns it. `list_calls` divides the tokens of a receipt by calls to
+providers.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from anthropic_proxy.ledger.model_costs import ModelCosts
+from anthropic_proxy.ledger.prices import CONSTANT_SECONDS, MAX_CACHED_PRICES, Price, TokenCounts, count_tokens
+from anthropic_proxy.plugins import Receipt, UpstreamAttempt
+from anthropic_proxy.settings import Settings
+
+
+class Cost(Struct, frozen=True):
+    """Cost of one request in nano-dollars."""
+
+    cost: int | None
+    """Cost in nano-dollars of the tokens at the price of the used model. None: the price is unknown."""
+    requested_cost: int | None
+    """Cost in nano-dollars of the same tokens at Claude's list price of the requested model. None: the price is
+    unknown."""
+    source: str
+    """Origin of the price of the used model: `genai-prices 0.2.3`, `anthropic-proxy.toml line 12`, `local`."""
+
+
+class CostCalculator:
+    """Calculator of costs with the prices of one version of the settings.
+
+    After a reload of the settings or of the price list, the caller creates another `CostCalculator`, because prices may
+    differ.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._costs = ModelCosts(settings)
+        self._found: dict[tuple[str, str, str, int], tuple[Price | None, Price | None]] = {}
+        """Prefix, used model, requested model and period of constant prices → price of the used and of the requested
+        model."""
+
+    def calculate(self, receipt: Receipt) -> Cost:
+        """Return the cost in nano-dollars of the request in `receipt`: the sum over its calls to providers.
+
+        Each call is priced by its model and its number of input tokens. A request without tokens costs 0. The cost of a
+        cancelled call without reported tokens is unknown (None).
+        """
+        if _lacks_usage(receipt):
+            return Cost(None, None, "")
+        calls = list_calls(receipt)
+        if not calls:
+            return Cost(0, 0, "")
+        price, requested = self._find_prices(receipt)
+        if len(calls) == 1 and not calls[0].provider:
+            tokens = calls[0].tokens
+            listed = None if requested is None else requested.calculate_cost(tokens)
+            return Cost(None, listed, "") if price is None else Cost(price.calculate_cost(tokens), listed, price.source)
+        used = _find_used_prices(self._costs, receipt, calls)
+        cost, sources = _add_costs(calls, used), dict.fromkeys(price.source for price in used if price is not None)
+        return Cost(cost, _add_costs(calls, [requested] * len(calls)), "" if cost is None else ", ".join(sources))
+
+    def _find_prices(self, receipt: Receipt) -> tuple[Price | None, Price | None]:
+        """Return the price of the used and of the requested model of `receipt`. None: the price is unknown."""
+        period = int(receipt.started_at) // CONSTANT_SECONDS
+        key = (receipt.prefix, receipt.model, receipt.requested_model, period)
+        if (found := self._found.get(key)) is None:
+            if len(self._found) >= MAX_CACHED_PRICES:
+                self._found.clear()
+            when = datetime.fromtimestamp(receipt.started_at, UTC)
+            found = self._found[key] = (
+                self._costs.find_price_of(receipt.prefix, receipt.model, when),
+                self._costs.find_requested_price(receipt.requested_model, receipt.prefix, receipt.model, when),
+            )
+        return found
+
+
+class Usage(Struct, frozen=True):
+    """Tokens and cost of one request, as the sum of its calls to providers."""
+
+    tokens: int
+    """Number of input and output tokens, without input tokens that were read from a cache."""
+    cost: int | None
+    """Cost in nano-dollars. None: the price of a used model is unknown."""
+
+
+def find_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> Usage:
+    """Return tokens and cost of the finished request in `receipt`.
+
+    If a reply ended before its usage, estimate its tokens.
+
+    `input_tokens`: estimated input tokens of the request. A later call to a provider has at least the input of the
+    earlier calls.
+    """
+    calls = list_calls(receipt)
+    if _lacks_input(receipt):
+        last = _find_last_call(receipt)
+        calls = [call for call in calls if call.tokens.context]
+        context = max([input_tokens, *(call.tokens.context for call in calls)])
+        tokens = TokenCounts(input=context, output=last.output_tokens, thinking=last.thinking_tokens)
+        calls.append(_Call(tokens, last.provider, last.model) if len(receipt.attempts) > 1 else _Call(tokens))
+    new_tokens = sum(call.tokens.input + call.tokens.cache_write + call.tokens.output for call in calls)
+    return Usage(new_tokens, _add_costs(calls, _find_used_prices(costs, receipt, calls)))
+
+
+class _Call(Struct, frozen=True):
+    """Tokens of one call to a provider, with the provider and the model of the call."""
+
+    tokens: TokenCounts
+    provider: str = ""
+    """Name of the provider. "": provider and model are those of the receipt."""
+    model: str = ""
+
+
+def list_calls(receipt: Receipt) -> list[_Call]:
+    """Return the tokens of each call to a provider in `receipt`, without calls that used no tokens.
+
+    A reply with server tools has several calls. The last item has the tokens that belong to no attempt, such as those
+    of a call that failed while its reply was streamed.
+    """
+    whole = count_tokens(receipt)
+    if len(receipt.attempts) < 2:
+        return [_Call(whole)] if _has_tokens(whole) else []
+    calls = [_Call(count_tokens(one), one.provider, one.model) for one in receipt.attempts]
+    calls.append(_Call(_subtract(whole, [call.tokens for call in calls])))
+    return [call for call in calls if _has_tokens(call.tokens)]
+
+
+def _find_used_prices(costs: ModelCosts, receipt: Receipt, calls: Sequence[_Call]) -> list[Price | None]:
+    when = datetime.fromtimestamp(receipt.started_at, UTC)
+    return [
+        costs.find_price(call.provider, call.model, when)
+        if call.provider
+        else costs.find_price_of(receipt.prefix, receipt.model, when)
+        for call in calls
+    ]
+
+
+def _has_tokens(tokens: TokenCounts) -> bool:
+    return bool(tokens.context or tokens.output)
+
+
+def _subtract(whole: TokenCounts, calls: Sequence[TokenCounts]) -> TokenCounts:
+    return TokenCounts(
+        input=max(whole.input - sum(one.input for one in calls), 0),
+        cache_read=max(whole.cache_read - sum(one.cache_read for one in calls), 0),
+        cache_write=max(whole.cache_write - sum(one.cache_write for one in calls), 0),
+        cache_write_1h=max(whole.cache_write_1h - sum(one.cache_write_1h for one in calls), 0),
+        output=max(whole.output - sum(one.output for one in calls), 0),
+        thinking=max(whole.thinking - sum(one.thinking for one in calls), 0),
+    )
+
+
+def _lacks_usage(receipt: Receipt) -> bool:
+    """Return True if the token usage of the last call in `receipt` was not reported.
+
+    The client disconnected before the provider reported it, so the cost must be estimated.
+    """
+    if receipt.outcome != "cancelled" or not receipt.provider:
+        return False
+    last = _find_last_call(receipt)
+    return not last.error_type and not _has_tokens(count_tokens(last))
+
+
+def _lacks_input(receipt: Receipt) -> bool:
+    """Return True if the input tokens of the last call in `receipt` were not reported.
+
+    The reply of the call began, or the client disconnected before, so the provider may charge these tokens.
+    """
+    if not receipt.provider:
+        return False
+    last, is_cancelled = _find_last_call(receipt), receipt.outcome == "cancelled"
+    if count_tokens(receipt).context:  # of earlier calls
+        return is_cancelled and not last.error_type and not count_tokens(last).context
+    return is_cancelled or receipt.first_token_seconds is not None
+
+
+def _find_last_call(receipt: Receipt) -> Receipt | UpstreamAttempt:
+    return receipt.attempts[-1] if receipt.attempts else receipt
+
+
+def _add_costs(calls: Sequence[_Call], prices: Sequence[Price | None]) -> int | None:
+    """Return the sum in nano-dollars of the costs of `calls`. `prices`: price of each call, in the same order.
+
+    None: the price of a call is unknown.
+    """
+    costs = [price.calculate_cost(call.tokens) for call, price in zip(calls, prices, strict=True) if price is not None]
+    return sum(costs) if len(costs) == len(calls) else None

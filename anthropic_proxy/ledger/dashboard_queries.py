@@ -1,0 +1,296 @@
+"""Queries of the dashboard: sums by period, latencies, output speeds, and neighbors of a request.
+
+A `RequestSelection` is a time range with filters. A period is an equal division of this range, such as an hour; 0
+seconds mean one period. A fine range is below three hours: its sums come from single requests, others from the table
+`hourly`. A speed is output tokens per second after the first token. A latency is the time in microseconds to the first
+token or to the last byte.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, TypeVar
+
+from msgspec import Struct, structs
+from sqlalchemy import BigInteger, ColumnElement, Connection, Table, Text, case, cast, func, select
+
+from anthropic_proxy.ledger.dashboard_records import (
+    LedgerFacts,
+    ModelPeriod,
+    ModelSums,
+    PeriodSums,
+)
+from anthropic_proxy.ledger.histograms import Histogram, encode_histogram, find_bucket, sum_histograms
+from anthropic_proxy.ledger.local_periods import find_start, number_column
+from anthropic_proxy.ledger.request_queries import (
+    RequestSelection,
+    StoredRequest,
+    has_value,
+    hourly_conditions,
+    list_stored_requests,
+    request_conditions,
+)
+from anthropic_proxy.ledger.sums import SUM_NAMES, UsageSums, add_up_groups, hourly_sums, request_sums, to_sums
+from anthropic_proxy.ledger.tables import hourly, requests
+from anthropic_proxy.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
+
+KeyT = TypeVar("KeyT")
+
+
+def sum_periods(
+    connection: Connection,
+    chosen: RequestSelection,
+    period_seconds: int,
+    by: str = "",
+    names: Sequence[str] = SUM_NAMES,
+) -> list[PeriodSums]:
+    """Return numbers of requests, tokens and costs for each period of the selection `chosen`, in order of time.
+
+    `period_seconds`: length of a period in seconds, a multiple of 3,600 unless the range is fine. Periods above 3,600
+    begin by local time; 0: one period. `by`: column of `HOURLY_KEYS` to group by; "": no groups. `names`: sums to
+    calculate; the others are 0. Periods without requests are missing.
+    """
+    rows = _sum(connection, chosen, period_seconds, (by,) if by else (), names)
+    return [PeriodSums(start, keys[0] if keys else "", sums) for start, keys, sums in rows]
+
+
+def count_requests_before(connection: Connection, chosen: RequestSelection, now: int) -> int:
+    """Return the number of requests in the time range just before the range of `chosen`, for a comparison.
+
+    Both ranges have the same length and the same filters. `now`: the present in microseconds since the epoch. If the
+    range of `chosen` ends later than `now`, its length is the time from its start to `now`.
+    """
+    is_single = chosen.is_fine or not chosen.has_sums
+    start = chosen.start if is_single else chosen.start // MICROSECONDS_PER_HOUR * MICROSECONDS_PER_HOUR
+    end = min(chosen.end if is_single else chosen.end_hour * MICROSECONDS_PER_HOUR, max(now, start))
+    before = structs.replace(chosen, start=2 * start - end, end=start)
+    first_hour = start // MICROSECONDS_PER_HOUR if is_single else -(-before.start // MICROSECONDS_PER_HOUR)
+    # complete hours, and single requests of the part of an hour before them
+    fragment = structs.replace(before, end=start if is_single else first_hour * MICROSECONDS_PER_HOUR)
+    counted = select(func.count()).select_from(requests).where(*request_conditions(fragment))
+    single = connection.execute(counted).scalar() or 0
+    if is_single:
+        return int(single)
+    whole = structs.replace(before, start=first_hour * MICROSECONDS_PER_HOUR)
+    query = select(func.sum(hourly.c.requests)).where(*hourly_conditions(whole))
+    return int(single) + int(connection.execute(query).scalar() or 0)
+
+
+def sum_model_periods(connection: Connection, chosen: RequestSelection, period_seconds: int) -> list[ModelPeriod]:
+    """Return numbers of requests, tokens and costs of each model in each period, in order of time.
+
+    `chosen`: time range with filters. `period_seconds`: length of a period in seconds; 0: one period.
+    """
+    rows = _sum(connection, chosen, period_seconds, ("provider", "model"))
+    return [ModelPeriod(start, ModelSums(keys[0], keys[1], sums)) for start, keys, sums in rows]
+
+
+def measure_model_periods(connection: Connection, chosen: RequestSelection, period_seconds: int) -> list[ModelPeriod]:
+    """Return the same as `sum_model_periods`, with all fields of `ModelPeriod`, from one scan of the table.
+
+    `chosen`: time range with filters. `period_seconds`: length of a period in seconds; 0: one period.
+    """
+    source = _find_source(chosen)
+    column = source.table.c
+    waited = func.coalesce(column.first_token, 0) if source.table is requests else column.first_token_sum
+    succeeded = column.outcome_class.not_in(("error", "cancelled"))
+    output = [func.sum(case((succeeded, value), else_=0)) for value in (column.output_tokens, column.duration - waited)]
+    values = [*source.sums, *output, _list_times(connection, source, "first_token")]
+    rows = _read(connection, chosen, source, period_seconds, by=("provider", "model"), values=values)
+    return [
+        ModelPeriod(
+            start,
+            ModelSums(provider, model, to_sums(sums)),
+            first_tokens=_encode_times(source, times),
+            rated_tokens=int(tokens),
+            rated_time=int(elapsed),
+        )
+        for start, (provider, model), (*sums, tokens, elapsed, times) in rows
+    ]
+
+
+def group_latencies(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]) -> dict[KeyT, Histogram]:
+    """Return a histogram of the times to the first token for each group of `rows`. No query is needed.
+
+    `key`: function that returns the group of a row. Groups without times are missing.
+    """
+    texts: dict[KeyT, list[str]] = {}
+    for row in rows:
+        if row.first_tokens:
+            texts.setdefault(key(row), []).append(row.first_tokens)
+    return {group: sum_histograms(" ".join(found)) for group, found in texts.items()}
+
+
+def group_speeds(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]) -> dict[KeyT, float]:
+    """Return the output speed in tokens per second for each group of `rows`. No query is needed.
+
+    It is all output tokens divided by all time after the first token, over successful requests. `key`: function that
+    returns the group of a row. Groups without output tokens are missing.
+    """
+    found: dict[KeyT, tuple[int, int]] = {}
+    for row in rows:
+        tokens, elapsed = found.get(key(row), (0, 0))
+        found[key(row)] = tokens + row.rated_tokens, elapsed + row.rated_time
+    return {
+        group: tokens * MICROSECONDS / elapsed for group, (tokens, elapsed) in found.items() if tokens and elapsed > 0
+    }
+
+
+def sum_models(connection: Connection, chosen: RequestSelection) -> list[ModelSums]:
+    """Return numbers of requests, tokens and costs of each used model in the selection `chosen`.
+
+    The model with the highest cost is first.
+    """
+    return add_models(sum_model_periods(connection, chosen, 0))
+
+
+def add_models(by_period: Iterable[ModelPeriod]) -> list[ModelSums]:
+    """Add up `by_period`, the sums of each model in each period, and return the sums of each model.
+
+    The model with the highest cost is first. No database query is needed.
+    """
+    found = add_up_groups(((one.model.provider, one.model.model), one.model.sums) for one in by_period)
+    models = [ModelSums(provider, model, sums) for (provider, model), sums in found.items()]
+    return sorted(models, key=lambda one: (-one.sums.cost, -one.sums.requests))
+
+
+def _sum(
+    connection: Connection,
+    chosen: RequestSelection,
+    period_seconds: int,
+    by: Sequence[str],
+    names: Sequence[str] = SUM_NAMES,
+) -> list[tuple[int, Sequence[str], UsageSums]]:
+    """Return one tuple for each period and group: beginning, values of the columns `by`, and sums.
+
+    `chosen`: time range with filters. The beginning is in seconds since the epoch. `period_seconds`: length of a period
+    in seconds; 0: one period, which begins at 0. `names`: sums to calculate; the others are 0.
+    """
+    source = _find_source(chosen)
+    values = [source.sums[SUM_NAMES.index(name)] for name in names]
+    rows = _read(connection, chosen, source, period_seconds, by=by, values=values)
+    # without a group, SQL returns a row without values if there are no requests
+    return [(start, keys, to_sums(sums, names)) for start, keys, sums in rows if None not in sums]
+
+
+def _read(
+    connection: Connection,
+    chosen: RequestSelection,
+    source: "_Source",
+    period_seconds: int,
+    *,
+    by: Sequence[str],
+    values: Sequence[ColumnElement[Any]],
+) -> list[tuple[int, tuple[str, ...], Sequence[Any]]]:
+    """Return one tuple for each period and group: beginning, values of the columns `by`, and the SQL `values`.
+
+    They are in order of time. The beginning is in seconds since the epoch; 0 if `period_seconds` is 0: one period.
+    """
+    periods = _list_periods(chosen, period_seconds, source)
+    keys = [*periods, *(source.table.c[name] for name in by)]
+    query = select(*keys, *values).where(*source.conditions)
+    rows = connection.execute(query.group_by(*keys).order_by(*periods) if keys else query).all()
+    return [
+        (find_start(int(row[0]), period_seconds) if periods else 0, row[len(periods) : len(keys)], row[len(keys) :])
+        for row in rows
+    ]
+
+
+def collect_latencies(
+    connection: Connection,
+    chosen: RequestSelection,
+    period_seconds: int,
+    by: Sequence[str] = (),
+    quantity: Literal["first_token", "duration"] = "first_token",
+) -> dict[tuple[int, tuple[str, ...]], Histogram]:
+    """Return a histogram of the times to the first token for each period and group of the selection `chosen`.
+
+    Key: (beginning of the period in seconds since the epoch, values of the columns `by`). `period_seconds`: length of a
+    period in seconds; 0: one period, which begins at 0. `quantity`: `duration` selects the times to the last byte
+    instead, which failed requests have too.
+    """
+    source = _find_source(chosen)
+    times = _list_times(connection, source, quantity)
+    is_known = requests.c[quantity] > 0 if source.table is requests else hourly.c[f"{quantity}_histogram"] != b""
+    source = structs.replace(source, conditions=[*source.conditions, is_known])
+    rows = _read(connection, chosen, source, period_seconds, by=by, values=[times])
+    return {(start, names): sum_histograms(_encode_times(source, text)) for start, names, (text,) in rows}
+
+
+def _list_times(connection: Connection, source: "_Source", quantity: str) -> ColumnElement[Any]:
+    """Return the SQL expression for all times of a group: microseconds, or histograms as hexadecimal text."""
+    if source.table is requests:
+        value = requests.c[quantity]
+        return func.aggregate_strings(case((value > 0, cast(value, Text))), " ")
+    encoded = hourly.c[f"{quantity}_histogram"]
+    is_sqlite = connection.dialect.name == "sqlite"
+    return func.aggregate_strings(func.hex(encoded) if is_sqlite else func.encode(encoded, "hex"), " ")
+
+
+def _encode_times(source: "_Source", times: str | None) -> str:
+    """Return histograms as hexadecimal text, separated by spaces. `times`: value of the expression `_list_times`."""
+    if not times or source.table is not requests:
+        return times or ""
+    return encode_histogram(Counter(map(find_bucket, map(int, times.split())))).hex()
+
+
+class _Source(Struct, frozen=True):
+    """Table from which a query calculates sums, with the SQL expressions for this table."""
+
+    table: Table
+    conditions: Sequence[ColumnElement[bool]]
+    """SQL conditions for rows of the selection."""
+    seconds: ColumnElement[Any]
+    """SQL expression for the time of a row in seconds since the epoch. For a row of `hourly`, it is the last second of
+    the hour, which decides to which period the row belongs."""
+    sums: Sequence[ColumnElement[Any]]
+
+
+def _find_source(chosen: RequestSelection) -> _Source:
+    if chosen.is_fine or not chosen.has_sums:
+        seconds: ColumnElement[Any] = requests.c.started_at // MICROSECONDS
+        return _Source(requests, request_conditions(chosen), seconds, request_sums(requests.c))
+    seconds = cast(hourly.c.hour, BigInteger) * HOUR_SECONDS + (HOUR_SECONDS - 1)
+    return _Source(hourly, hourly_conditions(chosen), seconds, hourly_sums())
+
+
+def _list_periods(chosen: RequestSelection, period_seconds: int, source: _Source) -> list[ColumnElement[Any]]:
+    """Return a list with the SQL expression for the number of the period of a row.
+
+    `chosen`: time range. `period_seconds`: length of a period in seconds. An empty list is returned if it is 0: there
+    is only one period. `source`: rows that are added up.
+    """
+    if source.table is hourly and period_seconds == HOUR_SECONDS:
+        return [hourly.c.hour]  # the primary key has this order, so that nothing has to be sorted
+    span = chosen.start // MICROSECONDS, chosen.end // MICROSECONDS
+    return [number_column(source.seconds, period_seconds, *span)] if period_seconds else []
+
+
+def find_neighbors(connection: Connection, row: StoredRequest) -> tuple[str, str]:
+    """Return the ids of the stored requests directly before and after the request `row`, in order of time.
+
+    "": there is no such request.
+    """
+    everything = RequestSelection()
+    position = (row.started_at, row.id)
+    older = list_stored_requests(connection, everything, 1, before=position)
+    newer = list_stored_requests(connection, everything, 1, after=position)
+    return (older[0].id if older else ""), (newer[0].id if newer else "")
+
+
+def find_session_place(connection: Connection, row: StoredRequest) -> tuple[int, int]:
+    """Return the place of the request `row` in its session, such as (3, 8): the third of eight requests.
+
+    The requests of the session are numbered in order of time, from 1.
+    """
+    column = requests.c
+    until = column.started_at <= row.started_at
+    query = select(func.sum(case((until, 1), else_=0)), func.count()).where(has_value("session", row.session))
+    number, count = connection.execute(query).one()
+    return int(number or 0), int(count)
+
+
+def read_facts(connection: Connection) -> LedgerFacts:
+    """Return the number of all stored requests, the first hour with a request, and the start of the latest request."""
+    total, first = connection.execute(select(func.sum(hourly.c.requests), func.min(hourly.c.hour))).one()
+    last = connection.execute(select(func.max(requests.c.started_at))).scalar()
+    return LedgerFacts(int(total or 0), first, last)

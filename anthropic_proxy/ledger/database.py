@@ -1,0 +1,192 @@
+"""Access to the database of the ledger: its address, SQLAlchemy engines for writing and reading, and its migration.
+
+An engine opens connections to a database. `open_for_writing` migrates the tables to the schema of this version first.
+The default is the SQLite file `ledger.sqlite3` in the data directory of the user. PostgreSQL is selected by the setting
+`DATABASE_URL`; all tables are then in the schema `anthropic_proxy`, so that the database may be shared.
+"""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.pool import NullPool, StaticPool
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.ledger.backup import create_private_file, write_backup
+from anthropic_proxy.ledger.migrations import NEWEST_VERSION, find_version, is_known_version, upgrade_schema
+from anthropic_proxy.ledger.place import find_sqlite_file
+from anthropic_proxy.settings import Settings
+
+SCHEMA = "anthropic_proxy"
+"""PostgreSQL schema that contains the tables of the ledger."""
+LOCK_TIMEOUT_SECONDS = 2.0
+"""Maximum time in seconds for which a SQLite transaction waits for the end of another one. Then it fails."""
+_OPENING_TIMEOUT_SECONDS = 5.0
+"""Maximum time in seconds for which a process waits while another one creates or migrates a SQLite database."""
+_CONNECT_TIMEOUT_SECONDS = 5
+_SILENCE_MILLISECONDS = 10_000
+"""Time in milliseconds without a TCP acknowledgment after which the PostgreSQL server counts as disconnected."""
+_CACHE_KIBIBYTES = 16_384
+"""Maximum cache in KiB of a SQLite connection that only reads."""
+_MIGRATION_LOCK = 0x616E7468
+"""Number of the PostgreSQL advisory lock that a process holds during a migration, so that only one process migrates."""
+
+
+class NewerSchemaError(Exception):
+    """The database has the schema of a newer version of the program, which this version cannot write."""
+
+
+def find_url(settings: Settings) -> URL:
+    """Return the address of the database in `settings` as SQLAlchemy URL.
+
+    Raises `ConfigurationError` if the ledger is disabled (`DATABASE_URL=off`).
+    """
+    if not settings.has_ledger():
+        raise ConfigurationError(
+            "No requests are stored, because DATABASE_URL is off. Unset DATABASE_URL, or set it to a database."
+            if settings.database_url is not None
+            else "No requests are stored, because the environment names no home directory. Set DATABASE_URL."
+        )
+    if (file := find_sqlite_file(settings)) is not None:
+        return URL.create("sqlite", database=str(file))
+    assert settings.database_url is not None
+    return make_url(settings.database_url.reveal()).set(drivername="postgresql+psycopg")
+
+
+def find_file(url: URL) -> Path | None:
+    """Return the path of the SQLite file at the address `url`. None: the database is on PostgreSQL."""
+    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+
+
+def describe_place(url: URL) -> str:
+    """Return the place of the database at the address `url`, for messages to users.
+
+    It is a file path, or host and name of a PostgreSQL database, without a password.
+    """
+    file = find_file(url)
+    return str(file) if file is not None else f"PostgreSQL {url.host or 'localhost'}/{url.database or ''}"
+
+
+def open_for_reading(settings: Settings) -> Engine:
+    """Return a SQLAlchemy engine with connections that only read. No database and no tables are created.
+
+    A connection of the engine may be used in any thread. Raises `ConfigurationError` if the ledger is disabled.
+    """
+    url = find_url(settings)
+    if (file := find_file(url)) is None:
+        return _open_postgres(url)
+    address = f"{file.as_uri()}?mode=rw"  # read-only connections cannot open the shared memory of a WAL
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect(address, uri=True, timeout=LOCK_TIMEOUT_SECONDS, check_same_thread=False),
+        poolclass=NullPool,
+    )
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: Any, _: object) -> None:
+        connection.execute("PRAGMA query_only=ON")
+        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIBIBYTES}")  # sums are sorted in it, and not in a file
+
+    return engine
+
+
+def open_for_writing(settings: Settings) -> Engine:
+    """Return a SQLAlchemy engine for use in one thread.
+
+    The database is created if it is missing, and migrated if its schema is older.
+    """
+    url = find_url(settings)
+    file = find_file(url)
+    engine = _open_postgres(url) if file is None else _open_sqlite(url, file)
+    try:
+        migrate(engine, file)
+        if file is not None:
+            with engine.connect() as connection:
+                connection.exec_driver_sql(f"PRAGMA busy_timeout={round(LOCK_TIMEOUT_SECONDS * 1_000)}")
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def migrate(engine: Engine, file: Path | None) -> str:
+    """Migrate the database of `engine` to the newest schema, and return its previous schema version.
+
+    The result "" means that the database was empty. If several processes start, one of them migrates and the others
+    wait. `file`: path of a SQLite database, of which a backup is written first; None: PostgreSQL. Raises
+    `NewerSchemaError` for the schema of a newer program.
+    """
+    with engine.connect() as connection:
+        version = find_version(connection)
+    if version == NEWEST_VERSION:
+        return version
+    with engine.begin() as connection:
+        if file is None:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _MIGRATION_LOCK})
+            connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+        version = find_version(connection)  # another process may have migrated meanwhile
+        if version is not None and not is_known_version(version):
+            raise NewerSchemaError(version)
+        if version != NEWEST_VERSION:
+            if file is not None and version is not None:
+                write_backup(file, version)
+            upgrade_schema(connection)
+    return version or ""
+
+
+def has_tables(connection: Connection, place: str) -> bool:
+    """Return True if the database of `connection` has the tables of the ledger. False: no request has been stored yet.
+
+    `place`: the database, for error messages. Raises `ConfigurationError` if the tables are of another schema version.
+    """
+    version = find_version(connection)
+    if version in (None, NEWEST_VERSION):
+        return version is not None
+    if is_known_version(version or ""):
+        raise ConfigurationError(
+            f"The ledger {place} has the tables of an earlier version. Migrate them:  anthropic-proxy db upgrade"
+        )
+    raise ConfigurationError(
+        f"The ledger {place} has the tables of a newer version. Update this program, or set DATABASE_URL."
+    )
+
+
+def _open_sqlite(url: URL, file: Path) -> Engine:
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    create_private_file(file)
+    engine = create_engine(url, poolclass=StaticPool, connect_args={"timeout": _OPENING_TIMEOUT_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # SQLAlchemy begins transactions, not the module sqlite3
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # effective in an empty file only
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")  # a killed process loses nothing, a power failure the last rows
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # a transaction that reads first could not wait for the lock
+
+    return engine
+
+
+def _open_postgres(url: URL) -> Engine:
+    engine = create_engine(
+        url,
+        pool_size=1,
+        max_overflow=4,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
+            "tcp_user_timeout": _SILENCE_MILLISECONDS,
+            "prepare_threshold": None,  # a connection pooler in front of the server may change the session
+        },
+    )
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: Any, _: object) -> None:
+        connection.execute(f"SET search_path TO {SCHEMA}")
+        connection.commit()
+
+    return engine

@@ -1,0 +1,79 @@
+"""Queries for failed requests: by time and kind for charts of errors and incidents, and by kind with a message.
+
+`count_errors` returns one `ErrorPeriod` for each period, provider, type of error and HTTP status. `list_errors` adds up
+the periods and reads the latest error message of each group.
+"""
+
+from collections.abc import Iterable
+
+from msgspec import Struct, structs
+from sqlalchemy import Connection, func, select
+
+from anthropic_proxy.ledger.dashboard_records import ErrorGroup
+from anthropic_proxy.ledger.local_periods import find_start, number_column
+from anthropic_proxy.ledger.request_queries import RequestSelection, request_conditions
+from anthropic_proxy.ledger.tables import requests
+from anthropic_proxy.ledger.units import MICROSECONDS
+
+MAX_ERRORS = 8
+"""Maximum number of groups of failed requests that `list_errors` returns."""
+
+
+class ErrorPeriod(Struct, frozen=True):
+    """Number of failed requests of one period with the same provider, type of error and HTTP status."""
+
+    start: int
+    """Beginning of the period in seconds since the epoch."""
+    provider: str
+    """Name of the provider. "": the request failed before a provider was called."""
+    error_type: str
+    """Type of the error in Anthropic's format, such as `rate_limit_error`."""
+    status: int
+    count: int
+    first_at: int
+    """Start of the first of these requests, in microseconds since the epoch."""
+    last_at: int
+    """Start of the latest of these requests, in microseconds since the epoch."""
+
+
+def count_errors(connection: Connection, chosen: RequestSelection, period_seconds: int) -> list[ErrorPeriod]:
+    """Return the numbers of failed requests of the selection `chosen`, by period, provider, type of error and status.
+
+    They are in order of time. `period_seconds`: length of a period in seconds. Periods above 3,600 seconds begin by
+    local time, shorter ones by UTC.
+    """
+    if chosen.values.get("outcome_class", "error") != "error":
+        return []
+    column = requests.c
+    failed = structs.replace(chosen, values={**chosen.values, "outcome_class": "error"})
+    span = chosen.start // MICROSECONDS, chosen.end // MICROSECONDS
+    period = number_column(column.started_at // MICROSECONDS, period_seconds, *span)
+    keys = (period, column.provider, column.error_type, column.status)
+    values = func.count(), func.min(column.started_at), func.max(column.started_at)
+    rows = connection.execute(select(*keys, *values).where(*request_conditions(failed)).group_by(*keys)).all()
+    found = [ErrorPeriod(find_start(int(number), period_seconds), *others) for number, *others in rows]
+    return sorted(found, key=lambda one: one.start)
+
+
+def list_errors(connection: Connection, errors: Iterable[ErrorPeriod]) -> list[ErrorGroup]:
+    """Return failed requests, grouped by provider, type of error and HTTP status, with the latest error message.
+
+    The group with the highest number of requests is first. At most `MAX_ERRORS` groups are returned. `errors`: result
+    of `count_errors`.
+    """
+    found: dict[tuple[str, str, int], list[ErrorPeriod]] = {}
+    for one in errors:
+        found.setdefault((one.provider, one.error_type, one.status), []).append(one)
+    column = requests.c
+    counts = {key: sum(one.count for one in rows) for key, rows in found.items()}
+    groups = []
+    for key in sorted(sorted(found), key=lambda key: -counts[key])[:MAX_ERRORS]:
+        first_at, last_at = min(one.first_at for one in found[key]), max(one.last_at for one in found[key])
+        latest = connection.execute(
+            select(column.error, column.id)
+            .where(column.started_at == last_at, column.outcome_class == "error", column.provider == key[0])
+            .limit(1)
+        ).first()
+        error, request_id = latest or ("", "")
+        groups.append(ErrorGroup(*key, counts[key], first_at, last_at, error, request_id))
+    return groups

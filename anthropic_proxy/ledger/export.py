@@ -1,0 +1,166 @@
+"""Export of tables as CSV and JSON, in one format for the dashboard, the API and the commands.
+
+Money is in US dollars: exact decimal text in CSV, exact numbers in JSON. Times are texts in UTC
+(`2026-11-21T10:00:00.000Z`), durations are seconds. A missing or unknown value is an empty cell in CSV and null in
+JSON. A list is an array in JSON, and the same JSON text in a cell of CSV. `ExportTable` is a table for export,
+`write_csv` and `encode_json` write the formats.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, TextIO
+
+import msgspec
+from msgspec import Struct, structs
+
+from anthropic_proxy.ledger.attempt_times import AttemptTime, read_attempt_times
+from anthropic_proxy.ledger.block_times import BlockTime, read_block_times
+from anthropic_proxy.ledger.prices import NANO_DOLLARS
+from anthropic_proxy.ledger.request_queries import StoredRequest
+from anthropic_proxy.ledger.units import MICROSECONDS
+from anthropic_proxy.plugins import RouteResponse
+
+FORMATS = ("csv", "json")
+"""File formats that `ExportTable.download` writes."""
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""Beginnings of texts that spreadsheet programs run as formulas (owasp.org, "CSV Injection", read 21 Nov 2026)."""
+_INNER_FORMULA = re.compile(rf"([;\t\r\n][ \"]*)([{''.join(map(re.escape, _FORMULA_STARTS))}])")
+"""Matches a formula after `;`, tab or line break, which programs of some locales read as the end of a cell."""
+_LISTS = ("failed_attempts", "notes", "adaptations")
+"""Columns of the table `requests` that contain a list as JSON text. "": an empty list."""
+_COSTS = ("cost", "requested_cost")
+_TIMES = ("offset", "duration")
+_DURATIONS = ("first_token", "duration")
+REQUEST_TITLES: Sequence[str] = (
+    *(name for name in StoredRequest.__struct_fields__ if name not in _DURATIONS),
+    *(f"{name}_seconds" for name in _DURATIONS),
+)
+"""Titles of the columns in an export of stored requests."""
+_json = msgspec.json.Encoder(decimal_format="number")
+
+
+class ExportTable(Struct, frozen=True):
+    """Table for export: column titles and rows.
+
+    A value is a text, a number, a `Decimal` for money, a list, or None (unknown).
+    """
+
+    titles: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+    def encode_csv(self) -> str:
+        """Return the `ExportTable` as CSV text. The first row contains the titles."""
+        text = io.StringIO(newline="")
+        write_csv(text, self.titles, self.rows)
+        return text.getvalue()
+
+    def list_objects(self) -> list[dict[str, Any]]:
+        """Return one dict (title → value) for each row of the `ExportTable`, to be encoded by `encode_json`."""
+        return [dict(zip(self.titles, row, strict=True)) for row in self.rows]
+
+    def download(self, name: str, form: str) -> RouteResponse:
+        """Return a response with the `ExportTable` as a file that the browser saves.
+
+        `name`: file name without extension. `form`: one of `FORMATS`. The JSON file is an array with one object per
+        row.
+        """
+        if form == "csv":
+            return _download(self.encode_csv().encode("utf-8", "replace"), "text/csv; charset=utf-8", f"{name}.csv")
+        return _download(encode_json(self.list_objects()), "application/json", f"{name}.json")
+
+
+def write_csv(stream: TextIO, titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write `titles` and `rows` to `stream` as CSV (RFC 4180).
+
+    Model names, projects and errors come from clients and providers, so a text may be a formula for a spreadsheet
+    program. Such a text gets an apostrophe in front, also after a `;`, which begins a cell in some locales.
+    """
+    writer = csv.writer(stream)
+    writer.writerow(titles)
+    writer.writerows([_to_cell(value) for value in row] for row in rows)
+
+
+def encode_json(value: Any) -> bytes:
+    """Return `value` as JSON bytes. A `Decimal` is written as a number with all its digits."""
+    return _json.encode(value)
+
+
+def to_dollars(nano_dollars: int | None) -> Decimal | None:
+    """Convert nano-dollars (10⁻⁹ US dollars) to US dollars without trailing zeros.
+
+    None, an unknown amount, stays None.
+    """
+    if nano_dollars is None:
+        return None
+    amount = Decimal(nano_dollars) / NANO_DOLLARS
+    return amount.quantize(Decimal(1)) if amount == amount.to_integral_value() else amount.normalize()
+
+
+def format_time(microseconds: int) -> str:
+    """Return a time as text in UTC, such as `2026-11-21T10:00:00.000Z`.
+
+    `microseconds`: the time as microseconds since the epoch.
+    """
+    text = datetime.fromtimestamp(microseconds / MICROSECONDS, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def encode_request(row: StoredRequest) -> dict[str, Any]:
+    """Return the stored request `row` as a dict with the keys `REQUEST_TITLES`, to be encoded by `encode_json`."""
+    values: dict[str, Any] = structs.asdict(row)
+    for name in _LISTS:
+        values[name] = msgspec.json.decode(values[name]) if values[name] else []
+    values["attempt_times"] = [_encode_times(one) for one in read_attempt_times(row.attempt_times)]
+    values["reply_blocks"] = [_encode_times(one) for one in read_block_times(row.reply_blocks)]
+    for name in _COSTS:
+        values[name] = to_dollars(values[name])
+    values["started_at"] = format_time(row.started_at)
+    for name in _DURATIONS:
+        microseconds = values.pop(name)
+        values[f"{name}_seconds"] = None if microseconds is None else microseconds / MICROSECONDS
+    return values
+
+
+def _encode_times(one: AttemptTime | BlockTime) -> dict[str, Any]:
+    values: dict[str, Any] = {name: values for name, values in structs.asdict(one).items() if name not in _TIMES}
+    return {f"{name}_seconds": getattr(one, name) / MICROSECONDS for name in _TIMES} | values
+
+
+def tabulate_requests(rows: Iterable[StoredRequest]) -> ExportTable:
+    """Return the stored requests `rows` as an `ExportTable` with the columns `REQUEST_TITLES`."""
+    return ExportTable(REQUEST_TITLES, [list_request_values(row) for row in rows])
+
+
+def list_request_values(row: StoredRequest) -> list[Any]:
+    """Return the values of the stored request `row`, in the order of `REQUEST_TITLES`."""
+    values = encode_request(row)
+    return [values[title] for title in REQUEST_TITLES]
+
+
+def _to_cell(value: Any) -> Any:
+    """Return the text of `value` for a CSV cell. A text that is a formula gets an apostrophe in front. None: ""."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        text = f"'{value}" if value.lstrip(" ").startswith(_FORMULA_STARTS) else value
+        return _INNER_FORMULA.sub(r"\1'\2", text)
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, (list, tuple)):
+        text = encode_json(value).decode() if value else ""
+        return _INNER_FORMULA.sub(lambda found: f"{found[1]}\\u{ord(found[2]):04x}", text)  # the same value in JSON
+    return value
+
+
+def _download(body: bytes, media_type: str, name: str) -> RouteResponse:
+    headers = {
+        "content-type": media_type,
+        "content-disposition": f'attachment; filename="{name}"',
+        "cache-control": "no-store",
+        "x-content-type-options": "nosniff",
+    }
+    return RouteResponse(headers=headers, body=body)

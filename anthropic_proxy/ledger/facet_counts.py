@@ -1,0 +1,102 @@
+"""`count_facets`: numbers of requests by the values of columns, for the filters of the dashboard and of the API.
+
+A facet is a column by which stored requests can be filtered, such as the provider. Example: the number of requests of
+each provider. Sums by hour are used if their table has all filtered columns. Otherwise single requests are counted, and
+only the latest ones, so that a count costs at most the same in every range.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+from msgspec import Struct, structs
+from sqlalchemy import Connection, Table, func, select
+
+from anthropic_proxy.ledger.request_queries import (
+    SEARCHED_COLUMNS,
+    RequestSelection,
+    hourly_conditions,
+    narrow_range,
+    request_conditions,
+    search_conditions,
+)
+from anthropic_proxy.ledger.tables import FACETS, HOURLY_KEYS, SESSION_KEYS, hourly, requests, session_hours
+
+MAX_COUNTED_REQUESTS = 10_000
+"""Maximum number of stored requests that one count reads. Only the latest requests of the range are read."""
+_READ_COLUMNS = [requests.c[name] for name in dict.fromkeys((*FACETS, *SEARCHED_COLUMNS, "note_count"))]
+
+
+class FacetCounts(Struct, frozen=True):
+    """Result of `count_facets`: numbers of requests by the values of columns."""
+
+    values: Mapping[str, Sequence[tuple[str, int]]]
+    """Column → pairs of value and number of requests, the most frequent values first."""
+    partial: Collection[str] = ()
+    """Columns for which requests were left out: only the latest `MAX_COUNTED_REQUESTS` requests were counted."""
+
+
+def count_facets(connection: Connection, chosen: RequestSelection, columns: Sequence[str], limit: int) -> FacetCounts:
+    """Return the number of requests of the selection `chosen` for each value of `columns`, columns of `requests`.
+
+    A filter on a column is ignored for the counts of this column, so that the user can choose another value. `limit`:
+    maximum number of values per column.
+    """
+    found: dict[str, Sequence[tuple[str, int]]] = {}
+    partial = []
+    read: dict[str, tuple[Mapping[str, Counter[str]], bool]] = {}
+    for column in columns:
+        other = structs.replace(chosen, values={key: value for key, value in chosen.values.items() if key != column})
+        if (sums := _find_sums(other, column)) is not None:
+            found[column] = _count_sums(connection, other, sums, column, limit)
+            continue
+        key = column if column in chosen.values else ""  # columns without a filter have the same selection
+        if key not in read:
+            read[key] = _count_requests(connection, other, (column,) if key else columns)
+        counters, is_whole = read[key]
+        found[column] = sorted(counters[column].items(), key=lambda pair: (-pair[1], pair[0]))[:limit]
+        if not is_whole:
+            partial.append(column)
+    return FacetCounts(found, partial)
+
+
+def _find_sums(chosen: RequestSelection, column: str) -> Table | None:
+    """Return the table with hourly sums that has `column` and all filtered columns of `chosen`.
+
+    None: no table has all of these columns, so single requests must be counted.
+    """
+    needed = {column, *chosen.values}
+    if chosen.is_fine or chosen.is_changed or chosen.text:
+        return None
+    tables = ((hourly, HOURLY_KEYS), (session_hours, SESSION_KEYS))
+    return next((table for table, keys in tables if needed <= {*keys}), None)
+
+
+def _count_sums(
+    connection: Connection, chosen: RequestSelection, sums: Table, column: str, limit: int
+) -> list[tuple[str, int]]:
+    number = func.sum(sums.c.requests)
+    query = select(sums.c[column], number).where(*hourly_conditions(chosen, sums)).group_by(sums.c[column])
+    rows = connection.execute(query.order_by(number.desc(), sums.c[column]).limit(limit))
+    return [(value, int(count)) for value, count in rows]
+
+
+def _count_requests(
+    connection: Connection, chosen: RequestSelection, columns: Sequence[str]
+) -> tuple[Mapping[str, Counter[str]], bool]:
+    """Count the values of `columns` in the latest requests of the selection `chosen`.
+
+    Return column → value → number of requests, and False if requests were left out because of a limit. A text search
+    also has its own limit.
+    """
+    chosen = narrow_range(connection, chosen)
+    indexed = request_conditions(structs.replace(chosen, text="", is_changed=False))
+    latest = select(*_READ_COLUMNS).where(*indexed).order_by(requests.c.started_at.desc()).limit(MAX_COUNTED_REQUESTS)
+    read = latest.subquery()
+    search = search_conditions(chosen, read.c)
+    rows = connection.execute(select(*(read.c[name] for name in columns)).where(*search)).all()
+    counters = {name: Counter(row[index] for row in rows) for index, name in enumerate(columns)}
+    number = len(rows)
+    if search:
+        limited = select(requests.c.id).where(*indexed).limit(MAX_COUNTED_REQUESTS).subquery()
+        number = connection.execute(select(func.count()).select_from(limited)).scalar() or 0
+    return counters, number < MAX_COUNTED_REQUESTS

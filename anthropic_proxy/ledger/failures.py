@@ -1,0 +1,105 @@
+"""Classification of database errors: condition of the ledger, and a sentence for the user with reason and remedy.
+
+`classify_failure` returns the condition, such as `disk full` or `locked`. A value failure concerns one request with
+values that the database rejects; all other failures concern the whole database.
+"""
+
+import errno
+import sqlite3
+import traceback
+from pathlib import Path
+
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.ledger.database import NewerSchemaError
+from anthropic_proxy.plugins import LedgerCondition
+
+_SQLITE_CONDITIONS: dict[int, LedgerCondition] = {
+    sqlite3.SQLITE_FULL: "disk full",
+    sqlite3.SQLITE_BUSY: "locked",
+    sqlite3.SQLITE_LOCKED: "locked",
+    sqlite3.SQLITE_READONLY: "read-only",
+    sqlite3.SQLITE_PERM: "read-only",
+    sqlite3.SQLITE_CANTOPEN: "read-only",
+    sqlite3.SQLITE_CORRUPT: "corrupt",
+    sqlite3.SQLITE_NOTADB: "corrupt",
+}
+_ERRNO_CONDITIONS: dict[int, LedgerCondition] = {
+    errno.ENOSPC: "disk full",
+    errno.EDQUOT: "disk full",
+    errno.EROFS: "read-only",
+    errno.EACCES: "read-only",
+    errno.EPERM: "read-only",
+}
+_POSTGRES_CONDITIONS: dict[str, LedgerCondition] = {
+    "53100": "disk full",
+    "25006": "read-only",
+    "42501": "read-only",
+    "55P03": "locked",
+    "40P01": "locked",
+    "XX001": "corrupt",
+    "XX002": "corrupt",
+}
+_REMEDIES: dict[LedgerCondition, str] = {
+    "disk full": "Free space on its disk, or set LEDGER_MAX_MB to a smaller number.",
+    "locked": "Another program holds its lock. End the transaction of that program.",
+    "read-only": "Give the user of the proxy write access to it and its directory, or set DATABASE_URL.",
+    "corrupt": "Move the file to another directory: the proxy then creates a new database.",
+    "unreachable": "Start the database server, or correct DATABASE_URL.",
+    "newer schema": "A newer version of the program has migrated it. Update this one, or set DATABASE_URL.",
+    "failed": "Check the database, or set DATABASE_URL to another one.",
+}
+_PRIMARY_CODE = 0xFF
+"""Bits of an extended SQLite result code that contain the primary code."""
+
+
+def classify_failure(error: BaseException) -> LedgerCondition:
+    """Return the condition of the ledger after the exception `error` of a transaction or of opening the database."""
+    if isinstance(error, NewerSchemaError):
+        return "newer schema"
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    if isinstance(cause, sqlite3.Error):
+        code: int = getattr(cause, "sqlite_errorcode", 0)
+        return _SQLITE_CONDITIONS.get(code & _PRIMARY_CODE, "failed")
+    if isinstance(cause, OSError):
+        return _ERRNO_CONDITIONS.get(cause.errno or 0, "failed")
+    state: str | None = getattr(cause, "sqlstate", None)
+    if isinstance(error, DBAPIError):
+        if state in _POSTGRES_CONDITIONS:
+            return _POSTGRES_CONDITIONS[state]
+        if state is None or state.startswith(("08", "28", "3D", "57P")):  # connection, authorization, no such database
+            return "unreachable"
+    return "failed"
+
+
+def describe_failure(condition: LedgerCondition, place: str, error: BaseException) -> str:
+    """Return the sentence for the user about a failure: its reason and a remedy.
+
+    `condition`: result of `classify_failure`. `place`: path or address of the database, without a password. `error`:
+    the exception.
+    """
+    if isinstance(error, ConfigurationError):
+        return error.message
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    reason = " ".join(str(cause).split())[:300]
+    return f"The ledger cannot store requests: {condition} ({place}: {reason}). {_REMEDIES[condition]}"
+
+
+def is_value_failure(error: Exception) -> bool:
+    """Return True if `error` concerns only one request.
+
+    The database rejects a value of the request, or its cost cannot be calculated. Other requests can still be stored.
+    """
+    if isinstance(error, DBAPIError):
+        return isinstance(error, (DataError, IntegrityError))
+    if isinstance(error, SQLAlchemyError):
+        return isinstance(error, StatementError)  # a value that the type of its column rejects
+    return not isinstance(error, (OSError, ConfigurationError, NewerSchemaError))
+
+
+def describe_value_failure(error: Exception) -> str:
+    """Return the reason of the exception `error` with the file and line of the code, for the log."""
+    cause = error.orig if isinstance(error, StatementError) and error.orig is not None else error
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]} ({Path(frame.filename).name}:{frame.lineno})"

@@ -1,0 +1,100 @@
+"""Histograms of durations with logarithmic buckets, for percentiles with an error of at most 5 %.
+
+A bucket is a range of durations. A histogram is a dict: bucket number → number of durations. `find_bucket` returns the
+bucket of a duration. `encode_histogram` writes the MessagePack bytes in a column of the table `hourly`.
+`find_percentile` returns the duration below which a share of all durations lies.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from math import ceil, log
+from sys import byteorder
+
+import msgspec
+
+MIN_MICROSECONDS = 1_000
+"""Upper limit of the first bucket: one millisecond."""
+MAX_BUCKET = 140
+"""Number of the last bucket. It contains all durations above 600 seconds."""
+_GROWTH = 1.1
+"""Ratio of the limits of two neighboring buckets."""
+_LOG_GROWTH = log(_GROWTH)
+_SHORT_MAPS = bytes(range(0x80, 0x90))
+"""First bytes of MessagePack maps with at most 15 entries."""
+_LONG_MAP, _LENGTH_BYTES = b"\xde", 2
+"""First byte of a longer MessagePack map, and length of the number of its entries, which follows."""
+
+Histogram = dict[int, int]
+"""Bucket number → number of durations in this bucket."""
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Histogram).decode
+
+
+def find_bucket(microseconds: int) -> int:
+    """Return the number of the bucket that contains the duration `microseconds`."""
+    if microseconds <= MIN_MICROSECONDS:
+        return 0
+    return min(ceil(log(microseconds / MIN_MICROSECONDS) / _LOG_GROWTH), MAX_BUCKET)
+
+
+def bucket_value(bucket: int) -> int:
+    """Return the duration in microseconds that represents the bucket with the number `bucket`.
+
+    It is the geometric mean of the limits of the bucket.
+    """
+    return MIN_MICROSECONDS if bucket == 0 else round(MIN_MICROSECONDS * _GROWTH ** (bucket - 0.5))
+
+
+def encode_histogram(histogram: Mapping[int, int]) -> bytes:
+    """Encode `histogram` as MessagePack bytes, for a column of the table `hourly`."""
+    return _encode(histogram)
+
+
+def decode_histogram(data: bytes) -> Histogram:
+    """Decode `data`, the MessagePack bytes in a column of the table `hourly`, and return the histogram."""
+    return _decode(data)
+
+
+def add_histogram(total: Histogram, added: Mapping[int, int]) -> None:
+    """Add the counts of the histogram `added` to the counts of the histogram `total`, which is changed."""
+    for bucket, count in added.items():
+        total[bucket] = total.get(bucket, 0) + count
+
+
+def sum_histograms(encoded: str) -> Histogram:
+    """Return the sum of histograms of the table `hourly`, as one histogram.
+
+    `encoded`: MessagePack bytes of each histogram as hexadecimal text, separated by spaces.
+
+    If all numbers of a histogram are below 128, MessagePack stores each pair of bucket and count in two bytes. These
+    pairs are counted without decoding, which needs only a tenth of the time.
+    """
+    total: Histogram = {}
+    first, *long = bytes.fromhex(encoded).split(_LONG_MAP)
+    pairs = b"".join((first, *(one[_LENGTH_BYTES:] for one in long))).translate(None, _SHORT_MAPS)
+    if not pairs.isascii():  # some numbers need several bytes
+        short: list[bytes] = []
+        for data in map(bytes.fromhex, encoded.split()):
+            own = data[1 + _LENGTH_BYTES :] if data.startswith(_LONG_MAP) else data[1:]
+            if own.isascii():
+                short.append(own)
+            else:
+                add_histogram(total, _decode(data))
+        pairs = b"".join(short)
+    for pair, times in Counter(memoryview(pairs).cast("H")).items():
+        bucket, count = pair.to_bytes(2, byteorder)
+        total[bucket] = total.get(bucket, 0) + count * times
+    return total
+
+
+def find_percentile(histogram: Mapping[int, int], share: float) -> int | None:
+    """Return the duration in microseconds that a share of the durations in `histogram` do not exceed.
+
+    `share`: 0 to 1, such as 0.95. None: the histogram is empty.
+    """
+    remaining = share * sum(histogram.values())
+    for bucket in sorted(histogram):
+        remaining -= histogram[bucket]
+        if remaining <= 0:
+            return bucket_value(bucket)
+    return None

@@ -1,0 +1,22 @@
+"""Query of the ledger about virtual keys: the last request of each key.
+
+A virtual key is a key that this proxy gives to a client. Its label is the name of the key.
+"""
+
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, func, select
+
+from anthropic_proxy.ledger.request_queries import has_value
+from anthropic_proxy.ledger.tables import requests, virtual_keys
+
+
+def find_last_uses(connection: Connection, label: str = "") -> Mapping[str, int]:
+    """Return the start of the last stored request of each virtual key: label → microseconds since the epoch.
+
+    A key without a stored request is missing. `label`: return only this key; "": return all keys.
+    """
+    latest = select(func.max(requests.c.started_at)).where(has_value("key_label", virtual_keys.c.label))
+    query = select(virtual_keys.c.label, latest.scalar_subquery())
+    rows = connection.execute(query.where(virtual_keys.c.label == label) if label else query).all()
+    return {label: started_at for label, started_at in rows if started_at is not None}

@@ -1,0 +1,97 @@
+"""Periods of a range in the time zone of the process: a day begins at local midnight, also if clocks change.
+
+A period has a length in seconds and a number, which counts the periods since the epoch. Periods of at most one hour are
+multiples of their length in UTC. Longer periods are numbered by local time. Where local time differs from UTC by half
+hours, an hour of UTC belongs to the day in which the hour ends.
+"""
+
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, case
+
+from anthropic_proxy.ledger.units import DAY_SECONDS, HOUR_SECONDS
+
+MAX_UTC_SECONDS = 3_600
+"""Maximum length of a period that does not depend on the time zone."""
+_LOCAL_EPOCH = datetime(1970, 1, 1)  # local time
+_QUARTER = 900
+
+
+def find_start(number: int, length: int) -> int:
+    """Return the beginning of a period in seconds since the epoch.
+
+    `number`: number of the period, which counts periods of the same length since the epoch. `length`: length of the
+    period in seconds.
+    """
+    if length <= MAX_UTC_SECONDS:
+        return number * length
+    return int((_LOCAL_EPOCH + timedelta(seconds=number * length)).timestamp())
+
+
+def find_number(when: int, length: int) -> int:
+    """Return the number of the period that contains the time `when`, counted since the epoch.
+
+    `when`: seconds since the epoch. `length`: length of the period in seconds.
+    """
+    return (when if length <= MAX_UTC_SECONDS else when + _offset(when)) // length
+
+
+def find_end_hour(end: int) -> int:
+    """Return the number of the first hour (since the epoch, in UTC) after a time range.
+
+    An hour that belongs to the range in part counts as inside. `end`: end of the range in seconds since the epoch,
+    exclusive. If the range ends at a full hour of local time, the UTC hour that contains this time is after the range.
+    """
+    is_full = end % _QUARTER == 0 and (end + _offset(end)) % HOUR_SECONDS == 0
+    return end // HOUR_SECONDS if is_full else -(-end // HOUR_SECONDS)
+
+
+def list_starts(start: int, end: int, length: int) -> Sequence[int]:
+    """Return the beginnings of all periods that overlap a time range, in seconds since the epoch.
+
+    `start`, `end`: the range in seconds since the epoch. `length`: length of a period in seconds. The first period may
+    begin before the range, and the last one may end after it.
+    """
+    numbers = range(find_number(start, length), find_number(end - 1, length) + 1)
+    return [find_start(number, length) for number in numbers]
+
+
+def number_column(seconds: ColumnElement[Any], length: int, start: int, end: int) -> ColumnElement[Any]:
+    """Return the SQL expression for the number of the period that contains the time of a row.
+
+    `seconds`: column with seconds since the epoch. `length`: length of a period in seconds. `start`, `end`: time range
+    of the rows, in which changes between summer and winter time are found.
+    """
+    if length <= MAX_UTC_SECONDS:
+        return seconds // length
+    *changes, (_, last) = _list_offsets(start, end)
+    shift = case(*((seconds < until, offset) for until, offset in changes), else_=last) if changes else last
+    return (seconds + shift) // length
+
+
+def _list_offsets(start: int, end: int) -> list[tuple[int, int]]:
+    """Return the differences of local time to UTC within a time range.
+
+    Each item is (difference in seconds, time until which it applies in seconds since the epoch). `start`, `end`: the
+    range in seconds since the epoch.
+    """
+    found: list[tuple[int, int]] = []
+    offset = _offset(start)
+    for day in range(start, end, DAY_SECONDS):
+        if _offset(min(day + DAY_SECONDS, end)) != offset:
+            change = next(
+                hour
+                for hour in range(day // HOUR_SECONDS * HOUR_SECONDS, day + 2 * DAY_SECONDS, HOUR_SECONDS)
+                if _offset(hour) != offset
+            )
+            found.append((change, offset))
+            offset = _offset(change)
+    return [*found, (end, offset)]
+
+
+def _offset(when: int) -> int:
+    """Return the difference of local time to UTC in seconds at the time `when` (seconds since the epoch)."""
+    return time.localtime(when).tm_gmtoff

@@ -1,0 +1,45 @@
+"""Schema versions of the ledger and the forward migration of a database, with Alembic.
+
+`find_version` returns the version of a database, and `upgrade_schema` migrates it. Alembic is imported only if a
+database is not at the newest version. The import of this module loads no library.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+NEWEST_VERSION = "0009"
+"""Version of the schema that the module `tables` describes."""
+_FOLDER = Path(__file__).parent
+
+
+def find_version(connection: "Connection") -> str | None:
+    """Return the schema version of the database of `connection`. None: the database has no tables of the ledger."""
+    from sqlalchemy import inspect, text  # noqa: PLC0415
+
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    version: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return version
+
+
+def is_known_version(version: str) -> bool:
+    """Return True if this program has a migration with the schema version `version`.
+
+    False: a newer version of the program has created the schema.
+    """
+    return any(_FOLDER.glob(f"versions/r{version}_*.py"))
+
+
+def upgrade_schema(connection: "Connection", version: str = NEWEST_VERSION) -> None:
+    """Migrate the database of `connection` forward to the schema version `version`, in the open transaction."""
+    from alembic.command import upgrade  # noqa: PLC0415  # needed only after an update of the program
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    upgrade(config, version)

@@ -1,0 +1,121 @@
+"""`ModelCosts`: prices of models by name, and the division of stored costs by kind of token.
+
+A requested model is the Claude model in the client request, a used model that of the provider. `find_price` finds a
+price by the name of the provider, `find_price_of` by its prefix in model ids. Stored costs never change. `divide`
+divides a stored cost by the current prices. `cost_at` returns the cost of the same tokens at another price.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from msgspec import structs
+
+from anthropic_proxy.ledger.prices import Price, PriceList, count_tokens
+from anthropic_proxy.ledger.sums import UsageSums
+from anthropic_proxy.routing.providers import find_registry
+from anthropic_proxy.settings import Settings
+
+KINDS = ("cache_read", "cache_write", "input", "output", "thinking")
+"""Kinds of tokens that have their own price, in the order of a stacked chart from bottom to top."""
+_VENDOR = "anthropic"
+"""Name of the provider with the list prices of requested Claude models."""
+_LARGE_CONTEXT_SUFFIX = "[1m]"
+"""Suffix of a requested model id that requests the large context window. Price lists do not contain the suffix."""
+
+
+class ModelCosts:
+    """Prices of models under one version of the settings.
+
+    After a reload of the settings, the caller creates another `ModelCosts`, because prices may differ.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._registry = find_registry(settings)
+        self._prices = PriceList(settings)
+
+    def find_price(self, provider: str, model: str, when: datetime | None = None) -> Price | None:
+        """Return the price of the model `model` of a provider. None: the price is unknown.
+
+        `provider`: name of the provider in the ledger. `when`: time of the request, because prices change; None: now.
+        """
+        row = next((row for row in self._registry if row.name == provider), None)
+        return None if row is None else self._prices.find(row, model, when)
+
+    def find_price_of(self, prefix: str, model: str, when: datetime | None = None) -> Price | None:
+        """Return the price of the model `model` at the provider with the prefix `prefix` in model ids.
+
+        None: the price is unknown. `when`: time of the request; None: now.
+        """
+        provider = self._registry.find_by_prefix(prefix)
+        return None if provider is None else self._prices.find(provider, model, when)
+
+    def find_requested_price(
+        self, requested: str, prefix: str, model: str, when: datetime | None = None
+    ) -> Price | None:
+        """Return the price of the model id `requested`, which a client requested. None: the price is unknown.
+
+        For a Claude model, it is the list price of Anthropic, for any other model the price of its provider. `prefix`,
+        `model`: prefix and id of the used model; "": no model was used. `when`: time of the request; None: now.
+        """
+        name, when = requested.removesuffix(_LARGE_CONTEXT_SUFFIX), when or datetime.now(UTC)
+        named, separator, own_name = name.partition("/")
+        if separator and (price := self.find_price_of(named, own_name, when)) is not None:
+            return price
+        listed = self._prices.find_list_price(self._registry.find(_VENDOR), name, when)
+        return self.find_price_of(prefix, name, when) if listed is None and name == model else listed
+
+    def find_prefix(self, provider: str) -> str:
+        """Return the prefix of model ids by which clients select a provider: `gemini` for the name `google`."""
+        return next((row.prefix for row in self._registry if row.name == provider), provider)
+
+    def find_key_variable(self, provider: str) -> str:
+        """Return the name of the setting with the API keys of a provider, such as `GROQ_API_KEY`.
+
+        `provider`: name of the provider. "": the provider has no such setting.
+        """
+        return next((row.key_variable or "" for row in self._registry if row.name == provider), "")
+
+    def find_provider(self, prefix: str) -> str:
+        """Return the name of the provider with the prefix `prefix` in model ids. "": no provider has this prefix."""
+        provider = self._registry.find_by_prefix(prefix)
+        return "" if provider is None else provider.name
+
+    def divide(self, provider: str, model: str, sums: UsageSums) -> dict[str, int]:
+        """Divide the stored cost `sums.cost` of a model by kind of token: kind → nano-dollars.
+
+        The shares follow the current price and the number of tokens of each kind, and add up to `sums.cost`. The key ""
+        has the cost of tokens without a current price. `provider`, `model`: names in the ledger.
+        """
+        if not sums.cost:
+            return {}
+        price = self.find_price(provider, model)
+        amounts = {} if price is None else _weigh(price, sums)
+        whole = sum(amounts.values())
+        if not whole:
+            return {"": sums.cost}
+        divided = {kind: int(sums.cost * amount / whole) for kind, amount in amounts.items() if amount}
+        first = max(divided, key=lambda kind: divided[kind])
+        divided[first] += sums.cost - sum(divided.values())
+        return divided
+
+
+def cost_at(price: Price, sums: UsageSums) -> int:
+    """Return the cost in nano-dollars of the tokens in `sums` at `price`.
+
+    Surcharges for long contexts are left out, because sums do not contain the context of each request.
+    """
+    return structs.replace(price, long_contexts=()).calculate_cost(count_tokens(sums))
+
+
+def _weigh(price: Price, sums: UsageSums) -> Mapping[str, Decimal]:
+    thinking = min(sums.thinking_tokens, sums.output_tokens)
+    rates = price.base
+    long = min(sums.cache_write_1h_tokens, sums.cache_write_tokens)
+    return {
+        "cache_read": sums.cache_read_tokens * rates.cache_read,
+        "cache_write": (sums.cache_write_tokens - long) * rates.cache_write + long * rates.cache_write_1h,
+        "input": sums.input_tokens * rates.input,
+        "output": (sums.output_tokens - thinking) * rates.output,
+        "thinking": thinking * rates.thinking,
+    }

@@ -1,0 +1,63 @@
+"""Time ranges in the form that users write: `24h`, `7d`, `yesterday`, `2026-11-01`.
+
+`find_range` returns the range for the options `--since` and `--until`. `FORMS` is the text in error messages that lists
+the allowed forms.
+"""
+
+import math
+import re
+from datetime import date, datetime, time, timedelta, tzinfo
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.ledger.queries import UsageRange
+from anthropic_proxy.ledger.units import HOUR_SECONDS
+
+FORMS = "Use 24h, 7d, 4w, today, yesterday, or a date such as 2026-11-01"
+_DURATION = re.compile(r"(\d{1,5})(h|d|w)")
+_UNIT_HOURS = {"h": 1, "d": 24, "w": 168}
+
+
+def find_range(since: str, until: str, now: datetime, timezone: tzinfo | None = None) -> UsageRange:
+    """Return the time range from `since` to `until`, texts such as `24h`, `yesterday` or `2026-11-01`.
+
+    Sums exist by hour, so the first and the last hour are complete: `24h` begins with the full hour before, and has
+    every request of the last 24 hours. A range of at most three hours begins and ends exactly. `until`: "": the present
+    (`now`). A day is included as a whole. `timezone`: time zone in which days begin; None: that of the system. Raises
+    `ConfigurationError` for a text in any other form.
+    """
+    first, _ = _find_times("--since", since, now, timezone)
+    end = now if not until else _find_times("--until", until, now, timezone)[1]
+    if first >= now:
+        raise ConfigurationError(f'--since is "{since}", which is in the future. {FORMS}.')
+    if end <= first:
+        raise ConfigurationError(f'--until is "{until}", which is not after --since {since}. {FORMS}.')
+    exact = UsageRange(math.ceil(first.timestamp()), math.ceil(end.timestamp()))
+    if exact.is_fine:
+        return exact
+    start, is_midnight = int(first.timestamp()), end.astimezone(timezone).time() == time.min
+    end_hour = exact.end // HOUR_SECONDS if is_midnight else -(-exact.end // HOUR_SECONDS)
+    return UsageRange(start // HOUR_SECONDS * HOUR_SECONDS, end_hour * HOUR_SECONDS)
+
+
+def _find_times(option: str, text: str, now: datetime, timezone: tzinfo | None) -> tuple[datetime, datetime]:
+    """Return the beginning and the end of the period in `text`. For a duration such as `24h`, both are `now` minus it.
+
+    `option`: `--since` or `--until`, for error messages. `timezone`: time zone in which days begin; None: that of the
+    system.
+    """
+    word = text.strip().lower()
+    if found := _DURATION.fullmatch(word):
+        past = now - timedelta(hours=int(found[1]) * _UNIT_HOURS[found[2]])
+        return past, past
+    today = now.astimezone(timezone).date()
+    days = {"today": today, "yesterday": today - timedelta(days=1)}
+    try:
+        day = days[word] if word in days else date.fromisoformat(word)
+        return _midnight(day, timezone), min(_midnight(day + timedelta(days=1), timezone), now)
+    except (ValueError, OverflowError):
+        raise ConfigurationError(f'{option} is "{text}". {FORMS}.') from None
+
+
+def _midnight(day: date, timezone: tzinfo | None) -> datetime:
+    local = datetime(day.year, day.month, day.day, tzinfo=timezone)
+    return local if timezone is not None else local.astimezone()

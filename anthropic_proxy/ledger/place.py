@@ -1,0 +1,41 @@
+"""Location of the ledger's database: its SQLite file and the schema version in it, found without a database library."""
+
+from contextlib import closing
+from pathlib import Path
+
+from anthropic_proxy.settings import Settings
+
+FILE_NAME = "ledger.sqlite3"
+"""Name of the default SQLite file."""
+
+
+def find_sqlite_file(settings: Settings) -> Path | None:
+    """Return the absolute path of the SQLite file of the ledger.
+
+    None: the ledger is on PostgreSQL or disabled. `settings`: the settings with `DATABASE_URL`.
+    """
+    if not settings.has_ledger():
+        return None
+    if settings.database_url is None:
+        assert settings.data_directory is not None
+        return (settings.data_directory / FILE_NAME).absolute()
+    scheme, _, place = settings.database_url.reveal().partition("://")
+    return Path(place.partition("?")[0].removeprefix("/")).absolute() if scheme == "sqlite" else None
+
+
+def find_file_version(file: Path) -> str | None:
+    """Return the version of the table schema in the SQLite database `file`.
+
+    None: the file does not exist or cannot be read.
+    """
+    if not file.exists():
+        return None
+    import sqlite3  # noqa: PLC0415  # a start without a database needs none
+
+    address = f"{file.as_uri()}?mode=rw"  # read-only connections cannot open the shared memory of a WAL
+    try:
+        with closing(sqlite3.connect(address, uri=True, timeout=0.0)) as connection:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.Error:
+        return None
+    return None if row is None else str(row[0])

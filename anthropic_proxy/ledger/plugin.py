@@ -1,0 +1,103 @@
+"""The plugin of the ledger (the database of requests): its observer, and its start and stop with the server.
+
+The observer is a `ReceiptQueue`: it receives a receipt (record) of each finished request, and a thread stores the
+receipts in the database.
+"""
+
+import asyncio
+from importlib.util import find_spec
+
+from anthropic_proxy.errors import ConfigurationError, MissingExtra
+from anthropic_proxy.ledger.api import LedgerApi
+from anthropic_proxy.ledger.content_buffer import MAX_BUFFERED_BYTES, ContentBuffer
+from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
+from anthropic_proxy.ledger.writer_thread import needs_migration, run_writer
+from anthropic_proxy.plugins import Gateway, Plugin
+from anthropic_proxy.settings import Settings
+
+STOP_SECONDS = 5.0
+"""Maximum time in seconds at shutdown to write the queued receipts."""
+MIGRATION_DELAY_SECONDS = 0.5
+"""Time in seconds from the start of the server to the check of the schema of an existing database. The delay lets the
+server accept requests first."""
+
+
+def open_plugin(settings: Settings) -> Plugin:
+    """Return the plugin of the ledger. Its observer stores the receipt of each finished request.
+
+    Raises `ConfigurationError` if `DATABASE_URL` selects PostgreSQL and its driver is not installed.
+    """
+    url = settings.database_url
+    if url is not None and url.reveal().startswith("postgres") and find_spec("psycopg") is None:
+        missing = MissingExtra("A PostgreSQL database (DATABASE_URL) needs psycopg", "postgres")
+        raise ConfigurationError(missing.message)
+    ledger = _Ledger(settings)
+    return Plugin(
+        observers=[ledger.queue],
+        recorders=[] if ledger.contents is None else [ledger.contents],
+        routes=ledger.api.routes,
+        start=ledger.start,
+        stop=ledger.stop,
+        ledger_state=lambda: ledger.queue.state,
+    )
+
+
+class _Ledger:
+    """Queue of receipts, its thread, and the connection of both to the running proxy."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.contents = ContentBuffer(self._warn_full) if settings.ledger_content else None
+        """Buffer with the texts of requests that are not stored yet. None: texts are never stored
+        (`LEDGER_CONTENT=false`)."""
+        self.queue = ReceiptQueue(self._run, contents=self.contents)
+        self._settings = settings
+        self._timer: asyncio.TimerHandle | None = None
+        self.api = LedgerApi(lambda: self.gateway)
+        self.gateway: Gateway | None = None
+        """The running proxy. None: the proxy has not started."""
+
+    async def start(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self._timer = asyncio.get_running_loop().call_later(MIGRATION_DELAY_SECONDS, self.queue.start)
+
+    async def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.api.stop()
+        lost = await asyncio.to_thread(self.queue.stop, STOP_SECONDS)
+        if lost:
+            self._warn(f"The ledger did not store the last {lost} requests. {self.queue.state.problem}".strip())
+
+    def _run(self, queue: ReceiptQueue) -> None:
+        """Run the ledger in the thread of `queue`, until the queue is stopped.
+
+        Wait for the first receipt, unless the schema of the database needs a migration. Then run the writer.
+        """
+        if not needs_migration(self._settings):
+            queue.wait_for_receipt()
+        if queue.is_stopped and not len(queue):
+            return
+        run_writer(queue, self._write, self._warn)
+
+    def _write(self) -> None:
+        """Import the writer of the ledger and run it.
+
+        The import happens here, in the thread, because its database libraries need memory and time.
+        """
+        from anthropic_proxy.ledger.writer import LedgerWriter  # noqa: PLC0415
+
+        LedgerWriter(self.queue, self._current_settings, self._warn).run()
+
+    def _current_settings(self) -> Settings:
+        return self._settings if self.gateway is None else self.gateway.settings
+
+    def _warn_full(self) -> None:
+        if self.gateway is not None:
+            self.gateway.log_warning(
+                "The ledger stores some requests without their texts, because the running and waiting ones need "
+                f"{MAX_BUFFERED_BYTES >> 20} MB. A lower MAX_UPSTREAM_CALLS needs less."
+            )
+
+    def _warn(self, text: str) -> None:
+        if self.gateway is not None:
+            self.gateway.log_condition(text)

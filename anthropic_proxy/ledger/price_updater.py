@@ -1,0 +1,96 @@
+"""Plugin that updates the price list in the background, at most every `PRICE_UPDATE_DAYS` days.
+
+`PriceUpdater` downloads the list with the HTTP client of the proxy, and checks and stores it in a thread. All processes
+of the user's data directory share the file, so only one of them downloads it. A failure never affects a request.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import date
+
+from anthropic_proxy.errors import ConfigurationError, UpstreamError
+from anthropic_proxy.ledger.price_file import MAX_PRICE_BYTES, InvalidPrices
+from anthropic_proxy.ledger.price_source import describe_price_list, find_price_source
+from anthropic_proxy.ledger.price_updates import (
+    OlderPrices,
+    claim_update,
+    describe_failure,
+    download_prices,
+    find_update_url,
+    finish_update,
+    require_update_possible,
+    store_new_prices,
+)
+from anthropic_proxy.plugins import Gateway, Plugin
+from anthropic_proxy.settings import Settings
+
+START_DELAY_SECONDS = 10.0
+"""Time in seconds from the start of the server to the first check whether an update is due."""
+CHECK_INTERVAL_SECONDS = 900.0
+"""Time in seconds between two checks whether an update is due."""
+
+
+def open_plugin(settings: Settings) -> Plugin:
+    """Return the plugin for `PRICE_UPDATE_DAYS`. Raises `ConfigurationError` if prices cannot be updated here."""
+    updater = PriceUpdater(settings)
+    return Plugin(start=updater.start, stop=updater.stop)
+
+
+class PriceUpdater:
+    """Updater of the price list. Each worker has one, and `claim_update` selects the worker that downloads.
+
+    `clock`: returns seconds since the epoch.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._directory = require_update_possible(settings)
+        self._clock = clock
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, gateway: Gateway) -> None:
+        """Check from now on in the background whether an update is due."""
+        self._task = asyncio.create_task(self._run(gateway))
+
+    async def stop(self) -> None:
+        """End the background checks."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def update_if_due(self, gateway: Gateway) -> None:
+        """Download, check and store the price list if an update is due and no other process makes it.
+
+        A failure is logged, once for the same text.
+        """
+        try:
+            if await asyncio.to_thread(claim_update, self._directory, self._settings.price_update_days, self._clock):
+                await self._update(gateway, await asyncio.to_thread(find_update_url, self._settings))
+        except ConfigurationError as error:
+            gateway.log_warning(f"The prices are not updated (PRICE_UPDATE_DAYS). {error.message}")
+
+    async def _update(self, gateway: Gateway, url: str) -> None:
+        try:
+            await self._download(gateway, url)
+        except OlderPrices:
+            finish_update(self._directory, self._clock)
+        except (InvalidPrices, UpstreamError) as error:
+            text = await asyncio.to_thread(describe_failure, error, url, self._directory)
+            gateway.log_warning(f"{text} To try again:  anthropic-proxy prices update")
+
+    async def _download(self, gateway: Gateway, url: str) -> None:
+        content = await download_prices(lambda url: gateway.send_http("GET", url, max_bytes=MAX_PRICE_BYTES), url)
+        today = date.fromtimestamp(self._clock())
+        await asyncio.to_thread(store_new_prices, self._directory, content, url, today)
+        await asyncio.to_thread(find_price_source(self._directory).reload_if_changed)
+        finish_update(self._directory, self._clock)
+        gateway.log_warning(f"Prices updated: {describe_price_list(self._directory)}, from {url}.")
+        if any(route.balance == "cost" for route in gateway.settings.routes):
+            await gateway.reload_settings()
+
+    async def _run(self, gateway: Gateway) -> None:
+        await asyncio.sleep(START_DELAY_SECONDS)
+        while True:
+            await self.update_if_due(gateway)
+            await asyncio.sleep(CHECK_INTERVAL_SECONDS)

@@ -1,0 +1,186 @@
+"""`store_new_prices`: checks a newer price list and stores it in the data directory, for all processes of this user.
+
+The price list is that of the project `genai-prices`, from its published address or another URL or file. Each process
+loads the stored file by `PriceSource.reload_if_changed`. `claim_update` selects the one process that downloads prices
+if the proxy does so by itself (`PRICE_UPDATE_DAYS`).
+"""
+
+import os
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.errors import ConfigurationError, MissingExtra, UpstreamError
+from anthropic_proxy.ledger.price_file import (
+    FILE_NAME,
+    MAX_PRICE_BYTES,
+    InvalidPrices,
+    StoredPrices,
+    find_newest_date,
+    write_prices,
+)
+from anthropic_proxy.ledger.price_source import (
+    describe_package,
+    describe_price_list,
+    find_newer_file,
+    find_package_date,
+    format_date,
+    has_price_data,
+)
+from anthropic_proxy.ledger.units import DAY_SECONDS
+from anthropic_proxy.platforms.file_lock import locked_folder
+from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.plugins import HttpReply
+from anthropic_proxy.settings import Settings
+from anthropic_proxy.settings.env_writer import locked_for_change
+
+CLAIM_FILE_NAME = "price-update"
+"""Name of the file that records the last automatic update: its modification time, and `done` or `begun` as text."""
+RETRY_SECONDS = 6 * 3600.0
+"""Minimum time in seconds between a failed automatic update and the next one."""
+
+
+class OlderPrices(InvalidPrices):
+    """A price list is older than the one in use, which stays in use."""
+
+
+class PriceUpdate(Struct, frozen=True):
+    """Result of an update: the stored price list and its size."""
+
+    stored: StoredPrices
+    provider_count: int
+    model_count: int
+
+
+def require_update_possible(settings: Settings) -> Path:
+    """Return the data directory of the user. Raises `ConfigurationError` without one, or without `genai-prices`."""
+    if not has_price_data():
+        raise ConfigurationError(MissingExtra("An update of prices needs genai-prices", "prices").message)
+    if settings.data_directory is None:
+        raise ConfigurationError(
+            "Prices cannot be stored, because the environment names no directory for data. Set XDG_DATA_HOME or HOME."
+        )
+    return settings.data_directory
+
+
+def find_update_url(settings: Settings) -> str:
+    """Return the address of the price list: `PRICE_UPDATE_URL`, or the one at which `genai-prices` publishes it."""
+    if settings.price_update_url is not None:
+        return settings.price_update_url
+    from genai_prices.update_prices import DEFAULT_UPDATE_URL  # noqa: PLC0415  # the import needs half a second
+
+    return DEFAULT_UPDATE_URL
+
+
+async def download_prices(send: Callable[[str], Awaitable[HttpReply]], url: str) -> bytes:
+    """Return the body of the reply to a GET request of `url`, unchecked.
+
+    `send`: sends the request. Raises `InvalidPrices` for another status than 200, and `UpstreamError`.
+    """
+    reply = await send(url)
+    if reply.status != 200:
+        raise InvalidPrices(f"the server answered with status {reply.status}")
+    return reply.body
+
+
+def read_price_list(file: Path) -> bytes:
+    """Return the content of the file of a price list, unchecked. Raises `ConfigurationError` if it cannot be read."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(MAX_PRICE_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {describe_os_error(error)}.") from None
+
+
+def store_new_prices(directory: Path, content: bytes, origin: str, today: date) -> PriceUpdate:
+    """Check a price list and store it in the data directory `directory`.
+
+    Raises `InvalidPrices`, `OlderPrices` and `ConfigurationError`; the prices in use then stay. `content`: JSON of the
+    list. `origin`: its URL or path.
+    """
+    from anthropic_proxy.ledger.price_check import decode_providers  # noqa: PLC0415  # loads genai-prices
+
+    providers = decode_providers(content)
+    dated_on = find_newest_date(content.decode(), today)
+    if dated_on is None:
+        raise InvalidPrices("it has no date")
+    file = directory / FILE_NAME
+    _create(directory)
+    with locked_for_change(file):
+        newest = _find_date_in_use(file, today)
+        if newest is not None and dated_on < newest:
+            raise OlderPrices(f"it is of {format_date(dated_on)}, older than the prices in use")
+        stored = StoredPrices(
+            updated_on=today,
+            dated_on=dated_on,
+            package=describe_package(),
+            origin=origin,
+            providers=msgspec.Raw(content),
+        )
+        write_prices(file, stored)
+    return PriceUpdate(stored, len(providers), sum(len(provider.models) for provider in providers))
+
+
+def describe_failure(error: InvalidPrices | UpstreamError, origin: str, directory: Path) -> str:
+    """Return the message about a failed update, which changed nothing. `origin`: URL or path of the price list."""
+    reason = error.message.rstrip(".") if isinstance(error, UpstreamError) else str(error)
+    return f"The price list {origin} is not used: {reason}. The prices in use stay: {describe_price_list(directory)}."
+
+
+def claim_update(directory: Path, days: int, clock: Callable[[], float] = time.time) -> bool:
+    """Return True if this process must update the prices now. Only one process of all gets True.
+
+    An update is due `days` days after the last one, or `RETRY_SECONDS` after a failed one. Raises `ConfigurationError`.
+    """
+    _create(directory)
+    file = directory / CLAIM_FILE_NAME
+    try:
+        with locked_folder(directory):
+            if not _is_due(file, days, clock()):
+                return False
+            _write_claim(file, "begun", clock())
+            return True
+    except TimeoutError:
+        return False  # another process holds the lock, and the next check is soon
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be written: {describe_os_error(error)}.") from None
+
+
+def finish_update(directory: Path, clock: Callable[[], float] = time.time) -> None:
+    """Record a successful update, so that the next automatic one waits for `PRICE_UPDATE_DAYS` days."""
+    with suppress(OSError):  # the price file was just written to this directory
+        _write_claim(directory / CLAIM_FILE_NAME, "done", clock())
+
+
+def _is_due(file: Path, days: int, now: float) -> bool:
+    try:
+        age, is_done = now - file.stat().st_mtime, file.read_text(encoding="utf-8") == "done"
+    except FileNotFoundError:
+        return True
+    pause = days * DAY_SECONDS
+    return age < 0 or age >= (pause if is_done else min(pause, RETRY_SECONDS))
+
+
+def _write_claim(file: Path, text: str, now: float) -> None:
+    file.write_text(text, encoding="utf-8")
+    os.utime(file, (now, now))
+
+
+def _find_date_in_use(file: Path, today: date) -> date | None:
+    try:
+        stored = find_newer_file(file)
+    except InvalidPrices:
+        stored = None
+    return find_package_date(today) if stored is None else stored.dated_on
+
+
+def _create(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{directory} cannot be created: {describe_os_error(error)}.") from None

@@ -1,0 +1,316 @@
+"""Prices of backend models: own prices, free local models, and the PyPI package `genai-prices` (extra `prices`).
+
+`PriceList` finds the `Price` of a model. `Rates` has the price of each kind of token in US dollars per million tokens.
+`TokenCounts` has the tokens of a request. Costs are whole nano-dollars (10⁻⁹ US dollars). `price_source` selects the
+price list: that of the package or a newer file. The address of the server decides, because vendors serve the same model
+at different prices. Own prices are the tables `[prices]` of `anthropic-proxy.toml` and take precedence.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from fnmatch import fnmatchcase
+from functools import cached_property
+from math import lcm
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
+from msgspec.structs import astuple
+
+from anthropic_proxy.ledger.price_source import LoadedPrices, find_price_source
+from anthropic_proxy.routing.providers import Provider
+from anthropic_proxy.routing.router.provider_setup import find_base_url
+from anthropic_proxy.settings import ConfiguredPrice, PriceFields, Settings
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelPrice, TieredPrices
+
+NANO_DOLLARS = 1_000_000_000
+"""Number of nano-dollars in one US dollar."""
+_NANO_DOLLARS_PER_MICRO_DOLLAR = 1_000
+_CLOUD_ADDRESS = "//ollama.com"
+"""Address of Ollama's paid servers. The id of a model that a local Ollama forwards to these servers ends with `cloud`.
+"""
+_LITELLM = "litellm:"
+CONSTANT_SECONDS = 900
+"""Period in seconds in which a price is constant: prices by time of day change only at full quarters of an hour."""
+MAX_CACHED_PRICES = 1_000
+"""Maximum number of prices that one object keeps, to find them again faster."""
+
+
+class TokenCounts(Struct, frozen=True, kw_only=True):
+    """Numbers of tokens of one request by kind, as the Messages API counts them."""
+
+    input: int = 0
+    """Number of input tokens that are neither read from nor written to a cache."""
+    cache_read: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    """Number of tokens among `cache_write` that the provider keeps for one hour."""
+    output: int = 0
+    """Number of output tokens, including tokens of thinking."""
+    thinking: int = 0
+
+    @property
+    def context(self) -> int:
+        """Number of all input tokens, cached ones included. Providers charge more for a long context."""
+        return self.input + self.cache_read + self.cache_write
+
+
+class TokenSource(Protocol):
+    """Object with numbers of tokens by kind.
+
+    It is a receipt (record of one request), one call to a provider, or sums over requests.
+    """
+
+    input_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    cache_write_1h_tokens: int
+    output_tokens: int
+    thinking_tokens: int
+
+
+def count_tokens(source: TokenSource) -> TokenCounts:
+    """Return the numbers of tokens in `source`: a receipt, one call to a provider, or sums over requests."""
+    return TokenCounts(
+        input=source.input_tokens,
+        cache_read=source.cache_read_tokens,
+        cache_write=source.cache_write_tokens,
+        cache_write_1h=source.cache_write_1h_tokens,
+        output=source.output_tokens,
+        thinking=source.thinking_tokens,
+    )
+
+
+class Rates(Struct, frozen=True, dict=True):
+    """Prices of each kind of token in US dollars per million tokens."""
+
+    input: Decimal
+    cache_read: Decimal
+    cache_write: Decimal
+    output: Decimal
+    thinking: Decimal
+    """Price of output tokens of thinking, in US dollars per million tokens."""
+    cache_write_1h: Decimal
+    """Price of cache writes that are kept for one hour, in US dollars per million tokens."""
+
+    @cached_property
+    def scaled(self) -> tuple[tuple[int, ...], int]:
+        """The prices as exact fractions: their numerators in the order of the fields, and the common denominator.
+
+        Sums of integers need a fraction of the time of `Decimal`.
+        """
+        ratios = [each.as_integer_ratio() for each in astuple(self)]
+        scale = lcm(*(denominator for _, denominator in ratios))
+        return tuple(numerator * (scale // denominator) for numerator, denominator in ratios), scale
+
+
+class Price(Struct, frozen=True, kw_only=True):
+    """Price of one model in US dollars per million tokens, with surcharges for long contexts."""
+
+    base: Rates
+    """Prices of requests without a surcharge for a long context."""
+    long_contexts: tuple[tuple[int, Rates], ...] = ()
+    """Pairs (number of input tokens, prices of requests with more input tokens), in ascending order."""
+    source: str = ""
+    """Origin of the price: `genai-prices 0.2.3`, `genai-prices updated 2026-11-22`, `anthropic-proxy.toml line 12`,
+    `local`."""
+
+    @property
+    def is_free(self) -> bool:
+        """True if no kind of token costs anything."""
+        every = [self.base, *(rates for _, rates in self.long_contexts)]
+        return not any(getattr(rates, name) for rates in every for name in Rates.__struct_fields__)
+
+    def calculate_cost(self, tokens: TokenCounts) -> int:
+        """Return the cost of one request with the numbers of tokens `tokens`, in nano-dollars (10⁻⁹ US dollars)."""
+        rates = self.base
+        for above, surcharged in self.long_contexts:
+            if tokens.context > above:
+                rates = surcharged
+        (plain, read, written, output, thinking, kept), scale = rates.scaled
+        thoughts, long = min(tokens.thinking, tokens.output), min(tokens.cache_write_1h, tokens.cache_write)
+        scaled = _NANO_DOLLARS_PER_MICRO_DOLLAR * (
+            tokens.input * plain
+            + tokens.cache_read * read
+            + (tokens.cache_write - long) * written
+            + long * kept
+            + (tokens.output - thoughts) * output
+            + thoughts * thinking
+        )
+        return (2 * scaled + scale) // (2 * scale)  # rounded half up
+
+    def find_highest_cost(self, input_tokens: int, output_tokens: int) -> int:
+        """Return the highest possible cost of a future request in nano-dollars (10⁻⁹ US dollars).
+
+        `input_tokens`, `output_tokens`: maximum numbers of tokens. The kinds of tokens are not known yet: the input may
+        be written to a cache, and the output may be thinking. 0: the model is free.
+        """
+        if self.is_free:
+            return 0
+        kinds = ({"input": input_tokens}, {"cache_read": input_tokens}, {"cache_write": input_tokens})
+        inputs = [*kinds, {"cache_write": input_tokens, "cache_write_1h": input_tokens}]
+        return max(
+            1,
+            *(
+                self.calculate_cost(TokenCounts(**kind, output=output_tokens, thinking=thinking))
+                for kind in inputs
+                for thinking in (0, output_tokens)
+            ),
+        )
+
+
+FREE = Price(base=Rates(*[Decimal(0)] * 6), source="local")
+"""Price of models that run on a machine of the user, and of the demo provider: 0 for every kind of token."""
+
+
+def find_price(
+    base_url: str,
+    model: str,
+    when: datetime | None = None,
+    *,
+    is_batch: bool = False,
+    directory: Path | None = None,
+) -> Price | None:
+    """Return the price of `model` in `genai-prices` at the server with the address `base_url`.
+
+    None: the price is unknown, or the package is not installed. The base URL `litellm:` selects the vendor by the
+    prefix in the model id. `when`: time of the request, because some prices depend on it; None: now. `is_batch`: return
+    the price of the Batches API. `directory`: data directory with the user's price file; None: prices of the package.
+    """
+    data = find_price_source(directory).load()
+    if data is None:
+        return None
+    try:
+        provider, found = data.snapshot.find_provider_model(
+            model, None, *(("litellm", None) if base_url == _LITELLM else (None, base_url))
+        )
+    except LookupError:
+        return None
+    context = {"processing": "batch"} if is_batch and any(found is each for each in provider.models) else None
+    return _convert(found.get_prices(when or datetime.now(UTC), context), data.source)
+
+
+def find_own_price(prices: Sequence[ConfiguredPrice], model: str, when: datetime) -> Price | None:
+    """Return the price of `model` in the tables `[prices]` of the configuration file. None: no table matches.
+
+    `prices`: the tables. An exact name takes precedence over patterns, and a later pattern over an earlier one.
+    `model`: id with prefix. `when`: time of the request.
+    """
+    name, found = model.lower(), None
+    for each in prices:
+        if each.pattern.lower() == name:
+            found = each
+            break
+        if fnmatchcase(name, each.pattern.lower()):
+            found = each
+    if found is None:
+        return None
+    earlier = [past for past in found.table.earlier if when.astimezone(UTC).date() <= past.until]
+    table = min(earlier, key=lambda past: past.until) if earlier else found.table
+    return _convert_table(table, found.origin)
+
+
+class PriceList:
+    """Prices of all models under one version of the settings.
+
+    `find` caches its results for a quarter of an hour of request time, and until another price list is loaded.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._source = find_price_source(settings.data_directory)
+        self._data: LoadedPrices | None = None
+        """Price list from which the cached prices are."""
+        self._found: dict[tuple[str, str, int], Price | None] = {}
+
+    def find(self, provider: Provider, model: str, when: datetime | None = None) -> Price | None:
+        """Return the price of `model` at `provider`. None: the price is unknown.
+
+        `when`: time of the request; None: now.
+        """
+        base_url = find_base_url(provider, next(iter(provider.wires.values())), self._settings)
+        return self._find_cached(provider, model, base_url, when or datetime.now(UTC))
+
+    def find_list_price(self, vendor: Provider, model: str, when: datetime) -> Price | None:
+        """Return the price of `model` at the default address of `vendor`. None: the price is unknown.
+
+        The price is the same if the settings name another address for the vendor. `when`: time of the request.
+        """
+        return self._find_cached(vendor, model, vendor.base_url, when)
+
+    def _find_cached(self, provider: Provider, model: str, base_url: str, when: datetime) -> Price | None:
+        if self._source.current is not self._data:
+            self._data = self._source.current
+            self._found.clear()
+        key = (base_url, f"{provider.prefix}/{model}", int(when.timestamp()) // CONSTANT_SECONDS)
+        if key not in self._found:
+            if len(self._found) >= MAX_CACHED_PRICES:
+                self._found.clear()
+            self._found[key] = self._find(provider, model, base_url, when)
+        return self._found[key]
+
+    def _find(self, provider: Provider, model: str, base_url: str, when: datetime) -> Price | None:
+        own = find_own_price(self._settings.prices, f"{provider.prefix}/{model}", when)
+        if own is not None:
+            return own
+        is_cloud = model.rpartition(":")[2].endswith("cloud") or _CLOUD_ADDRESS in base_url
+        if provider.transport == "demo" or (provider.uses_installed_models and not is_cloud):
+            return FREE
+        return find_price(base_url, model, when, directory=self._settings.data_directory)
+
+
+def _convert_table(table: PriceFields, origin: str) -> Price:
+    amounts = [table.input, table.cache_read, table.cache_write, table.output]
+    cached = [table.input if amount is None else amount for amount in amounts]
+    long = cached[2] if table.cache_write_1h is None else table.cache_write_1h
+    base = Rates(*(Decimal(str(amount)) for amount in (*cached, table.output, long)))
+    longer = table.long_context
+    if longer is None:
+        return Price(base=base, source=origin)
+    own = (longer.input, longer.cache_read, longer.cache_write, longer.output, longer.output, longer.cache_write_1h)
+    names = Rates.__struct_fields__
+    surcharged = Rates(
+        *(
+            getattr(base, name) if amount is None else Decimal(str(amount))
+            for name, amount in zip(names, own, strict=True)
+        )
+    )
+    return Price(base=base, long_contexts=((longer.above, surcharged),), source=origin)
+
+
+def _convert(found: "ModelPrice", source: str) -> Price | None:
+    """Convert `found`, a price of the package `genai-prices`, to a `Price`. `source`: origin of the price.
+
+    None: the package lacks the price of input or of output tokens.
+    """
+    from genai_prices.types import TieredPrices  # noqa: PLC0415
+
+    incoming, outgoing = found.input_mtok, found.output_mtok
+    if incoming is None or outgoing is None:
+        return None
+    written = next((rate for rate in (found.cache_write_5m_mtok, found.cache_write_mtok) if rate is not None), incoming)
+    kinds = (
+        incoming,
+        incoming if found.cache_read_mtok is None else found.cache_read_mtok,
+        written,
+        outgoing,
+        outgoing if found.output_reasoning_mtok is None else found.output_reasoning_mtok,
+        written if found.cache_write_1h_mtok is None else found.cache_write_1h_mtok,
+    )
+    starts = sorted({tier.start for kind in kinds if isinstance(kind, TieredPrices) for tier in kind.tiers})
+    longer = tuple((start, Rates(*(_find_rate(kind, start) for kind in kinds))) for start in starts)
+    return Price(base=Rates(*(_find_rate(kind, -1) for kind in kinds)), long_contexts=longer, source=source)
+
+
+def _find_rate(price: "Decimal | TieredPrices", start: int) -> Decimal:
+    """Return the price per million tokens for requests with more than `start` input tokens.
+
+    `price`: one price of `genai-prices`, or a price with tiers by number of input tokens. `start` -1: the lowest tier.
+    """
+    if isinstance(price, Decimal):
+        return price
+    reached = [tier.price for tier in sorted(price.tiers, key=lambda tier: tier.start) if tier.start <= start]
+    return reached[-1] if reached else price.base

@@ -1,0 +1,92 @@
+"""Limits of queries: the time of each query of a page or of the API, and the number of requests that a search reads.
+
+`limit_time` ends slow queries, and `limit_search` shortens the range of a search. A search compares texts, for which no
+index exists, so it reads only the latest requests of its range and filters.
+"""
+
+import sqlite3
+import time
+
+from msgspec import Struct, structs
+from sqlalchemy import Connection, Engine, event, select
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import SQLAlchemyError
+
+from anthropic_proxy.ledger.request_queries import RequestSelection, narrow_range, request_conditions
+from anthropic_proxy.ledger.tables import requests
+
+MAX_READ_SECONDS = 10.0
+"""Maximum time in seconds of a query on PostgreSQL, and of all queries of one connection on SQLite."""
+MAX_SEARCHED_REQUESTS = 100_000
+"""Maximum number of requests that a search reads."""
+_INSTRUCTIONS = 10_000
+"""Number of instructions of SQLite's virtual machine between two checks of the time: less than a millisecond."""
+_CANCELED_STATE = "57014"
+"""SQLSTATE of a PostgreSQL query that exceeded `statement_timeout`."""
+
+
+class ReadFailure(Struct, frozen=True):
+    """HTTP status and message of the response to a request for which a database query failed."""
+
+    status: int
+    """HTTP status of the response."""
+    message: str
+
+
+def limit_time(engine: Engine, seconds: float = MAX_READ_SECONDS) -> None:
+    """Make each query on connections of `engine` fail after `seconds`.
+
+    On SQLite, the time begins with the connection, so it is the limit of all queries of the connection.
+    """
+
+    @event.listens_for(engine, "connect")
+    def set_limit(connection: DBAPIConnection, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            end = time.monotonic() + seconds
+            connection.set_progress_handler(lambda: time.monotonic() > end, _INSTRUCTIONS)
+            return
+        cursor = connection.cursor()
+        cursor.execute(f"SET statement_timeout TO {round(seconds * 1_000)}")
+        cursor.close()
+        connection.commit()
+
+
+def describe_read_failure(error: SQLAlchemyError) -> ReadFailure:
+    """Return the HTTP status and the message for the user after a query failed with `error`."""
+    cause = getattr(error, "orig", None) or error
+    code = getattr(cause, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_INTERRUPT or getattr(cause, "sqlstate", None) == _CANCELED_STATE:
+        return ReadFailure(
+            504,
+            f"The ledger did not reply within {MAX_READ_SECONDS:g} s, because the query reads too many requests. "
+            "Choose a shorter range, or add a filter.",
+        )
+    reason = next(iter(str(cause).splitlines()), type(cause).__name__)
+    return ReadFailure(503, f"The ledger cannot be read: {reason}. Requests are still served.")
+
+
+def limit_search(
+    connection: Connection,
+    chosen: RequestSelection,
+    before: int | None = None,
+    after: int | None = None,
+    maximum: int = MAX_SEARCHED_REQUESTS,
+) -> RequestSelection:
+    """Return `chosen`, a selection of requests, with a shorter time range if a search would read too many requests.
+
+    `maximum`: number of requests that the search may read. `before`, `after`: time in microseconds of the request at
+    which the list begins, for a later page of the list. Without `after`, the range is shortened to the latest requests.
+    """
+    if not (chosen.text or chosen.is_changed):
+        return chosen
+    column, wide = requests.c.started_at, structs.replace(narrow_range(connection, chosen), text="", is_changed=False)
+    if before is not None:
+        wide = structs.replace(wide, end=min(wide.end, before + 1))
+    if after is not None:
+        wide = structs.replace(wide, start=max(wide.start, after))
+    query = select(column).where(*request_conditions(wide))
+    ordered = query.order_by(column.desc() if after is None else column.asc())
+    limit = connection.execute(ordered.offset(maximum).limit(1)).scalar()
+    if limit is None:
+        return chosen
+    return structs.replace(chosen, start=limit) if after is None else structs.replace(chosen, end=limit + 1)

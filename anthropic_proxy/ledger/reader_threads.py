@@ -1,0 +1,90 @@
+"""`ReaderThreads`: threads in which routes read the ledger. Other work of the process does not wait for them.
+
+`run` awaits the result of a function in one of the threads. One client cannot occupy all threads with slow queries.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+from anthropic_proxy.errors import LimitReached, ShuttingDown
+from anthropic_proxy.plugins import RouteRequest
+
+MAX_THREADS = 3
+"""Number of queries that run at the same time. Further queries wait, so that pages do not delay client requests."""
+MAX_CLIENT_THREADS = 2
+"""Number of queries of one client that run at the same time. Another client has a thread meanwhile."""
+MAX_CLIENT_CALLS = 20
+"""Maximum number of queries of one client that run or wait for a thread. Further queries are rejected."""
+RETRY_SECONDS = 5.0
+"""Time in seconds after which a rejected client may try again. A query lasts at most twice as long."""
+P = ParamSpec("P")
+ResultT = TypeVar("ResultT")
+
+
+def name_client(request: RouteRequest) -> str:
+    """Return the name of the client of `request` for `ReaderThreads.run`: the label of its key, and its address."""
+    return f"{request.client.name} {request.address}"
+
+
+class _Calls:
+    """Calls of one client: their number, and a semaphore for those that have a thread."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.threads = asyncio.Semaphore(MAX_CLIENT_THREADS)
+
+
+class ReaderThreads:
+    """Threads for database queries, at most `MAX_THREADS`. They start with the first query."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="ledger-reader")
+        self._calls: dict[str, _Calls] = {}
+        self._is_stopped = False
+
+    async def run(self, client: str, function: Callable[P, ResultT], *arguments: P.args, **named: P.kwargs) -> ResultT:
+        """Call `function` with these arguments in one of the threads, and return its result.
+
+        `client`: name of the client. Its queries share a part of the threads. Raises `LimitReached` if
+        `MAX_CLIENT_CALLS` queries of the client run or wait.
+        """
+        calls = self._calls.setdefault(client, _Calls())
+        if calls.count >= MAX_CLIENT_CALLS:
+            raise LimitReached(
+                f"{calls.count} requests of this client read the ledger, which is the maximum. Wait until they are "
+                "complete, then try again.",
+                retry_after=RETRY_SECONDS,
+            )
+        calls.count += 1
+        try:
+            await calls.threads.acquire()
+        except BaseException:
+            self._remove(client)
+            raise
+        if self._is_stopped:
+            self._release(client)
+            raise ShuttingDown
+        call, loop = self._executor.submit(function, *arguments, **named), asyncio.get_running_loop()
+
+        def release(_: Future[Any]) -> None:
+            if not loop.is_closed():  # a query may end after the server
+                loop.call_soon_threadsafe(self._release, client)
+
+        call.add_done_callback(release)  # a client that disconnects keeps its thread until the query ends
+        return await asyncio.wrap_future(call)
+
+    async def stop(self) -> None:
+        """Cancel the calls that wait for a thread. Calls that run end by themselves."""
+        self._is_stopped = True
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _release(self, client: str) -> None:
+        self._calls[client].threads.release()
+        self._remove(client)
+
+    def _remove(self, client: str) -> None:
+        self._calls[client].count -= 1
+        if not self._calls[client].count:
+            del self._calls[client]

@@ -1,0 +1,143 @@
+"""`ReceiptQueue`: bounded queue between the event loop, which adds receipts, and the thread that stores them.
+
+A receipt is the record of one finished client request. The event loop calls `record`, the thread `pop_batch`. A batch
+is the receipts that the thread stores in one transaction. Receipts are lost if the queue is full or the database
+rejects them. The module imports no database library: the thread loads it after the first reply.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from anthropic_proxy.ledger.content_buffer import ContentBuffer
+from anthropic_proxy.plugins import LedgerState, Receipt
+
+MAX_QUEUED_ROWS = 10_000
+"""Maximum number of requests of one process that wait for the database. Further requests are counted and not stored."""
+BATCH_INTERVAL_SECONDS = 0.5
+"""Time in seconds for which the thread collects receipts for one transaction. A killed process loses the receipts of
+this time."""
+EXCHANGE_PATH = "/v1/messages"
+"""Path of the requests that have a reply of a model. Only these can be sent again."""
+
+
+class ReceiptQueue:
+    """Observer that queues receipts of finished requests, and starts the thread that stores them.
+
+    `run`: function of the thread, which returns after `stop`. `batch_seconds`: see `BATCH_INTERVAL_SECONDS`.
+    `contents`: texts of the requests; None: they are not stored. `clock`: returns seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        run: "Callable[[ReceiptQueue], None]",
+        *,
+        batch_seconds: float = BATCH_INTERVAL_SECONDS,
+        max_rows: int = MAX_QUEUED_ROWS,
+        contents: ContentBuffer | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.contents = contents
+        self._clock = clock
+        self.state = LedgerState()
+        """Condition and counters of the ledger. The thread updates them; metrics and pages only read them."""
+        self.in_batch = 0
+        """Number of receipts that the thread has removed from the queue and not yet written to the database."""
+        self._run = run
+        self._batch_seconds = batch_seconds
+        self._max_rows = max_rows
+        self._waiting: deque[Receipt] = deque()
+        self._added = threading.Event()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    async def record(self, receipt: Receipt) -> None:
+        """Add `receipt`, the record of a finished or failed request, to the queue.
+
+        If the queue is full, the receipt is dropped and counted as lost.
+        """
+        if receipt.path != EXCHANGE_PATH and receipt.outcome != "error":
+            return
+        if len(self._waiting) + self.in_batch >= self._max_rows:
+            self.state.dropped_rows += 1
+            if self.contents is not None:
+                self.contents.discard(receipt.request_id)
+            return
+        self._waiting.append(receipt)
+        if not self._added.is_set():
+            self._added.set()
+        if self._thread is None:
+            self.start()
+
+    def start(self) -> None:
+        """Start the thread that stores receipts. Does nothing if the thread runs."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, args=(self,), name="ledger", daemon=True)
+            self._thread.start()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + self.in_batch
+
+    def drop_batch(self, count: int | None = None) -> None:
+        """Count receipts of the present batch as lost, because the database cannot store them.
+
+        `count`: number of lost receipts; None: all receipts of the batch.
+        """
+        count = self.in_batch if count is None else count
+        self.in_batch -= count
+        self.state.dropped_rows += count
+
+    @property
+    def is_stopped(self) -> bool:
+        """True after `ReceiptQueue.stop` was called. The thread then writes the queued receipts and ends."""
+        return self._stopped.is_set()
+
+    def wait(self, seconds: float | None) -> None:
+        """Wait until the queue has receipts, and then for `batch_seconds`, in which further receipts of a batch arrive.
+
+        Return after `seconds` without receipts; None: no limit. A stopped queue ends both times. Called in the thread.
+        """
+        if not len(self) and not self._added.wait(seconds):
+            return
+        self.note_waiting()
+        self._stopped.wait(self._batch_seconds)
+        self._added.clear()
+
+    def note_waiting(self) -> None:
+        """Store the present time as the time since which requests wait for the database.
+
+        An earlier stored time is kept. The writer removes it after a successful transaction.
+        """
+        if self.state.waiting_since is None:
+            self.state.waiting_since = self._clock()
+
+    def wait_for_receipt(self) -> None:
+        """Wait without a time limit until the queue has receipts or is stopped. Called in the thread."""
+        self._added.wait()
+
+    def pause(self, seconds: float) -> None:
+        """Wait for `seconds`, or until the queue is stopped. Called in the thread after a failure."""
+        self._stopped.wait(seconds)
+
+    def pop_batch(self, count: int) -> list[Receipt]:
+        """Remove the oldest receipts, at most `count`, from the queue and return them.
+
+        They still count as queued, in `in_batch`, until the caller has written them and sets `in_batch` to 0.
+        """
+        batch: list[Receipt] = []
+        while self._waiting and len(batch) < count:
+            batch.append(self._waiting.popleft())
+            self.in_batch += 1
+        return batch
+
+    def stop(self, seconds: float) -> int:
+        """Wait until the thread has written all receipts and ended, for at most `seconds`.
+
+        Return the number of receipts that were not written.
+        """
+        self._stopped.set()
+        self._added.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return len(self)

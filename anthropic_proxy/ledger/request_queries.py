@@ -1,0 +1,233 @@
+"""Queries for stored requests: lists by filter and position, and one request.
+
+`RequestSelection` is a time range with filters. `StoredRequest` is one row of the table `requests`, with a field for
+each column: `prefix` is the prefix of the provider in model ids, `first_token` and `duration` are microseconds, `notes`
+a JSON text. A list is read by position (time and id) with one index per filter, so that each page of the list costs the
+same. The index of a column lacks its most common value. The table `hourly` has sums by hour. `to_request` converts a
+row, `…_conditions` return SQL conditions.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from msgspec import Struct, structs
+from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, func, not_, or_, select
+
+from anthropic_proxy.ledger.local_periods import find_end_hour
+from anthropic_proxy.ledger.queries import MAX_FINE_HOURS
+from anthropic_proxy.ledger.tables import (
+    COMMON_VALUES,
+    HOURLY_KEYS,
+    SESSION_KEYS,
+    hourly,
+    requests,
+    session_hours,
+)
+from anthropic_proxy.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
+
+_STREAMED_ROWS = 1_000
+"""Number of rows that are read at once during an export of all requests. It limits the memory."""
+SEARCHED_COLUMNS = ("id", "error", "model", "requested_model", "project", "session", "agent")
+"""Columns of the table `requests` that a text search compares with the text of the user."""
+
+
+class RequestSelection(Struct, frozen=True, kw_only=True):
+    """Selection of stored requests: a time range, values of columns, and a text that must occur."""
+
+    start: int = 0
+    """Beginning of the time range, in microseconds since the epoch."""
+    end: int = 1 << 62
+    """End of the time range, in microseconds since the epoch, exclusive."""
+    values: Mapping[str, str] = {}
+    """Column of `requests` → value that the selected requests have in this column. Empty: no filter."""
+    is_changed: bool = False
+    """True to select only requests that the translation to the provider's format changed."""
+    text: str = ""
+    """Text that an error, model, project or session, or the request id contains; case is ignored. "": no text search.
+    """
+
+    @property
+    def has_sums(self) -> bool:
+        """True if the table `hourly` has all columns of this selection, so that its sums can be used."""
+        return not (self.is_changed or self.text or set(self.values) - set(HOURLY_KEYS))
+
+    @property
+    def end_hour(self) -> int:
+        """First hour after the time range, as number of hours since the epoch. Sums of earlier hours are included."""
+        return find_end_hour(-(-self.end // MICROSECONDS))
+
+    @property
+    def is_fine(self) -> bool:
+        """True if the time range is so short that sums are calculated from single requests, not from hourly sums."""
+        return self.end - self.start <= MAX_FINE_HOURS * MICROSECONDS_PER_HOUR
+
+
+class StoredRequest(Struct, frozen=True, kw_only=True):
+    """One row of the table `requests`: one client request. Names and units are those of the columns."""
+
+    id: str
+    started_at: int
+    client: str
+    key_label: str
+    project: str
+    session: str
+    agent: str
+    user_agent: str
+    path: str
+    stream: bool
+    requested_model: str
+    provider: str
+    prefix: str
+    model: str
+    route_reason: str
+    attempts: int
+    failed_attempts: str
+    status: int
+    outcome: str
+    outcome_class: str
+    error_type: str
+    error: str
+    tool_count: int
+    message_count: int
+    input_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    cache_write_1h_tokens: int
+    output_tokens: int
+    thinking_tokens: int
+    cost: int | None
+    requested_cost: int | None
+    price_source: str
+    first_token: int | None
+    duration: int
+    output_rate: float | None
+    notes: str
+    note_count: int
+    adaptations: str
+    instance: str
+    worker: int
+    attempt_times: str
+    reply_blocks: str
+    route: str
+    tool_results: int
+    tool_errors: int
+    malformed_replies: int
+
+    @property
+    def all_input_tokens(self) -> int:
+        """Number of all input tokens of the request, cached ones included."""
+        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
+
+
+REQUEST_COLUMNS = [requests.c[name] for name in StoredRequest.__struct_fields__]
+"""Columns of the table `requests`, in the order of the fields of `StoredRequest`."""
+
+
+def list_stored_requests(
+    connection: Connection,
+    chosen: RequestSelection,
+    limit: int,
+    before: tuple[int, str] | None = None,
+    after: tuple[int, str] | None = None,
+) -> list[StoredRequest]:
+    """Return stored requests of the selection `chosen`, the latest first, at most `limit`.
+
+    `before`, `after`: position (start in microseconds, id) of a request. Only earlier or later requests are returned,
+    those nearest to the position. None: the latest requests.
+    """
+    column, own, chosen = requests.c, [], narrow_range(connection, chosen)
+    if before is not None:  # one limit of time, so that the database begins at this place of the index
+        chosen = structs.replace(chosen, end=min(chosen.end, before[0] + 1))
+        own.append(not_(and_(column.started_at == before[0], column.id >= before[1])))
+    if after is not None:
+        chosen = structs.replace(chosen, start=max(chosen.start, after[0]))
+        own.append(not_(and_(column.started_at == after[0], column.id <= after[1])))
+    order = [key.desc() if after is None else key.asc() for key in (column.started_at, column.id)]
+    query = select(*REQUEST_COLUMNS).where(*request_conditions(chosen), *own).order_by(*order).limit(limit)
+    rows = [to_request(row) for row in connection.execute(query)]
+    return rows if after is None else rows[::-1]
+
+
+def stream_stored_requests(connection: Connection) -> Iterator[StoredRequest]:
+    """Yield all stored requests, the oldest first, for an export. They are not all in memory at once."""
+    query = select(*REQUEST_COLUMNS).order_by(requests.c.started_at, requests.c.id)
+    yield from map(to_request, connection.execution_options(yield_per=_STREAMED_ROWS).execute(query))
+
+
+def find_stored_request(connection: Connection, request_id: str) -> StoredRequest | None:
+    """Return the stored request with the id `request_id`. None: the ledger has no such request."""
+    row = connection.execute(select(*REQUEST_COLUMNS).where(requests.c.id == request_id)).first()
+    return None if row is None else to_request(row)
+
+
+def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[ColumnElement[bool]]:
+    """Return the SQL conditions for rows of a table of sums that belong to the selection `chosen`.
+
+    The conditions are complete hours and values of columns. The text and `is_changed` of the selection are ignored,
+    because sums do not have them. `sums`: the table.
+    """
+    conditions = [sums.c.hour >= chosen.start // MICROSECONDS_PER_HOUR, sums.c.hour < chosen.end_hour]
+    return conditions + [sums.c[name] == value for name, value in chosen.values.items()]
+
+
+def request_conditions(chosen: RequestSelection) -> list[ColumnElement[bool]]:
+    """Return the SQL conditions for rows of the table `requests` that belong to the selection `chosen`."""
+    column = requests.c
+    conditions: list[ColumnElement[bool]] = [column.started_at >= chosen.start, column.started_at < chosen.end]
+    conditions += [has_value(name, value) for name, value in chosen.values.items()]
+    return conditions + search_conditions(chosen, column)
+
+
+def has_value(name: str, value: Any) -> ColumnElement[bool]:
+    """Return the SQL condition for rows of `requests` with `value` in the column `name`. `value`: text, or a column.
+
+    The condition names the common value of the column. Otherwise a database could not use the index without it.
+    """
+    matches: ColumnElement[bool] = requests.c[name] == value
+    if name not in COMMON_VALUES or (isinstance(value, str) and value == COMMON_VALUES[name]):
+        return matches
+    return and_(matches, is_uncommon(name))
+
+
+def is_uncommon(name: str) -> ColumnElement[bool]:
+    """Return the SQL condition for rows that the index of the column `name` has, a column in `COMMON_VALUES`."""
+    is_other: ColumnElement[bool] = requests.c[name] != bindparam(None, COMMON_VALUES[name], literal_execute=True)
+    return is_other
+
+
+def narrow_range(connection: Connection, chosen: RequestSelection) -> RequestSelection:
+    """Return `chosen` with the shortest range of hours that has its requests, if it selects a common value of a column.
+
+    The index of the column lacks this value. In most ledgers most requests have it. In others the sums by hour show
+    where the few requests are, so that a query does not read the whole range.
+    """
+    for sums, keys in ((hourly, HOURLY_KEYS), (session_hours, SESSION_KEYS)):
+        values = {name: value for name, value in chosen.values.items() if name in keys}
+        if any(COMMON_VALUES.get(name) == value and name != "outcome_class" for name, value in values.items()):
+            known = structs.replace(chosen, values=values)
+            hours = select(func.min(sums.c.hour), func.max(sums.c.hour)).where(*hourly_conditions(known, sums))
+            first, last = connection.execute(hours).one()
+            if first is None:
+                start = end = chosen.end
+            else:
+                start, end = first * MICROSECONDS_PER_HOUR, (last + 1) * MICROSECONDS_PER_HOUR
+            chosen = structs.replace(chosen, start=max(chosen.start, start), end=min(chosen.end, end))
+    return chosen
+
+
+def search_conditions(chosen: RequestSelection, column: Any) -> list[ColumnElement[bool]]:
+    """Return the SQL conditions for the text and `is_changed` of the selection `chosen`.
+
+    `column`: columns of the table `requests`, or of a subquery with these columns.
+    """
+    conditions: list[ColumnElement[bool]] = []
+    if chosen.is_changed:
+        conditions.append(column.note_count > 0)
+    if chosen.text:
+        conditions.append(or_(*(column[name].icontains(chosen.text, autoescape=True) for name in SEARCHED_COLUMNS)))
+    return conditions
+
+
+def to_request(row: Any) -> StoredRequest:
+    """Return `row`, a row of the database with the columns `REQUEST_COLUMNS`, as `StoredRequest`."""
+    return StoredRequest(**row._mapping)

@@ -1,0 +1,125 @@
+"""`Spool`: rows of the ledger that wait in a file while PostgreSQL is unavailable. They survive a restart.
+
+The file is a SQLite database in the data directory, which all workers of a machine use. Its name has a digest of the
+address of the PostgreSQL database, so that its rows are never stored in another database. A block has the rows of one
+transaction. A worker that stores a block in the ledger claims the block for a minute, so that no other worker stores it
+too.
+"""
+
+import hashlib
+import os
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import URL
+
+_FILE_NAME = "ledger-spool-{}.sqlite3"
+"""Name of the file in the data directory. `{}`: digest of the address of the PostgreSQL database."""
+_PLACE_PARAMETERS = ("host", "hostaddr", "port", "dbname", "service", "options")
+"""Parameters in the address of a PostgreSQL database that select another server, database or schema."""
+MAX_BYTES = 256 * 1024 * 1024
+"""Maximum size of the file in bytes, enough for about 200,000 requests without texts. Further requests wait in memory.
+"""
+CLAIM_SECONDS = 60.0
+"""Time in seconds for which a worker claims a block, to store it in the ledger."""
+_LOCK_TIMEOUT_SECONDS = 5.0
+_BLOCK_BYTES = 4096
+_TABLE = """CREATE TABLE IF NOT EXISTS block (
+    id INTEGER PRIMARY KEY, rows BLOB NOT NULL, row_count INTEGER NOT NULL, claimed_until REAL NOT NULL DEFAULT 0
+)"""
+_CLAIM = """UPDATE block SET claimed_until = ?1 + ?2
+    WHERE id = (SELECT id FROM block WHERE claimed_until <= ?1 ORDER BY id LIMIT 1) RETURNING id, rows"""
+
+
+class Block(Struct):
+    """Rows of one batch, which are stored in the ledger in one transaction."""
+
+    rows: list[dict[str, Any]]
+    texts: dict[str, list[dict[str, Any]]]
+    """Request id → rows of the table `contents` with the texts of this request."""
+    id: int = 0
+    """Number of the block in the file. 0: the block is not in the file yet."""
+
+
+class Spool:
+    """Blocks that wait for one PostgreSQL database, in a file of `folder`. The file is created with the first block."""
+
+    def __init__(self, folder: Path, url: URL) -> None:
+        self.file = folder / _FILE_NAME.format(_digest(url))
+        self._has_file = self.file.exists()
+
+    def append(self, block: Block) -> bool:
+        """Add `block` to the file and return True. False: the file is full or cannot be written."""
+        try:
+            with closing(self._open()) as database:
+                database.execute(
+                    "INSERT INTO block (rows, row_count) VALUES (?, ?)",
+                    (msgspec.msgpack.encode(block), len(block.rows)),
+                )
+        except (sqlite3.Error, OSError):
+            return False
+        return True
+
+    def claim(self) -> Block | None:
+        """Return the oldest block that no worker has claimed, and claim it for `CLAIM_SECONDS`.
+
+        None: the file has no such block. The caller stores the block in the ledger, and then calls `delete` or
+        `release`.
+        """
+        if not self._has_file:
+            return None
+        try:
+            with closing(self._open()) as database:
+                found = database.execute(_CLAIM, (time.time(), CLAIM_SECONDS)).fetchone()
+        except (sqlite3.Error, OSError):
+            return None
+        if found is None:
+            return None
+        block = msgspec.msgpack.decode(found[1], type=Block)
+        block.id = found[0]
+        return block
+
+    def release(self, block: Block) -> None:
+        """End the claim of `block`, so that this or another worker can claim it again."""
+        with closing(self._open()) as database:
+            database.execute("UPDATE block SET claimed_until = 0 WHERE id = ?", (block.id,))
+
+    def delete(self, block: Block) -> None:
+        """Delete `block` from the file, because its rows are now stored in the ledger."""
+        with closing(self._open()) as database:
+            database.execute("DELETE FROM block WHERE id = ?", (block.id,))
+
+    def count_rows(self) -> int:
+        """Return the number of requests that wait in the file."""
+        if not self._has_file:
+            return 0
+        try:
+            with closing(self._open()) as database:
+                return int(database.execute("SELECT coalesce(sum(row_count), 0) FROM block").fetchone()[0])
+        except (sqlite3.Error, OSError):
+            return 0
+
+    def _open(self) -> sqlite3.Connection:
+        """Open the SQLite file, or create it with access for its owner only."""
+        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600))
+        self._has_file = True
+        database = sqlite3.connect(self.file, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
+        database.execute("PRAGMA auto_vacuum=FULL")  # effective in an empty file only
+        database.execute(f"PRAGMA max_page_count={MAX_BYTES // _BLOCK_BYTES}")
+        database.execute(_TABLE)
+        return database
+
+
+def _digest(url: URL) -> str:
+    """Return a digest of server, port, database and schema in `url`.
+
+    User and password are left out, so that a new password selects the same file.
+    """
+    place = [url.host, url.port or 5432, url.database, *(url.query.get(name) for name in _PLACE_PARAMETERS)]
+    return hashlib.sha256(repr(place).encode()).hexdigest()[:12]

@@ -1,0 +1,168 @@
+"""`UsageSums`: numbers of requests, tokens and costs, and the SQL expressions that add them up.
+
+`hourly_sums` adds rows of the table `hourly`, `session_sums` rows of `session_hours`, `request_sums` single requests.
+Each returns the expressions in the order of `SUM_NAMES`, and `to_sums` builds a `UsageSums` from their values. `add_up`
+returns the totals of several `UsageSums`, `add_up_groups` those of each group. The used model is that of the provider,
+the requested model the Claude model of the client.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from msgspec import Struct
+from sqlalchemy import ColumnElement, case, func
+
+from anthropic_proxy.ledger.tables import hourly, session_hours
+
+
+class UsageSums(Struct):
+    """Numbers of requests and tokens, and costs, summed over several requests.
+
+    Costs are in nano-dollars (10⁻⁹ US dollars). A cost includes only requests with a known price.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    """Number of failed requests: the client received an error."""
+    cancelled: int = 0
+    """Number of requests that ended early, because the client disconnected. They have neither succeeded nor failed."""
+    input_tokens: int = 0
+    """Number of input tokens that were neither read from nor written to a cache."""
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    """Number of tokens among the cache writes that the provider keeps for one hour, at a higher price."""
+    output_tokens: int = 0
+    thinking_tokens: int = 0
+    tool_results: int = 0
+    """Number of results of client tools that requests with a reply returned to the model."""
+    tool_errors: int = 0
+    """Number of these results with `is_error`: the tool failed."""
+    malformed_replies: int = 0
+    """Number of replies with a malformed tool call: an unknown name, or arguments that are no JSON object."""
+    cost: int = 0
+    unknown_cost_requests: int = 0
+    """Number of requests to models without a known price. Their costs are missing in `cost`."""
+    requested_cost: int = 0
+    """Cost of the same tokens at the prices of the requested models, in nano-dollars."""
+    unknown_requested_cost_requests: int = 0
+
+    @property
+    def all_input_tokens(self) -> int:
+        """Number of all input tokens of the requests, cached ones included."""
+        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
+
+    @property
+    def tokens(self) -> int:
+        """Number of all input and output tokens of the requests, cached ones included."""
+        return self.all_input_tokens + self.output_tokens
+
+    @property
+    def cached_share(self) -> float | None:
+        """Share of the input tokens that were read from a cache, 0 to 1. None: the requests have no input tokens."""
+        return self.cache_read_tokens / self.all_input_tokens if self.all_input_tokens else None
+
+    @property
+    def tool_error_share(self) -> float | None:
+        """Share of the tool results with an error, 0 to 1. None: the requests have no tool results."""
+        return self.tool_errors / self.tool_results if self.tool_results else None
+
+    @property
+    def succeeded(self) -> int:
+        """Number of requests that neither failed nor were cancelled.
+
+        Retried requests and replies that the token limit ended are included.
+        """
+        return self.requests - self.errors - self.cancelled
+
+    @property
+    def known_cost(self) -> int | None:
+        """Cost in nano-dollars of the requests with a known price. None: no request with tokens has a known price."""
+        return find_known_amount(self.cost, self.unknown_cost_requests)
+
+    def add(self, other: "UsageSums") -> None:
+        """Add each number of `other` to the same number of this `UsageSums`."""
+        self.requests += other.requests
+        self.errors += other.errors
+        self.cancelled += other.cancelled
+        self.input_tokens += other.input_tokens
+        self.cache_read_tokens += other.cache_read_tokens
+        self.cache_write_tokens += other.cache_write_tokens
+        self.cache_write_1h_tokens += other.cache_write_1h_tokens
+        self.output_tokens += other.output_tokens
+        self.thinking_tokens += other.thinking_tokens
+        self.tool_results += other.tool_results
+        self.tool_errors += other.tool_errors
+        self.malformed_replies += other.malformed_replies
+        self.cost += other.cost
+        self.unknown_cost_requests += other.unknown_cost_requests
+        self.requested_cost += other.requested_cost
+        self.unknown_requested_cost_requests += other.unknown_requested_cost_requests
+
+
+SUM_NAMES: Sequence[str] = UsageSums.__struct_fields__
+KeyT = TypeVar("KeyT")
+
+
+def add_up(sums: Iterable[UsageSums]) -> UsageSums:
+    """Return one `UsageSums` with the totals of `sums`."""
+    total = UsageSums()
+    for one in sums:
+        total.add(one)
+    return total
+
+
+def add_up_groups(groups: Iterable[tuple[KeyT, UsageSums]]) -> dict[KeyT, UsageSums]:
+    """Return group → totals of its sums. `groups`: pairs of a group and sums; a group may occur several times."""
+    found: dict[KeyT, UsageSums] = {}
+    for key, sums in groups:
+        found.setdefault(key, UsageSums()).add(sums)
+    return found
+
+
+def find_known_amount(amount: int, unknown_requests: int) -> int | None:
+    """Return `amount`, a sum of costs in nano-dollars, or None if it is unknown.
+
+    `unknown_requests`: number of requests without a price. If there are any, a sum of 0 does not show that the requests
+    were free: failed requests without tokens cost nothing at any price. The result is then None.
+    """
+    return None if unknown_requests and not amount else amount
+
+
+def hourly_sums() -> list[ColumnElement[Any]]:
+    """Return the SQL expressions for the sums over rows of the table `hourly`, in the order of `SUM_NAMES`."""
+    column = hourly.c
+    cancelled = func.sum(case((column.outcome_class == "cancelled", column.requests), else_=0))
+    return [cancelled if name == "cancelled" else func.sum(column[name]) for name in SUM_NAMES]
+
+
+def session_sums() -> list[ColumnElement[Any]]:
+    """Return the SQL expressions for the sums over rows of the table `session_hours`, in the order of `SUM_NAMES`."""
+    return [func.sum(session_hours.c[name]) for name in SUM_NAMES]
+
+
+def request_sums(column: Any) -> list[ColumnElement[Any]]:
+    """Return the SQL expressions for the sums over single requests, in the order of `SUM_NAMES`.
+
+    `column`: columns of the table `requests`, or of a subquery with these columns.
+    """
+    counts: Mapping[str, ColumnElement[Any]] = {
+        "requests": func.count(),
+        "errors": count_if(column.outcome_class == "error"),
+        "cancelled": count_if(column.outcome_class == "cancelled"),
+        "unknown_cost_requests": count_if(column.cost.is_(None)),
+        "unknown_requested_cost_requests": count_if(column.requested_cost.is_(None)),
+    }
+    return [counts[name] if name in counts else func.coalesce(func.sum(column[name]), 0) for name in SUM_NAMES]
+
+
+def count_if(condition: ColumnElement[bool]) -> ColumnElement[Any]:
+    """Return the SQL expression for the number of rows that meet `condition`."""
+    return func.sum(case((condition, 1), else_=0))
+
+
+def to_sums(values: Sequence[Any], names: Sequence[str] = SUM_NAMES) -> UsageSums:
+    """Return a `UsageSums` with `values`, which are in the order of `names`. Sums that are not in `names` are 0."""
+    if names is SUM_NAMES:
+        return UsageSums(*map(int, values))
+    return UsageSums(**dict(zip(names, map(int, values), strict=True)))

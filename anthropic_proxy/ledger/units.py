@@ -1,0 +1,18 @@
+"""Units of time in the ledger: microseconds, as its tables store times and durations, hours and days.
+
+The module imports no library, so routes can use it before the first page or request of the API.
+"""
+
+MICROSECONDS = 1_000_000
+"""Number of microseconds in a second."""
+HOUR_SECONDS = 3_600
+"""Number of seconds in an hour."""
+DAY_SECONDS = 24 * HOUR_SECONDS
+"""Number of seconds in a day of 24 hours."""
+MICROSECONDS_PER_HOUR = HOUR_SECONDS * MICROSECONDS
+"""Number of microseconds in an hour."""
+
+
+def to_microseconds(seconds: float) -> int:
+    """Return a time or a duration as whole microseconds. A negative one becomes 0, as a clock may be set back."""
+    return max(round(seconds * MICROSECONDS), 0)

@@ -1,0 +1,78 @@
+"""Sums of usage for programs, in the format of `export`: a table with one row per group, and an object for JSON.
+
+A group contains the requests with the same model, day, project or other quantity. `tabulate_usage` returns the table,
+`build_usage` the object.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from anthropic_proxy.ledger.export import ExportTable, to_dollars
+from anthropic_proxy.ledger.queries import UsageGroup, UsageRange
+from anthropic_proxy.ledger.sums import UsageSums, add_up, find_known_amount
+from anthropic_proxy.ledger.tables import TOOL_COUNTS
+from anthropic_proxy.routing.providers import find_registry
+from anthropic_proxy.settings import Settings
+
+EXPORT_TITLES = (
+    *("requests", "succeeded", "errors", "cancelled"),
+    *("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "thinking_tokens"),
+    *TOOL_COUNTS,
+    *("cost", "unknown_cost_requests", "requested_cost", "unknown_requested_cost_requests"),
+)
+"""Titles of the columns after the name of the group. Costs are in US dollars."""
+_COSTS = {"cost": "unknown_cost_requests", "requested_cost": "unknown_requested_cost_requests"}
+"""Title of a column with a cost → sum that counts the requests for which this cost is unknown."""
+
+
+def name_group(settings: Settings, by: str, group: UsageGroup) -> str:
+    """Return the name of `group`, a group of requests, for users.
+
+    `by`: grouping quantity. For a model, the name begins with the prefix with which clients request the model.
+    """
+    if by not in ("model", "provider"):
+        return group.name
+    registry = find_registry(settings)
+    name = group.provider if by == "model" else group.name
+    prefix = next((row.prefix for row in registry if row.name == name), name)
+    return f"{prefix}/{group.name}" if by == "model" and group.name else prefix
+
+
+def export_values(sums: UsageSums) -> dict[str, Any]:
+    """Return `sums` as a dict: title of a column → value.
+
+    A cost is None (unknown) if no request with tokens has a known price.
+    """
+    values: dict[str, Any] = {title: getattr(sums, title) for title in EXPORT_TITLES}
+    for cost, unknown in _COSTS.items():
+        values[cost] = to_dollars(find_known_amount(values[cost], values[unknown]))
+    return values
+
+
+def tabulate_usage(settings: Settings, by: str, groups: Sequence[UsageGroup]) -> ExportTable:
+    """Return a table with one row for each of `groups`.
+
+    `by`, the grouping quantity, is the title of the first column.
+    """
+    rows = [[name_group(settings, by, group), *export_values(group.sums).values()] for group in groups]
+    return ExportTable([by, *EXPORT_TITLES], rows)
+
+
+def build_usage(settings: Settings, by: str, groups: Sequence[UsageGroup], chosen: UsageRange) -> dict[str, Any]:
+    """Return the sums of `groups` as an object for JSON.
+
+    `by`: grouping quantity. `chosen`: time range of the requests, which the object states too.
+    """
+    return {
+        "from": _format_time(chosen.start),
+        "to": _format_time(chosen.end),
+        "by": by,
+        "total": export_values(add_up(group.sums for group in groups)),
+        "groups": [{"name": name_group(settings, by, group), **export_values(group.sums)} for group in groups],
+    }
+
+
+def _format_time(seconds: int) -> str:
+    time = datetime.fromtimestamp(seconds, UTC)
+    return f"{time:%Y-%m-%dT%H:%M:%SZ}" if time.second else f"{time:%Y-%m-%dT%H:%MZ}"

@@ -1,0 +1,336 @@
+"""`LedgerWriter`: stores queued receipts in the database, in its own thread. A failed batch is kept and written later.
+
+A receipt is the record of one finished request. A batch is the receipts of one transaction: the rows of `requests`,
+their sums in `hourly` and their texts, so that these tables always agree. While PostgreSQL is unavailable, batches wait
+as blocks in a file, the spool (`Spool`).
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, Table, insert, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.ledger.content_buffer import ContentBuffer
+from anthropic_proxy.ledger.contents import build_content_rows
+from anthropic_proxy.ledger.costs import Cost, CostCalculator
+from anthropic_proxy.ledger.database import (
+    NewerSchemaError,
+    describe_place,
+    find_file,
+    find_url,
+    open_for_writing,
+)
+from anthropic_proxy.ledger.driver_statements import DriverStatement
+from anthropic_proxy.ledger.failures import (
+    classify_failure,
+    describe_failure,
+    describe_value_failure,
+    is_value_failure,
+)
+from anthropic_proxy.ledger.hourly import add_sums, sum_rows
+from anthropic_proxy.ledger.price_source import find_price_source
+from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
+from anthropic_proxy.ledger.retention import Retention
+from anthropic_proxy.ledger.rows import Row, RowBuilder
+from anthropic_proxy.ledger.session_hours import add_sessions, sum_sessions
+from anthropic_proxy.ledger.spool import Block, Spool
+from anthropic_proxy.ledger.tables import contents, requests
+from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.settings import Settings
+
+MAX_BATCH_ROWS = 500
+"""Maximum number of requests in one transaction."""
+MAX_BATCH_ROWS_WITH_TEXTS = 50
+"""Maximum number of requests in one transaction if texts are stored, because redaction needs time."""
+RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
+"""Delays in seconds after successive failed transactions. After the last delay of the list, the same delay is used
+again."""
+_FAILURES = (SQLAlchemyError, OSError, ConfigurationError, NewerSchemaError)
+_insertion = DriverStatement(lambda _: insert(requests))
+CalculateCost = Callable[[Receipt], Cost]
+_FileIdentity = tuple[int, int] | None
+
+
+class LedgerWriter:
+    """Writer that stores the receipts of a queue. All methods run in the thread of the queue.
+
+    `current_settings`: returns the settings, which a reload may replace. `warn`: writes a line into the log.
+    `new_calculator`: returns the function that calculates the cost of a receipt under these settings. `retry_delays`:
+    see `RETRY_DELAYS_SECONDS`. `clock`: returns seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        queue: ReceiptQueue,
+        current_settings: Callable[[], Settings],
+        warn: Callable[[str], None],
+        *,
+        new_calculator: Callable[[Settings], CalculateCost] = lambda settings: CostCalculator(settings).calculate,
+        retry_delays: tuple[float, ...] = RETRY_DELAYS_SECONDS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._queue = queue
+        self._current_settings = current_settings
+        self._new_calculator = new_calculator
+        self._warn = warn
+        self._retry_delays = retry_delays
+        self._settings = current_settings()
+        """Settings at the start. The database and its limits do not change until the next start of the proxy."""
+        self._use_settings(self._settings)
+        self._clock = clock
+        self._retention = Retention(self._settings, clock)
+        self._engine: Engine | None = None
+        self._file: Path | None = None
+        self._identity: _FileIdentity = None
+        self._instance = ""
+        self._batch: list[Row] = []
+        self._texts: dict[str, list[Row]] = {}
+        """Request id → rows of the table `contents`, for the requests of the present batch."""
+        self._failed_attempts = 0
+        self._spool = _open_spool(self._settings)
+        """File for batches while PostgreSQL is unavailable. None: the database is on SQLite, or there is no data
+        directory."""
+        self._block: Block | None = None
+        """Block of the spool that is the present batch. None: the present batch is from the queue."""
+
+    def run(self) -> None:
+        """Store the receipts of the queue until it is stopped and empty, or until a transaction fails after the stop.
+
+        The database is opened first, so that an old schema is migrated before the first receipt.
+        """
+        try:
+            self._open()
+        except _FAILURES as error:
+            self._fail(error)
+        self._queue.state.queued_rows = self._count_waiting()
+        pause = self._find_pause()
+        while True:
+            self._queue.wait(pause)
+            if not self._write_all():
+                if self._queue.is_stopped:
+                    break
+                self._queue.pause(self._retry_delay)
+                pause = 0.0
+                continue
+            if self._queue.is_stopped:
+                break
+            self._delete_expired()
+            pause = self._find_pause()
+        self._close()
+
+    @property
+    def _retry_delay(self) -> float:
+        """Number of seconds until the next attempt to write, after the number of successive failures so far."""
+        return self._retry_delays[max(0, min(self._failed_attempts, len(self._retry_delays)) - 1)]
+
+    def _find_pause(self) -> float:
+        """Return the time in seconds until the next deletion of expired rows or attempt to store a spooled block."""
+        due = self._retention.seconds_until_due()
+        return min(due, self._retry_delay) if self._queue.state.queued_rows else due
+
+    def _write_all(self) -> bool:
+        """Write all queued receipts and return True. False: the database rejected a batch, which is kept."""
+        while self._batch or self._load_block() or (self._load_batch() and self._batch):
+            try:
+                self._write_batch()
+            except _FAILURES as error:
+                self._fail(error)
+                self._move_to_spool()
+                return False
+            self._succeed(len(self._batch))
+        self._queue.state.queued_rows = self._count_waiting()
+        if not self._queue.state.queued_rows:
+            self._queue.state.waiting_since = None
+        return True
+
+    def _load_block(self) -> bool:
+        """Make the oldest block of the spool the present batch and return True. False: there is no block."""
+        self._block = None if self._spool is None else self._spool.claim()
+        if self._block is None:
+            return False
+        self._batch, self._texts = self._block.rows, self._block.texts
+        return True
+
+    def _move_to_spool(self) -> None:
+        """Move the present batch and all queued receipts to the spool file. Does nothing without a spool."""
+        if self._spool is None:
+            return
+        if self._block is not None:
+            self._spool.release(self._block)
+            self._batch, self._texts, self._block = [], {}, None
+        is_first = not self._spool.count_rows()
+        while (self._batch or self._load_batch()) and self._spool.append(Block(self._batch, self._texts)):
+            self._batch, self._texts = [], {}
+            self._queue.in_batch = 0
+        if is_first and self._spool.count_rows():
+            self._warn(f"Requests wait in {self._spool.file} until the ledger can store them.")
+        self._queue.state.queued_rows = self._count_waiting()
+
+    def _count_waiting(self) -> int:
+        return len(self._queue) + (0 if self._spool is None else self._spool.count_rows())
+
+    def _use_settings(self, settings: Settings) -> None:
+        """Use the API keys (for redaction) and the prices of `settings` for rows that are built from now on."""
+        self._used_settings = settings
+        self._used_prices = find_price_source(settings.data_directory).current
+        self._secrets = settings.reveal_all_secrets()
+        self._builder = RowBuilder(self._secrets)
+        self._calculate = self._new_calculator(settings)
+
+    def _load_batch(self) -> bool:
+        receipts = self._queue.pop_batch(MAX_BATCH_ROWS if self._queue.contents is None else MAX_BATCH_ROWS_WITH_TEXTS)
+        settings = self._current_settings()
+        source = find_price_source(settings.data_directory)
+        source.reload_if_changed()
+        if settings is not self._used_settings or source.current is not self._used_prices:
+            self._use_settings(settings)
+        for receipt in receipts:
+            try:
+                row = self._builder.build(receipt, self._calculate(receipt))
+                if self._queue.contents is not None:
+                    self._texts[row["id"]] = self._build_texts(row, self._queue.contents)
+            except Exception as error:  # noqa: BLE001  # `_drop` raises it again, unless a value causes it
+                self._drop(receipt.request_id, error)
+            else:
+                self._batch.append(row)
+        return bool(receipts)
+
+    def _build_texts(self, row: Row, buffer: ContentBuffer) -> list[Row]:
+        content = buffer.pop(row["id"])
+        return [] if content is None else build_content_rows(row["id"], row["started_at"], content, self._secrets)
+
+    def _write_batch(self) -> None:
+        engine = self._open()
+        try:
+            with engine.begin() as connection:
+                self._store(connection, self._batch)
+        except Exception as error:
+            if not is_value_failure(error):
+                raise
+            self._write_singly(engine)
+
+    def _write_singly(self, engine: Engine) -> None:
+        """Write each row of the batch in its own transaction. Drop rows with a value that the database rejects."""
+        for row in [*self._batch]:
+            try:
+                with engine.begin() as connection:
+                    self._store(connection, [row], is_repeated=True)
+            except Exception as error:  # noqa: BLE001  # `_drop` raises it again, unless a value causes it
+                self._drop(row["id"], error)
+                self._batch.remove(row)
+
+    def _drop(self, request_id: str, error: Exception) -> None:
+        """Count the request `request_id` as lost, because one of its values cannot be stored.
+
+        Raise any other exception.
+        """
+        if not is_value_failure(error):
+            raise error
+        self._queue.drop_batch(1)
+        self._warn(f"The ledger dropped the request {request_id}: {describe_value_failure(error)}")
+
+    def _store(self, connection: Connection, rows: list[Row], *, is_repeated: bool = False) -> None:
+        # a commit may have succeeded although its answer was lost
+        if is_repeated or self._failed_attempts or self._block is not None:
+            ids = [row["id"] for row in rows]
+            known = set(connection.execute(select(requests.c.id).where(requests.c.id.in_(ids))).scalars())
+            rows = [row for row in rows if row["id"] not in known]
+        if rows:
+            _insert_requests(connection, rows)
+            add_sums(connection, sum_rows(rows, self._instance))
+            add_sessions(connection, sum_sessions(rows, self._instance))
+        if texts := [text for row in rows for text in self._texts.get(row["id"], ())]:
+            _insert_together(connection, contents, texts)
+
+    def _open(self) -> Engine:
+        """Return the engine of the database, which is opened again if the SQLite file was removed or replaced."""
+        if self._engine is not None and self._identity == _identify(self._file):
+            return self._engine
+        self._close()
+        url = find_url(self._settings)
+        self._file = find_file(url)
+        self._engine = open_for_writing(self._settings)
+        self._identity = _identify(self._file)
+        if self._file is None and not self._instance:
+            self._instance = secrets.token_hex(6)
+        return self._engine
+
+    def _close(self) -> None:
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def _succeed(self, row_count: int) -> None:
+        state = self._queue.state
+        if self._spool is not None and self._block is not None:
+            self._spool.delete(self._block)
+        self._batch, self._texts, self._block = [], {}, None
+        self._queue.in_batch = 0
+        state.written_rows += row_count
+        state.queued_rows = self._count_waiting()
+        state.last_written_at, state.waiting_since = self._clock(), None
+        self._failed_attempts = 0
+        if state.condition != "ok":
+            state.condition, state.problem = "ok", ""
+            self._warn(f"The ledger stores requests again. {state.dropped_rows} were dropped since the start.")
+
+    def _fail(self, error: BaseException) -> None:
+        state = self._queue.state
+        self._failed_attempts += 1
+        condition = classify_failure(error)
+        state.queued_rows = self._count_waiting()
+        if state.queued_rows:
+            self._queue.note_waiting()
+        state.problem = describe_failure(condition, describe_place(find_url(self._settings)), error)
+        if condition != state.condition:
+            state.condition = condition
+            self._warn(state.problem)
+        self._close()
+
+    def _delete_expired(self) -> None:
+        if self._engine is None or not self._retention.is_due():
+            return
+        try:
+            self._retention.delete_expired(
+                self._engine, is_stopped=lambda: self._queue.is_stopped or len(self._queue) > 0
+            )
+        except _FAILURES as error:
+            self._fail(error)
+
+
+def _open_spool(settings: Settings) -> Spool | None:
+    folder, url = settings.data_directory, find_url(settings)
+    return None if folder is None or find_file(url) is not None else Spool(folder, url)
+
+
+def _insert_requests(connection: Connection, rows: list[Row]) -> None:
+    """Insert `rows` into `requests`. On SQLite the driver gets tuples directly, which halves the time."""
+    if connection.dialect.positional:
+        _insertion.execute(connection, rows)
+    else:
+        _insert_together(connection, requests, rows)
+
+
+def _insert_together(connection: Connection, table: Table, rows: list[Row]) -> None:
+    """Insert `rows` into `table` by one SQL statement.
+
+    Without RETURNING, psycopg would send one statement per row in a pipeline. If a row fails there, psycopg also writes
+    a warning to stderr, because the end of the pipeline fails too.
+    """
+    connection.execute(insert(table).returning(*table.primary_key), rows).close()
+
+
+def _identify(file: Path | None) -> _FileIdentity:
+    """Return device and inode of the SQLite file `file`. None: no such file, or the database is on PostgreSQL."""
+    if file is None:
+        return None
+    try:
+        status = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino

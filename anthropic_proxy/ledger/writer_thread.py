@@ -1,0 +1,51 @@
+"""Thread of the ledger: the decision about its start, and its continuation after a defect. Loads no library.
+
+`run_writer` is the function of the thread. The writer stores queued receipts (records of requests) in the database, in
+batches. A defect is an unexpected exception of the writer. `needs_migration` decides whether the thread must start
+before the first request.
+"""
+
+import traceback
+from collections.abc import Callable
+
+from anthropic_proxy.ledger.migrations import NEWEST_VERSION
+from anthropic_proxy.ledger.place import find_file_version, find_sqlite_file
+from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
+from anthropic_proxy.settings import Settings
+
+DEFECT_PAUSE_SECONDS = 5.0
+"""Pause of the writer in seconds after a defect. A repeated defect then costs little CPU time and few log lines."""
+
+
+def needs_migration(settings: Settings) -> bool:
+    """Return True if the database of `settings` exists and has, or may have, the schema of another version.
+
+    The version of a PostgreSQL database is unknown until its library is loaded, so the result is then True.
+    """
+    file = find_sqlite_file(settings)
+    return settings.has_ledger() and (file is None or find_file_version(file) not in (None, NEWEST_VERSION))
+
+
+def run_writer(
+    queue: ReceiptQueue,
+    write: Callable[[], None],
+    warn: Callable[[str], None],
+    pause_seconds: float = DEFECT_PAUSE_SECONDS,
+) -> None:
+    """Run the writer until `queue` is stopped. After a defect, drop its batch, pause, and run the writer again.
+
+    `write`: function that runs the writer until the queue is stopped. `warn`: writes a line into the log.
+    `pause_seconds`: length of the pause.
+    """
+    while True:
+        try:
+            write()
+        except Exception:  # noqa: BLE001  # a defect must not end the thread: later requests are stored
+            queue.drop_batch()
+            queue.state.condition, queue.state.problem = "failed", traceback.format_exc()
+            warn(f"The ledger dropped requests because of a defect:\n{queue.state.problem}")
+        else:
+            return
+        if queue.is_stopped:
+            return
+        queue.pause(pause_seconds)

@@ -1,0 +1,234 @@
+"""Recent and running client requests of all server processes, for views such as the command `logs`.
+
+`RequestFeed` has the requests, `RequestView` delivers new ones to one reader, `RequestSnapshot` is a list of them. An
+exchange is an accepted `POST /v1/messages` with its reply. Its receipt is its record. Receipts are kept as they are and
+encoded only for a view, so that a request costs two dictionary operations and an append. Other processes send their
+requests only while a view is open (`workers/request_sharing.py`). `apply_update` adds them.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+from msgspec import Struct, field
+
+from anthropic_proxy.log.lines import redact_receipt
+from anthropic_proxy.plugins import Receipt
+
+MAX_RECENT_REQUESTS = 200
+"""Maximum number of finished requests that a process keeps."""
+MAX_RUNNING_REQUESTS = 1_000
+"""Maximum number of running requests that a process lists in its views. Further requests run but are not listed."""
+MAX_QUEUED_REQUESTS = 1_000
+"""Maximum number of finished requests queued for one view. If the queue is full, the oldest one is dropped."""
+COLLECT_TIMEOUT_SECONDS = 1.0
+"""Maximum seconds for the other workers to send their requests. Slower workers are counted as unresponsive."""
+
+
+class LoggedRequest(Struct, frozen=True):
+    """A finished client request, as views show it."""
+
+    receipt: Receipt
+    """Record of the request."""
+    is_exchange: bool = True
+    """True for an accepted `POST /v1/messages`, which has two log lines. False: a request with one log line."""
+
+
+class RequestSnapshot(Struct):
+    """Requests of one process, or of all processes. It contains no message content, and keys are redacted."""
+
+    finished: list[LoggedRequest] = field(default_factory=list)
+    """Finished requests, the latest last."""
+    running: list[Receipt] = field(default_factory=list)
+    """Receipts of running exchanges, the latest last. Fields about the reply are still empty."""
+    unresponsive_workers: int = 0
+    """Number of workers that did not send their requests in time."""
+
+
+class RequestView:
+    """Queue of finished requests for one reader, which gets them at once. `RequestFeed.open_view` returns it."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[LoggedRequest] = deque(maxlen=MAX_QUEUED_REQUESTS)
+        self._changed = asyncio.Event()
+        self.ended = False
+        """True if the view has ended because the server stops."""
+
+    def add(self, request: LoggedRequest) -> None:
+        """Queue a finished request for the reader of this view."""
+        self._waiting.append(request)
+        self._changed.set()
+
+    def end(self) -> None:
+        """End the view, because the server stops: `read` then returns an empty list."""
+        self.ended = True
+        self._changed.set()
+
+    async def read(self, seconds: float) -> Sequence[LoggedRequest]:
+        """Return the queued requests of this view, after a wait of at most `seconds` for the first one.
+
+        Empty: no request has finished, or the view has ended.
+        """
+        if not self._changed.is_set():
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()
+            except TimeoutError:
+                return ()
+        if not self.ended:
+            self._changed.clear()
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        return waiting
+
+
+class _Collection:
+    """Requests that other workers send for one snapshot. `missing`: number of workers that have not sent theirs yet."""
+
+    def __init__(self, missing: int) -> None:
+        self.missing = missing
+        self.finished: list[LoggedRequest] = []
+        self.complete = asyncio.Event()
+
+
+class RequestFeed:
+    """Recent and running client requests of this process and, for views, of all workers.
+
+    `secrets`: returns the keys to redact.
+    """
+
+    def __init__(self, secrets: Callable[[], Sequence[str]] = tuple) -> None:
+        self._secrets = secrets
+        self._finished: deque[LoggedRequest] = deque(maxlen=MAX_RECENT_REQUESTS)
+        self._running: dict[str, Receipt] = {}
+        self._running_elsewhere: dict[int, Sequence[Receipt]] = {}
+        """Worker index → running exchanges of that worker, as last sent."""
+        self._views: set[RequestView] = set()
+        self._collections: list[_Collection] = []
+        self.on_finish: Callable[[LoggedRequest], None] | None = None
+        """Called for each finished request of this process, to send it to other workers. None: no worker needs it."""
+        self.watch_peers: Callable[[bool], None] | None = None
+        """Function that asks the other workers to send their requests for some seconds. Argument True: all recent
+        requests first. None: there are no other workers."""
+        self.peer_count = 0
+        """Number of other worker processes."""
+
+    def add_running(self, receipt: Receipt) -> None:
+        """Add a running exchange by its receipt. Fields of the receipt may change until `add_finished`."""
+        if len(self._running) < MAX_RUNNING_REQUESTS:
+            self._running[receipt.request_id] = receipt
+
+    def add_finished(self, receipt: Receipt, *, is_exchange: bool = True) -> None:
+        """Add a finished request to the recent requests, and remove it from the running ones.
+
+        `is_exchange`: True for `POST /v1/messages`.
+        """
+        self._running.pop(receipt.request_id, None)
+        request = LoggedRequest(receipt, is_exchange)
+        self._finished.append(request)
+        if self._views:
+            self._notify(request)
+        if self.on_finish is not None:
+            self.on_finish(request)
+
+    def own_snapshot(self) -> RequestSnapshot:
+        """Return the recent and running requests of this process only."""
+        return self.redact(RequestSnapshot(list(self._finished), list(self._running.values())))
+
+    def list_own_running(self) -> list[Receipt]:
+        """Return the running exchanges of this process only."""
+        return list(self._running.values())
+
+    def redact(self, snapshot: RequestSnapshot) -> RequestSnapshot:
+        """Return the requests of `snapshot` with keys in the texts of clients redacted."""
+        secrets = tuple(self._secrets())
+        finished = [LoggedRequest(redact_receipt(row.receipt, secrets), row.is_exchange) for row in snapshot.finished]
+        return RequestSnapshot(finished, [redact_receipt(receipt, secrets) for receipt in snapshot.running])
+
+    async def collect_snapshot(self) -> RequestSnapshot:
+        """Return the recent and running requests of all server processes, the latest last."""
+        own = self.own_snapshot()
+        if self.watch_peers is None or not self.peer_count:
+            return own
+        collection = _Collection(self.peer_count)
+        self._collections.append(collection)
+        self.watch_peers(True)
+        try:
+            async with asyncio.timeout(COLLECT_TIMEOUT_SECONDS):
+                await collection.complete.wait()
+        except TimeoutError:
+            own.unresponsive_workers = collection.missing
+        finally:
+            self._collections.remove(collection)
+        own.finished = sorted([*own.finished, *collection.finished], key=_finished_at)
+        own.running = self.list_running()
+        return own
+
+    def list_running(self) -> list[Receipt]:
+        """Return the running exchanges of all server processes, the latest last.
+
+        Exchanges of other workers are included only while a view of requests is open.
+        """
+        elsewhere = [receipt for receipts in self._running_elsewhere.values() for receipt in receipts]
+        own = self.redact(RequestSnapshot(running=self.list_own_running())).running
+        return sorted([*own, *elsewhere], key=lambda receipt: receipt.started_at)
+
+    def apply_update(self, worker: int, snapshot: RequestSnapshot, *, complete: bool) -> None:
+        """Apply the requests that another worker has sent.
+
+        `complete`: True: all of its recent requests; False: those since its last update.
+        """
+        self._running_elsewhere[worker] = snapshot.running
+        if not complete:
+            for request in snapshot.finished:
+                self._notify(request)
+            return
+        for collection in self._collections:
+            collection.finished += snapshot.finished
+            collection.missing -= 1
+            if collection.missing <= 0:
+                collection.complete.set()
+
+    def open_view(self) -> RequestView:
+        """Return a view that receives each client request from now on. Close the view with `close_view`."""
+        view = RequestView()
+        self._views.add(view)
+        return view
+
+    def close_view(self, view: RequestView) -> None:
+        """Close a view. After the last one, the requests of other workers are dropped."""
+        self._views.discard(view)
+        if not self._views:
+            self._running_elsewhere.clear()
+
+    @property
+    def view_count(self) -> int:
+        """Number of open views of requests in this process."""
+        return len(self._views)
+
+    def end_views(self) -> None:
+        """End all open views, because the server stops."""
+        for view in self._views:
+            view.end()
+
+    def _notify(self, request: LoggedRequest) -> None:
+        for view in self._views:
+            view.add(request)
+
+
+def encode_requests(value: RequestSnapshot | LoggedRequest | Sequence[Receipt]) -> bytes:
+    """Return requests as JSON in one line.
+
+    Lone surrogates (halves of UTF-16 characters), which headers of providers may contain, become `?`.
+    """
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        text = json.dumps(msgspec.to_builtins(value), ensure_ascii=False, separators=(",", ":"))
+        return text.encode(errors="replace")
+
+
+def _finished_at(request: LoggedRequest) -> float:
+    return request.receipt.started_at + request.receipt.duration_seconds

@@ -1,0 +1,32 @@
+"""`list_new_blocks`: content blocks that a client added to a conversation since the last reply of the model."""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+BlockT_co = TypeVar("BlockT_co", covariant=True)
+
+
+class DecodedMessage(Protocol[BlockT_co]):
+    """Message of a client request, as far as it was decoded."""
+
+    @property
+    def role(self) -> str:
+        """`user`, `assistant` or `system`."""
+        ...
+
+    @property
+    def content(self) -> str | Sequence[BlockT_co]:
+        """A text, or content blocks."""
+        ...
+
+
+def list_new_blocks(messages: Sequence[DecodedMessage[BlockT_co]]) -> list[BlockT_co]:
+    """Return the content blocks after the last assistant message. The time depends on these messages only."""
+    found: list[BlockT_co] = []
+    for message in reversed(messages):
+        if message.role == "assistant":
+            break
+        content = message.content
+        if type(content) is list:  # one call less than isinstance
+            found += content
+    return found

@@ -1,0 +1,76 @@
+"""`locked_folder`: lock of a folder between threads and processes, for a change of a file that is replaced.
+
+A lock of the file itself would not help: a replaced file has another identity. POSIX locks the folder with `flock`.
+Windows cannot open folders, so it locks a file in it.
+"""
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK_SECONDS = 5.0
+"""Maximum seconds of the wait for a lock."""
+_RETRY_SECONDS = 0.02
+_WINDOWS_LOCK_FILE = ".anthropic-proxy.lock"
+_UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+"""Error numbers of file systems without locks, such as some network file systems. The file is then changed without a
+lock."""
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Return a context manager that holds the lock of a folder.
+
+    Raises `TimeoutError` if another process or thread holds the lock for `LOCK_SECONDS`, and `OSError`. The lock ends
+    with the process, also after a crash.
+    """
+    descriptor = _open(folder)
+    try:
+        _lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    end = time.monotonic() + LOCK_SECONDS
+    while not _try_lock(descriptor):
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(_RETRY_SECONDS)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _open(folder: Path) -> int:
+        return os.open(folder / _WINDOWS_LOCK_FILE, os.O_RDWR | os.O_CREAT)
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EDEADLOCK):
+                raise
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _open(folder: Path) -> int:
+        return os.open(folder, os.O_RDONLY)
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+        return True

@@ -1,0 +1,16 @@
+"""Options of a listening socket that differ by operating system."""
+
+import socket
+import sys
+
+
+def reserve_address(listener: socket.socket) -> None:
+    """Set the options with which an unbound socket gets an address that no other running program uses.
+
+    On POSIX systems, SO_REUSEADDR permits the address of a program that has ended. On Windows, SO_REUSEADDR would
+    permit the address of a running program too; SO_EXCLUSIVEADDRUSE prevents that.
+    """
+    if sys.platform == "win32":
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+    else:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

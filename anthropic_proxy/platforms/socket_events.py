@@ -1,0 +1,132 @@
+"""Notification of the event loop when a socket becomes readable or writable, for sockets without a transport.
+
+`SocketEvents` registers the callbacks. On POSIX systems, the event loop has this function (`add_reader`). The event
+loop of asyncio on Windows has not, so a thread waits with `select` and calls the callbacks in the loop, one at a time.
+"""
+
+import asyncio
+import selectors
+import socket
+import sys
+import threading
+from collections.abc import Callable, Collection
+from contextlib import suppress
+
+Callback = Callable[[], object]
+"""Type of a function without arguments that the event loop calls after an event. Its result is ignored."""
+_EVENTS = (selectors.EVENT_READ, selectors.EVENT_WRITE)
+
+if sys.platform == "win32":
+
+    class SocketEvents:
+        """Callbacks in one event loop for events of several sockets, found by a thread that calls `select`.
+
+        The thread starts with the first callback and ends after the last one, or with the process. After an event, it
+        waits until the callbacks have run, because the socket stays readable until then.
+        """
+
+        def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+            self._loop = loop
+            self._callbacks: dict[tuple[socket.socket, int], Callback] = {}
+            """Socket and event (`EVENT_READ` or `EVENT_WRITE`) → callback. Replaced as a whole, never changed."""
+            self._lock = threading.Lock()
+            self._wake: socket.socket | None = None
+            """Socket by which the thread is notified of a change of `_callbacks`. None: the thread does not run."""
+            self._handled = threading.Event()
+
+        def on_readable(self, source: socket.socket, callback: Callback) -> None:
+            """Call `callback` in the event loop whenever the socket is readable, until `ignore_readable`."""
+            self._set(source, selectors.EVENT_READ, callback)
+
+        def ignore_readable(self, source: socket.socket) -> None:
+            """Remove the callback of `on_readable`, if any. Call this before the socket is closed."""
+            self._set(source, selectors.EVENT_READ, None)
+
+        def on_writable(self, source: socket.socket, callback: Callback) -> None:
+            """Call `callback` in the event loop whenever the socket is writable, until `ignore_writable`."""
+            self._set(source, selectors.EVENT_WRITE, callback)
+
+        def ignore_writable(self, source: socket.socket) -> None:
+            """Remove the callback of `on_writable`, if any. Call this before the socket is closed."""
+            self._set(source, selectors.EVENT_WRITE, None)
+
+        def _set(self, source: socket.socket, event: int, callback: Callback | None) -> None:
+            with self._lock:
+                callbacks = {key: known for key, known in self._callbacks.items() if key != (source, event)}
+                if callback is not None:
+                    callbacks[source, event] = callback
+                self._callbacks = callbacks
+                if self._wake is None and callbacks:
+                    self._wake, woken = socket.socketpair()
+                    self._wake.setblocking(False)
+                    threading.Thread(target=self._watch, args=(woken,), name="socket-events", daemon=True).start()
+                elif self._wake is not None:
+                    with suppress(BlockingIOError):  # notified often enough
+                        self._wake.send(b"w")
+
+        def _watch(self, woken: socket.socket) -> None:
+            while callbacks := self._get_callbacks(woken):
+                try:
+                    ready = _select(woken, callbacks)
+                except (OSError, ValueError):  # a socket was closed meanwhile
+                    continue
+                if (woken, selectors.EVENT_READ) in ready:
+                    woken.recv(4096)
+                if due := [key for key in callbacks if key in ready]:
+                    self._handled.clear()
+                    try:
+                        self._loop.call_soon_threadsafe(self._call, due)
+                    except RuntimeError:  # the event loop is closed
+                        self._callbacks = {}
+                    else:
+                        self._handled.wait()
+
+        def _get_callbacks(self, woken: socket.socket) -> dict[tuple[socket.socket, int], Callback]:
+            """Return the callbacks. If there are none, close the sockets of the thread, which ends then."""
+            with self._lock:
+                if not self._callbacks and self._wake is not None:
+                    self._wake.close()
+                    woken.close()
+                    self._wake = None
+                return self._callbacks
+
+        def _call(self, due: list[tuple[socket.socket, int]]) -> None:
+            try:
+                for key in due:
+                    if (callback := self._callbacks.get(key)) is not None:
+                        callback()
+            finally:
+                self._handled.set()
+
+    def _select(woken: socket.socket, watched: Collection[tuple[socket.socket, int]]) -> set[tuple[object, int]]:
+        """Wait for an event of one of the sockets, or until `woken` is readable. Return sockets with their events."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(woken, selectors.EVENT_READ)
+            for source in {source for source, _ in watched if source.fileno() >= 0}:
+                selector.register(source, sum(event for each, event in watched if each is source))
+            found = selector.select()
+        return {(key.fileobj, event) for key, events in found for event in _EVENTS if events & event}
+
+else:
+
+    class SocketEvents:
+        """Callbacks in one event loop for events of sockets, by `add_reader` and `add_writer` of the loop."""
+
+        def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+            self._loop = loop
+
+        def on_readable(self, source: socket.socket, callback: Callback) -> None:
+            """Call `callback` in the event loop whenever the socket is readable, until `ignore_readable`."""
+            self._loop.add_reader(source.fileno(), callback)
+
+        def ignore_readable(self, source: socket.socket) -> None:
+            """Remove the callback of `on_readable`, if any. Call this before the socket is closed."""
+            self._loop.remove_reader(source.fileno())
+
+        def on_writable(self, source: socket.socket, callback: Callback) -> None:
+            """Call `callback` in the event loop whenever the socket is writable, until `ignore_writable`."""
+            self._loop.add_writer(source.fileno(), callback)
+
+        def ignore_writable(self, source: socket.socket) -> None:
+            """Remove the callback of `on_writable`, if any. Call this before the socket is closed."""
+            self._loop.remove_writer(source.fileno())

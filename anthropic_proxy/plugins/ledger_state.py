@@ -1,0 +1,29 @@
+"""`LedgerState`: condition of the ledger, the database of finished requests, for `/health` and `/metrics`."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+LedgerCondition = Literal["ok", "disk full", "locked", "read-only", "corrupt", "unreachable", "newer schema", "failed"]
+"""Result of the last attempt to store requests. `failed`: another error, which the log contains. `newer schema`: a
+newer version of the program has migrated the database, so this version does not write."""
+
+
+class LedgerState(Struct):
+    """Condition of the ledger of this process, and numbers of requests since the start of the process."""
+
+    condition: LedgerCondition = "ok"
+    """Result of the last attempt to store requests."""
+    problem: str = ""
+    """Sentence for the user with cause, reason and remedy. It may contain a path. "": the condition is `ok`."""
+    queued_rows: int = 0
+    """Number of requests that are not stored yet."""
+    written_rows: int = 0
+    """Number of stored requests."""
+    dropped_rows: int = 0
+    """Number of lost requests: the queue was full, or the database rejected the values."""
+    last_written_at: float | None = None
+    """Time of the last successful transaction in seconds since the epoch. None: no transaction so far."""
+    waiting_since: float | None = None
+    """Time in seconds since the epoch since which requests wait without a successful transaction. None: no request
+    waits."""

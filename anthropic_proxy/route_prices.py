@@ -1,0 +1,70 @@
+"""Prices of the targets of routes with `balance = "cost"`, from `[prices]` or the package `genai-prices`.
+
+A route is a rule that chooses the models (targets) of a request. With `balance = "cost"`, the target with the lowest
+price is used first. `require_known_prices` rejects a configuration with an unknown price.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from anthropic_proxy.errors import ClientError, ConfigurationError
+from anthropic_proxy.installation import extra_command
+from anthropic_proxy.ledger.price_source import find_price_source, has_price_data
+from anthropic_proxy.ledger.prices import PriceList, TokenCounts
+from anthropic_proxy.routing.catalog import Catalog
+from anthropic_proxy.routing.router import RoutingQuery, Target, resolve_route
+from anthropic_proxy.settings import ConfiguredRoute, Settings
+
+EXTRA = "prices"
+"""Name of the optional dependency group that installs the package `genai-prices`."""
+_TYPICAL = TokenCounts(input=2_000, cache_read=18_000, output=1_000)
+"""Token counts of the request for which prices are compared: a long conversation, mostly in the provider's cache."""
+
+
+def find_route_prices(settings: Settings) -> Mapping[str, float]:
+    """Return model id with prefix → price of a typical request in US dollars, for routes that compare prices."""
+    find_price_source(settings.data_directory).reload_if_changed()
+    prices = PriceList(settings)
+    found: dict[str, float] = {}
+    for _, target in _list_targets(settings):
+        price = prices.find(target.provider, target.model)
+        if price is not None:
+            found[_name(target)] = price.calculate_cost(_TYPICAL)
+    return found
+
+
+def require_known_prices(settings: Settings) -> None:
+    """Raise `ConfigurationError` if a target of a route with `balance = "cost"` has no known price.
+
+    The error lists all such routes.
+    """
+    prices, messages = find_route_prices(settings), []
+    for rule, target in _list_targets(settings):
+        name = _name(target)
+        if name not in prices:
+            place, table = rule.origin.replace(" line ", ", line "), f'[prices."{name}"]'
+            install = "" if has_price_data() else f", or install the price list:  {extra_command(EXTRA)}"
+            messages.append(
+                f'The route "{rule.name}" ({place}) has balance = "cost", but {name} has no known price. '
+                f"Add {table} with input and output to anthropic-proxy.toml{install or '.'}"
+            )
+    if messages:
+        raise ConfigurationError(*messages)
+
+
+def _list_targets(settings: Settings) -> Iterator[tuple[ConfiguredRoute, Target]]:
+    """Yield each target of all routes that compare prices, with its route.
+
+    Targets that cannot serve requests are left out.
+    """
+    for rule in settings.routes:
+        if rule.balance == "cost":
+            try:
+                targets = resolve_route(RoutingQuery("claude", rule=rule), settings, Catalog()).targets
+            except ClientError:
+                continue  # the start-up summary contains the error
+            for target in targets:
+                yield rule, target
+
+
+def _name(target: Target) -> str:
+    return f"{target.provider.prefix}/{target.model}"

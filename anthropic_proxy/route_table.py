@@ -1,0 +1,69 @@
+"""`RouteTable`: the routes of all plugins, found by HTTP method and URL path.
+
+A route is a URL path with HTTP methods and the function that responds. `FoundRoute` is the result for one URL path.
+`paths` are the URL paths without parameters.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from anthropic_proxy.plugins import Route
+
+_PARAMETER = re.compile(r"\{([a-z_]+\*?)\}")
+
+
+class FoundRoute(Struct, frozen=True):
+    """The routes of one URL path."""
+
+    routes: Mapping[str, Route]
+    """HTTP method → route of a plugin that serves the path with this method."""
+    path_parameters: Mapping[str, str] = {}
+    """Parameter in braces of `Route.path` → the value in the URL path."""
+
+
+class RouteTable:
+    """Routes by URL path. A path without parameters has priority, then the first pattern that matches.
+
+    `routes`: routes of all plugins. If two have the same method and path, the first one is used.
+    """
+
+    def __init__(self, routes: Sequence[Route] = ()) -> None:
+        by_path: dict[str, dict[str, Route]] = {}
+        for route in routes:
+            methods = by_path.setdefault(route.path, {})
+            for method in route.methods:
+                methods.setdefault(method, route)
+                if method == "GET":
+                    methods.setdefault("HEAD", route)
+        self._exact = {path: FoundRoute(methods) for path, methods in by_path.items() if "{" not in path}
+        self._patterns = [(_compile(path), methods) for path, methods in by_path.items() if "{" in path]
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """URL paths of all routes that have no parameters in the path."""
+        return tuple(self._exact)
+
+    def find(self, path: str) -> FoundRoute | None:
+        """Return the routes of a URL path. None: no plugin serves the path."""
+        if found := self._exact.get(path):
+            return found
+        for pattern, methods in self._patterns:
+            if match := pattern.fullmatch(path):
+                return FoundRoute(methods, match.groupdict())
+        return None
+
+
+def _compile(path: str) -> re.Pattern[str]:
+    """Return the regular expression for a path of a route, such as `/api/requests/{id}`.
+
+    A parameter in braces matches one segment that is not empty; with `*`, any text.
+    """
+    pieces = _PARAMETER.split(path)
+    escaped = [_compile_parameter(piece) if index % 2 else re.escape(piece) for index, piece in enumerate(pieces)]
+    return re.compile("".join(escaped), re.DOTALL)
+
+
+def _compile_parameter(name: str) -> str:
+    return f"(?P<{name[:-1]}>.*)" if name.endswith("*") else f"(?P<{name}>[^/]+)"

@@ -1,0 +1,94 @@
+"""`ProviderRegistry`: an immutable list of providers with lookup by name and by the prefix of a model id.
+
+The prefix names the provider: `openai/gpt-4.1`. An extra prefix, such as `bedrock/` for LiteLLM, stays in the model id.
+`with_configured` adds the providers of the configuration file, and `list_setup_variables` returns the variables that
+enable providers. `extend` adds valid tables.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import overload
+
+from anthropic_proxy.routing.providers.configured import build_configured_provider, check_configured_provider
+from anthropic_proxy.routing.providers.registry import Provider
+from anthropic_proxy.settings import ConfigFile, ConfiguredProvider, ErrorList
+
+
+class ProviderRegistry(Sequence[Provider]):
+    """Providers in order of precedence. The first provider that lists a model id without a prefix serves the id."""
+
+    def __init__(self, providers: Sequence[Provider]) -> None:
+        self._rows = tuple(providers)
+        self._by_name = {row.name: row for row in self._rows}
+        self._by_prefix = self._by_name | {row.prefix: row for row in self._rows}
+        self._by_extra_prefix = {
+            prefix: row for row in self._rows for prefix in row.extra_prefixes if prefix not in self._by_prefix
+        }
+        self.local: Provider = next(row for row in self._rows if row.uses_installed_models)
+        """Provider that is preferred if no provider has a key and its server replies: Ollama."""
+        self.demo: Provider = next(row for row in self._rows if row.transport == "demo")
+        """Provider that is preferred if no other one can be."""
+
+    @overload
+    def __getitem__(self, index: int) -> Provider: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Provider]: ...
+    def __getitem__(self, index: int | slice) -> Provider | Sequence[Provider]:
+        """Return the provider at an index, or the providers of a slice."""
+        return self._rows[index]
+
+    def __len__(self) -> int:
+        """Return the number of providers."""
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Provider]:
+        """Yield the providers in order of precedence."""
+        return iter(self._rows)
+
+    def find(self, name: str) -> Provider:
+        """Return the provider with `Provider.name` equal to `name`. Raises `KeyError` for an unknown name."""
+        return self._by_name[name]
+
+    def find_by_prefix(self, prefix: str) -> Provider | None:
+        """Return the provider with this lower-case name or prefix of model ids. None: no provider has the prefix.
+
+        The values of the setting `PREFERRED_PROVIDER`, such as `google` and `vertex`, are found too.
+        """
+        return self._by_prefix.get(prefix)
+
+    def find_by_extra_prefix(self, prefix: str) -> Provider | None:
+        """Return the provider with this prefix among its `extra_prefixes`. None: no provider has it.
+
+        An extra prefix, such as `bedrock/` for LiteLLM, stays in the model id of the upstream request.
+        """
+        return self._by_extra_prefix.get(prefix)
+
+    def list_setup_variables(self) -> tuple[str, ...]:
+        """Return the names of the variables that enable providers: `OPENAI_API_KEY`.
+
+        Only providers with `offered_to_users`, in the order of the registry.
+        """
+        return tuple(variable for row in self._rows if row.offered_to_users and (variable := row.setup_variable))
+
+    def with_configured(
+        self, tables: tuple[ConfiguredProvider, ...], file: ConfigFile, errors: ErrorList
+    ) -> "ProviderRegistry":
+        """Return a copy of this registry with one more provider per valid table of the configuration file.
+
+        `errors`: receives the messages about invalid tables, with their lines in `file`.
+        """
+        valid = []
+        for table in tables:
+            with errors.collect():
+                check_configured_provider(table, self._rows, file)
+                valid.append(table)
+        return self.extend(tuple(valid))
+
+    def extend(self, tables: tuple[ConfiguredProvider, ...]) -> "ProviderRegistry":
+        """Return a copy of this registry with one more provider per table. The tables must already be validated."""
+        return _extend(self, tables) if tables else self
+
+
+@lru_cache(maxsize=16)
+def _extend(registry: ProviderRegistry, tables: tuple[ConfiguredProvider, ...]) -> ProviderRegistry:
+    return ProviderRegistry((*registry, *(build_configured_provider(table, tuple(registry)) for table in tables)))

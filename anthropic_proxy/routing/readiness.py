@@ -1,0 +1,216 @@
+"""`find_readiness`: state of the configured providers and the model mapping, for the start-up summary and the web page.
+
+The result, `Readiness`, has the usable providers (`ready`), `obstacles` that prevent replies, `advice`, and `unset`
+providers without a key. Sources are settings, installed packages, credential files and known model lists. Nothing is
+sent to providers. Tiers are the Claude families (opus, sonnet, haiku) that settings map to models.
+`describe_retirement` reports a model that its provider stops serving. `list_findings` returns problems and warnings as
+texts. `group_tier_mappings` joins tiers with the same target; `find_used_models` lists the models of tiers and routes.
+`list_ignored_settings` lists settings without effect.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+
+from msgspec import Struct
+
+from anthropic_proxy.routing.backend_checks import find_feature_problems, find_google_project, find_obstacles
+from anthropic_proxy.routing.catalog import Catalog
+from anthropic_proxy.routing.providers import Provider, find_registry
+from anthropic_proxy.routing.router import (
+    TierMapping,
+    describe_missing_key,
+    find_preferred_provider,
+    list_rule_choices,
+    list_rule_findings,
+    list_tier_mappings,
+)
+from anthropic_proxy.routing.router.model_names import choose_models
+from anthropic_proxy.settings import TIERS, Secret, Settings
+
+_MAX_KEYS = 3
+"""Maximum number of API keys of one provider that are listed, masked. Further keys appear as a count."""
+_MODEL_VARIABLES = ("BIG_MODEL", "MIDDLE_MODEL", "SMALL_MODEL", *(f"MODEL_{tier.upper()}" for tier in TIERS))
+_MAX_MODELS = 3
+"""Maximum number of models that one warning names. Further models appear as a count."""
+_MAX_TIERS = 2
+"""Maximum number of Claude tiers that one line names. An ellipsis stands for further tiers."""
+
+
+class ReadyProvider(Struct, frozen=True):
+    """A usable provider, with a text about its state for the start-up summary."""
+
+    name: str
+    """Prefix of the provider's settings in lower case (`gemini`), or its name in the configuration file."""
+    state: str
+    """Redacted keys and their source (`…1234, .env`), number of models (`3 models`), project, or URL."""
+    model_count: int | None = None
+    """Number of models that the server of the provider lists. None: the list is unknown."""
+
+
+class Readiness(Struct):
+    """State of the configured providers, determined without requests to providers."""
+
+    ready: list[ReadyProvider]
+    """Providers that can be called: key or address are set, and their packages are installed."""
+    obstacles: list[str]
+    """Error texts about problems that prevent replies: of providers with models for Claude tiers, and of enabled
+    features."""
+    advice: list[str]
+    """Error texts about other providers. These problems affect only requests that name the provider."""
+    unset: list[str]
+    """Names of providers without an API key: `gemini`."""
+
+
+def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
+    """Return the state of all providers that have a key or that a model tier maps to, and the names of the others."""
+    used = find_used_models(settings, catalog)
+    found = Readiness([], find_feature_problems(settings), [], [])
+    for provider in find_registry(settings):
+        if not (provider.offered_to_users or provider.name in used) or provider.name == "demo":
+            continue
+        missing_key = describe_missing_key(provider, settings)
+        if not missing_key and (provider.offered_to_users or provider.name in used):
+            obstacles = find_obstacles(provider, used.get(provider.name, ()), settings, catalog)
+            (found.obstacles if provider.name in used else found.advice).extend(obstacles)
+            if not obstacles and (ready := _find_state(provider, settings, catalog)):
+                found.ready.append(ready)
+        elif missing_key and provider.is_configured:
+            found.advice.extend([] if provider.name in used else [missing_key])
+        elif missing_key and provider.offered_to_users:
+            found.unset.append(_name(provider))
+    problems, warnings = list_rule_findings(settings, catalog)
+    found.obstacles.extend(problems)
+    found.advice.extend(warnings)
+    return found
+
+
+def find_used_models(settings: Settings, catalog: Catalog) -> dict[str, list[str]]:
+    """Return provider name → its models that the settings use: for Claude tiers, as fallbacks, and in routes."""
+    by_prefix = {provider.prefix: provider.name for provider in find_registry(settings)}
+    used: dict[str, list[str]] = {}
+    for row in list_tier_mappings(settings, catalog):
+        for target in (row.target, *row.fallbacks):
+            prefix, _, model = target.partition("/")
+            models = used.setdefault(by_prefix[prefix], [])
+            if model not in models:
+                models.append(model)
+    for _, choice in list_rule_choices(settings, catalog):
+        models = used.setdefault(choice.provider.name, [])
+        if choice.model not in models:
+            models.append(choice.model)
+    return used
+
+
+def list_ignored_settings(settings: Settings, catalog: Catalog) -> Iterator[str]:
+    """Yield one line for each setting that has no effect, with the remedy."""
+    used = find_used_models(settings, catalog)
+    for provider in find_registry(settings):
+        address = settings.base_urls.get(provider.name)
+        in_use = provider.name in used or settings.keys.get(provider.name) or provider.uses_installed_models
+        if address and not in_use and not provider.is_configured and provider.key_source == "settings":
+            names = (provider.base_url_variable, f"{provider.env_prefix}_BASE_URL")
+            variable = next((name for name in names if name in settings.origins), names[0])
+            yield f"{variable} is set, but no request is sent there. Add PREFERRED_PROVIDER={provider.name}"
+    preferred = find_preferred_provider(settings, catalog)
+    named = [name for name in _MODEL_VARIABLES if name in settings.origins]
+    if named and preferred.name == "demo":
+        yield f"{_listed(named)} set, but no provider is configured, so the demo replies."
+    elif preferred.serves_claude and (named := [name for name in named if not name.startswith("MODEL_")]):
+        yield f"{_listed(named)} set, but {preferred.name} serves the requested models themselves."
+    yield from _list_shadowed_models(preferred, settings, catalog)
+
+
+def _list_shadowed_models(preferred: Provider, settings: Settings, catalog: Catalog) -> Iterator[str]:
+    """Yield one warning for each provider of the configuration file with models that need its prefix in a request.
+
+    Without the prefix, such a name goes to another provider that lists it, or is mapped like a Claude model.
+    """
+    for provider in find_registry(settings):
+        names = [name for name in provider.known_models if "/" not in name] if provider.is_configured else []
+        targets = {name: choose_models(name, preferred, settings, catalog)[0] for name in names}
+        shadowed = [name for name, choice in targets.items() if choice.provider.name != provider.name]
+        if shadowed:
+            more = f" and {len(shadowed) - _MAX_MODELS} more" if len(shadowed) > _MAX_MODELS else ""
+            yield (
+                f"[providers.{provider.name}] lists {', '.join(shadowed[:_MAX_MODELS])}{more}. Without a prefix, "
+                f"{shadowed[0]} is sent to {targets[shadowed[0]].prefixed_id}. "
+                f"For this server, request {provider.prefix}/{shadowed[0]}"
+            )
+
+
+def group_tier_mappings(settings: Settings, catalog: Catalog) -> list[tuple[str, TierMapping]]:
+    """Return each distinct row of the model mapping once, with the tiers that share the row: `opus, sonnet …`.
+
+    The names of the first tiers are listed; an ellipsis stands for further tiers.
+    """
+    groups: dict[tuple[str, str, Sequence[str]], list[TierMapping]] = {}
+    for row in list_tier_mappings(settings, catalog):
+        groups.setdefault((row.target, row.reason, row.fallbacks), []).append(row)
+    return [(_name_tiers([row.tier for row in group]), group[0]) for group in groups.values()]
+
+
+def _name_tiers(tiers: list[str]) -> str:
+    return ", ".join(tiers[:_MAX_TIERS]) + (" …" if len(tiers) > _MAX_TIERS else "")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}"
+
+
+def _find_state(provider: Provider, settings: Settings, catalog: Catalog) -> ReadyProvider | None:
+    """Return a configured provider with the text about its keys, model count or address. None: state unknown."""
+    name = _name(provider)
+    if keys := settings.keys.get(provider.name, ()):
+        return ReadyProvider(name, f"{_show_keys(keys)}, {_key_source(provider, settings.origins)}")
+    if (listed := catalog.cached_model_ids(provider.name)) is not None:
+        return ReadyProvider(name, f"{len(listed)} model{'' if len(listed) == 1 else 's'}", len(listed))
+    if provider.transport == "litellm":
+        return ReadyProvider(name, "installed")
+    if provider.key_source == "google":
+        state = find_google_project(settings) or ""
+    else:
+        state = settings.base_urls.get(provider.name, "")
+    return ReadyProvider(name, state) if state else None
+
+
+def _name(provider: Provider) -> str:
+    return provider.env_prefix.lower() or provider.name
+
+
+def _show_keys(keys: Sequence[Secret]) -> str:
+    listed = ", ".join(str(key) for key in keys[:_MAX_KEYS])
+    return f"{listed} and {len(keys) - _MAX_KEYS} more" if len(keys) > _MAX_KEYS else listed
+
+
+def _key_source(provider: Provider, origins: Mapping[str, str]) -> str:
+    """Return the source of a provider's API key: `.env` or `environment`. `set`: the source is unknown.
+
+    `origins`: variable name → source.
+    """
+    return origins.get(provider.key_variable or "", "set").partition(" line")[0]
+
+
+def describe_retirement(row: TierMapping, today: date) -> tuple[str, str] | None:
+    """Return the notice about a retired model of a tier, and the line for `.env` that selects its successor.
+
+    None: the model is not yet retired on the date `today`.
+    """
+    retired = row.retirement
+    if retired is None or (day := date.fromisoformat(retired.retired_on)) > today:
+        return None
+    prefix, _, model = row.target.partition("/")
+    line = f"{row.reason.partition(',')[0]}={prefix}/{retired.successor}"
+    return f"{row.retiring_vendor} retired {model} on {day.day} {day:%B %Y}. Its successor:", line
+
+
+def list_findings(settings: Settings, catalog: Catalog, today: date) -> tuple[list[str], list[str]]:
+    """Return the problems that prevent replies, and the warnings about settings without effect or with a typo.
+
+    Each text has its remedy. `today`: date for notices about retired models.
+    """
+    rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog)
+    problems = dict.fromkeys((*(problem for row in rows for problem in row.problems), *found.obstacles))
+    retired = filter(None, (describe_retirement(row, today) for row in rows))
+    advice = [f"{sentence}  {assignment}" for sentence, assignment in retired]
+    warnings = (*settings.warnings, *advice, *found.advice, *list_ignored_settings(settings, catalog))
+    return list(problems), list(dict.fromkeys(warnings))

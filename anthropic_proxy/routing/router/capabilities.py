@@ -1,0 +1,52 @@
+"""`find_capabilities`: limits and features of a model at the server that the settings select.
+
+Sources in ascending order: `models.toml`, facts of the command `doctor`, and rules of the configuration file
+(`apply_capability_rules`).
+"""
+
+from fnmatch import fnmatchcase
+
+from msgspec import structs
+
+from anthropic_proxy.routing.catalog import Catalog, LearnedModel, ModelCapabilities
+from anthropic_proxy.routing.providers import Provider
+from anthropic_proxy.routing.router.provider_setup import find_server_override, name_server
+from anthropic_proxy.settings import Settings
+
+
+def find_capabilities(row: Provider, model: str, settings: Settings, catalog: Catalog) -> ModelCapabilities:
+    """Return the capabilities (limits and features) of a model of a provider.
+
+    The base URL setting may select another server; its values then apply. Facts of the command `doctor` override
+    `models.toml`, and the configuration file overrides both.
+    """
+    server = find_server_override(row, settings)
+    learned = _find_learned(row, model, settings, catalog)
+    if server is None:
+        capabilities = catalog.cached_capabilities(row.name, model, row.models_table)
+        return apply_capability_rules(row, model, learned.apply(capabilities) if learned else capabilities)
+    capabilities = catalog.cached_capabilities(server.models_table or row.name, model)
+    if not capabilities.known and server.capabilities:
+        capabilities = structs.replace(capabilities, **server.capabilities)
+    if server.accepts_pdf:
+        capabilities = structs.replace(capabilities, accepts_pdf=True)
+    return learned.apply(capabilities) if learned else capabilities
+
+
+def _find_learned(row: Provider, model: str, settings: Settings, catalog: Catalog) -> LearnedModel | None:
+    """Return the facts that the command `doctor` stored about a model.
+
+    None: no facts, or the server reports the capabilities itself (Ollama).
+    """
+    if row.uses_installed_models or not catalog.has_learned:
+        return None
+    return catalog.find_learned(name_server(row, settings.base_urls.get(row.name, row.base_url)), model)
+
+
+def apply_capability_rules(row: Provider, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
+    """Return the capabilities of a model, changed by the fields that the configuration file sets for the model."""
+    changes: dict[str, object] = {}
+    for pattern, fields in row.capability_rules:
+        if fnmatchcase(model.lower(), pattern):
+            changes.update(fields)
+    return structs.replace(capabilities, **changes) if changes else capabilities

@@ -1,0 +1,11 @@
+"""Routes of the configuration file (`[[routes]]`): rules that choose the targets of a request by its properties.
+
+A target is a provider and model. `RouteRules` finds the first route with conditions that match the `RequestFacts` of a
+request. `RouteBalancer` orders the targets of a route by weight, latency or price.
+"""
+
+from anthropic_proxy.routing.rules.balancer import RouteBalancer
+from anthropic_proxy.routing.rules.request_facts import SESSION_HEADER, RequestFacts
+from anthropic_proxy.routing.rules.route_rules import RouteCheck, RouteRules, describe_conditions
+
+__all__ = ["SESSION_HEADER", "RequestFacts", "RouteBalancer", "RouteCheck", "RouteRules", "describe_conditions"]

@@ -1,0 +1,133 @@
+"""`RouteBalancer`: the order of the targets of a route with `balance`, by weight, latency or price.
+
+The first target serves the request, the others are its fallbacks. The state is in a `Store`: the latency of each target
+as a moving average, and the targets of sessions. By default this store is in the memory of the process. A plugin may
+share it between instances. While the store is unavailable, requests are served as if nothing was stored. `keep_session`
+stores the target of a session; `name_target` returns the model id with prefix.
+"""
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from hashlib import blake2b
+
+from anthropic_proxy.plugins.storage import Store, StoreUnavailable
+from anthropic_proxy.routing.router import Target
+from anthropic_proxy.routing.rules.request_facts import RequestFacts
+from anthropic_proxy.settings import ConfiguredRoute
+
+LATENCY_SECONDS = 600.0
+"""Seconds until a measured latency expires. Afterwards the next request measures the target again."""
+SESSION_SECONDS = 3600.0
+"""Seconds for which an idle session keeps its target. Prompt caches of providers expire earlier."""
+FAILURE_LATENCY_SECONDS = 60.0
+"""Seconds of latency assumed for a failed call, so that the target comes last until the next measurement."""
+FAILURE_SECONDS = 60.0
+"""Seconds until the assumed latency of a failed call expires."""
+_NEW_MEASUREMENT = 0.3
+"""Weight (0 to 1) of the latest measurement in the moving average of a target's latency."""
+
+
+class RouteBalancer:
+    """Orders the targets (provider and model) of a route for each request.
+
+    `store`: keeps latencies and sessions. `prices`: model id with prefix → price, for `balance = "cost"`. `random`:
+    returns a random number from 0 to 1.
+    """
+
+    def __init__(
+        self, store: Store, prices: Mapping[str, float], *, random: Callable[[], float] = random.random
+    ) -> None:
+        self._store = store
+        self._prices = prices
+        self._random = random
+
+    async def order(self, targets: Sequence[Target], rule: ConfiguredRoute, facts: RequestFacts) -> Sequence[Target]:
+        """Return the targets of a request in the order of the attempts, according to the field `balance` of `rule`."""
+        if rule.balance == "order" or len(targets) < 2:
+            return targets
+        if rule.balance == "cost":
+            return sorted(targets, key=lambda target: self._prices.get(name_target(target), math.inf))
+        if rule.balance == "weighted":
+            return self._order_by_weight(targets, rule, facts)
+        return await self._order_by_latency(targets, rule, facts)
+
+    async def record_latency(self, target: Target, seconds: float) -> None:
+        """Add the measured seconds until the first token of a reply to the moving average of the target."""
+        key = _latency_key(target)
+        stored = await self._find(key)
+        average = seconds if stored is None else seconds * _NEW_MEASUREMENT + float(stored) * (1 - _NEW_MEASUREMENT)
+        await self._put(key, f"{average:.6f}", LATENCY_SECONDS)
+
+    async def record_failure(self, target: Target) -> None:
+        """Move a target to the end of the order by latency for `FAILURE_SECONDS`, because a call failed."""
+        await self._put(_latency_key(target), f"{FAILURE_LATENCY_SECONDS}", FAILURE_SECONDS)
+
+    async def keep_session(self, rule: ConfiguredRoute, session: str, target: Target) -> None:
+        """Store the target that served a session. A sticky route then sends later requests of the session there."""
+        if rule.sticky and session:
+            await self._put(_session_key(rule, session), name_target(target), SESSION_SECONDS)
+
+    def _order_by_weight(
+        self, targets: Sequence[Target], rule: ConfiguredRoute, facts: RequestFacts
+    ) -> Sequence[Target]:
+        """Return the targets in a random order in which each target is first as often as its weight requires.
+
+        For a sticky route, the session id determines the random numbers, so all processes choose the same target.
+        """
+
+        def draw(target: Target) -> float:
+            if rule.sticky and facts.session:
+                number = facts.draw(f"{rule.name} {name_target(target)}") / 100
+            else:
+                number = self._random()
+            return -math.log(max(number, 1e-12)) / target.weight
+
+        return sorted(targets, key=draw)
+
+    async def _order_by_latency(
+        self, targets: Sequence[Target], rule: ConfiguredRoute, facts: RequestFacts
+    ) -> Sequence[Target]:
+        """Return the targets by ascending latency.
+
+        Targets without a measurement precede the others, and so does the target that already serves the session.
+        """
+        keys = [_latency_key(target) for target in targets]
+        if rule.sticky and facts.session:
+            keys.append(_session_key(rule, facts.session))
+        stored = await asyncio.gather(*map(self._find, keys))  # at the same time: a store may be on another host
+        kept = stored[-1] if len(stored) > len(targets) else None
+        ranks = {
+            target: (name_target(target) != kept, float(latency or 0))
+            for target, latency in zip(targets, stored, strict=False)
+        }
+        return sorted(targets, key=ranks.__getitem__)
+
+    async def _find(self, key: str) -> str | None:
+        """Return the value of a key in the store. None: no such key, or the store is unavailable."""
+        try:
+            return await self._store.get(key)
+        except StoreUnavailable:
+            return None
+
+    async def _put(self, key: str, value: str, seconds: float) -> None:
+        """Write a value to the store with an expiry in seconds. Do nothing if the store is unavailable."""
+        with suppress(StoreUnavailable):
+            await self._store.put(key, value, seconds)
+
+
+def name_target(target: Target) -> str:
+    """Return the model id of a target with the prefix of its provider."""
+    return f"{target.provider.prefix}/{target.model}"
+
+
+def _latency_key(target: Target) -> str:
+    return f"route/latency/{target.upstream}/{target.model}"
+
+
+def _session_key(rule: ConfiguredRoute, session: str) -> str:
+    """Return a short store key for a sticky route and a session id. Session ids of clients may be long."""
+    digest = blake2b(session.encode(errors="replace"), digest_size=16).hexdigest()
+    return f"route/session/{rule.name}/{digest}"

@@ -1,0 +1,193 @@
+"""`RequestFacts`: the properties of a client request that conditions of routes examine, each computed at most once.
+
+A route can receive a share of the sessions. For this, `draw` returns a pseudo-random number of a session, which is the
+same for each request of the session; the session is in the share if the number is below the share. `background` marks
+calls of Claude Code beside the conversation, such as for titles; `subagent` those of its sub-agents. `draw_factor` and
+`share_threshold` convert a route's name and share into numbers.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from functools import cached_property
+from hashlib import blake2b
+
+from anthropic_proxy.errors import ClientError
+from anthropic_proxy.messages.models import (
+    Block,
+    DocumentBlock,
+    ImageBlock,
+    MessagesRequest,
+    ToolResultBlock,
+    decode_content,
+)
+from anthropic_proxy.messages.preparation import find_session, server_tool_kinds
+from anthropic_proxy.settings import find_time_zone
+
+SESSION_HEADER, AGENT_HEADER, PROJECT_HEADER = "x-claude-code-session-id", "x-claude-code-agent-id", "x-project"
+_CLAUDE_CODE = "claude-cli/"
+"""Beginning of the header `user-agent` of Claude Code."""
+_MEDIA_WORDS = (b'"image"', b'"document"')
+_TEXT_SOURCES = ("text", "content")
+"""Source types of documents that contain text. A document with another source type is a PDF."""
+_PERCENT = 100.0
+DRAW_COUNT = 1 << 32
+"""Number of different draws. A draw is a pseudo-random integer of a route and session: below the share, the route
+matches."""
+
+
+class RequestFacts:
+    """Properties of one client request.
+
+    `model`, `tier`: requested model without alias and suffix, and its Claude tier; "": none. `headers`: names in lower
+    case. `key`: name of the client. `now`: seconds since the epoch. `count_tokens`: returns the estimated input tokens
+    of a request. `request_id`: replaces the session of a client that sends none.
+    """
+
+    def __init__(
+        self,
+        request: MessagesRequest,
+        *,
+        model: str,
+        tier: str,
+        headers: Mapping[str, str],
+        key: str,
+        now: float,
+        count_tokens: Callable[[MessagesRequest], int],
+        request_id: str = "",
+    ) -> None:
+        self._request = request
+        self.model = model.lower()
+        self.tier = tier
+        self.headers = headers
+        self.key = key
+        self.now = now
+        self._count_tokens = count_tokens
+        self._request_id = request_id
+        self._times: dict[str | None, tuple[int, int]] = {}
+
+    @property
+    def project(self) -> str:
+        """Value of the request header `x-project`. "": the header is absent."""
+        return self.headers.get(PROJECT_HEADER, "")
+
+    @property
+    def subagent(self) -> bool:
+        """True if a sub-agent of Claude Code sent the request."""
+        return bool(self.headers.get(AGENT_HEADER))
+
+    @property
+    def thinking(self) -> bool:
+        """True if the request enables thinking."""
+        return self._request.thinking is not None and self._request.thinking.type != "disabled"
+
+    @property
+    def web_search(self) -> bool:
+        """True if the request offers the web search tool of the Messages API (a server tool)."""
+        return "web_search" in server_tool_kinds(self._request.tools)
+
+    @property
+    def background(self) -> bool:
+        """True for a call that Claude Code sends beside the conversation, such as a title: no tools and no thinking."""
+        is_claude_code = SESSION_HEADER in self.headers or self.headers.get("user-agent", "").startswith(_CLAUDE_CODE)
+        return is_claude_code and not self._request.tools and not self.thinking
+
+    @cached_property
+    def input_tokens(self) -> int:
+        """Estimated input tokens. For a request that cannot be decoded: the bytes of the body divided by 4."""
+        try:
+            return self._count_tokens(self._request)
+        except ClientError:
+            return self._request.body_bytes // 4
+
+    @cached_property
+    def session(self) -> str:
+        """Session id that the client sent in a header or in `metadata.user_id`. "": the client sent none."""
+        if session := self.headers.get(SESSION_HEADER):
+            return session
+        metadata = self._request.metadata
+        return (metadata and metadata.user_id and find_session(metadata.user_id)) or ""
+
+    @cached_property
+    def _media(self) -> tuple[bool, bool]:
+        """Two flags: a message or tool result contains an image; a message or tool result contains a PDF document."""
+        images = pdfs = False
+        for block in _list_blocks(self._request):
+            images = images or isinstance(block, ImageBlock)
+            pdfs = pdfs or (isinstance(block, DocumentBlock) and block.source.type not in _TEXT_SOURCES)
+        return images, pdfs
+
+    @property
+    def images(self) -> bool:
+        """True if a message contains an image."""
+        return self._media[0]
+
+    @property
+    def pdfs(self) -> bool:
+        """True if a message contains a PDF document."""
+        return self._media[1]
+
+    def local_time(self, zone: str | None) -> tuple[int, int]:
+        """Return the time of the request as day of the week (0: Monday) and minutes since midnight.
+
+        `zone`: time zone (`Europe/Berlin`). None: time zone of the server.
+        """
+        if zone not in self._times:
+            moment = datetime.fromtimestamp(self.now, find_time_zone(zone))
+            self._times[zone] = moment.weekday(), moment.hour * 60 + moment.minute
+        return self._times[zone]
+
+    def draw(self, name: str) -> float:
+        """Return a pseudo-random number from 0 to 100 that is the same for all requests of a session.
+
+        `name`: name of the route; each route has its own number. Without a session, each request has its own number.
+        """
+        return self.draw_integer(draw_factor(name)) * _PERCENT / DRAW_COUNT
+
+    def draw_integer(self, factor: int) -> int:
+        """Return the draw of `draw` as an integer of 32 bits. `factor`: result of `draw_factor` for the route name."""
+        return factor * self.session_number % DRAW_COUNT
+
+    @cached_property
+    def session_number(self) -> int:
+        """Hash of 32 bits of the session id, or of the request id if there is no session. Input of all draws."""
+        return _hash(self.session or self._request_id)
+
+
+def draw_factor(name: str) -> int:
+    """Return an odd hash of 32 bits for the name of a route.
+
+    Multiplied by the number of a session, the factor gives the draw. Different names give independent draws.
+    """
+    return _hash(name) | 1
+
+
+def share_threshold(percent: float) -> int:
+    """Return a share in percent as an integer up to `DRAW_COUNT`. A session with a smaller draw is in the share."""
+    return round(percent / _PERCENT * DRAW_COUNT)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=4).digest())
+
+
+def _list_blocks(request: MessagesRequest) -> Iterator[Block]:
+    """Yield the content blocks of all messages, and the blocks inside tool results.
+
+    Only tool results that may contain an image or a document are decoded.
+    """
+    for message in request.messages:
+        if isinstance(message.content, str):
+            continue
+        for block in message.content:
+            yield block
+            if isinstance(block, ToolResultBlock):
+                content = bytes(block.content)
+                if any(word in content for word in _MEDIA_WORDS):
+                    yield from _decode_result(block)
+
+
+def _decode_result(block: ToolResultBlock) -> list[Block]:
+    try:
+        return decode_content(block.content)
+    except ClientError:
+        return []

@@ -1,0 +1,91 @@
+"""Interfaces of the application of a server process: `Application`, its `Peer`, and `LoadApp`, which builds it.
+
+`Application` is the ASGI application that serves client requests. `Peer` exchanges statistics, and observations about
+models, keys and addresses, with the other server processes. `LoadApp` is a function that builds the application once in
+each process. `heap_trimmer` returns free memory to the system.
+"""
+
+from typing import Protocol
+
+from anthropic_proxy.log.in_progress import RequestsInProgress
+from anthropic_proxy.platforms.heap import HeapTrimmer
+from anthropic_proxy.server.http1.lifecycle import HttpApplication
+
+
+class Peer(Protocol):
+    """Exchange of statistics and observations with the other processes of a server (`workers/link.py`)."""
+
+    in_progress: RequestsInProgress
+    """Client requests in progress in this process, and the heartbeat of this process."""
+
+    @property
+    def index_and_count(self) -> tuple[int, int]:
+        """Index of this worker process, from 0, and the number of all workers."""
+        ...
+
+    def open(self) -> None:
+        """Start to exchange data with the other processes.
+
+        The server calls the method when this process begins to serve.
+        """
+        ...
+
+    def end_views(self) -> None:
+        """End the streamed responses that show live requests to users.
+
+        Otherwise these responses would delay the stop of the server.
+        """
+        ...
+
+    def close(self) -> None:
+        """Send the last statistics of this process to the others, and end the exchange."""
+        ...
+
+
+class Application(HttpApplication, Protocol):
+    """Interface of the ASGI application that a server process serves. `app.App` implements it."""
+
+    async def start(self) -> None:
+        """Open the services and connections that requests use. The server calls the method before the first request."""
+        ...
+
+    async def close(self) -> None:
+        """Close the services and connections of the application. The server calls the method after the last request."""
+        ...
+
+    def log_warning(self, text: str) -> None:
+        """Log a warning from the server, such as a limit of connections. API keys in the text are redacted."""
+        ...
+
+    def log_line(self, text: str) -> None:
+        """Log a line of the server, such as its stop, and wait until the line is written."""
+        ...
+
+    def flush_log(self) -> None:
+        """Wait until all log lines are written, at most one second."""
+        ...
+
+    @property
+    def heap_trimmer(self) -> HeapTrimmer:
+        """Trimmer that returns free heap memory of this process to the system."""
+        ...
+
+    @property
+    def peer(self) -> Peer:
+        """Exchange of statistics and observations with the other processes of the server."""
+        ...
+
+    async def reload_settings(self) -> None:
+        """Read the settings again and use them for new requests. If they are invalid, the current settings are kept."""
+        ...
+
+
+class LoadApp(Protocol):
+    """Function that builds the application. Each process calls the function once.
+
+    It is picklable, so that a worker process can receive it.
+    """
+
+    def __call__(self, *, address: str, logs_startup: bool = True) -> Application:
+        """Return the application. `address`: URL of the server. `logs_startup`: log the start-up summary."""
+        ...

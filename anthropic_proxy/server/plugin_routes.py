@@ -1,0 +1,79 @@
+"""Requests for the URL paths that plugins serve: reads the body, calls the route, and sends its response.
+
+A route of a plugin is a URL path with a function that returns the response (`respond`). `FoundRoute` is the result of
+the lookup of a path: its routes by HTTP method. `checks_key` is True if a route itself checks the access of clients
+without a key. `send_own_route` serves pages of the proxy itself by the same interface.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qs
+
+from anthropic_proxy.errors import MethodNotAllowed, RequestTooLarge
+from anthropic_proxy.exchange.client_request import ClientRequest
+from anthropic_proxy.plugins import RouteRequest, RouteResponse
+from anthropic_proxy.route_table import FoundRoute
+from anthropic_proxy.server.response_sink import AsgiSink, Scope
+from anthropic_proxy.services import Services
+
+_CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key"})
+
+Responder = Callable[[Services, RouteRequest], Awaitable[RouteResponse]]
+"""Async function of the proxy itself that returns the response to a request, with the arguments of a plugin's route."""
+
+
+async def send_own_route(respond: Responder, services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """Call `respond` for a request to a path of the proxy itself, and send the response, without a body for HEAD."""
+    await sink.send_route_response(await respond(services, build_route_request(request)))
+
+
+async def send_plugin_route(found: FoundRoute, scope: Scope, request: ClientRequest, sink: AsgiSink) -> None:
+    """Call a route of a plugin for a request and send the response.
+
+    Raises `MethodNotAllowed` or `RequestTooLarge`, and the errors of the plugin. `found`: routes of the path by method.
+    `scope`: ASGI scope of the request.
+    """
+    route = found.routes[require_method(scope["method"], request.path, found)]
+    if len(request.body) > route.max_body_bytes:
+        raise RequestTooLarge(f"The body is larger than {route.max_body_bytes:,} bytes.")
+    response = await route.respond(build_route_request(request, scope, found.path_parameters))
+    await sink.send_route_response(response, has_body=scope["method"] != "HEAD")
+
+
+def require_method(method: str, path: str, found: FoundRoute) -> str:
+    """Return `method` if a route of the path has this HTTP method. Raises `MethodNotAllowed` (405) otherwise."""
+    if method not in found.routes:
+        raise MethodNotAllowed(f"{method} is not supported at {path!r}; use {' or '.join(found.routes)}.", found.routes)
+    return method
+
+
+def checks_key(method: str, found: FoundRoute | None) -> bool:
+    """Return True if the route itself checks clients without a key. `found` None: no plugin serves the path.
+
+    The server then does not reject such clients before.
+    """
+    route = found.routes.get(method) if found else None
+    return route is not None and route.checks_key
+
+
+def build_route_request(
+    request: ClientRequest, scope: Mapping[str, Any] | None = None, path_parameters: Mapping[str, str] | None = None
+) -> RouteRequest:
+    """Return a client request in the form that routes of plugins receive, without keys in its headers.
+
+    `scope`: ASGI scope; None: a GET request from an unknown address. `path_parameters`: parameter of the URL path → its
+    value.
+    """
+    scope = scope or {}
+    return RouteRequest(
+        method=scope.get("method", "GET"),
+        path=request.path,
+        path_parameters=path_parameters or {},
+        query=parse_qs(request.query, keep_blank_values=True) if request.query else {},
+        headers={name: value for name, value in request.headers.items() if name not in _CREDENTIAL_HEADERS},
+        body=request.body,
+        client=request.client,
+        scheme=scope.get("scheme", "http"),
+        address=(scope.get("client") or ("",))[0],
+        request_id=request.request_id,
+    )

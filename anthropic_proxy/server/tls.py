@@ -1,0 +1,122 @@
+"""TLS of the server: certificate and key of `TLS_CERT_FILE` and `TLS_KEY_FILE`, replaced while the server runs.
+
+`ServerTls` contains the TLS context (`ssl.SSLContext`) for new connections and reloads changed files. Open connections
+keep their context. TLS 1.2 is the minimum, and HTTP/1.1 the only protocol. The module is imported only if TLS is set.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.server.file_watch import POLL_INTERVAL_SECONDS, FileWatch
+
+WriteText = Callable[[str], None]
+"""Function that writes a line to the log."""
+
+_CERTIFICATE_MARK, _KEY_MARK = b"-----BEGIN CERTIFICATE-----", b"PRIVATE KEY-----"
+"""Texts that a PEM file with a certificate, or with a private key, contains."""
+
+
+class ServerTls:
+    """TLS context of the server, built again after each change of the certificate file or the key file.
+
+    `key_file`: "": the certificate file contains the key too. `log_line`, `log_warning`: write the result of a reload
+    to the log; None: the result is not logged. Raises `ConfigurationError` if the files cannot be used.
+    """
+
+    def __init__(
+        self, certificate_file: str, key_file: str, log_line: WriteText | None, log_warning: WriteText | None
+    ) -> None:
+        self._files = certificate_file, key_file
+        self._log_line, self._log_warning = log_line, log_warning
+        self._file_watch = FileWatch([name for name in self._files if name])
+        self.context = build_tls_context(certificate_file, key_file)
+        """TLS context for new connections."""
+
+    async def watch(self) -> None:
+        """Read the certificate files again after each change, until the task of this call is cancelled."""
+        while True:
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
+            if await asyncio.to_thread(self._file_watch.has_changed):
+                self.reload()
+
+    def reload(self) -> None:
+        """Read certificate and key again for new connections, and log the result.
+
+        If they are invalid, the old ones stay in use.
+        """
+        try:
+            self.context = build_tls_context(*self._files)
+        except ConfigurationError as error:
+            if self._log_warning is not None:
+                self._log_warning(f"{error} The current certificate stays active.")
+        else:
+            if self._log_line is not None:
+                self._log_line("The TLS certificate was read again. New connections use it.")
+
+
+def build_tls_context(certificate_file: str, key_file: str) -> ssl.SSLContext:
+    """Return the context for a certificate (with its chain) and a private key, both as PEM.
+
+    `key_file`: "": the certificate file contains the key too.
+    Raises `ConfigurationError` if a file is missing or no PEM file, or if the key belongs to another certificate.
+    """
+    _require_mark(certificate_file, "TLS_CERT_FILE", _CERTIFICATE_MARK, "certificate")
+    variable = "TLS_KEY_FILE" if key_file else "TLS_CERT_FILE"
+    _require_mark(key_file or certificate_file, variable, _KEY_MARK, "private key")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(certificate_file, key_file or None, password=_refuse_passphrase)
+    except ssl.SSLError as error:
+        raise ConfigurationError(_describe(error, certificate_file, key_file or certificate_file)) from None
+    except _EncryptedKeyError:
+        raise ConfigurationError(
+            f'{variable} is "{key_file or certificate_file}": the key needs a passphrase. '
+            "Use a key without one, readable only by the user of the server."
+        ) from None
+    return context
+
+
+class _EncryptedKeyError(Exception):
+    """Error: the private key is encrypted, and the server has no passphrase."""
+
+
+def _refuse_passphrase() -> str:
+    """Raise `_EncryptedKeyError`. OpenSSL calls this for an encrypted key, instead of asking on the terminal."""
+    raise _EncryptedKeyError
+
+
+def _require_mark(name: str, variable: str, mark: bytes, content: str) -> None:
+    """Raise `ConfigurationError` if a file cannot be read or does not contain `mark`, the first line of a PEM block.
+
+    `name`: path of the file. `variable`: setting with the path. `content`: kind of content, for the message.
+    """
+    try:
+        text = Path(name).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f'{variable} is "{name}": {describe_os_error(error)}. Use the path of a PEM file with the {content}.'
+        ) from None
+    if mark not in text:
+        other = " Set TLS_KEY_FILE, or add the key to this file." if content == "private key" else ""
+        raise ConfigurationError(
+            f'{variable} is "{name}": the file contains no {content} as PEM.{other or " Use a PEM file with it."}'
+        )
+
+
+def _describe(error: ssl.SSLError, certificate_file: str, key_file: str) -> str:
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return (
+            f'TLS_KEY_FILE is "{key_file}": the key does not belong to the first certificate of "{certificate_file}". '
+            "Use the key of this certificate, and put the certificate of the server first."
+        )
+    reason = (error.reason or str(error)).replace("_", " ").lower()
+    return (
+        f'TLS_CERT_FILE "{certificate_file}" and TLS_KEY_FILE "{key_file}" cannot be used: {reason}. '
+        "Check both files:  openssl x509 -in … and openssl pkey -in …"
+    )

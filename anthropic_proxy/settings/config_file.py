@@ -1,0 +1,236 @@
+"""`ConfigFile`: the configuration file `anthropic-proxy.toml` beside `.env`, with checks that report file and line.
+
+The file defines compatible servers with their models, routes, prices and a search service. The structs of `file_format`
+define the allowed fields and types. A value is addressed by its `KeyPath`. `check_type` raises an error for a value of
+a wrong type, and `decode_table` returns a table as a struct. Methods `describe_*` return file and line of a key,
+methods `*_error` errors that name file, line and allowed values. `find_text` and `find_value` return the value of a
+key.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.settings.error_list import ErrorList
+from anthropic_proxy.settings.file_format import KeyReference, ModelTable
+from anthropic_proxy.settings.sources import FoundSetting
+from anthropic_proxy.settings.text_file import read_settings_file
+from anthropic_proxy.settings.values import find_similar_choice, invalid_setting_error, join_with_or, quote_text
+
+CONFIG_FILE = "anthropic-proxy.toml"
+"""Name of the configuration file, in the folder of `.env`."""
+_MAX_LISTED_NAMES = 12
+SCHEMA_FILE = Path(__file__).with_name("anthropic-proxy.schema.json")
+"""JSON Schema of the configuration file, in the package."""
+_REFERENCED_VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
+KeyPath = tuple[str, ...]
+"""Keys from the top of the file to a value: `("providers", "vllm", "base_url")`."""
+_ITEM_INDEX = re.compile(r"\[\d+\]$")
+"""Pattern of the index at the end of a key that names one item of a list: `[0]` in `routes[0]`."""
+StructT = TypeVar("StructT", bound=Struct)
+
+
+class ConfigFile:
+    """Contents of the configuration file `anthropic-proxy.toml`. A missing file has no contents.
+
+    `path`: path of the file; None: no file. `errors`: list to which the error of an unreadable file, or of one that is
+    not TOML, is added; the contents are then empty.
+    """
+
+    def __init__(self, path: str | None, errors: ErrorList) -> None:
+        self.path = path or CONFIG_FILE
+        self.warnings: list[str] = []
+        """Warnings about a folder with the name of the file and about unused routes, for the user."""
+        self.contents: Mapping[str, object] = {}
+        self._text = ""
+        self._lines: Mapping[KeyPath, int] | None = None
+        with errors.collect():
+            self._read(path)
+
+    def _read(self, path: str | None) -> None:
+        self._text = "" if path is None else read_settings_file(path, self.warnings)
+        if not self._text:
+            return
+        import tomllib  # noqa: PLC0415  # most installations have no file
+
+        try:
+            self.contents = tomllib.loads(self._text)
+        except tomllib.TOMLDecodeError as error:
+            problem, _, position = str(error).removesuffix(")").rpartition(" (at ")
+            if not problem:
+                problem, position = str(error), ""
+            where = f"{self.path}, {position}, " if position.startswith("line") else f"{self.path} "
+            raise ConfigurationError(f"{where}is not valid TOML: {problem}.") from None
+
+    def describe_origin(self, path: KeyPath) -> str:
+        """Return the file and line of a key in the form of `Settings.origins`: `anthropic-proxy.toml line 4`.
+
+        For a key that is missing in the file, the line of its table is returned.
+        """
+        if self._lines is None:
+            from anthropic_proxy.settings.toml_lines import find_key_lines  # noqa: PLC0415
+
+            self._lines = find_key_lines(self._text)
+        keys = tuple(_ITEM_INDEX.sub("", key) for key in path)
+        for length in range(len(path), 0, -1):
+            if (line := self._lines.get(path[:length]) or self._lines.get(keys[:length])) is not None:
+                return f"{self.path} line {line}"
+        return self.path
+
+    def describe_place(self, path: KeyPath) -> str:
+        """Return the file and line of a key for a sentence: `anthropic-proxy.toml, line 4`."""
+        return self.describe_origin(path).replace(" line ", ", line ")
+
+    def find_text(self, path: KeyPath, text: str) -> FoundSetting:
+        """Return a text of the file as a `FoundSetting`, the input of the decoders in `settings.values`."""
+        return FoundSetting(join_keys(path), text, self.describe_origin(path), (text,), path[-1])
+
+    def invalid_error(self, path: KeyPath, value: object, allowed: str, suggestion: str = "") -> ConfigurationError:
+        """Return the error for an invalid value at `path`.
+
+        `allowed`: sentence about the allowed values. `suggestion`: valid text similar to the value; "": none.
+        """
+        text = value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()
+        return invalid_setting_error(self.find_text(path, text), allowed, suggestion)
+
+    def invalid_choice_error(
+        self, path: KeyPath, value: str, choices: Sequence[str], suggestion: str = ""
+    ) -> ConfigurationError:
+        """Return the error for a text at `path` that is none of `choices`.
+
+        `suggestion`: the choice that the user means; "": the choice most similar to `value` is suggested.
+        """
+        return self.invalid_error(
+            path, value, f"Use {join_with_or(choices)}.", suggestion or find_similar_choice(value, choices)
+        )
+
+    def decode_table(self, path: KeyPath, struct_type: type[StructT]) -> StructT:
+        """Return the table at `path` as a struct. Raises `ConfigurationError` with all unknown and invalid fields."""
+        value = self.find_value(path)
+        self.check_type(path, value, struct_type)
+        return msgspec.convert(value, struct_type)
+
+    def find_value(self, path: KeyPath) -> object:
+        """Return the value at `path`. None: the file has no such key."""
+        value: object = self.contents
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def check_type(self, path: KeyPath, value: object, expected: Any) -> None:
+        """Raise `ConfigurationError` with all parts of a value that have another type than `expected`."""
+        from anthropic_proxy.settings import type_checks  # noqa: PLC0415  # most installations have no file
+
+        if path and path[-1] == "api_key":
+            self._require_key_reference(path, value)
+        kind = type_checks.find_table_type(expected) if isinstance(value, dict) else None
+        if isinstance(value, dict) and isinstance(kind, type_checks.StructType):
+            self._check_fields(path, value, kind.cls)
+        elif isinstance(value, dict) and isinstance(kind, type_checks.DictType):
+            errors = ErrorList()
+            for key, item in value.items():
+                with errors.collect():
+                    self.check_type((*path, key), item, type_checks.find_value_struct(kind))
+            errors.require_empty()
+        elif isinstance(value, list) and (item_type := type_checks.find_item_struct(expected)) is not None:
+            errors = ErrorList()
+            for index, item in enumerate(value):
+                with errors.collect():
+                    if not type_checks.has_type(item, item_type):
+                        self.check_type((*path[:-1], f"{path[-1]}[{index}]"), item, item_type)
+            errors.require_empty()
+        elif not type_checks.has_type(value, expected):
+            if "api_key" in path:
+                raise ConfigurationError(
+                    f"{join_keys(path)} is invalid. Use {type_checks.describe_type(expected)}. Its value is not shown, "
+                    f"because it may be a key. It is in {self.describe_place(path)}."
+                )
+            words = type_checks.list_allowed_texts(expected)
+            similar = find_similar_choice(value, words) if isinstance(value, str) else ""
+            raise self.invalid_error(path, value, f"Use {type_checks.describe_type(expected)}.", similar)
+
+    def _check_fields(self, path: KeyPath, table: Mapping[str, object], struct_type: type[Struct]) -> None:
+        fields = {field.name: field for field in msgspec.structs.fields(struct_type)}
+        errors, unknown = ErrorList(), []
+        for key, value in table.items():
+            with errors.collect():
+                if key not in fields:
+                    unknown.append(key)
+                    raise self._unknown_error((*path, key), list(fields))
+                self.check_type((*path, key), value, fields[key].type)
+        missing = [name for name, field in fields.items() if field.required and name not in table]
+        for name in missing:
+            with errors.collect():
+                if not find_similar_choice(name, unknown):  # else it is reported as misspelled
+                    raise ConfigurationError(
+                        f"{join_keys((*path, name))} is missing. Set it in {self.describe_place(path)}."
+                    )
+        if struct_type is ModelTable and not errors:
+            self._require_consistent_limits(path, table)
+        errors.require_empty()
+
+    def _unknown_error(self, path: KeyPath, known: Sequence[str]) -> ConfigurationError:
+        similar, see_schema = find_similar_choice(path[-1], known), f"The allowed names are in {SCHEMA_FILE}"
+        listed = f"Allowed here: {', '.join(sorted(known))}." if len(known) <= _MAX_LISTED_NAMES else see_schema
+        hint = f"Did you mean {similar}" if similar else listed
+        return ConfigurationError(f"{join_keys(path)} is not a setting. It is in {self.describe_place(path)}. {hint}")
+
+    def _require_consistent_limits(self, path: KeyPath, table: Mapping[str, object]) -> None:
+        """Raise `ConfigurationError` if a limit of a model, such as `max_output`, exceeds its context window.
+
+        `table`: limits and features of the model.
+        """
+        model, errors = msgspec.convert(table, ModelTable), ErrorList()
+        window = model.context_window
+        for name, limit in (("max_input", model.max_input), ("max_output", model.max_output)):
+            with errors.collect():
+                if window is not None and limit is not None and limit > window:
+                    raise ConfigurationError(
+                        f"{join_keys((*path, name))} is {limit}, but context_window is {window}. Use at most the "
+                        "context window, which holds input and output together. "
+                        f"Set in {self.describe_place((*path, name))}."
+                    )
+        with errors.collect():
+            if model.efforts is not None and model.default_effort and model.default_effort not in model.efforts:
+                allowed = (
+                    f"Use {join_with_or(model.efforts)}, as in efforts." if model.efforts else "efforts lists no level."
+                )
+                raise self.invalid_error((*path, "default_effort"), model.default_effort, allowed)
+        errors.require_empty()
+
+    def _require_key_reference(self, path: KeyPath, given: object) -> None:
+        """Raise `ConfigurationError` if `api_key` is a text instead of a reference to a variable, file or command.
+
+        The message does not contain the text, because it may be an API key.
+        """
+        place = f"It is in {self.describe_place(path)}."
+        if isinstance(given, str):
+            reference = _REFERENCED_VARIABLE.fullmatch(given)
+            name = str(self.find_value(("search", "service")) or "search") if path[0] == "search" else path[-2]
+            variable = reference[1] if reference else f"{name.upper().replace('-', '_')}_API_KEY"
+            move = "" if reference else f"Put the key into .env as {variable}=… and write"
+            raise ConfigurationError(
+                f"{join_keys(path)} is a text, but this file must not contain keys. {place} "
+                f'{move or "Write"}  api_key = {{ env = "{variable}" }}'
+            )
+        if isinstance(given, dict) and (not given or len(given.keys() & set(KeyReference.__struct_fields__)) > 1):
+            raise ConfigurationError(
+                f"{join_keys(path)} has {len(given)} fields. Use one of env, file and command. {place}"
+            )
+
+
+def config_file_beside(env_file: str | None) -> str | None:
+    """Return the path of the configuration file in the folder of a `.env` file. None: no files are read."""
+    return None if env_file is None else os.path.join(os.path.dirname(env_file), CONFIG_FILE)
+
+
+def join_keys(path: KeyPath) -> str:
+    """Return the keys of a path as one TOML key: `providers.vllm.models."qwen3-*".accepts_images`."""
+    bare = (_ITEM_INDEX.sub("", key).replace("-", "_").isidentifier() for key in path)
+    return ".".join(key if is_bare else f'"{quote_text(key)}"' for key, is_bare in zip(path, bare, strict=True))

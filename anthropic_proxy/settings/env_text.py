@@ -1,0 +1,17 @@
+"""Decoding of the text of a `.env` file of another program.
+
+References to other variables in values (`${NAME}`) are not resolved.
+"""
+
+import io
+
+
+def decode_env_text(text: str) -> dict[str, str]:
+    """Return variable → value for the text of a `.env` file. Invalid lines are ignored.
+
+    A reference to another variable in a value (`${NAME}`) stays unchanged.
+    """
+    from dotenv import dotenv_values  # noqa: PLC0415  # needed by the command import alone
+
+    found = dotenv_values(stream=io.StringIO(text), interpolate=False)
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,130 @@
+"""Changes of `.env`: `append_lines` adds lines and changes no others, `set_value` replaces the line of one variable.
+
+`append_lines` and `replace_file` replace the file in one step: a program that reads it gets the old or the new content.
+`locked_for_change` holds a lock against other processes during a change.
+"""
+
+import io
+import os
+import re
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.platforms.file_lock import locked_folder
+from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.settings.masking import is_secret
+
+_NEW_FILE_MODE = 0o600
+"""Permissions of a new file: only its owner may read the keys."""
+_OTHER_USERS = 0o077
+"""Bits of a file mode with the permissions of users other than the owner."""
+_PLAIN_VALUE = re.compile(r"[\w.,:/@%+=~-]*", re.ASCII)
+_EXPORT = re.compile(r"\s*export\s")
+_LINE_END = re.compile(r"\r?\n")
+
+
+def format_line(name: str, value: str) -> str:
+    """Return the line of `.env` that sets a variable. A value with special characters is quoted."""
+    if _PLAIN_VALUE.fullmatch(value):
+        return f"{name}={value}"
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{name}='{escaped}'"
+
+
+def append_lines(file: Path, values: Mapping[str, str]) -> bool:
+    """Add a line for each variable to the end of a file, which is created if it is missing.
+
+    The line ends of the file are kept. Its permissions are kept too, unless a key is added that other users could read.
+    A symbolic link stays, and its target is changed. Returns True if other users could read the file before and cannot
+    now. Raises `ConfigurationError` if the file cannot be written.
+    """
+    with locked_for_change(file):
+        text = read_text(file)
+        for name, value in values.items():
+            text = _append(text, format_line(name, value))
+        return replace_file(file, text, has_keys=any(map(is_secret, values)))
+
+
+@contextmanager
+def locked_for_change(file: Path) -> Iterator[None]:
+    """Hold the lock for a change of a settings file, from reading it to replacing it.
+
+    Only one process of the proxy can hold the lock. Raises `ConfigurationError` if another process holds it too long.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked_folder(file.resolve().parent))
+        except TimeoutError:
+            raise ConfigurationError(f"{file} is being changed by another process. Try again.") from None
+        except OSError as error:
+            raise ConfigurationError(f"{file} cannot be written: {describe_os_error(error)}.") from None
+        yield
+
+
+def set_value(text: str, name: str, value: str) -> str:
+    """Return the text of a `.env` file with a new value of one variable. `value` "": the variable is removed.
+
+    `text`: content of the file. If several lines set the variable, the last one is replaced, because readers use that
+    line. A missing variable is added to the end. Other lines are unchanged.
+    """
+    from dotenv.parser import parse_stream  # noqa: PLC0415  # only needed for a change
+
+    bindings = [binding.original.string for binding in parse_stream(io.StringIO(text, newline=""))]
+    names = [binding.key for binding in parse_stream(io.StringIO(text, newline=""))]
+    places = [index for index, key in enumerate(names) if key == name]
+    if not places:
+        return _append(text, format_line(name, value)) if value else text
+    for index in places if not value else places[-1:]:
+        old = bindings[index]
+        start = old[: len(old) - len(old.lstrip())]
+        end = "".join(_LINE_END.findall(old[len(old.rstrip()) :])[:1])
+        prefix = "export " if _EXPORT.match(old) else ""
+        bindings[index] = f"{start}{prefix}{format_line(name, value)}{end}" if value else start
+    return "".join(bindings)
+
+
+def read_text(file: Path) -> str:
+    """Return the text of a settings file, with its line ends unchanged. "": the file is missing.
+
+    Raises `ConfigurationError` if the file cannot be read.
+    """
+    try:
+        return file.read_bytes().decode("utf-8") if file.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = describe_os_error(error) if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(f"{file} cannot be read: {reason}.") from None
+
+
+def replace_file(file: Path, text: str, *, has_keys: bool) -> bool:
+    """Replace the content of a file in one step.
+
+    `has_keys`: True if the new content has keys, which other users may not read. Returns True if other users could read
+    the file before and now cannot. Raises `ConfigurationError`.
+    """
+    target = file.resolve()
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _NEW_FILE_MODE)
+        with open(descriptor, "wb") as stream:
+            stream.write(text.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        mode = target.stat().st_mode & 0o7777 if target.exists() else _NEW_FILE_MODE
+        is_open = bool(mode & _OTHER_USERS) and has_keys and sys.platform != "win32"
+        temporary.chmod(mode & ~_OTHER_USERS if is_open else mode)
+        temporary.replace(target)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise ConfigurationError(f"{file} cannot be written: {describe_os_error(error)}.") from None
+    return is_open
+
+
+def _append(text: str, line: str) -> str:
+    end = "\r\n" if "\r\n" in text else "\n"
+    gap = "" if not text or text.endswith("\n") else end
+    return f"{text}{gap}{line}{end}"

@@ -1,0 +1,135 @@
+"""API keys that the configuration file refers to: values of variables, contents of files, output of commands.
+
+The file `anthropic-proxy.toml` contains no keys, only these references. `resolve_keys` returns the keys of one
+reference, or the problem: the reason why there are none. `problem_details` is the longer text for the user's terminal.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.settings.config_file import ConfigFile, KeyPath, join_keys
+from anthropic_proxy.settings.fields import Secret
+from anthropic_proxy.settings.file_format import KeyReference
+from anthropic_proxy.settings.sources import FoundSetting, Sources
+from anthropic_proxy.settings.values import decode_keys, quote_text
+
+KEY_COMMAND_TIMEOUT_SECONDS = 30.0
+"""Maximum duration of a command that writes an API key. A password manager may ask the user for permission."""
+_MAX_QUOTED_CHARACTERS = 200
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEY_FORM = re.compile(r"(?:gsk|sk|xai|rk|pk|ghp|hf)_|AIza|AKIA|ey[JI]")
+"""Pattern of the beginning of an API key that a user may have written in place of a variable name: `sk_…`."""
+_MIN_KEY_CHARACTERS = 16
+_DETAILS = "For details:  anthropic-proxy config check"
+
+
+class ResolvedKeys(Struct, frozen=True):
+    """The API keys of one reference, or the reason why there are none."""
+
+    keys: Sequence[Secret] = ()
+    problem: str = ""
+    """Reason why there is no key, and remedy, as the end of a sentence for clients, web page and log. The reference is
+    not quoted.
+
+    "": the keys are known, or the command was not run."""
+    problem_details: str = ""
+    """Longer text of `problem` for the user's terminal. It quotes the reference and the error text of a command."""
+
+
+def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, runs_commands: bool) -> ResolvedKeys:
+    """Return the API keys for the reference at `path` of the configuration file, or the problem.
+
+    `runs_commands`: False: a command is not run and gives no key. Raises `ConfigurationError` for an invalid reference.
+    """
+    reference = file.decode_table(path, KeyReference)
+    where = f"{join_keys(path)} in {file.describe_place(path)}"
+    if reference.env is not None:
+        _require_variable_name(reference.env, where)
+        found = sources.find_referenced(reference.env)
+        if found is None:
+            return ResolvedKeys(
+                problem=f"the variable of {where}, is not set. {_DETAILS}",
+                problem_details=f"{reference.env} is not set ({where}). Set it in .env or in the environment.",
+            )
+        return ResolvedKeys(decode_keys(found))
+    if reference.file is not None:
+        kind, origin = "file", f"the file {quote_text(reference.file)} ({where})"
+        text, problem, output = _read_key_file(file, reference.file)
+    elif runs_commands and reference.command:
+        kind, origin = "command", f"the command {quote_text(reference.command[0])} ({where})"
+        text, problem, output = _run_key_command(reference.command)
+    else:
+        return ResolvedKeys()
+    if problem:
+        return ResolvedKeys(
+            problem=f"the {kind} of {where}, {problem}. {_DETAILS}", problem_details=f"{origin} {problem}{output}."
+        )
+    decode_keys(FoundSetting(origin, text, file.describe_origin(path), (text,)))
+    return ResolvedKeys((Secret(text, origin),))
+
+
+def _require_variable_name(name: str, where: str) -> None:
+    """Raise `ConfigurationError` if `name` is no valid variable name, or looks like an API key.
+
+    `where`: file and line for the message.
+    """
+    is_random = (
+        len(name) >= _MIN_KEY_CHARACTERS
+        and any(character.isdigit() for character in name)
+        and ("_" not in name or not (name.isupper() or name.islower()))
+    )
+    if not _VARIABLE_NAME.fullmatch(name) or _KEY_FORM.match(name) or is_random:
+        raise ConfigurationError(
+            f"The field env of {where}, is not the name of a variable. Its text is not shown, because it may be a key. "
+            'Put the key into .env as NAME=… and write  api_key = { env = "NAME" }'
+        )
+
+
+def _read_key_file(file: ConfigFile, name: str) -> tuple[str, str, str]:
+    """Return three texts: the key in a file, the problem, and always "". Either the key or the problem is ""."""
+    path = Path(file.path).parent / os.path.expanduser(name)
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError:
+        return "", "is not UTF-8 text", ""
+    except OSError as error:
+        return "", f"cannot be read: {describe_os_error(error)}", ""
+    return text, "" if text else "is empty", ""
+
+
+def _run_key_command(command: Sequence[str]) -> tuple[str, str, str]:
+    """Run a command that writes an API key.
+
+    Return three texts: key, problem, and problem with the error text of the command.
+
+    Without a problem, the second and third texts are "". With a problem, the key is "".
+    """
+    program = shutil.which(command[0])
+    if program is None:
+        return "", "was not found", ""
+    try:
+        ended = subprocess.run(
+            [program, *command[1:]],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=KEY_COMMAND_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return "", f"did not end within {KEY_COMMAND_TIMEOUT_SECONDS:g} s", ""
+    except OSError as error:
+        return "", f"cannot be run: {describe_os_error(error)}", ""
+    if ended.returncode:
+        reason = next(iter(ended.stderr.decode(errors="replace").strip().splitlines()), "")
+        output = f": {quote_text(reason, _MAX_QUOTED_CHARACTERS)}" if reason else ""
+        return "", f"ended with status {ended.returncode}", output
+    text = ended.stdout.decode(errors="replace").strip()
+    return text, "" if text else "wrote no key", ""

@@ -1,0 +1,84 @@
+"""Standard variables of OpenTelemetry. They turn trace spans on; the OpenTelemetry SDK reads the other ones itself.
+
+`load_trace_fields` reads the variables that the proxy uses, and `export_to_otel` sets those of `.env` in the
+environment, where the SDK reads them. Source: OpenTelemetry specification 1.56, "Environment Variable Specification"
+(read 2026-11). `find_otel_secrets` returns keys that the log masks.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from anthropic_proxy.settings.fields import Secret, Settings
+from anthropic_proxy.settings.sources import Sources
+from anthropic_proxy.settings.values import quote_text
+
+OTEL_PREFIX = "OTEL_"
+"""Beginning of the names of all variables of OpenTelemetry."""
+OTEL_HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
+"""Variable with headers for the collector, which usually contain a key: `authorization=Bearer …`."""
+_EXPORTERS = ("otlp", "console", "none")
+_PROTOCOL = "http/protobuf"
+"""The supported value of `OTEL_EXPORTER_OTLP_PROTOCOL`, which is also the default of the specification."""
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_PASSED_ON = ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG")
+_MIN_SECRET_CHARACTERS = 8
+
+
+def load_trace_fields(sources: Sources) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields of `Settings` for traces, and warnings.
+
+    Other programs may need the same variables with other values. Therefore an unsupported value is a warning, not an
+    error.
+    """
+    exporters, warnings = _find_exporters(sources)
+    endpoints = [sources.find_setting(name) for name in _ENDPOINTS]
+    if exporters is None:
+        exporters = ("otlp",) if any(endpoints) else ()
+    protocol = sources.find_setting("OTEL_EXPORTER_OTLP_PROTOCOL")
+    if "otlp" in exporters and protocol is not None and protocol.text.lower() != _PROTOCOL:
+        warnings.append(
+            f'OTEL_EXPORTER_OTLP_PROTOCOL is "{quote_text(protocol.text)}", so no traces are sent. Use {_PROTOCOL} and '
+            "the HTTP port of the collector, usually 4318."
+        )
+        exporters = tuple(name for name in exporters if name != "otlp")
+    disabled = sources.find_setting("OTEL_SDK_DISABLED")
+    if disabled is not None and disabled.text.lower() == "true":
+        exporters = ()
+    sources.find_setting(OTEL_HEADERS, several=True)
+    for name in _PASSED_ON:
+        sources.find_setting(name)
+    variables = {
+        name: Secret(given.text, f"{name} in {given.origin}")
+        for name, given in sources.find_litellm_variables(()).items()
+        if name.startswith(OTEL_PREFIX)
+    }
+    return {"trace_exporters": exporters, "otel_variables": variables}, warnings
+
+
+def find_otel_secrets(environ: Mapping[str, str], variables: Mapping[str, Secret]) -> tuple[Secret, ...]:
+    """Return the values of the headers for the trace collector, so that the log can mask them.
+
+    `variables`: variables `OTEL_…` of `.env` that are not in the environment.
+    """
+    text = environ.get(OTEL_HEADERS) or (variables[OTEL_HEADERS].reveal() if OTEL_HEADERS in variables else "")
+    values = (pair.partition("=")[2].strip() for pair in text.split(","))
+    return tuple(Secret(value, OTEL_HEADERS) for value in values if len(value) >= _MIN_SECRET_CHARACTERS)
+
+
+def export_to_otel(settings: Settings) -> None:
+    """Copy variables of OpenTelemetry from `.env` to `os.environ`, where its SDK reads them. Existing ones are kept."""
+    for name, secret in settings.otel_variables.items():
+        os.environ.setdefault(name, secret.reveal())
+
+
+def _find_exporters(sources: Sources) -> tuple[tuple[str, ...] | None, list[str]]:
+    found = sources.find_setting("OTEL_TRACES_EXPORTER", several=True)
+    if found is None:
+        return None, []
+    names = tuple(dict.fromkeys(item.lower() for item in found.items))
+    if unknown := [name for name in names if name not in _EXPORTERS]:
+        shown = ", ".join(f'"{quote_text(name)}"' for name in unknown)
+        text = f"OTEL_TRACES_EXPORTER is {shown}, which is ignored. Use otlp, console or none."
+        return tuple(name for name in names if name in ("otlp", "console")), [text]
+    return (() if "none" in names else names), []

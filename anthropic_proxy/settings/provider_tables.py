@@ -1,0 +1,136 @@
+"""Checks of the tables `[providers.NAME]` of the configuration file: servers in addition to the built-in providers.
+
+`load_provider_tables` returns `ConfiguredProvider` objects, from which `routing.providers` builds registry entries.
+`load_provider_fields` returns the `Settings` fields of these providers, such as keys and base URLs.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.settings import values
+from anthropic_proxy.settings.config_file import ConfigFile, join_keys
+from anthropic_proxy.settings.error_list import ErrorList
+from anthropic_proxy.settings.fields import Secret
+from anthropic_proxy.settings.file_format import (
+    ConfiguredModel,
+    ConfiguredProvider,
+    FileContents,
+    ModelTable,
+    ProviderTable,
+)
+from anthropic_proxy.settings.sources import Sources
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_PATTERN_CHARACTERS = re.compile(r"[*?\[]")
+
+
+def load_provider_tables(file: ConfigFile, errors: ErrorList) -> tuple[ConfiguredProvider, ...]:
+    """Return the providers of the configuration file in the order of the file, without their invalid fields.
+
+    `errors`: list that receives one message for each invalid field, with value, file and line.
+    """
+    names, valid = list_table_names(file), []
+    for name in names:
+        with errors.collect():
+            if not _NAME.fullmatch(name):
+                raise _invalid_name(file, name)
+            valid.append(name)
+    with errors.collect():
+        file.check_type((), file.contents, FileContents)
+    return tuple(_load_table(file, name, errors) for name in valid)
+
+
+def list_table_names(file: ConfigFile) -> Sequence[str]:
+    """Return the names of the tables `[providers.NAME]`, also of tables with invalid fields."""
+    tables = file.find_value(("providers",))
+    return list(tables) if isinstance(tables, dict) else []
+
+
+def load_provider_fields(
+    tables: Sequence[ConfiguredProvider], file: ConfigFile, sources: Sources, *, runs_commands: bool
+) -> dict[str, dict[str, Any]]:
+    """Return field of `Settings` → provider name → value, for the providers of the configuration file.
+
+    `runs_commands`: False: keys that a command writes are omitted. The source of each table, and errors about invalid
+    keys, are stored in `sources`.
+    """
+    keys: dict[str, Any] = {}
+    problems: dict[str, Any] = {}
+    details: dict[str, Any] = {}
+    for table in tables:
+        path = ("providers", table.name)
+        sources.origins[table.base_url_setting] = file.describe_origin((*path, "base_url"))
+        sources.origins[table.format_setting_name("models")] = file.describe_origin((*path, "models"))
+        for keys_below in table.list_details():
+            if keys_below != ("wire",) or file.find_value((*path, "wire")) is not None:
+                origin = file.describe_origin((*path, *keys_below))
+                sources.origins[table.format_setting_name(join_keys(keys_below))] = origin
+        if table.has_key:
+            from anthropic_proxy.settings.key_references import resolve_keys  # noqa: PLC0415  # imports subprocess
+
+            sources.origins[table.api_key_setting] = file.describe_origin((*path, "api_key"))
+            with sources.errors.collect():
+                resolved = resolve_keys(file, (*path, "api_key"), sources, runs_commands=runs_commands)
+                if resolved.keys:
+                    keys[table.name] = resolved.keys
+                elif resolved.problem:
+                    problems[table.name], details[table.name] = resolved.problem, resolved.problem_details
+        revealed = [key.reveal() for key in keys.get(table.name, ())]
+        sources.given[f"providers.{table.name}"] = Secret(f"{table.json_text} {revealed}")
+    base_urls = {table.name: table.base_url for table in tables}
+    wires = {table.name: table.wire for table in tables}
+    return {
+        "keys": keys,
+        "key_problems": problems,
+        "key_problem_details": details,
+        "base_urls": base_urls,
+        "wires": wires,
+    }
+
+
+def _load_table(file: ConfigFile, name: str, errors: ErrorList) -> ConfiguredProvider:
+    from anthropic_proxy.settings import type_checks  # noqa: PLC0415  # most installations have no file
+
+    path, base_url = ("providers", name), ""
+    kept = type_checks.drop_invalid_fields(file.find_value(path), ProviderTable)
+    fields = kept if isinstance(kept, dict) else {}
+    table = msgspec.convert({"base_url": "", **fields}, ProviderTable)
+    with errors.collect():
+        if "base_url" in fields:
+            base_url = values.decode_url(file.find_text((*path, "base_url"), table.base_url))
+    models = table.models if isinstance(table.models, dict) else dict.fromkeys(table.models, ModelTable())
+    for model in models:
+        with errors.collect():
+            values.decode_model(file.find_text((*path, "models"), model))
+    return ConfiguredProvider(
+        name=name,
+        base_url=base_url,
+        wire=table.wire,
+        has_key=table.api_key is not None,
+        known_models=tuple(model for model in models if not _PATTERN_CHARACTERS.search(model)),
+        models=tuple(_load_model(pattern, model) for pattern, model in models.items()),
+        dialect=table.dialect,
+        json_text=msgspec.json.encode(table, enc_hook=str).decode(),
+    )
+
+
+def _load_model(pattern: str, table: ModelTable) -> ConfiguredModel:
+    fields = {name: getattr(table, name) for name in table.__struct_fields__ if name != "dialect"}
+    return ConfiguredModel(
+        pattern=pattern,
+        capabilities={name: value for name, value in fields.items() if value is not None},
+        dialect=table.dialect,
+    )
+
+
+def _invalid_name(file: ConfigFile, name: str) -> ConfigurationError:
+    guess = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:63]
+    hint = f" Did you mean [providers.{guess}]" if guess else ""
+    return ConfigurationError(
+        f'"{name}" cannot be the name of a provider: it is the prefix of model names. Use lower-case letters, digits, '
+        f"hyphens and underscores. It is in {file.describe_place(('providers', name))}.{hint}"
+    )

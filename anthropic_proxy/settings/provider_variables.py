@@ -1,0 +1,68 @@
+"""The part of the provider registry that the settings need: names of providers and of their variables.
+
+`ProviderVariables` has the names and default models of one provider. `BuiltInProviders` is the list of the built-in
+providers, to which `with_configured` adds those of the configuration file. The registry (`routing/providers`) imports
+the settings, not the reverse. `serves_claude`: requested Claude ids stay unchanged.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from anthropic_proxy.settings.config_file import ConfigFile
+from anthropic_proxy.settings.error_list import ErrorList
+from anthropic_proxy.settings.file_format import ConfiguredProvider
+
+
+class ProviderVariables(Struct, frozen=True, kw_only=True):
+    """Names of a provider and of its variables, and its default models. `routing.providers` adds all other fields."""
+
+    name: str
+    """Name of the provider, as key of the mappings in `Settings`: `google`."""
+    prefix: str
+    """Prefix of model ids, without the slash: `gemini` in `gemini/gemini-pro-latest`. Also a `PREFERRED_PROVIDER`."""
+    extra_prefixes: Collection[str] = ()
+    """Further prefixes that select the provider and stay in the model id: `bedrock` of `bedrock/…` for LiteLLM.
+
+    Key variables of companies with one of the prefixes are never reported as misspelled.
+    """
+    env_prefix: str = ""
+    """Beginning of the provider's variables: `GEMINI` of `GEMINI_WIRE`, `GEMINI_KNOWN_MODELS`. "": no variables."""
+    base_url_variable: str | None = None
+    """Variable of the base URL. It takes precedence over `<env_prefix>_BASE_URL`. None: only the latter exists."""
+    key_variable: str | None = None
+    """Variable of the API keys: `GEMINI_API_KEY`. None: the provider has no key setting."""
+    offered_to_users: bool = True
+    """True if error texts list the provider as a choice for a setting. False: demo and LiteLLM."""
+    wires: Mapping[str, object]
+    """Names of the supported wires (APIs) as keys: `chat`, `responses`. `<env_prefix>_WIRE` accepts the same names."""
+    default_big_model: str | None = None
+    """Default model for sonnet, opus and fable, without prefix. None: no default."""
+    default_small_model: str | None = None
+    """Default model for haiku, without prefix. None: no default."""
+    serves_claude: bool = False
+    """True if the provider serves Claude models. Requested Claude ids then stay unchanged, and BIG_MODEL and
+    SMALL_MODEL are ignored."""
+
+    @property
+    def has_default_models(self) -> bool:
+        """True if requests for all Claude tiers have a model without BIG_MODEL and SMALL_MODEL."""
+        return self.serves_claude or (self.default_big_model is not None and self.default_small_model is not None)
+
+
+class BuiltInProviders(Protocol):
+    """Interface of the provider registry: the built-in providers.
+
+    `with_configured` adds the providers of the configuration file.
+    """
+
+    def with_configured(
+        self, tables: tuple[ConfiguredProvider, ...], file: ConfigFile, errors: ErrorList
+    ) -> Sequence[ProviderVariables]:
+        """Return the built-in providers, followed by the valid ones of the configuration file.
+
+        `errors`: list that receives one message for each invalid name, wire and dialect field. A table with such an
+        error is omitted.
+        """
+        ...

@@ -1,0 +1,53 @@
+"""`SettingsReader`: the settings at the start and at each reload, and the variables that a reload changes.
+
+The settings come from the environment, `.env` and the configuration file. `find_changed_variables` compares the
+settings before and after a reload.
+"""
+
+import os
+from collections.abc import Mapping
+
+import msgspec
+
+from anthropic_proxy.settings.fields import FIXED_VARIABLES, Settings
+from anthropic_proxy.settings.load import FIELD_VARIABLES, load_settings
+from anthropic_proxy.settings.provider_variables import BuiltInProviders
+
+ENV_FILE = ".env"
+"""Path of the settings file, relative to the working directory."""
+
+
+class SettingsReader:
+    """Reader of the settings, for start-up and each reload.
+
+    `overrides`: `Settings` fields from the command line, which take precedence. The constructor copies the environment,
+    because `export_to_litellm` later adds values of `.env` to it. At a reload, these would override an edited `.env`.
+    """
+
+    def __init__(self, providers: BuiltInProviders, overrides: Mapping[str, object] | None = None) -> None:
+        self._environ = dict(os.environ)
+        self._providers = providers
+        self._overrides = overrides or {}
+        self._fixed: Mapping[str, object] | None = None
+        """Fields that a reload does not change, as at the start. None: nothing was read."""
+
+    def read(self) -> Settings:
+        """Read `.env` and the configuration file again, and return the settings.
+
+        Raises `ConfigurationError` for an invalid value. Fields of `FIXED_VARIABLES` keep their values until the next
+        start, because a running server cannot apply a change completely.
+        """
+        settings = load_settings(self._environ, self._providers, env_file=ENV_FILE)
+        settings = msgspec.structs.replace(settings, **self._overrides)
+        if self._fixed is None:
+            fields = msgspec.structs.asdict(settings)
+            self._fixed = {
+                field: fields[field] for field, _, _, (variable, *_) in FIELD_VARIABLES if variable in FIXED_VARIABLES
+            }
+        return msgspec.structs.replace(settings, **self._fixed)
+
+
+def find_changed_variables(before: Settings, after: Settings) -> list[str]:
+    """Return the names of variables that a reload changed, added or removed."""
+    names = dict.fromkeys((*before.raw_values, *after.raw_values))
+    return [name for name in names if before.raw_values.get(name) != after.raw_values.get(name)]

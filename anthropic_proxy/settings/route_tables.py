@@ -1,0 +1,221 @@
+"""Checks of the tables `[[routes]]` of the configuration file, and warnings about routes that no request can reach.
+
+A route is a rule that chooses the models (targets) of matching requests. `load_routes` returns the checked routes.
+`find_time_zone` returns the time zone of a condition on the time.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import tzinfo
+
+import msgspec
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.settings import values
+from anthropic_proxy.settings.config_file import ConfigFile, KeyPath, join_keys
+from anthropic_proxy.settings.error_list import ErrorList
+from anthropic_proxy.settings.fields import TIERS, Secret
+from anthropic_proxy.settings.route_covers import EarlierRoutes, matches_every_request
+from anthropic_proxy.settings.route_format import (
+    NAME_PATTERN,
+    ConfiguredRoute,
+    RouteConditions,
+    RouteTable,
+    TimePeriod,
+    list_alternatives,
+)
+from anthropic_proxy.settings.sources import Sources
+
+DEFAULT_TARGET = "default"
+"""Target of a route that stands for the models that a request would have without routes."""
+_PERIOD = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|(24):(00))")
+_CREDENTIAL_HEADERS = ("authorization", "x-api-key")
+"""Names of headers with the key of the client. Conditions cannot use them, because routes do not receive keys."""
+
+
+def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ...]:
+    """Return the valid routes of the configuration file in the order of the file.
+
+    Each invalid field is added to the errors of `sources`, with value, file and line. For each route that no request
+    can reach, a warning is added to `file`.
+    """
+    tables = file.find_value(("routes",))
+    found: dict[str, ConfiguredRoute] = {}
+    for index, table in enumerate(tables if isinstance(tables, list) else ()):
+        with sources.errors.collect():
+            route = _load_route(file, (f"routes[{index}]",), table)
+            if route.name in found:
+                raise ConfigurationError(
+                    f"Two routes have the name {route.name}: {found[route.name].origin} and {route.origin}. "
+                    "Use different names."
+                )
+            found[route.name] = route
+            sources.origins[route.targets_setting] = route.origin
+    if found:
+        sources.given["routes"] = Secret(str(tables))
+    routes = tuple(found.values())
+    file.warnings += _warn_of_unused_routes(routes)
+    return routes
+
+
+def find_time_zone(name: str | None) -> tzinfo | None:
+    """Return the time zone with this name, such as `Europe/Berlin`. `name` None: return None, the zone of the server.
+
+    Raises `KeyError`, `ValueError` or `OSError` for an unknown name.
+    """
+    if name is None:
+        return None
+    from zoneinfo import ZoneInfo  # noqa: PLC0415  # most installations have no routes
+
+    return ZoneInfo(name)
+
+
+def _warn_of_unused_routes(routes: Sequence[ConfiguredRoute]) -> list[str]:
+    """Return one warning for each route that no request reaches, because an earlier route matches all its requests."""
+    earlier, warnings = EarlierRoutes(), []
+    for route in routes:
+        if (cover := earlier.find_cover(route)) is not None:
+            extent = "every request" if matches_every_request(cover.when) else "the same requests"
+            warnings.append(
+                f"The {route.label} is never used: the {cover.label} before it matches {extent}. "
+                f'Move [[routes]] "{route.name}" up, or remove it.'
+            )
+        else:
+            earlier.add(route)
+    return warnings
+
+
+def _load_route(file: ConfigFile, path: KeyPath, value: object) -> ConfiguredRoute:
+    file.check_type(path, value, RouteTable)
+    table, errors = msgspec.convert(value, RouteTable), ErrorList()
+    with errors.collect():
+        if not re.fullmatch(NAME_PATTERN, table.name):
+            raise file.invalid_error(
+                (*path, "name"),
+                table.name,
+                "Use at most 63 letters, digits, spaces, dots, hyphens and underscores of ASCII.",
+            )
+    when = table.when or RouteConditions()
+    periods = _check_conditions(file, (*path, "when"), when, errors)
+    with errors.collect():
+        _check_targets(file, path, table)
+    errors.require_empty()
+    return ConfiguredRoute(
+        name=table.name,
+        when=when,
+        periods=periods,
+        targets=table.targets,
+        weights=dict(zip(table.targets, table.weights, strict=False)),
+        balance=table.balance,
+        sticky=table.sticky,
+        origin=file.describe_origin(path),
+    )
+
+
+def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, errors: ErrorList) -> list[TimePeriod]:
+    """Check the conditions `when` of a route. Return its decoded periods of the day, and add errors to `errors`."""
+    for name in RouteConditions.__struct_fields__:
+        with errors.collect():
+            if getattr(when, name) in ([], {}):
+                raise ConfigurationError(
+                    f"{join_keys((*path, name))} is empty, so the route never matches. Add a value or remove the "
+                    f"condition. It is in {file.describe_place((*path, name))}."
+                )
+    with errors.collect():
+        if when.input_above is not None and when.input_below is not None and when.input_below <= when.input_above + 1:
+            raise ConfigurationError(
+                f"{join_keys((*path, 'input_below'))} is {when.input_below}, but input_above is {when.input_above}, so "
+                f"the route never matches. Use a larger input_below. It is in "
+                f"{file.describe_place((*path, 'input_below'))}."
+            )
+    for header in when.header or {}:
+        with errors.collect():
+            _check_header(file, (*path, "header", header))
+    periods = []
+    for text in list_alternatives(when.time):
+        with errors.collect():
+            periods.append(_decode_period(file, (*path, "time"), text))
+    with errors.collect():
+        _check_time_zone(file, (*path, "time_zone"), when)
+    return periods
+
+
+def _check_header(file: ConfigFile, path: KeyPath) -> None:
+    if path[-1].lower() in _CREDENTIAL_HEADERS:
+        raise ConfigurationError(
+            f"{join_keys(path)} cannot be a condition: the header contains the key of the client. Use the condition "
+            f"key with the name of the key. It is in {file.describe_place(path)}."
+        )
+
+
+def _decode_period(file: ConfigFile, path: KeyPath, text: str) -> TimePeriod:
+    match = _PERIOD.fullmatch(text)
+    if match is None:
+        raise file.invalid_error(path, text, "Use a period of hours and minutes, such as 08:00-18:00 or 22:00-06:00.")
+    hour, minute, end_hour, end_minute = (int(number) for number in match.groups() if number is not None)
+    return TimePeriod(hour * 60 + minute, end_hour * 60 + end_minute)
+
+
+def _check_time_zone(file: ConfigFile, path: KeyPath, when: RouteConditions) -> None:
+    if when.time_zone is None:
+        return
+    if when.time is None and when.weekdays is None:
+        raise ConfigurationError(
+            f"{join_keys(path)} has no effect without time or weekdays. Add one of them or remove time_zone. "
+            f"It is in {file.describe_place(path)}."
+        )
+    try:
+        find_time_zone(when.time_zone)
+    except (KeyError, ValueError, OSError):
+        raise file.invalid_error(
+            path,
+            when.time_zone,
+            "Use a name of the IANA time zone database, such as Europe/Berlin or UTC. If this system has no such "
+            "database, install the Python package tzdata.",
+        ) from None
+
+
+def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
+    """Raise `ConfigurationError` for an invalid model name, and for `balance` or `weights` that cannot be applied."""
+    place, errors = (*path, "targets"), ErrorList()
+    with errors.collect():
+        if not table.targets:
+            raise ConfigurationError(
+                f"{join_keys(place)} is empty. Use at least one model, such as openai/gpt-4.1. "
+                f"It is in {file.describe_place(place)}."
+            )
+    for target in table.targets:
+        with errors.collect():
+            values.decode_model(file.find_text(place, target))
+    with errors.collect():
+        mapped = next((target for target in table.targets if target in (*TIERS, DEFAULT_TARGET)), None)
+        if table.balance != "order" and mapped is not None:
+            raise ConfigurationError(
+                f'{join_keys(place)} contains "{mapped}", which stands for several models. With balance = '
+                f'"{table.balance}", use models with prefix, such as openai/gpt-4.1. '
+                f"It is in {file.describe_place(place)}."
+            )
+    with errors.collect():
+        if table.balance != "order" and len(set(table.targets)) < 2:
+            raise ConfigurationError(
+                f"{join_keys((*path, 'balance'))} needs at least two different targets. Add a target or remove "
+                f"balance. It is in {file.describe_place((*path, 'balance'))}."
+            )
+    with errors.collect():
+        _check_weights(file, (*path, "weights"), table)
+    errors.require_empty()
+
+
+def _check_weights(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
+    if not table.weights:
+        return
+    if table.balance != "weighted":
+        raise ConfigurationError(
+            f'{join_keys(path)} has no effect with balance = "{table.balance}". Use balance = "weighted". '
+            f"It is in {file.describe_place(path)}."
+        )
+    if len(table.weights) != len(table.targets):
+        raise ConfigurationError(
+            f"{join_keys(path)} has {len(table.weights)} numbers, but targets has {len(table.targets)} models. "
+            f"Use one number for each model. It is in {file.describe_place(path)}."
+        )

@@ -1,0 +1,64 @@
+"""Check of the table `[search]` of the configuration file: the search service for web searches of models.
+
+`load_search_service` returns the checked table. The setting SEARCH_URL takes precedence over the table.
+`warn_of_ignored_table` returns the warning about this.
+"""
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.settings import values
+from anthropic_proxy.settings.config_file import ConfigFile
+from anthropic_proxy.settings.fields import SearchService, Secret
+from anthropic_proxy.settings.file_format import SearchTable
+from anthropic_proxy.settings.sources import Sources
+
+_PATH = ("search",)
+
+
+def load_search_service(file: ConfigFile, sources: Sources, *, runs_commands: bool) -> SearchService | None:
+    """Return the search service of the configuration file. None: the table `[search]` is missing or invalid.
+
+    An invalid address, and a missing address or key that the service requires, are added to the errors of `sources`.
+    `runs_commands`: False: a key that a command writes is omitted.
+    """
+    with sources.errors.collect():
+        if file.find_value(_PATH) is not None:
+            return _load(file, file.decode_table(_PATH, SearchTable), sources, runs_commands=runs_commands)
+    return None
+
+
+def _load(file: ConfigFile, table: SearchTable, sources: Sources, *, runs_commands: bool) -> SearchService:
+    required = "base_url" if table.service == "searxng" else "api_key"
+    if file.find_value((*_PATH, required)) is None:
+        raise ConfigurationError(
+            f"search.{required} is missing: {table.service} requires it. Set it in {file.describe_place(_PATH)}."
+        )
+    base_url = None
+    if table.base_url is not None:
+        base_url = values.decode_url(file.find_text((*_PATH, "base_url"), table.base_url))
+    key, resolved = None, None
+    if table.api_key is not None:
+        from anthropic_proxy.settings.key_references import resolve_keys  # noqa: PLC0415  # imports subprocess
+
+        resolved = resolve_keys(file, (*_PATH, "api_key"), sources, runs_commands=runs_commands)
+        key = next(iter(resolved.keys), None)
+    for field in ("service", "api_key"):
+        if file.find_value((*_PATH, field)) is not None:
+            sources.origins[f"{field} of [search]"] = file.describe_origin((*_PATH, field))
+    sources.given["search"] = Secret(f"{table} {key.reveal() if key else ''}")
+    return SearchService(
+        service=table.service,
+        base_url=base_url,
+        key=key,
+        problem=resolved.problem if resolved else "",
+        problem_details=resolved.problem_details if resolved else "",
+    )
+
+
+def warn_of_ignored_table(search: SearchService | None, file: ConfigFile, sources: Sources) -> list[str]:
+    """Return a warning if the table `[search]` is ignored because SEARCH_URL is set. Empty: no warning."""
+    if search is None or "SEARCH_URL" not in sources.origins:
+        return []
+    return [
+        f"[search] ({file.describe_place(_PATH)}) is ignored: SEARCH_URL ({sources.origins['SEARCH_URL']}) has the "
+        "same meaning and takes precedence."
+    ]

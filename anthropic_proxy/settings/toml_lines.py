@@ -1,0 +1,80 @@
+"""Line numbers of the keys of a TOML text. The parser of the standard library (`tomllib`) does not report them.
+
+`find_key_lines` divides the text into statements: table headers and assignments.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+
+
+def find_key_lines(text: str) -> dict[tuple[str, ...], int]:
+    """Return the line, from 1, of each table header and key in a valid TOML text.
+
+    The tables of a list (`[[routes]]`) have an index in their path: `routes[0]`. Keys in an inline table have the line
+    on which the statement begins. `tomllib` parses each statement separately.
+    """
+    lines: dict[tuple[str, ...], int] = {}
+    counts: dict[tuple[str, ...], int] = {}
+    table: tuple[str, ...] = ()
+    for number, statement in _split_statements(text):
+        parsed = tomllib.loads(statement)
+        if statement.lstrip().startswith("["):
+            path = _header_path(parsed)
+            if statement.lstrip().startswith("[["):
+                counts[path] = counts.get(path, 0) + 1
+            table = _add_indexes(path, counts)
+            for length in range(1, len(table) + 1):
+                lines.setdefault(path[:length], number)
+                lines.setdefault(table[:length], number)
+            continue
+        for path in _key_paths(parsed):
+            lines.setdefault(table + path, number)
+    return lines
+
+
+def _add_indexes(path: tuple[str, ...], counts: Mapping[tuple[str, ...], int]) -> tuple[str, ...]:
+    """Return the path of a table header with an index after each list of tables: `routes[0]`.
+
+    `counts`: path of a list → number of its tables so far. The index is that of the latest table.
+    """
+    return tuple(
+        f"{key}[{count - 1}]" if (count := counts.get(path[: end + 1])) else key for end, key in enumerate(path)
+    )
+
+
+def _split_statements(text: str) -> Iterator[tuple[int, str]]:
+    """Yield line number and text of each statement (table header or assignment) of a TOML text.
+
+    A statement ends with the first line at which its text is valid TOML.
+    """
+    pending: list[str] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        pending.append(line)
+        statement = "\n".join(pending)
+        if not pending[0].strip() or pending[0].lstrip().startswith("#"):
+            pending.clear()
+            continue
+        try:
+            tomllib.loads(statement)
+        except tomllib.TOMLDecodeError:
+            continue  # the statement continues on the next line
+        yield number - len(pending) + 1, statement
+        pending.clear()
+
+
+def _key_paths(parsed: Mapping[str, object]) -> Iterator[tuple[str, ...]]:
+    for key, value in parsed.items():
+        yield (key,)
+        if isinstance(value, dict):
+            yield from ((key, *path) for path in _key_paths(value))
+
+
+def _header_path(parsed: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the keys of a parsed table header: (`providers`, `vllm`) for `{"providers": {"vllm": {}}}`."""
+    path: tuple[str, ...] = ()
+    value: object = parsed
+    while value and isinstance(value, dict):
+        key, value = next(iter(value.items()))
+        path = (*path, key)
+        value = value[-1] if isinstance(value, list) else value
+    return path

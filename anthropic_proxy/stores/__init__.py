@@ -1,0 +1,37 @@
+"""Stores for state that several processes share, in memory, in a SQLite file or in Redis: `open_store` selects one.
+
+A worker is one of several server processes on a machine, an instance any server process that uses the same Redis. A
+store has counters for the limits of virtual keys, and values with a lifetime.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from anthropic_proxy.errors import ConfigurationError, MissingExtra
+from anthropic_proxy.plugins.storage import Store
+from anthropic_proxy.settings import Settings
+
+
+def open_store(settings: Settings, warn: Callable[[str], None]) -> Store:
+    """Return the store that `settings` select: Redis, else a SQLite file in the data directory, else memory.
+
+    No file or connection is opened yet. `warn`: function that logs a message. Raises `ConfigurationError` if the
+    package for Redis is not installed.
+    """
+    if settings.redis_url is not None:
+        if find_spec("redis") is None:
+            raise ConfigurationError(MissingExtra("A Redis server (REDIS_URL) needs redis-py", "redis").message)
+        from anthropic_proxy.stores.fallback import FallbackStore  # noqa: PLC0415  # loads redis-py
+        from anthropic_proxy.stores.redis import RedisStore  # noqa: PLC0415
+        from anthropic_proxy.stores.redis.failures import find_address  # noqa: PLC0415
+
+        url = settings.redis_url.reveal()
+        store = RedisStore(url, settings.redis_prefix)
+        return FallbackStore(store, fails_open=settings.redis_failure == "open", address=find_address(url), warn=warn)
+    if settings.data_directory is None:
+        from anthropic_proxy.stores.memory import MemoryStore  # noqa: PLC0415
+
+        return MemoryStore()
+    from anthropic_proxy.stores.sqlite import FILE_NAME, SqliteStore  # noqa: PLC0415
+
+    return SqliteStore(settings.data_directory / FILE_NAME, warn)

@@ -1,0 +1,219 @@
+"""Counters of limits as plain objects, for the stores in memory and in SQLite. Lua scripts do the same in Redis.
+
+A reservation adds an estimated amount to the counter of each limit of a request. Its settlement replaces the estimate
+with the actual amount. A lease is the time after which the reservation of a lost process ends. A counter of the kind
+`rate` is a sliding window: a sum of amounts by slot, a 256th of the period. An amount leaves the window when its slot
+has ended and the period has passed. Counters of the kinds `amount` and `concurrency` have holds: amounts of unsettled
+reservations.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import floor
+
+from msgspec import Struct, field
+
+from anthropic_proxy.plugins.storage import Limit, Reservation
+from anthropic_proxy.stores.holds import Holds
+
+SLOT_COUNT = 256
+"""Number of slots into which the period of a `rate` limit is divided."""
+SETTLED_SECONDS = 300.0
+"""Time in seconds for which the id of a settled reservation is remembered, so that a repeated settlement has no effect.
+"""
+UNKNOWN_WAIT_SECONDS = 1.0
+"""Value of `Reservation.retry_after_seconds` if a limit has room only when a running request ends, at an unknown time.
+"""
+
+
+class Counter(Struct):
+    """Counter of one limit: the amounts in use. Each kind of limit uses other fields.
+
+    Kind `rate`: slots of the window. Kind `amount`: settled amount, and holds. Kind `concurrency`: holds of running
+    requests.
+    """
+
+    expires_at: float = 0.0
+    """Time in seconds after which the counter is deleted."""
+    used: int = 0
+    """Sum of the settled amounts (kind `amount`)."""
+    slot_seconds: float = 0.0
+    """Length in seconds of a slot of the sliding window (kind `rate`)."""
+    slots: dict[int, int] = field(default_factory=dict)
+    """Number of a slot → sum of its amounts (kind `rate`). The number of a slot is its time divided by `slot_seconds`.
+    """
+    holds: Holds = field(default_factory=Holds)
+    """Amounts of running requests (kinds `concurrency` and `amount`)."""
+
+    def total(self) -> int:
+        """Return the amount in use, settled and reserved, which is compared with the maximum of the limit."""
+        return self.used + sum(self.slots.values()) + self.holds.total
+
+    def remove_expired(self, limit: Limit, now: float) -> None:
+        """Remove the amounts that no longer count at the time `now` (seconds): old slots and ended leases.
+
+        `limit`: the limit of this counter. If its period has changed, all slots of a `rate` are removed.
+        """
+        if limit.kind == "rate":
+            if self.slot_seconds != limit.seconds / SLOT_COUNT:
+                self.slot_seconds, self.slots = limit.seconds / SLOT_COUNT, {}
+            first = floor(now / self.slot_seconds) - SLOT_COUNT
+            self.slots = {slot: amount for slot, amount in self.slots.items() if slot >= first and amount}
+        else:
+            self.holds.remove_expired(now)
+
+    def add(self, other: "Counter", limit: Limit, now: float) -> None:
+        """Add the amounts of `other`, another counter of the same limit, to this counter.
+
+        The times of both counters must be by the same clock. `limit`: the limit of both counters. `now`: present time
+        in seconds.
+        """
+        self.remove_expired(limit, now)
+        self.used += other.used
+        for slot, amount in other.slots.items():
+            self.slots[slot] = self.slots.get(slot, 0) + amount
+        for id_, (end, amount) in other.holds.items():
+            self.holds.put(id_, end, amount)
+        if limit.kind != "amount" or not self.expires_at:
+            self.expires_at = max(self.expires_at, other.expires_at)
+
+    def seconds_until(self, excess: int, limit: Limit, now: float) -> float:
+        """Return the time in seconds until the counter has decreased so far that `excess` fits the limit.
+
+        `excess`: amount that is above the maximum now. `limit`: the limit of this counter. `now`: present time in
+        seconds.
+        """
+        if limit.kind == "rate":
+            for slot in sorted(self.slots):
+                excess -= self.slots[slot]
+                if excess <= 0:
+                    return self._slot_end(slot) - now
+            return limit.seconds
+        is_reserved = self.used < limit.maximum <= self.total()  # running requests have all that is left
+        if limit.kind == "concurrency" or self.holds.total >= excess or is_reserved:
+            return UNKNOWN_WAIT_SECONDS
+        return max(self.expires_at - now, 0.0) if self.expires_at else limit.seconds
+
+    def seconds_until_reset(self, limit: Limit, now: float) -> float:
+        """Return the time in seconds until the counter is 0 without further requests.
+
+        The result is used for `Reservation.reset_seconds`. `limit`: the limit of this counter. `now`: present time in
+        seconds.
+        """
+        if limit.kind == "rate":
+            return self._slot_end(max(self.slots)) - now if self.slots else 0.0
+        return max(self.expires_at - now, 0.0) if limit.kind == "amount" and self.expires_at else 0.0
+
+    def _slot_end(self, slot: int) -> float:
+        return (slot + 1 + SLOT_COUNT) * self.slot_seconds
+
+
+def reserve(
+    find: Callable[[str], Counter], limits: Sequence[Limit], id_: str, now: float, lease_seconds: float
+) -> tuple[Reservation, dict[str, Counter]]:
+    """Reserve the amounts of all `limits`, or none of them. Return the reservation, and the changed counters by key.
+
+    `find`: function that returns the stored counter of a key, or an empty one if it is missing or has expired.
+    `limits`: limits with different keys. `id_`: id of the new reservation. `now`: present time in seconds.
+    `lease_seconds`: time after which the reservation ends without renewal. The caller stores the counters.
+    """
+    counters = {limit.key: find(limit.key) for limit in limits}
+    waits = []
+    for limit in limits:
+        counter = counters[limit.key]
+        counter.remove_expired(limit, now)
+        excess = counter.total() + limit.amount - limit.maximum
+        waits.append(counter.seconds_until(excess, limit, now) if excess > 0 and limit.amount else -1.0)
+    refused = waits.index(max(waits)) if limits and max(waits) >= 0 else None
+    is_held = refused is None and any(limit.amount for limit in limits)
+    slots = add_amounts(counters, limits, id_, now, lease_seconds) if is_held else [0] * len(limits)
+    reservation = Reservation(
+        id=id_ if is_held else "",
+        limits=tuple(limits),
+        refused=refused,
+        retry_after_seconds=0.0 if refused is None else waits[refused],
+        remaining=[limit.maximum - counters[limit.key].total() for limit in limits],
+        reset_seconds=[counters[limit.key].seconds_until_reset(limit, now) for limit in limits],
+        slots=slots,
+        lease_seconds=lease_seconds,
+    )
+    return reservation, counters if is_held else {}
+
+
+def add_amounts(
+    counters: Mapping[str, Counter], limits: Sequence[Limit], id_: str, now: float, lease_seconds: float
+) -> Sequence[int]:
+    """Add the amount of each of `limits` to its counter, and return the slot of each amount.
+
+    `counters`: key → counter. `id_`: id of the reservation. The slot is 0 for kinds other than `rate`. `lease_seconds`:
+    time after which the reservation ends without renewal.
+    """
+    slots = []
+    for limit in limits:
+        counter, slot = counters[limit.key], 0
+        if limit.kind == "rate":
+            slot = floor(now / counter.slot_seconds)
+        if limit.amount:
+            if limit.kind == "rate":
+                counter.slots[slot] = counter.slots.get(slot, 0) + limit.amount
+            else:
+                counter.holds.put(id_, now + lease_seconds, limit.amount)
+            _extend(counter, limit, now, lease_seconds)
+        slots.append(slot)
+    return slots
+
+
+def settle(
+    find: Callable[[str], Counter], reservation: Reservation, amounts: Sequence[int], now: float
+) -> dict[str, Counter]:
+    """Replace the reserved amounts of `reservation` with actual ones. Return the changed counters by key.
+
+    `find`: function that returns the stored counter of a key. `amounts`: actual amount of each limit. The caller stores
+    the counters, and checks before that the reservation is not settled yet.
+    """
+    changed: dict[str, Counter] = {}
+    for limit, reserved_slot, amount in zip(reservation.limits, reservation.slots, amounts, strict=True):
+        counter = changed.get(limit.key) or find(limit.key)
+        counter.remove_expired(limit, now)
+        if limit.kind == "rate":
+            slot = floor(now / counter.slot_seconds) if amount > limit.amount else reserved_slot
+            if amount > limit.amount or slot in counter.slots:
+                counter.slots[slot] = max(counter.slots.get(slot, 0) + amount - limit.amount, 0)
+        else:
+            counter.holds.pop(reservation.id)
+            counter.used += amount if limit.kind == "amount" else 0
+        _extend(counter, limit, now, reservation.lease_seconds)
+        changed[limit.key] = counter
+    return changed
+
+
+def renew(find: Callable[[str], Counter], reservations: Sequence[Reservation], now: float) -> dict[str, Counter]:
+    """Extend the leases of `reservations` from the time `now`. Return the changed counters by key.
+
+    `find`: function that returns the stored counter of a key. The amount of a reservation with an ended lease is added
+    again. The caller stores the counters.
+    """
+    changed: dict[str, Counter] = {}
+    for reservation in reservations:
+        for limit in reservation.limits:
+            if limit.kind != "rate" and limit.amount:
+                counter = changed.get(limit.key) or find(limit.key)
+                counter.holds.put(reservation.id, now + reservation.lease_seconds, limit.amount)
+                _extend(counter, limit, now, reservation.lease_seconds)
+                changed[limit.key] = counter
+    return changed
+
+
+def _extend(counter: Counter, limit: Limit, now: float, lease_seconds: float) -> None:
+    """Set the time after which `counter` is deleted.
+
+    For the kind `amount`, the time is set only once: the budget ends then.
+
+    `now`: present time in seconds. `lease_seconds`: time after which a reservation ends without renewal.
+    """
+    match limit.kind:
+        case "rate":
+            counter.expires_at = now + limit.seconds + counter.slot_seconds
+        case "concurrency":
+            counter.expires_at = max(counter.expires_at, now + lease_seconds)
+        case "amount":
+            counter.expires_at = counter.expires_at or now + limit.seconds

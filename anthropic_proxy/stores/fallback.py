@@ -1,0 +1,350 @@
+"""`FallbackStore`: a `RedisStore` and its replacement while Redis is unavailable.
+
+A failure or a wait of more than a second makes the store unavailable. Later requests do not wait: limits are
+approximated in this process (`REDIS_FAILURE=open`), or `StoreUnavailable` is raised (`closed`). A background task
+connects again, with random pauses so that processes do not connect at the same time. Before Redis is used again, the
+amounts of the interruption and the waiting settlements are added to it, and the other processes have done the same.
+"""
+
+import asyncio
+import os
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from anthropic_proxy.plugins.storage import LEASE_SECONDS, Limit, Reservation, StoreState, StoreUnavailable
+from anthropic_proxy.stores.counters import Counter
+from anthropic_proxy.stores.own_usage import OwnUsage
+from anthropic_proxy.stores.redis import MAX_RENEWED, REPLY_TIMEOUT_SECONDS, LostStateError, RedisStore
+from anthropic_proxy.stores.redis.failures import FAILURES, describe_data_error, describe_failure, is_data_error
+
+HEARTBEAT_SECONDS = 5.0
+"""Time in seconds between two heartbeats (checks of Redis). A loss of data is found within this time."""
+MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 5.0
+"""Pause after the first failed attempt to connect, and maximum. It doubles, and is multiplied by 0.5 to 1.5."""
+OTHERS_SECONDS = 8.0
+"""Maximum time in seconds for which this process waits for the other processes after an interruption of Redis. Each of
+them connects again within this time."""
+_MAX_PASSES = 5
+"""Maximum number of times that amounts of an interruption are added. Running requests add new ones meanwhile."""
+_CLOSE_SECONDS = 2.0
+_UNKNOWN_RESULT = (OSError, TimeoutError, RedisConnectionError, RedisTimeoutError, asyncio.CancelledError)
+"""Exceptions after which it is unknown whether Redis has executed the command."""
+_VALUES_EFFECT = {
+    True: "each process keeps its own values",
+    False: "such values are not stored",
+}
+"""Setting `fails_open` → effect of a rejected command for values, as a text for the log."""
+_Result = TypeVar("_Result")
+
+
+class FallbackStore:
+    """Store in Redis that works while Redis is unavailable.
+
+    `address`: host and port, for messages. `warn`: logs a message. `fails_open`: True: limits are approximated in this
+    process without Redis; False: `StoreUnavailable` is raised.
+    """
+
+    def __init__(
+        self,
+        store: RedisStore,
+        *,
+        fails_open: bool,
+        address: str,
+        warn: Callable[[str], None],
+        usage: OwnUsage | None = None,
+    ) -> None:
+        self.redis = store
+        self._fails_open, self._address, self._warn = fails_open, address, warn
+        self._usage = usage or OwnUsage()
+        self._restoring: dict[str, tuple[Limit, Counter]] = {}
+        """Key → limit and counter with the amounts of an interruption, which are being added to Redis."""
+        self._restoring_id = ""
+        """Id of the interruption of these counters, so that no amount is added twice."""
+        self._problem = ""
+        """Message of the failure. "": Redis is available."""
+        self._data_problem = ""
+        """Latest message about the data of some keys, which is logged once."""
+        self._failed_at = 0.0
+        self._processes = 1
+        self._task: asyncio.Task[None] | None = None
+        self._wake, self._recovered = asyncio.Event(), asyncio.Event()
+
+    @property
+    def state(self) -> StoreState:
+        """Current condition of the store, read without I/O."""
+        return StoreState(
+            kind="redis",
+            available=not self._problem,
+            problem=self._problem,
+            processes=self._processes,
+            pending_settlements=len(self._usage.pending),
+        )
+
+    def start(self) -> None:
+        """Begin to send heartbeats to Redis. Without this call, the first use of the store begins."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run_heartbeats())
+
+    async def get(self, key: str) -> str | None:
+        """Return the value that is stored under `key`. None: the value is missing or has expired."""
+        return await self._call(
+            lambda: self.redis.get(key), lambda: self._usage.values.get(key), [key], has_limits=False
+        )
+
+    async def put(self, key: str, value: str, seconds: float) -> None:
+        """Store `value` under `key` for `seconds`."""
+        await self._call(
+            lambda: self.redis.put(key, value, seconds),
+            lambda: self._usage.values.put(key, value, seconds),
+            [key],
+            has_limits=False,
+        )
+
+    async def add(self, key: str, amount: float, seconds: float) -> float:
+        """Add `amount` to the number under `key` and return the sum. A new number expires after `seconds`."""
+        return await self._call(
+            lambda: self.redis.add(key, amount, seconds),
+            lambda: self._usage.values.add(key, amount, seconds),
+            [key],
+            has_limits=False,
+        )
+
+    async def delete(self, key: str) -> None:
+        """Delete the value and the counter that are stored under `key`. Does nothing if they are missing."""
+        await self._usage.values.delete(key)
+        await self._call(lambda: self.redis.delete(key), lambda: self._usage.values.delete(key), [key])
+
+    async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
+        """Reserve the amounts of all `limits`, or none. Without Redis, this process reserves in its share."""
+
+        async def reserve_in_redis() -> Reservation:
+            id_ = os.urandom(16).hex()
+            try:
+                reservation = await self.redis.reserve(limits, lease_seconds, id_)
+            except _UNKNOWN_RESULT:
+                self._usage.pending.append(_release(limits, lease_seconds, id_))
+                raise
+            self._usage.count(reservation)
+            return reservation
+
+        return await self._call(
+            reserve_in_redis,
+            lambda: self._usage.reserve(limits, lease_seconds, self._processes),
+            [limit.key for limit in limits],
+        )
+
+    async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
+        """Replace the reserved amounts of `reservation` with the actual `amounts` at the end of a request.
+
+        If Redis is unavailable, the settlement waits in memory.
+        """
+        if not reservation.is_held or await self._usage.settle(reservation, amounts):
+            return
+        if not self._problem and await self._try(lambda: self.redis.settle(reservation, amounts), _keys([reservation])):
+            return
+        self._usage.pending.append((reservation, amounts))
+
+    async def renew(self, reservations: Sequence[Reservation]) -> None:
+        """Extend the leases of `reservations`, which belong to running requests."""
+        await self._usage.renew(reservations)
+        for start in range(0, len(reservations), MAX_RENEWED):
+            chosen = reservations[start : start + MAX_RENEWED]
+            if not self._problem:
+                await self._try(partial(self.redis.renew, chosen), _keys(chosen))
+
+    async def close(self) -> None:
+        """Write waiting settlements to Redis, for at most two seconds, and close all connections."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                if self._usage.has_missing or self._restoring:
+                    await self._add_missing()
+                await self.redis.close()
+        except FAILURES:
+            if self._usage.pending:
+                self._warn(f"{len(self._usage.pending)} settlements of limits were not stored. {self._problem}".strip())
+
+    async def _call(
+        self,
+        function: Callable[[], Awaitable[_Result]],
+        replacement: Callable[[], Awaitable[_Result]],
+        keys: Sequence[str],
+        *,
+        has_limits: bool = True,
+    ) -> _Result:
+        """Return the result of `function`, which uses Redis, or of `replacement` if Redis cannot be used.
+
+        `keys`: keys of the command. `has_limits`: False for values: a heartbeat then decides after a failure if limits
+        can be used.
+        """
+        self.start()
+        if not self._problem:
+            try:
+                async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
+                    return await function()
+            except LostStateError as error:
+                self._fail(error)
+                if await self._wait_recovered():
+                    return await self._call(function, replacement, keys)
+            except FAILURES as error:
+                if has_limits or is_data_error(error):
+                    self._fail(error, keys)
+                else:
+                    self._fail_values(error)
+        if not self._fails_open:
+            raise StoreUnavailable
+        return await replacement()
+
+    async def _wait_recovered(self) -> bool:
+        """Wait at most one second until Redis is used again. Return False if it is still unavailable."""
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
+                await self._recovered.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _try(self, function: Callable[[], Awaitable[None]], keys: Sequence[str]) -> bool:
+        """Run `function`, one step in Redis. Return False if Redis is unavailable.
+
+        True: the step has succeeded, or Redis rejects the data of `keys` for ever, so that a repetition is useless.
+        """
+        self.start()
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
+                await function()
+        except FAILURES as error:
+            self._fail(error, keys)
+            return is_data_error(error)
+        return True
+
+    def _fail(self, error: BaseException, keys: Sequence[str] = ()) -> None:
+        if is_data_error(error):
+            message = f"{describe_data_error(error, self._address, keys)} Until then, its amounts are dropped."
+            if message != self._data_problem:
+                self._data_problem = message
+                self._warn(message)
+            return
+        problem = describe_failure(error, self._address)
+        if not self._problem:
+            self._failed_at = self._usage.clock()
+            self._recovered.clear()
+            if not isinstance(error, LostStateError):
+                self._warn(f"{problem} {self._describe_effect()} until Redis is available.")
+            self._wake.set()
+        self._problem = problem
+
+    def _fail_values(self, error: BaseException) -> None:
+        """Log `error`, the failure of a command for values, once. Check by a heartbeat if limits work."""
+        self._wake.set()
+        if not isinstance(error, ResponseError):
+            return
+        message = f"{describe_failure(error, self._address)} Until then, {_VALUES_EFFECT[self._fails_open]}."
+        if message != self._data_problem:
+            self._data_problem = message
+            self._warn(message)
+
+    def _describe_effect(self) -> str:
+        if not self._fails_open:
+            return "Requests with limits are rejected (REDIS_FAILURE=closed)"
+        if self._processes == 1:
+            return "This process counts limits by itself"
+        return f"Each process keeps its share (1 of {self._processes}) of the limits"
+
+    async def _run_heartbeats(self) -> None:
+        pause = MIN_PAUSE_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
+                    is_complete = not (self._problem or self._usage.has_missing)
+                    heartbeat = await self.redis.send_heartbeat(is_complete=is_complete)
+                if not is_complete or heartbeat.generation != self.redis.generation:
+                    await self._recover(heartbeat.generation)
+                    async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
+                        heartbeat = await self.redis.send_heartbeat(is_complete=True)
+                self._processes = heartbeat.processes
+                pause = MIN_PAUSE_SECONDS
+                seconds = HEARTBEAT_SECONDS
+            except FAILURES as error:
+                self._fail(error)
+                seconds, pause = pause, min(pause * 2, MAX_PAUSE_SECONDS)
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(seconds * random.uniform(0.5, 1.5)):
+                    await (asyncio.Event() if self._problem else self._wake).wait()
+            except TimeoutError:
+                continue
+
+    async def _recover(self, generation: str) -> None:
+        """Add all amounts of this process that Redis lacks, then use Redis. `generation`: id of its data."""
+        known, self.redis.generation = self.redis.generation, generation
+        has_lost_data = bool(known) and known != generation
+        if has_lost_data:
+            self._problem = self._problem or describe_failure(LostStateError(), self._address)
+            self._usage.pending.clear()  # the amounts of this process contain them
+            self._restoring, self._restoring_id = dict(self._usage.pop_all()), os.urandom(16).hex()
+        for _ in range(_MAX_PASSES):
+            await self._add_missing()
+            if not self._usage.has_missing:
+                break
+        if has_lost_data or (self._fails_open and self._problem):
+            await self._wait_for_others()
+            await self._add_missing()
+        if self._problem:
+            seconds = self._usage.clock() - self._failed_at if self._failed_at else 0.0
+            restored = " It had lost its data; each process adds its own amounts again." if has_lost_data else ""
+            self._warn(f"Redis at {self._address} is available again after {seconds:.1f} s.{restored}")
+        self._problem, self._failed_at = "", 0.0
+        self._recovered.set()
+
+    async def _wait_for_others(self) -> None:
+        """Wait until all known processes have added their amounts to Redis. Some may have ended."""
+        end, since = self._usage.clock() + OTHERS_SECONDS, ""
+        while self._usage.clock() < end:
+            async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
+                heartbeat = await self.redis.send_heartbeat(is_complete=True, since=since)
+            if heartbeat.recent >= self._processes:
+                return
+            since = since or heartbeat.time
+            await asyncio.sleep(random.uniform(0.1, 0.5))
+
+    async def _add_missing(self) -> None:
+        if not self._restoring:
+            self._restoring, self._restoring_id = dict(self._usage.pop_unsent()), os.urandom(16).hex()
+        for key in list(self._restoring):
+            limit, counter = self._restoring[key]
+            step = self.redis.restore(key, limit, counter, self._usage.clock(), self._restoring_id)
+            await self._finish(step, [key])
+            del self._restoring[key]
+        while self._usage.pending:
+            reservation, amounts = self._usage.pending[0]
+            await self._finish(self.redis.settle(reservation, amounts), _keys([reservation]))
+            self._usage.pending.popleft()
+
+    async def _finish(self, step: Awaitable[None], keys: Sequence[str]) -> None:
+        """Wait for `step`, which adds amounts. If Redis rejects the data of `keys`, drop it with a warning."""
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
+                await step
+        except FAILURES as error:
+            if not is_data_error(error):
+                raise
+            self._fail(error, keys)
+
+
+def _release(limits: Sequence[Limit], lease_seconds: float, id_: str) -> tuple[Reservation, Sequence[int]]:
+    """Return a reservation for which Redis sent no reply, and the amounts that settle it: rates stay, others are 0."""
+    reservation = Reservation(id=id_, limits=tuple(limits), slots=[0] * len(limits), lease_seconds=lease_seconds)
+    return reservation, [limit.amount if limit.kind == "rate" else 0 for limit in limits]
+
+
+def _keys(reservations: Sequence[Reservation]) -> Sequence[str]:
+    return sorted({limit.key for each in reservations for limit in each.limits})

@@ -1,0 +1,159 @@
+"""`MemoryStore`, the store of one process: values with a lifetime, and counters of limits.
+
+It also keeps the facts learned from replies of providers, such as a parameter that a model's server rejects. A
+reservation adds estimated amounts of a request to the counters of its limits; its settlement replaces them with the
+actual amounts. A reservation ends with its lease, a time limit, unless it is renewed.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+
+from msgspec import structs
+
+from anthropic_proxy.plugins.storage import LEASE_SECONDS, Limit, Reservation, StoreState
+from anthropic_proxy.stores import counters
+from anthropic_proxy.stores.counters import SETTLED_SECONDS, Counter
+
+MAX_KEYS = 10_000
+"""Maximum number of values. Above it, a new value replaces an old one. The oldest value of the most frequent lifetime
+is replaced."""
+MAX_COUNTERS = 100_000
+"""Maximum number of counters. Above it, expired counters are deleted, then the half of the counters that expires first.
+"""
+
+
+class MemoryStore:
+    """Store in the memory of one worker process.
+
+    `clock`: function that returns monotonic seconds. The attribute `on_put` is a function that informs other workers.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._entries: dict[str, tuple[float, str]] = {}
+        self._lifetimes: dict[str, int] = {}
+        """Key of a value → class of its lifetime. A class has all lifetimes between two powers of 2 in seconds."""
+        self._keys_by_lifetime: dict[int, dict[str, None]] = {}
+        """Class of the lifetime → keys of its values, the oldest first. If the store is full, short-lived values thus
+        do not replace all long-lived ones."""
+        self._counters: dict[str, Counter] = {}
+        self._settled: dict[str, float] = {}
+        """Id of a settled reservation → time until which the id is remembered, the oldest first."""
+        self.on_put: Callable[[str, str, float], None] | None = None
+        """Function that is called for each new or changed value of `put`, with key, value and seconds until expiry.
+        None: no other worker."""
+
+    @property
+    def state(self) -> StoreState:
+        """Condition of the store: a store in memory is always available."""
+        return StoreState()
+
+    async def get(self, key: str) -> str | None:
+        """Return the value that is stored under `key`. None: the value is missing or has expired."""
+        entry = self._entries.get(key)
+        if entry is None or entry[0] <= self._clock():
+            return None
+        return entry[1]
+
+    async def put(self, key: str, value: str, seconds: float) -> None:
+        """Store `value` under `key` for `seconds`, and call `on_put` if the value is new or changed."""
+        if self.on_put is not None and await self.get(key) != value:
+            self.on_put(key, value, seconds)
+        self.put_from_peer(key, value, seconds)
+
+    def put_from_peer(self, key: str, value: str, seconds: float) -> None:
+        """Store `value`, which another worker has sent, under `key` for `seconds`. `on_put` is not called."""
+        self._store(key, value, self._clock() + seconds)
+
+    async def add(self, key: str, amount: float, seconds: float) -> float:
+        """Add `amount` to the number that is stored under `key`, and return the sum.
+
+        A missing or expired number starts at 0 and expires after `seconds`. Later additions do not change the time of
+        expiry.
+        """
+        expiry, text = self._entries.get(key, (0.0, "0"))
+        if expiry <= self._clock():
+            expiry, text = self._clock() + seconds, "0"
+        total = float(text) + amount
+        self._store(key, repr(total), expiry)
+        return total
+
+    async def delete(self, key: str) -> None:
+        """Delete the value and the counter that are stored under `key`. Does nothing if they are missing."""
+        self._remove(key)
+        self._counters.pop(key, None)
+
+    async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
+        """Reserve the amounts of all `limits`, or none of them if one has no room.
+
+        `lease_seconds`: time after which the reservation ends without renewal.
+        """
+        reservation, changed = counters.reserve(self._find, limits, os.urandom(16).hex(), self._clock(), lease_seconds)
+        self._counters.update(changed)
+        if len(self._counters) > MAX_COUNTERS:
+            self._delete_counters()
+        return reservation
+
+    def count(self, reservation: Reservation) -> Reservation:
+        """Add the amounts of `reservation`, which another store has made, to the counters of this store.
+
+        Return the reservation with the slots of this store, which `settle` needs.
+        """
+        now = self._clock()
+        found = {limit.key: self._find(limit.key) for limit in reservation.limits}
+        for limit in reservation.limits:
+            found[limit.key].remove_expired(limit, now)
+        slots = counters.add_amounts(found, reservation.limits, reservation.id, now, reservation.lease_seconds)
+        self._counters.update({key: counter for key, counter in found.items() if counter.expires_at > now})
+        if len(self._counters) > MAX_COUNTERS:
+            self._delete_counters()
+        return structs.replace(reservation, slots=slots)
+
+    def find_counter(self, limit: Limit) -> Counter:
+        """Return the counter of `limit` without expired amounts. A missing counter is returned empty."""
+        counter = self._find(limit.key)
+        counter.remove_expired(limit, self._clock())
+        return counter
+
+    async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
+        """Replace the reserved amounts of `reservation` with the actual `amounts`. A repeated call has no effect."""
+        now = self._clock()
+        while self._settled and next(iter(self._settled.values())) <= now:
+            del self._settled[next(iter(self._settled))]
+        if reservation.is_held and reservation.id not in self._settled:
+            self._settled[reservation.id] = now + SETTLED_SECONDS
+            self._counters.update(counters.settle(self._find, reservation, amounts, now))
+
+    async def renew(self, reservations: Sequence[Reservation]) -> None:
+        """Extend the leases of `reservations`, which belong to running requests."""
+        running = [each for each in reservations if each.is_held and each.id not in self._settled]
+        self._counters.update(counters.renew(self._find, running, self._clock()))
+
+    async def close(self) -> None:
+        """Do nothing: the store in memory has no files or connections."""
+
+    def _find(self, key: str) -> Counter:
+        counter = self._counters.get(key)
+        return counter if counter is not None and counter.expires_at > self._clock() else Counter()
+
+    def _delete_counters(self) -> None:
+        now = self._clock()
+        kept = {key: counter for key, counter in self._counters.items() if counter.expires_at > now}
+        if len(kept) > MAX_COUNTERS // 2:
+            latest = sorted(kept.items(), key=lambda item: item[1].expires_at)[-(MAX_COUNTERS // 2) :]
+            kept = dict(latest)
+        self._counters = kept
+
+    def _store(self, key: str, value: str, expiry: float) -> None:
+        self._remove(key)
+        if len(self._entries) >= MAX_KEYS:
+            keys: dict[str, None] = max(self._keys_by_lifetime.values(), key=len)
+            self._remove(next(iter(keys)))
+        lifetime = self._lifetimes[key] = round(expiry - self._clock()).bit_length()
+        self._keys_by_lifetime.setdefault(lifetime, {})[key] = None
+        self._entries[key] = (expiry, value)
+
+    def _remove(self, key: str) -> None:
+        if self._entries.pop(key, None) is not None:
+            del self._keys_by_lifetime[self._lifetimes.pop(key)][key]

@@ -1,0 +1,240 @@
+"""`RedisStore`: values, counters and observations in Redis or Valkey. Each step is one script, so that it is atomic.
+
+A counter has the amounts in use of a limit. A reservation adds estimated amounts of a request; its settlement replaces
+them with the actual amounts. An observation is a JSON text about a provider that processes share, such as a key in
+cooldown. All keys begin with the prefix of the settings in braces, so a cluster keeps them on one node. Times are those
+of the server, so that processes with different clocks agree. Methods raise the errors of redis-py.
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from anthropic_proxy.plugins.storage import LEASE_SECONDS, Limit, Reservation, StoreState
+from anthropic_proxy.stores.counters import SETTLED_SECONDS, SLOT_COUNT, Counter
+from anthropic_proxy.stores.redis.command_pipeline import CommandPipeline
+
+CONNECT_TIMEOUT_SECONDS = 1.0
+"""Maximum time in seconds to connect to Redis."""
+REPLY_TIMEOUT_SECONDS = 1.0
+"""Maximum time in seconds for a reply of Redis, and for a free connection."""
+MAX_CONNECTIONS = 8
+"""Maximum number of connections of one process: one for values and limits, one for messages, and few for others."""
+PROCESS_SECONDS = 30
+"""Time in seconds after its last heartbeat during which a process counts as running."""
+MAX_RENEWED = 100
+"""Maximum number of reservations of one `RedisStore.renew`, a script during which Redis runs no other command."""
+
+
+class LostStateError(Exception):
+    """The Redis server has lost the data that this process used: it started empty, or the data were deleted."""
+
+
+class Heartbeat(Struct, frozen=True):
+    """Reply of Redis to `RedisStore.send_heartbeat`, the regular message by which a process counts as running."""
+
+    processes: int
+    """Number of running processes that use this Redis."""
+    recent: int
+    """Number of processes that sent a heartbeat after the time `since`, an argument of `RedisStore.send_heartbeat`."""
+    generation: str
+    """Id of the data in Redis. After a loss of the data, Redis has another id."""
+    time: str
+    """Time of the Redis server at this heartbeat, as text in seconds.
+
+    It can be the argument `since` of the next `RedisStore.send_heartbeat`, which then counts the processes with later
+    heartbeats.
+    """
+
+
+class RedisStore:
+    """Store in Redis for values, counters and observations.
+
+    `prefix`: beginning of all keys. `clock`: function that returns the time for the scripts; None: the time of the
+    server.
+    """
+
+    def __init__(self, url: str, prefix: str, *, clock: Callable[[], float] | None = None) -> None:
+        self._pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=REPLY_TIMEOUT_SECONDS,
+            socket_timeout=REPLY_TIMEOUT_SECONDS,
+            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+            client_name="anthropic-proxy",
+        )
+        self.client: Redis = Redis.from_pool(self._pool)
+        """Redis client for commands outside the pipeline, such as publish and subscribe."""
+        self._prefix, self._clock = f"{{{prefix}}}", clock
+        self._pipeline = CommandPipeline(self.client)
+        self.process_id = os.urandom(16).hex()
+        """Random name of this process among the processes that use the same Redis."""
+        self.generation = ""
+        """Id of the data in Redis that this process expects. "": not checked."""
+
+    @property
+    def state(self) -> StoreState:
+        """Condition of the store. Failures of Redis are not part of it: `FallbackStore` adds them."""
+        return StoreState(kind="redis")
+
+    def name_key(self, kind: str, name: str) -> str:
+        """Return the Redis key for `name`: the prefix, the kind, and the name.
+
+        `kind`: `value`, `counter`, `holds`, `settled`, `restored`, `channel` and others.
+        """
+        return f"{self._prefix}:{kind}:{name}"
+
+    async def get(self, key: str) -> str | None:
+        """Return the value that is stored under `key`. None: the value is missing or has expired."""
+        found = await self._pipeline.run_command("GET", self.name_key("value", key))
+        return None if found is None else str(found)
+
+    async def put(self, key: str, value: str, seconds: float) -> None:
+        """Store `value` under `key` for `seconds`."""
+        milliseconds = max(math.ceil(seconds * 1000), 1)
+        await self._pipeline.run_command("SET", self.name_key("value", key), value, "PX", milliseconds)
+
+    async def add(self, key: str, amount: float, seconds: float) -> float:
+        """Add `amount` to the number that is stored under `key`, and return the sum.
+
+        A missing number starts at 0 and expires after `seconds`.
+        """
+        milliseconds = max(math.ceil(seconds * 1000), 1)
+        return float(
+            await self._pipeline.run_script("add", [self.name_key("value", key)], [repr(amount), milliseconds])
+        )
+
+    async def delete(self, key: str) -> None:
+        """Delete the value and the counter that are stored under `key`. Does nothing if they are missing."""
+        await self._pipeline.run_command("DEL", *(self.name_key(kind, key) for kind in ("value", "counter", "holds")))
+
+    async def reserve(
+        self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS, id_: str = ""
+    ) -> Reservation:
+        """Reserve the amounts of all `limits` in Redis in one atomic step, or none of them.
+
+        `lease_seconds`: time after which the reservation ends without renewal. `id_`: id of the reservation; "": a new
+        id. Raises `LostStateError` if Redis has lost the data that this process expects.
+        """
+        id_ = id_ or os.urandom(16).hex()
+        words: list[object] = [self._now(), id_, lease_seconds, self.generation]
+        for limit in limits:
+            words += (limit.kind, limit.amount, limit.maximum, limit.seconds)
+        found = await self._pipeline.run_script("reserve", self._reservation_keys(id_, limits), words)
+        if not found:
+            raise LostStateError
+        refused = int(found[0])
+        return Reservation(
+            id=id_ if refused < 0 and any(limit.amount for limit in limits) else "",
+            limits=tuple(limits),
+            refused=None if refused < 0 else refused,
+            retry_after_seconds=float(found[1]),
+            remaining=[int(each) for each in found[2::3]],
+            reset_seconds=[float(each) for each in found[3::3]],
+            slots=[int(each) for each in found[4::3]],
+            lease_seconds=lease_seconds,
+        )
+
+    async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
+        """Replace the reserved amounts of `reservation` with the actual `amounts`. A repeated call has no effect.
+
+        Raises `LostStateError` if Redis has lost the data that this process expects.
+        """
+        if not reservation.is_held:
+            return
+        words: list[object] = [self._now(), reservation.id, SETTLED_SECONDS, self.generation]
+        for limit, slot, amount in zip(reservation.limits, reservation.slots, amounts, strict=True):
+            words += (limit.kind, limit.amount, amount, limit.seconds, slot)
+        keys = self._reservation_keys(reservation.id, reservation.limits)
+        if int(await self._pipeline.run_script("settle", keys, words)) < 0:
+            raise LostStateError
+
+    async def renew(self, reservations: Sequence[Reservation]) -> None:
+        """Extend the leases (time limits) of `reservations` of running requests, at most `MAX_RENEWED`."""
+        keys: list[str] = []
+        words: list[object] = [self._now()]
+        for each in reservations:
+            for limit in each.limits if each.is_held else ():
+                if limit.kind != "rate" and limit.amount:
+                    keys += (self.name_key("settled", each.id), *self._counter_keys([limit]))
+                    words += (each.id, limit.kind, limit.amount, limit.seconds, each.lease_seconds)
+        if keys:
+            await self._pipeline.run_script("renew", keys, words)
+
+    async def restore(self, key: str, limit: Limit, counter: Counter, now: float, id_: str) -> None:
+        """Add the amounts of `counter`, a counter of this process, to the counter in Redis with the same key.
+
+        It contains the amounts of an interruption of Redis. `key`, `limit`: key and limit of both counters. `now`:
+        present time in seconds by the clock of `counter`. `id_`: id of the interruption. A repeated call with the same
+        id and key has no effect.
+        """
+        words: list[object] = [self._now(), limit.kind, limit.seconds, counter.used]
+        holds = list(counter.holds.items())
+        words.append(len(holds))
+        for name, (end, amount) in holds:
+            words += (name, amount, max(end - now, 0.0))
+        if limit.kind == "rate":
+            present = math.floor(now / (limit.seconds / SLOT_COUNT))
+            for slot, amount in counter.slots.items():
+                words += (present - slot, amount)
+        keys = [*self._counter_keys([limit]), self.name_key("restored", f"{id_}:{key}")]
+        await self._pipeline.run_script("restore", keys, words)
+
+    @property
+    def channel(self) -> str:
+        """Name of the Redis channel on which observations are published."""
+        return self.name_key("channel", "observations")
+
+    async def publish(self, name: str, text: str, seconds: float) -> None:
+        """Send the observation `text` to all processes that use this Redis, and store it for `seconds`.
+
+        A process that starts later reads the stored observations. `name`: name of the observation, which replaces an
+        earlier one with the same name. `seconds`: 0 deletes the stored observation.
+        """
+        words = [self.channel, name, text, seconds, self.process_id]
+        await self._pipeline.run_script("publish", [self.name_key("observations", "")], words)
+
+    async def list_observations(self) -> Sequence[tuple[float, str]]:
+        """Return the stored observations as pairs: seconds until its expiry, and text. Expired ones are deleted."""
+        key = self.name_key("observations", "")
+        async with self.client.pipeline(transaction=False) as pipeline:
+            pipeline.execute_command("TIME")
+            pipeline.execute_command("HGETALL", key)
+            (seconds, microseconds), rows = await pipeline.execute()
+        now = int(seconds) + int(microseconds) / 1_000_000
+        found = {name: row.split(" ", 1) for name, row in rows.items()}
+        if expired := [name for name, (expires_at, _) in found.items() if float(expires_at) <= now]:
+            await self.client.hdel(key, *expired)
+        return [(float(end) - now, text) for name, (end, text) in found.items() if float(end) > now]
+
+    async def send_heartbeat(self, *, is_complete: bool, since: str = "") -> Heartbeat:
+        """Send a heartbeat: record this process as running, and return the state of Redis.
+
+        `is_complete`: False: amounts of this process are missing in Redis, so it is not recorded. `since`: text of
+        `Heartbeat.time` of an earlier heartbeat; processes with later heartbeats are counted; "": the present.
+        """
+        keys = [self.name_key("processes", ""), self.name_key("generation", "")]
+        words = [self.process_id if is_complete else "", os.urandom(16).hex(), PROCESS_SECONDS, since, self.generation]
+        return Heartbeat(*await self._pipeline.run_script("heartbeat", keys, words))
+
+    async def close(self) -> None:
+        """Close all connections to Redis."""
+        await self._pipeline.close()
+        await self.client.aclose()
+        await self._pool.aclose()
+
+    def _now(self) -> str:
+        return "" if self._clock is None else f"{self._clock():.6f}"
+
+    def _reservation_keys(self, id_: str, limits: Sequence[Limit]) -> list[str]:
+        return [self.name_key("generation", ""), self.name_key("settled", id_), *self._counter_keys(limits)]
+
+    def _counter_keys(self, limits: Sequence[Limit]) -> list[str]:
+        return [self.name_key(kind, limit.key) for limit in limits for kind in ("counter", "holds")]

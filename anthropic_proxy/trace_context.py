@@ -1,0 +1,80 @@
+"""W3C Trace Context: the HTTP headers `traceparent` and `tracestate`, which connect the spans of several programs.
+
+A trace is the record of one operation through several programs, a span one step of it. `TraceContext` contains the ids
+for one client request. Source: https://www.w3.org/TR/trace-context/ (read 2026-11). `encode_headers` returns the
+headers for a provider call; `is_sampled`: the spans of the trace are exported.
+"""
+
+import random
+import re
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
+"""Names of the headers in lower case."""
+MAX_STATE_CHARACTERS = 512
+"""Maximum length of the header `tracestate`, up to which every program should forward it. A longer header is dropped.
+"""
+_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+MAX_STATE_MEMBERS = 32
+"""Maximum number of entries of `tracestate` (section 3.3.1.1)."""
+_STATE_MEMBER = re.compile(
+    r"[a-z0-9][a-z0-9_*/@-]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+)
+_VERSION = "00"
+
+
+class TraceContext(Struct, frozen=True, kw_only=True):
+    """Ids of the trace to which a client request belongs. All ids are lower-case hexadecimal digits."""
+
+    trace_id: str
+    """32 digits, the same for all spans of the trace."""
+    span_id: str = ""
+    """16 digits: the span of the client request. "": the proxy exports no spans."""
+    parent_id: str = ""
+    """16 digits: the span of the client, from its `traceparent`. "": the trace starts in the proxy."""
+    flags: str = "00"
+    """Two digits of `traceparent`. `01`: the trace is sampled, so its spans are exported."""
+    state: str = ""
+    """Header `tracestate` of the client: data of other tracing systems. "": none."""
+
+    @property
+    def is_sampled(self) -> bool:
+        """True if the trace is selected for recording (`flags`), so that its spans are exported."""
+        return bool(int(self.flags, 16) & 1)
+
+    def encode_headers(self, span_id: str) -> dict[str, str]:
+        """Return the headers for a provider call:
+
+        `traceparent` with `span_id`, the span of this call, and `tracestate`.
+        """
+        headers = {TRACEPARENT: f"{_VERSION}-{self.trace_id}-{span_id}-{self.flags}"}
+        return {**headers, TRACESTATE: self.state} if self.state else headers
+
+
+def read_trace_context(headers: Mapping[str, str]) -> TraceContext | None:
+    """Return the trace of a client request. None: no valid header `traceparent`. `headers`: names in lower case."""
+    match = _PARENT.fullmatch(headers.get(TRACEPARENT, "").strip())
+    if match is None or (match[4] and match[0].startswith(_VERSION)):
+        return None
+    state = _normalize_state(headers.get(TRACESTATE, ""))
+    return TraceContext(trace_id=match[1], parent_id=match[2], flags=match[3], state=state)
+
+
+def _normalize_state(text: str) -> str:
+    """Return the valid entries of a `tracestate` header, separated by commas. "": the header is invalid or too long."""
+    members = [member for entry in text.split(",") if (member := entry.strip())]
+    if len(text) > MAX_STATE_CHARACTERS or len(members) > MAX_STATE_MEMBERS:
+        return ""
+    return ",".join(members) if all(map(_STATE_MEMBER.fullmatch, members)) else ""
+
+
+def new_trace_id() -> str:
+    """Return a random id for a trace: 32 hexadecimal digits."""
+    return random.randbytes(16).hex()
+
+
+def new_span_id() -> str:
+    """Return a random id for a span: 16 hexadecimal digits."""
+    return random.randbytes(8).hex()

@@ -1,0 +1,9 @@
+"""Web search for models by a search service of the user: SearXNG, Brave, Tavily or Exa.
+
+`client` sends a query and chooses the results. `searxng` and `keyed_services` encode requests and decode responses.
+"""
+
+from anthropic_proxy.upstream.web_search.client import SearchClient
+from anthropic_proxy.upstream.web_search.searxng import MAX_QUERY_CHARACTERS, SearxngClient
+
+__all__ = ["MAX_QUERY_CHARACTERS", "SearchClient", "SearxngClient"]

@@ -1,0 +1,107 @@
+"""`InstanceSharing`: observations that instances share through Redis: keys in cooldown, open circuits, learned facts.
+
+An instance is one server process, on any machine, that uses the same Redis. An observation is sent to all instances,
+and stored until it expires for those that start later. No request waits: a background task sends and receives. An
+observation arrives after about half a second, and after an interruption within half a minute.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import msgspec
+from msgspec import structs
+
+from anthropic_proxy.stores.fallback import FallbackStore
+from anthropic_proxy.stores.redis.failures import FAILURES
+from anthropic_proxy.workers.ipc import SharedObservation
+
+SEND_DELAY_SECONDS = 0.5
+"""Seconds for which observations are collected before they are sent. A newer one with the same name replaces an older
+one."""
+IDLE_SECONDS_BEFORE_PING = 10.0
+"""Seconds without a message from Redis after which the connection is checked. After twice this time without a reply,
+the process connects again."""
+MAX_RECONNECT_DELAY_SECONDS = 5.0
+"""Maximum pause before the next attempt to connect. The pause is random, so that instances connect at different times.
+"""
+MAX_UNSENT_OBSERVATIONS = 10_000
+"""Maximum number of observations that wait for Redis. Above it, new ones are dropped."""
+_decode = msgspec.json.Decoder(SharedObservation).decode
+
+
+class InstanceSharing:
+    """Exchange of observations with other instances.
+
+    `store`: store in Redis. `apply`: applies an observation of another instance to this process.
+    """
+
+    def __init__(self, store: FallbackStore, apply: Callable[[SharedObservation], None]) -> None:
+        self._store, self._apply = store, apply
+        self._unsent: dict[str, SharedObservation] = {}
+        self._has_unsent = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to send and to receive observations, in the running event loop."""
+        if not self._tasks:
+            self._store.start()
+            self._tasks = [asyncio.create_task(self._send_all()), asyncio.create_task(self._receive_all())]
+
+    def publish(self, observation: SharedObservation) -> None:
+        """Queue an observation that is sent to all other instances after `SEND_DELAY_SECONDS`."""
+        name = f"{observation.kind} {observation.settings_digest} {observation.name}"
+        if name in self._unsent or len(self._unsent) < MAX_UNSENT_OBSERVATIONS:
+            self._unsent[name] = observation
+            self._has_unsent.set()
+
+    async def close(self) -> None:
+        """Stop sending and receiving. Observations that are not sent yet are lost."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _send_all(self) -> None:
+        while True:
+            await self._has_unsent.wait()
+            await asyncio.sleep(SEND_DELAY_SECONDS)
+            self._has_unsent.clear()
+            unsent, self._unsent = self._unsent, {}
+            try:
+                while unsent:
+                    name, observation = next(iter(unsent.items()))
+                    text = msgspec.json.encode(observation).decode()
+                    await self._store.redis.publish(name, text, observation.lifetime_seconds)
+                    del unsent[name]
+            except FAILURES:
+                self._unsent = {**unsent, **self._unsent}
+                self._has_unsent.set()
+                await asyncio.sleep(random.uniform(0, MAX_RECONNECT_DELAY_SECONDS))
+
+    async def _receive_all(self) -> None:
+        while True:
+            try:
+                await self._receive()
+            except (*FAILURES, ValueError):  # also a message of another version
+                await asyncio.sleep(random.uniform(0, MAX_RECONNECT_DELAY_SECONDS))
+
+    async def _receive(self) -> None:
+        """Apply the observations stored in Redis, then each new one, until the connection fails."""
+        redis = self._store.redis
+        async with redis.client.pubsub() as messages:
+            await messages.subscribe(redis.channel)
+            for seconds, text in await redis.list_observations():
+                self._apply(structs.replace(_decode(text), lifetime_seconds=seconds))
+            is_checked = False
+            while True:
+                message = await messages.get_message(ignore_subscribe_messages=True, timeout=IDLE_SECONDS_BEFORE_PING)
+                if message is None:
+                    if is_checked:
+                        raise TimeoutError
+                    await messages.ping()
+                is_checked = message is None
+                if message is not None and message["type"] == "message":
+                    sender, _, text = str(message["data"]).partition(" ")
+                    if sender != redis.process_id:
+                        self._apply(_decode(text))

@@ -1,0 +1,138 @@
+"""`python -m bench.ledger_cost`: CPU time per request with the ledger in SQLite, compared with `DATABASE_URL=off`.
+
+Both proxies run at the same time and are measured one after the other in each round. The time of the transactions,
+which the ledger's thread writes after the replies, is included. A second table has the CPU time of this thread by the
+number of requests in a transaction.
+"""
+
+import argparse
+import asyncio
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from msgspec import Struct
+
+from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
+from anthropic_proxy.ledger.writer import LedgerWriter
+from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.settings import Secret, Settings
+from bench.ledger_rows import make_receipts
+from bench.measures import SIZES, Running
+from bench.processes import free_port
+from bench.subjects import PROXY, start_proxy, start_upstream
+from bench.wires import CHAT
+
+ROUNDS = 9
+TRANSACTIONS = 40
+BATCH_SECONDS = 0.05
+"""Time in which the writer collects the requests of a transaction."""
+TRANSACTION_SIZES = (500, 20, 1)
+"""Numbers of requests in one transaction of the writer: many requests per second, some, and one."""
+WRITE_SECONDS = 1.5
+"""Wait after the last reply, in which the ledger's thread stores all rows."""
+DATABASES = {"off": "off", "on": "sqlite:///{directory}/ledger.sqlite3"}
+"""Value of `DATABASE_URL` of each proxy."""
+
+
+class Load(Struct, frozen=True):
+    """Requests of one round."""
+
+    title: str
+    size: str
+    reply: str
+    count: int
+
+
+LOADS = (
+    Load("1 KB request", "1 KB", "bench-whole", 1_500),
+    Load("120 KB request, stream of 300 events", "120 KB", "bench-text-300-paced", 150),
+)
+
+
+async def measure(rounds: int, directory: Path) -> dict[str, list[tuple[float, float]]]:
+    """Return title of a load → CPU milliseconds of a request without and with the ledger, for each round."""
+    upstream, found = free_port(), {load.title: list[tuple[float, float]]() for load in LOADS}
+    with start_upstream(directory, upstream):
+        running = {}
+        for name, url in DATABASES.items():
+            port = free_port()
+            settings = {**CHAT.settings, "DATABASE_URL": url.replace("{directory}", str(directory))}
+            process = start_proxy(directory, port, upstream, settings=settings)
+            running[name] = Running(subject=PROXY, port=port, process=process, directory=directory, upstream=upstream)
+        try:
+            for one in running.values():
+                await one.wait()
+                await _spend(one, LOADS[0])  # loads the libraries of the ledger
+            for number in range(rounds):
+                for load in LOADS:
+                    names = list(running) if number % 2 else list(running)[::-1]
+                    spent = {name: await _spend(running[name], load) for name in names}
+                    found[load.title].append((spent["off"], spent["on"]))
+        finally:
+            for one in running.values():
+                assert one.process is not None
+                one.process.__exit__()
+    return found
+
+
+async def _spend(running: Running, load: Load) -> float:
+    """Return the CPU milliseconds of one request."""
+    assert running.process is not None
+    before = running.process.cpu_seconds()
+    await running.volley(running.subject.shot(SIZES[load.size], load.reply), load.count)
+    await asyncio.sleep(WRITE_SECONDS)
+    return 1e3 * (running.process.cpu_seconds() - before) / load.count
+
+
+def measure_writer(count: int, file: Path) -> float:
+    """Return the CPU microseconds of the writer for a request: the median of transactions with `count` requests each.
+
+    Only the writer runs besides this thread, so that its time is the difference of the process and this thread.
+    """
+    settings = Settings(database_url=Secret(f"sqlite:///{file}"))
+    queue = ReceiptQueue(
+        lambda queue: LedgerWriter(queue, lambda: settings, sys.stderr.write).run(), batch_seconds=BATCH_SECONDS
+    )
+    receipts, found = make_receipts(count * TRANSACTIONS), list[float]()
+    for number in range(1, TRANSACTIONS + 1):
+        before = time.process_time() - time.thread_time()
+        asyncio.run(_record(queue, itertools.islice(receipts, count)))
+        while queue.state.written_rows < count * number:
+            time.sleep(0.001)
+        found.append(1e6 * (time.process_time() - time.thread_time() - before) / count)
+    queue.stop(WRITE_SECONDS)
+    return statistics.median(found)
+
+
+async def _record(queue: ReceiptQueue, receipts: Iterable[Receipt]) -> None:
+    for receipt in receipts:
+        receipt.started_at = time.time()  # the requests of a transaction usually started in one hour
+        await queue.record(receipt)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory() as folder:
+        found = asyncio.run(measure(rounds, Path(folder)))
+    lines = ["| CPU per request, ms | `DATABASE_URL=off` | ledger in SQLite | ratio |", "| --- | --- | --- | --- |"]
+    for title, pairs in found.items():
+        without, stored = (statistics.median(values) for values in zip(*pairs, strict=True))
+        ratios = sorted(on / off for off, on in pairs)
+        spread = (ratios[-1] - ratios[0]) / 2
+        lines.append(f"| {title} | {without:.3f} | {stored:.3f} | {statistics.median(ratios):.2f} ±{spread:.2f} |")
+    lines += ["", "| requests in a transaction | CPU of the writer per request, µs |", "| ---: | ---: |"]
+    with tempfile.TemporaryDirectory() as folder:
+        spent = {count: measure_writer(count, Path(folder, f"{count}.sqlite3")) for count in TRANSACTION_SIZES}
+    lines += [f"| {count} | {microseconds:.0f} |" for count, microseconds in spent.items()]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

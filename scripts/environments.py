@@ -1,0 +1,139 @@
+"""Shared by the scripts of this folder: virtual environments with locked packages. Standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+INSTALL = ("install", "-q", "--disable-pip-version-check")
+_IS_WINDOWS = os.name == "nt"
+
+if sys.version_info < (3, 11):  # noqa: UP036  # this file runs in the Python of the user
+    sys.exit(
+        f"Python 3.11 or newer is needed, and this is {sys.version.split()[0]}. Example:  python3.12 {sys.argv[0]}"
+    )
+os.chdir(ROOT)
+
+
+def python_of(environment: Path) -> str:
+    """Return the path of the interpreter of a virtual environment."""
+    return str(environment / ("Scripts/python.exe" if _IS_WINDOWS else "bin/python"))
+
+
+VENV = ROOT / ".venv"
+PYTHON = python_of(VENV)
+"""Interpreter of the environment of the checkout."""
+
+
+def run(*command: str | Path) -> None:
+    """Run a command in the checkout. If it fails, end with its exit status."""
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        sys.exit(status)
+
+
+def become(*command: str) -> None:
+    """Run a command in place of this process, as its last action. It receives the signals."""
+    if not _IS_WINDOWS:
+        os.execv(command[0], command)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the console sends Ctrl+C to both
+    sys.exit(subprocess.run(command, check=False).returncode)
+
+
+def set_up(*words: str) -> None:
+    """Create or update .venv: to serve, or with "dev" to develop. Other words add extras, which later calls keep.
+
+    Returns at once if nothing has changed.
+    """
+    memory = VENV / ".anthropic-proxy-extras"
+    known = sorted(path.stem.removeprefix("extra-") for path in ROOT.glob("locks/extra-*.lock"))
+    extras = memory.read_text("utf-8").split() if memory.exists() else []
+    for word in words:
+        if word not in (*known, "dev"):
+            sys.stderr.write(f'There is no extra "{word}"; there are: {", ".join(known)}\n')
+            sys.exit(2)
+        if word != "dev" and word not in extras:
+            extras.append(word)
+    purpose = "dev" if "dev" in words else "serve"
+    names = (["dev"] if purpose == "dev" else ["runtime", "build"]) + [f"extra-{extra}" for extra in extras]
+    stamp = VENV / f".anthropic-proxy-{purpose}"
+    files = [ROOT / "pyproject.toml", *sorted(ROOT.glob("locks/*.lock"))]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    state = f"{ROOT} {' '.join(extras)} {digest}"
+    if stamp.exists() and stamp.read_text("utf-8") == state:
+        return
+    if not Path(PYTHON).exists():
+        create(VENV)
+    sys.stderr.write("Installing into .venv ...\n")
+    pip = _pip_for(VENV)
+    run(*pip, *INSTALL, "--require-hashes", *(word for name in names for word in ("-r", f"locks/{name}.lock")))
+    run(*pip, *INSTALL, "--no-deps", "--no-build-isolation", "-e", ".")
+    memory.write_text(" ".join(extras), "utf-8")
+    stamp.write_text(state, "utf-8")
+
+
+def create(environment: Path, python: str = sys.executable) -> None:
+    """Create a virtual environment; without pip where the system ships `venv` without `ensurepip`."""
+    has_pip = importlib.util.find_spec("ensurepip") is not None
+    run(python, "-m", "venv", *([] if has_pip else ["--without-pip"]), environment)
+
+
+def cache() -> Path:
+    """Return the folder of this project in the user's cache."""
+    given = os.environ.get("LOCALAPPDATA" if _IS_WINDOWS else "XDG_CACHE_HOME")
+    return Path(given or Path.home() / ".cache") / "anthropic-proxy"
+
+
+def open_environment(lock: str, name: str = "", python: str = sys.executable) -> str:
+    """Return the interpreter of an environment in the user's cache, with the packages of a lock file."""
+    folder = cache() / (name or lock)
+    if not Path(python_of(folder)).exists():
+        create(folder, python)
+    run(*_pip_for(folder), *INSTALL, "--require-hashes", "-r", f"locks/{lock}.lock")
+    return python_of(folder)
+
+
+def open_newest_python() -> str | None:
+    """Return the interpreter of an environment with the newest Python of this machine. None: .venv has that version."""
+    asked = subprocess.run([PYTHON, "-c", "import sys; print(sys.version_info[1])"], stdout=subprocess.PIPE, check=True)
+    for minor in range(14, int(asked.stdout), -1):
+        name = f"python3.{minor}"
+        pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+        for found in filter(None, (shutil.which(name), *map(str, sorted(pyenv.glob(f"3.{minor}.*/bin/{name}"))))):
+            if subprocess.run([found, "-c", "import ensurepip"], check=False, capture_output=True).returncode == 0:
+                python = open_environment("dev", name, found)
+                run(python, "-m", "pip", *INSTALL, "--no-deps", "--no-build-isolation", "-e", ".")
+                return python
+    return None
+
+
+def add_packages(lock: str) -> bool:
+    """Install the wheels of a lock file into a folder of the user's cache, and add it to PYTHONPATH.
+
+    False: this platform has no wheel of one of them.
+    """
+    digest = hashlib.sha256((ROOT / f"locks/{lock}.lock").read_bytes()).hexdigest()[:16]
+    folder = cache() / f"{lock}-{digest}"
+    if not folder.exists():
+        fresh = folder.with_suffix(".new")
+        wheels = (*INSTALL, "--require-hashes", "--only-binary", ":all:", "--target", str(fresh))
+        if subprocess.run([*_pip_for(VENV), *wheels, "-r", f"locks/{lock}.lock"], check=False).returncode:
+            return False
+        fresh.rename(folder)
+    os.environ["PYTHONPATH"] = str(folder)
+    return True
+
+
+def _pip_for(environment: Path) -> list[str]:
+    """Return the command of pip for an environment: its own, else that of this Python from outside."""
+    own = [python_of(environment), "-m", "pip"]
+    if subprocess.run([*own, "--version"], check=False, capture_output=True).returncode == 0:
+        return own
+    return [sys.executable, "-m", "pip", "--python", python_of(environment)]

@@ -1,0 +1,19 @@
+"""Run the tests; creates .venv first. Options go to pytest, except --update and --thorough.
+
+Four run at a time, because half of them wait for processes; `-n 0` runs one at a time.
+  --update    rewrite the expected files of tests/golden
+  --thorough  1,000 examples per property instead of 100
+"""
+
+import os
+import sys
+
+from environments import PYTHON, become, set_up
+
+set_up("dev")
+options = ["--update-golden" if option == "--update" else option for option in sys.argv[1:]]
+if "--thorough" in options:
+    options.remove("--thorough")
+    os.environ["HYPOTHESIS_PROFILE"] = "thorough"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # otherwise each process of each run compiles every test module
+become(PYTHON, "-m", "pytest", "-n", "4", "--dist", "worksteal", *options)

@@ -1,0 +1,40 @@
+"""`python -m tests.fleet`: `outages [seconds] [instances] [seed]`, `limits [seconds] [outage]` or `upgrade …`."""
+
+import logging
+import sys
+
+from tests.fleet.limits import Limits
+from tests.fleet.outages import Outages
+from tests.fleet.upgrade import Upgrade
+from tests.support.debian_packages import find_program, install_package
+from tests.support.postgres import find_programs
+
+
+def main(name: str = "outages", *options: str) -> int:
+    """Run a scenario; print its problems. Return the exit status."""
+    if find_programs() is None:
+        install_package("postgresql")
+    for program, package in (("redis-server", "redis-server"), ("nginx", "nginx-light")):
+        if find_program(program) is None:
+            install_package(package)
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # it logs each client that disconnects
+    scenario: Outages | Limits | Upgrade
+    if name == "limits":
+        seconds, outage_seconds = (*options, *("70", "5")[len(options) :])
+        scenario = Limits(float(seconds), float(outage_seconds))
+    elif name == "upgrade":
+        seconds, revision = (*options, *("30", "")[len(options) :])
+        scenario = Upgrade(float(seconds), revision)
+    else:
+        seconds, instances, seed = (*options, *("60", "4", "1")[len(options) :])
+        scenario = Outages(float(seconds), int(instances), int(seed))
+    scenario.run()
+    for problem in scenario.problems[:40]:
+        print(f"✕ {problem}")
+    count = len(scenario.problems)
+    print(f"{count} problems." if count else "Every request and every token is accounted for.")
+    return int(bool(count))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

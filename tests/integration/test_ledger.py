@@ -1,0 +1,144 @@
+"""The ledger of a server process: stored facts, state, and the rows that survive `kill -9` under load."""
+
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import create_engine, text
+
+from anthropic_proxy.ledger.migrations import upgrade_schema
+from tests.support.fakes.server import Running
+from tests.support.process_checks import MESSAGES, METRICS, ask, total
+from tests.support.server_process import Proxy, running_proxy
+from tests.support.tls import NO_AUTHORITIES
+
+DEFAULT = {"DATABASE_URL": ""}
+"""The database in the data directory of the user; `running_proxy` turns the ledger off."""
+FILE = Path(".local/share/anthropic-proxy/ledger.sqlite3")
+TIMEOUT_SECONDS = 60
+
+
+def wait_for_rows(proxy: Proxy, count: int) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while total(proxy.client().get(METRICS), "anthropic_proxy_ledger_rows_total", result="written") < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_request_is_found_by_its_id_after_a_restart(
+    openai: Running, settings: dict[str, str], tmp_path: Path
+) -> None:
+    environment = {**settings, **DEFAULT, "XDG_DATA_HOME": str(tmp_path / "xdg")}
+    file = tmp_path / "xdg/anthropic-proxy/ledger.sqlite3"
+    headers = {"x-claude-code-session-id": "session-1", "x-project": "shop", "user-agent": "claude-cli/2.1.328"}
+    with running_proxy(tmp_path, environment) as proxy:
+        assert not file.exists(), "no database before the first request"
+        done = proxy.client().post(MESSAGES, json=ask("Say exactly: stored"), headers=headers)
+        wait_for_rows(proxy, 1)
+        assert proxy.client().get("/health").json()["ledger"] == {"condition": "ok", "queued": 0, "dropped": 0}
+        page = proxy.client().get(METRICS)
+        assert total(page, "anthropic_proxy_ledger_up") == 1
+        failed = proxy.client().post(MESSAGES, json={"model": "claude-haiku-4-5"}, headers=headers)
+        proxy.stop()  # the last rows are written at the stop
+    with closing(sqlite3.connect(file)) as database:
+        rows = dict(
+            database.execute(
+                "SELECT id, project || ' ' || session || ' ' || client || ' ' || outcome_class FROM requests"
+            )
+        )
+    assert rows == {
+        done.headers["request-id"]: "shop session-1 claude-cli ok",
+        failed.headers["request-id"]: "shop session-1 claude-cli error",
+    }
+
+
+def test_a_start_migrates_an_earlier_schema_before_the_first_request(settings: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / FILE
+    file.parent.mkdir(parents=True)
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        upgrade_schema(connection, "0001")
+        connection.execute(
+            text("INSERT INTO requests (id, started_at, stream) VALUES ('req_old', :now, 0)"),
+            {"now": time.time() * 1e6},
+        )
+    engine.dispose()
+    with running_proxy(tmp_path, settings | DEFAULT) as proxy:
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while (stored := proxy.client().get("/api/requests")).status_code != 200:
+            assert stored.json()["error"]["message"] == (
+                f"The ledger {file} has the tables of an earlier version. Migrate them:  anthropic-proxy db upgrade"
+            )
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert [row["id"] for row in stored.json()["requests"]] == ["req_old"]
+    assert file.with_name("ledger.sqlite3.backup-0001").exists()
+
+
+def test_database_url_off_stores_nothing(settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {**settings, "DATABASE_URL": "off"}) as proxy:
+        proxy.client().post(MESSAGES, json=ask("hello"))
+        assert "ledger" not in proxy.client().get("/health").json()
+        assert "\nanthropic_proxy_ledger" not in proxy.client().get(METRICS).text
+    assert not (tmp_path / FILE).exists()
+
+
+class Load:
+    """Clients that send requests until the server ends, and note the id and the time of each complete reply."""
+
+    def __init__(self, proxy: Proxy, clients: int = 4) -> None:
+        self.finished: dict[str, float] = {}
+        self._proxy = proxy
+        self._threads = [threading.Thread(target=self._send, daemon=True) for _ in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self) -> None:
+        with httpx.Client(base_url=self._proxy.url, timeout=30, trust_env=False, verify=NO_AUTHORITIES) as client:
+            while True:
+                try:
+                    reply = client.post(MESSAGES, json=ask("Say exactly: load"))
+                except httpx.HTTPError:
+                    return
+                self.finished[reply.headers["request-id"]] = time.monotonic()
+
+    def count_finished(self, seconds: float) -> int:
+        """Return the number of replies that ended at least so many seconds ago."""
+        limit = time.monotonic() - seconds
+        return sum(finished_at < limit for finished_at in list(self.finished.values()))
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(TIMEOUT_SECONDS)
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_server_loses_no_more_than_the_last_second(
+    openai: Running, settings: dict[str, str], tmp_path: Path, rounds: int
+) -> None:
+    file, required, possible = tmp_path / FILE, set[str](), set[str]()
+    for number in range(rounds):
+        with running_proxy(tmp_path, settings | DEFAULT) as proxy:
+            load = Load(proxy)
+            wait_for_rows(proxy, 20 + 10 * (number % 4))
+            wait_for_rows(proxy, load.count_finished(1.0))  # those that waited until the ledger was loaded
+            proxy.process.kill()
+            killed_at = time.monotonic()
+            proxy.process.wait(TIMEOUT_SECONDS)
+            load.join()
+        required |= {name for name, finished_at in load.finished.items() if finished_at < killed_at - 1.0}
+        possible |= set(load.finished)
+        with closing(sqlite3.connect(file)) as database:
+            assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            stored = [name for (name,) in database.execute("SELECT id FROM requests")]
+            sums = database.execute("SELECT sum(requests), sum(output_tokens) FROM hourly").fetchone()
+            rows = database.execute("SELECT count(*), sum(output_tokens) FROM requests").fetchone()
+        assert len(stored) == len(set(stored))
+        assert required <= set(stored)
+        assert len(set(stored) - possible) <= 4 * (number + 1), "replies that were on their way to a client"
+        assert sums == rows
+    assert len(stored) <= len(openai.journal.exchanges)

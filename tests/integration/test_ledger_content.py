@@ -1,0 +1,231 @@
+"""Texts of requests and replies in the ledger: stored, redacted, cut, shown and explained. None by default."""
+
+import html
+import json
+import re
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES
+from tests.support.command_line import run_command
+from tests.support.fakes import anthropic
+from tests.support.fakes.server import Running, serving
+from tests.support.process_checks import MESSAGES, ask, wait_for
+from tests.support.secret_canaries import find_leaks, new_canary, secrets_in
+from tests.support.server_process import Proxy, running_proxy
+from tests.support.tls import NO_AUTHORITIES
+
+MODELS = {"translated": "openai/gpt-4.1", "relayed": "anthropic/claude-sonnet-4-5"}
+MARKUP = '<img src=x onerror="document.title=1">'
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Running]:
+    with serving(anthropic.new_anthropic()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("texts")
+
+
+@pytest.fixture(scope="module")
+def stored(folder: Path, settings: dict[str, str], upstream: Running) -> dict[str, str]:
+    """Return the settings of a proxy that stores texts."""
+    return {
+        **settings,
+        "ANTHROPIC_API_KEY": anthropic.KEY,
+        "ANTHROPIC_UPSTREAM_URL": upstream.url,
+        "SEARCH_API_KEY": new_canary("team/+="),
+        "DATABASE_URL": f"sqlite:///{folder / 'ledger.sqlite3'}",
+        "LEDGER_CONTENT": "true",
+    }
+
+
+@pytest.fixture(scope="module")
+def proxy(folder: Path, stored: dict[str, str]) -> Iterator[Proxy]:
+    with running_proxy(folder, stored) as running:
+        yield running
+
+
+def send(proxy: Proxy, body: dict[str, Any]) -> tuple[str, httpx.Response]:
+    """Send a request and return its id and the response. `Proxy.client` would report a key in a reply as a leak."""
+    with httpx.Client(base_url=proxy.url, timeout=60, trust_env=False, verify=NO_AUTHORITIES) as client:
+        response = client.post(MESSAGES, json=body)
+    return response.headers["request-id"], response
+
+
+def read_texts(folder: Path, request_id: str) -> dict[str, tuple[int, bytes]]:
+    """Return kind → size and text, as soon as the request is stored."""
+
+    def is_stored() -> bool:
+        with closing(sqlite3.connect(folder / "ledger.sqlite3")) as database:
+            try:
+                return bool(database.execute("SELECT 1 FROM requests WHERE id = ?", [request_id]).fetchall())
+            except sqlite3.OperationalError:  # the tables do not exist yet
+                return False
+
+    wait_for(is_stored)
+    with closing(sqlite3.connect(folder / "ledger.sqlite3")) as database:
+        rows = database.execute("SELECT kind, size, data FROM contents WHERE request_id = ?", [request_id])
+        return {kind: (size, zlib.decompress(data)) for kind, size, data in rows}
+
+
+def count_texts(folder: Path, text: bytes) -> int:
+    """Return the number of stored requests that contain `text`."""
+    with closing(sqlite3.connect(folder / "ledger.sqlite3")) as database:
+        rows = database.execute("SELECT data FROM contents WHERE kind = 'request'").fetchall()
+    return sum(text in zlib.decompress(data) for (data,) in rows)
+
+
+def read_text_of_stream(reply: str) -> str:
+    """Return the text of a stream, and require that its events are complete."""
+    events = [json.loads(frame.partition("data: ")[2]) for frame in reply.split("\n\n") if frame]
+    assert (events[0]["type"], events[-1]["type"]) == ("message_start", "message_stop")
+    return "".join(event["delta"]["text"] for event in events if event["type"] == "content_block_delta")
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("path", MODELS)
+def test_request_and_reply_are_stored_as_the_client_sent_and_received_them(
+    folder: Path, proxy: Proxy, path: str, stream: bool
+) -> None:
+    body = ask(
+        "Say exactly: twelve words – é 日本 – that a stream carries in several pieces, one after another", stream=stream
+    )
+    request_id, response = send(proxy, {**body, "model": MODELS[path]})
+    texts = read_texts(folder, request_id)
+    assert texts["request"] == (len(response.request.content), response.request.content)
+    size, reply = texts["reply"]
+    assert size == len(response.content)
+    if stream:
+        assert read_text_of_stream(reply.decode()) == read_text_of_stream(response.text)
+        assert reply.count(b"content_block_delta\n") == 1 < response.text.count("content_block_delta\n")
+    else:
+        assert reply == response.content
+
+
+@pytest.mark.parametrize("path", MODELS)
+def test_errors_are_stored_as_replies(folder: Path, proxy: Proxy, path: str) -> None:
+    for text in ("Say exactly: x [fault:forbidden]", ""):
+        request_id, response = send(proxy, {**ask(text), "model": MODELS[path]})
+        assert response.status_code >= 400
+        assert read_texts(folder, request_id)["reply"] == (len(response.content), response.content)
+
+
+@pytest.mark.parametrize("path", MODELS)
+def test_a_cancelled_stream_is_stored_up_to_its_end(folder: Path, proxy: Proxy, path: str) -> None:
+    text = "Say exactly: begun and never ended, because the client leaves [fault:stall seconds=30]"
+    body = {**ask(text, stream=True), "model": MODELS[path]}
+    with (
+        httpx.Client(base_url=proxy.url, timeout=60, trust_env=False, verify=NO_AUTHORITIES) as client,
+        client.stream("POST", MESSAGES, json=body) as response,
+    ):
+        received = next(chunk for chunk in response.iter_raw())
+    texts = read_texts(folder, response.headers["request-id"])
+    assert json.loads(texts["request"][1]) == body
+    size, reply = texts["reply"]
+    assert size >= len(received)
+    assert reply.startswith(b"event: message_start\n")
+    assert b"message_stop" not in reply
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_no_key_is_stored(folder: Path, proxy: Proxy, stored: dict[str, str], stream: bool) -> None:
+    keys, ids = (*secrets_in(stored), new_canary("sk-ant-")), list[str]()
+    for key in keys:
+        tool = {"name": "read", "input_schema": {"type": "object", "description": f'Bearer {key[:11]}\\"{key}'}}
+        request_id, response = send(proxy, ask(f"Say exactly: {key}", stream=stream, system=key, tools=[tool]))
+        assert response.status_code == 200
+        ids.append(request_id)
+    for request_id in ids:
+        texts = read_texts(folder, request_id)
+        assert find_leaks(b"\n".join(text for _, text in texts.values()), keys) == []
+        assert json.loads(texts["request"][1])["messages"][0]["content"].startswith("Say exactly: ")
+    files = b"".join(file.read_bytes() for file in folder.glob("ledger.sqlite3*"))
+    assert find_leaks(files, keys) == []
+
+
+def test_a_page_shows_both_texts_as_text(folder: Path, proxy: Proxy) -> None:
+    request_id, _ = send(proxy, ask(f"Say exactly: {MARKUP}"))
+    read_texts(folder, request_id)
+    page = proxy.client().get(f"/dashboard/requests/{request_id}").text
+    assert "<img" not in page
+    shown = [html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)]
+    assert [json.dumps(MARKUP)[1:-1] in text for text in shown] == [False, True, True]
+    assert re.search(r'\{"role": "user", "content": \[text, \d+ characters\]\}', shown[0]), shown[0]
+
+
+def test_a_large_request_is_cut_and_not_translated_again(folder: Path, proxy: Proxy, stored: dict[str, str]) -> None:
+    body = ask("Say exactly: done " + "x" * MAX_CONTENT_BYTES)
+    request_id, response = send(proxy, body)
+    size, text = read_texts(folder, request_id)["request"]
+    assert (size, text) == (len(response.request.content), response.request.content[:MAX_CONTENT_BYTES])
+    page = proxy.client().get(f"/dashboard/requests/{request_id}").text
+    assert f"{size:,} bytes, the first 1,048,576 are stored, the first 20,000 characters are shown" in page
+    assert "The request cannot be sent again: only the beginning of its text is stored." in page
+    ended = run_command("explain", request_id, "--body", directory=folder, settings=stored)
+    assert ended.stderr == (
+        "✕ --body needs the complete text of the request. The ledger contains the first 1,048,576 of "
+        f"{size:,} bytes of {request_id}. Explain a file with the request body:  anthropic-proxy explain FILE\n"
+    )
+
+
+def test_a_stored_request_is_translated_like_a_file(folder: Path, proxy: Proxy, stored: dict[str, str]) -> None:
+    request_id, response = send(proxy, ask("Say exactly: explained", top_k=40))
+    read_texts(folder, request_id)
+    file = folder / "request.json"
+    file.write_bytes(response.request.content)
+    for options in (["--body"], ["--model", "anthropic/claude-haiku-4-5"], ["--body", "--json"]):
+        runs = [
+            run_command("explain", name, *options, directory=folder, settings=stored)
+            for name in (request_id, file.name)
+        ]
+        assert [run.returncode for run in runs] == [0, 0], runs
+        assert runs[0].stdout == runs[1].stdout.replace(file.name, request_id)
+        assert "explained" in runs[0].stdout or "--model" in options
+
+
+def test_a_stored_request_is_sent_again(folder: Path, proxy: Proxy, stored: dict[str, str]) -> None:
+    request_id, _ = send(proxy, ask("Say exactly: sent twice"))
+    read_texts(folder, request_id)
+    page = proxy.client().get(f"/dashboard/requests/{request_id}").text
+    assert f"anthropic-proxy replay {request_id}" in page
+    settings = {**stored, "PORT": proxy.url.rpartition(":")[2]}
+    for options, model in (([], "claude-sonnet-4-5"), (["--model", MODELS["relayed"]], MODELS["relayed"])):
+        ended = run_command("replay", request_id, *options, directory=folder, settings=settings)
+        assert (ended.returncode, ended.stdout) == (0, "sent twice\n"), ended.stderr
+        assert ended.stderr.startswith(model)
+    wait_for(lambda: count_texts(folder, b"Say exactly: sent twice") == 3)
+
+
+def test_nothing_is_stored_by_default(tmp_path: Path, stored: dict[str, str]) -> None:
+    usual = {name: value for name, value in stored.items() if name != "LEDGER_CONTENT"}
+    usual["DATABASE_URL"] = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+    with running_proxy(tmp_path, usual) as proxy:
+        request_id, _ = send(proxy, ask("Say exactly: forget this"))
+        assert read_texts(tmp_path, request_id) == {}
+        page = proxy.client().get(f"/dashboard/requests/{request_id}").text
+        assert "anthropic-proxy replay" not in page
+        assert "The request cannot be sent again: its text is not stored. For later requests: LEDGER_CONTENT=" in page
+    assert all(b"forget this" not in file.read_bytes() for file in tmp_path.glob("ledger.sqlite3*"))
+    ended = run_command("explain", "--last", "--model", "openai/gpt-4.1", directory=tmp_path, settings=usual)
+    assert ended.stderr == (
+        f"✕ --model needs the text of the request, which the ledger does not contain for {request_id}. "
+        "The proxy stores later texts with LEDGER_CONTENT=true. Explain a file with the request body:  "
+        "anthropic-proxy explain FILE\n"
+    )
+    ended = run_command("replay", request_id, directory=tmp_path, settings=usual)
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        f"✕ replay needs the text of the request, which the ledger does not contain for {request_id}. "
+        "The proxy stores later texts with LEDGER_CONTENT=true.\n",
+    )

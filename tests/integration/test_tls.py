@@ -1,0 +1,125 @@
+"""TLS by setting: the official SDK over a generated certificate, a renewed certificate, messages for wrong files."""
+
+import os
+import re
+import ssl
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import anthropic
+import httpx2 as httpx
+import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.server.tls import build_tls_context
+from tests.support.fakes.server import Running
+from tests.support.paths import ROOT
+from tests.support.process_checks import port_of, serve, wait_for
+from tests.support.server_process import running_proxy
+
+
+def write_certificate(folder: Path, authority: trustme.CA) -> dict[str, str]:
+    """Write a certificate and its key, and return the settings that name them."""
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    issued.private_key_pem.write_to_path(str(folder / "proxy.key"))
+    (folder / "proxy.pem").write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+    return {"TLS_CERT_FILE": str(folder / "proxy.pem"), "TLS_KEY_FILE": str(folder / "proxy.key")}
+
+
+def trust(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+def run_command(folder: Path, settings: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT), **settings}
+    command = [sys.executable, "-m", "anthropic_proxy", *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_sdk_streams_over_tls_and_a_renewed_certificate_is_used(
+    openai: Running, settings: dict[str, str], tmp_path: Path
+) -> None:
+    authority, other = trustme.CA(), trustme.CA()
+    files = write_certificate(tmp_path, authority)
+    with running_proxy(tmp_path, {**settings, **files}, serve(1), trusted=trust(authority)) as proxy:
+        address = ("127.0.0.1", port_of(proxy))
+        with httpx.Client(verify=trust(authority), trust_env=False, timeout=30) as own:
+            client = anthropic.Anthropic(base_url=proxy.url, api_key="local", http_client=own, max_retries=0)
+            question = [{"role": "user", "content": "Say exactly: hello"}]
+            with client.messages.stream(model="claude-sonnet-4-6", max_tokens=100, messages=question) as stream:
+                assert stream.get_final_text() == "hello"
+            command = f"ANTHROPIC_BASE_URL={proxy.url} ANTHROPIC_AUTH_TOKEN=local claude"
+            assert own.get(f"{proxy.url}/").json()["message"].endswith(f"Use it with Claude Code: {command}")
+            before = ssl.get_server_certificate(address, timeout=30)
+            (tmp_path / "proxy.key").write_text("not a key")
+            wait_for(lambda: "The current certificate stays active." in proxy.log)
+            assert ssl.get_server_certificate(address, timeout=30) == before
+            write_certificate(tmp_path, other)
+            wait_for(lambda: ssl.get_server_certificate(address, timeout=30) != before)
+            wait_for(lambda: "The TLS certificate was read again. New connections use it." in proxy.log)
+            assert own.get(f"{proxy.url}/livez").http_version == "HTTP/1.1"  # open connections keep their certificate
+        old = trust(other)
+        with warnings.catch_warnings(action="ignore"):
+            old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+        with httpx.Client(verify=old, trust_env=False) as refused, pytest.raises(httpx.TransportError):
+            refused.get(f"{proxy.url}/livez")
+        health = run_command(tmp_path, {**files, "PORT": str(address[1])}, "health", "--json")
+        assert (health.returncode, health.stderr) == (0, "")
+        assert f'"address": "{proxy.url}"' in health.stdout
+
+
+def test_wrong_files_are_reported_at_the_start(tmp_path: Path) -> None:
+    files = write_certificate(tmp_path, trustme.CA())
+    (tmp_path / "proxy.pem").unlink()
+    started = run_command(tmp_path, files, "serve")
+    assert (started.returncode, started.stdout) == (2, "")
+    assert started.stderr == (
+        f'✕ TLS_CERT_FILE is "{tmp_path}/proxy.pem": no such file. Use the path of a PEM file with the certificate.\n'
+    )
+    alone = run_command(tmp_path, {"TLS_KEY_FILE": files["TLS_KEY_FILE"]}, "serve")
+    assert alone.stderr == "✕ TLS_KEY_FILE is set, and TLS_CERT_FILE is not. Set both, or neither.\n"
+
+
+def test_each_wrong_pair_of_files_has_a_message(tmp_path: Path) -> None:
+    files = write_certificate(tmp_path, trustme.CA())
+    certificate, key = tmp_path / "proxy.pem", tmp_path / "proxy.key"
+    assert build_tls_context(*files.values()).minimum_version == ssl.TLSVersion.TLSv1_2
+
+    def message(certificate_file: Path, key_file: Path | str) -> str:
+        with pytest.raises(ConfigurationError) as error:
+            build_tls_context(str(certificate_file), str(key_file))
+        return str(error.value).replace(f"{tmp_path}/", "")
+
+    (tmp_path / "empty.pem").write_text("")
+    assert message(tmp_path / "empty.pem", key) == (
+        'TLS_CERT_FILE is "empty.pem": the file contains no certificate as PEM. Use a PEM file with it.'
+    )
+    assert message(certificate, "") == (
+        'TLS_CERT_FILE is "proxy.pem": the file contains no private key as PEM. '
+        "Set TLS_KEY_FILE, or add the key to this file."
+    )
+    trustme.CA().issue_cert("localhost").private_key_pem.write_to_path(str(tmp_path / "other.key"))
+    assert message(certificate, tmp_path / "other.key") == (
+        'TLS_KEY_FILE is "other.key": the key does not belong to the first certificate of "proxy.pem". '
+        "Use the key of this certificate, and put the certificate of the server first."
+    )
+    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    encryption = serialization.BestAvailableEncryption(b"secret")
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (tmp_path / "encrypted.key").write_bytes(loaded.private_bytes(*form, encryption))
+    assert message(certificate, tmp_path / "encrypted.key") == (
+        'TLS_KEY_FILE is "encrypted.key": the key needs a passphrase. '
+        "Use a key without one, readable only by the user of the server."
+    )
+    (tmp_path / "broken.key").write_text("-----BEGIN PRIVATE KEY-----\nbroken\n-----END PRIVATE KEY-----\n")
+    assert re.fullmatch(
+        'TLS_CERT_FILE "proxy.pem" and TLS_KEY_FILE "broken.key" cannot be used: .+[.] '
+        "Check both files:  openssl x509 -in … and openssl pkey -in …",
+        message(certificate, tmp_path / "broken.key"),
+    )

@@ -1,0 +1,23 @@
+"""Runs the tests of the pages, draws their pictures (`--pictures`), or measures them (`--paint`).
+
+Installs Chromium first if this user can: as root on Debian by apt. Elsewhere the tests are skipped if it is missing.
+"""
+
+import sys
+
+import pytest
+
+from tests.pages import paint, pictures
+from tests.pages.browser import find_chromium
+from tests.support.debian_packages import install_package
+
+if __name__ == "__main__":
+    if find_chromium() is None:
+        install_package("chromium")
+    options = sys.argv[1:]
+    if options == ["--pictures"]:
+        pictures.main()
+    elif options[:1] == ["--paint"]:
+        paint.main(*map(int, options[1:2]))
+    else:
+        sys.exit(pytest.main(["tests/pages", "-rs", *options]))

@@ -1,0 +1,62 @@
+"""Chromium of the system, controlled by Playwright, on the pages of a running proxy."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+Appearance = Literal["light", "dark", "phone"]
+OPTIONS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
+TIMEOUT_MILLISECONDS = 30_000
+
+
+def find_chromium() -> str | None:
+    """Return the path of Chromium. None: it is not installed."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@contextmanager
+def open_browser(path: str) -> Iterator[Browser]:
+    """Yield a browser with an empty profile."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(OPTIONS), timeout=TIMEOUT_MILLISECONDS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def without_errors(page: Page, expected: str = "") -> Iterator[Page]:
+    """Yield the tab `page` and close it. Fail if a script or the console reported an error other than `expected`."""
+    errors: list[str] = []
+    page.on("console", lambda one: errors.append(one.text) if one.type == "error" and one.text != expected else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    page.context.close()
+    assert errors == []
+
+
+def open_tab(browser: Browser, address: str, appearance: Appearance = "light") -> Page:
+    """Return an empty tab. Paths are relative to `address`. `appearance`: color scheme, or the size of a phone."""
+    width, height = (390, 844) if appearance == "phone" else (1400, 900)
+    context = browser.new_context(
+        base_url=address,
+        viewport={"width": width, "height": height},
+        color_scheme="dark" if appearance == "dark" else "light",
+        reduced_motion="reduce",
+        has_touch=appearance == "phone",
+    )
+    context.set_default_timeout(TIMEOUT_MILLISECONDS)
+    return context.new_page()

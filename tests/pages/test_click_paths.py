@@ -1,0 +1,90 @@
+"""Three questions are answered with at most three clicks; sizes and first paint of every page with a large ledger."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.pages.browser import open_tab
+from tests.pages.click_paths import MAX_CLICKS, PATHS, ClickPath, follow
+from tests.pages.paint import MAX_COMPRESSED_BYTES, format_table, measure_pages
+from tests.pages.sample_day import write_sample_day
+from tests.support.dashboard import ledger_settings
+from tests.support.server_process import Proxy, running_proxy
+
+REQUESTS, DAYS = 30_000, 60
+ANSWERS = {
+    "cost": ("Requests", ["gpt-4.1"]),
+    "failure": ("Failed with 429", ["groq rate limit reached: 12,000 tokens per minute for this key."]),
+    "speed": ("Models", ["Slowest: ", "time to first token p95"]),
+}
+"""Name of a path → heading of the last page, and texts on it."""
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    directory = tmp_path_factory.mktemp("clicks")
+    write_sample_day(directory / "ledger.sqlite3", REQUESTS, DAYS)
+    with running_proxy(directory, ledger_settings(directory)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def tab(browser: Browser, proxy: Proxy) -> Page:
+    return open_tab(browser, proxy.url)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+def test_a_question_is_answered(tab: Page, path: ClickPath) -> None:
+    assert len(path.clicks) <= MAX_CLICKS
+    follow(tab, path)
+    heading, texts = ANSWERS[path.name]
+    expect(tab.get_by_role("heading", level=1)).to_have_text(heading)
+    for text in texts:
+        expect(tab.locator("main")).to_contain_text(text)
+
+
+def test_yesterday_shows_its_cost_by_kind_of_token(tab: Page) -> None:
+    tab.goto("/dashboard")
+    tab.get_by_role("link", name="Yesterday", exact=True).click()
+    expect(tab.locator(".verdict")).to_contain_text("Yesterday ")
+    expect(tab.locator("#usage .legend")).to_contain_text("cache read $")
+    expect(tab.locator("#usage .legend")).to_contain_text("thinking $")
+
+
+def test_the_slowest_model_is_the_first_row(tab: Page) -> None:
+    follow(tab, PATHS[2])
+    cells = tab.locator("#rows tbody tr td:nth-child(9)").all_inner_texts()
+    speeds = [float(text.removesuffix(" s")) for text in cells]
+    assert speeds == sorted(speeds, reverse=True)
+    expect(tab.locator("#rows th[aria-sort=descending]")).to_contain_text("p95")
+
+
+def test_arrow_keys_move_in_the_grid_of_the_week(tab: Page) -> None:
+    tab.goto("/dashboard?range=30d")
+    stops = tab.locator("#week svg.broad a")
+    assert [stops.nth(index).get_attribute("tabindex") for index in range(stops.count())].count("0") == 1
+    stops.nth(0).focus()
+    tab.keyboard.press("ArrowDown")
+    column = stops.nth(0).get_attribute("data-column")
+    assert tab.evaluate("document.activeElement.dataset.column") == column
+    expect(tab.locator("#week .card")).to_contain_text("Tuesday")
+    tab.keyboard.press("ArrowUp")
+    expect(stops.nth(0)).to_be_focused()
+
+
+def test_wide_tables_scroll_inside_their_panels_on_a_phone(tab: Page) -> None:
+    size = tab.viewport_size
+    assert size is not None
+    tab.set_viewport_size({"width": 390, "height": 844})
+    for path in ("/dashboard/providers", "/dashboard/models", "/dashboard?range=30d"):
+        tab.goto(path)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390, path
+    tab.set_viewport_size(size)
+
+
+def test_pages_of_a_large_ledger_are_small(tab: Page) -> None:
+    figures = measure_pages(tab)
+    print(format_table(figures))
+    assert [one.path for one in figures if one.compressed_bytes > MAX_COMPRESSED_BYTES] == []
+    assert [one.path for one in figures if one.first_paint_ms <= 0] == []

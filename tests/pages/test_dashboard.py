@@ -1,0 +1,317 @@
+"""The dashboard in Chromium: every page, both themes, phone, keyboard alone, live rows, hostile texts."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from playwright.sync_api import Browser, Page, expect
+
+from anthropic_proxy.dashboard.pages import NAVIGATION
+from tests.pages.browser import Appearance, open_tab, without_errors
+from tests.support.dashboard import (
+    HOSTILE,
+    HOSTILE_SESSION,
+    SESSION,
+    ledger_settings,
+    send_hostile_request,
+    send_requests,
+)
+from tests.support.server_process import Proxy, running_proxy
+
+KEY = "team-key-of-this-proxy-1"
+PATHS = [
+    *(path for _, path, _ in NAVIGATION),
+    "/dashboard/requests/{id}",
+    f"/dashboard/session?session={SESSION}",
+    "/dashboard?range=7d",
+    "/dashboard/settings/edit?name=BIG_MODEL",
+]
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    directory = tmp_path_factory.mktemp("pages")
+    with running_proxy(directory, ledger_settings(directory)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def ids(proxy: Proxy) -> list[str]:
+    return send_requests(proxy, 9)
+
+
+@pytest.fixture
+def tab(browser: Browser, proxy: Proxy, ids: list[str]) -> Iterator[Page]:
+    with without_errors(open_tab(browser, proxy.url)) as page:
+        yield page
+
+
+@pytest.mark.parametrize("appearance", ["light", "dark", "phone"])
+def test_every_page_is_accessible_and_fits(
+    browser: Browser, proxy: Proxy, ids: list[str], appearance: Appearance
+) -> None:
+    page = open_tab(browser, proxy.url, appearance)
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text))
+    findings = {}
+    for path in PATHS:
+        page.goto(path.format(id=ids[0]))
+        violations = Axe().run(page).response["violations"]
+        findings[path] = [(one["id"], one["nodes"][0]["html"]) for one in violations]
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        assert page.locator("h1").count() == 1
+    page.context.close()
+    assert findings == {path: [] for path in PATHS}
+    assert errors == []
+
+
+def test_texts_of_clients_do_not_run_as_scripts(tab: Page, ids: list[str]) -> None:
+    for path in PATHS:
+        tab.goto(path.format(id=ids[2]))
+        assert tab.title() != "1"
+        assert tab.locator("img").count() == 0
+    tab.goto(f"/dashboard/requests/{ids[2]}")
+    expect(tab.locator(".verdict")).to_contain_text(HOSTILE)
+
+
+def test_a_failure_is_explained_after_two_clicks(tab: Page) -> None:
+    tab.goto("/dashboard")
+    tab.get_by_role("link", name=re.compile("Succeeded")).click()  # why did a request fail?
+    tab.locator("tr.go a").first.click()
+    expect(tab.get_by_role("heading", level=1)).to_have_text("Failed with 400")
+    expect(tab.get_by_text("messages: at least one message is required")).to_be_visible()
+    tab.goto("/dashboard")
+    tab.get_by_role("link", name="7 d", exact=True).click()  # what did the week cost?
+    expect(tab.locator(".figures")).to_contain_text("Spent")
+    tab.goto("/dashboard")
+    tab.get_by_role("link", name="Models", exact=True).click()  # which model is slow?
+    expect(tab.locator("#rows")).to_contain_text("demo/demo")
+
+
+def test_filters_are_in_the_address_and_the_back_button_works(tab: Page) -> None:
+    tab.goto("/dashboard/requests")
+    tab.locator("summary", has_text="Project").click()
+    tab.get_by_role("link", name="docs-site").click()
+    expect(tab).to_have_url(re.compile(r"\?project=docs-site$"))
+    expect(tab.locator("tr.go")).to_have_count(3)
+    tab.get_by_role("link", name="Remove the filter Project: docs-site").click()
+    expect(tab.locator("tr.go")).to_have_count(9)
+    tab.go_back()
+    expect(tab.locator("tr.go")).to_have_count(3)
+
+
+def test_the_keyboard_alone_reaches_everything(tab: Page) -> None:
+    tab.goto("/dashboard")
+    tab.keyboard.press("Tab")
+    expect(tab.get_by_role("link", name="Skip to content")).to_be_focused()
+    for keys, heading in (
+        ("gr", "Requests"),
+        ("gs", "Sessions"),
+        ("gm", "Models"),
+        ("gp", "Providers"),
+        ("go", "Overview"),
+    ):
+        tab.keyboard.type(keys)
+        expect(tab.get_by_role("heading", level=1)).to_have_text(heading)
+    tab.keyboard.press("?")
+    expect(tab.get_by_role("dialog")).to_be_visible()
+    tab.keyboard.press("Escape")
+    expect(tab.get_by_role("dialog")).to_be_hidden()
+    tab.keyboard.type("gr")
+    expect(tab.get_by_role("heading", level=1)).to_have_text("Requests")
+    tab.keyboard.press("/")
+    expect(tab.get_by_role("searchbox")).to_be_focused()
+    tab.keyboard.type("at least one")
+    tab.keyboard.press("Enter")
+    expect(tab.locator("tr.go")).to_have_count(3)
+    tab.keyboard.press("j")
+    tab.keyboard.press("j")
+    expect(tab.locator("tr.go a").nth(1)).to_be_focused()
+    tab.keyboard.press("Enter")
+    expect(tab.get_by_role("heading", level=1)).to_have_text("Failed with 400")
+
+
+def test_columns_order_and_views_are_chosen_by_keyboard(tab: Page) -> None:
+    tab.goto("/dashboard/requests?outcome=ok")
+    columns, views = tab.locator("details.menu summary").all()
+    columns.focus()
+    tab.keyboard.press("Enter")
+    session = tab.get_by_role("checkbox", name="Session")
+    expect(session).to_be_visible()
+    assert Axe().run(tab).response["violations"] == []
+    tab.keyboard.press("Escape")
+    expect(session).to_be_hidden()
+    expect(columns).to_be_focused()
+    tab.keyboard.press("Enter")
+    session.focus()
+    tab.keyboard.press("Space")
+    tab.get_by_label("Sort by").select_option("Output tokens, highest first")
+    tab.keyboard.press("Tab")
+    tab.keyboard.press("Enter")
+    expect(tab.get_by_role("columnheader", name="Session")).to_be_visible()
+    expect(tab.get_by_role("columnheader", name="Out", exact=True)).to_have_attribute("aria-sort", "descending")
+    address = re.compile(r"\?outcome=ok&sort=-out&columns=project,session,in,cached,out,first,total,cost$")
+    views.focus()
+    tab.keyboard.press("Enter")
+    tab.get_by_label("Save range, filters, order and columns as").focus()
+    tab.keyboard.type("Long replies")
+    assert Axe().run(tab).response["violations"] == []
+    tab.keyboard.press("Enter")
+    expect(tab).to_have_url(address)
+    tab.goto("/dashboard/requests")
+    tab.locator("details.menu summary").nth(1).press("Enter")
+    tab.get_by_role("link", name="Long replies").press("Enter")
+    expect(tab).to_have_url(address)
+    tab.locator("details.menu summary").nth(1).press("Enter")
+    tab.get_by_role("button", name="Remove the view Long replies").press("Enter")
+    tab.locator("details.menu summary").nth(1).press("Enter")
+    expect(tab.get_by_role("link", name="Most expensive")).to_be_visible()
+    expect(tab.get_by_role("link", name="Long replies")).to_have_count(0)
+
+
+def test_a_click_on_a_title_sorts(tab: Page) -> None:
+    tab.goto("/dashboard/requests")
+    for order in ("descending", "ascending"):
+        tab.get_by_role("columnheader", name="Total").get_by_role("link").click()
+        expect(tab.get_by_role("columnheader", name="Total")).to_have_attribute("aria-sort", order)
+    tab.get_by_role("columnheader", name="Total").get_by_role("link").click()
+    expect(tab).to_have_url(re.compile("/dashboard/requests$"))
+
+
+def test_a_lost_connection_is_shown_until_it_is_back(browser: Browser, proxy: Proxy, ids: list[str]) -> None:
+    tab = open_tab(browser, proxy.url)
+    tab.clock.install()
+    tab.goto("/dashboard/requests")
+    line = tab.locator("#stale")
+    tab.route("**/dashboard/**", lambda route: route.abort())
+    tab.clock.run_for(80_000)  # the stream was silent for longer than the server allows
+    expect(line).to_have_text(
+        re.compile(r"^Not updated since \d+:\d+:\d+ .M: the connection to the proxy is lost\. Connecting again …$")
+    )
+    tab.clock.run_for(20_000)
+    expect(line).to_be_visible()
+    tab.unroute_all(behavior="wait")
+    with tab.expect_response("**/dashboard/live"):
+        tab.clock.run_for(4_000)
+    expect(line).to_be_hidden()
+    tab.context.close()
+
+
+def test_a_chart_is_one_tab_stop_with_a_card(tab: Page) -> None:
+    tab.goto("/dashboard/requests")
+    stops = tab.locator("#time svg.broad a")
+    assert [stops.nth(index).get_attribute("tabindex") for index in range(stops.count())].count("0") == 1
+    stops.nth(5).focus()
+    tab.keyboard.press("ArrowLeft")
+    expect(stops.nth(4)).to_be_focused()
+    tab.locator('#time svg.broad a[aria-label*="failed = "]').first.focus()
+    expect(tab.locator("#time .card")).to_contain_text("failed")
+    tab.get_by_role("button", name=re.compile("^failed")).click()
+    expect(tab.locator("#time svg.broad [data-series=failed]")).to_be_hidden()
+
+
+def test_dragging_in_a_chart_sets_the_range(tab: Page) -> None:
+    tab.goto("/dashboard/requests")
+    stops = tab.locator("#time svg.broad a")
+    first, last = stops.nth(2).bounding_box(), stops.nth(5).bounding_box()
+    assert first is not None
+    assert last is not None
+    tab.mouse.move(first["x"] + 2, first["y"] + 50)
+    tab.mouse.down()
+    tab.mouse.move(last["x"] + 2, last["y"] + 50, steps=5)
+    tab.mouse.up()
+    expect(tab).to_have_url(re.compile(r"from=.*to="))
+    expect(tab.get_by_text("No request matches")).to_be_visible()
+
+
+def test_the_theme_is_kept(tab: Page) -> None:
+    tab.goto("/dashboard")
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(246, 247, 249)"
+    tab.get_by_role("button", name="Switch between light and dark").click()
+    tab.goto("/dashboard/models")
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 18, 22)"
+
+
+def test_a_new_request_appears_without_a_reload(browser: Browser, tmp_path: Path) -> None:
+    with running_proxy(tmp_path, ledger_settings(tmp_path)) as proxy:
+        page = open_tab(browser, proxy.url)
+        with page.expect_response("**/dashboard/live"):
+            page.goto("/dashboard/requests")
+        expect(page.get_by_text('anthropic-proxy ask "hello"')).to_be_visible()
+        send_requests(proxy, 1)
+        page.reload()
+        expect(page.locator("tr.go")).to_have_count(1)
+        page.evaluate("window.kept = true")
+        send_requests(proxy, 3)
+        expect(page.locator("tr.go")).to_have_count(4)
+        expect(page.locator("#announce")).to_contain_text("new request")
+        assert page.evaluate("window.kept") is True
+        page.context.close()
+
+
+def test_live_rows_keep_focus_and_scroll_position_and_other_rows(browser: Browser, tmp_path: Path) -> None:
+    with running_proxy(tmp_path, ledger_settings(tmp_path)) as proxy:
+        send_requests(proxy, 3)
+        page = open_tab(browser, proxy.url)
+        with page.expect_response("**/dashboard/live"):
+            page.goto("/dashboard")
+        page.locator("#errors summary").click()
+        row = page.locator("#latest tr.go").first
+        name = row.get_attribute("data-id")
+        row.evaluate("(it) => { it.kept = true; }")
+        row.locator("a").focus()
+        page.evaluate("scrollTo(0, 120)")
+        send_requests(proxy, 3)
+        expect(page.locator("#latest tr.go")).to_have_count(6)
+        assert page.evaluate("document.activeElement.closest('tr').dataset.id") == name
+        assert page.evaluate("document.activeElement.closest('tr').kept") is True
+        assert page.evaluate("scrollY") == 120
+        assert page.locator("#errors details").evaluate("(it) => it.open") is True
+        expect(page.locator("#errors .legend")).to_contain_text("invalid request 2")
+        page.context.close()
+
+
+def test_a_chart_without_changes_is_not_replaced(tab: Page) -> None:
+    tab.goto("/dashboard")
+    tab.locator("#usage").evaluate("(it) => { it.kept = true; }")
+    tab.evaluate("refresh()")
+    assert tab.locator("#usage").evaluate("(it) => it.kept") is True
+
+
+def test_a_key_opens_the_page_that_was_requested(browser: Browser, tmp_path: Path) -> None:
+    with running_proxy(tmp_path, ledger_settings(tmp_path, PROXY_API_KEY=KEY)) as proxy:
+        page = open_tab(browser, proxy.url)
+        page.goto("/dashboard/models")
+        assert Axe().run(page).response["violations"] == []
+        page.get_by_label("Key").fill("wrong")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_contain_text("This is not a key of the proxy.")
+        page.get_by_label("Key").fill(KEY)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Models")
+        assert page.evaluate("document.cookie") == ""
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_label("Key")).to_be_visible()
+        page.context.close()
+
+
+def test_hostile_texts_of_errors_sessions_and_agents_do_not_run(browser: Browser, proxy: Proxy) -> None:
+    request_id = send_hostile_request(proxy)
+    page = open_tab(browser, proxy.url)
+    session = f"/dashboard/session?session={quote(HOSTILE_SESSION, safe='')}"
+    texts = {}
+    for path in (f"/dashboard/requests/{request_id}", session, "/dashboard/requests", "/dashboard/sessions"):
+        page.goto(path)
+        assert page.locator("img").count() == 0, path
+        assert page.title() != "1", path
+        texts[path] = page.locator("main").inner_text()
+        if path.endswith(request_id):
+            error = page.get_by_role("region", name="Error").inner_text()
+    page.context.close()
+    first, *others = texts.values()
+    assert HOSTILE[:8] in error  # the message has the beginning of the value
+    for text in (first, *others[:1], others[2]):
+        assert HOSTILE_SESSION in text

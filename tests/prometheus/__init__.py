@@ -1,0 +1,1 @@
+"""Queries and alert rules of deploy/, run by a real Prometheus."""

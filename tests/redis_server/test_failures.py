@@ -1,0 +1,364 @@
+"""The store while Redis is stopped, slow, read-only, full or rejects the password: messages, limits and recovery."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, suppress
+
+import pytest
+from msgspec import structs
+
+from anthropic_proxy.plugins.storage import Limit, Store, StoreUnavailable
+from anthropic_proxy.stores.counters import Counter
+from anthropic_proxy.stores.fallback import FallbackStore
+from anthropic_proxy.stores.redis import RedisStore
+from tests.support.redis import RedisServer, find_redis, running_redis
+from tests.support.server_process import free_port
+
+pytestmark = pytest.mark.skipif(find_redis() is None, reason="engine: redis-server is not installed")
+
+RATE = Limit("key/a/requests", "rate", 1, 100, 60.0)
+STREAMS = Limit("key/a/streams", "concurrency", 1, 40)
+BUDGET = Limit("key/a/budget", "amount", 10, 1000, 3600.0)
+LIMITS = (RATE, STREAMS, BUDGET)
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with running_redis() as running:
+        yield running
+
+
+class Instances:
+    """Stores of several processes, and the warnings that they log."""
+
+    def __init__(self, server: RedisServer, stack: AsyncExitStack) -> None:
+        self.server, self.warnings = server, list[str]()
+        self._stack = stack
+
+    async def open(self, count: int, *, fails_open: bool = True, url: str = "") -> Sequence[FallbackStore]:
+        """Open stores that know each other."""
+        stores = []
+        for _ in range(count):
+            store = FallbackStore(
+                RedisStore(url or self.server.url, "test"),
+                fails_open=fails_open,
+                address=f"127.0.0.1:{self.server.port}",
+                warn=self.warnings.append,
+            )
+            self._stack.push_async_callback(store.close)
+            store.start()
+            await until(lambda store=store: bool(store.redis.generation) or not store.state.available)
+            stores.append(store)
+        if count > 1:
+            await until(lambda: all(store.state.processes == count for store in stores))
+        return stores
+
+    @property
+    def name(self) -> str:
+        return f"Redis at 127.0.0.1:{self.server.port}"
+
+
+class Relay:
+    """A port that forwards connections to another one of this machine, so that a test interrupts single clients."""
+
+    def __init__(self, target: int) -> None:
+        self.port, self._target = free_port(), target
+        self.delay_seconds = 0.0
+        """Time for which each piece of data is delayed."""
+        self._writers: list[asyncio.StreamWriter] = []
+        self._server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    async def __aenter__(self) -> "Relay":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+
+    async def stop(self) -> None:
+        """Refuse new connections and close the existing ones."""
+        if self._server is not None:
+            self._server.close()
+        for writer in self._writers:
+            writer.close()
+        self._writers.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers += [writer, target_writer]
+        await asyncio.gather(self._forward(reader, target_writer), self._forward(target_reader, writer))
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                await asyncio.sleep(self.delay_seconds)
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def instances(server: RedisServer) -> AsyncIterator[Instances]:
+    async with AsyncExitStack() as stack:
+        yield Instances(server, stack)
+
+
+async def until(condition: object) -> None:
+    """Wait until a condition holds, at most for a minute."""
+    assert callable(condition)
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110  # the state of another process has no event
+            await asyncio.sleep(0.01)
+
+
+async def used(store: Store) -> Sequence[int]:
+    read = await store.reserve([Limit(each.key, each.kind, 0, each.maximum, each.seconds) for each in LIMITS])
+    return [limit.maximum - left for limit, left in zip(LIMITS, read.remaining, strict=True)]
+
+
+async def test_a_restart_without_data_loses_no_amounts_of_running_processes(instances: Instances) -> None:
+    first, second = await instances.open(2)
+    held = [await first.reserve(LIMITS) for _ in range(10)]
+    for _ in range(4):
+        await second.settle(await second.reserve(LIMITS), [1, 0, 7])
+    assert await used(first) == [14, 10, 128]
+    instances.server.kill()
+    await first.settle(held.pop(), [1, 0, 3])
+    during = [await first.reserve(LIMITS) for _ in range(60)]
+    assert sum(each.is_held for each in during) == 11, "20 of 40 streams are the share, and 9 are running"
+    assert not first.state.available
+    instances.server.start()
+    await until(lambda: first.state.available)
+    await until(lambda: second.state.available and second.redis.generation == first.redis.generation)
+    assert await used(second) == [25, 20, 231]
+    for each in (*held, *during):
+        await first.settle(each, [1, 0, 1])
+    assert await used(second) == [25, 0, 3 + 28 + 20]
+    cause = "Connection closed by server. Start it, or correct REDIS_URL."
+    effect = "Each process keeps its share (1 of 2) of the limits until Redis is available."
+    assert f"{instances.name} cannot be reached: {cause} {effect}" in instances.warnings
+    assert instances.warnings[-1].endswith("s. It had lost its data; each process adds its own amounts again.")
+
+
+async def test_a_settlement_after_a_loss_of_data_counts_once(instances: Instances) -> None:
+    (store,) = await instances.open(1)
+    held = await store.reserve(LIMITS)
+    instances.server.command("FLUSHALL")
+    await store.settle(held, [1, 0, 6])
+    assert await used(store) == [1, 0, 6]
+
+
+async def test_an_interruption_with_data_adds_its_amounts_once(instances: Instances) -> None:
+    first, second = await instances.open(2)
+    before = [await first.reserve(LIMITS) for _ in range(2)]
+    instances.server.pause()
+    started = time.monotonic()
+    during = await asyncio.gather(*(first.reserve([RATE, BUDGET]) for _ in range(10)))
+    waited = time.monotonic() - started
+    started = time.monotonic()
+    await first.settle(before[0], [1, 0, 4])
+    await first.settle(during[0], [0, 5])
+    assert time.monotonic() - started < waited / 2, "only requests that ran at the failure wait for Redis"
+    assert first.state.pending_settlements == 11, "those without a reply are released"
+    assert all(each.is_held for each in during)
+    instances.server.resume()
+    await until(lambda: first.state.available)
+    requests, streams, money = await used(second)
+    amounts = 10 + 4 + 5 + 90
+    assert streams == 1
+    assert 11 <= requests <= 21
+    assert money == amounts
+    assert instances.warnings[0] == (
+        f"{instances.name} did not answer within 1 s. Each process keeps its share (1 of 2) of the limits until Redis "
+        "is available."
+    )
+
+
+async def test_a_rate_holds_while_processes_connect_again_one_after_the_other(instances: Instances) -> None:
+    rate = Limit("key/b/requests", "rate", 1, 90, 60.0)
+    async with Relay(instances.server.port) as relay:
+        (near,) = await instances.open(1)
+        (far,) = await instances.open(1, url=relay.url)
+        await until(lambda: near.state.processes == far.state.processes == 2)
+        instances.server.pause()
+        during = await asyncio.gather(near.reserve([rate]), far.reserve([rate]))
+        await relay.stop()
+        instances.server.resume()
+        admitted = sum(each.is_held for each in during)
+        with suppress(TimeoutError):  # it waits for the other one
+            async with asyncio.timeout(3):
+                await until(lambda: near.state.available)
+        for store in (near, far):
+            while (await store.reserve([rate])).is_held:
+                admitted += 1
+        await relay.start()
+        await until(lambda: near.state.available and far.state.available)
+        for store in (near, far):
+            while (await store.reserve([rate])).is_held:
+                admitted += 1
+    assert 86 <= admitted <= 90, "reservations without an answer count as used"
+
+
+async def test_closed_rejects_requests_until_redis_is_available(instances: Instances) -> None:
+    (store,) = await instances.open(1, fails_open=False)
+    running = await store.reserve(LIMITS)
+    instances.server.kill()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable) as refused:
+            await store.reserve(LIMITS)
+    assert (refused.value.status, refused.value.error_type, refused.value.retry_after) == (529, "overloaded_error", 2)
+    assert refused.value.message == (
+        "The proxy cannot check limits, because its Redis server is unavailable. Try again in a moment."
+    )
+    await store.settle(running, [1, 0, 6])
+    assert instances.warnings[0].endswith(
+        "Requests with limits are rejected (REDIS_FAILURE=closed) until Redis is available."
+    )
+    instances.server.start()
+    await until(lambda: store.state.available)
+    assert await used(store) == [1, 0, 6]
+
+
+@pytest.mark.parametrize(
+    ("broken", "repaired", "message"),
+    [
+        (
+            ("CONFIG", "SET", "maxmemory", "1"),
+            ("CONFIG", "SET", "maxmemory", "0"),
+            "has no memory left. Increase its setting maxmemory.",
+        ),
+        (
+            ("REPLICAOF", "127.0.0.1", "1"),
+            ("REPLICAOF", "NO", "ONE"),
+            "is a read-only replica. Set REDIS_URL to the primary server.",
+        ),
+    ],
+    ids=["memory", "replica"],
+)
+async def test_a_server_that_stores_nothing_is_named_and_used_again(
+    instances: Instances, broken: Sequence[str], repaired: Sequence[str], message: str
+) -> None:
+    (store,) = await instances.open(1)
+    assert (await store.reserve(LIMITS)).is_held
+    instances.server.command(*broken)
+    assert (await store.reserve(LIMITS)).is_held
+    assert store.state.problem == f"{instances.name} {message}"
+    instances.server.command(*repaired)
+    await until(lambda: store.state.available)
+    assert await used(store) == [2, 2, 20]
+
+
+async def test_wrong_data_of_one_limit_concern_no_other_limit_and_no_recovery(instances: Instances) -> None:
+    (store,) = await instances.open(1)
+    other = Limit("key/b/budget", "amount", 10, 1000, 3600.0)
+    held, damaged = await store.reserve(LIMITS), await store.reserve([other])
+    instances.server.command("SET", "{test}:counter:key/b/budget", "text")
+    assert (await store.reserve([other])).is_held
+    assert store.state.available
+    instances.server.command("REPLICAOF", "127.0.0.1", "1")
+    await store.settle(damaged, [4])
+    await store.settle(held, [1, 0, 6])
+    await store.settle(await store.reserve([other]), [3])
+    assert not store.state.available
+    instances.server.command("REPLICAOF", "NO", "ONE")
+    await until(lambda: store.state.available)
+    assert await used(store) == [1, 0, 6]
+    assert store.state.pending_settlements == 0
+    assert instances.warnings[0] == (
+        f"{instances.name} has wrong data for key/b/budget: WRONGTYPE Operation against a key holding the wrong kind "
+        "of value. Delete the wrong data, or change REDIS_PREFIX. Until then, its amounts are dropped."
+    )
+    assert len(instances.warnings) == 3, "the failure and the recovery are the others"
+
+
+async def test_wrong_data_of_one_limit_do_not_end_the_reservations_of_others(instances: Instances) -> None:
+    (store,) = await instances.open(1)
+    damaged, held = await store.reserve([structs.replace(STREAMS, key="key/b/streams")]), await store.reserve(LIMITS)
+    instances.server.command("SET", "{test}:holds:key/b/streams", "text")
+
+    async def find_lease_end() -> float:
+        return float((await store.redis.client.zrange("{test}:holds:key/a/streams", 0, -1, withscores=True))[0][1])
+
+    before = await find_lease_end()
+    await store.renew([damaged, held])
+    assert await find_lease_end() > before
+    assert store.state.available
+    (warning,) = instances.warnings
+    assert warning.startswith(
+        f"{instances.name} has wrong data for one of key/a/budget, key/a/requests, key/a/streams, key/b/streams: "
+    )
+
+
+async def test_many_reservations_are_renewed_over_a_slow_connection(instances: Instances) -> None:
+    async with Relay(instances.server.port) as relay:
+        (store,) = await instances.open(1, url=relay.url)
+        held = await asyncio.gather(*(store.reserve([structs.replace(STREAMS, maximum=500)]) for _ in range(500)))
+        relay.delay_seconds = 0.15
+        await store.renew(held)
+        relay.delay_seconds = 0.0
+        assert (store.state.available, instances.warnings) == (True, [])
+        await store.close()
+
+
+async def test_the_amounts_of_an_interruption_are_added_once_if_the_reply_was_late(instances: Instances) -> None:
+    (store,) = await instances.open(1)
+    counters = {limit.key: Counter(used=7, slot_seconds=60 / 256, slots={1000: 3}) for limit in (RATE, BUDGET)}
+    for interruption in ("first", "first", "second"):
+        for limit in (RATE, BUDGET):
+            await store.redis.restore(limit.key, limit, counters[limit.key], 1000 * 60 / 256, interruption)
+    assert await used(store) == [6, 0, 14]
+
+
+async def test_a_wrong_password_is_named_without_the_password(instances: Instances) -> None:
+    instances.server.command("CONFIG", "SET", "requirepass", "correct-password")
+    url = instances.server.url.replace("//", "//:wrong-password@")
+    (store,) = await instances.open(1, url=url)
+    assert store.state.problem == (
+        f"{instances.name} rejects the user or password. Correct them in REDIS_URL: redis://user:password@host:6379/0."
+    )
+    assert "wrong-password" not in "".join(instances.warnings)
+    (other,) = await instances.open(1, url=instances.server.url.replace("//", "//:correct-password@"))
+    assert (await other.reserve(LIMITS)).is_held
+
+
+@pytest.mark.parametrize("fails_open", [True, False])
+async def test_rejected_commands_for_values_do_not_concern_limits(instances: Instances, fails_open: bool) -> None:
+    (admin,) = await instances.open(1)
+    rights = ("on", ">secret", "~*", "&*", "+@all", "-incrbyfloat")
+    await admin.redis.client.execute_command("ACL", "SETUSER", "limited", *rights)
+    url = instances.server.url.replace("redis://", "redis://limited:secret@")
+    (store,) = await instances.open(1, fails_open=fails_open, url=url)
+    for number in (1, 2):
+        if fails_open:
+            assert await store.add("number", 1, 60.0) == number
+        else:
+            with pytest.raises(StoreUnavailable):
+                await store.add("number", 1, 60.0)
+    assert (await store.reserve(LIMITS)).is_held
+    assert (store.state.available, await used(admin)) == (True, [1, 1, 10])
+    (warning,) = instances.warnings
+    assert warning.startswith(f"{instances.name} rejects the user: ")
+    effect = "each process keeps its own values" if fails_open else "such values are not stored"
+    remedy = "Permit all commands for the keys, publish and subscribe."
+    assert warning.endswith(f". {remedy} Until then, {effect}.")
+
+
+async def test_values_that_are_read_at_the_same_time_are_one_message(instances: Instances) -> None:
+    (store,) = await instances.open(1)
+    await store.put("route/latency/a", "1.5", 60.0)
+
+    async def count_reads() -> int:
+        return int((await store.redis.client.info("stats"))["total_reads_processed"])
+
+    keys = ["route/latency/a", *(f"route/latency/{number}" for number in range(20))]
+    before, idle = await count_reads(), await count_reads()
+    assert await asyncio.gather(*map(store.get, keys)) == ["1.5", *[None] * 20]
+    assert await count_reads() - idle == idle - before + 1

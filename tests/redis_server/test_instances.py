@@ -1,0 +1,102 @@
+"""Two servers with one Redis know the facts of each other, also a later one, and after a restart of Redis."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from tests.support.fakes.server import RequestLog, new_application, serving
+from tests.support.process_checks import MESSAGES, METRICS, ask, total
+from tests.support.redis import find_redis, running_redis
+from tests.support.server_process import Proxy, running_proxy
+
+pytestmark = pytest.mark.skipif(find_redis() is None, reason="engine: redis-server is not installed")
+
+REPLY = {
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "well"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 5, "completion_tokens": 1},
+}
+TEMPERATURE = {"message": "Unsupported parameter: 'temperature'", "code": "unsupported_parameter"}
+SPENT, FRESH = "sk-spent-0123456789abcdef", "sk-fresh-0123456789abcdef"
+
+
+class Provider:
+    """A provider that accepts no temperature, has one spent key, and fails completely while `is_down`."""
+
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+        self.is_down = False
+
+    async def answer(self, request: web.Request, raw: bytes, _: RequestLog) -> web.Response:
+        refused = "temperature" in json.loads(raw)
+        spent = request.headers["authorization"].endswith(SPENT)
+        self.statuses.append(status := 503 if self.is_down else 429 if spent else 400 if refused else 200)
+        content: dict[str, Any] = (
+            REPLY if status == 200 else {"error": TEMPERATURE if status == 400 else {"message": "no"}}
+        )
+        return web.json_response(content, status=status, headers={"retry-after": "600"} if spent else {})
+
+    @contextmanager
+    def serving(self) -> Iterator[dict[str, str]]:
+        with serving(new_application(self.answer, RequestLog())) as running:
+            yield {
+                "OPENAI_API_KEY": f"{SPENT},{FRESH}",
+                "OPENAI_BASE_URL": f"{running.url}/v1",
+                "PREFERRED_PROVIDER": "openai",
+            }
+
+
+def wait_for_total(proxy: Proxy, name: str, expected: int) -> None:
+    """Wait until a metric has a value, at most for a minute."""
+    deadline, client = time.monotonic() + 60, proxy.client()
+    while total(client.get(METRICS), name) != expected:
+        assert time.monotonic() < deadline, client.get(METRICS).text
+        time.sleep(0.05)
+
+
+def send(proxy: Proxy, **fields: Any) -> int:
+    """Send a request and return the status."""
+    return proxy.client().post(MESSAGES, json=ask("hello", **fields)).status_code
+
+
+def folders(parent: Path) -> list[Path]:
+    found = [parent / name for name in ("first", "second")]
+    for folder in found:
+        folder.mkdir()
+    return found
+
+
+def test_instances_share_facts_and_survive_a_restart_of_redis(tmp_path: Path) -> None:
+    provider, (first, second) = Provider(), folders(tmp_path)
+    with running_redis() as redis, provider.serving() as settings:
+        shared = {**settings, "REDIS_URL": redis.url}
+        with running_proxy(first, shared) as early:
+            assert send(early, temperature=0.5) == 200
+            assert provider.statuses == [429, 400, 200]
+            with running_proxy(second, shared) as late:
+                wait_for_total(late, "anthropic_proxy_keys_in_cooldown", 1)
+                assert send(late, temperature=0.5) == 200
+                assert provider.statuses == [429, 400, 200, 200], "neither the spent key nor the temperature is sent"
+                wait_for_total(late, "anthropic_proxy_redis_up", 1)
+                redis.kill()
+                for proxy in (early, late):
+                    wait_for_total(proxy, "anthropic_proxy_redis_up", 0)
+                    assert proxy.client().get("/health").json()["redis"]["available"] is False
+                    assert proxy.client().get("/readyz").json()["checks"] == {
+                        "server": "ok",
+                        "redis": "unavailable, limits are approximated",
+                    }
+                    assert f"Redis at 127.0.0.1:{redis.port} cannot be reached: " in proxy.log
+                    assert send(proxy) == 200
+                redis.start()
+                for proxy in (early, late):
+                    wait_for_total(proxy, "anthropic_proxy_redis_up", 1)
+                provider.is_down = True
+                assert {send(early) for _ in range(6)} <= {502, 503, 529}
+                wait_for_total(early, "anthropic_proxy_open_circuits", 1)
+                wait_for_total(late, "anthropic_proxy_open_circuits", 1)

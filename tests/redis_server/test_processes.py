@@ -1,0 +1,43 @@
+"""Four processes with 200 tasks each reserve at the same time: never more than the maximum."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy.plugins.storage import Limit
+from tests.support.paths import ROOT
+from tests.support.redis import find_redis, running_redis
+from tests.support.stores import REDIS_VARIABLE, Clock, open_store
+
+LIMITS = (
+    Limit("rate", "rate", 1, 500, 600.0),
+    Limit("streams", "concurrency", 1, 450),
+    Limit("budget", "amount", 7, 7 * 430 + 6, 3600.0),
+)
+
+
+async def reserve_many(kind: str, place: str) -> int:
+    """Return the number of successful reservations of 200 concurrent tasks."""
+    async with open_store(kind, Clock(), place) as store:
+        done = await asyncio.gather(*(store.reserve(LIMITS) for _ in range(200)))
+    return sum(each.is_held for each in done)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_four_processes_never_reserve_more_than_the_maximum(kind: str, tmp_path: Path) -> None:
+    if find_redis() is None:
+        pytest.skip("engine: redis-server is not installed")
+    with running_redis() as server:
+        environment = {**os.environ, REDIS_VARIABLE: server.url, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "tests.redis_server.test_processes", kind, str(tmp_path)]
+        running = [subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(4)]
+        counts = [int(process.communicate(timeout=60)[0]) for process in running]
+    assert sum(counts) == 430
+
+
+if __name__ == "__main__":
+    print(asyncio.run(reserve_many(sys.argv[1], sys.argv[2])))

@@ -1,0 +1,1 @@
+"""The release: its conditions, its packages, and the manifests of Homebrew and winget."""

@@ -1,0 +1,126 @@
+"""The blocks of README and docs/ work as described: commands run, Python programs run, settings are valid.
+
+A word after the language excludes a block; docs/contributing/testing.md lists the words.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import load_settings
+from tests.site.installation import PROGRAM, SERVE, TEST
+from tests.site.pages import Block, all_pages, blocks
+from tests.site.reference_pages import known_settings
+from tests.support.paths import ROOT
+from tests.support.server_process import Proxy, hold_port, running_proxy
+
+EXCLUDING_WORDS = {"key", "client", "extra", "long"}
+RUN_ELSEWHERE = (SERVE, TEST)
+"""Blocks with a test of their own, and the command that runs this test."""
+NO_SETTINGS_OF_THE_PROXY = ("MISTRAL_API_KEY", "CLAUDE_CODE_")
+_ASSIGNMENTS = re.compile(r"(?:[A-Z][A-Z0-9_]*=\S*\n)+")
+_NOBODY = {"OLLAMA_API_BASE": "http://127.0.0.1:9"}
+
+
+def all_blocks() -> list[tuple[str, Block]]:
+    """Return each block of the documentation with its page and line."""
+    found = [(page, block) for page in all_pages() for block in blocks(page.read_text("utf-8"))]
+    return [(f"{page.relative_to(ROOT).as_posix()}:{block.line}", block) for page, block in found]
+
+
+def run_blocks(language: str) -> list[object]:
+    """Return the blocks of a language that are run."""
+    return [
+        pytest.param(block.text, id=place)
+        for place, block in all_blocks()
+        if block.language == language and not block.words and block.text.strip() not in RUN_ELSEWHERE
+    ]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the commands of a checkout. Its packages are those of the test environment."""
+    folder = tmp_path_factory.mktemp("clone")
+    (folder / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts/serve.py", folder / "scripts/serve.py")
+    (folder / "scripts/environments.py").write_text(
+        f"import os\n\nPYTHON = {sys.executable!r}\nset_up = list\n\n\n"
+        "def become(*command):\n    os.execv(command[0], command)\n"
+    )
+    program = folder / PROGRAM
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m anthropic_proxy "$@"\n')
+    program.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    with running_proxy(tmp_path_factory.mktemp("proxy"), _NOBODY) as running:
+        yield running
+
+
+def environment(clone: Path, port: int) -> dict[str, str]:
+    own = {"PATH": os.environ["PATH"], "HOME": str(clone), "PYTHONPATH": str(ROOT), "PORT": str(port)}
+    return {**own, **_NOBODY, "NO_COLOR": "1"}
+
+
+def run(words: list[str], clone: Path, port: int) -> None:
+    done = subprocess.run(
+        words, cwd=clone, env=environment(clone, port), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip() or "health" in words[-1]
+
+
+def test_blocks_are_excluded_by_known_words_only() -> None:
+    code = [(place, block) for place, block in all_blocks() if block.language in ("sh", "python", "bash", "shell")]
+    assert [place for place, block in code if block.language not in ("sh", "python")] == []
+    assert [place for place, block in code if not set(block.words) <= EXCLUDING_WORDS] == []
+
+
+@pytest.mark.parametrize("text", run_blocks("sh"))
+def test_commands_run(text: str, clone: Path, proxy: Proxy) -> None:
+    port = int(proxy.url.rpartition(":")[2])
+    run(["sh", "-euc", text.replace("127.0.0.1:8082", f"127.0.0.1:{port}")], clone, port)
+
+
+@pytest.mark.parametrize("text", run_blocks("python"))
+def test_python_programs_run(text: str, clone: Path, proxy: Proxy) -> None:
+    port = int(proxy.url.rpartition(":")[2])
+    run([sys.executable, "-c", text.replace("127.0.0.1:8082", f"127.0.0.1:{port}")], clone, port)
+
+
+def test_the_first_command_serves(clone: Path) -> None:
+    with hold_port() as port:
+        own = environment(clone, port)
+        with subprocess.Popen(SERVE.split(), cwd=clone, env=own, stderr=subprocess.DEVNULL) as server:
+            health = [str(clone / PROGRAM), "health"]
+            deadline = time.monotonic() + 60
+            while subprocess.run(health, env=own, capture_output=True, check=False).returncode:
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+            server.terminate()
+        assert server.returncode == 0
+
+
+def settings_blocks() -> list[object]:
+    found = [(place, block) for place, block in all_blocks() if not block.language]
+    return [pytest.param(block.text, id=place) for place, block in found if _ASSIGNMENTS.fullmatch(block.text)]
+
+
+@pytest.mark.parametrize("text", settings_blocks())
+def test_settings_are_valid(text: str) -> None:
+    """Each block of assignments can be copied into `.env` without a warning."""
+    names = {line.partition("=")[0] for line in text.splitlines()}
+    assert {name for name in names - known_settings() if not name.startswith(NO_SETTINGS_OF_THE_PROXY)} == set()
+    values = dict(line.split("=", 1) for line in re.sub(r"your-[\w-]+", "sk-0123456789", text).splitlines())
+    assert load_settings(values, PROVIDERS).warnings == ()

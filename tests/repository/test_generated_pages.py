@@ -1,0 +1,70 @@
+"""The pages written from the code are up to date, and the error catalog has every class and every message."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.server.responses import ERROR_CATALOG, help_headers
+from tests.site.error_page import PAGE, entries
+from tests.site.generated import PAGES, stale_pages
+from tests.site.pages import anchors
+from tests.site.raised_errors import error_classes, raised_messages
+from tests.site.reference_pages import documented_settings, known_settings
+from tests.site.start_pages import ProviderStart, providers
+from tests.support.paths import ROOT
+from tests.support.startup_summary import startup_lines
+
+
+def test_generated_pages_agree_with_the_code() -> None:
+    assert stale_pages() == [], "write them with: python3 scripts/fix.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_generated_pages_name_their_generator(page: Path) -> None:
+    assert re.search("[Ww]ritten by `python3 scripts/fix.py`", page.read_text("utf-8"))
+
+
+def test_every_error_class_has_an_entry() -> None:
+    with_entry = {entry.error_class for entry in entries()}
+    bases = {base.__name__ for found in error_classes().values() for base in found.__mro__[1:]}
+    assert set(error_classes()) - with_entry - bases == set()
+    assert with_entry <= set(error_classes())
+
+
+def test_every_message_of_the_code_has_an_entry_and_no_entry_is_stale() -> None:
+    listed = {(entry.error_class, message) for entry in entries() for message in entry.messages}
+    written = {(name, message) for name, messages in raised_messages().items() for message in messages}
+    assert sorted(written - listed) == [], "add these to docs/fix/errors.toml, then: python3 scripts/fix.py"
+    assert sorted(listed - written) == [], "no code has these messages: remove them from docs/fix/errors.toml"
+
+
+def test_addresses_in_the_catalog_are_unique() -> None:
+    sections = re.findall(r"^## (.+)$", PAGE.read_text("utf-8"), re.MULTILINE)
+    addresses = [entry.slug for entry in entries()] + [title.lower().replace(" ", "-") for title in sections]
+    assert len(addresses) == len(set(addresses))
+
+
+@pytest.mark.parametrize("error_class", error_classes().values(), ids=lambda found: found.__name__)
+def test_the_help_header_of_each_error_class_leads_to_a_section(error_class: type[ProxyError]) -> None:
+    error = error_class.__new__(error_class)
+    page, _, section = help_headers(error)["x-proxy-help"].partition("#")
+    assert page == ERROR_CATALOG
+    assert section in anchors((ROOT / page).read_text("utf-8"))
+
+
+def test_the_reference_of_settings_has_every_variable() -> None:
+    assert documented_settings() == known_settings()
+
+
+@pytest.mark.parametrize("provider", providers(), ids=lambda provider: provider.slug)
+def test_the_lines_of_each_provider_start_without_a_remark(provider: ProviderStart) -> None:
+    """The start-up message has exactly this mapping, and no warning about a setting or a retired model."""
+    lines = startup_lines(**provider.values())
+    mapped = [line.split(" → ")[1].split()[0] for line in lines if " → " in line]
+    values = provider.values()
+    for variable, model in (("SMALL_MODEL", mapped[0]), ("BIG_MODEL", mapped[-1])):
+        assert variable not in values or model.endswith(values[variable])
+    remarks = [line for line in lines if line.strip().startswith(("✕", "!"))]
+    assert remarks == [] or provider.before or provider.slug == "ollama"  # a package or a running server is missing

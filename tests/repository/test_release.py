@@ -1,0 +1,90 @@
+"""The release: its conditions, and the generated manifests."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from anthropic_proxy import __version__
+from anthropic_proxy.installation import extra_command, extra_command_with_uv, list_start_commands
+from tests.release.__main__ import find_problems
+from tests.release.manifests import write_formula, write_winget_manifest
+
+URL, DIGEST = "https://example.com/anthropic_proxy-9.1.0.tar.gz", "ab" * 32
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Return a clean checkout with a change log."""
+    (tmp_path / "CHANGELOG.md").write_text(f"# Changes\n\n## {__version__}, 2026-12-01\n")
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "First"]):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+NOT_PUBLISHED = (
+    "Texts name commands of a checkout. Set PUBLISHED in anthropic_proxy/installation.py, run scripts/fix.py"
+)
+
+
+def test_a_clean_checkout_of_the_version_is_accepted(checkout: Path) -> None:
+    assert find_problems(__version__, checkout) == [NOT_PUBLISHED]
+
+
+def test_a_release_is_refused_with_every_reason(checkout: Path) -> None:
+    (checkout / "CHANGELOG.md").write_text("# Changes\n\n## 9.1.0, not yet released\n")
+    subprocess.run(["git", "tag", "v9.1.0"], cwd=checkout, check=True)
+    assert find_problems("9.1.0", checkout) == [
+        f"The version is {__version__}, not 9.1.0. Set it in anthropic_proxy/__init__.py.",
+        "The tree has changes that are not committed: 1 files. Commit them.",
+        "The tag v9.1.0 exists. Choose a new version.",
+        'CHANGELOG.md begins with "9.1.0, not yet released". Name the version and its day: ## 9.1.0, 2026-12-31',
+        NOT_PUBLISHED,
+    ]
+
+
+def test_the_formula_installs_the_locked_packages() -> None:
+    formula = write_formula("9.1.0", URL, DIGEST)
+    assert f'  url "{URL}"\n  version "9.1.0"\n  sha256 "{DIGEST}"\n  license "MIT"\n' in formula
+    installs = re.findall(r"\*install, (.*)", formula)
+    assert all("--require-hashes" in line or "--no-index" in line for line in installs)
+    assert "$" not in formula
+    if ruby := shutil.which("ruby"):
+        subprocess.run([ruby, "-c"], input=formula, text=True, check=True, capture_output=True)
+
+
+def test_the_winget_manifest_has_the_required_fields() -> None:
+    files = write_winget_manifest("9.1.0", "https://example.com/a.zip", DIGEST, "2026-12-01")
+    documents = {name: yaml.safe_load(text) for name, text in files.items()}
+    assert list(documents) == [
+        "AnthropicProxy.AnthropicProxy.yaml",
+        "AnthropicProxy.AnthropicProxy.installer.yaml",
+        "AnthropicProxy.AnthropicProxy.locale.en-US.yaml",
+    ]
+    version, installer, locale = documents.values()
+    assert [document["ManifestType"] for document in documents.values()] == ["version", "installer", "defaultLocale"]
+    assert {(document["PackageIdentifier"], document["PackageVersion"]) for document in documents.values()} == {
+        ("AnthropicProxy.AnthropicProxy", "9.1.0")
+    }
+    assert version["DefaultLocale"] == locale["PackageLocale"] == "en-US"
+    assert installer["Installers"] == [
+        {"Architecture": "x64", "InstallerUrl": "https://example.com/a.zip", "InstallerSha256": "AB" * 32}
+    ]
+    assert len(locale["ShortDescription"]) <= 256
+    assert {"Publisher", "PackageName", "License"} <= {*locale}
+
+
+def test_the_release_switches_the_installation_texts() -> None:
+    assert (extra_command("vertex"), extra_command_with_uv("vertex")) == (
+        "python3 scripts/setup.py vertex",
+        "uv sync --extra vertex",
+    )
+    name = "anthropic-proxy"
+    assert extra_command("vertex", published=True) == f"pip install '{name}[vertex]'"
+    assert extra_command_with_uv("vertex", published=True) == f"uv tool install '{name}[vertex]'"
+    commands = [command for command, _ in list_start_commands(published=True)]
+    assert commands[:2] == [f"uvx {name}", f"uv tool install {name}"]

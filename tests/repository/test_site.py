@@ -1,0 +1,95 @@
+"""The documentation site: links, navigation, and a strict build that loads nothing from another host."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.site.build import CONFIGURATION, OUTSIDE, foreign_hosts
+from tests.site.pages import DOCS, all_pages, broken_links
+from tests.support.paths import ROOT
+
+NOT_IN_THE_NAVIGATION = ("contributing/decisions/",)
+"""Folders of pages that an index page links to instead."""
+
+
+def navigation(entries: list[object]) -> list[str]:
+    """Return the pages of the navigation, in order."""
+    found: list[str] = []
+    for entry in entries:
+        match entry:
+            case str():
+                found.append(entry)
+            case dict():
+                found += navigation(list(entry.values()))
+            case list():
+                found += navigation(entry)
+    return found
+
+
+@pytest.mark.parametrize("page", all_pages(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_and_anchors_exist(page: Path) -> None:
+    assert broken_links(page) == []
+
+
+def test_the_navigation_has_every_page_once() -> None:
+    listed = navigation(tomllib.loads(CONFIGURATION.read_text("utf-8"))["project"]["nav"])
+    written = [path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")]
+    written += [place for place in OUTSIDE.values() if place.endswith(".md")]
+    index = "contributing/decisions/index.md"
+    assert sorted(listed) == sorted(
+        name for name in written if name == index or not name.startswith(NOT_IN_THE_NAVIGATION)
+    )
+
+
+def test_the_sections_have_the_stated_order() -> None:
+    entries = tomllib.loads(CONFIGURATION.read_text("utf-8"))["project"]["nav"]
+    names = [name for entry in entries for name in entry]
+    assert names == ["Start", "Use", "Fix", "Reference", "Background", "Compare", "Change log"]
+
+
+@pytest.mark.parametrize("picture", sorted((DOCS / "pictures").glob("*.svg")), ids=lambda path: path.name)
+def test_a_picture_is_used_has_a_description_and_loads_nothing(picture: Path) -> None:
+    drawn = picture.read_text("utf-8")
+    pages = [page for page in all_pages() if f"pictures/{picture.name})" in page.read_text("utf-8")]
+    assert pages != []
+    assert 'role="img" aria-label="' in drawn
+    assert re.findall(r"https?://(?!www\.w3\.org/2000/svg)[^<]*", re.sub(r"<text[^>]*>[^<]*</text>", "", drawn)) == []
+    assert [found for found in ("<script", "@import", "@font-face") if found in drawn] == []
+    assert len(drawn) < 300_000
+
+
+def test_a_repeated_table_is_recorded_once() -> None:
+    pytest.importorskip("pty", reason="platform: no terminals")
+    from tests.site.recordings import show_screen  # needs POSIX modules
+
+    first, second = "a \x1b[2m…\x1b[0m\r\nb \x1b[2m…\x1b[0m", "a ok\r\nb ok\r\n"
+    output = f"Probing\r\n\x1b[?25l{first}\r\x1b[2K\x1b[1A\x1b[2K{second}\x1b[?25h\r\nDone\r\n"
+    assert show_screen(output) == ["Probing", "a ok", "b ok", "", "Done"]
+
+
+def test_foreign_hosts_are_found(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(
+        '<a href="https://example.com">a link is allowed</a><img src="https://cdn.example/x.png">'
+        '<link rel=stylesheet href=//fonts.example/css><style>@import "https://a.example/b";body{background:url(c.png)}</style>'
+    )
+    (tmp_path / "bundle.js").write_text('load("https://cdn.example/y.js"); const ns = "http://www.w3.org/2000/svg"')
+    assert list(foreign_hosts(tmp_path)) == [
+        "bundle.js: https://cdn.example",
+        "page.html: https://cdn.example/x.png",
+        "page.html: //fonts.example/css",
+        "page.html: https://a.example/b",
+    ]
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly_and_loads_nothing_from_another_host() -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/ci.py", "docs"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    pages = [path.relative_to(ROOT / "dist/docs/site").as_posix() for path in (ROOT / "dist/docs/site").rglob("*.html")]
+    assert {"index.html", "changelog.html", "guide/matrix.html"} <= set(pages)

@@ -1,0 +1,48 @@
+"""The pages that are written from the code, each with the function that returns its present text."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from tests.site import (
+    config_schema,
+    error_page,
+    install_page,
+    openapi_document,
+    readme,
+    reference_pages,
+    setting_meanings,
+    start_pages,
+)
+from tests.site.pages import DOCS
+
+PAGES: dict[Path, Callable[[], str]] = {
+    error_page.PAGE: error_page.written_page,
+    install_page.PAGE: install_page.written_page,
+    readme.PAGE: readme.written_readme,
+    readme.VERSION_PICTURE: readme.written_version_picture,
+    config_schema.SCHEMA: config_schema.written_schema,
+    config_schema.PACKAGED_SCHEMA: config_schema.written_schema,
+    setting_meanings.DATA: setting_meanings.written_meanings,
+    openapi_document.DOCUMENT: openapi_document.written_document,
+    DOCS / "reference/settings.md": reference_pages.settings_page,
+    DOCS / "reference/command-line.md": reference_pages.commands_page,
+    DOCS / "reference/metrics.md": reference_pages.metrics_page,
+    **{
+        DOCS / f"start/{provider.slug}.md": partial(start_pages.written_page, provider)
+        for provider in start_pages.providers()
+    },
+}
+"""Page → function that returns its text for the present code."""
+
+
+def stale_pages() -> list[Path]:
+    """Return the pages that differ from the code or do not exist."""
+    return [page for page, text in PAGES.items() if not page.exists() or page.read_text("utf-8") != text()]
+
+
+def write_pages() -> None:
+    """Write every generated page."""
+    for page, text in PAGES.items():
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(text(), "utf-8")

@@ -1,0 +1,31 @@
+"""The generated tables of the installation page: commands to install the proxy, and its extras."""
+
+from anthropic_proxy.installation import extra_command, extra_command_with_uv, list_start_commands
+from tests.site.pages import DOCS
+from tests.site.readme import replace_section
+
+PAGE = DOCS / "guide/install.md"
+EXTRAS = {
+    "vertex": "Vertex AI: Google Cloud credentials",
+    "fetch": "`FETCH_URLS`: web pages as text",
+    "prices": "prices of models, and costs of requests",
+    "import": "`anthropic-proxy import` of a YAML file",
+    "oidc": "[sign-in](sign-in.md) to the dashboard with an identity provider",
+    "otel": "[traces](observability.md#traces) with OpenTelemetry",
+    "tui": "the full-screen view `anthropic-proxy logs --live`",
+    "litellm": "providers of LiteLLM",
+}
+"""Extra → purpose."""
+
+
+def written_page() -> str:
+    """Return the page with the present commands."""
+    starts = ["| command | result |", "| --- | --- |"]
+    starts += [f"| `{command}` | {result} |" for command, result in list_start_commands()]
+    extras = ["| extra | for | command | with uv |", "| --- | --- | --- | --- |"]
+    extras += [
+        f"| `{name}` | {use} | `{extra_command(name)}` | `{extra_command_with_uv(name)}` |"
+        for name, use in EXTRAS.items()
+    ]
+    text = replace_section(PAGE.read_text("utf-8"), "installation", "\n".join(starts))
+    return replace_section(text, "extras", "\n".join(extras))

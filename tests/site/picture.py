@@ -1,0 +1,114 @@
+"""The terminal pictures terminal.svg and code.svg in docs/pictures, from a real run of the demo with Claude Code."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.e2e.claude import find_claude
+from tests.site.pages import DOCS
+from tests.site.terminal_drawing import COLUMNS, draw
+from tests.support.server_process import free_port
+
+PICTURE = DOCS / "pictures/terminal.svg"
+LAUNCH = DOCS / "pictures/code.svg"
+_QUESTION = "list the files here"
+
+
+def record() -> list[str]:
+    """Run the proxy without a provider, and Claude Code with it. Return the lines of both, with colors."""
+    with tempfile.TemporaryDirectory() as folder:
+        home, project = Path(folder) / "home", Path(folder) / "project"
+        for path in (home, project):
+            path.mkdir()
+        for name in ("README.md", "main.py"):
+            (project / name).touch()
+        port = free_port()
+        environment = _environment(home, port)
+        command = [sys.executable, "-m", "anthropic_proxy"]
+        with _server(command, project, environment) as log:
+            while subprocess.run([*command, "health"], env=environment, capture_output=True, check=False).returncode:
+                time.sleep(0.1)
+            question = [*command, "code", "--", "-p", _QUESTION, "--allowedTools", "Bash"]
+            plain = {**environment, "NO_COLOR": "1"}
+            reply = subprocess.run(question, cwd=project, env=plain, capture_output=True, text=True, check=True).stdout
+    banner, request = _split_log(log)
+    session = [
+        "$ anthropic-proxy",
+        *banner,
+        "",
+        f'$ anthropic-proxy code -- -p "{_QUESTION}"',
+        *reply.strip().splitlines(),
+        "",
+        *request,
+    ]
+    return [line.replace(f":{port}", ":8082") for line in session]
+
+
+@contextmanager
+def _server(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[list[str]]:
+    """Run the server on a terminal of `COLUMNS`. Its lines are in the list at the end."""
+    reader, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 40, COLUMNS, 0, 0))
+    lines: list[str] = []
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=terminal, stderr=terminal) as server:
+        os.close(terminal)
+        yield lines
+        server.terminate()
+        output = b""
+        with contextlib.suppress(OSError):  # the terminal has no writer any more
+            while piece := os.read(reader, 65_536):
+                output += piece
+    os.close(reader)
+    lines += output.decode().replace("\r", "").splitlines()
+
+
+def write_picture() -> None:
+    """Run the demo and write the picture of it, and the animation for the page about Claude Code."""
+    session = record()
+    PICTURE.parent.mkdir(exist_ok=True)
+    PICTURE.write_text(draw(session, "Terminal"), "utf-8")
+    launch = session.index(next(line for line in session if line.startswith("$ anthropic-proxy code")))
+    log = next(number for number, line in enumerate(session[launch:], start=launch) if not line) + 1
+    while not re.match(r"(\x1b\[2m)?\d\d:\d\d:\d\d", session[log]):
+        log += 1
+    delays = {0: 0.3, 1: 1.2, launch: 3.0, launch + 1: 4.6, log: 5.2}
+    LAUNCH.write_text(draw(session, "Terminal: the proxy starts, then Claude Code uses it", delays), "utf-8")
+
+
+def _split_log(log: list[str]) -> tuple[list[str], list[str]]:
+    """Return the start-up lines, and the two lines of the last request for a reply."""
+    first = next(number for number, line in enumerate(log) if re.match(r"(\x1b\[2m)?\d\d:\d\d:\d\d", line))
+    last = max(number for number, line in enumerate(log) if "POST /v1/messages" in line)
+    return log[:first], log[last : last + 2]
+
+
+def _environment(home: Path, port: int) -> dict[str, str]:
+    nowhere = "http://127.0.0.1:9"
+    return {
+        "PATH": f"{find_claude().parent}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "PYTHONPATH": str(DOCS.parent),
+        "PORT": str(port),
+        "COLUMNS": str(COLUMNS),
+        "FORCE_COLOR": "1",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "DISABLE_AUTOUPDATER": "1",
+        "HTTPS_PROXY": nowhere,
+        "NO_PROXY": "127.0.0.1,localhost",
+        "TZ": "UTC",
+    }
+
+
+if __name__ == "__main__":
+    write_picture()

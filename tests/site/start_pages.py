@@ -1,0 +1,141 @@
+"""The start page of each provider, from docs/start/providers.toml."""
+
+import re
+import tomllib
+from functools import cache
+
+import msgspec
+from msgspec import Struct
+
+from tests.site.installation import PROGRAM, SERVE
+from tests.site.pages import DOCS
+from tests.support.startup_summary import startup_lines
+
+SOURCE = DOCS / "start/providers.toml"
+_PLACEHOLDER = re.compile(r"=your-[\w-]+$", re.MULTILINE)
+
+_PAGE = """\
+# {title}: first reply in five minutes
+
+<!-- Written by `python3 scripts/fix.py` from providers.toml: change that file instead. -->
+
+You need a checkout of this repository and Python 3.11 or newer ([Installation](../guide/install.md)).
+
+## 1. Key
+
+{key}
+
+## 2. Settings
+
+Write these lines into the file `.env` in the checkout:
+
+```
+{settings}
+```
+
+`{program} init` asks for provider and key, tests the key and writes such lines. The environment takes precedence over
+`.env`. If keys of several providers are set, `PREFERRED_PROVIDER` selects one.
+
+## 3. Start
+
+```sh{extra}
+{commands}
+```
+
+The start-up message shows the mapping of the models, and `ready: …` with the provider. `✕` marks what cannot work and
+names the remedy.
+
+| the client requests | model |
+| --- | --- |
+{mapping}
+
+## 4. First reply
+
+In another terminal, in the checkout:
+
+```sh key
+{program} ask "hello"
+```
+
+The reply must come from the model, not from the demo. The log of the proxy shows two lines for the request.
+
+## 5. Client
+
+```sh client
+{program} code
+```
+
+This runs Claude Code with address, credential and context window of the model.
+[Claude Code with this proxy](../guide/claude-code.md) explains what it shows. Other clients: [VS Code](vscode.md) ·
+[Agent SDK](agent-sdk.md) · [SDKs](sdks.md) · [LangChain](langchain.md) · [Pydantic AI](pydantic-ai.md) ·
+[others](other-clients.md).
+
+## Good to know
+
+{notes}
+- What this provider supports: [Providers](../guide/providers.md), [capability matrix](../guide/matrix.md).
+
+## If it does not work
+
+| message | page |
+| --- | --- |
+{problems}
+"""
+_PROBLEMS = {
+    "rejected-key": "`401` and the name of a setting",
+    "provider-key-missing": "`… has no key`",
+    "model-not-found": "`… is set by BIG_MODEL`",
+    "rate-limit": "`429`",
+    "no-server": "`no server responds at …`",
+    "prompt-too-long": "`prompt is too long`",
+}
+
+_KEY_PROBLEMS = ("rejected-key", "provider-key-missing", "rate-limit")
+
+
+class ProviderStart(Struct, frozen=True, forbid_unknown_fields=True):
+    """One provider: its key, its lines for `.env`, and facts that a new user needs."""
+
+    slug: str
+    title: str
+    key: str
+    settings: str
+    notes: tuple[str, ...]
+    short: str = ""
+    """Title in the README. "": the title."""
+    before: str = ""
+    """Command that installs an extra. "": none is needed."""
+
+    def values(self) -> dict[str, str]:
+        """Return the settings as variables, with a valid key instead of each placeholder."""
+        text = _PLACEHOLDER.sub("=sk-test-0123456789abcdef", self.settings.strip())
+        return dict(line.split("=", 1) for line in text.splitlines())
+
+
+@cache
+def providers() -> tuple[ProviderStart, ...]:
+    """Return the providers in the order of providers.toml."""
+    return msgspec.convert(tomllib.loads(SOURCE.read_text("utf-8"))["provider"], tuple[ProviderStart, ...])
+
+
+def written_page(provider: ProviderStart) -> str:
+    """Return the start page of a provider."""
+    has_key = "_API_KEY=" in provider.settings
+    anchors = [slug for slug in _PROBLEMS if has_key or slug not in _KEY_PROBLEMS]
+    return _PAGE.format(
+        title=provider.title.partition(":")[0],
+        key=provider.key,
+        program=PROGRAM,
+        settings=provider.settings.strip(),
+        commands="\n".join(filter(None, (provider.before, SERVE))),
+        mapping=_mapping(provider),
+        extra=" extra" if provider.before else "",
+        notes="\n".join(f"- {note}" for note in provider.notes),
+        problems="\n".join(f"| {_PROBLEMS[slug]} | [cause and remedy](../fix/errors.md#{slug}) |" for slug in anchors),
+    )
+
+
+def _mapping(provider: ProviderStart) -> str:
+    """Return the rows of the model mapping, as the start-up message has them for these settings."""
+    lines = (re.fullmatch(r"  (\S.*?) +→ (\S+).*", line) for line in startup_lines(**provider.values()))
+    return "\n".join(f"| {line[1]} | `{line[2]}` |" for line in lines if line)

@@ -1,0 +1,216 @@
+"""A strict identity provider (OpenID Connect): discovery, PKCE, codes for one use, and real RSA and EC signatures.
+
+It rejects every request that a certified provider rejects. A test can change the ID token or its signature.
+"""
+
+import base64
+import hmac
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
+
+from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[import-untyped]
+from joserfc import jwt
+from joserfc.jwk import ECKey, RSAKey
+
+CLIENT_ID = "anthropic-proxy"
+CLIENT_SECRET = "s+cret/of the client"  # characters that RFC 6749 requires to be encoded
+CALLBACK_PATH = "/dashboard/oidc/callback"
+_KEYS: dict[str, RSAKey | ECKey] = {
+    "rsa": RSAKey.generate_key(2048, {"kid": "rsa", "use": "sig"}),
+    "ec": ECKey.generate_key("P-256", {"kid": "ec", "use": "sig"}),
+    "encryption": RSAKey.generate_key(2048, {"kid": "encryption", "use": "enc"}),
+}
+Claims = dict[str, Any]
+
+
+class FakeProvider:
+    """State of the provider. `problems`: requests that broke a rule, which a test compares with []."""
+
+    def __init__(self, issuer: str) -> None:
+        self.issuer = issuer
+        self.redirect_uri = ""
+        self.user: Claims = {"sub": "user-1", "email": "ann@example.com", "email_verified": True, "name": "Ann"}
+        self.change: Callable[[Claims], object] = lambda _: None
+        """Changes the claims of the next ID tokens."""
+        self.sign: Callable[[Claims], str] = lambda claims: sign(claims, "rsa")
+        self.published = ["rsa", "ec", "encryption"]
+        self.is_thin = False
+        """True: the ID token has no claims about the user. They are in the user info."""
+        self.user_info_subject = ""
+        """Subject in the user info. "": that of the ID token."""
+        self.sends_issuer = True
+        self.error = ""
+        self.problems: list[str] = []
+        self.key_requests = 0
+        self._codes: dict[str, Mapping[str, str]] = {}
+        self._access_tokens: set[str] = set()
+        self.token_requests = 0
+
+    def authorize(self, query: Mapping[str, str]) -> str:
+        """Return the URL to which the browser is sent. A person would sign in here."""
+        expected = {
+            "response_type": "code",
+            "client_id": CLIENT_ID,
+            "redirect_uri": self.redirect_uri,
+            "code_challenge_method": "S256",
+        }
+        for name, value in expected.items():
+            self._require(query.get(name) == value, f"{name} is {query.get(name)!r}")
+        self._require("openid" in query.get("scope", "").split(), "the scope openid is missing")
+        for name, length in (("state", 16), ("nonce", 16), ("code_challenge", 43)):
+            self._require(len(query.get(name, "")) >= length, f"{name} is too short")
+        code = secrets.token_urlsafe(16)
+        self._codes[code] = query
+        answer = {"error": self.error, "error_description": "not today"} if self.error else {"code": code}
+        answer |= {"state": query.get("state", "")} | ({"iss": self.issuer} if self.sends_issuer else {})
+        return f"{self.redirect_uri}?{urlencode(answer)}"
+
+    def exchange(self, form: Mapping[str, str], authorization: str) -> tuple[int, Claims]:
+        """Return status and body of the token endpoint."""
+        self.token_requests += 1
+        decoded = base64.b64decode(authorization.removeprefix("Basic ")).decode()
+        given = tuple(unquote(piece) for piece in decoded.split(":"))
+        if given != (CLIENT_ID, CLIENT_SECRET):
+            return 401, {"error": "invalid_client"}
+        asked = self._codes.pop(form.get("code", ""), None)
+        if asked is None or form.get("grant_type") != "authorization_code":
+            return 400, {"error": "invalid_grant"}
+        self._require(form.get("redirect_uri") == asked["redirect_uri"], "another redirect_uri")
+        challenge = create_s256_code_challenge(form.get("code_verifier", ""))
+        self._require(challenge == asked["code_challenge"], "the code verifier does not match")
+        now = int(time.time())
+        claims: Claims = {"iss": self.issuer, "aud": CLIENT_ID, "iat": now, "exp": now + 300, "nonce": asked["nonce"]}
+        claims |= {"sub": self.user["sub"]} if self.is_thin else self.user
+        self.change(claims)
+        token = secrets.token_urlsafe(16)
+        self._access_tokens.add(token)
+        return 200, {"access_token": token, "token_type": "Bearer", "id_token": self.sign(claims)}
+
+    def find_user_info(self, authorization: str) -> tuple[int, Claims]:
+        """Return status and body of the user info endpoint."""
+        if authorization.removeprefix("Bearer ") not in self._access_tokens:
+            return 401, {"error": "invalid_token"}
+        return 200, {**self.user, "sub": self.user_info_subject or self.user["sub"]}
+
+    def describe(self) -> Claims:
+        """Return the discovery document."""
+        return {
+            "issuer": self.issuer,
+            "authorization_endpoint": f"{self.issuer}/authorize",
+            "token_endpoint": f"{self.issuer}/token",
+            "jwks_uri": f"{self.issuer}/keys",
+            "userinfo_endpoint": f"{self.issuer}/userinfo",
+            "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+            "authorization_response_iss_parameter_supported": self.sends_issuer,
+            "id_token_signing_alg_values_supported": ["RS256", "ES256"],
+        }
+
+    def list_keys(self) -> Claims:
+        """Return the published keys."""
+        self.key_requests += 1
+        return {"keys": [_KEYS[name].as_dict(private=False) for name in self.published]}
+
+    def _require(self, condition: bool, problem: str) -> None:
+        if not condition:
+            self.problems.append(problem)
+
+
+def sign(claims: Claims, key: str, *, kid: str | None = None) -> str:
+    """Return a token that a key of the provider signs. `kid`: other name of the key in the header."""
+    algorithm = "ES256" if key == "ec" else "RS256"
+    usable = {name: value for name, value in _KEYS[key].as_dict(private=True).items() if name != "use"}
+    private = (ECKey if key == "ec" else RSAKey).import_key(usable)
+    return jwt.encode({"alg": algorithm, "kid": kid or key}, claims, private, algorithms=[algorithm])
+
+
+def sign_with_foreign_key(claims: Claims) -> str:
+    """Return a token with the name of a key of the provider, signed by another key."""
+    return jwt.encode({"alg": "RS256", "kid": "rsa"}, claims, RSAKey.generate_key(2048), algorithms=["RS256"])
+
+
+def sign_with_public_key_as_secret(claims: Claims) -> str:
+    """Return a token that is signed by HS256, with the public key of the provider as the secret."""
+    content = _encode({"alg": "HS256", "kid": "rsa"}, claims)
+    signature = hmac.digest(_KEYS["rsa"].as_pem(private=False), content.encode(), "sha256")
+    return f"{content}.{_to_base64(signature)}"
+
+
+def encode_unsigned(claims: Claims) -> str:
+    """Return a token with the algorithm `none`."""
+    return _encode({"alg": "none"}, claims) + "."
+
+
+def change_payload(claims: Claims) -> str:
+    """Return a token with changed claims and the signature of the original ones."""
+    header, _, signature = sign(claims, "rsa").split(".")
+    changed = json.dumps({**claims, "email": "root@example.com"}).encode()
+    return f"{header}.{_to_base64(changed)}.{signature}"
+
+
+def _encode(header: Claims, claims: Claims) -> str:
+    return ".".join(_to_base64(json.dumps(piece).encode()) for piece in (header, claims))
+
+
+def _to_base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class _Requests(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: "_Server"
+
+    def do_GET(self) -> None:
+        provider, url = self.server.provider, urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        if url.path == "/authorize":
+            self._send(302, {}, location=provider.authorize(query))
+        elif url.path == "/userinfo":
+            self._send(*provider.find_user_info(self.headers["authorization"]))
+        elif url.path == "/keys":
+            self._send(200, provider.list_keys())
+        elif url.path == "/.well-known/openid-configuration":
+            self._send(200, provider.describe())
+        else:
+            self._send(404, {})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"])).decode()
+        form = {name: values[0] for name, values in parse_qs(body).items()}
+        self._send(*self.server.provider.exchange(form, self.headers.get("authorization", "")))
+
+    def _send(self, status: int, body: Claims, **headers: str) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"content-type": "application/json", "content-length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments: object) -> None: ...
+
+
+class _Server(ThreadingHTTPServer):
+    provider: FakeProvider
+    daemon_threads = True
+
+
+@contextmanager
+def running_provider() -> Iterator[FakeProvider]:
+    """Yield a provider that listens on this machine."""
+    server = _Server(("127.0.0.1", 0), _Requests)
+    server.provider = FakeProvider(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.provider
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(60)

@@ -1,0 +1,116 @@
+"""Commands of the proxy in processes that are forked from one in which the command line is imported.
+
+The imports take more processor time than most commands. Only Linux: elsewhere the test starts an interpreter.
+"""
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from tests.support.paths import ROOT
+
+_IMPORTED = ("anthropic_proxy.cli", "anthropic_proxy.app", "anthropic_proxy.ledger", "anthropic_proxy.ledger.queries")
+_READ_AT_START = ("PYTHON", "LC_", "LANG")
+"""Beginnings of the variables that an interpreter reads when it starts."""
+
+
+def can_fork(environment: Mapping[str, str]) -> bool:
+    """Return False if the command needs an interpreter of its own, because of the platform or of a variable."""
+    usual = {"PYTHONPATH": str(ROOT)}
+    given = any(name.startswith(_READ_AT_START) and usual.get(name) != environment[name] for name in environment)
+    return sys.platform == "linux" and hasattr(os, "fork") and not given
+
+
+def run_forked(
+    words: Sequence[str], directory: Path, environment: Mapping[str, str], stdin: str, timeout: float
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command as `subprocess.run` does, with files as its standard streams."""
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        given.write(stdin.encode())
+        given.seek(0)
+        process = start_forked(words, directory, environment, [file.fileno() for file in (given, output, errors)])
+        status = wait_forked(process, timeout)
+        output.seek(0)
+        errors.seek(0)
+        texts = (file.read().decode().replace("\r\n", "\n") for file in (output, errors))
+        return subprocess.CompletedProcess(list(words), status, *texts)
+
+
+def start_forked(
+    words: Sequence[str],
+    directory: Path,
+    environment: Mapping[str, str],
+    streams: Sequence[int],
+    *,
+    owns_terminal: bool = False,
+) -> BaseProcess:
+    """Start a command with three descriptors as its standard streams.
+
+    `owns_terminal`: the first one is a terminal, and becomes the one of the process, so that Ctrl+C reaches it.
+    """
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([*_IMPORTED, __name__])
+    process = processes.Process(target=_Command(words, directory, environment, streams, owns_terminal))
+    process.start()
+    return process
+
+
+def wait_forked(process: BaseProcess, timeout: float) -> int:
+    """Return the exit status. A process that is still running after the timeout is killed, and an error is raised."""
+    process.join(timeout)
+    if process.exitcode is None:
+        process.kill()
+        process.join(timeout)
+        raise TimeoutError(f"the command did not end within {timeout:.0f} s")
+    return process.exitcode
+
+
+class _Command:
+    """A command line, with the directory, the environment and the three streams of its process."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        directory: Path,
+        environment: Mapping[str, str],
+        streams: Sequence[int],
+        owns_terminal: bool,
+    ) -> None:
+        self._words = words
+        self._directory = directory
+        self._environment = dict(environment)
+        self._streams = streams
+        self._owns_terminal = owns_terminal
+
+    def __getstate__(self) -> dict[str, object]:
+        from multiprocessing.reduction import DupFd  # Windows does not have it
+
+        return {**vars(self), "_streams": [DupFd(number) for number in self._streams]}
+
+    def __call__(self) -> None:
+        for number, stream in enumerate(self._streams):
+            os.dup2(stream.detach(), number)  # type: ignore[attr-defined]
+        if self._owns_terminal:
+            import fcntl
+            import termios
+
+            os.setsid()
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        sys.stdin = os.fdopen(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+        os.environ.clear()
+        os.environ.update(self._environment)
+        os.chdir(self._directory)
+        sys.argv = ["", *self._words]
+        try:
+            runpy.run_module("anthropic_proxy", run_name="__main__", alter_sys=True)
+        finally:
+            atexit._run_exitfuncs()  # multiprocessing ends a process without them

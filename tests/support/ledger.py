@@ -1,0 +1,170 @@
+"""Receipts, databases and a running writer, for the tests of the ledger."""
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, func, make_url, select, text
+
+from anthropic_proxy.ledger.costs import Cost, CostCalculator
+from anthropic_proxy.ledger.database import open_for_reading
+from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
+from anthropic_proxy.ledger.tables import hourly, requests
+from anthropic_proxy.ledger.writer import CalculateCost, LedgerWriter
+from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.settings import Secret, Settings
+
+DATABASE_VARIABLE = "LEDGER_TEST_DATABASE"
+"""Variable with the URL of a PostgreSQL server on which tests may create databases."""
+NOON = 1_795_262_400.0
+"""2026-11-21 12:00 UTC in seconds since the epoch."""
+UNKNOWN_COST = Cost(None, None, "")
+_TIMEOUT_SECONDS = 60
+
+
+def new_receipt(number: int = 1, **fields: Any) -> Receipt:
+    """Return the receipt of a successful request at noon."""
+    usual: dict[str, Any] = {
+        "request_id": f"req_{number:024d}",
+        "client": Client(),
+        "started_at": NOON + number / 1000,
+        "provider": "groq",
+        "prefix": "groq",
+        "model": "small",
+        "requested_model": "claude-haiku-4-5",
+        "input_tokens": 100,
+        "output_tokens": 20,
+        "first_token_seconds": 0.5,
+        "duration_seconds": 1.5,
+        "status": 200,
+        "outcome": "end_turn",
+    }
+    return Receipt(**{**usual, **fields})
+
+
+@contextmanager
+def new_database(kind: str, directory: Path) -> Iterator[Settings]:
+    """Yield settings with a new database of a kind, `sqlite` or `postgresql`."""
+    if kind == "sqlite":
+        yield Settings(data_directory=directory / "data")
+        return
+    server = os.environ.get(DATABASE_VARIABLE)
+    if server is None:
+        pytest.skip("engine: PostgreSQL; python3 scripts/ci.py databases starts one")
+    name = f"test_{uuid.uuid4().hex}"
+    admin = create_engine(make_url(server).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    try:
+        yield Settings(database_url=Secret(make_url(server).set(database=name).render_as_string(hide_password=False)))
+    finally:
+        with admin.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        admin.dispose()
+
+
+@contextmanager
+def rejecting_connections(settings: Settings) -> Iterator[None]:
+    """Let a PostgreSQL database reject connections, and end those that are open."""
+    assert settings.database_url is not None
+    name = make_url(settings.database_url.reveal()).database
+    server = make_url(os.environ[DATABASE_VARIABLE]).set(drivername="postgresql+psycopg")
+    admin = create_engine(server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+        connection.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"), {"name": name}
+        )
+        try:
+            yield
+        finally:
+            connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+    admin.dispose()
+
+
+def destroy_ledger(directory: Path) -> None:
+    """Overwrite the SQLite files of ledgers below `directory` with other bytes."""
+    for file in directory.rglob("ledger.sqlite3*"):
+        file.write_bytes(b"no database " * 1_000)
+
+
+class RunningLedger:
+    """A queue with its writer on a database, without pauses. `cost`: None: that of the prices of the settings."""
+
+    def __init__(self, settings: Settings, cost: Cost | None = UNKNOWN_COST, **options: Any) -> None:
+        self.settings = settings
+        self.warnings: list[str] = []
+        self.queue = ReceiptQueue(self._run, batch_seconds=0.001, **options)
+        self._cost = cost
+
+    def _run(self, queue: ReceiptQueue) -> None:
+        LedgerWriter(
+            queue,
+            lambda: self.settings,
+            self.warnings.append,
+            new_calculator=self._new_calculator,
+            retry_delays=(0.01,),
+            clock=lambda: NOON,
+        ).run()
+
+    def _new_calculator(self, settings: Settings) -> CalculateCost:
+        known = self._cost
+        return CostCalculator(settings).calculate if known is None else lambda _: known
+
+    async def record(self, *receipts: Receipt) -> None:
+        for receipt in receipts:
+            await self.queue.record(receipt)
+
+    def wait_written(self, count: int) -> None:
+        self.wait_until(lambda: self.queue.state.written_rows >= count)
+
+    def wait_until(self, condition: Any) -> None:
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, self.queue.state
+            time.sleep(0.005)
+
+    def stop(self) -> int:
+        return self.queue.stop(_TIMEOUT_SECONDS)
+
+
+@contextmanager
+def running_ledger(settings: Settings, **options: Any) -> Iterator[RunningLedger]:
+    """Yield a running ledger, and stop it at the end."""
+    ledger = RunningLedger(settings, **options)
+    try:
+        yield ledger
+    finally:
+        ledger.stop()
+
+
+@contextmanager
+def reading(settings: Settings) -> Iterator[Engine]:
+    engine = open_for_reading(settings)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def read_rows(settings: Settings) -> list[dict[str, Any]]:
+    """Return all rows of `requests` in the order of their ids."""
+    with reading(settings) as engine, engine.connect() as connection:
+        return [dict(row._mapping) for row in connection.execute(select(requests).order_by(requests.c.id))]
+
+
+def read_hourly(settings: Settings) -> list[dict[str, Any]]:
+    """Return all rows of `hourly`, in the order of their keys."""
+    keys = [column for column in hourly.c if column.primary_key]
+    with reading(settings) as engine, engine.connect() as connection:
+        return [dict(row._mapping) for row in connection.execute(select(hourly).order_by(*keys))]
+
+
+def count_rows(settings: Settings) -> int:
+    with reading(settings) as engine, engine.connect() as connection:
+        return connection.execute(select(func.count()).select_from(requests)).scalar_one()

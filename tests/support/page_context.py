@@ -1,0 +1,32 @@
+"""Input of a page of the dashboard, with a database of a test."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from anthropic_proxy.dashboard.page_context import PageContext
+from anthropic_proxy.dashboard.view_query import read_view_query
+from anthropic_proxy.ledger.dashboard_queries import read_facts
+from anthropic_proxy.settings import Settings
+from tests.support.ledger import NOON
+
+
+def build_context(
+    path: str,
+    connection: Connection,
+    settings: Settings,
+    query: Mapping[str, Sequence[str]] | None = None,
+    *,
+    now: float = NOON + 3_600,
+    **fields: Any,
+) -> PageContext:
+    """Return the input of the page at a URL path. `query`: parameters of the URL. `now`: time of the request."""
+    return PageContext(
+        query=read_view_query(path, query or {}, now),
+        connection=connection,
+        facts=read_facts(connection),
+        now=now,
+        settings=settings,
+        **fields,
+    )

@@ -1,0 +1,34 @@
+"""Queries of the Grafana dashboard and of the alert rules in deploy/."""
+
+import json
+import re
+from collections.abc import Iterator
+
+from tests.support.paths import ROOT
+
+DASHBOARD = ROOT / "deploy/grafana/anthropic-proxy.json"
+ALERTS = ROOT / "deploy/prometheus/alerts.yml"
+_VARIABLES = {
+    "$__rate_interval": "1m",
+    "$__range": "1h",
+    "$job": ".*",
+    "$provider": ".*",
+    "$model": ".*",
+}
+_EXPRESSION = re.compile(r"^ +expr: (?:\|\n((?: {10}.*\n)+)|(.+)\n)", re.MULTILINE)
+
+
+def dashboard_queries() -> Iterator[tuple[str, str]]:
+    """Yield panel title and query of each target, with values for the variables of Grafana."""
+    for panel in json.loads(DASHBOARD.read_text("utf-8"))["panels"]:
+        for target in panel.get("targets", ()):
+            query = target["expr"]
+            for name, value in _VARIABLES.items():
+                query = query.replace(name, value)
+            yield panel["title"], query
+
+
+def alert_queries() -> list[str]:
+    """Return the expression of each alert rule."""
+    found = _EXPRESSION.findall(ALERTS.read_text("utf-8"))
+    return [block or line for block, line in found]

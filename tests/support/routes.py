@@ -1,0 +1,53 @@
+"""Routes of a configuration file, and the facts about a client request that their conditions examine."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from anthropic_proxy.messages.models import decode_request
+from anthropic_proxy.messages.tokens import estimate
+from anthropic_proxy.routing.catalog import Catalog
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.routing.router import find_preferred_provider, normalize_model
+from anthropic_proxy.routing.rules import RequestFacts
+from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
+
+NOON = "2026-11-18T12:00+00:00"
+"""A Wednesday."""
+TEXT_MESSAGES = [{"role": "user", "content": "hello"}]
+CLAUDE_CODE = {"x-claude-code-session-id": "s-1", "user-agent": "claude-cli/2.1.328 (external, cli)"}
+TOOLS = [{"name": "read", "input_schema": {"type": "object"}}]
+
+
+def load_routes(folder: Path, text: str, **environ: str) -> Settings:
+    """Return the settings with a configuration file of this text."""
+    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+    given = {"OPENAI_API_KEY": "sk-test", "GEMINI_API_KEY": "AIza-test", **environ}
+    return load_settings(given, PROVIDERS, env_file=str(folder / ".env"))
+
+
+def new_facts(
+    settings: Settings,
+    *,
+    headers: Mapping[str, str] | None = None,
+    key: str = "local",
+    at: str = NOON,
+    request_id: str = "req_1",
+    **body: Any,
+) -> RequestFacts:
+    """Return the facts about a request for `claude-opus-5-5`, if `body` contains no other model."""
+    body = {"model": "claude-opus-5-5", "max_tokens": 100, "messages": TEXT_MESSAGES, **body}
+    request = decode_request(json.dumps(body).encode())
+    model, tier = normalize_model(request.model, find_preferred_provider(settings, Catalog()), settings)
+    return RequestFacts(
+        request,
+        model=model,
+        tier=tier,
+        headers=headers or {},
+        key=key,
+        now=datetime.fromisoformat(at).timestamp(),
+        count_tokens=estimate,
+        request_id=request_id,
+    )

@@ -1,0 +1,102 @@
+"""A command of the proxy in a terminal, with answers to its questions."""
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.forked_command import can_fork, start_forked, wait_forked
+from tests.support.paths import ROOT
+from tests.support.process_checks import is_sleeping, wait_for
+
+SECONDS = 60
+"""Longest time without output of a command."""
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Text on the terminal, and the exit status of the command."""
+
+    text: str
+    status: int
+
+    @property
+    def lines(self) -> list[str]:
+        return self.text.replace("\r\n", "\n").splitlines()
+
+
+def answer_questions(
+    *words: str, answers: Sequence[tuple[str, str]], directory: Path, settings: Mapping[str, str]
+) -> Screen:
+    """Run a command in a terminal. Each of `answers` is an expected text and the keys to type once it is shown.
+
+    The answer is typed without a line end, which belongs to the keys: `\\r`. `\\x03` is Ctrl+C.
+    """
+    pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
+    ours, theirs = pty.openpty()
+    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    environment |= settings
+    if can_fork(environment):
+        command = start_forked(words, directory, environment, [theirs] * 3, owns_terminal=True)
+        shown = _answer(ours, theirs, answers, command.pid)
+        return Screen(shown, wait_forked(command, SECONDS))
+    with subprocess.Popen(
+        [sys.executable, "-c", _IN_OWN_TERMINAL, *words],
+        cwd=directory,
+        env=environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as process:
+        shown = _answer(ours, theirs, answers, process.pid)
+        return Screen(shown, process.wait(SECONDS))
+
+
+def _answer(ours: int, theirs: int, answers: Sequence[tuple[str, str]], command: int | None) -> str:
+    """Type the answers at our end of a terminal. Return the text on it when the command has ended.
+
+    A key is typed only when the command waits for input. `input()` prints its question first: a signal that arrives
+    between the two does not end the read.
+    """
+    os.close(theirs)
+    shown = ""
+    try:
+        for expected, keys in answers:
+            start = len(shown)
+            while expected not in shown[start:]:
+                received = _read(ours)
+                assert received, f"the command ended before {expected!r}: {shown}"
+                shown += received
+            wait_for(lambda: command is None or is_sleeping(command))
+            os.write(ours, keys.encode())
+        while received := _read(ours):
+            shown += received
+    finally:
+        os.close(ours)
+    return shown
+
+
+_IN_OWN_TERMINAL = """
+import fcntl, runpy, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+sys.argv = ["anthropic_proxy", *sys.argv[1:]]
+runpy.run_module("anthropic_proxy", run_name="__main__", alter_sys=True)
+"""
+"""Program that runs the proxy with its standard input as the terminal of the process, so that Ctrl+C reaches it."""
+
+
+def _read(descriptor: int) -> str:
+    """Return the next output. "": the command has ended."""
+    ready, _, _ = select.select([descriptor], [], [], SECONDS)
+    if not ready:
+        raise TimeoutError(f"the command printed nothing for {SECONDS} s")
+    try:
+        return os.read(descriptor, 65_536).decode()
+    except OSError:  # Linux reports the end of the last process as an error
+        return ""

@@ -1,0 +1,148 @@
+"""Virtual keys in a database, with their policy, for tests."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import Struct
+
+from anthropic_proxy.access.administration import KeyAdministration, KeyChange
+from anthropic_proxy.access.key_table import KeyTable
+from anthropic_proxy.access.policy import KeyPolicy
+from anthropic_proxy.access.reservations import Reservations
+from anthropic_proxy.access.virtual_keys import VirtualKey
+from anthropic_proxy.app import App
+from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.ledger.database import open_for_writing
+from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Client, Receipt, Settle
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import Secret, Settings, load_settings
+from anthropic_proxy.stores.memory import MemoryStore
+from tests.support.ledger import NOON
+
+OWN_KEYS = {"proxy_api_keys": (Secret("pk-one"), Secret("pk-two")), "admin_api_keys": (Secret("admin-secret"),)}
+
+
+class Keys:
+    """A table of keys and its policy, with a clock that a test sets."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.now = NOON
+        self.warnings: list[str] = []
+        self.engine = open_for_writing(settings)
+        self.administration = KeyAdministration(self.engine, "test", lambda: self.now)
+        self.table = KeyTable(settings, self.warnings.append)
+        self.settings = Settings(**OWN_KEYS)
+        self.policy = KeyPolicy(self.table, lambda: self.settings, lambda: self.now)
+        self.store = MemoryStore(clock=lambda: self.now)
+        self.reservations = Reservations(self.store, self.warnings.append)
+        self.policy.set_reservations(self.reservations)
+
+    async def create(self, label: str, **fields: Any) -> str:
+        _, text = self.administration.create_key(VirtualKey(id="", label=label, **fields))
+        await self.table.refresh()
+        return text
+
+    async def reject(self, key: str) -> str:
+        with pytest.raises(ProxyError) as raised:
+            await self.policy.identify({"x-api-key": key})
+        assert (raised.value.status, raised.value.error_type) == (401, "authentication_error")
+        return raised.value.message
+
+    async def admit(self, key: str, *, model: str = "claude-haiku-4-5", **fields: Any) -> "Admitted":
+        """Admit a request of the client with this key."""
+        client = await self.policy.identify({"x-api-key": key})
+        assert client is not None
+        target = AdmissionTarget(prefix="openai", model="gpt-4.1-mini", max_output_tokens=1_000)
+        request = AdmissionRequest(client=client, model=model, body_bytes=9, **{"targets": [target], **fields})
+        settle = await self.policy.admit(request)
+        return Admitted(client, request.response_headers, settle)
+
+    async def refuse(self, key: str, status: int, **fields: Any) -> ProxyError:
+        """Return the error for a request that is not admitted."""
+        with pytest.raises(ProxyError) as raised:
+            await self.admit(key, **fields)
+        assert raised.value.status == status
+        return raised.value
+
+    async def change_rules(self, label: str, **rules: Any) -> None:
+        self.administration.change_key(label, KeyChange(rules=rules))
+        await self.table.refresh()
+
+    async def settled(self) -> None:
+        """Wait until all settlements are in the store."""
+        await self.reservations.stop()
+
+
+class Admitted(Struct):
+    """An admitted request."""
+
+    client: Client
+    headers: dict[str, str]
+    settle: Settle | None
+
+    def finish(self, **fields: Any) -> None:
+        """Settle the request with a receipt."""
+        assert self.settle is not None
+        usual = {"request_id": "req_1", "client": self.client, "started_at": NOON, "outcome": "end_turn"}
+        used = {"provider": "openai", "prefix": "openai", "model": "gpt-4.1-mini", "first_token_seconds": 0.1}
+        self.settle(Receipt(**{**usual, **used, **fields}))
+
+
+class Response(Struct):
+    """Response of an application."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+    @property
+    def message(self) -> str:
+        """Message of an error."""
+        text: str = self.json["error"]["message"]
+        return text
+
+
+async def send(app: App, method: str, path: str, body: Any = None, **headers: str) -> Response:
+    """Send a request to an application in this process. A query may follow the path. `body`: JSON, unless bytes."""
+    content = body if isinstance(body, bytes) else b"" if body is None else msgspec.json.encode(body)
+    requests = [{"type": "http.request", "body": content}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if not requests:
+            await asyncio.Event().wait()
+        return requests.pop()
+
+    async def collect(message: Any) -> None:
+        sent.append(message)
+
+    path, _, query = path.partition("?")
+    named = {"host": "127.0.0.1", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "client": ("127.0.0.1", 1)}
+    await app(
+        {**scope, "headers": [(name.encode(), value.encode()) for name, value in named.items()]}, receive, collect
+    )
+    received = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return Response(sent[0]["status"], received, b"".join(message.get("body", b"") for message in sent))
+
+
+@asynccontextmanager
+async def running_app(directory: Path, **settings: str) -> AsyncIterator[App]:
+    """Yield a started application with the demo, virtual keys and a database in a directory.
+
+    A configuration file in the directory is read.
+    """
+    fixed = {"LOG_LEVEL": "error", "SERVE_DEMO": "true", "VIRTUAL_KEYS": "true", "XDG_DATA_HOME": str(directory)}
+    app = App(load_settings({**fixed, **settings}, PROVIDERS, env_file=str(directory / ".env")), logs_startup=False)
+    await app.start()
+    yield app
+    await app.close()

@@ -1,0 +1,181 @@
+"""Keys are created, changed, rotated and revoked on each database, and each change is in the audit log."""
+
+from collections.abc import Iterator
+
+import pytest
+from msgspec import structs
+
+from anthropic_proxy.access.administration import KeyAdministration, KeyChange
+from anthropic_proxy.access.key_texts import hash_key, is_complete
+from anthropic_proxy.access.queries import find_key, list_audit_entries, list_keys, list_teams
+from anthropic_proxy.access.rules import Budget, Rules, decode_budget
+from anthropic_proxy.access.virtual_keys import VirtualKey
+from anthropic_proxy.errors import InvalidRequest, UnknownModel
+from anthropic_proxy.ledger.database import open_for_writing
+from anthropic_proxy.settings import Settings
+from tests.support.ledger import NOON, reading
+
+RULES = Rules(models=("claude-*",), requests_per_minute=60, budgets=(Budget(50, "usd", "month"),))
+
+
+@pytest.fixture
+def administration(database: Settings) -> Iterator[KeyAdministration]:
+    engine = open_for_writing(database)
+    yield KeyAdministration(engine, "command (ada@host)", lambda: NOON)
+    engine.dispose()
+
+
+def new_key(label: str = "ci", **fields: object) -> VirtualKey:
+    return structs.replace(VirtualKey(id="", label=label, team="build", rules=RULES), **fields)
+
+
+def test_a_label_that_another_key_had_is_not_used_again(administration: KeyAdministration) -> None:
+    administration.create_key(new_key("laptop"))
+    other, _ = administration.create_key(new_key("desk"))
+    administration.change_key("laptop", KeyChange(label="old laptop"))
+    message = r"Another key had the label 'laptop', and the ledger has its requests\. Use another label\."
+    with pytest.raises(InvalidRequest, match=message):
+        administration.create_key(new_key("laptop"))
+    with pytest.raises(InvalidRequest, match=message):
+        administration.change_key(other.id, KeyChange(label="laptop"))
+    assert administration.change_key("old laptop", KeyChange(label="laptop")).label == "laptop"
+
+
+def test_a_key_lives_from_its_creation_to_its_revocation(database: Settings, administration: KeyAdministration) -> None:
+    key, first = administration.create_key(new_key())
+    assert (key.label, key.rules, key.find_status(NOON), is_complete(first.encode())) == ("ci", RULES, "active", True)
+    changed = administration.change_key("ci", KeyChange(owner="ada", rules={"requests_per_minute": None}))
+    assert (changed.owner, changed.rules.requests_per_minute, changed.rules.models) == ("ada", None, ("claude-*",))
+    rotated, second = administration.rotate_key(key.id, overlap_seconds=3600)
+    assert {each.hash: each.expires_at for each in rotated.hashes} == {
+        hash_key(first.encode()): NOON + 3600,
+        hash_key(second.encode()): None,
+    }
+    assert administration.revoke_key("ci").find_status(NOON) == "revoked"
+    administration.revoke_key("ci")  # has no effect
+    with reading(database) as engine, engine.connect() as connection:
+        assert [each.label for each in list_keys(connection)] == ["ci"]
+        assert find_key(connection, "other") is None
+        entries = list_audit_entries(connection)
+    assert [(each.action, each.actor, each.at, each.target) for each in entries] == [
+        (action, "command (ada@host)", NOON, f"{key.id} ci")
+        for action in ("revoke key", "rotate key", "change key", "create key")
+    ]
+    assert entries[2].changes == {"owner": ("", "ada"), "requests_per_minute": (60, None)}
+    assert entries[3].changes == {
+        "label": ("", "ci"),
+        "team": ("", "build"),
+        "models": ([], ["claude-*"]),
+        "requests_per_minute": (None, 60),
+        "budgets": ([], ["$50.00 per month"]),
+    }
+
+
+def test_no_table_contains_a_key(database: Settings, administration: KeyAdministration) -> None:
+    _, first = administration.create_key(new_key())
+    _, second = administration.rotate_key("ci")
+    with reading(database) as engine, engine.connect() as connection:
+        tables = ("virtual_keys", "key_hashes", "teams", "audit_log")
+        stored = [connection.exec_driver_sql(f"SELECT * FROM {name}").all() for name in tables]
+    for text in (first, second):
+        secret = text.removeprefix("sk-ap-")[:-4]
+        assert not any(secret[start : start + 8] in repr(stored) for start in range(len(secret) - 7))
+
+
+def test_a_team_has_rules_until_they_are_empty(database: Settings, administration: KeyAdministration) -> None:
+    administration.change_team("build", {"tokens_per_minute": 1000})
+    team = administration.change_team("build", {"concurrency": 4})
+    with reading(database) as engine, engine.connect() as connection:
+        assert list_teams(connection) == [team]
+    administration.change_team("build", {"tokens_per_minute": None, "concurrency": None})
+    with reading(database) as engine, engine.connect() as connection:
+        assert list_teams(connection) == []
+        assert [each.action for each in list_audit_entries(connection)] == ["delete team", "change team", "change team"]
+
+
+def test_a_change_of_a_key_that_another_administrator_changed_is_rejected(administration: KeyAdministration) -> None:
+    examined, _ = administration.create_key(new_key())
+    rules = administration.change_team("build", {"concurrency": 3}).rules
+    administration.change_key("ci", KeyChange(owner="ada"))
+    administration.change_team("build", {"concurrency": 4})
+    for change in (
+        lambda: administration.change_key("ci", KeyChange(owner="grace"), examined),
+        lambda: administration.rotate_key("ci", 0, examined),
+        lambda: administration.change_team("build", {"concurrency": 5}, rules),
+    ):
+        with pytest.raises(InvalidRequest) as raised:
+            change()
+        assert raised.value.message == (
+            "The values have changed since the preview. Nothing was changed. Open the form again."
+        )
+    present = administration.require_key("ci")
+    assert (present.owner, len(present.hashes)) == ("ada", 1)
+    administration.change_key("ci", KeyChange(owner="grace"), present)
+    assert administration.find_team("build").rules.concurrency == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"label": "taken"}, "A key with the label 'taken' exists. Use another label, or rotate that key."),
+        ({"label": "key 1"}, "The label is 'key 1'. Use another one: local, admin and key 1 have a meaning."),
+        (
+            {"owner": "a\nb"},
+            r"The owner is 'a\nb'. Use at most 64 printable characters without spaces at its ends.",
+        ),
+        ({"expires_at": 253_402_300_800.0}, "The expiry is after 9999-12-30. Use an earlier time, or none."),
+        (
+            {"rules": Rules(budgets=(Budget(10_000_000, "usd", "day"),))},
+            "budgets has the amount 10,000,000. Use a number above 0 up to 9,000,000.",
+        ),
+        ({"expires_at": NOON}, "The expiry is in the past. Use a later time, or revoke the key."),
+        (
+            {"rules": Rules(concurrency=0)},
+            "concurrency is 0. Use a whole number from 1 to 1,000,000,000,000, or null: no limit.",
+        ),
+        (
+            {"rules": Rules(budgets=(Budget(5, "usd", "day"), Budget(6, "usd", "day")))},
+            "budgets has two amounts in usd per day. Use one of them.",
+        ),
+        ({"rules": Rules(models=("a b",))}, "models contains 'a b'. Use names or patterns such as claude-*."),
+        ({"rules": Rules(providers=("",))}, "providers contains ''. Use prefixes such as openai."),
+        (
+            {"rules": Rules(routes=("a*",))},
+            "routes contains 'a*'. Use names of [[routes]] in anthropic-proxy.toml.",
+        ),
+    ],
+)
+def test_an_invalid_key_is_not_stored(sqlite: Settings, fields: dict[str, object], message: str) -> None:
+    engine = open_for_writing(sqlite)
+    administration = KeyAdministration(engine, "test", lambda: NOON)
+    administration.create_key(new_key("taken"))
+    with pytest.raises(InvalidRequest) as raised:
+        administration.create_key(new_key(**{"label": "new", **fields}))
+    assert raised.value.message == message
+    with pytest.raises(UnknownModel) as unknown:
+        administration.revoke_key("new")
+    assert unknown.value.message == "There is no key 'new'. List the keys:  anthropic-proxy keys list"
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("50USD/month", Budget(50, "usd", "month")),
+        ("$0.5/day", Budget(0.5, "usd", "day")),
+        ("2Mtokens/total", Budget(2_000_000, "tokens", "total")),
+        ("1500 tokens / day", Budget(1500, "tokens", "day")),
+    ],
+)
+def test_a_budget_has_an_amount_a_unit_and_a_period(text: str, budget: Budget) -> None:
+    assert decode_budget(text) == budget
+
+
+@pytest.mark.parametrize("text", ["50", "50/month", "$5tokens/day", "50USD/year", "-1USD/day", "1e9USD/day"])
+def test_another_budget_is_rejected_with_the_forms(text: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        decode_budget(text)
+    assert raised.value.message == (
+        f'The budget is "{text}". Use an amount and a period, such as 50USD/month, 5USD/day, 2000000tokens/day or '
+        "100USD/total."
+    )

@@ -1,0 +1,168 @@
+"""The administration creates, changes, rotates and revokes keys for clients with an admin key only."""
+
+import re
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from anthropic_proxy.access.openapi import build_document
+from anthropic_proxy.app import App
+from anthropic_proxy.settings import CONFIG_FILE
+from tests.support.virtual_keys import Response, running_app, send
+
+ADMIN = "admin-0123456789"
+ASKED = {"model": "demo/demo", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+
+
+@pytest.fixture
+async def app(tmp_path: Path) -> AsyncIterator[App]:
+    async with running_app(tmp_path, ADMIN_API_KEY=ADMIN, PROXY_API_KEY="pk-0123456789") as app:
+        yield app
+
+
+async def administer(app: App, method: str, path: str, body: object = None) -> Response:
+    return await send(app, method, path, body, x_api_key=ADMIN)
+
+
+def conforms(response: Response, name: str) -> None:
+    """Validate a response against a schema of the document."""
+    document = build_document()
+    schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+    jsonschema.validate(response.json, schema)
+
+
+async def test_a_key_is_used_as_soon_as_it_is_created_and_rejected_as_soon_as_it_is_revoked(app: App) -> None:
+    fields = {"name": "ci", "team": "build", "requests_per_minute": 9, "expires_at": "2099-01-01T00:00:00Z"}
+    budget = {"amount": 5, "unit": "tokens", "period": "day"}
+    created = await administer(app, "POST", "/admin/keys", {**fields, "budgets": [budget]})
+    assert created.status == 200
+    conforms(created, "VirtualKey")
+    key, id_ = created.json["key"], created.json["id"]
+    assert (created.json["status"], created.json["expires_at"]) == ("active", "2099-01-01T00:00:00Z")
+    replied = await send(app, "POST", "/v1/messages", ASKED, x_api_key=key)
+    used = replied.json["usage"]["input_tokens"] + replied.json["usage"]["output_tokens"]
+    shown = await administer(app, "GET", f"/admin/keys/{id_}")
+    assert (shown.json["id"], shown.json["spending"]) == (id_, [{**budget, "used": used}])
+    changed = await administer(app, "POST", f"/admin/keys/{id_}", {"owner": "ada", "requests_per_minute": None})
+    assert (changed.json["owner"], changed.json["requests_per_minute"], changed.json["team"]) == ("ada", None, "build")
+    assert changed.json["budgets"] == [budget]
+    rotated = await administer(app, "POST", f"/admin/keys/{id_}/rotate", {"overlap_seconds": 60})
+    assert rotated.json["key"] != key
+    assert (await send(app, "GET", "/v1/models", x_api_key=rotated.json["key"])).status == 200
+    assert (await administer(app, "POST", f"/admin/keys/{id_}/revoke")).json["status"] == "revoked"
+    for text in (key, rotated.json["key"]):
+        assert (await send(app, "GET", "/v1/models", x_api_key=text)).status == 401
+    listed = await administer(app, "GET", "/admin/keys?status=revoked&team=build")
+    assert [row["id"] for row in listed.json["data"]] == [id_]
+    assert "key" not in listed.json["data"][0]
+    audited = await administer(app, "GET", "/admin/audit?limit=2")
+    assert [row["action"] for row in audited.json["data"]] == ["revoke key", "rotate key"]
+    assert {row["actor"] for row in audited.json["data"]} == {"API (admin key 1)"}
+    assert audited.json["has_more"]
+    older = await administer(app, "GET", f"/admin/audit?after_id={audited.json['last_id']}")
+    assert [row["action"] for row in older.json["data"]] == ["change key", "create key"]
+
+
+async def test_token_counts_have_a_limit_of_their_own_and_lists_of_models_none(app: App) -> None:
+    limits = {"requests_per_minute": 1, "concurrency": 1, "models": ["demo/*"]}
+    budget = {"amount": 1_000_000, "unit": "tokens", "period": "total"}
+    created = await administer(app, "POST", "/admin/keys", {"name": "ci", **limits, "budgets": [budget]})
+    key, counted = created.json["key"], {"model": "demo/demo", "messages": ASKED["messages"]}
+    for _ in range(3):
+        assert (await send(app, "GET", "/v1/models", x_api_key=key)).status == 200
+        assert (await send(app, "GET", "/v1/models/demo/demo", x_api_key=key)).status == 200
+    for path, body, noun in (("/count_tokens", counted, "token count"), ("", ASKED, "request")):
+        served = await send(app, "POST", f"/v1/messages{path}", body, x_api_key=key)
+        assert served.status == 200
+        refused = await send(app, "POST", f"/v1/messages{path}", body, x_api_key=key)
+        assert (refused.status, re.sub(r"\d+ s\b", "N s", refused.message)) == (
+            429,
+            f"The key 'ci' has reached its limit of 1 {noun} per minute. Try again in N s. Another limit:  "
+            "anthropic-proxy keys change 'ci' --rpm N",
+        )
+
+
+async def test_a_key_is_limited_to_a_route(tmp_path: Path) -> None:
+    route = '[[routes]]\nname = "small"\nwhen = { tier = "haiku" }\ntargets = ["demo/demo"]\n'
+    (tmp_path / CONFIG_FILE).write_text(route, encoding="utf-8")
+    async with running_app(tmp_path, ADMIN_API_KEY=ADMIN) as app:
+        created = await administer(app, "POST", "/admin/keys", {"name": "ci", "routes": ["small"]})
+        conforms(created, "VirtualKey")
+        key = created.json["key"]
+        replied = await send(app, "POST", "/v1/messages", {**ASKED, "model": "claude-haiku-4-5"}, x_api_key=key)
+        assert (replied.status, replied.headers["x-proxy-route"]) == (200, "small")
+        refused = await send(app, "POST", "/v1/messages", ASKED, x_api_key=key)
+        assert (refused.status, refused.json["error"]["type"], refused.message) == (
+            403,
+            "permission_error",
+            "The key 'ci' allows only requests of certain routes, and no route matches this one. Allowed: small. "
+            "Another list:  anthropic-proxy keys change 'ci' --routes LIST",
+        )
+
+
+async def test_a_team_is_changed(app: App) -> None:
+    changed = await administer(app, "POST", "/admin/teams/build", {"concurrency": 3})
+    conforms(changed, "Team")
+    assert (await administer(app, "GET", "/admin/teams")).json["data"] == [changed.json]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "message"),
+    [
+        ("POST", "/admin/keys", {}, 400, "name: Field required. Use a unique label for the key."),
+        (
+            *("POST", "/admin/keys", {"name": "x", "rpm": 3}, 400),
+            "The body is not valid: Object contains unknown field `rpm`. The fields are in /admin/openapi.json.",
+        ),
+        (
+            *("POST", "/admin/keys", {"name": "x", "expires_at": "2099-01-01T00:00:00"}, 400),
+            "expires_at has no time zone. Use a time such as 2026-12-31T00:00:00Z, or null.",
+        ),
+        ("GET", "/admin/keys/none", None, 404, "There is no key 'none'. List the keys:  anthropic-proxy keys list"),
+        ("GET", "/admin/keys?limit=0", None, 400, "limit: '0' is not allowed; use a number from 1 to 1000."),
+        ("GET", "/admin/keys?status=old", None, 400, "status is 'old'. Use active, expired or revoked."),
+        ("GET", "/admin/audit?after_id=x", None, 400, "after_id: 'x' is not an id of this list."),
+        (
+            *("GET", "/admin/audit?page=2", None, 400),
+            "'page' is not a parameter of /admin/audit. Use limit, after_id.",
+        ),
+    ],
+)
+async def test_an_invalid_request_is_named(
+    app: App, method: str, path: str, body: object, status: int, message: str
+) -> None:
+    response = await administer(app, method, path, body)
+    assert (response.status, response.message) == (status, message)
+
+
+async def test_other_keys_have_no_access(app: App) -> None:
+    denied = await send(app, "GET", "/admin/keys", x_api_key="pk-0123456789")
+    assert (denied.status, denied.message) == (
+        403,
+        "/admin/keys needs one of ADMIN_API_KEY. PROXY_API_KEY is not accepted there.",
+    )
+    assert (await send(app, "GET", "/admin/keys")).status == 401
+
+
+async def test_without_an_admin_key_there_is_no_administration(tmp_path: Path) -> None:
+    async with running_app(tmp_path, PROXY_API_KEY="pk-0123456789") as app:
+        denied = await send(app, "GET", "/admin/keys", x_api_key="pk-0123456789")
+        assert (denied.status, denied.message) == (
+            403,
+            "ADMIN_API_KEY is not set. Set it to a key of your choice, and use it for /admin.",
+        )
+
+
+async def test_a_database_of_a_newer_version_is_reported_as_unavailable(app: App, tmp_path: Path) -> None:
+    assert (await administer(app, "POST", "/admin/keys", {"name": "ci"})).status == 200
+    with closing(sqlite3.connect(tmp_path / "anthropic-proxy/ledger.sqlite3")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'newer'")
+    denied = await administer(app, "POST", "/admin/keys/ci/revoke")
+    assert (denied.status, denied.message) == (
+        529,
+        "The proxy cannot check keys, because its database is not available. Try again in a moment.",
+    )

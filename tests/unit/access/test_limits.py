@@ -1,0 +1,350 @@
+"""Each limit of a key or a team admits requests up to its maximum, and rejects the next one with reason and remedy."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from anthropic_proxy.access.limits import Amounts, Scope, build_limits, find_actual_amounts
+from anthropic_proxy.access.reservations import Reservations
+from anthropic_proxy.access.rules import Budget, Rules
+from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.plugins import AdmissionTarget, Reservation, UpstreamAttempt
+from anthropic_proxy.stores.memory import MemoryStore
+from tests.support.ledger import NOON
+from tests.support.virtual_keys import Admitted, Keys
+
+PRICED = {"targets": [AdmissionTarget(prefix="openai", model="gpt-4.1-mini", max_output_tokens=1_000)]}
+UNKNOWN = {"targets": [AdmissionTarget(prefix="openai", model="no-such-model", max_output_tokens=1_000)]}
+FREE = {"targets": [AdmissionTarget(prefix="ollama", model="qwen3", max_output_tokens=1_000)]}
+
+
+async def test_requests_per_minute_and_their_headers(keys: Keys) -> None:
+    key = await keys.create("ci")
+    assert (await keys.admit(key)).settle is None
+    await keys.change_rules("ci", requests_per_minute=2)
+    assert (await keys.admit(key)).headers == {
+        "anthropic-ratelimit-requests-limit": "2",
+        "anthropic-ratelimit-requests-remaining": "1",
+        "anthropic-ratelimit-requests-reset": "2026-11-21T12:01:00Z",
+    }
+    await keys.admit(key)
+    keys.now += 20
+    error = await keys.refuse(key, 429)
+    assert error.message == (
+        "The key 'ci' has reached its limit of 2 requests per minute. Try again in 41 s. Another limit:  "
+        "anthropic-proxy keys change 'ci' --rpm N"
+    )
+    assert (error.error_type, error.should_retry) == ("rate_limit_error", None)
+    assert error.retry_after is not None
+    assert 40 < error.retry_after <= 41
+    keys.now += 41
+    await keys.admit(key)
+
+
+async def test_tokens_per_minute_are_reserved_and_corrected(keys: Keys) -> None:
+    key = await keys.create("ci")
+    await keys.change_rules("ci", tokens_per_minute=3_000)
+    first = await keys.admit(key, estimate_input_tokens=lambda: 1_000)
+    assert first.headers["anthropic-ratelimit-tokens-remaining"] == "1000"
+    assert (await keys.refuse(key, 429, estimate_input_tokens=lambda: 1_000)).message == (
+        "The key 'ci' has reached its limit of 3,000 tokens per minute. Try again in 61 s. Another limit:  "
+        "anthropic-proxy keys change 'ci' --tpm N"
+    )
+    first.finish(input_tokens=10, cache_read_tokens=900, cache_write_tokens=90, output_tokens=100)
+    await keys.settled()
+    second = await keys.admit(key, estimate_input_tokens=lambda: 1_000)
+    assert second.headers["anthropic-ratelimit-tokens-remaining"] == "800"
+    keys.now += 70
+    alone = await keys.admit(key, estimate_input_tokens=lambda: 50_000)
+    assert alone.headers["anthropic-ratelimit-tokens-remaining"] == "0"
+
+
+async def test_concurrency_is_released_at_the_end_of_a_request_or_of_its_lease(keys: Keys) -> None:
+    key = await keys.create("ci")
+    await keys.change_rules("ci", concurrency=1)
+    first = await keys.admit(key)
+    assert (await keys.refuse(key, 429)).message == (
+        "The key 'ci' has 1 request in progress, which is its limit. Try again when one ends. Another limit:  "
+        "anthropic-proxy keys change 'ci' --concurrency N"
+    )
+    first.finish(outcome="cancelled")
+    await keys.settled()
+    await keys.admit(key)  # its process is killed
+    keys.now += 61
+    await keys.admit(key)
+
+
+async def test_a_budget_in_dollars_is_used_up_and_renewed(keys: Keys) -> None:
+    key = await keys.create("ci")
+    await keys.change_rules("ci", budgets=(Budget(0.01, "usd", "day"),))
+    first = await keys.admit(key, estimate_input_tokens=lambda: 20_000)  # 0.4 × 0.02 + 1.6 × 0.001 = 0.0096
+    waiting = await keys.refuse(key, 429, estimate_input_tokens=lambda: 20_000)
+    assert waiting.message == (
+        "The key 'ci' has a budget of $0.01 per day, and running requests reserve the remainder. Try again when one "
+        "ends. Another budget:  anthropic-proxy keys change 'ci' --budget AMOUNT/day"
+    )
+    assert (waiting.retry_after, waiting.should_retry) == (1.0, None)
+    first.finish(input_tokens=20_000, output_tokens=500)
+    await keys.settled()
+    second = await keys.admit(key, estimate_input_tokens=lambda: 20_000)  # the remainder
+    second.finish(input_tokens=20_000, output_tokens=500)
+    await keys.settled()
+    spent = await keys.refuse(key, 429, estimate_input_tokens=lambda: 10)
+    assert spent.message == (
+        "The key 'ci' has used up its budget of $0.01 per day. It is renewed at 2026-11-22T00:00:00Z. Another budget:  "
+        "anthropic-proxy keys change 'ci' --budget AMOUNT/day"
+    )
+    assert (spent.retry_after, spent.should_retry) == (12 * 3600.0, False)
+    await keys.admit(key, **FREE)
+    keys.now += 12 * 3600
+    await keys.admit(key, estimate_input_tokens=lambda: 10)
+
+
+async def admit_remainder(keys: Keys) -> tuple[str, Admitted]:
+    """Return a key with a budget of 10,000 tokens, and a running request that has reserved the last 2,000."""
+    key = await keys.create("ci")
+    await keys.change_rules("ci", budgets=(Budget(10_000, "tokens", "total"),))
+    first = await keys.admit(key, estimate_input_tokens=lambda: 8_000)
+    first.finish(input_tokens=8_000)
+    await keys.settled()
+    return key, await keys.admit(key, estimate_input_tokens=lambda: 8_000)
+
+
+async def test_a_running_request_with_the_remainder_of_a_budget_does_not_use_it_up(keys: Keys) -> None:
+    key, remainder = await admit_remainder(keys)
+    waiting = await keys.refuse(key, 429, estimate_input_tokens=lambda: 8_000)
+    assert waiting.message == (
+        "The key 'ci' has a budget of 10,000 tokens in total, and running requests reserve the remainder. Try again "
+        "when one ends. Another budget:  anthropic-proxy keys change 'ci' --budget AMOUNT/total"
+    )
+    assert (waiting.retry_after, waiting.should_retry) == (1.0, None)
+    remainder.finish(input_tokens=500)
+    await keys.settled()
+    last = await keys.admit(key, estimate_input_tokens=lambda: 8_000)
+    last.finish(input_tokens=2_000)
+    await keys.settled()
+    assert (await keys.refuse(key, 429)).message.startswith("The key 'ci' has used up its budget")
+
+
+@pytest.mark.parametrize("ticks", range(8))
+async def test_a_request_that_ends_meanwhile_leaves_its_remainder_to_one_request(keys: Keys, ticks: int) -> None:
+    """`ticks`: iterations of the event loop until a request ends, while others try to reserve the remainder."""
+    key, remainder = await admit_remainder(keys)
+    others = [asyncio.create_task(keys.admit(key, estimate_input_tokens=lambda: 8_000)) for _ in range(20)]
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    remainder.finish(input_tokens=500)
+    results = await asyncio.gather(*others, return_exceptions=True)
+    await keys.settled()
+    admitted = [each for each in results if isinstance(each, Admitted)]
+    refused = [each for each in results if isinstance(each, ProxyError)]
+    assert len(admitted) <= 1
+    assert len(admitted) + len(refused) == len(others)
+    assert {(each.status, each.should_retry) for each in refused} == {(429, None)}
+    for each in admitted:
+        each.finish(input_tokens=1)
+    await keys.settled()
+    await keys.admit(key, estimate_input_tokens=lambda: 8_000)  # no reservation was left over
+    assert (await keys.refuse(key, 429, estimate_input_tokens=lambda: 8_000)).should_retry is None
+
+
+async def test_cache_writes_are_reserved_and_counted_at_their_prices(keys: Keys) -> None:
+    key = await keys.create("ci")
+    await keys.change_rules("ci", budgets=(Budget(0.004, "usd", "total"),))
+    haiku = AdmissionTarget(prefix="anthropic", model="claude-haiku-4-5", max_output_tokens=0)
+    written = {"targets": [haiku], "estimate_input_tokens": lambda: 1_000}  # at 2 dollars per million for one hour
+    used = {"provider": "anthropic", "prefix": "anthropic", "model": "claude-haiku-4-5"}
+    first = await keys.admit(key, **written)
+    second = await keys.admit(key, **written)
+    await keys.refuse(key, 429, **written)
+    for admitted in (first, second):
+        admitted.finish(**used, cache_write_tokens=1_000, cache_write_1h_tokens=1_000)
+    await keys.settled()
+    assert (await keys.refuse(key, 429, **written)).message.startswith("The key 'ci' has used up its budget")
+
+
+async def test_a_request_of_unknown_size_is_settled(keys: Keys) -> None:
+    key = await keys.create("ci")
+    await keys.change_rules("ci", budgets=(Budget(1, "usd", "total"), Budget(500, "tokens", "total")))
+    nothing = AdmissionTarget(prefix="openai", model="gpt-4.1-mini", max_output_tokens=0)
+    admitted = await keys.admit(key, targets=[nothing])
+    admitted.finish(input_tokens=500)
+    await keys.settled()
+    assert (await keys.refuse(key, 429, targets=[nothing])).message.startswith("The key 'ci' has used up its budget")
+
+
+def test_the_maximum_amounts_are_exact_in_each_store() -> None:
+    budgets = (Budget(9_000_000, "usd", "total"), Budget(10**12, "tokens", "total"), Budget(10**12, "usd", "day"))
+    scope = Scope("key", "ci", "key/1", Rules(budgets=budgets))
+    limits = build_limits([scope], Amounts(2**70, 2**70), NOON)
+    assert [each.limit.maximum for each in limits] == [9 * 10**15, 10**12, 9 * 10**15]
+    assert [each.limit.amount - each.limit.maximum for each in limits] == [1, 1, 1]
+    assert max(find_actual_amounts(limits, Amounts(2**70, 2**70))) < 2**53
+
+
+async def test_a_failing_store_does_not_end_the_renewal(keys: Keys) -> None:
+    class Failing(MemoryStore):
+        renewals = 0
+
+        async def renew(self, reservations: Sequence[Reservation]) -> None:
+            self.renewals += 1
+            raise ValueError("broken")
+
+        async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
+            raise ValueError("broken")
+
+    store = Failing(clock=lambda: keys.now)
+    reservations = Reservations(store, keys.warnings.append, renew_seconds=0)
+    keys.policy.set_reservations(reservations)
+    admitted = await keys.admit(await keys.create("ci", rules=Rules(concurrency=1)))
+    reservations.start()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert store.renewals > 1
+    admitted.finish()
+    await reservations.stop()
+    assert {*keys.warnings} == {
+        "Limits of running requests were not renewed: ValueError: broken",
+        "The amounts of a request were not counted: ValueError: broken",
+    }
+
+
+async def test_failed_requests_cost_nothing_and_cancelled_ones_their_input(keys: Keys) -> None:
+    key = await keys.create("ci")
+    await keys.change_rules("ci", budgets=(Budget(2_000, "tokens", "total"),))
+    failed = await keys.admit(key, estimate_input_tokens=lambda: 1_000)
+    failed.finish(outcome="error", first_token_seconds=None, status=502)
+    await keys.settled()
+    cancelled = await keys.admit(key, estimate_input_tokens=lambda: 1_000)
+    cancelled.finish(outcome="cancelled", input_tokens=0)
+    await keys.settled()
+    remainder = await keys.admit(key, estimate_input_tokens=lambda: 1_000)
+    remainder.finish(input_tokens=1_000)
+    await keys.settled()
+    error = await keys.refuse(key, 429)
+    assert error.message == (
+        "The key 'ci' has used up its budget of 2,000 tokens in total. It is not renewed. Another budget:  "
+        "anthropic-proxy keys change 'ci' --budget AMOUNT/total"
+    )
+    assert (error.retry_after, error.should_retry) == (None, False)
+
+
+async def test_a_model_without_a_price_needs_a_budget_in_tokens(keys: Keys) -> None:
+    key = await keys.create("ci")
+    await keys.change_rules("ci", budgets=(Budget(5, "usd", "day"),))
+    assert (await keys.refuse(key, 403, **UNKNOWN)).message == (
+        "The key 'ci' has a budget in dollars, and the price of openai/no-such-model is unknown. Add a table "
+        '[prices."openai/no-such-model"] to anthropic-proxy.toml, or use a budget in tokens.'
+    )
+    await keys.change_rules("ci", budgets=(Budget(5_000, "tokens", "day"),))
+    await keys.admit(key, **UNKNOWN)
+
+
+async def test_models_and_providers_are_patterns_of_requested_or_used_names(keys: Keys) -> None:
+    key = await keys.create("ci")
+    fallback = AdmissionTarget(prefix="groq", model="llama", max_output_tokens=9)
+    await keys.change_rules("ci", models=("CLAUDE-haiku-*", "openai/gpt-4.1*"))
+    await keys.admit(key, model="claude-haiku-4-5", targets=[fallback])
+    await keys.admit(key, model="claude-opus-4-5")
+    denied = await keys.refuse(key, 403, model="claude-opus-4-5", targets=[*PRICED["targets"], fallback])
+    assert (denied.error_type, denied.message) == (
+        "permission_error",
+        "The key 'ci' does not allow the model 'claude-opus-4-5' (groq/llama). Allowed: CLAUDE-haiku-*, "
+        "openai/gpt-4.1*. Another list:  anthropic-proxy keys change 'ci' --models LIST",
+    )
+    alias = {"model": "claude-openai/gpt-5-pro", "normalized_model": "openai/gpt-5-pro"}
+    expensive = AdmissionTarget(prefix="openai", model="gpt-5-pro", max_output_tokens=9)
+    await keys.change_rules("ci", models=("claude-*",))
+    assert (await keys.refuse(key, 403, **alias, targets=[expensive])).message == (
+        "The key 'ci' does not allow the model 'claude-openai/gpt-5-pro' (openai/gpt-5-pro). Allowed: claude-*. "
+        "Another list:  anthropic-proxy keys change 'ci' --models LIST"
+    )
+    await keys.change_rules("ci", models=(), providers=("openai",))
+    await keys.admit(key)
+    assert (await keys.refuse(key, 403, targets=[*PRICED["targets"], fallback])).message == (
+        "The key 'ci' does not allow the provider 'groq', to which 'claude-haiku-4-5' is sent. Allowed: openai. "
+        "Another list:  anthropic-proxy keys change 'ci' --providers LIST"
+    )
+
+
+async def test_a_key_or_team_allows_only_its_routes(keys: Keys) -> None:
+    key = await keys.create("ci", team="build")
+    await keys.change_rules("ci", routes=("cheap", "long context"))
+    await keys.admit(key, route="long context")
+    await keys.admit(key, has_reply=False)
+    denied = await keys.refuse(key, 403, route="night")
+    assert (denied.error_type, denied.message) == (
+        "permission_error",
+        "The key 'ci' does not allow the route 'night', which matches this request. Allowed: cheap, long context. "
+        "Another list:  anthropic-proxy keys change 'ci' --routes LIST",
+    )
+    keys.administration.change_team("build", {"routes": ("cheap",)})
+    await keys.change_rules("ci", routes=())
+    await keys.admit(key, route="cheap")
+    assert (await keys.refuse(key, 403)).message == (
+        "The team 'build' allows only requests of certain routes, and no route matches this one. Allowed: cheap. "
+        "Another list:  anthropic-proxy keys team 'build' --routes LIST"
+    )
+
+
+async def test_keys_of_a_team_share_its_limits(keys: Keys) -> None:
+    keys.administration.change_team("build", {"requests_per_minute": 3})
+    first, second = await keys.create("one", team="build"), await keys.create("two", team="build")
+    await keys.change_rules("one", requests_per_minute=2)
+    assert (await keys.admit(first)).headers["anthropic-ratelimit-requests-limit"] == "2"
+    assert (await keys.admit(second)).headers["anthropic-ratelimit-requests-remaining"] == "1"
+    await keys.admit(second)
+    assert (await keys.refuse(second, 429)).message == (
+        "The team 'build' has reached its limit of 3 requests per minute. Try again in 61 s. Another limit:  "
+        "anthropic-proxy keys team 'build' --rpm N"
+    )
+
+
+async def test_concurrent_requests_exceed_a_budget_by_less_than_the_amount_in_flight(keys: Keys) -> None:
+    key = await keys.create("ci")
+    await keys.change_rules("ci", budgets=(Budget(50_000, "tokens", "total"),))
+    spent, in_flight, peak = 0, 0, 0
+
+    async def use() -> None:
+        nonlocal spent, in_flight, peak
+        for _ in range(10):
+            try:
+                admitted = await keys.admit(key, estimate_input_tokens=lambda: 200)
+            except Exception:  # noqa: BLE001  # refused
+                return
+            in_flight += 1
+            peak = max(peak, in_flight)
+            await asyncio.sleep(0)
+            spent += 1_100
+            admitted.finish(input_tokens=200, output_tokens=900)
+            in_flight -= 1
+
+    await asyncio.gather(*(use() for _ in range(200)))
+    await keys.settled()
+    assert 50_000 - 1_200 * peak <= spent <= 50_000 + 1_200 * peak
+    assert keys.now == NOON
+
+
+async def test_a_cancelled_call_of_a_tool_loop_is_counted_at_its_own_context(keys: Keys) -> None:
+    """Input of several calls is never added up for the price of a long context."""
+    key = await keys.create("ci")
+    await keys.change_rules("ci", budgets=(Budget(10, "usd", "total"), Budget(10**7, "tokens", "total")))
+    model = {"provider": "google", "prefix": "gemini", "model": "gemini-2.5-pro"}  # a higher price above 200,000 tokens
+    call = {"provider": "google", "model": "gemini-2.5-pro", "host": "127.0.0.1", "port": 9, "offset_seconds": 0.0}
+    admitted = await keys.admit(key, estimate_input_tokens=lambda: 100_000)
+    admitted.finish(
+        **model,
+        outcome="cancelled",
+        input_tokens=150_000,
+        output_tokens=120,
+        attempts=[
+            UpstreamAttempt(**call, input_tokens=150_000, output_tokens=100),
+            UpstreamAttempt(**call, output_tokens=20),
+        ],
+    )
+    await keys.settled()
+    later = await keys.admit(key, estimate_input_tokens=lambda: 0, **FREE)
+    assert later.settle is not None
+    used = [counter.used for counter in keys.store._counters.values() if counter.used]
+    assert used == [round((300_000 * 1.25 + 120 * 10) * 1_000), 300_120]

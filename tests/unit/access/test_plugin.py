@@ -1,0 +1,78 @@
+"""The server requires a key, serves virtual keys below /v1/ only, and sends the state of their limits."""
+
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy.access.administration import KeyAdministration
+from anthropic_proxy.access.rules import Rules
+from anthropic_proxy.access.virtual_keys import VirtualKey
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.ledger.database import open_for_writing
+from anthropic_proxy.ledger.queries import UsageRange, sum_usage
+from anthropic_proxy.plugin_packages import open_plugins
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import Settings, load_settings
+from tests.support.ledger import reading
+from tests.support.secret_canaries import find_leaks
+from tests.support.virtual_keys import running_app, send
+
+ASKED = {"model": "demo/demo", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+OTHERS = {"PROXY_API_KEY": "pk-0123456789", "ADMIN_API_KEY": "admin-0123456789"}
+
+
+def create_key(directory: Path, rules: Rules) -> str:
+    engine = open_for_writing(Settings(data_directory=directory / "anthropic-proxy"))
+    _, text = KeyAdministration(engine, "test").create_key(VirtualKey(id="", label="ci", rules=rules))
+    engine.dispose()
+    return text
+
+
+async def test_each_kind_of_key_has_its_paths(tmp_path: Path) -> None:
+    key = create_key(tmp_path, Rules(requests_per_minute=2))
+    async with running_app(tmp_path, **OTHERS) as app:
+        assert (await send(app, "GET", "/v1/models", authorization=f"Bearer {key}")).status == 200
+        replied = await send(app, "POST", "/v1/messages", ASKED, x_api_key=key)
+        assert (replied.status, replied.headers["anthropic-ratelimit-requests-remaining"]) == (200, "1")
+        streamed = await send(app, "POST", "/v1/messages", {**ASKED, "stream": True}, x_api_key=key)
+        assert (streamed.status, streamed.headers["anthropic-ratelimit-requests-remaining"]) == (200, "0")
+        limited = await send(app, "POST", "/v1/messages", ASKED, x_api_key=key)
+        assert (limited.status, limited.json["error"]["type"]) == (429, "rate_limit_error")
+        assert 55 <= int(limited.headers["retry-after"]) <= 61
+        assert limited.headers["anthropic-ratelimit-requests-limit"] == "2"
+        denied = await send(app, "GET", "/api/usage", x_api_key=key)
+        assert (denied.status, denied.message) == (
+            403,
+            "The key 'ci' is for the API below /v1/, not for '/api/usage'. Use one of PROXY_API_KEY or ADMIN_API_KEY "
+            "there.",
+        )
+        admin = await send(app, "POST", "/v1/messages", ASKED, x_api_key=OTHERS["ADMIN_API_KEY"])
+        assert (admin.status, admin.message) == (
+            403,
+            "ADMIN_API_KEY is for the administration, not for the Messages API. Create a key for requests:  "
+            "anthropic-proxy keys create LABEL",
+        )
+        missing = await send(app, "POST", "/v1/messages", ASKED)
+        assert (missing.status, missing.message) == (
+            401,
+            "This proxy requires a key: send yours as the API key (ANTHROPIC_API_KEY) or as Authorization: Bearer "
+            "(ANTHROPIC_AUTH_TOKEN). Its administrator creates one:  anthropic-proxy keys create LABEL",
+        )
+        assert (await send(app, "GET", "/metrics", x_api_key=OTHERS["ADMIN_API_KEY"])).status == 200
+        assert (await send(app, "POST", "/v1/messages", ASKED, x_api_key=OTHERS["PROXY_API_KEY"])).status == 200
+    settings = Settings(data_directory=tmp_path / "anthropic-proxy")
+    with reading(settings) as engine, engine.connect() as connection:
+        sums = {group.name: group.sums.requests for group in sum_usage(connection, UsageRange(0, 10**10), "key")}
+    assert sums == {"ci": 3, "key 1": 1, "local": 2}
+    stored = (tmp_path / "anthropic-proxy/ledger.sqlite3").read_bytes()
+    assert find_leaks(stored, [key, key[6:46], *OTHERS.values()]) == []
+
+
+def test_a_database_is_required(tmp_path: Path) -> None:
+    settings = load_settings({"VIRTUAL_KEYS": "true", "DATABASE_URL": "off"}, PROVIDERS, env_file=None)
+    with pytest.raises(ConfigurationError) as raised:
+        list(open_plugins(settings))
+    assert raised.value.message == (
+        "VIRTUAL_KEYS is true, but DATABASE_URL is off: virtual keys are stored in that database. Unset DATABASE_URL, "
+        "or set it to a database, or set VIRTUAL_KEYS=false."
+    )

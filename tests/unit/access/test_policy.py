@@ -1,0 +1,178 @@
+"""A virtual key is accepted until it ends. Every other key is rejected by the same steps, with its own message."""
+
+import asyncio
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from anthropic_proxy.access.key_table import KeyTable
+from anthropic_proxy.access.policy import KeyPolicy
+from anthropic_proxy.access.queries import require_key
+from anthropic_proxy.errors import AuthenticationFailed, ProxyError
+from anthropic_proxy.plugins import Client
+from anthropic_proxy.settings import Settings
+from tests.support.ledger import NOON
+from tests.support.virtual_keys import OWN_KEYS, Keys
+
+CREATES = "Its administrator creates one:  anthropic-proxy keys create LABEL"
+
+
+def member(keys: Keys) -> Client:
+    """Return the client of the key `ci`."""
+    with keys.engine.connect() as connection:
+        return Client(name="ci", role="member", key_id=require_key(connection, "ci").id)
+
+
+async def test_a_key_is_accepted_in_both_headers(keys: Keys) -> None:
+    text = await keys.create("ci")
+    expected = member(keys)
+    assert await keys.policy.identify({"x-api-key": text}) == expected
+    assert await keys.policy.identify({"authorization": f"Bearer {text}", "x-api-key": "sk-ant-own"}) == expected
+    assert await keys.policy.identify({}) is None
+    assert await keys.policy.identify({"x-api-key": "pk-two"}) is None
+    assert await keys.policy.identify({"x-api-key": "admin-secret"}) == Client(name="admin key 1", role="admin")
+
+
+async def test_a_rotated_key_has_two_texts_for_a_while(keys: Keys) -> None:
+    old = await keys.create("ci")
+    _, new = keys.administration.rotate_key("ci", 60)
+    await keys.table.refresh()
+    for text in (old, new):
+        assert await keys.policy.identify({"x-api-key": text}) == member(keys)
+    keys.now += 60
+    assert await keys.reject(old) == (
+        "The key 'ci' was replaced at 2026-11-21T12:01:00Z. Use its new text, or create another one:  "
+        "anthropic-proxy keys rotate 'ci'"
+    )
+    assert (await keys.policy.identify({"x-api-key": new})) is not None
+
+
+async def test_each_rejection_has_its_reason_and_remedy(keys: Keys) -> None:
+    revoked, expiring = await keys.create("gone"), await keys.create("old", expires_at=NOON + 60)
+    keys.administration.revoke_key("gone")
+    await keys.table.refresh()
+    keys.now += 60
+    assert await keys.reject("sk-ant-api03-x") == (
+        f"The key is not a key of this proxy, or it was not copied completely. {CREATES}"
+    )
+    assert await keys.reject(revoked[:-1]) == (
+        f"The key is not a key of this proxy, or it was not copied completely. {CREATES}"
+    )
+    with pytest.raises(ProxyError) as raised:
+        await keys.policy.identify({"x-api-key": "sk-ant-own", "authorization": f"Bearer {revoked}"})
+    assert raised.value.message.startswith("The key 'gone' is revoked.")
+    assert await keys.reject(revoked) == (
+        "The key 'gone' is revoked. The administrator of the proxy creates another one:  "
+        "anthropic-proxy keys create LABEL"
+    )
+    assert await keys.reject(expiring) == (
+        "The key 'old' expired at 2026-11-21T12:01:00Z. The administrator of the proxy extends it:  "
+        "anthropic-proxy keys change 'old' --expires 30d"
+    )
+
+
+async def test_unknown_revoked_and_expired_keys_need_the_same_steps(keys: Keys) -> None:
+    revoked, expired = await keys.create("gone"), await keys.create("old", expires_at=NOON + 60)
+    keys.administration.revoke_key("gone")
+    await keys.table.refresh()
+    keys.now += 60
+    unknown = "".join(reversed(revoked))
+    steps = {}
+    for name, text in (("unknown", f"sk-ap-{unknown[:46]}"), ("revoked", revoked), ("expired", expired)):
+        await _trace(keys.policy, text)  # caches
+        steps[name] = await _trace(keys.policy, text)
+    assert steps["unknown"] == steps["revoked"] == steps["expired"]
+    assert len(steps["unknown"]) > 20
+
+
+async def test_an_unavailable_database_is_reported_once_and_keys_stay(keys: Keys, sqlite: Settings) -> None:
+    text = await keys.create("ci")
+    expected = member(keys)
+    keys.engine.dispose()
+    assert sqlite.data_directory is not None
+    (sqlite.data_directory / "ledger.sqlite3").unlink()
+    for _ in range(2):
+        assert not await keys.table.refresh()
+    assert keys.warnings == [
+        "The virtual keys cannot be read: unable to open database file. The keys of the last query stay in use."
+    ]
+    assert await keys.policy.identify({"x-api-key": text}) == expected
+
+
+async def test_limits_of_a_newer_version_are_reported_and_later_revocations_are_found(keys: Keys) -> None:
+    text = await keys.create("ci")
+    expected = member(keys)
+    newer = '{"budgets":[{"amount":1.0,"unit":"usd","period":"week"}]}'
+    with keys.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE virtual_keys SET rules = ?", (newer,))
+    keys.administration.change_team("build", {"concurrency": 1})
+    assert not await keys.table.refresh()
+    assert keys.warnings == [
+        "The virtual keys cannot be read: The limits of the key 'ci' are of a newer version of anthropic-proxy: "
+        "Invalid enum value 'week' - at `$.budgets[0].period`. Update this one. The keys of the last query stay in use."
+    ]
+    assert await keys.policy.identify({"x-api-key": text}) == expected
+    with keys.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE virtual_keys SET rules = '{}', revoked_at = 0")
+    assert await keys.table.refresh()
+    assert (await keys.reject(text)).startswith("The key 'ci' is revoked.")
+
+
+async def test_a_slow_query_does_not_restore_a_key_that_was_revoked_meanwhile(keys: Keys) -> None:
+    text = await keys.create("ci")
+    keys.administration.change_team("build", {"concurrency": 1})
+    is_reading, may_continue = threading.Event(), threading.Event()
+
+    def wait_once(*arguments: Any) -> None:
+        if "FROM key_hashes" in arguments[2] and not is_reading.is_set():
+            is_reading.set()
+            may_continue.wait(60)
+
+    event.listen(Engine, "before_cursor_execute", wait_once)
+    try:
+        slow = asyncio.create_task(keys.table.refresh())
+        await asyncio.to_thread(is_reading.wait, 60)
+        keys.administration.revoke_key("ci")
+        latest = asyncio.create_task(keys.table.refresh())
+        await asyncio.wait({latest}, timeout=0.3)
+        may_continue.set()
+        assert await asyncio.gather(slow, latest) == [True, True]
+    finally:
+        may_continue.set()
+        event.remove(Engine, "before_cursor_execute", wait_once)
+    assert (await keys.reject(text)).startswith("The key 'ci' is revoked.")
+
+
+async def test_without_a_first_query_no_key_is_rejected(sqlite: Settings) -> None:
+    policy = KeyPolicy(KeyTable(sqlite, lambda _: None), lambda: Settings(**OWN_KEYS))
+    with pytest.raises(ProxyError) as raised:
+        await policy.identify({"x-api-key": "sk-ap-x"})
+    assert (raised.value.status, raised.value.retry_after, raised.value.message) == (
+        529,
+        2,
+        "The proxy cannot check keys, because its database is not available. Try again in a moment.",
+    )
+    assert await policy.identify({"x-api-key": "pk-one"}) is None
+
+
+async def _trace(policy: KeyPolicy, text: str) -> list[tuple[str, int]]:
+    """Return the lines of Python that reject a key, in their order."""
+    steps: list[tuple[str, int]] = []
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if event == "line" and "/anthropic_proxy/" in frame.f_code.co_filename:
+            steps.append((frame.f_code.co_name, frame.f_lineno))
+        return trace
+
+    sys.settrace(trace)
+    try:
+        await policy.identify({"x-api-key": text})
+    except AuthenticationFailed:
+        return steps
+    finally:
+        sys.settrace(None)
+    raise AssertionError("the key was accepted")

@@ -1,0 +1,318 @@
+"""Command `doctor`: table, remedies, exit status, and reports without keys."""
+
+import asyncio
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from anthropic_proxy.cli.doctor_table import DoctorProgress
+from anthropic_proxy.lab.doctor import Diagnosis, estimate_cost, estimate_price, select_backends
+from anthropic_proxy.lab.doctor.picture import TOOL_COLORS, USER_COLORS
+from anthropic_proxy.log import Log
+from anthropic_proxy.routing.catalog.learned import FILE_NAME
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.services import open_services
+from anthropic_proxy.settings import load_settings
+from anthropic_proxy.settings.environment import find_data_directory
+from tests.support.command_line import run_command
+from tests.support.fakes.compatible import new_server
+from tests.support.fakes.compatible.groq import GROQ
+from tests.support.fakes.server import RequestLog, Running, new_application, serving
+from tests.support.secret_canaries import find_leaks, new_canary
+
+TABLE = """\
+                              groq                     openai
+                              llama-3.3-70b-versatile  qwen3-coder
+  key, address                ✓ T                      ✓ T
+  streaming, tools            ✓                        ✓
+  parallel tools              ✓                        ✓
+  images                      ✕ HTTP 400               ✕ HTTP 400
+  images in tool results      ✕ HTTP 400               ✕ HTTP 400
+  thinking                    –                        –
+  thinking replay             –                        –
+  structured output           ~ emulated               ✓
+  stop sequences              ~ emulated               ~ emulated
+  token counts                ✓                        ✓
+  context window, tokens      131,072                  65,536
+  output limit, tokens        32,768                   –
+
+  ✓ works   ~ emulated by the proxy   ✕ unsupported   – not applicable
+  N requests, T, N tokens
+"""
+
+
+def settings_of(groq: Running, local: Running, key: str = GROQ.key) -> dict[str, str]:
+    return {
+        "PREFERRED_PROVIDER": "openai",
+        "OPENAI_BASE_URL": f"{local.url}/v1",
+        "BIG_MODEL": "openai/qwen3-coder",
+        "SMALL_MODEL": "groq/llama-3.3-70b-versatile",
+        "GROQ_BASE_URL": f"{groq.url}/openai/v1",
+        "GROQ_API_KEY": key,
+    }
+
+
+def without_figures(text: str) -> str:
+    text = re.sub(r"✓ \d+\.\d+ s", "✓ T     ", text)
+    text = re.sub(r"\d+\.\d+ s", "T", text)
+    text = re.sub(r"\d[\d,]* (requests|tokens)", r"N \1", text)
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
+def test_the_table_of_two_working_backends(tmp_path: Path) -> None:
+    with serving(new_server("groq")) as groq, serving(new_server("local")) as local:
+        ended = run_command("doctor", directory=tmp_path, settings=settings_of(groq, local))
+    table = without_figures(ended.stdout).partition("\n  Observed at")[0]
+    assert (table, ended.returncode) == (TABLE, 0)
+    start, stored = ended.stderr.splitlines()
+    assert without_figures(start).strip() == "Probing 2 backends: about N requests and N tokens."
+    file = find_data_directory({"HOME": str(tmp_path)}) or tmp_path
+    assert stored == f"Facts about 2 models for the next start or reload: {file / FILE_NAME}"
+
+
+def test_a_rejected_key_is_named_and_never_shown(tmp_path: Path) -> None:
+    key = new_canary("gsk_")
+    with serving(new_server("groq")) as groq, serving(new_server("local")) as local:
+        settings = settings_of(groq, local, key)
+        ended = run_command("doctor", "--report", "report.md", directory=tmp_path, settings=settings)
+        as_json = run_command("doctor", "--json", "groq", directory=tmp_path, settings=settings)
+    assert f"  ✕ groq  rejects the key …{key[-4:]} (environment), 401.    GROQ_API_KEY=<new key>\n" in ended.stdout
+    assert (ended.returncode, as_json.returncode) == (1, 1)
+    report = (tmp_path / "report.md").read_text("utf-8")
+    assert f"- **groq** rejects the key …{key[-4:]} (environment), 401. `GROQ_API_KEY=<new key>`" in report
+    for output in (ended.stdout, ended.stderr, report, as_json.stdout, as_json.stderr):
+        assert find_leaks(output, [key]) == []
+    (backend,) = json.loads(as_json.stdout)["backends"]
+    assert (backend["problem"]["kind"], backend["problem"]["status"]) == ("key", 401)
+
+
+def test_a_key_that_the_server_repeats_is_in_no_output(tmp_path: Path) -> None:
+    async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
+        if b'"stream":true' in raw:
+            text = f"rejected: {request.headers['authorization']}"
+            return web.json_response({"error": {"message": text, "type": "x"}}, status=400)
+        message = {"role": "assistant", "content": "ready"}
+        return web.json_response({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+
+    key = new_canary("sk-")
+    with serving(new_application(answer, RequestLog())) as server:
+        settings = {"OPENAI_API_KEY": key, "OPENAI_BASE_URL": f"{server.url}/v1", "BIG_MODEL": "openai/mine"}
+        words = ("doctor", "openai/mine", "--report")
+        ended = run_command(*words, "report.md", directory=tmp_path, settings=settings)
+        as_json = run_command(*words, "report.json", "--json", directory=tmp_path, settings=settings)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"report.md", "report.json", FILE_NAME}
+    assert "rejected: Bearer" in as_json.stdout
+    for output in (ended.stdout, ended.stderr, as_json.stdout, *(path.read_text("utf-8") for path in files)):
+        assert find_leaks(output, [key]) == []
+
+
+def test_a_rate_limit_is_no_deviation(tmp_path: Path) -> None:
+    async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
+        if b'"stream":true' in raw:
+            return web.json_response({"error": {"message": "Too many requests", "type": "x"}}, status=429)
+        message = {"role": "assistant", "content": "ready"}
+        return web.json_response({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+
+    with serving(new_application(answer, RequestLog())) as server:
+        settings = {"OPENAI_API_KEY": "sk-0123456789", "OPENAI_BASE_URL": f"{server.url}/v1"}
+        words = ("doctor", "openai/mine", "--json", "--no-learn")
+        ended = run_command(*words, directory=tmp_path, settings=settings)
+    (backend,) = json.loads(ended.stdout)["backends"]
+    evidence = {one["field"] for one in backend["evidence"]}
+    assert (backend["probes"]["streaming"]["state"], backend["probes"]["streaming"]["detail"]) == (
+        "untested",
+        "HTTP 429",
+    )
+    assert "sends_include_usage" not in evidence
+
+
+def test_a_model_that_ignores_the_picture_is_not_stored_as_one_that_accepts_images(tmp_path: Path) -> None:
+    async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
+        if b'"stream":true' not in raw:
+            message = {"role": "assistant", "content": "A red and a blue square."}
+            return web.json_response({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        choice = {"index": 0, "delta": {"content": "A red and a blue square."}, "finish_reason": "stop"}
+        await response.write(f"data: {json.dumps({'choices': [choice]})}\n\ndata: [DONE]\n\n".encode())
+        return response
+
+    with serving(new_application(answer, RequestLog())) as server:
+        settings = {"OPENAI_API_KEY": "sk-0123456789", "OPENAI_BASE_URL": f"{server.url}/v1"}
+        words = ("doctor", "openai/mine", "--report", "report.md")
+        ended = run_command(*words, directory=tmp_path, settings=settings)
+    assert "  images                      – accepted\n  images in tool results      – accepted\n" in ended.stdout
+    report = (tmp_path / "report.md").read_text("utf-8")
+    assert "- images: accepts the picture, but the reply does not name its colors\n" in report
+    learned = next(iter(tmp_path.rglob(FILE_NAME)), None)
+    assert learned is None or "accepts_images" not in learned.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("failures", "message", "cell", "learned"),
+    [
+        (1, "Internal Server Error", "✓", True),
+        (1_000, "Internal Server Error", "– HTTP 500", None),
+        (1_000, "image input is not supported by this model", "✕ HTTP 500", False),
+    ],
+    ids=["now and then", "always, without a reason", "always, with a reason"],
+)
+def test_a_failure_inside_the_server_is_no_rejection(
+    failures: int, message: str, cell: str, learned: bool | None, tmp_path: Path
+) -> None:
+    failed = []
+
+    async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
+        if b"data:image/png" in raw and b"tool_call_id" not in raw and len(failed) < failures:
+            failed.append(1)
+            return web.json_response({"error": {"message": message, "type": "server_error"}}, status=500)
+        if b'"stream":true' not in raw:
+            choice = {"index": 0, "message": {"role": "assistant", "content": "ready"}, "finish_reason": "stop"}
+            return web.json_response({"choices": [choice]})
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        words = USER_COLORS if b"tool_call_id" not in raw else TOOL_COLORS
+        choice = {"index": 0, "delta": {"content": " ".join(words)}, "finish_reason": "stop"}
+        await response.write(f"data: {json.dumps({'choices': [choice]})}\n\ndata: [DONE]\n\n".encode())
+        return response
+
+    with serving(new_application(answer, RequestLog())) as server:
+        settings = {"OPENAI_API_KEY": "sk-0123456789", "OPENAI_BASE_URL": f"{server.url}/v1"}
+        ended = run_command("doctor", "openai/mine", directory=tmp_path, settings=settings)
+    assert re.search(r"^  images {22}(.*)$", ended.stdout, re.MULTILINE)[1] == cell  # type: ignore[index]
+    stored = [json.loads(file.read_text("utf-8"))["models"] for file in tmp_path.rglob(FILE_NAME)]
+    assert [model.get("accepts_images") for models in stored for model in models] == (
+        [] if learned is None else [learned]
+    )
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_first_request(tmp_path: Path) -> None:
+    with serving(new_server("local")) as server:
+        settings = {"PREFERRED_PROVIDER": "openai", "OPENAI_BASE_URL": f"{server.url}/v1", "BIG_MODEL": "openai/x"}
+        ended = run_command("doctor", "--report", "none/report.md", directory=tmp_path, settings=settings)
+    message = "✕ --report: none/report.md cannot be written: there is no folder none.\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", message)
+    assert server.journal.exchanges == []
+
+
+def test_no_provider_answers(tmp_path: Path) -> None:
+    settings = {"PREFERRED_PROVIDER": "xai", "XAI_API_KEY": "xai-0123456789", "XAI_BASE_URL": "http://127.0.0.1:9"}
+    ended = run_command("doctor", directory=tmp_path, settings=settings)
+    assert ended.returncode == 2
+    assert "  key, address                ✕ no answer" in ended.stdout
+    assert "no server responds at http://127.0.0.1:9 (connection refused).    XAI_BASE_URL=<address>" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "problem", "remedy"),
+    [
+        (200, {}, "the response is a web page (HTTP 200, text/html) instead of an API response. The address "
+         "is set by OPENAI_BASE_URL, environment.", "OPENAI_BASE_URL=<address>"),
+        (404, {}, "nothing is served at URL/chat/completions: HTTP 404. The address is set by "
+         "OPENAI_BASE_URL, environment. Is /v1 missing?", "OPENAI_BASE_URL=URL/v1"),
+        (502, {}, "openai returned HTTP 502.", "Try again later: anthropic-proxy doctor openai"),
+        (429, {"retry-after": "60"}, "openai returned HTTP 429. The server asks for a pause of 60 s.",
+         "Try again later: anthropic-proxy doctor openai"),
+    ],
+)  # fmt: skip
+def test_the_remedy_of_a_server_that_responds_with_an_error(
+    status: int, headers: dict[str, str], problem: str, remedy: str, tmp_path: Path
+) -> None:
+    async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
+        return web.Response(status=status, text="<html></html>", content_type="text/html", headers=headers)
+
+    with serving(new_application(answer, RequestLog())) as server:
+        settings = {"OPENAI_API_KEY": "sk-0123456789", "OPENAI_BASE_URL": server.url}
+        ended = run_command("doctor", "openai", "--json", directory=tmp_path, settings=settings)
+    fix = {"name": "openai", "problem": problem, "remedy": remedy}
+    assert (json.loads(ended.stdout.replace(server.url, "URL"))["fixes"], ended.returncode) == ([fix], 1)
+
+
+def test_the_remedies_without_a_network_and_without_tools(tmp_path: Path) -> None:
+    async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
+        message = {"role": "assistant", "content": "hello"}
+        return web.json_response({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+
+    with serving(new_application(answer, RequestLog())) as server:
+        settings = {"PREFERRED_PROVIDER": "openai", "OPENAI_BASE_URL": f"{server.url}/v1", "BIG_MODEL": "openai/m"}
+        settings |= {"SMALL_MODEL": "openai/m", "GROQ_API_KEY": "gsk_0123456789", "HTTPS_PROXY": "http://127.0.0.1:9"}
+        ended = run_command("doctor", "--json", directory=tmp_path, settings=settings)
+    fixes = [(fix["name"], fix["remedy"]) for fix in json.loads(ended.stdout)["fixes"]]
+    assert ("groq", "Check the network. Behind a web proxy: HTTPS_PROXY=<its address>") in fixes
+    assert ("openai", "SMALL_MODEL=<another model> and BIG_MODEL=<another model>") in fixes
+    (text,) = {fix["problem"] for fix in json.loads(ended.stdout)["fixes"] if "tools" in fix["problem"]}
+    assert text == "calls no tools; haiku, sonnet, opus and fable requests are sent to it."
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("demo", "The demo is built in and has no model to examine. To examine the providers: anthropic-proxy doctor"),
+        ("litellm", "litellm has no default model. Name the model to examine: anthropic-proxy doctor litellm/<model>"),
+    ],
+)
+def test_a_named_provider_without_a_model_to_examine(name: str, message: str, tmp_path: Path) -> None:
+    ended = run_command("doctor", name, directory=tmp_path)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"✕ {message}\n")
+
+
+def test_in_a_pipe_the_backends_without_a_reply_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    async def wait() -> None:
+        variables = {"OPENAI_API_KEY": "sk-0123456789"}
+        services = await open_services(load_settings(variables, PROVIDERS, env_file=None), log=Log(io.StringIO()))
+        backends = select_backends(services, ("openai/gpt-4.1",))
+        await services.close()
+        with DoctorProgress(shows_table=True) as progress:
+            progress.update([Diagnosis(backend=backend) for backend in backends])
+            waiting = asyncio.create_task(progress.report_unfinished_backends(0))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            waiting.cancel()
+            progress.write_cost_of_stopped_probes()
+
+    asyncio.run(wait())
+    line, *_, last = capsys.readouterr().err.splitlines()
+    assert line == "Waiting for openai/gpt-4.1. A request without a reply ends after 120 s."
+    assert last == "Stopped after 0 requests and 0 tokens."
+
+
+def test_without_a_provider_the_demo_is_examined(tmp_path: Path) -> None:
+    ended = run_command("doctor", directory=tmp_path, settings={"PREFERRED_PROVIDER": "demo"})
+    assert ended.returncode == 2
+    assert ended.stdout.endswith(
+        "  ! No provider is configured, so the demo replies. It has no model.\n"
+        "    Set the key of a provider in .env:  OPENAI_API_KEY=…\n"
+    )
+
+
+def test_an_unknown_name_is_corrected(tmp_path: Path) -> None:
+    ended = run_command("doctor", "opnai", directory=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith('✕ There is no provider "opnai". The providers are: openai, gemini, vertex_ai')
+    assert ended.stderr.endswith("Did you mean:  anthropic-proxy doctor openai\n")
+
+
+def test_the_proxy_uses_the_observed_limits(tmp_path: Path) -> None:
+    with serving(new_server("groq")) as groq, serving(new_server("local")) as local:
+        settings = settings_of(groq, local)
+        run_command("doctor", "openai", "--no-learn", directory=tmp_path, settings=settings)
+        before = run_command("models", "--json", directory=tmp_path, settings=settings)
+        run_command("doctor", "openai", directory=tmp_path, settings=settings)
+        after = run_command("models", "--json", directory=tmp_path, settings=settings)
+    assert '"context_window": 65536' not in before.stdout
+    assert '"context_window": 65536' in after.stdout
+
+
+async def test_own_prices_are_those_of_the_announced_cost(tmp_path: Path) -> None:
+    (tmp_path / "anthropic-proxy.toml").write_text('[prices."openai/*"]\ninput = 10\noutput = 10\n', encoding="utf-8")
+    environ = {"OPENAI_API_KEY": "sk-test-0123456789abcdef", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
+    services = await open_services(load_settings(environ, PROVIDERS, env_file=str(tmp_path / ".env")))
+    backends = select_backends(services, [])
+    await services.close()
+    tokens = estimate_cost(backends).input_tokens
+    assert estimate_price(backends, services.settings) == pytest.approx(tokens * 10 / 1_000_000)

@@ -1,0 +1,62 @@
+"""`keys` creates a key, lists it without its text, and shows each change in the audit log."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from tests.support.command_line import run_command
+
+SETTINGS = {"VIRTUAL_KEYS": "true"}
+
+
+def test_a_key_is_printed_once(tmp_path: Path) -> None:
+    words = ("create", "ci", "--team", "build", "--rpm", "60", "--budget", "50USD/month", "--models", "claude-*")
+    done = run_command("keys", *words, directory=tmp_path, settings={})
+    key = done.stdout.strip()
+    assert done.returncode == 0
+    assert key.startswith("sk-ap-")
+    assert len(key) == 52
+    created, warned = done.stderr.splitlines()
+    assert created.startswith("  ✓ Key ci is created (key_")
+    assert created.endswith("; 60 requests/min, $50.00 per month, models claude-*). It is shown only now.")
+    assert warned == "  ! The proxy does not accept it yet. Set VIRTUAL_KEYS=true and start the proxy again."
+    listed = run_command("keys", "list", directory=tmp_path, settings=SETTINGS).stdout
+    titles, row = (line.split("\t") for line in listed.splitlines())
+    assert titles == ["Label", "Key", "Status", "Owner", "Team", "Expires", "Limits", "Id"]
+    assert row[:7] == [
+        *("ci", f"sk-ap-…{key[-4:]}", "active", "", "build", "never"),
+        "60 requests/min, $50.00 per month, models claude-*",
+    ]
+    exported = run_command("keys", "audit", "--csv", directory=tmp_path, settings=SETTINGS).stdout
+    (entry,) = csv.DictReader(io.StringIO(exported))
+    assert (entry["action"], entry["object"]) == ("create key", f"{row[7]} ci")
+    assert entry["changes"] == (
+        "label: – → ci; team: – → build; models: – → claude-*; requests_per_minute: – → 60; "
+        "budgets: – → $50.00 per month"
+    )
+    assert key[6:20] not in listed + exported
+
+
+def test_routes_of_a_team_are_checked(tmp_path: Path) -> None:
+    (tmp_path / "anthropic-proxy.toml").write_text('[[routes]]\nname = "small"\ntargets = ["demo/demo"]\n', "utf-8")
+    done = run_command("keys", "team", "build", "--routes", "small, night", directory=tmp_path, settings=SETTINGS)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        "  build  routes small night\n",
+        "  ! anthropic-proxy.toml has no route 'night', so no request matches it.\n",
+    )
+
+
+def test_a_rotation_is_printed_as_json_and_wrong_options_are_named(tmp_path: Path) -> None:
+    first = json.loads(run_command("keys", "create", "ci", "--json", directory=tmp_path, settings=SETTINGS).stdout)
+    rotated = run_command("keys", "rotate", "ci", "--overlap", "1h", "--json", directory=tmp_path, settings=SETTINGS)
+    second = json.loads(rotated.stdout)
+    assert first["id"] == second["id"]
+    assert first["key"] != second["key"]
+    assert f"The old text sk-ap-…{first['key'][-4:]} is valid until " in rotated.stderr
+    done = run_command("keys", "change", "ci", "--rpm", "many", directory=tmp_path, settings=SETTINGS)
+    assert (done.returncode, done.stderr) == (
+        2,
+        '✕ --rpm is "many". Use a whole number above 0, or none: no limit.\n',
+    )

@@ -1,0 +1,85 @@
+"""Full-screen view `logs --live`, operated by keys: the screen after each key."""
+
+import asyncio
+from typing import Any
+
+from anthropic_proxy.cli.live_view import LiveView
+from anthropic_proxy.cli.request_stream import RequestUpdate
+from anthropic_proxy.log.request_feed import LoggedRequest
+from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.plugins import Client, Receipt
+
+NOW = 1_000.0
+
+
+def receipt_of(name: str, started_at: float, **fields: Any) -> Receipt:
+    return Receipt(request_id=name, client=Client(), started_at=started_at, **fields)
+
+
+REPORT = FidelityReport(notes=[FidelityNote("dropped", "top_k", "not sent")])
+GPT = {"requested_model": "claude-sonnet-4-6", "provider": "openai", "prefix": "openai", "model": "gpt-4.1"}
+LLAMA = {"requested_model": "claude-haiku-4-5", "provider": "groq", "prefix": "groq", "model": "llama"}
+UPDATE = RequestUpdate(
+    finished=[
+        LoggedRequest(
+            receipt_of("req_1", 900.0, **LLAMA, status=429, outcome="error", error="too fast", duration_seconds=0.2)
+        ),
+        LoggedRequest(
+            receipt_of(
+                *("req_2", 950.0),
+                **GPT,
+                status=200,
+                outcome="end_turn",
+                duration_seconds=8.4,
+                first_token_seconds=0.83,
+                input_tokens=1_000,
+                cache_read_tokens=3_000,
+                output_tokens=486,
+                fidelity=REPORT,
+            )
+        ),
+    ],
+    running=[receipt_of("req_3", 994.0, **GPT)],
+)
+
+
+def view() -> LiveView:
+    return LiveView("127.0.0.1:8082", [UPDATE], clock=lambda: NOW)
+
+
+def lines_of(app: LiveView) -> list[str]:
+    """Return the non-empty lines of the screen, with single spaces."""
+    strips = app.screen._compositor.render_strips()
+    return [line for strip in strips if (line := " ".join(strip.text.split()))]
+
+
+async def test_running_and_finished_requests_are_rows() -> None:
+    app = view()
+    async with app.run_test(size=(120, 20)) as pilot:
+        await asyncio.to_thread(app.reader.join)
+        await pilot.pause()
+        lines = lines_of(app)
+    assert lines[0] == "anthropic-proxy 127.0.0.1:8082 1 in flight 2/min"
+    assert lines[1] == "Time Model used Requested Outcome In Cached Out First Total"
+    assert [line.split(" ", 1)[1] for line in lines[2:5]] == [
+        "openai/gpt-4.1 sonnet-4-6 waiting – – – – 6.0s",
+        "openai/gpt-4.1 sonnet-4-6 ✓ end_turn 4,000 75% 486 0.83s 8.4s",
+        "groq/llama haiku-4-5 ✕ 429 – – – – 0.2s",
+    ]
+
+
+async def test_keys_select_filter_and_restrict() -> None:
+    app = view()
+    async with app.run_test(size=(120, 20)) as pilot:
+        await asyncio.to_thread(app.reader.join)
+        await pilot.press("down")
+        assert "req_2 ✕ top_k dropped: not sent" in lines_of(app)
+        await pilot.press("e")
+        assert "req_1 ✕ too fast" in lines_of(app)
+        assert not any("end_turn" in line for line in lines_of(app))
+        await pilot.press("e", "slash", *"gpt end", "enter")
+        assert [line for line in lines_of(app) if "haiku" in line or "waiting" in line] == []
+        await pilot.press("escape", "p")
+        assert lines_of(app)[0].endswith("paused")
+        await pilot.press("q")
+    assert app.return_code == 0

@@ -1,0 +1,158 @@
+"""Command `logs`: the lines of the server's own log, of all workers, as requests end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import run_command
+from tests.support.paths import ROOT
+from tests.support.server_process import Proxy, running_proxy
+
+REQUEST = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+
+
+def lines_of_log(proxy: Proxy) -> list[str]:
+    """Return the lines of requests in the log of a proxy."""
+    return proxy.log[proxy.log.index("POST") - len("00:00:00  ") :].splitlines()
+
+
+def port_of(proxy: Proxy) -> dict[str, str]:
+    return {"PORT": proxy.url.rpartition(":")[2]}
+
+
+def post(proxy: Proxy, times: int = 1) -> None:
+    for _ in range(times):
+        with proxy.client() as client:  # each connection may have another worker
+            assert client.post("/v1/messages", json=REQUEST).status_code == 200
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_lines_are_those_of_the_log_of_all_workers(tmp_path: Path, workers: int) -> None:
+    with running_proxy(tmp_path, {}, ("-m", "anthropic_proxy", "serve", "--workers", str(workers))) as proxy:
+        post(proxy, 6)
+        proxy.client().post("/v1/messages/count_tokens", json=REQUEST)
+        ended = run_command("logs", "--no-follow", directory=tmp_path, settings=port_of(proxy))
+        proxy.stop()
+        expected = [line for line in lines_of_log(proxy) if line != "Stopped."]
+    assert (ended.returncode, ended.stderr, len(expected)) == (0, "", 12)
+    assert sorted(ended.stdout.splitlines()) == sorted(expected)
+
+
+def test_errors_are_selected_and_the_number_is_limited(tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {}) as proxy:
+        post(proxy)
+        client = proxy.client()
+        client.get("/first")
+        client.get("/second")
+        words = ("logs", "--no-follow", "--errors", "-n", "1", "--json")
+        ended = run_command(*words, directory=tmp_path, settings=port_of(proxy))
+    (entry,) = map(json.loads, ended.stdout.splitlines())
+    assert (entry["method"], entry["path"], entry["status"], entry["level"]) == ("GET", "/second", 404, "warning")
+
+
+def test_a_request_is_printed_when_it_ends_until_the_proxy_and_the_command_stop(tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {}) as proxy, following(tmp_path, proxy, "-n", "0", "--json") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        first = json.loads(post_until_output(proxy, process))
+        assert (first["requested_model"], first["status"]) == ("claude-haiku-4-5", 200)
+        metrics = proxy.client().get("/metrics").text
+        assert "anthropic_proxy_requests_in_flight 0.0\n" in metrics, "an open view is no request"
+        assert proxy.stop() == 0
+        assert "not complete" not in proxy.log, "the open view does not delay the stop"
+        message = f"The proxy on port {port_of(proxy)['PORT']} has stopped. Waiting for the next one.\n"
+        assert process.stderr.readline() == message
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+
+
+@contextmanager
+def following(directory: Path, proxy: Proxy, *words: str) -> "Iterator[subprocess.Popen[str]]":
+    """Run `logs` until the end of the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "anthropic_proxy", "logs", *words],
+        cwd=directory,
+        env={"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT), **port_of(proxy)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def post_until_output(proxy: Proxy, process: "subprocess.Popen[str]") -> str:
+    """Post requests until the command prints one. It skips those that end before it is connected."""
+    import select
+
+    assert process.stdout is not None
+    while not select.select([process.stdout], [], [], 0.5)[0]:
+        assert process.poll() is None
+        post(proxy)
+    return process.stdout.readline()
+
+
+def test_without_a_proxy_the_error_names_the_port(tmp_path: Path) -> None:
+    ended = run_command("logs", directory=tmp_path, settings={"PORT": "8099"})
+    message = "✕ No proxy responds on port 8099 (PORT) of this machine. Start it:  anthropic-proxy serve\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", message)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux names the owner of a port")
+@pytest.mark.parametrize("command", ["logs", "health"])
+def test_another_program_at_the_port_is_named(command: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        ended = run_command(command, directory=tmp_path, settings={"PORT": str(port)})
+    name = Path("/proc/self/comm").read_text().strip()
+    message = (
+        f"✕ No proxy responds on port {port} (PORT) of this machine: {name} (process {os.getpid()}) uses it. "
+        "Set PORT to the port of the proxy.\n"
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", message)
+
+
+def test_without_its_extra_the_full_screen_names_the_installation(tmp_path: Path) -> None:
+    (tmp_path / "textual.py").write_text("raise ModuleNotFoundError(name='textual')")
+    settings = {"PORT": "8099", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    ended = run_command("logs", "--live", directory=tmp_path, settings=settings)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (
+        2,
+        "",
+        "✕ logs --live needs the extra tui, which is not installed. Install it in the checkout:  "
+        "python3 scripts/setup.py tui   or, with uv:  uv sync --extra tui\n",
+    )
+
+
+def test_the_views_need_the_key_of_the_proxy(tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {"PROXY_API_KEY": "pk-0123456789"}) as proxy:
+        client = proxy.client()
+        for path in ("/api/requests/recent", "/api/requests/live"):
+            assert client.get(path).status_code == 401
+        reply = client.get("/api/requests/recent", headers={"x-api-key": "pk-0123456789"})
+        assert [request["receipt"]["status"] for request in reply.json()["finished"]] == []
+        wrong = run_command(
+            "logs", "--no-follow", directory=tmp_path, settings={**port_of(proxy), "PROXY_API_KEY": "pk-other"}
+        )
+    message = (
+        f"✕ The proxy at {proxy.url} requires a key, and these settings have none that it accepts. "
+        "Set PROXY_API_KEY to one of its keys, in .env or in the environment.\n"
+    )
+    assert (wrong.returncode, wrong.stdout, wrong.stderr) == (2, "", message)
+
+
+def test_a_web_page_of_another_site_cannot_read_the_views(tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {}) as proxy:
+        for path in ("/api/requests/recent", "/api/requests/live"):
+            assert proxy.client().get(path, headers={"origin": "https://example.com"}).status_code == 403

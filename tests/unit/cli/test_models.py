@@ -1,0 +1,175 @@
+"""Command `models`: mapping of the tiers and the models of each provider, with limits and prices."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+
+from tests.support.command_line import OPENAI, run_command
+from tests.support.fakes import anthropic, gemini, ollama, openai_chat
+from tests.support.fakes.server import Running, serving, serving_strictly
+from tests.support.server_process import free_port, running_proxy
+
+HEAD = "Requested model\tSent to\tContext\tOutput\tin\tcached\tout, $/M tokens"
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def openai() -> Iterator[Running]:
+    with serving_strictly(openai_chat.new_openai()) as running:
+        yield running
+
+
+def test_the_mapping_has_limits_prices_and_fallbacks_without_a_reachable_provider(tmp_path: Path) -> None:
+    settings = {"OPENAI_API_KEY": "sk-test-0123456789abcdef", "HTTPS_PROXY": NOBODY, "FALLBACK_HAIKU": "xai/grok-3"}
+    ended = run_command("models", directory=tmp_path, settings=settings)
+    assert (ended.returncode, ended.stdout.splitlines()) == (
+        0,
+        [
+            HEAD,
+            "claude-haiku-*\topenai/gpt-4.1-mini\t1047576\t32768\t0.40\t0.10\t1.60",
+            "\tthen xai/grok-3\t\t\t\t\t",
+            "claude-sonnet-* claude-opus-* claude-fable-*\topenai/gpt-4.1\t1047576\t32768\t2.00\t0.50\t8.00",
+        ],
+    )
+    assert ended.stderr.splitlines() == [
+        "  ✕ xai has no key: XAI_API_KEY is not set. Set it in .env or in the environment and start the proxy again.",
+        "  ! openai: no server responds at https://api.openai.com through the proxy http://127.0.0.1:9 "
+        "(connection refused).",
+    ]
+
+
+def test_lists_are_counted_and_failures_are_lines(tmp_path: Path, openai: Running) -> None:
+    with serving_strictly(gemini.new_gemini()) as google, serving(openai_chat.new_openai()) as other:
+        settings = {
+            "OPENAI_API_KEY": openai_chat.KEY,
+            "OPENAI_BASE_URL": f"{openai.url}/v1",
+            "GEMINI_API_KEY": gemini.KEY,
+            "GEMINI_BASE_URL": google.url,
+            "GROQ_API_KEY": "gsk_0123456789abcdef",
+            "GROQ_BASE_URL": f"{openai.url}/v1",
+            "XAI_API_KEY": "xai-0123456789abcdef",
+            "XAI_BASE_URL": f"{other.url}/other",
+        }
+        ended = run_command("models", directory=tmp_path, settings=settings)
+        listed = json.loads(run_command("models", "--json", directory=tmp_path, settings=settings).stdout)
+    counts = {row["provider"]: len(row["models"]) for row in listed["providers"] if not row["problem"]}
+    assert counts.keys() == {"openai", "gemini"}
+    assert min(counts.values()) > 3
+    assert ended.stderr.splitlines() == [
+        f"  {counts['openai']} models at openai, {counts['gemini']} at gemini:  anthropic-proxy models openai",
+        "  ! groq rejected the key …cdef (401). It is set by GROQ_API_KEY in the environment.",
+        "  ! xai answered the query for its models with status 404. The address is set by XAI_BASE_URL, environment. "
+        f"Is /v1 missing? Try XAI_BASE_URL={other.url}/other/v1",
+    ]
+    assert ended.returncode == 0
+
+
+def test_the_models_of_a_provider_have_the_limits_of_its_list(tmp_path: Path) -> None:
+    with serving_strictly(gemini.new_gemini()) as google:
+        settings = {"GEMINI_API_KEY": gemini.KEY, "GEMINI_BASE_URL": google.url}
+        ended = run_command("models", "google", directory=tmp_path, settings=settings)
+        listed = json.loads(run_command("models", "gemini", "--json", directory=tmp_path, settings=settings).stdout)
+        stated = {
+            entry["name"].removeprefix("models/"): entry["inputTokenLimit"]
+            for entry in httpx.get(f"{google.url}/v1beta/models", headers={"x-goog-api-key": gemini.KEY}).json()[
+                "models"
+            ]
+        }
+    assert {row["model"].removeprefix("gemini/"): row["context_window"] for row in listed["models"]} == stated
+    assert listed["source"] == "provider"
+    assert ended.stderr == ""
+    assert len(ended.stdout.splitlines()) == len(stated) + 1
+
+
+def test_models_on_this_machine_are_free_and_those_of_an_unknown_server_have_no_price(
+    tmp_path: Path, openai: Running
+) -> None:
+    with serving_strictly(ollama.new_ollama()) as local:
+        listed = run_command("models", "ollama", directory=tmp_path, settings={"OLLAMA_API_BASE": local.url}).stdout
+    rows = [line.split("\t") for line in listed.splitlines()[1:]]
+    assert rows
+    assert {tuple(row[3:]) for row in rows if not row[0].endswith("cloud")} == {("free", "free", "free")}
+    settings = {"OPENAI_API_KEY": openai_chat.KEY, "OPENAI_BASE_URL": f"{openai.url}/v1"}
+    listed = run_command("models", "openai", directory=tmp_path, settings=settings).stdout
+    assert {tuple(line.split("\t")[3:]) for line in listed.splitlines()[1:]} == {("unknown", "unknown", "unknown")}
+
+
+def test_without_a_list_the_known_models_are_shown_with_status_1(tmp_path: Path) -> None:
+    settings = {"OLLAMA_API_BASE": f"http://127.0.0.1:{free_port()}"}
+    ended = run_command("models", "ollama", directory=tmp_path, settings=settings)
+    message = f"No server answers at {settings['OLLAMA_API_BASE']} (OLLAMA_API_BASE). Start Ollama with: ollama serve"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"  ✕ {message}\n")
+    ended = run_command("models", "groq", directory=tmp_path, settings={})
+    assert (ended.returncode, ended.stderr.splitlines()) == (
+        1,
+        [
+            "  ✕ groq has no key: GROQ_API_KEY is not set. "
+            "Set it in .env or in the environment and start the proxy again.",
+            "  ! These are the models of Groq that the proxy knows, not its own list.",
+        ],
+    )
+    assert "groq/llama-3.3-70b-versatile\t131072\t32768\t0.59\t0.59\t0.79" in ended.stdout.splitlines()
+    assert "whisper" not in ended.stdout
+
+
+def test_anthropic_lists_its_own_models(tmp_path: Path) -> None:
+    with serving_strictly(anthropic.new_anthropic()) as server:
+        settings = {"ANTHROPIC_API_KEY": anthropic.KEY, "ANTHROPIC_UPSTREAM_URL": server.url}
+        ended = run_command("models", "anthropic", directory=tmp_path, settings=settings)
+        mapping = run_command("models", directory=tmp_path, settings=settings)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "anthropic/claude-" in ended.stdout
+    assert mapping.stdout.splitlines()[1] == "\t".join(
+        ("claude-haiku-*", "anthropic/claude-haiku-…", *("as listed",) * 5)
+    )
+
+
+def test_an_unknown_provider_is_named_with_the_nearest(tmp_path: Path) -> None:
+    ended = run_command("models", "opnai", directory=tmp_path)
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        '✕ There is no provider "opnai". The providers are: openai, gemini, vertex_ai, ollama, groq, moonshot, xai, '
+        "anthropic, demo, litellm. Did you mean:  anthropic-proxy models openai\n",
+    )
+
+
+def test_the_models_of_a_vendor_are_not_listed_for_another_address(tmp_path: Path) -> None:
+    address = f"http://127.0.0.1:{free_port()}/v1"
+    settings = {**OPENAI, "OPENAI_BASE_URL": address, "OPENAI_KNOWN_MODELS": "own-model"}
+    ended = run_command("models", "openai", directory=tmp_path, settings=settings)
+    assert (ended.returncode, [line.partition("\t")[0] for line in ended.stdout.splitlines()]) == (
+        1,
+        ["Model", "openai/own-model"],
+    )
+    assert ended.stderr.splitlines()[0] == (
+        f"  ✕ openai: no server responds at {address.removesuffix('/v1')} (connection refused). "
+        "The address is set by OPENAI_BASE_URL, environment."
+    )
+
+
+def test_the_demo_has_the_limits_that_clients_receive(tmp_path: Path) -> None:
+    settings = {"OLLAMA_API_BASE": NOBODY}
+    rows = run_command("models", directory=tmp_path, settings=settings).stdout.splitlines()
+    with running_proxy(tmp_path, settings) as proxy:
+        listed = proxy.client().get("/v1/models/claude-opus-5").json()
+    assert rows[1].split("\t")[1:4] == ["demo/demo", str(listed["max_input_tokens"]), str(listed["max_tokens"])]
+
+
+def test_one_model_is_shown_with_its_limits_or_the_reason_why_not(tmp_path: Path) -> None:
+    with serving_strictly(gemini.new_gemini()) as google:
+        settings = {"GEMINI_API_KEY": gemini.KEY, "GEMINI_BASE_URL": google.url}
+        found = run_command("models", "gemini/gemini-2.5-pro", directory=tmp_path, settings=settings)
+        missing = run_command("models", "gemini/gemini-0", directory=tmp_path, settings=settings)
+    assert (found.returncode, found.stderr, len(found.stdout.splitlines())) == (0, "", 2)
+    assert found.stdout.splitlines()[1].startswith("gemini/gemini-2.5-pro\t1048576\t65536\t")
+    message = "gemini does not list the model gemini-0. Its chat models:  anthropic-proxy models gemini"
+    assert (missing.returncode, missing.stdout, missing.stderr) == (1, "", f"  ✕ {message}\n")
+
+
+def test_a_provider_without_a_list_is_explained(tmp_path: Path) -> None:
+    ended = run_command("models", "litellm", directory=tmp_path)
+    message = "LiteLLM has no list of models. Request a model with the prefix of its provider."
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"  ✕ {message}\n")

@@ -1,0 +1,276 @@
+"""Commands `usage`, `explain --last` and `logs` on a ledger that a real server has written, and the routes of it."""
+
+import csv
+import io
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from tests.support.command_line import run_command
+from tests.support.fakes import openai_chat
+from tests.support.fakes.server import Running, serving_strictly
+from tests.support.process_checks import wait_for
+from tests.support.server_process import Proxy, running_proxy
+
+PRICES = """
+[[routes]]
+name = "free"
+when = { model = "demo/*" }
+targets = ["demo/demo"]
+
+[prices."openai/gpt-4.1*"]
+input = 2
+output = 8
+
+[prices."anthropic/claude-haiku-4-5"]
+input = 1
+output = 5
+"""
+FORMULA = "=HYPERLINK(1)"
+TOTALS = ("requests", "errors", "input_tokens", "output_tokens")
+
+
+RETURNED_RESULTS: Any = [
+    {"role": "user", "content": [{"type": "text", "text": "go"}]},
+    {"role": "assistant", "content": [{"type": "tool_use", "id": f"c{n}", "name": "n", "input": {}} for n in range(2)]},
+    {
+        "role": "user",
+        "content": [
+            {"type": "tool_result", "tool_use_id": "c0", "content": "no such file", "is_error": True},
+            {"type": "tool_result", "tool_use_id": "c1", "content": "done"},
+        ],
+    },
+]
+"""Messages that return the results of two tools, of which one has failed."""
+
+
+class Stored(Struct):
+    """A ledger with requests, and the settings of the server that has stored them."""
+
+    folder: Path
+    settings: dict[str, str]
+    replies: list[Any]
+    """Usage of each successful reply, as the client received it."""
+
+    def run(self, *words: str) -> "Any":
+        """Run a command with the settings of the server."""
+        return run_command(*words, directory=self.folder, settings=self.settings)
+
+    def json(self, *words: str) -> Any:
+        """Return the output of a command with `--json`."""
+        return json.loads(self.run(*words, "--json").stdout)
+
+
+def ask(proxy: Proxy, model: str, text: str = "Say exactly: hello", *, messages: Any = (), **headers: str) -> Any:
+    asked = [*messages, {"role": "user", "content": text}]
+    body = {"model": model, "max_tokens": 20, "top_k": 3, "messages": asked}
+    reply = proxy.client().post("/v1/messages", json=body, headers=headers)
+    return reply.json().get("usage")
+
+
+def count_rows(folder: Path) -> int:
+    """Return the number of stored requests."""
+    with closing(sqlite3.connect(folder / "ledger.sqlite3")) as database:
+        try:
+            return int(database.execute("SELECT count(*) FROM requests").fetchone()[0])
+        except sqlite3.OperationalError:  # the tables do not exist yet
+            return 0
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Running]:
+    with serving_strictly(openai_chat.new_openai()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory, upstream: Running) -> Stored:
+    folder = tmp_path_factory.mktemp("ledger")
+    (folder / "anthropic-proxy.toml").write_text(PRICES, encoding="utf-8")
+    settings = {
+        "OPENAI_API_KEY": openai_chat.KEY,
+        "OPENAI_BASE_URL": f"{upstream.url}/v1",
+        "SERVE_DEMO": "true",
+        "DATABASE_URL": f"sqlite:///{folder / 'ledger.sqlite3'}",
+    }
+    with running_proxy(folder, settings) as proxy:
+        replies = [
+            ask(proxy, "claude-haiku-4-5", **{"x-project": "one", "x-claude-code-session-id": "session-1"}),
+            ask(proxy, "claude-haiku-4-5", **{"x-project": "one", "x-claude-code-session-id": "session-1"}),
+            ask(proxy, "demo/demo", messages=RETURNED_RESULTS, **{"x-project": FORMULA}),
+        ]
+        ask(proxy, "claude-haiku-4-5", "Say exactly: x [fault:forbidden]")
+        wait_for(lambda: count_rows(folder) == len(replies) + 1)
+        assert proxy.stop() == 0
+    return Stored(folder, settings, replies)
+
+
+def test_sums_and_costs_are_those_that_the_client_received(stored: Stored) -> None:
+    found = stored.json("usage", "--by", "model")
+    tokens = {name: sum(reply[name] for reply in stored.replies) for name in ("input_tokens", "output_tokens")}
+    assert {name: found["total"][name] for name in TOTALS} == {"requests": 4, "errors": 1, **tokens}
+    model, demo = found["groups"]
+    assert (model["name"], model["requests"], model["errors"], demo["name"]) == (
+        "openai/gpt-4.1-mini",
+        3,
+        1,
+        "demo/demo",
+    )
+    counts = ("tool_results", "tool_errors", "malformed_replies")
+    assert [[group[name] for name in counts] for group in (model, demo)] == [[0, 0, 0], [2, 1, 0]]
+    paid = stored.replies[:2]
+    cost = sum(reply["input_tokens"] * 2 + reply["output_tokens"] * 8 for reply in paid) / 1_000_000
+    requested = sum(reply["input_tokens"] + reply["output_tokens"] * 5 for reply in paid) / 1_000_000
+    assert (model["cost"], model["requested_cost"]) == (pytest.approx(cost), pytest.approx(requested))
+    assert (demo["cost"], demo["unknown_cost_requests"], demo["unknown_requested_cost_requests"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("by", "names"),
+    [
+        ("provider", ["openai", "demo"]),
+        ("project", ["one", FORMULA, ""]),
+        ("session", ["session-1", ""]),
+        ("key", ["local"]),
+        ("route", ["", "free"]),
+        ("day", [datetime.now(UTC).astimezone().date().isoformat()]),
+    ],
+)
+def test_each_grouping_has_the_same_total(stored: Stored, by: str, names: list[str]) -> None:
+    found = stored.json("usage", "--by", by)
+    assert sorted(group["name"] for group in found["groups"]) == sorted(names)
+    assert found["total"] == stored.json("usage")["total"]
+
+
+def test_a_pipe_gets_tabs_and_csv_runs_no_formula(stored: Stored) -> None:
+    head, *rows = stored.run("usage", "--by", "project").stdout.splitlines()
+    assert head.split("\t")[:4] == ["project", "requests", "succeeded", "errors"]
+    assert {row.split("\t")[0] for row in rows} == {"one", FORMULA, ""}
+    exported = list(csv.DictReader(io.StringIO(stored.run("usage", "--by", "project", "--csv").stdout)))
+    assert {row["project"] for row in exported} == {"one", f"'{FORMULA}", ""}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("--since", "5x"),
+            '--since is "5x". Use 24h, 7d, 4w, today, yesterday, or a date such as 2026-11-01.',
+        ),
+        (
+            ("--since", "1h", "--until", "2h"),
+            '--until is "2h", which is not after --since 1h. '
+            "Use 24h, 7d, 4w, today, yesterday, or a date such as 2026-11-01.",
+        ),
+        (("--json", "--csv"), "--json and --csv exclude each other. Use one of them."),
+    ],
+)
+def test_wrong_options_are_named(stored: Stored, words: tuple[str, ...], message: str) -> None:
+    ended = stored.run("usage", *words)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"✕ {message}\n")
+
+
+def test_a_ledger_without_requests_is_empty_and_one_that_is_off_is_reported(stored: Stored, tmp_path: Path) -> None:
+    empty = {"DATABASE_URL": f"sqlite:///{tmp_path / 'none.sqlite3'}"}
+    ended = run_command("usage", "--json", directory=tmp_path, settings=empty)
+    assert (json.loads(ended.stdout)["total"]["requests"], ended.returncode) == (0, 0)
+    ended = run_command("usage", directory=tmp_path, settings={"DATABASE_URL": "off"})
+    message = "No requests are stored, because DATABASE_URL is off. Unset DATABASE_URL, or set it to a database."
+    assert (ended.returncode, ended.stderr) == (2, f"✕ {message}\n")
+    (tmp_path / "broken.sqlite3").write_bytes(b"no database " * 100)
+    broken = {"DATABASE_URL": f"sqlite:///{tmp_path / 'broken.sqlite3'}"}
+    ended = run_command("usage", directory=tmp_path, settings=broken)
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        f"✕ The ledger {tmp_path / 'broken.sqlite3'} cannot be read: file is not a database. "
+        "Set DATABASE_URL to another database.\n",
+    )
+
+
+def test_the_last_request_is_explained(stored: Stored) -> None:
+    ended = stored.run("explain", "--last")
+    lines = ended.stdout.splitlines()
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert lines[0] == "  claude-haiku-4-5 → openai/gpt-4.1-mini"
+    assert re.fullmatch(r"    request    req_\w+, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", lines[1])
+    assert lines[2].startswith("    rule       haiku is SMALL_MODEL (default of openai)")
+    assert lines[3] == "    attempt 1  openai/gpt-4.1-mini: status 403, error"
+    assert lines[4].startswith("    error      403 permission_error: openai: Country")
+
+
+def test_a_request_is_explained_by_its_id(stored: Stored) -> None:
+    with closing(sqlite3.connect(stored.folder / "ledger.sqlite3")) as database:
+        ((request_id,),) = database.execute("SELECT id FROM requests ORDER BY started_at LIMIT 1")
+    ended = stored.run("explain", request_id)
+    assert ended.returncode == 0
+    assert "    project    one\n" in ended.stdout
+    assert "    session    session-1\n" in ended.stdout
+    assert "  ✕ top_k" in ended.stdout
+    found = stored.json("explain", request_id)
+    assert (found["id"], found["notes"][0]["field"]) == (request_id, "top_k")
+    ended = stored.run("explain", "req_none")
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        "✕ The ledger has no request req_none. It stores requests for 90 days (LEDGER_DAYS). "
+        "List the last ones:  anthropic-proxy logs --no-follow\n",
+    )
+
+
+def test_logs_come_from_the_ledger_if_no_proxy_runs_or_has_too_few(stored: Stored) -> None:
+    ended = stored.run("logs", "-n", "3")
+    assert len(ended.stdout.splitlines()) >= 6
+    assert ended.stderr == "No proxy responds on port 8082 (PORT). These requests come from the ledger.\n"
+    (failed,) = map(json.loads, stored.run("logs", "--errors", "--json").stdout.splitlines())
+    assert (failed["status"], failed["requested_model"]) == (403, "claude-haiku-4-5")
+    with running_proxy(stored.folder, stored.settings) as proxy:
+        ask(proxy, "demo/demo")
+        settings = {**stored.settings, "PORT": proxy.url.rpartition(":")[2]}
+        words = ("logs", "--no-follow", "-n", "3", "--json")
+        printed = run_command(*words, directory=stored.folder, settings=settings).stdout.splitlines()
+    models = [json.loads(line)["requested_model"] for line in printed]
+    assert models == ["demo/demo", "claude-haiku-4-5", "demo/demo"]
+
+
+def test_programs_read_the_ledger_from_the_running_proxy(stored: Stored) -> None:
+    with running_proxy(stored.folder, {**stored.settings, "PROXY_API_KEY": "pk-0123456789"}) as proxy:
+        client = proxy.client()
+        assert client.get("/api/requests").status_code == 401
+        client.headers["x-api-key"] = "pk-0123456789"
+        usage = client.get("/api/usage", params={"by": "project"}).json()
+        assert {group["name"] for group in usage["groups"]} == {"one", FORMULA, ""}
+        first = client.get("/api/requests", params={"limit": "1", "facets": "true"}).json()
+        (row,) = first["requests"]
+        assert {"value": "one", "requests": 2} in first["facets"]["project"]
+        older = client.get("/api/requests", params={"before": first["before"]}).json()
+        assert row["id"] not in {each["id"] for each in older["requests"]}
+        assert older["before"] is None
+        assert client.get(f"/api/requests/{row['id']}").json() == row
+        failed = client.get("/api/requests", params={"outcome": "error"}).json()["requests"]
+        assert [each["status"] for each in failed] == [403]
+        assert f"'{FORMULA}" in client.get("/api/requests", params={"format": "csv"}).text
+        unknown = client.get("/api/requests/req_none")
+        assert (unknown.status_code, unknown.json()["error"]["message"]) == (
+            404,
+            "The ledger has no request 'req_none'.",
+        )
+        wrong = client.get("/api/usage", params={"by": "colour"})
+        assert wrong.json()["error"]["message"] == (
+            "by is 'colour'. Use day, hour, model, requested, provider, project, key, session, route."
+        )
+        number = "0" * 5_000 + "1000000000"
+        long = client.get("/api/requests", params={"limit": number})
+        message = f"limit is {number!r}. Use a whole number from 1 to 1,000."
+        assert (long.status_code, long.json()["error"]["message"]) == (400, message)
+        assert client.get("/api/usage", params={"until": "9999-12-31"}).status_code == 400
+        document = client.get("/api/openapi.json").json()
+        assert set(document["paths"]) == {"/api/usage", "/api/requests", "/api/requests/{id}"}
+        assert set(row) == set(document["components"]["schemas"]["Request"]["properties"])
+        assert set(usage["total"]) == set(document["components"]["schemas"]["Sums"]["properties"])

@@ -1,0 +1,55 @@
+"""Documents of the identity provider: keys that are not understood, sign-ins at the same time, and failed requests."""
+
+import asyncio
+
+import pytest
+from joserfc.jwk import RSAKey
+
+from anthropic_proxy.dashboard.oidc.client import CACHE_SECONDS, RETRY_SECONDS, CachedDocument
+from anthropic_proxy.dashboard.oidc.id_token import check_id_token, read_keys
+from anthropic_proxy.dashboard.oidc_errors import OidcError
+
+USABLE = RSAKey.generate_key(2048, {"kid": "usable", "use": "sig"})
+
+
+def test_keys_that_are_not_understood_are_ignored() -> None:
+    unknown = [
+        {"kty": "EC", "crv": "P-0", "x": "AA", "y": "AA", "kid": "a"},
+        {"kty": "OKP", "crv": "X448", "x": "AA", "kid": "b"},
+        {"kty": "RSA", "e": "AQAB", "kid": "c"},
+        {"kty": "oct", "k": "AA", "kid": "d"},
+        "no key",
+    ]
+    found = read_keys({"keys": [*unknown, USABLE.as_dict(private=False)]})
+    assert [key.kid for key in found.keys] == ["usable"]
+    with pytest.raises(OidcError, match="no usable keys for signatures"):
+        read_keys({"keys": unknown})
+
+
+def test_an_id_token_is_not_accepted_without_a_nonce_of_the_sign_in() -> None:
+    keys = read_keys({"keys": [USABLE.as_dict(private=False)]})
+    with pytest.raises(OidcError, match="its nonce is not that of this sign-in"):
+        check_id_token("x", keys, issuer="i", client_id="c", nonce="", access_token="", now=0.0)
+
+
+async def test_sign_ins_at_the_same_time_cause_one_request_also_if_it_fails() -> None:
+    now, requests, answers = [0.0], list[str](), [OidcError("unreachable", status=502), "first", OidcError("down")]
+
+    async def load() -> str:
+        requests.append("request")
+        await asyncio.sleep(0)
+        answer = answers.pop(0)
+        if isinstance(answer, OidcError):
+            raise answer
+        return answer
+
+    document = CachedDocument(load, lambda: now[0])
+    failed = await asyncio.gather(*(document.find(CACHE_SECONDS) for _ in range(20)), return_exceptions=True)
+    assert {(str(error), getattr(error, "status", 0)) for error in failed} == {("unreachable", 502)}
+    assert len(requests) == 1
+    now[0] += RETRY_SECONDS
+    assert await asyncio.gather(*(document.find(CACHE_SECONDS) for _ in range(20))) == ["first"] * 20
+    assert len(requests) == 2
+    now[0] += CACHE_SECONDS
+    assert await asyncio.gather(*(document.find(CACHE_SECONDS) for _ in range(20))) == ["first"] * 20, "it stays in use"
+    assert len(requests) == 3

@@ -1,0 +1,85 @@
+"""Static files: the limit of the script, and colors with enough contrast in both themes."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy.dashboard.assets import load_assets
+
+MAX_SCRIPT_LINES = 250
+IMPORT_CHECK = """
+import asyncio, sys, threading
+from importlib.abc import MetaPathFinder
+from anthropic_proxy.dashboard.routes import Dashboard
+from anthropic_proxy.plugins import Client, RouteRequest
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import load_settings
+
+slow = []
+
+class Watch(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if threading.current_thread() is threading.main_thread():
+            if name.partition(".")[0] in ("jinja2", "markupsafe", "pygal", "sqlalchemy"):
+                slow.append(name)
+
+async def main():
+    dashboard = Dashboard(load_settings({}, PROVIDERS, env_file=None))
+    routes = {(route.path, route.methods[0]): route.respond for route in dashboard.routes()}
+    visitor = Client(name="")
+    asset = routes["/dashboard/static/{name}", "GET"]
+    from anthropic_proxy.dashboard.assets import load_assets
+    file = await asset(RouteRequest(path=load_assets()["dashboard.js"].url, client=visitor))
+    sign_in = await routes["/dashboard/sign-in", "GET"](RouteRequest(path="/dashboard/sign-in", client=visitor))
+    print(file.status, sign_in.status, slow)
+
+sys.meta_path.insert(0, Watch())
+asyncio.run(main())
+"""
+STYLE = load_assets()["dashboard.css"].content.decode()
+COLORS = {name: pair for name, *pair in re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", STYLE)}
+GRAPHICS = (
+    "openai gemini vertex anthropic ollama groq moonshot xai litellm cache-read input cache-write output accent".split()  # noqa: SIM905
+)
+
+
+def luminance(color: str) -> float:
+    channels = (int(color[index : index + 2], 16) / 255 for index in (1, 3, 5))
+    linear = (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels)
+    return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_the_script_is_short_and_loads_nothing() -> None:
+    script = load_assets()["dashboard.js"].content.decode()
+    assert len(script.splitlines()) <= MAX_SCRIPT_LINES
+    assert not re.search(r"https?://|import |eval|innerHTML", script)
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+def test_colors_have_enough_contrast(theme: int) -> None:
+    faint = [name for name in GRAPHICS if contrast(COLORS[name][theme], COLORS["panel"][theme]) < 3]
+    texts = ("text", "muted", "accent", "ok", "warn", "error")
+    grounds = ("page", "panel", "sunken")
+    faint += [
+        f"{name} on {ground}"
+        for name in texts
+        for ground in (*grounds, *([f"{name}-soft"] if f"{name}-soft" in COLORS else []))
+        if contrast(COLORS[name][theme], COLORS[ground][theme]) < 4.5
+    ]
+    assert faint == []
+
+
+def test_static_files_and_sign_in_import_no_library_on_the_event_loop(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(IMPORT_CHECK)
+    command = [sys.executable, program]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert (checked.stdout, checked.stderr) == ("200 200 []\n", "")

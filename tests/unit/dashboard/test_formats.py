@@ -1,0 +1,54 @@
+"""Numbers on the pages: units, and shares that never round to all or nothing."""
+
+import pytest
+
+from anthropic_proxy.dashboard import formats
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "unknown"), (0, "$0.00"), (1_000, "<$0.0001"), (28_900_000, "$0.029"), (26_380_000_000, "$26.38")],
+)
+def test_money(value: int | None, text: str) -> None:
+    assert formats.money(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "whole", "text"),
+    [(1_283, 1_284, "99.9 %"), (1, 100_000, "0.1 %"), (5, 5, "100.0 %"), (0, 5, "0.0 %"), (1, 0, "–"), (None, 1, "–")],
+)
+def test_a_share_below_all_is_never_all(value: int | None, whole: int, text: str) -> None:
+    assert formats.percent(value, whole, 1) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (614_000, "0.61 s"),
+        (34_800_000, "34.8 s"),
+        (302_000_000, "5 min 2 s"),
+        (7_500_000_000, "2 h 5 min"),
+        (None, "–"),
+    ],
+)
+def test_a_duration(value: int | None, text: str) -> None:
+    assert formats.seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *((9_999, "9,999"), (43_590, "43.6 k"), (999_499, "999 k"), (999_500, "1.0 M"), (37_800_000, "37.8 M")),
+        *((999_500_000, "1.0 G"), (3e9, "3.0 G")),
+    ],
+)
+def test_a_short_count(value: float, text: str) -> None:
+    assert formats.short_count(value) == text
+
+
+@pytest.mark.parametrize(
+    ("cost", "unknown", "text"),
+    [(10_000_000, 99, "≥ $0.010, 99 unknown"), (10_000_000, 0, "$0.010"), (0, 2, "unknown"), (0, 0, "free")],
+)
+def test_a_sum_names_the_requests_with_an_unknown_cost(cost: int, unknown: int, text: str) -> None:
+    assert formats.known_price(cost, unknown) == text

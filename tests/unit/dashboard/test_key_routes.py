@@ -1,0 +1,307 @@
+"""The page Keys: each change of a key with preview and confirmation, and every refusal by role, token or value."""
+
+import asyncio
+import html
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import msgspec
+import pytest
+
+from anthropic_proxy.app import App
+from tests.support.dashboard import HOSTILE
+from tests.support.ledger import destroy_ledger
+from tests.support.virtual_keys import Response, running_app, send
+
+ADMIN, PROXY = "admin-0123456789", "pk-0123456789"
+EDIT = "/dashboard/keys/edit"
+ASKED = {"model": "demo/demo", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+NOT_ALLOWED = "Keys can be changed after a sign-in with a key of ADMIN_API_KEY."
+
+
+class Browser:
+    """A browser without script: it keeps cookies, and sends the fields of the last page with a form."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._cookies: dict[str, str] = {}
+        self.fields: dict[str, str] = {}
+
+    async def get(self, path: str) -> str:
+        return text_of(await self.send("GET", path))
+
+    async def post(self, path: str, **fields: str) -> str:
+        return text_of(await self.send("POST", path, urlencode(fields).encode()))
+
+    async def submit(self, **fields: str) -> str:
+        """Send the form of the last page, with some fields changed."""
+        return await self.post(EDIT, **{**self.fields, **fields})
+
+    async def send(self, method: str, path: str, body: bytes | None = None) -> Response:
+        cookie = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
+        headers = {"cookie": cookie} if cookie else {}
+        response = await send(self._app, method, path, body, **headers)
+        if found := response.headers.get("set-cookie"):
+            name, _, value = found.partition(";")[0].partition("=")
+            self._cookies[name] = value
+        pattern = r'<(?:input|select)[^>]* name="([^"]+)"(?: value="([^"]*)")?'
+        form = text_of(response).partition('action="/dashboard/keys/edit"')[2].partition("</form>")[0]
+        if form:
+            self.fields = {name: html.unescape(value) for name, value in re.findall(pattern, form)}
+        return response
+
+
+def text_of(response: Response) -> str:
+    return response.body.decode()
+
+
+def problem(page: str) -> str:
+    """Return the error on a page."""
+    found = re.search(r'role="alert">.*?</span> (.*?)</p>', page) or re.search(r'"verdict">(.*?)</p>', page)
+    assert found is not None, page
+    return html.unescape(found[1])
+
+
+@pytest.fixture
+async def app(tmp_path: Path) -> AsyncIterator[App]:
+    async with running_app(tmp_path, ADMIN_API_KEY=ADMIN, PROXY_API_KEY=PROXY) as app:
+        yield app
+
+
+@pytest.fixture
+async def browser(app: App) -> Browser:
+    """Return a browser that has signed in with an admin key."""
+    return await sign_in(app, ADMIN)
+
+
+async def sign_in(app: App, key: str) -> Browser:
+    browser = Browser(app)
+    assert (await browser.send("POST", "/dashboard/sign-in", urlencode({"key": key}).encode())).status == 303
+    return browser
+
+
+async def create(browser: Browser, label: str, **fields: str) -> tuple[str, str]:
+    """Create a key by its form. Return its id and its text."""
+    await browser.get(f"{EDIT}?action=create")
+    await browser.submit(label=label, **fields)
+    page = await browser.submit()
+    assert f"Key {label} is created." in html.unescape(page)
+    id_, text = re.search(r"/dashboard/keys/(key_\w+)", page), re.search(r"<code>(sk-ap-\w+)</code>", page)
+    assert id_ is not None
+    assert text is not None
+    return id_[1], text[1]
+
+
+async def accepts(app: App, key: str) -> bool:
+    """Wait until the proxy has read a key. Return True if it is accepted."""
+    for _ in range(200):  # changes take effect after at most two seconds
+        response = await send(app, "GET", "/v1/models", x_api_key=key)
+        if response.status == 200 or not response.message.startswith("The key is not a key of this proxy."):
+            return response.status == 200
+        await asyncio.sleep(0.05)
+    raise AssertionError("the key is unknown")
+
+
+async def test_a_key_is_created_after_a_preview_and_shown_once(app: App, browser: Browser) -> None:
+    await browser.get(f"{EDIT}?action=create")
+    fields = {"label": "ci", "team": "build", "models": "claude-*, demo/*", "rpm": "60", "budget": "50USD/month"}
+    preview = await browser.submit(**fields, expires="2099-12-30")
+    lines = re.findall(r'<span class="added">(.*?)</span>', preview)
+    assert lines == [
+        "+ label: ci",
+        "+ team: build",
+        "+ expires_at: 2099-12-31T00:00:00Z",
+        "+ models: claude-*, demo/*",
+        "+ requests_per_minute: 60",
+        "+ budgets: $50.00 per month",
+    ]
+    assert "No virtual keys yet." in await browser.get("/dashboard/keys")
+    await browser.get(f"{EDIT}?action=create")
+    await browser.submit(**fields)
+    page = await browser.submit()
+    (text,) = re.findall(r"<code>(sk-ap-\w+)</code>", page)
+    assert f"ANTHROPIC_AUTH_TOKEN={text}" in page
+    assert await accepts(app, text)
+    assert problem(await browser.submit()) == (
+        "A key with the label 'ci' exists. Use another label, or rotate that key."
+    )
+    listed = await browser.get("/dashboard/keys")
+    assert "1 key: 1 active." in listed
+    assert "$0.00 of $50.00 per month" in listed
+    audit = await browser.get("/dashboard/keys/audit")
+    assert "create key" in audit
+    assert re.search(r"dashboard \((admin )?key \d\)", audit)
+    for page in (listed, audit, await browser.get("/dashboard/keys?format=json")):
+        assert text[6:46] not in page
+
+
+async def test_a_key_is_changed_rotated_and_revoked(app: App, browser: Browser) -> None:
+    id_, old = await create(browser, "ci", rpm="60", owner="ada")
+    await browser.get(f"{EDIT}?action=change&target={id_}")
+    assert (browser.fields["rpm"], browser.fields["owner"]) == ("60", "ada")
+    preview = await browser.submit(rpm="", routes="cheap", owner="grace")
+    assert re.findall(r'<span class="(added|removed)">(.*?)</span>', preview) == [
+        *[("removed", "- owner: ada"), ("added", "+ owner: grace")],
+        ("added", "+ routes: cheap"),
+        ("removed", "- requests_per_minute: 60"),
+    ]
+    assert "anthropic-proxy.toml has no route &#39;cheap&#39;, so no request matches it." in preview
+    assert "Key ci is changed." in await browser.submit()
+    page = await browser.get(f"/dashboard/keys/{id_}")
+    assert "grace" in page
+    await browser.get(f"{EDIT}?action=rotate&target={id_}")
+    await browser.submit(overlap="1h")
+    confirmation = browser.fields
+    rotated = await browser.submit()
+    (new,) = re.findall(r"<code>(sk-ap-\w+)</code>", rotated)
+    assert await accepts(app, new)
+    assert await accepts(app, old)
+    assert problem(await browser.post(EDIT, **confirmation)) == (
+        "The values have changed since the preview. Nothing was changed. Open the form again."
+    )
+    await browser.get(f"{EDIT}?action=revoke&target={id_}")
+    await browser.submit()
+    assert "Key ci is revoked." in await browser.submit()
+    assert "1 revoked" in await browser.get("/dashboard/keys")
+    actions = re.findall(r'a-change nowrap">(.*?)</td>', await browser.get(f"/dashboard/keys/{id_}"))
+    assert actions == ["revoke key", "rotate key", "change key", "create key"]
+
+
+async def test_limits_of_a_team_are_changed(browser: Browser) -> None:
+    await create(browser, "ci", team="build")
+    await browser.get(f"{EDIT}?action=team&target=build")
+    await browser.submit(budget="5USD/day,2000000tokens/month", concurrency="4")
+    assert "Team build is changed." in await browser.submit()
+    listed = await browser.get("/dashboard/keys")
+    assert "$0.00 of $5.00 per day" in listed
+    assert "4 at a time" in listed
+    await browser.get(f"{EDIT}?action=team&target=build")
+    assert browser.fields["budget"] == "5USD/day,2000000tokens/month"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"label": ""}, "The label is ''. Use another one: local, admin and key 1 have a meaning."),
+        ({"rpm": "many"}, 'rpm is "many". Use a whole number above 0, or none: no limit.'),
+        ({"routes": "a*"}, "routes contains 'a*'. Use names of [[routes]] in anthropic-proxy.toml."),
+        ({"expires": "soon"}, 'expires is "soon". Use a duration such as 30d, a date such as 2026-12-31, or never.'),
+        (
+            {"budget": "5"},
+            'The budget is "5". Use an amount and a period, such as 50USD/month, 5USD/day, 2000000tokens/day or '
+            "100USD/total.",
+        ),
+    ],
+)
+async def test_an_invalid_value_is_named_and_nothing_is_stored(
+    browser: Browser, fields: dict[str, str], message: str
+) -> None:
+    await browser.get(f"{EDIT}?action=create")
+    response = await browser.send("POST", EDIT, urlencode({**browser.fields, "label": "ci", **fields}).encode())
+    assert (response.status, problem(text_of(response))) == (400, message)
+    assert "No virtual keys yet." in await browser.get("/dashboard/keys")
+
+
+async def test_a_key_of_the_proxy_may_only_read(app: App, browser: Browser) -> None:
+    id_, _ = await create(browser, "ci")
+    token = browser.fields["token"]
+    reader = await sign_in(app, PROXY)
+    listed = await reader.get("/dashboard/keys")
+    assert "ci" in listed
+    assert NOT_ALLOWED in listed
+    assert "action=create" not in listed
+    for path in (f"{EDIT}?action=create", f"{EDIT}?action=revoke&target={id_}"):
+        response = await reader.send("GET", path)
+        assert (response.status, problem(text_of(response))) == (403, NOT_ALLOWED)
+    revocation = urlencode({"token": token, "action": "revoke", "target": id_, "before": "x"}).encode()
+    assert (await reader.send("POST", EDIT, revocation)).status == 403
+    foreign = await browser.send("POST", EDIT, urlencode({"token": "x", "action": "revoke", "target": id_}).encode())
+    assert (foreign.status, problem(text_of(foreign))) == (
+        403,
+        "The form is not of this session. Open /dashboard again.",
+    )
+    stranger = await Browser(app).send("GET", f"{EDIT}?action=create")
+    assert (stranger.status, stranger.headers["location"]) == (303, "/dashboard/sign-in?next=/dashboard/keys")
+    assert "1 active" in await browser.get("/dashboard/keys")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"PROXY_API_KEY": PROXY},
+            "Keys can be changed after a sign-in with a key of ADMIN_API_KEY, which is not set. Set it in .env.",
+        ),
+        (
+            {"PROXY_API_KEY": PROXY, "ADMIN_API_KEY": ADMIN, "DASHBOARD_EDITING": "false"},
+            "DASHBOARD_EDITING is false, so the dashboard changes no keys.",
+        ),
+    ],
+)
+async def test_the_reason_of_a_refusal_is_shown(tmp_path: Path, settings: dict[str, str], message: str) -> None:
+    async with running_app(tmp_path, **settings) as app:
+        browser = await sign_in(app, settings.get("ADMIN_API_KEY", PROXY))
+        assert message in await browser.get("/dashboard/keys")
+        response = await browser.send("GET", f"{EDIT}?action=create")
+        assert (response.status, problem(text_of(response))) == (403, message)
+
+
+async def test_an_unreadable_database_is_stated_on_every_page(tmp_path: Path) -> None:
+    async with running_app(tmp_path, ADMIN_API_KEY=ADMIN) as app:
+        browser = await sign_in(app, ADMIN)
+        destroy_ledger(tmp_path)
+        listed = await browser.get("/dashboard/keys")
+        assert "The keys cannot be read." in listed
+        assert "file is not a database. Requests are still served." in listed
+        assert "The audit log cannot be read." in await browser.get("/dashboard/keys/audit")
+        for path, start in (
+            ("/dashboard/keys/key_1", "The ledger cannot be read: file is not a database"),
+            (f"{EDIT}?action=create", "Nothing was changed. The ledger cannot store requests: corrupt"),
+        ):
+            response = await browser.send("GET", path)
+            assert response.status == 503
+            assert problem(text_of(response)).startswith(start)
+
+
+async def test_without_virtual_keys_there_is_no_page(tmp_path: Path) -> None:
+    async with running_app(tmp_path, VIRTUAL_KEYS="false", PROXY_API_KEY=PROXY) as app:
+        browser = await sign_in(app, PROXY)
+        assert 'href="/dashboard/keys"' not in await browser.get("/dashboard")
+        assert (await browser.send("GET", "/dashboard/keys")).status == 404
+
+
+async def test_keys_are_searched_sorted_and_exported(app: App, browser: Browser) -> None:
+    id_, text = await create(browser, HOSTILE, budget="1000tokens/day")
+    await create(browser, "zebra", owner="Ada", team="build")
+    assert await accepts(app, text)
+    assert (await send(app, "POST", "/v1/messages", ASKED, x_api_key=text)).status == 200
+
+    async def labels(query: str) -> list[str]:
+        page = await browser.get(f"/dashboard/keys{query}")
+        assert HOSTILE not in page
+        return [html.unescape(label) for label in re.findall(r'/dashboard/keys/key_\w+">(.*?)</a>', page)]
+
+    assert await labels("") == [HOSTILE, "zebra"]
+    assert await labels("?q=ADA") == await labels("?q=build") == ["zebra"]
+    assert await labels("?sort=-used") == [HOSTILE, "zebra"]
+    assert await labels("?sort=used") == ["zebra", HOSTILE]
+    assert await labels("?by=revoked") == []
+    assert problem(await browser.get("/dashboard/keys?by=old")) == (
+        "by: 'old' is not allowed; use active, expired, revoked."
+    )
+    first, second = msgspec.json.decode((await browser.send("GET", "/dashboard/keys?format=json")).body)
+    assert (first["label"], first["budgets"], second["team"]) == (HOSTILE, ["1000tokens/day"], "build")
+    assert re.fullmatch(r"[1-9]\d* tokens of 1,000 tokens per day", first["budgets_used"][0])
+    (team,) = msgspec.json.decode((await browser.send("GET", "/dashboard/keys?format=json&table=teams")).body)
+    assert (team["team"], team["keys"]) == ("build", 1)
+    changes = (await browser.send("GET", "/dashboard/keys/audit?format=csv")).body.decode().splitlines()
+    assert len(changes) == 3
+    own = await browser.get(f"/dashboard/keys/{id_}")
+    assert html.escape(f"/dashboard/requests?key={quote(HOSTILE, safe=':/,')}") in own
+    missing = await browser.send("GET", "/dashboard/keys/key_none")
+    assert (missing.status, problem(text_of(missing))) == (
+        404,
+        "There is no virtual key with this id. The page Keys lists all keys, also revoked ones.",
+    )

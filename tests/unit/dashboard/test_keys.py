@@ -1,0 +1,161 @@
+"""The page Keys in detail: states, used budgets, sums of the range, pages of rows, and an unavailable store."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+from sqlalchemy import Engine
+
+from anthropic_proxy.access.administration import KeyAdministration
+from anthropic_proxy.access.limits import find_budget_counter, list_scopes
+from anthropic_proxy.access.rules import Budget, Rules
+from anthropic_proxy.access.virtual_keys import VirtualKey
+from anthropic_proxy.dashboard.key_audit import build_audit
+from anthropic_proxy.dashboard.keys import STORE_PROBLEM, build_keys
+from anthropic_proxy.dashboard.page_context import PageContext
+from anthropic_proxy.dashboard.view_query import ViewQuery, read_view_query
+from anthropic_proxy.ledger.dashboard_queries import read_facts
+from anthropic_proxy.ledger.database import open_for_writing
+from anthropic_proxy.plugins import Client, Limit, Reservation, StoreUnavailable
+from anthropic_proxy.plugins.storage import LEASE_SECONDS
+from anthropic_proxy.settings import Settings
+from anthropic_proxy.stores.memory import MemoryStore
+from tests.support.ledger import NOON, new_receipt, running_ledger
+
+DAY = 86_400
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_directory=tmp_path / "data")
+
+
+@pytest.fixture
+def engine(settings: Settings) -> Iterator[Engine]:
+    engine = open_for_writing(settings)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def administration(engine: Engine) -> KeyAdministration:
+    return KeyAdministration(engine, "test", lambda: NOON)
+
+
+def create(administration: KeyAdministration, label: str, **fields: Any) -> VirtualKey:
+    return administration.create_key(VirtualKey(id="", label=label, **fields))[0]
+
+
+def read(engine: Engine, settings: Settings, query: ViewQuery | None = None, **fields: Any) -> PageContext:
+    connection = engine.connect()
+    query = query or read_view_query("/dashboard/keys", {}, NOON)
+    facts = read_facts(connection)
+    return PageContext(query=query, connection=connection, facts=facts, now=NOON, settings=settings, **fields)
+
+
+def test_states_and_used_budgets(engine: Engine, settings: Settings, administration: KeyAdministration) -> None:
+    budgets = tuple(Budget(amount, "tokens", "day") for amount in (100,))
+    used = {label: create(administration, label, rules=Rules(budgets=budgets)) for label in ("half", "high", "empty")}
+    create(administration, "soon", expires_at=NOON + 3 * DAY)
+    create(administration, "later", expires_at=NOON + 8 * DAY)
+    create(administration, "gone")
+    administration.revoke_key("gone")
+    store = MemoryStore(clock=lambda: NOON)
+    context = read(engine, settings, store=store)
+    for label, amount in (("half", 50), ("high", 80), ("empty", 100)):
+        (budget,), scope = used[label].rules.budgets, list_scopes(used[label], None)[0]
+        counter = structs.replace(find_budget_counter(scope, budget, NOON), amount=amount)
+        reservation = context.wait_for(store.reserve([counter]))
+        context.wait_for(store.settle(reservation, [amount]))
+    page = build_keys(context)
+    context.connection.close()
+    rows = {row.key.label: row for row in page["rows"]}
+    assert page["verdict"] == ("6 keys: 5 active, 1 revoked. 1 expires within 7 days. 1 key used up a budget.")
+    assert list(rows) == ["empty", "half", "high", "later", "soon", "gone"]
+    assert {label: row.state.text for label, row in rows.items() if row.state.text != "active"} == {
+        "soon": "expires in 3 days",
+        "gone": "revoked",
+    }
+    assert rows["later"].expires == "expires in 8 days"
+    assert [(rows[label].budgets[0].text, rows[label].budgets[0].role) for label in ("half", "high", "empty")] == [
+        ("50 tokens of 100 tokens per day", "budget"),
+        ("80 tokens of 100 tokens per day", "warn"),
+        ("100 tokens of 100 tokens per day", "error"),
+    ]
+
+
+async def test_requests_and_costs_of_keys_and_teams(
+    engine: Engine, settings: Settings, administration: KeyAdministration
+) -> None:
+    for label, team in (("ci", "build"), ("cd", "build"), ("laptop", "")):
+        create(administration, label, team=team)
+    used = {"provider": "openai", "prefix": "openai", "model": "gpt-4.1", "input_tokens": 1_000_000}
+    with running_ledger(settings) as ledger:
+        await ledger.record(
+            new_receipt(1, client=Client(name="ci", role="member"), **used),
+            new_receipt(2, client=Client(name="cd", role="member"), **used),
+            new_receipt(3, client=Client(name="cd", role="member"), started_at=NOON - 3 * DAY, **used),
+        )
+        ledger.wait_written(3)
+    context = read(engine, settings, read_view_query("/dashboard/keys", {"sort": ["-last"]}, NOON + 90))
+    page = build_keys(structs.replace(context, now=NOON + 90))
+    context.connection.close()
+    assert [(row.key.label, row.requests, row.last_used) for row in page["rows"]] == [
+        ("cd", "1", "1 min ago"),
+        ("ci", "1", "1 min ago"),
+        ("laptop", "0", "–"),
+    ]
+    (team,) = page["teams"]
+    assert (team.name, team.keys, team.requests, team.cost) == (
+        "build",
+        "2",
+        "2",
+        page["rows"][0].cost.replace("2", "4"),
+    )
+
+
+def test_pages_of_keys_and_of_the_audit_log(
+    engine: Engine, settings: Settings, administration: KeyAdministration
+) -> None:
+    for number in range(101):
+        create(administration, f"key-{number:03}")
+
+    def build(build_page: Any, link: str) -> Any:
+        _, _, text = link.partition("?")
+        values = dict(pair.split("=") for pair in text.split("&") if pair)
+        context = read(engine, settings, read_view_query("/x", {name: [v] for name, v in values.items()}, NOON))
+        page = build_page(context)
+        context.connection.close()
+        return page
+
+    first = build(build_keys, "")
+    second = build(build_keys, first["older"])
+    assert [row.key.label for row in first["rows"]] == [f"key-{number:03}" for number in range(100)]
+    assert ([row.key.label for row in second["rows"]], second["older"]) == (["key-100"], "")
+    assert build(build_keys, second["newer"])["rows"] == first["rows"]
+    pages = [build(build_audit, "")]
+    while pages[-1]["older"]:
+        pages.append(build(build_audit, pages[-1]["older"]))
+    assert [len(page["rows"]) for page in pages] == [50, 50, 1]
+    assert pages[0]["newer"] == ""
+    for newer, older in pairwise(pages):
+        assert build(build_audit, older["newer"])["rows"] == newer["rows"]
+
+
+def test_an_unavailable_store_is_stated_and_keys_are_listed(
+    engine: Engine, settings: Settings, administration: KeyAdministration
+) -> None:
+    create(administration, "ci", rules=Rules(budgets=(Budget(5, "usd", "day"),)))
+
+    class StoppedStore(MemoryStore):
+        async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
+            raise StoreUnavailable
+
+    context = read(engine, settings, store=StoppedStore())
+    page = build_keys(context)
+    context.connection.close()
+    assert page["store_problem"] == STORE_PROBLEM
+    assert [bar.text for bar in page["rows"][0].budgets] == ["– of $5.00 per day"]

@@ -1,0 +1,124 @@
+"""Page Overview: incidents, remedies of the error catalog, and panels that fail without the others."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from anthropic_proxy.dashboard.overview import build_overview
+from anthropic_proxy.dashboard.panels import FailedPanel
+from anthropic_proxy.dashboard.remedies import TEXTS, find_remedy
+from anthropic_proxy.ledger.dashboard_records import ErrorGroup
+from anthropic_proxy.ledger.database import open_for_writing
+from anthropic_proxy.settings import Settings
+from tests.support.ledger import new_receipt, reading, running_ledger
+from tests.support.page_context import build_context
+from tests.support.paths import ROOT
+
+LIMIT = "groq rate limit reached: 12,000 tokens per minute for this key."
+
+
+@contextmanager
+def overview_of(settings: Settings, logged: list[str] | None = None, **query: str) -> Iterator[dict[str, Any]]:
+    """Yield the values of the page, an hour after the stored requests."""
+    with reading(settings) as engine, engine.connect() as connection:
+        values = {name: [value] for name, value in query.items()}
+        log = (logged if logged is not None else []).append
+        yield dict(build_overview(build_context("/dashboard", connection, settings, values, log_condition=log)))
+
+
+async def store_failures(settings: Settings, count: int, **fields: Any) -> None:
+    failed = {"outcome": "error", "status": 429, "error_type": "rate_limit_error", "error": LIMIT, **fields}
+    receipts = [new_receipt(number, **failed, first_token_seconds=None) for number in range(count)]
+    with running_ledger(settings) as ledger:
+        await ledger.record(*receipts, new_receipt(100), new_receipt(101, provider="openai", model="gpt-4.1"))
+        ledger.wait_written(count + 2)
+
+
+async def test_many_failures_of_a_provider_are_an_incident_with_a_remedy(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    await store_failures(settings, 3)
+    with overview_of(settings) as page:
+        assert [band.label for band in page["speed"].chart.bands] == ["groq rate limit"]
+        assert page["speed"].titles == ["p50 (median)", "p95", "incident"]
+        assert [row[-1] for row in page["speed"].rows].count("groq rate limit") == 1
+        (column,) = [one for one in page["speed"].chart.columns if "incident = groq rate limit" in one.title]
+        assert column.title.endswith(": p50 = 0.51 s; p95 = 0.51 s; incident = groq rate limit")
+        assert '<text class="band-label"' in page["speed"].drawing
+        assert [(one.name, one.total) for one in page["errors"].chart.series] == [("rate limit", "3")]
+        assert "outcome=error" in page["errors"].chart.columns[0].href
+        (notice,) = page["notices"]
+    assert notice.text == "3 requests failed at groq with 429, rate limit."
+    assert notice.remedy == "Wait, add keys (GROQ_API_KEY=key1,key2), or set FALLBACK_<TIER>."
+    assert notice.entry == "docs/fix/errors.md#rate-limit"
+    with overview_of(settings, speed="provider") as page:
+        assert [one.name for one in page["speed"].chart.series] == ["groq", "openai"]
+
+
+@pytest.mark.parametrize(
+    ("count", "fields"),
+    [(2, {}), (3, {"error_type": "invalid_request_error", "status": 400}), (3, {"provider": ""})],
+    ids=["few", "invalid requests", "not sent"],
+)
+async def test_other_failures_are_no_incident(tmp_path: Path, count: int, fields: dict[str, Any]) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    await store_failures(settings, count, **fields)
+    with overview_of(settings) as page:
+        assert page["speed"].chart.bands == []
+        assert page["errors"].rows != []
+
+
+async def test_a_panel_that_fails_leaves_the_others(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    await store_failures(settings, 3)
+    engine = open_for_writing(settings)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE hourly SET first_token_histogram = x'81c1c1' WHERE first_token_count > 0"))
+        connection.execute(text("ALTER TABLE requests RENAME COLUMN error_type TO removed"))
+    engine.dispose()
+    logged: list[str] = []
+    with overview_of(settings, logged) as page:
+        failed = {name: panel.message for name, panel in page.items() if isinstance(panel, FailedPanel)}
+        assert page["verdict"].startswith("In the last 24 hours 2 of 5 requests succeeded")
+        assert page["usage"].rows != []
+        assert [row["model"] for row in page["models"]] == ["small", "gpt-4.1"]
+    missing = "The ledger cannot be read: no such column: requests.error_type. Requests are still served."
+    assert {name: failed[name] for name in ("errors", "latest", "notices")} == dict.fromkeys(
+        ("errors", "latest", "notices"), missing
+    )
+    assert failed["figures"].startswith("A stored value cannot be shown (DecodeError: ")
+    assert failed.keys() == {"errors", "latest", "notices", "figures", "speed"}
+    assert [line.partition(": ")[0] for line in logged] == [
+        "The dashboard cannot show the figures",
+        "The dashboard cannot show first tokens",
+    ]
+
+
+def test_remedies_are_those_of_the_catalog() -> None:
+    entries = tomllib.loads((ROOT / "docs/fix/errors.toml").read_text())["error"]
+    remedies = {entry["slug"]: re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", entry["remedy"]) for entry in entries}
+    changed = [name for name, remedy in TEXTS.items() if not remedies[name].replace("`", "").startswith(remedy)]
+    assert changed == []
+
+
+@pytest.mark.parametrize(
+    ("provider", "status", "kind", "message", "entry"),
+    [
+        ("openai", 401, "authentication_error", "openai rejected the API key", "rejected-key"),
+        ("ollama", 502, "api_error", "ollama: no server responds at http://localhost:11434", "no-server"),
+        ("openai", 503, "api_error", "openai returned HTTP 503", "provider-failed"),
+        ("openai", 503, "api_error", "HTTP 503. It failed 5 times in a row; the next call", "provider-not-called"),
+        ("openai", 504, "timeout_error", "openai sent no data for 60 s", "no-data"),
+        ("", 400, "invalid_request_error", "messages: at least one message is required", "empty-messages"),
+        ("", 529, "overloaded_error", "This proxy makes at most 3 upstream calls at once", "queue-full"),
+        ("", 418, "", "", ""),
+    ],
+)
+def test_an_error_has_the_remedy_of_its_kind(provider: str, status: int, kind: str, message: str, entry: str) -> None:
+    remedy = find_remedy(ErrorGroup(provider, kind, status, 1, 0, 0, message, "req_1"))
+    assert (remedy.entry if remedy else "") == entry

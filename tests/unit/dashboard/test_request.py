@@ -1,0 +1,75 @@
+"""Page of one request: the stored cost is divided by kind of token, and an unknown cost stays unknown."""
+
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy.dashboard.remedies import find_remedy
+from anthropic_proxy.dashboard.request import TokenCost, build_request
+from anthropic_proxy.ledger.costs import Cost
+from anthropic_proxy.ledger.request_queries import RequestSelection, list_stored_requests
+from anthropic_proxy.settings import Settings
+from tests.support.ledger import UNKNOWN_COST, new_receipt, reading, running_ledger
+from tests.support.page_context import build_context
+
+
+async def tokens_of(settings: Settings, cost: Cost) -> list[TokenCost]:
+    """Return the table of tokens of a request to gpt-4.1."""
+    receipt = new_receipt(
+        provider="openai", prefix="openai", model="gpt-4.1", input_tokens=2_118, cache_read_tokens=41_472
+    )
+    receipt.output_tokens, receipt.thinking_tokens = 486, 86
+    with running_ledger(settings, cost=cost) as ledger:
+        await ledger.record(receipt)
+        ledger.wait_written(1)
+    with reading(settings) as engine, engine.connect() as connection:
+        path_parameters = {"id": receipt.request_id}
+        page = build_request(
+            build_context("/dashboard/requests/x", connection, settings, path_parameters=path_parameters)
+        )
+    assert page is not None
+    tokens: list[TokenCost] = page["tokens"]
+    return tokens
+
+
+@pytest.mark.parametrize("cost", [Cost(28_860_000, None, "genai-prices")])
+async def test_the_cost_is_divided_by_kind_of_token(tmp_path: Path, cost: Cost) -> None:
+    assert await tokens_of(Settings(data_directory=tmp_path / "data"), cost) == [
+        TokenCost("cache read", "cache-read", "41,472", "$0.50", "$0.0207"),
+        TokenCost("input", "input", "2,118", "$2.00", "$0.0042"),
+        TokenCost("output", "output", "400", "$8.00", "$0.0032"),
+        TokenCost("thinking", "thinking", "86", "$8.00", "$0.0007"),
+    ]
+
+
+@pytest.mark.parametrize("cost", [UNKNOWN_COST, Cost(0, 0, "local")])
+async def test_an_unknown_or_free_request_has_no_prices(tmp_path: Path, cost: Cost) -> None:
+    tokens = await tokens_of(Settings(data_directory=tmp_path / "data"), cost)
+    assert [(one.price, one.cost) for one in tokens] == [("", "")] * 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "slug"),
+    [
+        ({"status": 401, "error": "The key is not one of this proxy's keys.", "provider": ""}, "proxy-key-wrong"),
+        (
+            {"status": 502, "error": "groq: no server responds at http://127.0.0.1:9 (no connection in time)"},
+            "no-server",
+        ),
+        ({"status": 429, "error": "groq: too many tokens per minute"}, "rate-limit"),
+        ({"status": 503, "error": "groq: failed"}, "provider-failed"),
+        ({"status": 418, "error": "groq: a teapot", "error_type": "invalid_request_error"}, ""),
+        ({"status": 200, "error": "", "error_type": "", "outcome": "end_turn"}, ""),
+    ],
+)
+async def test_the_remedy_of_an_error_is_that_of_the_catalog(
+    tmp_path: Path, fields: dict[str, object], slug: str
+) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    with running_ledger(settings) as ledger:
+        await ledger.record(new_receipt(**{"outcome": "error", "error_type": "api_error", **fields}))
+        ledger.wait_written(1)
+    with reading(settings) as engine, engine.connect() as connection:
+        (row,) = list_stored_requests(connection, RequestSelection(), 1)
+    remedy = find_remedy(row)
+    assert ("" if remedy is None else remedy.entry) == slug

@@ -1,0 +1,79 @@
+"""Changes of settings that the dashboard proposes."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from anthropic_proxy.dashboard.settings_change import Proposal, propose, write
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.platforms import file_lock
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import load_settings
+from anthropic_proxy.settings.env_writer import locked_for_change
+
+KEY = "sk-0123456789abcdefghijklmnop"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BIG_MODEL", "${OPENAI_API_KEY}"),
+        ("LOG_LEVEL", "-${OPENAI_API_KEY:-x}-"),
+        ("GROQ_API_KEY", "x${OPENAI_API_KEY}"),
+    ],
+)
+def test_a_value_cannot_refer_to_another_variable(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text(f"OPENAI_API_KEY={KEY}\n", "utf-8")
+    settings = load_settings({}, PROVIDERS, env_file=".env")
+    with pytest.raises(InvalidRequest) as caught:
+        propose(settings, name, value)
+    assert caught.value.message == (
+        f"{name}: a reference such as ${{NAME}} is not allowed here, because pages show its value."
+    )
+
+
+def test_only_one_of_several_simultaneous_changes_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ("BIG_MODEL", "SMALL_MODEL", "LOG_LEVEL", "FIDELITY")
+    values = ("gpt-5", "gpt-4.1-mini", "debug", "strict")
+    barrier = Barrier(len(names), timeout=60)
+
+    def confirm(proposal: Proposal) -> str:
+        barrier.wait()
+        try:
+            write(proposal, proposal.before)
+        except InvalidRequest as error:
+            return error.message
+        return ""
+
+    for _ in range(10):
+        Path(".env").write_text("PORT=8082\n", "utf-8")
+        settings = load_settings({}, PROVIDERS, env_file=".env")
+        proposals = [propose(settings, name, value) for name, value in zip(names, values, strict=True)]
+        with ThreadPoolExecutor(len(names)) as threads:
+            found = dict(zip(names, threads.map(confirm, proposals), strict=True))
+        (written,) = (name for name, message in found.items() if not message)
+        value = dict(zip(names, values, strict=True))[written]
+        assert Path(".env").read_text("utf-8") == f"PORT=8082\n{written}={value}\n"
+        assert {name: message for name, message in found.items() if name != written} == {
+            name: f"Another change of .env was written after this preview, so {name} was not written. "
+            "Check its value and show the change again."
+            for name in names
+            if name != written
+        }
+
+
+def test_a_change_does_not_wait_forever_for_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(file_lock, "LOCK_SECONDS", 0.05)
+    proposal = propose(load_settings({}, PROVIDERS, env_file=".env"), "BIG_MODEL", "gpt-5")
+    with locked_for_change(Path(".env")), pytest.raises(InvalidRequest) as caught:
+        write(proposal, proposal.before)
+    assert caught.value.message == ".env is being changed by another process. Try again. Nothing was changed."
+    write(proposal, proposal.before)
+    assert Path(".env").read_text("utf-8") == "BIG_MODEL=gpt-5\n"

@@ -1,0 +1,58 @@
+"""Facts that policies receive about a request, also about one that is relayed without a complete decoding."""
+
+from msgspec import structs
+
+from anthropic_proxy.plugins import AdmissionRequest, Client, Headers
+from tests.support.harness import FakeResponse, ProxyHarness
+
+TEXT = "Count these words. " * 2_000
+PROVIDERS = {
+    "PREFERRED_PROVIDER": "anthropic",
+    "ANTHROPIC_API_KEY": "sk-ant-one-0123456789",
+    "OPENAI_API_KEY": "sk-one-0123456789",
+}
+
+
+class Recorder:
+    """A policy that keeps the facts about a request."""
+
+    def __init__(self) -> None:
+        self.requests: list[AdmissionRequest] = []
+        self.estimates: list[int] = []
+
+    async def identify(self, headers: Headers) -> Client | None:
+        return None
+
+    async def admit(self, request: AdmissionRequest) -> None:
+        self.requests.append(request)
+        self.estimates.append(request.estimate_input_tokens())
+
+
+async def describe(**fields: object) -> tuple[AdmissionRequest, int]:
+    """Return the facts about a request that the policy receives, and its estimated input tokens."""
+    proxy, policy = ProxyHarness(lambda *_: FakeResponse(400, b"{}"), **PROVIDERS), Recorder()
+    proxy.services = structs.replace(proxy.services, policies=(policy,))
+    await proxy.post(**{"text": TEXT, "max_tokens": 16, **fields})
+    return policy.requests[0], policy.estimates[0]
+
+
+async def test_a_relay_is_admitted_with_the_tokens_of_its_messages_and_its_maximum() -> None:
+    relayed, relayed_tokens = await describe(model="anthropic/claude-sonnet-4-5")
+    translated, translated_tokens = await describe(model="openai/gpt-4.1-mini")
+    assert relayed_tokens == translated_tokens > len(TEXT) / 8
+    assert [target.max_output_tokens for target in (*relayed.targets, *translated.targets)] == [16, 16]
+
+
+async def test_a_relay_that_only_its_provider_can_decode_counts_by_its_size() -> None:
+    _, tokens = await describe(model="anthropic/claude-sonnet-4-5", temperature="warm")
+    assert tokens > len(TEXT) / 8
+
+
+async def test_an_invalid_maximum_reserves_no_negative_amount() -> None:
+    request, _ = await describe(model="anthropic/claude-sonnet-4-5", max_tokens=-5_000)
+    assert [target.max_output_tokens for target in request.targets] == [0]
+
+
+async def test_the_model_of_an_alias_is_the_one_that_it_names() -> None:
+    request, _ = await describe(model="claude-openai/gpt-4.1-mini[1m]")
+    assert (request.model, request.normalized_model) == ("claude-openai/gpt-4.1-mini[1m]", "openai/gpt-4.1-mini")

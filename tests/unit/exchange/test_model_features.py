@@ -1,0 +1,48 @@
+"""Limits and features of models for plugins: from the built-in table, from the doctor, and from errors of providers."""
+
+import asyncio
+from datetime import date
+
+from anthropic_proxy.exchange.model_features import describe_models
+from anthropic_proxy.plugins.setup import ModelFeatures
+from anthropic_proxy.routing.catalog import LearnedModel
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.services import open_services
+from anthropic_proxy.settings import load_settings
+
+LEARNED = LearnedModel(
+    server="openai api.openai.com",
+    model="gpt-4.1",
+    observed_on=date(2026, 11, 20),
+    evidence="probe",
+    accepts_images=False,
+)
+
+
+async def _describe(*names: str, adaptations: tuple[str, ...] = ()) -> dict[str, ModelFeatures]:
+    environ = {"OPENAI_API_KEY": "sk-test-0000000000000000", "SEARCH_URL": "http://127.0.0.1:9/search"}
+    services = await open_services(load_settings(environ, PROVIDERS, env_file=None))
+    services.catalog.set_learned({(LEARNED.server, LEARNED.model): LEARNED})
+    for name in adaptations:
+        await services.observations.store_adaptation("openai api.openai.com", "gpt-4.1", name)
+    return {one.model: one for one in await describe_models(services, names)}
+
+
+def describe(*names: str, adaptations: tuple[str, ...] = ()) -> dict[str, ModelFeatures]:
+    return asyncio.run(_describe(*names, adaptations=adaptations))
+
+
+def test_facts_of_the_doctor_and_errors_name_their_source() -> None:
+    found = describe("openai/gpt-4.1", "openai/gpt-4.1-mini", adaptations=("limit 4096", "drop top_p"))
+    model, other = found["openai/gpt-4.1"], found["openai/gpt-4.1-mini"]
+    assert (model.images, model.max_output, model.source) == (False, 4_096, "built-in table")
+    assert model.other_sources == {"images": "doctor, 20 Nov 2026", "max_output": "error of the provider"}
+    assert model.adaptations == ("limit 4096", "drop top_p")
+    assert (other.images, other.context_window, other.other_sources) == (True, 1_047_576, {})
+
+
+def test_unknown_models_are_assumed_and_server_tools_have_a_place() -> None:
+    found = describe("openai/of-next-year", "openai/gpt-4.1", "groq/whisper-large-v3")
+    assert list(found) == ["openai/of-next-year", "openai/gpt-4.1"]
+    assert (found["openai/of-next-year"].source, found["openai/of-next-year"].context_window) == ("assumed", None)
+    assert (found["openai/gpt-4.1"].web_search, found["openai/gpt-4.1"].web_fetch) == ("provider", "none")

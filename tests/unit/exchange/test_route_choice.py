@@ -1,0 +1,100 @@
+"""Routes with `balance = "latency"` while the store fails, and after errors that one client causes."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from anthropic_proxy.plugins.storage import StoreUnavailable
+from anthropic_proxy.routing.rules import RouteRules
+from anthropic_proxy.stores.memory import MemoryStore
+from tests.support.fake_upstream import FakeUpstream, error, reply
+from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.routes import load_routes
+
+ROUTE = '[[routes]]\nname = "r"\ntargets = ["openai/gpt-4.1", "openai/gpt-4o"]\nbalance = "latency"\n'
+KEYS = {"OPENAI_API_KEY": "sk-test", "OPENAI_WIRE": "chat"}
+
+
+class FailingStore(MemoryStore):
+    """A store after a failure of its server, with `REDIS_FAILURE=closed`."""
+
+    async def get(self, key: str) -> str | None:
+        raise StoreUnavailable
+
+    async def put(self, key: str, value: str, seconds: float) -> None:
+        raise StoreUnavailable
+
+
+class SlowStore(MemoryStore):
+    """A store that never completes a write."""
+
+    async def put(self, key: str, value: str, seconds: float) -> None:
+        await asyncio.Event().wait()
+
+
+def routed(folder: Path, upstream: FakeUpstream, store: MemoryStore) -> ProxyHarness:
+    proxy = ProxyHarness(upstream, **KEYS)
+    settings = load_routes(folder, ROUTE, **KEYS)
+    rules = RouteRules(settings.routes)
+    proxy.services = structs.replace(proxy.services, settings=settings, route_rules=rules, store=store)
+    return proxy
+
+
+@pytest.mark.parametrize("store", [FailingStore(), SlowStore()], ids=["failing", "slow"])
+async def test_a_reply_arrives_although_its_latency_cannot_be_stored(tmp_path: Path, store: MemoryStore) -> None:
+    upstream = FakeUpstream(lambda self, body: reply(bool(body.get("stream"))))
+    sink = await asyncio.wait_for(routed(tmp_path, upstream, store).post(), 30)
+    assert sink.error is None
+    assert sink.body["content"] == [{"type": "text", "text": "well"}]
+    assert all(answer.closed for answer in upstream.answers)
+
+
+class CountedHeaders(dict[str, str]):
+    """Headers that count how often a rule reads `x-team`."""
+
+    reads = 0
+
+    def __getitem__(self, name: str) -> str:
+        self.reads += name == "x-team"
+        return super().__getitem__(name)
+
+
+@pytest.mark.parametrize("team", ["a data b", "other"])
+async def test_the_rules_of_a_relayed_request_are_evaluated_once(tmp_path: Path, team: str) -> None:
+    text = """[[routes]]
+name = "r"
+when.header = { x-team = "*data*" }
+targets = ["anthropic/claude-opus-5-5"]
+"""
+    body = b'{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":"end_turn",'
+    body += b'"usage":{"input_tokens":1,"output_tokens":1}}'
+    keys = {"ANTHROPIC_API_KEY": "sk-ant-test", "PREFERRED_PROVIDER": "anthropic"}
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, body, headers={"content-type": "application/json"}), **keys)
+    settings = load_routes(tmp_path, text, **keys)
+    proxy.services = structs.replace(proxy.services, settings=settings, route_rules=RouteRules(settings.routes))
+    headers = CountedHeaders({"x-team": team})
+    for count in (1, 2, 3):
+        sink = await proxy.post(headers=headers)
+        assert (sink.error, headers.reads) == (None, count)
+
+
+@pytest.mark.parametrize(("status", "first"), [(400, "gpt-4.1"), (503, "gpt-4o")])
+async def test_only_failures_of_a_target_change_the_order_for_other_clients(
+    tmp_path: Path, status: int, first: str
+) -> None:
+    models: list[str] = []
+
+    def answer(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
+        models.append(body["model"])
+        fails = "bad" in str(body["messages"]) and body["model"] == "gpt-4.1"
+        return error(status, "Invalid schema for function 'read'.") if fails else reply(False)
+
+    proxy = routed(tmp_path, FakeUpstream(answer), MemoryStore())
+    await proxy.post("bad")
+    await asyncio.sleep(0)  # the task that stores the failure
+    models.clear()
+    await proxy.post("hello")
+    assert models == [first]

@@ -1,0 +1,216 @@
+"""Costs of requests: a table of 20 cases, calculated by hand from the price lists of the vendors."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from anthropic_proxy.ledger.costs import Cost, CostCalculator
+from anthropic_proxy.ledger.price_source import describe_package
+from anthropic_proxy.ledger.prices import TokenCounts, find_price
+from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
+
+NOVEMBER = datetime(2026, 11, 20, 12, tzinfo=UTC)
+OWN = """
+[prices."openai/own"]
+input = 0.1
+output = 0.3
+cache_read = 0.0125
+[prices."openai/free"]
+input = 0
+output = 0
+"""
+
+# requested model, used model, tokens (input, cache read, cache write, output, thinking), cost in nano-dollars of the
+# used model, and of the requested model. 1 token at $1 per million costs 1,000 nano-dollars.
+CASES = [
+    # input, output: 1,000 × 2 + 500 × 8 = 6,000 → $0.006; Claude: 1,000 × 3 + 500 × 15
+    ("claude-sonnet-4-6", "openai/gpt-4.1", (1_000, 0, 0, 500, 0), 6_000_000, 10_500_000),
+    # cache read at a quarter; Claude: at a tenth: 100 × 3 + 10,000 × 0.3 + 10 × 15
+    ("claude-sonnet-4-6", "openai/gpt-4.1", (100, 10_000, 0, 10, 0), 5_280_000, 3_450_000),
+    # a cache write without its own price costs the price of input: 3,000 × 2; Claude: 3,000 × 3.75
+    ("claude-sonnet-4-6", "openai/gpt-4.1", (0, 0, 3_000, 0, 0), 6_000_000, 11_250_000),
+    # thinking is part of the output tokens
+    ("claude-sonnet-4-6", "openai/gpt-4.1", (0, 0, 0, 700, 600), 5_600_000, 10_500_000),
+    ("claude-haiku-4-5", "openai/gpt-4.1-mini", (1, 1, 0, 1, 0), 2_100, 6_100),
+    ("claude-haiku-4-5-20251001", "openai/gpt-4.1-mini", (10, 0, 0, 0, 0), 4_000, 10_000),
+    ("claude-opus-4-8[1m]", "openai/gpt-4.1", (1_000_000, 0, 0, 0, 0), 2_000_000_000, 5_000_000_000),
+    # gemini-2.5-pro: 200,000 tokens have the low price, one more all of them the high price
+    ("claude-opus-4-8", "gemini/gemini-2.5-pro", (200_000, 0, 0, 1_000, 0), 260_000_000, 1_025_000_000),
+    ("claude-opus-4-8", "gemini/gemini-2.5-pro", (200_001, 0, 0, 1_000, 0), 515_002_500, 1_025_005_000),
+    # cached tokens count for the long context: 1 × 2.5 + 200,000 × 0.25
+    ("claude-opus-4-8", "gemini/gemini-2.5-pro", (1, 200_000, 0, 0, 0), 50_002_500, 100_005_000),
+    ("claude-opus-4-8", "vertex_ai/gemini-2.5-pro", (1_000, 0, 0, 0, 0), 1_250_000, 5_000_000),
+    # Claude itself: both costs are equal
+    ("claude-opus-4-8", "anthropic/claude-opus-4-8", (10, 1_000, 100, 20, 0), 1_675_000, 1_675_000),
+    # a price with four decimals: 7 × 0.0125 = 0.0875 → 87.5 nano-dollars, rounded up with 3 × 0.1
+    ("openai/own", "openai/own", (3, 7, 0, 0, 0), 388, 388),
+    ("openai/free", "openai/free", (10, 0, 0, 10, 0), 0, 0),
+    ("claude-haiku-4-5", "ollama/qwen3-coder:30b", (1_000, 0, 0, 1_000, 0), 0, 6_000_000),
+    ("claude-haiku-4-5", "demo/demo", (1_000, 0, 0, 1_000, 0), 0, 6_000_000),
+    # unknown, never zero
+    ("claude-haiku-4-5", "openai/no-such-model", (1_000, 0, 0, 1_000, 0), None, 6_000_000),
+    ("no-such-model", "openai/gpt-4.1", (1_000, 0, 0, 0, 0), 2_000_000, None),
+    ("gpt-4.1", "openai/gpt-4.1", (1_000, 0, 0, 0, 0), 2_000_000, 2_000_000),
+    # no tokens, no cost: an error before the reply
+    ("claude-haiku-4-5", "openai/no-such-model", (0, 0, 0, 0, 0), 0, 0),
+]
+
+
+@pytest.fixture
+def calculator(tmp_path: Path) -> CostCalculator:
+    (tmp_path / CONFIG_FILE).write_text(OWN, encoding="utf-8")
+    return CostCalculator(load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env")))
+
+
+def receipt(requested: str, used: str, tokens: tuple[int, int, int, int, int]) -> Receipt:
+    prefix, _, model = used.partition("/")
+    return Receipt(
+        request_id="req_1",
+        client=Client(),
+        started_at=NOVEMBER.timestamp(),
+        requested_model=requested,
+        prefix=prefix,
+        model=model,
+        input_tokens=tokens[0],
+        cache_read_tokens=tokens[1],
+        cache_write_tokens=tokens[2],
+        output_tokens=tokens[3],
+        thinking_tokens=tokens[4],
+    )
+
+
+@pytest.mark.parametrize(("requested", "used", "tokens", "cost", "requested_cost"), CASES)
+def test_the_cost_equals_the_price_list(
+    calculator: CostCalculator,
+    requested: str,
+    used: str,
+    tokens: tuple[int, int, int, int, int],
+    cost: int | None,
+    requested_cost: int | None,
+) -> None:
+    found = calculator.calculate(receipt(requested, used, tokens))
+    assert (found.cost, found.requested_cost) == (cost, requested_cost)
+
+
+@pytest.mark.parametrize(
+    ("used", "own", "cost"),
+    [
+        ("anthropic/claude-opus-4-8", "", (300 * 6.25 + 700 * 10) * 1_000),  # 1.25 and 2 times the price of input
+        ("openai/own", "cache_write = 1\ncache_write_1h = 3", (300 * 1 + 700 * 3) * 1_000),
+        ("openai/own", "cache_write = 1", 1_000 * 1_000),
+        ("openai/own", "", 1_000 * 500),
+    ],
+)
+def test_cache_writes_for_one_hour_have_their_own_price(tmp_path: Path, used: str, own: str, cost: int) -> None:
+    (tmp_path / CONFIG_FILE).write_text(f'[prices."openai/own"]\ninput = 0.5\noutput = 1\n{own}\n', encoding="utf-8")
+    calculator = CostCalculator(load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env")))
+    written = structs.replace(receipt("x", used, (0, 0, 1_000, 0, 0)), cache_write_1h_tokens=700)
+    assert calculator.calculate(written).cost == cost
+
+
+def test_each_call_of_a_tool_loop_has_the_price_of_its_model_and_context(calculator: CostCalculator) -> None:
+    calls = [new_attempt("google", "gemini-2.5-pro", 80_000, 1_000) for _ in range(3)]
+    looped = receipt("claude-opus-4-8", "gemini/gemini-2.5-pro", (240_000, 0, 0, 3_000, 0))
+    found = calculator.calculate(structs.replace(looped, attempts=calls))
+    assert (found.cost, found.requested_cost) == (3 * (100_000_000 + 10_000_000), 3 * (400_000_000 + 25_000_000))
+    moved = [new_attempt("google", "gemini-2.5-pro", 80_000, 0), new_attempt("openai", "gpt-4.1", 1_000, 500)]
+    looped = receipt("claude-sonnet-4-6", "openai/gpt-4.1", (81_000, 0, 0, 500, 0))
+    assert calculator.calculate(structs.replace(looped, attempts=moved)).cost == 100_000_000 + 6_000_000
+    unknown = [moved[1], new_attempt("openai", "no-such-model", 80_000, 0)]
+    found = calculator.calculate(structs.replace(looped, attempts=unknown))
+    assert (found.cost, found.source) == (None, "")
+
+
+def test_usage_that_no_call_has_costs_the_price_of_the_receipt(calculator: CostCalculator) -> None:
+    calls = [new_attempt("openai", "gpt-4.1", 1_000, 0), new_attempt("openai", "gpt-4.1", 0, 0)]
+    failed = receipt("claude-sonnet-4-6", "openai/gpt-4.1", (3_000, 0, 0, 0, 0))
+    assert calculator.calculate(structs.replace(failed, attempts=calls)).cost == 6_000_000
+
+
+@pytest.mark.parametrize(
+    ("provider", "outcome", "input_tokens", "cost"),
+    [
+        ("openai", "cancelled", 0, Cost(None, None, "")),
+        ("", "cancelled", 0, Cost(0, 0, "")),
+        ("openai", "error", 0, Cost(0, 0, "")),
+        ("openai", "cancelled", 1_000, Cost(2_000_000, 3_000_000, describe_package())),
+    ],
+)
+def test_the_cost_of_a_cancelled_call_without_usage_is_unknown(
+    calculator: CostCalculator, provider: str, outcome: str, input_tokens: int, cost: Cost
+) -> None:
+    ended = receipt("claude-sonnet-4-6", "openai/gpt-4.1", (input_tokens, 0, 0, 0, 0))
+    assert calculator.calculate(structs.replace(ended, provider=provider, outcome=outcome)) == cost
+
+
+def test_the_cost_of_a_tool_loop_is_unknown_if_its_last_call_was_cancelled(calculator: CostCalculator) -> None:
+    calls = [new_attempt("openai", "gpt-4.1", 1_000, 100), new_attempt("openai", "gpt-4.1", 0, 0)]
+    ended = receipt("claude-sonnet-4-6", "openai/gpt-4.1", (1_000, 0, 0, 100, 0))
+    ended = structs.replace(ended, provider="openai", outcome="cancelled", attempts=calls)
+    assert calculator.calculate(ended) == Cost(None, None, "")
+    calls[1].error_type = "overloaded_error"
+    assert calculator.calculate(ended).cost == 2_800_000
+
+
+def new_attempt(provider: str, model: str, input_tokens: int, output_tokens: int) -> UpstreamAttempt:
+    return UpstreamAttempt(
+        provider=provider, model=model, offset_seconds=0, input_tokens=input_tokens, output_tokens=output_tokens
+    )
+
+
+@pytest.mark.parametrize(
+    ("base_url", "model", "tokens", "cost"),
+    [
+        # half of each price: 1,000 × 2.5 + 100 × 12.5
+        ("https://api.anthropic.com", "claude-opus-4-8", TokenCounts(input=1_000, output=100), 3_750_000),
+        # 10,000 × 0.15 + 1,000 × 1.875 + 1,000 × 3 + 100 × 7.5; of 2,000 cache writes, 1,000 are kept for an hour
+        (
+            "https://api.anthropic.com",
+            "claude-sonnet-4-6",
+            TokenCounts(cache_read=10_000, cache_write=2_000, cache_write_1h=1_000, output=100),
+            7_125_000,
+        ),
+        # cached input has no discount: 1,000 × 1 + 10,000 × 0.5 + 500 × 4
+        (
+            "https://api.openai.com/v1",
+            "gpt-4.1",
+            TokenCounts(input=1_000, cache_read=10_000, output=500, thinking=400),
+            8_000_000,
+        ),
+        # a long context has half of its own price: 200,001 × 1.25 + 1,000 × 7.5
+        (
+            "https://generativelanguage.googleapis.com",
+            "gemini-2.5-pro",
+            TokenCounts(input=200_001, output=1_000),
+            257_501_250,
+        ),
+        # a model without batch prices has its usual price: 1,000 × 0.59
+        ("https://api.groq.com/openai/v1", "llama-3.3-70b-versatile", TokenCounts(input=1_000), 590_000),
+    ],
+)
+def test_a_batch_has_the_batch_price_of_each_kind_of_token(
+    base_url: str, model: str, tokens: TokenCounts, cost: int
+) -> None:
+    price = find_price(base_url, model, NOVEMBER, is_batch=True)
+    assert price is not None
+    assert price.calculate_cost(tokens) == cost
+
+
+def test_the_source_of_a_price_is_named(calculator: CostCalculator, tmp_path: Path) -> None:
+    sources = [
+        calculator.calculate(receipt("x", used, (1, 0, 0, 0, 0))).source
+        for used in ("openai/own", "ollama/qwen3:8b", "openai/no-such-model", "no-such-provider/x")
+    ]
+    assert sources == [f"{tmp_path / CONFIG_FILE} line 2", "local", "", ""]
+
+
+def test_the_list_price_of_claude_does_not_depend_on_the_address_of_a_gateway() -> None:
+    settings = Settings(base_urls={"anthropic": "http://localhost:9000"})
+    found = CostCalculator(settings).calculate(
+        receipt("claude-opus-4-8", "anthropic/claude-opus-4-8", (1_000, 0, 0, 0, 0))
+    )
+    assert found == Cost(None, 5_000_000, "")

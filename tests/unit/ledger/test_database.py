@@ -1,0 +1,175 @@
+"""A database is created, migrated with its data and a backup, and shared by several processes."""
+
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, create_engine, inspect, text
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.ledger.backup import write_backup
+from anthropic_proxy.ledger.database import SCHEMA, describe_place, find_file, find_url, has_tables, open_for_writing
+from anthropic_proxy.ledger.failures import classify_failure
+from anthropic_proxy.ledger.migrations import NEWEST_VERSION, find_version, upgrade_schema
+from anthropic_proxy.ledger.session_queries import sum_session
+from anthropic_proxy.ledger.sums import UsageSums
+from anthropic_proxy.ledger.tables import COMMON_VALUES, FACETS, metadata
+from anthropic_proxy.settings import Settings
+from tests.support.ledger import count_rows, new_receipt, read_hourly, read_rows, reading, running_ledger
+
+
+@contextmanager
+def plain_engine(settings: Settings) -> Iterator[Engine]:
+    """Yield an engine on an empty database, without any table."""
+    url = find_url(settings)
+    if (file := find_file(url)) is not None:
+        file.parent.mkdir(parents=True)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        if file is None:
+            connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
+            connection.execute(text(f"ALTER DATABASE {url.database} SET search_path TO {SCHEMA}"))
+    engine.dispose()
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def test_the_migrations_produce_the_tables(database: Settings) -> None:
+    engine = open_for_writing(database)
+    with engine.connect() as connection:
+        assert has_tables(connection, "")
+        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+        indexes = {each["name"]: each for each in inspect(connection).get_indexes("requests")}
+        option = f"{connection.dialect.name}_where"
+    engine.dispose()
+    assert differences == []
+    for column in FACETS:  # the comparison ignores the conditions of indexes
+        condition = str(indexes[f"requests_by_{column}"].get("dialect_options", {}).get(option, ""))
+        assert (condition != "") == (column in COMMON_VALUES)
+        assert condition == "" or f"'{COMMON_VALUES[column]}'" in condition
+
+
+def test_readers_name_the_remedy_for_the_tables_of_another_version(database: Settings) -> None:
+    with plain_engine(database) as engine, engine.connect() as connection:
+        assert not has_tables(connection, "x")
+        upgrade_schema(connection, "0001")
+        place = describe_place(find_url(database))
+        with pytest.raises(ConfigurationError) as raised:
+            has_tables(connection, place)
+        assert raised.value.message == (
+            f"The ledger {place} has the tables of an earlier version. Migrate them:  anthropic-proxy db upgrade"
+        )
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        with pytest.raises(ConfigurationError) as raised:
+            has_tables(connection, place)
+        assert raised.value.message == (
+            f"The ledger {place} has the tables of a newer version. Update this program, or set DATABASE_URL."
+        )
+
+
+@pytest.mark.parametrize("version", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"])
+async def test_an_earlier_schema_is_migrated_with_its_data(database: Settings, version: str) -> None:
+    with plain_engine(database) as engine, engine.begin() as connection:
+        upgrade_schema(connection, version)
+        connection.execute(
+            text(
+                "INSERT INTO requests (id, started_at, stream, model, session, input_tokens, outcome_class) "
+                "VALUES ('req_old', 1795262400000000, :no, 'm', 's', 7, 'cancelled')"
+            ),
+            {"no": False},
+        )
+        connection.execute(
+            text(
+                "INSERT INTO hourly (hour, instance, project, key_label, provider, model, requested_model, "
+                "outcome_class, input_tokens, first_token_histogram, duration_histogram) "
+                "VALUES (498683, '', 'p', '', '', 'm', '', 'cancelled', 7, :none, :none)"
+            ),
+            {"none": b""},
+        )
+    with running_ledger(database) as ledger:
+        await ledger.record(new_receipt())
+        ledger.wait_written(1)
+    assert [row["model"] for row in read_rows(database)] == ["small", "m"]
+    sums = [(row["project"], row["model"], row["route"], row["input_tokens"]) for row in read_hourly(database)]
+    assert sums == [("p", "m", "", 7), ("", "small", "", 100)]
+    if version < "0004":  # later versions have the sums of sessions already
+        with reading(database) as opened, opened.connect() as stored:
+            session = sum_session(stored, "s")
+        assert session is not None
+        assert session.sums == UsageSums(
+            requests=1, cancelled=1, input_tokens=7, unknown_cost_requests=1, unknown_requested_cost_requests=1
+        )
+        assert (session.started_at, session.last_at, session.max_context) == (1795262400000000, 1795262400000000, 7)
+    if (file := find_file(find_url(database))) is not None:
+        backup = file.with_name(f"ledger.sqlite3.backup-{version}")
+        with closing(sqlite3.connect(backup)) as connection:
+            assert connection.execute("SELECT id FROM requests").fetchall() == [("req_old",)]
+            assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(version,)]
+
+
+def test_a_backup_has_no_texts_and_replaces_earlier_ones(sqlite: Settings) -> None:
+    open_for_writing(sqlite).dispose()
+    file = find_file(find_url(sqlite))
+    assert file is not None
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("INSERT INTO contents VALUES ('req_1', 'reply', 1, 5, 'words')")
+        expected = database.execute("SELECT name FROM sqlite_master ORDER BY name").fetchall()
+    write_backup(file, "0001")
+    copy = write_backup(file, "0002")
+    assert [path.name for path in file.parent.glob("*backup*")] == ["ledger.sqlite3.backup-0002"]
+    assert copy.stat().st_mode & 0o077 == 0
+    assert b"words" not in copy.read_bytes()
+    with closing(sqlite3.connect(copy)) as backup:
+        assert backup.execute("SELECT name FROM sqlite_master ORDER BY name").fetchall() == expected
+        assert backup.execute("SELECT version_num FROM alembic_version").fetchall() == [(NEWEST_VERSION,)]
+        assert backup.execute("SELECT count(*) FROM contents").fetchall() == [(0,)]
+
+
+def test_a_failed_backup_leaves_no_file(sqlite: Settings) -> None:
+    open_for_writing(sqlite).dispose()
+    file = find_file(find_url(sqlite))
+    assert file is not None
+    with pytest.raises(OSError, match="the copy before the migration needs 16 MB, and 3 MB are free") as raised:
+        write_backup(file, "0001", lambda _: 3 << 20)
+    assert classify_failure(raised.value) == "disk full"
+    file.write_bytes(b"x" * 8192)
+    with pytest.raises(sqlite3.DatabaseError):
+        write_backup(file, "0001")
+    assert [*file.parent.glob("*backup*")] == []
+
+
+def test_several_processes_may_create_a_database_together(database: Settings) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        engines = [*pool.map(lambda _: open_for_writing(database), range(6))]
+    with engines[0].connect() as connection:
+        assert find_version(connection) == NEWEST_VERSION
+    for engine in engines:
+        engine.dispose()
+
+
+async def test_two_instances_share_a_database(database: Settings) -> None:
+    with running_ledger(database) as one, running_ledger(database) as other:
+        for start in range(0, 1000, 100):
+            await one.record(*map(new_receipt, range(start, start + 50)))
+            await other.record(*map(new_receipt, range(start + 50, start + 100)))
+        one.wait_written(500)
+        other.wait_written(500)
+    sums = read_hourly(database)
+    assert count_rows(database) == sum(row["requests"] for row in sums) == 1000
+    assert sum(row["input_tokens"] for row in sums) == 100_000
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "getuid"), reason="platform: no file modes")
+def test_only_the_user_may_read_the_files(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    engine = open_for_writing(settings)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "data").iterdir()} == {0o600}
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    engine.dispose()

@@ -1,0 +1,89 @@
+"""Days begin at midnight in the time zone of the process, also on the days on which clocks change."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from anthropic_proxy.ledger.costs import Cost
+from anthropic_proxy.ledger.dashboard_queries import collect_latencies, sum_periods
+from anthropic_proxy.ledger.local_periods import list_starts
+from anthropic_proxy.ledger.periods import find_range
+from anthropic_proxy.ledger.queries import UsageRange, sum_usage
+from anthropic_proxy.ledger.request_queries import RequestSelection
+from anthropic_proxy.ledger.session_queries import list_sessions
+from anthropic_proxy.settings import Settings
+from tests.support.ledger import new_receipt, reading, running_ledger
+
+HOUR, DAY = 3_600, 86_400
+
+
+@pytest.fixture(params=["Europe/Berlin", "America/New_York", "Asia/Kolkata", "UTC"])
+def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Set the time zone of the process."""
+    if not hasattr(time, "tzset"):
+        pytest.skip("platform: the time zone of a process is fixed")
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield request.param
+    monkeypatch.undo()
+    time.tzset()
+
+
+def at(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp())
+
+
+def test_every_day_begins_at_local_midnight(zone: str) -> None:
+    starts = list_starts(at("2026-03-01T12:00"), at("2026-11-20T12:00"), DAY)
+    assert {datetime.fromtimestamp(start).strftime("%H:%M") for start in starts} == {"00:00"}
+    assert len(starts) == len(set(starts)) == 265
+    assert list_starts(at("2026-10-25T01:30"), at("2026-10-25T02:30"), HOUR)[0] % HOUR == 0
+
+
+async def test_the_dashboard_and_usage_have_the_same_days(zone: str, database: Settings) -> None:
+    """One request per hour of ten days with a change of the clocks in Berlin (25 October) and New York (1 November)."""
+    first, last = at("2026-10-23T00:00") // HOUR * HOUR, at("2026-11-03T00:00")
+    receipts = [new_receipt(number, started_at=when + 60) for number, when in enumerate(range(first, last, HOUR))]
+    with running_ledger(database, cost=Cost(1, 1, "x")) as ledger:
+        await ledger.record(*receipts)
+        ledger.wait_written(len(receipts))
+    chosen = RequestSelection(start=first * 1_000_000, end=last * 1_000_000)
+    with reading(database) as engine, engine.connect() as connection:
+        days = sum_usage(connection, UsageRange(first // HOUR * HOUR, -(-last // HOUR) * HOUR), "day")
+        periods = sum_periods(connection, chosen, DAY)
+        latencies = collect_latencies(connection, chosen, DAY)
+        filtered = RequestSelection(start=chosen.start, end=chosen.end, text="req_")
+        single = sum_periods(connection, filtered, DAY)
+    shown = [(datetime.fromtimestamp(one.start).date().isoformat(), one.sums.requests) for one in periods]
+    assert [(day.name, day.sums.requests) for day in days][:9] == shown[:9]
+    assert {start for start, _ in latencies} == {one.start for one in periods}
+    if zone != "Asia/Kolkata":  # sums exist by hour of UTC
+        assert [(one.start, one.sums.requests) for one in single] == [(one.start, one.sums.requests) for one in periods]
+        lengths = {"Europe/Berlin": 25, "America/New_York": 24, "UTC": 24}
+        assert dict(shown)["2026-10-25"] == lengths[zone]
+
+
+def test_a_day_of_the_command_has_the_hours_of_local_time(zone: str) -> None:
+    now = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
+    found = find_range("2026-10-25", "2026-10-25", now)
+    assert found.end - found.start == {"Europe/Berlin": 25}.get(zone, 24) * HOUR
+
+
+async def test_each_hour_belongs_to_one_day(zone: str, database: Settings) -> None:
+    first = at("2026-11-19T00:00") // HOUR * HOUR
+    receipts = [new_receipt(number, started_at=first + number * HOUR + 60, session="s") for number in range(48)]
+    with running_ledger(database) as ledger:
+        await ledger.record(*receipts)
+        ledger.wait_written(48)
+    now = datetime(2026, 11, 25, tzinfo=UTC)
+    with reading(database) as engine, engine.connect() as connection:
+        for day in ("2026-11-19", "2026-11-20"):
+            chosen = RequestSelection(start=at(day) * 1_000_000, end=(at(day) + DAY) * 1_000_000)
+            (one,) = sum_usage(connection, find_range(day, day, now), "day")
+            (period,) = sum_periods(connection, chosen, DAY)
+            (session,) = list_sessions(connection, chosen, 9).rows
+            ((start, _),) = collect_latencies(connection, chosen, DAY)
+            assert (one.name, period.start, start) == (day, at(day), at(day))
+            assert (one.sums.requests, period.sums.requests, session.sums.requests) == (24, 24, 24)

@@ -1,0 +1,171 @@
+"""Prices of models: at the address of a server, of the configuration file, and of local models."""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy.ledger.price_source import find_package_date
+from anthropic_proxy.ledger.prices import FREE, NANO_DOLLARS, PriceList, Rates, TokenCounts, find_price
+from anthropic_proxy.routing.providers import PROVIDERS, find_registry
+from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
+
+TODAY = datetime(2026, 11, 21, tzinfo=UTC)
+GOOGLE = "https://generativelanguage.googleapis.com/v1beta"
+ANTHROPIC = "https://api.anthropic.com"
+OWN = """
+[prices."openai/gpt-4.1"]
+input = 1.5
+output = 6
+cache_read = 0.15
+long_context = { above = 200000, input = 3, output = 12 }
+earlier = [{ until = 2026-10-31, input = 2, output = 8 }, { until = 2026-06-30, input = 4, output = 16 }]
+
+[prices."vllm/*"]
+input = 0
+output = 0
+
+[prices."vllm/big-*"]
+input = 0.1
+output = 0.2
+
+[providers.vllm]
+base_url = "http://localhost:8000/v1"
+"""
+
+
+def rates(*amounts: str) -> Rates:
+    """Return prices of input, cache read, cache write, output, thinking, and of cache writes for one hour.
+
+    Without the last one, they cost the same as other cache writes.
+    """
+    return Rates(*map(Decimal, amounts if len(amounts) == 6 else (*amounts, amounts[2])))
+
+
+def load(folder: Path, text: str, environ: Mapping[str, str] = {}) -> Settings:
+    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+    return load_settings(environ, PROVIDERS, env_file=str(folder / ".env"))
+
+
+def find(settings: Settings, model: str, when: datetime = TODAY) -> Rates | None:
+    prefix, _, name = model.partition("/")
+    provider = find_registry(settings).find_by_prefix(prefix)
+    assert provider is not None
+    price = PriceList(settings).find(provider, name, when)
+    return None if price is None else price.base
+
+
+def test_a_listed_price_has_the_kinds_of_tokens_and_the_surcharge_of_long_contexts() -> None:
+    openai = find_price("https://api.openai.com/v1", "gpt-4.1", TODAY)
+    assert openai is not None
+    assert (openai.base, openai.long_contexts) == (rates("2", "0.5", "2", "8", "8"), ())
+    assert openai.source.startswith("genai-prices ")
+    google = find_price(GOOGLE, "gemini-2.5-pro", TODAY)
+    assert google is not None
+    assert google.base == rates("1.25", "0.125", "1.25", "10", "10")
+    assert google.long_contexts == ((200_000, rates("2.5", "0.25", "2.5", "15", "15")),)
+
+
+def test_the_time_of_the_request_and_a_batch_select_the_price() -> None:
+    before, after = (
+        find_price(ANTHROPIC, "claude-sonnet-4-6", datetime(2026, month, 1, tzinfo=UTC)) for month in (3, 4)
+    )
+    assert before is not None
+    assert before.long_contexts == ((200_000, rates("6", "0.6", "7.5", "22.5", "22.5", "12")),)
+    assert after is not None
+    assert (after.base, after.long_contexts) == (rates("3", "0.3", "3.75", "15", "15", "6"), ())
+    batch = find_price(ANTHROPIC, "claude-sonnet-4-6", TODAY, is_batch=True)
+    assert batch is not None
+    assert batch.base == rates("1.5", "0.15", "1.875", "7.5", "7.5", "3")
+
+
+def test_vertex_ai_has_the_prices_of_google() -> None:
+    vertex = "https://us-central1-aiplatform.googleapis.com/v1/projects/p/locations/us-central1/publishers/google"
+    assert find_price(vertex, "gemini-2.5-pro", TODAY) == find_price(GOOGLE, "gemini-2.5-pro", TODAY)
+
+
+def test_litellm_has_the_prices_of_the_vendor_in_the_model_id() -> None:
+    assert find(Settings(), "litellm/mistral/mistral-large-latest") is not None
+    assert find(Settings(), "litellm/no-such-vendor/x") is None
+
+
+@pytest.mark.parametrize(
+    ("base_url", "model"),
+    [("http://localhost:8000/v1", "gpt-4.1"), ("https://api.openai.com/v1", "no-such-model")],
+)
+def test_an_unknown_server_or_model_has_no_price(base_url: str, model: str) -> None:
+    assert find_price(base_url, model, TODAY) is None
+
+
+def test_local_models_and_the_demo_are_free_but_models_of_ollamas_servers_are_not() -> None:
+    assert find(Settings(), "ollama/qwen3-coder:30b") == FREE.base
+    assert find(Settings(), "demo/demo") == FREE.base
+    assert find(Settings(), "ollama/qwen3-coder:480b-cloud") is None
+    assert find(Settings(base_urls={"ollama": "https://ollama.com"}), "ollama/qwen3-coder:480b") is None
+
+
+def test_own_prices_replace_listed_ones_by_name_pattern_and_date(tmp_path: Path) -> None:
+    settings = load(tmp_path, OWN)
+    provider = find_registry(settings).find_by_prefix("openai")
+    assert provider is not None
+    own = PriceList(settings).find(provider, "gpt-4.1", TODAY)
+    assert own is not None
+    assert own.base == rates("1.5", "0.15", "1.5", "6", "6")
+    assert own.long_contexts == ((200_000, rates("3", "0.15", "1.5", "12", "12")),)
+    assert own.source == f"{tmp_path / CONFIG_FILE} line 2"
+    assert find(settings, "openai/gpt-4.1", datetime(2026, 10, 31, 23, tzinfo=UTC)) == rates("2", "2", "2", "8", "8")
+    assert find(settings, "openai/gpt-4.1", datetime(2026, 6, 1, tzinfo=UTC)) == rates("4", "4", "4", "16", "16")
+    assert find(settings, "openai/gpt-4.1-mini") == rates("0.4", "0.1", "0.4", "1.6", "1.6")
+    assert find(settings, "vllm/small") == FREE.base
+    assert find(settings, "vllm/big-one") == rates("0.1", "0.1", "0.1", "0.2", "0.2")
+
+
+def test_the_date_of_the_price_data_is_its_newest_entry() -> None:
+    known = find_package_date(TODAY.date())
+    assert known is not None
+    assert date(2026, 1, 1) < known <= TODAY.date()
+
+
+SERVERS = {
+    "openai": "https://api.openai.com/v1",
+    "anthropic": ANTHROPIC,
+    "google": GOOGLE,
+    "x-ai": "https://api.x.ai/v1",
+    "deepseek": "https://api.deepseek.com",
+}
+COUNTED = [
+    TokenCounts(input=1_000, cache_read=5_000, output=700, thinking=300),
+    TokenCounts(input=10, cache_read=100, cache_write=5_000, cache_write_1h=2_000, output=9),
+    TokenCounts(input=200_001, output=1),
+    TokenCounts(input=100, cache_read=300_000, cache_write=300, output=50),
+]
+"""Requests with cache reads, both kinds of cache writes, thinking and long contexts."""
+
+
+@pytest.mark.parametrize("is_batch", [False, True], ids=["request", "batch"])
+@pytest.mark.parametrize("vendor", SERVERS)
+def test_costs_equal_those_of_the_package_for_each_model_of_a_vendor(vendor: str, is_batch: bool) -> None:
+    from genai_prices import Usage  # collecting the tests needs none of it
+    from genai_prices.data_snapshot import get_snapshot
+
+    snapshot, compared = get_snapshot(), 0
+    context = {"processing": "batch"} if is_batch else None
+    for model in next(each for each in snapshot.providers if each.id == vendor).models:
+        for when in (TODAY, datetime(2026, 2, 1, 17, tzinfo=UTC)):
+            price = find_price(SERVERS[vendor], model.id, when, is_batch=is_batch)
+            for tokens in COUNTED if price is not None else ():
+                usage = Usage(
+                    input_tokens=tokens.context,
+                    cache_read_tokens=tokens.cache_read,
+                    cache_write_tokens=tokens.cache_write,
+                    cache_write_1h_tokens=tokens.cache_write_1h,
+                    output_tokens=tokens.output,
+                    output_reasoning_tokens=tokens.thinking,
+                )
+                own = snapshot.calc(usage, model.id, None, SERVERS[vendor], when, context).total_price
+                assert price is not None
+                assert abs(price.calculate_cost(tokens) - own * NANO_DOLLARS) <= 1, model.id
+                compared += 1
+    assert compared > 20

@@ -1,0 +1,293 @@
+"""Sums and lists of stored requests are the same on each database engine."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, get_args
+
+import pytest
+from msgspec import structs
+from sqlalchemy import Connection, select
+
+from anthropic_proxy.ledger import facet_counts, session_queries
+from anthropic_proxy.ledger.costs import Cost
+from anthropic_proxy.ledger.dashboard_queries import collect_latencies, count_requests_before, sum_periods
+from anthropic_proxy.ledger.facet_counts import count_facets
+from anthropic_proxy.ledger.histograms import find_percentile
+from anthropic_proxy.ledger.periods import find_range
+from anthropic_proxy.ledger.queries import GroupName, UsageRange, sum_usage
+from anthropic_proxy.ledger.request_queries import (
+    RequestSelection,
+    find_stored_request,
+    list_stored_requests,
+    request_conditions,
+)
+from anthropic_proxy.ledger.sums import add_up
+from anthropic_proxy.ledger.tables import COMMON_VALUES, requests
+from anthropic_proxy.plugins import Client, UpstreamAttempt
+from anthropic_proxy.settings import Settings
+from tests.support.ledger import NOON, new_receipt, reading, running_ledger
+
+HOUR = 3_600
+FIRST_HOUR = int(NOON) // HOUR
+
+
+@pytest.fixture
+async def connection(database: Settings) -> "Iterator[Connection]":
+    """Return a connection to a ledger with 30 requests: every third failed, every fifth cancelled, 5 s apart."""
+    receipts = [
+        new_receipt(
+            number,
+            started_at=NOON + number % 3 * HOUR + number * 5,
+            project=f"project {number % 2}",
+            session=f"session {number % 4}",
+            tool_results=4,
+            tool_errors=1,
+            route="" if number % 10 else "cheap first",
+            outcome="error" if number % 3 == 0 else "cancelled" if number % 5 == 0 else "end_turn",
+        )
+        for number in range(30)
+    ]
+    with running_ledger(database, cost=Cost(1_000, None, "test")) as ledger:
+        await ledger.record(*receipts)
+        ledger.wait_written(len(receipts))
+    with reading(database) as engine, engine.connect() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("hours", [3, 4], ids=["single requests", "sums by hour"])
+async def test_each_grouping_adds_up_to_the_same_sums(connection: Connection, hours: int) -> None:
+    chosen = UsageRange(FIRST_HOUR * HOUR, (FIRST_HOUR + hours) * HOUR)
+    found = {by: sum_usage(connection, chosen, by, UTC) for by in get_args(GroupName)}
+    totals = {by: add_up(group.sums for group in groups) for by, groups in found.items()}
+    assert all(total == totals["day"] for total in totals.values())
+    total = totals["day"]
+    assert (total.requests, total.errors, total.cancelled, total.succeeded) == (30, 10, 4, 16)
+    assert (total.tool_results, total.tool_errors, total.malformed_replies) == (64, 16, 0)
+    assert (total.input_tokens, total.output_tokens, total.cost) == (3_000, 600, 30_000)
+    assert (total.unknown_cost_requests, total.unknown_requested_cost_requests) == (0, 30)
+    assert [group.name for group in found["hour"]] == [f"2026-11-21T{hour}:00Z" for hour in (12, 13, 14)]
+    assert [group.sums.requests for group in found["hour"]] == [10, 10, 10]
+    assert {group.name: group.sums.requests for group in found["project"]} == {"project 0": 15, "project 1": 15}
+    assert {group.name: group.sums.requests for group in found["route"]} == {"": 27, "cheap first": 3}
+    assert [(group.provider, group.name) for group in found["model"]] == [("groq", "small")]
+    assert sum_usage(connection, UsageRange(0, FIRST_HOUR * HOUR), "model") == []
+
+
+async def test_lists_continue_at_a_position_and_follow_the_selection(connection: Connection) -> None:
+    everything, listed = RequestSelection(), []
+    position = None
+    while rows := list_stored_requests(connection, everything, 7, position):
+        listed += rows
+        position = (rows[-1].started_at, rows[-1].id)
+    assert [row.id for row in listed] == [row.id for row in list_stored_requests(connection, everything, 100)]
+    assert len(listed) == 30
+    assert listed == sorted(listed, key=lambda row: (row.started_at, row.id), reverse=True)
+    failed = RequestSelection(values={"outcome_class": "error", "project": "project 1"})
+    assert {row.outcome for row in list_stored_requests(connection, failed, 100)} == {"error"}
+    assert len(list_stored_requests(connection, failed, 100)) == 5
+    assert len(list_stored_requests(connection, RequestSelection(text="session 3"), 100)) == 7
+    assert len(list_stored_requests(connection, RequestSelection(text="SESSION 3"), 100)) == 7
+    assert list_stored_requests(connection, RequestSelection(text="%"), 100) == []
+    assert list_stored_requests(connection, RequestSelection(is_changed=True), 100) == []
+    counts = count_facets(connection, failed, ("project", "outcome_class", "session"), 9)
+    assert (counts.partial, dict(counts.values["project"])) == ([], {"project 0": 5, "project 1": 5})
+    assert dict(counts.values["outcome_class"]) == {"error": 5, "ok": 8, "cancelled": 2}
+    assert dict(counts.values["session"]) == {"session 1": 2, "session 3": 3}
+    routed = RequestSelection(values={"route": "cheap first"})
+    assert [row.route for row in list_stored_requests(connection, routed, 100)] == ["cheap first"] * 3
+    assert dict(count_facets(connection, routed, ("route",), 9).values["route"]) == {"": 27, "cheap first": 3}
+    assert find_stored_request(connection, listed[3].id) == listed[3]
+    assert find_stored_request(connection, "req_none") is None
+
+
+@pytest.mark.parametrize("column", COMMON_VALUES)
+async def test_requests_with_a_common_value_and_with_another_one_are_found(database: Settings, column: str) -> None:
+    """The index of each of these columns lacks the common value."""
+    common, rare = COMMON_VALUES[column], {"key_label": "key 2", "outcome_class": "error"}.get(column, "x")
+    several: dict[str, dict[str, Any]] = {"key_label": {"client": Client(rare)}, "outcome_class": {"outcome": rare}}
+    fields = several.get(column, {column: rare})
+    times = [NOON + number * HOUR for number in range(9)]
+    with running_ledger(database) as ledger:
+        for number, at in enumerate(times):
+            await ledger.record(new_receipt(number, started_at=at, **(fields if number % 3 else {})))
+        ledger.wait_written(9)
+    starts = [0, round(times[4] * 1_000_000), round(times[7] * 1_000_000)]
+    with reading(database) as engine, engine.connect() as connection:
+        selections = [
+            RequestSelection(start=start, values={column: value})
+            for value in (common, rare, "none")
+            for start in starts
+        ]
+        found = [[int(row.id[-2:]) for row in list_stored_requests(connection, one, 9)] for one in selections]
+        if engine.dialect.name == "sqlite":
+            assert _find_index(connection, RequestSelection(values={column: rare})) == f"requests_by_{column}"
+    assert found == [[6, 3, 0], [6], [], [8, 7, 5, 4, 2, 1], [8, 7, 5, 4], [8, 7], [], [], []]
+
+
+def _find_index(connection: Connection, chosen: RequestSelection) -> str:
+    """Return the name of the index by which SQLite reads the selection."""
+    latest = select(requests).where(*request_conditions(chosen)).order_by(requests.c.started_at.desc())
+    statement = latest.compile(connection, compile_kwargs={"literal_binds": True})
+    plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}").one()
+    return str(plan[-1]).partition(" INDEX ")[2].partition(" ")[0]
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "hours"),
+    [
+        ("1h", "", (-1, 0)),
+        ("3h", "1h", (-3, -1)),
+        ("24h", "", (-24, 1)),
+        ("7d", "", (-168, 1)),
+        ("today", "", (-12, 1)),
+        ("yesterday", "yesterday", (-36, -12)),
+        ("2026-11-01", "2026-11-02", (-492, -444)),
+        ("2d", "1d", (-48, -23)),
+    ],
+)
+def test_long_periods_have_complete_hours(since: str, until: str, hours: tuple[int, int]) -> None:
+    now = datetime.fromtimestamp(NOON + 600, UTC)
+    found = find_range(since, until, now, UTC)
+    offset = FIRST_HOUR * HOUR + (600 if found.is_fine else 0)
+    assert ((found.start - offset) / HOUR, (found.end - offset) / HOUR) == hours
+
+
+async def test_sums_of_sessions_include_every_request(database: Settings) -> None:
+    count = session_queries.MAX_SESSION_REQUESTS + 500
+    receipts = [
+        new_receipt(number, started_at=NOON + number * 12, session="long", input_tokens=number, project="shop")
+        for number in range(count)
+    ]
+    receipts.append(new_receipt(count, started_at=NOON, session="short", outcome="cancelled", input_tokens=7))
+    with running_ledger(database, cost=Cost(1_000, None, "test")) as ledger:
+        await ledger.record(*receipts)
+        ledger.wait_written(len(receipts))
+    everything = RequestSelection(start=0, end=int(NOON + 100 * HOUR) * 1_000_000)
+    with reading(database) as engine, engine.connect() as connection:
+        total = session_queries.sum_session(connection, "long")
+        listed = session_queries.list_sessions(connection, everything, 1)
+        requests = session_queries.list_session_requests(connection, "long")
+        filtered = session_queries.list_sessions(
+            connection, RequestSelection(start=0, end=everything.end, values={"model": "small"}), 10
+        )
+        (group, other) = sum_usage(connection, UsageRange(FIRST_HOUR * HOUR, (FIRST_HOUR + 100) * HOUR), "session")
+    assert total is not None
+    assert (total.sums.requests, total.sums.cost, total.max_context, total.project) == (
+        count,
+        count * 1_000,
+        count - 1,
+        "shop",
+    )
+    assert (total.started_at, total.last_at) == (int(NOON * 1e6), int((NOON + (count - 1) * 12) * 1e6))
+    assert (listed.rows, listed.count, listed.is_complete) == ([total], 2, True)
+    assert len(requests) == session_queries.MAX_SESSION_REQUESTS
+    assert requests[-1].input_tokens == count - 1
+    assert (filtered.rows[0], filtered.count, filtered.is_complete) == (total, 2, True)
+    assert (group.name, group.sums) == ("long", total.sums)
+    assert (other.name, other.sums.cancelled, other.sums.succeeded) == ("short", 1, 0)
+
+
+async def test_the_maximum_context_of_a_session_is_that_of_one_call(database: Settings) -> None:
+    calls = [
+        UpstreamAttempt(
+            provider="groq", model="small", offset_seconds=number, input_tokens=80, cache_read_tokens=number
+        )
+        for number in range(3)
+    ]
+    looped = new_receipt(1, session="loop", input_tokens=240, cache_read_tokens=3, attempts=calls)
+    with running_ledger(database) as ledger:
+        await ledger.record(looped)
+        ledger.wait_written(1)
+    with reading(database) as engine, engine.connect() as connection:
+        found = session_queries.sum_session(connection, "loop")
+    assert found is not None
+    assert (found.max_context, found.sums.input_tokens) == (82, 240)
+
+
+@pytest.mark.parametrize("hours", [2, 100])
+async def test_the_project_of_a_session_is_that_of_its_latest_requests(database: Settings, hours: int) -> None:
+    receipts = [
+        new_receipt(number, session="moved", project=project, started_at=NOON + number * HOUR // 2)
+        for number, project in enumerate(["shop", "zoo", "zoo", "blog"])
+    ]
+    receipts.append(new_receipt(9, session="stays", project="zoo"))
+    with running_ledger(database) as ledger:
+        await ledger.record(*receipts)
+        ledger.wait_written(len(receipts))
+    chosen = RequestSelection(start=int(NOON) * 1_000_000, end=int(NOON + hours * HOUR) * 1_000_000)
+    with reading(database) as engine, engine.connect() as connection:
+        listed = session_queries.list_sessions(connection, chosen, 9)
+    assert [(row.session, row.project) for row in listed.rows] == [("moved", "blog"), ("stays", "zoo")]
+
+
+async def test_latencies_are_grouped_by_provider_and_model(database: Settings) -> None:
+    slow = new_receipt(2, provider="azure", first_token_seconds=30.0)
+    with running_ledger(database) as ledger:
+        await ledger.record(new_receipt(1), slow)
+        ledger.wait_written(2)
+    for hours in (1, 100):
+        chosen = RequestSelection(start=int(NOON) * 1_000_000, end=int(NOON + hours * HOUR) * 1_000_000)
+        with reading(database) as engine, engine.connect() as connection:
+            found = collect_latencies(connection, chosen, 24 * HOUR, ("provider", "model"))
+        speeds = {names: find_percentile(histogram, 0.5) for (_, names), histogram in found.items()}
+        assert {*speeds} == {("groq", "small"), ("azure", "small")}
+        assert (speeds["azure", "small"] or 0) > 20_000_000 > 1_000_000 > (speeds["groq", "small"] or 0) > 0
+
+
+async def test_counts_of_values_follow_all_filters_within_a_limit(
+    database: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facet_counts, "MAX_COUNTED_REQUESTS", 20)
+    receipts = [
+        new_receipt(
+            number,
+            started_at=NOON + number * 600,
+            model=f"model {number % 2}",
+            session=f"session {number % 3}",
+            error="timeout" if number % 6 == 0 else "",
+        )
+        for number in range(30)
+    ]
+    with running_ledger(database) as ledger:
+        await ledger.record(*receipts)
+        ledger.wait_written(len(receipts))
+    day = RequestSelection(start=int(NOON) * 1_000_000, end=int(NOON + 5 * HOUR) * 1_000_000)
+    hour = structs.replace(day, end=int(NOON + HOUR) * 1_000_000)
+    found = {}
+    with reading(database) as engine, engine.connect() as connection:
+        for name, chosen in {
+            "all": day,
+            "one hour": hour,
+            "timeouts": structs.replace(day, text="TIMEOUT"),
+            "session": structs.replace(hour, values={"session": "session 1"}),
+        }.items():
+            counts = facet_counts.count_facets(connection, chosen, ("model", "session"), 9)
+            found[name] = dict(counts.values["model"]), dict(counts.values["session"]), list(counts.partial)
+    assert found == {
+        "all": ({"model 0": 15, "model 1": 15}, {"session 0": 10, "session 1": 10, "session 2": 10}, []),
+        "one hour": ({"model 0": 3, "model 1": 3}, {"session 0": 2, "session 1": 2, "session 2": 2}, []),
+        "timeouts": ({"model 0": 3}, {"session 0": 3}, ["model", "session"]),
+        "session": ({"model 0": 1, "model 1": 1}, {"session 0": 2, "session 1": 2, "session 2": 2}, []),
+    }
+
+
+async def test_the_range_before_has_the_same_length_and_the_same_filters(database: Settings) -> None:
+    now = NOON + 1_800
+    starts = [now - minutes * 60 - 1 for minutes in range(0, 60 * 60, 10)]
+    receipts = [
+        new_receipt(number, started_at=start, error="timeout" if number % 2 else "")
+        for number, start in enumerate(starts)
+    ]
+    with running_ledger(database) as ledger:
+        await ledger.record(*receipts)
+        ledger.wait_written(len(receipts))
+    found = {}
+    with reading(database) as engine, engine.connect() as connection:
+        for since in ("24h", "3h"):
+            period = find_range(since, "", datetime.fromtimestamp(now, UTC), UTC)
+            chosen = RequestSelection(start=period.start * 1_000_000, end=period.end * 1_000_000)
+            timeouts = structs.replace(chosen, text="timeout")
+            sums = sum(row.sums.requests for row in sum_periods(connection, chosen, HOUR if since == "24h" else 300))
+            before = count_requests_before(connection, chosen, int(now * 1_000_000))
+            found[since] = sums, before, count_requests_before(connection, timeouts, int(now * 1_000_000))
+    assert found == {"24h": (147, 147, 74), "3h": (18, 18, 9)}

@@ -1,0 +1,93 @@
+"""The threads that read the ledger: one client does not occupy all of them, and has a maximum of waiting queries."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+
+from anthropic_proxy.errors import LimitReached, ShuttingDown
+from anthropic_proxy.ledger.reader_threads import MAX_CLIENT_CALLS, MAX_CLIENT_THREADS, MAX_THREADS, ReaderThreads
+
+SECONDS = 60
+
+
+@pytest.fixture
+async def threads() -> AsyncIterator[ReaderThreads]:
+    threads = ReaderThreads()
+    yield threads
+    await threads.stop()
+
+
+class SlowQuery:
+    """A query that runs until the test ends it."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self.started = threading.Semaphore(0)
+
+    def __call__(self) -> str:
+        self.started.release()
+        assert self.ended.wait(SECONDS)
+        return "rows"
+
+    async def wait_started(self, count: int) -> None:
+        for _ in range(count):
+            assert await asyncio.to_thread(self.started.acquire, timeout=SECONDS)
+
+
+async def test_another_client_has_a_thread_while_one_sends_slow_queries(threads: ReaderThreads) -> None:
+    slow = SlowQuery()
+    first = [asyncio.ensure_future(threads.run("ada", slow)) for _ in range(MAX_THREADS + 1)]
+    await slow.wait_started(MAX_CLIENT_THREADS)
+    assert await asyncio.wait_for(threads.run("grace", lambda: "other rows"), SECONDS) == "other rows"
+    assert not slow.started.acquire(blocking=False), "the other queries of the first client wait"
+    slow.ended.set()
+    assert await asyncio.gather(*first) == ["rows"] * len(first)
+
+
+async def test_a_client_that_disconnects_keeps_its_threads_until_its_queries_end(threads: ReaderThreads) -> None:
+    slow, quick = SlowQuery(), SlowQuery()
+    left = [asyncio.ensure_future(threads.run("ada", slow)) for _ in range(MAX_CLIENT_THREADS)]
+    await slow.wait_started(MAX_CLIENT_THREADS)
+    for task in left:
+        task.cancel()
+    waiting = asyncio.ensure_future(threads.run("ada", quick))
+    await asyncio.gather(*left, return_exceptions=True)
+    assert await asyncio.wait_for(threads.run("grace", lambda: "other rows"), SECONDS) == "other rows"
+    assert not quick.started.acquire(blocking=False)
+    slow.ended.set()
+    quick.ended.set()
+    assert await asyncio.wait_for(waiting, SECONDS) == "rows"
+
+
+async def test_too_many_queries_of_one_client_are_rejected(threads: ReaderThreads) -> None:
+    slow = SlowQuery()
+    accepted = [asyncio.ensure_future(threads.run("ada", slow)) for _ in range(MAX_CLIENT_CALLS)]
+    await slow.wait_started(MAX_CLIENT_THREADS)
+    with pytest.raises(LimitReached) as raised:
+        await threads.run("ada", slow)
+    assert (raised.value.status, raised.value.retry_after) == (429, 5)
+    assert raised.value.message == (
+        "20 requests of this client read the ledger, which is the maximum. Wait until they are complete, then try "
+        "again."
+    )
+    accepted.pop().cancel()
+    await asyncio.sleep(0)
+    accepted.append(asyncio.ensure_future(threads.run("ada", slow)))
+    slow.ended.set()
+    assert await asyncio.gather(*accepted) == ["rows"] * MAX_CLIENT_CALLS
+
+
+async def test_a_query_that_waits_during_the_shutdown_is_not_run(threads: ReaderThreads) -> None:
+    slow, late = SlowQuery(), SlowQuery()
+    running = [asyncio.ensure_future(threads.run("ada", slow)) for _ in range(MAX_CLIENT_THREADS)]
+    await slow.wait_started(MAX_CLIENT_THREADS)
+    waiting = asyncio.ensure_future(threads.run("ada", late))
+    await asyncio.sleep(0)
+    await threads.stop()
+    slow.ended.set()
+    assert await asyncio.gather(*running) == ["rows"] * MAX_CLIENT_THREADS
+    with pytest.raises(ShuttingDown):
+        await waiting
+    assert not late.started.acquire(blocking=False)

@@ -1,0 +1,91 @@
+"""Old rows are deleted by age, and the oldest ones by size."""
+
+from msgspec import structs
+from sqlalchemy import func, insert, select, text
+
+from anthropic_proxy.ledger.database import open_for_writing
+from anthropic_proxy.ledger.retention import Retention, measure_used_bytes
+from anthropic_proxy.ledger.tables import hourly, key_hashes, requests, session_hours
+from anthropic_proxy.ledger.units import MICROSECONDS
+from anthropic_proxy.settings import Settings
+from tests.support.ledger import NOON, new_receipt, read_hourly, read_rows, running_ledger
+
+DAY = 86_400
+
+
+async def test_rows_and_sums_are_deleted_by_age(database: Settings) -> None:
+    with running_ledger(database) as ledger:
+        await ledger.record(*(new_receipt(day, started_at=NOON - day * DAY) for day in range(100)))
+        ledger.wait_written(100)
+    engine = open_for_writing(database)
+    Retention(database, clock=lambda: NOON + 1).delete_expired(engine)
+    engine.dispose()
+    assert [row["id"] for row in read_rows(database)] == [f"req_{day:024d}" for day in range(90)]
+    assert sum(row["requests"] for row in read_hourly(database)) == 91  # whole hours
+
+
+def test_replaced_texts_of_keys_are_deleted_after_a_week(database: Settings) -> None:
+    engine = open_for_writing(database)
+    row = {"key_id": "key_1", "created_at": 0, "hint": ""}
+    ends = {"current": None, "replaced": NOON - 7 * DAY, "old": NOON - 7 * DAY - 2}
+    with engine.begin() as connection:
+        for name, end in ends.items():
+            expires_at = None if end is None else int(end * MICROSECONDS)
+            connection.execute(insert(key_hashes).values({**row, "hash": name, "expires_at": expires_at}))
+    Retention(database, clock=lambda: NOON).delete_expired(engine)
+    with engine.connect() as connection:
+        assert connection.execute(select(key_hashes.c.hash)).scalars().all() == ["current", "replaced"]
+    engine.dispose()
+
+
+async def test_the_oldest_rows_are_deleted_by_size(database: Settings) -> None:
+    receipts = (new_receipt(number, error=f"{number} {'x' * 1990}") for number in range(5_500))
+    with running_ledger(database) as ledger:
+        await ledger.record(*receipts)
+        ledger.wait_written(5_500)
+    engine = open_for_writing(database)
+    with engine.begin() as connection:
+        before = measure_used_bytes(connection)
+    assert before > 10_000_000 or database.data_directory is None  # PostgreSQL compresses texts
+    limited = structs.replace(database, ledger_max_mb=1 if database.data_directory is None else 10)
+    Retention(limited, clock=lambda: NOON + 100).delete_expired(engine)
+    with engine.begin() as connection:
+        after = measure_used_bytes(connection)
+        if connection.dialect.name == "sqlite":
+            assert connection.exec_driver_sql("PRAGMA freelist_count").scalar() == 0
+        newest = connection.execute(text("SELECT max(id) FROM requests")).scalar()
+    engine.dispose()
+    assert after <= limited.ledger_max_mb * 1_000_000 < before
+    assert newest == "req_000000000000000000005499"
+    assert sum(row["requests"] for row in read_hourly(database)) == 5_500
+
+
+async def test_sums_are_deleted_by_size_if_they_need_more_than_half_of_it(database: Settings) -> None:
+    """Requests of many projects and sessions, one each: the sums are larger than the requests."""
+    receipts = (
+        new_receipt(
+            number, started_at=NOON + number * 60, project=f"{number} {'p' * 190}", session=f"{number} {'s' * 190}"
+        )
+        for number in range(3_000)
+    )
+    with running_ledger(database) as ledger:
+        await ledger.record(*receipts)
+        ledger.wait_written(3_000)
+    engine = open_for_writing(database)
+    limited = structs.replace(database, ledger_max_mb=1)
+    for _ in range(2):  # the first one deletes by an estimate
+        Retention(limited, clock=lambda: NOON + 200_000).delete_expired(engine)
+    with engine.begin() as connection:
+        assert measure_used_bytes(connection) <= 1_000_000
+        kept = {
+            table.name: connection.execute(select(func.count(), func.max(column)).select_from(table)).one()
+            for table, column in (
+                (requests, requests.c.started_at),
+                (hourly, hourly.c.hour),
+                (session_hours, session_hours.c.last_at),
+            )
+        }
+    engine.dispose()
+    newest = int((NOON + 2_999 * 60) * 1_000_000)
+    assert kept["requests"][1] == kept["session_hours"][1] == newest
+    assert all(0 < count < 3_000 for count, _ in kept.values()), kept

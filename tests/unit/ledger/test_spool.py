@@ -1,0 +1,98 @@
+"""Rows wait in a file while PostgreSQL is unavailable, and are stored once after it is available again."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+from sqlalchemy import make_url
+
+from anthropic_proxy.ledger.spool import Block, Spool
+from anthropic_proxy.settings import Secret, Settings
+from tests.support.ledger import (
+    count_rows,
+    new_database,
+    new_receipt,
+    read_hourly,
+    rejecting_connections,
+    running_ledger,
+)
+from tests.support.server_process import hold_port
+
+_URL = make_url("postgresql://user@host/ledger")
+
+
+async def test_rows_wait_in_a_file_and_survive_a_restart(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with hold_port() as port:
+        unavailable = Settings(database_url=Secret(f"postgresql://user@127.0.0.1:{port}/ledger"), data_directory=folder)
+        with running_ledger(unavailable, max_rows=50) as ledger:
+            for start in range(0, 300, 50):
+                await ledger.record(*(new_receipt(start + number) for number in range(50)))
+                ledger.wait_until(lambda: not len(ledger.queue))
+            ledger.wait_until(lambda: ledger.queue.state.queued_rows == 300)
+            state = ledger.queue.state
+            assert (state.condition, state.dropped_rows) == ("unreachable", 0)
+            assert ledger.stop() == 0
+            file = Spool(folder, make_url(unavailable.database_url.reveal())).file  # type: ignore[union-attr]
+            assert ledger.warnings[1:] == [f"Requests wait in {file} until the ledger can store them."]
+        with running_ledger(unavailable) as ledger:
+            ledger.queue.start()
+            ledger.wait_until(lambda: ledger.queue.state.queued_rows == 300)
+    other = Settings(data_directory=folder)
+    with running_ledger(other) as ledger:
+        await ledger.record(new_receipt(300))
+        ledger.wait_written(1)
+    assert count_rows(other) == 1
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_waiting_rows_are_stored_without_a_new_request(tmp_path: Path, is_restarted: bool) -> None:
+    with new_database("postgresql", tmp_path) as database, ExitStack() as ledgers:
+        settings = structs.replace(database, data_directory=tmp_path)
+        first = ledgers.enter_context(running_ledger(settings))
+        with rejecting_connections(settings):
+            await first.record(*map(new_receipt, range(10)))
+            first.wait_until(lambda: first.queue.state.queued_rows == 10 and not len(first.queue))
+            assert first.queue.state.condition == "unreachable"
+            if is_restarted:
+                first.stop()
+        last = ledgers.enter_context(running_ledger(settings)) if is_restarted else first
+        last.queue.start()
+        last.wait_until(lambda: last.queue.state.written_rows == 10 and not last.queue.state.queued_rows)
+        assert last.queue.state.condition == "ok"
+        assert count_rows(settings) == sum(row["requests"] for row in read_hourly(settings)) == 10
+
+
+@pytest.mark.parametrize(
+    ("address", "is_same"),
+    [
+        ("postgresql://other:secret@host/ledger?sslmode=require", True),
+        ("postgresql://user@host:5432/ledger", True),
+        ("postgresql://user@other/ledger", False),
+        ("postgresql://user@host:5433/ledger", False),
+        ("postgresql://user@host/other", False),
+        ("postgresql://user@host/ledger?options=-csearch_path%3Dother", False),
+    ],
+)
+def test_each_database_has_its_own_blocks(tmp_path: Path, address: str, is_same: bool) -> None:
+    assert Spool(tmp_path, _URL).append(Block([{"id": "req_1"}], {}))
+    other = Spool(tmp_path, make_url(address))
+    assert (other.claim() is not None, other.count_rows()) == (is_same, int(is_same))
+
+
+def test_a_block_is_claimed_by_one_worker(tmp_path: Path) -> None:
+    first, second = Spool(tmp_path, _URL), Spool(tmp_path, _URL)
+    assert first.claim() is None
+    assert not first.file.exists()
+    assert first.append(Block([{"id": "req_1"}], {"req_1": [{"data": b"text"}]}))
+    second = Spool(tmp_path, _URL)
+    block = first.claim()
+    assert block is not None
+    assert (block.rows, block.texts) == ([{"id": "req_1"}], {"req_1": [{"data": b"text"}]})
+    assert second.claim() is None
+    first.release(block)
+    again = second.claim()
+    assert again is not None
+    second.delete(again)
+    assert (first.claim(), first.count_rows()) == (None, 0)

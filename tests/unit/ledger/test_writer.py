@@ -1,0 +1,303 @@
+"""The writer stores each receipt once, with its sums in the same transaction."""
+
+import json
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete, text
+
+from anthropic_proxy.ledger.costs import Cost
+from anthropic_proxy.ledger.database import open_for_writing
+from anthropic_proxy.ledger.histograms import decode_histogram, find_percentile
+from anthropic_proxy.ledger.tables import requests
+from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.plugins import Client, UpstreamAttempt
+from anthropic_proxy.settings import Secret, Settings
+from tests.support.ledger import NOON, count_rows, new_receipt, read_hourly, read_rows, running_ledger
+
+
+async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
+    receipt = new_receipt(
+        client=Client("key 2"),
+        user_agent="claude-cli/2.1.328 (external, sdk-cli)",
+        session="s1",
+        agent="a1",
+        project="shop",
+        stream=True,
+        route="cheap first",
+        route_reason="BIG_MODEL",
+        failed_attempts=["openai 529"],
+        cache_read_tokens=7,
+        cache_write_tokens=8,
+        cache_write_1h_tokens=6,
+        thinking_tokens=5,
+        tool_count=3,
+        message_count=4,
+        tool_results=6,
+        tool_errors=2,
+        fidelity=FidelityReport(
+            notes=[
+                FidelityNote("dropped", "top_k", "not supported"),
+                FidelityNote("approximated", "content.tool_use.input", "x"),
+            ]
+        ),
+        adaptations=["limit 4096"],
+        blocks=[
+            ("text", "", NOON + 0.501, 3),
+            ("thinking", "", NOON + 0.751, 15),
+            ("tool call", "Read", NOON + 0.751, 15),
+        ],
+        attempts=[
+            UpstreamAttempt(
+                provider="openai", model="m", offset_seconds=0.25, status=529, error_type="overloaded_error"
+            )
+        ],
+    )
+    with running_ledger(database, cost=Cost(1500, None, "genai-prices 0.2.3")) as ledger:
+        await ledger.record(receipt)
+        ledger.wait_written(1)
+    (row,) = read_rows(database)
+    assert isinstance(row.pop("worker"), int)
+    assert row.pop("instance")
+    assert row == {
+        "id": "req_000000000000000000000001",
+        "started_at": 1_795_262_400_001_000,
+        "client": "claude-cli",
+        "key_label": "key 2",
+        "project": "shop",
+        "session": "s1",
+        "agent": "a1",
+        "user_agent": "claude-cli/2.1.328 (external, sdk-cli)",
+        "path": "/v1/messages",
+        "stream": True,
+        "requested_model": "claude-haiku-4-5",
+        "provider": "groq",
+        "prefix": "groq",
+        "model": "small",
+        "route": "cheap first",
+        "route_reason": "BIG_MODEL",
+        "attempts": 2,
+        "failed_attempts": '["openai 529"]',
+        "status": 200,
+        "outcome": "end_turn",
+        "outcome_class": "retried",
+        "error_type": "",
+        "error": "",
+        "tool_count": 3,
+        "message_count": 4,
+        "tool_results": 6,
+        "tool_errors": 2,
+        "malformed_replies": 1,
+        "input_tokens": 100,
+        "cache_read_tokens": 7,
+        "cache_write_tokens": 8,
+        "cache_write_1h_tokens": 6,
+        "output_tokens": 20,
+        "thinking_tokens": 5,
+        "cost": 1500,
+        "requested_cost": None,
+        "price_source": "genai-prices 0.2.3",
+        "first_token": 500_000,
+        "duration": 1_500_000,
+        "output_rate": 20.0,
+        "notes": '[{"handling":"dropped","field":"top_k","reason":"not supported"},'
+        '{"handling":"approximated","field":"content.tool_use.input","reason":"x"}]',
+        "note_count": 2,
+        "adaptations": '["limit 4096"]',
+        "attempt_times": '[[250000,0,"openai","m",529,"overloaded_error","",0]]',
+        "reply_blocks": '[["text","",500000,250000,12],["tool call","Read",750000,0,0]]',
+    }
+
+
+async def test_hourly_sums_equal_the_rows(database: Settings) -> None:
+    outcomes = ("end_turn", "error", "cancelled", "max_tokens")
+    receipts = [
+        new_receipt(
+            number,
+            started_at=NOON + number * 10,
+            model=f"m{number % 3}",
+            outcome=outcomes[number % 4],
+            first_token_seconds=None if number % 4 == 1 else 0.1 * (number % 7 + 1),
+            duration_seconds=number / 100,
+            input_tokens=number,
+            output_tokens=2 * number,
+            tool_results=2 * number,
+            tool_errors=number,
+        )
+        for number in range(1200)
+    ]
+    with running_ledger(database, cost=Cost(3, 5, "x")) as ledger:
+        await ledger.record(*receipts[:700])
+        ledger.wait_written(700)
+        await ledger.record(*receipts[700:])
+        ledger.wait_written(1200)
+    sums = read_hourly(database)
+    rows = read_rows(database)
+    assert len(rows) == 1200
+    assert {row["hour"] for row in sums} == {int(NOON) // 3600 + number for number in range(4)}
+    for name in ("input_tokens", "output_tokens", "cost", "requested_cost", "duration", "tool_results", "tool_errors"):
+        assert sum(row[name] for row in sums) == sum(row[name] for row in rows), name
+    assert sum(row["tool_errors"] for row in sums) == sum(number for number in range(1200) if number % 4 in (0, 3))
+    assert sum(row["requests"] for row in sums) == 1200
+    assert sum(row["errors"] for row in sums) == 300
+    assert sum(row["unknown_cost_requests"] for row in sums) == 0
+    assert sum(row["first_token_count"] for row in sums) == 900
+    assert sum(sum(decode_histogram(row["duration_histogram"]).values()) for row in sums) == 1200
+    assert sum(sum(decode_histogram(row["first_token_histogram"]).values()) for row in sums) == 900
+    last = decode_histogram(sums[-1]["duration_histogram"])
+    assert find_percentile(last, 0.5) == pytest.approx(11_500_000, rel=0.1)
+
+
+async def test_unknown_costs_are_counted_and_never_zero(database: Settings) -> None:
+    with running_ledger(database) as ledger:
+        await ledger.record(new_receipt(1), new_receipt(2))
+        ledger.wait_written(2)
+    (sums,) = read_hourly(database)
+    assert [row["cost"] for row in read_rows(database)] == [None, None]
+    assert (sums["cost"], sums["unknown_cost_requests"], sums["unknown_requested_cost_requests"]) == (0, 2, 2)
+
+
+async def test_a_receipt_is_stored_once(database: Settings) -> None:
+    """A transaction is repeated if the answer to its commit is lost."""
+    with running_ledger(database) as ledger:
+        await ledger.record(*map(new_receipt, range(3)))
+        ledger.wait_written(3)
+        await ledger.record(*map(new_receipt, range(5)))
+        ledger.wait_until(lambda: not len(ledger.queue))
+    assert count_rows(database) == 5
+    assert sum(row["requests"] for row in read_hourly(database)) == 5
+
+
+async def test_texts_that_no_database_accepts_are_replaced(database: Settings) -> None:
+    hostile = "a\x00b\ud800c\n\x1b[31m" + "x" * 5000
+    note = FidelityNote("dropped", "a\x00\ud800", "r")
+    receipt = new_receipt(
+        model=hostile,
+        session=hostile,
+        error=hostile,
+        input_tokens=2**70,
+        fidelity=FidelityReport(notes=[note]),
+        blocks=[("tool call", "b\ud800", NOON, 0), ("", "", NOON + 1, 5)],
+    )
+    with running_ledger(database) as ledger:
+        await ledger.record(receipt)
+        ledger.wait_written(1)
+    (row,) = read_rows(database)
+    assert row["model"].startswith("a b?c  [31mxxx")
+    assert (len(row["model"]), len(row["error"])) == (200, 2000)
+    assert row["input_tokens"] == (2**63 - 1) >> 16
+    assert json.loads(row["notes"])[0]["field"] == "a?"
+    assert json.loads(row["reply_blocks"]) == [["tool call", "b?", 0, 1_000_000, 5]]
+
+
+@pytest.mark.parametrize("fields", [{"output_tokens": None}, {"status": 2**70}], ids=["not built", "rejected"])
+async def test_a_receipt_that_cannot_be_stored_is_dropped_alone(
+    database: Settings, fields: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_ledger(database) as ledger:
+        await ledger.record(new_receipt(1), new_receipt(2, **fields), new_receipt(3))
+        ledger.wait_written(2)
+        state = ledger.queue.state
+    assert [row["id"][-1] for row in read_rows(database)] == ["1", "3"]
+    assert sum(row["requests"] for row in read_hourly(database)) == 2
+    assert (state.condition, state.dropped_rows, len(ledger.queue)) == ("ok", 1, 0)
+    (warning,) = ledger.warnings
+    assert warning.startswith("The ledger dropped the request req_000000000000000000000002: ")
+    assert [record.name for record in caplog.records if record.name.startswith("psycopg")] == []
+
+
+async def test_no_key_is_stored(database: Settings, tmp_path: Path) -> None:
+    key, foreign = "a-very-secret-key-0001", "sk-ant-api03-abcdefghijklmnopqrst"
+    settings = Settings(**{**_fields(database), "keys": {"groq": [Secret(key)]}})
+    receipt = new_receipt(
+        error=f"key {key} is wrong",
+        project=key,
+        user_agent=f"x/1 {foreign}",
+        session=foreign,
+        failed_attempts=[f"groq {key}"],
+        fidelity=FidelityReport(notes=[FidelityNote("dropped", key, foreign)]),
+    )
+    with running_ledger(settings) as ledger:
+        await ledger.record(receipt)
+        ledger.wait_written(1)
+    (row,) = read_rows(settings)
+    assert row["error"] == "key …0001 is wrong"
+    assert not [name for name, value in row.items() if key in str(value) or foreign in str(value)]
+
+
+async def test_a_key_is_removed_from_an_error_of_a_request_with_the_names_of_earlier_ones(database: Settings) -> None:
+    key = "a-very-secret-key-0001"
+    settings = Settings(**{**_fields(database), "keys": {"groq": [Secret(key)]}})
+    errors = ("", f"key {key} is wrong", "", "y" * 3_000)
+    with running_ledger(settings) as ledger:
+        await ledger.record(*(new_receipt(number, error=error) for number, error in enumerate(errors, 1)))
+        ledger.wait_written(4)
+    rows = read_rows(settings)
+    assert [row["error"][:19] for row in rows] == ["", "key …0001 is wrong", "", "y" * 19]
+    assert [len(row["error"]) for row in rows] == [0, 18, 0, 2_000]
+    assert {(row["model"], row["client"], row["project"]) for row in rows} == {
+        (rows[0]["model"], rows[0]["client"], rows[0]["project"])
+    }
+
+
+@pytest.mark.parametrize("length", range(160, 200, 5))
+async def test_a_shortened_text_contains_no_part_of_a_key(database: Settings, length: int) -> None:
+    key = "9f8e7d6c5b4a39281706f5e4d3c2b1a0"
+    settings = Settings(**{**_fields(database), "keys": {"groq": [Secret(key)]}})
+    with running_ledger(settings) as ledger:
+        await ledger.record(new_receipt(project=f"{'p' * length} {key}"))
+        ledger.wait_written(1)
+    (row,) = read_rows(settings)
+    assert key[:8] not in row["project"]
+
+
+async def test_headers_of_clients_without_access_are_not_stored(database: Settings) -> None:
+    refused = {"outcome": "error", "error_type": "authentication_error", "status": 401, "provider": ""}
+    with running_ledger(database) as ledger:
+        await ledger.record(
+            *(new_receipt(number, project=f"p{number}", session="s", agent="a", **refused) for number in range(5))
+        )
+        ledger.wait_written(5)
+    assert {(row["project"], row["session"], row["agent"]) for row in read_rows(database)} == {("", "", "")}
+    assert len(read_hourly(database)) == 1
+
+
+async def test_successful_requests_without_an_exchange_are_left_out(database: Settings) -> None:
+    with running_ledger(database) as ledger:
+        await ledger.record(
+            new_receipt(1, path="/v1/models", outcome=""),
+            new_receipt(2, path="/v1/messages/count_tokens", outcome=""),
+            new_receipt(3, path="/v1/messages/count_tokens", outcome="error", error_type="api_error", status=502),
+            new_receipt(4, path="/nothing", outcome="error", status=404),
+            new_receipt(5),
+        )
+        ledger.wait_written(3)
+    assert [row["id"][-1] for row in read_rows(database)] == ["3", "4", "5"]
+
+
+async def test_a_full_queue_drops_new_receipts_and_counts_them(sqlite: Settings) -> None:
+    with running_ledger(sqlite, max_rows=3) as ledger:
+        engine = open_for_writing(sqlite)
+        with engine.begin() as connection:  # holds the lock
+            await ledger.record(*map(new_receipt, range(5)))
+            assert ledger.queue.state.dropped_rows == 2
+            assert len(ledger.queue) == 3
+            connection.execute(text("SELECT 1"))
+        ledger.wait_written(3)
+        engine.dispose()
+    assert [row["id"][-1] for row in read_rows(sqlite)] == ["0", "1", "2"]
+
+
+async def test_a_deleted_request_changes_no_sums(database: Settings) -> None:
+    with running_ledger(database) as ledger:
+        await ledger.record(*map(new_receipt, range(4)))
+        ledger.wait_written(4)
+    engine = open_for_writing(database)
+    with engine.begin() as connection:
+        connection.execute(delete(requests))
+    engine.dispose()
+    assert sum(row["requests"] for row in read_hourly(database)) == 4
+
+
+def _fields(settings: Settings) -> dict[str, object]:
+    return {"data_directory": settings.data_directory, "database_url": settings.database_url}

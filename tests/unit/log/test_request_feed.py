@@ -1,0 +1,109 @@
+"""Recent and running requests: limits, redaction, and the requests of other workers while a view is open."""
+
+import asyncio
+from functools import partial
+
+from anthropic_proxy.log.request_feed import (
+    MAX_QUEUED_REQUESTS,
+    MAX_RECENT_REQUESTS,
+    RequestFeed,
+    RequestSnapshot,
+    encode_requests,
+)
+from anthropic_proxy.plugins import Client, Receipt
+from anthropic_proxy.workers.ipc import RequestsUpdate, RequestsWatch
+from anthropic_proxy.workers.request_sharing import RequestSharing
+
+Message = RequestsWatch | RequestsUpdate
+SECRET = "sk-test-0123456789abcdef"
+
+
+def receipt_of(name: str, started_at: float = 0.0, **fields: str) -> Receipt:
+    return Receipt(request_id=name, client=Client(), started_at=started_at, **fields)  # type: ignore[arg-type]
+
+
+def ids_of(snapshot: RequestSnapshot) -> tuple[list[str], list[str]]:
+    finished = [request.receipt.request_id for request in snapshot.finished]
+    return finished, [receipt.request_id for receipt in snapshot.running]
+
+
+def test_the_latest_requests_are_kept_and_finished_ones_do_not_run() -> None:
+    feed = RequestFeed()
+    for number in range(MAX_RECENT_REQUESTS + 2):
+        feed.add_running(receipt := receipt_of(f"req_{number}"))
+        feed.add_finished(receipt)
+    feed.add_running(receipt_of("req_running"))
+    finished, running = ids_of(feed.own_snapshot())
+    assert (len(finished), finished[0], finished[-1]) == (MAX_RECENT_REQUESTS, "req_2", f"req_{number}")
+    assert running == ["req_running"]
+
+
+def test_keys_in_texts_of_clients_are_redacted() -> None:
+    feed = RequestFeed(lambda: [SECRET])
+    feed.add_finished(receipt_of("req_1", requested_model=SECRET))
+    feed.add_running(receipt_of("req_2", path=f"/{SECRET}"))
+    assert SECRET.encode() not in encode_requests(feed.own_snapshot())
+
+
+def test_a_lone_surrogate_is_encoded() -> None:
+    assert b'"error":"a?"' in encode_requests([receipt_of("req_1", error="a\ud800")])
+
+
+async def test_a_slow_reader_loses_the_oldest_requests() -> None:
+    feed = RequestFeed()
+    view = feed.open_view()
+    for number in range(MAX_QUEUED_REQUESTS + 1):
+        feed.add_finished(receipt_of(f"req_{number}"))
+    requests = await view.read(0)
+    assert (len(requests), requests[0].receipt.request_id) == (MAX_QUEUED_REQUESTS, "req_1")
+    feed.end_views()
+    assert (await view.read(60), view.ended) == ([], True)
+
+
+class TwoWorkers:
+    """Two workers with a connection that keeps all messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.first, self.second = RequestFeed(), RequestFeed()
+        self._first = RequestSharing(self.first, 0, 2, partial(self._send, 1))
+        self._second = RequestSharing(self.second, 1, 2, partial(self._send, 0))
+
+    def _send(self, receiver: int, message: Message) -> None:
+        self.messages.append(message)
+        asyncio.get_running_loop().call_soon((self._first, self._second)[receiver].apply_message, message)
+
+    def close(self) -> None:
+        self._first.close()
+        self._second.close()
+
+
+async def test_requests_of_all_workers_are_collected_in_order() -> None:
+    workers = TwoWorkers()
+    workers.first.add_finished(receipt_of("req_2", 2.0))
+    workers.second.add_finished(receipt_of("req_1", 1.0))
+    workers.second.add_running(receipt_of("req_3", 3.0))
+    assert workers.messages == [], "nothing is sent without a view"
+    assert ids_of(await workers.first.collect_snapshot()) == (["req_1", "req_2"], ["req_3"])
+    workers.close()
+
+
+async def test_a_view_receives_the_requests_of_other_workers() -> None:
+    workers = TwoWorkers()
+    view = workers.first.open_view()
+    await workers.first.collect_snapshot()
+    workers.second.add_finished(receipt_of("req_1"))
+    (request,) = await view.read(60)
+    assert request.receipt.request_id == "req_1"
+    workers.close()
+
+
+async def test_workers_that_do_not_respond_are_counted() -> None:
+    feed = RequestFeed()
+    feed.peer_count, feed.watch_peers = 2, lambda _: None
+    feed.add_finished(receipt_of("req_1"))
+    collecting = asyncio.ensure_future(feed.collect_snapshot())
+    await asyncio.sleep(0)
+    feed.apply_update(1, RequestSnapshot(), complete=True)
+    snapshot = await collecting
+    assert (ids_of(snapshot), snapshot.unresponsive_workers) == ((["req_1"], []), 1)

@@ -1,0 +1,64 @@
+"""Facts that the doctor has observed: their file, and their effect on routes and limits."""
+
+import json
+from datetime import date, timedelta
+from pathlib import Path
+
+from anthropic_proxy.routing.catalog import LearnedModel, load_learned_models, store_learned_models
+from anthropic_proxy.routing.catalog.learned import FILE_NAME, MAX_AGE_DAYS
+from anthropic_proxy.routing.catalog.table import ModelCapabilities
+
+TODAY = date(2026, 11, 21)
+
+
+def learned(model: str = "my-model", days: int = 0, **facts: object) -> LearnedModel:
+    observed_on = TODAY - timedelta(days=days)
+    return LearnedModel(server="openai localhost", model=model, observed_on=observed_on, evidence="e", **facts)  # type: ignore[arg-type]
+
+
+def test_later_facts_about_a_model_replace_earlier_ones(tmp_path: Path) -> None:
+    store_learned_models(tmp_path, [learned("a", 3, context_window=10), learned("b", 3)], TODAY)
+    store_learned_models(tmp_path, [learned("a", context_window=20)], TODAY)
+    found, warnings = load_learned_models(tmp_path, TODAY)
+    assert {name: one.context_window for (_, name), one in found.items()} == {"a": 20, "b": None}
+    assert (list(warnings), [path.name for path in tmp_path.iterdir()]) == ([], [FILE_NAME])
+
+
+def test_old_facts_are_ignored_with_a_warning(tmp_path: Path) -> None:
+    file = store_learned_models(tmp_path, [learned("old", MAX_AGE_DAYS), learned("new")], TODAY)
+    found, warnings = load_learned_models(tmp_path, TODAY + timedelta(days=1))
+    assert [model for _, model in found] == ["new"]
+    assert list(warnings) == [
+        f"{file} has facts about 1 model, which is ignored because they are older than 90 days. "
+        "Run  anthropic-proxy doctor  to write it again."
+    ]
+
+
+def test_an_invalid_file_is_ignored_with_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / FILE_NAME
+    file.write_text('{"version": 1, "models": [{"model": 3}]}')
+    assert load_learned_models(tmp_path, TODAY) == (
+        {},
+        (
+            f"{file} is not valid and is ignored (Expected `str`, got `int` - at `$.models[0].model`). "
+            "Run  anthropic-proxy doctor  to write it again.",
+        ),
+    )
+    file.write_text(json.dumps({"version": 2, "models": []}))
+    assert load_learned_models(tmp_path, TODAY)[1] == (
+        f"{file} has the version 2 and is ignored. Run  anthropic-proxy doctor  to write it again.",
+    )
+    assert load_learned_models(tmp_path / "absent", TODAY) == load_learned_models(None, TODAY) == ({}, ())
+
+
+def test_observed_values_replace_those_of_the_table() -> None:
+    table = ModelCapabilities(context_window=128_000, max_output=16_384, accepts_images=True, known=True)
+    facts = learned(context_window=32_768, accepts_images=False, efforts=("low",)).apply(table)
+    assert (facts.context_window, facts.max_output, facts.efforts) == (32_768, 16_384, ("low",))
+    assert (facts.accepts_images, facts.rejects_images) == (False, True)
+
+
+def test_an_unknown_model_becomes_known_by_its_window() -> None:
+    facts = learned(context_window=32_768).apply(ModelCapabilities())
+    assert (facts.known, facts.max_output, facts.accepts_images) == (True, 32_768, True)
+    assert learned(max_output=500).apply(ModelCapabilities()).max_output_from_error == 500

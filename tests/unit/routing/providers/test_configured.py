@@ -1,0 +1,239 @@
+"""Providers of the configuration file: routes, dialects, limits, the model list and the start-up summary."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from anthropic_proxy import __version__
+from anthropic_proxy.errors import AuthenticationFailed, ClientError
+from anthropic_proxy.routing.catalog import Catalog, load_catalog
+from anthropic_proxy.routing.credentials import Credentials
+from anthropic_proxy.routing.model_listing import list_models
+from anthropic_proxy.routing.providers import PROVIDERS, find_registry
+from anthropic_proxy.routing.router import (
+    RoutingQuery,
+    Target,
+    find_preferred_provider,
+    preferred_provider_name,
+    resolve_route,
+)
+from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
+from anthropic_proxy.startup import log_startup_summary
+from anthropic_proxy.wire import openai_chat
+from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.startup_summary import ADDRESS, NOW
+
+TWO_SERVERS = """
+[providers.vllm]
+base_url = "http://localhost:8000/v1"
+models = ["Qwen/Qwen3-32B", "qwen3-small"]
+
+[providers.vllm.dialect]
+output_limit_field = "max_completion_tokens"
+
+[providers.openrouter]
+base_url = "https://openrouter.ai/api/v1"
+api_key = { env = "OPENROUTER_API_KEY" }
+
+[providers.openrouter.models."qwen/*"]
+context_window = 50000
+max_output = 4000
+accepts_images = true
+dialect = { sends_top_k = false }
+
+[providers.openrouter.models."openai/gpt-5"]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def load(text: str = TWO_SERVERS, **environ: str) -> Settings:
+    Path(CONFIG_FILE).write_text(text, encoding="utf-8")
+    return load_settings(environ, PROVIDERS)
+
+
+def target_of(model: str, settings: Settings) -> Target:
+    return resolve_route(RoutingQuery(model), settings, Catalog()).targets[0]
+
+
+def dialect_of(model: str, settings: Settings) -> openai_chat.Dialect:
+    dialect = target_of(model, settings).dialect
+    assert isinstance(dialect, openai_chat.Dialect)
+    return dialect
+
+
+@pytest.mark.parametrize(
+    ("requested", "setting", "expected"),
+    [
+        ("vllm/Qwen/Qwen3-32B", {}, "vllm/Qwen/Qwen3-32B"),
+        ("VLLM/other", {}, "vllm/other"),
+        ("claude-vllm/other", {}, "vllm/other"),
+        ("qwen3-small", {}, "vllm/qwen3-small"),
+        ("openrouter/qwen/qwen3-coder", {}, "openrouter/qwen/qwen3-coder"),
+        ("claude-opus-5", {"PREFERRED_PROVIDER": "vllm"}, "vllm/Qwen/Qwen3-32B"),
+        ("claude-haiku-5", {"PREFERRED_PROVIDER": "vllm"}, "vllm/qwen3-small"),
+        ("unlisted", {"PREFERRED_PROVIDER": "vllm"}, "vllm/unlisted"),
+        ("claude-opus-5", {"BIG_MODEL": "openrouter/openai/gpt-5"}, "openrouter/openai/gpt-5"),
+        ("claude-haiku-5", {"SMALL_MODEL": "vllm/tiny"}, "vllm/tiny"),
+        ("claude-opus-5", {"MODEL_OPUS": "vllm/large"}, "vllm/large"),
+        ("claude-opus-5", {"OPENAI_API_KEY": "k"}, "openai/gpt-4.1"),
+        ("mistral/mistral-large", {}, "litellm/mistral/mistral-large"),
+    ],
+)
+def test_a_prefix_is_accepted_everywhere(requested: str, setting: dict[str, str], expected: str) -> None:
+    target = target_of(requested, load(OPENROUTER_API_KEY="key-of-openrouter", **setting))
+    assert f"{target.provider.prefix}/{target.model}" == expected
+
+
+def test_fallbacks_may_be_providers_of_the_file() -> None:
+    settings = load(OPENROUTER_API_KEY="k", BIG_MODEL="vllm/a", FALLBACK_OPUS="openrouter/b,vllm/c")
+    targets = resolve_route(RoutingQuery("claude-opus-5"), settings, Catalog()).targets
+    assert [f"{target.provider.name}/{target.model}" for target in targets] == ["vllm/a", "openrouter/b", "vllm/c"]
+
+
+def test_the_dialect_of_the_file_overrides_that_of_the_address() -> None:
+    settings = load(OPENROUTER_API_KEY="k")
+    local, router = dialect_of("vllm/x", settings), dialect_of("openrouter/x", settings)
+    assert (local.output_limit_field, local.sends_top_k) == ("max_completion_tokens", True)
+    assert (router.effort_form, router.sends_top_k) == ("reasoning", True)
+    assert dialect_of("openrouter/Qwen/Qwen3", settings).sends_top_k is False
+    assert local.signature_tag != router.signature_tag
+
+
+def test_limits_of_the_file_apply_to_matching_models() -> None:
+    settings = load(OPENROUTER_API_KEY="k")
+    found = target_of("openrouter/qwen/qwen3-coder", settings).capabilities
+    assert (found.context_window, found.max_output, found.accepts_images, found.known) == (50_000, 4_000, True, True)
+    assert target_of("openrouter/other", settings).capabilities.context_window == 128_000
+
+
+def test_the_address_of_a_vendor_selects_its_entry() -> None:
+    text = """
+[providers.ds]
+base_url = "https://api.deepseek.com/v1"
+[providers.work]
+base_url = "https://api.anthropic.com"
+wire = "messages"
+[providers.ai-studio]
+base_url = "https://generativelanguage.googleapis.com"
+wire = "gemini"
+[providers.gateway]
+base_url = "http://gateway:4000/v1"
+wire = "messages"
+"""
+    settings = load(text)
+    assert dialect_of("ds/deepseek-flash", settings).thinking_replay_scope == "every"
+    work, studio, gateway = (target_of(f"{name}/m", settings) for name in ("work", "ai-studio", "gateway"))
+    assert (work.provider.key_header, work.is_relayed, work.base_url) == (
+        "x-api-key",
+        True,
+        "https://api.anthropic.com",
+    )
+    assert (studio.provider.key_header, studio.base_url.endswith("/v1beta")) == ("x-goog-api-key", True)
+    assert (gateway.provider.key_header, gateway.base_url) == ("authorization", "http://gateway:4000")
+    assert Credentials(settings).next_credential(gateway.provider) is None
+    with pytest.raises(AuthenticationFailed) as caught:
+        Credentials(settings).next_credential(target_of("ds/deepseek-flash", settings).provider)
+    assert caught.value.message == (
+        "ds has no key: DeepSeek requires one. Add it to [providers.ds] (anthropic-proxy.toml, line 3):  "
+        'api_key = { env = "DS_API_KEY" }'
+    )
+
+
+def test_a_variable_without_a_key_is_named() -> None:
+    settings = load()
+    with pytest.raises(AuthenticationFailed) as caught:
+        Credentials(settings).next_credential(find_registry(settings).find("openrouter"))
+    assert caught.value.message == (
+        "openrouter has no key: the variable of providers.openrouter.api_key in anthropic-proxy.toml, line 11, is not "
+        "set. For details:  anthropic-proxy config check"
+    )
+
+
+def test_a_name_may_replace_a_prefix_of_litellm_only() -> None:
+    registry = find_registry(load())
+    assert registry.find_by_extra_prefix("openrouter") is None
+    assert PROVIDERS.find_by_extra_prefix("openrouter") is PROVIDERS.find("litellm")
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "installed", "expected"),
+    [
+        (TWO_SERVERS, {}, None, "vllm"),
+        (TWO_SERVERS, {"GROQ_API_KEY": "k"}, None, "groq"),
+        (TWO_SERVERS, {"ANTHROPIC_API_KEY": "k"}, None, "vllm"),
+        ('[providers.a]\nbase_url = "http://a"\n', {}, ["llama3"], "ollama"),
+        ('[providers.a]\nbase_url = "http://a"\n', {}, None, "a"),
+        ('[providers.a]\nbase_url = "http://a"\n', {"BIG_MODEL": "a/b"}, ["llama3"], "a"),
+        ('[providers.a]\nbase_url = "http://a"\nmodels = ["m"]\napi_key = { env = "A" }\n', {}, ["llama3"], "ollama"),
+    ],
+)
+def test_preference_without_a_setting(text: str, environ: dict[str, str], installed: Any, expected: str) -> None:
+    assert preferred_provider_name(load(text, **environ), installed) == expected
+
+
+def test_models_of_the_file_are_listed() -> None:
+    settings = load(OPENROUTER_API_KEY="k")
+    entries = {entry.id: entry.max_tokens for entry in list_models(settings, Catalog())}
+    assert {name: limit for name, limit in entries.items() if "openrouter" in name or "vllm" in name} == {
+        "claude-vllm/Qwen/Qwen3-32B": 8_192,
+        "claude-vllm/qwen3-small": 8_192,
+        "claude-openrouter/openai/gpt-5": entries["claude-openrouter/openai/gpt-5"],
+    }
+    without_key = {entry.id for entry in list_models(load(), Catalog())}
+    assert "claude-openrouter/openai/gpt-5" not in without_key
+
+
+def test_another_ollama_uses_its_installed_models() -> None:
+    settings = load('[providers.box]\nbase_url = "http://box:11434"\nwire = "ollama"\n', PREFERRED_PROVIDER="box")
+    catalog = Catalog({"box": ("large", "small")})
+    assert find_preferred_provider(settings, catalog).name == "box"
+    assert resolve_route(RoutingQuery("claude-opus-5"), settings, catalog).targets[0].model == "large"
+    assert resolve_route(RoutingQuery("claude-haiku-5"), settings, catalog).targets[0].model == "small"
+    with pytest.raises(ClientError) as caught:
+        resolve_route(RoutingQuery("claude-opus-5"), settings, Catalog())
+    assert caught.value.message == (
+        "box has no default models. Set BIG_MODEL and SMALL_MODEL, for example to box/<model>"
+    )
+
+
+def test_the_start_up_summary() -> None:
+    text = TWO_SERVERS.replace("OPENROUTER_API_KEY", "ROUTER_KEY")
+    proxy = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"))
+    services = structs.replace(proxy.services, settings=load(text), catalog=load_catalog())
+    log_startup_summary(services, ADDRESS, NOW)
+    unset = [row.env_prefix.lower() for row in PROVIDERS if row.offered_to_users]
+    assert proxy.log.getvalue().splitlines() == [
+        f"anthropic-proxy {__version__}   http://127.0.0.1:8082",
+        "",
+        "  haiku           → vllm/qwen3-small          SMALL_MODEL, default",
+        "  sonnet, opus …  → vllm/Qwen/Qwen3-32B       BIG_MODEL, default",
+        "  ! openrouter has no key: the variable of providers.openrouter.api_key in anthropic-proxy.toml, line 11, is "
+        "not set. For details:  anthropic-proxy config check",
+        "  ready: vllm (http://localhost:8000/v1)         not set: "
+        + " ".join(name for name in unset if name not in ("ollama", "anthropic")),
+        "",
+        "  Use it:  anthropic-proxy code",
+        "      or:  ANTHROPIC_BASE_URL=http://127.0.0.1:8082 ANTHROPIC_AUTH_TOKEN=local claude",
+    ]
+
+
+async def test_a_wrong_path_is_explained() -> None:
+    def reply(*_: object) -> FakeResponse:
+        return FakeResponse(404, json.dumps({"detail": "Not Found"}).encode())
+
+    proxy = ProxyHarness(reply)
+    settings = load('[providers.a]\nbase_url = "http://a:8000"\nmodels = ["m"]\n')
+    proxy.services = structs.replace(proxy.services, settings=settings, credentials=Credentials(settings))
+    sink = await proxy.post(model="a/m")
+    assert sink.error is not None
+    assert sink.error.message == (
+        "a: nothing is served at http://a:8000/chat/completions: HTTP 404 (Not Found). The address is set by base_url "
+        'of [providers.a], anthropic-proxy.toml line 2. Is /v1 missing? Try base_url = "http://a:8000/v1"'
+    )

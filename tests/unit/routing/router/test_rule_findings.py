@@ -1,0 +1,75 @@
+"""Findings about the targets of routes: unknown prefixes, guesses, missing keys and prices. Documented routes load."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.routing.catalog import Catalog
+from anthropic_proxy.routing.router import list_rule_findings
+from anthropic_proxy.services import require_route_prices
+from anthropic_proxy.settings import list_alternatives
+from tests.support.paths import ROOT
+from tests.support.routes import load_routes
+
+TARGETS = """
+[[routes]]
+name = "a"
+when.tier = "opus"
+targets = ["grok/grok-3", "gpt-9", "haiku"]
+
+[[routes]]
+name = "b"
+targets = ["groq/llama-3.3-70b-versatile"]
+"""
+COST = """
+[prices."openai/gpt-4.1"]
+input = 2
+output = 8
+
+[[routes]]
+name = "cheap"
+targets = ["openai/gpt-4.1", "openai/unlisted-model"]
+balance = "cost"
+"""
+
+
+def test_targets_that_cannot_serve_or_are_guessed_are_reported_with_a_remedy(tmp_path: Path) -> None:
+    problems, warnings = list_rule_findings(load_routes(tmp_path, TARGETS), Catalog())
+    assert [text.replace(f"{tmp_path}/", "") for text in problems] == [
+        'targets of route "a" contains "grok/grok-3", but grok/ is the prefix of no provider, and openai has no such '
+        "model. Use openai, gemini, vertex_ai, ollama, groq, moonshot, xai or anthropic as the prefix. "
+        "Set in anthropic-proxy.toml, line 2. Did you mean xai/grok-3",
+        'The route "b" (anthropic-proxy.toml line 7): groq has no key: GROQ_API_KEY is not set. Set it in .env or in '
+        "the environment and start the proxy again.",
+    ]
+    assert [text.replace(f"{tmp_path}/", "") for text in warnings] == [
+        'targets of route "a" contains "gpt-9", which has no prefix and is in no model list, so it is sent to openai. '
+        "Write openai/gpt-9, or the prefix of another provider. Set in anthropic-proxy.toml, line 2."
+    ]
+
+
+def test_a_target_without_a_price_is_reported_with_both_remedies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_routes(tmp_path, COST)
+    monkeypatch.setattr("anthropic_proxy.route_prices.has_price_data", lambda: False)
+    with pytest.raises(ConfigurationError) as caught:
+        require_route_prices(settings)
+    assert [text.replace(f"{tmp_path}/", "") for text in caught.value.messages] == [
+        'The route "cheap" (anthropic-proxy.toml, line 6) has balance = "cost", but openai/unlisted-model has no known '
+        'price. Add [prices."openai/unlisted-model"] with input and output to anthropic-proxy.toml, or install the '
+        "price list:  python3 scripts/setup.py prices"
+    ]
+    assert require_route_prices(load_routes(tmp_path, TARGETS)).routes
+
+
+def test_the_documented_routes_are_valid(tmp_path: Path) -> None:
+    page = (ROOT / "docs/guide/routes.md").read_text(encoding="utf-8")
+    introduction, *recipes = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert load_routes(tmp_path, introduction).routes[0].when.input_above == 200_000
+    found = load_routes(tmp_path, "\n".join(recipes))
+    assert found.warnings == ()
+    assert [route.name for route in found.routes][:4] == ["long context", "background", "images", "trial"]
+    assert list_alternatives(found.routes[-1].when.key) == ("ci-*",)

@@ -1,0 +1,277 @@
+"""Messages about the configuration file, in full: field, value, allowed values, file and line, remedy."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
+from tests.support.paths import ROOT
+
+VLLM = '[providers.vllm]\nbase_url = "http://localhost:8000/v1"\n'
+EFFORTS = '"omit", "reasoning", "reasoning_effort", "thinking" or "thinking_and_effort"'
+
+INVALID = [
+    (
+        "[providers.vllm\n",
+        "anthropic-proxy.toml, line 1, column 16, is not valid TOML: Expected ']' at the end of a table declaration.",
+    ),
+    (
+        "[providers.vllm]\nbase_uri = 'http://a'\n",
+        "providers.vllm.base_uri is not a setting. It is in anthropic-proxy.toml, line 2. Did you mean base_url",
+    ),
+    ("[providers.vllm]\n", "providers.vllm.base_url is missing. Set it in anthropic-proxy.toml, line 1."),
+    (
+        '[providers.vllm]\nbase_url = "localhost:8000"\n',
+        'providers.vllm.base_url is "localhost:8000". Use an address that begins with http:// or https://, without '
+        'password and query. Set in anthropic-proxy.toml, line 2. Did you mean base_url = "http://localhost:8000"',
+    ),
+    (
+        VLLM + 'wire = "anthropic"\n',
+        'providers.vllm.wire is "anthropic". Use chat, responses, messages, gemini or ollama. '
+        'Set in anthropic-proxy.toml, line 3. Did you mean wire = "messages"',
+    ),
+    (
+        VLLM + 'wire = "respones"\n',
+        'providers.vllm.wire is "respones". Use chat, responses, messages, gemini or ollama. '
+        'Set in anthropic-proxy.toml, line 3. Did you mean wire = "responses"',
+    ),
+    (
+        '[providers.gemini]\nbase_url = "http://a"\n',
+        "[providers.gemini] cannot be used: gemini/ is the prefix of a built-in provider, Google Gemini. "
+        "It is in anthropic-proxy.toml, line 1. Use another name, for example [providers.my-gemini]",
+    ),
+    (
+        '\n["providers"."My Server"]\nbase_url = "http://a"\n',
+        '"My Server" cannot be the name of a provider: it is the prefix of model names. Use lower-case letters, '
+        "digits, hyphens and underscores. It is in anthropic-proxy.toml, line 2. Did you mean [providers.my-server]",
+    ),
+    (
+        '[providers]\nvllm = "http://a"\n',
+        'providers.vllm is "http://a". Use a table. Set in anthropic-proxy.toml, line 2.',
+    ),
+    (
+        VLLM + 'api_key = "sk-proj-0123456789abcdef4f2a"\n',
+        "providers.vllm.api_key is a text, but this file must not contain keys. It is in anthropic-proxy.toml, line 3. "
+        'Put the key into .env as VLLM_API_KEY=… and write  api_key = { env = "VLLM_API_KEY" }',
+    ),
+    (
+        VLLM + 'api_key = "${MY_KEY}"\n',
+        "providers.vllm.api_key is a text, but this file must not contain keys. It is in anthropic-proxy.toml, line 3. "
+        'Write  api_key = { env = "MY_KEY" }',
+    ),
+    (
+        VLLM + '[providers.vllm.api_key]\nenv = "A"\nfile = "b"\n',
+        "providers.vllm.api_key has 2 fields. Use one of env, file and command. It is in anthropic-proxy.toml, line 3.",
+    ),
+    (
+        VLLM + 'api_key = { command = "op read x" }\n',
+        "providers.vllm.api_key.command is invalid. Use a list, each item a text in quotes. "
+        "Its value is not shown, because it may be a key. It is in anthropic-proxy.toml, line 3.",
+    ),
+    (
+        VLLM + 'models = ["\\u001b[31mx\\nq"]\n',
+        r'providers.vllm.models is "\x1b[31mx\nq". Use the name of a model, with or without the prefix of a provider, '
+        "such as openai/gpt-4.1. Set in anthropic-proxy.toml, line 3.",
+    ),
+    *(
+        (
+            f'{VLLM}api_key = {{ env = "{key}" }}\n',
+            "The field env of providers.vllm.api_key in anthropic-proxy.toml, line 3, is not the name of a variable. "
+            "Its text is not shown, because it may be a key. Put the key into .env as NAME=… and write  "
+            'api_key = { env = "NAME" }',
+        )
+        for key in ("sk-SECRET-1234567890", "gsk_abcdefgh", "AIzaSyAbcdefgh", "aBcD1234eFgH5678iJkL", "MY KEY", "")
+    ),
+    (
+        VLLM + '\n[providers.vllm.dialect]\n# a comment\neffort_from = "omit"\n',
+        "providers.vllm.dialect.effort_from is not a setting. It is in anthropic-proxy.toml, line 6. "
+        "Did you mean effort_form",
+    ),
+    (
+        VLLM + 'dialect.effort_form = "omitt"\n',
+        f'providers.vllm.dialect.effort_form is "omitt". Use {EFFORTS}. '
+        'Set in anthropic-proxy.toml, line 3. Did you mean effort_form = "omit"',
+    ),
+    (
+        VLLM + "dialect = { sends_strict = 'no' }\n",
+        'providers.vllm.dialect.sends_strict is "no". Use true or false. Set in anthropic-proxy.toml, line 3.',
+    ),
+    (
+        VLLM + '[providers.vllm.dialect]\nthink_form = "level"\n',
+        "providers.vllm.dialect.think_form is a setting of the wire ollama, but this provider has the wire chat. "
+        "It is in anthropic-proxy.toml, line 4.",
+    ),
+    (
+        VLLM + "[providers.vllm.dialect]\nquirks = true\n",
+        "providers.vllm.dialect.quirks is not a setting. It is in anthropic-proxy.toml, line 4. "
+        f"The allowed names are in {ROOT / 'anthropic_proxy/settings/anthropic-proxy.schema.json'}",
+    ),
+    (
+        VLLM + "models = [1]\n",
+        'providers.vllm.models is "[1]". Use a list, each item a text in quotes or a table. '
+        "Set in anthropic-proxy.toml, line 3.",
+    ),
+    (
+        VLLM + '[providers.vllm.models."Qwen/*"]\n\ncontext_window = 0\n',
+        'providers.vllm.models."Qwen/*".context_window is "0". Use a whole number from 1 to 100000000. '
+        "Set in anthropic-proxy.toml, line 5.",
+    ),
+    (
+        VLLM + '[providers.vllm.models."Qwen/*".dialect]\nsends_top_k = 1\n',
+        'providers.vllm.models."Qwen/*".dialect.sends_top_k is "1". Use true or false. '
+        "Set in anthropic-proxy.toml, line 4.",
+    ),
+    (
+        "[prices.'gpt-4.1']\ninput = 1\noutput = 2\n",
+        '[prices] has the model "gpt-4.1" without a prefix. Use the prefix of the provider and the model id, or a '
+        'pattern, in quotes. It is in anthropic-proxy.toml, line 1. Did you mean [prices."openai/gpt-4.1"]',
+    ),
+    (
+        "[prices.'a/b']\ninput = 1\n",
+        'prices."a/b".output is missing. Set it in anthropic-proxy.toml, line 1.',
+    ),
+    (
+        "[prices.'a/b']\ninput = '$2'\noutput = 8\n",
+        'prices."a/b".input is "$2". Use a number of at least 0. Set in anthropic-proxy.toml, line 2.',
+    ),
+    (
+        "[prices.'a/b']\ninput = 2\noutput = -8\n",
+        'prices."a/b".output is "-8". Use a number of at least 0. Set in anthropic-proxy.toml, line 3.',
+    ),
+    (
+        "[prices.'a/b']\ninput = 2\noutput = 8\ncached = 1\n",
+        'prices."a/b".cached is not a setting. It is in anthropic-proxy.toml, line 4. Did you mean cache_read',
+    ),
+    (
+        "[prices.'a/b']\ninput = 2\noutput = 8\nearlier = [{ until = 'May', input = 1, output = 1 }]\n",
+        'prices."a/b".earlier[0].until is "May". Use a date without quotes, such as 2026-10-31. '
+        "Set in anthropic-proxy.toml, line 4.",
+    ),
+    (
+        "[provider.vllm]\nbase_url = 'http://a'\n",
+        "provider is not a setting. It is in anthropic-proxy.toml, line 1. Did you mean providers",
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def load(text: str, env_file_text: str = "", **environ: str) -> Settings:
+    Path(CONFIG_FILE).write_text(text, encoding="utf-8")
+    Path(".env").write_text(env_file_text, encoding="utf-8")
+    return load_settings(environ, PROVIDERS)
+
+
+@pytest.mark.parametrize(("text", "message"), INVALID)
+def test_an_invalid_file_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(text)
+    assert caught.value.message == message
+
+
+def test_the_choice_of_a_setting_includes_the_providers_of_the_file() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(VLLM, PREFERRED_PROVIDER="vlm")
+    assert caught.value.message == (
+        'PREFERRED_PROVIDER is "vlm". Use openai, google, vertex, ollama, groq, moonshot, xai, anthropic or vllm. '
+        "Set in the environment. Did you mean PREFERRED_PROVIDER=vllm"
+    )
+
+
+def test_a_preferred_provider_needs_models() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(VLLM, PREFERRED_PROVIDER="vllm")
+    assert caught.value.message.endswith(
+        "vllm has no default models: set BIG_MODEL and SMALL_MODEL too. Set in the environment."
+    )
+    assert load(VLLM + "models = ['qwen']\n", PREFERRED_PROVIDER="vllm").preferred_provider == "vllm"
+
+
+def test_a_key_in_a_variable() -> None:
+    settings = load(VLLM + 'api_key = { env = "MY_KEY" }\n', "MY_KEY=first-key-0123456,second-key-012345\n")
+    assert [key.reveal() for key in settings.keys["vllm"]] == ["first-key-0123456", "second-key-012345"]
+    assert settings.keys["vllm"][0].origin == "MY_KEY in .env, line 1"
+    assert settings.warnings == ()
+    assert "first-key-0123456" in settings.reveal_all_secrets()
+    assert "first-key" not in repr(settings)
+
+
+def test_a_variable_that_is_similar_to_a_setting_is_not_misspelled() -> None:
+    text = VLLM + 'api_key = { env = "OPENAI_API_KEY2" }\n'
+    assert load("", "OPENAI_API_KEY2=k\n").warnings
+    assert load(text, "OPENAI_API_KEY2=k\n").warnings == ()
+
+
+def test_a_key_in_a_file() -> None:
+    Path("secret").write_text("the-key-of-the-file\n", encoding="utf-8")
+    settings = load(VLLM + 'api_key = { file = "secret" }\n')
+    assert [key.reveal() for key in settings.keys["vllm"]] == ["the-key-of-the-file"]
+    assert settings.keys["vllm"][0].origin == "the file secret (providers.vllm.api_key in anthropic-proxy.toml, line 3)"
+
+
+def test_a_key_from_a_command() -> None:
+    def run(code: str, **options: bool) -> Settings:
+        command = json.dumps([sys.executable, "-c", code])
+        Path(CONFIG_FILE).write_text(f"{VLLM}api_key = {{ command = {command} }}\n", encoding="utf-8")
+        return load_settings({}, PROVIDERS, **options)
+
+    assert [key.reveal() for key in run("print('key-of-the-command')").keys["vllm"]] == ["key-of-the-command"]
+    failed = run("import sys; sys.exit('locked')")
+    where = f"the command {sys.executable} (providers.vllm.api_key in anthropic-proxy.toml, line 3)"
+    assert failed.key_problem_details == {"vllm": f"{where} ended with status 1: locked."}
+    assert failed.key_problems == {
+        "vllm": "the command of providers.vllm.api_key in anthropic-proxy.toml, line 3, ended with status 1. "
+        "For details:  anthropic-proxy config check"
+    }
+    skipped = run("raise SystemExit(9)", runs_commands=False)
+    assert (skipped.keys, skipped.key_problems) == ({}, {})
+    with pytest.raises(ConfigurationError) as caught:
+        run("print('two words')")
+    assert caught.value.message.startswith(f"{where} contains a character that is invalid in a key")
+    assert "two words" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("reference", "problem"),
+    [
+        (
+            '{ env = "MY_KEY" }',
+            "MY_KEY is not set (providers.vllm.api_key in anthropic-proxy.toml, line 3). "
+            "Set it in .env or in the environment.",
+        ),
+        (
+            '{ file = "none" }',
+            "the file none (providers.vllm.api_key in anthropic-proxy.toml, line 3) cannot be read: no such file.",
+        ),
+        (
+            '{ command = ["no-such-program-here"] }',
+            "the command no-such-program-here (providers.vllm.api_key in anthropic-proxy.toml, line 3) was not found.",
+        ),
+    ],
+)
+def test_a_key_that_cannot_be_found(reference: str, problem: str) -> None:
+    settings = load(f"{VLLM}api_key = {reference}\n")
+    assert (settings.keys, settings.key_problem_details) == ({}, {"vllm": problem})
+
+
+def test_the_examples_of_the_documentation_are_valid() -> None:
+    pages = [(ROOT / "docs/guide" / name).read_text("utf-8") for name in ("configuration.md", "providers.md")]
+    examples = [example for page in pages for example in re.findall(r"```toml\n(.*?)```", page, re.DOTALL)]
+    assert len(examples) >= 2
+    for example in examples:
+        Path(CONFIG_FILE).write_text(example, encoding="utf-8")
+        settings = load_settings({}, PROVIDERS, runs_commands=False)
+        assert bool(settings.configured_providers) == ("[providers." in example)
+        assert (settings.search is not None) == ("[search]" in example)
+
+
+def test_a_missing_file_changes_nothing() -> None:
+    assert load_settings({}, PROVIDERS) == Settings()

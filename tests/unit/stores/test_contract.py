@@ -1,0 +1,246 @@
+"""Every store gives the same results: those of a plain model with a list of reservations."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+from anthropic_proxy.access.limits import Amounts, KeyLimit, Scope
+from anthropic_proxy.access.reservations import Reservations
+from anthropic_proxy.access.rules import Rules
+from anthropic_proxy.plugins.storage import Limit, LimitKind, Reservation, Store
+from anthropic_proxy.stores.counters import SLOT_COUNT
+from tests.support.stores import Clock, NaiveStore, open_store, store_kinds
+
+RATE = Limit("key/a/requests", "rate", 1, 10, 60.0)
+STREAMS = Limit("key/a/streams", "concurrency", 1, 2)
+BUDGET = Limit("key/a/budget/2026-11", "amount", 30, 100, 3600.0)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=store_kinds())
+async def store(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Store]:
+    async with open_store(request.param, clock) as opened:
+        yield opened
+
+
+async def total(store: Store, limit: Limit) -> int:
+    read = await store.reserve([Limit(limit.key, limit.kind, 0, limit.maximum, limit.seconds)])
+    assert not read.is_held
+    return limit.maximum - read.remaining[0]
+
+
+async def test_values_are_kept_until_they_are_deleted(store: Store) -> None:
+    assert await store.get("session/x") is None
+    await store.put("session/x", "größer", 60.0)
+    assert await store.get("session/x") == "größer"
+    await store.put("session/x", "other", 60.0)
+    assert await store.get("session/x") == "other"
+    await store.delete("session/x")
+    assert await store.get("session/x") is None
+    assert [await store.add("count", amount, 60.0) for amount in (1, 0.5, -2)] == [1.0, 1.5, -0.5]
+
+
+async def test_an_expired_value_is_missing_and_an_expired_number_starts_at_0(store: Store, clock: Clock) -> None:
+    await store.put("session/x", "value", 0.05)
+    await store.add("count", 5, 0.05)
+    await clock.pass_time(0.06)
+    async with asyncio.timeout(30):  # Redis uses its own clock for values
+        while any([await store.get(key) for key in ("session/x", "count")]):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert await store.add("count", 1, 60.0) == 1.0
+
+
+async def test_all_limits_are_reserved_or_none(store: Store) -> None:
+    first = await store.reserve([RATE, STREAMS, BUDGET])
+    assert (first.is_held, first.refused, list(first.remaining)) == (True, None, [9, 1, 70])
+    await store.reserve([STREAMS])
+    second = await store.reserve([RATE, STREAMS, BUDGET])
+    assert (second.is_held, second.refused, second.retry_after_seconds) == (False, 1, 1.0)
+    assert list(second.remaining) == [9, 0, 70]
+    assert [await total(store, limit) for limit in (RATE, STREAMS, BUDGET)] == [1, 2, 30]
+
+
+async def test_a_settlement_replaces_the_reserved_amounts_once(store: Store) -> None:
+    reservation = await store.reserve([RATE, STREAMS, BUDGET])
+    for _ in range(2):
+        await store.settle(reservation, [1, 1, 12])
+    assert [await total(store, limit) for limit in (RATE, STREAMS, BUDGET)] == [1, 0, 12]
+    other = await store.reserve([RATE, STREAMS, BUDGET])
+    await store.settle(other, [0, 0, 95])
+    assert [await total(store, limit) for limit in (RATE, STREAMS, BUDGET)] == [1, 0, 107]
+    refused = await store.reserve([RATE, STREAMS, BUDGET])
+    assert (refused.refused, list(refused.remaining)) == (2, [9, 2, -7])
+    assert 3590 < refused.retry_after_seconds <= 3600
+
+
+async def test_a_full_rate_accepts_amounts_when_the_oldest_one_is_a_period_old(store: Store, clock: Clock) -> None:
+    for _ in range(5):
+        assert (await store.reserve([RATE])).is_held
+    await clock.pass_time(20.0)
+    for _ in range(5):
+        assert (await store.reserve([RATE])).is_held
+    refused = await store.reserve([RATE])
+    assert refused.refused == 0
+    assert 40.0 <= refused.retry_after_seconds <= 40.0 + 60 / SLOT_COUNT
+    assert 60.0 <= refused.reset_seconds[0] <= 60.0 + 60 / SLOT_COUNT
+    await clock.pass_time(refused.retry_after_seconds + 0.001)
+    assert [(await store.reserve([RATE])).is_held for _ in range(6)] == [True] * 5 + [False]
+
+
+async def test_no_amount_counts_for_ever_after_the_clock_was_set_back(store: Store, clock: Clock) -> None:
+    rate = structs.replace(RATE, maximum=100)
+    await store.reserve([rate])
+    await clock.pass_time(-20.0)
+    early = [await store.reserve([rate]) for _ in range(3)]
+    await store.settle(early[0], [2])
+    for _ in range(13):
+        await clock.pass_time(10.0)
+        assert (await store.reserve([rate])).is_held
+    assert await total(store, rate) == 7
+
+
+async def test_leases_of_a_stopped_process_end_and_renewed_ones_do_not(store: Store, clock: Clock) -> None:
+    lost = await store.reserve([STREAMS, BUDGET], lease_seconds=30.0)
+    running = await store.reserve([STREAMS, BUDGET], lease_seconds=30.0)
+    await clock.pass_time(20.0)
+    await store.renew([running])
+    await clock.pass_time(20.0)
+    assert [await total(store, limit) for limit in (STREAMS, BUDGET)] == [1, 30]
+    await store.settle(lost, [0, 20])
+    await store.settle(running, [0, 10])
+    await store.renew([running])
+    assert [await total(store, limit) for limit in (STREAMS, BUDGET)] == [0, 30], "a late settlement counts"
+
+
+async def test_a_deleted_or_expired_counter_starts_at_0(store: Store, clock: Clock) -> None:
+    await store.settle(await store.reserve([BUDGET]), [30])
+    await store.delete(BUDGET.key)
+    assert await total(store, BUDGET) == 0
+    await store.settle(await store.reserve([BUDGET]), [30])
+    await clock.pass_time(3601.0)
+    assert await total(store, BUDGET) == 0
+
+
+async def test_large_amounts_are_exact(store: Store) -> None:
+    limit = Limit("budget", "amount", 10**15 + 1, 4 * 10**15, 3600.0)
+    await store.settle(await store.reserve([limit]), [10**15 + 3])
+    assert (await store.reserve([limit])).remaining == [4 * 10**15 - (2 * 10**15 + 4)]
+
+
+@pytest.mark.parametrize(("kind", "left"), [("amount", 2**60 - 2**56), ("rate", 2**60 - 2**56), ("concurrency", 2**60)])
+async def test_amounts_with_more_than_17_digits_are_settled(store: Store, kind: LimitKind, left: int) -> None:
+    limit = Limit("large", kind, 2**57, 2**60, 3600.0)
+    running, lost = await store.reserve([limit]), await store.reserve([limit])
+    await store.renew([running])
+    await store.settle(lost, [0])
+    await store.settle(running, [2**56])
+    assert (await store.reserve([structs.replace(limit, amount=0)])).remaining == [left]
+
+
+async def test_a_request_that_is_cancelled_while_it_reserves_holds_nothing(store: Store) -> None:
+    reservations = Reservations(store, warn=print)
+    limits = [KeyLimit(Scope("key", "a", "key/a", Rules()), limit, "concurrency") for limit in (STREAMS, BUDGET)]
+    for pauses in range(4):
+        running = asyncio.create_task(reservations.reserve(limits, {}, 0.0))
+        for _ in range(pauses):
+            await asyncio.sleep(0)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            reservations.settle(await running, Amounts(0, 0))
+    await reservations.stop()
+    assert [await total(store, limit) for limit in (STREAMS, BUDGET)] == [0, 0]
+
+
+async def test_many_tasks_never_reserve_more_than_the_maximum(store: Store) -> None:
+    limits = [Limit("rate", "rate", 1, 25, 600.0), Limit("streams", "concurrency", 1, 30)]
+    done = await asyncio.gather(*(store.reserve(limits) for _ in range(100)))
+    assert sum(each.is_held for each in done) == 25
+
+
+async def test_a_reservation_costs_the_same_with_many_running_requests(store: Store) -> None:
+    limits = [Limit("streams", "concurrency", 1, 10**6), Limit("budget", "amount", 1, 10**6, 3600.0)]
+
+    async def measure() -> float:
+        times = []
+        for _ in range(20):
+            started = time.perf_counter()
+            await store.settle(await store.reserve(limits), [0, 1])
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    before = await measure()
+    for _ in range(1500):
+        await store.reserve(limits)
+    assert await measure() < 4 * before
+
+
+LIMITS = (
+    Limit("r", "rate", 1, 5, 10.0),
+    Limit("t", "rate", 1, 40, 25.6),
+    Limit("c", "concurrency", 1, 3),
+    Limit("a", "amount", 1, 60, 90.0),
+)
+AMOUNTS = st.integers(0, 9)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("reserve"), st.lists(AMOUNTS, min_size=4, max_size=4), st.sampled_from((8.0, 30.0))),
+        st.tuples(st.just("settle"), st.integers(0, 50), st.lists(AMOUNTS, min_size=4, max_size=4)),
+        st.tuples(st.just("renew"), st.integers(0, 50), st.none()),
+        st.tuples(st.just("time"), st.sampled_from((0.01, 0.5, 3.0, 9.0, 26.0, 95.0)), st.none()),
+        st.tuples(st.just("delete"), st.integers(0, 3), st.none()),
+    ),
+    max_size=40,
+)
+
+
+@pytest.mark.parametrize("kind", store_kinds())
+@given(steps=STEPS)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_store_gives_the_results_of_a_plain_model(kind: str, steps: Sequence[tuple[str, object, object]]) -> None:
+    asyncio.run(compare_with_model(kind, steps))
+
+
+async def compare_with_model(kind: str, steps: Sequence[tuple[str, object, object]]) -> None:
+    clock = Clock()
+    model = NaiveStore(clock, SLOT_COUNT)
+    pairs: list[tuple[Reservation, Reservation]] = []
+    async with open_store(kind, clock) as store:
+        for step, first, second in steps:
+            if step == "reserve":
+                assert isinstance(first, list)
+                assert isinstance(second, float)
+                limits = [Limit(e.key, e.kind, n, e.maximum, e.seconds) for e, n in zip(LIMITS, first, strict=True)]
+                got, expected = await store.reserve(limits, second), await model.reserve(limits, second)
+                assert (got.refused, list(got.remaining)) == (expected.refused, list(expected.remaining))
+                assert got.retry_after_seconds == pytest.approx(expected.retry_after_seconds, abs=1e-4)
+                assert list(got.reset_seconds) == pytest.approx(list(expected.reset_seconds), abs=1e-4)
+                pairs.append((got, expected))
+            elif step == "time":
+                assert isinstance(first, float)
+                clock.now += first
+            elif step == "delete":
+                assert isinstance(first, int)
+                await store.delete(LIMITS[first].key)
+                await model.delete(LIMITS[first].key)
+                if LIMITS[first].kind == "rate":  # a slot does not know which reservations have its amount
+                    pairs = [pair for pair in pairs if not pair[0].limits[first].amount]
+            elif pairs:
+                assert isinstance(first, int)
+                mine, other = pairs[first % len(pairs)]
+                if step == "renew":
+                    await store.renew([mine])
+                    await model.renew([other])
+                else:
+                    assert isinstance(second, list)
+                    await store.settle(mine, second)
+                    await model.settle(other, second)

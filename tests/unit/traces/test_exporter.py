@@ -1,0 +1,32 @@
+"""Spans contain no key of the current settings."""
+
+from typing import cast
+
+from msgspec import Struct
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from anthropic_proxy.plugins import Client, Gateway, Receipt
+from anthropic_proxy.settings import Secret, Settings
+from anthropic_proxy.traces.exporter import SpanExporters
+
+
+class _Gateway(Struct):
+    settings: Settings
+
+    def log_warning(self, text: str) -> None:
+        raise AssertionError(text)
+
+
+async def test_a_key_that_a_reload_has_set_is_redacted() -> None:
+    memory = InMemorySpanExporter()
+    gateway, exporters = _Gateway(Settings()), SpanExporters(["console"], lambda _: memory)
+    await exporters.start(cast("Gateway", gateway))
+    gateway.settings = Settings(proxy_api_keys=(Secret("a-new-word-1234"),))
+    receipt = Receipt(request_id="req_1", client=Client(), started_at=1.0, requested_model="a-new-word-1234")
+    receipt.trace = exporters.start_trace(None)
+    await exporters.record(receipt)
+    await exporters.stop()
+    (span,) = memory.get_finished_spans()
+    assert span.attributes is not None
+    assert "a-new-word-1234" not in str({**span.attributes})
+    assert span.attributes["anthropic_proxy.requested_model"] == "…"
