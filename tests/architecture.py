@@ -203,6 +203,7 @@ POSIX_CALLS = {
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 ENVIRONMENT_READERS = {"getproxies", "getproxies_environment", "proxy_bypass", "expandvars"}
+THREAD_LIBRARIES = ("sqlalchemy", "alembic", "genai_prices", "google.auth")  # loaded late, by several threads
 NONDETERMINISTIC = "time datetime random secrets uuid asyncio threading"
 MODEL_FAMILIES = {
     "claude",
@@ -387,6 +388,27 @@ def messages_and_wires_are_deterministic(module: Module) -> Breaches:
         yield from ((line, f"imports {name}") for line, name in module.imports() if below(name, NONDETERMINISTIC))
 
 
+def libraries_are_loaded_before_their_parts(module: Module) -> Breaches:
+    def walk(node: ast.AST, loaded: set[str]) -> Breaches:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            if isinstance(child, ast.Import | ast.ImportFrom):
+                for name in (
+                    [child.module or ""] if isinstance(child, ast.ImportFrom) else [each.name for each in child.names]
+                ):
+                    for library in THREAD_LIBRARIES:
+                        if name == library:
+                            loaded.add(name)
+                        elif below(name, library) and library not in loaded:
+                            yield child.lineno, f"imports {name} before {library}"
+            else:
+                is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+                yield from walk(child, {*loaded} if is_function else loaded)
+
+    yield from walk(module.tree, set())
+
+
 def modules_are_short(module: Module) -> Breaches:
     lines = module.source.count("\n")
     if lines > 350:
@@ -471,6 +493,11 @@ RULES = (
     Rule(
         messages_and_wires_are_deterministic,
         "Golden files replay to the byte only if clock and identifiers are arguments.",
+    ),
+    Rule(
+        libraries_are_loaded_before_their_parts,
+        "`import library` waits until another thread has loaded the library; `import library.part` may load the part at"
+        " the same time, and both threads then see incomplete modules. Write `from library import part`.",
     ),
     Rule(modules_are_short, "A module with more than 350 lines has two subjects. Make it a package of the same name."),
     Rule(functions_are_short, "More than 40 lines do not fit on one screen. Move steps into functions with names."),

@@ -269,13 +269,11 @@ def _encode_rows(rows: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any
 
 
 def _with_database_errors(call: Callable[[], BodyT]) -> BodyT:
-    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # only for the administration
-
-    from anthropic_proxy.ledger.database import NewerSchemaError  # noqa: PLC0415
+    from anthropic_proxy.ledger.failures import DATABASE_ERRORS  # noqa: PLC0415  # only for the administration
 
     try:
         return call()
-    except (SQLAlchemyError, OSError, ConfigurationError, NewerSchemaError):
+    except (*DATABASE_ERRORS, ConfigurationError):
         raise KeysUnavailable from None
 
 

@@ -114,11 +114,14 @@ class KeyTable:
 
         Return the reason of a failure; "": success.
         """
-        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # only with virtual keys
-
-        from anthropic_proxy.access.queries import find_newest_change, list_keys, list_teams  # noqa: PLC0415
+        from anthropic_proxy.access.queries import (  # noqa: PLC0415  # only with virtual keys
+            find_newest_change,
+            list_keys,
+            list_teams,
+        )
         from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
-        from anthropic_proxy.ledger.database import NewerSchemaError, open_for_reading, open_for_writing  # noqa: PLC0415
+        from anthropic_proxy.ledger.database import open_for_reading, open_for_writing  # noqa: PLC0415
+        from anthropic_proxy.ledger.failures import DATABASE_ERRORS  # noqa: PLC0415
 
         try:
             if self._engine is None:
@@ -129,7 +132,7 @@ class KeyTable:
                 if version != self._version:
                     self._replace({key.id: key for key in list_keys(connection)}, list_teams(connection))
                     self._version = version
-        except (SQLAlchemyError, OSError, ConfigurationError, NewerSchemaError) as error:
+        except (*DATABASE_ERRORS, ConfigurationError) as error:
             reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
             return f"{reason.splitlines()[0].rstrip('.')}."
         return ""

@@ -24,24 +24,21 @@ def upgrade() -> None:
 
     A SQLite file is copied first: ledger.sqlite3.backup-0001.
     """
-    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # --help needs none of it
-
-    from anthropic_proxy.cli.output import Output  # noqa: PLC0415
+    from anthropic_proxy.cli.output import Output  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
     from anthropic_proxy.ledger.database import (  # noqa: PLC0415
-        NewerSchemaError,
         describe_place,
         find_url,
         open_for_writing,
     )
-    from anthropic_proxy.ledger.failures import classify_failure, describe_failure  # noqa: PLC0415
+    from anthropic_proxy.ledger.failures import DATABASE_ERRORS, classify_failure, describe_failure  # noqa: PLC0415
     from anthropic_proxy.ledger.migrations import NEWEST_VERSION  # noqa: PLC0415
 
     settings, output = _load_settings(), Output()
     place = describe_place(find_url(settings))
     try:
         open_for_writing(settings).dispose()
-    except (SQLAlchemyError, OSError, NewerSchemaError) as error:
+    except DATABASE_ERRORS as error:
         raise ConfigurationError(describe_failure(classify_failure(error), place, error)) from None
     output.write_line(f"  {output.paint('✓', 'ok')} {place} has the schema {NEWEST_VERSION}.")
 

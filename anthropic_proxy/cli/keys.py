@@ -261,16 +261,13 @@ def _administering(settings: "Settings") -> "Iterator[KeyAdministration]":
     import getpass  # noqa: PLC0415  # --help needs none of it
     import platform  # noqa: PLC0415
 
-    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
-
     from anthropic_proxy.access.administration import open_administration  # noqa: PLC0415
     from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
     from anthropic_proxy.ledger.database import (  # noqa: PLC0415
-        NewerSchemaError,
         describe_place,
         find_url,
     )
-    from anthropic_proxy.ledger.failures import classify_failure, describe_failure  # noqa: PLC0415
+    from anthropic_proxy.ledger.failures import DATABASE_ERRORS, classify_failure, describe_failure  # noqa: PLC0415
 
     place = describe_place(find_url(settings))
     try:
@@ -280,7 +277,7 @@ def _administering(settings: "Settings") -> "Iterator[KeyAdministration]":
     try:
         with open_administration(settings, f"command ({user}@{platform.node()})") as administration:
             yield administration
-    except (SQLAlchemyError, OSError, NewerSchemaError) as error:
+    except DATABASE_ERRORS as error:
         raise ConfigurationError(describe_failure(classify_failure(error), place, error)) from None
 
 

@@ -21,7 +21,7 @@ def reading_ledger(settings: Settings) -> "Iterator[Connection | None]":
     None: no request has been stored yet. Raises `ConfigurationError` if the ledger is off, or the database cannot be
     read.
     """
-    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # --help needs none of it
+    from sqlalchemy import exc  # noqa: PLC0415  # --help needs none of it
 
     from anthropic_proxy.ledger.database import (  # noqa: PLC0415
         describe_place,
@@ -43,7 +43,7 @@ def reading_ledger(settings: Settings) -> "Iterator[Connection | None]":
                 yield None
                 return
             yield connection
-    except SQLAlchemyError as error:
+    except exc.SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise ConfigurationError(
             f"The ledger {describe_place(url)} cannot be read: {reason}. Set DATABASE_URL to another database."

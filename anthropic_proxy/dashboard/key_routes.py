@@ -91,12 +91,10 @@ def _run(gateway: Gateway, sent: Mapping[str, str], actor: str, *, is_sent: bool
     A sentence is returned instead if the database is not available. `actor`: author of the change for the audit log.
     `is_sent`: False: the form is only loaded.
     """
-    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # only with virtual keys
-
-    from anthropic_proxy.access.administration import open_administration  # noqa: PLC0415
+    from anthropic_proxy.access.administration import open_administration  # noqa: PLC0415  # only with virtual keys
     from anthropic_proxy.dashboard.key_forms import load_form, submit_form  # noqa: PLC0415
-    from anthropic_proxy.ledger.database import NewerSchemaError, describe_place, find_url  # noqa: PLC0415
-    from anthropic_proxy.ledger.failures import classify_failure, describe_failure  # noqa: PLC0415
+    from anthropic_proxy.ledger.database import describe_place, find_url  # noqa: PLC0415
+    from anthropic_proxy.ledger.failures import DATABASE_ERRORS, classify_failure, describe_failure  # noqa: PLC0415
 
     settings = gateway.settings
     try:
@@ -104,6 +102,6 @@ def _run(gateway: Gateway, sent: Mapping[str, str], actor: str, *, is_sent: bool
             if is_sent:
                 return submit_form(administration, settings, sent)
             return load_form(administration, settings, sent["action"], sent["target"])
-    except (SQLAlchemyError, OSError, NewerSchemaError) as error:
+    except DATABASE_ERRORS as error:
         reason = describe_failure(classify_failure(error), describe_place(find_url(settings)), error)
         return f"Nothing was changed. {reason}"

@@ -6,8 +6,7 @@
 import threading
 
 from msgspec import Struct
-from sqlalchemy import Connection, Engine, NullPool, create_engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, NullPool, create_engine, exc
 
 from anthropic_proxy.dashboard.ledger_lines import StateLine
 from anthropic_proxy.errors import ConfigurationError
@@ -45,12 +44,12 @@ class LedgerConnections:
             try:
                 has_tables(connection, describe_place(find_url(settings)))
                 return OpenedLedger(connection, read_facts(connection))
-            except (SQLAlchemyError, ConfigurationError):
+            except (exc.SQLAlchemyError, ConfigurationError):
                 connection.close()
                 raise
         except ConfigurationError as error:
             problem = StateLine("!", "warn", error.message)
-        except SQLAlchemyError as error:
+        except exc.SQLAlchemyError as error:
             if not _is_missing(error):
                 problem = StateLine("✕", "error", describe_read_failure(error).message)
         empty = create_engine("sqlite://", poolclass=NullPool).connect()  # exists until the connection is closed
@@ -75,7 +74,7 @@ class LedgerConnections:
             return self._engine
 
 
-def _is_missing(error: SQLAlchemyError) -> bool:
+def _is_missing(error: exc.SQLAlchemyError) -> bool:
     """Return True if `error` means that the database does not exist yet, because no request was stored."""
     text = str(error)
     return "unable to open database file" in text or "no such table" in text or "UndefinedTable" in text

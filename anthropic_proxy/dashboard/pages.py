@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, structs
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import exc
 
 from anthropic_proxy.dashboard import (
     configuration,
@@ -230,7 +230,7 @@ class Pages:
                     return compress(request, file)
         except ClientError as error:
             return self._fail(request, frame, error.status, error.message)
-        except SQLAlchemyError as error:
+        except exc.SQLAlchemyError as error:
             return self._fail(request, frame, *structs.astuple(describe_read_failure(error)))
         if values is None:
             problem = ledger.problem

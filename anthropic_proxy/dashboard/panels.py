@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from msgspec import MsgspecError, Struct
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import exc
 
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.errors import ClientError
@@ -34,7 +34,7 @@ def build_panel(context: PageContext, name: str, build: Callable[[], PanelT]) ->
         return build()
     except ClientError:
         raise
-    except SQLAlchemyError as error:
+    except exc.SQLAlchemyError as error:
         context.connection.rollback()  # PostgreSQL rejects all further queries of a failed transaction
         return FailedPanel(describe_read_failure(error).message)
     except _VALUE_ERRORS as error:

@@ -239,7 +239,7 @@ def _in_thread(
     """
 
     def respond_or_report(request: RouteRequest) -> RouteResponse:
-        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+        from sqlalchemy import exc  # noqa: PLC0415
 
         from anthropic_proxy.ledger.read_limits import describe_read_failure  # noqa: PLC0415
 
@@ -247,7 +247,7 @@ def _in_thread(
             return respond(request)
         except ConfigurationError as error:
             return _fail(error.message)
-        except SQLAlchemyError as error:
+        except exc.SQLAlchemyError as error:
             failure = describe_read_failure(error)
             return _fail(failure.message, failure.status)
 

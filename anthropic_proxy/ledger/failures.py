@@ -9,12 +9,14 @@ import sqlite3
 import traceback
 from pathlib import Path
 
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
+from sqlalchemy import exc
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.ledger.database import NewerSchemaError
 from anthropic_proxy.plugins import LedgerCondition
 
+DATABASE_ERRORS = (exc.SQLAlchemyError, OSError, NewerSchemaError)
+"""Exceptions of opening, migrating and using the database."""
 _SQLITE_CONDITIONS: dict[int, LedgerCondition] = {
     sqlite3.SQLITE_FULL: "disk full",
     sqlite3.SQLITE_BUSY: "locked",
@@ -58,14 +60,14 @@ def classify_failure(error: BaseException) -> LedgerCondition:
     """Return the condition of the ledger after the exception `error` of a transaction or of opening the database."""
     if isinstance(error, NewerSchemaError):
         return "newer schema"
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
     if isinstance(cause, sqlite3.Error):
         code: int = getattr(cause, "sqlite_errorcode", 0)
         return _SQLITE_CONDITIONS.get(code & _PRIMARY_CODE, "failed")
     if isinstance(cause, OSError):
         return _ERRNO_CONDITIONS.get(cause.errno or 0, "failed")
     state: str | None = getattr(cause, "sqlstate", None)
-    if isinstance(error, DBAPIError):
+    if isinstance(error, exc.DBAPIError):
         if state in _POSTGRES_CONDITIONS:
             return _POSTGRES_CONDITIONS[state]
         if state is None or state.startswith(("08", "28", "3D", "57P")):  # connection, authorization, no such database
@@ -81,7 +83,7 @@ def describe_failure(condition: LedgerCondition, place: str, error: BaseExceptio
     """
     if isinstance(error, ConfigurationError):
         return error.message
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
     reason = " ".join(str(cause).split())[:300]
     return f"The ledger cannot store requests: {condition} ({place}: {reason}). {_REMEDIES[condition]}"
 
@@ -91,15 +93,15 @@ def is_value_failure(error: Exception) -> bool:
 
     The database rejects a value of the request, or its cost cannot be calculated. Other requests can still be stored.
     """
-    if isinstance(error, DBAPIError):
-        return isinstance(error, (DataError, IntegrityError))
-    if isinstance(error, SQLAlchemyError):
-        return isinstance(error, StatementError)  # a value that the type of its column rejects
-    return not isinstance(error, (OSError, ConfigurationError, NewerSchemaError))
+    if isinstance(error, exc.DBAPIError):
+        return isinstance(error, (exc.DataError, exc.IntegrityError))
+    if isinstance(error, exc.SQLAlchemyError):
+        return isinstance(error, exc.StatementError)  # a value that the type of its column rejects
+    return not isinstance(error, (*DATABASE_ERRORS, ConfigurationError))
 
 
 def describe_value_failure(error: Exception) -> str:
     """Return the reason of the exception `error` with the file and line of the code, for the log."""
-    cause = error.orig if isinstance(error, StatementError) and error.orig is not None else error
+    cause = error.orig if isinstance(error, exc.StatementError) and error.orig is not None else error
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]} ({Path(frame.filename).name}:{frame.lineno})"

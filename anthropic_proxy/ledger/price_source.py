@@ -75,7 +75,7 @@ class PriceSource:
                 self._load()
 
     def _load(self) -> None:
-        from genai_prices.data_snapshot import DataSnapshot, get_snapshot  # noqa: PLC0415  # see `load`
+        from genai_prices import data_snapshot  # noqa: PLC0415  # see `load`
 
         from anthropic_proxy.ledger.price_check import decode_providers  # noqa: PLC0415
 
@@ -83,7 +83,7 @@ class PriceSource:
         try:
             stored = find_newer_file(self._file)
             if stored is not None:
-                snapshot = DataSnapshot(decode_providers(bytes(stored.providers)), from_auto_update=True)
+                snapshot = data_snapshot.DataSnapshot(decode_providers(bytes(stored.providers)), from_auto_update=True)
                 self.current = LoadedPrices(snapshot, f"{PACKAGE} updated {stored.updated_on}")
                 return
         except InvalidPrices as error:
@@ -92,7 +92,7 @@ class PriceSource:
             )
             if self.current is not None:
                 return
-        self.current = LoadedPrices(get_snapshot(), describe_package())
+        self.current = LoadedPrices(data_snapshot.get_snapshot(), describe_package())
 
 
 @cache

@@ -72,9 +72,9 @@ def find_update_url(settings: Settings) -> str:
     """Return the address of the price list: `PRICE_UPDATE_URL`, or the one at which `genai-prices` publishes it."""
     if settings.price_update_url is not None:
         return settings.price_update_url
-    from genai_prices.update_prices import DEFAULT_UPDATE_URL  # noqa: PLC0415  # the import needs half a second
+    from genai_prices import update_prices  # noqa: PLC0415  # the import needs half a second
 
-    return DEFAULT_UPDATE_URL
+    return update_prices.DEFAULT_UPDATE_URL
 
 
 async def download_prices(send: Callable[[str], Awaitable[HttpReply]], url: str) -> bytes:

@@ -286,7 +286,7 @@ def _convert(found: "ModelPrice", source: str) -> Price | None:
 
     None: the package lacks the price of input or of output tokens.
     """
-    from genai_prices.types import TieredPrices  # noqa: PLC0415
+    from genai_prices import types  # noqa: PLC0415
 
     incoming, outgoing = found.input_mtok, found.output_mtok
     if incoming is None or outgoing is None:
@@ -300,7 +300,7 @@ def _convert(found: "ModelPrice", source: str) -> Price | None:
         outgoing if found.output_reasoning_mtok is None else found.output_reasoning_mtok,
         written if found.cache_write_1h_mtok is None else found.cache_write_1h_mtok,
     )
-    starts = sorted({tier.start for kind in kinds if isinstance(kind, TieredPrices) for tier in kind.tiers})
+    starts = sorted({tier.start for kind in kinds if isinstance(kind, types.TieredPrices) for tier in kind.tiers})
     longer = tuple((start, Rates(*(_find_rate(kind, start) for kind in kinds))) for start in starts)
     return Price(base=Rates(*(_find_rate(kind, -1) for kind in kinds)), long_contexts=longer, source=source)
 

@@ -8,9 +8,8 @@ import sqlite3
 import time
 
 from msgspec import Struct, structs
-from sqlalchemy import Connection, Engine, event, select
+from sqlalchemy import Connection, Engine, event, exc, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import SQLAlchemyError
 
 from anthropic_proxy.ledger.request_queries import RequestSelection, narrow_range, request_conditions
 from anthropic_proxy.ledger.tables import requests
@@ -51,7 +50,7 @@ def limit_time(engine: Engine, seconds: float = MAX_READ_SECONDS) -> None:
         connection.commit()
 
 
-def describe_read_failure(error: SQLAlchemyError) -> ReadFailure:
+def describe_read_failure(error: exc.SQLAlchemyError) -> ReadFailure:
     """Return the HTTP status and the message for the user after a query failed with `error`."""
     cause = getattr(error, "orig", None) or error
     code = getattr(cause, "sqlite_errorcode", None)

@@ -12,14 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, Table, insert, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.ledger.content_buffer import ContentBuffer
 from anthropic_proxy.ledger.contents import build_content_rows
 from anthropic_proxy.ledger.costs import Cost, CostCalculator
 from anthropic_proxy.ledger.database import (
-    NewerSchemaError,
     describe_place,
     find_file,
     find_url,
@@ -27,6 +25,7 @@ from anthropic_proxy.ledger.database import (
 )
 from anthropic_proxy.ledger.driver_statements import DriverStatement
 from anthropic_proxy.ledger.failures import (
+    DATABASE_ERRORS,
     classify_failure,
     describe_failure,
     describe_value_failure,
@@ -50,7 +49,7 @@ MAX_BATCH_ROWS_WITH_TEXTS = 50
 RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Delays in seconds after successive failed transactions. After the last delay of the list, the same delay is used
 again."""
-_FAILURES = (SQLAlchemyError, OSError, ConfigurationError, NewerSchemaError)
+_FAILURES = (*DATABASE_ERRORS, ConfigurationError)
 _insertion = DriverStatement(lambda _: insert(requests))
 CalculateCost = Callable[[Receipt], Cost]
 _FileIdentity = tuple[int, int] | None

@@ -177,7 +177,7 @@ class GoogleCredentials:
         (google-auth is not installed).
         """
         try:
-            from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415  # not in the default path
+            from google.auth import exceptions  # noqa: PLC0415  # not in the default path
             from google.auth.transport import requests  # noqa: PLC0415
         except ImportError:
             raise MissingExtra("Vertex AI needs google-auth", "vertex") from None
@@ -187,7 +187,7 @@ class GoogleCredentials:
                 self._loaded = self._load(request)
             credentials, project = self._loaded
             credentials.refresh(request)
-        except GoogleAuthError as error:
+        except exceptions.GoogleAuthError as error:
             raise self._failure(error) from error
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:  # an invalid credentials file
             raise self._refusal(error) from error
@@ -213,9 +213,9 @@ class GoogleCredentials:
         return Credential("authorization", f"Bearer {credentials.token}", self.origin, extra_headers)
 
     def _failure(self, error: Any) -> ProxyError:
-        from google.auth.exceptions import TransportError  # noqa: PLC0415
+        from google.auth import exceptions  # noqa: PLC0415
 
-        if isinstance(error, TransportError) or error.retryable:
+        if isinstance(error, exceptions.TransportError) or error.retryable:
             return UpstreamUnreachable(f"no access token: {_describe(error)} ({self.origin})")
         return self._refusal(error)
 

@@ -35,11 +35,10 @@ def is_known_version(version: str) -> bool:
 
 def upgrade_schema(connection: "Connection", version: str = NEWEST_VERSION) -> None:
     """Migrate the database of `connection` forward to the schema version `version`, in the open transaction."""
-    from alembic.command import upgrade  # noqa: PLC0415  # needed only after an update of the program
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic import command, config  # noqa: PLC0415  # needed only after an update of the program
 
-    config = Config()
-    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    upgrade(config, version)
+    options = config.Config()
+    options.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+    options.set_main_option("path_separator", "os")
+    options.attributes["connection"] = connection
+    command.upgrade(options, version)
