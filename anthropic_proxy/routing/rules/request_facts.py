@@ -64,6 +64,9 @@ class RequestFacts:
         self._count_tokens = count_tokens
         self._request_id = request_id
         self._times: dict[str | None, tuple[int, int]] = {}
+        # no `cached_property` for long computations: until Python 3.12, all objects share its lock
+        self._input_tokens: int | None = None
+        self._media: tuple[bool, bool] | None = None
 
     @property
     def project(self) -> str:
@@ -91,13 +94,15 @@ class RequestFacts:
         is_claude_code = SESSION_HEADER in self.headers or self.headers.get("user-agent", "").startswith(_CLAUDE_CODE)
         return is_claude_code and not self._request.tools and not self.thinking
 
-    @cached_property
+    @property
     def input_tokens(self) -> int:
         """Estimated input tokens. For a request that cannot be decoded: the bytes of the body divided by 4."""
-        try:
-            return self._count_tokens(self._request)
-        except ClientError:
-            return self._request.body_bytes // 4
+        if self._input_tokens is None:
+            try:
+                self._input_tokens = self._count_tokens(self._request)
+            except ClientError:
+                self._input_tokens = self._request.body_bytes // 4
+        return self._input_tokens
 
     @cached_property
     def session(self) -> str:
@@ -107,24 +112,25 @@ class RequestFacts:
         metadata = self._request.metadata
         return (metadata and metadata.user_id and find_session(metadata.user_id)) or ""
 
-    @cached_property
-    def _media(self) -> tuple[bool, bool]:
-        """Two flags: a message or tool result contains an image; a message or tool result contains a PDF document."""
-        images = pdfs = False
-        for block in _list_blocks(self._request):
-            images = images or isinstance(block, ImageBlock)
-            pdfs = pdfs or (isinstance(block, DocumentBlock) and block.source.type not in _TEXT_SOURCES)
-        return images, pdfs
+    def _find_media(self) -> tuple[bool, bool]:
+        """Return two flags: a message or tool result contains an image; one contains a PDF document."""
+        if self._media is None:
+            images = pdfs = False
+            for block in _list_blocks(self._request):
+                images = images or isinstance(block, ImageBlock)
+                pdfs = pdfs or (isinstance(block, DocumentBlock) and block.source.type not in _TEXT_SOURCES)
+            self._media = images, pdfs
+        return self._media
 
     @property
     def images(self) -> bool:
         """True if a message contains an image."""
-        return self._media[0]
+        return self._find_media()[0]
 
     @property
     def pdfs(self) -> bool:
         """True if a message contains a PDF document."""
-        return self._media[1]
+        return self._find_media()[1]
 
     def local_time(self, zone: str | None) -> tuple[int, int]:
         """Return the time of the request as day of the week (0: Monday) and minutes since midnight.
