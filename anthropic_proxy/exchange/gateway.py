@@ -130,7 +130,10 @@ class ExchangeGateway:
         self._current_services().log.write_warning(text)
 
     def describe_setup(self) -> Setup:
-        """Return the state of the configured providers and the model mapping. No request is sent to providers."""
+        """Return the state of the configured providers and the model mapping. No request is sent to providers.
+
+        Any thread may call the method.
+        """
         services = self._current_services()
         return describe_setup(services.settings, services.catalog, services.circuit_breakers, services.credentials)
 

@@ -144,7 +144,10 @@ class Gateway(Protocol):
         """
 
     def describe_setup(self) -> Setup:
-        """Return the state of the configured providers and the model mapping. No request is sent to providers."""
+        """Return the state of the configured providers and the model mapping. No request is sent to providers.
+
+        Any thread may call the method.
+        """
 
     async def reload_settings(self) -> bool:
         """Read the settings files again, in all workers. Return False if this server reads them only at its start."""

@@ -84,7 +84,7 @@ class Catalog:
     def cached_capabilities(self, provider: str, model: str, table: str = "") -> ModelCapabilities:
         """Return the cached capabilities of a model: as reported by the provider, else from `models.toml`.
 
-        `table`: name of the table in `models.toml`; "": the name of the provider.
+        `table`: name of the table in `models.toml`; "": the name of the provider. Any thread may call the method.
         """
         capabilities = self._found.get((provider, model))
         if capabilities is None:
@@ -93,7 +93,8 @@ class Catalog:
             if source is not None:
                 capabilities = source.provisional_capabilities(model, capabilities)
             if len(self._found) < _MAX_ENTRIES:  # clients may ask for any name
-                self._found[provider, model] = capabilities
+                # the provider may have reported other values since the check above, in another thread
+                return self._found.setdefault((provider, model), capabilities)
         return capabilities
 
     @property

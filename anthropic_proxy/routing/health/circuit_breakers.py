@@ -109,11 +109,14 @@ class CircuitBreakers:
         return sum(breaker.retry_at > now for breaker in self._breakers.values())
 
     def list_open(self) -> dict[str, tuple[float, str]]:
-        """Return blocked upstream → (seconds until its next trial call, message of its last failure)."""
+        """Return blocked upstream → (seconds until its next trial call, message of its last failure).
+
+        Any thread may call the method.
+        """
         now = self._clock()
         return {
             upstream: (breaker.retry_at - now, breaker.error.message)
-            for upstream, breaker in self._breakers.items()
+            for upstream, breaker in self._breakers.copy().items()  # the event loop changes the dict
             if breaker.retry_at > now and breaker.error is not None
         }
 

@@ -15,26 +15,27 @@ class RouteCache:
     """Cache of routes by `RoutingQuery` (model, server tools, matching rule). Clients request few models repeatedly."""
 
     def __init__(self) -> None:
-        self._routes: dict[RoutingQuery, Route] = {}
-        self._inputs: tuple[Settings, Catalog, int] | None = None
+        self._cached: tuple[Settings, Catalog, int, dict[RoutingQuery, Route]] | None = None
+        """Settings, catalog and its edition, with the routes for them. A change replaces the tuple: a thread that still
+        computes a route for the earlier contents adds it to the earlier dict."""
         self.some_relayed = False
         """True if any route returned by this cache is relayed."""
 
     def find_route(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
         """Return the route of a client request, cached or new. Raises `ClientError` as the function `resolve_route`.
 
-        Changed settings or catalog contents clear the cache.
+        Changed settings or catalog contents clear the cache. Any thread may call the method.
         """
-        inputs = self._inputs
-        if inputs is None or inputs[0] is not settings or inputs[1] is not catalog or inputs[2] != catalog.edition:
-            self._routes.clear()
-            self._inputs = settings, catalog, catalog.edition
-        route = self._routes.get(query)
+        cached = self._cached
+        if cached is None or cached[0] is not settings or cached[1] is not catalog or cached[2] != catalog.edition:
+            cached = self._cached = settings, catalog, catalog.edition, {}
+        routes = cached[3]
+        route = routes.get(query)
         if route is None:
             route = resolve_route(query, settings, catalog)
             self.some_relayed = self.some_relayed or route.is_relayed
-            if len(self._routes) < _MAX_ENTRIES:
-                self._routes[query] = route
+            if len(routes) < _MAX_ENTRIES:
+                routes[query] = route
         return route
 
 

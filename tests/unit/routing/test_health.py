@@ -9,6 +9,7 @@ from anthropic_proxy.errors import ProxyBusy, UpstreamError, UpstreamOverloaded,
 from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudget
 from anthropic_proxy.routing.health.circuit_breakers import FAILURES_TO_OPEN, MAX_OPEN_SECONDS, MIN_OPEN_SECONDS
 from anthropic_proxy.routing.health.fair_queue import MAX_WAITING_PER_SLOT
+from tests.support.interleaving import interleave
 from tests.support.messages import exactly
 
 
@@ -206,3 +207,21 @@ def test_without_a_limit_nobody_waits() -> None:
         queue.release()
 
     run(story)
+
+
+def test_a_page_lists_the_open_circuits_while_another_one_opens() -> None:
+    def build() -> tuple[Callable[[], dict[str, tuple[float, str]]], Callable[[], None]]:
+        breakers = CircuitBreakers(clock=Clock())
+        _open_circuit(breakers, "groq api.groq.com")
+        _open_circuit(breakers, "xai api.x.ai")
+        return breakers.list_open, lambda: _open_circuit(breakers, "openai api.openai.com")
+
+    found = [set(names) for names in interleave(build)]
+    known = {"groq api.groq.com", "xai api.x.ai"}
+    assert len(found) > 10
+    assert all(names - {"openai api.openai.com"} == known for names in found)
+
+
+def _open_circuit(breakers: CircuitBreakers, upstream: str) -> None:
+    for _ in range(FAILURES_TO_OPEN):
+        breakers.record_failure(upstream, unreachable())

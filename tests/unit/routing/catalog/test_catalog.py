@@ -1,7 +1,11 @@
+import asyncio
+from collections.abc import Callable, Sequence
+
 import pytest
 
 from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities, load_catalog
 from anthropic_proxy.routing.providers import PROVIDERS
+from tests.support.interleaving import interleave
 
 LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
@@ -113,3 +117,41 @@ def test_models_that_a_provider_lists():
     assert load_catalog(["big", "small"]).cached_model_ids("ollama") == ("big", "small")
     assert load_catalog([]).cached_model_ids("ollama") == ()
     assert load_catalog().cached_model_ids("ollama") is None
+
+
+class _Ollama:
+    """Model list of a provider that reports a context window of 8192 tokens."""
+
+    async def list_models(self) -> Sequence[str] | None:
+        return None
+
+    async def query_capabilities(self, model: str) -> ModelCapabilities | None:
+        return ModelCapabilities(context_window=8192)
+
+    def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
+        return ModelCapabilities(context_window=4096)
+
+
+def test_the_capabilities_that_a_server_reports_are_not_replaced_by_the_table() -> None:
+    def build() -> tuple[Callable[[], int], Callable[[], None]]:
+        catalog = Catalog(sources={"ollama": _Ollama()})
+
+        def read() -> int:
+            catalog.cached_capabilities("ollama", "qwen3")
+            return 0
+
+        def report() -> None:
+            asyncio.run(_fetch(catalog))
+            catalogs.append(catalog)
+
+        return read, report
+
+    catalogs: list[Catalog] = []
+    assert len(interleave(build)) > 10
+    windows = [catalog.cached_capabilities("ollama", "qwen3").context_window for catalog in catalogs]
+    assert set(windows) == {8192}
+
+
+async def _fetch(catalog: Catalog) -> None:
+    await catalog.fetch_capabilities("ollama", "qwen3")
+    await catalog.close()

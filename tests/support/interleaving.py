@@ -1,0 +1,61 @@
+"""Two functions of different threads in every order: one runs before each instruction of the other.
+
+A stress test with many threads finds an error rarely. `interleave` stops one function before each of its instructions
+and runs the other one there, so a wrong order occurs in each run of the test.
+"""
+
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+_BLOCKED_SECONDS = 0.05
+"""Time in seconds after which the second function counts as blocked by a lock of the first one, which then goes on."""
+
+
+class Interleaving:
+    """One run of `interleave`: stops the first function before the instruction `step` and runs the second one there."""
+
+    def __init__(self, step: int, other: Callable[[], object]) -> None:
+        self._left = step
+        self._thread = threading.Thread(target=other)
+        self.is_reached = False
+        """True if the first function had the instruction `step`."""
+
+    def run(self, function: Callable[[], Result]) -> Result:
+        before = sys.gettrace()
+        sys.settrace(self._trace)
+        try:
+            return function()
+        finally:
+            sys.settrace(before)
+            if self.is_reached:
+                self._thread.join()
+
+    def _trace(self, frame: FrameType, event: str, _: object) -> Any:
+        frame.f_trace_opcodes = True
+        if event == "opcode" and not self.is_reached:
+            if not self._left:
+                self.is_reached = True
+                self._thread.start()
+                self._thread.join(_BLOCKED_SECONDS)
+            self._left -= 1
+        return self._trace
+
+
+def interleave(build: Callable[[], tuple[Callable[[], Result], Callable[[], object]]]) -> list[Result]:
+    """Return the results of the first function, with the second one before each of its instructions.
+
+    `build`: returns two new functions, which share their objects with each other and with no other run. The second one
+    runs in a thread. An exception of the first function is raised.
+    """
+    results: list[Result] = []
+    while True:
+        function, other = build()
+        interleaving = Interleaving(len(results), other)
+        result = interleaving.run(function)
+        if not interleaving.is_reached:
+            return results
+        results.append(result)
