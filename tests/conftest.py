@@ -15,7 +15,11 @@ settings.register_profile("thorough", parent=settings.get_profile("default"), ma
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-pytest_plugins = ["tests.support.shared_compilation", "tests.support.skip_reasons"]
+pytest_plugins = [
+    "tests.support.failure_reports",
+    "tests.support.shared_compilation",
+    "tests.support.skip_reasons",
+]
 
 
 def pytest_collection_finish() -> None:

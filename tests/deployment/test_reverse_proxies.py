@@ -5,7 +5,6 @@ import json
 import os
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +17,9 @@ from tests.support.debian_packages import find_program
 from tests.support.fakes.server import Running
 from tests.support.packaged_programs import find_packaged_program
 from tests.support.paths import ROOT
-from tests.support.process_checks import MESSAGES, ask, port_of, wait_for
+from tests.support.process_checks import MESSAGES, ask, port_of
 from tests.support.server_process import Proxy, hold_port
+from tests.support.waiting import WAIT_SECONDS, reporting_log, wait_for
 
 FOLDER = ROOT / "deploy/reverse-proxies"
 LISTENS, INSTANCE = "8443", "127.0.0.1:8082"
@@ -57,6 +57,14 @@ def start_words(program: str, folder: Path, port: int, instance: int) -> list[st
     }[program]
 
 
+def is_live(process: "subprocess.Popen[bytes]", port: int) -> bool:
+    assert process.poll() is None
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/livez", trust_env=False, timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 @contextmanager
 def running(program: str, folder: Path, instance: int) -> Iterator[str]:
     """Run a reverse proxy in front of a port of this machine, and yield its address."""
@@ -67,24 +75,16 @@ def running(program: str, folder: Path, instance: int) -> Iterator[str]:
         with log_file.open("wb") as log:
             process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:
-            deadline = time.monotonic() + 30
-            while True:
-                try:
-                    if httpx.get(f"http://127.0.0.1:{port}/livez", trust_env=False, timeout=5).status_code == 200:
-                        break
-                except httpx.TransportError:
-                    pass
-                assert process.poll() is None, log_file.read_text()
-                assert time.monotonic() < deadline, log_file.read_text()
-                time.sleep(0.05)
-            yield f"http://127.0.0.1:{port}"
+            with reporting_log(process, log_file):
+                wait_for(lambda: is_live(process, port))
+                yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
             try:
-                process.wait(timeout=10)
+                process.wait(timeout=WAIT_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(timeout=10)
+                process.wait(timeout=WAIT_SECONDS)
 
 
 @pytest.fixture(scope="module", params=["nginx", "caddy", "haproxy", "envoy"])
@@ -100,7 +100,7 @@ def cancelled(proxy: Proxy) -> int:
 
 
 def test_the_sdk_streams_through_it(front: str) -> None:
-    with httpx.Client(trust_env=False, timeout=30) as own:
+    with httpx.Client(trust_env=False, timeout=WAIT_SECONDS) as own:
         client = anthropic.Anthropic(base_url=front, api_key="local", http_client=own, max_retries=0)
         question = [{"role": "user", "content": "Say exactly: hello"}]
         with client.messages.stream(model="claude-sonnet-4-6", max_tokens=100, messages=question) as stream:
@@ -114,7 +114,7 @@ def test_each_event_arrives_at_once_and_a_disconnect_reaches_the_provider(
     before = cancelled(proxy)
     body = ask("Count to 30 [fault:stall seconds=600]", stream=True)
     with (
-        httpx.Client(base_url=front, trust_env=False, timeout=30) as client,
+        httpx.Client(base_url=front, trust_env=False, timeout=WAIT_SECONDS) as client,
         client.stream("POST", MESSAGES, json=body) as response,
     ):
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -124,7 +124,7 @@ def test_each_event_arrives_at_once_and_a_disconnect_reaches_the_provider(
 
 
 def test_large_requests_pass_and_errors_keep_their_form_and_id(front: str) -> None:
-    with httpx.Client(base_url=front, trust_env=False, timeout=60) as client:
+    with httpx.Client(base_url=front, trust_env=False, timeout=WAIT_SECONDS) as client:
         padding = "word " * (LARGE // 5 - 100)
         body = json.dumps(ask(padding) | {"max_tokens": 1})
         assert LARGE - 1_000 < len(body) < LARGE
@@ -141,7 +141,7 @@ def test_large_requests_pass_and_errors_keep_their_form_and_id(front: str) -> No
 def test_a_connection_is_kept_and_the_client_address_is_not_forgeable(front: str, proxy: Proxy) -> None:
     forged = {"X-Forwarded-For": "203.0.113.9"}
     assert proxy.client().get("/v1/models", headers=forged).status_code == 403
-    connection = http.client.HTTPConnection(front.removeprefix("http://"), timeout=30)
+    connection = http.client.HTTPConnection(front.removeprefix("http://"), timeout=WAIT_SECONDS)
     try:
         sockets = set()
         for _ in range(3):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.deployment.systemd import UNIT, write_unit
+from tests.support.waiting import WAIT_SECONDS
 
 MAX_EXPOSURE = 2.0
 """Maximum of the exposure level of `systemd-analyze security`: 0 is safe, 10 is unsafe."""
@@ -23,7 +24,7 @@ def test_the_unit_is_valid_and_restricted(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
     unit.write_text(text.replace("/opt/anthropic-proxy/bin/python", sys.executable))
     for words in (["verify", unit], ["security", "--offline=true", unit]):
-        done = subprocess.run([program, *words], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([program, *words], capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert unit.name not in done.stderr
     (level,) = re.findall(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.e2e.claude import CLIENT_KEY, environment
+from tests.support.waiting import WAIT_SECONDS
 
 ROWS, COLUMNS = 50, 160
-WAIT_SECONDS = 45
 QUIET_SECONDS, MAX_WAIT_SECONDS = 0.4, 4.0
 """Silence after which the screen is taken to stand still, and the longest wait for it: while the model is at work
 something always moves."""

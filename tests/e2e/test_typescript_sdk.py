@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from tests.e2e.npm import install
 from tests.support.fakes.server import Exchange, Running
 from tests.support.server_process import Proxy
+from tests.support.waiting import wait_for
 from tests.support.wires import KINDS, Upstream, standing
 
 VERSION, ZOD = "1.10.0", "zod@4.6.7"
@@ -152,7 +152,4 @@ def test_a_client_that_aborts_ends_the_call_to_the_provider(sdk: Path, proxy: Pr
 
 def assert_left(exchange: Exchange) -> None:
     """Hold that the provider's own caller has gone."""
-    deadline = time.monotonic() + 20
-    while exchange.outcome == "open" and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert exchange.outcome == "cancelled"
+    assert wait_for(lambda: exchange.outcome, lambda outcome: outcome != "open") == "cancelled"

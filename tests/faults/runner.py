@@ -19,11 +19,11 @@ from tests.faults.upstream import FaultyUpstream
 from tests.support.fakes.google_tokens import TokenServers, new_token_servers, write_service_account
 from tests.support.fakes.server import serving
 from tests.support.server_process import BLOCKED, Proxy, running_proxy
+from tests.support.waiting import WAIT_SECONDS
 
 OWN_SETTINGS = {"PREFERRED_PROVIDER": "anthropic", "LOG_FORMAT": "json", "UPSTREAM_TIMEOUT": "30"}
 """Limits that only hanging requests reach, and that end before a client stops waiting."""
 _SOCKET = re.compile(r"socket:\[\d+\]")
-_SETTLING_SECONDS = 20.0
 _WARMING_UP = 10
 
 
@@ -173,7 +173,7 @@ def _check_process(proxy: Proxy, sockets: int) -> Iterator[str]:
     if asking.read_answer().status != 200:
         yield "it does not answer any more"
     asking.close()
-    deadline = time.monotonic() + _SETTLING_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS
     while (now := _count_sockets(proxy)) > sockets and time.monotonic() < deadline:
         time.sleep(0.02)
     if now > sockets:

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +15,8 @@ from tests.fleet.clients import INSTANCE_HEADER
 from tests.support.debian_packages import find_program
 from tests.support.paths import ROOT
 from tests.support.process_checks import total
-from tests.support.server_process import START_SECONDS, hold_port
+from tests.support.server_process import hold_port
+from tests.support.waiting import reporting_log, wait_for
 
 _STOP_SECONDS = 60
 _NGINX = """\
@@ -124,15 +124,15 @@ class Instance(Program):
         self._wait("/metrics", lambda response: total(response, name, result="written") > 0)
 
     def _wait(self, path: str, is_reached: Callable[[httpx.Response], bool]) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
+        def request_page() -> httpx.Response | httpx.TransportError:
             try:
-                if is_reached(httpx.get(f"http://{self.address}{path}", trust_env=False, timeout=5)):
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
-        raise AssertionError(f"{self.address}{path}:\n{self.log_file.read_text('utf-8')[-3_000:]}")
+                return httpx.get(f"http://{self.address}{path}", trust_env=False, timeout=5)
+            except httpx.TransportError as error:
+                return error
+
+        assert self.process is not None
+        with reporting_log(self.process, self.log_file):
+            wait_for(request_page, lambda page: isinstance(page, httpx.Response) and is_reached(page))
 
 
 def reserve_ports(stack: ExitStack, count: int) -> list[int]:

@@ -2,8 +2,7 @@
 
 import json
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from tests.support.fakes.server import RequestLog, Running, new_application, ser
 from tests.support.provider_replies.messages import MESSAGE_STREAMS
 from tests.support.sdk import open_sdk
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 MODEL = "claude-sonnet-5-5"
 PATH = "/v1/messages"
@@ -78,24 +78,14 @@ def ask(text: str, **fields: Any) -> dict[str, Any]:
     return {"model": MODEL, "max_tokens": 300, "messages": user_messages(text), **fields}
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be in time"
-        time.sleep(0.02)
-
-
 def receipt_of(proxy: Proxy, request_id: str) -> dict[str, Any]:
     """Return the line that the log has of an exchange."""
-    found: list[dict[str, Any]] = []
 
-    def is_there() -> bool:
+    def read_lines() -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in proxy.log.splitlines() if line.startswith("{")]
-        found[:] = [line for line in lines if line.get("request_id") == request_id]
-        return bool(found)
+        return [line for line in lines if line.get("request_id") == request_id]
 
-    wait_for(is_there)
-    return found[0]
+    return wait_for(read_lines)[0]
 
 
 # The official SDK
@@ -244,7 +234,7 @@ def test_an_error_in_the_place_of_the_first_event_becomes_a_status(proxy: Proxy)
 
 
 def test_the_end_of_the_message_is_the_end_whoever_keeps_the_connection_open(proxy: Proxy) -> None:
-    with open_sdk(base_url=proxy.url, api_key="x", max_retries=0, timeout=20) as client:
+    with open_sdk(base_url=proxy.url, api_key="x", max_retries=0, timeout=WAIT_SECONDS) as client:
         created = client.messages.create(**ask("Say exactly: done [fault:lingering seconds=60]"), stream=True)
         assert [event.type for event in created][-1] == "message_stop"
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.platform_marks import needs_timer_signal
-from tests.support.process_checks import children_of, port_of, wait_for
+from tests.support.process_checks import children_of, port_of
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 ENDED = (
     "! Ended at once, because the event loop did not respond. "
@@ -26,7 +27,7 @@ def serve_blocking(*options: str) -> tuple[str, ...]:
 
 def block(proxy: Proxy, kind: str, processes: int = 1) -> socket.socket:
     """Ask for a block; return when so many processes are blocked."""
-    client = socket.create_connection(("127.0.0.1", port_of(proxy)), timeout=60)
+    client = socket.create_connection(("127.0.0.1", port_of(proxy)), timeout=WAIT_SECONDS)
     client.sendall(b"GET /block/%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % kind.encode())
     wait_for(lambda: proxy.log.count("Blocking.\n") >= processes)
     return client
@@ -66,7 +67,7 @@ def test_a_second_signal_ends_a_blocked_process_at_once(settings: dict[str, str]
 
 def test_a_process_that_blocks_while_it_stops_ends_too(settings: dict[str, str], tmp_path: Path) -> None:
     with running_proxy(tmp_path, settings, serve_blocking("--stop-timeout", "3600")) as proxy:
-        client = socket.create_connection(("127.0.0.1", port_of(proxy)), timeout=60)
+        client = socket.create_connection(("127.0.0.1", port_of(proxy)), timeout=WAIT_SECONDS)
         client.sendall(b"GET /block/python HTTP/1.1\r\nHost: localhost\r\n")  # holds the process open
         wait_for(lambda: not unread_bytes(client))
         proxy.process.send_signal(signal.SIGTERM)

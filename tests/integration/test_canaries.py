@@ -14,9 +14,10 @@ from anthropic_proxy.settings.fields import Secret
 from anthropic_proxy.wire.contract import Credential
 from tests.support.command_line import run_command
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
-from tests.support.process_checks import MESSAGES, ask, wait_for
+from tests.support.process_checks import MESSAGES, ask
 from tests.support.secret_canaries import find_leaks, new_canary, secrets_in
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import wait_for
 
 HOSTILE = "claude\r\nx-evil: 1\x1b[2J\u2028\u202e\x00\x9b31m"
 RAW = set("\r\x1b\u2028\u2029\u202e\x00\x9b")

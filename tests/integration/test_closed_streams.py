@@ -10,9 +10,9 @@ import httpx2 as httpx
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.process_checks import wait_for
 from tests.support.server_process import hold_port
 from tests.support.tls import NO_AUTHORITIES
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 CLOSED = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all": "<&- >&- 2>&-", "both outputs": ">&- 2>&-"}
 
@@ -42,4 +42,4 @@ def test_it_serves_and_no_socket_gets_the_number_of_a_stream(
             assert not [number for number in numbers if number.startswith("socket:")]
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
+            assert process.wait(WAIT_SECONDS) == 0

@@ -10,8 +10,9 @@ from tests.support.compatible import ADD, THINK, WEATHER, add, talking, text_of,
 from tests.support.fakes.compatible import KINDS, new_server
 from tests.support.fakes.openai_chat.server import KEY
 from tests.support.fakes.server import Running, serving
-from tests.support.process_checks import MESSAGES, ask, reload, serve, wait_for
+from tests.support.process_checks import MESSAGES, ask, reload, serve
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import wait_for
 
 ASK = "How is the weather in Oslo and Rome?"
 TWO_SERVERS = """

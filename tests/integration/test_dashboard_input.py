@@ -14,6 +14,7 @@ from anthropic_proxy.dashboard.sign_in import COOKIE
 from tests.support.dashboard import ledger_settings, wait_for_request
 from tests.support.raw_http import Answer, read_answer
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import WAIT_SECONDS
 
 KEY = "team-key-of-this-proxy-1"
 PARAMETERS = (
@@ -53,7 +54,7 @@ def send(proxy: Proxy, target: bytes, *, method: bytes = b"GET", headers: bytes 
     if method == b"POST":
         head += b"Content-Length: %d\r\n" % len(body)
     name, _, port = host.partition(":")
-    with socket.create_connection((name, int(port)), timeout=60) as connection:
+    with socket.create_connection((name, int(port)), timeout=WAIT_SECONDS) as connection:
         connection.sendall(head + b"\r\n" + body)
         received = b""
         while piece := connection.recv(65_536):

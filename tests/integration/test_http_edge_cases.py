@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.process_checks import MESSAGES, ask, error_of, wait_for
+from tests.support.process_checks import MESSAGES, ask, error_of
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 
 def connect(proxy: Proxy) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", int(proxy.url.rpartition(":")[2])), timeout=30)
+    return socket.create_connection(("127.0.0.1", int(proxy.url.rpartition(":")[2])), timeout=WAIT_SECONDS)
 
 
 def test_a_wrong_method_is_answered_with_the_right_one(proxy: Proxy) -> None:

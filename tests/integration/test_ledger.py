@@ -6,7 +6,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-import httpx
+import httpx2 as httpx
 import pytest
 from sqlalchemy import create_engine, text
 
@@ -15,18 +15,19 @@ from tests.support.fakes.server import Running
 from tests.support.process_checks import MESSAGES, METRICS, ask, total
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.tls import NO_AUTHORITIES
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 DEFAULT = {"DATABASE_URL": ""}
 """The database in the data directory of the user; `running_proxy` turns the ledger off."""
 FILE = Path(".local/share/anthropic-proxy/ledger.sqlite3")
-TIMEOUT_SECONDS = 60
 
 
 def wait_for_rows(proxy: Proxy, count: int) -> None:
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while total(proxy.client().get(METRICS), "anthropic_proxy_ledger_rows_total", result="written") < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    client = proxy.client()
+    wait_for(
+        lambda: client.get(METRICS),
+        lambda page: total(page, "anthropic_proxy_ledger_rows_total", result="written") >= count,
+    )
 
 
 def test_a_request_is_found_by_its_id_after_a_restart(
@@ -68,13 +69,17 @@ def test_a_start_migrates_an_earlier_schema_before_the_first_request(settings: d
         )
     engine.dispose()
     with running_proxy(tmp_path, settings | DEFAULT) as proxy:
-        deadline = time.monotonic() + TIMEOUT_SECONDS
-        while (stored := proxy.client().get("/api/requests")).status_code != 200:
-            assert stored.json()["error"]["message"] == (
-                f"The ledger {file} has the tables of an earlier version. Migrate them:  anthropic-proxy db upgrade"
-            )
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        client = proxy.client()
+
+        def request_rows() -> httpx.Response:
+            stored = client.get("/api/requests")
+            if stored.status_code != 200:
+                assert stored.json()["error"]["message"] == (
+                    f"The ledger {file} has the tables of an earlier version. Migrate them:  anthropic-proxy db upgrade"
+                )
+            return stored
+
+        stored = wait_for(request_rows, lambda stored: stored.status_code == 200)
         assert [row["id"] for row in stored.json()["requests"]] == ["req_old"]
     assert file.with_name("ledger.sqlite3.backup-0001").exists()
 
@@ -98,7 +103,9 @@ class Load:
             thread.start()
 
     def _send(self) -> None:
-        with httpx.Client(base_url=self._proxy.url, timeout=30, trust_env=False, verify=NO_AUTHORITIES) as client:
+        with httpx.Client(
+            base_url=self._proxy.url, timeout=WAIT_SECONDS, trust_env=False, verify=NO_AUTHORITIES
+        ) as client:
             while True:
                 try:
                     reply = client.post(MESSAGES, json=ask("Say exactly: load"))
@@ -113,7 +120,7 @@ class Load:
 
     def join(self) -> None:
         for thread in self._threads:
-            thread.join(TIMEOUT_SECONDS)
+            thread.join(WAIT_SECONDS)
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.slow)])
@@ -128,7 +135,7 @@ def test_a_killed_server_loses_no_more_than_the_last_second(
             wait_for_rows(proxy, load.count_finished(1.0))  # those that waited until the ledger was loaded
             proxy.process.kill()
             killed_at = time.monotonic()
-            proxy.process.wait(TIMEOUT_SECONDS)
+            proxy.process.wait(WAIT_SECONDS)
             load.join()
         required |= {name for name, finished_at in load.finished.items() if finished_at < killed_at - 1.0}
         possible |= set(load.finished)

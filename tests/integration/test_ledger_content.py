@@ -17,10 +17,11 @@ from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES
 from tests.support.command_line import run_command
 from tests.support.fakes import anthropic
 from tests.support.fakes.server import Running, serving
-from tests.support.process_checks import MESSAGES, ask, wait_for
+from tests.support.process_checks import MESSAGES, ask
 from tests.support.secret_canaries import find_leaks, new_canary, secrets_in
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.tls import NO_AUTHORITIES
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 MODELS = {"translated": "openai/gpt-4.1", "relayed": "anthropic/claude-sonnet-4-5"}
 MARKUP = '<img src=x onerror="document.title=1">'
@@ -58,7 +59,7 @@ def proxy(folder: Path, stored: dict[str, str]) -> Iterator[Proxy]:
 
 def send(proxy: Proxy, body: dict[str, Any]) -> tuple[str, httpx.Response]:
     """Send a request and return its id and the response. `Proxy.client` would report a key in a reply as a leak."""
-    with httpx.Client(base_url=proxy.url, timeout=60, trust_env=False, verify=NO_AUTHORITIES) as client:
+    with httpx.Client(base_url=proxy.url, timeout=WAIT_SECONDS, trust_env=False, verify=NO_AUTHORITIES) as client:
         response = client.post(MESSAGES, json=body)
     return response.headers["request-id"], response
 
@@ -126,7 +127,7 @@ def test_a_cancelled_stream_is_stored_up_to_its_end(folder: Path, proxy: Proxy, 
     text = "Say exactly: begun and never ended, because the client leaves [fault:stall seconds=30]"
     body = {**ask(text, stream=True), "model": MODELS[path]}
     with (
-        httpx.Client(base_url=proxy.url, timeout=60, trust_env=False, verify=NO_AUTHORITIES) as client,
+        httpx.Client(base_url=proxy.url, timeout=WAIT_SECONDS, trust_env=False, verify=NO_AUTHORITIES) as client,
         client.stream("POST", MESSAGES, json=body) as response,
     ):
         received = next(chunk for chunk in response.iter_raw())

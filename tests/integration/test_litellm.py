@@ -3,8 +3,7 @@
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from typing import Any
@@ -19,6 +18,7 @@ from tests.support.fakes.server import Running, serving
 from tests.support.litellm import needs_litellm
 from tests.support.sdk import open_sdk
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import wait_for
 
 pytestmark = needs_litellm
 
@@ -124,13 +124,6 @@ def _no_breach(openai: Running) -> Iterator[None]:
 def client(proxy: Proxy) -> Iterator[anthropic.Anthropic]:
     with open_sdk(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as client:
         yield client
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be in time"
-        time.sleep(0.02)
 
 
 def ask(client: anthropic.Anthropic, stream: bool, **fields: Any) -> Any:

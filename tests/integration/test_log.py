@@ -10,9 +10,10 @@ from pathlib import Path
 import httpx2 as httpx
 
 from tests.support.paths import ROOT
-from tests.support.process_checks import MESSAGES, ask, wait_for
+from tests.support.process_checks import MESSAGES, ask
 from tests.support.server_process import free_port, running_proxy
 from tests.support.tls import NO_AUTHORITIES
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 UNHEARD = 1_500
 """Number of requests with more lines than a pipe holds (64 KB)."""
@@ -30,7 +31,9 @@ def test_a_log_that_nobody_reads_stops_no_request(settings: dict[str, str], tmp_
     )
     with (
         process,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False, verify=NO_AUTHORITIES) as client,
+        httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", timeout=WAIT_SECONDS, trust_env=False, verify=NO_AUTHORITIES
+        ) as client,
     ):
         try:
             wait_for(lambda: _answers(client))
@@ -38,7 +41,7 @@ def test_a_log_that_nobody_reads_stops_no_request(settings: dict[str, str], tmp_
             assert client.post(MESSAGES, json=ask("Say exactly: unheard")).status_code == 200
         finally:
             process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(WAIT_SECONDS) == 0
 
 
 def _answers(client: httpx.Client) -> bool:

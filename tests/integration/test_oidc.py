@@ -3,7 +3,6 @@
 import html
 import itertools
 import re
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from tests.support.dashboard import wait_for_request
 from tests.support.fakes import oidc
 from tests.support.fakes.oidc import CLIENT_ID, CLIENT_SECRET, FakeProvider, running_provider, sign
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import wait_for
 
 ADMIN_KEY = "admin-canary0123456789abcdef01234567"
 START = "/dashboard/oidc/start"
@@ -36,16 +37,14 @@ class Team:
         """Create a virtual key, send a request with it, and return the request id."""
         created = self.admin.post("/admin/keys", json={"name": f"key-of-{owner}", "owner": f"{owner}@example.com"})
         assert created.status_code in (200, 201), created.text
-        key, deadline = created.json()["key"], time.monotonic() + 30
+        key = created.json()["key"]
         headers = {"x-project": f"project-of-{owner}", "x-claude-code-session-id": f"session-of-{owner}"}
         with httpx.Client(base_url=self.proxy.url, headers={**headers, "x-api-key": key}, trust_env=False) as client:
-            while (answer := client.post("/v1/messages", json=MESSAGES)).status_code != 200:
-                assert time.monotonic() < deadline, answer.text
-                time.sleep(0.1)
-        request_id = answer.headers["request-id"]
-        while self.admin.get(f"/dashboard/requests/{request_id}").status_code != 200:
-            assert time.monotonic() < deadline, self.proxy.log
-            time.sleep(0.1)
+            answer = wait_for(
+                lambda: client.post("/v1/messages", json=MESSAGES), lambda answer: answer.status_code == 200
+            )
+        request_id: str = answer.headers["request-id"]
+        wait_for_request(self.admin, request_id)
         return request_id
 
     def begin(self, client: httpx.Client, target: str = "/dashboard") -> str:
@@ -259,10 +258,7 @@ def require_page(team: Team, answer: httpx.Response, message: str, status: int =
     assert answer.status_code == status
     assert message in html.unescape(answer.text)
     assert "anthropic_proxy_session" not in str(answer.headers)
-    deadline = time.monotonic() + 30
-    while f"Sign-in from 127.0.0.1 was rejected. {message}" not in " ".join(team.proxy.log.split()):
-        assert time.monotonic() < deadline, team.proxy.log
-        time.sleep(0.01)
+    wait_for(lambda: f"Sign-in from 127.0.0.1 was rejected. {message}" in " ".join(team.proxy.log.split()))
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.process_checks import port_of, wait_for
+from tests.support.process_checks import port_of
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import wait_for
 
 SENT_BYTES = 16 << 20
 GROWTH_BYTES = 24 << 20

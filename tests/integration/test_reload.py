@@ -18,12 +18,12 @@ from anthropic_proxy.lab.stream_grammar import check_bytes
 from tests.support.fakes.openai_chat.server import KEY
 from tests.support.fakes.server import Running
 from tests.support.platform_marks import HAS_SIGHUP, NO_SIGHUP
-from tests.support.process_checks import MESSAGES, ask, events_of, port_of, reload, serve, wait_for
+from tests.support.process_checks import MESSAGES, ask, events_of, port_of, reload, serve
 from tests.support.raw_http import Answer, exchange, post, read_answer
 from tests.support.server_process import Proxy, free_port, running_proxy
+from tests.support.waiting import WAIT_SECONDS, reporting_log, wait_for
 
 RELOADS, REQUESTS_A_SECOND = 20, 50
-START_SECONDS = 60
 
 
 class Configured:
@@ -246,11 +246,12 @@ def starting(directory: Path, *words: str) -> Iterator[Proxy]:
     with (directory / "early.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=directory, env={"PATH": ""}, stdout=log, stderr=log)
     try:
-        wait_for(lambda: holds_back(process.pid, signal.SIGHUP), START_SECONDS)
-        yield Proxy(f"http://127.0.0.1:{port}", process, directory / "early.log")
+        with reporting_log(process, directory / "early.log"):
+            wait_for(lambda: holds_back(process.pid, signal.SIGHUP))
+            yield Proxy(f"http://127.0.0.1:{port}", process, directory / "early.log")
     finally:
         process.terminate()
-        process.wait(START_SECONDS)
+        process.wait(WAIT_SECONDS)
 
 
 def holds_back(pid: int, sign: int) -> bool:
@@ -266,7 +267,7 @@ def test_settings_that_change_while_it_starts_are_read_again(
 ) -> None:
     with starting(tmp_path, "--workers", workers) as proxy:
         proxy.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: "Settings reloaded" in proxy.log, START_SECONDS)
+        wait_for(lambda: "Settings reloaded" in proxy.log)
         assert proxy.process.poll() is None
 
 
@@ -277,5 +278,5 @@ def test_a_signal_while_it_starts_ends_it_without_a_word(
 ) -> None:
     with starting(tmp_path, "--workers", workers) as proxy:
         proxy.process.send_signal(sign)
-        assert proxy.process.wait(START_SECONDS) == 0
+        assert proxy.process.wait(WAIT_SECONDS) == 0
         assert proxy.log == ""

@@ -11,9 +11,10 @@ import pytest
 from tests.support.compatible import picture
 from tests.support.fakes.openai_chat.server import KEY, new_openai
 from tests.support.fakes.server import Running, serving
-from tests.support.process_checks import MESSAGES, ask, reload, wait_for
+from tests.support.process_checks import MESSAGES, ask, reload
 from tests.support.routes import CLAUDE_CODE, TOOLS
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import wait_for
 
 CONDITIONS = """
 [providers.dead]

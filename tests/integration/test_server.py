@@ -11,8 +11,9 @@ import pytest
 from anthropic_proxy.lab.stream_grammar import check_bytes
 from tests.support.fakes.openai_chat.server import KEY
 from tests.support.fakes.server import Running
-from tests.support.process_checks import MESSAGES, ask, error_of, run_command, wait_for
+from tests.support.process_checks import MESSAGES, ask, error_of, run_command
 from tests.support.server_process import Proxy, free_port, running_proxy
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 # Endpoints
 
@@ -313,7 +314,7 @@ def test_a_stop_signal_lets_running_streams_finish(settings: dict[str, str], tmp
         thread.start()
         wait_for(lambda: _has_connection(other))
         assert other.stop(signal.SIGTERM) == 0
-        thread.join(20)
+        thread.join(WAIT_SECONDS)
         assert check_bytes(replies[0]) == []
         assert b"message_stop" in replies[0]
         assert "Traceback" not in other.log

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -22,10 +21,10 @@ from tests.support.process_checks import (
     port_of,
     serve,
     total,
-    wait_for,
 )
 from tests.support.raw_http import Answer, exchange, post, read_answer
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import WAIT_SECONDS, wait_for, wait_for_async
 
 WORKERS = [1, 2]
 SHORT, LONG, WHOLE, WAITING = (
@@ -45,7 +44,7 @@ async def ask_amid(openai: Running, proxy: Proxy, sign: int, *bodies: object, ti
     """Send these requests at once, then the signal when the provider has received all, and return the responses."""
     before = len(openai.journal.exchanges)
     asking = asyncio.create_task(answers_of(proxy, *bodies))
-    await asyncio.to_thread(wait_for, lambda: len(openai.journal.exchanges) >= before + len(bodies))
+    await wait_for_async(lambda: len(openai.journal.exchanges) >= before + len(bodies))
     for _ in range(times):
         await asyncio.sleep(0.5)  # so that the provider's output has been passed on
         proxy.process.send_signal(sign)
@@ -59,7 +58,7 @@ async def test_a_signal_amid_100_replies_tears_none(
     with running_proxy(tmp_path, {**settings, "STOP_TIMEOUT": "2"}, serve(workers)) as proxy:
         bodies = [SHORT] * 50 + [LONG] * 40 + [WHOLE] * 5 + [WAITING] * 5
         answers = await ask_amid(openai, proxy, sign, *bodies)
-        assert await asyncio.to_thread(proxy.process.wait, 30) == 0
+        assert await asyncio.to_thread(proxy.process.wait, WAIT_SECONDS) == 0
         log = proxy.log
     assert all(answer.whole for answer in answers)
     for answer in answers[:90]:
@@ -83,7 +82,7 @@ async def test_a_second_signal_ends_at_once_and_still_tears_nothing(
 ) -> None:
     with running_proxy(tmp_path, {**settings, "STOP_TIMEOUT": "3600"}, serve(workers)) as proxy:
         (answer,) = await ask_amid(openai, proxy, signal.SIGTERM, LONG, times=2)
-        assert await asyncio.to_thread(proxy.process.wait, 30) == 0
+        assert await asyncio.to_thread(proxy.process.wait, WAIT_SECONDS) == 0
     assert answer.whole
     assert check_bytes(answer.body) == []
     assert events_of(answer)[-1] == "error"
@@ -94,7 +93,7 @@ async def test_the_readiness_ends_before_the_server_refuses_connections(
     openai: Running, settings: dict[str, str], tmp_path: Path, workers: int
 ) -> None:
     """The order of a stop behind a load balancer: 503 at /readyz, requests still served, then the end."""
-    with running_proxy(tmp_path, {**settings, "DRAIN_DELAY": "60", "STOP_TIMEOUT": "5"}, serve(workers)) as proxy:
+    with running_proxy(tmp_path, {**settings, "DRAIN_DELAY": "600", "STOP_TIMEOUT": "5"}, serve(workers)) as proxy:
         client = proxy.client()
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()) == (200, {"status": "ready", "checks": {"server": "ok"}})
@@ -103,10 +102,10 @@ async def test_the_readiness_ends_before_the_server_refuses_connections(
             "anthropic-proxy",
         )
         running = asyncio.create_task(asyncio.to_thread(client.post, MESSAGES, json=SHORT))
-        await asyncio.to_thread(wait_for, lambda: len(openai.journal.exchanges) > 0)
+        await wait_for_async(lambda: len(openai.journal.exchanges) > 0)
         proxy.process.send_signal(signal.SIGTERM)
         assert "event: message_stop" in (await running).text
-        await asyncio.to_thread(wait_for, lambda: proxy.client().get("/readyz").status_code == 503)
+        await wait_for_async(lambda: proxy.client().get("/readyz").status_code == 503)
         draining = proxy.client().get("/readyz")
         assert draining.json() == {"status": "draining", "checks": {"server": "draining"}}
         assert (draining.headers["connection"], draining.headers["cache-control"]) == ("close", "no-store")
@@ -115,9 +114,17 @@ async def test_the_readiness_ends_before_the_server_refuses_connections(
         assert (late.status, events_of(late)[-1]) == (200, "message_stop")
         assert b"connection: close" in late.head
         proxy.process.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(proxy.process.wait, 30) == 0
+        assert await asyncio.to_thread(proxy.process.wait, WAIT_SECONDS) == 0
     if workers == 1:
-        assert "Stopping in 60 s (DRAIN_DELAY). Requests are accepted meanwhile; /readyz is 503." in proxy.log
+        assert "Stopping in 600 s (DRAIN_DELAY). Requests are accepted meanwhile; /readyz is 503." in proxy.log
+
+
+def is_refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 @pytest.mark.parametrize("workers", WORKERS)
@@ -126,15 +133,7 @@ async def test_who_comes_while_it_stops_is_not_let_in(
 ) -> None:
     with running_proxy(tmp_path, {**settings, "STOP_TIMEOUT": "3600"}, serve(workers)) as proxy:
         asking = asyncio.create_task(ask_amid(openai, proxy, signal.SIGTERM, LONG))
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port_of(proxy))
-            except ConnectionRefusedError:
-                break
-            writer.close()
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.05)
+        await asyncio.to_thread(wait_for, lambda: is_refused(port_of(proxy)))
         assert not asking.done()
         proxy.process.send_signal(signal.SIGTERM)
         await asking
@@ -148,14 +147,14 @@ async def test_who_had_come_before_the_signal_is_served(
     with running_proxy(tmp_path, settings, serve(workers)) as proxy:
         clients = []
         for _ in range(150):
-            client = socket.create_connection(("127.0.0.1", port_of(proxy)), timeout=30)
+            client = socket.create_connection(("127.0.0.1", port_of(proxy)), timeout=WAIT_SECONDS)
             client.sendall(request)
             clients.append(client)
         proxy.process.send_signal(signal.SIGTERM)
         answers = [await asyncio.to_thread(client.recv, 15) for client in clients]
         for client in clients:
             client.close()
-        assert await asyncio.to_thread(proxy.process.wait, 30) == 0
+        assert await asyncio.to_thread(proxy.process.wait, WAIT_SECONDS) == 0
     assert answers == [b"HTTP/1.1 200 OK"] * len(clients)
 
 
@@ -196,14 +195,14 @@ def test_a_signal_to_the_whole_group_is_one_signal(openai: Running, settings: di
                 os.kill(worker, signal.SIGINT)
             before = len(openai.journal.exchanges)
             asking = asyncio.create_task(answers_of(proxy, *[SHORT] * 6))
-            await asyncio.to_thread(wait_for, lambda: len(openai.journal.exchanges) >= before + 6)
+            await wait_for_async(lambda: len(openai.journal.exchanges) >= before + 6)
             for process in (proxy.process.pid, *workers):
                 os.kill(process, signal.SIGTERM)
             return await asking
 
         answers = asyncio.run(stop_all())
         assert {events_of(answer)[-1] for answer in answers} == {"message_stop"}
-        assert proxy.process.wait(30) == 0
+        assert proxy.process.wait(WAIT_SECONDS) == 0
 
 
 @pytest.mark.parametrize("module", ["server:app", "app.main:app"])
@@ -213,7 +212,7 @@ async def test_under_another_server_streams_end_properly_too(
     command = ("-m", "uvicorn", module, "--port", "{port}", "--timeout-graceful-shutdown", "1")
     with running_proxy(tmp_path, settings, command) as proxy:
         answers = await ask_amid(openai, proxy, signal.SIGTERM, LONG, WHOLE)
-        await asyncio.to_thread(proxy.process.wait, 30)
+        await asyncio.to_thread(proxy.process.wait, WAIT_SECONDS)
         log = proxy.log
     assert [answer.whole for answer in answers] == [True, True]
     assert events_of(answers[0])[-1] == "error"

@@ -16,9 +16,10 @@ import pytest
 from anthropic_proxy.server.http1.lifecycle import HEAD_TIMEOUT_SECONDS
 from anthropic_proxy.server.request_limits import MAX_HEADER_BYTES, MAX_TARGET_BYTES
 from tests.support.platform_marks import needs_process_limits
-from tests.support.process_checks import MESSAGES, ask, port_of, wait_for
+from tests.support.process_checks import MESSAGES, ask, port_of
 from tests.support.raw_http import exchange, read_answer
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 BODY = json.dumps({"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "x"}]}).encode()
 SIZE = b"%d" % len(BODY)
@@ -209,7 +210,7 @@ def lone(settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def connect(proxy: Proxy) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port_of(proxy)), timeout=30)
+    return socket.create_connection(("127.0.0.1", port_of(proxy)), timeout=WAIT_SECONDS)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.process_checks import is_alive, wait_for
+from tests.support.process_checks import is_alive
 from tests.support.server_process import hold_port
+from tests.support.waiting import wait_for
 
 pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
 SHELLS = {

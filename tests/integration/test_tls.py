@@ -18,8 +18,9 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.server.tls import build_tls_context
 from tests.support.fakes.server import Running
 from tests.support.paths import ROOT
-from tests.support.process_checks import port_of, serve, wait_for
+from tests.support.process_checks import port_of, serve
 from tests.support.server_process import running_proxy
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 
 def write_certificate(folder: Path, authority: trustme.CA) -> dict[str, str]:
@@ -39,7 +40,9 @@ def trust(authority: trustme.CA) -> ssl.SSLContext:
 def run_command(folder: Path, settings: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT), **settings}
     command = [sys.executable, "-m", "anthropic_proxy", *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
+    )
 
 
 def test_the_sdk_streams_over_tls_and_a_renewed_certificate_is_used(
@@ -49,19 +52,19 @@ def test_the_sdk_streams_over_tls_and_a_renewed_certificate_is_used(
     files = write_certificate(tmp_path, authority)
     with running_proxy(tmp_path, {**settings, **files}, serve(1), trusted=trust(authority)) as proxy:
         address = ("127.0.0.1", port_of(proxy))
-        with httpx.Client(verify=trust(authority), trust_env=False, timeout=30) as own:
+        with httpx.Client(verify=trust(authority), trust_env=False, timeout=WAIT_SECONDS) as own:
             client = anthropic.Anthropic(base_url=proxy.url, api_key="local", http_client=own, max_retries=0)
             question = [{"role": "user", "content": "Say exactly: hello"}]
             with client.messages.stream(model="claude-sonnet-4-6", max_tokens=100, messages=question) as stream:
                 assert stream.get_final_text() == "hello"
             command = f"ANTHROPIC_BASE_URL={proxy.url} ANTHROPIC_AUTH_TOKEN=local claude"
             assert own.get(f"{proxy.url}/").json()["message"].endswith(f"Use it with Claude Code: {command}")
-            before = ssl.get_server_certificate(address, timeout=30)
+            before = ssl.get_server_certificate(address, timeout=WAIT_SECONDS)
             (tmp_path / "proxy.key").write_text("not a key")
             wait_for(lambda: "The current certificate stays active." in proxy.log)
-            assert ssl.get_server_certificate(address, timeout=30) == before
+            assert ssl.get_server_certificate(address, timeout=WAIT_SECONDS) == before
             write_certificate(tmp_path, other)
-            wait_for(lambda: ssl.get_server_certificate(address, timeout=30) != before)
+            wait_for(lambda: ssl.get_server_certificate(address, timeout=WAIT_SECONDS) != before)
             wait_for(lambda: "The TLS certificate was read again. New connections use it." in proxy.log)
             assert own.get(f"{proxy.url}/livez").http_version == "HTTP/1.1"  # open connections keep their certificate
         old = trust(other)

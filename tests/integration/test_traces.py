@@ -16,9 +16,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from anthropic_proxy import __version__
 from anthropic_proxy.traces.spans import CONVENTIONS_URL
 from tests.support.fakes.server import Running
-from tests.support.process_checks import MESSAGES, ask, wait_for
+from tests.support.process_checks import MESSAGES, ask
 from tests.support.secret_canaries import new_canary
 from tests.support.server_process import hold_port, running_proxy
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 CLIENT = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=x", "user-agent": "agent/1"}
@@ -75,7 +76,7 @@ def collector() -> Iterator[Collector]:
     yield found
     server.shutdown()
     server.server_close()
-    thread.join(timeout=10)
+    thread.join(timeout=WAIT_SECONDS)
 
 
 def value_of(value: AnyValue) -> Any:

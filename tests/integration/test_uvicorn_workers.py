@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.process_checks import wait_for
 from tests.support.server_process import running_proxy
+from tests.support.waiting import wait_for
 
 COMMAND = ("-m", "uvicorn", "app.main:app", "--port", "{port}", "--workers", "3", "--timeout-worker-healthcheck", "60")
 

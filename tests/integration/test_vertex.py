@@ -21,6 +21,7 @@ from tests.support.fakes.google_tokens import (
 )
 from tests.support.fakes.server import Running, serving
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import WAIT_SECONDS
 
 PLACE = f"/v1/projects/{PROJECT}/locations/us-central1/publishers/google/models/gemini-3.6-flash:generateContent"
 
@@ -129,7 +130,7 @@ def test_many_requests_at_once_wait_for_one_token(cloud: Cloud, tmp_path: Path) 
     cloud.servers.gate.clear()
     with proxy_with(tmp_path, settings) as proxy, ThreadPoolExecutor(8) as crowd:
         answers = [crowd.submit(ask, proxy) for _ in range(8)]
-        assert cloud.servers.waiting.wait(20)
+        assert cloud.servers.waiting.wait(WAIT_SECONDS)
         assert proxy.client().get("/health").status_code == 200  # a loop that stood still would not answer
         cloud.servers.gate.set()
         assert [reply_text(answer.result()) for answer in answers] == ["x"] * 8

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.secret_canaries import find_leaks
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import WAIT_SECONDS
 
 CLIENTS = 200
 BUDGET_TOKENS = 20_000
@@ -50,7 +51,7 @@ def test_clients_of_all_workers_share_a_budget_and_a_revocation(tmp_path: Path) 
         "DATABASE_URL": f"sqlite:///{tmp_path}/keys.sqlite3",
     }
     with running_proxy(tmp_path, settings, ("-m", "anthropic_proxy", "serve", "--workers", "2")) as proxy:
-        key = asyncio.run(asyncio.wait_for(use_keys(proxy), 120))
+        key = asyncio.run(asyncio.wait_for(use_keys(proxy), 2 * WAIT_SECONDS))
     for file in tmp_path.rglob("*"):
         if file.is_file():
             assert find_leaks(file.read_bytes(), [key, key[6:46]]) == [], file

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,9 +14,10 @@ from aiohttp import web
 
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
 from tests.support.platform_marks import HAS_SIGHUP, KILL, needs_job_control
-from tests.support.process_checks import MESSAGES, METRICS, ask, children_of, port_of, serve, total, wait_for
+from tests.support.process_checks import MESSAGES, METRICS, ask, children_of, port_of, serve, total
 from tests.support.raw_http import exchange, post, read_answer
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import wait_for
 
 REPLY = {
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "well"}, "finish_reason": "stop"}],
@@ -77,13 +77,14 @@ def workers_of(proxy: Proxy) -> list[int]:
 def clients_of(proxy: Proxy, number: int = 2) -> dict[int, httpx.Client]:
     """Return a client for each worker; that worker has the client's one connection."""
     found: dict[int, httpx.Client] = {}
-    deadline = time.monotonic() + 30
-    while len(found) < number:
-        assert time.monotonic() < deadline, "one worker takes all connections"
+
+    def connect() -> dict[int, httpx.Client]:
         client = proxy.client()
         if (worker := worker_of(proxy, client.get("/health"))) is not None:
             found.setdefault(worker, client)
-    return found
+        return found
+
+    return wait_for(connect, lambda found: len(found) == number)
 
 
 def end(proxy: Proxy, worker: int, sign: int) -> None:
@@ -99,14 +100,7 @@ def ask_often(client: httpx.Client, times: int, **fields: Any) -> None:
 
 def read_all(client: httpx.Client) -> httpx.Response:
     """Return a page for which every worker has counted: on a busy machine one may not get round to it in time."""
-    pages: list[httpx.Response] = []
-
-    def all_answer() -> bool:
-        pages.append(client.get(METRICS))
-        return total(pages[-1], "anthropic_proxy_workers_unresponsive") == 0
-
-    wait_for(all_answer)
-    return pages[-1]
+    return wait_for(lambda: client.get(METRICS), lambda page: total(page, "anthropic_proxy_workers_unresponsive") == 0)
 
 
 def counted(client: httpx.Client, **labels: str) -> float:

@@ -17,9 +17,9 @@ from tests.support.paths import ROOT
 pytest.importorskip("xllamacpp", reason="engine: llama.cpp is not installed: python3 scripts/ci.py engine")
 
 from tests.local_engine.model import WINDOW, write_model
-from tests.support.process_checks import wait_for
 from tests.support.secret_canaries import new_canary
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 MODEL = "claude-sonnet-5-5"
 WEATHER: dict[str, Any] = {
@@ -63,7 +63,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         yield Engine(text.partition("\nlistening on ")[2].partition("\n")[0], key)
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(WAIT_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def proxy(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def client(proxy: Proxy) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=proxy.url, api_key="none", max_retries=0, timeout=60)
+    return anthropic.Anthropic(base_url=proxy.url, api_key="none", max_retries=0, timeout=WAIT_SECONDS)
 
 
 def ask(text: str = "Tell me of the sea.", **fields: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tests.e2e.npm import install
 from tests.pages.browser import open_tab
 from tests.support.dashboard import ledger_settings
 from tests.support.server_process import Proxy, free_port, running_proxy
+from tests.support.waiting import WAIT_SECONDS
 
 if shutil.which("npm") is None:
     pytest.skip("platform: npm is not installed", allow_module_level=True)
@@ -51,7 +52,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
             yield running
         finally:
             provider.kill()
-            provider.communicate(timeout=60)
+            provider.communicate(timeout=WAIT_SECONDS)
 
 
 def sign_in(browser: Browser, proxy: Proxy, email: str) -> Page:

@@ -14,10 +14,11 @@ import pytest
 from tests.support.fakes.openai_chat.server import KEY, new_openai
 from tests.support.fakes.server import serving
 from tests.support.paths import ROOT
-from tests.support.process_checks import MESSAGES, ask, wait_for
+from tests.support.process_checks import MESSAGES, ask
 from tests.support.promql import ALERTS, alert_queries, dashboard_queries
 from tests.support.redis import find_redis, running_redis
 from tests.support.server_process import Proxy, hold_port, running_proxy
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 BINARIES = Path(os.environ.get("PROMETHEUS_BINARIES", "/usr/bin"))
 """Folder of `prometheus` and `promtool`. `python3 scripts/ci.py prometheus` sets it."""
@@ -65,16 +66,16 @@ def api(proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[http
             stdin=subprocess.DEVNULL,
         )
         try:
-            with httpx.Client(base_url=f"http://{address}/api/v1", timeout=20, trust_env=False) as client:
+            with httpx.Client(base_url=f"http://{address}/api/v1", timeout=WAIT_SECONDS, trust_env=False) as client:
                 scrape_with_traffic(client, proxy)
                 yield client
         finally:
             process.terminate()
             try:
-                process.wait(timeout=20)
+                process.wait(timeout=WAIT_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(timeout=20)
+                process.wait(timeout=WAIT_SECONDS)
 
 
 def scrape_with_traffic(client: httpx.Client, proxy: Proxy) -> None:
@@ -91,7 +92,7 @@ def scrape_with_traffic(client: httpx.Client, proxy: Proxy) -> None:
         except httpx.TransportError:
             return False
 
-    wait_for(send_until_scraped, 60)
+    wait_for(send_until_scraped)
 
 
 def values(client: httpx.Client, query: str) -> list[dict[str, Any]]:
@@ -127,13 +128,13 @@ def test_each_alert_rule_is_loaded_and_evaluated(api: httpx.Client) -> None:
         groups = api.get("/rules").json()["data"]["groups"]
         return [rule for group in groups for rule in group["rules"]]
 
-    wait_for(lambda: all(rule["health"] == "ok" for rule in rules()))
+    wait_for(rules, lambda found: all(rule["health"] == "ok" for rule in found))
     assert len(rules()) == len(alert_queries())
 
 
 def test_each_alert_fires_for_its_cause() -> None:
     words = [BINARIES / "promtool", "test", "rules", ROOT / "tests/prometheus/alerts_test.yml"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -141,5 +142,5 @@ def test_each_alert_fires_for_its_cause() -> None:
 def test_the_example_files_are_valid(words: tuple[str, str]) -> None:
     kind, name = words
     command = [BINARIES / "promtool", "check", kind, ROOT / "deploy/prometheus" / name]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

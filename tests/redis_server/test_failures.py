@@ -14,6 +14,7 @@ from anthropic_proxy.stores.fallback import FallbackStore
 from anthropic_proxy.stores.redis import RedisStore
 from tests.support.redis import RedisServer, find_redis, running_redis
 from tests.support.server_process import free_port
+from tests.support.waiting import wait_for_async
 
 pytestmark = pytest.mark.skipif(find_redis() is None, reason="engine: redis-server is not installed")
 
@@ -48,10 +49,10 @@ class Instances:
             )
             self._stack.push_async_callback(store.close)
             store.start()
-            await until(lambda store=store: bool(store.redis.generation) or not store.state.available)
+            await wait_for_async(lambda store=store: bool(store.redis.generation) or not store.state.available)
             stores.append(store)
         if count > 1:
-            await until(lambda: all(store.state.processes == count for store in stores))
+            await wait_for_async(lambda: all(store.state.processes == count for store in stores))
         return stores
 
     @property
@@ -111,14 +112,6 @@ async def instances(server: RedisServer) -> AsyncIterator[Instances]:
         yield Instances(server, stack)
 
 
-async def until(condition: object) -> None:
-    """Wait until a condition holds, at most for a minute."""
-    assert callable(condition)
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110  # the state of another process has no event
-            await asyncio.sleep(0.01)
-
-
 async def used(store: Store) -> Sequence[int]:
     read = await store.reserve([Limit(each.key, each.kind, 0, each.maximum, each.seconds) for each in LIMITS])
     return [limit.maximum - left for limit, left in zip(LIMITS, read.remaining, strict=True)]
@@ -136,8 +129,8 @@ async def test_a_restart_without_data_loses_no_amounts_of_running_processes(inst
     assert sum(each.is_held for each in during) == 11, "20 of 40 streams are the share, and 9 are running"
     assert not first.state.available
     instances.server.start()
-    await until(lambda: first.state.available)
-    await until(lambda: second.state.available and second.redis.generation == first.redis.generation)
+    await wait_for_async(lambda: first.state.available)
+    await wait_for_async(lambda: second.state.available and second.redis.generation == first.redis.generation)
     assert await used(second) == [25, 20, 231]
     for each in (*held, *during):
         await first.settle(each, [1, 0, 1])
@@ -170,7 +163,7 @@ async def test_an_interruption_with_data_adds_its_amounts_once(instances: Instan
     assert first.state.pending_settlements == 11, "those without a reply are released"
     assert all(each.is_held for each in during)
     instances.server.resume()
-    await until(lambda: first.state.available)
+    await wait_for_async(lambda: first.state.available)
     requests, streams, money = await used(second)
     amounts = 10 + 4 + 5 + 90
     assert streams == 1
@@ -187,7 +180,7 @@ async def test_a_rate_holds_while_processes_connect_again_one_after_the_other(in
     async with Relay(instances.server.port) as relay:
         (near,) = await instances.open(1)
         (far,) = await instances.open(1, url=relay.url)
-        await until(lambda: near.state.processes == far.state.processes == 2)
+        await wait_for_async(lambda: near.state.processes == far.state.processes == 2)
         instances.server.pause()
         during = await asyncio.gather(near.reserve([rate]), far.reserve([rate]))
         await relay.stop()
@@ -195,12 +188,12 @@ async def test_a_rate_holds_while_processes_connect_again_one_after_the_other(in
         admitted = sum(each.is_held for each in during)
         with suppress(TimeoutError):  # it waits for the other one
             async with asyncio.timeout(3):
-                await until(lambda: near.state.available)
+                await wait_for_async(lambda: near.state.available)
         for store in (near, far):
             while (await store.reserve([rate])).is_held:
                 admitted += 1
         await relay.start()
-        await until(lambda: near.state.available and far.state.available)
+        await wait_for_async(lambda: near.state.available and far.state.available)
         for store in (near, far):
             while (await store.reserve([rate])).is_held:
                 admitted += 1
@@ -223,7 +216,7 @@ async def test_closed_rejects_requests_until_redis_is_available(instances: Insta
         "Requests with limits are rejected (REDIS_FAILURE=closed) until Redis is available."
     )
     instances.server.start()
-    await until(lambda: store.state.available)
+    await wait_for_async(lambda: store.state.available)
     assert await used(store) == [1, 0, 6]
 
 
@@ -252,7 +245,7 @@ async def test_a_server_that_stores_nothing_is_named_and_used_again(
     assert (await store.reserve(LIMITS)).is_held
     assert store.state.problem == f"{instances.name} {message}"
     instances.server.command(*repaired)
-    await until(lambda: store.state.available)
+    await wait_for_async(lambda: store.state.available)
     assert await used(store) == [2, 2, 20]
 
 
@@ -269,7 +262,7 @@ async def test_wrong_data_of_one_limit_concern_no_other_limit_and_no_recovery(in
     await store.settle(await store.reserve([other]), [3])
     assert not store.state.available
     instances.server.command("REPLICAOF", "NO", "ONE")
-    await until(lambda: store.state.available)
+    await wait_for_async(lambda: store.state.available)
     assert await used(store) == [1, 0, 6]
     assert store.state.pending_settlements == 0
     assert instances.warnings[0] == (

@@ -1,7 +1,6 @@
 """Two servers with one Redis know the facts of each other, also a later one, and after a restart of Redis."""
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from tests.support.fakes.server import RequestLog, new_application, serving
 from tests.support.process_checks import MESSAGES, METRICS, ask, total
 from tests.support.redis import find_redis, running_redis
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(find_redis() is None, reason="engine: redis-server is not installed")
 
@@ -52,11 +52,9 @@ class Provider:
 
 
 def wait_for_total(proxy: Proxy, name: str, expected: int) -> None:
-    """Wait until a metric has a value, at most for a minute."""
-    deadline, client = time.monotonic() + 60, proxy.client()
-    while total(client.get(METRICS), name) != expected:
-        assert time.monotonic() < deadline, client.get(METRICS).text
-        time.sleep(0.05)
+    """Wait until a metric has a value."""
+    client = proxy.client()
+    wait_for(lambda: client.get(METRICS), lambda page: total(page, name) == expected)
 
 
 def send(proxy: Proxy, **fields: Any) -> int:

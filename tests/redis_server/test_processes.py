@@ -12,6 +12,7 @@ from anthropic_proxy.plugins.storage import Limit
 from tests.support.paths import ROOT
 from tests.support.redis import find_redis, running_redis
 from tests.support.stores import REDIS_VARIABLE, Clock, open_store
+from tests.support.waiting import WAIT_SECONDS
 
 LIMITS = (
     Limit("rate", "rate", 1, 500, 600.0),
@@ -35,7 +36,7 @@ def test_four_processes_never_reserve_more_than_the_maximum(kind: str, tmp_path:
         environment = {**os.environ, REDIS_VARIABLE: server.url, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "tests.redis_server.test_processes", kind, str(tmp_path)]
         running = [subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(4)]
-        counts = [int(process.communicate(timeout=60)[0]) for process in running]
+        counts = [int(process.communicate(timeout=WAIT_SECONDS)[0]) for process in running]
     assert sum(counts) == 430
 
 

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from tests.site.pages import Block, all_pages, blocks
 from tests.site.reference_pages import known_settings
 from tests.support.paths import ROOT
 from tests.support.server_process import Proxy, hold_port, running_proxy
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 EXCLUDING_WORDS = {"key", "client", "extra", "long"}
 RUN_ELSEWHERE = (SERVE, TEST)
@@ -75,7 +75,13 @@ def environment(clone: Path, port: int) -> dict[str, str]:
 
 def run(words: list[str], clone: Path, port: int) -> None:
     done = subprocess.run(
-        words, cwd=clone, env=environment(clone, port), capture_output=True, text=True, timeout=120, check=False
+        words,
+        cwd=clone,
+        env=environment(clone, port),
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip() or "health" in words[-1]
@@ -104,10 +110,12 @@ def test_the_first_command_serves(clone: Path) -> None:
         own = environment(clone, port)
         with subprocess.Popen(SERVE.split(), cwd=clone, env=own, stderr=subprocess.DEVNULL) as server:
             health = [str(clone / PROGRAM), "health"]
-            deadline = time.monotonic() + 60
-            while subprocess.run(health, env=own, capture_output=True, check=False).returncode:
+
+            def check() -> "subprocess.CompletedProcess[str]":
                 assert server.poll() is None
-                assert time.monotonic() < deadline
+                return subprocess.run(health, env=own, capture_output=True, text=True, check=False)
+
+            wait_for(check, lambda done: done.returncode == 0)
             server.terminate()
         assert server.returncode == 0
 

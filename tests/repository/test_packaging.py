@@ -21,6 +21,7 @@ from anthropic_proxy.settings.config_file import SCHEMA_FILE
 from tests import module_tree
 from tests.support.dockerfile import Image
 from tests.support.paths import ROOT
+from tests.support.waiting import WAIT_SECONDS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 LOCKS = tuple(sorted(f"locks/{path.name}" for path in ROOT.glob("locks/*.lock")))
@@ -249,7 +250,7 @@ def test_the_steps_of_the_image_serve(tmp_path: Path) -> None:
     startup = [path.name for path in tmp_path.rglob("site-packages/*.pth") if "proxy" in path.parts]
     assert startup == [], "no package may run code whenever Python starts: that is how keys were stolen in 2026"
     with IMAGE.run(tmp_path) as container:
-        container.wait_until_healthy(seconds=30)
+        container.wait_until_healthy()
         reply = container.post(
             "/v1/messages",
             {"model": "claude-haiku-4-5", "max_tokens": 100, "messages": [{"role": "user", "content": "hello"}]},
@@ -297,7 +298,7 @@ def set_up(checkout: Path, *words: str) -> "subprocess.CompletedProcess[str]":
         cwd=checkout,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_SECONDS,
     )
 
 

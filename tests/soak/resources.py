@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.support.server_process import Proxy
+from tests.support.waiting import wait_for
 
 SETTLING_SECONDS = 30.0
 MAX_POOL_THREADS = min(32, (os.cpu_count() or 1) + 4)
@@ -87,10 +88,6 @@ def _read_names(proxy: Proxy, file: Path) -> dict[str, list[str]]:
     """Return the names of the tasks and threads of the server process."""
     file.unlink(missing_ok=True)
     proxy.process.send_signal(signal.SIGUSR1)
-    deadline = time.monotonic() + SETTLING_SECONDS
-    while not file.exists():
-        if time.monotonic() > deadline:
-            raise AssertionError("the server process did not write its tasks and threads")
-        time.sleep(0.02)
+    wait_for(file.exists)
     names: dict[str, list[str]] = json.loads(file.read_text())
     return names

@@ -10,9 +10,9 @@ from typing import Any
 
 from tests.support.forked_command import can_fork, run_forked
 from tests.support.paths import ROOT
+from tests.support.waiting import WAIT_SECONDS
 
 OPENAI = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
-_TIMEOUT_SECONDS = 120
 _PRINT_CALL = """#!{python}
 import json, os, sys
 files = [word for before, word in zip(sys.argv, sys.argv[1:]) if before == "--settings"]
@@ -29,7 +29,7 @@ def run_command(
     own = {"PATH": f"{directory}:{os.environ['PATH']}", "HOME": str(directory), "PYTHONPATH": str(ROOT)}
     environment = {**own, **settings}
     if can_fork(environment):
-        return run_forked(words, directory, environment, stdin, _TIMEOUT_SECONDS)
+        return run_forked(words, directory, environment, stdin, WAIT_SECONDS)
     return subprocess.run(
         [sys.executable, "-m", "anthropic_proxy", *words],
         cwd=directory,
@@ -37,7 +37,7 @@ def run_command(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=_TIMEOUT_SECONDS,
+        timeout=WAIT_SECONDS,
         check=False,
     )
 

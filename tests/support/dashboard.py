@@ -1,17 +1,16 @@
 """Real requests through a running proxy, as data for the pages of the dashboard."""
 
-import time
 from pathlib import Path
 
 import httpx2 as httpx
 
 from tests.support.server_process import Proxy
+from tests.support.waiting import wait_for
 
 HOSTILE = '<img src=x onerror="document.title=1">'
 """Name of a model, project or session, or part of an error, that would run if a page did not escape it."""
 HOSTILE_SESSION = f"session-{HOSTILE}"
 SESSION = "0f6c2a1e-dashboard-session"
-WAIT_SECONDS = 30
 
 
 def ledger_settings(directory: Path, **settings: str) -> dict[str, str]:
@@ -53,7 +52,4 @@ def send_hostile_request(proxy: Proxy) -> str:
 
 def wait_for_request(client: httpx.Client, request_id: str) -> None:
     """Wait until the page of a request exists."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while client.get(f"/dashboard/requests/{request_id}").status_code != 200:
-        assert time.monotonic() < deadline, f"the ledger does not contain {request_id} after {WAIT_SECONDS} s"
-        time.sleep(0.1)
+    wait_for(lambda: client.get(f"/dashboard/requests/{request_id}"), lambda page: page.status_code == 200)

@@ -10,6 +10,7 @@ from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.platforms.heap import HeapTrimmer
 from anthropic_proxy.server.http1.connection import Http1Connection
 from anthropic_proxy.server.http1.lifecycle import ServerState
+from tests.support.waiting import WAIT_SECONDS
 
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
 GET = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -72,7 +73,7 @@ async def talk(port: int, *pieces: bytes) -> bytes:
         await writer.drain()
         await asyncio.sleep(0.01)  # so that each is a read of its own
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_SECONDS):
             return await reader.read()
     finally:
         writer.close()

@@ -1,10 +1,10 @@
 """Receipts, databases and a running writer, for the tests of the ledger."""
 
 import os
-import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ from anthropic_proxy.ledger.tables import hourly, requests
 from anthropic_proxy.ledger.writer import CalculateCost, LedgerWriter
 from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.settings import Secret, Settings
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 DATABASE_VARIABLE = "LEDGER_TEST_DATABASE"
 """Variable with the URL of a PostgreSQL server on which tests may create databases."""
 NOON = 1_795_262_400.0
 """2026-11-21 12:00 UTC in seconds since the epoch."""
 UNKNOWN_COST = Cost(None, None, "")
-_TIMEOUT_SECONDS = 60
 
 
 def new_receipt(number: int = 1, **fields: Any) -> Receipt:
@@ -123,14 +123,12 @@ class RunningLedger:
     def wait_written(self, count: int) -> None:
         self.wait_until(lambda: self.queue.state.written_rows >= count)
 
-    def wait_until(self, condition: Any) -> None:
-        deadline = time.monotonic() + _TIMEOUT_SECONDS
-        while not condition():
-            assert time.monotonic() < deadline, self.queue.state
-            time.sleep(0.005)
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition. A failure shows the state of the queue and the warnings."""
+        wait_for(lambda: (condition(), self.queue.state, self.warnings), itemgetter(0))
 
     def stop(self) -> int:
-        return self.queue.stop(_TIMEOUT_SECONDS)
+        return self.queue.stop(WAIT_SECONDS)
 
 
 @contextmanager

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.server_process import hold_port
+from tests.support.waiting import WAIT_SECONDS
 
 USER = "ledger"
 _INSTALLED = Path("/usr/lib/postgresql")
 """Directory in which Debian installs each version of the server. Its programs are not in PATH."""
-_TIMEOUT_SECONDS = 60
 
 
 def find_programs() -> Path | None:
@@ -59,7 +59,7 @@ def running_postgres(programs: Path) -> Iterator[Postgres]:
                     env=environment,
                     stdout=output,
                     stderr=output,
-                    timeout=_TIMEOUT_SECONDS,
+                    timeout=WAIT_SECONDS,
                     check=False,
                     user=None if account is None else account.pw_uid,
                     group=None if account is None else account.pw_gid,

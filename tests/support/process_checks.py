@@ -3,8 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from tests.support.paths import ROOT
 from tests.support.platform_marks import HAS_SIGHUP, NO_SIGHUP
 from tests.support.raw_http import Answer
 from tests.support.server_process import Proxy
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 MESSAGES = "/v1/messages"
 
@@ -36,13 +35,6 @@ def error_of(response: httpx.Response) -> tuple[int, str, str]:
     return response.status_code, body["error"]["type"], body["error"]["message"]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be in time"
-        time.sleep(0.02)
-
-
 def reload(proxy: Proxy, text: str = "Settings reloaded") -> str:
     """Make a proxy read its settings again, wait for the log line with a text, and return that line."""
     if not HAS_SIGHUP:
@@ -60,7 +52,7 @@ def run_command(*words: str, settings: dict[str, str], directory: Path) -> "subp
         env={"HOME": str(directory), "PYTHONPATH": str(ROOT), **settings},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_SECONDS,
         check=False,
     )
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tests.support.waiting import WAIT_SECONDS
+
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
-PATIENCE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ async def exchange(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
     """Send pieces and return all that comes until the server hangs up."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(WAIT_SECONDS):
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()

@@ -5,15 +5,14 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from tests.support.debian_packages import find_program
 from tests.support.server_process import free_port
+from tests.support.waiting import WAIT_SECONDS, reporting_log, wait_for
 
-START_SECONDS = 30
 PROGRAM_VARIABLE = "TEST_REDIS_PROGRAM"
 """Variable with the path of the server to test, if it is not the installed one."""
 
@@ -43,16 +42,18 @@ class RedisServer:
         """Start the server and wait until it accepts connections."""
         with (self._folder / "redis.log").open("ab") as output:
             self._process = subprocess.Popen(self._command, stdout=output, stderr=output)
-        deadline = time.monotonic() + START_SECONDS
-        while True:
+        process = self._process
+
+        def answers() -> bytes:
+            assert process.poll() is None, (self._folder / "redis.log").read_text("utf-8")
             with suppress(OSError), closing(socket.create_connection(("127.0.0.1", self.port), 5)) as connection:
                 connection.settimeout(5)
                 connection.sendall(b"PING\r\n")
-                if connection.recv(64):
-                    return
-            assert time.monotonic() < deadline, (self._folder / "redis.log").read_text("utf-8")
-            assert self._process.poll() is None, (self._folder / "redis.log").read_text("utf-8")
-            time.sleep(0.01)
+                return connection.recv(64)
+            return b""
+
+        with reporting_log(process, self._folder / "redis.log"):
+            wait_for(answers)
 
     def stop(self) -> None:
         """End the server with SIGTERM. It first stores its data, if its options require that."""
@@ -65,7 +66,7 @@ class RedisServer:
     def _end(self, sign: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(sign)
-            self._process.wait(timeout=60)
+            self._process.wait(timeout=WAIT_SECONDS)
             self._process = None
 
     def pause(self) -> None:

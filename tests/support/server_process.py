@@ -6,7 +6,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +17,10 @@ import httpx2 as httpx
 from tests.support.paths import ROOT
 from tests.support.secret_canaries import command_lines, find_leaks, secrets_in
 from tests.support.tls import NO_AUTHORITIES
+from tests.support.waiting import WAIT_SECONDS, reporting_log, wait_for
 
-START_SECONDS = 30
+_STOP_SECONDS = 40
+"""Time after which a process is killed at the end of a test."""
 BLOCKED = "Executing <"
 """Beginning of the event loop's report on a slow callback."""
 
@@ -47,7 +48,7 @@ class Proxy:
     def client(self, **options: object) -> httpx.Client:
         """Return an HTTP client of this server; closed with it."""
         hooks = {"response": [self._search]}
-        settings: dict[str, Any] = {"timeout": 30, "trust_env": False, "verify": self.verify, **options}
+        settings: dict[str, Any] = {"timeout": WAIT_SECONDS, "trust_env": False, "verify": self.verify, **options}
         client = httpx.Client(base_url=self.url, event_hooks=hooks, **settings)
         self.clients.append(client)
         return client
@@ -62,7 +63,7 @@ class Proxy:
         """Ask it to stop and return its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(sign)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=WAIT_SECONDS)
 
 
 def free_port() -> int:
@@ -117,34 +118,39 @@ def running_proxy(
             )
         url = f"{'http' if trusted is None else 'https'}://127.0.0.1:{port}"
         proxy = Proxy(url, process, log_file, keys=secrets_in(settings), verify=trusted or NO_AUTHORITIES)
-        try:
-            _wait_until_it_answers(proxy)
-            proxy.leaks += find_leaks(command_lines(process.pid), proxy.keys)
-            yield proxy
-        finally:
-            for client in proxy.clients:
-                client.close()
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(timeout=40)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+        with reporting_log(process, log_file):
+            try:
+                _wait_until_it_answers(proxy)
+                proxy.leaks += find_leaks(command_lines(process.pid), proxy.keys)
+                yield proxy
+            finally:
+                for client in proxy.clients:
+                    client.close()
+                end_process(process)
     assert "uvicorn" in command or BLOCKED not in proxy.log, proxy.log
     assert not (leaks := proxy.leaks + find_leaks(proxy.log, proxy.keys)), leaks
 
 
+def end_process(process: "subprocess.Popen[bytes]") -> None:
+    """End a process by SIGTERM, and by SIGKILL if it does not end."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
 def _wait_until_it_answers(proxy: Proxy) -> None:
-    deadline = time.monotonic() + START_SECONDS
     with httpx.Client(base_url=proxy.url, trust_env=False, verify=proxy.verify, timeout=5) as client:
-        while time.monotonic() < deadline:
+
+        def request_health() -> httpx.Response | httpx.TransportError:
             if proxy.process.poll() is not None:
                 raise AssertionError(f"the server ended with {proxy.process.returncode}:\n{proxy.log}")
             try:
-                client.get("/health")
-            except httpx.TransportError:
-                time.sleep(0.05)
-            else:
-                return
-    raise AssertionError(f"the server did not answer within {START_SECONDS} s:\n{proxy.log}")
+                return client.get("/health")
+            except httpx.TransportError as error:
+                return error
+
+        wait_for(request_health, lambda reply: isinstance(reply, httpx.Response))

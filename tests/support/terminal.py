@@ -12,10 +12,8 @@ import pytest
 
 from tests.support.forked_command import can_fork, start_forked, wait_forked
 from tests.support.paths import ROOT
-from tests.support.process_checks import is_sleeping, wait_for
-
-SECONDS = 60
-"""Longest time without output of a command."""
+from tests.support.process_checks import is_sleeping
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def answer_questions(
     if can_fork(environment):
         command = start_forked(words, directory, environment, [theirs] * 3, owns_terminal=True)
         shown = _answer(ours, theirs, answers, command.pid)
-        return Screen(shown, wait_forked(command, SECONDS))
+        return Screen(shown, wait_forked(command, WAIT_SECONDS))
     with subprocess.Popen(
         [sys.executable, "-c", _IN_OWN_TERMINAL, *words],
         cwd=directory,
@@ -55,7 +53,7 @@ def answer_questions(
         start_new_session=True,
     ) as process:
         shown = _answer(ours, theirs, answers, process.pid)
-        return Screen(shown, process.wait(SECONDS))
+        return Screen(shown, process.wait(WAIT_SECONDS))
 
 
 def _answer(ours: int, theirs: int, answers: Sequence[tuple[str, str]], command: int | None) -> str:
@@ -93,9 +91,9 @@ runpy.run_module("anthropic_proxy", run_name="__main__", alter_sys=True)
 
 def _read(descriptor: int) -> str:
     """Return the next output. "": the command has ended."""
-    ready, _, _ = select.select([descriptor], [], [], SECONDS)
+    ready, _, _ = select.select([descriptor], [], [], WAIT_SECONDS)
     if not ready:
-        raise TimeoutError(f"the command printed nothing for {SECONDS} s")
+        raise TimeoutError(f"the command printed nothing for {WAIT_SECONDS} s")
     try:
         return os.read(descriptor, 65_536).decode()
     except OSError:  # Linux reports the end of the last process as an error

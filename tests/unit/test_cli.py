@@ -15,6 +15,7 @@ from anthropic_proxy.server.listen import format_address, open_listener
 from tests.support.command_line import run_command
 from tests.support.paths import ROOT
 from tests.support.server_process import free_port, running_proxy
+from tests.support.waiting import WAIT_SECONDS
 
 COMMANDS = f"The commands are: {', '.join(name for name in commands if not name.startswith('-'))}."
 WHOLE = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
@@ -30,7 +31,7 @@ def run(*words: str, directory: Path, settings: Mapping[str, str] = WHOLE) -> "s
         env={**own, **settings},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_SECONDS,
         check=False,
     )
 
@@ -110,7 +111,7 @@ def test_output_without_a_reader_is_no_error(words: list[str], tmp_path: Path) -
             env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
             stdout=writer,
             stderr=subprocess.PIPE,
-            timeout=60,
+            timeout=WAIT_SECONDS,
             check=False,
         )
     finally:

@@ -17,6 +17,7 @@ from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.plugins import Client, Receipt
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.paths import ROOT
+from tests.support.waiting import WAIT_SECONDS
 
 LEVELS: tuple[LogLevel, ...] = ("debug", "info", "warning", "error")
 
@@ -211,7 +212,7 @@ def test_a_blocked_reader_blocks_no_writer_and_receives_the_count_of_dropped_lin
     log.write_line("the end")
     log.flush()
     writing.close()
-    thread.join(10)
+    thread.join(WAIT_SECONDS)
     reading.close()
     kept = sum(line == f"{text}\n" for line in lines)
     reported = [int(line.split()[0]) for line in lines if "were dropped" in line]
@@ -239,11 +240,11 @@ def test_the_last_lines_of_a_program_are_written_although_its_output_was_never_r
         text=True,
         check=True,
         cwd=ROOT,
-        timeout=60,
+        timeout=WAIT_SECONDS,
     )
     assert ended.stderr == "last words\n"
     with subprocess.Popen([sys.executable, "-c", program.format(20_000)], stderr=subprocess.PIPE, cwd=ROOT) as unread:
-        assert unread.wait(60) == 0
+        assert unread.wait(WAIT_SECONDS) == 0
 
 
 # The width of a terminal

@@ -1,7 +1,6 @@
 """The functions of the SDK on four wires, unchanged: their user does not notice which model answers."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -11,10 +10,10 @@ import pytest
 from anthropic import beta_async_tool, beta_tool
 
 from tests.support.sdk import MODEL, WEATHER, open_async_sdk, open_sdk, text_of, user_messages
+from tests.support.waiting import wait_for
 from tests.support.wires import KINDS, Upstream, standing
 
 COUNTED = " ".join(str(number) for number in range(1, 31))
-WAIT_SECONDS = 20
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -227,10 +226,7 @@ async def test_a_stream_that_is_left_early_ends_the_call(waiting: anthropic.Asyn
 
 def assert_left(wire: Upstream) -> None:
     """Hold that the provider's own caller has gone."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while wire.exchanges[-1].outcome == "open" and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert wire.exchanges[-1].outcome == "cancelled"
+    assert wait_for(lambda: wire.exchanges[-1].outcome, lambda outcome: outcome != "open") == "cancelled"
 
 
 def test_the_sdk_waits_for_retry_after_and_asks_again(wire: Upstream) -> None:

@@ -19,6 +19,8 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[im
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
+from tests.support.waiting import WAIT_SECONDS
+
 CLIENT_ID = "anthropic-proxy"
 CLIENT_SECRET = "s+cret/of the client"  # characters that RFC 6749 requires to be encoded
 CALLBACK_PATH = "/dashboard/oidc/callback"
@@ -213,4 +215,4 @@ def running_provider() -> Iterator[FakeProvider]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(60)
+        thread.join(WAIT_SECONDS)

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from anthropic_proxy.platforms.signals import STOP_SIGNALS
 from anthropic_proxy.platforms.stop_signals import call_at_signal
+from tests.support.waiting import WAIT_SECONDS
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -149,13 +150,13 @@ def serving(application: web.Application, host: str = "127.0.0.1") -> Iterator[R
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    runner, url = asyncio.run_coroutine_threadsafe(_start(application, host, 0), loop).result(10)
+    runner, url = asyncio.run_coroutine_threadsafe(_start(application, host, 0), loop).result(WAIT_SECONDS)
     try:
         yield Running(url, application[JOURNAL], lambda: _hang_up(loop, runner))
     finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(WAIT_SECONDS)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(WAIT_SECONDS)
         loop.close()
 
 

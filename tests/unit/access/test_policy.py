@@ -17,6 +17,7 @@ from anthropic_proxy.plugins import Client
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON
 from tests.support.virtual_keys import OWN_KEYS, Keys
+from tests.support.waiting import WAIT_SECONDS
 
 CREATES = "Its administrator creates one:  anthropic-proxy keys create LABEL"
 
@@ -130,7 +131,7 @@ async def test_a_slow_query_does_not_restore_a_key_that_was_revoked_meanwhile(ke
     def wait_once(*arguments: Any) -> None:
         if "FROM key_hashes" in arguments[2] and not is_reading.is_set():
             is_reading.set()
-            may_continue.wait(60)
+            may_continue.wait(WAIT_SECONDS)
 
     event.listen(Engine, "before_cursor_execute", wait_once)
     try:

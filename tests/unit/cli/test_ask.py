@@ -14,6 +14,7 @@ from tests.support.command_line import run_command
 from tests.support.fake_upstream import frame
 from tests.support.paths import ROOT
 from tests.support.terminal import answer_questions
+from tests.support.waiting import WAIT_SECONDS
 
 DEMO_START = "This is the built-in demonstration of anthropic-proxy. It is not a language model and knows nothing.\n"
 
@@ -73,7 +74,9 @@ def test_a_reply_cannot_control_the_terminal(tmp_path: Path, hostile_settings: d
 def test_a_pipe_gets_the_reply_unchanged(tmp_path: Path, hostile_settings: dict[str, str]) -> None:
     command = [sys.executable, "-m", "anthropic_proxy", "ask", "hello"]
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), **hostile_settings}
-    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=120, check=True)
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, timeout=WAIT_SECONDS, check=True
+    )
     assert ended.stdout.decode() == f"{HOSTILE}\n"
 
 
@@ -83,7 +86,13 @@ def test_a_full_disk_causes_no_traceback(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "anthropic_proxy", "config", "show", "--all"]
         ended = subprocess.run(
-            command, cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, timeout=120, check=False
+            command,
+            cwd=tmp_path,
+            env=environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=WAIT_SECONDS,
+            check=False,
         )
     assert (ended.returncode, ended.stderr.decode()) == (1, "✕ The output cannot be written: no space left.\n")
 
@@ -106,6 +115,13 @@ def test_a_reader_that_ends_early_causes_no_traceback(tmp_path: Path) -> None:
     command = f"{sys.executable} -m anthropic_proxy ask --json hello | head -n 1"
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
-        command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command,
+        shell=True,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=False,
     )
     assert (json.loads(ended.stdout)["type"], ended.stderr) == ("message_start", "")

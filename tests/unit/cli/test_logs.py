@@ -15,6 +15,7 @@ import pytest
 from tests.support.command_line import run_command
 from tests.support.paths import ROOT
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import WAIT_SECONDS
 
 REQUEST = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 
@@ -71,7 +72,7 @@ def test_a_request_is_printed_when_it_ends_until_the_proxy_and_the_command_stop(
         message = f"The proxy on port {port_of(proxy)['PORT']} has stopped. Waiting for the next one.\n"
         assert process.stderr.readline() == message
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(WAIT_SECONDS) == 130
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from msgspec import Struct
 from tests.support.command_line import run_command
 from tests.support.fakes import openai_chat
 from tests.support.fakes.server import Running, serving_strictly
-from tests.support.process_checks import wait_for
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import wait_for
 
 PRICES = """
 [[routes]]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.dashboard.assets import load_assets
+from tests.support.waiting import WAIT_SECONDS
 
 MAX_SCRIPT_LINES = 250
 IMPORT_CHECK = """
@@ -81,5 +82,5 @@ def test_static_files_and_sign_in_import_no_library_on_the_event_loop(tmp_path: 
     program = tmp_path / "program.py"
     program.write_text(IMPORT_CHECK)
     command = [sys.executable, program]
-    checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False, cwd=tmp_path)
     assert (checked.stdout, checked.stderr) == ("200 200 []\n", "")

@@ -14,6 +14,7 @@ from anthropic_proxy.dashboard.ledger_connections import LedgerConnections
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import destroy_ledger, new_receipt, running_ledger
 from tests.support.virtual_keys import running_app, send
+from tests.support.waiting import WAIT_SECONDS
 
 UNREADABLE = "The ledger cannot be read: file is not a database. Requests are still served."
 OF_PROXY = {"mapping", "providers", "settings"}
@@ -60,7 +61,7 @@ async def test_an_export_of_an_unreadable_ledger_is_an_error(tmp_path: Path) -> 
 
 
 async def test_threads_share_one_engine_until_the_settings_are_reloaded(tmp_path: Path, engines: Engines) -> None:
-    connections, barrier = LedgerConnections(), Barrier(THREADS, timeout=60)
+    connections, barrier = LedgerConnections(), Barrier(THREADS, timeout=WAIT_SECONDS)
     settings = Settings(data_directory=tmp_path)
     with running_ledger(settings) as ledger:
         await ledger.record(new_receipt())

@@ -12,6 +12,7 @@ from anthropic_proxy.platforms import file_lock
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.settings.env_writer import locked_for_change
+from tests.support.waiting import WAIT_SECONDS
 
 KEY = "sk-0123456789abcdefghijklmnop"
 
@@ -41,7 +42,7 @@ def test_only_one_of_several_simultaneous_changes_is_written(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     names = ("BIG_MODEL", "SMALL_MODEL", "LOG_LEVEL", "FIDELITY")
     values = ("gpt-5", "gpt-4.1-mini", "debug", "strict")
-    barrier = Barrier(len(names), timeout=60)
+    barrier = Barrier(len(names), timeout=WAIT_SECONDS)
 
     def confirm(proposal: Proposal) -> str:
         barrier.wait()

@@ -11,6 +11,7 @@ from bench.bodies import cut_at_number, make_messages
 from bench.replies import read_wanted
 from bench.wires import ALL, CHAT, Wire
 from tests.support.harness import STALL, FakeResponse, ProxyHarness
+from tests.support.waiting import WAIT_SECONDS
 
 _SIZE = 120_000
 
@@ -41,7 +42,7 @@ class Held:
         headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
         scope = {"type": "http", "method": "POST", "path": "/v1/messages", "query_string": b"", "headers": headers}
         task = asyncio.create_task(serve_request(self.services, {**scope, "client": ("127.0.0.1", 1)}, receive, send))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_SECONDS):
             await self.begun.wait()
         await asyncio.sleep(0)
         held = sys.getrefcount(self.body) - before

@@ -13,6 +13,7 @@ from anthropic_proxy.stores.memory import MemoryStore
 from tests.support.fake_upstream import FakeUpstream, error, reply
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.routes import load_routes
+from tests.support.waiting import WAIT_SECONDS
 
 ROUTE = '[[routes]]\nname = "r"\ntargets = ["openai/gpt-4.1", "openai/gpt-4o"]\nbalance = "latency"\n'
 KEYS = {"OPENAI_API_KEY": "sk-test", "OPENAI_WIRE": "chat"}
@@ -46,7 +47,7 @@ def routed(folder: Path, upstream: FakeUpstream, store: MemoryStore) -> ProxyHar
 @pytest.mark.parametrize("store", [FailingStore(), SlowStore()], ids=["failing", "slow"])
 async def test_a_reply_arrives_although_its_latency_cannot_be_stored(tmp_path: Path, store: MemoryStore) -> None:
     upstream = FakeUpstream(lambda self, body: reply(bool(body.get("stream"))))
-    sink = await asyncio.wait_for(routed(tmp_path, upstream, store).post(), 30)
+    sink = await asyncio.wait_for(routed(tmp_path, upstream, store).post(), WAIT_SECONDS)
     assert sink.error is None
     assert sink.body["content"] == [{"type": "text", "text": "well"}]
     assert all(answer.closed for answer in upstream.answers)

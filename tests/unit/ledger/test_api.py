@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from anthropic_proxy.ledger.api import LedgerApi
 from anthropic_proxy.plugins import RouteRequest
+from tests.support.waiting import WAIT_SECONDS
 
 
 async def test_routes_have_threads_of_their_own() -> None:
@@ -15,7 +16,7 @@ async def test_routes_have_threads_of_their_own() -> None:
     api = LedgerApi(lambda: None)
     route = next(route for route in api.routes if route.path == "/api/openapi.json")
     try:
-        response = await asyncio.wait_for(route.respond(RouteRequest(path="/api/openapi.json")), 60)
+        response = await asyncio.wait_for(route.respond(RouteRequest(path="/api/openapi.json")), WAIT_SECONDS)
     finally:
         released.set()
         await blocked

@@ -8,8 +8,7 @@ import pytest
 
 from anthropic_proxy.errors import LimitReached, ShuttingDown
 from anthropic_proxy.ledger.reader_threads import MAX_CLIENT_CALLS, MAX_CLIENT_THREADS, MAX_THREADS, ReaderThreads
-
-SECONDS = 60
+from tests.support.waiting import WAIT_SECONDS
 
 
 @pytest.fixture
@@ -28,19 +27,19 @@ class SlowQuery:
 
     def __call__(self) -> str:
         self.started.release()
-        assert self.ended.wait(SECONDS)
+        assert self.ended.wait(WAIT_SECONDS)
         return "rows"
 
     async def wait_started(self, count: int) -> None:
         for _ in range(count):
-            assert await asyncio.to_thread(self.started.acquire, timeout=SECONDS)
+            assert await asyncio.to_thread(self.started.acquire, timeout=WAIT_SECONDS)
 
 
 async def test_another_client_has_a_thread_while_one_sends_slow_queries(threads: ReaderThreads) -> None:
     slow = SlowQuery()
     first = [asyncio.ensure_future(threads.run("ada", slow)) for _ in range(MAX_THREADS + 1)]
     await slow.wait_started(MAX_CLIENT_THREADS)
-    assert await asyncio.wait_for(threads.run("grace", lambda: "other rows"), SECONDS) == "other rows"
+    assert await asyncio.wait_for(threads.run("grace", lambda: "other rows"), WAIT_SECONDS) == "other rows"
     assert not slow.started.acquire(blocking=False), "the other queries of the first client wait"
     slow.ended.set()
     assert await asyncio.gather(*first) == ["rows"] * len(first)
@@ -54,11 +53,11 @@ async def test_a_client_that_disconnects_keeps_its_threads_until_its_queries_end
         task.cancel()
     waiting = asyncio.ensure_future(threads.run("ada", quick))
     await asyncio.gather(*left, return_exceptions=True)
-    assert await asyncio.wait_for(threads.run("grace", lambda: "other rows"), SECONDS) == "other rows"
+    assert await asyncio.wait_for(threads.run("grace", lambda: "other rows"), WAIT_SECONDS) == "other rows"
     assert not quick.started.acquire(blocking=False)
     slow.ended.set()
     quick.ended.set()
-    assert await asyncio.wait_for(waiting, SECONDS) == "rows"
+    assert await asyncio.wait_for(waiting, WAIT_SECONDS) == "rows"
 
 
 async def test_too_many_queries_of_one_client_are_rejected(threads: ReaderThreads) -> None:

@@ -17,6 +17,7 @@ from anthropic_proxy.platforms.heap import (
 )
 from anthropic_proxy.server.request_body import MAX_BODY_BYTES
 from tests.support.paths import ROOT
+from tests.support.waiting import WAIT_SECONDS
 
 BODY_BYTES = 1_000_000
 PAGES_OF_A_BODY = BODY_BYTES // 4096
@@ -63,7 +64,7 @@ with_glibc = pytest.mark.skipif(
 @with_glibc
 def test_freed_memory_is_kept_for_the_next_request_and_given_back_in_a_pause() -> None:
     completed = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, timeout=WAIT_SECONDS, check=True
     )
     faults, kept, meanwhile, given_back = map(int, completed.stdout.split())
     assert faults < PAGES_OF_A_BODY, "ten requests of eight buffers each take no pages anew"

@@ -11,6 +11,7 @@ from anthropic_proxy.routing.health.circuit_breakers import FAILURES_TO_OPEN, MA
 from anthropic_proxy.routing.health.fair_queue import MAX_WAITING_PER_SLOT
 from tests.support.interleaving import interleave
 from tests.support.messages import exactly
+from tests.support.waiting import WAIT_SECONDS
 
 
 class Clock:
@@ -145,7 +146,7 @@ async def _line_up(queue: FairQueue, names: str, served: Line) -> list[asyncio.T
 
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(story(), 10))
+    asyncio.run(asyncio.wait_for(story(), WAIT_SECONDS))
 
 
 def test_places_go_to_clients_in_turn() -> None:

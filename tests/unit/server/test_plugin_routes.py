@@ -13,6 +13,7 @@ from anthropic_proxy.plugins import Plugin, Route, RouteRequest, RouteResponse
 from anthropic_proxy.route_table import RouteTable
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
+from tests.support.waiting import WAIT_SECONDS
 
 
 async def describe(request: RouteRequest) -> RouteResponse:
@@ -124,7 +125,7 @@ async def test_a_stream_is_closed_when_the_client_disconnects() -> None:
         return RouteResponse(headers={"content-type": "text/event-stream"}, body=count())
 
     app = Application(Route(path="/live", respond=respond))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_SECONDS):
         response = asyncio.create_task(app.send("GET", "/live"))
         await app.on_body.wait()
         app.disconnected.set()

@@ -10,6 +10,7 @@ from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.settings_listing import list_settings
 from anthropic_proxy.settings import Settings, load_settings
 from tests.support.paths import ROOT
+from tests.support.waiting import WAIT_SECONDS
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 COLLECTOR = "http://127.0.0.1:4318"
@@ -97,7 +98,7 @@ def hide(name):
 print(text)
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == (

@@ -12,6 +12,7 @@ import pytest
 
 from anthropic_proxy.plugins.storage import Limit, Store
 from anthropic_proxy.stores.sqlite import SqliteStore
+from tests.support.waiting import wait_for_async
 
 BUDGET = Limit("budget", "amount", 30, 100, 3600.0)
 RATE = Limit("rate", "rate", 1, 100, 3600.0)
@@ -27,10 +28,8 @@ def locked(file: Path) -> Iterator[None]:
 
 
 async def until_available(store: Store) -> None:
-    """Wait until the store uses its file again, at most for a minute."""
-    async with asyncio.timeout(60):
-        while not store.state.available:  # noqa: ASYNC110  # the recovery has no event
-            await asyncio.sleep(0.01)
+    """Wait until the store uses its file again."""
+    await wait_for_async(lambda: store.state, lambda state: state.available)
 
 
 async def used(store: Store) -> list[int]:

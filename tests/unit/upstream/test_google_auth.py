@@ -40,6 +40,7 @@ from tests.support.fakes.google_tokens import (
 )
 from tests.support.fakes.server import Running, serving
 from tests.support.messages import exactly
+from tests.support.waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*load_credentials_from_file:DeprecationWarning")
 VERTEX = PROVIDERS.find("vertex")
@@ -73,7 +74,7 @@ def tokens_of(path: Path, clock: Callable[[], float] = time.time, *, needs_proje
 
 
 async def settled(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_SECONDS):
         while not condition():  # noqa: ASYNC110  # other threads make it true
             await asyncio.sleep(0.005)
     await asyncio.sleep(0)  # a task that is done has not run its callbacks yet: they run in the same round of the loop

@@ -22,6 +22,7 @@ from anthropic_proxy.upstream.http.url import Origin, parse_url
 from anthropic_proxy.wire.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
 from tests.support.http_server import Server, asking, post, read_all, serving
 from tests.support.messages import exactly
+from tests.support.waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture")
 
@@ -382,7 +383,7 @@ async def test_an_answer_ends_where_the_provider_ends_it_though_the_request_has_
         await asyncio.Event().wait()
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1024)
-    async with asking() as upstream, asyncio.timeout(10):
+    async with asking() as upstream, asyncio.timeout(WAIT_SECONDS):
         response = await post(upstream, listener.sockets[0].getsockname()[1], b"a" * 30_000_000)
         assert (response.status, await read_all(response)) == (413, b"no")
     listener.close()
@@ -405,7 +406,7 @@ async def test_an_answer_that_is_there_before_the_request_is_read(scheme: str, a
 
 async def test_a_status_that_does_not_exist_is_an_answer_all_the_same() -> None:
     async with serving(sends(b"HTTP/1.1 000 ?\r\ncontent-length: 2\r\n\r\nok")) as (_, port), asking() as upstream:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_SECONDS):
             response = await post(upstream, port)
         assert (response.status, await read_all(response)) == (0, b"ok")
 
@@ -422,7 +423,7 @@ async def test_a_cancelled_request_closes_its_connection() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_SECONDS):
             await server.lost.wait()
 
 

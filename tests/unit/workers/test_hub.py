@@ -26,6 +26,7 @@ from anthropic_proxy.workers.ipc import (
     StatsTotal,
 )
 from anthropic_proxy.workers.link import WorkerLink, WorkerPeer
+from tests.support.waiting import WAIT_SECONDS
 
 LESSON = SharedObservation("model", "here", "model", "temperature", 100.0)
 
@@ -241,7 +242,7 @@ class Worker:
         """Return its next message."""
         readable, events = asyncio.Event(), SocketEvents(asyncio.get_running_loop())
         events.on_readable(self.front.socket, readable.set)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT_SECONDS):
             await readable.wait()
         events.ignore_readable(self.front.socket)
         (message,) = self.front.receive()

@@ -15,6 +15,7 @@ from anthropic_proxy.cli.service.definitions import (
     write_windows_task,
 )
 from tests.support.command_line import run_command
+from tests.support.waiting import WAIT_SECONDS
 
 POSIX = ServiceDefinition(
     PurePosixPath("/home/a b/.venv/bin/python"),
@@ -72,7 +73,11 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / "anthropic-proxy.service"
     unit.write_text(write_systemd_unit(ServiceDefinition(python, python.parent, tmp_path, "/usr/bin")))
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False, timeout=60
+        ["systemd-analyze", "verify", "--man=no", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WAIT_SECONDS,
     )
     assert (done.stdout + done.stderr, done.returncode) == ("", 0)
 

@@ -9,6 +9,7 @@ import pytest
 
 from anthropic_proxy.server.http1.connection import MAX_HEAD_BYTES, Http1Connection
 from tests.support.http1_server import CLOSE, GET, UPGRADE, Echo, bodies_of, serving, talk
+from tests.support.waiting import WAIT_SECONDS
 
 
 class Impatient(Http1Connection):
@@ -224,7 +225,7 @@ async def test_a_client_that_leaves_is_noticed_whatever_it_had_asked_behind(behi
         writer.write(behind)
         await asyncio.sleep(0.05)
         writer.transport.abort()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SECONDS):
             await app.ended.wait()
     assert app.left == ["/first"]
 
@@ -282,7 +283,7 @@ async def test_a_client_that_reads_nothing_is_given_up(closes: bytes, size: int,
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
         writer.write(POST.replace(b"\r\n\r\n", b"\r\n" + closes + b"\r\n", 1) + b"abcd")
         await reader.readexactly(1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SECONDS):
             await app.ended.wait()
             await asyncio.sleep(3 * Unread.write_timeout_seconds)
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
@@ -297,7 +298,7 @@ async def test_a_client_that_reads_slowly_gets_everything() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
         writer.write(POST + b"abcd")
         received = 0
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_SECONDS):
             while piece := await reader.read(200_000):
                 received += len(piece)
                 await asyncio.sleep(0.1)
@@ -306,11 +307,11 @@ async def test_a_client_that_reads_slowly_gets_everything() -> None:
 
 
 async def test_a_half_closed_connection_is_answered_if_that_costs_nothing() -> None:
-    async with serving(Echo()) as port:
+    async with serving(Echo(), kept=2 * WAIT_SECONDS) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(GET * 2)
         writer.write_eof()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SECONDS):
             assert len(bodies_of(await reader.read())) == 2
         writer.close()
 
@@ -323,7 +324,7 @@ async def test_a_half_closed_connection_counts_as_disconnected_after_a_post() ->
         writer.write(POST + b"abcd")
         await reader.readuntil(b"half")
         writer.write_eof()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SECONDS):
             assert await reader.read() == b""
             await app.ended.wait()
         writer.close()

@@ -19,6 +19,7 @@ from anthropic_proxy.server.http1.connection import (
 from anthropic_proxy.server.http1.cycle import MAX_BUFFERED_BODY_BYTES, RequestResponseCycle
 from anthropic_proxy.server.http1.receive_buffer import MAX_PIECE_BYTES, ReceiveBuffer
 from tests.support.http1_server import CLOSE, GET, UPGRADE, Echo, bodies_of, serving, talk
+from tests.support.waiting import WAIT_SECONDS
 
 READ_BYTES = 256 * 1024
 TINY = b"GET / HTTP/1.1\r\n\r\n"
@@ -54,7 +55,7 @@ class Watched(Http1Connection):
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the event loop go on until something holds."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(WAIT_SECONDS):
         while not condition():  # noqa: ASYNC110 (a connection has no event to wait for)
             await asyncio.sleep(0)
 
@@ -89,7 +90,7 @@ async def test_requests_behind_a_slow_answer_stay_unparsed(request_bytes: bytes)
         await until(lambda: Counted.full)
         assert cycles() - before == MAX_PIPELINED_REQUESTS + 1
         app.go_on.set()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(WAIT_SECONDS):
             assert (await reader.read()).count(b"HTTP/1.1 200") == 20_001
         writer.close()
 
@@ -154,12 +155,12 @@ async def test_the_end_of_the_clients_side_counts_for_unparsed_requests_too(
 ) -> None:
     app = Echo()
     app.go_on.clear()
-    async with serving(app) as port:
+    async with serving(app, kept=2 * WAIT_SECONDS) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(GET + behind)
         writer.write_eof()
         asyncio.get_running_loop().call_later(0.1, app.go_on.set)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_SECONDS):
             received = (await reader.read()).count(b"HTTP/1.1 200")
         writer.close()
     assert received == answered if answered is not None else received < 102

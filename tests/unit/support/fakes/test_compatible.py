@@ -16,6 +16,7 @@ from tests.support.fakes.openai_chat.samples import READ
 from tests.support.fakes.server import serving
 from tests.support.paths import FAKES, ROOT
 from tests.support.tls import NO_AUTHORITIES
+from tests.support.waiting import WAIT_SECONDS
 
 MODELS = {"groq": "openai/gpt-oss-120b", "moonshot": "kimi-k2.6", "xai": "grok-4.6", "local": "Qwen/Qwen3-8B"}
 
@@ -105,4 +106,4 @@ def test_one_runs_from_the_command_line() -> None:
         assert httpx.get(f"{address}/__violations", trust_env=False, verify=NO_AUTHORITIES).json() == []
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=WAIT_SECONDS)

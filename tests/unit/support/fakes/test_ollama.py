@@ -16,6 +16,7 @@ from tests.support.fakes.ollama.rules import check_body
 from tests.support.fakes.ollama.samples import ASKS, BAD, GOOD, READ, TOOL_RESULT, USER, body
 from tests.support.fakes.server import Running, serving
 from tests.support.paths import FAKES, ROOT
+from tests.support.waiting import WAIT_SECONDS
 
 
 def broken(request: dict[str, Any]) -> list[Any]:
@@ -51,7 +52,7 @@ def post(running: Running, path: str, request: Any) -> tuple[int, bytes]:
     data = json.dumps(request).encode()
     asked = urllib.request.Request(running.url + path, data, {"content-type": "application/json"})
     try:
-        with urllib.request.urlopen(asked, timeout=20) as answer:
+        with urllib.request.urlopen(asked, timeout=WAIT_SECONDS) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -95,11 +96,11 @@ def test_it_runs_as_a_process() -> None:
     try:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
-        with urllib.request.urlopen(f"{url}/", timeout=20) as answer:
+        with urllib.request.urlopen(f"{url}/", timeout=WAIT_SECONDS) as answer:
             assert answer.read() == b"Ollama is running"
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(f"{url}/api/version", timeout=20)
+            urllib.request.urlopen(f"{url}/api/version", timeout=WAIT_SECONDS)
         assert caught.value.code == 401
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(WAIT_SECONDS)

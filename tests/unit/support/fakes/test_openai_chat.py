@@ -21,6 +21,7 @@ from tests.support.fakes.openai_chat.samples import BAD, GOOD, READ, USER, body
 from tests.support.fakes.scripted_model import Conversation, Tool, Toolbox, sample
 from tests.support.fakes.server import Running, serving
 from tests.support.paths import FAKES, ROOT
+from tests.support.waiting import WAIT_SECONDS
 
 
 @pytest.mark.parametrize("good", GOOD, ids=range(len(GOOD)))
@@ -171,7 +172,7 @@ def test_keys_and_models(running: Running, client: openai.OpenAI) -> None:
 
 def post(running: Running, path: str, raw: bytes, **headers: str) -> tuple[int, dict[str, Any]]:
     address = urlsplit(running.url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=WAIT_SECONDS)
     sent = {"authorization": f"Bearer {KEY}", "content-type": "application/json"} | headers
     connection.request("POST", path, raw, sent)
     response = connection.getresponse()
@@ -207,7 +208,7 @@ def test_what_is_wrong_before_the_fields(
 def test_a_caller_that_leaves_is_journalled(running: Running) -> None:
     running.journal.exchanges.clear()
     address = urlsplit(running.url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=WAIT_SECONDS)
     asked = body({"role": "user", "content": "hi [fault:silence seconds=30]"}, stream=True)
     headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
     connection.request("POST", "/v1/chat/completions", json.dumps(asked), headers)

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.upstream.http.dialer import AddressInfo, connect_first
+from tests.support.waiting import WAIT_SECONDS
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
-LONG_SECONDS = 60.0
+LONG_SECONDS = 2.0 * WAIT_SECONDS
 
 
 def run_on_uvloop(main: Coroutine[Any, Any, Any]) -> Any:
@@ -47,7 +48,7 @@ class Sockets:
 
     async def all_closed_except(self, winner: socket.socket | None) -> None:
         if others := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(others, timeout=5)
+            await asyncio.wait(others, timeout=WAIT_SECONDS)
         assert [made for made in self.made if made.fileno() != -1 and made is not winner] == []
 
 
@@ -72,7 +73,7 @@ def port() -> Iterator[int]:
 def test_after_a_refusal_the_next_address_is_tried_at_once(run: Run, port: int, hosts: list[str]) -> None:
     async def main() -> None:
         sockets = Sockets()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SECONDS):
             opened = await connect_first([info(host, port) for host in hosts], sockets.new, delay_seconds=LONG_SECONDS)
         assert opened.getpeername() == ("127.0.0.1", port)
         assert sockets.order == hosts
