@@ -17,8 +17,8 @@ def has_dashboard(settings: Settings) -> bool:
 
 
 PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = (
-    ("anthropic_proxy.ledger", Settings.has_ledger),
-    ("anthropic_proxy.access", lambda settings: settings.virtual_keys),
+    ("anthropic_proxy.ledger.plugin", Settings.has_ledger),
+    ("anthropic_proxy.access.plugin", lambda settings: settings.virtual_keys),
     ("anthropic_proxy.traces", Settings.has_traces),
     ("anthropic_proxy.ledger.price_updater", lambda settings: settings.price_update_days > 0),
     ("anthropic_proxy.dashboard", has_dashboard),

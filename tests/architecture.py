@@ -204,6 +204,7 @@ POSIX_CALLS = {
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 ENVIRONMENT_READERS = {"getproxies", "getproxies_environment", "proxy_bypass", "expandvars"}
 THREAD_LIBRARIES = ("sqlalchemy", "alembic", "genai_prices", "google.auth")  # loaded late, by several threads
+THREAD_PACKAGES = {"access", "dashboard", "ledger"}  # several threads load their modules
 NONDETERMINISTIC = "time datetime random secrets uuid asyncio threading"
 MODEL_FAMILIES = {
     "claude",
@@ -409,6 +410,16 @@ def libraries_are_loaded_before_their_parts(module: Module) -> Breaches:
     yield from walk(module.tree, set())
 
 
+def packages_of_threads_import_none_of_their_modules(module: Module) -> Breaches:
+    if module.is_folder and module.package in THREAD_PACKAGES:
+        deferred = {
+            line for function in module.functions() for line in range(function.lineno, function.end_lineno or 0)
+        }
+        for line, name in module.imports():
+            if line not in deferred and below(name, f"{PACKAGE}.{module.name}"):
+                yield line, f"imports {name}"
+
+
 def modules_are_short(module: Module) -> Breaches:
     lines = module.source.count("\n")
     if lines > 350:
@@ -498,6 +509,11 @@ RULES = (
         libraries_are_loaded_before_their_parts,
         "`import library` waits until another thread has loaded the library; `import library.part` may load the part at"
         " the same time, and both threads then see incomplete modules. Write `from library import part`.",
+    ),
+    Rule(
+        packages_of_threads_import_none_of_their_modules,
+        "A thread that loads a module waits for its package. The package must not wait for this module in another"
+        " thread, because both threads then see incomplete modules.",
     ),
     Rule(modules_are_short, "A module with more than 350 lines has two subjects. Make it a package of the same name."),
     Rule(functions_are_short, "More than 40 lines do not fit on one screen. Move steps into functions with names."),

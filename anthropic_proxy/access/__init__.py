@@ -2,7 +2,3 @@
 
 This package is a plugin, which the setting `VIRTUAL_KEYS=true` enables. A rotation gives a key a new text.
 """
-
-from anthropic_proxy.access.plugin import open_plugin
-
-__all__ = ["open_plugin"]

@@ -25,7 +25,7 @@ from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 from anthropic_proxy.settings import OidcSettings, Settings
 
 if TYPE_CHECKING:
-    from anthropic_proxy.dashboard.oidc import OidcClient, SignInAttempt
+    from anthropic_proxy.dashboard.oidc.client import OidcClient, SignInAttempt
 
 START_PATH = "/dashboard/oidc/start"
 """URL path that redirects the browser to the identity provider."""
@@ -82,7 +82,7 @@ class OidcSignIn:
         used.
         """
         client = await self._find_client()
-        from anthropic_proxy.dashboard.oidc import SignInAttempt  # noqa: PLC0415
+        from anthropic_proxy.dashboard.oidc.client import SignInAttempt  # noqa: PLC0415
 
         attempt = SignInAttempt.new()
         target = find_own_path(request.query.get("next", [""])[-1])
@@ -174,7 +174,7 @@ def _open_client(provider: OidcSettings, gateway: Gateway) -> "OidcClient":
     """Return a client of the identity provider `provider`. The first call loads Authlib."""
     if find_spec("authlib") is None:
         raise OidcError(f"{MissingExtra('Sign-in with OIDC_ISSUER needs Authlib', 'oidc').message}", status=502)
-    from anthropic_proxy.dashboard.oidc import OidcClient  # noqa: PLC0415
+    from anthropic_proxy.dashboard.oidc.client import OidcClient  # noqa: PLC0415
 
     return OidcClient(provider, gateway)
 
@@ -184,7 +184,7 @@ def _read_attempt(request: RouteRequest, state: str, provider: OidcSettings) -> 
 
     `state`: parameter of the provider's response. Raises `OidcError` if it belongs to another sign-in.
     """
-    from anthropic_proxy.dashboard.oidc import SignInAttempt  # noqa: PLC0415
+    from anthropic_proxy.dashboard.oidc.client import SignInAttempt  # noqa: PLC0415
 
     signature, _, signed = find_cookie(request.headers.get("cookie", ""), ATTEMPT_COOKIE).partition(".")
     if not hmac.compare_digest(signature.encode("utf-8", "replace"), _sign(signed, provider).encode()):

@@ -3,7 +3,3 @@
 This package is a plugin, which is enabled unless `DATABASE_URL=off`. It loads SQLAlchemy in a thread after the first
 reply.
 """
-
-from anthropic_proxy.ledger.plugin import open_plugin
-
-__all__ = ["open_plugin"]

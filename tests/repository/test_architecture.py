@@ -93,6 +93,8 @@ BAD = [
         "ledger.prices",
         "def f():\n    import genai_prices\ndef g():\n    import genai_prices.types",
     ),
+    ("packages_of_threads_import_none_of_their_modules", "access/", "from anthropic_proxy.access.plugin import f"),
+    ("packages_of_threads_import_none_of_their_modules", "dashboard.oidc/", "from . import client"),
     ("modules_are_short", "settings", "x = 1\n" * 351),
     ("functions_are_short", "settings", "def f():\n" + "    x = 1\n" * 40),
     ("functions_are_short", "settings", "class A:\n    async def f(self):\n" + "        x = 1\n" * 40),
@@ -138,6 +140,11 @@ GOOD = [
         "ledger.prices",
         "if TYPE_CHECKING:\n    from genai_prices.types import ModelPrice",
     ),
+    (
+        "packages_of_threads_import_none_of_their_modules",
+        "dashboard/",
+        "def f():\n    from anthropic_proxy.dashboard.routes import Dashboard\n    return Dashboard()",
+    ),
     ("modules_are_short", "settings", "x = 1\n" * 350),
     ("functions_are_short", "settings", "def f():\n" + "    x = 1\n" * 39),
     ("failures_are_caught_by_name", "exchange.pipeline", "try:\n    f()\nexcept Exception:\n    pass"),
@@ -147,14 +154,19 @@ GOOD = [
 ]
 
 
+def module(name: str, source: str) -> Module:
+    """Return a module of the samples. A name with `/` at its end is a package."""
+    return Module(name.removesuffix("/"), source, name.endswith("/"))
+
+
 @pytest.mark.parametrize(("rule", "name", "source"), BAD)
 def test_a_breach_is_found(rule: str, name: str, source: str) -> None:
-    assert list(NAMES[rule].check(Module(name, source)))
+    assert list(NAMES[rule].check(module(name, source)))
 
 
 @pytest.mark.parametrize(("rule", "name", "source"), GOOD)
 def test_what_is_allowed_passes(rule: str, name: str, source: str) -> None:
-    assert not list(NAMES[rule].check(Module(name, source)))
+    assert not list(NAMES[rule].check(module(name, source)))
 
 
 def test_every_rule_has_a_sample_of_both_kinds_and_a_reason() -> None:

@@ -16,7 +16,12 @@ from pathlib import Path
 
 from tests.support.paths import ROOT
 
-_IMPORTED = ("anthropic_proxy.cli", "anthropic_proxy.app", "anthropic_proxy.ledger", "anthropic_proxy.ledger.queries")
+_IMPORTED = (
+    "anthropic_proxy.cli",
+    "anthropic_proxy.app",
+    "anthropic_proxy.ledger.plugin",
+    "anthropic_proxy.ledger.queries",
+)
 _READ_AT_START = ("PYTHON", "LC_", "LANG")
 """Beginnings of the variables that an interpreter reads when it starts."""
 

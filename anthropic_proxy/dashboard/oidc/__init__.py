@@ -2,7 +2,3 @@
 
 `OidcClient` sends the requests to the provider, and `id_token` checks its ID tokens. Both need Authlib.
 """
-
-from anthropic_proxy.dashboard.oidc.client import OidcClient, SignInAttempt
-
-__all__ = ["OidcClient", "SignInAttempt"]

@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from anthropic_proxy.ledger import open_plugin
 from anthropic_proxy.ledger.database import open_for_writing
+from anthropic_proxy.ledger.plugin import open_plugin
 from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.ledger.writer_thread import needs_migration, run_writer
 from anthropic_proxy.settings import Secret, Settings
@@ -14,7 +14,7 @@ from tests.support.ledger import count_rows, new_receipt
 _TIMEOUT_SECONDS = 60
 _CHECK = """
 import sys
-from anthropic_proxy.ledger import open_plugin
+from anthropic_proxy.ledger.plugin import open_plugin
 from anthropic_proxy.ledger.writer_thread import needs_migration
 from anthropic_proxy.settings import Secret, Settings
 settings = Settings(database_url=Secret("sqlite:///" + sys.argv[1]))
