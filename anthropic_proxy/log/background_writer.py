@@ -44,21 +44,24 @@ class BackgroundWriter:
         self._queue: SimpleQueue[str | threading.Event] = SimpleQueue()
         self._flush_requested = threading.Event()
         self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        """Held by the thread that starts `_thread`. Others do not wait for it: a signal handler may log too."""
 
     def set_encoder(self, encode: Callable[[str], bytes], describe_dropped: Callable[[int], str]) -> None:
         """Replace the functions `encode` and `describe_dropped`, also for entries that are already queued."""
         self._encode, self._describe_dropped = encode, describe_dropped
 
     def enqueue(self, text: str) -> None:
-        """Queue a log entry, which must end with a line end. If the queue is full, drop the entry and count it."""
+        """Queue a log entry, which must end with a line end. If the queue is full, drop the entry and count it.
+
+        Any thread may call the method.
+        """
         if self._queue.qsize() >= self._max_queued:
             self._dropped += 1
             return
         self._queue.put(text)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-            self._thread.start()
-            atexit.register(self.flush)
+            self._start()
 
     def flush(self, seconds: float = FLUSH_TIMEOUT_SECONDS) -> None:
         """Wait until all queued entries are written, for at most `seconds`."""
@@ -67,6 +70,24 @@ class BackgroundWriter:
             self._queue.put(written)
             self._flush_requested.set()
             written.wait(seconds)
+
+    def _start(self) -> None:
+        """Start the thread, unless another thread does so.
+
+        If the system has no thread left, the next entry tries again.
+        """
+        if not self._starting.acquire(blocking=False):
+            return
+        try:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="log", daemon=True)
+                thread.start()
+                self._thread = thread
+                atexit.register(self.flush)
+        except RuntimeError:
+            return  # a request must not fail because its log entry waits
+        finally:
+            self._starting.release()
 
     def _run(self) -> None:
         reported = 0

@@ -1,16 +1,21 @@
 """Two functions of different threads in every order: one runs before each instruction of the other.
 
 A stress test with many threads finds an error rarely. `interleave` stops one function before each of its instructions
-and runs the other one there, so a wrong order occurs in each run of the test.
+and runs the other one there, so a wrong order occurs in each run of the test. Only instructions of the package and of
+the tests count, not those of libraries.
 """
 
+import os
 import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeVar
 
+from tests.support.paths import ROOT
+
 Result = TypeVar("Result")
+_FOLDERS = tuple(f"{ROOT / name}{os.sep}" for name in ("anthropic_proxy", "tests"))
 _BLOCKED_SECONDS = 0.05
 """Time in seconds after which the second function counts as blocked by a lock of the first one, which then goes on."""
 
@@ -35,6 +40,8 @@ class Interleaving:
                 self._thread.join()
 
     def _trace(self, frame: FrameType, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.startswith(_FOLDERS):
+            return None
         frame.f_trace_opcodes = True
         if event == "opcode" and not self.is_reached:
             if not self._left:
