@@ -95,10 +95,16 @@ class PriceSource:
         self.current = LoadedPrices(data_snapshot.get_snapshot(), describe_package())
 
 
-@cache
+_sources: dict[Path | None, PriceSource] = {}
+"""Data directory → its price list. Not `cache`, which gives two threads two objects at the first call."""
+
+
 def find_price_source(directory: Path | None) -> PriceSource:
-    """Return the price list for the data directory `directory`, the same object at each call of this process."""
-    return PriceSource(directory)
+    """Return the price list for the data directory `directory`, the same object at each call of this process.
+
+    Any thread may call the function.
+    """
+    return _sources.get(directory) or _sources.setdefault(directory, PriceSource(directory))
 
 
 def has_price_data() -> bool:
