@@ -35,8 +35,7 @@ def describe_ledger(ledger: LedgerState | None, facts: LedgerFacts | None, now: 
     since = ledger.waiting_since
     is_late = since is not None and now - since > STALE_SECONDS
     if ledger.problem:
-        problem = ledger.problem.strip().rpartition("\n")[2]  # of a defect, the traceback is in the log
-        lines.append(StateLine("✕", "error", f"{problem} Requests are still served.{_age(ledger, facts, now)}"))
+        lines.append(StateLine("✕", "error", f"{ledger.problem} Requests are still served.{_age(ledger, facts, now)}"))
     elif is_late and since is not None:
         lines.append(
             StateLine(

@@ -1,5 +1,6 @@
 """Location of the ledger's database: its SQLite file and the schema version in it, found without a database library."""
 
+import os
 from contextlib import closing
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def find_file_version(file: Path) -> str | None:
 
     None: the file does not exist or cannot be read.
     """
-    if not file.exists():
+    if not os.path.exists(file):  # `Path.exists` raises an exception for a directory without access
         return None
     import sqlite3  # noqa: PLC0415  # a start without a database needs none
 

@@ -48,6 +48,8 @@ class ReceiptQueue:
         self._batch_seconds = batch_seconds
         self._max_rows = max_rows
         self._waiting: deque[Receipt] = deque()
+        self._batch_ids: list[str] = []
+        """Ids of the requests that the thread has removed from the queue for its present batch."""
         self._added = threading.Event()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -71,22 +73,53 @@ class ReceiptQueue:
             self.start()
 
     def start(self) -> None:
-        """Start the thread that stores receipts. Does nothing if the thread runs."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, args=(self,), name="ledger", daemon=True)
-            self._thread.start()
+        """Start the thread that stores receipts. Does nothing if the thread runs.
+
+        Raises `RuntimeError` if the system has no thread left. The next receipt then tries again.
+        """
+        if self._thread is not None:
+            return
+        thread = threading.Thread(target=self._run, args=(self,), name="ledger", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self.fail(f"The ledger cannot store requests: {error}. Raise the limit of processes and threads.")
+            raise
+        self._thread = thread
+
+    def fail(self, problem: str) -> None:
+        """Set the condition of the ledger to `failed`, because its thread does not run or has a defect.
+
+        `problem`: sentence for the user with reason and remedy.
+        """
+        self.state.condition, self.state.problem = "failed", problem
+        self.state.queued_rows = len(self)
+        if len(self):
+            self.note_waiting()
+        else:
+            self.state.waiting_since = None
 
     def __len__(self) -> int:
         return len(self._waiting) + self.in_batch
 
-    def drop_batch(self, count: int | None = None) -> None:
-        """Count receipts of the present batch as lost, because the database cannot store them.
+    def drop_batch(self) -> int:
+        """Count all receipts of the present batch as lost, and return their number. Called in the thread."""
+        dropped, self.in_batch = self.in_batch, 0
+        self.state.dropped_rows += dropped
+        if dropped and self.contents is not None:
+            for request_id in self._batch_ids:
+                self.contents.pop(request_id)
+        return dropped
 
-        `count`: number of lost receipts; None: all receipts of the batch.
+    def drop(self, request_id: str) -> None:
+        """Count a receipt of the present batch as lost, because the database cannot store it. Called in the thread.
+
+        `request_id`: id of its request.
         """
-        count = self.in_batch if count is None else count
-        self.in_batch -= count
-        self.state.dropped_rows += count
+        self.in_batch -= 1
+        self.state.dropped_rows += 1
+        if self.contents is not None:
+            self.contents.pop(request_id)
 
     @property
     def is_stopped(self) -> bool:
@@ -129,6 +162,7 @@ class ReceiptQueue:
         while self._waiting and len(batch) < count:
             batch.append(self._waiting.popleft())
             self.in_batch += 1
+        self._batch_ids = [receipt.request_id for receipt in batch]
         return batch
 
     def stop(self, seconds: float) -> int:

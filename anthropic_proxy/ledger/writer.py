@@ -103,6 +103,12 @@ class LedgerWriter:
         The database is opened first, so that an old schema is migrated before the first receipt.
         """
         try:
+            self._store_until_stopped()
+        finally:
+            self._close()  # also after a defect, because another writer then opens the database again
+
+    def _store_until_stopped(self) -> None:
+        try:
             self._open()
         except _FAILURES as error:
             self._fail(error)
@@ -120,7 +126,6 @@ class LedgerWriter:
                 break
             self._delete_expired()
             pause = self._find_pause()
-        self._close()
 
     @property
     def _retry_delay(self) -> float:
@@ -230,7 +235,7 @@ class LedgerWriter:
         """
         if not is_value_failure(error):
             raise error
-        self._queue.drop_batch(1)
+        self._queue.drop(request_id)
         self._warn(f"The ledger dropped the request {request_id}: {describe_value_failure(error)}")
 
     def _store(self, connection: Connection, rows: list[Row], *, is_repeated: bool = False) -> None:

@@ -13,6 +13,7 @@ from anthropic_proxy.ledger.place import find_file_version, find_sqlite_file
 from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.settings import Settings
 
+_MAX_REASON_CHARACTERS = 200
 DEFECT_PAUSE_SECONDS = 5.0
 """Pause of the writer in seconds after a defect. A repeated defect then costs little CPU time and few log lines."""
 
@@ -34,18 +35,33 @@ def run_writer(
 ) -> None:
     """Run the writer until `queue` is stopped. After a defect, drop its batch, pause, and run the writer again.
 
+    A line of the log states each new defect with its traceback. A repeated one is logged again, without the traceback,
+    if it dropped requests or if requests were stored meanwhile.
+
     `write`: function that runs the writer until the queue is stopped. `warn`: writes a line into the log.
     `pause_seconds`: length of the pause.
     """
+    logged = ""
     while True:
         try:
             write()
-        except Exception:  # noqa: BLE001  # a defect must not end the thread: later requests are stored
-            queue.drop_batch()
-            queue.state.condition, queue.state.problem = "failed", traceback.format_exc()
-            warn(f"The ledger dropped requests because of a defect:\n{queue.state.problem}")
+        except Exception as error:  # noqa: BLE001  # a defect must not end the thread: later requests are stored
+            was_ok, dropped, trace = queue.state.condition == "ok", queue.drop_batch(), traceback.format_exc()
+            queue.fail(_describe_defect(error))
+            line = f"{queue.state.problem} Dropped requests: {dropped}."
+            if trace != logged:
+                warn(f"{line}\n{trace}")
+            elif dropped or was_ok:
+                warn(line)
+            logged = trace
         else:
             return
         if queue.is_stopped:
             return
         queue.pause(pause_seconds)
+
+
+def _describe_defect(error: Exception) -> str:
+    """Return the sentences for the user about a defect of the writer, the exception `error`, in one line."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_REASON_CHARACTERS]
+    return f"The ledger failed because of a defect of the proxy ({reason}). The log has the traceback: report it."

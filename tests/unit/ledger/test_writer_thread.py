@@ -4,14 +4,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from sqlalchemy import Engine, event
+
+from anthropic_proxy.ledger.content_buffer import ContentBuffer
 from anthropic_proxy.ledger.database import open_for_writing
 from anthropic_proxy.ledger.plugin import open_plugin
 from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
+from anthropic_proxy.ledger.writer import LedgerWriter
 from anthropic_proxy.ledger.writer_thread import needs_migration, run_writer
 from anthropic_proxy.settings import Secret, Settings
-from tests.support.ledger import count_rows, new_receipt
+from tests.support.ledger import NOON, count_rows, new_receipt
+from tests.support.waiting import wait_for, wait_for_async
 
 _TIMEOUT_SECONDS = 60
+_DEFECT = (
+    "The ledger failed because of a defect of the proxy (RuntimeError: a defect). The log has the traceback: report it."
+)
 _CHECK = """
 import sys
 from anthropic_proxy.ledger.plugin import open_plugin
@@ -57,8 +66,79 @@ async def test_the_writer_pauses_after_a_defect_and_drops_only_its_batch() -> No
     assert (queue.state.condition, queue.state.dropped_rows, len(queue)) == ("failed", 1, 1)
     assert queue.stop(_TIMEOUT_SECONDS) == 0, "the receipts of the pause are written at the stop"
     assert runs == [1, 1]
-    assert warnings[0].startswith("The ledger dropped requests because of a defect:\nTraceback ")
-    assert warnings[0].endswith("RuntimeError: a defect\n")
+    first, trace = warnings[0].split("\n", 1)
+    assert first == f"{_DEFECT} Dropped requests: 1."
+    assert trace.startswith("Traceback ")
+    assert trace.endswith("RuntimeError: a defect\n")
+
+
+async def test_a_defect_that_repeats_is_visible_and_logged_with_one_traceback() -> None:
+    warnings: list[str] = []
+    runs: list[None] = []
+
+    def write() -> None:
+        runs.append(None)
+        if len(runs) == 3:
+            queue.pop_batch(1)
+        if len(runs) > 3:
+            queue.state.condition, queue.state.problem = "ok", ""  # requests were stored meanwhile
+        raise RuntimeError("a defect")
+
+    queue = ReceiptQueue(lambda queue: run_writer(queue, write, warnings.append, 0.001), clock=lambda: NOON)
+    await queue.record(new_receipt(1))
+    await queue.record(new_receipt(2))
+    wait_for(lambda: len(runs) > 5)
+    queue.stop(_TIMEOUT_SECONDS)
+    state = queue.state
+    assert (state.condition, state.problem, state.queued_rows, state.dropped_rows) == ("failed", _DEFECT, 1, 1)
+    assert state.waiting_since == NOON
+    assert [line.partition("\n")[0] for line in warnings[:3]] == [
+        f"{_DEFECT} Dropped requests: {dropped}." for dropped in (0, 1, 0)
+    ]
+    assert ["Traceback" in line for line in warnings[:3]] == [True, False, False]
+
+
+async def test_texts_of_requests_that_a_defect_drops_leave_the_buffer() -> None:
+    contents = ContentBuffer(lambda: None)
+    warnings: list[str] = []
+
+    def write() -> None:
+        if not warnings and queue.pop_batch(1):
+            raise RuntimeError("a defect")
+
+    queue = ReceiptQueue(lambda queue: run_writer(queue, write, warnings.append, 0.001), contents=contents)
+    for number in (1, 2):
+        contents.record(new_receipt(number).request_id, "client request", b"text")
+        await queue.record(new_receipt(number))
+    wait_for(lambda: warnings)
+    queue.stop(_TIMEOUT_SECONDS)
+    assert contents.size == len(b"text"), "only the text of the second request, which still waits"
+
+
+async def test_a_writer_closes_its_database_after_a_defect(sqlite: Settings) -> None:
+    disposed: list[Engine] = []
+    count_disposed = disposed.append
+    event.listen(Engine, "engine_disposed", count_disposed)
+    settings = iter([sqlite])
+    queue = ReceiptQueue(lambda _: None, batch_seconds=0.0)
+    await queue.record(new_receipt())
+    with pytest.raises(StopIteration):
+        LedgerWriter(queue, lambda: next(settings), _ignore).run()
+    event.remove(Engine, "engine_disposed", count_disposed)
+    assert len(disposed) == 1
+
+
+async def test_a_database_in_a_place_that_cannot_be_examined_is_reported(tmp_path: Path) -> None:
+    name = "x" * 300  # longer than every file system permits
+    plugin = open_plugin(Settings(database_url=Secret(f"sqlite:///{tmp_path}/{name}/ledger.sqlite3")))
+    (observer,) = plugin.observers
+    assert plugin.ledger_state is not None
+    assert plugin.stop is not None
+    await observer.record(new_receipt())
+    state = await wait_for_async(plugin.ledger_state, lambda state: state.condition != "ok")
+    await plugin.stop()
+    assert (state.condition, state.queued_rows) == ("failed", 1)
+    assert state.problem.startswith(f"The ledger cannot store requests: failed ({tmp_path}/{name}/ledger.sqlite3: ")
 
 
 async def test_receipts_are_written_if_the_queue_stops_at_once(sqlite: Settings) -> None:
@@ -68,3 +148,6 @@ async def test_receipts_are_written_if_the_queue_stops_at_once(sqlite: Settings)
     assert plugin.stop is not None
     await plugin.stop()
     assert count_rows(sqlite) == 1
+
+
+def _ignore(_: str) -> None: ...
