@@ -8,6 +8,7 @@ import errno
 import os
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,8 @@ _TEXTS = "contents"
 """
 _RESERVE_BYTES = 16 << 20
 """Number of bytes that must stay free on the disk after a copy."""
+_creating = threading.Lock()
+"""Held by the thread that creates a file."""
 
 
 def write_backup(
@@ -50,11 +53,16 @@ def write_backup(
 
 
 def create_private_file(file: Path) -> None:
-    """Create `file` empty with access for its owner only (mode 600). An existing file is unchanged.
+    """Create `file` empty with access for its owner only (mode 600). An existing file is not opened.
 
-    SQLite creates the other files of a database, such as the WAL, with the same mode.
+    SQLite creates the other files of a database, such as the WAL, with the same mode. On POSIX systems, the close of
+    any descriptor of a file releases all locks of this process on the file, also those of SQLite connections in other
+    threads. Another process could then delete the WAL that they use (sqlite.org/howtocorrupt.html, section 2.2, read
+    2026-11).
     """
-    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    with _creating:  # no thread connects to the new file before its descriptor is closed
+        if not file.exists():
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def _require_space(copy: sqlite3.Connection, free: int, file: Path) -> None:

@@ -1,6 +1,8 @@
 """A database is created, migrated with its data and a backup, and shared by several processes."""
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -173,3 +175,28 @@ def test_only_the_user_may_read_the_files(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "data").iterdir()} == {0o600}
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
     engine.dispose()
+
+
+def test_a_second_writer_of_the_process_keeps_the_locks_of_the_first_one(sqlite: Settings) -> None:
+    """Without its locks, another process that disconnects deletes the WAL of the first writer, and rows are lost."""
+    file = find_file(find_url(sqlite))
+    first = open_for_writing(sqlite)
+    open_for_writing(sqlite).dispose()
+    assert _count_in_another_process(file) == 0
+    with first.begin() as connection:
+        connection.execute(text("INSERT INTO contents VALUES ('req_1', 'reply', 1, 1, x'00')"))
+    stored = _count_in_another_process(file)
+    first.dispose()
+    assert stored == 1
+
+
+def _count_in_another_process(file: Path | None) -> int:
+    """Return the number of rows of `contents` that another process reads, which then disconnects."""
+    script = (
+        "import sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1])\n"
+        "print(connection.execute('SELECT count(*) FROM contents').fetchone()[0])\n"
+        "connection.close()\n"
+    )
+    command = [sys.executable, "-c", script, str(file)]
+    return int(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
