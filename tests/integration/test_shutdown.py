@@ -40,22 +40,39 @@ async def answers_of(proxy: Proxy, *bodies: object) -> list[Answer]:
     return [read_answer(answer) for answer in received]
 
 
+def is_refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 async def ask_amid(openai: Running, proxy: Proxy, sign: int, *bodies: object, times: int = 1) -> list[Answer]:
-    """Send these requests at once, then the signal when the provider has received all, and return the responses."""
-    before = len(openai.journal.exchanges)
-    asking = asyncio.create_task(answers_of(proxy, *bodies))
+    """Send these requests at once, then the signal, and return the responses.
+
+    At the signal, the provider has received all requests, and the clients have the text before each stall. The next
+    signal is sent when the server has closed its socket because of the one before.
+    """
+    before, port = len(openai.journal.exchanges), port_of(proxy)
+    received = [bytearray() for _ in bodies]
+    pairs = zip(bodies, received, strict=True)
+    asking = asyncio.gather(*(exchange(port, post(MESSAGES, body), received=own) for body, own in pairs))
     await wait_for_async(lambda: len(openai.journal.exchanges) >= before + len(bodies))
-    for _ in range(times):
-        await asyncio.sleep(0.5)  # so that the provider's output has been passed on
+    begun = [own for body, own in zip(bodies, received, strict=True) if body in (SHORT, LONG)]
+    await wait_for_async(lambda: [bytes(own) for own in begun if b"text_delta" not in own], lambda missing: not missing)
+    for number in range(times):
+        if number:
+            await asyncio.to_thread(wait_for, lambda: is_refused(port))
         proxy.process.send_signal(sign)
-    return await asking
+    return [read_answer(answer) for answer in await asking]
 
 
 @pytest.mark.parametrize(("workers", "sign"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (1, signal.SIGINT)])
 async def test_a_signal_amid_100_replies_tears_none(
     openai: Running, settings: dict[str, str], tmp_path: Path, workers: int, sign: int
 ) -> None:
-    with running_proxy(tmp_path, {**settings, "STOP_TIMEOUT": "2"}, serve(workers)) as proxy:
+    with running_proxy(tmp_path, {**settings, "STOP_TIMEOUT": "5"}, serve(workers)) as proxy:
         bodies = [SHORT] * 50 + [LONG] * 40 + [WHOLE] * 5 + [WAITING] * 5
         answers = await ask_amid(openai, proxy, sign, *bodies)
         assert await asyncio.to_thread(proxy.process.wait, WAIT_SECONDS) == 0
@@ -117,14 +134,6 @@ async def test_the_readiness_ends_before_the_server_refuses_connections(
         assert await asyncio.to_thread(proxy.process.wait, WAIT_SECONDS) == 0
     if workers == 1:
         assert "Stopping in 600 s (DRAIN_DELAY). Requests are accepted meanwhile; /readyz is 503." in proxy.log
-
-
-def is_refused(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 @pytest.mark.parametrize("workers", WORKERS)

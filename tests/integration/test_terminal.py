@@ -16,7 +16,7 @@ import pytest
 from tests.support.paths import ROOT
 from tests.support.process_checks import is_alive
 from tests.support.server_process import hold_port
-from tests.support.waiting import wait_for
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
 SHELLS = {
@@ -45,7 +45,7 @@ class Window:
 
     def serves(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_SECONDS) as client:
                 client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 return client.recv(100).startswith(b"HTTP/1.1 200")
         except OSError:

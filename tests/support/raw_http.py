@@ -37,8 +37,9 @@ def post(path: str, body: Any, headers: Mapping[str, str] | None = None) -> byte
     return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + data
 
 
-async def exchange(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
-    """Send pieces and return all that comes until the server hangs up."""
+async def exchange(port: int, *pieces: bytes, pause: float = 0.0, received: bytearray | None = None) -> bytes:
+    """Send pieces and return all that comes until the server hangs up. It is added to `received` as it comes."""
+    received = bytearray() if received is None else received
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         async with asyncio.timeout(WAIT_SECONDS):
@@ -46,7 +47,9 @@ async def exchange(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(pause)
-            return await reader.read()
+            while data := await reader.read(65_536):
+                received += data
+            return bytes(received)
     except ConnectionError:
         return b""
     finally:
