@@ -136,7 +136,7 @@ async def test_a_slow_query_does_not_restore_a_key_that_was_revoked_meanwhile(ke
     event.listen(Engine, "before_cursor_execute", wait_once)
     try:
         slow = asyncio.create_task(keys.table.refresh())
-        await asyncio.to_thread(is_reading.wait, 60)
+        await asyncio.to_thread(is_reading.wait, WAIT_SECONDS)
         keys.administration.revoke_key("ci")
         latest = asyncio.create_task(keys.table.refresh())
         await asyncio.wait({latest}, timeout=0.3)

@@ -17,6 +17,7 @@ from anthropic_proxy.messages.events import Event
 from anthropic_proxy.wire.contract import Credential, UpstreamRequest
 from tests.support.fake_upstream import BODY, KEYS, STREAM, TEXT, FakeUpstream, error, frame, reply
 from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink
+from tests.support.virtual_time import in_virtual_time
 
 HTML = b"<html><body>Welcome</body></html>"
 
@@ -45,6 +46,7 @@ async def test_a_short_limit_is_waited_for_and_a_long_one_is_passed_on() -> None
     assert limited.sleeps == []
 
 
+@in_virtual_time
 async def test_a_pause_longer_than_the_first_byte_timeout_is_left_to_the_client() -> None:
     upstream = FakeUpstream(lambda self, body: error(429, "Slow down.", retry_after="3"))
     proxy = ProxyHarness(upstream, **KEYS, UPSTREAM_FIRST_BYTE_TIMEOUT="2")
@@ -56,6 +58,7 @@ async def test_a_pause_longer_than_the_first_byte_timeout_is_left_to_the_client(
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@in_virtual_time
 async def test_a_pause_is_no_silence_of_the_upstream(stream: bool) -> None:
     """The pause is as long as the first-byte timeout, and is not counted as time without bytes."""
     upstream = FakeUpstream(
@@ -191,6 +194,7 @@ async def test_the_next_target_answers_what_the_first_could_not(failure: int | s
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@in_virtual_time
 async def test_the_next_target_answers_for_an_unresponsive_one(stream: bool) -> None:
     upstream = FakeUpstream(
         lambda self, body: reply(stream) if "groq" in self.requests[-1][0] else FakeResponse(200, STALL)
@@ -329,6 +333,7 @@ async def test_any_number_of_pieces_may_come_behind_the_reason() -> None:
     assert proxy.receipts[0].outcome == "end_turn"
 
 
+@in_virtual_time
 async def test_a_client_that_reads_the_end_slowly_is_no_upstream_timeout() -> None:
     class Slow(RecordingSink):
         async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:

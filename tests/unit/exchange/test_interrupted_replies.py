@@ -11,6 +11,7 @@ from tests.support.fake_upstream import KEYS, frame
 from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.harness import STALL, FakeResponse, ProxyHarness
 from tests.support.paths import GOLDEN
+from tests.support.virtual_time import in_virtual_time
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
@@ -39,6 +40,7 @@ def shapes(stream: bytes) -> list[str]:
 
 @pytest.mark.parametrize("breaks", ["silence", "reset", "end"])
 @pytest.mark.parametrize("case", find_cases(name="broken_while_*"), ids=lambda case: str(case.relative_to(GOLDEN)))
+@in_virtual_time
 async def test_what_waited_comes_before_the_error_however_the_answer_breaks(case: Path, breaks: str) -> None:
     scenario = GoldenCase(case)
     row = scenario.provider
@@ -64,6 +66,7 @@ def broken(*deltas: dict[str, Any], by: Any = STALL) -> ProxyHarness:
     )
 
 
+@in_virtual_time
 async def test_a_reply_that_waits_to_be_checked() -> None:
     proxy = broken({"reasoning_content": "Hm."}, {"content": '{"a": "b'})
     sink = await proxy.post(
@@ -73,6 +76,7 @@ async def test_a_reply_that_waits_to_be_checked() -> None:
     assert shapes(sink.stream)[-1] == "error"
 
 
+@in_virtual_time
 async def test_a_call_of_ours_is_written_and_not_run() -> None:
     call = {"index": 0, "id": "call_1", "function": {"name": "web_search", "arguments": '{"query": "wea'}}
     proxy = broken({"content": "I look."}, {"tool_calls": [call]})
@@ -83,12 +87,14 @@ async def test_a_call_of_ours_is_written_and_not_run() -> None:
     assert shapes(sink.stream)[-1] == "error"
 
 
+@in_virtual_time
 async def test_text_that_may_become_a_stop_sequence() -> None:
     sink = await broken({"content": "All is well. EN"}).post(stream=True, stop_sequences=["END"])
     assert content_of(sink.stream) == "All is well. EN"
     assert shapes(sink.stream)[-1] == "error"
 
 
+@in_virtual_time
 async def test_thinking_after_the_only_call() -> None:
     call = {"index": 0, "id": "call_1", "function": {"name": "Read", "arguments": "{}"}}
     proxy = broken({"tool_calls": [call]}, {"content": "x"}, {"reasoning_content": "Hm."})
@@ -98,6 +104,7 @@ async def test_thinking_after_the_only_call() -> None:
     assert shapes(sink.stream)[-1] == "error"
 
 
+@in_virtual_time
 async def test_a_failure_in_the_read_that_brought_the_text() -> None:
     """One network read has a complete fragment, the beginning of a call, and invalid JSON."""
     chunk = frame({"content": "I look. "}) + frame({"content": "<tool_c"}) + b"data: {broken\n\n"

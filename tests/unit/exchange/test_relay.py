@@ -35,6 +35,7 @@ from tests.support.dialect_fields import changes_a_scenario, missing_proofs, pro
 from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink
 from tests.support.messages import exactly
 from tests.support.provider_replies.messages import DOUBLE_START, MESSAGE_STREAMS, block, message_start
+from tests.support.virtual_time import in_virtual_time
 
 ASKED, TARGET = "claude-sonnet-4-5", "claude-opus-5-5"
 
@@ -334,6 +335,7 @@ def test_an_end_that_has_come_leaves_with_the_last_event(behind: bytes) -> None:
     assert pieces == [(begin, False), (end, True)]
 
 
+@in_virtual_time
 async def test_a_client_that_reads_the_end_slowly_is_no_upstream_timeout() -> None:
     class Slow(RecordingSink):
         async def send_events(self, events: Any, *, last: bool = False) -> None:
@@ -749,11 +751,12 @@ class Slow(FakeResponse):
         raise UpstreamProtocolError("broke after a long silence")
 
 
-def test_a_relay_that_continues_late_does_not_begin_the_message_again() -> None:
+@in_virtual_time
+async def test_a_relay_that_continues_late_does_not_begin_the_message_again() -> None:
     settings = {**KEY, "OPENAI_API_KEY": "sk-openai", "MODEL_SONNET": "openai/gpt-4.1"}
     openai = iter([Slow(200), refusal(500)])
     streets = Streets(FakeResponse(200, *STREAM), openai=lambda: next(openai))
-    sink = ask(ProxyHarness(streets, **settings, FALLBACK_SONNET=f"anthropic/{TARGET}"), stream=True)
+    sink = await ProxyHarness(streets, **settings, FALLBACK_SONNET=f"anthropic/{TARGET}").post(stream=True)
     assert sink.stream.count(b'"message_start"') == 1
     assert sink.stream.endswith(b"".join(STREAM[1:]))
     assert check_bytes(sink.stream) == []

@@ -45,6 +45,7 @@ from tests.support.tool_loop import (
     reply,
     text,
 )
+from tests.support.virtual_time import in_virtual_time
 
 WORDS = {"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"}
 
@@ -343,6 +344,7 @@ async def test_a_client_that_disconnects_in_a_later_turn_pays_its_text() -> None
     assert built.receipts[0].output_tokens >= len(words) / 4
 
 
+@in_virtual_time
 async def test_an_upstream_that_stalls_in_a_later_turn_is_an_error() -> None:
     script = Script(calls(text("Hm."), call("web_search", query="a")), [STALL], [STALL])
     built = proxy(script, Searcher(), UPSTREAM_FIRST_BYTE_TIMEOUT="0.05", UPSTREAM_IDLE_TIMEOUT="0.05")
@@ -350,6 +352,7 @@ async def test_an_upstream_that_stalls_in_a_later_turn_is_an_error() -> None:
     assert folded(sink.stream)["error"]["type"] == "timeout_error"
 
 
+@in_virtual_time
 async def test_a_slow_search_is_not_the_upstreams_silence() -> None:
     class Slow(Searcher):
         async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:

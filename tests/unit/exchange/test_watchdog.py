@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from anthropic_proxy.exchange.watchdog import DISCONNECT_CHECK_DELAY_SECONDS, Watchdog
+from tests.support.virtual_time import in_virtual_time
 
 LONG, SHORT, GUARD = 60.0, 0.05, 20.0
 
@@ -25,6 +26,7 @@ async def wait_until_given_up(watch: Watchdog) -> str:
 
 
 @pytest.mark.parametrize("streams", [True, False])
+@in_virtual_time
 async def test_from_the_first_byte_on_the_shorter_limit_holds(streams: bool) -> None:
     async def ping() -> None:
         return
@@ -42,6 +44,7 @@ async def test_from_the_first_byte_on_the_shorter_limit_holds(streams: bool) -> 
 
 
 @pytest.mark.parametrize("accepts_data", [False, True])
+@in_virtual_time
 async def test_a_client_that_reads_nothing_of_one_piece_is_given_up(accepts_data: bool) -> None:
     never = asyncio.Event().wait
     watch = Watchdog(
@@ -51,13 +54,14 @@ async def test_a_client_that_reads_nothing_of_one_piece_is_given_up(accepts_data
     if not accepts_data:
         assert await wait_until_given_up(watch) == "gone"
         return
-    for _ in range(30):
-        await asyncio.sleep(SHORT)
+    for _ in range(60):
+        await asyncio.sleep(SHORT / 2)
         watch.client_at = watch.upstream_at = watch.now()
     assert watch.reason == ""
     watch.stop()
 
 
+@in_virtual_time
 async def test_until_the_first_byte_the_longer_one_does() -> None:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=SHORT, idle_seconds=LONG)
     watch.begin_call()

@@ -8,6 +8,7 @@ import pytest
 
 from anthropic_proxy.errors import RequestTimeout, RequestTooLarge
 from anthropic_proxy.server.request_body import MAX_BODY_BYTES, read_body
+from tests.support.virtual_time import in_virtual_time
 
 Message = MutableMapping[str, Any]
 
@@ -46,12 +47,14 @@ async def test_a_body_without_a_length_may_not_grow_for_ever() -> None:
         await read_body(sends(*[quarter] * 5))
 
 
+@in_virtual_time
 async def test_a_body_that_does_not_come_is_given_up() -> None:
     for messages in ([None], [piece(b"half", more=True), None]):
         with pytest.raises(RequestTimeout):
             await read_body(sends(*messages), read_timeout_seconds=0.01)
 
 
+@in_virtual_time
 async def test_a_body_that_drips_is_given_up() -> None:
     async def receive() -> Message:
         await asyncio.sleep(0.001)

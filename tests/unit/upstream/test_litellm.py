@@ -23,6 +23,7 @@ from anthropic_proxy.wire.failures import build_upstream_error, decode_error_bod
 from tests.support.fakes.openai_chat import KEY, new_openai
 from tests.support.fakes.server import Running, serving
 from tests.support.litellm import needs_litellm
+from tests.support.waiting import wait_for_async
 
 NO_CHAT_OF_ITS_OWN = {"custom", "custom_openai", "openai_like", "anthropic_text"}
 
@@ -392,11 +393,7 @@ async def test_a_stream_that_is_cut_is_not_ended_by_litellm(upstream: LiteLLMTra
 
 async def settled(openai: Running, number: int) -> str:
     """Return how the exchange with that number ended, once it has."""
-    for _ in range(500):
-        if openai.journal.exchanges[number].outcome != "open":
-            break
-        await asyncio.sleep(0.02)
-    return openai.journal.exchanges[number].outcome
+    return await wait_for_async(lambda: openai.journal.exchanges[number].outcome, lambda outcome: outcome != "open")
 
 
 @needs_litellm
@@ -429,10 +426,7 @@ async def test_a_cancelled_caller_ends_the_call(
             await response.close()
 
     asking = asyncio.create_task(ask())
-    for _ in range(500):
-        if len(openai.journal.exchanges) > number:
-            break
-        await asyncio.sleep(0.02)
+    await wait_for_async(lambda: len(openai.journal.exchanges) > number)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking

@@ -9,6 +9,7 @@ import pytest
 
 from anthropic_proxy.server.http1.connection import MAX_HEAD_BYTES, Http1Connection
 from tests.support.http1_server import CLOSE, GET, UPGRADE, Echo, bodies_of, serving, talk
+from tests.support.virtual_time import in_virtual_time
 from tests.support.waiting import WAIT_SECONDS
 
 
@@ -99,6 +100,7 @@ async def test_a_head_without_end_is_refused() -> None:
 
 
 @pytest.mark.parametrize("before", [b"", GET, GET + GET])
+@in_virtual_time
 async def test_a_head_that_does_not_come_is_given_up(before: bytes) -> None:
     app = Echo()
     async with serving(app, Impatient) as port:
@@ -109,6 +111,7 @@ async def test_a_head_that_does_not_come_is_given_up(before: bytes) -> None:
     assert len(app.refused) == 1
 
 
+@in_virtual_time
 async def test_a_client_without_a_request_is_disconnected_without_an_answer() -> None:
     app = Echo()
     async with serving(app, Impatient) as port:
@@ -116,6 +119,7 @@ async def test_a_client_without_a_request_is_disconnected_without_an_answer() ->
     assert not app.refused
 
 
+@in_virtual_time
 async def test_an_answer_may_last_longer_than_a_head() -> None:
     app = Echo()
     app.go_on.clear()
@@ -124,6 +128,7 @@ async def test_an_answer_may_last_longer_than_a_head() -> None:
         assert [answer["path"] for answer in bodies_of(await talk(port, CLOSE))] == ["/last"]
 
 
+@in_virtual_time
 async def test_bytes_too_many_behind_a_request_do_not_cost_its_answer() -> None:
     app = Echo()
     app.go_on.clear()
@@ -136,6 +141,7 @@ async def test_bytes_too_many_behind_a_request_do_not_cost_its_answer() -> None:
     assert len(app.refused) == 1
 
 
+@in_virtual_time
 async def test_line_ends_between_requests_keep_no_connection() -> None:
     async with serving(Echo(), Impatient, kept=1) as port:
         assert len(bodies_of(await talk(port, GET, b"\r\n", b"\r\n"))) == 1
@@ -144,6 +150,7 @@ async def test_line_ends_between_requests_keep_no_connection() -> None:
 POST = b"POST /first HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
 
 
+@in_virtual_time
 async def test_a_body_that_comes_after_its_answer_has_a_time_limit() -> None:
     app = Echo()
     app.hasty = True
@@ -151,6 +158,7 @@ async def test_a_body_that_comes_after_its_answer_has_a_time_limit() -> None:
         assert len(bodies_of(await talk(port, POST, b"a", b"b"))) == 1
 
 
+@in_virtual_time
 async def test_the_request_after_such_a_body_is_answered_and_the_connection_kept_no_longer_than_others() -> None:
     app = Echo()
     app.hasty = True
@@ -193,6 +201,7 @@ class Streaming(Echo):
         await send({"type": "http.response.body", "body": b"half"})
 
 
+@in_virtual_time
 async def test_a_body_that_cannot_be_read_changes_nothing_of_the_answer_before_it() -> None:
     for app, expected in ((Echo(), b"/first"), (Streaming(), b"\r\n\r\nhalfhalf")):
         app.go_on.clear()
@@ -205,6 +214,7 @@ async def test_a_body_that_cannot_be_read_changes_nothing_of_the_answer_before_i
         assert [refused.status for refused in app.refused] == [400]
 
 
+@in_virtual_time
 async def test_what_waits_before_a_body_that_cannot_be_read_is_answered_too() -> None:
     app = Echo()
     app.go_on.clear()
@@ -215,6 +225,7 @@ async def test_what_waits_before_a_body_that_cannot_be_read_is_answered_too() ->
 
 
 @pytest.mark.parametrize("behind", [b"", GET, GET * 3, POST])
+@in_virtual_time
 async def test_a_client_that_leaves_is_noticed_whatever_it_had_asked_behind(behind: bytes) -> None:
     app = Streaming()
     app.go_on.clear()
@@ -276,6 +287,7 @@ class Unread(Http1Connection):
 
 @pytest.mark.parametrize("closes", [b"", b"Connection: close\r\n"])
 @pytest.mark.parametrize(("size", "pieces"), [(8 << 20, 1), (1 << 20, 8)])
+@in_virtual_time
 async def test_a_client_that_reads_nothing_is_given_up(closes: bytes, size: int, pieces: int) -> None:
     app = Large()
     app.size, app.pieces = size, pieces
@@ -291,6 +303,7 @@ async def test_a_client_that_reads_nothing_is_given_up(closes: bytes, size: int,
         writer.close()
 
 
+@in_virtual_time
 async def test_a_client_that_reads_slowly_gets_everything() -> None:
     app = Large()
     app.size = 2 << 20
@@ -306,6 +319,7 @@ async def test_a_client_that_reads_slowly_gets_everything() -> None:
     assert received > 2 << 20
 
 
+@in_virtual_time
 async def test_a_half_closed_connection_is_answered_if_that_costs_nothing() -> None:
     async with serving(Echo(), kept=2 * WAIT_SECONDS) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -316,6 +330,7 @@ async def test_a_half_closed_connection_is_answered_if_that_costs_nothing() -> N
         writer.close()
 
 
+@in_virtual_time
 async def test_a_half_closed_connection_counts_as_disconnected_after_a_post() -> None:
     app = Streaming()
     app.go_on.clear()

@@ -12,6 +12,7 @@ from anthropic_proxy.platforms.heap import TRIM_AFTER_IDLE_SECONDS, HeapTrimmer
 from anthropic_proxy.server.http1.cycle import MAX_JOINED_BODY_BYTES, RequestResponseCycle
 from anthropic_proxy.server.request_body import body_if_complete
 from tests.support.http1_server import CLOSE, GET, Echo, serving, talk
+from tests.support.virtual_time import in_virtual_time
 
 Receive = Callable[[], Awaitable[Any]]
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -66,6 +67,7 @@ async def test_a_body_that_comes_in_many_reads_is_one_message() -> None:
     assert len(app.received) == 1
 
 
+@in_virtual_time
 async def test_a_slow_body_is_passed_on_in_fragments() -> None:
     app = Listener()
     async with serving(app) as port:
@@ -174,6 +176,7 @@ async def test_requests_leave_nothing_for_the_collector_of_garbage() -> None:
     assert left[1] < left[0] + 50
 
 
+@in_virtual_time
 async def test_a_client_that_pipelines_and_leaves_leaves_no_circle() -> None:
     def waiting() -> int:
         return sum(type(one) is RequestResponseCycle for one in gc.get_objects())
@@ -200,6 +203,7 @@ async def test_a_client_that_pipelines_and_leaves_leaves_no_circle() -> None:
 
 
 @pytest.mark.parametrize("ending", ["answered", "left", "left behind another", "refused", "left amid the body"])
+@in_virtual_time
 async def test_freed_bytes_are_noted_after_every_outcome(ending: str) -> None:
     given_back: list[None] = []
     trimmer = HeapTrimmer(free=lambda: 0, trim_heap=lambda: given_back.append(None))
@@ -230,6 +234,7 @@ async def test_freed_bytes_are_noted_after_every_outcome(ending: str) -> None:
     assert given_back
 
 
+@in_virtual_time
 async def test_a_body_that_nobody_asked_for_is_not_held_once_it_is_answered() -> None:
     app = Echo()
     app.hasty = True

@@ -19,6 +19,7 @@ from anthropic_proxy.server.http1.connection import (
 from anthropic_proxy.server.http1.cycle import MAX_BUFFERED_BODY_BYTES, RequestResponseCycle
 from anthropic_proxy.server.http1.receive_buffer import MAX_PIECE_BYTES, ReceiveBuffer
 from tests.support.http1_server import CLOSE, GET, UPGRADE, Echo, bodies_of, serving, talk
+from tests.support.virtual_time import in_virtual_time
 from tests.support.waiting import WAIT_SECONDS
 
 READ_BYTES = 256 * 1024
@@ -61,6 +62,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("request_bytes", [TINY, GET, WITH_BODY, CHUNKED, OFFER], ids=lambda one: one[:12].decode())
+@in_virtual_time
 async def test_any_number_of_requests_is_answered_while_few_are_parsed(request_bytes: bytes) -> None:
     class Counted(Watched):
         pass
@@ -150,6 +152,7 @@ async def test_a_client_that_leaves_is_noticed_while_requests_wait_unparsed() ->
 
 
 @pytest.mark.parametrize(("behind", "answered"), [(GET * 100, 101), (GET * 100 + WITH_BODY, None)])
+@in_virtual_time
 async def test_the_end_of_the_clients_side_counts_for_unparsed_requests_too(
     behind: bytes, answered: int | None
 ) -> None:
@@ -166,12 +169,14 @@ async def test_the_end_of_the_clients_side_counts_for_unparsed_requests_too(
     assert received == answered if answered is not None else received < 102
 
 
+@in_virtual_time
 async def test_an_answer_that_closes_the_connection_is_read_though_more_was_sent() -> None:
     async with serving(Echo()) as port:
         received = await talk(port, GET + CLOSE + GET * 20_000)
     assert received.count(b"HTTP/1.1 200") == 2
 
 
+@in_virtual_time
 async def test_trailers_and_extensions_are_bounded_and_not_stored() -> None:
     head = b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     for behind in (b"0\r\n" + b"a:b\r\n" * 20_000, b"4;" + b"x" * 90_000, b"0" * 90_000, b"0\r\nA: " + b"b" * 90_000):
@@ -184,6 +189,7 @@ async def test_trailers_and_extensions_are_bounded_and_not_stored() -> None:
 
 @pytest.mark.parametrize("line", [b"GET  /a HTTP/1.1\r\n", b"GET /a  HTTP/1.1\r\n", b"GET /a RTSP/1.0\r\n"])
 @pytest.mark.parametrize("before", [b"", GET, WITH_BODY, CHUNKED, OFFER], ids=["", "get", "body", "chunks", "upgrade"])
+@in_virtual_time
 async def test_a_request_line_of_another_form_is_refused_wherever_it_is_cut(line: bytes, before: bytes) -> None:
     whole = before + line + b"Host: x\r\n\r\n"
     for at in range(len(before) - 4 if before else 1, len(before) + 10):
@@ -221,6 +227,7 @@ def test_a_body_of_known_length_is_one_piece() -> None:
     assert not buffer.data
 
 
+@in_virtual_time
 async def test_a_body_in_tiny_chunks_lets_other_connections_have_a_turn() -> None:
     """Each turn parses at most so many chunks; the request of another connection is answered between two turns."""
     turns: list[int] = []
@@ -241,6 +248,7 @@ async def test_a_body_in_tiny_chunks_lets_other_connections_have_a_turn() -> Non
 
 
 @pytest.mark.parametrize("trailers", [False, True], ids=["headers", "trailers"])
+@in_virtual_time
 async def test_many_header_lines_let_other_connections_have_a_turn(trailers: bool) -> None:
     """Each turn ends with the request in which the header lines or trailers exceed the limit."""
     turns: list[int] = []
