@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.secret_canaries import find_leaks
 from tests.support.server_process import Proxy, running_proxy
-from tests.support.waiting import WAIT_SECONDS
+from tests.support.waiting import WAIT_SECONDS, wait_for_async
 
 CLIENTS = 200
 BUDGET_TOKENS = 20_000
@@ -75,10 +75,16 @@ async def use_keys(proxy: Proxy) -> str:
 
 async def wait_for_status(session: aiohttp.ClientSession, key: str, status: int) -> None:
     """Wait until all workers answer with a status: 20 new connections in a row."""
-    answered = 0
-    while answered < 20:
-        headers = {"x-api-key": key, "connection": "close"}
-        async with session.get("/v1/models", headers=headers) as response:
-            json.loads(await response.read())
-            answered = answered + 1 if response.status == status else 0
-        await asyncio.sleep(0.02)
+
+    async def request_statuses() -> list[tuple[int, str]]:
+        replies = []
+        for _ in range(20):
+            headers = {"x-api-key": key, "connection": "close"}
+            async with session.get("/v1/models", headers=headers) as response:
+                replies.append((response.status, await response.text()))
+                json.loads(replies[-1][1])
+                if response.status != status:
+                    break
+        return replies
+
+    await wait_for_async(request_statuses, lambda replies: [reply[0] for reply in replies] == [status] * 20)

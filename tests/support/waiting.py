@@ -8,7 +8,7 @@ import asyncio
 import inspect
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,14 +76,18 @@ def wait_for(observe: Callable[[], T], accept: Callable[[T], object] = bool) -> 
     return value
 
 
-async def wait_for_async(observe: Callable[[], T], accept: Callable[[T], object] = bool) -> T:
+async def wait_for_async(observe: Callable[[], T | Awaitable[T]], accept: Callable[[T], object] = bool) -> T:
     """Return the first accepted value, as `wait_for` does. Meanwhile the event loop runs other tasks."""
     deadline = time.monotonic() + WAIT_SECONDS
-    while not accept(value := observe()):
+    while not accept(value := await _resolve(observe())):
         if time.monotonic() > deadline:
             raise AssertionError(_render_failure(observe, accept, value))
         await asyncio.sleep(PAUSE_SECONDS)
     return value
+
+
+async def _resolve(observed: T | Awaitable[T]) -> T:
+    return await observed if isinstance(observed, Awaitable) else observed
 
 
 def _render_failure(observe: Callable[[], Any], accept: Callable[[Any], object], value: object) -> str:

@@ -1,6 +1,5 @@
 """The page Keys: each change of a key with preview and confirmation, and every refusal by role, token or value."""
 
-import asyncio
 import html
 import re
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ from anthropic_proxy.app import App
 from tests.support.dashboard import HOSTILE
 from tests.support.ledger import destroy_ledger
 from tests.support.virtual_keys import Response, running_app, send
+from tests.support.waiting import wait_for_async
 
 ADMIN, PROXY = "admin-0123456789", "pk-0123456789"
 EDIT = "/dashboard/keys/edit"
@@ -96,12 +96,13 @@ async def create(browser: Browser, label: str, **fields: str) -> tuple[str, str]
 
 async def accepts(app: App, key: str) -> bool:
     """Wait until the proxy has read a key. Return True if it is accepted."""
-    for _ in range(200):  # changes take effect after at most two seconds
-        response = await send(app, "GET", "/v1/models", x_api_key=key)
-        if response.status == 200 or not response.message.startswith("The key is not a key of this proxy."):
-            return response.status == 200
-        await asyncio.sleep(0.05)
-    raise AssertionError("the key is unknown")
+    response = await wait_for_async(
+        lambda: send(app, "GET", "/v1/models", x_api_key=key),
+        lambda response: (
+            response.status == 200 or not response.message.startswith("The key is not a key of this proxy.")
+        ),
+    )
+    return response.status == 200
 
 
 async def test_a_key_is_created_after_a_preview_and_shown_once(app: App, browser: Browser) -> None:

@@ -1,5 +1,6 @@
 """Tests for waits: the first accepted value is returned, and a failure shows values and logs in full."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,10 @@ async def test_the_first_accepted_value_is_returned() -> None:
     values = iter([0, 1, 2, 3])
     assert wait_for(lambda: next(values)) == 1
     assert await wait_for_async(lambda: next(values), lambda value: value == 3) == 3
+    replies = asyncio.Queue[str]()
+    for text in ("", "ready"):
+        replies.put_nowait(text)
+    assert await wait_for_async(replies.get) == "ready"
 
 
 @pytest.mark.usefixtures("short")
