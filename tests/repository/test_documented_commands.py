@@ -19,8 +19,8 @@ from tests.site.installation import PROGRAM, SERVE, TEST
 from tests.site.pages import Block, all_pages, blocks
 from tests.site.reference_pages import known_settings
 from tests.support.paths import ROOT
-from tests.support.server_process import Proxy, hold_port, running_proxy
-from tests.support.waiting import WAIT_SECONDS, wait_for
+from tests.support.server_process import Proxy, ending, hold_port, running_proxy
+from tests.support.waiting import WAIT_SECONDS, reporting_log, wait_for
 
 EXCLUDING_WORDS = {"key", "client", "extra", "long"}
 RUN_ELSEWHERE = (SERVE, TEST)
@@ -108,7 +108,10 @@ def test_python_programs_run(text: str, clone: Path, proxy: Proxy) -> None:
 def test_the_first_command_serves(clone: Path) -> None:
     with hold_port() as port:
         own = environment(clone, port)
-        with subprocess.Popen(SERVE.split(), cwd=clone, env=own, stderr=subprocess.DEVNULL) as server:
+        log_file = clone / "server.log"
+        with log_file.open("wb") as log:
+            server = subprocess.Popen(SERVE.split(), cwd=clone, env=own, stderr=log)
+        with reporting_log(server, log_file), ending(server):
             health = [str(clone / PROGRAM), "health"]
 
             def check() -> "subprocess.CompletedProcess[str]":
@@ -116,7 +119,6 @@ def test_the_first_command_serves(clone: Path) -> None:
                 return subprocess.run(health, env=own, capture_output=True, text=True, check=False)
 
             wait_for(check, lambda done: done.returncode == 0)
-            server.terminate()
         assert server.returncode == 0
 
 

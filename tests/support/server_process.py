@@ -131,7 +131,17 @@ def running_proxy(
     assert not (leaks := proxy.leaks + find_leaks(proxy.log, proxy.keys)), leaks
 
 
-def end_process(process: "subprocess.Popen[bytes]") -> None:
+@contextmanager
+def ending(process: "subprocess.Popen[Any]") -> Iterator[None]:
+    """End a process at the end of the block, also of one that fails: `Popen` by itself waits for the process."""
+    with process:
+        try:
+            yield
+        finally:
+            end_process(process)
+
+
+def end_process(process: "subprocess.Popen[Any]") -> None:
     """End a process by SIGTERM, and by SIGKILL if it does not end."""
     if process.poll() is None:
         process.terminate()

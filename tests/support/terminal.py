@@ -13,6 +13,7 @@ import pytest
 from tests.support.forked_command import can_fork, start_forked, wait_forked
 from tests.support.paths import ROOT
 from tests.support.process_checks import is_sleeping
+from tests.support.server_process import ending
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 
@@ -43,7 +44,7 @@ def answer_questions(
         command = start_forked(words, directory, environment, [theirs] * 3, owns_terminal=True)
         shown = _answer(ours, theirs, answers, command.pid)
         return Screen(shown, wait_forked(command, WAIT_SECONDS))
-    with subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", _IN_OWN_TERMINAL, *words],
         cwd=directory,
         env=environment,
@@ -51,7 +52,8 @@ def answer_questions(
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-    ) as process:
+    )
+    with ending(process):
         shown = _answer(ours, theirs, answers, process.pid)
         return Screen(shown, process.wait(WAIT_SECONDS))
 

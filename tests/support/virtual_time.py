@@ -1,4 +1,4 @@
-"""An event loop whose clock moves only while nothing else happens: timeouts do not depend on the speed of the machine.
+"""An event loop with a clock that moves only while nothing happens: timeouts do not depend on the machine.
 
 All parts of the test have to run in this loop. The clock does not wait for threads and processes.
 """

@@ -1,7 +1,6 @@
 """The command line: options, addresses, and errors at the start."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.server.listen import format_address, open_listener
 from tests.support.command_line import run_command
 from tests.support.paths import ROOT
-from tests.support.server_process import free_port, running_proxy
+from tests.support.server_process import ending, free_port, running_proxy
 from tests.support.waiting import WAIT_SECONDS
 
 COMMANDS = f"The commands are: {', '.join(name for name in commands if not name.startswith('-'))}."
@@ -83,20 +82,20 @@ def test_the_address_is_one_to_type(host: str, address: str) -> None:
 
 def test_any_free_port_is_the_one_that_is_shown(tmp_path: Path) -> None:
     own = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "anthropic_proxy", "--port", "0", "--host", "0.0.0.0"],
         cwd=tmp_path,
         env={**own, **WHOLE, "ALLOW_UNAUTHENTICATED": "true"},
         stderr=subprocess.PIPE,
         text=True,
-    ) as process:
+    )
+    with ending(process):
         assert process.stderr is not None
         _, _, address, *_ = process.stderr.readline().split()
         assert address.startswith("http://localhost:")
         port = address.rpartition(":")[2]
         assert int(port) > 0
         assert run("anthropic_proxy", "health", directory=tmp_path, settings={"PORT": f'"{port}"'}).returncode == 0
-        process.send_signal(signal.SIGTERM)
     assert process.returncode == 0
 
 

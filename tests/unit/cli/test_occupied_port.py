@@ -11,7 +11,7 @@ import pytest
 from anthropic_proxy import __version__
 from anthropic_proxy.platforms.port_owner import find_port_owner
 from tests.support.command_line import OPENAI, run_command
-from tests.support.server_process import running_proxy
+from tests.support.server_process import ending, running_proxy
 
 
 def test_another_proxy_is_named_with_its_version_and_start(tmp_path: Path) -> None:
@@ -57,9 +57,10 @@ def test_the_process_of_a_port_is_found() -> None:
     program = (
         "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
     )
-    with subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    )
+    with ending(process):
         assert process.stdout is not None
         owner = find_port_owner(int(process.stdout.readline()))
         process.communicate("\n")
@@ -69,4 +70,5 @@ def test_the_process_of_a_port_is_found() -> None:
 
 
 def test_without_process_information_the_owner_is_unknown(tmp_path: Path) -> None:
-    assert find_port_owner(8082, tmp_path) is None
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert find_port_owner(listener.getsockname()[1], tmp_path) is None

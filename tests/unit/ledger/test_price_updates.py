@@ -15,7 +15,7 @@ from anthropic_proxy.app import App
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.ledger.costs import CostCalculator
 from anthropic_proxy.ledger.price_file import FILE_NAME, InvalidPrices
-from anthropic_proxy.ledger.price_source import describe_package, describe_price_list, find_price_source
+from anthropic_proxy.ledger.price_source import describe_package, describe_price_list, find_price_source, format_date
 from anthropic_proxy.ledger.price_updater import PriceUpdater, open_plugin
 from anthropic_proxy.ledger.price_updates import OlderPrices, store_new_prices
 from anthropic_proxy.plugins import Gateway, Plugin
@@ -224,7 +224,7 @@ async def test_one_of_several_workers_downloads_the_list_every_n_days(
 
             assert find_cost(settings)[0] == PACKAGED
             assert await update_all() == 1
-            assert find_cost(settings) == (3_000_000, "genai-prices updated 2026-11-21")
+            assert find_cost(settings) == (3_000_000, f"genai-prices updated {date.fromtimestamp(NOON)}")
             now[0] += 6 * DAY
             assert await update_all() == 1
             now[0] += DAY
@@ -236,12 +236,12 @@ async def test_one_of_several_workers_downloads_the_list_every_n_days(
             assert await update_all() == 3
             assert find_cost(settings)[0] == 4_000_000
     lines = [line for line in capsys.readouterr().err.splitlines() if "rice" in line]
-    used = "genai-prices updated 21 Nov 2026"
+    used, newest = (f"genai-prices updated {format_date(date.fromtimestamp(day))}" for day in (NOON, NOON + 7.25 * DAY))
     assert [re.sub(r"^[\d:]+  ", "", line) for line in lines] == [
         f"Prices updated: {used}, from {url}.",
         f"The price list {url} is not used: the server answered with status 503. The prices in use stay: {used}. "
         "To try again:  anthropic-proxy prices update",
-        f"Prices updated: genai-prices updated 28 Nov 2026, from {url}.",
+        f"Prices updated: {newest}, from {url}.",
     ]
 
 

@@ -18,6 +18,7 @@ from tests.support.fakes.anthropic.samples import BAD, GOOD, READ, body
 from tests.support.fakes.server import Running, serving
 from tests.support.paths import FAKES, ROOT
 from tests.support.sdk import open_sdk
+from tests.support.server_process import ending
 from tests.support.tls import NO_AUTHORITIES
 
 
@@ -135,9 +136,9 @@ def test_counts_and_models(client: anthropic.Anthropic) -> None:
 
 def test_it_runs_by_itself() -> None:
     command = [sys.executable, "-m", "tests.support.fakes.anthropic", "--key", "k"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    with ending(process):
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
         headers = {"x-api-key": "k", "anthropic-version": "2023-06-01"}
         assert httpx.get(f"{url}/v1/models", headers=headers, trust_env=False, verify=NO_AUTHORITIES).status_code == 200
-        process.terminate()
