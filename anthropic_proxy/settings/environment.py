@@ -8,6 +8,7 @@ the proxy.
 
 import os
 import sys
+import threading
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -93,12 +94,22 @@ _FOR_LITELLM = {
 }
 
 
+_exporting = threading.Lock()
+"""Held by the thread that changes `os.environ` for LiteLLM."""
+
+
 def export_to_litellm(settings: Settings, exported: MutableMapping[str, Secret] | None = None) -> None:
     """Set `settings.litellm_variables` and LiteLLM's start options in `os.environ`, where LiteLLM reads them.
 
     Variables that are already set are not changed. `exported`: variables that the previous call set; those with an
-    unchanged value are removed from `os.environ` first, and the dict then receives the variables of this call.
+    unchanged value are removed from `os.environ` first, and the dict then receives the variables of this call. The
+    thread of LiteLLM and a reload of the settings may call the function at the same time.
     """
+    with _exporting:
+        _export(settings, exported)
+
+
+def _export(settings: Settings, exported: MutableMapping[str, Secret] | None) -> None:
     for name, secret in (exported or {}).items():
         if os.environ.get(name) == secret.reveal():
             del os.environ[name]

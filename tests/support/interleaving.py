@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 
 Result = TypeVar("Result")
 _FOLDERS = tuple(f"{ROOT / name}{os.sep}" for name in ("anthropic_proxy", "tests"))
-_BLOCKED_SECONDS = 0.05
+_BLOCKED_SECONDS = 0.01
 """Time in seconds after which the second function counts as blocked by a lock of the first one, which then goes on."""
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ from platformdirs import user_data_path
 
 from anthropic_proxy.errors import ShuttingDown
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.settings import Settings, load_settings
+from anthropic_proxy.settings import Secret, Settings, export_to_litellm, load_settings
 from anthropic_proxy.upstream.http import HttpTransport
 from anthropic_proxy.wire.contract import UpstreamRequest
+from tests.support.interleaving import interleave
 
 PROXY = "http://user:secret-of-the-proxy@127.0.0.1:3128"
 
@@ -108,3 +110,26 @@ def test_the_data_directory_is_that_of_platformdirs(variables: dict[str, str], m
 
 def test_without_a_home_there_is_no_data_directory() -> None:
     assert load().data_directory is None
+
+
+def test_a_key_for_litellm_that_two_threads_export_is_replaced_by_the_next_reload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_key(key: str) -> Settings:
+        (tmp_path / ".env").write_text(f"MISTRAL_API_KEY={key}\n", encoding="utf-8")
+        return load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"))
+
+    def build() -> tuple[Callable[[], None], Callable[[], None]]:
+        environ: dict[str, str] = {}
+        exported: dict[str, Secret] = {}
+        monkeypatch.setattr(os, "environ", environ)
+        runs.append((environ, exported))
+        return lambda: export_to_litellm(before, exported), lambda: export_to_litellm(before, exported)
+
+    before, after = load_key("before-0123456789"), load_key("after-0123456789")
+    runs: list[tuple[dict[str, str], dict[str, Secret]]] = []
+    assert len(interleave(build)) > 10
+    for environ, exported in runs:
+        monkeypatch.setattr(os, "environ", environ)
+        export_to_litellm(after, exported)
+        assert environ["MISTRAL_API_KEY"] == "after-0123456789"
