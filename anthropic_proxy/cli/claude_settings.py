@@ -1,9 +1,10 @@
 """Settings of Claude Code that would send its requests past the proxy, or that choose another model.
 
-`ClaudeSettings` is the content of one settings file. Claude Code gives the variables of its settings files precedence
-over the environment. An override is a setting that would replace the variables of the proxy (`find_overrides`).
-`merge_settings` returns a value of Claude Code's option `--settings` that replaces such settings. Source: tests with
-version 2.1.328; `--settings` overrides all files except the managed ones, and the last `--settings` counts.
+`ClaudeSettings` is one level of settings: a file, or the value of the option `--settings`. Claude Code gives variables
+in its settings precedence over the environment. `find_overrides` returns the settings of a level that would replace
+the variables of the proxy. `merge_settings` returns a value of `--settings` with the variables of the proxy, which then
+have precedence over those of the files. `list_model_selectors` returns the settings that choose a model. Source: tests
+with version 2.1.328; `--settings` overrides all files except the managed ones, and the last `--settings` counts.
 """
 
 import json
@@ -127,10 +128,11 @@ def find_overrides(level: ClaudeSettings, variables: Mapping[str, str]) -> list[
     return found
 
 
-def find_model_choices(level: ClaudeSettings, arguments: Sequence[str]) -> dict[str, str]:
+def list_model_selectors(level: ClaudeSettings, arguments: Sequence[str]) -> dict[str, str]:
     """Return the settings of `level` that choose a model: name → value.
 
-    `arguments`: arguments of Claude Code. Empty for the option `--settings`, because the user has just written it.
+    `arguments`: arguments of Claude Code; `--model` replaces some settings, which are then not returned. The result is
+    empty for the option `--settings`, because the user has just written it.
     """
     if level.source == _OPTION:
         return {}
@@ -142,10 +144,10 @@ def find_model_choices(level: ClaudeSettings, arguments: Sequence[str]) -> dict[
 
 
 def merge_settings(levels: Sequence[ClaudeSettings], variables: Mapping[str, str]) -> dict[str, Any]:
-    """Return a value of `--settings` with which Claude Code uses `variables` instead of its other settings.
+    """Return a value of Claude Code's option `--settings` that sets `variables`, the variables of the proxy.
 
-    `levels`: all settings of Claude Code. The user's own `--settings` is included in the result. Conflicting variables
-    become empty, which disables them.
+    The result has the user's own `--settings` too, because Claude Code uses only the last option. Variables that select
+    another server or credential are set to "", which disables them. `levels`: all settings of Claude Code.
     """
     own = next((level for level in levels if level.source == _OPTION), ClaudeSettings(_OPTION, {}))
     disabled = dict.fromkeys(conflicting_variables(variables), "")

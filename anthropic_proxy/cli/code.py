@@ -87,7 +87,7 @@ def _report(level: "ClaudeSettings", variables: Mapping[str, str], arguments: Se
     `level`: settings of one file. `variables`: variables of the proxy. `address`: address of the proxy. Raises
     `ConfigurationError` for a setting that cannot be overridden.
     """
-    from anthropic_proxy.cli.claude_settings import find_model_choices, find_overrides  # noqa: PLC0415
+    from anthropic_proxy.cli.claude_settings import find_overrides, list_model_selectors  # noqa: PLC0415
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
     from anthropic_proxy.log import escape_unprintable  # noqa: PLC0415
 
@@ -99,7 +99,7 @@ def _report(level: "ClaudeSettings", variables: Mapping[str, str], arguments: Se
                 "this command. Remove that line or ask its owner."
             )
         notices.write_line(f"{level.source} sets {name}. This session uses {address} instead.")
-    for name, model in find_model_choices(level, arguments).items():
+    for name, model in list_model_selectors(level, arguments).items():
         notices.write_line(escape_unprintable(f"{level.source} sets {name}: this session requests the model {model}."))
 
 

@@ -1,7 +1,7 @@
 """Output of the command `explain`: a summary of route and changes, one JSON object, or the upstream request itself.
 
-`Explanation` is the result for one client request. A dry run is a request that passes all steps except the call to the
-provider. `mask_credential` hides a key in the output.
+`Explanation` writes the output for one client request. A dry run is a request that passes all steps except the call to
+the provider. The upstream request is the one that the provider would receive. `mask_credential` hides a key in it.
 """
 
 import sys
@@ -46,8 +46,8 @@ def mask_credential(credential: Credential | None) -> Credential | None:
 class Explanation:
     """Explanation of one client request.
 
-    `body`: the decoded client request. `result`: dry run of the request. `head`: request line and headers with a masked
-    credential; b"": no HTTP request.
+    `body`: decoded body of the client request. `result`: result of its dry run. `head`: request line and headers of the
+    upstream request, with a masked credential. b"": the proxy would send no HTTP request.
     """
 
     def __init__(self, settings: Settings, body: Mapping[str, Any], result: DryRun, head: bytes) -> None:
@@ -94,7 +94,7 @@ class Explanation:
             output.write_line(f"\n  Full upstream request:  {output.paint(command, 'type')}")
 
     def write_upstream_request(self) -> None:
-        """Write the request to the provider as HTTP message: method and URL, headers, and the exact body bytes."""
+        """Write the upstream request to stdout: method and URL, headers, and the exact bytes of the body."""
         sent = self._result.recorded
         assert sent is not None
         lines = [self._request_line(), *(f"{name}: {value}" for name, value in self._headers), "", ""]

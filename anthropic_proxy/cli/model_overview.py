@@ -1,9 +1,10 @@
 """Data for the command `models`: the model of each Claude tier, and the models that each provider lists.
 
-`map_tiers` returns the mapping: the tiers with the same target model, its fallbacks, the setting that determines it,
-and problems that prevent its use. `query_all_providers` and `query_provider` return the models of providers
-(`ProviderModels`). A Claude tier is a family of models: haiku, sonnet, opus, fable. A provider has a model list if its
-API can be asked for all of its models.
+A Claude tier is a family of models: haiku, sonnet, opus, fable. `map_tiers` returns the mapping of the tiers to target
+models (`MappedTiers`): their fallbacks, the setting that determines them, and problems that prevent their use. A
+provider has a model list if its API returns all of its models. `query_all_providers` and `query_provider` request this
+list and return `ProviderModels`; without it, these are the models that the proxy knows. `TokenPrices` and `ModelPrice`
+are prices, and `ModelFacts` is a model with limits and price.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ class TokenPrices(Struct, frozen=True):
     cache_write: float
     """Price of input tokens that the provider writes to its cache, in US dollars per million."""
     cache_write_1h: float
-    """The same for a cache that is kept for one hour."""
+    """Price of input tokens that are written to a cache for one hour, in US dollars per million."""
     thinking: float
     """Price of output tokens of thinking, in US dollars per million."""
 
@@ -81,16 +82,17 @@ class MappedTiers(Struct, frozen=True):
 
 
 class ProviderModels(Struct, frozen=True):
-    """Models of one provider: those that its API lists, or those that the proxy knows."""
+    """Models of one provider: those in its model list, otherwise those that the proxy knows."""
 
     provider: str
     """Prefix of the provider: `gemini`."""
     models: tuple[ModelFacts, ...]
     source: Literal["provider", "built-in"] = "provider"
-    """`provider`: the provider lists the models. `built-in`: it has no list, or the query failed, so these are the
-    models that the proxy knows."""
+    """`provider`: models from the provider's list. `built-in`: models that the proxy knows, because the provider has no
+    list or did not return it."""
     problem: str = ""
-    """Message about the failed query. "": the query succeeded."""
+    """Message for the user: the list could not be requested, or the provider does not have the requested model, or no
+    model is known. "": none of these."""
 
 
 async def map_tiers(services: Services) -> list[MappedTiers]:
@@ -106,15 +108,16 @@ async def map_tiers(services: Services) -> list[MappedTiers]:
 
 
 async def query_all_providers(services: Services) -> list[ProviderModels]:
-    """Return the models of all configured providers, queried at the same time. Failed queries have a `problem`."""
+    """Return the models of the providers that `has_queried_list` selects. All of them are queried at the same time."""
     rows = [row for row in find_registry(services.settings) if has_queried_list(row, services)]
     return list(await asyncio.gather(*(query_provider(services, row) for row in rows)))
 
 
 async def query_provider(services: Services, provider: Provider) -> ProviderModels:
-    """Query `provider` for its models and return them.
+    """Return the models in the model list of `provider`. Without a list: the models that the proxy knows.
 
-    If it has no list or the query fails, return the models that the proxy knows, with a message in the field `problem`.
+    A failed query, or a missing key for it, is reported in the field `problem` of the result. A provider without a list
+    is a problem only if the proxy does not know its models either.
     """
     if provider.uses_installed_models:
         return await _list_installed(services, provider)
@@ -146,9 +149,10 @@ def _is_own_address(provider: Provider, settings: Settings) -> bool:
 
 
 async def find_provider_model(services: Services, provider: Provider, name: str) -> ProviderModels:
-    """Return one model of `provider` with its limits and price.
+    """Return the model `name` of `provider`, as the only one in `models` of the result.
 
-    `name`: model id without prefix. If the provider does not list the model, the field `problem` has a message.
+    `name`: model id without prefix. If the provider does not list the model, the field `problem` has a message, and
+    `models` is empty.
     """
     offered = await query_provider(services, provider)
     found = tuple(fact for fact in offered.models if fact.model == f"{provider.prefix}/{name}")
@@ -165,9 +169,9 @@ async def find_provider_model(services: Services, provider: Provider, name: str)
 
 
 def has_queried_list(provider: Provider, services: Services) -> bool:
-    """Return True if the command `models` queries `provider` for its models.
+    """Return True if `provider` is configured and its API has a model list, so that `models` can query it.
 
-    The provider must be configured or preferred, and its API must have a model list.
+    A local Ollama server needs no configuration if it is the preferred provider.
     """
     settings = services.settings
     if not provider.offered_to_users or not has_model_list(provider):
@@ -256,7 +260,10 @@ def _explain(error: ProxyError, provider: Provider, settings: Settings) -> str:
 
 
 def find_provider(name: str, settings: Settings) -> Provider | None:
-    """Return the provider with the name or prefix `name`, such as `google` or `gemini`. None: no such provider."""
+    """Return the provider with the name, model prefix or variable prefix `name`. None: no such provider.
+
+    Google has the name `google`, the model prefix `gemini` and the variable prefix `GEMINI`. Case is ignored.
+    """
     word = name.lower().removesuffix("/")
     rows = find_registry(settings)
     return next((row for row in rows if word in (row.name, row.prefix, row.env_prefix.lower())), None)

@@ -12,10 +12,10 @@ __all__ = ["open_plugin"]
 
 def open_plugin(settings: Settings) -> Plugin:
     """Return the plugin of the dashboard, with the routes below `/dashboard`. Page libraries are not loaded yet."""
-    from anthropic_proxy.dashboard.oidc_routes import require_usable  # noqa: PLC0415
+    from anthropic_proxy.dashboard.oidc_routes import require_usable_provider  # noqa: PLC0415
     from anthropic_proxy.dashboard.routes import Dashboard  # noqa: PLC0415
 
-    require_usable(settings)
+    require_usable_provider(settings)
 
     dashboard = Dashboard(settings)
     return Plugin(routes=dashboard.routes(), start=dashboard.start, stop=dashboard.stop)

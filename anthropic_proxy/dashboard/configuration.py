@@ -1,4 +1,7 @@
-"""Page Settings of the dashboard: every setting with its value and source."""
+"""Page Settings of the dashboard: every setting with its value and source.
+
+`build_settings_page` returns the values that the template of the page shows.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +13,7 @@ from anthropic_proxy.dashboard.settings_change import list_editable
 from anthropic_proxy.routing.settings_listing import list_settings
 
 
-def build_settings(context: PageContext) -> Mapping[str, Any]:
+def build_settings_page(context: PageContext) -> Mapping[str, Any]:
     """Return the values that the template of the page Settings shows, with masked keys.
 
     `context`: parameters of the URL, settings and state of the proxy.

@@ -1,7 +1,7 @@
 """Page of one virtual key: its state, limits and used budgets, its requests and cost, and its changes.
 
-`build_key` returns the values that the template of the page shows. A virtual key is a key that this proxy gives to a
-client; only a hash of its text is stored. Its changes are rows of the audit log.
+`build_key_page` returns the values that the template of the page shows. A virtual key is a key that this proxy gives to
+a client; only a hash of its text is stored. Its changes are rows of the audit log.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ class ChangeRow(Struct, frozen=True):
     changes: str
 
 
-def build_key(context: PageContext) -> Mapping[str, Any] | None:
+def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     """Return the values that the template of the page of one key shows. None: the key in the URL does not exist.
 
     `context`: parameters of the URL, state of the proxy, and connection to the ledger.

@@ -1,6 +1,6 @@
 """Page of the audit log: each change of virtual keys and teams with time, author, and old and new values.
 
-`build_audit` returns the values that the template of the page shows. The position in the list is an id in the URL.
+`build_audit_page` returns the values that the template of the page shows. The position in the list is an id in the URL.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ MAX_ROWS = 50
 """Maximum number of changes on one page of the audit log."""
 
 
-def build_audit(context: PageContext) -> Mapping[str, Any]:
+def build_audit_page(context: PageContext) -> Mapping[str, Any]:
     """Return the values that the template of the page with the audit log shows.
 
     `context`: parameters of the URL, state of the proxy, and connection to the database.

@@ -1,8 +1,8 @@
 """Page Keys: all virtual keys and teams with their state, limits, used budgets, requests and cost.
 
-`build_keys` returns the values that the template of the page shows. A virtual key is a key that this proxy gives to a
-client; a team is a group of keys with common limits. `read_key_list` reads all keys, and `choose_rows` selects those
-for the page. The store of limits (Redis, a file or memory) has the used amounts of budgets.
+`build_keys_page` returns the values that the template of the page shows. A virtual key is a key that this proxy gives
+to a client; a team is a group of keys with common limits. `read_key_list` reads all keys, and `choose_rows` selects
+those for the page. The store of limits (Redis, a file or memory) has the used amounts of budgets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,7 +54,7 @@ class KeyList(Struct, frozen=True):
     """
 
 
-def build_keys(context: PageContext) -> Mapping[str, Any]:
+def build_keys_page(context: PageContext) -> Mapping[str, Any]:
     """Return the values that the template of the page Keys shows.
 
     `context`: parameters of the URL, state of the proxy, and connection to the ledger.

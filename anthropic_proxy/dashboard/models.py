@@ -1,7 +1,7 @@
 """Page Models: requests, cost and speed of each model, the mapping, prices, and the cost at other models.
 
-`build_models` returns the values that the template of the page shows. The speed is output tokens per second after the
-first token. The mapping is the backend model of each Claude tier. A panel is a table or chart of the page.
+`build_models_page` returns the values that the template of the page shows. The speed is output tokens per second after
+the first token. The mapping is the backend model of each Claude tier. A panel is a table or chart of the page.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ _COLUMNS: Sequence[SortableColumn[UsedModel]] = (
 )
 
 
-def build_models(context: PageContext) -> Mapping[str, Any]:
+def build_models_page(context: PageContext) -> Mapping[str, Any]:
     """Return the values that the template of the page Models shows. A panel that fails is a `FailedPanel`.
 
     `context`: parameters of the URL, state of the proxy, and connection to the ledger.

@@ -1,8 +1,9 @@
 """`OidcSignIn`: the two routes of a sign-in with an identity provider. Authlib is loaded with the first sign-in.
 
 `start` redirects the browser to the provider and stores random values (a sign-in attempt) in a cookie. The provider
-redirects the browser to the callback path with a code, which the proxy exchanges for the ID token of the user. `finish`
-then creates a session.
+redirects the browser to the callback path with a code. `read_attempt` returns the `BegunSignIn` from the cookie.
+`finish` exchanges the code for the ID token of the user and creates a session. Its result, `SignedIn`, has the value of
+the session cookie and the page that the user requested. `require_usable_provider` checks the settings at start.
 """
 
 import asyncio
@@ -39,10 +40,11 @@ _MAX_SHOWN_CHARACTERS = 200
 _MAX_CODE_CHARACTERS = 4_096
 
 
-def require_usable(settings: Settings) -> None:
+def require_usable_provider(settings: Settings) -> None:
     """Raise `ConfigurationError` if `settings` name an identity provider that cannot be used.
 
-    Either Authlib is not installed, or clients need no key. The API with the same data would then need no sign-in.
+    Authlib must be installed, and clients must need a key: without one, the API returns the data of the dashboard to
+    every client, so a sign-in would protect nothing.
     """
     if settings.oidc is None:
         return
@@ -56,7 +58,7 @@ def require_usable(settings: Settings) -> None:
 
 
 class SignedIn(Struct, frozen=True):
-    """Result of a completed sign-in: the cookie of the session, and the next page."""
+    """Result of a completed sign-in: the value of the session cookie, and the next page."""
 
     cookie: str
     """Value of the cookie of the new session."""
@@ -102,7 +104,8 @@ class OidcSignIn:
     def read_attempt(self, request: RouteRequest) -> "BegunSignIn":
         """Return the sign-in that this browser began, from its cookie. Nothing is stored or sent.
 
-        Raises `OidcError` if the cookie is missing or changed, or if the response is of another sign-in.
+        Raises `OidcError` if the cookie is missing or changed, or if the provider's response belongs to another
+        sign-in.
         """
         return _read_attempt(request, request.query.get("state", [""])[-1], self._require_provider())
 

@@ -1,7 +1,7 @@
 """Page Overview: summary, five figures, charts, latest requests, problems and models.
 
-`build_overview` returns the values that the template of the page shows. A panel is one of these tables or charts. A
-panel that fails is replaced by a `FailedPanel`. An incident is a series of periods in which many requests to one
+`build_overview_page` returns the values that the template of the page shows. A panel is one of these tables or charts.
+A panel that fails is replaced by a `FailedPanel`. An incident is a series of periods in which many requests to one
 provider failed.
 """
 
@@ -51,7 +51,7 @@ class _Queries:
         return mark_incidents(find_incidents(self.periods, self.errors(), self.by_model(), self.costs))
 
 
-def build_overview(context: PageContext) -> Mapping[str, Any]:
+def build_overview_page(context: PageContext) -> Mapping[str, Any]:
     """Return the values that the template of the page Overview shows. A panel that fails is a `FailedPanel`.
 
     `context`: parameters of the URL, state of the proxy, and connection to the ledger.

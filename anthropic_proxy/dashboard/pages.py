@@ -86,35 +86,35 @@ class PageKind(Struct, frozen=True):
 
 
 _KINDS = (
-    PageKind("/dashboard", "Overview", "overview.html", overview.build_overview),
-    PageKind("/dashboard/requests", "Requests", "requests.html", requests.build_requests),
+    PageKind("/dashboard", "Overview", "overview.html", overview.build_overview_page),
+    PageKind("/dashboard/requests", "Requests", "requests.html", requests.build_requests_page),
     PageKind(
         "/dashboard/requests/{id}",
         "Requests",
         "request.html",
-        request_page.build_request,
+        request_page.build_request_page,
         "The ledger has no request with this id. It is deleted, still running, or of another proxy.",
     ),
-    PageKind("/dashboard/sessions", "Sessions", "sessions.html", sessions.build_sessions),
+    PageKind("/dashboard/sessions", "Sessions", "sessions.html", sessions.build_sessions_page),
     PageKind(
         "/dashboard/session",
         "Sessions",
         "session.html",
-        sessions.build_session,
+        sessions.build_session_page,
         "The ledger has no request of this session.",
     ),
-    PageKind("/dashboard/models", "Models", "models.html", models.build_models),
-    PageKind("/dashboard/keys", "Keys", "keys.html", keys.build_keys, adds_up=False),
-    PageKind("/dashboard/keys/audit", "Keys", "key_audit.html", key_audit.build_audit, adds_up=False),
+    PageKind("/dashboard/models", "Models", "models.html", models.build_models_page),
+    PageKind("/dashboard/keys", "Keys", "keys.html", keys.build_keys_page, adds_up=False),
+    PageKind("/dashboard/keys/audit", "Keys", "key_audit.html", key_audit.build_audit_page, adds_up=False),
     PageKind(
         "/dashboard/keys/{id}",
         "Keys",
         "key.html",
-        key.build_key,
+        key.build_key_page,
         "There is no virtual key with this id. The page Keys lists all keys, also revoked ones.",
     ),
-    PageKind("/dashboard/providers", "Providers", "providers.html", providers.build_providers),
-    PageKind("/dashboard/settings", "Settings", "settings.html", configuration.build_settings, adds_up=False),
+    PageKind("/dashboard/providers", "Providers", "providers.html", providers.build_providers_page),
+    PageKind("/dashboard/settings", "Settings", "settings.html", configuration.build_settings_page, adds_up=False),
 )
 PAGES: Mapping[str, PageKind] = {kind.path: kind for kind in _KINDS}
 """URL path → page with this path."""

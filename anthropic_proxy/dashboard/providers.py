@@ -1,7 +1,7 @@
 """Page Providers: state of each provider with open circuits and keys in cooldown, its speed, errors and remedy.
 
 A circuit that is open sends no requests to a provider after many failures. A key in cooldown is not used for some time
-after a rate limit. `build_providers` returns the values that the template of the page shows.
+after a rate limit. `build_providers_page` returns the values that the template of the page shows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ class _Figures(Struct):
     medians: Sequence[float | None]
 
 
-def build_providers(context: PageContext) -> Mapping[str, Any]:
+def build_providers_page(context: PageContext) -> Mapping[str, Any]:
     """Return the values that the template of the page Providers shows.
 
     `context`: parameters of the URL, state of the proxy, and connection to the ledger.

@@ -1,6 +1,6 @@
 """Page of one request: summary, figures, timeline, request changes, route, tokens and cost, client, commands.
 
-`build_request` returns the values that the template of the page shows.
+`build_request_page` returns the values that the template of the page shows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ class TokenCost(Struct, frozen=True):
     cost: str
 
 
-def build_request(context: PageContext) -> Mapping[str, Any] | None:
+def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     """Return the values that the template of the page of one request shows. None: the request is not stored."""
     request_id = context.path_parameters["id"]
     require_text("request id", request_id)

@@ -1,6 +1,6 @@
 """Page Requests: search, filters with counts, requests over time, and the table of requests with its export.
 
-`build_requests` returns the values that the template of the page shows, and `list_exported` the rows of an export.
+`build_requests_page` returns the values that the template of the page shows, and `list_exported` the rows of an export.
 """
 
 import re
@@ -39,7 +39,7 @@ _Placed = tuple[StoredRequest, str]
 """A stored request, and its position in the list as text, for the URL parameters `before` and `after`."""
 
 
-def build_requests(context: PageContext) -> Mapping[str, Any]:
+def build_requests_page(context: PageContext) -> Mapping[str, Any]:
     """Return the values that the template of the page Requests shows.
 
     `context`: parameters of the URL, state of the proxy, and connection to the ledger.

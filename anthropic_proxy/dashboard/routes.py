@@ -1,8 +1,8 @@
 """Routes below `/dashboard`: pages, static files, live events, and the forms of settings and saved views.
 
-A saved view is a named selection of requests. A session is a signed-in browser. `Dashboard` has the routes; its `start`
-connects it to the running proxy (`Gateway`). This module imports neither Jinja, pygal nor SQLAlchemy. The first page
-loads them in a thread.
+A saved view is a named selection of requests. A session is a signed-in browser. `Dashboard` has the routes. Its `start`
+connects it to the running proxy (`Gateway`); its `stop` ends its database queries and connections at shutdown. This
+module imports neither Jinja, pygal nor SQLAlchemy. The first page loads them in a thread.
 """
 
 import asyncio
@@ -77,7 +77,10 @@ class Dashboard:
         self._sign_in.start(gateway)
 
     async def stop(self) -> None:
-        """Cancel the database queries that wait for a thread, and close the connections. Called at shutdown."""
+        """Cancel the database queries that wait for a thread, and close the connections to the database.
+
+        Called at shutdown. The server itself ends the live event streams.
+        """
         await self._threads.stop()
         if self._pages is not None:
             self._pages.close()

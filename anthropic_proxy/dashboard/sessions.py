@@ -1,7 +1,7 @@
 """Pages Sessions and one session: requests, cost and context of each session of a client.
 
-A session is a conversation of a client such as Claude Code. `build_sessions` and `build_session` return the values that
-the templates of the two pages show.
+A session is a conversation of a client such as Claude Code. `build_sessions_page` and `build_session_page` return the
+values that the templates of the two pages show.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ _MAX_COLUMNS = 60
 _MAX_ROWS = 100
 
 
-def build_sessions(context: PageContext) -> Mapping[str, Any]:
+def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
     """Return the values that the template of the page Sessions shows.
 
     `context`: parameters of the URL, state of the proxy, and connection to the ledger.
@@ -59,7 +59,7 @@ def build_sessions(context: PageContext) -> Mapping[str, Any]:
     return {"sessions": sessions, "verdict": verdict, "is_empty": not context.facts.requests}
 
 
-def build_session(context: PageContext) -> Mapping[str, Any] | None:
+def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     """Return the values that the template of the page of one session shows.
 
     None: the ledger contains no request of the session in the URL.

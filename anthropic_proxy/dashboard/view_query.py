@@ -141,8 +141,11 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         """True if a filter or a text search is active."""
         return bool(self.facets or self.text or self.has_notes)
 
-    def selection(self) -> Iterator[tuple[str, str]]:
-        """Yield names and values of the parameters for time range and filters, for hidden fields of a form."""
+    def hidden_fields(self) -> Iterator[tuple[str, str]]:
+        """Yield (name, value) of the URL parameters for time range and filters, for hidden fields of the search form.
+
+        Order, columns, search text and position in the list are not included.
+        """
         own = dict.fromkeys(_OWN_PARAMETERS, "")
         return structs.replace(self, **own)._pairs()
 

@@ -1,7 +1,8 @@
 """`Report`: the result of one run of the doctor. `encode_report` returns it as JSON or Markdown without secrets.
 
-`find_total_price` returns the price of all probes. `cost` is a text with price and time, `totals` the numbers of
-requests and tokens.
+A probe is one request that shows a feature, a diagnosis the result of all probes of one model. `find_total_price`
+returns the price of all probes. `Report.cost` is a text with price and time, `Report.totals` the numbers of requests
+and tokens. `is_demo` is True for the diagnosis of the built-in demo, which replies without a provider.
 """
 
 from collections.abc import Iterator, Sequence
@@ -89,7 +90,7 @@ def find_total_price(diagnoses: Sequence[Diagnosis], settings: Settings) -> floa
 
 
 def is_demo(diagnosis: Diagnosis) -> bool:
-    """Return True if the backend is the built-in demo, which is not a provider."""
+    """Return True if `diagnosis` is about the built-in demo, which replies without a provider."""
     return diagnosis.backend.target.provider.transport == "demo"
 
 

@@ -13,8 +13,8 @@ from anthropic_proxy.access.administration import KeyAdministration
 from anthropic_proxy.access.limits import find_budget_counter, list_scopes
 from anthropic_proxy.access.rules import Budget, Rules
 from anthropic_proxy.access.virtual_keys import VirtualKey
-from anthropic_proxy.dashboard.key_audit import build_audit
-from anthropic_proxy.dashboard.keys import STORE_PROBLEM, build_keys
+from anthropic_proxy.dashboard.key_audit import build_audit_page
+from anthropic_proxy.dashboard.keys import STORE_PROBLEM, build_keys_page
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.view_query import ViewQuery, read_view_query
 from anthropic_proxy.ledger.dashboard_queries import read_facts
@@ -70,7 +70,7 @@ def test_states_and_used_budgets(engine: Engine, settings: Settings, administrat
         counter = structs.replace(find_budget_counter(scope, budget, NOON), amount=amount)
         reservation = context.wait_for(store.reserve([counter]))
         context.wait_for(store.settle(reservation, [amount]))
-    page = build_keys(context)
+    page = build_keys_page(context)
     context.connection.close()
     rows = {row.key.label: row for row in page["rows"]}
     assert page["verdict"] == ("6 keys: 5 active, 1 revoked. 1 expires within 7 days. 1 key used up a budget.")
@@ -101,7 +101,7 @@ async def test_requests_and_costs_of_keys_and_teams(
         )
         ledger.wait_written(3)
     context = read(engine, settings, read_view_query("/dashboard/keys", {"sort": ["-last"]}, NOON + 90))
-    page = build_keys(structs.replace(context, now=NOON + 90))
+    page = build_keys_page(structs.replace(context, now=NOON + 90))
     context.connection.close()
     assert [(row.key.label, row.requests, row.last_used) for row in page["rows"]] == [
         ("cd", "1", "1 min ago"),
@@ -131,18 +131,18 @@ def test_pages_of_keys_and_of_the_audit_log(
         context.connection.close()
         return page
 
-    first = build(build_keys, "")
-    second = build(build_keys, first["older"])
+    first = build(build_keys_page, "")
+    second = build(build_keys_page, first["older"])
     assert [row.key.label for row in first["rows"]] == [f"key-{number:03}" for number in range(100)]
     assert ([row.key.label for row in second["rows"]], second["older"]) == (["key-100"], "")
-    assert build(build_keys, second["newer"])["rows"] == first["rows"]
-    pages = [build(build_audit, "")]
+    assert build(build_keys_page, second["newer"])["rows"] == first["rows"]
+    pages = [build(build_audit_page, "")]
     while pages[-1]["older"]:
-        pages.append(build(build_audit, pages[-1]["older"]))
+        pages.append(build(build_audit_page, pages[-1]["older"]))
     assert [len(page["rows"]) for page in pages] == [50, 50, 1]
     assert pages[0]["newer"] == ""
     for newer, older in pairwise(pages):
-        assert build(build_audit, older["newer"])["rows"] == newer["rows"]
+        assert build(build_audit_page, older["newer"])["rows"] == newer["rows"]
 
 
 def test_an_unavailable_store_is_stated_and_keys_are_listed(
@@ -155,7 +155,7 @@ def test_an_unavailable_store_is_stated_and_keys_are_listed(
             raise StoreUnavailable
 
     context = read(engine, settings, store=StoppedStore())
-    page = build_keys(context)
+    page = build_keys_page(context)
     context.connection.close()
     assert page["store_problem"] == STORE_PROBLEM
     assert [bar.text for bar in page["rows"][0].budgets] == ["– of $5.00 per day"]

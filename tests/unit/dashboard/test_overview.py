@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from anthropic_proxy.dashboard.overview import build_overview
+from anthropic_proxy.dashboard.overview import build_overview_page
 from anthropic_proxy.dashboard.panels import FailedPanel
 from anthropic_proxy.dashboard.remedies import TEXTS, find_remedy
 from anthropic_proxy.ledger.dashboard_records import ErrorGroup
@@ -29,7 +29,7 @@ def overview_of(settings: Settings, logged: list[str] | None = None, **query: st
     with reading(settings) as engine, engine.connect() as connection:
         values = {name: [value] for name, value in query.items()}
         log = (logged if logged is not None else []).append
-        yield dict(build_overview(build_context("/dashboard", connection, settings, values, log_condition=log)))
+        yield dict(build_overview_page(build_context("/dashboard", connection, settings, values, log_condition=log)))
 
 
 async def store_failures(settings: Settings, count: int, **fields: Any) -> None:

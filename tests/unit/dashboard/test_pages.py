@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 
 from anthropic_proxy.dashboard.ledger_lines import StateLine
 from anthropic_proxy.dashboard.pages import PAGES
-from anthropic_proxy.dashboard.requests import build_requests
+from anthropic_proxy.dashboard.requests import build_requests_page
 from anthropic_proxy.dashboard.search_range import limit_range
 from anthropic_proxy.ledger.error_queries import count_errors
 from anthropic_proxy.ledger.tables import hourly
@@ -43,10 +43,10 @@ async def test_a_search_names_its_range_and_continues_with_older(tmp_path: Path)
         lines = list[StateLine]()
         assert (limit_range(whole, lines), lines) == (whole, [])
         context = limit_range(whole, lines, maximum=3)
-        values = build_requests(context)
+        values = build_requests_page(context)
         position = values["older"].partition("before=")[2]
         older = build_context("/dashboard/requests", connection, settings, {**query, "before": [position]})
-        rows = build_requests(limit_range(older, [], maximum=10))["rows"]
+        rows = build_requests_page(limit_range(older, [], maximum=10))["rows"]
     assert [line.text.partition(", from ")[0] for line in lines] == ["The search covers 3 requests"]
     assert values["rows"] == []
     assert [row.id for row in rows] == [f"req_{1:024d}"]

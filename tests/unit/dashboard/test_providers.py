@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.dashboard.models import build_models
+from anthropic_proxy.dashboard.models import build_models_page
 from anthropic_proxy.dashboard.panels import FailedPanel
-from anthropic_proxy.dashboard.providers import build_providers
+from anthropic_proxy.dashboard.providers import build_providers_page
 from anthropic_proxy.plugins.setup import ProviderSetup, Setup
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
@@ -61,7 +61,7 @@ async def test_a_provider_has_a_state_and_a_remedy(
     assert "polyline" in row.line
 
 
-async def build_page(tmp_path: Path, setup: Setup, page: Any = build_providers) -> dict[str, Any]:
+async def build_page(tmp_path: Path, setup: Setup, page: Any = build_providers_page) -> dict[str, Any]:
     """Return the values of a page about three requests to Groq."""
     settings = Settings(data_directory=tmp_path / "data")
     failed = {"outcome": "error", "status": 429, "first_token_seconds": None, "output_tokens": 0}
@@ -77,7 +77,7 @@ async def build_page(tmp_path: Path, setup: Setup, page: Any = build_providers) 
 
 
 async def test_a_model_has_total_times_and_the_speed_of_its_output(tmp_path: Path) -> None:
-    page = await build_page(tmp_path, Setup(), build_models)
+    page = await build_page(tmp_path, Setup(), build_models_page)
     assert not [name for name, value in page.items() if isinstance(value, FailedPanel)]
     (row,) = page["rows"]
     assert (row["p50"], row["p95"], row["total50"], row["total95"]) == ("0.51 s", "1.95 s", "1.47 s", "3.15 s")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.dashboard.remedies import find_remedy
-from anthropic_proxy.dashboard.request import TokenCost, build_request
+from anthropic_proxy.dashboard.request import TokenCost, build_request_page
 from anthropic_proxy.ledger.costs import Cost
 from anthropic_proxy.ledger.request_queries import RequestSelection, list_stored_requests
 from anthropic_proxy.settings import Settings
@@ -24,7 +24,7 @@ async def tokens_of(settings: Settings, cost: Cost) -> list[TokenCost]:
         ledger.wait_written(1)
     with reading(settings) as engine, engine.connect() as connection:
         path_parameters = {"id": receipt.request_id}
-        page = build_request(
+        page = build_request_page(
             build_context("/dashboard/requests/x", connection, settings, path_parameters=path_parameters)
         )
     assert page is not None

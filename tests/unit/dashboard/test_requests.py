@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from anthropic_proxy.dashboard.models import build_models
-from anthropic_proxy.dashboard.requests import build_requests, list_exported
+from anthropic_proxy.dashboard.models import build_models_page
+from anthropic_proxy.dashboard.requests import build_requests_page, list_exported
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
 from tests.support.page_context import build_context
@@ -20,7 +20,7 @@ async def test_a_request_id_is_found_outside_the_range(tmp_path: Path) -> None:
             query = {"q": [text], "provider": ["groq"]}
             context = build_context("/dashboard/requests", connection, settings, query, now=NOON)
             assert [row.id for row in list_exported(context)] == ids
-            page = build_requests(context)
+            page = build_requests_page(context)
             assert (len(page["rows"]), page["older"], page["newer"]) == (len(ids), "", "")
 
 
@@ -34,5 +34,5 @@ async def test_models_of_two_providers_have_their_own_speed(tmp_path: Path) -> N
         ledger.wait_written(2)
     with reading(settings) as engine, engine.connect() as connection:
         context = build_context("/dashboard/models", connection, settings)
-        speeds = {row["provider"]: row["p50"] for row in build_models(context)["rows"]}
+        speeds = {row["provider"]: row["p50"] for row in build_models_page(context)["rows"]}
     assert speeds == {"openai": "0.20 s", "azure": "31.0 s"}
