@@ -66,7 +66,12 @@ class ReaderThreads:
         if self._is_stopped:
             self._release(client)
             raise ShuttingDown
-        call, loop = self._executor.submit(function, *arguments, **named), asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        try:
+            call = self._executor.submit(function, *arguments, **named)
+        except RuntimeError:  # the system has no thread left
+            self._release(client)
+            raise
 
         def release(_: Future[Any]) -> None:
             if not loop.is_closed():  # a query may end after the server

@@ -42,11 +42,14 @@ class LiteLLMThread:
     async def run_coroutine(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run a coroutine in the LiteLLM thread and return its result.
 
-        Cancelling the caller also cancels the coroutine.
+        Cancelling the caller also cancels the coroutine. Raises `RuntimeError` if the system has no thread left.
         """
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, name="litellm", daemon=True).start()
+            try:
+                self._loop = _start_loop()
+            except RuntimeError:
+                work.close()
+                raise
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def submit_coroutine(self, work: Coroutine[Any, Any, None]) -> None:
@@ -81,6 +84,17 @@ class LiteLLMThread:
             await self.run_coroutine(_cancel_others())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop = None
+
+
+def _start_loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop that runs in a new thread."""
+    loop = asyncio.new_event_loop()
+    try:
+        threading.Thread(target=loop.run_forever, name="litellm", daemon=True).start()
+    except RuntimeError:
+        loop.close()
+        raise
+    return loop
 
 
 def _set_options(library: Any) -> None:

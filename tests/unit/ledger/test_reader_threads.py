@@ -8,6 +8,7 @@ import pytest
 
 from anthropic_proxy.errors import LimitReached, ShuttingDown
 from anthropic_proxy.ledger.reader_threads import MAX_CLIENT_CALLS, MAX_CLIENT_THREADS, MAX_THREADS, ReaderThreads
+from tests.support.threads import no_new_threads
 from tests.support.waiting import WAIT_SECONDS
 
 
@@ -90,3 +91,11 @@ async def test_a_query_that_waits_during_the_shutdown_is_not_run(threads: Reader
     with pytest.raises(ShuttingDown):
         await waiting
     assert not late.started.acquire(blocking=False)
+
+
+async def test_a_client_can_read_again_after_the_system_had_no_thread_left(threads: ReaderThreads) -> None:
+    with no_new_threads():
+        for _ in range(MAX_CLIENT_THREADS + 1):
+            with pytest.raises(RuntimeError):
+                await asyncio.wait_for(threads.run("ada", lambda: "rows"), WAIT_SECONDS)
+    assert await asyncio.wait_for(threads.run("ada", lambda: "rows"), WAIT_SECONDS) == "rows"

@@ -23,7 +23,8 @@ from anthropic_proxy.wire.failures import build_upstream_error, decode_error_bod
 from tests.support.fakes.openai_chat import KEY, new_openai
 from tests.support.fakes.server import Running, serving
 from tests.support.litellm import needs_litellm
-from tests.support.waiting import wait_for_async
+from tests.support.threads import no_new_threads
+from tests.support.waiting import WAIT_SECONDS, wait_for_async
 
 NO_CHAT_OF_ITS_OWN = {"custom", "custom_openai", "openai_like", "anthropic_text"}
 
@@ -315,6 +316,17 @@ async def test_a_reply_that_is_no_stream_is_one_body(upstream: LiteLLMTransport)
     assert body["usage"]["prompt_tokens"] > 0
     assert await response.read() == b""
     await response.close(complete=True)
+
+
+async def test_a_call_starts_the_thread_that_the_system_could_not_start_before() -> None:
+    async def work() -> str:
+        return threading.current_thread().name
+
+    engine = LiteLLMThread(lambda: None)
+    with no_new_threads(), pytest.raises(RuntimeError):
+        await engine.run_coroutine(work())
+    assert await asyncio.wait_for(engine.run_coroutine(work()), WAIT_SECONDS) == "litellm"
+    await engine.close()
 
 
 @needs_litellm
