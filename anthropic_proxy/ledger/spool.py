@@ -10,7 +10,7 @@ import hashlib
 import os
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +85,19 @@ class Spool:
         return block
 
     def release(self, block: Block) -> None:
-        """End the claim of `block`, so that this or another worker can claim it again."""
-        with closing(self._open()) as database:
+        """End the claim of `block`, so that this or another worker can claim it again.
+
+        If the file cannot be written, the claim ends by itself after `CLAIM_SECONDS`.
+        """
+        with suppress(sqlite3.Error, OSError), closing(self._open()) as database:
             database.execute("UPDATE block SET claimed_until = 0 WHERE id = ?", (block.id,))
 
     def delete(self, block: Block) -> None:
-        """Delete `block` from the file, because its rows are now stored in the ledger."""
-        with closing(self._open()) as database:
+        """Delete `block` from the file, because its rows are now stored in the ledger.
+
+        If the file cannot be written, a worker claims the block again later, and stores no row twice.
+        """
+        with suppress(sqlite3.Error, OSError), closing(self._open()) as database:
             database.execute("DELETE FROM block WHERE id = ?", (block.id,))
 
     def count_rows(self) -> int:

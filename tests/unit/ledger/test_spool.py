@@ -96,3 +96,17 @@ def test_a_block_is_claimed_by_one_worker(tmp_path: Path) -> None:
     assert again is not None
     second.delete(again)
     assert (first.claim(), first.count_rows()) == (None, 0)
+
+
+def test_a_file_that_cannot_be_written_keeps_its_blocks_and_raises_nothing(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, _URL)
+    assert spool.append(Block([{"id": "req_1"}], {}))
+    block = spool.claim()
+    assert block is not None
+    moved = spool.file.rename(tmp_path / "moved")
+    spool.file.mkdir()  # SQLite cannot open a folder
+    spool.release(block)
+    spool.delete(block)
+    spool.file.rmdir()
+    moved.rename(spool.file)
+    assert spool.count_rows() == 1
