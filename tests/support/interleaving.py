@@ -13,18 +13,18 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from tests.support.paths import ROOT
+from tests.support.waiting import WAIT_SECONDS
 
 Result = TypeVar("Result")
 _FOLDERS = tuple(f"{ROOT / name}{os.sep}" for name in ("anthropic_proxy", "tests"))
-_BLOCKED_SECONDS = 0.01
-"""Time in seconds after which the second function counts as blocked by a lock of the first one, which then goes on."""
 
 
 class Interleaving:
     """One run of `interleave`: stops the first function before the instruction `step` and runs the second one there."""
 
-    def __init__(self, step: int, other: Callable[[], object]) -> None:
+    def __init__(self, step: int, other: Callable[[], object], blocked_seconds: float) -> None:
         self._left = step
+        self._blocked_seconds = blocked_seconds
         self._thread = threading.Thread(target=other)
         self.is_reached = False
         """True if the first function had the instruction `step`."""
@@ -47,21 +47,24 @@ class Interleaving:
             if not self._left:
                 self.is_reached = True
                 self._thread.start()
-                self._thread.join(_BLOCKED_SECONDS)
+                self._thread.join(self._blocked_seconds)
             self._left -= 1
         return self._trace
 
 
-def interleave(build: Callable[[], tuple[Callable[[], Result], Callable[[], object]]]) -> list[Result]:
+def interleave(
+    build: Callable[[], tuple[Callable[[], Result], Callable[[], object]]], blocked_seconds: float = WAIT_SECONDS
+) -> list[Result]:
     """Return the results of the first function, with the second one before each of its instructions.
 
     `build`: returns two new functions, which share their objects with each other and with no other run. The second one
-    runs in a thread. An exception of the first function is raised.
+    runs in a thread. An exception of the first function is raised. `blocked_seconds`: time after which the second one
+    counts as blocked by a lock of the first one, which then goes on.
     """
     results: list[Result] = []
     while True:
         function, other = build()
-        interleaving = Interleaving(len(results), other)
+        interleaving = Interleaving(len(results), other, blocked_seconds)
         result = interleaving.run(function)
         if not interleaving.is_reached:
             return results

@@ -128,7 +128,7 @@ def test_a_key_for_litellm_that_two_threads_export_is_replaced_by_the_next_reloa
 
     before, after = load_key("before-0123456789"), load_key("after-0123456789")
     runs: list[tuple[dict[str, str], dict[str, Secret]]] = []
-    assert len(interleave(build)) > 10
+    assert len(interleave(build, blocked_seconds=0.01)) > 10
     for environ, exported in runs:
         monkeypatch.setattr(os, "environ", environ)
         export_to_litellm(after, exported)
