@@ -47,7 +47,7 @@ def log_startup_summary(
     """
     log, where = services.log, address or UNKNOWN_ADDRESS
     if log.is_json:
-        _write_summary(services, address or "", workers, exposure)
+        _write_summary(services, address or "", workers, exposure, today or date.today())
         return
     for line in _title(services, where):
         log.write_line(line)
@@ -87,11 +87,11 @@ def _title(services: Services, where: str) -> Iterator[str]:
         yield f"{line}{' ' * gap}{shown}"
 
 
-def _write_summary(services: Services, address: str, workers: int, exposure: str) -> None:
+def _write_summary(services: Services, address: str, workers: int, exposure: str, today: date) -> None:
     """Log the start-up summary as one JSON object, and each warning as another JSON object."""
     settings, catalog = services.settings, services.catalog
     rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog)
-    problems, warnings = list_findings(settings, catalog, date.today())
+    problems, warnings = list_findings(settings, catalog, today)
     mapping = [{"tier": row.tier, "target": row.target, "setting": row.reason, "then": row.fallbacks} for row in rows]
     services.log.write_json_event(
         "start",

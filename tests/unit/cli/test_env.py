@@ -11,7 +11,8 @@ from tests.support.command_line import OPENAI, run_command
 from tests.support.server_process import running_proxy
 
 ABSENT = (
-    "No proxy responds on port 8099 (PORT), so the limits of the model are missing. Start it:  anthropic-proxy serve\n"
+    "No proxy responds on port {port} (PORT), so the limits of the model are missing. "
+    "Start it:  anthropic-proxy serve\n"
 )
 
 
@@ -28,26 +29,26 @@ def test_each_shell_gets_its_own_quoting(shell: Shell, line: str) -> None:
     assert set_command(shell, "NAME", "it's a \\key") == line
 
 
-def test_without_a_proxy_the_limits_are_missing(tmp_path: Path) -> None:
-    settings = {"PORT": "8099", "PROXY_API_KEY": "pk-one"}
+def test_without_a_proxy_the_limits_are_missing(closed_port: str, tmp_path: Path) -> None:
+    settings = {"PORT": closed_port, "PROXY_API_KEY": "pk-one"}
     ended = run_command("env", "--shell", "fish", directory=tmp_path, settings=settings)
     assert (ended.returncode, ended.stdout.splitlines(), ended.stderr) == (
         0,
         [
-            "set -gx ANTHROPIC_BASE_URL 'http://127.0.0.1:8099'",
+            f"set -gx ANTHROPIC_BASE_URL 'http://127.0.0.1:{closed_port}'",
             "set -gx ANTHROPIC_AUTH_TOKEN 'pk-one'",
             "set -gx CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY '1'",
         ],
-        ABSENT,
+        ABSENT.format(port=closed_port),
     )
 
 
-def test_a_posix_shell_reads_the_commands(tmp_path: Path) -> None:
-    settings = {"PORT": "8099", "PROXY_API_KEY": "pk-one"}
+def test_a_posix_shell_reads_the_commands(closed_port: str, tmp_path: Path) -> None:
+    settings = {"PORT": closed_port, "PROXY_API_KEY": "pk-one"}
     lines = run_command("env", "--shell", "sh", directory=tmp_path, settings=settings).stdout
     script = f'{lines}\nprintf %s "$ANTHROPIC_BASE_URL $ANTHROPIC_AUTH_TOKEN"'
     read = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
-    assert read == "http://127.0.0.1:8099 pk-one"
+    assert read == f"http://127.0.0.1:{closed_port} pk-one"
 
 
 def test_a_running_proxy_gives_the_limits_of_the_model(tmp_path: Path) -> None:

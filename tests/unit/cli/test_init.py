@@ -29,6 +29,12 @@ def openai() -> Iterator[Running]:
         yield running
 
 
+def list_model_lines() -> list[str]:
+    """Return the lines for the default models of openai: their successors from the day of their retirement on."""
+    lines = list_env_lines(PROVIDERS.find("openai"), {})
+    return [f"{name}={value}" for name, value in lines.items() if name != "PREFERRED_PROVIDER"]
+
+
 def address(running: Running) -> dict[str, str]:
     return {"OPENAI_BASE_URL": f"{running.url}/v1", "OLLAMA_API_BASE": "http://127.0.0.1:9"}
 
@@ -42,16 +48,17 @@ def test_a_key_of_the_environment_is_found_and_only_the_provider_is_written(tmp_
         "  Which provider has the model?",
         "    1  openai     found: OPENAI_API_KEY in the environment",
     ]
-    result, *others = screen.lines[-6:]
+    new = ["PREFERRED_PROVIDER=openai", *list_model_lines()]
+    result, *others = screen.lines[-5 - len(new) :]
     assert ACCEPTED.fullmatch(result)
     assert others == [
         "  New lines of .env:",
-        "    PREFERRED_PROVIDER=openai",
+        *(f"    {line}" for line in new),
         "  Write them? [Y/n] ",
-        "  ✓ Added 1 line to .env.",
+        f"  ✓ Added {len(new)} line{'s' if len(new) > 1 else ''} to .env.",
         "  Next:  anthropic-proxy code",
     ]
-    assert (tmp_path / ".env").read_text() == "PREFERRED_PROVIDER=openai\n"
+    assert (tmp_path / ".env").read_text().splitlines() == new
 
 
 def test_an_entered_key_is_tested_not_shown_and_written_for_the_owner_alone(tmp_path: Path, openai: Running) -> None:
@@ -63,7 +70,8 @@ def test_an_entered_key_is_tested_not_shown_and_written_for_the_owner_alone(tmp_
     assert WRONG_KEY not in screen.text
     assert openai_chat.KEY not in screen.text
     file = tmp_path / ".env"
-    assert file.read_text() == f"PREFERRED_PROVIDER=openai\nOPENAI_API_KEY={openai_chat.KEY}\n"
+    new = ["PREFERRED_PROVIDER=openai", f"OPENAI_API_KEY={openai_chat.KEY}", *list_model_lines()]
+    assert file.read_text().splitlines() == new
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
@@ -110,7 +118,7 @@ def test_existing_lines_stay_and_differences_are_reported(tmp_path: Path, openai
         "  ! .env line 2 sets PREFERRED_PROVIDER=groq, which stays. "
         "For openai, change it to  PREFERRED_PROVIDER=openai\n",
     )
-    after = f"{before}\nOPENAI_API_KEY={openai_chat.KEY}\n"
+    after = "".join(f"{line}\n" for line in (before, f"OPENAI_API_KEY={openai_chat.KEY}", *list_model_lines()))
     assert (tmp_path / ".env").read_text() == after
     again = run_command(*words, directory=tmp_path, settings=settings)
     assert (again.returncode, again.stdout.splitlines()[-1]) == (0, "  .env needs no new line.")
@@ -237,17 +245,19 @@ def test_a_file_that_others_can_read_is_restricted_when_it_gets_a_key(tmp_path: 
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_settings_that_send_tiers_to_another_provider_are_reported(tmp_path: Path, openai: Running) -> None:
+def test_settings_that_send_tiers_to_another_provider_are_reported(tmp_path: Path) -> None:
+    """The default models of Ollama are not retired at a date, which would change the messages."""
     (tmp_path / ".env").write_text("BIG_MODEL=groq/llama-3.3-70b-versatile\n")
-    settings = {**address(openai), "OPENAI_API_KEY": openai_chat.KEY, "MODEL_HAIKU": "xai/grok-3"}
-    ended = run_command("init", "--provider", "openai", "--yes", directory=tmp_path, settings=settings)
+    with serving_strictly(ollama.new_ollama()) as local:
+        settings = {"OLLAMA_API_BASE": local.url, "MODEL_HAIKU": "xai/grok-3"}
+        ended = run_command("init", "--provider", "ollama", "--yes", directory=tmp_path, settings=settings)
     assert (ended.returncode, ended.stderr.splitlines()) == (
         0,
         [
             "  ! environment sets MODEL_HAIKU=xai/grok-3, which stays: haiku requests are sent to xai/grok-3. "
-            "For openai, change it to  MODEL_HAIKU=openai/gpt-4.1-mini",
+            "For ollama, change it to  MODEL_HAIKU=ollama/llama3:8b",
             "  ! .env line 1 sets BIG_MODEL=groq/llama-3.3-70b-versatile, which stays: sonnet, opus, fable requests "
-            "are sent to groq/llama-3.3-70b-versatile. For openai, change it to  BIG_MODEL=openai/gpt-4.1",
+            "are sent to groq/llama-3.3-70b-versatile. For ollama, change it to  BIG_MODEL=ollama/llama3",
         ],
     )
 

@@ -104,9 +104,9 @@ def post_until_output(proxy: Proxy, process: "subprocess.Popen[str]") -> str:
     return process.stdout.readline()
 
 
-def test_without_a_proxy_the_error_names_the_port(tmp_path: Path) -> None:
-    ended = run_command("logs", directory=tmp_path, settings={"PORT": "8099"})
-    message = "✕ No proxy responds on port 8099 (PORT) of this machine. Start it:  anthropic-proxy serve\n"
+def test_without_a_proxy_the_error_names_the_port(closed_port: str, tmp_path: Path) -> None:
+    ended = run_command("logs", directory=tmp_path, settings={"PORT": closed_port})
+    message = f"✕ No proxy responds on port {closed_port} (PORT) of this machine. Start it:  anthropic-proxy serve\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", message)
 
 
@@ -124,9 +124,9 @@ def test_another_program_at_the_port_is_named(command: str, tmp_path: Path) -> N
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", message)
 
 
-def test_without_its_extra_the_full_screen_names_the_installation(tmp_path: Path) -> None:
+def test_without_its_extra_the_full_screen_names_the_installation(closed_port: str, tmp_path: Path) -> None:
     (tmp_path / "textual.py").write_text("raise ModuleNotFoundError(name='textual')")
-    settings = {"PORT": "8099", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    settings = {"PORT": closed_port, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     ended = run_command("logs", "--live", directory=tmp_path, settings=settings)
     assert (ended.returncode, ended.stdout, ended.stderr) == (
         2,

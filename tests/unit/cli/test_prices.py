@@ -1,15 +1,18 @@
 """Command `prices update`: a newer price list is stored, and the changed prices of configured models are printed."""
 
+from datetime import date
 from pathlib import Path
 
+from anthropic_proxy.ledger.price_source import format_date
 from tests.support.command_line import OPENAI, run_command
 from tests.support.price_list import build_price_list, list_providers
 
 
 def test_the_changed_prices_of_configured_models_are_printed_and_used(tmp_path: Path) -> None:
-    content = build_price_list("2026-11-20", input_mtok=3, cache_read_mtok=0.25)
+    today = date.today()  # the list of the package is older on each day
+    content = build_price_list(today.isoformat(), input_mtok=3, cache_read_mtok=0.25)
     (tmp_path / "list.json").write_bytes(content)
-    providers = list_providers("2026-11-20", {})
+    providers = list_providers(today.isoformat(), {})
     count = sum(len(provider["models"]) for provider in providers)
     updated = run_command("prices", "update", "--from", "list.json", directory=tmp_path)
     assert (updated.returncode, updated.stdout.splitlines(), updated.stderr.splitlines()) == (
@@ -20,8 +23,8 @@ def test_the_changed_prices_of_configured_models_are_printed_and_used(tmp_path: 
             "openai/gpt-4.1\t$2.00   $0.50   $8.00\t$3.00   $0.25   $8.00",
         ],
         [
-            f"  ✓ Stored the prices of {count:,} models of {len(providers)} providers, dated 20 Nov 2026, from "
-            "list.json.",
+            f"  ✓ Stored the prices of {count:,} models of {len(providers)} providers, dated {format_date(today)}, "
+            "from list.json.",
             "  Configured models with changed prices: 2, unchanged: 0. A running proxy uses the new prices for its "
             "next requests. Stored costs do not change.",
         ],

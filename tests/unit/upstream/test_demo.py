@@ -511,17 +511,22 @@ HOSTILE: dict[str, Json] = {
 }  # fmt: skip
 
 
+def request_with(schema: Json, *, structured: bool) -> Json:
+    body: Json = {"model": "demo", "messages": [{"role": "user", "content": "hello"}]}
+    if structured:
+        output = {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}}
+        return {**body, "response_format": output}
+    tools = [{"type": "function", "function": {"name": "do_it", "parameters": schema}}]
+    return {**body, "tools": tools, "tool_choice": "required"}
+
+
 @pytest.mark.parametrize("shape", HOSTILE)
 @pytest.mark.parametrize("structured", [False, True])
 async def test_no_schema_causes_more_work_than_its_size(shape: str, structured: bool) -> None:
+    await post(request_with(STRING, structured=structured))  # it imports libraries
     whole = {"type": "object", "properties": {"it": HOSTILE[shape]}, "required": ["it"]}
     for schema in (HOSTILE[shape], whole):
-        body: Json = {"model": "demo", "messages": [{"role": "user", "content": "hello"}]}
-        if structured:
-            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}}
-        else:
-            function = {"name": "do_it", "parameters": schema}
-            body |= {"tools": [{"type": "function", "function": function}], "tool_choice": "required"}
+        body = request_with(schema, structured=structured)
         calls = itertools.count()
         tracemalloc.start()
         sys.setprofile(lambda *_, calls=calls: next(calls) and None)
