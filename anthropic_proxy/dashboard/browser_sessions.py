@@ -1,8 +1,9 @@
 """`BrowserSessions`: signed-in browsers, stored in the store that workers and instances share.
 
 A session begins with a sign-in and has the role of the user. A cookie contains 256 random bits and nothing else. The
-store has the session under the SHA-256 of the cookie, so a copy of the store contains no usable cookie. Sign-out
-replaces the stored session, which ends all copies of the cookie.
+store has the session under the SHA-256 of the cookie, so a copy of the store contains no usable cookie.
+`create_for_key` and `create_for_user` create a `Session`, `find` returns the session of a cookie. `end` replaces the
+stored session, which ends all copies of the cookie.
 """
 
 import asyncio

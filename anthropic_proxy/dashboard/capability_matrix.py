@@ -65,7 +65,7 @@ def build_matrix(context: PageContext) -> Matrix:
 def _list_names(context: PageContext) -> list[str]:
     costs = ModelCosts(context.settings)
     targets = [target for one in context.setup.mapping for target in (one.target, *one.fallbacks)]
-    used = sorted(queries.sum_models(context.connection, context.filter), key=lambda one: -one.sums.requests)
+    used = sorted(queries.sum_models(context.connection, context.selection), key=lambda one: -one.sums.requests)
     names = [f"{costs.find_prefix(one.provider)}/{one.model}" for one in used if one.provider and one.model]
     return [name for name in dict.fromkeys([*targets, *names]) if "…" not in name][:_MAX_MODELS]
 

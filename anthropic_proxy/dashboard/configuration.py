@@ -9,7 +9,7 @@ from typing import Any
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.setting_meanings import load_meanings
-from anthropic_proxy.dashboard.settings_change import list_editable
+from anthropic_proxy.dashboard.settings_change import list_editable_settings
 from anthropic_proxy.routing.settings_listing import list_settings
 
 
@@ -21,7 +21,7 @@ def build_settings_page(context: PageContext) -> Mapping[str, Any]:
     rows = list_settings(context.settings)
     changed = [row for row in rows if row.source != "default"]
     verdict = f"{formats.plural(len(changed), 'setting')} set; the others have their defaults."
-    editable = list_editable(context.settings)
+    editable = list_editable_settings(context.settings)
     defaults = [row for row in rows if row.source == "default"]
     return {
         "editable": editable,

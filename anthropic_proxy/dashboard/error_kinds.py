@@ -2,7 +2,8 @@
 
 A kind is one or more types of errors, such as `rate_limit_error`. A period is a division of the time range, such as an
 hour. An incident is a series of periods in which many requests to one provider failed for a reason that is not in the
-requests. A band is a labeled time range in a chart.
+requests. `find_incidents` returns the incidents of a time range, and `build_incident_bands` their bands: labeled time
+ranges in a chart. `draw_error_chart` returns the chart.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +40,7 @@ _MAX_BANDS = 3
 
 
 class Incident(Struct, frozen=True):
-    """Consecutive periods in which many requests to one provider failed with the same kind of error."""
+    """Consecutive periods with many failed requests to one provider and the same most frequent kind of error."""
 
     first: int
     """Index of the first period of the incident in the time range."""
@@ -50,12 +51,12 @@ class Incident(Struct, frozen=True):
     """Number of failed requests in the incident."""
 
 
-def find_kind(error_type: str) -> str:
+def find_error_kind(error_type: str) -> str:
     """Return the name of the kind to which `error_type` belongs: `rate limit` for `rate_limit_error`."""
     return KINDS[error_type][0] if error_type in KINDS else error_type.removesuffix("_error").replace("_", " ")
 
 
-def draw_errors(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnChart:
+def draw_error_chart(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnChart:
     """Return the chart of failed requests by kind of error over `periods`.
 
     `errors`: numbers of failed requests by period, provider and type. Each bar is a link to the failed requests of its
@@ -64,7 +65,7 @@ def draw_errors(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnChart:
     query = periods.query
     failed = structs.replace(query, facets={**query.facets, "outcome": "error"})
     rows = [PeriodSums(one.start, one.error_type, UsageSums(requests=one.count)) for one in errors]
-    names = {one.error_type: KINDS.get(one.error_type, (find_kind(one.error_type), "others")) for one in errors}
+    names = {one.error_type: KINDS.get(one.error_type, (find_error_kind(one.error_type), "others")) for one in errors}
     return group_chart(structs.replace(periods, query=failed), rows, lambda sums: sums.requests, formats.count, names)
 
 
@@ -91,7 +92,7 @@ def find_incidents(
         count = sum(kinds.values())
         if count < MIN_INCIDENT_ERRORS or count < MIN_INCIDENT_SHARE * sent.get((provider, number), 0):
             continue
-        label = f"{costs.find_prefix(provider)} {find_kind(max(kinds, key=lambda kind: kinds[kind]))}"
+        label = f"{costs.find_prefix(provider)} {find_error_kind(max(kinds, key=lambda kind: kinds[kind]))}"
         if found and (found[-1].last, found[-1].label) == (number - 1, label):
             before = found.pop()
             found.append(Incident(before.first, number, label, before.count + count))
@@ -101,6 +102,6 @@ def find_incidents(
     return sorted(worst, key=lambda one: one.first)
 
 
-def mark_incidents(incidents: Iterable[Incident]) -> list[Band]:
-    """Return a labeled band (time range in a chart) for each of `incidents`."""
+def build_incident_bands(incidents: Iterable[Incident]) -> list[Band]:
+    """Return one band, a labeled time range in a chart, for each of `incidents`."""
     return [Band(one.first, one.last, one.label) for one in incidents]

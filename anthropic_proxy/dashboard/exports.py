@@ -15,8 +15,8 @@ from anthropic_proxy.dashboard.key_exports import (
     tabulate_teams,
 )
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.periods import divide
-from anthropic_proxy.dashboard.requests import list_exported
+from anthropic_proxy.dashboard.periods import divide_range
+from anthropic_proxy.dashboard.requests import list_exported_requests
 from anthropic_proxy.dashboard.sessions import MAX_SESSIONS
 from anthropic_proxy.errors import InvalidRequest, UnknownModel
 from anthropic_proxy.ledger import dashboard_queries as queries
@@ -56,8 +56,8 @@ def export_table(
 
 def _tabulate_usage(context: PageContext) -> ExportTable:
     """Return numbers of requests, tokens and costs of each period and model in the time range as a table."""
-    periods = divide(context.query)
-    found = queries.sum_model_periods(context.connection, context.filter, periods.seconds)
+    periods = divide_range(context.query)
+    found = queries.sum_model_periods(context.connection, context.selection, periods.seconds)
     rows = [
         [format_time(one.start * MICROSECONDS), one.model.provider, one.model.model, *_values(one.model.sums)]
         for one in found
@@ -66,7 +66,7 @@ def _tabulate_usage(context: PageContext) -> ExportTable:
 
 
 def _tabulate_models(context: PageContext) -> ExportTable:
-    found = queries.sum_models(context.connection, context.filter)
+    found = queries.sum_models(context.connection, context.selection)
     rows = [[one.provider, one.model, *_values(one.sums)] for one in found]
     return ExportTable(["provider", "model", *EXPORT_TITLES], rows)
 
@@ -77,7 +77,7 @@ def _values(sums: Any) -> list[Any]:
 
 def _tabulate_failures(context: PageContext) -> ExportTable:
     """Return failed requests by provider and type of error, with the message of the latest one, as a table."""
-    errors = count_errors(context.connection, context.filter, divide(context.query).seconds)
+    errors = count_errors(context.connection, context.selection, divide_range(context.query).seconds)
     found = list_errors(context.connection, errors)
     titles = ["provider", "status", "error_type", "requests", "first_at", "last_at", "error", "latest_request"]
     rows = [
@@ -91,7 +91,7 @@ def _tabulate_failures(context: PageContext) -> ExportTable:
 
 
 def _tabulate_sessions(context: PageContext) -> ExportTable:
-    found = list_sessions(context.connection, context.filter, MAX_SESSIONS).rows
+    found = list_sessions(context.connection, context.selection, MAX_SESSIONS).rows
     titles = ["session", "project", "started_at", "last_at", "max_context", *EXPORT_TITLES]
     rows = [
         [
@@ -135,7 +135,7 @@ _WITHOUT_LEDGER = (_tabulate_mapping, _tabulate_providers, _tabulate_settings)
 """Functions that return a table of the state of the proxy. The table is complete if the ledger cannot be read."""
 TABLES: Mapping[str, Mapping[str, Tabulate]] = {
     "/dashboard": {"usage": _tabulate_usage, "failures": _tabulate_failures, "models": _tabulate_models},
-    "/dashboard/requests": {"requests": lambda context: tabulate_requests(list_exported(context))},
+    "/dashboard/requests": {"requests": lambda context: tabulate_requests(list_exported_requests(context))},
     "/dashboard/requests/{id}": {"request": _tabulate_request},
     "/dashboard/sessions": {"sessions": _tabulate_sessions},
     "/dashboard/session": {"requests": _tabulate_session},

@@ -1,7 +1,9 @@
 """Texts of numbers, amounts of money, durations and times on the pages of the dashboard.
 
-Each function returns the text for a value, such as `count` for a number and `money` for an amount in nano-dollars (10⁻⁹
-US dollars). Times of the ledger are microseconds since the epoch.
+Each function returns the text for a value, such as `count` for a number and `ago` for the age of an event. `money` is
+the text of an amount in nano-dollars (10⁻⁹ US dollars). `cost_or_free` is the same with `free` for 0, and
+`cost_with_unknown` also states the number of requests without a known cost. Times of the ledger are microseconds since
+the epoch.
 """
 
 from datetime import datetime
@@ -46,12 +48,12 @@ def money(nanodollars: int | None, *, exact: bool = False) -> str:
     return f"${dollars:.3f}" if 0 < dollars < 0.1 else f"${dollars:,.2f}"
 
 
-def money_value(nanodollars: float) -> str:
+def chart_money(nanodollars: float) -> str:
     """Return an amount in nano-dollars as text in dollars, for the axis or the values of a chart."""
     return money(int(nanodollars))
 
 
-def price(nanodollars: int | None, *, exact: bool = False) -> str:
+def cost_or_free(nanodollars: int | None, *, exact: bool = False) -> str:
     """Return the cost of requests in nano-dollars as text in dollars. 0: `free`, as for local models. None: `unknown`.
 
     `exact`: True: four decimals for amounts below ten dollars.
@@ -59,7 +61,7 @@ def price(nanodollars: int | None, *, exact: bool = False) -> str:
     return "free" if nanodollars == 0 else money(nanodollars, exact=exact)
 
 
-def known_price(nanodollars: int, unknown_requests: int, *, free: str = "free") -> str:
+def cost_with_unknown(nanodollars: int, unknown_requests: int, *, free: str = "free") -> str:
     """Return a sum of costs as text, with the number of requests with unknown cost: `≥ $0.01, 99 unknown`.
 
     `nanodollars`: sum of the known costs. `unknown_requests`: number of requests with unknown cost. `free`: text for a
@@ -107,7 +109,7 @@ def error_share(errors: int, requests: int) -> str:
 
 
 def error_count(errors: int, total: int) -> str:
-    """Return the number of `errors` with their share of `total` as text: `12, 3.5 %`. Without a total: unknown."""
+    """Return the number of `errors` with their share of `total` as text: `12, 3.5 %`. `total` 0: unknown."""
     if not total:
         return UNKNOWN
     return f"{count(errors)}, {percent(errors, total, 1)}" if errors else "0"

@@ -1,8 +1,9 @@
 """Forms of the dashboard: their fields, and the rejection of forms that pages of other sites send.
 
 `read_own_form` returns the fields of a form that the browser has sent. A form contains a token, which other web sites
-cannot read: the token of the session or, if no key is required, the value of a cookie. `require_token` rejects a form
-without the right token.
+cannot read: the token of the session or, if no key is required, the value of a cookie. `find_token` returns this token,
+`require_token` rejects a form without it. `require_equal_tokens` compares two given tokens. `find_own_path` prevents
+redirects to other sites.
 """
 
 import hmac
@@ -26,7 +27,7 @@ MAX_TARGET_CHARACTERS = 2_000
 def read_own_form(request: RouteRequest) -> Mapping[str, str]:
     """Return the fields of the form in the body of `request`: name → text.
 
-    Raises `PermissionDenied` if a page of another site sent the form.
+    Raises `PermissionDenied` if a page of another site sent the form, and `InvalidRequest` if it has too many fields.
     """
     headers = request.headers
     origin = headers.get("origin", "")
@@ -51,9 +52,10 @@ def find_own_path(target: str) -> str:
 
 
 def find_token(request: RouteRequest, session: Session | None, *, is_https: bool) -> tuple[str, str]:
-    """Return the token that forms of this browser contain, and the header `Set-Cookie` that stores the token.
+    """Return the token that forms of this browser contain, and the value of a header `Set-Cookie` that stores it.
 
-    The header is "" if the browser has the token already, in its session or a cookie.
+    The second value is "" if the browser has the token already, in its session or a cookie. `session`: None: the
+    browser is not signed in.
     """
     if session is not None:
         return session.form_token, ""
@@ -71,10 +73,10 @@ def require_token(request: RouteRequest, session: Session | None, presented: str
     The form was then sent by a page of another site.
     """
     token, new_cookie = find_token(request, session, is_https=True)
-    require_equal("" if new_cookie else token, presented)
+    require_equal_tokens("" if new_cookie else token, presented)
 
 
-def require_equal(token: str, presented: str) -> None:
+def require_equal_tokens(token: str, presented: str) -> None:
     """Raise `PermissionDenied` if `presented`, the token in a form, is not `token`, the token of the browser.
 
     `token`: "": the browser has no token, so no form is accepted.

@@ -1,7 +1,8 @@
 """Page of one virtual key: its state, limits and used budgets, its requests and cost, and its changes.
 
 `build_key_page` returns the values that the template of the page shows. A virtual key is a key that this proxy gives to
-a client; only a hash of its text is stored. Its changes are rows of the audit log.
+a client; only a hash of its text is stored. Its changes are rows of the audit log (`ChangeRow`). `limit_to_key` selects
+the requests of the key.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,17 @@ from anthropic_proxy.access.descriptions import describe_changes, format_time
 from anthropic_proxy.access.queries import find_key, find_team, list_audit_entries
 from anthropic_proxy.access.virtual_keys import AuditEntry, VirtualKey
 from anthropic_proxy.dashboard import formats
-from anthropic_proxy.dashboard.key_rows import KeyUsage, build_bars, build_key_row, describe_limits, list_allowed
-from anthropic_proxy.dashboard.keys import read_spending_of
+from anthropic_proxy.dashboard.key_rows import (
+    KeyUsage,
+    build_budget_bars,
+    build_key_row,
+    describe_limits,
+    list_allowed_names,
+)
+from anthropic_proxy.dashboard.keys import read_used_budgets
 from anthropic_proxy.dashboard.overview_figures import Figure
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.periods import DrawnChart, Periods, divide, group_chart
+from anthropic_proxy.dashboard.periods import DrawnChart, Periods, divide_range, group_chart
 from anthropic_proxy.dashboard.rows import finished_row
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.dashboard_records import PeriodSums
@@ -54,11 +61,11 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     if key is None:
         return None
     context = limit_to_key(context, key)
-    periods, chosen = divide(context.query), context.filter
+    periods, chosen = divide_range(context.query), context.selection
     by_period = queries.sum_periods(context.connection, chosen, periods.seconds, "model")
     total = add_up(row.sums for row in by_period)
     team = find_team(context.connection, key.team) if key.team else None
-    spending, problem = read_spending_of(context, [key] if team is None else [key, team])
+    spending, problem = read_used_budgets(context, [key] if team is None else [key, team])
     usage = KeyUsage(total, spending.get(key.id), find_last_uses(context.connection, key.label).get(key.label))
     row = build_key_row(key, usage, context.now, context.query.link("/dashboard/requests"))
     latest = list_stored_requests(context.connection, chosen, MAX_REQUESTS)
@@ -71,14 +78,15 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         "store_problem": problem,
         "facts": _list_facts(key),
         "figures": _build_figures(total, row.last_used),
-        "team": None if team is None else (team, build_bars(team.rules, spending.get(f"team/{team.name}"))),
+        "team": None if team is None else (team, build_budget_bars(team.rules, spending.get(f"team/{team.name}"))),
         "team_limits": "" if team is None else describe_limits(team.rules),
-        "team_allowed": [] if team is None else list_allowed(team.rules),
+        "team_allowed": [] if team is None else list_allowed_names(team.rules),
         "chart": _draw_chart(periods, by_period, total),
         "chart_title": f"{'Cost' if total.cost else 'Requests'} per {periods.title} and model",
         "requests": [finished_row(one, with_day=context.query.hours > 24) for one in latest],
         "changes": [
-            describe_entry(entry) for entry in list_audit_entries(context.connection, key_id=key.id, limit=MAX_CHANGES)
+            build_change_row(entry)
+            for entry in list_audit_entries(context.connection, key_id=key.id, limit=MAX_CHANGES)
         ],
     }
 
@@ -89,8 +97,8 @@ def limit_to_key(context: PageContext, key: VirtualKey) -> PageContext:
     return structs.replace(context, query=query)
 
 
-def describe_entry(entry: AuditEntry) -> ChangeRow:
-    """Return `entry`, a row of the audit log, as texts for a table."""
+def build_change_row(entry: AuditEntry) -> ChangeRow:
+    """Return the table row for `entry`, a change of a key or a team in the audit log."""
     key_id, _, label = entry.target.partition(" ")
     is_key = entry.action.endswith("key")
     return ChangeRow(
@@ -110,7 +118,7 @@ def _draw_chart(periods: Periods, rows: Sequence[PeriodSums], total: UsageSums) 
     `rows`: sums of each model in each period. `total`: sums of the whole range.
     """
     if total.cost:
-        return group_chart(periods, rows, lambda sums: sums.cost, formats.money_value)
+        return group_chart(periods, rows, lambda sums: sums.cost, formats.chart_money)
     return group_chart(periods, rows, lambda sums: sums.requests, formats.count)
 
 
@@ -124,7 +132,7 @@ def _summarize(key: VirtualKey, total: UsageSums, now: float) -> str:
 
 
 def _build_figures(total: UsageSums, last_used: str) -> Sequence[Figure]:
-    shown = formats.known_price(total.cost, total.unknown_cost_requests, free="$0.00")
+    shown = formats.cost_with_unknown(total.cost, total.unknown_cost_requests, free="$0.00")
     return [
         Figure("Requests", formats.count(total.requests), "in this range"),
         Figure("Errors", formats.error_share(total.errors, total.requests), formats.plural(total.errors, "request")),

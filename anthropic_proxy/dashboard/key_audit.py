@@ -1,6 +1,7 @@
 """Page of the audit log: each change of virtual keys and teams with time, author, and old and new values.
 
 `build_audit_page` returns the values that the template of the page shows. The position in the list is an id in the URL.
+`list_shown_entries` returns the changes at this position.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 from anthropic_proxy.access.queries import list_audit_entries
 from anthropic_proxy.access.virtual_keys import AuditEntry
-from anthropic_proxy.dashboard.key import describe_entry
+from anthropic_proxy.dashboard.key import build_change_row
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.errors import InvalidRequest
 
@@ -22,7 +23,7 @@ def build_audit_page(context: PageContext) -> Mapping[str, Any]:
     `context`: parameters of the URL, state of the proxy, and connection to the database.
     """
     query = context.query
-    found = list_page(context, MAX_ROWS + 1)
+    found = list_shown_entries(context, MAX_ROWS + 1)
     if query.after:
         shown, has_newer, has_older = found[-MAX_ROWS:], len(found) > MAX_ROWS, True
     else:
@@ -31,14 +32,14 @@ def build_audit_page(context: PageContext) -> Mapping[str, Any]:
     return {
         "title": "Audit log",
         "verdict": verdict if shown else "No change of a key or a team is recorded.",
-        "rows": [describe_entry(entry) for entry in shown],
+        "rows": [build_change_row(entry) for entry in shown],
         "newer": query.link(after=str(shown[0].id), before="") if has_newer and shown else "",
         "older": query.link(before=str(shown[-1].id), after="") if has_older and shown else "",
     }
 
 
-def list_page(context: PageContext, limit: int = MAX_ROWS) -> Sequence[AuditEntry]:
-    """Return the changes at the position in the list that the URL names, at most `limit`.
+def list_shown_entries(context: PageContext, limit: int = MAX_ROWS) -> Sequence[AuditEntry]:
+    """Return at most `limit` changes of keys and teams, from the position in the audit log that the URL names.
 
     Raises `InvalidRequest` for an invalid position.
     """

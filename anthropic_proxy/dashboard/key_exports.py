@@ -13,10 +13,10 @@ from anthropic_proxy.access.queries import list_audit_entries, require_key
 from anthropic_proxy.access.rules import LIST_FIELDS, Rules
 from anthropic_proxy.access.virtual_keys import AuditEntry, VirtualKey
 from anthropic_proxy.dashboard.key import limit_to_key
-from anthropic_proxy.dashboard.key_audit import list_page
-from anthropic_proxy.dashboard.keys import choose_rows, read_key_list
+from anthropic_proxy.dashboard.key_audit import list_shown_entries
+from anthropic_proxy.dashboard.keys import choose_key_rows, read_key_list
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.requests import list_exported
+from anthropic_proxy.dashboard.requests import list_exported_requests
 from anthropic_proxy.ledger.export import ExportTable, format_time, tabulate_requests, to_dollars
 from anthropic_proxy.ledger.sums import UsageSums
 
@@ -38,7 +38,7 @@ def tabulate_keys(context: PageContext) -> ExportTable:
             *_list_rules(row.key.rules),
             *([bar.text for bar in row.budgets], *_list_sums(row.sums)),
         ]
-        for row in choose_rows(context, read_key_list(context).keys)
+        for row in choose_key_rows(context, read_key_list(context).keys)
     ]
     return ExportTable([*_KEY_TITLES, *_RULE_TITLES, *_USED_TITLES], rows)
 
@@ -57,7 +57,7 @@ def tabulate_changes(context: PageContext) -> ExportTable:
 
     The URL has the position in the list.
     """
-    return _tabulate_entries(list_page(context))
+    return _tabulate_entries(list_shown_entries(context))
 
 
 def tabulate_key_changes(context: PageContext) -> ExportTable:
@@ -69,7 +69,7 @@ def tabulate_key_changes(context: PageContext) -> ExportTable:
 def tabulate_key_requests(context: PageContext) -> ExportTable:
     """Return the stored requests of the virtual key in the URL within the time range as a table."""
     key = require_key(context.connection, context.path_parameters["id"])
-    return tabulate_requests(list_exported(limit_to_key(context, key)))
+    return tabulate_requests(list_exported_requests(limit_to_key(context, key)))
 
 
 def _tabulate_entries(entries: Sequence[AuditEntry]) -> ExportTable:

@@ -37,7 +37,7 @@ _TITLES = {
 
 
 class KeyForm(Struct, kw_only=True):
-    """One form: the values that its template shows."""
+    """Form for one change of a key or a team: the values that its template shows."""
 
     action: str
     title: str

@@ -1,8 +1,9 @@
 """Rows of the tables of keys and teams: state, limits, used budgets, last use and sums of requests, as texts.
 
 A virtual key is a key that this proxy gives to a client. `build_key_row` returns the `KeyRow` of a virtual key, and
-`build_team_row` the `TeamRow` of a team. A role is the CSS class of a color. A budget is an amount of money or tokens
-per period; a `BudgetBar` shows its used share.
+`build_team_row` the `TeamRow` of a team. Rules are the allowed models, providers and routes (`list_allowed_names`), the
+limits (`describe_limits`) and the budgets. A budget is an amount of money or tokens per period; a `BudgetBar` shows its
+used share. A role is the CSS class of a color.
 """
 
 from collections.abc import Mapping, Sequence
@@ -107,9 +108,9 @@ def build_key_row(key: VirtualKey, usage: KeyUsage, now: float, requests_link: s
         state=describe_state(key, now),
         hint=key.hashes[0].hint if key.hashes else "",
         expires=_describe_far_expiry(key, now),
-        allowed=list_allowed(key.rules),
+        allowed=list_allowed_names(key.rules),
         limits=describe_limits(key.rules),
-        budgets=build_bars(key.rules, usage.spending),
+        budgets=build_budget_bars(key.rules, usage.spending),
         last_used_at=last,
         last_used=formats.UNKNOWN if last is None else formats.ago(now - last / MICROSECONDS),
         sums=usage.sums,
@@ -132,9 +133,9 @@ def build_team_row(team: Team, keys: Sequence[KeyRow], spending: Sequence[Spendi
         key_rows=keys,
         sums=total,
         keys=f"{active} active of {len(keys)}" if active != len(keys) else formats.count(active),
-        allowed=list_allowed(team.rules),
+        allowed=list_allowed_names(team.rules),
         limits=describe_limits(team.rules),
-        budgets=build_bars(team.rules, spending),
+        budgets=build_budget_bars(team.rules, spending),
         requests=formats.count(total.requests),
         cost=format_cost(total),
     )
@@ -151,7 +152,7 @@ def describe_state(key: VirtualKey, now: float) -> KeyState:
     return KeyState(*_STATUS_SIGNS[status], status)
 
 
-def list_allowed(rules: Rules) -> Sequence[tuple[str, str]]:
+def list_allowed_names(rules: Rules) -> Sequence[tuple[str, str]]:
     """Return pairs of a title and names for the models, providers and routes that `rules` allow.
 
     Empty: everything is allowed.
@@ -173,7 +174,7 @@ def describe_limits(rules: Rules) -> str:
     )
 
 
-def build_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequence[BudgetBar]:
+def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequence[BudgetBar]:
     """Return one bar for each budget in `rules`, the rules of a key or a team.
 
     `spending`: used amounts in the same order; None: unknown.
@@ -191,7 +192,7 @@ def format_cost(sums: UsageSums) -> str:
     """Return the cost of the requests in `sums` as text in dollars."""
     if not sums.requests:
         return formats.UNKNOWN
-    return formats.known_price(sums.cost, sums.unknown_cost_requests, free="$0.00")
+    return formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests, free="$0.00")
 
 
 def _describe_far_expiry(key: VirtualKey, now: float) -> str:

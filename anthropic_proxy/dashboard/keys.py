@@ -1,8 +1,9 @@
 """Page Keys: all virtual keys and teams with their state, limits, used budgets, requests and cost.
 
 `build_keys_page` returns the values that the template of the page shows. A virtual key is a key that this proxy gives
-to a client; a team is a group of keys with common limits. `read_key_list` reads all keys, and `choose_rows` selects
-those for the page. The store of limits (Redis, a file or memory) has the used amounts of budgets.
+to a client; a team is a group of keys with common limits. `read_key_list` reads all keys, and `choose_key_rows` selects
+those for the page. The store of limits (Redis, a file or memory) has the used amounts of budgets, which
+`read_used_budgets` returns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,7 +61,7 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
     `context`: parameters of the URL, state of the proxy, and connection to the ledger.
     """
     found = read_key_list(context)
-    chosen = choose_rows(context, found.keys)
+    chosen = choose_key_rows(context, found.keys)
     ids = [row.key.id for row in chosen]
     start = ids.index(context.query.before) + 1 if context.query.before in ids else 0
     shown = chosen[start : start + MAX_ROWS]
@@ -85,9 +86,9 @@ def read_key_list(context: PageContext) -> KeyList:
     keys, teams = list_keys(context.connection), list_teams(context.connection)
     named = {team.name: team for team in teams}
     named = {name: named.get(name, Team(name)) for name in sorted({*named, *(key.team for key in keys if key.team)})}
-    spending, problem = read_spending_of(context, [*keys, *named.values()])
+    spending, problem = read_used_budgets(context, [*keys, *named.values()])
     uses = find_last_uses(context.connection)
-    own = structs.replace(context.filter, values={}, text="", is_changed=False)
+    own = structs.replace(context.selection, values={}, text="", is_changed=False)
     sums = add_up_groups((row.group, row.sums) for row in queries.sum_periods(context.connection, own, 0, "key_label"))
     rows = []
     for key in keys:
@@ -104,12 +105,13 @@ def read_key_list(context: PageContext) -> KeyList:
     return KeyList(rows, team_rows, problem)
 
 
-def read_spending_of(
+def read_used_budgets(
     context: PageContext, owners: Sequence[VirtualKey | Team]
 ) -> tuple[Mapping[str, Sequence[Spending]], str]:
-    """Return the used budgets of `owners`, keys or teams, and a message if the budgets are unknown.
+    """Return the used amounts of the budgets of `owners` (keys or teams), and a message if the store cannot be read.
 
-    The used budgets are a mapping: id of a key, or `team/NAME` → used amount of each budget.
+    The first value is a mapping: id of a key, or `team/NAME` → used amount of each budget. The message is "" if the
+    store can be read.
     """
     scopes = {_name_owner(owner): _find_scope(owner) for owner in owners}
     store = context.store
@@ -122,7 +124,7 @@ def read_spending_of(
     return dict(zip(scopes, found, strict=True)), ""
 
 
-def choose_rows(context: PageContext, rows: Sequence[KeyRow]) -> list[KeyRow]:
+def choose_key_rows(context: PageContext, rows: Sequence[KeyRow]) -> list[KeyRow]:
     """Return those of `rows` that the state and the search text in the URL select, in the order that the URL names.
 
     Raises `InvalidRequest` for an unknown state or order.

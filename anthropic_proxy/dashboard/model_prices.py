@@ -1,7 +1,7 @@
 """Tables of the page Models: the price of each used or mapped model, and the cost of the same tokens elsewhere.
 
 A mapped model is the backend model of a Claude tier. `list_prices` returns the rows of the first table (`PriceRow`),
-`compare_costs` those of the second (`ComparedCost`).
+`compare_costs` those of the second (`ComparedCost`). `describe_price_sources` returns the origin of the prices as text.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,7 +58,7 @@ def list_prices(context: PageContext, costs: ModelCosts, found: Sequence[ModelSu
     return [_price_row(costs, prefix, model) for prefix, model in names]
 
 
-def describe_sources(context: PageContext) -> str:
+def describe_price_sources(context: PageContext) -> str:
     """Return text about the origin and date of the prices, and the file in which a user sets own prices."""
     directory = context.settings.data_directory
     described, problem = describe_price_list(directory), find_price_source(directory).problem
@@ -83,7 +83,7 @@ def compare_costs(
     rows = {name: cost_at(price, total) for name, price in prices.items() if price is not None}
     shown = sorted(rows, key=lambda name: (name != asked, rows[name]))[:_MAX_COMPARED]
     return {
-        "actual": formats.known_price(total.cost, total.unknown_cost_requests),
+        "actual": formats.cost_with_unknown(total.cost, total.unknown_cost_requests),
         "is_partial": bool(total.unknown_cost_requests),
         "rows": [_compare(name, rows[name], total) for name in sorted(shown, key=lambda name: (rows[name], name))],
         "asked": asked,
@@ -99,7 +99,7 @@ def _candidates(
         yield asked, costs.find_requested_price(asked, "", "")
     for prefix, model in [*_mapped(context), *((costs.find_prefix(one.provider), one.model) for one in found)]:
         yield f"{prefix}/{model}", costs.find_price_of(prefix, model)
-    counted = count_facets(context.connection, context.filter, ("requested_model",), _MAX_REQUESTED)
+    counted = count_facets(context.connection, context.selection, ("requested_model",), _MAX_REQUESTED)
     for model, _ in counted.values["requested_model"]:
         if model.startswith("claude-"):
             yield model, costs.find_requested_price(model, "", "")
@@ -145,11 +145,13 @@ def _rate(dollars: Decimal) -> str:
 def _compare(name: str, cost: int, total: UsageSums) -> ComparedCost:
     difference = cost - total.cost
     if total.unknown_cost_requests:
-        return ComparedCost(model=name, cost=formats.price(cost), difference=formats.UNKNOWN, sign="")
+        return ComparedCost(model=name, cost=formats.cost_or_free(cost), difference=formats.UNKNOWN, sign="")
     share = f" ({difference / total.cost:+.0%})".replace("%", " %") if total.cost else ""
     amount = formats.money(abs(difference))
     text = "the same" if not difference else f"{'−' if difference < 0 else '+'}{amount}{share.replace('-', '−')}"
-    return ComparedCost(model=name, cost=formats.price(cost), difference=text, sign="ok" if difference < 0 else "")
+    return ComparedCost(
+        model=name, cost=formats.cost_or_free(cost), difference=text, sign="ok" if difference < 0 else ""
+    )
 
 
 def _explain_unknown(costs: ModelCosts, asked: str) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 from msgspec import Struct
 
 from anthropic_proxy.dashboard import formats
-from anthropic_proxy.dashboard.model_prices import compare_costs, describe_sources, list_prices
+from anthropic_proxy.dashboard.model_prices import compare_costs, describe_price_sources, list_prices
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.panels import FailedPanel, build_panel, once
-from anthropic_proxy.dashboard.periods import DrawnChart, divide, group_chart
+from anthropic_proxy.dashboard.panels import FailedPanel, build_panel, call_once
+from anthropic_proxy.dashboard.periods import DrawnChart, divide_range, group_chart
 from anthropic_proxy.dashboard.sorting import SortableColumn, sort_rows
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.dashboard_records import ModelPeriod, ModelSums, PeriodSums
@@ -63,11 +63,11 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
 
     `context`: parameters of the URL, state of the proxy, and connection to the ledger.
     """
-    periods, costs = divide(context.query), ModelCosts(context.settings)
-    by_period = once(lambda: queries.measure_model_periods(context.connection, context.filter, periods.seconds))
-    found = once(lambda: queries.add_models(by_period()))
-    by_model = once(lambda: [PeriodSums(one.start, one.model.model, one.model.sums) for one in by_period()])
-    total = once(lambda: add_up(one.sums for one in found()))
+    periods, costs = divide_range(context.query), ModelCosts(context.settings)
+    by_period = call_once(lambda: queries.measure_model_periods(context.connection, context.selection, periods.seconds))
+    found = call_once(lambda: queries.add_models(by_period()))
+    by_model = call_once(lambda: [PeriodSums(one.start, one.model.model, one.model.sums) for one in by_period()])
+    total = call_once(lambda: add_up(one.sums for one in found()))
     order = context.query.order or "-cost"
     used = build_panel(
         context, "the models", lambda: sort_rows(_collect_used(context, found(), by_period()), _COLUMNS, order)
@@ -77,7 +77,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         verdict = "The requests of this range cannot be added up."
 
     def draw_costs() -> DrawnChart:
-        return group_chart(periods, by_model(), lambda sums: sums.cost, formats.money_value, _list_model_roles(found()))
+        return group_chart(periods, by_model(), lambda sums: sums.cost, formats.chart_money, _list_model_roles(found()))
 
     return {
         "verdict": verdict + ("" if isinstance(used, FailedPanel) else _name_slowest(costs, used)),
@@ -87,7 +87,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         "chart": build_panel(context, "costs", draw_costs),
         "chart_title": f"Cost per {periods.title} and model",
         "prices": build_panel(context, "prices", lambda: list_prices(context, costs, found())),
-        "price_sources": describe_sources(context),
+        "price_sources": describe_price_sources(context),
         "comparison": build_panel(
             context, "costs at other models", lambda: compare_costs(context, costs, found(), total())
         ),
@@ -103,7 +103,7 @@ def _collect_used(
     durations: Mapping[tuple[int, tuple[str, ...]], Histogram] = {}
     if context.query.hours <= _MAX_DURATION_HOURS:
         by = ("provider", "model")
-        durations = queries.collect_latencies(context.connection, context.filter, 0, by, "duration")
+        durations = queries.collect_latencies(context.connection, context.selection, 0, by, "duration")
     speeds = queries.group_speeds(by_period, _find_model)
     used = []
     for one in found:
@@ -161,8 +161,10 @@ def _build_row(context: PageContext, costs: ModelCosts, used: UsedModel) -> Mapp
         "total50": formats.seconds(find_percentile(used.durations, 0.5)),
         "total95": formats.seconds(find_percentile(used.durations, 0.95)),
         "speed": formats.UNKNOWN if used.speed is None else formats.count(used.speed),
-        "cost": formats.known_price(sums.cost, sums.unknown_cost_requests),
-        "requested_cost": formats.known_price(sums.requested_cost, sums.unknown_requested_cost_requests, free="$0.00"),
+        "cost": formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests),
+        "requested_cost": formats.cost_with_unknown(
+            sums.requested_cost, sums.unknown_requested_cost_requests, free="$0.00"
+        ),
         "href": context.query.link("/dashboard/requests", facets=facets, measure="", compared="", order=""),
     }
 

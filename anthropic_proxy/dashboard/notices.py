@@ -6,7 +6,7 @@ Each notice has a reason, a remedy and a link. The error catalog is `docs/fix/er
 from msgspec import Struct
 
 from anthropic_proxy.dashboard import formats
-from anthropic_proxy.dashboard.error_kinds import find_kind
+from anthropic_proxy.dashboard.error_kinds import find_error_kind
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.remedies import CATALOG, find_remedy
 from anthropic_proxy.ledger.dashboard_records import ErrorGroup
@@ -48,7 +48,7 @@ def build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGrou
         facets = {**context.query.facets, "outcome": "error", "provider": group.provider}
         href, link = context.query.link("/dashboard/requests", facets=facets, measure=""), f"show the {group.count:,}"
     remedy = find_remedy(group, costs.find_key_variable(group.provider))
-    kind = f", {find_kind(group.error_type)}" if group.error_type else ""
+    kind = f", {find_error_kind(group.error_type)}" if group.error_type else ""
     return Notice(
         sign="✕",
         role="error",

@@ -1,4 +1,8 @@
-"""`OidcUser`, a user of the identity provider, and `resolve_role`, the role that the settings give to the user."""
+"""`OidcUser`, a user of the identity provider, and `resolve_role`, the role that the settings give to the user.
+
+A claim is a property of the user that the provider states in an ID token. `find_user` builds the user from the claims,
+and `find_claim_texts` returns the texts of one claim.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,7 +45,7 @@ def find_user(settings: OidcSettings, claims: Mapping[str, Any]) -> OidcUser:
             "users cannot change."
         )
     used = {*settings.admins, *settings.viewers, *settings.members}
-    groups = tuple(name for name in find_values(claims, settings.role_claim) if name in used and "@" not in name)
+    groups = tuple(name for name in find_claim_texts(claims, settings.role_claim) if name in used and "@" not in name)
     user = OidcUser(settings.issuer, settings.client_id, str(claims["sub"]), email.lower(), groups)
     if not _has_domain(settings, user.email):
         raise OidcError(f"The domain of {email} is not accepted. OIDC_DOMAINS lists the accepted ones.")
@@ -61,7 +65,7 @@ def resolve_role(settings: OidcSettings, user: OidcUser) -> Role | None:
     return "member" if not settings.members or _is_listed(settings.members, user) else None
 
 
-def find_values(claims: Mapping[str, Any], path: str) -> Sequence[str]:
+def find_claim_texts(claims: Mapping[str, Any], path: str) -> Sequence[str]:
     """Return the texts of the claim at `path` in `claims`. A claim is one text or a list of texts.
 
     A path such as `realm_access.roles` names a claim inside of objects.

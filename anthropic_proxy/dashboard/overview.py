@@ -12,14 +12,21 @@ from markupsafe import Markup, escape
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.charts import Band
-from anthropic_proxy.dashboard.error_kinds import draw_errors, find_incidents, mark_incidents
+from anthropic_proxy.dashboard.error_kinds import build_incident_bands, draw_error_chart, find_incidents
 from anthropic_proxy.dashboard.notices import Notice, build_error_notice, list_setup_notices
 from anthropic_proxy.dashboard.overview_figures import Figure, build_figures
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.panels import FailedPanel, build_panel, once
-from anthropic_proxy.dashboard.periods import DrawnChart, Periods, divide, median_chart, percentile_chart, speed_chart
+from anthropic_proxy.dashboard.panels import FailedPanel, build_panel, call_once
+from anthropic_proxy.dashboard.periods import (
+    DrawnChart,
+    Periods,
+    divide_range,
+    median_chart,
+    percentile_chart,
+    speed_chart,
+)
 from anthropic_proxy.dashboard.rows import TableRow, finished_row, running_row
-from anthropic_proxy.dashboard.usage_charts import MEASURES, draw_cached_share, draw_usage, find_title
+from anthropic_proxy.dashboard.usage_charts import MEASURES, draw_cached_share, draw_usage, find_chart_title
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES
 from anthropic_proxy.dashboard.week_grid import MIN_HOURS, WeekGrid, draw_week
 from anthropic_proxy.ledger import dashboard_queries as queries
@@ -38,17 +45,17 @@ class _Queries:
     """Results of database queries that several panels of the page use. Each query runs at most once."""
 
     def __init__(self, context: PageContext) -> None:
-        connection, chosen = context.connection, context.filter
-        self.periods, self.costs = divide(context.query), ModelCosts(context.settings)
+        connection, chosen = context.connection, context.selection
+        self.periods, self.costs = divide_range(context.query), ModelCosts(context.settings)
         seconds = self.periods.seconds
-        self.by_model = once(lambda: queries.measure_model_periods(connection, chosen, seconds))
-        self.sums = once(lambda: _sum_each(self.periods, self.by_model()))
-        self.latencies = once(lambda: queries.group_latencies(self.by_model(), _find_period))
-        self.errors = once(lambda: count_errors(connection, chosen, seconds))
+        self.by_model = call_once(lambda: queries.measure_model_periods(connection, chosen, seconds))
+        self.sums = call_once(lambda: _sum_each(self.periods, self.by_model()))
+        self.latencies = call_once(lambda: queries.group_latencies(self.by_model(), _find_period))
+        self.errors = call_once(lambda: count_errors(connection, chosen, seconds))
 
-    def mark_incidents(self) -> list[Band]:
+    def build_incident_bands(self) -> list[Band]:
         """Return the incidents of the time range as labeled bands for charts."""
-        return mark_incidents(find_incidents(self.periods, self.errors(), self.by_model(), self.costs))
+        return build_incident_bands(find_incidents(self.periods, self.errors(), self.by_model(), self.costs))
 
 
 def build_overview_page(context: PageContext) -> Mapping[str, Any]:
@@ -58,19 +65,19 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
     """
     query, found = context.query, _Queries(context)
     periods = found.periods
-    bands = build_panel(context, "incidents", found.mark_incidents)
+    bands = build_panel(context, "incidents", found.build_incident_bands)
     incidents = [] if isinstance(bands, FailedPanel) else bands
     return {
         **_build_summary(context, found),
         "is_empty": not context.facts.requests and not context.running and context.can_read,
         "figures": build_panel(context, "the figures", lambda: _build_figures(context, found)),
         "usage": build_panel(context, "usage", lambda: draw_usage(context, periods, found.by_model())),
-        "usage_title": f"{find_title(query.measure)} per {periods.title}",
+        "usage_title": f"{find_chart_title(query.measure)} per {periods.title}",
         "measures": MEASURES,
         **_long_charts(context, periods, found.sums),
         "speed": build_panel(context, "first tokens", lambda: _draw_speed(context, found, incidents)),
         "speed_views": (("", "All"), ("provider", "By provider")),
-        "errors": build_panel(context, "errors", lambda: draw_errors(periods, found.errors())),
+        "errors": build_panel(context, "errors", lambda: draw_error_chart(periods, found.errors())),
         "rate": build_panel(context, "the speed of output", lambda: _draw_rate(found)),
         "errors_title": f"Failed requests per {periods.title}",
         "latest": build_panel(context, "the latest requests", lambda: _list_latest(context)),
@@ -92,14 +99,14 @@ def _build_summary(context: PageContext, found: _Queries) -> Mapping[str, Any]:
 
 
 def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
-    before = queries.count_requests_before(context.connection, context.filter, int(context.now * MICROSECONDS))
+    before = queries.count_requests_before(context.connection, context.selection, int(context.now * MICROSECONDS))
     return build_figures(context, found.periods, list(found.sums().values()), found.latencies(), before)
 
 
 def _list_latest(context: PageContext) -> Sequence[TableRow]:
     """Return table rows of the running requests and of the latest finished requests."""
     running = [running_row(receipt, context.now) for receipt in reversed(context.running)]
-    finished = list_stored_requests(context.connection, context.filter, _MAX_LATEST)
+    finished = list_stored_requests(context.connection, context.selection, _MAX_LATEST)
     return [*running, *(finished_row(row) for row in finished)][:_MAX_LATEST]
 
 
@@ -172,7 +179,7 @@ def _long_charts(
         return {"week": None}
     return {
         "week": build_panel(context, "hours of the week", lambda: _draw_week(context)),
-        "week_title": f"{find_title(query.measure)} by weekday and hour",
+        "week_title": f"{find_chart_title(query.measure)} by weekday and hour",
         "cached": build_panel(context, "cached input", lambda: draw_cached_share(periods, list(sums().values()))),
         "cached_title": f"Input read from cache per {periods.title}",
     }
@@ -182,13 +189,13 @@ def _draw_week(context: PageContext) -> WeekGrid:
     query = context.query
     names: Sequence[str] = ("cost",)
     counted: Callable[[UsageSums], float] = lambda one: one.cost  # noqa: E731
-    text: Callable[[float], str] = formats.money_value
+    text: Callable[[float], str] = formats.chart_money
     if query.measure == "tokens":
         names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
         counted, text = (lambda one: one.tokens), formats.short_count
     elif query.measure == "requests":
         names, counted, text = ("requests",), (lambda one: one.requests), formats.count
-    hours = queries.sum_periods(context.connection, context.filter, HOUR_SECONDS, names=names)
+    hours = queries.sum_periods(context.connection, context.selection, HOUR_SECONDS, names=names)
     return draw_week(query, hours, counted, text)
 
 
@@ -201,7 +208,7 @@ def _list_models(context: PageContext, by_model: Sequence[ModelPeriod], costs: M
             "prefix": costs.find_prefix(row.provider) or "not sent",
             "model": row.model,
             "requests": row.sums.requests,
-            "cost": formats.known_price(row.sums.cost, row.sums.unknown_cost_requests),
+            "cost": formats.cost_with_unknown(row.sums.cost, row.sums.unknown_cost_requests),
             "share": row.sums.cost / highest,
             "href": context.query.link(
                 "/dashboard/requests",

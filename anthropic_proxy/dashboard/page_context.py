@@ -1,8 +1,9 @@
 """`PageContext`: everything from which a page is built, for one request of a browser.
 
 It has the parameters of the URL, the settings, the state of providers (`setup`), the extent of the ledger (`facts`),
-and an open connection to the ledger, the database of requests. A page is built in a thread; `wait_for` runs a coroutine
-on the event loop and returns its result.
+and an open connection to the ledger, the database of requests. `selection` is the time range and the filters in the
+URL, for queries of the ledger. A page is built in a thread; `wait_for` runs a coroutine on the event loop and returns
+its result.
 """
 
 import asyncio
@@ -65,7 +66,7 @@ class PageContext(Struct, frozen=True, kw_only=True):
     """Time range that a search reads, in microseconds since the epoch. None: the whole range in the URL."""
 
     @property
-    def filter(self) -> RequestSelection:
+    def selection(self) -> RequestSelection:
         """Selection of the stored requests that the page shows: a time range with filters."""
         query = self.query
         start, end = self.searched or (query.start * MICROSECONDS, query.end * MICROSECONDS)

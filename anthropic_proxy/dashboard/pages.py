@@ -1,6 +1,7 @@
 """`Pages`: reads the ledger in a thread and renders the pages; an error becomes a page with cause and remedy.
 
-The ledger is the database of client requests. Each `PageKind` is one page.
+The ledger is the database of client requests. Each `PageKind` is one page. `Pages.respond` returns a page,
+`respond_form` and `respond_setting` a page with a form. `list_sections` returns the entries of the navigation.
 """
 
 import asyncio
@@ -33,9 +34,9 @@ from anthropic_proxy.dashboard.ledger_lines import StateLine, describe_ledger
 from anthropic_proxy.dashboard.page_context import PageContext, ResultT, WaitFor
 from anthropic_proxy.dashboard.permissions import find_client_role, may_open, reads_own_requests_only, select_sections
 from anthropic_proxy.dashboard.renderer import render_page
-from anthropic_proxy.dashboard.responses import compress
+from anthropic_proxy.dashboard.responses import compress_response
 from anthropic_proxy.dashboard.search_range import limit_range
-from anthropic_proxy.dashboard.settings_editor import explain_refusal
+from anthropic_proxy.dashboard.settings_editor import explain_settings_refusal
 from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
 from anthropic_proxy.dashboard.slow_pages import Progress, respond_in_time
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES, ViewQuery, read_view_query
@@ -171,7 +172,7 @@ class Pages:
 
         return await respond_in_time(request, page, render_head, progress)
 
-    async def find_own_keys(self, session: Session) -> Sequence[str]:
+    async def list_own_key_labels(self, session: Session) -> Sequence[str]:
         """Return the labels of the virtual keys that belong to the user of `session`."""
 
         def find() -> Sequence[str]:
@@ -192,9 +193,10 @@ class Pages:
     async def respond_form(
         self, request: RouteRequest, session: Session | None, path: str, template: str, values: Mapping[str, Any]
     ) -> RouteResponse:
-        """Return the page of the section `path` with a form.
+        """Return a page with a form. It belongs to the section of the page with the URL path `path`.
 
-        `values`: values for `template`, without those that every page has.
+        `values`: values for `template`, without those that every page has. The HTTP status is 400 if `values` has the
+        message `problem`.
         """
         frame = self._frame(PAGES[path], request, session) | {"live": False}
         token, cookie = find_token(request, session, is_https=is_https(request, self._gateway.settings))
@@ -227,7 +229,7 @@ class Pages:
                 if "format" not in request.query:
                     values = kind.build(context)
                 elif (file := export_table(context, TABLES[kind.path], request.query)) is not None:
-                    return compress(request, file)
+                    return compress_response(request, file)
         except ClientError as error:
             return self._fail(request, frame, error.status, error.message)
         except exc.SQLAlchemyError as error:
@@ -314,7 +316,7 @@ class Pages:
             "zone": time.strftime("%Z", time.localtime(self._clock())),
             "form_token": session.form_token if session else "",
             "key_refusal": explain_key_refusal(request, session, self._gateway.settings),
-            "edit_refusal": explain_refusal(request, session, self._gateway.settings),
+            "edit_refusal": explain_settings_refusal(request, session, self._gateway.settings),
             "live": True,
         }
 

@@ -1,6 +1,7 @@
 """Panels of a page, which are built separately: one that fails shows its error, and the others are shown.
 
-A panel is a chart, a table or the figures. `build_panel` returns its values or a `FailedPanel`.
+A panel is a chart, a table or the figures. `build_panel` returns its values or a `FailedPanel`. `call_once` lets
+several panels share the result of one query.
 """
 
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def build_panel(context: PageContext, name: str, build: Callable[[], PanelT]) ->
         return FailedPanel(f"A stored value cannot be shown ({reason}). The other panels are complete.")
 
 
-def once(build: Callable[[], PanelT]) -> Callable[[], PanelT]:
+def call_once(build: Callable[[], PanelT]) -> Callable[[], PanelT]:
     """Return a function that calls `build` at most once. Later calls return the same value or raise the same error.
 
     Several panels use one query. If it fails, each panel fails without a further query.

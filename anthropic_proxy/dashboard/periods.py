@@ -1,9 +1,10 @@
 """Division of a time range into periods, and the charts of sums and latencies over them.
 
 A period is a division of the range, such as an hour or a day, and one position on the axis of a chart. A latency is the
-time to the first token, a histogram counts latencies. A band is a labeled time range in a chart. `divide` returns the
-`Periods` of a range. Functions `*_chart` and `stacked` return a `DrawnChart`. A speed is output tokens per second; a
-role is the CSS class of a color.
+time to the first token, a histogram counts latencies. A band is a labeled time range in a chart. `divide_range` returns
+the `Periods` of a range. Functions `*_chart` return a `DrawnChart`: `group_chart` has stacked bars for groups of sums,
+`stacked_chart` for given values, and `share_chart` one line of percentages. A speed is output tokens per second; a role
+is the CSS class of a color.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +74,7 @@ class Periods(Struct, frozen=True):
         return found
 
 
-def divide(query: ViewQuery) -> Periods:
+def divide_range(query: ViewQuery) -> Periods:
     """Return the periods of the time range in `query`. Days begin at local midnight.
 
     The first period may begin before the range, and the last one may end after it.
@@ -109,13 +110,13 @@ def group_chart(
         if row.group in ranked:
             series = values.setdefault(names.get(row.group, others), {})
             series[row.start] = series.get(row.start, 0) + value(row.sums)
-    return stacked(periods, values, text)
+    return stacked_chart(periods, values, text)
 
 
-def stacked(
+def stacked_chart(
     periods: Periods, values: Mapping[tuple[str, str], Mapping[int, float]], text: Callable[[float], str]
 ) -> DrawnChart:
-    """Return a chart of stacked bars over `periods`.
+    """Return a chart of stacked bars over `periods`, one series for each entry of `values`.
 
     `values`: (name, CSS class of the color) of a series → beginning of a period → value. `text`: function that returns
     the text of a value.

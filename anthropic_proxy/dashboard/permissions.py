@@ -2,7 +2,7 @@
 
 `admin`: a key of `ADMIN_API_KEY`. `owner`: a key of `PROXY_API_KEY`, or a browser on this machine if no key is
 required. `viewer`: reads everything. `member`: reads the requests of the own virtual keys. Functions `may_*` return
-True if a role permits an action.
+True if a role permits an action. A section is a group of pages, such as `Settings`, with an entry in the navigation.
 """
 
 from collections.abc import Sequence

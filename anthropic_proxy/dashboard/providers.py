@@ -15,7 +15,7 @@ from anthropic_proxy.dashboard.capability_matrix import build_matrix
 from anthropic_proxy.dashboard.charts import sparkline
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.panels import FailedPanel, build_panel
-from anthropic_proxy.dashboard.periods import divide
+from anthropic_proxy.dashboard.periods import divide_range
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.ledger.sums import UsageSums
@@ -73,7 +73,7 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
 
 def _collect_figures(context: PageContext) -> dict[str, _Figures]:
     """Return name of a provider → numbers of its requests and errors, and its times to first token."""
-    connection, chosen, periods = context.connection, context.filter, divide(context.query)
+    connection, chosen, periods = context.connection, context.selection, divide_range(context.query)
     speeds: dict[str, dict[int, Histogram]] = {}
     for (start, (name,)), histogram in queries.collect_latencies(
         connection, chosen, periods.seconds, ("provider",)

@@ -15,7 +15,7 @@ from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.assets import load_assets
 from anthropic_proxy.dashboard.columns import DEFAULT_COLUMNS
 from anthropic_proxy.dashboard.panels import FailedPanel
-from anthropic_proxy.dashboard.responses import SECURITY_HEADERS, compress
+from anthropic_proxy.dashboard.responses import SECURITY_HEADERS, compress_response
 from anthropic_proxy.dashboard.view_query import session_link
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
@@ -62,7 +62,9 @@ def render_page(
         **SECURITY_HEADERS,
         **(headers or {}),
     }
-    return compress(request, RouteResponse(status=status, headers=fields, body=text.encode("utf-8", "replace")))
+    return compress_response(
+        request, RouteResponse(status=status, headers=fields, body=text.encode("utf-8", "replace"))
+    )
 
 
 def render_public_page(

@@ -1,6 +1,7 @@
 """Page of one request: summary, figures, timeline, request changes, route, tokens and cost, client, commands.
 
-`build_request_page` returns the values that the template of the page shows.
+`build_request_page` returns the values that the template of the page shows. `summarize_outcome` returns the outcome of
+a request in a few words. The context window is the maximum number of input and output tokens of a model together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,9 @@ from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.overview_figures import Figure
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.remedies import CATALOG, find_remedy
-from anthropic_proxy.dashboard.rows import decode_list, outcome_of
+from anthropic_proxy.dashboard.rows import decode_json_list, describe_outcome
 from anthropic_proxy.dashboard.timeline import build_timeline, list_attempts, list_client_events, sum_failed_time
-from anthropic_proxy.dashboard.view_query import require_text
+from anthropic_proxy.dashboard.view_query import require_valid_text
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES
 from anthropic_proxy.ledger.contents import StoredContent, read_contents
@@ -42,29 +43,29 @@ class TokenCost(Struct, frozen=True):
 
 
 def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
-    """Return the values that the template of the page of one request shows. None: the request is not stored."""
+    """Return the values that the template of the page of one request shows. None: the ledger has no such request."""
     request_id = context.path_parameters["id"]
-    require_text("request id", request_id)
+    require_valid_text("request id", request_id)
     row = find_stored_request(context.connection, request_id)
     if row is None:
         return None
     older, newer = queries.find_neighbors(context.connection, row)
-    sign, role, outcome = outcome_of(row)
+    sign, role, outcome = describe_outcome(row)
     outcome = outcome if row.outcome_class == "cancelled" else f"{row.status} {row.outcome}".strip()
-    notes = [_note(note) for note in decode_list(row.notes)]
+    notes = [_note(note) for note in decode_json_list(row.notes)]
     stored = {one.kind: one for one in read_contents(context.connection, row.id)}
     return {
         "title": f"Request {row.id}",
         "row": row,
-        "summary": summarize(row),
+        "summary": summarize_outcome(row),
         "tag_parts": (sign, role, outcome),
-        "failed": decode_list(row.failed_attempts),
+        "failed": decode_json_list(row.failed_attempts),
         "figures": _figures(row),
         "timeline": build_timeline(row),
         "attempts": list_attempts(row),
         "notes": notes,
         "note_counts": _count_notes(notes),
-        "adaptations": decode_list(row.adaptations),
+        "adaptations": decode_json_list(row.adaptations),
         "tokens": _tokens(context, row),
         "older": older,
         "newer": newer,
@@ -86,14 +87,14 @@ def _describe_window(context: PageContext, row: StoredRequest) -> str:
 
     Example: `44,076 of 1,047,576 tokens, 4 %`. "": the context window is unknown.
     """
-    window = find_window(context, row)
+    window = find_context_window(context, row)
     if not (window and row.all_input_tokens):
         return ""
     share = formats.percent(row.all_input_tokens, window)
     return f"{formats.count(row.all_input_tokens)} of {formats.count(window)} tokens, {share}"
 
 
-def find_window(context: PageContext, row: StoredRequest) -> int | None:
+def find_context_window(context: PageContext, row: StoredRequest) -> int | None:
     """Return the context window of the model that served the request `row`, in tokens. None: unknown."""
     name = f"{row.prefix or row.provider}/{row.model}"
     found = context.describe_models([name]) if row.model else ()
@@ -122,9 +123,9 @@ def _find_replay_problem(row: StoredRequest, stored: StoredContent | None) -> st
     return ""
 
 
-def summarize(row: StoredRequest) -> str:
+def summarize_outcome(row: StoredRequest) -> str:
     """Return the outcome of the request `row` in a few words: `Succeeded after one retry`."""
-    failures = len(decode_list(row.failed_attempts))
+    failures = len(decode_json_list(row.failed_attempts))
     retries = {0: "", 1: " after one retry"}.get(failures, f" after {failures} retries")
     if row.outcome_class == "error":
         return f"Failed with {row.status}{retries}"

@@ -1,6 +1,7 @@
 """Page Requests: search, filters with counts, requests over time, and the table of requests with its export.
 
-`build_requests_page` returns the values that the template of the page shows, and `list_exported` the rows of an export.
+`build_requests_page` returns the values that the template of the page shows, and `list_exported_requests` the rows of
+an export.
 """
 
 import re
@@ -10,7 +11,7 @@ from typing import Any
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.columns import COLUMNS, choose_columns
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.periods import DrawnChart, divide, group_chart
+from anthropic_proxy.dashboard.periods import DrawnChart, divide_range, group_chart
 from anthropic_proxy.dashboard.rows import finished_row, running_row
 from anthropic_proxy.dashboard.saved_views import EXAMPLES, VIEWS_COOKIE, read_views
 from anthropic_proxy.dashboard.sign_in import find_cookie
@@ -70,7 +71,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
     }
 
 
-def list_exported(context: PageContext) -> list[StoredRequest]:
+def list_exported_requests(context: PageContext) -> list[StoredRequest]:
     """Return the requests that the URL selects, for an export, the latest first, at most `MAX_EXPORTED_ROWS`."""
     limit = ROWS_PER_PAGE if context.query.before or context.query.after else MAX_EXPORTED_ROWS
     rows, _, _ = _read_rows(context, read_order(context.query.order, SORT_KEYS), limit)
@@ -94,7 +95,7 @@ def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> tup
 
 
 def _list_rows(context: PageContext, order: SortOrder | None, limit: int) -> Sequence[_Placed]:
-    connection, chosen, query = context.connection, context.filter, context.query
+    connection, chosen, query = context.connection, context.selection, context.query
     if order is None:
         place, other = (_read_position(text, _TIME_POSITION) for text in (query.before, query.after))
         before = place and (int(place[1]), place[2])
@@ -120,7 +121,7 @@ def _read_position(text: str, form: re.Pattern[str]) -> re.Match[str] | None:
 def _facets(context: PageContext) -> Sequence[Mapping[str, Any]]:
     query = context.query
     found: list[Mapping[str, Any]] = []
-    counted = count_facets(context.connection, context.filter, list(FACETS.values()), _MAX_FACET_VALUES)
+    counted = count_facets(context.connection, context.selection, list(FACETS.values()), _MAX_FACET_VALUES)
     for name, column in FACETS.items():
         values = [
             {
@@ -178,17 +179,17 @@ def _active(query: ViewQuery) -> Sequence[Mapping[str, str]]:
 
 def _chart(context: PageContext) -> DrawnChart | None:
     """Return the chart of requests over time. None: the hourly sums of the ledger lack a column that is filtered."""
-    if not context.filter.has_sums and not context.filter.is_fine:
+    if not context.selection.has_sums and not context.selection.is_fine:
         return None
-    periods = divide(context.query)
-    rows = sum_periods(context.connection, context.filter, periods.seconds, "outcome_class", ("requests",))
+    periods = divide_range(context.query)
+    rows = sum_periods(context.connection, context.selection, periods.seconds, "outcome_class", ("requests",))
     return group_chart(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
 
 
 def _summarize(context: PageContext, shown: int, has_more: bool) -> str:
     query = context.query
-    if not context.filter.has_sums:
+    if not context.selection.has_sums:
         return f"{'More than ' if has_more else ''}{formats.plural(shown, 'request')} match the filters."
-    count = sum(row.sums.requests for row in sum_periods(context.connection, context.filter, 0, names=("requests",)))
+    count = sum(row.sums.requests for row in sum_periods(context.connection, context.selection, 0, names=("requests",)))
     verb = "match the filters" if query.is_filtered else "in this range"
     return f"{formats.plural(count, 'request')} {verb}."

@@ -1,7 +1,7 @@
 """Routes, headers, compression, redirects and errors of the dashboard, without the libraries that render pages.
 
-`page_route` returns the route of a page, `form_route` that of a form. `compress` returns a response as gzip if the
-browser accepts it.
+`page_route` returns the route of a page, `form_route` that of a form. `compress_response` compresses a response by gzip
+if the browser accepts it, and `redirect` returns a response that sends the browser to another URL.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _MIN_COMPRESSED_BYTES = 1_000
 _GZIP_LEVEL = 5
 
 
-def compress(request: RouteRequest, response: RouteResponse) -> RouteResponse:
+def compress_response(request: RouteRequest, response: RouteResponse) -> RouteResponse:
     """Return `response`, compressed by gzip if the browser accepts it and the body is not small."""
     body = response.body
     if not isinstance(body, bytes) or len(body) < _MIN_COMPRESSED_BYTES or not accepts_gzip(request):

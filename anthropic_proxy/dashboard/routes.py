@@ -137,7 +137,7 @@ class Dashboard:
         names = None
         if session is not None and reads_own_requests_only(session.role):
             pages = await asyncio.to_thread(self._load_pages) if self._pages is None else self._pages
-            names = await pages.find_own_keys(session)
+            names = await pages.list_own_key_labels(session)
         return RouteResponse(headers=_EVENT_HEADERS, body=self._gateway.stream_requests(names))
 
     async def _show_setting(self, request: RouteRequest) -> RouteResponse:
@@ -145,10 +145,10 @@ class Dashboard:
         session, pages, gateway = await self._open_editor(request)
         if session is None and not request.client.name:
             return redirect("/dashboard/sign-in?next=/dashboard/settings")
-        from anthropic_proxy.dashboard.settings_editor import show_setting  # noqa: PLC0415
+        from anthropic_proxy.dashboard.settings_editor import load_setting_form  # noqa: PLC0415
 
         name, saved = (request.query.get(key, [""])[-1] for key in ("name", "saved"))
-        values = await asyncio.to_thread(show_setting, gateway.settings, name)
+        values = await asyncio.to_thread(load_setting_form, gateway.settings, name)
         return await pages.respond_setting(request, session, {**values, "saved": _SAVED.get(saved, "")})
 
     async def _change_setting(self, request: RouteRequest) -> RouteResponse:
@@ -159,9 +159,9 @@ class Dashboard:
         form = read_own_form(request)
         session, pages, gateway = await self._open_editor(request)
         require_token(request, session, form.get("token", ""))
-        from anthropic_proxy.dashboard.settings_editor import EDIT_PATH, show_change  # noqa: PLC0415
+        from anthropic_proxy.dashboard.settings_editor import EDIT_PATH, submit_setting_form  # noqa: PLC0415
 
-        values, is_written = await asyncio.to_thread(show_change, gateway.settings, form)
+        values, is_written = await asyncio.to_thread(submit_setting_form, gateway.settings, form)
         if not is_written:
             return await pages.respond_setting(request, session, values)
         before = gateway.settings
@@ -178,9 +178,9 @@ class Dashboard:
         Raises `PermissionDenied` if the browser may not change settings. Session None: no sign-in is required.
         """
         session, pages, gateway = await self._open_pages(request)
-        from anthropic_proxy.dashboard.settings_editor import explain_refusal  # noqa: PLC0415
+        from anthropic_proxy.dashboard.settings_editor import explain_settings_refusal  # noqa: PLC0415
 
-        reason = explain_refusal(request, session, gateway.settings)
+        reason = explain_settings_refusal(request, session, gateway.settings)
         if reason and (request.method == "POST" or request.client.name or session is not None):
             raise PermissionDenied(reason)
         return session, pages, gateway

@@ -1,7 +1,8 @@
 """Rows of request tables, from finished requests of the ledger and from running ones.
 
 `TableRow` is one row as texts. `finished_row` builds it from a stored request, `running_row` from the receipt (record)
-of a running one.
+of a running one. `describe_outcome` returns the outcome of a request as sign, color and text. Some columns of the
+ledger have a list as JSON text, which `decode_json_list` decodes.
 """
 
 import json
@@ -38,8 +39,11 @@ class TableRow(Struct, frozen=True, kw_only=True):
     """Name of a column → text of the cell."""
 
 
-def outcome_of(row: StoredRequest) -> tuple[str, str, str]:
-    """Return sign, CSS class and text for the outcome of the request `row`: `✕`, `error`, `429`."""
+def describe_outcome(row: StoredRequest) -> tuple[str, str, str]:
+    """Return three texts for the outcome of the request `row`: sign, CSS class of its color, text.
+
+    Example: `✕`, `error`, `429`.
+    """
     sign, role = _SIGNS.get(row.outcome_class, ("–", ""))
     texts = {"error": str(row.status), "retried": "retried", "truncated": "truncated", "cancelled": "cancelled"}
     return sign, role, texts.get(row.outcome_class, row.outcome or str(row.status))
@@ -52,7 +56,7 @@ def finished_row(
 
     `with_day`: the time contains the day. `columns`: columns that the user chose.
     """
-    sign, role, outcome = outcome_of(row)
+    sign, role, outcome = describe_outcome(row)
     is_exchange = bool(row.requested_model)
     return TableRow(
         id=row.id,
@@ -104,7 +108,7 @@ def running_row(receipt: Receipt, now: float) -> TableRow:
     )
 
 
-def decode_list(text: str) -> Sequence[Any]:
+def decode_json_list(text: str) -> Sequence[Any]:
     """Return the items in `text`, a list as JSON text in a column of the ledger. "": an empty list."""
     return json.loads(text) if text else ()
 

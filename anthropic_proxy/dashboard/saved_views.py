@@ -1,7 +1,8 @@
 """Saved views of the page Requests: named combinations of range, filters, order and columns, in a cookie.
 
 A `SavedView` has a name and the query of a URL. A cookie needs neither a script nor the database, works with every
-worker, and is private to one browser. `write_views` returns the header `Set-Cookie` that stores the views.
+worker, and is private to one browser. `write_views` returns the value of a header `Set-Cookie` that stores the views,
+`read_views` the views in a cookie, and `change_views` the views after a form was sent.
 """
 
 import base64
@@ -54,9 +55,9 @@ def read_views(cookie: str) -> list[SavedView]:
 
 
 def write_views(views: Sequence[SavedView], *, is_https: bool) -> str:
-    """Return the header `Set-Cookie` with `views`. Raises `InvalidRequest` if they are too long for a cookie.
+    """Return the value of a header `Set-Cookie` with `views`.
 
-    `is_https`: browsers use TLS.
+    `is_https`: True if browsers use TLS. Raises `InvalidRequest` if the views are too long for a cookie.
     """
     value = base64.urlsafe_b64encode(msgspec.json.encode(views)).decode()
     if len(value) > _MAX_COOKIE_CHARACTERS:
@@ -67,10 +68,11 @@ def write_views(views: Sequence[SavedView], *, is_https: bool) -> str:
 
 
 def change_views(views: Sequence[SavedView], form: Mapping[str, str]) -> tuple[list[SavedView], str]:
-    """Return `views` with the change of a sent form, and the URL of the page to show next.
+    """Return `views` with one view added or removed, and the URL of the page to show next.
 
-    `form`: fields `name` and `target`, the URL of the view to save; or `remove`, the name of the view to remove. A
-    saved view with the same name is replaced.
+    `form`: fields of the sent form. It has either `name` and `target`, name and URL of the view to save, or `remove`,
+    the name of the view to remove. A saved view with the same name is replaced. Raises `InvalidRequest` for a name or
+    URL that is not allowed.
     """
     target = form.get("target", VIEWS_PATH)
     path, _, query = target.partition("?")

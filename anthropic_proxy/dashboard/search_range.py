@@ -21,7 +21,7 @@ def limit_range(context: PageContext, lines: list[StateLine], maximum: int = MAX
 
     In this case, a line about the limit is added to `lines`, the lines below the summary of the page.
     """
-    whole = context.filter
+    whole = context.selection
     before, after = (_read_time(text) for text in (context.query.before, context.query.after))
     if context.query.order:  # all parts of a sorted list are of the same requests
         before = after = None

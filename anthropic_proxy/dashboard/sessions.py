@@ -14,7 +14,7 @@ from anthropic_proxy.dashboard.charts import Chart, Column, Series, draw
 from anthropic_proxy.dashboard.overview_figures import Figure
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import DrawnChart
-from anthropic_proxy.dashboard.request import find_window
+from anthropic_proxy.dashboard.request import find_context_window
 from anthropic_proxy.dashboard.rows import finished_row
 from anthropic_proxy.ledger import session_queries as queries
 from anthropic_proxy.ledger.request_queries import StoredRequest
@@ -33,7 +33,7 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
 
     `context`: parameters of the URL, state of the proxy, and connection to the ledger.
     """
-    found = queries.list_sessions(context.connection, context.filter, MAX_SESSIONS)
+    found = queries.list_sessions(context.connection, context.selection, MAX_SESSIONS)
     rows = found.rows
     highest = max((row.max_context for row in rows), default=0) or 1
     sessions = [
@@ -47,7 +47,7 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
             "context": formats.count(row.max_context),
             "share": row.max_context / highest,
             "output": formats.count(row.sums.output_tokens),
-            "cost": formats.known_price(row.sums.cost, row.sums.unknown_cost_requests, free="$0.00"),
+            "cost": formats.cost_with_unknown(row.sums.cost, row.sums.unknown_cost_requests, free="$0.00"),
         }
         for row in rows
     ]
@@ -80,14 +80,14 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     end = rows[-1].started_at // 60_000_000 * 60 + 60
     shown = rows[: -_MAX_ROWS - 1 : -1]
     agents = ["", *sorted({row.agent for row in rows if row.agent})]
-    window = find_window(context, rows[-1])
+    window = find_context_window(context, rows[-1])
     return {
         "title": f"Session {session}",
         "session": session,
         "verdict": verdict,
         "figures": _figures(total, rows[-1].all_input_tokens, window),
         "context_chart": _chart(rows, "Context per request", _context_values(rows), formats.short_count, window),
-        "cost_chart": _chart(rows, "Cumulative cost", _cost_values(rows, total.sums.cost), formats.money_value),
+        "cost_chart": _chart(rows, "Cumulative cost", _cost_values(rows, total.sums.cost), formats.chart_money),
         "groups": [
             (agent, [finished_row(row, with_day=True) for row in shown if row.agent == agent]) for agent in agents
         ],
@@ -110,7 +110,7 @@ def _figures(total: queries.SessionRow, latest_context: int, window: int | None)
     share = formats.percent(sums.cache_read_tokens, sums.all_input_tokens)
     return [
         Figure("Requests", formats.count(sums.requests), formats.plural(sums.errors, "error")),
-        Figure("Cost", formats.known_price(sums.cost, sums.unknown_cost_requests), each),
+        Figure("Cost", formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests), each),
         Figure(
             "Largest context",
             formats.count(total.max_context),

@@ -1,8 +1,9 @@
 """Changes of settings from the dashboard: the variables that may change, the check of a new value, and its writing.
 
-`propose` checks a new value and returns a `Proposal`, and `write` writes it to `.env`. A change is checked by loading
-the settings from copies of the files. Addresses of providers and rules of access cannot be changed here, because such a
-change could send keys to another host.
+`propose_change` checks a new value and returns a `Proposal`, and `write_change` writes it to `.env`. A change is
+checked by loading the settings from copies of the files. `list_editable_settings` returns the settings that may change.
+Addresses of providers and rules of access cannot be changed here, because such a change could send keys to another
+host.
 """
 
 import re
@@ -34,7 +35,7 @@ _EDITABLE = re.compile(
 
 
 class Proposal(Struct, frozen=True, kw_only=True):
-    """Change of one setting that is checked but not yet written."""
+    """Checked change of one setting, which is not written yet."""
 
     row: SettingRow
     value: str
@@ -59,10 +60,10 @@ class Proposal(Struct, frozen=True, kw_only=True):
         return self.row.name in FIXED_VARIABLES
 
 
-def list_editable(settings: Settings) -> dict[str, SettingRow]:
+def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
     """Return name → setting for the settings that may change in the dashboard.
 
-    Settings in the environment of the process are left out, because a value in `.env` has no effect for them.
+    Settings that the environment of the process contains are left out, because it overrides their value in `.env`.
     """
     keys = {row.key_variable for row in find_registry(settings) if row.key_variable and row.offered_to_users}
     return {
@@ -73,12 +74,13 @@ def list_editable(settings: Settings) -> dict[str, SettingRow]:
     }
 
 
-def propose(settings: Settings, name: str, value: str) -> Proposal:
+def propose_change(settings: Settings, name: str, value: str) -> Proposal:
     """Check `value`, a new value for the setting `name`, and return the change, which is not written yet.
 
-    Raises `InvalidRequest` with the reason if the proxy could not start with the value.
+    Raises `InvalidRequest` with the reason if the setting may not change, or if the proxy could not start with the
+    value.
     """
-    row = list_editable(settings).get(name)
+    row = list_editable_settings(settings).get(name)
     if row is None:
         raise InvalidRequest(f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.")
     value = value.strip()
@@ -104,7 +106,7 @@ def propose(settings: Settings, name: str, value: str) -> Proposal:
     )
 
 
-def write(proposal: Proposal, expected: str) -> None:
+def write_change(proposal: Proposal, expected: str) -> None:
     """Write the change `proposal` to `.env`, after a copy of the file was stored.
 
     `expected`: digest of the file that the user saw in the preview. Raises `InvalidRequest` if the file has another

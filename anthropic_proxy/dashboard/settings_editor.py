@@ -1,6 +1,7 @@
 """Form of the page Settings: shows one setting and the effect of a new value, and writes the value after confirmation.
 
-`explain_refusal` returns the reason for which a browser may not change settings.
+`load_setting_form` returns the values of the form before an input, `submit_setting_form` those after the form was sent.
+`explain_settings_refusal` returns the reason for which a browser may not change settings.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from anthropic_proxy.dashboard.browser_sessions import Session
 from anthropic_proxy.dashboard.digests import digest
 from anthropic_proxy.dashboard.permissions import may_change_settings
 from anthropic_proxy.dashboard.setting_meanings import load_meanings
-from anthropic_proxy.dashboard.settings_change import list_editable, propose, write
+from anthropic_proxy.dashboard.settings_change import list_editable_settings, propose_change, write_change
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.plugins import RouteRequest
 from anthropic_proxy.settings import Settings
@@ -22,7 +23,7 @@ _NOT_ALLOWED = "Settings can be changed in a browser on this machine, or after a
 _ROLE_READS = "{} has the role {}, which changes no settings."
 
 
-def explain_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
+def explain_settings_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
     """Return the reason for which the browser that sent `request` may not change settings. "": it may change them.
 
     `session`: session of the signed-in user; None: not signed in. Without a sign-in, the client must be on this
@@ -36,12 +37,12 @@ def explain_refusal(request: RouteRequest, session: Session | None, settings: Se
     return "" if is_local else _NOT_ALLOWED
 
 
-def show_setting(settings: Settings, name: str) -> Mapping[str, Any]:
-    """Return the values that the template shows for the setting `name`, before a new value is entered.
+def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
+    """Return the values that the template of the form shows for the setting `name`, before a new value is entered.
 
     Raises `InvalidRequest` if the setting does not exist or may not change.
     """
-    row = list_editable(settings).get(name)
+    row = list_editable_settings(settings).get(name)
     if row is None:
         raise InvalidRequest(f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.")
     value = "" if is_secret(name) or row.source == "default" else row.value
@@ -57,21 +58,21 @@ def show_setting(settings: Settings, name: str) -> Mapping[str, Any]:
     }
 
 
-def show_change(settings: Settings, form: Mapping[str, str]) -> tuple[Mapping[str, Any], bool]:
+def submit_setting_form(settings: Settings, form: Mapping[str, str]) -> tuple[Mapping[str, Any], bool]:
     """Return the values that the template shows after a form was sent, and True if the change was written.
 
-    `form`: fields of the form. Without the field `before`, the user has not confirmed the change, so it is only shown.
-    A key must be entered twice.
+    `form`: fields of the form. Only a form with the field `before` confirms the change, so that it is written. A key
+    must be entered twice. An invalid value is reported as `problem` in the values.
     """
     name, value = form.get("name", ""), form.get("value", "")
-    values = dict(show_setting(settings, name))
+    values = dict(load_setting_form(settings, name))
     try:
-        proposal = propose(settings, name, value)
+        proposal = propose_change(settings, name, value)
         entered = digest(f"{form.get('token', '')} {proposal.value}")
         if form.get("before") and proposal.is_secret:
             _require_same(entered, form.get("repeat", ""))
         if form.get("before"):
-            write(proposal, form["before"])
+            write_change(proposal, form["before"])
             return {**values, "proposal": proposal}, True
     except InvalidRequest as error:
         return {**values, "value": "" if values["is_secret"] else value, "problem": error.message}, False

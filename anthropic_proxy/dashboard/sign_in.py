@@ -1,5 +1,6 @@
 """Cookies of the dashboard, and `SignInLimit`, the limit of wrong keys from one client address.
 
+`SignInLimit.begin` counts a sign-in before its key is compared; `finish` removes the count if the key was right.
 `find_cookie` reads a cookie of a request, `write_cookie` returns the header that sets the cookie of a session. A
 provider is an identity provider (OpenID Connect).
 """
@@ -32,7 +33,7 @@ class SignInLimit:
     """Limit of failed sign-ins from one client address, shared by workers and instances.
 
     Each sign-in is counted before its key is compared, so that parallel requests cannot try more keys. The count of a
-    successful sign-in is removed again. `kind`: text in the names of the counters.
+    successful sign-in is removed again. `kind`: text in the names of the counters, which separates kinds of sign-ins.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 from msgspec.structs import replace
 
 from anthropic_proxy.dashboard.browser_sessions import SESSION_SECONDS, BrowserSessions, Session
-from anthropic_proxy.dashboard.forms import find_own_path, read_own_form, require_equal
+from anthropic_proxy.dashboard.forms import find_own_path, read_own_form, require_equal_tokens
 from anthropic_proxy.dashboard.oidc_errors import OidcError
 from anthropic_proxy.dashboard.oidc_routes import CALLBACK_PATH, START_PATH, OidcSignIn, write_attempt_cookie
 from anthropic_proxy.dashboard.responses import form_route, page_route, redirect
@@ -74,7 +74,7 @@ class SignIn:
     async def require_session(self, request: RouteRequest, form: Mapping[str, str]) -> None:
         """Raise `PermissionDenied` if `form` lacks the form token of the session, as another site may have sent it."""
         session = await self.find_session(request)
-        require_equal("" if session is None else session.form_token, form.get("token", ""))
+        require_equal_tokens("" if session is None else session.form_token, form.get("token", ""))
 
     async def _show(self, request: RouteRequest) -> RouteResponse:
         target = request.query.get("next", [""])[-1]

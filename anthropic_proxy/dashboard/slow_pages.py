@@ -1,6 +1,7 @@
 """Pages that need long: after 300 ms the browser receives the head of the page and "Adding up 1,000,000 requests …".
 
-The rest follows in the same response when it is ready. The style sheet then hides the sentence, without a script.
+The content follows in the same response when it is ready. The style sheet then hides the sentence, without a script.
+`respond_in_time` returns such a response. A thread stores in `Progress` the number of requests that the page adds up.
 """
 
 import asyncio
@@ -39,10 +40,11 @@ async def respond_in_time(
     render_head: Callable[[], RouteResponse],
     progress: Progress,
 ) -> RouteResponse:
-    """Return the response of `page`. After `PATIENCE_SECONDS`, return a stream that begins with the head of the page.
+    """Return the response of `page`, or a stream that begins with the head of the page if its content needs long.
 
-    `render_head`: function that renders a page of the same section without content. `progress`: number of requests for
-    the sentence "Adding up …".
+    The stream begins after `PATIENCE_SECONDS`, if the page adds up at least `MIN_REQUESTS` requests. `render_head`:
+    function that renders a page of the same section without content. `progress`: number of requests for the sentence
+    "Adding up …".
     """
     task = asyncio.ensure_future(page)
     done, _ = await asyncio.wait((task,), timeout=PATIENCE_SECONDS)

@@ -1,7 +1,8 @@
 """Timeline of one request: bars of each call to a provider and of each content block of the reply.
 
 `build_timeline` returns the `Timeline` of a stored request: bars (`Bar`) and a time scale. An `Attempt` is one call to
-a provider.
+a provider; `list_attempts` returns those of a request, `sum_failed_time` the time that failed ones needed.
+`list_client_events` returns the events of the streamed reply.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from anthropic_proxy.dashboard import formats
-from anthropic_proxy.dashboard.rows import decode_list
+from anthropic_proxy.dashboard.rows import decode_json_list
 from anthropic_proxy.ledger.attempt_times import AttemptTime, read_attempt_times
 from anthropic_proxy.ledger.block_times import BlockTime, read_block_times
 from anthropic_proxy.ledger.request_queries import StoredRequest
@@ -148,7 +149,7 @@ def _phase_bars(row: StoredRequest, scale: float) -> Iterator[Bar]:
     """
     total = max(row.duration, 1)
     first = min(row.first_token, total) if row.first_token else total
-    failures = decode_list(row.failed_attempts)
+    failures = decode_json_list(row.failed_attempts)
     name = "failed attempts and wait" if failures else "wait for the first token" if row.first_token else "wait"
     role = "bad" if row.outcome_class == "error" and not row.first_token else "wait"
     yield _bar(name, role, (0, first), scale, ", ".join(failures))
@@ -177,9 +178,10 @@ def _reply_bars(row: StoredRequest, span: tuple[int, int], scale: float) -> Iter
 
 
 def list_client_events(row: StoredRequest) -> list[tuple[str, str, str]]:
-    """Return the events of the streamed reply that the client received, without deltas (text fragments).
+    """Return the events of the streamed reply that the client received, without the fragments of content blocks.
 
-    Each event is (time, name, description). Empty: the events are not stored.
+    Each event is (time as text, name, description). They are derived from the stored times of the content blocks.
+    Empty: the reply was not streamed, or its times are not stored.
     """
     blocks = read_block_times(row.reply_blocks)
     if not (blocks and row.stream and row.first_token):

@@ -1,14 +1,15 @@
 """Charts of usage over time: cost by kind of token or provider, tokens by kind, requests by outcome, cached input.
 
-`draw_usage` draws the chart of the measure (one of `MEASURES`) that the URL names. A period is a division of the time
-range, such as an hour.
+`draw_usage` draws the chart of the measure (one of `MEASURES`) that the URL names, and `find_chart_title` returns its
+title. A period is a division of the time range, such as an hour. `sum_by_provider` adds up sums of models to sums of
+providers. `draw_cached_share` draws the share of input tokens that providers read from a cache.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.periods import DrawnChart, Periods, group_chart, share_chart, stacked
+from anthropic_proxy.dashboard.periods import DrawnChart, Periods, group_chart, share_chart, stacked_chart
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.dashboard_records import ModelPeriod, PeriodSums
 from anthropic_proxy.ledger.model_costs import ModelCosts
@@ -35,7 +36,7 @@ OUTCOME_TITLES = {
 """Value of `outcome_class` → (name, CSS class of the color)."""
 
 
-def find_title(measure: str) -> str:
+def find_chart_title(measure: str) -> str:
     """Return the title of the chart for `measure`, a value of `by` in the URL: `Cost`."""
     return "Cost" if measure == "provider" else dict(MEASURES).get(measure, "Cost")
 
@@ -47,28 +48,30 @@ def draw_usage(context: PageContext, periods: Periods, by_model: Sequence[ModelP
     """
     measure = context.query.measure
     if measure == "tokens":
-        return _kinds(periods, by_model, lambda one: count_kinds(one.model.sums), formats.short_count)
+        return _kinds(periods, by_model, lambda one: count_tokens_by_kind(one.model.sums), formats.short_count)
     if measure == "requests":
-        rows = queries.sum_periods(context.connection, context.filter, periods.seconds, "outcome_class", ("requests",))
+        rows = queries.sum_periods(
+            context.connection, context.selection, periods.seconds, "outcome_class", ("requests",)
+        )
         return group_chart(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
     if measure == "provider":
-        return group_chart(periods, group_providers(by_model), lambda sums: sums.cost, formats.money_value)
+        return group_chart(periods, sum_by_provider(by_model), lambda sums: sums.cost, formats.chart_money)
     costs = ModelCosts(context.settings)
     return _kinds(
         periods,
         by_model,
         lambda one: costs.divide(one.model.provider, one.model.model, one.model.sums),
-        formats.money_value,
+        formats.chart_money,
     )
 
 
-def group_providers(by_model: Iterable[ModelPeriod]) -> list[PeriodSums]:
+def sum_by_provider(by_model: Iterable[ModelPeriod]) -> list[PeriodSums]:
     """Add up `by_model`, the sums of each model in each period, to sums of each provider in each period."""
     found = add_up_groups(((one.start, one.model.provider), one.model.sums) for one in by_model)
     return [PeriodSums(start, provider, sums) for (start, provider), sums in found.items()]
 
 
-def count_kinds(sums: UsageSums) -> dict[str, int]:
+def count_tokens_by_kind(sums: UsageSums) -> dict[str, int]:
     """Return kind of token → number of tokens in `sums`. Output tokens exclude the tokens of thinking."""
     thinking = min(sums.thinking_tokens, sums.output_tokens)
     return {
@@ -99,4 +102,4 @@ def _kinds(
     for one in by_model:
         for kind, amount in divide(one).items():
             values[kind][one.start] = values[kind].get(one.start, 0) + amount
-    return stacked(periods, {_KINDS[kind]: found for kind, found in values.items()}, text)
+    return stacked_chart(periods, {_KINDS[kind]: found for kind, found in values.items()}, text)

@@ -1,8 +1,9 @@
 """`ViewQuery`: the time range, filters and position of a page, read from its URL and written into links.
 
-`read_view_query` reads it. Its methods return URLs with a change: another range (`shifted`, `for_hours`), another
-filter (`with_facet`), another order (`sorted_by`). A facet is a property by which requests are filtered, such as the
-provider.
+`read_view_query` returns the `ViewQuery` of a URL. A facet is a property by which requests are filtered, such as the
+provider. The methods return URLs with a change: `link` with any change, `shifted` and `for_hours` with another range,
+`with_facet` and `without_facet` with another filter, `sorted_by` with another order, `export_link` for a download.
+`hidden_fields` yields the range and the filters for a form.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -113,7 +114,7 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         following = {f"-{name}": name, name: ""}
         return self.link(order=following.get(self.order, f"-{name}"))
 
-    def export(self, form: str, table: str = "") -> str:
+    def export_link(self, form: str, table: str = "") -> str:
         """Return the URL from which a browser downloads the rows of this page.
 
         `form`: format, `csv` or `json`. `table`: name of a table of the page; "": the main table.
@@ -177,12 +178,12 @@ def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -
     """
     values = {name: texts[-1] for name, texts in query.items()}
     for name, value in values.items():
-        require_text(name[:40], value)
+        require_valid_text(name[:40], value)
     names = dict.fromkeys(",".join(query.get("columns", ())).split(","))
     if len(names) > 1:
         names.pop(NO_COLUMNS, None)
     columns = ",".join(names)
-    require_text("columns", columns)
+    require_valid_text("columns", columns)
     range_name, start, end = _read_range(values, now)
     return ViewQuery(
         path=path,
@@ -202,7 +203,7 @@ def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -
     )
 
 
-def require_text(name: str, value: str) -> None:
+def require_valid_text(name: str, value: str) -> None:
     """Raise `InvalidRequest` if the text of a parameter is too long, or if a database would reject it.
 
     `name`: name of the parameter. `value`: its text.

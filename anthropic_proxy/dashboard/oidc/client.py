@@ -2,7 +2,8 @@
 
 An identity provider signs users in by OpenID Connect. Its discovery document lists its URLs. Document and keys are
 cached for an hour. Keys are read again if a token names an unknown key, at most once a minute. An ID token is signed by
-the provider and has claims about the user. `SignInAttempt` has the values of one sign-in.
+the provider and has claims about the user. `SignInAttempt` has the values of one sign-in. A `CachedDocument` requests a
+document of the provider if its copy is too old.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from msgspec import Struct
 
 from anthropic_proxy.dashboard.oidc.id_token import UnknownKeyError, check_id_token, read_keys
 from anthropic_proxy.dashboard.oidc_errors import CHECK_CLIENT, CHECK_ISSUER, RETRY, OidcError
-from anthropic_proxy.dashboard.oidc_roles import find_values
+from anthropic_proxy.dashboard.oidc_roles import find_claim_texts
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.plugins import Gateway
 from anthropic_proxy.settings import OidcSettings
@@ -68,9 +69,9 @@ class _Metadata(Struct, frozen=True):
 
 
 class CachedDocument(Generic[ValueT]):
-    """A document of the provider that several sign-ins use. `load`: requests the document; raises `OidcError`.
+    """A document of the provider that several sign-ins use. `load`: function that requests the document.
 
-    Sign-ins at the same time wait for one request.
+    `load` raises `OidcError` if the request fails. Sign-ins at the same time wait for one request.
     """
 
     def __init__(self, load: Callable[[], Awaitable[ValueT]], clock: Callable[[], float]) -> None:
@@ -81,7 +82,10 @@ class CachedDocument(Generic[ValueT]):
         self._lock = asyncio.Lock()
 
     async def find(self, max_age: float) -> ValueT:
-        """Return the document, which is older than `max_age` seconds only if it cannot be requested again."""
+        """Return the document, which is older than `max_age` seconds only if it cannot be requested again.
+
+        Raises `OidcError` if the document was never received.
+        """
         async with self._lock:
             now = self._clock()
             if self._value is not None and now < self._loaded_at + max_age:
@@ -152,7 +156,7 @@ class OidcClient:
             raise OidcError(f"The identity provider sent no ID token. {CHECK_CLIENT}")
         access_token = access_token if isinstance(access_token, str) else ""
         claims = await self._check(id_token, attempt.nonce, access_token)
-        has_role = bool(find_values(claims, self.settings.role_claim))
+        has_role = bool(find_claim_texts(claims, self.settings.role_claim))
         if access_token and not (has_role and claims.get(self.settings.email_claim)):
             return {**await self._request_user_info(access_token, str(claims["sub"])), **claims}
         return claims

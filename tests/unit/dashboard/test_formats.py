@@ -51,4 +51,4 @@ def test_a_short_count(value: float, text: str) -> None:
     [(10_000_000, 99, "≥ $0.010, 99 unknown"), (10_000_000, 0, "$0.010"), (0, 2, "unknown"), (0, 0, "free")],
 )
 def test_a_sum_names_the_requests_with_an_unknown_cost(cost: int, unknown: int, text: str) -> None:
-    assert formats.known_price(cost, unknown) == text
+    assert formats.cost_with_unknown(cost, unknown) == text

@@ -73,7 +73,7 @@ async def test_failures_are_not_shown_beside_a_filter_for_another_outcome(tmp_pa
         counts = []
         for outcome in ({}, {"outcome": ["error"]}, {"outcome": ["ok"]}):
             context = build_context("/dashboard", connection, settings, {"range": ["90d"], **outcome})
-            counts.append(sum(one.count for one in count_errors(connection, context.filter, 3_600)))
+            counts.append(sum(one.count for one in count_errors(connection, context.selection, 3_600)))
     assert counts == [1, 1, 0]
 
 

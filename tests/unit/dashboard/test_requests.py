@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from anthropic_proxy.dashboard.models import build_models_page
-from anthropic_proxy.dashboard.requests import build_requests_page, list_exported
+from anthropic_proxy.dashboard.requests import build_requests_page, list_exported_requests
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
 from tests.support.page_context import build_context
@@ -19,7 +19,7 @@ async def test_a_request_id_is_found_outside_the_range(tmp_path: Path) -> None:
         for text, ids in ((old.request_id, [old.request_id]), ("req_unknown00", [])):
             query = {"q": [text], "provider": ["groq"]}
             context = build_context("/dashboard/requests", connection, settings, query, now=NOON)
-            assert [row.id for row in list_exported(context)] == ids
+            assert [row.id for row in list_exported_requests(context)] == ids
             page = build_requests_page(context)
             assert (len(page["rows"]), page["older"], page["newer"]) == (len(ids), "", "")
 

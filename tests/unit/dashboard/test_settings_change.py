@@ -6,7 +6,7 @@ from threading import Barrier
 
 import pytest
 
-from anthropic_proxy.dashboard.settings_change import Proposal, propose, write
+from anthropic_proxy.dashboard.settings_change import Proposal, propose_change, write_change
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.platforms import file_lock
 from anthropic_proxy.routing.providers import PROVIDERS
@@ -32,7 +32,7 @@ def test_a_value_cannot_refer_to_another_variable(
     Path(".env").write_text(f"OPENAI_API_KEY={KEY}\n", "utf-8")
     settings = load_settings({}, PROVIDERS, env_file=".env")
     with pytest.raises(InvalidRequest) as caught:
-        propose(settings, name, value)
+        propose_change(settings, name, value)
     assert caught.value.message == (
         f"{name}: a reference such as ${{NAME}} is not allowed here, because pages show its value."
     )
@@ -47,7 +47,7 @@ def test_only_one_of_several_simultaneous_changes_is_written(tmp_path: Path, mon
     def confirm(proposal: Proposal) -> str:
         barrier.wait()
         try:
-            write(proposal, proposal.before)
+            write_change(proposal, proposal.before)
         except InvalidRequest as error:
             return error.message
         return ""
@@ -55,7 +55,7 @@ def test_only_one_of_several_simultaneous_changes_is_written(tmp_path: Path, mon
     for _ in range(10):
         Path(".env").write_text("PORT=8082\n", "utf-8")
         settings = load_settings({}, PROVIDERS, env_file=".env")
-        proposals = [propose(settings, name, value) for name, value in zip(names, values, strict=True)]
+        proposals = [propose_change(settings, name, value) for name, value in zip(names, values, strict=True)]
         with ThreadPoolExecutor(len(names)) as threads:
             found = dict(zip(names, threads.map(confirm, proposals), strict=True))
         (written,) = (name for name, message in found.items() if not message)
@@ -72,9 +72,9 @@ def test_only_one_of_several_simultaneous_changes_is_written(tmp_path: Path, mon
 def test_a_change_does_not_wait_forever_for_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(file_lock, "LOCK_SECONDS", 0.05)
-    proposal = propose(load_settings({}, PROVIDERS, env_file=".env"), "BIG_MODEL", "gpt-5")
+    proposal = propose_change(load_settings({}, PROVIDERS, env_file=".env"), "BIG_MODEL", "gpt-5")
     with locked_for_change(Path(".env")), pytest.raises(InvalidRequest) as caught:
-        write(proposal, proposal.before)
+        write_change(proposal, proposal.before)
     assert caught.value.message == ".env is being changed by another process. Try again. Nothing was changed."
-    write(proposal, proposal.before)
+    write_change(proposal, proposal.before)
     assert Path(".env").read_text("utf-8") == "BIG_MODEL=gpt-5\n"
