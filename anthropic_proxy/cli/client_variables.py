@@ -45,7 +45,7 @@ def client_variables(
 
     `environ`: variables that the user has set; a limit among them is not replaced. `arguments`: arguments of the
     client; the model of `--model` decides the limits. `model`: model of the client's settings, which has a lower
-    precedence. The client calls the proxy without the HTTP proxy of the user.
+    precedence. The result has variables with which the client calls this proxy without the user's HTTP proxy.
     """
     variables = {"ANTHROPIC_BASE_URL": proxy.address, **_bypass_http_proxies(proxy.host, environ)}
     if proxy.token:

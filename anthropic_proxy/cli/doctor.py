@@ -102,7 +102,7 @@ async def _examine(
     try:
         if not settings.keys or names:
             await services.catalog.refresh_listing("ollama")
-        backends = select_backends(services, names, search=searches)
+        backends = select_backends(services, names, searches_known_servers=searches)
         _announce(backends, settings, asks=asks)
         with DoctorProgress(shows_table=not quiet) as progress:
             waiting = asyncio.create_task(progress.report_unfinished_backends())

@@ -1,7 +1,7 @@
 """Command `explain`: route and translation of a captured request without sending it, or route of a stored one.
 
 A captured request is a file with the JSON body. A stored request is in the ledger, the database of requests.
-`dry_run_request` does all steps of a request except the call to the provider.
+`dry_run_request` does all steps of a request except the call to the provider, and returns a `RequestDryRun`.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
@@ -150,6 +150,16 @@ def _build(content: bytes, name: str, model: str | None) -> "Explanation":
     return Explanation(settings, fields, result, head)
 
 
+class RequestDryRun(NamedTuple):
+    """A client request that passed all steps except the call to the provider, and the result."""
+
+    body: dict[str, Any]
+    """Fields of the client request."""
+    result: "DryRun"
+    head: bytes
+    """Request line and headers of the upstream request, with a masked credential. b"": there is no HTTP request."""
+
+
 def dry_run_request(
     settings: "Settings",
     content: bytes,
@@ -158,12 +168,12 @@ def dry_run_request(
     *,
     sender: "Sender | None" = None,
     clock: Callable[[], float] | None = None,
-) -> "tuple[dict[str, Any], DryRun, bytes]":
-    """Run a request body through the proxy without sending it to a provider.
+) -> RequestDryRun:
+    """Return the result of all steps of a request except the call to the provider.
 
-    Return three values: the fields of the body, the result, and the head of the upstream request. `name`: name of the
-    input for messages. `model`: replaces the requested model; None: as in the body. `sender`: client of the request;
-    None: a client on this machine. `clock`: returns the time of the request; None: the present.
+    `content`: body of the client request. `name`: name of the input for messages. `model`: replaces the requested
+    model; None: as in the body. `sender`: client of the request; None: a client on this machine. `clock`: returns the
+    time of the request; None: the present.
     """
     from anthropic_proxy.exchange.dry_run import COUNT_TOKENS_PATH, LOCAL_SENDER  # noqa: PLC0415
 
@@ -171,7 +181,7 @@ def dry_run_request(
     if model is not None:
         content, fields = replace_field(content, "model", model), {**fields, "model": model}
     path = "/v1/messages" if "max_tokens" in fields or "stream" in fields else COUNT_TOKENS_PATH
-    return fields, *asyncio.run(_run(settings, content, path, sender or LOCAL_SENDER, clock))
+    return RequestDryRun(fields, *asyncio.run(_run(settings, content, path, sender or LOCAL_SENDER, clock)))
 
 
 async def _run(

@@ -1,7 +1,7 @@
 """Output of the commands `keys …`: tables, facts about one key, and JSON or CSV.
 
-A virtual key is a key that this proxy gives to a client, with limits and budgets. Each function `write_*` writes the
-output of one command.
+A virtual key is a key that this proxy gives to a client, with limits and budgets. The audit log has the changes of keys
+and teams. Each function `write_*` writes the output of a command to stdout, such as `write_keys` for `keys list`.
 """
 
 import sys

@@ -35,7 +35,7 @@ class Row(Struct, frozen=True):
 def build_rows(
     finished: Sequence[LoggedRequest], running: Sequence[Receipt], now: float, words: str = "", *, errors: bool = False
 ) -> list[Row]:
-    """Return the table rows of the running and the finished requests, the latest first.
+    """Return the table rows of the requests in `running` and `finished`, the latest first.
 
     `now`: seconds since the epoch. `words`: return only rows that contain each of these words. `errors`: return only
     failed requests.
@@ -68,7 +68,7 @@ def format_summary(address: str, finished: Sequence[LoggedRequest], running: Seq
 
 
 def describe_request(receipt: Receipt) -> Iterator[str]:
-    """Yield lines about the request in `receipt`: its id, route, error, failed attempts and changed fields."""
+    """Yield lines about the request in `receipt`: its id, route, failed attempts, error and changed fields."""
     yield receipt.request_id
     if receipt.route_reason:
         yield f"route: {receipt.route_reason}"

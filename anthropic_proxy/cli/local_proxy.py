@@ -1,7 +1,8 @@
 """The proxy on this machine, for commands that need one: found at PORT, or started for the time of one command.
 
-`open_proxy` finds or starts the proxy, `require_proxy` raises an error if none runs. `LocalProxy` has its address and
-the token: the credential that its clients send.
+`find_proxy` finds the proxy at PORT, `require_proxy` raises an error if none runs, and `open_proxy` starts one if none
+runs. `LocalProxy` has its address and the token: the credential that its clients send. `client_token` chooses it, and
+`require_accepted_credential` raises an error if the running proxy rejects it.
 """
 
 import subprocess

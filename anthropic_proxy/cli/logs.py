@@ -1,6 +1,7 @@
 """Command `logs`: the request lines of the running proxy on this machine, as they are written.
 
-Older requests come from the ledger, the database of requests. `--live` opens a full-screen view.
+Older requests come from the ledger, the database of requests. `--live` opens a full-screen view. `is_failed` selects
+the requests for `--errors`.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Messages about a wrong command line: an unknown command, option or value, with the allowed ones and the nearest.
 
 `describe_misuse` returns the message for an exception of the parser (cyclopts). `require_known_command` checks the name
-of the command before.
+of the command before. `separate_stdin_name` moves the file name `-` so that the parser accepts it.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,7 @@
-"""Command `models`: the model of each Claude tier, and the models that a provider offers, with limits and prices."""
+"""Command `models`: the model of each Claude tier, and the models that a provider offers, with limits and prices.
+
+`models` is the function of the command. `describe_price` returns the prices of one model as text.
+"""
 
 import asyncio
 import os
@@ -198,9 +201,9 @@ def _price_cells(price: "ModelPrice | None") -> list[str]:
 
 
 def describe_price(price: "ModelPrice | None") -> str:
-    """Return input, cached input and output price as one text in dollars per million tokens:
+    """Return `price` as one text: dollars per million tokens of input, cached input and output.
 
-    `$2.00   $0.50   $8.00`.
+    Example: `$2.00   $0.50   $8.00`. None: `unknown`. All prices 0: `free`.
     """
     cells = _price_cells(price)
     return cells[0] if cells[0] in ("free", "unknown") else "".join(f"{f'${cell}':<8}" for cell in cells).rstrip()

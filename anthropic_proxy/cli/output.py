@@ -1,7 +1,7 @@
 """Output of commands: data on stdout, in colors and as wide as the terminal, or tab-separated in a pipe.
 
 `Output` writes lines, tables, JSON, and notices on stderr. A role is the color of a text: ok, warn, error, quiet, type
-or title. `shorten_home` replaces the home directory in a path by `~`.
+or title. `Output.paint` returns a text in this color. `shorten_home` replaces the home directory in a path by `~`.
 """
 
 import sys

@@ -1,6 +1,7 @@
-"""Questions of the command `init` about a compatible server, which becomes a table of `anthropic-proxy.toml`.
+"""Questions of the command `init` about a server that is no built-in provider.
 
-`ask_server` asks for address, key and model. `show_files` prints the lines that will be added to the files.
+The server becomes a table of `anthropic-proxy.toml`, its key a line of `.env`. `ask_server` asks for address, key and
+model. `show_files` prints the lines that will be added to the two files.
 """
 
 import re
@@ -35,7 +36,7 @@ _MAX_LISTED_MODELS = 8
 
 
 def ask_server(output: "Output", settings: Settings) -> tuple[Provider, FilesToWrite] | None:
-    """Ask for address, key and model of a server. Return the server with the lines for both files.
+    """Ask for address, key and model of a server. Return the server as provider, and the lines for `.env` and TOML.
 
     None: the server cannot be used, for example because it does not answer.
     """
@@ -61,9 +62,9 @@ def ask_server(output: "Output", settings: Settings) -> tuple[Provider, FilesToW
 
 
 def show_files(output: "Output", provider: Provider, files: FilesToWrite) -> None:
-    """Print the new lines of each file.
+    """Print the lines that `files` adds to each file, with notes about the existing settings.
 
-    Also printed are existing settings that are not changed, and settings that send requests to other providers.
+    The notes name settings that stay unchanged, and those that send requests to another provider than `provider`.
     """
     for addition in files.additions:
         if addition.added:

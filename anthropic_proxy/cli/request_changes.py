@@ -2,7 +2,7 @@
 
 `list_changes` returns a `Change` for each field with another value in the request to the provider (upstream request):
 its handling (approximated, emulated, dropped), its effect as text, and the reason. A fidelity note is the proxy's
-record of such a field.
+record of such a field. `list_unchanged_fields` returns the other fields.
 """
 
 import re
@@ -65,14 +65,14 @@ def list_changes(
     body: Mapping[str, Any],
     notes: Sequence[FidelityNote],
     renamed_tools: Mapping[str, str],
-    found: Sequence[FidelityNote] = (),
+    unnoted: Sequence[FidelityNote] = (),
 ) -> list[Change]:
-    """Return the changes of a client request, from the fidelity notes of its translation.
+    """Return the changes of a client request.
 
-    `body`: the client request. `found`: changes from a comparison with the upstream request.
-    `renamed_tools`: tool name of the client → name sent upstream.
+    `body`: the client request. `notes`: fidelity notes of its translation. `renamed_tools`: tool name of the client →
+    name sent upstream. `unnoted`: further changes, from a comparison with the upstream request.
     """
-    changes = [_describe_note(note, body) for note in [*notes, *_without_noted(found, notes)]]
+    changes = [_describe_note(note, body) for note in [*notes, *_without_noted(unnoted, notes)]]
     for name, alias in renamed_tools.items():
         effect = (name, alias) if len(name) == len(alias) else (f"{len(name)}", f"{len(alias)} characters")
         changes.append(Change(f"tools.{name}.name", "approximated", *effect, "the original name is in the reply"))

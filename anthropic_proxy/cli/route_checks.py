@@ -1,7 +1,7 @@
 """Texts about the routes of the configuration file that were checked for a request: conditions that hold or fail.
 
 A route is a rule that chooses the models of a request. A `RouteCheck` is the result for one route. The routes before
-the matching one have failed.
+the matching one have failed. `describe_checks` returns texts, `encode_checks` objects for JSON.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from anthropic_proxy.routing.rules import RouteCheck
 
 
 def describe_checks(checks: Sequence[RouteCheck], limit: int | None = None) -> Iterator[tuple[str, str]]:
-    """Yield label and text of each checked route: the conditions of the match, then the earlier routes that failed.
+    """Yield (label, text) about `checks`: first the conditions of the matching route, then each route that failed.
 
     `limit`: maximum number of failed routes, those nearest to the match first. None: all of them, in the order of the
     file.
@@ -30,7 +30,7 @@ def describe_checks(checks: Sequence[RouteCheck], limit: int | None = None) -> I
         yield "no match", f'"{check.route.name}" {check.failed} ({check.route.origin})'
 
 
-def list_checks(checks: Sequence[RouteCheck]) -> list[dict[str, object]]:
+def encode_checks(checks: Sequence[RouteCheck]) -> list[dict[str, object]]:
     """Return the checked routes for a JSON object, in the order of the file."""
     return [
         {

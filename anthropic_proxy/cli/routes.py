@@ -196,7 +196,7 @@ def _write_result(output: "Output", requested: str, result: "DryRun") -> None:
 
 
 def _encode_result(requested: str, result: "DryRun") -> dict[str, object]:
-    from anthropic_proxy.cli.route_checks import list_checks  # noqa: PLC0415
+    from anthropic_proxy.cli.route_checks import encode_checks  # noqa: PLC0415
 
     route, error = result.route, result.error
     return {
@@ -206,7 +206,7 @@ def _encode_result(requested: str, result: "DryRun") -> dict[str, object]:
         "targets": [f"{target.provider.prefix}/{target.model}" for target in route.targets]
         if route is not None
         else [],
-        "checks": list_checks(result.checks),
+        "checks": encode_checks(result.checks),
         "error": None if error is None else {"status": error.status, "message": error.message},
     }
 

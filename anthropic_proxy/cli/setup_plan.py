@@ -1,8 +1,9 @@
 """Plan for the command `init`: providers that it offers, the test of a key, and the lines for `.env`.
 
 `list_provider_choices` returns the offered providers (`ProviderChoice`), `check_key` tests a key (`KeyTestResult`).
-`list_env_lines` returns the lines, and `separate_existing_lines` compares them with the present settings
-(`LineDifference`).
+`list_env_lines` returns the lines. `separate_existing_lines` returns those that `.env` lacks, and those that it has
+with another value (`LineDifference`). `list_tier_differences` describes settings that send the requests of Claude tiers
+(haiku, sonnet, opus, fable) to another provider.
 """
 
 import asyncio
@@ -80,25 +81,28 @@ def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | 
 
 
 def separate_existing_lines(
-    lines: Mapping[str, str], in_file: Settings, in_use: Settings
+    lines: Mapping[str, str], file_settings: Settings, used_settings: Settings
 ) -> tuple[dict[str, str], list[LineDifference]]:
-    """Return the lines to add to `.env`, and the differences from existing lines.
+    """Return those of `lines` that `.env` lacks, and the differences of the others from the present settings.
 
-    `in_file`: settings of `.env` alone. `in_use`: settings with the environment. A variable that has the same value in
-    `.env` is in neither result.
+    `file_settings`: settings of `.env` alone. `used_settings`: settings with the environment, which overrides `.env`. A
+    variable that has the same value in `.env` is in neither result, unless the environment has another value.
     """
     added, differences = {}, []
     for name, value in lines.items():
-        present = in_file.raw_values.get(name)
+        present = file_settings.raw_values.get(name)
         if present is None:
             added[name] = value
         elif present.reveal() != value:
             differences.append(
                 LineDifference(
-                    name, in_file.origins[name], mask_setting(name, present.reveal()), mask_setting(name, value)
+                    name, file_settings.origins[name], mask_setting(name, present.reveal()), mask_setting(name, value)
                 )
             )
-        if in_use.origins.get(name) == "environment" and (used := in_use.raw_values[name].reveal()) != value:
+        if (
+            used_settings.origins.get(name) == "environment"
+            and (used := used_settings.raw_values[name].reveal()) != value
+        ):
             differences.append(LineDifference(name, "environment", mask_setting(name, used), mask_setting(name, value)))
     return added, differences
 

@@ -21,7 +21,7 @@ _SIGNS = {"kept": ("✓", "ok"), "approximated": ("~", "warn"), "emulated": ("~"
 
 
 class StoredExplanation:
-    """Explanation of one stored request. `row`: the request in the ledger."""
+    """Explanation of one stored request. `row`: the request as stored in the ledger."""
 
     def __init__(self, row: StoredRequest) -> None:
         self._row = row

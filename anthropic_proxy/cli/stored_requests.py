@@ -1,7 +1,8 @@
 """Requests of the ledger for the commands `logs`, `explain` and `replay`.
 
-The ledger is the database of client requests. `read_last_requests` returns the latest ones. Functions `require_*` raise
-an error if the request or its text is not stored.
+The ledger is the database of client requests. `read_last_requests` returns the latest ones, `require_stored_request`
+one request, and `require_stored_body` the body that its client sent. Functions `require_*` raise an error if the
+request or its body is not stored.
 """
 
 from msgspec import structs
@@ -40,7 +41,7 @@ def read_last_requests(settings: Settings, number: int, *, errors: bool, before:
 
 
 def require_stored_body(settings: Settings, row: StoredRequest, option: str, remedy: str = "") -> bytes:
-    """Return the stored body of a request.
+    """Return the body of the stored request `row`, as its client sent it, with redacted keys.
 
     `option`: command or option that needs the body, for the message. `remedy`: last sentence of the message, with a
     space before it. Raises `ConfigurationError` if the body is not stored, or not completely.
@@ -62,7 +63,7 @@ def require_stored_body(settings: Settings, row: StoredRequest, option: str, rem
 
 
 def require_stored_request(settings: Settings, request_id: str | None) -> StoredRequest:
-    """Return a stored request. `request_id`: None: the last one.
+    """Return the stored request with the id `request_id`. None: the last stored request.
 
     Raises `ConfigurationError` if no request is stored, or none with this id.
     """

@@ -28,12 +28,12 @@ _SCHEMA_FIELDS = ("parameters", "parametersJsonSchema", "input_schema")
 
 
 def find_unnoted_changes(
-    body: Mapping[str, Any], sent: bytes, renamed_tools: Mapping[str, str], *, relayed: bool
+    body: Mapping[str, Any], sent: bytes, renamed_tools: Mapping[str, str], *, is_relayed: bool
 ) -> list[FidelityNote]:
     """Return fidelity notes on the differences between the client request `body` and the upstream request.
 
-    `sent`: body of the upstream request. `renamed_tools`: tool name of the client → name sent upstream. `relayed`: True
-    if the upstream request has the format of the Messages API.
+    `sent`: body of the upstream request. `renamed_tools`: tool name of the client → name sent upstream. `is_relayed`:
+    True if the upstream request has the format of the Messages API, like the client request.
     """
     try:
         upstream = json.loads(sent)
@@ -41,7 +41,7 @@ def find_unnoted_changes(
         return []
     if not isinstance(upstream, dict):
         return []
-    found = _compare_same_format(body, upstream) if relayed else _compare_formats(body, upstream, renamed_tools)
+    found = _compare_same_format(body, upstream) if is_relayed else _compare_formats(body, upstream, renamed_tools)
     return list(dict.fromkeys(found))
 
 

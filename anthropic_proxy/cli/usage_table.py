@@ -54,16 +54,19 @@ class UsageReport:
         self._total = add_up(group.sums for group in groups)
         self._output = Output()
 
-    def write_json(self, chosen: UsageRange) -> None:
-        """Write one JSON object. Costs are in US dollars; null: unknown."""
-        self._output.write_json(build_usage(self._settings, self._by, self._groups, chosen))
+    def write_json(self, time_range: UsageRange) -> None:
+        """Write one JSON object with `time_range` and the groups. Costs are in US dollars; null: unknown."""
+        self._output.write_json(build_usage(self._settings, self._by, self._groups, time_range))
 
     def write_csv(self) -> None:
         """Write CSV with one row per group."""
         self._output.write_text(tabulate_usage(self._settings, self._by, self._groups).encode_csv())
 
     def write_table(self, since: str) -> None:
-        """Write the summary, a table with bars and the source of the prices. In a pipe: tab-separated values only."""
+        """Write the summary, a table with bars and the source of the prices. In a pipe: tab-separated values only.
+
+        `since`: beginning of the time range as the user entered it, for the summary.
+        """
         output = self._output
         if not output.is_terminal:
             table = tabulate_usage(self._settings, self._by, self._groups)
@@ -119,7 +122,7 @@ class UsageReport:
             self._output.write_line(f"  {hidden:,} more rows:  --csv or --json")
 
     def _draw_bars(self, groups: Sequence[UsageGroup]) -> list[str]:
-        """Return a bar for each group: its share of the total cost, or of all tokens if nothing has a cost."""
+        """Return a bar for each group. Its length is the cost of the group, or its tokens if nothing has a cost."""
         values = [group.sums.cost for group in groups]
         if not any(values):
             values = [group.sums.tokens for group in groups]
@@ -140,9 +143,9 @@ class UsageReport:
 
 
 def format_tokens(counts: Sequence[int]) -> list[str]:
-    """Return `counts`, numbers of tokens, as texts in one unit, chosen for the largest: `22.9 M`, `0.9 M`.
+    """Return `counts`, numbers of tokens, as texts in the unit of the largest: `22.9 M`, `0.9 M`.
 
-    A number that is too small for this unit has its own unit.
+    A number that is too small for this unit has a smaller one.
     """
     highest = max(counts, default=0)
     return [_format_count(count, highest) for count in counts]

@@ -1,8 +1,8 @@
 """Checker for the grammar of event streams of the Messages API: `EventGrammar` collects the `Violation`s of one stream.
 
-`check_events` and `check_bytes` check a finished stream. The module shares no code with `MessageWriter`, which writes
-such streams, so that one does not hide defects of the other. Source: the API reference, "Streaming messages", and
-recorded streams, read 2026-11.
+`check_events` and `check_bytes` check a finished stream; `feed` and `feed_bytes` check the next events of a stream,
+`finish` its end. The module shares no code with `MessageWriter`, which writes such streams, so that one does not hide
+defects of the other. Source: the API reference, "Streaming messages", and recorded streams, read 2026-11.
 
     stream  := message_start (block | ping)* message_delta message_stop
              | message_start (beginning of blocks | ping)* error
@@ -61,17 +61,17 @@ class Violation(Struct, frozen=True):
         return f"event {self.event}: {self.message}" if self.event else self.message
 
 
-def check_events(events: Iterable[Mapping[str, Any]], *, whole_arguments: bool = True) -> list[str]:
+def check_events(events: Iterable[Mapping[str, Any]], *, requires_json_arguments: bool = True) -> list[str]:
     """Return the violations of a finished stream of decoded events, as texts."""
-    grammar = EventGrammar(whole_arguments=whole_arguments)
+    grammar = EventGrammar(requires_json_arguments=requires_json_arguments)
     for event in events:
         grammar.feed(event)
     return list(map(str, grammar.finish()))
 
 
-def check_bytes(stream: bytes, *, whole_arguments: bool = True) -> list[str]:
+def check_bytes(stream: bytes, *, requires_json_arguments: bool = True) -> list[str]:
     """Return the violations of a finished stream of SSE bytes, as texts."""
-    grammar = EventGrammar(whole_arguments=whole_arguments)
+    grammar = EventGrammar(requires_json_arguments=requires_json_arguments)
     grammar.feed_bytes(stream)
     return list(map(str, grammar.finish()))
 
@@ -79,14 +79,14 @@ def check_bytes(stream: bytes, *, whole_arguments: bool = True) -> list[str]:
 class EventGrammar:
     """Checker of one stream. The deviations are in `violations`.
 
-    `whole_arguments`: False permits tool arguments that are no JSON object, which models write and a proxy cannot undo.
+    `requires_json_arguments`: False permits tool arguments that are no JSON object. Models sometimes write such ones.
     """
 
-    def __init__(self, *, whole_arguments: bool = True) -> None:
+    def __init__(self, *, requires_json_arguments: bool = True) -> None:
         self.violations: list[Violation] = []
         self.event_count = 0
         """Number of events so far."""
-        self._whole_arguments = whole_arguments
+        self._requires_json_arguments = requires_json_arguments
         self._line = 0
         """Line number of the current event in the stream. 0: events are passed decoded, without lines."""
         self._lines_read = 0
@@ -293,7 +293,7 @@ class EventGrammar:
             self._require(self._call_count > 0, "stop-reason", "stop_reason tool_use without a call")
         if reason == "end_turn":
             self._require(self._call_count == 0, "stop-reason", "stop_reason end_turn although there is a call")
-        for index in self._invalid_arguments if self._whole_arguments else []:
+        for index in self._invalid_arguments if self._requires_json_arguments else []:
             cut = reason in _CUTTING_REASONS and index == self._next_index - 1
             self._require(cut, "tool-arguments", f"the arguments of block {index} are no JSON object")
 

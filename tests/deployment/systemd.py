@@ -16,4 +16,4 @@ def write_unit() -> str:
     """Return the unit for an installation in `/opt/anthropic-proxy` with its settings in `/etc/anthropic-proxy`."""
     interpreter = PurePosixPath("/opt/anthropic-proxy/bin/python")
     definition = ServiceDefinition(interpreter, PurePosixPath("/etc/anthropic-proxy"), PurePosixPath("/dev/null"))
-    return HEADING + write_systemd_unit(definition, system=True)
+    return HEADING + write_systemd_unit(definition, system_wide=True)

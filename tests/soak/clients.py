@@ -135,7 +135,7 @@ class ClientPool:
 
     def _judge(self, status: int, received: bytes, body: dict[str, Any]) -> None:
         if status == 200 and body["stream"]:
-            blamed = check_bytes(received, whole_arguments=False)
+            blamed = check_bytes(received, requires_json_arguments=False)
             self.tally.outcomes["stream with an error" if b"event: error" in received else "stream"] += 1
             if blamed:
                 self.tally.wrong.append(f"{body['model']}: {blamed[:2]} in {body['messages'][0]['content'][:80]!r}")

@@ -2,7 +2,8 @@
 
 Readers add each server of the other configuration (`ImportedServer`). A server of a built-in provider becomes
 variables, any other server a table of `anthropic-proxy.toml` (`ServerTable`). Keys are never copied; variables refer to
-them. A note (`add_note`) reports a setting that is not imported.
+them (`set_secret_reference`). `set_tier_models` sets the models of the Claude tiers: haiku, sonnet, opus, fable. A note
+(`add_note`) reports a setting that is not imported.
 """
 
 import json
@@ -90,9 +91,9 @@ class ImportPlan:
             self.notes.append((setting, reason))
 
     def add_server(self, server: ImportedServer) -> str:
-        """Add `server` to the plan, and return the prefix of its models in this proxy.
+        """Add `server` to the plan, and return the prefix that its models have in this proxy.
 
-        It is the prefix of a built-in provider, or the name of a new table.
+        The prefix is that of a built-in provider, or the name of a table for the server.
         """
         provider = find_built_in_provider(server.base_url)
         if provider is not None:
@@ -108,9 +109,10 @@ class ImportPlan:
         return name
 
     def set_secret_reference(self, variable: str, value: str, setting: str) -> None:
-        """Set `variable` to `value`, a reference to another variable with the secret.
+        """Set `variable` to a reference to the variable that `value` names: `$KEY` becomes `${KEY}`.
 
-        A literal secret is not copied; a note about `setting` is added instead.
+        If `value` is a secret instead, it is not copied, and a note about `setting` is added: the name of the setting
+        in the other configuration.
         """
         reference = find_referenced_variable(value)
         if reference and reference != variable:

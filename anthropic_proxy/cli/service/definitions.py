@@ -128,10 +128,10 @@ class ServiceDefinition(Struct, frozen=True):
         return ("-m", "anthropic_proxy", "serve")
 
 
-def write_systemd_unit(definition: ServiceDefinition, *, system: bool = False) -> str:
+def write_systemd_unit(definition: ServiceDefinition, *, system_wide: bool = False) -> str:
     """Return a user unit of systemd (systemd.service(5), systemd.exec(5)).
 
-    `system`: True: a unit for the whole machine, which runs as a user of its own with more restrictions.
+    `system_wide`: True: a unit for the whole machine, which runs as a user of its own with more restrictions.
     """
     command = " ".join(map(_quote_for_systemd, (str(definition.interpreter), *definition.arguments)))
     environment = (
@@ -140,7 +140,7 @@ def write_systemd_unit(definition: ServiceDefinition, *, system: bool = False) -
     lines = [
         "[Unit]",
         f"Description={SERVICE_DESCRIPTION}",
-        *(["After=network-online.target", "Wants=network-online.target"] if system else []),
+        *(["After=network-online.target", "Wants=network-online.target"] if system_wide else []),
         "StartLimitIntervalSec=60",
         "StartLimitBurst=5",
         "",
@@ -157,14 +157,14 @@ def write_systemd_unit(definition: ServiceDefinition, *, system: bool = False) -
         "KillMode=mixed",
         *(
             []
-            if system
+            if system_wide
             else ["# These options need no rights of root. Others, such as ProtectSystem, need user namespaces."]
         ),
         *_RESTRICTIONS,
-        *(_SYSTEM_RESTRICTIONS if system else ()),
+        *(_SYSTEM_RESTRICTIONS if system_wide else ()),
         "",
         "[Install]",
-        f"WantedBy={'multi-user' if system else 'default'}.target",
+        f"WantedBy={'multi-user' if system_wide else 'default'}.target",
     ]
     return "\n".join(lines) + "\n"
 

@@ -43,7 +43,7 @@ repeated."""
 
 
 def estimate_cost(backends: Sequence[Backend]) -> Totals:
-    """Return the number of requests and tokens that `run_doctor` is expected to need for these backends."""
+    """Return the expected number of requests and tokens of `run_doctor` for `backends`."""
     requests = 0
     for backend in backends:
         probes = [probe for probe in PROBES if must_run(probe, backend)]
@@ -52,7 +52,7 @@ def estimate_cost(backends: Sequence[Backend]) -> Totals:
 
 
 def estimate_price(backends: Sequence[Backend], settings: Settings) -> float | None:
-    """Return the expected price of `run_doctor` in US dollars. None: the price of one of the backends is unknown."""
+    """Return the expected price of `run_doctor` for `backends` in US dollars. None: a price is unknown."""
     prices, total = PriceList(settings), 0.0
     for backend in backends:
         target = backend.target
@@ -70,7 +70,10 @@ async def run_doctor(
     backends: Sequence[Backend],
     on_change: Callable[[Sequence[Diagnosis]], None] = lambda diagnoses: None,
 ) -> Report:
-    """Run all probes of these backends. `on_change`: called with all diagnoses after each probe."""
+    """Run all probes of `backends` and return the report.
+
+    `on_change`: function that is called with the results of all backends, before the first and after each probe.
+    """
     started = time.monotonic()
     diagnoses = [Diagnosis(backend=backend, outcomes={}) for backend in backends]
     on_change(diagnoses)

@@ -1,4 +1,7 @@
-"""`select_backends`: selects the models to examine: those of the Claude tiers, and one of each other provider."""
+"""`select_backends`: selects the models to examine: those of the Claude tiers, and one of each other provider.
+
+A Claude tier is a family of models: haiku, sonnet, opus, fable. `is_configured` is True if settings enable a provider.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -21,11 +24,11 @@ _UNKNOWN_SERVERS = ("local", "other")
 """Names of server entries that match servers of no known vendor. The dialect of such an entry is only assumed."""
 
 
-def select_backends(services: Services, names: Sequence[str], *, search: bool = False) -> list[Backend]:
+def select_backends(services: Services, names: Sequence[str], *, searches_known_servers: bool = False) -> list[Backend]:
     """Return the backends (provider and model) to examine. `names`: providers or models; empty: all configured ones.
 
-    `search`: True searches the dialect (deviations from the API) also of known servers. Raises `ConfigurationError` for
-    an unknown name.
+    `searches_known_servers`: True: the probes search the dialect (deviations from the API) of known servers too. Raises
+    `ConfigurationError` for an unknown name.
     """
     found = list(_list_configured(services))
     if names:
@@ -33,7 +36,7 @@ def select_backends(services: Services, names: Sequence[str], *, search: bool = 
     unique: dict[tuple[str, str], Backend] = {}
     for backend in found:
         unique.setdefault((backend.name, backend.target.model), backend)
-    return [_with_search(backend, services.settings, search) for backend in unique.values()]
+    return [_with_search(backend, services.settings, searches_known_servers) for backend in unique.values()]
 
 
 def is_configured(provider: Provider, settings: Settings) -> bool:

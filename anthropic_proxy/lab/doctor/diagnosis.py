@@ -1,6 +1,7 @@
 """`diagnose_backend`: runs all probes of one backend (a model of a provider) in order, and stores the results.
 
-A probe is one request that shows a feature. `must_run` decides if a backend gets a probe.
+A probe is one request that shows a feature. `must_run` is True if a backend gets a probe. The built-in demo replies
+without a provider.
 """
 
 import json
@@ -38,7 +39,10 @@ _NO_API = re.compile(r"^(?:nothing is served at|the response is a web page|HTTP 
 async def diagnose_backend(
     runner: ProbeRunner, diagnosis: Diagnosis, settings: Settings, on_change: Callable[[], None]
 ) -> None:
-    """Run all probes of a backend and store their results in `diagnosis`. `on_change`: called after each probe."""
+    """Run all probes of the backend in `diagnosis`, and store their results there.
+
+    `on_change`: function that is called after each probe.
+    """
     search = DialectSearch(runner, diagnosis, settings)
     try:
         await _run_probes(runner, search, diagnosis, on_change)
@@ -83,7 +87,10 @@ async def _run_probes(
 
 
 def must_run(probe: Probe, backend: Backend) -> bool:
-    """Return True if a probe is run for a backend. For the built-in demo, only the first two probes are run."""
+    """Return True if `probe` is run for `backend`. For the built-in demo, only the first two probes are run.
+
+    Probes of a dialect field are only run for servers with an unknown dialect.
+    """
     if backend.target.provider.transport == "demo":
         return probe in PROBES[:2]
     return probe.is_feature or backend.searches_dialect

@@ -84,7 +84,7 @@ def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
 
 
 def list_model_facts(diagnosis: Diagnosis) -> dict[str, Any]:
-    """Return field → value for the table of a model, as observed by the probes."""
+    """Return field → value for the table of a model: its limits, effort levels and image support, as observed."""
     facts: dict[str, Any] = {}
     if diagnosis.context_window:
         facts["context_window"] = diagnosis.context_window
@@ -99,7 +99,7 @@ def list_model_facts(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def describe_evidence(evidence: Evidence) -> Iterator[str]:
-    """Yield comment lines with the request, response and change that decided one dialect field."""
+    """Yield comment lines about `evidence`: the probe, and the rejected request and response, or the missing effect."""
     if evidence.status:
         sent = evidence.sent
         shown = sent if len(sent) <= _MAX_SENT_CHARACTERS else f"{sent[: _MAX_SENT_CHARACTERS - 1]}…"
@@ -110,7 +110,11 @@ def describe_evidence(evidence: Evidence) -> Iterator[str]:
 
 
 def propose_name(diagnosis: Diagnosis, settings: Settings) -> str:
-    """Return a name for the table of a server: the name of the configured provider, else from the host name."""
+    """Return a name for the table of the server in `diagnosis`.
+
+    It is the name of the provider. If a setting gives a built-in provider another base URL, the name is derived from
+    the host name of the server.
+    """
     target = diagnosis.found_target
     if target.provider.name not in settings.base_urls or target.provider.is_configured:
         return target.provider.name

@@ -34,7 +34,10 @@ _REASON = re.compile(r"support|unknown|unexpected|unrecognized|invalid|not (?:al
 
 
 class DialectSearch:
-    """Search for the dialect (deviations from the API) of one backend. `target` has the dialect found so far."""
+    """Search for the dialect (deviations from the API) of one backend, a model at a provider.
+
+    `target`: the model with the dialect found so far, to which the next probe is sent.
+    """
 
     def __init__(self, runner: ProbeRunner, diagnosis: Diagnosis, settings: Settings) -> None:
         self._runner = runner
@@ -55,9 +58,10 @@ class DialectSearch:
         return self._diagnosis.backend.searches_dialect or bool(self._diagnosis.wire)
 
     async def run(self, probe: Probe) -> ProbeResult:
-        """Run a probe and store its outcome.
+        """Send `probe`, store its outcome, and return the result.
 
-        Return the first result that passes the check, else the result of the first try.
+        If the check of the probe fails, the probe is sent again with candidates of dialect fields. Returned is the
+        first result that passes the check; if none passes, the result without candidates.
         """
         result = await self._runner.send(self.target, probe.body)
         problem = probe.check(result)
@@ -71,7 +75,10 @@ class DialectSearch:
         return result
 
     async def try_change(self, probe: Probe, change: Mapping[str, object]) -> ProbeResult | None:
-        """Run a probe with changed dialect fields, and store nothing. None: the wire does not have the fields."""
+        """Send `probe` with the dialect fields `change`, store nothing, and return the result.
+
+        None: the wire does not have the fields.
+        """
         dialect = change_dialect(self.target.dialect, change)
         if dialect is None:
             return None
@@ -86,7 +93,7 @@ class DialectSearch:
         *,
         effect: str = "",
     ) -> None:
-        """Use changed dialect fields for all later probes, and store the evidence.
+        """Use the dialect fields `change` for all later probes, and store the evidence from `probe`.
 
         `failed`, `result`: results of the probe before and after the change. `effect`: observation that justifies the
         change, if the server rejected nothing.
@@ -96,7 +103,10 @@ class DialectSearch:
             self._record(probe, dialect, failed, result, kind="improvement" if effect else "required", effect=effect)
 
     def use_wire(self, name: str) -> bool:
-        """Switch the target to another wire (API) of its provider. Return False if the wire cannot be used."""
+        """Send later probes with the wire (API) `name` of the provider.
+
+        Return False if the provider does not have this wire, or if it is already used.
+        """
         provider = self.target.provider
         switched = switch_wire(self.target, name, self._settings)
         if switched is None or switched.wire is self.target.wire:
@@ -106,12 +116,12 @@ class DialectSearch:
         return True
 
     def redact(self, text: str, max_characters: int = MAX_EXCERPT_CHARACTERS) -> str:
-        """Return a text on one line, shortened and without keys."""
+        """Return `text` on one line, without keys, and shortened to `max_characters`."""
         text = redact_secrets(" ".join(text.split()), self._secrets)
         return text if len(text) <= max_characters else f"{text[: max_characters - 1]}…"
 
     def describe_rejection(self, exchange: UpstreamExchange) -> str:
-        """Return the error message of a rejected request."""
+        """Return the error message in the response of `exchange`, a rejected upstream request."""
         fault = decode_error_body(exchange.status, {}, bytes(exchange.response))
         return self.redact(fault.message or fault.excerpt or "no message")
 
@@ -197,7 +207,7 @@ class DialectSearch:
 
 
 def change_dialect(dialect: BaseDialect, change: Mapping[str, object]) -> BaseDialect | None:
-    """Return a dialect with changed fields. None: the wire does not have the fields."""
+    """Return `dialect` with the fields `change`. None: the wire of the dialect does not have the fields."""
     known = structs.asdict(dialect)
     if not change.keys() <= known.keys():
         return None
@@ -209,7 +219,7 @@ def change_dialect(dialect: BaseDialect, change: Mapping[str, object]) -> BaseDi
 
 
 def find_difference(rejected: bytes, accepted: bytes) -> str:
-    """Return the fields of a rejected request body that are missing or different in the accepted one, as JSON text."""
+    """Return the fields of `rejected`, a request body, that `accepted` lacks or has with another value, as JSON."""
     try:
         before, after = json.loads(rejected), json.loads(accepted)
     except ValueError:

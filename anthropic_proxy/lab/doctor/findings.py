@@ -155,6 +155,9 @@ class Diagnosis(Struct, kw_only=True):
         return self.problem is None and (self.backend.searches_dialect or bool(self.wire))
 
     def state_of(self, probe: str) -> State:
-        """Return the state of a probe. `untested`: the probe did not run."""
+        """Return the state of the feature that the probe with the name `probe` shows.
+
+        `untested`: the probe did not run.
+        """
         outcome = self.outcomes.get(probe)
         return outcome.state if outcome else "untested"

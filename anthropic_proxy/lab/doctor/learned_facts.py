@@ -1,4 +1,7 @@
-"""`list_learned_models`: facts about models that the doctor observed, for a file that the proxy reads at start."""
+"""`list_learned_models`: facts about models that the doctor observed, for a file that the proxy reads at start.
+
+The facts are limits and features, such as the context window or the support of images.
+"""
 
 from collections.abc import Sequence
 from datetime import date

@@ -127,14 +127,14 @@ class ProbeResult(Struct, kw_only=True):
 
 
 class ProbeRunner:
-    """Sends probes with the services of a proxy. `totals`: cost of all probes so far."""
+    """Sends probes through the proxy with the objects in `services`. `totals`: cost of all probes so far."""
 
     def __init__(self, services: Services, totals: Totals) -> None:
         self._services = structs.replace(services, log=Log(io.StringIO()), policies=())
         self.totals = totals
 
     async def send(self, target: Target, body: Mapping[str, Any]) -> ProbeResult:
-        """Send one request of the Messages API to a target. `body`: the request without `model`."""
+        """Send `body`, a request of the Messages API without `model`, to `target` and return the result."""
         recorded: list[UpstreamExchange] = []
         observations = ModelObservations(MemoryStore())
         name = target.provider.transport
@@ -170,9 +170,9 @@ class ProbeRunner:
         return result
 
     async def query_capabilities(self, target: Target) -> ModelCapabilities | None:
-        """Return the limits of a model as reported by its server.
+        """Return the limits of the model of `target`, as its server reports them.
 
-        None: the server cannot be queried for limits, or failed.
+        None: the server cannot be queried for limits, or the query failed.
         """
         catalog, provider = self._services.catalog, target.provider.name
         if not catalog.can_query_provider(provider):
@@ -181,7 +181,7 @@ class ProbeRunner:
         return facts if facts.known else None
 
     async def list_models(self, provider: Provider) -> list[OfferedModel] | None:
-        """Return the model list of a provider. None: it has none, or the query failed."""
+        """Return the models that `provider` lists. None: the provider has no model list, or the query failed."""
         if not has_model_list(provider):
             return None
         services = self._services

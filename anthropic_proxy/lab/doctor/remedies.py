@@ -1,11 +1,14 @@
-"""`list_fixes`: settings that solve the problems found by the doctor, one `Fix` for each problem."""
+"""`list_fixes`: settings that solve the problems found by the doctor, one `Fix` for each problem.
+
+The doctor examines backends (models of providers); its results for one backend are a `Diagnosis`.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct
 
 from anthropic_proxy.lab.doctor.findings import Backend, Diagnosis, Problem
-from anthropic_proxy.lab.doctor.rows import find_window
+from anthropic_proxy.lab.doctor.rows import find_context_window
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.settings import Settings
 
@@ -98,10 +101,12 @@ def _fix_features(diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis]) -> Itera
 
 
 def _fix_window(diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis]) -> Iterator[Fix]:
-    window, backend = find_window(diagnosis), diagnosis.backend
+    window, backend = find_context_window(diagnosis), diagnosis.backend
     if window is None or window >= MIN_SESSION_TOKENS or not backend.tiers:
         return
-    remedy = _find_alternative(diagnosis, diagnoses, lambda other: (find_window(other) or 0) >= MIN_SESSION_TOKENS)
+    remedy = _find_alternative(
+        diagnosis, diagnoses, lambda other: (find_context_window(other) or 0) >= MIN_SESSION_TOKENS
+    )
     if backend.target.provider.uses_installed_models:
         remedy = f"OLLAMA_CONTEXT_LENGTH={_LARGER_WINDOW}"
     if remedy:

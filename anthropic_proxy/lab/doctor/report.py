@@ -16,7 +16,7 @@ from anthropic_proxy import __version__
 from anthropic_proxy.lab.doctor.dialect_row import FoundServer, describe_evidence, hide_credentials
 from anthropic_proxy.lab.doctor.findings import Diagnosis, Totals
 from anthropic_proxy.lab.doctor.remedies import Fix
-from anthropic_proxy.lab.doctor.rows import ROWS, find_max_output, find_window
+from anthropic_proxy.lab.doctor.rows import ROWS, find_context_window, find_max_output
 from anthropic_proxy.ledger.prices import NANO_DOLLARS, PriceList, TokenCounts
 from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.settings import Settings
@@ -127,7 +127,7 @@ def _build_backend(diagnosis: Diagnosis) -> dict[str, Any]:
         "problem": diagnosis.problem,
         "seconds": None if diagnosis.seconds is None else round(diagnosis.seconds, 3),
         "listed_models": None if diagnosis.models is None else len(diagnosis.models),
-        "context_window": find_window(diagnosis),
+        "context_window": find_context_window(diagnosis),
         "max_output": find_max_output(diagnosis),
         "limits_source": diagnosis.limits_source,
         "efforts": diagnosis.efforts,

@@ -1,7 +1,7 @@
 """`ROWS`: the rows of the doctor's table, each with one `Cell` (sign and text) for each backend.
 
-The same rows are shown in the terminal, in Markdown and in JSON. A backend is a model of a provider. `find_window` and
-`find_max_output` return limits of a model in tokens.
+The same rows are shown in the terminal, in Markdown and in JSON. A backend is a model of a provider.
+`find_context_window` and `find_max_output` return limits of a model in tokens.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -77,7 +77,7 @@ def _show_number(number: Callable[[Diagnosis], int | None]) -> Callable[[Diagnos
     return build
 
 
-def find_window(diagnosis: Diagnosis) -> int | None:
+def find_context_window(diagnosis: Diagnosis) -> int | None:
     """Return the context window of a model in tokens, from the probes, else from the model catalog. None: unknown."""
     facts = diagnosis.backend.target.capabilities
     return diagnosis.context_window or (facts.context_window if facts.known else None)
@@ -100,7 +100,7 @@ ROWS: Sequence[Row] = (
     Row("structured output", _show("structured output")),
     Row("stop sequences", _show("stop sequences")),
     Row("token counts", _show("usage")),
-    Row("context window, tokens", _show_number(find_window)),
+    Row("context window, tokens", _show_number(find_context_window)),
     Row("output limit, tokens", _show_number(find_max_output)),
 )
 """Rows of the doctor's table, from top to bottom."""

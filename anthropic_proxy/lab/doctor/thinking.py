@@ -25,7 +25,10 @@ _THINKING = Probe(name="thinking", body=THINKING_BODY, check=check_accepted)
 
 
 async def probe_thinking(search: DialectSearch, diagnosis: Diagnosis, tools_result: ProbeResult) -> None:
-    """Store the outcomes `thinking` and `thinking replay`. `tools_result`: reply without a requested effort."""
+    """Probe the reasoning of the backend, and store the outcomes `thinking` and `thinking replay` in `diagnosis`.
+
+    `tools_result`: result of the probe of tools, which requested no effort.
+    """
     facts = diagnosis.backend.target.capabilities
     if search.searches_dialect:
         result = await _find_effort_form(search, diagnosis, tools_result)

@@ -39,7 +39,7 @@ class _Listener:
         self._sent += encode_events(self._writer.fail(error), "req_fuzz")
 
     def expect_grammar(self, given: int) -> None:
-        blamed = check_bytes(self._sent, whole_arguments=False)
+        blamed = check_bytes(self._sent, requires_json_arguments=False)
         expect(not blamed, f"the client was sent {blamed[:3]}")
         expect_bounded(len(self._sent), given)
 

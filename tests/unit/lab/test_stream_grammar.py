@@ -183,7 +183,7 @@ def test_a_call_may_be_cut_by_the_limit_but_only_the_last() -> None:
 
 
 def test_arguments_that_the_model_broke_can_be_forgiven() -> None:
-    assert check_events(without(11), whole_arguments=False) == []
+    assert check_events(without(11), requires_json_arguments=False) == []
 
 
 def test_blocks_of_a_later_api_may_have_deltas_of_their_own() -> None:

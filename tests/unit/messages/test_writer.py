@@ -472,7 +472,7 @@ def test_deltas_in_any_order_give_a_lawful_stream_or_our_own_error(deltas: list[
     except (InternalError, UpstreamProtocolError) as error:
         events += writer.fail(error)
 
-    assert check_bytes(encode_events(events, "req_1"), whole_arguments=False) == []
+    assert check_bytes(encode_events(events, "req_1"), requires_json_arguments=False) == []
 
 
 def _indexes_are_dense(events: Sequence[Event]) -> bool:
