@@ -27,16 +27,16 @@ from anthropic_proxy.settings import Settings
 _AUDIT_TITLES = ("id", "at", "actor", "action", "object", "changes")
 
 
-def write_new_key(key: VirtualKey, text: str, done: str, settings: Settings, *, as_json: bool) -> None:
+def write_new_key(key: VirtualKey, key_text: str, done: str, settings: Settings, *, as_json: bool) -> None:
     """Write the new key to stdout, and facts about it to stderr.
 
-    `text`: the key that the client sends. `done`: `created` or `rotated`.
+    `key_text`: the key that the client sends. `done`: `created` or `rotated`.
     """
     output = Output()
     if as_json:
-        output.write_json({**encode_key(key, time.time()), "key": text})
+        output.write_json({**encode_key(key, time.time()), "key": key_text})
     else:
-        output.write_line(text)
+        output.write_line(key_text)
     described = describe_rules(key.rules) or "no limits"
     output.write_notice(f"Key {key.label} is {done} ({key.id}; {described}). It is shown only now.", "✓", "ok")
     for old in key.hashes[1:]:

@@ -33,12 +33,17 @@ class Row(Struct, frozen=True):
 
 
 def build_rows(
-    finished: Sequence[LoggedRequest], running: Sequence[Receipt], now: float, words: str = "", *, errors: bool = False
+    finished: Sequence[LoggedRequest],
+    running: Sequence[Receipt],
+    now: float,
+    words: str = "",
+    *,
+    failed_only: bool = False,
 ) -> list[Row]:
     """Return the table rows of the requests in `running` and `finished`, the latest first.
 
-    `now`: seconds since the epoch. `words`: return only rows that contain each of these words. `errors`: return only
-    failed requests.
+    `now`: seconds since the epoch. `words`: return only rows that contain each of these words. `failed_only`:
+    return only failed requests.
     """
     receipts = [*(request.receipt for request in finished), *running]
     receipts.sort(key=lambda receipt: receipt.started_at, reverse=True)
@@ -48,7 +53,7 @@ def build_rows(
     return [
         row
         for row in rows
-        if (not errors or row.role == "error")
+        if (not failed_only or row.role == "error")
         and all(word in " ".join((*row.cells, row.receipt.request_id)).lower() for word in wanted)
     ]
 

@@ -170,7 +170,7 @@ class LiveView(App[None]):
             return
         selected = self._selected()
         self._request_rows = build_rows(
-            self._ended_requests, self._in_flight, now, self._words, errors=self._errors_only
+            self._ended_requests, self._in_flight, now, self._words, failed_only=self._errors_only
         )
         self._show_rows(selected)
         self._show_details()

@@ -139,7 +139,7 @@ def _read_stored(
         return []
     from anthropic_proxy.cli.stored_requests import read_last_requests  # noqa: PLC0415
 
-    return read_last_requests(settings, number, errors=errors, before=before)
+    return read_last_requests(settings, number, failed_only=errors, before=before)
 
 
 def is_failed(request: "LoggedRequest") -> bool:

@@ -4,7 +4,8 @@ A Claude tier is a family of models: haiku, sonnet, opus, fable. `map_tiers` ret
 models (`MappedTiers`): their fallbacks, the setting that determines them, and problems that prevent their use. A
 provider has a model list if its API returns all of its models. `query_all_providers` and `query_provider` request this
 list and return `ProviderModels`; without it, these are the models that the proxy knows. `TokenPrices` and `ModelPrice`
-are prices, and `ModelFacts` is a model with limits and price.
+are prices, and `ModelFacts` is a model with limits and price. `has_queried_list` is True if `models` requests the list
+of a provider.
 """
 
 import asyncio

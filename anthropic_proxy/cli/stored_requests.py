@@ -24,12 +24,15 @@ from anthropic_proxy.log.request_feed import LoggedRequest
 from anthropic_proxy.settings import Settings
 
 
-def read_last_requests(settings: Settings, number: int, *, errors: bool, before: float | None) -> list[LoggedRequest]:
-    """Return the last stored requests, the latest last. Raises `ConfigurationError` if the ledger cannot be read.
+def read_last_requests(
+    settings: Settings, number: int, *, failed_only: bool, before: float | None
+) -> list[LoggedRequest]:
+    """Return the last `number` stored requests, the latest last.
 
-    `errors`: True: only failed requests. `before`: only requests that started earlier, in seconds since the epoch.
+    `failed_only`: True: only failed requests. `before`: only requests that started earlier than this time, in seconds
+    since the epoch; None: all. Raises `ConfigurationError` if the ledger cannot be read.
     """
-    chosen = RequestSelection(values={"outcome_class": "error"} if errors else {})
+    chosen = RequestSelection(values={"outcome_class": "error"} if failed_only else {})
     if before is not None:
         chosen = structs.replace(chosen, end=round(before * MICROSECONDS))
     with reading_ledger(settings) as connection:

@@ -2,8 +2,8 @@
 
 A kind is one or more types of errors, such as `rate_limit_error`. A period is a division of the time range, such as an
 hour. An incident is a series of periods in which many requests to one provider failed for a reason that is not in the
-requests. `find_incidents` returns the incidents of a time range, and `build_incident_bands` their bands: labeled time
-ranges in a chart. `draw_error_chart` returns the chart.
+requests. `find_error_kind` returns the kind of a type. `find_incidents` returns the incidents of a time range, and
+`build_incident_bands` their bands: labeled time ranges in a chart. `draw_error_chart` returns the chart.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -2,8 +2,9 @@
 
 Each function returns the text for a value, such as `count` for a number and `ago` for the age of an event. `money` is
 the text of an amount in nano-dollars (10⁻⁹ US dollars). `cost_or_free` is the same with `free` for 0, and
-`cost_with_unknown` also states the number of requests without a known cost. Times of the ledger are microseconds since
-the epoch.
+`cost_with_unknown` also states the number of requests without a known cost. `chart_money` is for values of a chart.
+Times of the ledger are microseconds since the epoch: `clock_time` has no date, `day_and_time` the day, `full_time` date
+and zone.
 """
 
 from datetime import datetime

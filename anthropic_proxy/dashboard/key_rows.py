@@ -3,7 +3,8 @@
 A virtual key is a key that this proxy gives to a client. `build_key_row` returns the `KeyRow` of a virtual key, and
 `build_team_row` the `TeamRow` of a team. Rules are the allowed models, providers and routes (`list_allowed_names`), the
 limits (`describe_limits`) and the budgets. A budget is an amount of money or tokens per period; a `BudgetBar` shows its
-used share. A role is the CSS class of a color.
+used share. A `KeyState` is the sign and text for an active, expired or revoked key. `KeyUsage` has the requests and
+used budgets of a key. A role is the CSS class of a color.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,9 +1,9 @@
 """Page Keys: all virtual keys and teams with their state, limits, used budgets, requests and cost.
 
 `build_keys_page` returns the values that the template of the page shows. A virtual key is a key that this proxy gives
-to a client; a team is a group of keys with common limits. `read_key_list` reads all keys, and `choose_key_rows` selects
-those for the page. The store of limits (Redis, a file or memory) has the used amounts of budgets, which
-`read_used_budgets` returns.
+to a client; a team is a group of keys with common limits. `read_key_list` returns all keys (`KeyList`), and
+`choose_key_rows` selects those for the page. The store of limits (Redis, a file or memory) has the used amounts of
+budgets, which `read_used_budgets` returns.
 """
 
 from collections.abc import Mapping, Sequence

@@ -35,12 +35,12 @@ def build_figures(
     periods: Periods,
     sums: Sequence[UsageSums],
     latencies: Latencies,
-    before: int,
+    previous_requests: int,
 ) -> list[Figure]:
     """Return the five figures of a time range.
 
     `periods`: division of the range. `sums`: sums of each period. `latencies`: histograms of the times to first token.
-    `before`: number of requests in the time range before, for comparison.
+    `previous_requests`: number of requests in the previous time range, for comparison.
     """
     query, total = context.query, add_up(sums)
     failed = query.with_facet("outcome", "error", "/dashboard/requests")
@@ -48,7 +48,7 @@ def build_figures(
     good = [one.succeeded / one.requests if one.requests else None for one in sums]
     succeeded = formats.percent(total.succeeded, total.requests, 1)
     others = formats.plural(total.errors, "error") + (f", {total.cancelled:,} cancelled" if total.cancelled else "")
-    change = _compare(total.requests, before)
+    change = _compare(total.requests, previous_requests)
     spent = formats.money(total.known_cost) if total.requests else formats.UNKNOWN
     return [
         Figure("Requests", formats.count(total.requests), change, sparkline([one.requests for one in sums]), listed),

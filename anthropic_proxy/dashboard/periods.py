@@ -3,8 +3,9 @@
 A period is a division of the range, such as an hour or a day, and one position on the axis of a chart. A latency is the
 time to the first token, a histogram counts latencies. A band is a labeled time range in a chart. `divide_range` returns
 the `Periods` of a range. Functions `*_chart` return a `DrawnChart`: `group_chart` has stacked bars for groups of sums,
-`stacked_chart` for given values, and `share_chart` one line of percentages. A speed is output tokens per second; a role
-is the CSS class of a color.
+`stacked_chart` for given values, and `share_chart` one line of percentages. The other charts have lines of latencies or
+speeds, given by (beginning of the period, names of the group). A speed is output tokens per second; a role is the CSS
+class of a color.
 """
 
 from collections.abc import Callable, Mapping, Sequence

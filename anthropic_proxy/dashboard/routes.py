@@ -198,7 +198,7 @@ class Dashboard:
         """Save or remove a view of the page Requests, and return a redirect to the page."""
         form = read_own_form(request)
         if not request.client.name:
-            await self._sign_in.require_session(request, form)
+            await self._sign_in.require_form_token(request, form)
         views = read_views(find_cookie(request.headers.get("cookie", ""), VIEWS_COOKIE))
         changed, target = change_views(views, form)
         return redirect(target, set_cookie=[write_views(changed, is_https=is_https(request, self._find_settings()))])

@@ -71,7 +71,7 @@ class SignIn:
             return None
         return await self._sessions.find(find_cookie(request.headers.get("cookie", ""), COOKIE))
 
-    async def require_session(self, request: RouteRequest, form: Mapping[str, str]) -> None:
+    async def require_form_token(self, request: RouteRequest, form: Mapping[str, str]) -> None:
         """Raise `PermissionDenied` if `form` lacks the form token of the session, as another site may have sent it."""
         session = await self.find_session(request)
         require_equal_tokens("" if session is None else session.form_token, form.get("token", ""))
@@ -128,7 +128,7 @@ class SignIn:
 
     async def _sign_out(self, request: RouteRequest) -> RouteResponse:
         """End the session of the browser on the server, so that copies of its cookie are useless too."""
-        await self.require_session(request, read_own_form(request))
+        await self.require_form_token(request, read_own_form(request))
         await self._sessions.end(find_cookie(request.headers.get("cookie", ""), COOKIE))
         return redirect(SIGN_IN_PATH, set_cookie=[write_cookie("", 0, is_https=self._is_https(request))])
 

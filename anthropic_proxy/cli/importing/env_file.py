@@ -1,7 +1,8 @@
 """Reader of the `.env` of an earlier proxy: 1rgs/claude-code-proxy, fuergaosi233/claude-code-proxy and their forks.
 
 The files were read 2026-11. The first family has variables for several providers. The second family has one server: it
-sends every model to `OPENAI_BASE_URL`, and its variable `ANTHROPIC_API_KEY` is the key of its clients.
+sends every model to `OPENAI_BASE_URL`, and its variable `ANTHROPIC_API_KEY` is the key of its clients. `read_env_file`
+returns an `ImportPlan`: the variables that this proxy needs for the same models.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,10 @@
 """`DialectSearch`: runs probes against one backend and changes dialect fields until the server accepts each request.
 
-A dialect has the deviations of a server from its API. `run` sends a probe. After a rejection, adaptations of the wire,
-which depend on the server's error, are tried first, then the values in `Probe.candidates` by `try_change`. `adopt`
-keeps a change for later probes. `find_difference` compares the rejected and the accepted request. `use_wire` selects
-another API; `redact` masks keys in a text for the report.
+A dialect has the deviations of a server from its API. A probe is a request that shows a feature; `run` sends it. If the
+server rejects it, the proxy adapts the request to the server's error; then `run` tries the candidates of the probe for
+dialect fields. `try_change` sends a probe with one change, `adopt` keeps a change for later probes. `use_wire` selects
+another API of the provider. `redact` masks keys in a text for the report. `find_difference` compares the rejected and
+the accepted request.
 """
 
 import json

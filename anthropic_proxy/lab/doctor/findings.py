@@ -1,11 +1,10 @@
-"""Results of the doctor: `Outcome` of one probe, `Evidence` for one dialect field, `Diagnosis` of one backend.
+"""Results of the doctor: the `Diagnosis` of one backend, with the `Outcome` of each probe and the found dialect.
 
-A `Backend` is a model of a provider to examine, with the Claude `tiers` mapped to it. A probe is a request that shows a
-feature. A dialect field is a deviation of a server from its API. `Evidence` is the observation that decided the field:
-the `sent` fragment, HTTP `status` and `error` with the `previous` value. A `Problem` prevents all requests to a
-backend; `proposal` is a setting that solves it. `Diagnosis.quirks` are deviations without a field. `searches_dialect`
-and `shows_dialect`: the dialect of the server is unknown, so its fields are probed. `Totals` is the cost of probes.
-`variables` are the settings that select the model, `limits_source` is the server's text with its limits.
+A `Backend` is a model of a provider to examine. A probe is a request that shows a feature; `state_of` returns the
+support of this feature. A dialect is a set of fields for the deviations of a server from its API. `Evidence` is the
+observation that decided one field. If the dialect of a server is unknown (`searches_dialect`), the fields are probed
+and the report shows them (`shows_dialect`). `found_target` is the model with the found dialect. A `Problem` prevents
+all requests to a backend. `Totals` is the cost of probes in requests and tokens.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
 """`ProbeRunner`: sends probes to one target through the complete proxy, and records all upstream bytes.
 
 A probe is a request of the Messages API, a target a provider and model. `ProbeResult` is the result of one probe: the
-reply (`blocks`, `text`, `calls`) or error, its duration in `seconds`, and each upstream request with its response
-(`UpstreamExchange`); `first_rejection` is the first request that the server rejected. `ToolUse` is a tool call in the
-reply. `is_rejected`: the server rejected a field of the request.
+reply (`text`, `thinking`, `calls`) or an error, and each upstream request with its response (`UpstreamExchange`).
+`is_rejected` is True if the server rejected a field of the request; `first_rejection` is the first such request.
+`ToolUse` is a tool call in the reply. `query_capabilities` and `list_models` request limits and the model list.
 """
 
 import asyncio

@@ -1,10 +1,9 @@
 """`PROBES`: requests of the Messages API that each show a feature or a dialect field of a server.
 
-A `Probe` has a request (`body`) and a `check` of its result; `proof` is a second check that passes only if the feature
-works. `candidates` are dialect values to try if the check fails, `requires` names a probe that must succeed before.
-`build_request` and `build_results_request` build bodies. `is_feature`: every backend gets the probe, not only servers
-with an unknown dialect; `tests_effect`: candidates are also tried if the request succeeds without effect. `LIMITS_BODY`
-and `THINKING_BODY` are bodies of further probes. `missing_effect` is the report text for a request without effect.
+A `Probe` has a request and a check of its result. A dialect field is a deviation of a server from its API. If the check
+fails, the probe is repeated with other values of dialect fields, the candidates. `build_request` returns a request with
+one user message. `build_results_request` continues a conversation with results for the tool calls of a reply.
+`LIMITS_BODY` and `THINKING_BODY` are requests of further probes.
 """
 
 import base64
