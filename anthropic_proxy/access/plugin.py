@@ -60,4 +60,4 @@ class _Access:
 
     def _warn(self, text: str) -> None:
         if self._gateway is not None:
-            self._gateway.log_condition(text)
+            self._gateway.log_warning_each_time(text)

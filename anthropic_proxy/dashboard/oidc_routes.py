@@ -117,7 +117,7 @@ class OidcSignIn:
         query = {name: values[-1] for name, values in request.query.items()}
         attempt = begun.attempt
         client = await self._find_client()
-        used = await self._gateway.store.add(_find_place(attempt), 1, ATTEMPT_SECONDS)
+        used = await self._gateway.store.increment(_find_place(attempt), 1, ATTEMPT_SECONDS)
         if used > 1:
             raise OidcError(f"This sign-in was completed before, or was canceled. {RETRY}")
         await client.require_issuer(query.get("iss"))

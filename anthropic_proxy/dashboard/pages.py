@@ -287,7 +287,7 @@ class Pages:
             now=self._clock(),
             running=running,
             can_read=ledger.problem is None,
-            log_condition=self._gateway.log_condition,
+            log_condition=self._gateway.log_warning_each_time,
             setup=setup,
             settings=self._gateway.settings,
             describe_models=lambda names: wait(self._gateway.describe_models(names)),

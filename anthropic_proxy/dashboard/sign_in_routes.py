@@ -148,7 +148,7 @@ class SignIn:
         """
         assert self._gateway is not None
         wait = int(begun.retry_after_seconds) + 1
-        self._gateway.log_warning(
+        self._gateway.log_warning_once(
             f"Sign-ins to the dashboard from {request.address} are refused after several failures."
         )
         text = f"Several sign-ins from your address have failed. Wait {wait} s, then try again."
@@ -157,7 +157,7 @@ class SignIn:
     async def _explain(self, request: RouteRequest, error: OidcError) -> RouteResponse:
         """Return the page with the reason of a rejected sign-in with the identity provider, and log the reason."""
         assert self._gateway is not None
-        self._gateway.log_condition(f"Sign-in from {request.address} was rejected. {error.message}")
+        self._gateway.log_warning_each_time(f"Sign-in from {request.address} was rejected. {error.message}")
         page = await self._send_page(request, "", error.message, status=error.status)
         ended = write_attempt_cookie("", 0, is_https=self._is_https(request))
         return replace(page, headers={**page.headers, "set-cookie": ended})

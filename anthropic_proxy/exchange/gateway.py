@@ -1,8 +1,8 @@
 """`ExchangeGateway`: the methods of the proxy that plugins may call, behind the interface `plugins.Gateway`.
 
-The methods run a request, explain a route, list models, and report the health of providers. A route is the list of
-targets (provider and model) for a requested model. `log_warning` logs each text once, `log_condition` on each call.
-`store` keeps limits and shared state; the ledger is the database of finished requests.
+The methods run a request, list models, and report the health of providers. `describe_targets` returns the targets
+(provider and model) for a requested model. `store` keeps limits and shared state; the ledger is the database of
+finished requests.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class ExchangeGateway:
             raise sink.error
         return sink.body
 
-    def explain(self, model: str) -> str:
+    def describe_targets(self, model: str) -> str:
         """Return as text the targets (provider and model) for a requested model id, and the rule that selects them.
 
         Raises `UnknownModel`.
@@ -100,7 +100,7 @@ class ExchangeGateway:
         """Store for limits, budgets and shared state, according to the settings."""
         return self._current_services().store
 
-    def log_warning(self, text: str) -> None:
+    def log_warning_once(self, text: str) -> None:
         """Log a warning, once per process for the same text. API keys in the text are masked."""
         self._current_services().log.write_once(text, "warning")
 
@@ -122,7 +122,7 @@ class ExchangeGateway:
         find_state = self._current_services().ledger_state
         return None if find_state is None else find_state()
 
-    def log_condition(self, text: str) -> None:
+    def log_warning_each_time(self, text: str) -> None:
         """Log a warning on each call, also with the same text. API keys in it are masked.
 
         Any thread may call the method.
@@ -130,7 +130,7 @@ class ExchangeGateway:
         self._current_services().log.write_warning(text)
 
     def describe_setup(self) -> Setup:
-        """Return the state of the configured providers and the model mapping. No request is sent to providers.
+        """Return the state of the providers and the model mapping. No request is sent to providers.
 
         Any thread may call the method.
         """

@@ -93,11 +93,11 @@ class _Ledger:
 
     def _warn_full(self) -> None:
         if self.gateway is not None:
-            self.gateway.log_warning(
+            self.gateway.log_warning_once(
                 "The ledger stores some requests without their texts, because the running and waiting ones need "
                 f"{MAX_BUFFERED_BYTES >> 20} MB. A lower MAX_UPSTREAM_CALLS needs less."
             )
 
     def _warn(self, text: str) -> None:
         if self.gateway is not None:
-            self.gateway.log_condition(text)
+            self.gateway.log_warning_each_time(text)

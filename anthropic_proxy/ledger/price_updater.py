@@ -68,7 +68,7 @@ class PriceUpdater:
             if await asyncio.to_thread(claim_update, self._directory, self._settings.price_update_days, self._clock):
                 await self._update(gateway, await asyncio.to_thread(find_update_url, self._settings))
         except ConfigurationError as error:
-            gateway.log_warning(f"The prices are not updated (PRICE_UPDATE_DAYS). {error.message}")
+            gateway.log_warning_once(f"The prices are not updated (PRICE_UPDATE_DAYS). {error.message}")
 
     async def _update(self, gateway: Gateway, url: str) -> None:
         try:
@@ -77,7 +77,7 @@ class PriceUpdater:
             finish_update(self._directory, self._clock)
         except (InvalidPrices, UpstreamError) as error:
             text = await asyncio.to_thread(describe_failure, error, url, self._directory)
-            gateway.log_warning(f"{text} To try again:  anthropic-proxy prices update")
+            gateway.log_warning_once(f"{text} To try again:  anthropic-proxy prices update")
 
     async def _download(self, gateway: Gateway, url: str) -> None:
         content = await download_prices(lambda url: gateway.send_http("GET", url, max_bytes=MAX_PRICE_BYTES), url)
@@ -85,7 +85,7 @@ class PriceUpdater:
         await asyncio.to_thread(store_new_prices, self._directory, content, url, today)
         await asyncio.to_thread(find_price_source(self._directory).reload_if_changed)
         finish_update(self._directory, self._clock)
-        gateway.log_warning(f"Prices updated: {describe_price_list(self._directory)}, from {url}.")
+        gateway.log_warning_once(f"Prices updated: {describe_price_list(self._directory)}, from {url}.")
         if any(route.balance == "cost" for route in gateway.settings.routes):
             await gateway.reload_settings()
 

@@ -3,9 +3,8 @@
 The parts of a `Plugin`: an `Observer` receives receipts. A `Policy` identifies clients and admits requests; the
 function `Settle` that `admit` returns receives the receipt at the end. A `Tracer` starts traces. A `Route` serves a URL
 path. A `Store` shares state, a `Recorder` receives content. A `Receipt` is the record of one finished client request.
-`Gateway` has the functions of the proxy that a plugin may call: `run` serves a request, `explain` returns its targets,
-`log_condition` repeats a warning that `log_warning` logs once. `start` and `stop` of a plugin are called once per
-worker.
+`Gateway` has the functions of the proxy that a plugin may call: `run` serves a request, `health` counts providers and
+keys that are not used. `start` and `stop` of a plugin are called once per worker.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -95,18 +94,19 @@ class Gateway(Protocol):
     async def run(self, body: bytes, client: Client) -> bytes:
         """Serve a request of the Messages API without `stream`, and return the reply message as JSON.
 
-        Raises `ProxyError`.
-
-        `client`: the client in the receipt of the request.
+        `body`: JSON of the request. `client`: the client in the receipt of the request. Raises `ProxyError`.
         """
 
-    def explain(self, model: str) -> str:
-        """Return as text the targets (provider and model) for a model id, and the rule. Raises `UnknownModel`."""
+    def describe_targets(self, model: str) -> str:
+        """Return as text the targets (provider and model) for a requested model id, and the setting that chose them.
+
+        Example: `openai/gpt-4.1 (BIG_MODEL)`. Raises `UnknownModel`.
+        """
 
     def list_models(self) -> Sequence[str]:
-        """Return the model ids of the proxy's own list for `GET /v1/models`.
+        """Return the model ids that the proxy knows, its own list for `GET /v1/models`.
 
-        If Anthropic is the preferred provider, clients receive Anthropic's list instead.
+        If Anthropic is the preferred provider, clients receive the list of Anthropic instead.
         """
 
     async def send_http(
@@ -118,33 +118,38 @@ class Gateway(Protocol):
         *,
         max_bytes: int = 1024 * 1024,
     ) -> HttpReply:
-        """Send an HTTP request to another server, with the HTTP proxies of the environment, and return the reply.
+        """Send an HTTP request to another server, and return its reply. Redirects are not followed.
 
-        Redirects are not followed. Raises `UpstreamError`, also after ten seconds and for a body above `max_bytes`.
+        HTTP proxies of the environment are used. Raises `UpstreamError` if the request fails or takes more than ten
+        seconds, or if the body of the reply has more than `max_bytes`.
         """
 
     @property
     def store(self) -> Store:
         """Store for limits, budgets and shared state, as selected by the settings."""
 
-    def log_warning(self, text: str) -> None:
+    def log_warning_once(self, text: str) -> None:
         """Log a warning, once per process for the same text. API keys in the text are masked."""
 
     def health(self) -> Mapping[str, int]:
-        """Return two counts by name: `open_circuits` (upstreams with blocked calls), `keys_in_cooldown` (not used)."""
+        """Return two counts by the names `open_circuits` and `keys_in_cooldown`.
+
+        An open circuit blocks calls to one address of a provider after repeated failures. An API key in cooldown is
+        skipped after a rate limit or a rejection.
+        """
 
     @property
     def ledger_state(self) -> LedgerState | None:
         """State of the ledger, the database of finished requests. None: the ledger is disabled."""
 
-    def log_condition(self, text: str) -> None:
+    def log_warning_each_time(self, text: str) -> None:
         """Log a warning on each call, also with the same text. API keys in it are masked.
 
         Any thread may call the method.
         """
 
     def describe_setup(self) -> Setup:
-        """Return the state of the configured providers and the model mapping. No request is sent to providers.
+        """Return the state of the providers and the model mapping. No request is sent to providers.
 
         Any thread may call the method.
         """

@@ -1,9 +1,7 @@
 """Input of the access policies of plugins: `AdmissionRequest`, facts about a request, and its `Client`.
 
-A policy admits or rejects a client request before the upstream call. `AdmissionTarget` is a model that may serve it.
-`has_reply` is False for a token count or a model list. `normalized_model` is the model id without alias and suffix,
-`response_headers` receives headers of the policy. `estimate_input_tokens` is a function that counts only if it is
-called.
+A policy admits or rejects a client request before any call to a provider (upstream). An `AdmissionTarget` is a model
+that may serve the request. `has_reply` is False for a request that only counts tokens.
 """
 
 from collections.abc import Callable, Sequence

@@ -132,7 +132,7 @@ class Receipt(Struct, kw_only=True):
     adaptations: list[str] = field(default_factory=list)
     """Changes of the upstream request after the provider rejected a parameter: `drop top_k`."""
     fidelity: FidelityReport = field(default_factory=FidelityReport)
-    """Changes that translation made to the request, and the fidelity mode."""
+    """Fidelity mode, and notes about fields of request and reply that were changed, emulated, kept or dropped."""
     attempts: list[UpstreamAttempt] = field(default_factory=list)
     """All upstream attempts in order: failed attempts, and several successful ones if the proxy runs tools."""
     blocks: list[BlockMark] = []
@@ -142,5 +142,5 @@ class Receipt(Struct, kw_only=True):
 
     @property
     def notes(self) -> list[FidelityNote]:
-        """Fidelity notes: changes that the translation made to the request."""
+        """Fidelity notes: each records the handling of one field of the request or reply, such as its loss."""
         return self.fidelity.notes

@@ -1,4 +1,4 @@
-"""`BlockMark`: start of a content block in a reply, or end of the reply, without content."""
+"""`BlockMark`: kind and start time of a content block in a reply, or the end of the reply. It has no content."""
 
 BlockMark = tuple[str, str, float, int]
 """Kind of the block, name of the called tool, time in seconds since the epoch, and characters of the reply before it.

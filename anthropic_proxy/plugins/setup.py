@@ -1,10 +1,10 @@
-"""Structs that describe the configured providers, for plugins that show them: `Setup` and `ModelFeatures`.
+"""Structs that describe providers and models, for plugins that show them: `Setup` and `ModelFeatures`.
 
-`Setup` has a `ProviderSetup` per provider, and the model mapping: a `ModelMapping` names the target model for the
-Claude models of some tiers (opus, sonnet …). `problems` make requests fail, `advice` concerns other providers.
-`ModelFeatures` are limits and features of a model: `web_search` and `web_fetch` name the place where these tools run,
-`source` the origin of the values. `other_sources` has the fields from another source; `adaptations` are changes that
-requests to the model need.
+`Setup` has a `ProviderSetup` for each provider that the proxy offers, also without a key. It also has the model
+mapping: a `ModelMapping` names the target model for the Claude models of some tiers (opus, sonnet …). `ModelFeatures`
+are limits and features of a model: `web_search` and `web_fetch` name the place where these tools run, `source` the
+origin of the values. `other_sources` has the fields from another source; `adaptations` are changes that requests to the
+model need.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ class Setup(Struct, frozen=True, kw_only=True):
     """Providers and model mapping of the current settings."""
 
     providers: Sequence[ProviderSetup] = ()
-    """State of each known provider."""
+    """State of each provider that the proxy offers to users, also of those without a key. The demo is left out."""
     mapping: Sequence[ModelMapping] = ()
     """Rows of the model mapping. Tiers with the same target share a row."""
     problems: Sequence[str] = ()

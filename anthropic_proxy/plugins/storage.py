@@ -1,10 +1,10 @@
 """Interfaces for stored data: `Recorder` for the content of exchanges, `Store` for state of workers and instances.
 
-A store has values with expiry (`get`, `put`, `delete`), numbers (`add`), and counters of limits. A `Limit` names a
+A store has texts (`get`, `put`) and numbers (`increment`) with a lifetime, and counters of limits. A `Limit` names a
 counter, its maximum and the amount that one request needs. `Store.reserve` reserves the amounts of all limits and
-returns a `Reservation`; if one has no room, its index is `refused`. `Store.settle` replaces the reserved amounts by the
-actual ones at the end of the request, and `renew` extends the lease. `StoreState` is the condition of a store. `slots`
-are positions in counters; `pending_settlements` are not stored yet. A store in Redis can fail (`StoreUnavailable`).
+returns a `Reservation`. If a limit has no room, `refused` is its index. `settle` replaces the reserved amounts by the
+actual ones at the end of the request. `renew` extends the lease, the time limit of a reservation. `StoreState` is the
+condition of a store. A store in Redis can fail (`StoreUnavailable`).
 """
 
 from collections.abc import Sequence
@@ -114,9 +114,10 @@ class StoreState(Struct, frozen=True, kw_only=True):
 
 
 class Store(Protocol):
-    """Values with expiry and counters of limits, shared by workers or instances. All durations are in seconds.
+    """Values with a lifetime, and counters of limits, shared by workers or instances. All durations are in seconds.
 
-    A method raises `StoreUnavailable` if the store has failed and `REDIS_FAILURE` is `closed`.
+    A value is a text or a number. A method raises `StoreUnavailable` if the store has failed and `REDIS_FAILURE` is
+    `closed`.
     """
 
     @property
@@ -125,44 +126,45 @@ class Store(Protocol):
         ...
 
     async def get(self, key: str) -> str | None:
-        """Return the value of a key. None: missing or expired."""
+        """Return the value that is stored under `key`. None: it is missing or has expired."""
         ...
 
-    async def put(self, key: str, value: str, seconds: float) -> None:
-        """Store a value under a key for `seconds`. A previous value is replaced."""
+    async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
+        """Store the text `value` under `key` for `lifetime_seconds`. A previous value is replaced."""
         ...
 
-    async def add(self, key: str, amount: float, seconds: float) -> float:
-        """Add `amount` to the number stored under a key, and return the sum.
+    async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
+        """Add `amount` to the number that is stored under `key`, and return the sum.
 
-        A missing number starts at 0. It expires `seconds` after the first addition.
+        A missing number starts at 0. It expires `lifetime_seconds` after the first addition.
         """
         ...
 
     async def delete(self, key: str) -> None:
-        """Delete the value and the counter of a key, if any."""
+        """Delete the value and the counter that are stored under `key`. A missing one is ignored."""
         ...
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
         """Reserve the amounts of all limits in one atomic step, or none of them.
 
-        A `rate` amount counts from now on. `concurrency` and `amount` are held until the reservation is settled, or
-        until `lease_seconds` pass without `renew`, so that a stopped process holds nothing.
+        An amount of the kind `rate` counts from now on. Amounts of the kinds `concurrency` and `amount` are held until
+        the reservation is settled, or until `lease_seconds` pass without `renew`, so that a stopped process holds none.
         """
         ...
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
-        """Replace the reserved amounts by the actual ones, and release `concurrency`. A repeated call has no effect.
+        """Replace the reserved amounts of `reservation` by the actual `amounts`. A repeated call has no effect.
 
-        `amounts`: one for each limit, in the same order; ignored for `concurrency`. Never raises `StoreUnavailable`:
-        settlements wait until the store is available. An `amount` counts even after the end of the lease.
+        `amounts`: one for each limit, in the same order. For the kind `concurrency`, the amount is ignored and the
+        reserved one is released. Actual amounts count even after the end of the lease. Never raises
+        `StoreUnavailable`: settlements wait until the store is available.
         """
         ...
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
-        """Extend the reservations of running requests: they expire `lease_seconds` from now.
+        """Extend the leases of `reservations`, which belong to running requests.
 
-        Never raises `StoreUnavailable`.
+        Each lease then ends `Reservation.lease_seconds` from now. Never raises `StoreUnavailable`.
         """
         ...
 

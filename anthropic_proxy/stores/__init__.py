@@ -1,7 +1,7 @@
 """Stores for state that several processes share, in memory, in a SQLite file or in Redis: `open_store` selects one.
 
 A worker is one of several server processes on a machine, an instance any server process that uses the same Redis. A
-store has counters for the limits of virtual keys, and values with a lifetime.
+store has counters for the limits of virtual keys, and values with a lifetime (texts and numbers).
 """
 
 from collections.abc import Callable

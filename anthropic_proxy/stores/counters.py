@@ -71,12 +71,12 @@ class Counter(Struct):
         self.used += other.used
         for slot, amount in other.slots.items():
             self.slots[slot] = self.slots.get(slot, 0) + amount
-        for id_, (end, amount) in other.holds.items():
-            self.holds.put(id_, end, amount)
+        for reservation_id, (end, amount) in other.holds.items():
+            self.holds.put(reservation_id, end, amount)
         if limit.kind != "amount" or not self.expires_at:
             self.expires_at = max(self.expires_at, other.expires_at)
 
-    def seconds_until(self, excess: int, limit: Limit, now: float) -> float:
+    def find_wait_seconds(self, excess: int, limit: Limit, now: float) -> float:
         """Return the time in seconds until the counter has decreased so far that `excess` fits the limit.
 
         `excess`: amount that is above the maximum now. `limit`: the limit of this counter. `now`: present time in
@@ -108,26 +108,30 @@ class Counter(Struct):
 
 
 def reserve(
-    find: Callable[[str], Counter], limits: Sequence[Limit], id_: str, now: float, lease_seconds: float
+    find_counter: Callable[[str], Counter],
+    limits: Sequence[Limit],
+    reservation_id: str,
+    now: float,
+    lease_seconds: float,
 ) -> tuple[Reservation, dict[str, Counter]]:
     """Reserve the amounts of all `limits`, or none of them. Return the reservation, and the changed counters by key.
 
-    `find`: function that returns the stored counter of a key, or an empty one if it is missing or has expired.
-    `limits`: limits with different keys. `id_`: id of the new reservation. `now`: present time in seconds.
-    `lease_seconds`: time after which the reservation ends without renewal. The caller stores the counters.
+    The caller stores these counters. `find_counter`: returns the stored counter of a key, or an empty one if it is
+    missing or has expired. `limits`: limits with different keys. `reservation_id`: id of the new reservation. `now`:
+    present time in seconds. `lease_seconds`: time after which the reservation ends without renewal.
     """
-    counters = {limit.key: find(limit.key) for limit in limits}
+    counters = {limit.key: find_counter(limit.key) for limit in limits}
     waits = []
     for limit in limits:
         counter = counters[limit.key]
         counter.remove_expired(limit, now)
         excess = counter.total() + limit.amount - limit.maximum
-        waits.append(counter.seconds_until(excess, limit, now) if excess > 0 and limit.amount else -1.0)
+        waits.append(counter.find_wait_seconds(excess, limit, now) if excess > 0 and limit.amount else -1.0)
     refused = waits.index(max(waits)) if limits and max(waits) >= 0 else None
     is_held = refused is None and any(limit.amount for limit in limits)
-    slots = add_amounts(counters, limits, id_, now, lease_seconds) if is_held else [0] * len(limits)
+    slots = add_amounts(counters, limits, reservation_id, now, lease_seconds) if is_held else [0] * len(limits)
     reservation = Reservation(
-        id=id_ if is_held else "",
+        id=reservation_id if is_held else "",
         limits=tuple(limits),
         refused=refused,
         retry_after_seconds=0.0 if refused is None else waits[refused],
@@ -140,12 +144,12 @@ def reserve(
 
 
 def add_amounts(
-    counters: Mapping[str, Counter], limits: Sequence[Limit], id_: str, now: float, lease_seconds: float
+    counters: Mapping[str, Counter], limits: Sequence[Limit], reservation_id: str, now: float, lease_seconds: float
 ) -> Sequence[int]:
     """Add the amount of each of `limits` to its counter, and return the slot of each amount.
 
-    `counters`: key → counter. `id_`: id of the reservation. The slot is 0 for kinds other than `rate`. `lease_seconds`:
-    time after which the reservation ends without renewal.
+    The slot is 0 for kinds other than `rate`. `counters`: key → counter. `reservation_id`: id of the reservation.
+    `lease_seconds`: time after which the reservation ends without renewal.
     """
     slots = []
     for limit in limits:
@@ -156,47 +160,49 @@ def add_amounts(
             if limit.kind == "rate":
                 counter.slots[slot] = counter.slots.get(slot, 0) + limit.amount
             else:
-                counter.holds.put(id_, now + lease_seconds, limit.amount)
+                counter.holds.put(reservation_id, now + lease_seconds, limit.amount)
             _extend(counter, limit, now, lease_seconds)
         slots.append(slot)
     return slots
 
 
 def settle(
-    find: Callable[[str], Counter], reservation: Reservation, amounts: Sequence[int], now: float
+    find_counter: Callable[[str], Counter], reservation: Reservation, amounts: Sequence[int], now: float
 ) -> dict[str, Counter]:
     """Replace the reserved amounts of `reservation` with actual ones. Return the changed counters by key.
 
-    `find`: function that returns the stored counter of a key. `amounts`: actual amount of each limit. The caller stores
-    the counters, and checks before that the reservation is not settled yet.
+    The caller stores these counters. It checks before the call that the reservation is not settled yet.
+    `find_counter`: returns the stored counter of a key. `amounts`: actual amount of each limit.
     """
     changed: dict[str, Counter] = {}
     for limit, reserved_slot, amount in zip(reservation.limits, reservation.slots, amounts, strict=True):
-        counter = changed.get(limit.key) or find(limit.key)
+        counter = changed.get(limit.key) or find_counter(limit.key)
         counter.remove_expired(limit, now)
         if limit.kind == "rate":
             slot = floor(now / counter.slot_seconds) if amount > limit.amount else reserved_slot
             if amount > limit.amount or slot in counter.slots:
                 counter.slots[slot] = max(counter.slots.get(slot, 0) + amount - limit.amount, 0)
         else:
-            counter.holds.pop(reservation.id)
+            counter.holds.remove(reservation.id)
             counter.used += amount if limit.kind == "amount" else 0
         _extend(counter, limit, now, reservation.lease_seconds)
         changed[limit.key] = counter
     return changed
 
 
-def renew(find: Callable[[str], Counter], reservations: Sequence[Reservation], now: float) -> dict[str, Counter]:
+def renew(
+    find_counter: Callable[[str], Counter], reservations: Sequence[Reservation], now: float
+) -> dict[str, Counter]:
     """Extend the leases of `reservations` from the time `now`. Return the changed counters by key.
 
-    `find`: function that returns the stored counter of a key. The amount of a reservation with an ended lease is added
-    again. The caller stores the counters.
+    The caller stores these counters. The amount of a reservation with an ended lease is added again. `find_counter`:
+    returns the stored counter of a key.
     """
     changed: dict[str, Counter] = {}
     for reservation in reservations:
         for limit in reservation.limits:
             if limit.kind != "rate" and limit.amount:
-                counter = changed.get(limit.key) or find(limit.key)
+                counter = changed.get(limit.key) or find_counter(limit.key)
                 counter.holds.put(reservation.id, now + reservation.lease_seconds, limit.amount)
                 _extend(counter, limit, now, reservation.lease_seconds)
                 changed[limit.key] = counter

@@ -1,9 +1,10 @@
 """`FallbackStore`: a `RedisStore` and its replacement while Redis is unavailable.
 
-A failure or a wait of more than a second makes the store unavailable. Later requests do not wait: limits are
-approximated in this process (`REDIS_FAILURE=open`), or `StoreUnavailable` is raised (`closed`). A background task
-connects again, with random pauses so that processes do not connect at the same time. Before Redis is used again, the
-amounts of the interruption and the waiting settlements are added to it, and the other processes have done the same.
+A failure or a wait of more than a second makes Redis unavailable. Later requests do not wait: limits are approximated
+in this process (`REDIS_FAILURE=open`), or `StoreUnavailable` is raised (`closed`). A background task connects again,
+with random pauses so that processes do not connect at the same time. Before Redis is used again, the amounts of the
+interruption and the waiting settlements are added to it, and the other processes have done the same. The values of the
+interruption stay in this process. A value is a text (`put`) or a number (`increment`).
 """
 
 import asyncio
@@ -35,10 +36,7 @@ _MAX_PASSES = 5
 _CLOSE_SECONDS = 2.0
 _UNKNOWN_RESULT = (OSError, TimeoutError, RedisConnectionError, RedisTimeoutError, asyncio.CancelledError)
 """Exceptions after which it is unknown whether Redis has executed the command."""
-_VALUES_EFFECT = {
-    True: "each process keeps its own values",
-    False: "such values are not stored",
-}
+_VALUES_EFFECT = {True: "each process keeps its own values", False: "such values are not stored"}
 """Setting `fails_open` → effect of a rejected command for values, as a text for the log."""
 _Result = TypeVar("_Result")
 
@@ -46,8 +44,8 @@ _Result = TypeVar("_Result")
 class FallbackStore:
     """Store in Redis that works while Redis is unavailable.
 
-    `address`: host and port, for messages. `warn`: logs a message. `fails_open`: True: limits are approximated in this
-    process without Redis; False: `StoreUnavailable` is raised.
+    `fails_open`: True: limits are approximated in this process while Redis is unavailable; False: the methods raise
+    `StoreUnavailable`. `address`: host and port, for messages. `warn`: logs a message.
     """
 
     def __init__(
@@ -97,31 +95,31 @@ class FallbackStore:
             lambda: self.redis.get(key), lambda: self._usage.values.get(key), [key], has_limits=False
         )
 
-    async def put(self, key: str, value: str, seconds: float) -> None:
-        """Store `value` under `key` for `seconds`."""
+    async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
+        """Store `value` under `key` for `lifetime_seconds`."""
         await self._call(
-            lambda: self.redis.put(key, value, seconds),
-            lambda: self._usage.values.put(key, value, seconds),
+            lambda: self.redis.put(key, value, lifetime_seconds),
+            lambda: self._usage.values.put(key, value, lifetime_seconds),
             [key],
             has_limits=False,
         )
 
-    async def add(self, key: str, amount: float, seconds: float) -> float:
-        """Add `amount` to the number under `key` and return the sum. A new number expires after `seconds`."""
+    async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
+        """Add `amount` to the number under `key`, return the sum. A new number expires after `lifetime_seconds`."""
         return await self._call(
-            lambda: self.redis.add(key, amount, seconds),
-            lambda: self._usage.values.add(key, amount, seconds),
+            lambda: self.redis.increment(key, amount, lifetime_seconds),
+            lambda: self._usage.values.increment(key, amount, lifetime_seconds),
             [key],
             has_limits=False,
         )
 
     async def delete(self, key: str) -> None:
-        """Delete the value and the counter that are stored under `key`. Does nothing if they are missing."""
+        """Delete the value and the counter under `key`, in this process and in Redis. Missing ones are ignored."""
         await self._usage.values.delete(key)
         await self._call(lambda: self.redis.delete(key), lambda: self._usage.values.delete(key), [key])
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
-        """Reserve the amounts of all `limits`, or none. Without Redis, this process reserves in its share."""
+        """Reserve the amounts of all `limits`, or none. Without Redis, this process reserves in its own share."""
 
         async def reserve_in_redis() -> Reservation:
             id_ = os.urandom(16).hex()
@@ -130,7 +128,7 @@ class FallbackStore:
             except _UNKNOWN_RESULT:
                 self._usage.pending.append(_release(limits, lease_seconds, id_))
                 raise
-            self._usage.count(reservation)
+            self._usage.add_reservation(reservation)
             return reservation
 
         return await self._call(
@@ -165,7 +163,7 @@ class FallbackStore:
             await asyncio.wait([self._task])
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                if self._usage.has_missing or self._restoring:
+                if self._usage.has_unsent or self._restoring:
                     await self._add_missing()
                 await self.redis.close()
         except FAILURES:
@@ -264,7 +262,7 @@ class FallbackStore:
         while True:
             try:
                 async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
-                    is_complete = not (self._problem or self._usage.has_missing)
+                    is_complete = not (self._problem or self._usage.has_unsent)
                     heartbeat = await self.redis.send_heartbeat(is_complete=is_complete)
                 if not is_complete or heartbeat.generation != self.redis.generation:
                     await self._recover(heartbeat.generation)
@@ -290,10 +288,10 @@ class FallbackStore:
         if has_lost_data:
             self._problem = self._problem or describe_failure(LostStateError(), self._address)
             self._usage.pending.clear()  # the amounts of this process contain them
-            self._restoring, self._restoring_id = dict(self._usage.pop_all()), os.urandom(16).hex()
+            self._restoring, self._restoring_id = dict(self._usage.collect_all()), os.urandom(16).hex()
         for _ in range(_MAX_PASSES):
             await self._add_missing()
-            if not self._usage.has_missing:
+            if not self._usage.has_unsent:
                 break
         if has_lost_data or (self._fails_open and self._problem):
             await self._wait_for_others()
@@ -321,7 +319,7 @@ class FallbackStore:
             self._restoring, self._restoring_id = dict(self._usage.pop_unsent()), os.urandom(16).hex()
         for key in list(self._restoring):
             limit, counter = self._restoring[key]
-            step = self.redis.restore(key, limit, counter, self._usage.clock(), self._restoring_id)
+            step = self.redis.restore_counter(key, limit, counter, self._usage.clock(), self._restoring_id)
             await self._finish(step, [key])
             del self._restoring[key]
         while self._usage.pending:

@@ -1,7 +1,8 @@
 """`Holds`: the reserved amounts of running requests of one counter, with their sum.
 
-A hold is the amount of one reservation until its lease (a time limit) ends. A reservation costs the same with one or
-with many running requests: the sum is kept up to date, and a heap finds the amounts of ended leases.
+A hold is the amount of one reservation. It ends with the lease of the reservation, a time limit. `put` adds a hold,
+`remove` removes it, `remove_expired` removes those with ended leases. A reservation costs the same with one or with
+many running requests: the sum is kept up to date, and a heap finds the ended leases.
 """
 
 from collections.abc import Iterable
@@ -21,28 +22,28 @@ class Holds:
         self._ends: list[tuple[float, str]] = []
         """Heap of the ends of leases, with outdated entries of renewed and settled reservations."""
 
-    def put(self, id_: str, end: float, amount: int) -> None:
-        """Add a hold of `amount` for the reservation `id_`, or replace its earlier hold.
+    def put(self, reservation_id: str, end: float, amount: int) -> None:
+        """Add a hold of `amount` for the reservation `reservation_id`, or replace its earlier hold.
 
         `end`: end of the lease in seconds.
         """
-        self.total += amount - self._found.get(id_, (0.0, 0))[1]
-        self._found[id_] = end, amount
-        heappush(self._ends, (end, id_))
+        self.total += amount - self._found.get(reservation_id, (0.0, 0))[1]
+        self._found[reservation_id] = end, amount
+        heappush(self._ends, (end, reservation_id))
         if len(self._ends) > 2 * len(self._found) + _MIN_COMPACTED:
             self._ends = [(ends, name) for name, (ends, _) in self._found.items()]
             heapify(self._ends)
 
-    def pop(self, id_: str) -> None:
-        """Remove the hold of the reservation `id_`. Does nothing if it has none."""
-        self.total -= self._found.pop(id_, (0.0, 0))[1]
+    def remove(self, reservation_id: str) -> None:
+        """Remove the hold of the reservation `reservation_id`. Does nothing if it has none."""
+        self.total -= self._found.pop(reservation_id, (0.0, 0))[1]
 
     def remove_expired(self, now: float) -> None:
         """Remove all holds with a lease that ended before `now` (seconds)."""
         while self._ends and self._ends[0][0] <= now:
-            _, id_ = heappop(self._ends)
-            if self._found.get(id_, (now + 1, 0))[0] <= now:
-                self.pop(id_)
+            _, reservation_id = heappop(self._ends)
+            if self._found.get(reservation_id, (now + 1, 0))[0] <= now:
+                self.remove(reservation_id)
 
     def items(self) -> Iterable[tuple[str, tuple[float, int]]]:
         """Return (reservation id, (end of its lease in seconds, amount)) for each hold."""
@@ -51,6 +52,6 @@ class Holds:
     def copy(self) -> "Holds":
         """Return an independent copy of the holds, which can be changed."""
         other = Holds()
-        for id_, (end, amount) in self.items():
-            other.put(id_, end, amount)
+        for reservation_id, (end, amount) in self.items():
+            other.put(reservation_id, end, amount)
         return other

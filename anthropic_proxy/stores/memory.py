@@ -1,8 +1,9 @@
 """`MemoryStore`, the store of one process: values with a lifetime, and counters of limits.
 
-It also keeps the facts learned from replies of providers, such as a parameter that a model's server rejects. A
-reservation adds estimated amounts of a request to the counters of its limits; its settlement replaces them with the
-actual amounts. A reservation ends with its lease, a time limit, unless it is renewed.
+A value is a text or a number, such as a parameter that a model's server rejects. `put` stores a text, `increment` adds
+to a number. A reservation adds estimated amounts of a request to the counters of its limits; its settlement replaces
+them with the actual amounts. A reservation ends with its lease, a time limit, unless it is renewed. `add_reservation`
+adds a reservation of another store. `close` does nothing, because there are no files or connections.
 """
 
 import os
@@ -26,7 +27,7 @@ MAX_COUNTERS = 100_000
 class MemoryStore:
     """Store in the memory of one worker process.
 
-    `clock`: function that returns monotonic seconds. The attribute `on_put` is a function that informs other workers.
+    `clock`: function that returns monotonic seconds.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,8 +42,8 @@ class MemoryStore:
         self._settled: dict[str, float] = {}
         """Id of a settled reservation → time until which the id is remembered, the oldest first."""
         self.on_put: Callable[[str, str, float], None] | None = None
-        """Function that is called for each new or changed value of `put`, with key, value and seconds until expiry.
-        None: no other worker."""
+        """Function that sends each new or changed value of `put` to the other workers. Its arguments are key, value and
+        seconds until expiry. None: no other worker."""
 
     @property
     def state(self) -> StoreState:
@@ -56,25 +57,25 @@ class MemoryStore:
             return None
         return entry[1]
 
-    async def put(self, key: str, value: str, seconds: float) -> None:
-        """Store `value` under `key` for `seconds`, and call `on_put` if the value is new or changed."""
+    async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
+        """Store `value` under `key` for `lifetime_seconds`, and call `on_put` if the value is new or changed."""
         if self.on_put is not None and await self.get(key) != value:
-            self.on_put(key, value, seconds)
-        self.put_from_peer(key, value, seconds)
+            self.on_put(key, value, lifetime_seconds)
+        self.put_from_peer(key, value, lifetime_seconds)
 
-    def put_from_peer(self, key: str, value: str, seconds: float) -> None:
-        """Store `value`, which another worker has sent, under `key` for `seconds`. `on_put` is not called."""
-        self._store(key, value, self._clock() + seconds)
+    def put_from_peer(self, key: str, value: str, lifetime_seconds: float) -> None:
+        """Store `value`, which another worker has sent, under `key` for `lifetime_seconds`. `on_put` is not called."""
+        self._store(key, value, self._clock() + lifetime_seconds)
 
-    async def add(self, key: str, amount: float, seconds: float) -> float:
+    async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         """Add `amount` to the number that is stored under `key`, and return the sum.
 
-        A missing or expired number starts at 0 and expires after `seconds`. Later additions do not change the time of
-        expiry.
+        A missing or expired number starts at 0 and expires after `lifetime_seconds`. Later additions do not change the
+        time of expiry.
         """
         expiry, text = self._entries.get(key, (0.0, "0"))
         if expiry <= self._clock():
-            expiry, text = self._clock() + seconds, "0"
+            expiry, text = self._clock() + lifetime_seconds, "0"
         total = float(text) + amount
         self._store(key, repr(total), expiry)
         return total
@@ -95,7 +96,7 @@ class MemoryStore:
             self._delete_counters()
         return reservation
 
-    def count(self, reservation: Reservation) -> Reservation:
+    def add_reservation(self, reservation: Reservation) -> Reservation:
         """Add the amounts of `reservation`, which another store has made, to the counters of this store.
 
         Return the reservation with the slots of this store, which `settle` needs.

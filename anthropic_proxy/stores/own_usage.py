@@ -2,8 +2,8 @@
 
 The shared store is Redis or a SQLite file, with a counter for each limit. A reservation adds estimated amounts of a
 request to the counters; its settlement replaces them with the actual amounts. Without the shared store, limits are
-approximated with a share for each process. Later, missing amounts are added to the shared store: those of the
-interruption, or all of this process if the store has lost its data.
+approximated with a share for each process. Later, the caller adds missing amounts to the shared store: those of the
+interruption (`pop_unsent`), or all amounts of this process (`collect_all`) if the store has lost its data.
 """
 
 import time
@@ -59,10 +59,10 @@ class OwnUsage:
         self._answers: dict[str, _Answer] = {}
         """Key of a counter of the kind `rate` or `amount` → latest result of the shared store."""
 
-    def count(self, reservation: Reservation) -> None:
-        """Remember `reservation`, which the shared store has made.
+    def add_reservation(self, reservation: Reservation) -> None:
+        """Add `reservation`, which the shared store has made, to the amounts of this process.
 
-        If the shared store loses its data, this process adds the reservation again.
+        So `collect_all` returns the reservation if the shared store loses its data.
         """
         for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
             own = None
@@ -74,7 +74,7 @@ class OwnUsage:
         while len(self._answers) > MAX_LIMITS:
             del self._answers[next(iter(self._answers))]
         if reservation.is_held:
-            self._add_running(self.values.count(reservation))
+            self._add_running(self.values.add_reservation(reservation))
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float, processes: int) -> Reservation:
         """Reserve the amounts of all `limits` in the share of this process, while the shared store is unavailable.
@@ -86,15 +86,16 @@ class OwnUsage:
         reservation = await self.values.reserve(shares, lease_seconds)
         if reservation.is_held:
             self._add_running(reservation)
-            self._unsent.count(reservation)
+            self._unsent.add_reservation(reservation)
             self._unsent_ids.add(reservation.id)
             self._unsent_limits.update({limit.key: limit for limit in limits})
         return structs.replace(reservation, limits=tuple(limits), slots=[0] * len(limits))
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> bool:
-        """Replace the reserved amounts of `reservation` with the actual `amounts`.
+        """Replace the reserved amounts of `reservation` in this process with the actual `amounts`.
 
-        Return False if the shared store has made the reservation, so that the caller must also settle it there.
+        False: the caller must also settle the reservation in the shared store, which has made it. True: this process
+        made the reservation while the shared store was unavailable.
         """
         running = self._running.pop(reservation.id, None)
         if running is None:
@@ -113,18 +114,18 @@ class OwnUsage:
         await self._unsent.renew([each for each in running if each.id in self._unsent_ids])
 
     def pop_unsent(self) -> Mapping[str, tuple[Limit, Counter]]:
-        """Remove the reservations that the shared store does not have, and return their amounts.
+        """Return the amounts that the shared store does not have, and count them as sent.
 
-        The result is key → (limit, counter with the amounts), for the caller to add them to the shared store.
+        The result is key → (limit, counter with the amounts). The caller adds them to the shared store.
         """
         found = {key: (limit, self._unsent.find_counter(limit)) for key, limit in self._unsent_limits.items()}
         self._unsent, self._unsent_ids, self._unsent_limits = MemoryStore(clock=self.clock), set(), {}
         return {key: pair for key, pair in found.items() if pair[1].total()}
 
-    def pop_all(self) -> Mapping[str, tuple[Limit, Counter]]:
-        """Return all reservations of this process as counters: key → (limit, counter).
+    def collect_all(self) -> Mapping[str, tuple[Limit, Counter]]:
+        """Return copies of all amounts of this process, and count all of them as sent: key → (limit, counter).
 
-        The caller adds them to a shared store that has lost its data. Nothing remains to be sent.
+        The caller adds them to a shared store that has lost its data. This process keeps its amounts.
         """
         self.pop_unsent()
         found = {key: (limit, self.values.find_counter(limit)) for key, limit in self._limits.items()}
@@ -135,7 +136,7 @@ class OwnUsage:
         }
 
     @property
-    def has_missing(self) -> bool:
+    def has_unsent(self) -> bool:
         """True if the shared store lacks reservations or settlements of this process."""
         return bool(self._unsent_limits or self.pending)
 

@@ -1,9 +1,10 @@
 """`SqliteStore`: values and counters in a SQLite file, for the workers of one machine. They survive a restart.
 
-A counter has the amounts in use of a limit. A reservation adds estimated amounts of a request; its settlement replaces
-them with the actual amounts. A transaction reads and writes the counters, so that workers never exceed a limit
-together. The file is opened at the first use, in its own thread. If it cannot be used, this process counts alone, and a
-background task tries the file again. Amounts of the interruption are then added to the file.
+A value is a text (`put`) or a number (`increment`) with a lifetime. A counter has the amounts in use of a limit. A
+reservation adds estimated amounts of a request; its settlement replaces them with the actual amounts. A transaction
+reads and writes the counters, so that workers never exceed a limit together. The file is opened at the first use, in
+its own thread. If it cannot be used, this process counts alone, and a background task tries the file again. Amounts of
+the interruption are then added to the file.
 """
 
 import asyncio
@@ -94,28 +95,28 @@ class SqliteStore:
 
         return await self._run(read, lambda: self._usage.values.get(key))
 
-    async def put(self, key: str, value: str, seconds: float) -> None:
-        """Store `value` under `key` for `seconds`."""
+    async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
+        """Store `value` under `key` for `lifetime_seconds`."""
         await self._run(
-            lambda database: _put(database, key, value, self._clock() + seconds),
-            lambda: self._usage.values.put(key, value, seconds),
+            lambda database: _put(database, key, value, self._clock() + lifetime_seconds),
+            lambda: self._usage.values.put(key, value, lifetime_seconds),
         )
 
-    async def add(self, key: str, amount: float, seconds: float) -> float:
+    async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         """Add `amount` to the number that is stored under `key`, and return the sum.
 
-        A missing number starts at 0 and expires after `seconds`.
+        A missing number starts at 0 and expires after `lifetime_seconds`. Later additions do not change the expiry.
         """
 
         def write(database: sqlite3.Connection) -> float:
             now = self._clock()
             row = database.execute("SELECT value, expires_at FROM stored_value WHERE key = ?", (key,)).fetchone()
-            text, expiry = row if row is not None and row[1] > now else ("0", now + seconds)
+            text, expiry = row if row is not None and row[1] > now else ("0", now + lifetime_seconds)
             total = float(text) + amount
             _put(database, key, repr(total), expiry)
             return total
 
-        return await self._run(write, lambda: self._usage.values.add(key, amount, seconds))
+        return await self._run(write, lambda: self._usage.values.increment(key, amount, lifetime_seconds))
 
     async def delete(self, key: str) -> None:
         """Delete the value and the counter that are stored under `key`. Does nothing if they are missing."""
@@ -139,7 +140,9 @@ class SqliteStore:
             write_counters(database, changed)
             return reservation
 
-        return await self._run(write, lambda: self._usage.reserve(limits, lease_seconds, 1), self._usage.count)
+        return await self._run(
+            write, lambda: self._usage.reserve(limits, lease_seconds, 1), self._usage.add_reservation
+        )
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
         """Replace the reserved amounts of `reservation` with the actual `amounts`. A repeated call has no effect."""
@@ -225,7 +228,7 @@ class SqliteStore:
                 self._restoring = {}
                 for _ in settlements:
                     self._usage.pending.popleft()
-                if not self._usage.has_missing:
+                if not self._usage.has_unsent:
                     self._problem = ""
 
     def _add(self, database: sqlite3.Connection, settlements: Sequence[tuple[Reservation, Sequence[int]]]) -> None:

@@ -53,24 +53,24 @@ class _StoredHolds(Holds):
         """Time in seconds until which holds with ended leases are removed by `write`."""
         self._changed: dict[str, tuple[float, int] | None] = {}
 
-    def put(self, id_: str, end: float, amount: int) -> None:
-        self.total += amount - self._find_amount(id_)
-        self._changed[id_] = end, amount
+    def put(self, reservation_id: str, end: float, amount: int) -> None:
+        self.total += amount - self._find_amount(reservation_id)
+        self._changed[reservation_id] = end, amount
 
-    def pop(self, id_: str) -> None:
-        self.total -= self._find_amount(id_)
-        self._changed[id_] = None
+    def remove(self, reservation_id: str) -> None:
+        self.total -= self._find_amount(reservation_id)
+        self._changed[reservation_id] = None
 
     def remove_expired(self, now: float) -> None:
-        for id_, hold in list(self._changed.items()):
+        for reservation_id, hold in list(self._changed.items()):
             if hold is not None and hold[0] <= now:
-                self.pop(id_)
+                self.remove(reservation_id)
         if now > self._removed_until and not self._starts_empty:
             rows = self._database.execute(
                 "SELECT id, amount FROM hold WHERE key = ? AND ends_at > ? AND ends_at <= ?",
                 (self._key, self._removed_until, now),
             )
-            self.total -= sum(amount for id_, amount in rows if id_ not in self._changed)
+            self.total -= sum(amount for reservation_id, amount in rows if reservation_id not in self._changed)
         self._removed_until = max(now, self._removed_until)
 
     def items(self) -> Iterable[tuple[str, tuple[float, int]]]:
@@ -82,20 +82,23 @@ class _StoredHolds(Holds):
             self._database.execute("DELETE FROM hold WHERE key = ?", (self._key,))
         if self._removed_until:
             self._database.execute("DELETE FROM hold WHERE key = ? AND ends_at <= ?", (self._key, self._removed_until))
-        removed = [(self._key, id_) for id_, hold in self._changed.items() if hold is None]
+        removed = [(self._key, reservation_id) for reservation_id, hold in self._changed.items() if hold is None]
         self._database.executemany("DELETE FROM hold WHERE key = ? AND id = ?", removed)
-        rows = [(self._key, id_, *hold) for id_, hold in self._changed.items() if hold is not None]
+        rows = [
+            (self._key, reservation_id, *hold) for reservation_id, hold in self._changed.items() if hold is not None
+        ]
         self._database.executemany("REPLACE INTO hold VALUES (?, ?, ?, ?)", rows)
         self._starts_empty, self._removed_until, self._changed = False, 0.0, {}
 
-    def _find_amount(self, id_: str) -> int:
-        if id_ in self._changed:
-            hold = self._changed[id_]
+    def _find_amount(self, reservation_id: str) -> int:
+        if reservation_id in self._changed:
+            hold = self._changed[reservation_id]
             return 0 if hold is None else hold[1]
         if self._starts_empty:
             return 0
         row = self._database.execute(
-            "SELECT amount FROM hold WHERE key = ? AND id = ? AND ends_at > ?", (self._key, id_, self._removed_until)
+            "SELECT amount FROM hold WHERE key = ? AND id = ? AND ends_at > ?",
+            (self._key, reservation_id, self._removed_until),
         ).fetchone()
         return 0 if row is None else int(row[0])
 

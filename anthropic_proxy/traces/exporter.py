@@ -60,7 +60,7 @@ class SpanExporters:
 
         def report(text: str) -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(gateway.log_warning, text)
+                loop.call_soon_threadsafe(gateway.log_warning_once, text)
 
         _forward_log_records(report)
         ids = PresetIds()

@@ -306,7 +306,7 @@ async def test_the_amounts_of_an_interruption_are_added_once_if_the_reply_was_la
     counters = {limit.key: Counter(used=7, slot_seconds=60 / 256, slots={1000: 3}) for limit in (RATE, BUDGET)}
     for interruption in ("first", "first", "second"):
         for limit in (RATE, BUDGET):
-            await store.redis.restore(limit.key, limit, counters[limit.key], 1000 * 60 / 256, interruption)
+            await store.redis.restore_counter(limit.key, limit, counters[limit.key], 1000 * 60 / 256, interruption)
     assert await used(store) == [6, 0, 14]
 
 
@@ -331,10 +331,10 @@ async def test_rejected_commands_for_values_do_not_concern_limits(instances: Ins
     (store,) = await instances.open(1, fails_open=fails_open, url=url)
     for number in (1, 2):
         if fails_open:
-            assert await store.add("number", 1, 60.0) == number
+            assert await store.increment("number", 1, 60.0) == number
         else:
             with pytest.raises(StoreUnavailable):
-                await store.add("number", 1, 60.0)
+                await store.increment("number", 1, 60.0)
     assert (await store.reserve(LIMITS)).is_held
     assert (store.state.available, await used(admin)) == (True, [1, 1, 10])
     (warning,) = instances.warnings

@@ -91,7 +91,7 @@ async def test_a_plugin_observes_admits_serves_and_calls() -> None:
     (gateway,) = gateways
     message = json.loads(await gateway.run(json.dumps(BODY).encode(), Client("batch")))
     assert (message["type"], message["model"]) == ("message", "demo/demo")
-    assert gateway.explain("demo/demo").startswith("demo/demo (")
+    assert gateway.describe_targets("demo/demo").startswith("demo/demo (")
     assert gateway.health() == {"open_circuits": 0, "keys_in_cooldown": 0}
     assert gateway.list_models()
     with pytest.raises(InvalidRequest, match=exactly("model: Field required")):

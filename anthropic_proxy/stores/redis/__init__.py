@@ -1,14 +1,16 @@
 """`RedisStore`: values, counters and observations in Redis or Valkey. Each step is one script, so that it is atomic.
 
-A counter has the amounts in use of a limit. A reservation adds estimated amounts of a request; its settlement replaces
-them with the actual amounts. An observation is a JSON text about a provider that processes share, such as a key in
-cooldown. All keys begin with the prefix of the settings in braces, so a cluster keeps them on one node. Times are those
-of the server, so that processes with different clocks agree. Methods raise the errors of redis-py.
+A value is a text (`put`) or a number (`increment`) with a lifetime. A counter has the amounts in use of a limit. A
+reservation adds estimated amounts of a request; its settlement replaces them with the actual amounts. An observation is
+a JSON text about a provider that processes share, such as a key in cooldown. All keys begin with the prefix of the
+settings in braces, so a cluster keeps them on one node. Times are those of the server, so that processes with different
+clocks agree. Methods raise the errors of redis-py.
 """
 
 import math
 import os
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from msgspec import Struct
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -29,6 +31,15 @@ PROCESS_SECONDS = 30
 """Time in seconds after its last heartbeat during which a process counts as running."""
 MAX_RENEWED = 100
 """Maximum number of reservations of one `RedisStore.renew`, a script during which Redis runs no other command."""
+
+
+class StoredObservation(NamedTuple):
+    """One observation in Redis that has not expired."""
+
+    lifetime_seconds: float
+    """Time until its expiry, in seconds."""
+    text: str
+    """The observation as JSON text."""
 
 
 class LostStateError(Exception):
@@ -84,7 +95,7 @@ class RedisStore:
         """Condition of the store. Failures of Redis are not part of it: `FallbackStore` adds them."""
         return StoreState(kind="redis")
 
-    def name_key(self, kind: str, name: str) -> str:
+    def _name_key(self, kind: str, name: str) -> str:
         """Return the Redis key for `name`: the prefix, the kind, and the name.
 
         `kind`: `value`, `counter`, `holds`, `settled`, `restored`, `channel` and others.
@@ -93,37 +104,37 @@ class RedisStore:
 
     async def get(self, key: str) -> str | None:
         """Return the value that is stored under `key`. None: the value is missing or has expired."""
-        found = await self._pipeline.run_command("GET", self.name_key("value", key))
+        found = await self._pipeline.run_command("GET", self._name_key("value", key))
         return None if found is None else str(found)
 
-    async def put(self, key: str, value: str, seconds: float) -> None:
-        """Store `value` under `key` for `seconds`."""
-        milliseconds = max(math.ceil(seconds * 1000), 1)
-        await self._pipeline.run_command("SET", self.name_key("value", key), value, "PX", milliseconds)
+    async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
+        """Store `value` under `key` for `lifetime_seconds`."""
+        milliseconds = max(math.ceil(lifetime_seconds * 1000), 1)
+        await self._pipeline.run_command("SET", self._name_key("value", key), value, "PX", milliseconds)
 
-    async def add(self, key: str, amount: float, seconds: float) -> float:
+    async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         """Add `amount` to the number that is stored under `key`, and return the sum.
 
-        A missing number starts at 0 and expires after `seconds`.
+        A missing number starts at 0 and expires after `lifetime_seconds`. Later additions do not change the expiry.
         """
-        milliseconds = max(math.ceil(seconds * 1000), 1)
+        milliseconds = max(math.ceil(lifetime_seconds * 1000), 1)
         return float(
-            await self._pipeline.run_script("add", [self.name_key("value", key)], [repr(amount), milliseconds])
+            await self._pipeline.run_script("add", [self._name_key("value", key)], [repr(amount), milliseconds])
         )
 
     async def delete(self, key: str) -> None:
         """Delete the value and the counter that are stored under `key`. Does nothing if they are missing."""
-        await self._pipeline.run_command("DEL", *(self.name_key(kind, key) for kind in ("value", "counter", "holds")))
+        await self._pipeline.run_command("DEL", *(self._name_key(kind, key) for kind in ("value", "counter", "holds")))
 
     async def reserve(
-        self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS, id_: str = ""
+        self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS, reservation_id: str = ""
     ) -> Reservation:
         """Reserve the amounts of all `limits` in Redis in one atomic step, or none of them.
 
-        `lease_seconds`: time after which the reservation ends without renewal. `id_`: id of the reservation; "": a new
-        id. Raises `LostStateError` if Redis has lost the data that this process expects.
+        `lease_seconds`: time after which the reservation ends without renewal. `reservation_id`: its id; "": a new id.
+        Raises `LostStateError` if Redis has lost the data that this process expects.
         """
-        id_ = id_ or os.urandom(16).hex()
+        id_ = reservation_id or os.urandom(16).hex()
         words: list[object] = [self._now(), id_, lease_seconds, self.generation]
         for limit in limits:
             words += (limit.kind, limit.amount, limit.maximum, limit.seconds)
@@ -163,17 +174,17 @@ class RedisStore:
         for each in reservations:
             for limit in each.limits if each.is_held else ():
                 if limit.kind != "rate" and limit.amount:
-                    keys += (self.name_key("settled", each.id), *self._counter_keys([limit]))
+                    keys += (self._name_key("settled", each.id), *self._counter_keys([limit]))
                     words += (each.id, limit.kind, limit.amount, limit.seconds, each.lease_seconds)
         if keys:
             await self._pipeline.run_script("renew", keys, words)
 
-    async def restore(self, key: str, limit: Limit, counter: Counter, now: float, id_: str) -> None:
+    async def restore_counter(self, key: str, limit: Limit, counter: Counter, now: float, interruption_id: str) -> None:
         """Add the amounts of `counter`, a counter of this process, to the counter in Redis with the same key.
 
-        It contains the amounts of an interruption of Redis. `key`, `limit`: key and limit of both counters. `now`:
-        present time in seconds by the clock of `counter`. `id_`: id of the interruption. A repeated call with the same
-        id and key has no effect.
+        `key`, `limit`: key and limit of both counters. `now`: present time in seconds by the clock of `counter`.
+        `interruption_id`: id of the interruption of Redis during which the amounts were counted. A repeated call with
+        the same id and key has no effect.
         """
         words: list[object] = [self._now(), limit.kind, limit.seconds, counter.used]
         holds = list(counter.holds.items())
@@ -184,13 +195,13 @@ class RedisStore:
             present = math.floor(now / (limit.seconds / SLOT_COUNT))
             for slot, amount in counter.slots.items():
                 words += (present - slot, amount)
-        keys = [*self._counter_keys([limit]), self.name_key("restored", f"{id_}:{key}")]
+        keys = [*self._counter_keys([limit]), self._name_key("restored", f"{interruption_id}:{key}")]
         await self._pipeline.run_script("restore", keys, words)
 
     @property
     def channel(self) -> str:
         """Name of the Redis channel on which observations are published."""
-        return self.name_key("channel", "observations")
+        return self._name_key("channel", "observations")
 
     async def publish(self, name: str, text: str, seconds: float) -> None:
         """Send the observation `text` to all processes that use this Redis, and store it for `seconds`.
@@ -199,11 +210,11 @@ class RedisStore:
         earlier one with the same name. `seconds`: 0 deletes the stored observation.
         """
         words = [self.channel, name, text, seconds, self.process_id]
-        await self._pipeline.run_script("publish", [self.name_key("observations", "")], words)
+        await self._pipeline.run_script("publish", [self._name_key("observations", "")], words)
 
-    async def list_observations(self) -> Sequence[tuple[float, str]]:
-        """Return the stored observations as pairs: seconds until its expiry, and text. Expired ones are deleted."""
-        key = self.name_key("observations", "")
+    async def list_observations(self) -> Sequence[StoredObservation]:
+        """Return the stored observations that have not expired, and delete the expired ones in Redis."""
+        key = self._name_key("observations", "")
         async with self.client.pipeline(transaction=False) as pipeline:
             pipeline.execute_command("TIME")
             pipeline.execute_command("HGETALL", key)
@@ -212,7 +223,7 @@ class RedisStore:
         found = {name: row.split(" ", 1) for name, row in rows.items()}
         if expired := [name for name, (expires_at, _) in found.items() if float(expires_at) <= now]:
             await self.client.hdel(key, *expired)
-        return [(float(end) - now, text) for name, (end, text) in found.items() if float(end) > now]
+        return [StoredObservation(float(end) - now, text) for end, text in found.values() if float(end) > now]
 
     async def send_heartbeat(self, *, is_complete: bool, since: str = "") -> Heartbeat:
         """Send a heartbeat: record this process as running, and return the state of Redis.
@@ -220,7 +231,7 @@ class RedisStore:
         `is_complete`: False: amounts of this process are missing in Redis, so it is not recorded. `since`: text of
         `Heartbeat.time` of an earlier heartbeat; processes with later heartbeats are counted; "": the present.
         """
-        keys = [self.name_key("processes", ""), self.name_key("generation", "")]
+        keys = [self._name_key("processes", ""), self._name_key("generation", "")]
         words = [self.process_id if is_complete else "", os.urandom(16).hex(), PROCESS_SECONDS, since, self.generation]
         return Heartbeat(*await self._pipeline.run_script("heartbeat", keys, words))
 
@@ -234,7 +245,7 @@ class RedisStore:
         return "" if self._clock is None else f"{self._clock():.6f}"
 
     def _reservation_keys(self, id_: str, limits: Sequence[Limit]) -> list[str]:
-        return [self.name_key("generation", ""), self.name_key("settled", id_), *self._counter_keys(limits)]
+        return [self._name_key("generation", ""), self._name_key("settled", id_), *self._counter_keys(limits)]
 
     def _counter_keys(self, limits: Sequence[Limit]) -> list[str]:
-        return [self.name_key(kind, limit.key) for limit in limits for kind in ("counter", "holds")]
+        return [self._name_key(kind, limit.key) for limit in limits for kind in ("counter", "holds")]

@@ -1,7 +1,8 @@
 """`CommandPipeline`: runs commands and scripts in Redis over one connection, all waiting ones in one message.
 
-A script is a Lua program that Redis executes as one step. A call is one command or script. In a common message, a call
-costs a tenth of the CPU time of a message of its own, and many requests need one connection.
+A script is a Lua program that Redis executes as one step. A call is one command or script. `run_script` and
+`run_command` wait for the result of a call, `close` cancels the waiting calls. In a common message, a call costs a
+tenth of the CPU time of a message of its own.
 """
 
 import asyncio
@@ -33,12 +34,12 @@ class CommandPipeline:
         self._waiting: list[_Call] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def run_script(self, name: str, keys: Sequence[str], words: Sequence[object]) -> Any:
+    async def run_script(self, name: str, keys: Sequence[str], arguments: Sequence[object]) -> Any:
         """Run the script `name` in Redis and return its result. Raises the errors of redis-py.
 
-        `keys`: Redis keys that the script uses. `words`: its other arguments.
+        `keys`: Redis keys that the script uses. `arguments`: its other arguments.
         """
-        return await self._run(name, keys, words)
+        return await self._run(name, keys, arguments)
 
     async def run_command(self, *words: object) -> Any:
         """Run a Redis command, such as `GET` and a key, and return its result. Raises the errors of redis-py."""

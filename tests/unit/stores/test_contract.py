@@ -48,16 +48,16 @@ async def test_values_are_kept_until_they_are_deleted(store: Store) -> None:
     assert await store.get("session/x") == "other"
     await store.delete("session/x")
     assert await store.get("session/x") is None
-    assert [await store.add("count", amount, 60.0) for amount in (1, 0.5, -2)] == [1.0, 1.5, -0.5]
+    assert [await store.increment("count", amount, 60.0) for amount in (1, 0.5, -2)] == [1.0, 1.5, -0.5]
 
 
 async def test_an_expired_value_is_missing_and_an_expired_number_starts_at_0(store: Store, clock: Clock) -> None:
     await store.put("session/x", "value", 0.05)
-    await store.add("count", 5, 0.05)
+    await store.increment("count", 5, 0.05)
     await clock.pass_time(0.06)
     for key in ("session/x", "count"):  # Redis uses its own clock for values
         await wait_for_async(lambda key=key: store.get(key), lambda value: value is None)
-    assert await store.add("count", 1, 60.0) == 1.0
+    assert await store.increment("count", 1, 60.0) == 1.0
 
 
 async def test_all_limits_are_reserved_or_none(store: Store) -> None:

@@ -13,7 +13,7 @@ from anthropic_proxy.traces.exporter import SpanExporters
 class _Gateway(Struct):
     settings: Settings
 
-    def log_warning(self, text: str) -> None:
+    def log_warning_once(self, text: str) -> None:
         raise AssertionError(text)
 
 
