@@ -21,7 +21,7 @@ from anthropic_proxy.platforms.port_owner import find_port_owner
 from anthropic_proxy.routing.providers import find_registry
 from anthropic_proxy.routing.router.targets import preferred_provider_name
 from anthropic_proxy.settings import Settings
-from anthropic_proxy.upstream.local_server import get_json, is_rejected
+from anthropic_proxy.upstream.local_server import get_json, is_credential_rejected
 
 MAX_LOG_BYTES = 10 * 1024 * 1024
 """Size in bytes of the log of started proxies above which the next start begins a new file."""
@@ -105,7 +105,7 @@ def client_token(settings: Settings) -> str:
 
 def require_accepted_credential(proxy: LocalProxy) -> None:
     """Raise `ConfigurationError` if a running proxy rejects the credential that this command would give to clients."""
-    if is_rejected(proxy.host, proxy.port, _PRIVATE_PATH, proxy.token, proxy.certificate_file):
+    if is_credential_rejected(proxy.host, proxy.port, _PRIVATE_PATH, proxy.token, proxy.certificate_file):
         raise ConfigurationError(
             f"The proxy at {proxy.address} requires a key, and these settings have none that it accepts. "
             "Set PROXY_API_KEY to one of its keys, in .env or in the environment."

@@ -80,7 +80,7 @@ class AttemptSteps:
         """Return a new attempt before its encoding. Raises the error of a client request that cannot be decoded."""
         request, report, again = run.request, self._receipt.fidelity, run.continuation is not None
         if target.is_relayed:
-            report.reset()
+            report.clear_notes()
             call = build_relay_call(self._incoming, request, target, self._services.new_id)
             scale = run.token_scale
             return AttemptState(target=target, call=call, credential=credential, token_scale=scale, is_relay=True)
@@ -92,10 +92,10 @@ class AttemptSteps:
         inputs = request, limits, partial(estimate_scaled, self._estimates, run.token_scale)
         prepared = await self._services.background.run(prepare, *inputs) if self._large else prepare(*inputs)
         if not again:
-            report.reset()
-        report.add(prepared.notes, again=again)
+            report.clear_notes()
+        report.add_notes(prepared.notes, is_later_call=again)
         if inliner is not None:
-            report.add(inliner.notes)
+            report.add_notes(inliner.notes)
         call = build_call(
             request,
             prepared,
@@ -120,9 +120,9 @@ class AttemptSteps:
         upstream_request = await run_for_call(self._services, target.wire.encode_request, call, large=self._large)
         report, is_first = self._receipt.fidelity, run.continuation is None
         if upstream_request.notes:
-            report.add(upstream_request.notes, again=not is_first)
+            report.add_notes(upstream_request.notes, is_later_call=not is_first)
         if run.adaptations is not None:
-            report.add(run.adaptations.notes)
+            report.add_notes(run.adaptations.notes)
         if is_first and report.notes:
             require_lossless(report, target)
         checked = b"" if upstream_request.enforces_schema else call.request.output_schema

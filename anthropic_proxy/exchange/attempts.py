@@ -116,7 +116,7 @@ class Attempts:
 
     def add_note(self, note: FidelityNote) -> None:
         """Add a note on a lossy change to the receipt, the record of this exchange."""
-        self._receipt.fidelity.add([note])
+        self._receipt.fidelity.add_notes([note])
 
     def estimate_tokens(self, request: MessagesRequest, token_scale: float) -> int:
         """Return the estimated input tokens of a request, multiplied by `token_scale`, the correction of the model."""

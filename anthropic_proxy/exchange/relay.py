@@ -149,7 +149,7 @@ class RelayStream:
 
     async def close(self) -> None:
         """End the upstream call. The connection to the provider is reused if the response was read completely."""
-        await self._response.close(complete=self._decoder.finished)
+        await self._response.close(wait_for_end=self._decoder.finished)
 
     async def _next(self) -> bytes:
         """Return the SSE frames that the next network read completes. At the end, also return the remaining bytes."""

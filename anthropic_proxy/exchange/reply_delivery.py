@@ -161,9 +161,9 @@ class ReplyDelivery:
         """Free the memory of the client request after the first reply bytes, because no retry is possible then."""
         self._services.heap_trimmer.note_freed(len(self._incoming.body))
         self._incoming.body = b""
-        self._request.release()
+        self._request.release_body()
         if isinstance(answer, UpstreamStream):
-            answer.call.request.release()
+            answer.call.request.release_content()
 
     async def _fold(self, answer: DeltaStream) -> None:
         fold = Fold(self._writer)
@@ -211,7 +211,7 @@ class ReplyDelivery:
 
         The proxy sends an empty reply itself.
         """
-        self._receipt.fidelity.add((_WARM_UP,))
+        self._receipt.fidelity.add_notes((_WARM_UP,))
         writer = self._writer
         ending: list[Delta] = [Usage(output_tokens=0), Stop("max_tokens")]
         if self._request.stream:

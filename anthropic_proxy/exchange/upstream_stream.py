@@ -177,8 +177,8 @@ class UpstreamStream:
 
     async def close(self) -> None:
         """End the upstream call. The connection is reused if the response was read completely."""
-        self._report.add(self._decoder.notes)
-        await self._response.close(complete=self._decoder.finished)
+        self._report.add_notes(self._decoder.notes)
+        await self._response.close(wait_for_end=self._decoder.finished)
 
     def set_deltas(self, deltas: Iterable[Delta]) -> None:
         """Set the deltas that `read` returns: a complete reply that the provider sent inside an error response.

@@ -31,7 +31,7 @@ def to_receipt(row: StoredRequest) -> Receipt:
     Fields of the receipt that the ledger does not store have their default values.
     """
     fidelity = FidelityReport()
-    fidelity.add(list_notes(row))
+    fidelity.add_notes(list_notes(row))
     return Receipt(
         request_id=row.id,
         client=Client(name=row.key_label),

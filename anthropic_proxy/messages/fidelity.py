@@ -1,9 +1,9 @@
 """Fidelity report: the request and reply fields that the proxy approximated, emulated or dropped.
 
-A `FidelityNote` records the handling of one field. `FidelityReport` collects the notes of one client request. A note on
-a dropped field is a loss. The mode `strict` rejects a request with a loss; the mode `best-effort` serves it. `reset`
-removes the notes before a retry, `lossy_notes` returns the losses; `approximated`, `emulated` and `dropped` are numbers
-of notes. A wire encodes and decodes the API of one provider.
+A `FidelityNote` records the handling of one field. `FidelityReport` collects the notes of one client request:
+`add_notes` adds notes, `clear_notes` removes all notes before a retry, `format_counts` returns the number of notes of
+each handling as text. A note on a dropped field is a loss. The mode `strict` rejects a request with a loss; the mode
+`best-effort` serves it. `lossy_notes` returns the losses. A wire encodes and decodes the API of one provider.
 """
 
 from collections.abc import Collection
@@ -54,20 +54,20 @@ class FidelityReport(Struct):
     notes: list[FidelityNote] = field(default_factory=list)
     """Notes of one client request, in the order in which the proxy added them."""
 
-    def reset(self) -> None:
+    def clear_notes(self) -> None:
         """Remove all notes before the request is sent to the provider again, or to another provider."""
         self.notes.clear()
         self.approximated = self.emulated = self.dropped = 0
 
-    def add(self, notes: Collection[FidelityNote], *, again: bool = False) -> None:
+    def add_notes(self, notes: Collection[FidelityNote], *, is_later_call: bool = False) -> None:
         """Add notes to this report, except notes that the report already contains.
 
-        `again`: the notes belong to a later upstream call of the same reply. A note is then added only if its field has
-        no note yet, because later calls repeat the fields of the first call.
+        `is_later_call`: True if the notes belong to a later upstream call of the same reply. A note is then
+        added only if its field has no note yet, because later calls repeat the fields of the first call.
         """
         if not notes:
             return
-        noted = {note.field for note in self.notes} if again else ()
+        noted = {note.field for note in self.notes} if is_later_call else ()
         known = set(self.notes)
         for note in dict.fromkeys(notes):
             if note in known or note.field in noted:
@@ -81,10 +81,10 @@ class FidelityReport(Struct):
         """Return the notes on dropped fields, in order, if the mode is `strict`. In the mode `best-effort`: none."""
         return [note for note in self.notes if note.handling == "dropped"] if self.mode == "strict" else []
 
-    def describe(self) -> str:
+    def format_counts(self) -> str:
         """Return the mode and the number of notes of each handling as one line of text.
 
-        >>> FidelityReport(emulated=1).describe()
+        >>> FidelityReport(emulated=1).format_counts()
         'best-effort; approximated=0; emulated=1; dropped=0'
         """
         counts = f"approximated={self.approximated}; emulated={self.emulated}; dropped={self.dropped}"

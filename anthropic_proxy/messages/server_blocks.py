@@ -1,6 +1,7 @@
 """Content blocks for calls and results of server tools, run by a provider or by the proxy.
 
-`encode_…` functions return complete blocks; `…_content` functions return only the field `content` of a result block.
+`encode_…` functions return complete blocks. `Content` is the type of the field `content` of a result block: `…_content`
+functions return only this field, and `is_error_content` is True if the field states that the call failed.
 `SearchResultPage` is a web page that a search found. Source: the types of the official SDK `anthropic` 2.10
 (`ServerToolUseBlock`, `WebSearchToolResultBlock`, `WebFetchToolResultBlock`, `ToolSearchToolResultBlock`,
 `CodeExecutionToolResultBlock`, `BetaMCPToolUseBlock`, `BetaMCPToolResultBlock`).

@@ -35,17 +35,16 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
     )
 
 
-def final_totals(usage: Usage, *, estimate: int, characters: int, cut: bool) -> UsageBody:
-    """Return the `usage` for the client. Counts that the upstream did not report are estimated.
+def final_totals(usage: Usage, *, estimate: int, characters: int, usage_is_partial: bool) -> UsageBody:
+    """Return the `usage` of a reply for the client. Counts that the upstream did not report are estimated.
 
     `estimate`: estimated input tokens, cached ones included. `characters`: length of the output.
-
-    `cut`: True if the reply ended before the last report of the upstream: at a stop sequence of the proxy, by a failure
-    or by a disconnect. The output is then at least the estimate.
+    `usage_is_partial`: True if the reply ended before the upstream's last report, for example at a stop sequence of
+    the proxy or by a failure. The output is then at least the estimate.
     """
     cached, written = _counted(usage.cache_read_tokens), _counted(usage.cache_write_tokens)
     reported, output, tier = usage.input_tokens, usage.output_tokens, usage.service_tier
-    if output is None or cut:
+    if output is None or usage_is_partial:
         output = max(output or 0, -(-characters // CHARACTERS_PER_TOKEN))
     output = _counted(output)
     return UsageBody(

@@ -119,8 +119,8 @@ class MessageWriter:
         """Token counts of the reply so far. Counts that the upstream did not report are estimated."""
         if self._final is not None:
             return self._final
-        cut = self.stop is None or self.stop.reason == "stop_sequence"
-        return final_totals(self.usage, estimate=self.estimate, characters=self.characters, cut=cut)
+        is_partial = self.stop is None or self.stop.reason == "stop_sequence"
+        return final_totals(self.usage, estimate=self.estimate, characters=self.characters, usage_is_partial=is_partial)
 
     def start(self, estimate: int) -> list[Event]:
         """Return `message_start`. `estimate`: estimated input tokens. A second call raises `InternalError`."""
@@ -218,7 +218,7 @@ class MessageWriter:
     def _write_queued(self) -> None:
         """Write the queued deltas, until the queue is empty or an incomplete call is open."""
         while self._queue.items and self._state != _CALL:
-            item = self._queue.pop()
+            item = self._queue.pop_oldest()
             if not isinstance(item, QueuedCall):
                 _RULES[type(item)][self._state](self, item)
                 continue
@@ -240,7 +240,7 @@ class MessageWriter:
         pass
 
     def _enqueue(self, delta: Text | Thinking | Citation | Block) -> None:
-        self._queue.append(delta)
+        self._queue.append_delta(delta)
 
     def _reject(self, delta: ToolArgs | ToolEnd) -> NoReturn:
         raise InternalError(f"A tool call was continued that is not open: key {delta.key!r}.")

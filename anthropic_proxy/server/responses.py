@@ -161,7 +161,7 @@ def fidelity_headers(report: FidelityReport | None, failed_attempts: Sequence[st
     `report`: None: no fidelity header, because the response is an error. `failed_attempts`: provider and status.
     `route`: name of the matching route of the configuration file; "": none.
     """
-    headers = {} if report is None else {"x-proxy-fidelity": report.describe()}
+    headers = {} if report is None else {"x-proxy-fidelity": report.format_counts()}
     if failed_attempts:
         headers["x-proxy-failed-attempts"] = ", ".join(failed_attempts)
     if route:

@@ -1,6 +1,6 @@
 """HTTP client with which commands call a running proxy on this machine. Standard library only, to start quickly.
 
-`get_json` and `is_rejected` send one `GET` request; `stream_message` and `stream_events` read event streams.
+`get_json` and `is_credential_rejected` send one `GET` request; `stream_message` and `stream_events` read event streams.
 """
 
 import http.client
@@ -13,7 +13,7 @@ from typing import Any
 from anthropic_proxy.errors import UpstreamError, UpstreamUnreachable
 
 PROBE_TIMEOUT_SECONDS = 2.0
-"""Maximum number of seconds for a request by `get_json` or `is_rejected`."""
+"""Maximum number of seconds for a request by `get_json` or `is_credential_rejected`."""
 STREAM_TIMEOUT_SECONDS = 30.0
 """Maximum number of seconds without data on an event stream of the proxy, which sends a comment every 10 seconds."""
 
@@ -32,8 +32,8 @@ def get_json(host: str, port: int, path: str, token: str = "", certificate_file:
             return None
 
 
-def is_rejected(host: str, port: int, path: str, token: str, certificate_file: str = "") -> bool:
-    """Return True if the proxy answers `GET` of a path with status 401: the credential is not one of its keys."""
+def is_credential_rejected(host: str, port: int, path: str, token: str, certificate_file: str = "") -> bool:
+    """Return True if the proxy rejects `token`: it answers `GET` of a path with status 401."""
     with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
         try:
             connection.request("GET", path, headers=_headers(token))

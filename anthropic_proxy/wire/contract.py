@@ -189,10 +189,11 @@ class UpstreamResponse(Protocol):
         """
         ...
 
-    async def close(self, *, complete: bool = False) -> None:
+    async def close(self, *, wait_for_end: bool = False) -> None:
         """Release the connection if the body was read completely, else abort it. Safe to call twice.
 
-        `complete`: the last frame of the wire was read, so the method waits a short time for the end of the body.
+        `wait_for_end`: wait a short time for the end of the body, because the last frame of the reply was
+        already read. The connection can then be reused.
         """
         ...
 
@@ -245,7 +246,7 @@ class Decoder(ABC):
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        """Notes on repairs of the model's output so far (tool names, arguments, calls in text)."""
+        """Fidelity notes on repairs of the model's output so far: tool names, arguments, calls in reply text."""
         return ()
 
     @abstractmethod
@@ -273,7 +274,7 @@ class Decoder(ABC):
 
 
 class Adaptation(Struct, frozen=True):
-    """Named change of the dialect, for upstream requests after the provider rejected a parameter of one."""
+    """Named change of the dialect. It applies to the next upstream requests after the provider rejected a parameter."""
 
     name: str
     """Identifier for `apply_adaptation`: `drop temperature`, `limit 4096`. Contains no secrets. The exchange itself

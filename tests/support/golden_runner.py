@@ -180,7 +180,7 @@ class GoldenCase:
             "body": msgspec.json.decode(request.body),
         }
         report = FidelityReport()
-        report.add([*self.common_notes(), *request.notes])
+        report.add_notes([*self.common_notes(), *request.notes])
         if report.notes:
             encoded["notes"] = [f"{note.handling} {note.field}: {note.reason}" for note in report.notes]
         return readable(encoded)

@@ -48,7 +48,7 @@ class FakeResponse:
             raise chunk
         return chunk
 
-    async def close(self, *, complete: bool = False) -> None:
+    async def close(self, *, wait_for_end: bool = False) -> None:
         self.closed += 1
 
 

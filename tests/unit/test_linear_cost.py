@@ -144,7 +144,7 @@ def test_reading_reasoning_in_fragments(stem: str) -> None:
         tags = ThinkingTagParser((*OPENED_THINKING_TAGS, "unopened"))
         for character in text:
             tags.feed(character)
-        tags.finish(whole=True)
+        tags.finish(is_text_reply=True)
 
     for filler in (*GAPS, "<"):
         max_size = MANY if filler == "\n" else MAX_SIZE

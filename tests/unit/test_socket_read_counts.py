@@ -63,7 +63,7 @@ async def read_replies(calls: Calls, data: bytes) -> None:
         response = await asked
         while await response.read():
             pass
-        await response.close(complete=True)
+        await response.close(wait_for_end=True)
     connection.connection_lost(None)
 
 

@@ -15,7 +15,7 @@ from anthropic_proxy.exchange.single_call import SingleToolCallFilter
 from anthropic_proxy.exchange.tool_loop.runner import ProxyToolCall
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.messages.fold import Fold
-from anthropic_proxy.messages.fold.arguments import repair_object
+from anthropic_proxy.messages.fold.arguments import build_arguments_object
 from anthropic_proxy.messages.models.blocks import text_exceeds_depth
 from anthropic_proxy.messages.preparation import ProxyTool
 from anthropic_proxy.messages.server_blocks import SERVER_TOOL_ID_PREFIX, encode_call
@@ -116,7 +116,10 @@ class ModelStep:
             forwarded.append(block)
 
     def _encode_call(self, incomplete: _IncompleteCall) -> tuple[ProxyToolCall, Block]:
-        identifier, arguments = self._new_id(SERVER_TOOL_ID_PREFIX), repair_object("".join(incomplete.arguments))
+        identifier, arguments = (
+            self._new_id(SERVER_TOOL_ID_PREFIX),
+            build_arguments_object("".join(incomplete.arguments)),
+        )
         if text_exceeds_depth(bytes(arguments)):  # no proxy tool accepts this, and history validation would reject it
             arguments = Raw(b"{}")
         block = encode_call(identifier, incomplete.proxy_tool.name, arguments)

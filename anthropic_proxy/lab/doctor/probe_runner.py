@@ -234,8 +234,8 @@ class _RecordedResponse:
             self._copy += chunk
         return chunk
 
-    async def close(self, *, complete: bool = False) -> None:
-        await self._response.close(complete=complete)
+    async def close(self, *, wait_for_end: bool = False) -> None:
+        await self._response.close(wait_for_end=wait_for_end)
 
 
 class _ReplySink:

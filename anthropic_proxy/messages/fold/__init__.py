@@ -29,7 +29,7 @@ from anthropic_proxy.messages.events import (
     ToolCallStart,
     replace_surrogates,
 )
-from anthropic_proxy.messages.fold.arguments import repair_object
+from anthropic_proxy.messages.fold.arguments import build_arguments_object
 from anthropic_proxy.messages.models import MessagesResponse, UsageBody
 from anthropic_proxy.messages.writer import MessageWriter
 
@@ -128,12 +128,12 @@ class _OpenBlock:
             block = {"type": "thinking", "thinking": self._text(), "signature": self._signature}
         else:
             block = {"type": "tool_use", "id": replace_surrogates(start.id), "name": replace_surrogates(start.name)}
-            block["input"] = repair_object(self._text())
+            block["input"] = build_arguments_object(self._text())
         return Raw(_encode(block))
 
     def _with_input(self, raw: Raw) -> Raw:
         block = msgspec.json.decode(raw, type=dict[str, Raw])
-        return Raw(_encode(block | {"input": repair_object(self._text())}))
+        return Raw(_encode(block | {"input": build_arguments_object(self._text())}))
 
     def _text(self) -> str:
         text = "".join(self._fragments)

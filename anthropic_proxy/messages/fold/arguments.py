@@ -1,7 +1,8 @@
-"""Repair of tool call arguments that are not valid JSON, for replies without streaming.
+"""Conversion of tool call arguments to a JSON object, which a reply without streaming must contain.
 
-`repair_object` returns the arguments as a JSON object, which a reply without streaming must contain. A stream delivers
-the model's text unchanged; its client repairs or rejects the arguments.
+`build_arguments_object` returns the object. A valid object is unchanged, empty text becomes `{}`. A truncated object
+keeps its complete members. Any other text is put into an object that the client's tool rejects. A stream delivers the
+model's text unchanged; its client repairs or rejects the arguments.
 """
 
 import re
@@ -12,12 +13,12 @@ from msgspec import Raw
 _object_decoder = msgspec.json.Decoder(dict[str, Raw])
 
 
-def repair_object(text: str) -> Raw:
-    """Return the arguments of a call as one JSON object. A valid object is unchanged.
+def build_arguments_object(text: str) -> Raw:
+    """Return the arguments of a tool call, a text of the model, as one JSON object. A valid object is unchanged.
 
-    An object that is truncated, or followed by other text, keeps its complete members, as in the official SDKs. Other
-    text becomes the object that Claude Code sends for invalid arguments: the tool rejects the object, and the model
-    sees the text in the error.
+    Empty text becomes `{}`. An object that is truncated, or followed by other text, keeps its complete members, as
+    in the official SDKs. Any other text becomes the value of `__unparsedToolInput`, as in Claude Code: the tool
+    rejects the object, and the model sees the text in the error.
     """
     if not text or text.isspace():
         return Raw(b"{}")

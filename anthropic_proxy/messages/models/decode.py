@@ -1,8 +1,9 @@
 """`decode_request`: decoding of the body of a client request into a `MessagesRequest`.
 
-A valid body is decoded in one pass, an invalid body again field by field: for the path in the error, and to drop
-optional fields of a wrong type. A relay forwards the body unchanged to a provider with the same API, so it also serves
-invalid bodies: `decode_request_or_keep` stores the error, and `decode_envelope` decodes only `model` and `stream`.
+A valid body is decoded in one pass. An invalid body is decoded again field by field: for the path in the error, and to
+drop optional fields of a wrong type. A relay forwards the body unchanged to a provider with the same API, so a relay
+also serves invalid bodies: `decode_request_or_keep` returns a request with the error in `decode_error`, and
+`decode_envelope` decodes only `model` and `stream`.
 """
 
 import msgspec
@@ -82,7 +83,11 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
 
 
 def decode_request_or_keep(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
-    """Decode a client request body. For a relay, an invalid body does not raise: `decode_error` has the error."""
+    """Decode a client request body.
+
+    An invalid body does not raise: the field `decode_error` of the result has the error. A relay can forward such a
+    body unchanged. Raises the error if `model` and `stream` cannot be decoded.
+    """
     try:
         return decode_request(body, for_token_count=for_token_count)
     except ClientError as error:
@@ -92,7 +97,8 @@ def decode_request_or_keep(body: bytes, *, for_token_count: bool = False) -> Mes
 def decode_envelope(body: bytes, error: ClientError) -> MessagesRequest:
     """Decode only `model` and `stream` of an invalid client request body, which a relay forwards unchanged.
 
-    Raises `error`, the error of `decode_request`, if the two fields cannot be decoded either.
+    `error`: the error that `decode_request` raised for the body. It is raised again if these two fields cannot be
+    decoded.
     """
     try:
         read = _decode_envelope(body)

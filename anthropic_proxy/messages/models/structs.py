@@ -7,7 +7,7 @@ API reference and the official SDK, read 2026-11.
 Further fields describe the body: `pins_region` (the client restricts the region of the model), `clears_context` (tool
 results are removed by the API), `message_count`, `tool_results`, `tool_errors`, `scanned_only` (only top-level fields
 were decoded), `has_proxy_signatures`, `decode_error` (only a relay may forward the body), `repairs`. `Tool.source` is
-the JSON text of the tool, a cache key. `release` drops references to the body.
+the JSON text of the tool, a cache key. `release_body` drops references to the body.
 """
 
 from typing import Any
@@ -195,7 +195,7 @@ class MessagesRequest(Struct, kw_only=True):
     repairs: list[str] = field(default_factory=list)
     """Descriptions of the repairs made by `decode_request`, for the fidelity report."""
 
-    def release(self) -> None:
+    def release_body(self) -> None:
         """Release all references to the body of the request, to free memory."""
         self.messages, self.system = [], ""
         self.output_config = self.output_format = self.cache_marks = None

@@ -5,7 +5,7 @@ tool (web search, …) that the proxy runs itself. Deferred tools are hidden fro
 them. An alias replaces a tool name that the target rejects. Effort is the level of reasoning: `low`, `high`. A margin
 is the share of the context window that stays free because token counts are estimates. `session_key` and `user_key` are
 hashes for provider caches. `find_session` reads the session from the user id. `output_schema` is the JSON Schema of the
-reply. `release` drops the content after the reply has begun. `UNPREPARED` is an empty request for relays.
+reply. `release_content` drops the content after the reply has begun. `UNPREPARED` is an empty request for relays.
 """
 
 import hashlib
@@ -130,7 +130,7 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     accepts_pdf: bool = True
     """True if the model accepts PDF documents. False: the wire sends a text in place of each PDF."""
 
-    def release(self) -> None:
+    def release_content(self) -> None:
         """Release system prompt, messages and request body after the reply has begun, to free memory."""
         self.system.clear()
         self.messages.clear()

@@ -1,9 +1,9 @@
 """Selection of the tools and the tool choice that are sent to the model.
 
 `select_offered_tools` returns the tools, `select_tool_choice` the tool choice. Deferred tools are hidden from the model
-until a tool search finds them; `split_deferred` separates them. A tool name that the provider does not accept is sent
-as an alias. `proxy_tools` returns the server tools that the proxy runs. `tools_offered_now` returns the tools that the
-model can see. A target is a provider and model.
+until a tool search finds them; `split_deferred_tools` separates them. A tool name that the provider does not accept is
+sent as an alias. `proxy_tools` returns the server tools that the proxy runs. `tools_offered_now` returns the tools that
+the model can see. A target is a provider and model.
 """
 
 import functools
@@ -45,7 +45,9 @@ from anthropic_proxy.messages.preparation.tool_names import ToolNames
 _REFERENCE = b'"tool_reference'
 
 
-def split_deferred(tools: list[Tool], messages: list[Message], forced: str | None) -> tuple[list[Tool], list[Tool]]:
+def split_deferred_tools(
+    tools: list[Tool], messages: list[Message], forced: str | None
+) -> tuple[list[Tool], list[Tool]]:
     """Return two lists: the tools to offer now, and all deferred tools.
 
     A deferred tool is offered after a tool search found it, the model called it, or the client forced it. Found tools
@@ -124,7 +126,7 @@ def select_offered_tools(
     offer = assign_server_tools([_defined(tool) for tool in declared if tool.name != _PLACEHOLDER], limits, notes)
     if any(tool.kind == "tool_search" for tool in offer.proxy_tools.values()):
         forced = request.tool_choice.name if request.tool_choice else None
-        offer.tools, offer.deferred = split_deferred(offer.tools, request.messages, forced)
+        offer.tools, offer.deferred = split_deferred_tools(offer.tools, request.messages, forced)
     offer.tools = [_under_alias(tool, names) for tool in offer.tools]
     return offer
 
@@ -137,7 +139,7 @@ def tools_offered_now(request: MessagesRequest) -> list[Tool]:
     tools = [tool for tool in tools if tool.name != _PLACEHOLDER]
     if not any(server_tool_kind(tool) == "tool_search" for tool in tools):
         return tools
-    return split_deferred(tools, request.messages, request.tool_choice.name if request.tool_choice else None)[0]
+    return split_deferred_tools(tools, request.messages, request.tool_choice.name if request.tool_choice else None)[0]
 
 
 def proxy_tools(request: MessagesRequest, limits: TargetLimits) -> Mapping[str, ProxyTool]:

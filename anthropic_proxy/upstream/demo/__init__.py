@@ -1,8 +1,9 @@
 """Demo: a built-in provider for trying the proxy without a key. Its replies follow fixed rules in this process.
 
-`new_demo_transport` returns the transport, which sends nothing; `DemoResponse` is its response in the format of Chat
-Completions. The demo states that it is a demonstration, calls a tool for a few obvious requests, and repeats tool
-results.
+`new_demo_transport` returns the transport, which opens no connection. `DemoResponse` is its response in the format of
+Chat Completions; `close` drops the chunks that were not read. The demo states that it is a demonstration, calls a tool
+for a few obvious requests, and repeats tool results. Setup variables are the settings with which a user configures a
+real provider (`OPENAI_API_KEY` …); replies mention them.
 """
 
 import asyncio
@@ -38,32 +39,33 @@ class DemoResponse:
             await asyncio.sleep(self._pace)
         return chunk
 
-    async def close(self, *, complete: bool = False) -> None:
-        """Drop the chunks of the body that were not read yet. `complete` has no effect."""
+    async def close(self, *, wait_for_end: bool = False) -> None:
+        """Drop the chunks of the body that were not read yet. `wait_for_end` has no effect."""
         self._chunks = iter(())
 
 
 def new_demo_transport(
-    variables: Sequence[str],
+    setup_variables: Sequence[str],
     *,
     pace: float = 0.0,
     new_id: Callable[[str], str] = lambda prefix: prefix + secrets.token_hex(12),
     clock: Callable[[], float] = time.time,
 ) -> Transport:
-    """Return a transport that lets the demonstration reply and sends nothing.
+    """Return the transport of the demo, which creates a reply in this process and sends nothing.
 
-    `variables`: settings that configure a provider, the most common first; replies mention them. `pace`: seconds before
-    each chunk of a stream. `new_id`: returns a new id with a prefix. `clock`: returns seconds since the epoch.
+    `setup_variables`: names of settings that configure a real provider, the most common first; replies mention
+    them. `pace`: seconds before each chunk of a stream. `new_id`: returns a new id with a prefix. `clock`: returns
+    seconds since the epoch.
     """
 
     async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:
-        return _respond(request, variables, pace, new_id, int(clock()))
+        return _respond(request, setup_variables, pace, new_id, int(clock()))
 
     return send
 
 
 def _respond(
-    request: UpstreamRequest, variables: Sequence[str], pace: float, new_id: Callable[[str], str], created: int
+    request: UpstreamRequest, setup_variables: Sequence[str], pace: float, new_id: Callable[[str], str], created: int
 ) -> DemoResponse:
     # Loaded with the first request, because most processes never send one to the demo.
     from anthropic_proxy.upstream.demo import reply, requests  # noqa: PLC0415
@@ -72,7 +74,7 @@ def _respond(
         return _refuse(404, f"Unknown request URL: {request.method} {request.path}.")
     try:
         demo_request = requests.decode_request(request.body)
-        demo_reply = reply.build_reply(demo_request, variables)
+        demo_reply = reply.build_reply(demo_request, setup_variables)
     except msgspec.DecodeError:
         return _refuse(400, "We could not parse the JSON body of your request.")
     except WorkLimitExceeded as error:

@@ -32,16 +32,16 @@ class DemoReply(Struct, frozen=True):
     """Tool call of the reply. None: no call."""
 
 
-def build_reply(request: DemoRequest, variables: Sequence[str]) -> DemoReply:
-    """Return the content of the reply to a request.
+def build_reply(request: DemoRequest, setup_variables: Sequence[str]) -> DemoReply:
+    """Return the content of the demo reply to a request.
 
-    `variables`: settings that configure a provider, the most common first. Raises `WorkLimitExceeded` if the schema of
-    a tool or of the reply requires values that are too large.
+    `setup_variables`: names of settings that configure a real provider, the most common first. Raises
+    `WorkLimitExceeded` if the schema of a tool or of the reply requires values that are too large.
     """
     call = None if request.tool_choice == "none" else find_requested_call(request)
     if request.tool_choice not in {"auto", "none"}:
         forced = _force(request, call)
-        return DemoReply(tool_call=forced) if forced else DemoReply(_introduce(request, variables))
+        return DemoReply(tool_call=forced) if forced else DemoReply(_introduce(request, setup_variables))
     if call is not None and call not in request.tool_calls:
         return DemoReply(f"The demonstration calls {call.name}.", call)
     final = next((tool for tool in request.tools if tool.name == _FINAL_TOOL), None)
@@ -51,8 +51,8 @@ def build_reply(request: DemoRequest, variables: Sequence[str]) -> DemoReply:
         schema = {"type": "object"} if request.reply_schema is None else request.reply_schema
         return DemoReply(msgspec.json.encode(build_default_value("output_config.format.schema", schema)).decode())
     if request.tool_results:
-        return DemoReply(_repeat(request.tool_results, variables))
-    return DemoReply(_introduce(request, variables))
+        return DemoReply(_repeat(request.tool_results, setup_variables))
+    return DemoReply(_introduce(request, setup_variables))
 
 
 def _force(request: DemoRequest, call: ToolCall | None) -> ToolCall | None:
@@ -66,9 +66,9 @@ def _force(request: DemoRequest, call: ToolCall | None) -> ToolCall | None:
     return next((build_tool_call(tool, {}) for tool in allowed), None)
 
 
-def _repeat(results: Sequence[tuple[str, str]], variables: Sequence[str]) -> str:
+def _repeat(results: Sequence[tuple[str, str]], setup_variables: Sequence[str]) -> str:
     texts = [_quote(name, text) for name, text in results[:MAX_REPEATED_TOOL_RESULTS]]
-    return "\n\n".join([*texts, f"(The demonstration repeats tool results. {_explain(variables)})"])
+    return "\n\n".join([*texts, f"(The demonstration repeats tool results. {_explain(setup_variables)})"])
 
 
 def _quote(name: str, result: str) -> str:
@@ -79,10 +79,11 @@ def _quote(name: str, result: str) -> str:
     return f"{name} {'failed' if failed else 'returned'}:\n\n{text or '(no text)'}"
 
 
-def _introduce(request: DemoRequest, variables: Sequence[str]) -> str:
+def _introduce(request: DemoRequest, setup_variables: Sequence[str]) -> str:
     texts = [
         "This is the built-in demonstration of anthropic-proxy. It is not a language model and knows nothing.",
-        f"{_explain(variables)} Other variables for this: {', '.join(variables[1:]) or 'see .env.example'}.",
+        f"{_explain(setup_variables)} Other variables for this: "
+        f"{', '.join(setup_variables[1:]) or 'see .env.example'}.",
     ]
     if request.tools:
         texts.append(
@@ -94,8 +95,8 @@ def _introduce(request: DemoRequest, variables: Sequence[str]) -> str:
     return f"<summary>{text}</summary>" if "<summary>" in request.last_user_text else text
 
 
-def _explain(variables: Sequence[str]) -> str:
-    return f"For a real model, put {variables[0]}=… into a file named .env and start the proxy again."
+def _explain(setup_variables: Sequence[str]) -> str:
+    return f"For a real model, put {setup_variables[0]}=… into a file named .env and start the proxy again."
 
 
 _TOKEN = re.compile(r"\s*\w{1,6}|\s*[^\w\s]{1,4}|\s+")

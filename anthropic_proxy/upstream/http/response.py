@@ -30,7 +30,7 @@ class Decompressor:
         self._stream: Any = None
 
     @property
-    def supported(self) -> bool:
+    def supports_encoding(self) -> bool:
         """True if this class can decode the `content-encoding` that was given to its constructor."""
         return self._encoding in ("", "identity", "gzip", "x-gzip", "deflate")
 
@@ -111,7 +111,7 @@ class HttpResponse:
         self._on_release: Callable[[bool], None] | None = on_release
         self._resume_reading = resume_reading
         decompressor = Decompressor(headers["content-encoding"]) if "content-encoding" in headers else None
-        self._decompressor = decompressor if decompressor is not None and decompressor.supported else None
+        self._decompressor = decompressor if decompressor is not None and decompressor.supports_encoding else None
         self._decompressed: Iterator[bytes] = iter(())
         self._decompressed_bytes = 0
 
@@ -146,17 +146,17 @@ class HttpResponse:
             await self._next_fragment()
         return self._pop_received()
 
-    async def close(self, *, complete: bool = False) -> None:
+    async def close(self, *, wait_for_end: bool = False) -> None:
         """Release the connection for reuse if the body was received completely, else close the connection.
 
-        `complete`: the caller has decoded a complete reply, so wait up to `DRAIN_TIMEOUT_SECONDS` for the end of the
-        body.
+        `wait_for_end`: wait up to `DRAIN_TIMEOUT_SECONDS` for the end of the body, because the caller has
+        already decoded a complete reply.
         """
         on_release, self._on_release = self._on_release, None
         if on_release is None:
             return
         try:
-            if complete and not (self.body_received or self._decompressor):
+            if wait_for_end and not (self.body_received or self._decompressor):
                 await self._drain()
         except UpstreamProtocolError:
             pass

@@ -153,7 +153,7 @@ class LiteLLMResponse:
             return first
         return await self._engine.run_coroutine(self._next())
 
-    async def close(self, *, complete: bool = False) -> None:
+    async def close(self, *, wait_for_end: bool = False) -> None:
         """End the LiteLLM call. If the reply is incomplete, the connection to the provider is closed."""
         self._first, self._ended = b"", True
         self._engine.submit_coroutine(self._end())

@@ -169,7 +169,7 @@ class PageFetcher:
         address = parse_url(url)
         if find_proxy(url, self._proxies, self._unproxied) is not None:
             with suppress(OSError):  # a name that is unknown here may be known to the proxy
-                await self._dialer.resolve(address.origin)
+                await self._dialer.resolve_public_addresses(address.origin)
         headers = _HEADERS | {"accept": _accept(options.media_types)}
         request = UpstreamRequest(method="GET", path=address.request_target, headers=headers, body=b"")
         return await self._http.send(str(address.origin), request, None)
@@ -262,7 +262,7 @@ async def _read(response: HttpResponse, url: str, options: _FetchOptions) -> _Fo
     if not may_match_media_types(declared, options.media_types):
         raise _unwanted(url, declared, options)
     encoding = response.headers.get("content-encoding", "")
-    if not Decompressor(encoding).supported:
+    if not Decompressor(encoding).supports_encoding:
         raise _unwanted(url, f"packed as {encoding[:40]}", options)
     length = response.headers.get("content-length", "")
     if length.isdecimal() and int(length) > MAX_PAGE_BYTES:

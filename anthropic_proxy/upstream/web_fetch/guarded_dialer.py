@@ -2,7 +2,7 @@
 
 All addresses of a host are looked up once per connection and checked. The address of the connected peer is checked
 again before a byte is sent. A name with another address at a second lookup (DNS rebinding) has no effect, because there
-is no second lookup. `resolve` returns the checked addresses, `dial` a connected socket.
+is no second lookup. `resolve_public_addresses` returns the checked addresses, `dial` a connected socket.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class GuardedDialer:
         Raises `WebFetchFailed` for a host with a private address, `OSError` if no address accepts.
         """
         opened = await connect_first(
-            await self.resolve(origin), _new_socket, delay_seconds=HAPPY_EYEBALLS_DELAY_SECONDS
+            await self.resolve_public_addresses(origin), _new_socket, delay_seconds=HAPPY_EYEBALLS_DELAY_SECONDS
         )
         try:
             self._require_public_peer(origin, opened.getpeername()[0], opened.getsockname()[0])
@@ -48,7 +48,7 @@ class GuardedDialer:
             raise
         return opened
 
-    async def resolve(self, origin: Origin) -> Sequence[AddressInfo]:
+    async def resolve_public_addresses(self, origin: Origin) -> Sequence[AddressInfo]:
         """Return the addresses of a host, for a connection or a check. One private address excludes the whole host.
 
         Raises `WebFetchFailed` for a host with a private address, `OSError` for an unknown host.

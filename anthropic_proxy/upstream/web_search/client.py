@@ -1,8 +1,8 @@
 """`SearchClient`: base class for clients of search services, which run web searches for models.
 
 `search` sends one query with a time limit, converts errors, and filters the results by domain. Each search service has
-a subclass, which encodes the HTTP request of a query and decodes the results. `explain_status` returns the cause of an
-error response.
+a subclass, which implements `encode_query` (the HTTP request of a query), `decode_results` (the response) and
+`describe_error_response` (the cause of an error response, as text for the user).
 """
 
 import asyncio
@@ -28,7 +28,11 @@ words; only the results are filtered."""
 
 
 class SearchClient(ABC):
-    """Client of the search service at `url`. `setting`: name of the setting that selects it, for error messages."""
+    """Client of the search service at `url`.
+
+    `send`: transport that sends the HTTP requests. `setting`: name of the setting that configures the service, for
+    error messages.
+    """
 
     max_query_characters: int
     """Maximum characters of a query. A longer query is rejected with `query_too_long`, because services cut or reject
@@ -57,8 +61,8 @@ class SearchClient(ABC):
         """
 
     @abstractmethod
-    def explain_status(self, status: int, body: bytes) -> str:
-        """Return the cause or remedy for an error response of the search service. "": unknown.
+    def describe_error_response(self, status: int, body: bytes) -> str:
+        """Return the cause of an error response of the search service, or a remedy, as text. "": unknown.
 
         `status`: HTTP status other than 200. `body`: response body, which may contain an error message.
         """
@@ -109,7 +113,7 @@ class SearchClient(ABC):
         if 300 <= status < 400:
             location = response.headers.get("location", "").partition("?")[0][:MAX_QUOTED_CHARACTERS]
             message += f" and points to {location or 'another place'}; set {self._setting} to where the service is"
-        elif remedy := self.explain_status(status, body):
+        elif remedy := self.describe_error_response(status, body):
             message += f": {remedy}"
         if self._credential is not None:
             message = message.replace(self._credential.secret, "…")

@@ -1,8 +1,8 @@
 """Web search by the services Brave Search, Tavily and Exa, which require an API key.
 
 The clients are `BraveClient`, `TavilyClient` and `ExaClient`, subclasses of `SearchClient`: `encode_query` encodes the
-HTTP request of a query, `decode_results` decodes the results, and `explain_status` reads the message of an error
-response. `MissingKey` replaces a service without its key.
+HTTP request of a query, `decode_results` decodes the results, and `describe_error_response` reads the message of an
+error response. `MissingKey` replaces a service without its key.
 
 Sources, read 2026-11-21: api-dashboard.search.brave.com, "Web search" (query, GET); docs.tavily.com, "Tavily Search"
 (POST /search); exa.ai/docs, "Search" and "Error codes" (POST /search).
@@ -83,7 +83,7 @@ class BraveClient(SearchClient):
             for result in (web.results if web else ())
         ]
 
-    def explain_status(self, status: int, body: bytes) -> str:
+    def describe_error_response(self, status: int, body: bytes) -> str:
         """Return the message in an error response of Brave Search: `error.detail`. "": none.
 
         Brave answers a wrong key with status 422.
@@ -127,7 +127,7 @@ class TavilyClient(SearchClient):
             for result in msgspec.json.decode(body, type=_TavilyResponse).results
         ]
 
-    def explain_status(self, status: int, body: bytes) -> str:
+    def describe_error_response(self, status: int, body: bytes) -> str:
         """Return the message in an error response of Tavily: `detail.error`. "": none.
 
         Status 432 or 433: the limit of the user's plan is reached.
@@ -178,7 +178,7 @@ class ExaClient(SearchClient):
             for result in msgspec.json.decode(body, type=_ExaResponse).results
         ]
 
-    def explain_status(self, status: int, body: bytes) -> str:
+    def describe_error_response(self, status: int, body: bytes) -> str:
         """Return the message in an error response of Exa: the field `error`. "": none."""
         return _quote(body, "error")
 

@@ -63,7 +63,7 @@ class SearxngClient(SearchClient):
             if result.url
         ]
 
-    def explain_status(self, status: int, body: bytes) -> str:
+    def describe_error_response(self, status: int, body: bytes) -> str:
         """Return the remedy for an HTTP status other than 200 of the SearXNG server. "": no known remedy."""
         if status == 403:
             return "it does not give JSON; add json to search.formats in SearXNG's settings.yml"

@@ -48,7 +48,10 @@ class Edit(Struct, frozen=True):
 
 
 def find_members(text: bytes, at: int = 0, end: int | None = None) -> list[JsonSpan]:
-    """Return the members of the object in `text[at:end]`. Raises `msgspec.DecodeError`, `RepeatedKeyError`."""
+    """Return the position of each member (key and value) of the JSON object at `text[at:end]`.
+
+    Raises `msgspec.DecodeError` for invalid JSON and `RepeatedKeyError`.
+    """
     view = memoryview(text)[at : len(text) if end is None else end]
     values = _decode_object(view)
     found: list[JsonSpan] = []
@@ -66,7 +69,10 @@ def find_members(text: bytes, at: int = 0, end: int | None = None) -> list[JsonS
 
 
 def find_elements(text: bytes, at: int, end: int) -> list[JsonSpan]:
-    """Return the elements of the list in `text[at:end]`. Raises `msgspec.DecodeError`."""
+    """Return the position of each element of the JSON list at `text[at:end]`.
+
+    Raises `msgspec.DecodeError` for invalid JSON.
+    """
     view = memoryview(text)[at:end]
     found: list[JsonSpan] = []
     position = _after(_OPEN, view, 0)

@@ -1,8 +1,9 @@
 """Decoder of Gemini's code execution: parts `executableCode` and `codeExecutionResult` → blocks of the Messages API.
 
-Gemini runs programs of the model. `CodeExecutionDecoder` pairs each program with its result. Both parts have the same
-`id`; older models omit the field, and a result then belongs to the latest program (recorded by the project
-`pydantic/pydantic-ai`, cassette test_code_execution_stream, 2026-08).
+A program is code that the model wrote and Gemini ran. `CodeExecutionDecoder` pairs each program with its result:
+`decode_program` returns the call block, `decode_result` the result block. Both parts have the same `id`; older models
+omit the field, and a result then belongs to the latest program (recorded by the project `pydantic/pydantic-ai`,
+cassette test_code_execution_stream, 2026-08).
 """
 
 from collections.abc import Callable
@@ -20,7 +21,10 @@ _OK, _TOO_LONG = "OUTCOME_OK", "OUTCOME_DEADLINE_EXCEEDED"
 
 
 class CodeExecutionDecoder:
-    """Decoder of the programs in one reply. A program is kept until its result is received."""
+    """Decoder of the code executions in one reply.
+
+    It stores each program that Gemini ran until its result is received.
+    """
 
     def __init__(self, new_id: Callable[[str], str]) -> None:
         self._new_id = new_id

@@ -31,10 +31,10 @@ _INLINED = SchemaRules(inlines_references=True)
 
 
 def encode_parameter_schema(schema: Any, budget: WorkBudget | None = None, *, as_openapi: bool) -> Schema | None:
-    """Return the input schema of a tool as `parametersJsonSchema`. None: no arguments (only `as_openapi`).
+    """Return the input schema of a tool: as JSON Schema for the field `parametersJsonSchema`, or as OpenAPI subset.
 
-    `as_openapi`: return the OpenAPI subset for `parameters` instead. A `schema` that is no object counts as empty.
-    Raises `WorkLimitExceeded`.
+    `as_openapi`: return the OpenAPI subset for the field `parameters`. None is then returned for a tool without
+    arguments. A `schema` that is no JSON object counts as empty. Raises `WorkLimitExceeded`.
     """
     budget = budget or WorkBudget("schema")
     if not as_openapi:

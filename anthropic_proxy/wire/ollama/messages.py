@@ -1,8 +1,8 @@
 """`OllamaMessageEncoder`: encodes the conversation as `messages` of Ollama's `/api/chat`.
 
-The base class `MessageEncoder` visits the messages of the client request, and this class defines their form: one text
-and a list of images per message. A reminder is a system message inside the conversation that is sent as text of a user
-message (`sends_reminders`). `begins_reply`: the model continues the last assistant message.
+The base class `MessageEncoder` visits the messages of the client request. This class defines the form of an Ollama
+message: one text and a list of images. A system message inside the conversation is sent as text of a user message
+(`sends_reminders`). `begins_reply` is True for a last assistant message, which the model then continues.
 """
 
 from typing import Any

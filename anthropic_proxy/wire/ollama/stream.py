@@ -55,7 +55,10 @@ class OllamaDecoder(Decoder):
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        """Fidelity notes on repairs of the model's output so far: tool names, arguments, calls in text."""
+        """Fidelity notes on repairs of the model's output so far.
+
+        Repaired are tool names and arguments, and tool calls that the model wrote as reply text.
+        """
         return (*(self._text.notes if self._text is not None else ()), *self._mender.notes)
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
@@ -81,7 +84,7 @@ class OllamaDecoder(Decoder):
 
     def flush_pending(self) -> list[Delta]:
         """Return the buffered deltas after an interruption: text that may be a tool call, and thinking."""
-        text = self._text.finish(cut=True) if self._text is not None else []
+        text = self._text.finish(reply_ended_early=True) if self._text is not None else []
         return [*self._late.feed(text), *self._late.flush_pending()]
 
     def _decode(self, data: bytes, mend: Callable[[bytes], bytes]) -> Frame:
@@ -151,8 +154,10 @@ class OllamaDecoder(Decoder):
             fault = UpstreamFault(message=f"the answer ended with {last.done_reason!r}")
             raise classify_fault(fault, self._call)
         if self._text is not None:
-            cut = kind not in {"end", "calls", "unknown"}
-            deltas += self._text.finish(cut=cut, whole=not cut and not self._calls)
+            reply_ended_early = kind not in {"end", "calls", "unknown"}
+            deltas += self._text.finish(
+                reply_ended_early=reply_ended_early, is_text_reply=not reply_ended_early and not self._calls
+            )
         if last.prompt_eval_count is not None or last.eval_count is not None:
             deltas.append(Usage(input_tokens=last.prompt_eval_count, output_tokens=last.eval_count))
         deltas.append(self._find_stop(kind, last))

@@ -1,6 +1,7 @@
 """Wire of the Chat Completions API of OpenAI and of servers of other vendors with the same API.
 
-`ChatWire` encodes upstream requests and decodes responses. Differences of servers and models are fields of `Dialect`.
+`ChatWire` encodes upstream requests and decodes responses. `accepts_media_url`: the server downloads an image or PDF
+from its URL, so the proxy need not send the file. Differences of servers and models are fields of `Dialect`.
 """
 
 from collections.abc import Mapping
@@ -41,7 +42,10 @@ class ChatWire(Wire[Dialect]):
         return classify_fault(fault, call) if reply is None else reply
 
     def accepts_media_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
-        """Return True if the upstream server accepts a URL for this image or PDF."""
+        """Return True if the upstream server downloads this image or PDF from its URL.
+
+        False: the proxy sends the file.
+        """
         return dialect.accepts_image_urls if isinstance(block, ImageBlock) else dialect.accepts_pdf_urls
 
 

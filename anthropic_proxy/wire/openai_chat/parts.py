@@ -51,7 +51,10 @@ def add_cache_mark(content: Any) -> Any:
 
 
 def join_contents(contents: Sequence[Any]) -> Any:
-    """Return the contents of consecutive messages as one. The strings before the first list become one text."""
+    """Return the contents of consecutive messages as the content of one message.
+
+    The result is one JSON string if all contents are strings, otherwise a list of parts.
+    """
     texts = [*itertools.takewhile(lambda content: isinstance(content, Raw), contents)]
     if len(texts) == len(contents):
         return join_json_strings(texts)

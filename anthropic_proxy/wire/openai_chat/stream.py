@@ -84,7 +84,10 @@ class ChatDecoder(Decoder):
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        """Fidelity notes on repairs of the model's output so far: tool names, arguments, calls in text."""
+        """Fidelity notes on repairs of the model's output so far.
+
+        Repaired are tool names and arguments, and tool calls that the model wrote as reply text.
+        """
         found = self._text.notes if self._text is not None else ()
         return (*found, *self._calls.repair.notes) if self._calls is not None else found
 
@@ -124,13 +127,13 @@ class ChatDecoder(Decoder):
                     f"{self._provider} ended its answer before it was complete.", provider=self._provider
                 )
             self._finish("stop", deltas)
-        self._end_blocks(deltas, cut=True)
+        self._end_blocks(deltas, reply_ended_early=True)
         self._emit_stop(deltas)
         return self._order(deltas)
 
     def flush_pending(self) -> list[Delta]:
         """Return the deltas buffered in an interrupted reply: text of an unknown kind, tool arguments, thinking."""
-        deltas = self._text.finish(cut=True) if self._text is not None else []
+        deltas = self._text.finish(reply_ended_early=True) if self._text is not None else []
         if self._calls is not None:
             self._calls.flush_pending(deltas)
         deltas = [*self._late.feed(deltas), *self._late.flush_pending()]
@@ -237,7 +240,7 @@ class ChatDecoder(Decoder):
         if kind == "failed":
             fault = UpstreamFault(message=f"the answer ended with {reason!r}", codes=frozenset((reason,)))
             raise build_upstream_error(fault, self._provider)
-        self._end_blocks(deltas, cut=kind not in {"end", "calls"})
+        self._end_blocks(deltas, reply_ended_early=kind not in {"end", "calls"})
         if self._refusal:
             details = {"type": "refusal", "category": None, "explanation": "".join(self._refusal)}
             self._stop = Stop("refusal", details=details)
@@ -253,19 +256,21 @@ class ChatDecoder(Decoder):
         if not completed and (self._stop.reason != "max_tokens" or self._call.context_window is None):
             self._emit_stop(deltas)
 
-    def _end_blocks(self, deltas: list[Delta], *, cut: bool) -> None:
+    def _end_blocks(self, deltas: list[Delta], *, reply_ended_early: bool) -> None:
         """Emit the end of open text, reasoning, searches and calls to `deltas`.
 
-        `cut`: the reply did not end normally.
+        `reply_ended_early`: the reply did not end normally.
         """
         if self._text is not None:
-            deltas += self._text.finish(cut=cut, whole=not cut and self._calls is None)
+            deltas += self._text.finish(
+                reply_ended_early=reply_ended_early, is_text_reply=not reply_ended_early and self._calls is None
+            )
         if self._details is not None:
             self._sign_details(deltas)
         if self._executed is not None:
             deltas += self._executed.end_searches()
         if self._calls is not None:
-            self._calls.end_all_calls(deltas, cut=cut)
+            self._calls.end_all_calls(deltas, reply_ended_early=reply_ended_early)
 
     def _emit_stop(self, deltas: list[Delta]) -> None:
         if self._stop_emitted or self._stop is None:
@@ -287,7 +292,7 @@ class ChatDecoder(Decoder):
         if reply is None:
             raise classify_fault(fault, self._call)
         deltas: list[Delta] = []
-        self._end_blocks(deltas, cut=True)
+        self._end_blocks(deltas, reply_ended_early=True)
         self._stop = next(delta for delta in reply if isinstance(delta, Stop))
         self._stop_emitted = True
         return deltas + reply

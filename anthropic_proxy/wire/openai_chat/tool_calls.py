@@ -1,9 +1,10 @@
 """Decoder of tool calls in Chat Completions responses: assigns streamed fragments to calls, and ends the calls.
 
 `ToolCallReader` decodes the calls of one response: `read_fragment` reads one fragment of a name or arguments. Some
-servers send fragments without an id or index. A complete call has a JSON object as arguments. `end_complete_calls` ends
-calls with complete arguments, `end_all_calls` all calls at the end of the reply. `call_count` is the number of calls so
-far. A delta is a fragment of the decoded reply; a fidelity note records a repair.
+servers send fragments without an id or index. `end_complete_calls` ends the calls with complete arguments (a whole JSON
+object), `end_all_calls` ends all calls at the end of the reply. Arguments of a reply that ended early (output limit,
+content filter, interruption) may be incomplete and are not repaired. `call_count` is the number of calls so far. A
+delta is a fragment of the decoded reply; a fidelity note records a repair.
 """
 
 from anthropic_proxy.errors import UpstreamProtocolError
@@ -96,14 +97,16 @@ class ToolCallReader:
         for call in [call for call in self._open if call.is_complete()]:
             self._end(call, deltas)
 
-    def end_all_calls(self, deltas: list[Delta], *, cut: bool = False) -> None:
-        """Append `ToolEnd` for every open call. `cut`: the reply did not end normally.
+    def end_all_calls(self, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
+        """Append `ToolEnd` for every open call, complete or not. Call this at the end of the reply.
 
-        Raises `UpstreamProtocolError` for a call without a name.
+        `reply_ended_early`: True if the reply did not end normally (output limit, content filter,
+        interruption). Arguments are then not repaired. Raises `UpstreamProtocolError` for a call without a
+        name.
         """
         for call in list(self._open):
-            text = self._end(call, deltas, cut=cut)
-            if is_truncated_object(text) or (cut and not text):
+            text = self._end(call, deltas, reply_ended_early=reply_ended_early)
+            if is_truncated_object(text) or (reply_ended_early and not text):
                 self.has_incomplete_arguments = True
             elif self._holds and is_truncated_object("".join(call.arguments)):
                 self.has_completed_arguments = True
@@ -114,10 +117,10 @@ class ToolCallReader:
         if not self._holds:
             deltas += [ToolArgs(call.key, text) for text in call.arguments]
 
-    def _end(self, call: _OpenCall, deltas: list[Delta], *, cut: bool = False) -> str:
-        """Append the buffered deltas of a tool call and its `ToolEnd` to `deltas`. Return the arguments of the call.
+    def _end(self, call: _OpenCall, deltas: list[Delta], *, reply_ended_early: bool = False) -> str:
+        """Append the buffered deltas and the `ToolEnd` of a call to `deltas`. Return the arguments of the call.
 
-        `cut`: the reply did not end normally, so the arguments may be incomplete.
+        `reply_ended_early`: the reply did not end normally, so the arguments may be incomplete.
         """
         if not call.name:
             name = self.repair.find_name_by_arguments("".join(call.arguments))
@@ -127,7 +130,7 @@ class ToolCallReader:
             self._name(call, name, name, deltas)
         text = "".join(call.arguments)
         if self._holds and text:
-            text = text if cut else self.repair.repair_arguments(text, call.own_name)
+            text = text if reply_ended_early else self.repair.repair_arguments(text, call.own_name)
             deltas.append(ToolArgs(call.key, text))
         self._open.remove(call)
         call.ended = True

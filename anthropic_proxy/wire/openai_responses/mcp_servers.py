@@ -1,6 +1,9 @@
 """Encoder of MCP servers: a toolset of the client request → a tool of type `mcp`, which the provider calls itself.
 
-Source: `Mcp` of the official SDK `openai` 3.51; "Remote MCP Tools" of xAI's documentation, 2026-11.
+A toolset is an entry of `tools` that names one MCP server. A label is the name of the server that is sent upstream: the
+client's name with other characters in place of those that the provider rejects. `mcp_server_names_by_label` finds the
+client's name for a label in the reply. Source: `Mcp` of the official SDK `openai` 3.51; "Remote MCP Tools" of xAI's
+documentation, 2026-11.
 """
 
 import re
@@ -18,16 +21,17 @@ _NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def mcp_servers_by_name(request: PreparedRequest) -> dict[str, McpServer]:
-    """Return the MCP servers of the client request with a URL: name → server. The first server of a name counts."""
+    """Return the MCP servers of the client request that have a URL, by name. The first server of a name counts."""
     return {server.name: server for server in reversed(request.mcp_servers) if server.url}
 
 
 def encode_mcp_server(
     tool: Tool, servers: Mapping[str, McpServer], dialect: Dialect, notes: list[FidelityNote]
 ) -> dict[str, Any] | None:
-    """Encode a toolset as an `mcp` tool that needs no approval. None: no tool of the toolset is enabled.
+    """Return a toolset as an `mcp` tool that needs no approval. None: no tool of the toolset is enabled.
 
-    Raises `InvalidRequest` if the request defines no server for it, `UnsupportedFeature` if single tools are disabled.
+    `servers`: the MCP servers of the request by name. Raises `InvalidRequest` if none has the name in the toolset,
+    `UnsupportedFeature` if single tools are disabled.
     """
     toolset = decode_toolset(tool)
     name = toolset.mcp_server_name
@@ -49,7 +53,10 @@ def encode_mcp_server(
 
 
 def mcp_server_names_by_label(request: PreparedRequest) -> dict[str, str]:
-    """Return a mapping: label sent upstream → first MCP server name of the client request with this label."""
+    """Return the client's names of the MCP servers, by the label that is sent upstream.
+
+    Of equal labels, the first counts.
+    """
     return {_label_of(server.name): server.name for server in reversed(request.mcp_servers)}
 
 

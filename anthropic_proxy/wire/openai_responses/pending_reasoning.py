@@ -1,8 +1,9 @@
 """`PendingReasoning`: buffer for the reasoning of a reply until the next output item is known.
 
-Later requests can send reasoning back only together with the item after it. A text or a tool call is sent back, so the
-reasoning keeps its encrypted state. A search of the provider is not sent back, so the reasoning is emitted without the
-state. A delta is a fragment of the decoded reply.
+Later requests can send reasoning back only together with the item after it. A text or a tool call is sent back, so
+`release_signed` returns the reasoning with its encrypted state (signature). A search of the provider is not sent back,
+so `release_unsigned` returns the reasoning without the state. `build_reasoning_state` returns the state of a complete
+reasoning item. A delta is a fragment of the decoded reply.
 """
 
 from msgspec.structs import replace
@@ -22,14 +23,15 @@ class PendingReasoning:
         self.buffered: list[tuple[Thinking, bool]] = []
         """Buffered thinking deltas, each with True if its reasoning item has text."""
 
-    def buffer(self, thought: Thinking, *, shown: bool) -> bool:
+    def buffer_thinking(self, thought: Thinking, *, item_has_text: bool) -> bool:
         """Buffer a reasoning delta and return True. Return False if the caller can emit the delta now.
 
-        Buffering starts with the first signature. `shown`: True if the reasoning item has text.
+        Buffering starts with the first delta that has a signature. `item_has_text`: True if the reasoning item
+        has text.
         """
         if not self.buffered and not thought.signature:
             return False
-        self.buffered.append((thought, shown))
+        self.buffered.append((thought, item_has_text))
         return True
 
     def release_signed(self) -> list[Thinking]:
@@ -45,8 +47,8 @@ class PendingReasoning:
         kept, self.buffered = self.buffered, []
         return [
             replace(thought, signature=self._signature) if thought.signature else thought
-            for thought, shown in kept
-            if shown
+            for thought, has_text in kept
+            if has_text
         ]
 
 

@@ -1,9 +1,10 @@
-"""Decoder of code execution and MCP calls of the provider: output items → call and result blocks.
+"""Decoder of code execution and MCP calls, which the provider runs itself: output items → call and result blocks.
 
-`ServerToolItemDecoder` decodes one call. The call block is emitted when its arguments are complete, the result block
-with the complete item. `abort_call` ends a call without a result. Source: `ResponseCodeInterpreterToolCall` and
-`McpCall` of the official SDK `openai` 3.51; recorded by the project `vercel/ai` (openai-code-interpreter-tool.1,
-openai-mcp-tool.1 and xai-code-execution-tool.1 of its fixtures, 2026-08).
+`ServerToolItemDecoder` decodes one call. `start_call` returns the call block as soon as the program or the arguments
+are complete. `decode_complete_item` returns the result block. `abort_call` returns an error block for a call without a
+result. Source: `ResponseCodeInterpreterToolCall` and `McpCall` of the official SDK `openai` 3.51; recorded by the
+project `vercel/ai` (openai-code-interpreter-tool.1, openai-mcp-tool.1 and xai-code-execution-tool.1 of its fixtures,
+2026-08).
 """
 
 from typing import Any
@@ -59,21 +60,28 @@ class ServerToolItemDecoder:
         self._is_program = item.type in _PROGRAMS
         self._identifier = ""
 
-    def start_call(self, written: str) -> list[Delta]:
-        """Return the call block. `written`: the program, or JSON arguments. Empty list: the call was emitted before."""
+    def start_call(self, program_or_arguments: str) -> list[Delta]:
+        """Return the call block, which begins a call. Empty list: the call block was returned before.
+
+        `program_or_arguments`: the source text of the program that the provider runs, or the JSON arguments of
+        an MCP call.
+        """
         if self._identifier:
             return []
         if self._is_program:
             self._identifier = self._call.new_id(SERVER_TOOL_ID_PREFIX)
-            return [encode_code_execution(self._identifier, written)]
+            return [encode_code_execution(self._identifier, program_or_arguments)]
         self._identifier = self._call.new_id(MCP_TOOL_ID_PREFIX)
         label, name = self._item.server_label or "", self._item.name or ""
         server = self._shared.find_mcp_server_name(label)
         own_name = name.removeprefix(f"{label}.")  # xAI adds the label as a prefix (documented)
-        return [encode_mcp_call(self._identifier, server, own_name, written)]
+        return [encode_mcp_call(self._identifier, server, own_name, program_or_arguments)]
 
-    def end_call(self, item: OutputItem) -> list[Delta]:
-        """Return the result block of a complete item, after the call block unless the call was emitted before."""
+    def decode_complete_item(self, item: OutputItem) -> list[Delta]:
+        """Return the result block of a call from its complete output item.
+
+        The call block comes first, unless `start_call` returned it before.
+        """
         self._item = item
         if self._is_program:
             announced = self.start_call(_code_of(item))
@@ -85,7 +93,10 @@ class ServerToolItemDecoder:
         return [*announced, encode_mcp_result(self._identifier, words, is_error=is_error)]
 
     def abort_call(self) -> list[Delta]:
-        """Return an error block for a call without a result when the reply ends. Empty list: no call was emitted."""
+        """Return an error block as the result of a call that has no result when the reply ends.
+
+        Empty list: the client has not received the call block, so no result is required.
+        """
         if not self._identifier:
             return []
         if self._is_program:

@@ -126,8 +126,8 @@ class ResponsesDecoder(Decoder):
         if event.delta and not state.complete:
             state.text_streamed = True
             self._emit_text(event.delta, state, deltas)
-            if self._search.tracks_text:
-                self._search.track_text(event.delta, (self._last, event.content_index))
+            if self._search.requires_recorded_text:
+                self._search.record_text(event.delta, (self._last, event.content_index))
 
     def _read_annotation(self, event: StreamEvent, deltas: list[Delta]) -> None:
         state = self._find(event)
@@ -199,10 +199,10 @@ class ResponsesDecoder(Decoder):
             (state.tool_call or self._begin_call(state, item, deltas)).end_call(item, deltas)
         elif item.type == "web_search_call":
             self._put_hosted([], deltas)
-            deltas += self._search.decode_search(item)
+            deltas += self._search.decode_search_item(item)
         elif item.type in SERVER_TOOL_ITEM_TYPES:
             server_tool = state.server_tool or ServerToolItemDecoder(self._call, item, self._calls)
-            self._put_hosted(server_tool.end_call(item), deltas)
+            self._put_hosted(server_tool.decode_complete_item(item), deltas)
         elif (words := describe_unsupported_item(item)) is not None:
             self._emit_text(words, state, deltas)
 
@@ -256,7 +256,7 @@ class ResponsesDecoder(Decoder):
 
     def _put_thought(self, thought: Thinking, state: OutputItemState, deltas: list[Delta]) -> None:
         self._spoken = None
-        if not self._thoughts.buffer(thought, shown=state.latest_part is not None):
+        if not self._thoughts.buffer_thinking(thought, item_has_text=state.latest_part is not None):
             self._put([thought], deltas)
 
     def _put_hosted(self, some: Iterable[Delta], deltas: list[Delta]) -> None:
@@ -267,7 +267,7 @@ class ResponsesDecoder(Decoder):
 
     def _put(self, some: Iterable[Delta], deltas: list[Delta]) -> None:
         if self._search.buffering:
-            self._search.buffer(some)
+            self._search.buffer_deltas(some)
         else:
             deltas += some
 
@@ -295,17 +295,17 @@ class ResponsesDecoder(Decoder):
                 continue  # too late: thinking must precede the content that followed it
             self._last = place
             self._complete(self._items.setdefault(place, OutputItemState()), item, deltas)
-        self._end_open(deltas, cut=response.status == "incomplete")
+        self._end_open(deltas, reply_ended_early=response.status == "incomplete")
         self._read_usage(response.usage, deltas)
         self._stopped = True
         cut = [state for state in self._items.values() if state.tool_call is not None and state.tool_call.incomplete]
-        deltas.append(build_stop(response, self._refusal, self._call, cut_call=bool(cut)))
+        deltas.append(build_stop(response, self._refusal, self._call, has_incomplete_call=bool(cut)))
 
-    def _end_open(self, deltas: list[Delta], *, cut: bool) -> None:
-        """End tool calls that have no end event. `cut`: True if the reply was cut, so a call may be incomplete."""
+    def _end_open(self, deltas: list[Delta], *, reply_ended_early: bool) -> None:
+        """End the open items. `reply_ended_early`: the reply did not end normally; a call may be incomplete."""
         for state in self._items.values():
             if state.tool_call is not None and not state.complete:
-                state.tool_call.end_call(None, deltas, cut=cut)
+                state.tool_call.end_call(None, deltas, reply_ended_early=reply_ended_early)
             elif state.server_tool is not None and not state.complete:
                 self._put_hosted(state.server_tool.abort_call(), deltas)
         self._put(self._thoughts.release_signed(), deltas)
@@ -324,7 +324,7 @@ class ResponsesDecoder(Decoder):
         if reply is None:
             raise classify_fault(fault, self._call)
         deltas: list[Delta] = []
-        self._end_open(deltas, cut=True)
+        self._end_open(deltas, reply_ended_early=True)
         self.finished = self._stopped = True
         return deltas + reply
 

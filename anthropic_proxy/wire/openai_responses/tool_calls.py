@@ -78,11 +78,12 @@ class ToolCallItemDecoder:
         if not self._written:
             self.add_arguments_fragment(arguments, deltas)
 
-    def end_call(self, item: OutputItem | None, deltas: list[Delta], *, cut: bool = False) -> None:
-        """End the call. `item`: the complete item; None: the reply ended before the item was complete.
+    def end_call(self, item: OutputItem | None, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
+        """Append the remaining deltas of the call and its `ToolEnd` to `deltas`.
 
-        `cut`: the reply did not end normally. Later events are ignored. Raises `UpstreamProtocolError` for a complete
-        call without a name.
+        Later calls of this method have no effect. `item`: the complete output item of the call; None: the reply
+        ended before the item was complete. `reply_ended_early`: True if the reply did not end normally. Raises
+        `UpstreamProtocolError` for a complete call without a name.
         """
         if self._ended:
             return
@@ -93,15 +94,15 @@ class ToolCallItemDecoder:
         elif self._began:
             if item is not None:
                 self.add_complete_arguments(item.arguments or "", deltas)
-            self.incomplete = self._is_cut(item, cut=cut)
+            self.incomplete = self._is_cut(item, reply_ended_early=reply_ended_early)
             deltas.append(ToolEnd(self._key))
         elif item is not None:
             raise self._reader.build_missing_name_error()
         self._ended = True
 
-    def _is_cut(self, item: OutputItem | None, *, cut: bool) -> bool:
+    def _is_cut(self, item: OutputItem | None, *, reply_ended_early: bool) -> bool:
         if item is None:
-            return cut or (self._written != "" and not self._written.rstrip().endswith("}"))
+            return reply_ended_early or (self._written != "" and not self._written.rstrip().endswith("}"))
         return item.status == "incomplete" or is_truncated_object(item.arguments or "")
 
 

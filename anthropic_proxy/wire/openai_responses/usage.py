@@ -40,11 +40,11 @@ def _fills_window(counts: ResponsesUsage | None, window: int | None) -> bool:
     return (counts.input_tokens or 0) + (counts.output_tokens or 0) >= window - 1
 
 
-def build_stop(response: Response, refusal: str, call: Call[Dialect], *, cut_call: bool) -> Stop:
+def build_stop(response: Response, refusal: str, call: Call[Dialect], *, has_incomplete_call: bool) -> Stop:
     """Return the `Stop` delta of a reply that has ended.
 
-    `refusal`: the model's refusal text; "": no refusal. `cut_call`: True if a tool call is incomplete; the stop reason
-    is then never `end_turn`.
+    `refusal`: the model's refusal text; "": no refusal. `has_incomplete_call`: True if the arguments of a tool call
+    are incomplete. The stop reason is then never `end_turn`.
     """
     reason = response.incomplete_details.reason if response.incomplete_details is not None else None
     kind = finish_kind(reason) if reason else "unknown"
@@ -54,7 +54,7 @@ def build_stop(response: Response, refusal: str, call: Call[Dialect], *, cut_cal
         return blocked_reply_stop(call.provider, reason)
     if kind == "window":
         return Stop("model_context_window_exceeded")
-    if kind == "limit" or cut_call:
+    if kind == "limit" or has_incomplete_call:
         full = _fills_window(response.usage, call.context_window)
         return Stop("model_context_window_exceeded" if full else "max_tokens")
     return Stop("end_turn")

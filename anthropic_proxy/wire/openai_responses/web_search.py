@@ -1,10 +1,11 @@
 """Decoder of the provider's web searches: output items and annotations → blocks and citations of the Messages API.
 
-`WebSearchDecoder` decodes the searches of one reply: `decode_search` a search, `decode_annotation` a citation. OpenAI
-sends the pages with each search, so blocks and text are emitted at once, each citation after its passage. xAI sends
-pages only as citations of the complete text. After a search without pages, all deltas are therefore stored by `buffer`
-until `release_buffered`. Both were recorded by the project `vercel/ai` (fixtures openai-web-search-tool.1 and
-xai-web-search-tool.1, 2026-08). `track_text` records emitted text, to which later citations refer (`tracks_text`).
+`WebSearchDecoder` decodes the searches of one reply: `decode_search_item` returns the call block and the result block
+of one search, `decode_annotation` a citation. OpenAI sends the pages with each search, so blocks and text are emitted
+at once, each citation after its passage. xAI sends pages only as citations of the complete text. After a search without
+pages, all deltas are therefore stored by `buffer_deltas` until `release_buffered`. `record_text` stores emitted text,
+because citations refer to offsets in the text. Both forms were recorded by the project `vercel/ai` (fixtures
+openai-web-search-tool.1 and xai-web-search-tool.1, 2026-08).
 """
 
 from collections.abc import Iterable, Sequence
@@ -79,10 +80,10 @@ class WebSearchDecoder:
         self._place: tuple[int, int] | None = None
         self._cited_to = 0
         self._count = 0
-        self.tracks_text = False
-        """True after a search: emitted text must be passed to `track_text`."""
+        self.requires_recorded_text = False
+        """True after a search: emitted text must be passed to `record_text`."""
         self.buffering = False
-        """True while the caller must pass all deltas to `buffer` instead of emitting them."""
+        """True while the caller must pass all deltas to `buffer_deltas` instead of emitting them."""
 
     def record_source_titles(self, items: Iterable[OutputItem]) -> None:
         """Record the titles of cited pages in the items of a complete reply. Result blocks contain the titles."""
@@ -91,11 +92,11 @@ class WebSearchDecoder:
                 for mark in self._marks_of(part):
                     self._learn(mark)
 
-    def decode_search(self, item: OutputItem) -> list[Delta]:
-        """Return the blocks and the usage of a complete search item.
+    def decode_search_item(self, item: OutputItem) -> list[Delta]:
+        """Return the call block, the result block and the usage of a complete output item of a web search.
 
-        Empty list: the blocks are buffered, or the item adds nothing. A page that the model opened becomes a separate
-        search, unless an earlier search found the page.
+        Empty list: the blocks are buffered, or the item adds nothing. A page that the model opened becomes a
+        separate search, unless an earlier search found the page.
         """
         action = _action_of(item)
         pages = [_plain(source.url) for source in action.sources or () if source.url]
@@ -113,15 +114,15 @@ class WebSearchDecoder:
             failure = encode_failed_search(identifier, "unavailable")
             return self._keep([encode_search_call(identifier, query), failure])
         self._count += 1
-        self.tracks_text = True
+        self.requires_recorded_text = True
         counted = Usage(web_search_requests=self._count)
         return [*self._put(query, list(dict.fromkeys(pages)), waits=self.buffering or not pages), counted]
 
-    def buffer(self, deltas: Iterable[Delta]) -> None:
+    def buffer_deltas(self, deltas: Iterable[Delta]) -> None:
         """Buffer reply deltas that follow a search without known pages, in order."""
         self._waiting += deltas
 
-    def track_text(self, text: str, place: tuple[int, int]) -> None:
+    def record_text(self, text: str, place: tuple[int, int]) -> None:
         """Record emitted text: citations refer to its offsets. `place`: index of output item and of content part."""
         if place != self._place:
             self._place, self._text, self._cited_to = place, [], 0

@@ -1,8 +1,9 @@
 """`repair_arguments`: repairs the arguments of a tool call if the model's text is not a JSON object.
 
 The library `json_repair` proposes an object. The proposal is accepted only if it has the same tokens in the same order
-as the model's text. Commas, quote style and the closing brackets at the end may differ. The library is imported at the
-first invalid arguments, because most servers never send any. A marker is a text such as `<tool_call>` around a call.
+as the model's text. Commas, quote style and the closing brackets at the end may differ. A marker is a text such as
+`<tool_call>` around a call that a model wrote into its reply text. Text `between_markers` is repaired less, because the
+markers state where the arguments begin and end. `is_json_object`: no repair is needed.
 """
 
 import json
@@ -53,13 +54,15 @@ def is_json_object(text: str) -> bool:
     return True
 
 
-def repair_arguments(text: str, *, alone: bool = False) -> str | None:
+def repair_arguments(text: str, *, between_markers: bool = False) -> str | None:
     """Return the JSON object that the arguments of a tool call mean, as JSON text. A valid object is unchanged.
 
-    None: no object, more than one possible meaning, or a text above `MAX_REPAIRED_CHARACTERS`. Repaired are: extra or
-    missing commas, wrong brackets at the end, quotes and words of Python and JavaScript, an object encoded again as a
-    string. `alone`: True if the text comes from between markers. If False, these are repaired too: an
-    unfinished string at the end, a repeated object, text or a code fence around the object.
+    None: no object, more than one possible meaning, or a text above `MAX_REPAIRED_CHARACTERS`.
+
+    Repaired are extra or missing commas, wrong brackets at the end, quotes and words of Python and JavaScript, and
+    an object encoded again as a string. `between_markers`: True if the text was found between the start and end
+    marker of a call. If False, these are repaired too: an unfinished string at the end, a repeated object, and text
+    or a code fence around the object.
 
     >>> repair_arguments('{"path": "a",}')
     '{"path": "a"}'
@@ -73,7 +76,7 @@ def repair_arguments(text: str, *, alone: bool = False) -> str | None:
         if not (inner := _decode_text(text)):
             break
         text = inner.strip()
-    if alone:
+    if between_markers:
         return _repair(text, closes_strings=False) if text.startswith("{") else None
     begin, end = text.find("{"), text.rfind("}") + 1
     if begin < 0 or _QUOTED.search(text, 0, begin):

@@ -140,20 +140,20 @@ _KEYS = ("name", "type", "function", "parameters", "arguments", "id")
 _IDENTIFIER = re.compile(r"[\w.]*")
 
 
-def _marks_of(conventions: Sequence[ToolCallFormat]) -> Mapping[str, StartMarker]:
+def _marks_of(formats: Sequence[ToolCallFormat]) -> Mapping[str, StartMarker]:
     """Return a mapping from start marker to properties, with the readers of the given formats only."""
     marks = {}
     for begin, ending, readers in _ROWS:
-        wanted = tuple(reader for reader in readers if reader[0] in conventions)
+        wanted = tuple(reader for reader in readers if reader[0] in formats)
         if wanted:
             marks[begin] = StartMarker(ending, wanted, begin not in _NAMELESS)
     return marks
 
 
 @functools.lru_cache(maxsize=64)
-def build_format_markers(conventions: tuple[ToolCallFormat, ...]) -> FormatMarkers:
+def build_format_markers(formats: tuple[ToolCallFormat, ...]) -> FormatMarkers:
     """Return the markers by which calls in the given text formats are detected. The result is cached."""
-    marks = _marks_of(conventions)
+    marks = _marks_of(formats)
     firsts = frozenset(begin[0] for begin in marks)
     return FormatMarkers(
         start_markers=marks,
@@ -169,23 +169,23 @@ def build_format_markers(conventions: tuple[ToolCallFormat, ...]) -> FormatMarke
 
 
 def read_unmarked_calls(
-    text: str, conventions: Sequence[ToolCallFormat], offered: OfferedTools
+    text: str, formats: Sequence[ToolCallFormat], offered: OfferedTools
 ) -> tuple[ToolCallFormat, list[RecoveredCall]] | None:
     """Return the format and the tool calls of a complete reply that consists of calls without markers.
 
-    `conventions`: the text formats to try. None: the reply is other text.
+    `formats`: the text formats to try. None: the reply is other text.
     """
-    if "bare_json" in conventions and (calls := read_json_calls(text, offered, bare=True)):
+    if "bare_json" in formats and (calls := read_json_calls(text, offered, without_markers=True)):
         return "bare_json", calls
-    if "bare_python" in conventions and text.lstrip().startswith("[") and (calls := read_python_calls(text, offered)):
+    if "bare_python" in formats and text.lstrip().startswith("[") and (calls := read_python_calls(text, offered)):
         return "bare_python", calls
     return None
 
 
-def can_be_unmarked_calls(text: str, conventions: Sequence[ToolCallFormat], offered: OfferedTools) -> bool:
+def can_be_unmarked_calls(text: str, formats: Sequence[ToolCallFormat], offered: OfferedTools) -> bool:
     """Return True if a reply that begins with `text` may consist of tool calls without markers.
 
-    False: the reply is ordinary text, however it continues. `conventions`: names of the allowed text formats.
+    False: the reply is ordinary text, however it continues. `formats`: names of the allowed text formats.
     """
     remainder = text.lstrip()
     listed = remainder.startswith("[")
@@ -193,9 +193,9 @@ def can_be_unmarked_calls(text: str, conventions: Sequence[ToolCallFormat], offe
     if not remainder:
         return listed
     if remainder[0] == "{":
-        return "bare_json" in conventions and _may_be_call_object(remainder[1:].lstrip())
+        return "bare_json" in formats and _may_be_call_object(remainder[1:].lstrip())
     name = _IDENTIFIER.match(remainder)
-    if not listed or "bare_python" not in conventions or name is None or not name.group():
+    if not listed or "bare_python" not in formats or name is None or not name.group():
         return False
     return name.end() == len(remainder) or (
         remainder[name.end()] == "(" and offered.find_tool(name.group()) is not None

@@ -43,16 +43,16 @@ class _Written(Struct):
 _decode = msgspec.json.Decoder(_Written).decode
 
 
-def read_json_calls(text: str, offered: OfferedTools, *, bare: bool = False) -> list[RecoveredCall] | None:
+def read_json_calls(text: str, offered: OfferedTools, *, without_markers: bool = False) -> list[RecoveredCall] | None:
     """Return the tool calls of a text that consists of JSON objects, in a JSON list or one after another.
 
-    None: the text has other content, or an object does not call an offered tool. `bare`: True if the text comes without
-    markers. Each object must then have arguments, and invalid JSON is not repaired.
+    None: the text has other content, or an object does not call an offered tool. `without_markers`: True if no
+    markers enclose the text. Each object must then have arguments, and invalid JSON is not repaired.
     """
     objects = _split(text.strip())
-    if objects is None and not bare and (mended := repair_arguments(text, alone=True)):
+    if objects is None and not without_markers and (mended := repair_arguments(text, between_markers=True)):
         objects = [mended]
-    calls = [_read_object(part, offered, bare=bare) for part in objects or ()]
+    calls = [_read_object(part, offered, without_markers=without_markers) for part in objects or ()]
     found = [call for call in calls if call is not None]
     return found if found and len(found) == len(calls) else None
 
@@ -66,7 +66,7 @@ def resolve_call(name: str, arguments: str, offered: OfferedTools) -> RecoveredC
     known = offered.find_tool(name)
     arguments = arguments.strip() or "{}"
     if known is not None and not is_json_object(arguments):
-        arguments = repair_arguments(arguments, alone=True) or ""
+        arguments = repair_arguments(arguments, between_markers=True) or ""
     return RecoveredCall(known, arguments) if known is not None and arguments else None
 
 
@@ -101,7 +101,7 @@ def _split(text: str) -> list[str] | None:
     return parts
 
 
-def _read_object(text: str, offered: OfferedTools, *, bare: bool) -> RecoveredCall | None:
+def _read_object(text: str, offered: OfferedTools, *, without_markers: bool) -> RecoveredCall | None:
     try:
         written = _decode(text)
         if (function := bytes(written.function)).startswith(b"{"):
@@ -110,6 +110,6 @@ def _read_object(text: str, offered: OfferedTools, *, bare: bool) -> RecoveredCa
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return None
     arguments = bytes(written.arguments) or bytes(written.parameters)
-    if (bare and not arguments) or not name:
+    if (without_markers and not arguments) or not name:
         return None
     return resolve_call(name, "" if arguments == b"null" else arguments.decode(), offered)

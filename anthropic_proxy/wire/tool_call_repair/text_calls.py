@@ -41,15 +41,13 @@ class TextCallDetector:
     is buffered only while it may belong to a call. Line breaks next to a call are dropped.
     """
 
-    def __init__(
-        self, conventions: Sequence[ToolCallFormat], offered: OfferedTools, new_id: Callable[[str], str]
-    ) -> None:
+    def __init__(self, formats: Sequence[ToolCallFormat], offered: OfferedTools, new_id: Callable[[str], str]) -> None:
         self.notes: list[FidelityNote] = []
         """Fidelity notes: one for each tool call that was found in the reply text."""
-        self._conventions = conventions
+        self._formats = formats
         self._offered = offered
         self._new_id = new_id
-        signs = self._signs = build_format_markers(tuple(conventions))
+        signs = self._signs = build_format_markers(tuple(formats))
         self._marks, self._pattern = signs.start_markers, signs.start_pattern
         self._strays, self._spark = signs.dropped_end_markers, signs.candidate_pattern
         self._state = "start"  # then bare, text, fence, call, after; over: detection has stopped
@@ -94,15 +92,16 @@ class TextCallDetector:
         self._pass_free(deltas)
         return deltas
 
-    def finish(self, *, cut: bool = False) -> list[Delta]:
-        """Return deltas for the buffered text: calls or text. `cut`: True if the reply was truncated.
+    def finish(self, *, reply_ended_early: bool = False) -> list[Delta]:
+        """Return the deltas of the buffered text at the end of the reply: tool calls or text.
 
-        In a truncated reply, a call without an end marker is emitted as text.
+        `reply_ended_early`: True if the reply did not end normally. A call without an end marker is then
+        emitted as text.
         """
         deltas: list[Delta] = []
         if self._held or self._pieces:
             self._join("")
-            while self._step(deltas, final=True, cut=cut) or self._later:
+            while self._step(deltas, final=True, reply_ended_early=reply_ended_early) or self._later:
                 self._read_on(deltas)
                 self._join("")
             if self._held and self._state != "after":
@@ -123,7 +122,7 @@ class TextCallDetector:
                 continue
             self._join(piece)
             self._piece = min(2 * self._piece, _MAX_PIECE)
-            while self._step(deltas, final=False, cut=False):
+            while self._step(deltas, final=False, reply_ended_early=False):
                 self._put_back()
             remainder = self._held if self._state != "call" else "" if self._named else self._held[len(self._mark) :]
             self._blank = remainder.isspace()
@@ -154,16 +153,16 @@ class TextCallDetector:
         self._held = "".join((self._held, *self._pieces, piece))
         self._pieces.clear()
 
-    def _step(self, deltas: list[Delta], *, final: bool, cut: bool) -> bool:
+    def _step(self, deltas: list[Delta], *, final: bool, reply_ended_early: bool) -> bool:
         """Convert the start of the buffered text. Return True if more steps are possible without more text."""
         if not self._held:
             return False
         if self._state == "start":
             return self._begin()
         if self._state == "bare":
-            return self._read_bare(deltas, final=final, cut=cut)
+            return self._read_bare(deltas, final=final, reply_ended_early=reply_ended_early)
         if self._state == "call":
-            return self._read_call(deltas, final=final, cut=cut)
+            return self._read_call(deltas, final=final, reply_ended_early=reply_ended_early)
         if self._state == "fence":
             return self._leave_fence()
         if self._state == "after":
@@ -176,15 +175,15 @@ class TextCallDetector:
     def _begin(self) -> bool:
         if self._held.isspace():
             return False
-        bare = "bare_json" in self._conventions or "bare_python" in self._conventions
+        bare = "bare_json" in self._formats or "bare_python" in self._formats
         self._state = "bare" if bare and self._held.lstrip()[0] in "{[" else "text"
         return True
 
-    def _read_bare(self, deltas: list[Delta], *, final: bool, cut: bool) -> bool:
-        if can_be_unmarked_calls(self._held[:_BEGINNING], self._conventions, self._offered):
+    def _read_bare(self, deltas: list[Delta], *, final: bool, reply_ended_early: bool) -> bool:
+        if can_be_unmarked_calls(self._held[:_BEGINNING], self._formats, self._offered):
             if not final:
                 return False
-            found = None if cut else read_unmarked_calls(self._held, self._conventions, self._offered)
+            found = None if reply_ended_early else read_unmarked_calls(self._held, self._formats, self._offered)
             if found is not None:
                 self._emit_calls(*found, deltas)
                 self._held = ""
@@ -234,7 +233,7 @@ class TextCallDetector:
         self._state, self._searched, self._endings = "call", len(self._mark), 0
         self._named = not self._marks[self._mark].requires_name
 
-    def _read_call(self, deltas: list[Delta], *, final: bool, cut: bool) -> bool:
+    def _read_call(self, deltas: list[Delta], *, final: bool, reply_ended_early: bool) -> bool:
         mark = self._marks[self._mark]
         if not self._named and not self._may_be_named():
             return self._release()
@@ -248,7 +247,7 @@ class TextCallDetector:
         self._searched = max(self._searched, len(self._held) - len(mark.end_marker) + 1)
         if not final:
             return False
-        return (not cut and self._convert_calls(mark, self._held, deltas)) or self._release()
+        return (not reply_ended_early and self._convert_calls(mark, self._held, deltas)) or self._release()
 
     def _may_be_named(self) -> bool:
         """Return True if a bracket or a possible tool name follows the start marker in the buffered text."""

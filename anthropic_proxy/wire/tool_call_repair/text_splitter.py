@@ -1,8 +1,9 @@
 """`TextSplitter`: separates a provider's reply text into text, reasoning (thinking tags) and tool calls.
 
-It serves providers that send all three in one text. The results are deltas, fragments of the reply.
-`note_separate_reasoning`: the provider sends reasoning in a field of its own. A fidelity note records a client setting
-or content that was changed or dropped.
+It serves providers that send all three in one text. `feed` returns the deltas (decoded fragments of the reply) of a
+text fragment, and `finish` those of the buffered text. `note_separate_reasoning`: the provider sends reasoning in a
+field of its own, so text without a start tag is reply text. `notes` has a fidelity note for each tool call that was
+found in the text.
 """
 
 from collections.abc import Sequence
@@ -22,17 +23,17 @@ _WHOLE_ANSWERS = ("bare_json", "bare_python")
 class TextSplitter:
     """Splits the streamed text of one reply into deltas: reasoning at the start, then tool calls in the other text.
 
-    Call `feed` for each fragment, then `finish`. `tags` and `conventions` are the formats to search for (empty: none).
+    `tags`: tags that may enclose reasoning. `formats`: text formats of tool calls to search for. Empty: none.
     """
 
     def __init__(
-        self, call: Call[BaseDialect], tags: Sequence[ThinkingTags], conventions: Sequence[ToolCallFormat]
+        self, call: Call[BaseDialect], tags: Sequence[ThinkingTags], formats: Sequence[ToolCallFormat]
     ) -> None:
         if call.request.output_schema:  # the client requested JSON, so JSON without markers is no call
-            conventions = tuple(name for name in conventions if name not in _WHOLE_ANSWERS)
-        offered = OfferedTools(call) if conventions else None
+            formats = tuple(name for name in formats if name not in _WHOLE_ANSWERS)
+        offered = OfferedTools(call) if formats else None
         self._tags = ThinkingTagParser(tags) if tags else None
-        self._calls = TextCallDetector(conventions, offered, call.new_id) if offered else None
+        self._calls = TextCallDetector(formats, offered, call.new_id) if offered else None
 
     def __bool__(self) -> bool:
         """Return True if thinking tags or tool calls are searched for. False: all text is emitted unchanged."""
@@ -40,7 +41,7 @@ class TextSplitter:
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        """Fidelity notes: one for each tool call that was found in the reply text."""
+        """Fidelity notes on this reply: one for each tool call that was found in the reply text."""
         return self._calls.notes if self._calls is not None else ()
 
     def feed(self, text: str) -> list[Delta]:
@@ -55,14 +56,14 @@ class TextSplitter:
             self._tags = None
         return self._find_calls(deltas)
 
-    def finish(self, *, cut: bool = False, whole: bool = False) -> list[Delta]:
+    def finish(self, *, reply_ended_early: bool = False, is_text_reply: bool = False) -> list[Delta]:
         """Return deltas for the buffered text. Call this before another block and at the end of the reply.
 
-        `cut`: True if the reply was truncated; a call without an end marker is then text. `whole`: True if the reply
-        ended normally and contained only text.
+        `reply_ended_early`: True if the reply did not end normally. A call without an end marker is then text.
+        `is_text_reply`: True if the reply ended normally and contained only text.
         """
-        deltas = self._find_calls(self._tags.finish(whole=whole)) if self._tags is not None else []
-        return deltas + self._calls.finish(cut=cut) if self._calls is not None else deltas
+        deltas = self._find_calls(self._tags.finish(is_text_reply=is_text_reply)) if self._tags is not None else []
+        return deltas + self._calls.finish(reply_ended_early=reply_ended_early) if self._calls is not None else deltas
 
     def note_separate_reasoning(self) -> None:
         """Record that the provider sends reasoning in a separate field. Text without a start tag is then reply text."""

@@ -91,11 +91,11 @@ class ThinkingTagParser:
             self._held = ""
         return deltas
 
-    def finish(self, *, whole: bool = False) -> list[Delta]:
+    def finish(self, *, is_text_reply: bool = False) -> list[Delta]:
         """Return deltas for the buffered text at the end of the reply.
 
-        `whole`: True if the reply ended normally and contained only text. If all of its text was emitted as reasoning
-        but no end tag was found, the text is the reply and is emitted again as `Text`.
+        `is_text_reply`: True if the reply ended normally and contained only text. If all of its text was
+        emitted as reasoning but no end tag was found, the text is the reply and is emitted again as `Text`.
         """
         deltas: list[Delta] = []
         if self._state == "after":
@@ -103,7 +103,7 @@ class ThinkingTagParser:
         held, self._held = self._held, ""
         if self._state == "thinking":
             self._emit(held, deltas)
-            if whole and self._doubtful:
+            if is_text_reply and self._doubtful:
                 deltas.append(Text("".join(self._doubtful)))
             self._doubtful = []
         elif held := self._pop_gap() + held:

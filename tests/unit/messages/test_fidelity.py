@@ -61,11 +61,11 @@ def load(**environ: str) -> Settings:
 
 def test_a_note_counts_once_and_what_was_kept_does_not() -> None:
     report = FidelityReport()
-    report.add([FidelityNote("dropped", "top_k", "none"), FidelityNote("kept", "store", "said otherwise")])
-    report.add([FidelityNote("dropped", "top_k", "none"), FidelityNote("emulated", "stop_sequences", "here")])
-    assert report.describe() == "best-effort; approximated=0; emulated=1; dropped=1"
-    report.reset()
-    assert (report.notes, report.describe()) == ([], "best-effort; approximated=0; emulated=0; dropped=0")
+    report.add_notes([FidelityNote("dropped", "top_k", "none"), FidelityNote("kept", "store", "said otherwise")])
+    report.add_notes([FidelityNote("dropped", "top_k", "none"), FidelityNote("emulated", "stop_sequences", "here")])
+    assert report.format_counts() == "best-effort; approximated=0; emulated=1; dropped=1"
+    report.clear_notes()
+    assert (report.notes, report.format_counts()) == ([], "best-effort; approximated=0; emulated=0; dropped=0")
 
 
 @pytest.mark.parametrize(

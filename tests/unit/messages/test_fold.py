@@ -15,7 +15,7 @@ from msgspec import Raw
 from anthropic_proxy.errors import InternalError, UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Block, Citation, Delta, Stop, Text, Thinking, ToolArgs, ToolCall, Usage
 from anthropic_proxy.messages.fold import Fold, fold
-from anthropic_proxy.messages.fold.arguments import repair_object
+from anthropic_proxy.messages.fold.arguments import build_arguments_object
 from anthropic_proxy.messages.models import MessagesResponse
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.server.responses import encode_events, encode_message
@@ -162,12 +162,12 @@ class TestEnds:
 class TestArguments:
     @pytest.mark.parametrize("text", ["", " ", "\n\t"])
     def test_none_are_an_empty_object(self, text: str) -> None:
-        assert bytes(repair_object(text)) == b"{}"
+        assert bytes(build_arguments_object(text)) == b"{}"
 
     @pytest.mark.parametrize("text", ['{"a":1} x', '{"a":1}{"b":2}', '{"a":1}}'])
     def test_what_follows_an_object_is_left_out(self, text: str) -> None:
         assert (
-            bytes(repair_object(text))
+            bytes(build_arguments_object(text))
             == b'{"a":1}'
             == json.dumps(from_json(text.encode(), partial_mode=True)).replace(" ", "").encode()
         )
@@ -196,12 +196,12 @@ class TestArguments:
         ],
     )
     def test_what_is_no_object_is_shown_as_it_was(self, text: str) -> None:
-        wrapped = json.loads(bytes(repair_object(text)))
+        wrapped = json.loads(bytes(build_arguments_object(text)))
 
         assert wrapped == {"__unparsedToolInput": {"raw": text, "len": len(text)}}
 
     def test_length_is_counted_as_the_client_counts_it(self) -> None:
-        assert json.loads(bytes(repair_object("😀")))["__unparsedToolInput"]["len"] == 2
+        assert json.loads(bytes(build_arguments_object("😀")))["__unparsedToolInput"]["len"] == 2
 
     @given(value=json_objects, ascii_only=st.booleans())
     def test_every_beginning_of_an_object_reads_as_the_sdk_reads_it(
@@ -209,7 +209,7 @@ class TestArguments:
     ) -> None:
         text = json.dumps(value, ensure_ascii=ascii_only)
         for length in range(1, len(text) + 1):
-            read = json.loads(bytes(repair_object(text[:length])))
+            read = json.loads(bytes(build_arguments_object(text[:length])))
             assert read == from_json(text[:length].encode(), partial_mode=True)
 
 

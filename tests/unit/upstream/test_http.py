@@ -437,7 +437,7 @@ async def test_a_complete_reply_whose_end_follows_keeps_its_connection() -> None
         for _ in range(2):
             response = await post(upstream, port)
             assert await response.read() == b"[DONE]"
-            await response.close(complete=True)
+            await response.close(wait_for_end=True)
             await response.close()
     assert server.connections == 1
 

@@ -298,7 +298,7 @@ async def read_all(response: LiteLLMResponse) -> list[Any]:
 async def test_a_stream_is_frames_of_the_wire(upstream: LiteLLMTransport) -> None:
     response = await upstream.send("litellm:", encoded("openai/gpt-4.1", "Count to 5", **STREAM), None)
     frames = await read_all(response)
-    await response.close(complete=True)
+    await response.close(wait_for_end=True)
     assert response.status == 200
     assert frames.pop() == "[DONE]"
     choices = [frame["choices"][0] for frame in frames if frame["choices"]]
@@ -315,7 +315,7 @@ async def test_a_reply_that_is_no_stream_is_one_body(upstream: LiteLLMTransport)
     assert body["choices"][0]["message"]["content"] == "hello"
     assert body["usage"]["prompt_tokens"] > 0
     assert await response.read() == b""
-    await response.close(complete=True)
+    await response.close(wait_for_end=True)
 
 
 async def test_a_call_starts_the_thread_that_the_system_could_not_start_before() -> None:

@@ -40,7 +40,7 @@ EXPECTED = [("Read", json.loads(READ)), ("Run", json.loads(RUN))]
 def read(parts: Sequence[str], conventions: Sequence[Any] = TOOL_CALL_FORMATS, *, cut: bool = False) -> list[Delta]:
     call = new_call()
     reader = TextCallDetector(conventions, OfferedTools(call), call.new_id)
-    return [delta for part in parts for delta in reader.feed(part)] + reader.finish(cut=cut)
+    return [delta for part in parts for delta in reader.feed(part)] + reader.finish(reply_ended_early=cut)
 
 
 README = Path(tool_call_repair.__file__).with_name("README.md").read_text("utf-8")
@@ -280,9 +280,9 @@ def test_arguments_with_two_meanings_are_left_alone(written: str) -> None:
 
 def test_between_marks_nothing_around_an_object_is_passed_over() -> None:
     for written in ('{"a": "b', 'text {"a": 1,}', '{"a": 1,} text', '{"a": 1}{"a": 1}'):
-        assert repair_arguments(written, alone=True) is None
+        assert repair_arguments(written, between_markers=True) is None
         assert repair_arguments(written) is not None
-    assert repair_arguments('{"a": ["b"', alone=True) == '{"a": ["b"]}'
+    assert repair_arguments('{"a": ["b"', between_markers=True) == '{"a": ["b"]}'
 
 
 VALUES = st.recursive(
@@ -407,7 +407,7 @@ def test_reasoning_is_lifted_in_every_form(form: Any) -> None:
     for text in (f"{TAGGED[form]}Hi </b>", f"\n{TAGGED[form]}\n\nHi </b>"):
         for parts in ([text], list(text)):
             tags = ThinkingTagParser((form,))
-            deltas = [delta for part in parts for delta in tags.feed(part)] + tags.finish(whole=True)
+            deltas = [delta for part in parts for delta in tags.feed(part)] + tags.finish(is_text_reply=True)
             assert "".join(delta.text for delta in deltas if isinstance(delta, Thinking)).strip() == "Hm."
             assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == "Hi </b>"
 
@@ -415,21 +415,21 @@ def test_reasoning_is_lifted_in_every_form(form: Any) -> None:
 def test_reasoning_that_no_tag_ends_was_the_answer_where_no_tag_began_it() -> None:
     tags = ThinkingTagParser((*OPENED_THINKING_TAGS, "unopened"))
     assert tags.feed("All of it") == [Thinking("All of it")]
-    assert tags.finish(whole=True) == [Text("All of it")]
+    assert tags.finish(is_text_reply=True) == [Text("All of it")]
     tags = ThinkingTagParser((*OPENED_THINKING_TAGS, "unopened"))
     tags.disable_unopened_form()
     assert tags.feed("All of it") == [Text("All of it")]
     tags = ThinkingTagParser((*OPENED_THINKING_TAGS, "unopened"))
-    assert [*tags.feed("<think>All of it"), *tags.finish(whole=True)] == [Thinking("All of it")]
+    assert [*tags.feed("<think>All of it"), *tags.finish(is_text_reply=True)] == [Thinking("All of it")]
 
 
 @pytest.mark.parametrize("parts", [["\n All of it"], list("\n All of it")])
 def test_reasoning_that_was_the_answer_begins_as_the_model_began_it(parts: list[str]) -> None:
     tags = ThinkingTagParser(("unopened",))
-    deltas = [delta for part in parts for delta in tags.feed(part)] + tags.finish(whole=True)
+    deltas = [delta for part in parts for delta in tags.feed(part)] + tags.finish(is_text_reply=True)
     assert deltas[-1] == Text("\n All of it")
     tags = ThinkingTagParser(("think",))
-    deltas = [delta for part in parts for delta in tags.feed(part)] + tags.finish(whole=True)
+    deltas = [delta for part in parts for delta in tags.feed(part)] + tags.finish(is_text_reply=True)
     assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == "\n All of it"
 
 

@@ -76,10 +76,10 @@ async def test_places_in_front_of_the_upstreams_are_waited_for_and_given_back() 
             await freed.wait()
             return await super().read()
 
-        async def close(self, *, complete: bool = False) -> None:
+        async def close(self, *, wait_for_end: bool = False) -> None:
             nonlocal active_calls
             active_calls -= not self.closed
-            await super().close(complete=complete)
+            await super().close(wait_for_end=wait_for_end)
 
     def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         nonlocal active_calls, max_active
