@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 
 class State:
-    """State of a search: the longest end of the text read so far with which one of the searched strings begins."""
+    """State of a search: the longest end of the text read so far that is the beginning of a searched string."""
 
     __slots__ = ("depth", "fallback", "following", "high", "low", "match")
 

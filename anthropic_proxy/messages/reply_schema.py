@@ -4,7 +4,7 @@ It is used for providers that do not enforce the schema. `extract_json` finds th
 validates it. Schema and reply cannot block the process: patterns are not executed, and steps are limited.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,15 @@ _FIELD = "output_config.format.schema"
 _FENCE = "```"
 
 
+class ExtractedJson(NamedTuple):
+    """The JSON in the text of a reply, and the result of its validation."""
+
+    json: str
+    """The JSON text. If the reply contains no JSON: the text of the reply."""
+    error: str
+    """Validation error. "": the JSON matches the schema."""
+
+
 class ReplySchema:
     """The JSON Schema (draft 2020-12) of a reply.
 
@@ -35,13 +44,13 @@ class ReplySchema:
         budget = WorkBudget(_FIELD, purpose="read", max_steps=max_steps, max_steps_here=max_steps_here)
         self._validator: Validator = load_validator(schema, budget)
 
-    def extract_json(self, text: str) -> tuple[str, str]:
-        """Return the JSON in the text of a reply, and the validation error of the JSON. Error "": valid."""
+    def extract_json(self, text: str) -> ExtractedJson:
+        """Return the JSON in the text of a reply, with the error of its validation by the schema."""
         found = next((found for found in map(_decode, _candidates(text)) if found is not None), None)
         if found is None:
-            return text, "it is no JSON" if text.strip() else "it is empty"
+            return ExtractedJson(text, "it is no JSON" if text.strip() else "it is empty")
         json, value = found
-        return json, self._find_problem(value)
+        return ExtractedJson(json, self._find_problem(value))
 
     def _find_problem(self, value: Any) -> str:
         from anthropic_proxy.messages.json_validation import find_violation  # noqa: PLC0415

@@ -43,7 +43,7 @@ class WorkLimitExceeded(InvalidRequest):
 
 
 class WorkPostponed(Exception):
-    """Too much work for the event loop. The caller repeats the function in a thread, with a higher limit."""
+    """Exception: the schemas need too much work for the event loop. The caller repeats the encoding in a thread."""
 
 
 class CountedWork(NamedTuple):

@@ -1,6 +1,7 @@
 """HTTP client with which commands call a running proxy on this machine. Standard library only, to start quickly.
 
-`get_json` and `is_credential_rejected` send one `GET` request; `stream_message` and `stream_events` read event streams.
+`get_json` and `is_credential_rejected` send one `GET` request. `stream_message` sends a message request and yields the
+events of the reply, `stream_events` yields those of any event stream. The token is the credential for the proxy.
 """
 
 import http.client
@@ -19,9 +20,10 @@ STREAM_TIMEOUT_SECONDS = 30.0
 
 
 def get_json(host: str, port: int, path: str, token: str = "", certificate_file: str = "") -> Any | None:
-    """Return the decoded JSON of `GET` of a path. None: no response in time, a status other than 200, or no JSON.
+    """Send `GET` for a path to the proxy and return the decoded JSON of the response.
 
-    `token`: credential for the proxy; "": none. `certificate_file`: `TLS_CERT_FILE` of the proxy; "": it uses no TLS.
+    None: no response in time, a status other than 200, or no JSON. `token`: credential for the proxy; "": none.
+    `certificate_file`: `TLS_CERT_FILE` of the proxy; "": it uses no TLS.
     """
     with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
         try:

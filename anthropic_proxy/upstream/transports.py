@@ -2,9 +2,9 @@
 
 A transport is a function that sends one upstream request: by HTTP, through LiteLLM, or to the built-in demo.
 `Transports` also has the functions for web fetch and web search. `reuse_or_replace` applies new settings, which can
-need a new object. Running client requests (`running_exchanges`: their number, counted by `begin_exchange` and
-`end_exchange`) finish with the old object, which closes when its count is 0. `encode_http_head` returns the head of a
-request without sending it.
+need a new object. `begin_exchange` and `end_exchange` count the client requests that use this object
+(`running_exchanges`). They finish with the old object, which closes when its count is 0 (`close_when_idle`).
+`encode_http_head` returns the request line and headers of an upstream request without sending it.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ class Transports:
         return {"http": self._http.send, "demo": self._send_to_demo, "litellm": self._send_to_litellm}
 
     def encode_http_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
-        """Return the request line and headers that HTTP sends for an upstream request. Nothing is sent."""
+        """Return the request line and headers of an upstream request, as HTTP would send them. Nothing is sent."""
         return self._http.encode_head(base_url, request, credential)
 
     @property

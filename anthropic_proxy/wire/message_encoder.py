@@ -5,8 +5,8 @@ the other content of the same user message. Each wire defines the form of the me
 `image_url`, `pdf_url`, `pdf_filename` and `join_system_prompt` encode single values. Media (images and documents) that
 a result may not contain are moved to the next user message. Late system texts are those of system messages inside the
 conversation; a reminder is one in a user message. `mentions_image_urls`: the text in place of an omitted image has its
-URL. JSON strings of the client request are copied without decoding. A fidelity note records a client setting or content
-that was changed or dropped.
+URL. JSON strings of the client request are copied without decoding. A fidelity note records a client field that was
+approximated, emulated or dropped.
 """
 
 from abc import ABC, abstractmethod

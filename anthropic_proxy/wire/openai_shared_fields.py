@@ -7,7 +7,7 @@ In strict mode, a tool call always matches its JSON Schema.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -47,10 +47,11 @@ class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
 def add_tools(
     body: dict[str, Any], definitions: list[Any], choice: Any, call: Call[OpenAIDialect], notes: list[FidelityNote]
 ) -> None:
-    """Add `tools`, `tool_choice` and, if the client disabled parallel calls, `parallel_tool_calls: false` to `body`.
+    """Add the fields for tools to `body`: `tools`, `tool_choice` and `parallel_tool_calls`.
 
-    `definitions` are the encoded tools; an empty list adds nothing. `choice`: None adds no tool choice. A note is added
-    if the server has no setting for a single call.
+    `definitions`: the encoded tools; an empty list adds no field. `choice`: None adds no tool choice.
+    `parallel_tool_calls: false` is added if the client disabled parallel calls, or a note if the server lacks the
+    field.
     """
     if not definitions:
         return
@@ -114,27 +115,36 @@ def add_user_and_tier(body: dict[str, Any], call: Call[OpenAIDialect], notes: li
     return REQUEST_HEADERS
 
 
+class EncodedReplySchema(NamedTuple):
+    """The client's reply schema, in the form for the provider."""
+
+    schema: Raw
+    """The cleaned schema, as JSON text."""
+    qualifies_for_strict: bool
+    """True if strict mode allows the schema."""
+
+
 def encode_reply_schema(
     call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote], rules: SchemaRules = UNRESTRICTED_RULES
-) -> tuple[Raw, bool] | None:
-    """Return the client's reply schema reduced to `rules`, as JSON, and True if strict mode allows the schema.
+) -> EncodedReplySchema | None:
+    """Return the client's reply schema reduced to `rules` (the keywords that the provider accepts).
 
-    Each removed keyword becomes a note. None: the client sent no reply schema, or the schema accepts no JSON object and
-    is sent by `reply_schema_instruction`. Raises `WorkLimitExceeded` if the schema causes too much work.
+    Each loss becomes a note. None: the client sent no reply schema, or the schema accepts no JSON object and is
+    sent by `reply_schema_instruction`. Raises `WorkLimitExceeded` if the schema causes too much work.
     """
     schema = bytes(call.request.output_schema)
     if not schema or not may_accept_object(schema, budget):
         return None
     cleaned, qualifies, lost = encode_schema_cached(schema, budget, rules)
     notes += [FidelityNote("approximated", "output_config.format", what) for what in lost]
-    return cleaned, qualifies
+    return EncodedReplySchema(cleaned, qualifies)
 
 
 def reply_schema_instruction(call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote]) -> str:
-    """Return a text for the system prompt that requests JSON by a reply schema without an object at its root.
+    """Return a text for the system prompt that requests JSON by a reply schema that accepts no object.
 
-    "": the client sent no reply schema, or its root accepts an object. Both protocols accept only reply schemas with an
-    object at the root. A wrapper object would change the reply that the client receives.
+    "": the client sent no reply schema, or its root accepts an object. Both protocols accept only reply schemas
+    with an object at the root. A wrapper object would change the reply that the client receives.
     """
     schema = bytes(call.request.output_schema)
     if not schema or may_accept_object(schema, budget):

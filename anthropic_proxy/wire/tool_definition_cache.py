@@ -1,12 +1,12 @@
 """Cache of tool definitions encoded for a provider, because a session repeats its tools in every request.
 
 `cached_encoder` wraps a function that encodes one tool, `cached_list_encoder` one that encodes all tools of a request.
-`tool_description` and `resolve_strict` are steps of the encoding that several wires share. A fidelity note records a
-client setting or content that was changed or dropped.
+`tool_description` and `resolve_strict` are steps of the encoding that several wires share: the description text of a
+tool, and the decision if `strict: true` is sent. In strict mode, the arguments of a tool call always match the schema.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar, TypeVarTuple
+from typing import NamedTuple, TypeVar, TypeVarTuple
 
 import msgspec
 
@@ -76,13 +76,22 @@ def tool_description(tool: Tool, *more: str) -> str:
     return "\n\n".join(filter(None, (tool.description, *more, shown)))
 
 
-def resolve_strict(tool: Tool, *, qualifies: bool, sends_strict: bool) -> tuple[bool, tuple[str, ...]]:
-    """Return True if a tool is sent with `strict: true`, and reasons why the client's `strict` is not sent.
+class StrictMode(NamedTuple):
+    """The decision of `resolve_strict` for one tool."""
 
-    `qualifies`: True if the cleaned input schema obeys strict mode. `sends_strict`: True if the server has strict mode.
-    The reasons are texts for a fidelity note; the tuple is empty if the client's setting is sent or was not set.
+    is_strict: bool
+    """True if the tool is sent with `strict: true`."""
+    losses: tuple[str, ...]
+    """Text for a fidelity note if the client's `strict` is not sent. Empty: it is sent, or was not set."""
+
+
+def resolve_strict(tool: Tool, *, qualifies: bool, sends_strict: bool) -> StrictMode:
+    """Return True if a tool is sent with `strict: true`, and the reason if the client's `strict` is not sent.
+
+    `qualifies`: True if the cleaned input schema obeys strict mode. `sends_strict`: True if the server has strict
+    mode.
     """
     if not tool.strict or (qualifies and sends_strict):
-        return bool(tool.strict), ()
+        return StrictMode(bool(tool.strict), ())
     why = "the schema does not fit strict mode" if sends_strict else "the server has no known strict mode"
-    return False, (f"strict was not sent: {why}",)
+    return StrictMode(is_strict=False, losses=(f"strict was not sent: {why}",))

@@ -1,6 +1,7 @@
 """`TrailingThinkingBuffer`: drops thinking at the end of a reply, because a reply must not end with thinking.
 
-The decoders of the wires pass their deltas through the buffer.
+The decoders of the wires pass their deltas (decoded fragments of the reply) through `feed`. `flush_pending` returns the
+buffered deltas after an interruption.
 """
 
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall

@@ -87,12 +87,12 @@ def decode_field_by_field(body: bytes, repairs: list[str]) -> RequestBody:
 
 
 def are_sound(messages: list[Message]) -> bool:
-    """Return True if each message has a known role and content blocks with all fields of their types."""
+    """Return True if no message needs a repair: known roles, and content blocks with valid fields."""
     return all(message.role in ROLES and is_sound(message.content) for message in messages)
 
 
 def is_sound(content: str | list[Block] | None) -> bool:
-    """Return True for text, and for content blocks with all fields of their types."""
+    """Return True if a message content can be used without repair: text, or blocks with valid fields."""
     return are_well_formed(content) if type(content) is list else True
 
 
@@ -103,7 +103,7 @@ _ESCAPE = re.compile(
 
 
 def replace_lone_surrogates(text: str) -> tuple[str, int]:
-    """Replace lone surrogates in JSON text by U+FFFD. Return the text and the number of replacements."""
+    """Return JSON text with U+FFFD in place of lone surrogates, and the number of replacements."""
     lone = 0
 
     def replace(match: re.Match[str]) -> str:

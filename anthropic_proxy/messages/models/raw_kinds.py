@@ -1,6 +1,6 @@
-"""Detection of the JSON type of a `Raw` value (JSON text that is not decoded) by its first character.
+"""Functions for `Raw` values, which are JSON text that is not decoded: type checks and encoding of a string.
 
-`Raw` has no index access. A comparison with `<` costs a third of a memoryview of one byte.
+`is_string_or_absent` and `is_json_object` detect the JSON type by the first character.
 """
 
 import msgspec

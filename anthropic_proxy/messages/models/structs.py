@@ -196,7 +196,7 @@ class MessagesRequest(Struct, kw_only=True):
     """Descriptions of the repairs made by `decode_request`, for the fidelity report."""
 
     def release_body(self) -> None:
-        """Release all references to the body of the request, to free memory."""
+        """Drop the messages, the system prompt and the other content of the request, to free memory."""
         self.messages, self.system = [], ""
         self.output_config = self.output_format = self.cache_marks = None
 

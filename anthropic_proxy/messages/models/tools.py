@@ -1,9 +1,9 @@
 """Decoding of the tool definitions of a client request: the field `tools`.
 
 `decode_tools` decodes the complete list, `decode_tool` one definition. All requests of a session repeat the same tools,
-so both results are cached. `ToolList` is the immutable list of a request. `is_client_tool` is True for a function with
-a schema, which the client runs. `decode_tools` raises `InvalidRequest` for an invalid tool. `are_client_tools`: all
-tools of a list are functions. `all_from_client` is the same for a `ToolList`.
+so both results are cached. `ToolList` is the immutable list of a request. A client tool is a function with a schema,
+which the client runs; other tools are types that Anthropic defines. `is_client_tool` checks one tool,
+`are_client_tools` a list, and `all_from_client` is the result for a `ToolList`.
 """
 
 import functools
@@ -81,7 +81,7 @@ def decode_tools(content: Raw) -> list[Tool]:
 
 
 def are_client_tools(tools: Sequence[Tool]) -> bool:
-    """Return True if every tool is a function that the client defines with a schema."""
+    """Return True if every tool in a list is a client tool: a function that the client defines with a schema."""
     return tools.all_from_client if isinstance(tools, ToolList) else all(map(is_client_tool, tools))
 
 
@@ -110,7 +110,7 @@ def decode_tool(raw: Raw, path: str) -> Tool:
 
 
 def is_client_tool(tool: Tool) -> bool:
-    """Return True for a function of the client with a schema, False for a tool type that Anthropic defines."""
+    """Return True for a client tool: a function with a schema. False: a tool type that Anthropic defines."""
     return tool.type is None or tool.type == "custom"
 
 

@@ -73,7 +73,7 @@ def to_upstream_blocks(block: Block) -> Iterable[Block]:
 
 
 def join_text_blocks(blocks: Iterable[Block]) -> str:
-    """Return one text: the texts of all text blocks, joined by newlines."""
+    """Return the texts of all text blocks, joined by newlines. Blocks of other types are skipped."""
     return "\n".join(msgspec.json.decode(block.text, type=str) for block in blocks if isinstance(block, TextBlock))
 
 
@@ -161,7 +161,7 @@ def _search_result_as_text(result: dict[str, Any]) -> str:
 
 
 def unknown_block_text(block: UnknownBlock) -> str:
-    """Return the text that replaces a block of unknown type."""
+    """Return the text that is sent in place of a block of unknown type: its own text, or a notice with the type."""
     value = _object(block.raw)
     given = value.get("input")
     if block.kind == "mcp_tool_use" and isinstance(given, dict) and len(given) > 1:

@@ -116,7 +116,7 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
 
 
 def orphan_result_blocks(result: ToolResultBlock) -> list[Block]:
-    """Return the content of a tool result that belongs to no tool call: its text, then its images and documents."""
+    """Return the blocks that replace a tool result without a tool call: its text, then its images and documents."""
     blocks = decode_content(result.content)
     media = [block for block in blocks if isinstance(block, ImageBlock | DocumentBlock)]
     return [new_text_block(f"[result of an earlier tool call] {join_text_blocks(blocks)}".rstrip()), *media]

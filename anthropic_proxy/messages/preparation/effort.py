@@ -2,7 +2,7 @@
 
 A target is a provider and model. An effort level is a word such as `low` or `high`. A client requests reasoning by four
 fields, for example `thinking` with a number of tokens, or `output_config.effort`. A fidelity note records a client
-setting or content that was changed or dropped.
+field that was approximated, emulated or dropped.
 """
 
 import functools
@@ -28,7 +28,7 @@ _UNSUPPORTED = {
 
 
 def resolve_effort(request: MessagesRequest, limits: TargetLimits) -> tuple[str, list[FidelityNote]]:
-    """Return the effort to send, and notes on changes of the request.
+    """Return the effort level to send, and the fidelity notes on changes of the client's level.
 
     The effort is `default` (send no level), `none` (no reasoning), or a level of the target.
     """

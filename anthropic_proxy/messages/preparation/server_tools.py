@@ -58,7 +58,7 @@ def server_tool_kind(tool: Tool) -> ServerToolKind:
 
 
 def server_tool_kinds(tools: Sequence[Tool]) -> frozenset[str]:
-    """Return the kinds of the server tools in a list, without functions and tools that only Anthropic runs."""
+    """Return the kinds of the server tools in a list of tools. Other tools add no kind."""
     if are_client_tools(tools):
         return _NOTHING
     return frozenset({server_tool_kind(tool) for tool in tools if not is_client_tool(tool)} - {""})

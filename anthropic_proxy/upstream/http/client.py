@@ -1,8 +1,8 @@
 """`HttpTransport`: sends HTTP requests to providers, with connection reuse, HTTP proxies, and errors for users.
 
-`send` sends one upstream request on a pooled connection and returns its `HttpResponse`. The request line and headers of
-a request are its head. Heads are cached, because most requests to a model have the same head. `encode_head` returns the
-head without sending it. Relayed requests are client requests that are forwarded unchanged.
+`send` sends one upstream request on a pooled connection and returns its `HttpResponse`. The head of a request is its
+request line with the headers: `encode_head` returns the head without sending it. Heads are cached, because most
+requests to a model have the same head. `close` closes all connections.
 """
 
 import ssl

@@ -1,7 +1,8 @@
 """`ConnectionPool`: open connections to providers, for reuse by later requests.
 
-A connection that has received its complete response is idle. An idle connection is closed after `keep_alive_seconds`.
-`pop_idle` removes one for a request, `put_idle` returns it afterwards.
+A connection that has received its complete response is idle. `pop_idle` removes an idle connection from the pool for a
+request, `put_idle` returns it afterwards. An idle connection is closed after `keep_alive_seconds`. `add_open` and
+`remove_closed` record all open connections, so that `close` can close them.
 """
 
 import asyncio

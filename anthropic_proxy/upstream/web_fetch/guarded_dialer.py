@@ -1,8 +1,8 @@
 """`GuardedDialer`: opens TCP connections to public addresses only, for web fetch with URLs of clients and models.
 
-All addresses of a host are looked up once per connection and checked. The address of the connected peer is checked
-again before a byte is sent. A name with another address at a second lookup (DNS rebinding) has no effect, because there
-is no second lookup. `resolve_public_addresses` returns the checked addresses, `dial` a connected socket.
+`resolve_public_addresses` returns the addresses of a host, `dial` a connected socket. All addresses of a host are
+looked up once per connection and checked. The address of the connected peer is checked again before a byte is sent. A
+name with another address at a second lookup (DNS rebinding) has no effect, because there is no second lookup.
 """
 
 import asyncio
@@ -49,9 +49,9 @@ class GuardedDialer:
         return opened
 
     async def resolve_public_addresses(self, origin: Origin) -> Sequence[AddressInfo]:
-        """Return the addresses of a host, for a connection or a check. One private address excludes the whole host.
+        """Return the addresses of a host if all of them are public or in an allowed network.
 
-        Raises `WebFetchFailed` for a host with a private address, `OSError` for an unknown host.
+        Raises `WebFetchFailed` if one address is private, `OSError` for an unknown host.
         """
         infos: Sequence[AddressInfo]
         kind = socket.SOCK_STREAM

@@ -61,7 +61,7 @@ def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
 
 
 def remove_events(behind: bytes) -> bytes:
-    """Return `behind`, the bytes after `message_stop`, without SSE events.
+    """Return the bytes `behind` the event `message_stop` without the SSE events (pings) in them.
 
     Clients do not expect pings after the end.
     """

@@ -3,7 +3,7 @@
 Gemini has two schema forms: `parametersJsonSchema` (a subset of JSON Schema) and `parameters` (the message `Schema`, a
 subset of OpenAPI). An unsupported keyword is added to the description as text, so that the model can follow it.
 `simplify_schema` replaces keywords; the other functions add `enum`, `required` or a text for an unsupported keyword to
-a schema. A fidelity note records a client setting or content that was changed or dropped.
+a schema. A fidelity note records a client field that was approximated, emulated or dropped.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """Encoder of images and documents: parts of the Gemini request, or a text if the model cannot read the file.
 
 A part is one element of a message. It contains the file in base64 (`inlineData`) or its URL (`fileData`).
-`encode_media` returns the part. A fidelity note records a client setting or content that was changed or dropped.
+`encode_media` returns the part. A fidelity note records a client field that was approximated, emulated or dropped.
 """
 
 import posixpath
@@ -31,7 +31,7 @@ _OWN_PLACES = ("gs://", "https://generativelanguage.googleapis.com/")
 
 
 def has_inline_data(part: dict[str, Any]) -> bool:
-    """Return True if a part contains the file itself (`inlineData`). Only such parts may be in a function response."""
+    """Return True if a part contains the file itself (`inlineData`). False: a text, or the URL of a file."""
     return "inlineData" in part
 
 

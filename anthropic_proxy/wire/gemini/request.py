@@ -2,7 +2,7 @@
 
 The body has the conversation (`contents`), the tools, and `generationConfig` with limits, sampling, thinking and the
 schema of the reply. Other modules of the package encode conversation, tools and schemas. A fidelity note records a
-client setting or content that was changed or dropped.
+client field that was approximated, emulated or dropped.
 """
 
 import functools

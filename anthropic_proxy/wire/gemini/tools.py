@@ -3,8 +3,8 @@
 `encode_tools` returns the `ToolFields` of a request. `GoogleTools` are Google's own tools in a request with the
 client's settings: a server tool of the Messages API becomes `googleSearch`, `urlContext` or `codeExecution`.
 `announces_calls`: each call is sent before the text that uses its result. `cites_fetches`: the client requests
-citations of fetched pages. `field_names` are Google's names of the tools. A fidelity note records a client setting or
-content that was changed or dropped.
+citations of fetched pages. `field_names` are Google's names of the tools. A fidelity note records a client field that
+was approximated, emulated or dropped.
 """
 
 from collections.abc import Mapping, Sequence

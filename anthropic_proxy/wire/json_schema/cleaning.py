@@ -1,11 +1,11 @@
 """`clean_schema`: removes and replaces JSON Schema keywords that a provider does not accept.
 
-`SchemaRules` lists the restrictions of a wire or provider. The schemas describe arguments of client tools, or the
-reply. The target of a reference is the schema that it names. Nodes are keys and values, counted in a `WorkBudget`
-(limit).
+The result is a `CleanedSchema`, a schema with the losses as texts. `SchemaRules` lists the restrictions of a wire or
+provider. The schemas describe arguments of client tools, or the reply. The target of a reference (`$ref`) is the schema
+that it names. A `WorkBudget` limits the work.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from anthropic_proxy.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget, count_nodes
 from anthropic_proxy.wire.json_schema.document import SchemaDocument
@@ -29,13 +29,23 @@ other would be replaced without end. Each further reference becomes a plain obje
 _BASICS = frozenset(("type", "description", "properties", "required", "items", "enum", "$ref"))
 
 
+class CleanedSchema(NamedTuple):
+    """A decoded JSON Schema, reduced to the keywords that a provider accepts."""
+
+    schema: Schema
+    """The schema. Its root is an object with `properties`."""
+    losses: list[str]
+    """Texts for fidelity notes: one for each loss at the root of the schema or of references."""
+
+
 def clean_schema(
     schema: Any, rules: SchemaRules = UNRESTRICTED_RULES, budget: WorkBudget | None = None
-) -> tuple[Schema, list[str]]:
-    """Return a copy of a decoded schema reduced to `rules`, and a text for each loss at the root or of references.
+) -> CleanedSchema:
+    """Return a copy of a decoded schema reduced to the keywords that `rules` permit, with a text for each loss.
 
-    The root of the result is an object with `properties`. A value that is not a JSON object becomes an object without
-    properties. `budget`: None creates a new one. Raises `WorkLimitExceeded` above the budget.
+    The root of the result is an object with `properties`. A value that is not a JSON object becomes an object
+    without properties. Only losses at the root and of references have a text. `budget`: None creates a new one.
+    Raises `WorkLimitExceeded` above the budget.
     """
     budget = budget or WorkBudget("schema")
     lost: list[str] = []
@@ -49,7 +59,7 @@ def clean_schema(
         cleaned.pop("definitions", None)
     if walk.inlined > MAX_INLINED_REFERENCES:
         lost.append(f"references after the first {MAX_INLINED_REFERENCES:,} became plain objects")
-    return cleaned, list(dict.fromkeys(lost))
+    return CleanedSchema(cleaned, list(dict.fromkeys(lost)))
 
 
 class _Walk:

@@ -1,8 +1,10 @@
-"""`encode_schema`: encodes a client's JSON Schema for a provider. JSON text in, cleaned JSON text out, with a cache.
+"""`encode_schema`: encodes a client's JSON Schema for a provider. JSON text in, cleaned JSON text out.
 
-The budget (`WorkBudget`) limits the work for one client request. In strict mode (OpenAI), a call always matches its
-schema.
+The result is an `EncodedSchema`. `encode_schema_cached` is the same with a cache. In strict mode (OpenAI), a tool call
+always matches its schema. The budget (`WorkBudget`) limits the work for one client request.
 """
+
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -19,23 +21,32 @@ _MAX_KEPT_BYTES = 32 * 1024
 """Maximum size in bytes of the JSON text of a cached schema. A larger schema is encoded for every request."""
 
 
-def encode_schema(
-    schema: bytes, budget: WorkBudget, rules: SchemaRules = UNRESTRICTED_RULES
-) -> tuple[Raw, bool, tuple[str, ...]]:
-    """Return a schema cleaned by `rules` as JSON text, True if strict mode allows the result, and a text for each loss.
+class EncodedSchema(NamedTuple):
+    """A JSON Schema in the form for the provider."""
 
-    `schema` is JSON text. b"": no schema; the result is an object without properties. Raises `WorkLimitExceeded` above
-    the budget.
+    schema: Raw
+    """The cleaned schema, as JSON text."""
+    qualifies_for_strict: bool
+    """True if strict mode allows the cleaned schema."""
+    losses: tuple[str, ...]
+    """Texts for fidelity notes: one for each loss at the root of the schema or of references."""
+
+
+def encode_schema(schema: bytes, budget: WorkBudget, rules: SchemaRules = UNRESTRICTED_RULES) -> EncodedSchema:
+    """Return a schema cleaned by `rules` (the keywords that the provider accepts) as JSON text, with the losses.
+
+    `schema` is JSON text. b"": no schema; the result is an object without properties. Raises `WorkLimitExceeded`
+    above the budget.
     """
     budget.count_json(schema)
     cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {}, rules, budget)
-    return Raw(msgspec.json.encode(cleaned)), qualifies_for_strict(cleaned), tuple(lost)
+    return EncodedSchema(Raw(msgspec.json.encode(cleaned)), qualifies_for_strict(cleaned), tuple(lost))
 
 
 _encode_kept = WorkCache(encode_schema, bytes, _KEPT).get_or_encode
 
 
-def encode_schema_cached(schema: bytes, budget: WorkBudget, rules: SchemaRules) -> tuple[Raw, bool, tuple[str, ...]]:
+def encode_schema_cached(schema: bytes, budget: WorkBudget, rules: SchemaRules) -> EncodedSchema:
     """Return the result of `encode_schema` for a client's reply schema, from a cache if possible.
 
     A session repeats its reply schema in every request. Error messages name `output_config.format.schema`.

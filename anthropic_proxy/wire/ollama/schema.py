@@ -1,11 +1,12 @@
 """`encode_parameters`: converts a JSON Schema to the few keywords that Ollama's struct of a tool has.
 
 The server ignores all other keywords (`ToolProperty` in `api/types.go`, 2026-08), so their content is moved into
-descriptions. A cleaned schema is the result of `clean_schema`, without references and unneeded keywords.
+descriptions. `EncodedParameters` is the result. A cleaned schema is the result of `clean_schema`, without references
+and unneeded keywords.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from anthropic_proxy.messages.work_budget import WorkBudget
 from anthropic_proxy.wire.json_schema import (
@@ -27,10 +28,24 @@ _OTHERS = frozenset(("additionalProperties", "additionalItems", "unevaluatedProp
 """Keywords that are relevant only if their value is a schema, not a boolean."""
 
 
-def encode_parameters(
-    schema: Any, budget: WorkBudget | None = None
-) -> tuple[Schema, str, tuple[str, ...], frozenset[str]]:
-    """Return the schema for `parameters`, tool description text, losses, and keywords moved to text."""
+class EncodedParameters(NamedTuple):
+    """The input schema of a tool, in the form for Ollama."""
+
+    schema: Schema
+    """Value of the field `parameters` of the tool."""
+    description: str
+    """Text for the tool's description, from the root of the schema. "": none."""
+    losses: tuple[str, ...]
+    """Texts for fidelity notes: one for each loss."""
+    keywords_as_text: frozenset[str]
+    """Keywords that only descriptions contain after the conversion."""
+
+
+def encode_parameters(schema: Any, budget: WorkBudget | None = None) -> EncodedParameters:
+    """Return the input schema of a tool in the form for Ollama. Raises `WorkLimitExceeded` above the budget.
+
+    Keywords that Ollama ignores become text in descriptions.
+    """
     budget = budget or WorkBudget("schema")
     cleaned, lost = clean_schema(schema, _RULES, budget)
     reduction = _Reduction(budget, lost)
@@ -39,7 +54,7 @@ def encode_parameters(
     if "required" in reduced:
         parameters["required"] = reduced["required"]
     parameters["properties"] = reduced.get("properties", {})
-    return parameters, reduced.get("description", ""), tuple(lost), frozenset(reduction.hinted)
+    return EncodedParameters(parameters, reduced.get("description", ""), tuple(lost), frozenset(reduction.hinted))
 
 
 class _Reduction:

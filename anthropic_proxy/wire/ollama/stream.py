@@ -2,8 +2,8 @@
 
 `decode_frame` reads one line (JSON object) of a streamed response, `decode_body` a complete response, `decode_end` ends
 a stream; `flush_pending` returns buffered deltas after an interruption. A delta is a fragment of the reply that does
-not depend on the provider: text, thinking, a tool call, usage, the stop reason. A fidelity note records a client
-setting or content that was changed or dropped.
+not depend on the provider: text, thinking, a tool call, usage, the stop reason. `notes` has a fidelity note for each
+repair of the model's output.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,7 @@
 """`encode_tools`: encodes the client's tools for Ollama.
 
 Ollama has no field for the tool choice, with which a client requires a tool call. The proxy therefore offers only the
-required tool and adds a user text. A fidelity note records a client setting or content that was changed or dropped.
+required tool and adds a user text. A fidelity note records a client field that was approximated, emulated or dropped.
 """
 
 from collections.abc import Sequence

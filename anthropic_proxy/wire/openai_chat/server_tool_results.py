@@ -100,9 +100,9 @@ class ServerToolReader:
         return deltas
 
     def end_searches(self) -> list[Delta]:
-        """Return the deltas that end all searches of the reply.
+        """Return the deltas that end all web searches of the reply. Call this at the end of the text.
 
-        These are blocks for pages not yet emitted, and empty results for searches without a result.
+        They are the result blocks of pages not yet emitted, and empty results for searches without a result.
         """
         deltas = self._emit_search()
         for identifier in self._open.values():

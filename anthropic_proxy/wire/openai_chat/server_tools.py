@@ -1,7 +1,7 @@
 """Encoder of server tools (web search …, run by the provider) for a Chat Completions request.
 
 Vendors differ in names and settings of these tools; fields of the `Dialect` state them. A fidelity note records a
-client setting or content that was changed or dropped.
+client field that was approximated, emulated or dropped.
 """
 
 from typing import Any

@@ -2,8 +2,8 @@
 
 `ChatDecoder` decodes one response: `decode_frame` a streamed chunk, `decode_body` a complete response, `decode_end` the
 end of a stream; `flush_pending` returns buffered deltas after an interruption. A delta is a fragment of the reply that
-does not depend on the provider: text, thinking, a tool call, usage, the stop reason. `decode_usage` converts the token
-counts. A fidelity note records a client setting or content that was changed or dropped.
+does not depend on the provider: text, thinking, a tool call, usage, the stop reason. `notes` has a fidelity note for
+each repair of the model's output. `decode_usage` converts the token counts.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,7 @@
 """Encoder of tools for the Chat Completions API: definitions of client tools and server tools, and `tool_choice`.
 
 Client tools are functions that the client runs. Server tools (web search …) run at the provider. A fidelity note
-records a client setting or content that was changed or dropped.
+records a client field that was approximated, emulated or dropped.
 """
 
 from collections.abc import Sequence

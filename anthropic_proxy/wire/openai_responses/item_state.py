@@ -1,4 +1,7 @@
-"""`OutputItemState`: decoding state of one output item (message, reasoning or call) of a Responses stream."""
+"""`OutputItemState`: decoding state of one output item (message, reasoning or call) of a Responses stream.
+
+`describe_unsupported_item` returns a text in place of a generated image.
+"""
 
 from anthropic_proxy.messages.server_blocks import generated_image_text
 from anthropic_proxy.wire.openai_responses.frames import OutputItem
@@ -25,7 +28,10 @@ class OutputItemState:
 
 
 def describe_unsupported_item(item: OutputItem) -> str | None:
-    """Return a text in place of a generated image, for which the Messages API has no block. None: ignore the item."""
+    """Return the text that replaces an output item without a block in the Messages API: a generated image.
+
+    None: the item is ignored.
+    """
     if item.type == "image_generation_call" and item.result:
         return generated_image_text(f"image/{item.output_format or 'png'}", len(item.result))
     return None

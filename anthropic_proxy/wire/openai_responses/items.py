@@ -1,7 +1,7 @@
 """Encoder of the conversation: messages of the client request → items in `input` of the Responses request.
 
 `ItemEncoder` encodes one conversation. JSON strings of the client request are copied without decoding. A fidelity note
-records a client setting or content that was changed or dropped.
+records a client field that was approximated, emulated or dropped.
 """
 
 import hashlib

@@ -1,6 +1,7 @@
 """`LocalOutputLimit`: cuts a reply at the client's `max_tokens` if the server accepts only higher limits.
 
-Tokens are estimated from the number of characters. A delta is a fragment of the decoded reply.
+`cut_deltas` returns the deltas (fragments of the decoded reply) up to the limit. Tokens are estimated from the number
+of characters.
 """
 
 from msgspec.structs import replace

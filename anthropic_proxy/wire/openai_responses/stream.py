@@ -1,4 +1,4 @@
-"""`ResponsesDecoder`: decodes replies of the Responses API, streamed or complete, into deltas (fragments)."""
+"""`ResponsesDecoder`: decodes replies of the Responses API, streamed or complete, into deltas (reply fragments)."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

@@ -10,9 +10,9 @@ _LINE_BREAK = re.compile(r"[\r\n]")
 
 
 def find_fence(text: str, offset: int) -> int | None:
-    """Return the index after the first fence mark (three backticks or tildes) that ends after `offset`. None: no fence.
+    """Return the index after the next Markdown fence mark (three backticks or tildes). None: no fence.
 
-    A fence starts a line, after at most three spaces.
+    Only a fence mark that ends after `offset` counts. A fence starts a line, after at most three spaces.
     """
     match = _FENCE.search(text, max(0, offset - MAX_FENCE_LENGTH))
     while match is not None and match.end() <= offset:

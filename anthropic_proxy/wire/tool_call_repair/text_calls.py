@@ -1,4 +1,4 @@
-"""`TextCallDetector`: converts tool calls that a model wrote into reply text, after a start marker, to deltas."""
+"""`TextCallDetector`: converts tool calls in reply text, after a marker such as `<tool_call>`, to deltas."""
 
 import re
 from collections.abc import Callable, Sequence
