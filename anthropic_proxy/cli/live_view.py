@@ -108,7 +108,7 @@ class LiveView(App[None]):
             self._in_flight = update.running
         ended = {request.receipt.request_id for request in update.finished}
         self._in_flight = [receipt for receipt in self._in_flight if receipt.request_id not in ended]
-        self._is_connected = update.connected
+        self._is_connected = update.is_connected
         self._show_all()
 
     def action_filter(self) -> None:

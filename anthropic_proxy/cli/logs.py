@@ -112,7 +112,7 @@ def _print_requests(settings: "Settings", number: int, *, follow: bool, errors: 
         for request in shown:
             _write(log, request)
         limit = None
-        if not update.connected:
+        if not update.is_connected:
             sys.stderr.write(f"The proxy on port {settings.port} has stopped. Waiting for the next one.\n")
 
 

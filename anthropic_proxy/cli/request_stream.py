@@ -32,7 +32,7 @@ class RequestUpdate(Struct, kw_only=True):
     """Requests that have finished since the previous update. The first update has the recent requests."""
     running: list[Receipt] | None = None
     """Receipts (records) of the running requests. None: they have not changed."""
-    connected: bool = True
+    is_connected: bool = True
     """False: no proxy responds any more. Another update follows when a proxy responds again."""
 
 
@@ -76,7 +76,7 @@ class RequestStream:
             proxy = find_proxy(self._settings)
             if proxy is None and not is_lost:
                 is_lost = True
-                yield RequestUpdate(running=[], connected=False)
+                yield RequestUpdate(running=[], is_connected=False)
 
     def _apply_event(self, name: str, data: bytes) -> RequestUpdate:
         if name == "snapshot":

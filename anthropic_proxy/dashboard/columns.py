@@ -95,7 +95,7 @@ DEFAULT_COLUMNS: Sequence[RequestColumn] = tuple(
 def choose_columns(text: str) -> Sequence[RequestColumn]:
     """Return the columns that `text`, the parameter `columns` of the URL, names, in the order of the table.
 
-    "": the default columns.
+    "": the default columns. Raises `InvalidRequest` for an unknown name.
     """
     if not text:
         return DEFAULT_COLUMNS

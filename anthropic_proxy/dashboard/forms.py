@@ -1,14 +1,15 @@
 """Forms of the dashboard: their fields, and the rejection of forms that pages of other sites send.
 
 `read_own_form` returns the fields of a form that the browser has sent. A form contains a token, which other web sites
-cannot read: the token of the session or, if no key is required, the value of a cookie. `find_token` returns this token,
-`require_token` rejects a form without it. `require_equal_tokens` compares two given tokens. `find_own_path` prevents
-redirects to other sites.
+cannot read: the token of the session or, if no key is required, the value of a cookie. `find_token` returns this
+`FormToken`, `require_token` rejects a form without it. `require_equal_tokens` compares two given tokens.
+`find_own_path` prevents redirects to other sites.
 """
 
 import hmac
 import secrets
 from collections.abc import Mapping
+from typing import NamedTuple
 from urllib.parse import parse_qs
 
 from anthropic_proxy.dashboard.browser_sessions import Session
@@ -51,20 +52,27 @@ def find_own_path(target: str) -> str:
     return target if is_own and is_short and "\\" not in target and target.isprintable() else "/dashboard"
 
 
-def find_token(request: RouteRequest, session: Session | None, *, is_https: bool) -> tuple[str, str]:
-    """Return the token that forms of this browser contain, and the value of a header `Set-Cookie` that stores it.
+class FormToken(NamedTuple):
+    """Token that the forms of a browser contain."""
 
-    The second value is "" if the browser has the token already, in its session or a cookie. `session`: None: the
-    browser is not signed in.
+    token: str
+    set_cookie: str = ""
+    """Value of a header `Set-Cookie` that stores the token. "": the browser has it in its session or a cookie."""
+
+
+def find_token(request: RouteRequest, session: Session | None, *, is_https: bool) -> FormToken:
+    """Return the token that forms of the browser that sent `request` contain.
+
+    `session`: None: the browser is not signed in. `is_https`: True if the browser uses TLS.
     """
     if session is not None:
-        return session.form_token, ""
+        return FormToken(session.form_token)
     token = find_cookie(request.headers.get("cookie", ""), TOKEN_COOKIE)
     if len(token) >= 32:
-        return token, ""
+        return FormToken(token)
     token = secrets.token_urlsafe(32)
     secure = "; Secure" if is_https else ""
-    return token, f"{TOKEN_COOKIE}={token}; Path=/dashboard; HttpOnly; SameSite=Strict{secure}"
+    return FormToken(token, f"{TOKEN_COOKIE}={token}; Path=/dashboard; HttpOnly; SameSite=Strict{secure}")
 
 
 def require_token(request: RouteRequest, session: Session | None, presented: str) -> None:

@@ -3,11 +3,11 @@
 `build_keys_page` returns the values that the template of the page shows. A virtual key is a key that this proxy gives
 to a client; a team is a group of keys with common limits. `read_key_list` returns all keys (`KeyList`), and
 `choose_key_rows` selects those for the page. The store of limits (Redis, a file or memory) has the used amounts of
-budgets, which `read_used_budgets` returns.
+budgets (`UsedBudgets`), which `read_used_budgets` returns.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct, structs
 
@@ -53,6 +53,15 @@ class KeyList(Struct, frozen=True):
     problem: str = ""
     """Message that the store of limits is not available, so that used budgets are unknown. "": the store is available.
     """
+
+
+class UsedBudgets(NamedTuple):
+    """Used amounts of budgets."""
+
+    by_owner: Mapping[str, Sequence[Spending]]
+    """Id of a key, or `team/NAME` → used amount of each budget. Absent: unknown."""
+    problem: str = ""
+    """Message that the store of limits cannot be read. "": it can be read."""
 
 
 def build_keys_page(context: PageContext) -> Mapping[str, Any]:
@@ -105,23 +114,17 @@ def read_key_list(context: PageContext) -> KeyList:
     return KeyList(rows, team_rows, problem)
 
 
-def read_used_budgets(
-    context: PageContext, owners: Sequence[VirtualKey | Team]
-) -> tuple[Mapping[str, Sequence[Spending]], str]:
-    """Return the used amounts of the budgets of `owners` (keys or teams), and a message if the store cannot be read.
-
-    The first value is a mapping: id of a key, or `team/NAME` → used amount of each budget. The message is "" if the
-    store can be read.
-    """
+def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team]) -> UsedBudgets:
+    """Return the used amounts of the budgets of `owners` (keys or teams)."""
     scopes = {_name_owner(owner): _find_scope(owner) for owner in owners}
     store = context.store
     if store is None or not any(scope.rules != Rules() for scope in scopes.values()):
-        return ({} if store is None else dict.fromkeys(scopes, ())), ""
+        return UsedBudgets({} if store is None else dict.fromkeys(scopes, ()))
     try:
         found = context.wait_for(read_all_spending(store, list(scopes.values()), context.now))
     except (StoreUnavailable, TimeoutError):
-        return {}, STORE_PROBLEM
-    return dict(zip(scopes, found, strict=True)), ""
+        return UsedBudgets({}, STORE_PROBLEM)
+    return UsedBudgets(dict(zip(scopes, found, strict=True)))
 
 
 def choose_key_rows(context: PageContext, rows: Sequence[KeyRow]) -> list[KeyRow]:

@@ -24,7 +24,7 @@ class StateLine(Struct, frozen=True):
 
 
 def describe_ledger(ledger: LedgerState | None, facts: LedgerFacts | None, now: float) -> list[StateLine]:
-    """Return the lines about the state of the ledger. Empty: the ledger stores all requests.
+    """Return the lines about the state of the ledger. Empty: it stores all requests, or its state is unknown.
 
     `ledger`: condition of the ledger; None: unknown. `facts`: number of requests and time of the latest one; None: the
     ledger cannot be read. `now`: seconds since the epoch.

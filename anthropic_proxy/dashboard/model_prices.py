@@ -71,10 +71,10 @@ def describe_price_sources(context: PageContext) -> str:
 def compare_costs(
     context: PageContext, costs: ModelCosts, found: Sequence[ModelSums], total: UsageSums
 ) -> Mapping[str, Any] | None:
-    """Return the cost of all tokens of the time range at other models. None: there are no tokens.
+    """Return the values for the table with the cost of all tokens of the time range at other models.
 
-    The other models are the model in the URL, the mapped models, used models, and requested models. `costs`: prices of
-    models. `found`: sums of each used model. `total`: sums of all.
+    None: there are no tokens. The table has the model in the URL, and the cheapest of the mapped, the used and the
+    requested Claude models. `costs`: prices of models. `found`: sums of each used model. `total`: sums of all.
     """
     if not total.tokens:
         return None

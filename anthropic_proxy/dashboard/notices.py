@@ -35,9 +35,10 @@ def list_setup_notices(context: PageContext) -> list[Notice]:
 
 
 def build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
-    """Return the notice about `group`, failed requests of one provider with the same type of error.
+    """Return the notice about `group`, failed requests with the same type of error from one provider or the proxy.
 
-    It has the number of requests, the latest message, and a remedy. `costs`: names and prefixes of providers.
+    The notice has the number of requests, the latest message, and a remedy if the error catalog has one. `costs`: names
+    and prefixes of providers.
     """
     name = costs.find_prefix(group.provider) if group.provider else "the proxy"
     period = formats.day_and_time(group.first_at)

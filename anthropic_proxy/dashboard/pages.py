@@ -32,7 +32,13 @@ from anthropic_proxy.dashboard.key_permission import explain_key_refusal
 from anthropic_proxy.dashboard.ledger_connections import LedgerConnections, OpenedLedger
 from anthropic_proxy.dashboard.ledger_lines import StateLine, describe_ledger
 from anthropic_proxy.dashboard.page_context import PageContext, ResultT, WaitFor
-from anthropic_proxy.dashboard.permissions import find_client_role, may_open, reads_own_requests_only, select_sections
+from anthropic_proxy.dashboard.permissions import (
+    NavigationEntry,
+    find_client_role,
+    may_open,
+    reads_own_requests_only,
+    select_sections,
+)
 from anthropic_proxy.dashboard.renderer import render_page
 from anthropic_proxy.dashboard.responses import compress_response
 from anthropic_proxy.dashboard.search_range import limit_range
@@ -52,16 +58,16 @@ from anthropic_proxy.plugins.setup import Setup
 from anthropic_proxy.settings import Settings
 
 NAVIGATION = (
-    ("Overview", "/dashboard", "o"),
-    ("Requests", "/dashboard/requests", "r"),
-    ("Sessions", "/dashboard/sessions", "s"),
-    ("Models", "/dashboard/models", "m"),
-    ("Providers", "/dashboard/providers", "p"),
-    ("Settings", "/dashboard/settings", "e"),
+    NavigationEntry("Overview", "/dashboard", "o"),
+    NavigationEntry("Requests", "/dashboard/requests", "r"),
+    NavigationEntry("Sessions", "/dashboard/sessions", "s"),
+    NavigationEntry("Models", "/dashboard/models", "m"),
+    NavigationEntry("Providers", "/dashboard/providers", "p"),
+    NavigationEntry("Settings", "/dashboard/settings", "e"),
 )
-"""Name, URL path and keyboard key of each page."""
-KEYS_SECTION = ("Keys", "/dashboard/keys", "k")
-"""Name, URL path and keyboard key of the page Keys, which exists with `VIRTUAL_KEYS=true`."""
+"""Entries of the navigation, one for each page."""
+KEYS_SECTION = NavigationEntry("Keys", "/dashboard/keys", "k")
+"""Entry of the page Keys, which exists with `VIRTUAL_KEYS=true`."""
 _STORE_SECONDS = 10.0
 """Maximum time in seconds for which a page waits for the store of limits and learned facts."""
 THEME_COOKIE = "anthropic_proxy_theme"
@@ -121,8 +127,8 @@ PAGES: Mapping[str, PageKind] = {kind.path: kind for kind in _KINDS}
 """URL path → page with this path."""
 
 
-def list_sections(settings: Settings) -> Sequence[tuple[str, str, str]]:
-    """Return the entries of the navigation: name, URL path and keyboard key of each page."""
+def list_sections(settings: Settings) -> Sequence[NavigationEntry]:
+    """Return the entries of the navigation. The page Keys is one of them with `VIRTUAL_KEYS=true`."""
     return (*NAVIGATION[:-1], KEYS_SECTION, NAVIGATION[-1]) if settings.virtual_keys else NAVIGATION
 
 

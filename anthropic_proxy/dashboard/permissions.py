@@ -6,7 +6,7 @@ True if a role permits an action. A section is a group of pages, such as `Settin
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from anthropic_proxy.plugins import Client
 
@@ -15,6 +15,17 @@ Role = Literal["admin", "owner", "viewer", "member"]
 
 MEMBER_SECTIONS = ("Overview", "Requests", "Sessions", "Models")
 """Names of the pages that a member may open."""
+
+
+class NavigationEntry(NamedTuple):
+    """Link to a page in the navigation."""
+
+    section: str
+    """Name of the page and of its section: `Settings`."""
+    path: str
+    """URL path of the page."""
+    keyboard_key: str
+    """Key that opens the page after `g`: `e`."""
 
 
 def find_client_role(client: Client) -> Role:
@@ -42,9 +53,6 @@ def reads_own_requests_only(role: Role) -> bool:
     return role == "member"
 
 
-def select_sections(role: Role, navigation: Sequence[tuple[str, str, str]]) -> Sequence[tuple[str, str, str]]:
-    """Return the entries of `navigation` that `role` may open.
-
-    An entry is (name of the section, URL path, keyboard key).
-    """
+def select_sections(role: Role, navigation: Sequence[NavigationEntry]) -> Sequence[NavigationEntry]:
+    """Return the entries of `navigation` that a user with `role` may open."""
     return [entry for entry in navigation if may_open(role, entry[0])]

@@ -94,7 +94,8 @@ _OF_PROXY: Sequence[_Rule] = (
 def find_remedy(error: ErrorGroup | StoredRequest, key_variable: str = "") -> Remedy | None:
     """Return the remedy for `error`, a failed request or a group of failed requests. None: no entry matches.
 
-    `key_variable`: setting with the keys of the provider, which the text of the remedy names; "": none.
+    `key_variable`: setting with the keys of the provider, which replaces `OPENAI_API_KEY` in the text of the remedy.
+    "": the text is not changed.
     """
     if not error.error_type:
         return None

@@ -72,7 +72,10 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def list_exported_requests(context: PageContext) -> list[StoredRequest]:
-    """Return the requests that the URL selects, for an export, the latest first, at most `MAX_EXPORTED_ROWS`."""
+    """Return the requests that the URL selects, in its order, for an export: at most `MAX_EXPORTED_ROWS`.
+
+    If the URL has a position in the list, only the rows of the page at this position are returned.
+    """
     limit = ROWS_PER_PAGE if context.query.before or context.query.after else MAX_EXPORTED_ROWS
     rows, _, _ = _read_rows(context, read_order(context.query.order, SORT_KEYS), limit)
     return [row for row, _ in rows]

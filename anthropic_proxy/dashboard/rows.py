@@ -1,13 +1,13 @@
 """Rows of request tables, from finished requests of the ledger and from running ones.
 
 `TableRow` is one row as texts. `finished_row` builds it from a stored request, `running_row` from the receipt (record)
-of a running one. `describe_outcome` returns the outcome of a request as sign, color and text. Some columns of the
+of a running one. `describe_outcome` returns the `Outcome` of a request as sign, color and text. Some columns of the
 ledger have a list as JSON text, which `decode_json_list` decodes.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -39,14 +39,20 @@ class TableRow(Struct, frozen=True, kw_only=True):
     """Name of a column → text of the cell."""
 
 
-def describe_outcome(row: StoredRequest) -> tuple[str, str, str]:
-    """Return three texts for the outcome of the request `row`: sign, CSS class of its color, text.
+class Outcome(NamedTuple):
+    """Outcome of a request for a table: `✕`, `error`, `429`."""
 
-    Example: `✕`, `error`, `429`.
-    """
+    sign: str
+    role: str
+    """CSS class of the color."""
+    text: str
+
+
+def describe_outcome(row: StoredRequest) -> Outcome:
+    """Return sign, color and text for the outcome of the request `row`."""
     sign, role = _SIGNS.get(row.outcome_class, ("–", ""))
     texts = {"error": str(row.status), "retried": "retried", "truncated": "truncated", "cancelled": "cancelled"}
-    return sign, role, texts.get(row.outcome_class, row.outcome or str(row.status))
+    return Outcome(sign, role, texts.get(row.outcome_class, row.outcome or str(row.status)))
 
 
 def finished_row(

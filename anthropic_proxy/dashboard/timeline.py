@@ -2,10 +2,11 @@
 
 `build_timeline` returns the `Timeline` of a stored request: bars (`Bar`) and a time scale. An `Attempt` is one call to
 a provider; `list_attempts` returns those of a request, `sum_failed_time` the time that failed ones needed.
-`list_client_events` returns the events of the streamed reply.
+`list_client_events` returns the events of the streamed reply (`ClientEvent`).
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -177,27 +178,38 @@ def _reply_bars(row: StoredRequest, span: tuple[int, int], scale: float) -> Iter
         yield _bar("more", "text", (min(hidden, last), last), scale, text)
 
 
-def list_client_events(row: StoredRequest) -> list[tuple[str, str, str]]:
+class ClientEvent(NamedTuple):
+    """One event of a streamed reply, as texts for the page."""
+
+    time: str
+    """Time from the start of the request: `0.613 s`."""
+    name: str
+    """Type of the event: `content_block_start`. `–`: the client disconnected."""
+    description: str
+
+
+def list_client_events(row: StoredRequest) -> list[ClientEvent]:
     """Return the events of the streamed reply that the client received, without the fragments of content blocks.
 
-    Each event is (time as text, name, description). They are derived from the stored times of the content blocks.
-    Empty: the reply was not streamed, or its times are not stored.
+    They are derived from the stored times of the content blocks. Empty: the reply was not streamed, or its times are
+    not stored.
     """
     blocks = read_block_times(row.reply_blocks)
     if not (blocks and row.stream and row.first_token):
         return []
-    found = [(_moment(row.first_token), "message_start", f"model {row.requested_model}")]
+    found = [ClientEvent(_moment(row.first_token), "message_start", f"model {row.requested_model}")]
     for index, one in enumerate(blocks):
-        found.append((_moment(one.offset), "content_block_start", f"{index} {_describe_block(one)}"))
+        found.append(ClientEvent(_moment(one.offset), "content_block_start", f"{index} {_describe_block(one)}"))
         if one.duration:
             size = f", {formats.plural(one.characters, 'character')}" if one.characters else ""
-            found.append((_moment(one.offset + one.duration), "content_block_stop", f"{index}{size}"))
+            found.append(ClientEvent(_moment(one.offset + one.duration), "content_block_stop", f"{index}{size}"))
     if row.outcome_class == "error":
-        return [*found, (_moment(row.duration), "error", row.error_type)]
+        return [*found, ClientEvent(_moment(row.duration), "error", row.error_type)]
     if row.outcome_class == "cancelled":
-        return [*found, (_moment(row.duration), "–", "the client disconnected")]
+        return [*found, ClientEvent(_moment(row.duration), "–", "the client disconnected")]
     end = f"stop reason {row.outcome}, {formats.count(row.output_tokens)} output tokens"
-    return [*found, (_moment(row.duration), "message_delta", end), (_moment(row.duration), "message_stop", "")]
+    moment = _moment(row.duration)
+    return [*found, ClientEvent(moment, "message_delta", end), ClientEvent(moment, "message_stop", "")]
 
 
 def _describe_block(one: BlockTime) -> str:

@@ -79,8 +79,8 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
     def link(self, path: str | None = None, **changes: object) -> str:
         """Return the URL of a page with these parameters and some `changes`.
 
-        `path`: URL path of the page; None: this page. A change of the range or a filter removes the position in the
-        list. Another page does not receive the parameters of charts.
+        `path`: URL path of the page; None: this page. Another page does not receive the parameters of charts. Any other
+        change, such as another filter or order, removes the position in the list.
         """
         if path not in (None, self.path):
             changes = {"measure": "", "speed": "", "compared": "", **changes}
@@ -143,7 +143,7 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         return bool(self.facets or self.text or self.has_notes)
 
     def hidden_fields(self) -> Iterator[tuple[str, str]]:
-        """Yield (name, value) of the URL parameters for time range and filters, for hidden fields of the search form.
+        """Yield (name, value) of the URL parameters for time range and filters, for hidden fields of a form.
 
         Order, columns, search text and position in the list are not included.
         """

@@ -44,7 +44,7 @@ class WeekGrid(Struct, frozen=True):
     drawing: Markup
     """SVG of the grid. "": there are no requests."""
     columns: Sequence[str]
-    """Titles of the table columns: the weekday, and each hour of the day."""
+    """Titles of the table columns after the column with the weekday: `00:00` to `23:00`."""
     rows: Sequence[Sequence[str]]
     """Rows of the table: weekday, and one text for each hour of the day."""
 
