@@ -3,7 +3,7 @@
 A virtual key is a key that the proxy issues to a client. A client sends the text of its key; the database has only a
 hash of the text. A rotation gives a key a new text. Rules are the models, limits and budgets of a key or a team. Each
 change is one transaction with its row in the audit log. The commands `keys …`, the API `/admin` and the dashboard use
-this class, from `open_administration`.
+this class, from `open_administration`. `KeyChange` has the new values that a user requests for a key.
 """
 
 import re
@@ -45,7 +45,7 @@ order of the changes."""
 
 
 class KeyChange(Struct, frozen=True, kw_only=True):
-    """New values for fields of a virtual key. The value UNSET means that the field is not changed."""
+    """New values that a user requests for fields of a virtual key. UNSET: the field is not changed."""
 
     label: str | UnsetType = UNSET
     owner: str | UnsetType = UNSET

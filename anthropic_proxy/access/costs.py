@@ -33,7 +33,7 @@ class RequestCosts:
         costs = self._current_costs()
         found = Amounts(1, 0)
         for target in request.targets:
-            price = costs.find_price_of(target.prefix, target.model)
+            price = costs.find_price_by_prefix(target.prefix, target.model)
             cost = 0 if price is None else price.find_highest_cost(input_tokens, target.max_output_tokens)
             found = Amounts(max(found.tokens, input_tokens + target.max_output_tokens), max(found.cost, cost))
         return found
@@ -44,7 +44,9 @@ class RequestCosts:
         None: all targets have a price, so a budget in dollars can be checked.
         """
         costs = self._current_costs()
-        return next((each for each in request.targets if costs.find_price_of(each.prefix, each.model) is None), None)
+        return next(
+            (each for each in request.targets if costs.find_price_by_prefix(each.prefix, each.model) is None), None
+        )
 
     def find_actual(self, receipt: Receipt, input_tokens: int) -> Amounts:
         """Return the number of tokens and the cost in nano-dollars of the finished request in `receipt`.

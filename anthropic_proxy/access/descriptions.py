@@ -60,16 +60,16 @@ def encode_key(key: VirtualKey, now: float) -> dict[str, Any]:
         "revoked_at": format_time(key.revoked_at),
         "owner": key.owner,
         "team": key.team,
-        **encode_rules(key.rules),
+        **_encode_rules(key.rules),
     }
 
 
 def encode_team(team: Team) -> dict[str, Any]:
     """Return a team as a JSON object."""
-    return {"type": "team", "name": team.name, **encode_rules(team.rules)}
+    return {"type": "team", "name": team.name, **_encode_rules(team.rules)}
 
 
-def encode_rules(rules: Rules) -> dict[str, Any]:
+def _encode_rules(rules: Rules) -> dict[str, Any]:
     """Return all fields of the rules of a key or team as values for JSON. None: no limit."""
     return {name: msgspec.to_builtins(getattr(rules, name)) for name in Rules.__struct_fields__}
 
@@ -82,7 +82,7 @@ def list_settable_fields(key: VirtualKey) -> dict[str, Any]:
 
 def list_rules(rules: Rules) -> dict[str, Any]:
     """Return all fields of the rules of a key or team: name → short plain value for the audit log."""
-    values = encode_rules(rules)
+    values = _encode_rules(rules)
     return {**values, "budgets": [budget.describe() for budget in rules.budgets]}
 
 
@@ -97,9 +97,9 @@ def describe_unknown_routes(names: Iterable[str], settings: Settings) -> Sequenc
 
 
 def describe_value(value: object) -> str:
-    """Return `value`, the old or new value of a changed field, as text: `claude-*, openai/gpt-4.1`. None and "":
+    """Return `value`, the old or new value of a changed field, as text: `claude-*, openai/gpt-4.1`.
 
-    `–`.
+    None and "" become `–`.
     """
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "–"

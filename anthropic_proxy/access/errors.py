@@ -45,13 +45,13 @@ class KeysUnavailable(ProxyBusy):
         )
 
 
-def rejected_key_error(entry: KeyEntry, complete: bool) -> AuthenticationFailed:
+def rejected_key_error(entry: KeyEntry, has_valid_checksum: bool) -> AuthenticationFailed:
     """Return the error (401) for a virtual key that is not accepted.
 
-    `entry`: entry of the key with the reason. `complete`: True if the checksum of the key is right; False: the key was
-    mistyped or truncated.
+    `entry`: entry of the key with the reason. `has_valid_checksum`: False: the key was mistyped or
+    truncated.
     """
-    typed = ("" if complete else ", or it was not copied completely") * (entry.ending == "unknown")
+    typed = ("" if has_valid_checksum else ", or it was not copied completely") * (entry.ending == "unknown")
     end = format_time(max(entry.ends_at, 0.0))
     message = _REJECTED[entry.ending].format(label=entry.key.label, end=end, typed=typed)
     return AuthenticationFailed(message, should_retry=False)

@@ -1,8 +1,8 @@
 """`KeyTable`: all virtual keys and teams in the memory of a worker, so that no request queries the database.
 
-A virtual key is a key that the proxy issues to a client. A background task reads the database again after each change.
-A key has one text, or two during a rotation; `KeyEntry` is the entry of one text, found by its hash. An unknown text
-costs no query.
+A virtual key is a key that the proxy issues to a client. The client sends the text of the key. A key has one text, or
+two texts while a rotation replaces the old one by a new one. A `KeyEntry` is the entry of one text, found by its hash.
+A background task reads the database again after each change. An unknown text costs no query.
 """
 
 import asyncio
@@ -29,11 +29,12 @@ Ending = Literal["unknown", "revoked", "expired", "replaced"]
 
 
 class KeyEntry(Struct, frozen=True):
-    """Entry of the `KeyTable` for one text of a virtual key: the time of its end, and the client that it identifies."""
+    """One text of a virtual key: the key, the client that sends the text, and the time from which it is rejected."""
 
     ends_at: float
     """Time from which the text is rejected, in seconds since the epoch."""
     ending: Ending
+    """Reason for the rejection from this time."""
     key: VirtualKey
     client: Client
     """Client that a request with this text of the key comes from."""
@@ -67,7 +68,7 @@ class KeyTable:
         """True if the database was read at least once since the start, so that keys can be checked."""
         return self._version >= 0
 
-    def find(self, key_hash: str) -> KeyEntry:
+    def find_entry(self, key_hash: str) -> KeyEntry:
         """Return the entry for `key_hash`, the hash of the text that a client sent. `UNKNOWN`: no key has this text."""
         return self._entries.get(key_hash, UNKNOWN)
 

@@ -32,7 +32,7 @@ def hash_key(key: bytes) -> str:
     return hashlib.sha256(key).hexdigest()
 
 
-def is_complete(key: bytes) -> bool:
+def has_valid_checksum(key: bytes) -> bool:
     """Return True if the checksum in `key`, the text of a virtual key, is right.
 
     False: the text was mistyped or truncated, or is a key of another service.

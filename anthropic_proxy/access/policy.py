@@ -19,7 +19,7 @@ from anthropic_proxy.access.errors import (
     unknown_price_error,
 )
 from anthropic_proxy.access.key_table import KeyEntry, KeyTable
-from anthropic_proxy.access.key_texts import hash_key, is_complete
+from anthropic_proxy.access.key_texts import has_valid_checksum, hash_key
 from anthropic_proxy.access.limits import (
     Amounts,
     Scope,
@@ -69,7 +69,7 @@ class KeyPolicy:
         presented = find_credentials(headers)
         if not presented:
             return None
-        entries = [self._table.find(hash_key(credential)) for credential in presented]
+        entries = [self._table.find_entry(hash_key(credential)) for credential in presented]
         now = self._clock()
         accepted = next((entry for entry in entries if entry.ends_at > now), None)
         if accepted is not None:
@@ -93,7 +93,7 @@ class KeyPolicy:
         if not self._table.is_loaded:
             raise KeysUnavailable
         described = max(range(len(entries)), key=lambda index: (entries[index].ends_at, entries[index].key.id))
-        raise rejected_key_error(entries[described], is_complete(presented[described]))
+        raise rejected_key_error(entries[described], has_valid_checksum(presented[described]))
 
     async def admit(self, request: AdmissionRequest) -> Settle | None:
         """Check the rules of the virtual key and its team for `request`, and reserve their limits.

@@ -47,12 +47,9 @@ class Budget(Struct, frozen=True):
     period: Period
 
     def describe(self) -> str:
-        """Return the budget as text for messages:
-
-        `$50.00 per month`, `2,000,000 tokens per day`, `$100.00 in total`.
-        """
+        """Return the budget as text for messages: `$50.00 per month`, `2,000,000 tokens per day`."""
         span = "in total" if self.period == "total" else f"per {self.period}"
-        return f"{format_amount(self.amount, self.unit)} {span}"
+        return f"{_format_amount(self.amount, self.unit)} {span}"
 
     @property
     def text(self) -> str:
@@ -158,7 +155,7 @@ def decode_budget(text: str) -> Budget:
     return Budget(float(Decimal(found["number"]) * scale), unit, period)
 
 
-def format_amount(amount: float, unit: Unit) -> str:
+def _format_amount(amount: float, unit: Unit) -> str:
     """Return `amount`, in US dollars or tokens, as text for messages: `$50.00`, `2,000,000 tokens`."""
     return f"${amount:,.2f}" if unit == "usd" else f"{amount:,.0f} tokens"
 

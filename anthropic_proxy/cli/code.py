@@ -47,12 +47,12 @@ def code(*arguments: _Arguments) -> None:
         separate_settings_option,
     )
     from anthropic_proxy.cli.client_variables import client_variables  # noqa: PLC0415
-    from anthropic_proxy.settings import user_environment  # noqa: PLC0415
+    from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
 
     program = _find_program("claude", "Install Claude Code:  npm install -g @anthropic-ai/claude-code")
     _report_outdated(program)
     option, others = separate_settings_option(arguments)
-    environ = user_environment()
+    environ = copy_environment()
     levels = read_claude_settings(environ, Path.cwd(), option)
     with _open_proxy() as proxy, tempfile.TemporaryDirectory(prefix="anthropic-proxy-") as folder:
         effective = effective_environment(levels, environ)
@@ -71,13 +71,13 @@ def run(*command: _Arguments) -> None:
     The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards.
     """
     from anthropic_proxy.cli.client_variables import client_variables  # noqa: PLC0415
-    from anthropic_proxy.settings import user_environment  # noqa: PLC0415
+    from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
 
     if not command:
         raise ConfigurationError("The program is missing. Example:  anthropic-proxy run -- python agent.py")
     program = _find_program(command[0], "")
     with _open_proxy() as proxy:
-        status = _run((program, *command[1:]), client_variables(proxy, user_environment()))
+        status = _run((program, *command[1:]), client_variables(proxy, copy_environment()))
     sys.exit(status)
 
 
@@ -149,10 +149,10 @@ def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:
     from anthropic_proxy.cli.client_variables import child_environment  # noqa: PLC0415
     from anthropic_proxy.platforms.child_process import run_in_foreground  # noqa: PLC0415
     from anthropic_proxy.platforms.signals import restore_sighup  # noqa: PLC0415
-    from anthropic_proxy.settings import user_environment  # noqa: PLC0415
+    from anthropic_proxy.settings import copy_environment  # noqa: PLC0415
 
     restore_sighup()  # a child process inherits the blocked signal
     try:
-        return run_in_foreground(command, child_environment(variables, user_environment()))
+        return run_in_foreground(command, child_environment(variables, copy_environment()))
     except OSError as error:
         raise ConfigurationError(f"{command[0]} cannot be started: {error.strerror}.") from None

@@ -32,19 +32,19 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
     from anthropic_proxy.cli.local_proxy import LocalProxy, client_token, find_proxy, require_accepted_credential  # noqa: PLC0415
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.settings import load_settings, user_environment  # noqa: PLC0415
+    from anthropic_proxy.settings import copy_environment, load_settings  # noqa: PLC0415
 
     settings = load_settings(os.environ, PROVIDERS, runs_commands=False)
     running = find_proxy(settings)
     if running is not None:
         require_accepted_credential(running)
     proxy = running or LocalProxy("127.0.0.1", settings.port, "", client_token(settings))
-    variables, output = client_variables(proxy, user_environment()), Output()
+    variables, output = client_variables(proxy, copy_environment()), Output()
     if as_json:
         output.write_json(variables)
         return
     for name, value in variables.items():
-        output.write_line(set_command(shell or find_shell(user_environment()), name, value))
+        output.write_line(set_command(shell or find_shell(copy_environment()), name, value))
     if running is None:
         sys.stderr.write(
             f"No proxy responds on port {settings.port} (PORT), so the limits of the model are missing. "

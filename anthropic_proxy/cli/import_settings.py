@@ -57,13 +57,13 @@ def _write_summary(output: "Output", plan: "ImportPlan", name: str, *, dry_run: 
 
 
 def _write_additions(output: "Output", files: "FilesToWrite") -> None:
-    from anthropic_proxy.settings.masking import mask_lines  # noqa: PLC0415
+    from anthropic_proxy.settings.masking import mask_env_lines  # noqa: PLC0415
 
     for addition in files.additions:
         if addition.added or addition.kept_names:
             output.write_line()
             output.write_line(output.paint(str(addition.path), "title"))
-        for line in mask_lines(addition.added).strip("\n").splitlines():
+        for line in mask_env_lines(addition.added).strip("\n").splitlines():
             output.write_line(f"  {output.paint('+', 'ok')} {line}" if line else "  +")
         for name in addition.kept_names:
             output.write_line(f"  {output.paint('!', 'warn')} {name} stays as it is: the file has another value.")

@@ -78,11 +78,11 @@ class _Setup:
 
     def __init__(self, output: "Output", is_interactive: bool, skip_test: bool, is_confirmed: bool) -> None:
         from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-        from anthropic_proxy.settings import ENV_FILE, load_settings, user_environment  # noqa: PLC0415
+        from anthropic_proxy.settings import ENV_FILE, copy_environment, load_settings  # noqa: PLC0415
 
         self._output, self._is_interactive = output, is_interactive
         self._skip_test, self._is_confirmed = skip_test, is_confirmed
-        self._environ: Mapping[str, str] = user_environment()
+        self._environ: Mapping[str, str] = copy_environment()
         self._file = Path(ENV_FILE)
         self._settings: Settings = load_settings(os.environ, PROVIDERS)
         self._in_file: Settings = load_settings({}, PROVIDERS, runs_commands=False)

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from anthropic_proxy.log import Log
 from anthropic_proxy.log.lines import escape_unprintable, to_ascii_symbols
-from anthropic_proxy.settings.environment import find_color_setting, user_environment
+from anthropic_proxy.settings.environment import copy_environment, find_color_setting
 
 _GAP = "  "
 
@@ -34,7 +34,7 @@ class Output:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
-        color = find_color_setting(user_environment())
+        color = find_color_setting(copy_environment())
         self._style, self._notice_style = Log(self._stream, color=color), Log(sys.stderr, color=color)
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         self._has_symbols = "utf" in encoding.lower()

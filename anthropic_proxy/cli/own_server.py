@@ -19,7 +19,7 @@ from anthropic_proxy.cli.setup_plan import KeyTestResult, check_key, list_tier_d
 from anthropic_proxy.errors import ConfigurationError, UpstreamError
 from anthropic_proxy.routing.providers import Provider, find_registry
 from anthropic_proxy.settings import ConfiguredProvider, Settings
-from anthropic_proxy.settings.masking import mask_lines
+from anthropic_proxy.settings.masking import mask_env_lines
 from anthropic_proxy.settings.sources import FoundSetting
 from anthropic_proxy.settings.values import decode_keys, decode_model, decode_url
 
@@ -69,7 +69,7 @@ def show_files(output: "Output", provider: Provider, files: FilesToWrite) -> Non
     for addition in files.additions:
         if addition.added:
             output.write_line(f"  New lines of {addition.path}:")
-        for line in mask_lines(addition.added).strip("\n").splitlines():
+        for line in mask_env_lines(addition.added).strip("\n").splitlines():
             output.write_line(f"    {output.paint(line, 'type')}")
         for name in addition.kept_names:
             output.write_notice(f"{addition.path} sets {name} to another value, which stays.", "!", "warn")

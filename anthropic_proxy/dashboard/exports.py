@@ -25,7 +25,7 @@ from anthropic_proxy.ledger.export import FORMATS, ExportTable, format_time, tab
 from anthropic_proxy.ledger.request_queries import find_stored_request
 from anthropic_proxy.ledger.session_queries import list_session_requests, list_sessions
 from anthropic_proxy.ledger.units import MICROSECONDS
-from anthropic_proxy.ledger.usage_export import EXPORT_TITLES, export_values
+from anthropic_proxy.ledger.usage_export import EXPORT_TITLES, encode_sums
 from anthropic_proxy.plugins import RouteResponse
 from anthropic_proxy.routing.settings_listing import list_settings
 
@@ -72,7 +72,7 @@ def _tabulate_models(context: PageContext) -> ExportTable:
 
 
 def _values(sums: Any) -> list[Any]:
-    return list(export_values(sums).values())
+    return list(encode_sums(sums).values())
 
 
 def _tabulate_failures(context: PageContext) -> ExportTable:

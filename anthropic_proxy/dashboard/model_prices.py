@@ -98,7 +98,7 @@ def _candidates(
     if asked:
         yield asked, costs.find_requested_price(asked, "", "")
     for prefix, model in [*_mapped(context), *((costs.find_prefix(one.provider), one.model) for one in found)]:
-        yield f"{prefix}/{model}", costs.find_price_of(prefix, model)
+        yield f"{prefix}/{model}", costs.find_price_by_prefix(prefix, model)
     counted = count_facets(context.connection, context.selection, ("requested_model",), _MAX_REQUESTED)
     for model, _ in counted.values["requested_model"]:
         if model.startswith("claude-"):
@@ -112,7 +112,7 @@ def _mapped(context: PageContext) -> list[tuple[str, str]]:
 
 
 def _price_row(costs: ModelCosts, prefix: str, model: str) -> PriceRow:
-    price = costs.find_price_of(prefix, model)
+    price = costs.find_price_by_prefix(prefix, model)
     provider = costs.find_provider(prefix)
     if price is None:
         return PriceRow(provider=provider, prefix=prefix, model=model, rates=(), long_context="", source="unknown")

@@ -65,7 +65,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
     """
     periods, costs = divide_range(context.query), ModelCosts(context.settings)
     by_period = call_once(lambda: queries.measure_model_periods(context.connection, context.selection, periods.seconds))
-    found = call_once(lambda: queries.add_models(by_period()))
+    found = call_once(lambda: queries.add_up_models(by_period()))
     by_model = call_once(lambda: [PeriodSums(one.start, one.model.model, one.model.sums) for one in by_period()])
     total = call_once(lambda: add_up(one.sums for one in found()))
     order = context.query.order or "-cost"

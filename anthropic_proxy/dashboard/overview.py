@@ -99,7 +99,9 @@ def _build_summary(context: PageContext, found: _Queries) -> Mapping[str, Any]:
 
 
 def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
-    before = queries.count_requests_before(context.connection, context.selection, int(context.now * MICROSECONDS))
+    before = queries.count_requests_in_previous_range(
+        context.connection, context.selection, int(context.now * MICROSECONDS)
+    )
     return build_figures(context, found.periods, list(found.sums().values()), found.latencies(), before)
 
 
@@ -200,7 +202,7 @@ def _draw_week(context: PageContext) -> WeekGrid:
 
 
 def _list_models(context: PageContext, by_model: Sequence[ModelPeriod], costs: ModelCosts) -> list[Mapping[str, Any]]:
-    rows = queries.add_models(by_model)
+    rows = queries.add_up_models(by_model)
     highest = max((row.sums.cost for row in rows), default=0) or 1
     return [
         {

@@ -226,7 +226,7 @@ def _tokens(context: PageContext, row: StoredRequest) -> list[TokenCost]:
     if row.cost:
         names = ("cache_read", "cache_write", "cache_write_1h", "input", "output", "thinking")
         sums = UsageSums(cost=row.cost, **{f"{name}_tokens": getattr(row, f"{name}_tokens") for name in names})
-        costs = ModelCosts(context.settings).divide(row.provider, row.model, sums)
+        costs = ModelCosts(context.settings).divide_cost(row.provider, row.model, sums)
     found = []
     for kind in KINDS:
         number, amount = numbers[kind], costs.get(kind)

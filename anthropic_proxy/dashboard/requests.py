@@ -141,7 +141,7 @@ def _facets(context: PageContext) -> Sequence[Mapping[str, Any]]:
                     "title": FACET_TITLES[name],
                     "values": values,
                     "open": len(found) < 3 or name in query.facets,
-                    "limit": MAX_COUNTED_REQUESTS if column in counted.partial else 0,
+                    "limit": MAX_COUNTED_REQUESTS if column in counted.partial_columns else 0,
                 }
             )
     return found
@@ -182,7 +182,7 @@ def _active(query: ViewQuery) -> Sequence[Mapping[str, str]]:
 
 def _chart(context: PageContext) -> DrawnChart | None:
     """Return the chart of requests over time. None: the hourly sums of the ledger lack a column that is filtered."""
-    if not context.selection.has_sums and not context.selection.is_fine:
+    if not context.selection.has_hourly_sums and not context.selection.is_fine:
         return None
     periods = divide_range(context.query)
     rows = sum_periods(context.connection, context.selection, periods.seconds, "outcome_class", ("requests",))
@@ -191,7 +191,7 @@ def _chart(context: PageContext) -> DrawnChart | None:
 
 def _summarize(context: PageContext, shown: int, has_more: bool) -> str:
     query = context.query
-    if not context.selection.has_sums:
+    if not context.selection.has_hourly_sums:
         return f"{'More than ' if has_more else ''}{formats.plural(shown, 'request')} match the filters."
     count = sum(row.sums.requests for row in sum_periods(context.connection, context.selection, 0, names=("requests",)))
     verb = "match the filters" if query.is_filtered else "in this range"

@@ -18,7 +18,7 @@ from anthropic_proxy.dashboard.digests import digest
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest
 from anthropic_proxy.routing.providers import PROVIDERS, find_registry
 from anthropic_proxy.routing.settings_listing import SettingRow, list_settings
-from anthropic_proxy.settings import CONFIG_FILE, ENV_FILE, FIXED_VARIABLES, Settings, load_settings, user_environment
+from anthropic_proxy.settings import CONFIG_FILE, ENV_FILE, FIXED_VARIABLES, Settings, copy_environment, load_settings
 from anthropic_proxy.settings.env_text import decode_env_text
 from anthropic_proxy.settings.env_writer import locked_for_change, read_text, replace_file, set_value
 from anthropic_proxy.settings.masking import is_secret, mask_setting
@@ -139,7 +139,7 @@ def _check(text: str) -> Sequence[str]:
             shutil.copyfile(CONFIG_FILE, folder / CONFIG_FILE)
         path = str(folder / ENV_FILE)
         try:
-            found = load_settings(user_environment(), PROVIDERS, env_file=path, runs_commands=False).warnings
+            found = load_settings(copy_environment(), PROVIDERS, env_file=path, runs_commands=False).warnings
         except ConfigurationError as error:
             raise ConfigurationError(" ".join(_shorten(message, folder) for message in error.messages)) from None
     return [_shorten(warning, folder) for warning in found]

@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.rows import decode_json_list
-from anthropic_proxy.ledger.attempt_times import AttemptTime, read_attempt_times
-from anthropic_proxy.ledger.block_times import BlockTime, read_block_times
+from anthropic_proxy.ledger.attempt_times import AttemptTime, decode_attempt_times
+from anthropic_proxy.ledger.block_times import BlockTime, decode_block_times
 from anthropic_proxy.ledger.request_queries import StoredRequest
 from anthropic_proxy.ledger.units import MICROSECONDS
 
@@ -61,7 +61,7 @@ class Timeline(Struct, frozen=True):
 
 def build_timeline(row: StoredRequest) -> Timeline:
     """Return the timeline of the stored request `row`."""
-    attempts = read_attempt_times(row.attempt_times)
+    attempts = decode_attempt_times(row.attempt_times)
     end = max([row.duration, 1, *(one.offset + one.duration for one in attempts)])
     step = _find_step(end)
     steps = -(-end // step)
@@ -77,7 +77,7 @@ def sum_failed_time(row: StoredRequest) -> int:
     `row`: the stored request.
     """
     first = row.first_token or row.duration
-    failed = [one for one in read_attempt_times(row.attempt_times) if one.error_type]
+    failed = [one for one in decode_attempt_times(row.attempt_times) if one.error_type]
     return sum(one.duration for one in failed if one.offset + one.duration <= first)
 
 
@@ -135,7 +135,7 @@ def list_attempts(row: StoredRequest) -> list[Attempt]:
             f"{_failure(one)} after {formats.seconds(one.duration)}" if one.error_type else "",
             one.error,
         )
-        for one in read_attempt_times(row.attempt_times)
+        for one in decode_attempt_times(row.attempt_times)
     ]
 
 
@@ -163,7 +163,7 @@ def _reply_bars(row: StoredRequest, span: tuple[int, int], scale: float) -> Iter
 
     `span`: beginning and end of the reply in microseconds. `scale`: length of the time scale in microseconds.
     """
-    blocks = read_block_times(row.reply_blocks)
+    blocks = decode_block_times(row.reply_blocks)
     last = max(span[1], min(row.duration, int(scale)))  # blocks of a tool loop arrive in several attempts
     if not blocks:
         yield _bar("reply", "text", span, scale, f"{formats.count(row.output_tokens)} tokens")
@@ -194,7 +194,7 @@ def list_client_events(row: StoredRequest) -> list[ClientEvent]:
     They are derived from the stored times of the content blocks. Empty: the reply was not streamed, or its times are
     not stored.
     """
-    blocks = read_block_times(row.reply_blocks)
+    blocks = decode_block_times(row.reply_blocks)
     if not (blocks and row.stream and row.first_token):
         return []
     found = [ClientEvent(_moment(row.first_token), "message_start", f"model {row.requested_model}")]

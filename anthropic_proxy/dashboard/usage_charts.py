@@ -60,7 +60,7 @@ def draw_usage(context: PageContext, periods: Periods, by_model: Sequence[ModelP
     return _kinds(
         periods,
         by_model,
-        lambda one: costs.divide(one.model.provider, one.model.model, one.model.sums),
+        lambda one: costs.divide_cost(one.model.provider, one.model.model, one.model.sums),
         formats.chart_money,
     )
 

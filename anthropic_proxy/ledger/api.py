@@ -2,7 +2,7 @@
 
 The ledger is a database with one row per client request. `LedgerApi` has the routes. `ApiQuery` checks the names of the
 query parameters of a URL. A user needs the right to use the API. Responses contain no message content. The database is
-read in a thread, so that client requests do not wait.
+read in a thread, so that client requests do not wait. `stop` cancels the reads that wait for a thread.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -57,10 +57,10 @@ def find_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime]
 
 
 def shorten_attempt_times(text: str) -> str:
-    """Return the JSON text of the column with each error message cut to `MAX_ATTEMPT_ERROR_CHARACTERS`.
+    """Return `text` with each error message cut to `MAX_ATTEMPT_ERROR_CHARACTERS`.
 
-    Keys must be removed from `text` before. Otherwise the cut could leave the beginning of a key, which is not
-    recognized as a key.
+    `text`: JSON text for the column `attempt_times`. The caller redacts API keys in it before, because the beginning of
+    a key that is cut would not be recognized as a key.
     """
     if len(text) <= MAX_ATTEMPT_ERROR_CHARACTERS:
         return text
@@ -68,7 +68,7 @@ def shorten_attempt_times(text: str) -> str:
     return msgspec.json.encode(cut).decode()
 
 
-def read_attempt_times(text: str) -> list[AttemptTime]:
+def decode_attempt_times(text: str) -> list[AttemptTime]:
     """Decode `text`, the value of the column `attempt_times`, and return its attempts.
 
     An empty `text` returns an empty list: the request had no attempts, or an earlier version stored it.

@@ -51,7 +51,7 @@ def find_block_times(marks: Sequence[BlockMark], started_at: float) -> list[Bloc
     return [one for one in found if one.kind != "thinking" or one.characters]  # an empty one kept the connection open
 
 
-def read_block_times(text: str) -> list[BlockTime]:
+def decode_block_times(text: str) -> list[BlockTime]:
     """Decode `text`, the value of the column `reply_blocks`, and return its content blocks.
 
     An empty `text` returns an empty list: the reply has no blocks, was relayed unchanged, or is of an earlier version.

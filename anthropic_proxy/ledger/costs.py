@@ -2,7 +2,7 @@
 
 A receipt is the record of a finished client request. Costs are whole numbers of nano-dollars (10⁻⁹ US dollars). The
 used model is the model of the provider, the requested model the Claude model in the client request. `Usage` is the sum
-of tokens and cost of one request, `find_usage` returns it. `list_calls` divides the tokens of a receipt by calls to
+of tokens and cost of one request, `find_usage` returns it. `_list_calls` divides the tokens of a receipt by calls to
 providers.
 """
 
@@ -50,7 +50,7 @@ class CostCalculator:
         """
         if _lacks_usage(receipt):
             return Cost(None, None, "")
-        calls = list_calls(receipt)
+        calls = _list_calls(receipt)
         if not calls:
             return Cost(0, 0, "")
         price, requested = self._find_prices(receipt)
@@ -71,7 +71,7 @@ class CostCalculator:
                 self._found.clear()
             when = datetime.fromtimestamp(receipt.started_at, UTC)
             found = self._found[key] = (
-                self._costs.find_price_of(receipt.prefix, receipt.model, when),
+                self._costs.find_price_by_prefix(receipt.prefix, receipt.model, when),
                 self._costs.find_requested_price(receipt.requested_model, receipt.prefix, receipt.model, when),
             )
         return found
@@ -94,7 +94,7 @@ def find_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> Usage:
     `input_tokens`: estimated input tokens of the request. A later call to a provider has at least the input of the
     earlier calls.
     """
-    calls = list_calls(receipt)
+    calls = _list_calls(receipt)
     if _lacks_input(receipt):
         last = _find_last_call(receipt)
         calls = [call for call in calls if call.tokens.context]
@@ -114,7 +114,7 @@ class _Call(Struct, frozen=True):
     model: str = ""
 
 
-def list_calls(receipt: Receipt) -> list[_Call]:
+def _list_calls(receipt: Receipt) -> list[_Call]:
     """Return the tokens of each call to a provider in `receipt`, without calls that used no tokens.
 
     A reply with server tools has several calls. The last item has the tokens that belong to no attempt, such as those
@@ -133,7 +133,7 @@ def _find_used_prices(costs: ModelCosts, receipt: Receipt, calls: Sequence[_Call
     return [
         costs.find_price(call.provider, call.model, when)
         if call.provider
-        else costs.find_price_of(receipt.prefix, receipt.model, when)
+        else costs.find_price_by_prefix(receipt.prefix, receipt.model, when)
         for call in calls
     ]
 

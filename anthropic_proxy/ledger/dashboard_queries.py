@@ -17,17 +17,19 @@ from anthropic_proxy.ledger.dashboard_records import (
     LedgerFacts,
     ModelPeriod,
     ModelSums,
+    Neighbors,
     PeriodSums,
+    SessionPlace,
 )
 from anthropic_proxy.ledger.histograms import Histogram, encode_histogram, find_bucket, sum_histograms
 from anthropic_proxy.ledger.local_periods import find_start, number_column
 from anthropic_proxy.ledger.request_queries import (
     RequestSelection,
     StoredRequest,
-    has_value,
     hourly_conditions,
     list_stored_requests,
     request_conditions,
+    value_condition,
 )
 from anthropic_proxy.ledger.sums import SUM_NAMES, UsageSums, add_up_groups, hourly_sums, request_sums, to_sums
 from anthropic_proxy.ledger.tables import hourly, requests
@@ -53,13 +55,13 @@ def sum_periods(
     return [PeriodSums(start, keys[0] if keys else "", sums) for start, keys, sums in rows]
 
 
-def count_requests_before(connection: Connection, chosen: RequestSelection, now: int) -> int:
+def count_requests_in_previous_range(connection: Connection, chosen: RequestSelection, now: int) -> int:
     """Return the number of requests in the time range just before the range of `chosen`, for a comparison.
 
     Both ranges have the same length and the same filters. `now`: the present in microseconds since the epoch. If the
     range of `chosen` ends later than `now`, its length is the time from its start to `now`.
     """
-    is_single = chosen.is_fine or not chosen.has_sums
+    is_single = chosen.is_fine or not chosen.has_hourly_sums
     start = chosen.start if is_single else chosen.start // MICROSECONDS_PER_HOUR * MICROSECONDS_PER_HOUR
     end = min(chosen.end if is_single else chosen.end_hour * MICROSECONDS_PER_HOUR, max(now, start))
     before = structs.replace(chosen, start=2 * start - end, end=start)
@@ -140,10 +142,10 @@ def sum_models(connection: Connection, chosen: RequestSelection) -> list[ModelSu
 
     The model with the highest cost is first.
     """
-    return add_models(sum_model_periods(connection, chosen, 0))
+    return add_up_models(sum_model_periods(connection, chosen, 0))
 
 
-def add_models(by_period: Iterable[ModelPeriod]) -> list[ModelSums]:
+def add_up_models(by_period: Iterable[ModelPeriod]) -> list[ModelSums]:
     """Add up `by_period`, the sums of each model in each period, and return the sums of each model.
 
     The model with the highest cost is first. No database query is needed.
@@ -246,7 +248,7 @@ class _Source(Struct, frozen=True):
 
 
 def _find_source(chosen: RequestSelection) -> _Source:
-    if chosen.is_fine or not chosen.has_sums:
+    if chosen.is_fine or not chosen.has_hourly_sums:
         seconds: ColumnElement[Any] = requests.c.started_at // MICROSECONDS
         return _Source(requests, request_conditions(chosen), seconds, request_sums(requests.c))
     seconds = cast(hourly.c.hour, BigInteger) * HOUR_SECONDS + (HOUR_SECONDS - 1)
@@ -265,28 +267,22 @@ def _list_periods(chosen: RequestSelection, period_seconds: int, source: _Source
     return [number_column(source.seconds, period_seconds, *span)] if period_seconds else []
 
 
-def find_neighbors(connection: Connection, row: StoredRequest) -> tuple[str, str]:
-    """Return the ids of the stored requests directly before and after the request `row`, in order of time.
-
-    "": there is no such request.
-    """
+def find_neighbors(connection: Connection, row: StoredRequest) -> Neighbors:
+    """Return the ids of the stored requests directly before and after the request `row`, in order of time."""
     everything = RequestSelection()
     position = (row.started_at, row.id)
     older = list_stored_requests(connection, everything, 1, before=position)
     newer = list_stored_requests(connection, everything, 1, after=position)
-    return (older[0].id if older else ""), (newer[0].id if newer else "")
+    return Neighbors(older[0].id if older else "", newer[0].id if newer else "")
 
 
-def find_session_place(connection: Connection, row: StoredRequest) -> tuple[int, int]:
-    """Return the place of the request `row` in its session, such as (3, 8): the third of eight requests.
-
-    The requests of the session are numbered in order of time, from 1.
-    """
+def find_session_place(connection: Connection, row: StoredRequest) -> SessionPlace:
+    """Return the number of the request `row` in its session, in order of time, and the number of all requests."""
     column = requests.c
     until = column.started_at <= row.started_at
-    query = select(func.sum(case((until, 1), else_=0)), func.count()).where(has_value("session", row.session))
+    query = select(func.sum(case((until, 1), else_=0)), func.count()).where(value_condition("session", row.session))
     number, count = connection.execute(query).one()
-    return int(number or 0), int(count)
+    return SessionPlace(int(number or 0), int(count))
 
 
 def read_facts(connection: Connection) -> LedgerFacts:

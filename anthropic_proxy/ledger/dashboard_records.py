@@ -1,8 +1,11 @@
 """Records that the queries of the dashboard return: sums of periods and models, and errors.
 
-Times are seconds or microseconds since the epoch, as the fields state. `UsageSums` has numbers of requests, tokens and
-costs.
+`UsageSums` has numbers of requests, tokens and costs. `PeriodSums` has those of one period, `ModelSums` those of one
+model, `ModelPeriod` those of one model in one period. `Neighbors` and `SessionPlace` describe the place of a request
+among others. Times are seconds or microseconds since the epoch, as the fields state.
 """
+
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -53,6 +56,22 @@ class ErrorGroup(Struct, frozen=True):
     error: str
     """Error message of the latest request of the group."""
     request_id: str
+
+
+class Neighbors(NamedTuple):
+    """Ids of the stored requests directly before and after a request, in order of time. "": no such request."""
+
+    older_id: str
+    newer_id: str
+
+
+class SessionPlace(NamedTuple):
+    """Place of a request in its session, such as the third of eight requests."""
+
+    number: int
+    """Number of the request, in order of time. The first request of the session has the number 1."""
+    request_count: int
+    """Number of all stored requests of the session."""
 
 
 class LedgerFacts(Struct, frozen=True):

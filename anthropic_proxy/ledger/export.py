@@ -17,8 +17,8 @@ from typing import Any, TextIO
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.ledger.attempt_times import AttemptTime, read_attempt_times
-from anthropic_proxy.ledger.block_times import BlockTime, read_block_times
+from anthropic_proxy.ledger.attempt_times import AttemptTime, decode_attempt_times
+from anthropic_proxy.ledger.block_times import BlockTime, decode_block_times
 from anthropic_proxy.ledger.prices import NANO_DOLLARS
 from anthropic_proxy.ledger.request_queries import StoredRequest
 from anthropic_proxy.ledger.units import MICROSECONDS
@@ -114,8 +114,8 @@ def encode_request(row: StoredRequest) -> dict[str, Any]:
     values: dict[str, Any] = structs.asdict(row)
     for name in _LISTS:
         values[name] = msgspec.json.decode(values[name]) if values[name] else []
-    values["attempt_times"] = [_encode_times(one) for one in read_attempt_times(row.attempt_times)]
-    values["reply_blocks"] = [_encode_times(one) for one in read_block_times(row.reply_blocks)]
+    values["attempt_times"] = [_encode_times(one) for one in decode_attempt_times(row.attempt_times)]
+    values["reply_blocks"] = [_encode_times(one) for one in decode_block_times(row.reply_blocks)]
     for name in _COSTS:
         values[name] = to_dollars(values[name])
     values["started_at"] = format_time(row.started_at)

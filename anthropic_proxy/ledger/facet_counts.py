@@ -31,7 +31,7 @@ class FacetCounts(Struct, frozen=True):
 
     values: Mapping[str, Sequence[tuple[str, int]]]
     """Column → pairs of value and number of requests, the most frequent values first."""
-    partial: Collection[str] = ()
+    partial_columns: Collection[str] = ()
     """Columns for which requests were left out: only the latest `MAX_COUNTED_REQUESTS` requests were counted."""
 
 

@@ -1,7 +1,8 @@
 """Classification of database errors: condition of the ledger, and a sentence for the user with reason and remedy.
 
-`classify_failure` returns the condition, such as `disk full` or `locked`. A value failure concerns one request with
-values that the database rejects; all other failures concern the whole database.
+`classify_failure` returns the condition, such as `disk full` or `locked`. A value failure concerns one
+request: the database rejects one of its values, or its cost cannot be calculated. All other failures concern the whole
+database.
 """
 
 import errno
@@ -89,9 +90,9 @@ def describe_failure(condition: LedgerCondition, place: str, error: BaseExceptio
 
 
 def is_value_failure(error: Exception) -> bool:
-    """Return True if `error` concerns only one request.
+    """Return True if `error` is a value failure: it concerns one request, and others can still be stored.
 
-    The database rejects a value of the request, or its cost cannot be calculated. Other requests can still be stored.
+    Every exception that is neither an error of the database nor of the settings is a value failure.
     """
     if isinstance(error, exc.DBAPIError):
         return isinstance(error, (exc.DataError, exc.IntegrityError))

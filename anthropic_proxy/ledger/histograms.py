@@ -37,7 +37,7 @@ def find_bucket(microseconds: int) -> int:
     return min(ceil(log(microseconds / MIN_MICROSECONDS) / _LOG_GROWTH), MAX_BUCKET)
 
 
-def bucket_value(bucket: int) -> int:
+def _find_bucket_value(bucket: int) -> int:
     """Return the duration in microseconds that represents the bucket with the number `bucket`.
 
     It is the geometric mean of the limits of the bucket.
@@ -62,13 +62,12 @@ def add_histogram(total: Histogram, added: Mapping[int, int]) -> None:
 
 
 def sum_histograms(encoded: str) -> Histogram:
-    """Return the sum of histograms of the table `hourly`, as one histogram.
+    """Return the sum of several histograms of the table `hourly`, as one histogram.
 
-    `encoded`: MessagePack bytes of each histogram as hexadecimal text, separated by spaces.
-
-    If all numbers of a histogram are below 128, MessagePack stores each pair of bucket and count in two bytes. These
-    pairs are counted without decoding, which needs only a tenth of the time.
+    `encoded`: results of `encode_histogram` as hexadecimal text, separated by spaces.
     """
+    # MessagePack stores each pair of bucket and count in two bytes if all numbers are below 128. Such pairs are counted
+    # without decoding, in a tenth of the time.
     total: Histogram = {}
     first, *long = bytes.fromhex(encoded).split(_LONG_MAP)
     pairs = b"".join((first, *(one[_LENGTH_BYTES:] for one in long))).translate(None, _SHORT_MAPS)
@@ -96,5 +95,5 @@ def find_percentile(histogram: Mapping[int, int], share: float) -> int | None:
     for bucket in sorted(histogram):
         remaining -= histogram[bucket]
         if remaining <= 0:
-            return bucket_value(bucket)
+            return _find_bucket_value(bucket)
     return None

@@ -72,7 +72,11 @@ def sum_rows(rows: Iterable[Row], instance: str) -> dict[HourlyKey, HourlySums]:
 def group_by_hour(
     rows: Iterable[Row], instance: str, read_key: Callable[[Row], tuple[Any, ...]]
 ) -> dict[HourlyKey, list[Row]]:
-    """Return hour, `instance` and the values of `read_key` → rows of the table `requests` with them."""
+    """Return groups of `rows`, rows of the table `requests`: key → rows with this key.
+
+    The key is the hour of the request, `instance`, and the values that `read_key` returns for the row. `instance`:
+    value of the column `instance`.
+    """
     groups: dict[HourlyKey, list[Row]] = {}
     for row in rows:
         key = (row["started_at"] // MICROSECONDS_PER_HOUR, instance, *read_key(row))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection, func, select
 
-from anthropic_proxy.ledger.request_queries import has_value
+from anthropic_proxy.ledger.request_queries import value_condition
 from anthropic_proxy.ledger.tables import requests, virtual_keys
 
 
@@ -16,7 +16,7 @@ def find_last_uses(connection: Connection, label: str = "") -> Mapping[str, int]
 
     A key without a stored request is missing. `label`: return only this key; "": return all keys.
     """
-    latest = select(func.max(requests.c.started_at)).where(has_value("key_label", virtual_keys.c.label))
+    latest = select(func.max(requests.c.started_at)).where(value_condition("key_label", virtual_keys.c.label))
     query = select(virtual_keys.c.label, latest.scalar_subquery())
     rows = connection.execute(query.where(virtual_keys.c.label == label) if label else query).all()
     return {label: started_at for label, started_at in rows if started_at is not None}

@@ -1,8 +1,9 @@
 """`ModelCosts`: prices of models by name, and the division of stored costs by kind of token.
 
 A requested model is the Claude model in the client request, a used model that of the provider. `find_price` finds a
-price by the name of the provider, `find_price_of` by its prefix in model ids. Stored costs never change. `divide`
-divides a stored cost by the current prices. `cost_at` returns the cost of the same tokens at another price.
+price by the name of the provider, `find_price_by_prefix` by its prefix in model ids. Stored costs never change.
+`divide_cost` divides a stored cost by the current prices. `cost_at` returns the cost of the same tokens at another
+price.
 """
 
 from collections.abc import Mapping
@@ -42,7 +43,7 @@ class ModelCosts:
         row = next((row for row in self._registry if row.name == provider), None)
         return None if row is None else self._prices.find(row, model, when)
 
-    def find_price_of(self, prefix: str, model: str, when: datetime | None = None) -> Price | None:
+    def find_price_by_prefix(self, prefix: str, model: str, when: datetime | None = None) -> Price | None:
         """Return the price of the model `model` at the provider with the prefix `prefix` in model ids.
 
         None: the price is unknown. `when`: time of the request; None: now.
@@ -60,10 +61,10 @@ class ModelCosts:
         """
         name, when = requested.removesuffix(_LARGE_CONTEXT_SUFFIX), when or datetime.now(UTC)
         named, separator, own_name = name.partition("/")
-        if separator and (price := self.find_price_of(named, own_name, when)) is not None:
+        if separator and (price := self.find_price_by_prefix(named, own_name, when)) is not None:
             return price
         listed = self._prices.find_list_price(self._registry.find(_VENDOR), name, when)
-        return self.find_price_of(prefix, name, when) if listed is None and name == model else listed
+        return self.find_price_by_prefix(prefix, name, when) if listed is None and name == model else listed
 
     def find_prefix(self, provider: str) -> str:
         """Return the prefix of model ids by which clients select a provider: `gemini` for the name `google`."""
@@ -81,7 +82,7 @@ class ModelCosts:
         provider = self._registry.find_by_prefix(prefix)
         return "" if provider is None else provider.name
 
-    def divide(self, provider: str, model: str, sums: UsageSums) -> dict[str, int]:
+    def divide_cost(self, provider: str, model: str, sums: UsageSums) -> dict[str, int]:
         """Divide the stored cost `sums.cost` of a model by kind of token: kind → nano-dollars.
 
         The shares follow the current price and the number of tokens of each kind, and add up to `sums.cost`. The key ""

@@ -1,8 +1,9 @@
-"""`PriceSource`: the price list in use, from the PyPI package `genai-prices` or from a newer file of the user.
+"""`PriceSource`: the price list in use, that of the PyPI package `genai-prices` or of a newer file of the user.
 
 `find_price_source` returns the source for a data directory. `load` returns its price list (`LoadedPrices`), and
 `reload_if_changed` applies a new file while the proxy runs. The command `prices update` and `PRICE_UPDATE_DAYS` store
-the file (`price_file`). The package (extra `prices`) is imported at the first use, because it needs half a second.
+the file (`price_file`). The file is used only if the package (extra `prices`) is installed, because the package decodes
+it. The package is imported at the first use, because the import needs half a second.
 """
 
 import os
@@ -55,7 +56,7 @@ class PriceSource:
     def load(self) -> LoadedPrices | None:
         """Return the price list, loaded at the first call. None: the package `genai-prices` is not installed.
 
-        The first call needs half a second.
+        Without the package, a price file of the user is not used either. The first call needs half a second.
         """
         if self.current is None and has_price_data():
             with self._lock:

@@ -193,7 +193,7 @@ def find_price(
     return _convert(found.get_prices(when or datetime.now(UTC), context), data.source)
 
 
-def find_own_price(prices: Sequence[ConfiguredPrice], model: str, when: datetime) -> Price | None:
+def _find_own_price(prices: Sequence[ConfiguredPrice], model: str, when: datetime) -> Price | None:
     """Return the price of `model` in the tables `[prices]` of the configuration file. None: no table matches.
 
     `prices`: the tables. An exact name takes precedence over patterns, and a later pattern over an earlier one.
@@ -253,7 +253,7 @@ class PriceList:
         return self._found[key]
 
     def _find(self, provider: Provider, model: str, base_url: str, when: datetime) -> Price | None:
-        own = find_own_price(self._settings.prices, f"{provider.prefix}/{model}", when)
+        own = _find_own_price(self._settings.prices, f"{provider.prefix}/{model}", when)
         if own is not None:
             return own
         is_cloud = model.rpartition(":")[2].endswith("cloud") or _CLOUD_ADDRESS in base_url

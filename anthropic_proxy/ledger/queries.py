@@ -1,8 +1,8 @@
 """Queries for sums of usage: requests, tokens and costs by day, hour, model, provider, project, key, route or session.
 
 `sum_usage` returns one `UsageGroup` for each value of the grouping quantity. Sums come from the tables `hourly` and
-`session_hours`. The size of these tables depends on hours, models and sessions, not on requests. Only short periods are
-added up from single requests.
+`session_hours`. The size of these tables depends on hours, models and sessions, not on requests. Only a fine
+range (below three hours) is added up from single requests.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

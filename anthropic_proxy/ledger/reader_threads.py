@@ -1,6 +1,7 @@
 """`ReaderThreads`: threads in which routes read the ledger. Other work of the process does not wait for them.
 
-`run` awaits the result of a function in one of the threads. One client cannot occupy all threads with slow queries.
+`run` awaits the result of a function in one of the threads. `stop` cancels the calls that wait for a thread. One client
+cannot occupy all threads with slow queries.
 """
 
 import asyncio

@@ -4,7 +4,7 @@
 each column: `prefix` is the prefix of the provider in model ids, `first_token` and `duration` are microseconds, `notes`
 a JSON text. A list is read by position (time and id) with one index per filter, so that each page of the list costs the
 same. The index of a column lacks its most common value. The table `hourly` has sums by hour. `to_request` converts a
-row, `…_conditions` return SQL conditions.
+row, `…_condition` and `…_conditions` return SQL conditions.
 """
 
 from collections.abc import Iterator, Mapping
@@ -47,7 +47,7 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
     """
 
     @property
-    def has_sums(self) -> bool:
+    def has_hourly_sums(self) -> bool:
         """True if the table `hourly` has all columns of this selection, so that its sums can be used."""
         return not (self.is_changed or self.text or set(self.values) - set(HOURLY_KEYS))
 
@@ -174,11 +174,11 @@ def request_conditions(chosen: RequestSelection) -> list[ColumnElement[bool]]:
     """Return the SQL conditions for rows of the table `requests` that belong to the selection `chosen`."""
     column = requests.c
     conditions: list[ColumnElement[bool]] = [column.started_at >= chosen.start, column.started_at < chosen.end]
-    conditions += [has_value(name, value) for name, value in chosen.values.items()]
+    conditions += [value_condition(name, value) for name, value in chosen.values.items()]
     return conditions + search_conditions(chosen, column)
 
 
-def has_value(name: str, value: Any) -> ColumnElement[bool]:
+def value_condition(name: str, value: Any) -> ColumnElement[bool]:
     """Return the SQL condition for rows of `requests` with `value` in the column `name`. `value`: text, or a column.
 
     The condition names the common value of the column. Otherwise a database could not use the index without it.
@@ -186,10 +186,10 @@ def has_value(name: str, value: Any) -> ColumnElement[bool]:
     matches: ColumnElement[bool] = requests.c[name] == value
     if name not in COMMON_VALUES or (isinstance(value, str) and value == COMMON_VALUES[name]):
         return matches
-    return and_(matches, is_uncommon(name))
+    return and_(matches, uncommon_condition(name))
 
 
-def is_uncommon(name: str) -> ColumnElement[bool]:
+def uncommon_condition(name: str) -> ColumnElement[bool]:
     """Return the SQL condition for rows that the index of the column `name` has, a column in `COMMON_VALUES`."""
     is_other: ColumnElement[bool] = requests.c[name] != bindparam(None, COMMON_VALUES[name], literal_execute=True)
     return is_other

@@ -41,6 +41,8 @@ _SAMPLED_ROWS = 1_000
 class Retention:
     """Deletes rows that are older than the settings permit, and the oldest rows of a database that is too large.
 
+    `is_due` and `seconds_until_due` return the time of the next deletion, which `delete_expired` carries out.
+
     `clock`: function that returns seconds since the epoch.
     """
 
@@ -60,8 +62,8 @@ class Retention:
     def delete_expired(self, engine: Engine, is_stopped: Callable[[], bool] = lambda: False) -> None:
         """Delete expired rows, then the oldest rows if the database exceeds its maximum size.
 
-        `is_stopped`: function that is called between transactions; True ends the deletion early. The next deletion is
-        then due at once, and waiting requests are stored first.
+        `is_stopped`: function that is called between transactions. If it returns True, the deletion ends early, and
+        `is_due` stays True. So the caller can store waiting requests first and then continue the deletion.
         """
         before = int((self._clock() - self._settings.ledger_days * DAY_SECONDS) * MICROSECONDS)
         content_before = int((self._clock() - self._settings.ledger_content_days * DAY_SECONDS) * MICROSECONDS)
@@ -92,7 +94,7 @@ class Retention:
             size = measure_used_bytes(connection)
             if size * TARGET_SHARE <= target:
                 return {}
-            sums = sum(estimate_sum_bytes(connection, table) for table in SUM_TABLES)
+            sums = sum(_estimate_sum_bytes(connection, table) for table in SUM_TABLES)
             kept_sums = min(sums, target * SUMS_SHARE)
             others = max(size - sums, 1)
             shares = dict.fromkeys(SUM_TABLES, 1 - kept_sums / sums if sums else 0.0)
@@ -116,11 +118,11 @@ def measure_used_bytes(connection: Connection) -> int:
         connection.execute(select(func.avg(text("pg_column_size(sampled.*)"))).select_from(newest)).scalar() or 0
     )
     texts = connection.execute(select(func.sum(func.octet_length(contents.c.data)))).scalar() or 0
-    sums = sum(estimate_sum_bytes(connection, table) for table in SUM_TABLES)
+    sums = sum(_estimate_sum_bytes(connection, table) for table in SUM_TABLES)
     return int(_count_rows(connection, requests) * (float(row_bytes) + _INDEX_BYTES_PER_ROW)) + int(texts) + sums
 
 
-def estimate_sum_bytes(connection: Connection, table: Table) -> int:
+def _estimate_sum_bytes(connection: Connection, table: Table) -> int:
     """Return the approximate size in bytes of the rows and index entries of `table`, a table of sums.
 
     The size of a row is estimated from the latest rows.

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ClauseElement, Connection, case
 from sqlalchemy.dialects import postgresql, sqlite
 
-from anthropic_proxy.ledger.attempt_times import read_attempt_times
+from anthropic_proxy.ledger.attempt_times import decode_attempt_times
 from anthropic_proxy.ledger.driver_statements import DriverStatement
 from anthropic_proxy.ledger.hourly import group_by_hour
 from anthropic_proxy.ledger.rows import Row
@@ -84,6 +84,6 @@ def _find_context(row: Row) -> int:
     total: int = row["input_tokens"] + row["cache_read_tokens"] + row["cache_write_tokens"]
     if _NEXT_CALL not in row["attempt_times"]:
         return total
-    calls = read_attempt_times(row["attempt_times"])
+    calls = decode_attempt_times(row["attempt_times"])
     highest = max(call.context for call in calls) if len(calls) > 1 else 0
     return min(highest, total) or total

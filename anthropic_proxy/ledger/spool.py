@@ -54,7 +54,10 @@ class Spool:
         self._has_file = self.file.exists()
 
     def append(self, block: Block) -> bool:
-        """Add `block` to the file and return True. False: the file is full or cannot be written."""
+        """Add `block`, the rows of one transaction, to the file and return True.
+
+        False: the file is full or cannot be written.
+        """
         try:
             with closing(self._open()) as database:
                 database.execute(

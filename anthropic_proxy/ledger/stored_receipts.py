@@ -21,7 +21,7 @@ def list_failed_attempts(row: StoredRequest) -> list[str]:
 
 
 def list_notes(row: StoredRequest) -> list[FidelityNote]:
-    """Return the fidelity notes of the stored request `row`: changes that the translation made to the request."""
+    """Return the fidelity notes of the stored request `row`: each records the handling of one field."""
     return _decode_notes(row.notes) if row.notes else []
 
 

@@ -148,15 +148,15 @@ def request_sums(column: Any) -> list[ColumnElement[Any]]:
     """
     counts: Mapping[str, ColumnElement[Any]] = {
         "requests": func.count(),
-        "errors": count_if(column.outcome_class == "error"),
-        "cancelled": count_if(column.outcome_class == "cancelled"),
-        "unknown_cost_requests": count_if(column.cost.is_(None)),
-        "unknown_requested_cost_requests": count_if(column.requested_cost.is_(None)),
+        "errors": _count_if(column.outcome_class == "error"),
+        "cancelled": _count_if(column.outcome_class == "cancelled"),
+        "unknown_cost_requests": _count_if(column.cost.is_(None)),
+        "unknown_requested_cost_requests": _count_if(column.requested_cost.is_(None)),
     }
     return [counts[name] if name in counts else func.coalesce(func.sum(column[name]), 0) for name in SUM_NAMES]
 
 
-def count_if(condition: ColumnElement[bool]) -> ColumnElement[Any]:
+def _count_if(condition: ColumnElement[bool]) -> ColumnElement[Any]:
     """Return the SQL expression for the number of rows that meet `condition`."""
     return func.sum(case((condition, 1), else_=0))
 

@@ -39,10 +39,10 @@ def name_group(settings: Settings, by: str, group: UsageGroup) -> str:
     return f"{prefix}/{group.name}" if by == "model" and group.name else prefix
 
 
-def export_values(sums: UsageSums) -> dict[str, Any]:
-    """Return `sums` as a dict: title of a column → value.
+def encode_sums(sums: UsageSums) -> dict[str, Any]:
+    """Return `sums` as a dict: title in `EXPORT_TITLES` → value for CSV or JSON.
 
-    A cost is None (unknown) if no request with tokens has a known price.
+    Costs are in US dollars. A cost is None (unknown) if no request with tokens has a known price.
     """
     values: dict[str, Any] = {title: getattr(sums, title) for title in EXPORT_TITLES}
     for cost, unknown in _COSTS.items():
@@ -55,7 +55,7 @@ def tabulate_usage(settings: Settings, by: str, groups: Sequence[UsageGroup]) ->
 
     `by`, the grouping quantity, is the title of the first column.
     """
-    rows = [[name_group(settings, by, group), *export_values(group.sums).values()] for group in groups]
+    rows = [[name_group(settings, by, group), *encode_sums(group.sums).values()] for group in groups]
     return ExportTable([by, *EXPORT_TITLES], rows)
 
 
@@ -68,8 +68,8 @@ def build_usage(settings: Settings, by: str, groups: Sequence[UsageGroup], chose
         "from": _format_time(chosen.start),
         "to": _format_time(chosen.end),
         "by": by,
-        "total": export_values(add_up(group.sums for group in groups)),
-        "groups": [{"name": name_group(settings, by, group), **export_values(group.sums)} for group in groups],
+        "total": encode_sums(add_up(group.sums for group in groups)),
+        "groups": [{"name": name_group(settings, by, group), **encode_sums(group.sums)} for group in groups],
     }
 
 

@@ -1,9 +1,9 @@
 """Text of log entries for a `Receipt`: the record of one client request with counts, names and times.
 
 An exchange is an accepted `POST /v1/messages` with its reply. An exchange has two lines (`format_request_lines`,
-`format_exchange_line`), any other request only the first. A fidelity note is the record of a changed request field;
-notes with the same `note_identity` are logged once. Functions `escape_*` make text from clients safe for terminals.
-`Paint` is a function that colors a text. `to_ascii_symbols` is for streams without Unicode.
+`format_exchange_line`), any other request only the first. A fidelity note records the handling of one field, such as
+its loss; notes with the same `note_identity` are logged once. Functions `escape_*` make text from clients safe for
+terminals. `Paint` is a function that colors a text. `to_ascii_symbols` is for streams without Unicode.
 """
 
 import functools
@@ -208,14 +208,14 @@ def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | Non
 
 
 def note_identity(note: FidelityNote, provider: str) -> tuple[str, str, str]:
-    """Return the identity of a fidelity note (changed request field). The log writes each identity once per process."""
+    """Return the identity of a fidelity note: notes with the same identity are logged once per process."""
     # fields of tools contain tool names; the reason is the same for all of them
     field = note.reason if note.field.startswith("tools") else _INDEX.sub("0", note.field)
     return provider, field, note.handling
 
 
 def format_note_line(note: FidelityNote, provider: str) -> str:
-    """Return the log line about a changed request field: `✕ groq: top_k dropped: …`.
+    """Return the log line for a fidelity note: `✕ groq: top_k dropped: …`.
 
     The sign is `✕` for a dropped field and `~` for any other change.
     """

@@ -2,7 +2,7 @@
 
 `write_exchange` writes two lines for an accepted `POST /v1/messages` (an exchange), `write_request` one line for any
 other client request, `write_once` a line only if it is new. `inherit_from` continues the queue of the log from before a
-reload. A fidelity note is the record of a field that could not be sent unchanged. `lines` formats the entries,
+reload. A fidelity note records the handling of one field, such as its loss. `lines` formats the entries,
 `background_writer` writes them in a thread. `paint` colors a text; `write_loop_error` logs an error of the event loop.
 """
 

@@ -133,7 +133,7 @@ class RequestFeed:
         if self.on_finish is not None:
             self.on_finish(request)
 
-    def own_snapshot(self) -> RequestSnapshot:
+    def build_own_snapshot(self) -> RequestSnapshot:
         """Return the recent and running requests of this process only."""
         return self.redact(RequestSnapshot(list(self._finished), list(self._running.values())))
 
@@ -149,7 +149,7 @@ class RequestFeed:
 
     async def collect_snapshot(self) -> RequestSnapshot:
         """Return the recent and running requests of all server processes, the latest last."""
-        own = self.own_snapshot()
+        own = self.build_own_snapshot()
         if self.watch_peers is None or not self.peer_count:
             return own
         collection = _Collection(self.peer_count)
@@ -175,13 +175,13 @@ class RequestFeed:
         own = self.redact(RequestSnapshot(running=self.list_own_running())).running
         return sorted([*own, *elsewhere], key=lambda receipt: receipt.started_at)
 
-    def apply_update(self, worker: int, snapshot: RequestSnapshot, *, complete: bool) -> None:
+    def apply_update(self, worker: int, snapshot: RequestSnapshot, *, is_complete: bool) -> None:
         """Apply the requests that another worker has sent.
 
-        `complete`: True: all of its recent requests; False: those since its last update.
+        `is_complete`: True: all of its recent requests; False: those since its last update.
         """
         self._running_elsewhere[worker] = snapshot.running
-        if not complete:
+        if not is_complete:
             for request in snapshot.finished:
                 self._notify(request)
             return

@@ -23,14 +23,14 @@ class MetricsPage:
 
     async def respond(self, request: RouteRequest) -> RouteResponse:
         """Return the page in the format that the header `Accept` requests."""
-        snapshot, unresponsive = await self._collect()
+        snapshot, unresponsive_workers = await self._collect()
         accept = request.headers.get("accept", "")
-        body, media_type = await asyncio.to_thread(_write, snapshot, unresponsive, accept)
+        body, media_type = await asyncio.to_thread(_write, snapshot, unresponsive_workers, accept)
         return RouteResponse(headers={"content-type": media_type}, body=body)
 
 
-def _write(snapshot: MetricsSnapshot, unresponsive: int, accept: str) -> tuple[bytes, str]:
+def _write(snapshot: MetricsSnapshot, unresponsive_workers: int, accept: str) -> tuple[bytes, str]:
     """Encode the page. Called in a thread, because the import and thousands of lines would delay the event loop."""
     from anthropic_proxy.metrics.exposition import encode_page  # noqa: PLC0415
 
-    return encode_page(snapshot, unresponsive, (__version__, platform.python_version()), accept)
+    return encode_page(snapshot, unresponsive_workers, (__version__, platform.python_version()), accept)

@@ -40,12 +40,13 @@ def _no_times() -> list[int]:
 
 
 class ExchangeCounters(Struct, array_like=True):
-    """Counters of the exchanges of one label set. Each exchange is counted in one bucket of each histogram.
+    """Counters of the exchanges of one label set (provider, model, streaming, HTTP status, outcome).
 
-    Tokens are counted as by Anthropic: cached input separately, thinking as output. Their counts are floats, as in
-    Prometheus: sums of invalid usage numbers can exceed 64-bit integers, which no encoder accepts.
+    Tokens are counted as by Anthropic: cached input separately, thinking as output.
     """
 
+    # Token counts are floats, as in Prometheus: sums of invalid usage numbers can exceed 64-bit integers, which no
+    # encoder accepts.
     requests: int = 0
     """Number of finished exchanges."""
     input_tokens: float = 0.0

@@ -5,7 +5,7 @@
 """
 
 from anthropic_proxy.settings.config_file import CONFIG_FILE, ConfigFile
-from anthropic_proxy.settings.environment import export_to_litellm, find_bound_host, user_environment
+from anthropic_proxy.settings.environment import copy_environment, export_to_litellm, find_bound_host
 from anthropic_proxy.settings.error_list import ErrorList
 from anthropic_proxy.settings.fields import FIXED_VARIABLES, TIERS, Fidelity, SearchService, Secret, Settings, Timeouts
 from anthropic_proxy.settings.file_format import ConfiguredPrice, ConfiguredProvider, PriceFields, PriceTable
@@ -49,6 +49,7 @@ __all__ = [
     "SettingsReader",
     "TimePeriod",
     "Timeouts",
+    "copy_environment",
     "export_to_litellm",
     "export_to_otel",
     "find_bound_host",
@@ -57,5 +58,4 @@ __all__ = [
     "list_alternatives",
     "list_variables",
     "load_settings",
-    "user_environment",
 ]

@@ -3,8 +3,8 @@
 The file defines compatible servers with their models, routes, prices and a search service. The structs of `file_format`
 define the allowed fields and types. A value is addressed by its `KeyPath`. `check_type` raises an error for a value of
 a wrong type, and `decode_table` returns a table as a struct. Methods `describe_*` return file and line of a key,
-methods `*_error` errors that name file, line and allowed values. `find_text` and `find_value` return the value of a
-key.
+methods `*_error` errors that name file, line and allowed values. `build_setting` returns a text as input of the
+decoders of `values`, `find_value` the value of a key.
 """
 
 import os
@@ -87,17 +87,19 @@ class ConfigFile:
         """Return the file and line of a key for a sentence: `anthropic-proxy.toml, line 4`."""
         return self.describe_origin(path).replace(" line ", ", line ")
 
-    def find_text(self, path: KeyPath, text: str) -> FoundSetting:
+    def build_setting(self, path: KeyPath, text: str) -> FoundSetting:
         """Return a text of the file as a `FoundSetting`, the input of the decoders in `settings.values`."""
         return FoundSetting(join_keys(path), text, self.describe_origin(path), (text,), path[-1])
 
-    def invalid_error(self, path: KeyPath, value: object, allowed: str, suggestion: str = "") -> ConfigurationError:
+    def invalid_value_error(
+        self, path: KeyPath, value: object, allowed: str, suggestion: str = ""
+    ) -> ConfigurationError:
         """Return the error for an invalid value at `path`.
 
         `allowed`: sentence about the allowed values. `suggestion`: valid text similar to the value; "": none.
         """
         text = value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()
-        return invalid_setting_error(self.find_text(path, text), allowed, suggestion)
+        return invalid_setting_error(self.build_setting(path, text), allowed, suggestion)
 
     def invalid_choice_error(
         self, path: KeyPath, value: str, choices: Sequence[str], suggestion: str = ""
@@ -106,7 +108,7 @@ class ConfigFile:
 
         `suggestion`: the choice that the user means; "": the choice most similar to `value` is suggested.
         """
-        return self.invalid_error(
+        return self.invalid_value_error(
             path, value, f"Use {join_with_or(choices)}.", suggestion or find_similar_choice(value, choices)
         )
 
@@ -153,7 +155,7 @@ class ConfigFile:
                 )
             words = type_checks.list_allowed_texts(expected)
             similar = find_similar_choice(value, words) if isinstance(value, str) else ""
-            raise self.invalid_error(path, value, f"Use {type_checks.describe_type(expected)}.", similar)
+            raise self.invalid_value_error(path, value, f"Use {type_checks.describe_type(expected)}.", similar)
 
     def _check_fields(self, path: KeyPath, table: Mapping[str, object], struct_type: type[Struct]) -> None:
         fields = {field.name: field for field in msgspec.structs.fields(struct_type)}
@@ -201,7 +203,7 @@ class ConfigFile:
                 allowed = (
                     f"Use {join_with_or(model.efforts)}, as in efforts." if model.efforts else "efforts lists no level."
                 )
-                raise self.invalid_error((*path, "default_effort"), model.default_effort, allowed)
+                raise self.invalid_value_error((*path, "default_effort"), model.default_effort, allowed)
         errors.require_empty()
 
     def _require_key_reference(self, path: KeyPath, given: object) -> None:

@@ -20,7 +20,7 @@ _BINDING = ("--host", "--bind", "-b")
 """Command-line options for the listen address of the servers uvicorn, gunicorn and hypercorn."""
 
 
-def user_environment() -> dict[str, str]:
+def copy_environment() -> dict[str, str]:
     """Return a copy of the environment of this process, for a client that a command starts."""
     return dict(os.environ)
 

@@ -2,7 +2,8 @@
 
 `FileContents` is the whole file, `ProviderTable` one compatible server, `ModelTable` the limits of models,
 `SearchTable` a search service, `PriceTable` the prices of a model. `ConfiguredProvider`, `ConfiguredModel` and
-`ConfiguredPrice` are checked tables. The name of a provider is the prefix of its model ids: `vllm/qwen3-8b`. A dialect
+`ConfiguredPrice` are checked tables. The name of a provider is the prefix of its model ids: `vllm/qwen3-8b`. A setting
+of a provider has a name for messages and for `Settings.origins`: `wire of [providers.vllm]`. A dialect
 lists the deviations of a server from the API. `EarlierPrice` has prices valid up to the day `until`, `LongContextPrice`
 those for more than `above` input tokens.
 """
@@ -202,9 +203,9 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
         return details
 
     def format_setting_name(self, field: str) -> str:
-        """Return the name of a field of this table, for messages and `Settings.origins`.
+        """Return the name of the setting `field` of this provider: `wire of [providers.vllm]` for the field `wire`.
 
-        Example: `wire of [providers.vllm]`.
+        Messages to users contain the name, and it is a key of `Settings.origins`.
         """
         return f"{field} of [providers.{self.name}]"
 

@@ -116,13 +116,13 @@ def _load_fields(
     """
     fields: dict[str, Any] = {
         "preferred_provider": _find(sources, partial(_preferred, providers, table_names), "PREFERRED_PROVIDER"),
-        "tier_models": _find_by_tier(sources, values.decode_model, "MODEL_", several=False),
-        "fallbacks": _find_by_tier(sources, values.decode_models, "FALLBACK_", several=True),
-        "tier_fidelities": _find_by_tier(sources, _choice(*_FIDELITIES), "FIDELITY_", several=False),
+        "tier_models": _find_by_tier(sources, values.decode_model, "MODEL_", is_list=False),
+        "fallbacks": _find_by_tier(sources, values.decode_models, "FALLBACK_", is_list=True),
+        "tier_fidelities": _find_by_tier(sources, _choice(*_FIDELITIES), "FIDELITY_", is_list=False),
         "timeouts": _load_timeouts(sources),
     }
-    for name, decode, several, variables in FIELD_VARIABLES:
-        value = _find(sources, decode, *variables, several=several)
+    for name, decode, is_list, variables in FIELD_VARIABLES:
+        value = _find(sources, decode, *variables, is_list=is_list)
         if value is not None:
             fields[name] = value
     with sources.errors.collect():
@@ -133,10 +133,10 @@ def _load_fields(
 
 
 def _find(
-    sources: Sources, decode: Callable[[FoundSetting], SettingT], *variables: str, several: bool = False
+    sources: Sources, decode: Callable[[FoundSetting], SettingT], *variables: str, is_list: bool = False
 ) -> SettingT | None:
     """Return the decoded setting. None: not set, or invalid with the reason added to the errors of `sources`."""
-    found = sources.find_setting(*variables, several=several)
+    found = sources.find_setting(*variables, is_list=is_list)
     if found is not None:
         with sources.errors.collect():
             return decode(found)
@@ -144,9 +144,9 @@ def _find(
 
 
 def _find_by_tier(
-    sources: Sources, decode: Callable[[FoundSetting], SettingT], start: str, *, several: bool
+    sources: Sources, decode: Callable[[FoundSetting], SettingT], start: str, *, is_list: bool
 ) -> dict[str, SettingT]:
-    found = {tier: _find(sources, decode, start + tier.upper(), several=several) for tier in TIERS}
+    found = {tier: _find(sources, decode, start + tier.upper(), is_list=is_list) for tier in TIERS}
     return {tier: value for tier, value in found.items() if value is not None}
 
 
@@ -170,7 +170,7 @@ def _load_of_providers(sources: Sources, providers: Sequence[ProviderVariables])
     models: dict[str, Any] = {}
     for row in providers:
         if row.key_variable:
-            keys[row.name] = _find(sources, values.decode_keys, row.key_variable, several=True)
+            keys[row.name] = _find(sources, values.decode_keys, row.key_variable, is_list=True)
         if row.env_prefix:
             addresses = dict.fromkeys(
                 (row.base_url_variable or f"{row.env_prefix}_BASE_URL", f"{row.env_prefix}_BASE_URL")
@@ -178,7 +178,7 @@ def _load_of_providers(sources: Sources, providers: Sequence[ProviderVariables])
             addresses.pop("ANTHROPIC_BASE_URL", None)  # Claude Code sets it to the proxy, which would call itself
             base_urls[row.name] = _find(sources, values.decode_url, *addresses)
             wires[row.name] = _find(sources, partial(_wire, row), f"{row.env_prefix}_WIRE")
-            models[row.name] = _find(sources, values.decode_models, f"{row.env_prefix}_KNOWN_MODELS", several=True)
+            models[row.name] = _find(sources, values.decode_models, f"{row.env_prefix}_KNOWN_MODELS", is_list=True)
     by_field = {"keys": keys, "base_urls": base_urls, "wires": wires, "extra_models": models}
     return {
         field: {name: value for name, value in by_provider.items() if value} for field, by_provider in by_field.items()
@@ -332,7 +332,7 @@ its aliases."""
 def _find_misspellings(sources: Sources, providers: Sequence[ProviderVariables]) -> Iterator[str]:
     foreign = [prefix for row in providers for prefix in row.extra_prefixes]
     known = {*sources.requested_variables, *sources.referenced_variables}
-    for name, origin in sources.list_names():
+    for name, origin in sources.list_variable_sources():
         company = name.lower().partition("_api_")[0]
         if (
             name in known

@@ -1,4 +1,7 @@
-"""Values of settings for display: keys and pasted credentials are masked."""
+"""Values of settings for display: keys and pasted credentials are masked.
+
+`mask_setting` masks the value of one variable, `mask_env_lines` the values in the lines of a `.env` file.
+"""
 
 import re
 
@@ -31,7 +34,7 @@ def mask_setting(name: str, text: str) -> str:
     return _SECRET_PARAMETER.sub(r"\1…", _USER_INFO.sub("…", text))
 
 
-def mask_lines(text: str) -> str:
+def mask_env_lines(text: str) -> str:
     """Return a text in which the values in lines of `.env` are masked.
 
     Other lines, such as those of TOML, are unchanged.

@@ -60,7 +60,7 @@ def load_oidc(sources: "Sources") -> OidcSettings | None:
     secret = sources.find_setting("OIDC_CLIENT_SECRET")
     texts = {name: sources.find_setting(f"OIDC_{name.upper()}") for name in ("role_claim", "email_claim")}
     names = ("scopes", "admins", "viewers", "members", "domains")
-    lists = {name: sources.find_setting(f"OIDC_{name.upper()}", several=True) for name in names}
+    lists = {name: sources.find_setting(f"OIDC_{name.upper()}", is_list=True) for name in names}
     if issuer is None and client_id is not None:
         raise ConfigurationError(
             "OIDC_CLIENT_ID is set, but OIDC_ISSUER is not. Set OIDC_ISSUER to the https:// URL of the identity "

@@ -45,7 +45,7 @@ def load_trace_fields(sources: Sources) -> tuple[dict[str, Any], list[str]]:
     disabled = sources.find_setting("OTEL_SDK_DISABLED")
     if disabled is not None and disabled.text.lower() == "true":
         exporters = ()
-    sources.find_setting(OTEL_HEADERS, several=True)
+    sources.find_setting(OTEL_HEADERS, is_list=True)
     for name in _PASSED_ON:
         sources.find_setting(name)
     variables = {
@@ -73,7 +73,7 @@ def export_to_otel(settings: Settings) -> None:
 
 
 def _find_exporters(sources: Sources) -> tuple[tuple[str, ...] | None, list[str]]:
-    found = sources.find_setting("OTEL_TRACES_EXPORTER", several=True)
+    found = sources.find_setting("OTEL_TRACES_EXPORTER", is_list=True)
     if found is None:
         return None, []
     names = tuple(dict.fromkeys(item.lower() for item in found.items))

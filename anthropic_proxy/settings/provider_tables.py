@@ -101,11 +101,11 @@ def _load_table(file: ConfigFile, name: str, errors: ErrorList) -> ConfiguredPro
     table = msgspec.convert({"base_url": "", **fields}, ProviderTable)
     with errors.collect():
         if "base_url" in fields:
-            base_url = values.decode_url(file.find_text((*path, "base_url"), table.base_url))
+            base_url = values.decode_url(file.build_setting((*path, "base_url"), table.base_url))
     models = table.models if isinstance(table.models, dict) else dict.fromkeys(table.models, ModelTable())
     for model in models:
         with errors.collect():
-            values.decode_model(file.find_text((*path, "models"), model))
+            values.decode_model(file.build_setting((*path, "models"), model))
     return ConfiguredProvider(
         name=name,
         base_url=base_url,

@@ -36,16 +36,19 @@ class _Compared(Struct, frozen=True, eq=False):
 
 
 class EarlierRoutes:
-    """Routes that come before another route in the configuration file, indexed by their conditions."""
+    """Routes of the configuration file that precede the route to check, in an index by their conditions.
+
+    For each route in the order of the file, the caller calls `find_cover`, and `add` unless a route covers it.
+    """
 
     def __init__(self) -> None:
         self._identical: dict[str, ConfiguredRoute] = {}
         self._index: dict[_IndexKey, list[_Compared]] = {}
 
     def add(self, route: ConfiguredRoute) -> None:
-        """Add a route that precedes the later ones.
+        """Add `route`, which precedes all routes that are checked later.
 
-        A route for only a `share` of the sessions is ignored: it covers none.
+        A route for only a share of the sessions is ignored, because it covers no other route.
         """
         if not _matches_every_session(route.when):
             return

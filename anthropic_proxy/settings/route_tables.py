@@ -90,7 +90,7 @@ def _load_route(file: ConfigFile, path: KeyPath, value: object) -> ConfiguredRou
     table, errors = msgspec.convert(value, RouteTable), ErrorList()
     with errors.collect():
         if not re.fullmatch(NAME_PATTERN, table.name):
-            raise file.invalid_error(
+            raise file.invalid_value_error(
                 (*path, "name"),
                 table.name,
                 "Use at most 63 letters, digits, spaces, dots, hyphens and underscores of ASCII.",
@@ -151,7 +151,9 @@ def _check_header(file: ConfigFile, path: KeyPath) -> None:
 def _decode_period(file: ConfigFile, path: KeyPath, text: str) -> TimePeriod:
     match = _PERIOD.fullmatch(text)
     if match is None:
-        raise file.invalid_error(path, text, "Use a period of hours and minutes, such as 08:00-18:00 or 22:00-06:00.")
+        raise file.invalid_value_error(
+            path, text, "Use a period of hours and minutes, such as 08:00-18:00 or 22:00-06:00."
+        )
     hour, minute, end_hour, end_minute = (int(number) for number in match.groups() if number is not None)
     return TimePeriod(hour * 60 + minute, end_hour * 60 + end_minute)
 
@@ -167,7 +169,7 @@ def _check_time_zone(file: ConfigFile, path: KeyPath, when: RouteConditions) -> 
     try:
         find_time_zone(when.time_zone)
     except (KeyError, ValueError, OSError):
-        raise file.invalid_error(
+        raise file.invalid_value_error(
             path,
             when.time_zone,
             "Use a name of the IANA time zone database, such as Europe/Berlin or UTC. If this system has no such "
@@ -186,7 +188,7 @@ def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
             )
     for target in table.targets:
         with errors.collect():
-            values.decode_model(file.find_text(place, target))
+            values.decode_model(file.build_setting(place, target))
     with errors.collect():
         mapped = next((target for target in table.targets if target in (*TIERS, DEFAULT_TARGET)), None)
         if table.balance != "order" and mapped is not None:

@@ -34,7 +34,7 @@ def _load(file: ConfigFile, table: SearchTable, sources: Sources, *, runs_comman
         )
     base_url = None
     if table.base_url is not None:
-        base_url = values.decode_url(file.find_text((*_PATH, "base_url"), table.base_url))
+        base_url = values.decode_url(file.build_setting((*_PATH, "base_url"), table.base_url))
     key, resolved = None, None
     if table.api_key is not None:
         from anthropic_proxy.settings.key_references import resolve_keys  # noqa: PLC0415  # imports subprocess

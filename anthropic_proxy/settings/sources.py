@@ -96,18 +96,18 @@ class Sources:
             with self.errors.collect():
                 self.file = {key: given for key, given in self._load_file(env_file) if given.text}
 
-    def find_setting(self, *variables: str, several: bool = False) -> FoundSetting | None:
+    def find_setting(self, *variables: str, is_list: bool = False) -> FoundSetting | None:
         """Return the text of a setting. None: no variable is set.
 
         `variables`: main name of the setting, then its aliases. An alias in the environment takes precedence over the
-        main name in `.env`. A placeholder counts as unset. `several`: True for a comma-separated list, of which the
+        main name in `.env`. A placeholder counts as unset. `is_list`: True for a comma-separated list, of which the
         placeholders are dropped and the other items are kept.
         """
         self.requested_variables.extend(variables)
         for find in (self._find_in_environment, self.file.get):
             for variable in variables:
                 given = find(variable)
-                found = given and self._keep(variable, given, several)
+                found = given and self._keep(variable, given, is_list)
                 if found:
                     self.origins[variable] = found.origin
                     self.given[variable] = Secret(found.text)
@@ -121,7 +121,7 @@ class Sources:
         None: it is not set, or a placeholder.
         """
         given = self._find_in_environment(variable) or self.file.get(variable)
-        found = None if given is None else self._keep(variable, given, several=True)
+        found = None if given is None else self._keep(variable, given, is_list=True)
         keys, origin = (tuple(map(Secret, found.items)), found.origin) if found else ((), "not set")
         self.referenced_variables[variable] = ReferencedVariable(keys, origin)
         return found
@@ -136,8 +136,8 @@ class Sources:
                     "meaning and takes precedence."
                 )
 
-    def list_names(self) -> Iterator[tuple[str, str]]:
-        """Yield each variable with its source: `environment`, or `.env line 4`.
+    def list_variable_sources(self) -> Iterator[tuple[str, str]]:
+        """Yield pairs of a variable and its source: `environment`, or `.env line 4`.
 
         A variable in both is yielded for `.env`.
         """
@@ -181,8 +181,8 @@ class Sources:
             )
         return _Given(text, "environment") if text else None
 
-    def _keep(self, variable: str, given: _Given, several: bool) -> FoundSetting | None:
-        values = [value.strip() for value in given.text.split(",")] if several else [given.text]
+    def _keep(self, variable: str, given: _Given, is_list: bool) -> FoundSetting | None:
+        values = [value.strip() for value in given.text.split(",")] if is_list else [given.text]
         kept = tuple(value for value in values if value and not _PLACEHOLDER.search(value))
         found = FoundSetting(variable, given.text, given.origin, kept)
         if placeholders := sum(1 for value in values if value) - len(kept):

@@ -1,7 +1,8 @@
 """Checks and descriptions of types for the configuration file: the allowed values of a field of a struct.
 
-The argument `expected` is the type of a struct field (msgspec). A value is a part of a TOML file after `tomllib`.
-`DictType` and `StructType` describe a type: a dictionary, or a struct with known fields.
+The argument `expected` is the type of a struct field (msgspec). A value is a part of a TOML file after `tomllib`. A
+TOML table is a `StructType` (known fields) or a `DictType` (names that users choose). `find_table_type` returns the
+type of a table, but None for a table with arbitrary values, which needs no check.
 """
 
 from functools import cache

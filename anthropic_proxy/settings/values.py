@@ -157,7 +157,10 @@ def decode_redis_url(found: FoundSetting) -> Secret:
 
 
 def decode_redis_prefix(found: FoundSetting) -> str:
-    """Return the valid text for the beginning of all Redis keys of the proxy."""
+    """Return the text with which all Redis keys of the proxy begin, unchanged.
+
+    Raises `ConfigurationError` if it is too long or contains other characters than letters, digits and `- _ . :`.
+    """
     if not _REDIS_PREFIX.fullmatch(found.text):
         raise invalid_setting_error(found, "Use at most 64 letters, digits and the characters - _ . :")
     return found.text

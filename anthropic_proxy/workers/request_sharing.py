@@ -57,11 +57,11 @@ class RequestSharing:
         """Apply a message about requests (`RequestsWatch`, `RequestsUpdate`) from another worker."""
         if isinstance(message, RequestsUpdate):
             snapshot = _decode_snapshot(message.requests)
-            self._feed.apply_update(message.worker, snapshot, complete=message.contains_recent)
+            self._feed.apply_update(message.worker, snapshot, is_complete=message.contains_recent)
             return
         self._watched_until = max(self._watched_until, self._loop.time() + message.duration_seconds)
         if message.needs_recent:
-            self._send_snapshot(self._feed.own_snapshot(), complete=True)
+            self._send_snapshot(self._feed.build_own_snapshot(), complete=True)
         if self._timer is None:
             self._feed.on_finish = self._pending.append
             self._timer = self._loop.call_later(UPDATE_INTERVAL_SECONDS, self._update)

@@ -23,7 +23,7 @@ from anthropic_proxy.cli.service.definitions import (
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.platforms.user_account import user_account
-from anthropic_proxy.settings import user_environment
+from anthropic_proxy.settings import copy_environment
 
 _UNIT = f"{SERVICE_NAME}.service"
 _TEMPORARY = ("archive-v", "uvx", ".tmp")
@@ -100,7 +100,7 @@ def find_service(platform: str, directory: Path) -> Service:
         raise ConfigurationError(
             f"{platform} has no known service manager. Start the proxy with: anthropic-proxy serve"
         )
-    environ = user_environment()
+    environ = copy_environment()
     log_file = Path(platformdirs.user_log_dir(SERVICE_NAME, appauthor=False)) / "service.log"
     definition = ServiceDefinition(interpreter, directory, log_file, environ.get("PATH", ""), user_account(environ))
     return build(definition, environ)

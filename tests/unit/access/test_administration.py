@@ -6,7 +6,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.access.administration import KeyAdministration, KeyChange
-from anthropic_proxy.access.key_texts import hash_key, is_complete
+from anthropic_proxy.access.key_texts import has_valid_checksum, hash_key
 from anthropic_proxy.access.queries import find_key, list_audit_entries, list_keys, list_teams
 from anthropic_proxy.access.rules import Budget, Rules, decode_budget
 from anthropic_proxy.access.virtual_keys import VirtualKey
@@ -43,7 +43,12 @@ def test_a_label_that_another_key_had_is_not_used_again(administration: KeyAdmin
 
 def test_a_key_lives_from_its_creation_to_its_revocation(database: Settings, administration: KeyAdministration) -> None:
     key, first = administration.create_key(new_key())
-    assert (key.label, key.rules, key.find_status(NOON), is_complete(first.encode())) == ("ci", RULES, "active", True)
+    assert (key.label, key.rules, key.find_status(NOON), has_valid_checksum(first.encode())) == (
+        "ci",
+        RULES,
+        "active",
+        True,
+    )
     changed = administration.change_key("ci", KeyChange(owner="ada", rules={"requests_per_minute": None}))
     assert (changed.owner, changed.rules.requests_per_minute, changed.rules.models) == ("ada", None, ("claude-*",))
     rotated, second = administration.rotate_key(key.id, overlap_seconds=3600)

@@ -14,7 +14,7 @@ from anthropic_proxy.dashboard.timeline import (
     list_client_events,
     sum_failed_time,
 )
-from anthropic_proxy.ledger.attempt_times import MAX_ATTEMPT_ERROR_CHARACTERS, read_attempt_times
+from anthropic_proxy.ledger.attempt_times import MAX_ATTEMPT_ERROR_CHARACTERS, decode_attempt_times
 from anthropic_proxy.ledger.request_queries import REQUEST_COLUMNS, StoredRequest, to_request
 from anthropic_proxy.plugins import UpstreamAttempt
 from anthropic_proxy.settings import Settings
@@ -131,7 +131,7 @@ async def test_errors_of_attempts_are_short_and_contain_no_key(settings: Setting
         provider="groq", model="m", offset_seconds=0.0, error_type="api_error", error="x" * 290 + f" {KEY} " + "y" * 900
     )
     row = await stored(settings, attempts=[long, SERVED], duration_seconds=9.0)
-    first, second = read_attempt_times(row.attempt_times)
+    first, second = decode_attempt_times(row.attempt_times)
     assert len(first.error) == MAX_ATTEMPT_ERROR_CHARACTERS
     assert "sk-secret" not in row.attempt_times
     assert (second.provider, second.duration) == ("openai", 8_000_000)

@@ -25,10 +25,10 @@ def open_costs(folder: Path) -> ModelCosts:
 def test_the_kinds_of_tokens_divide_the_stored_cost_completely(tmp_path: Path) -> None:
     costs = open_costs(tmp_path)
     SUMS.cost = 7_000_001  # at the price: 2,000,000 input, 1,000,000 cache, 3,000,000 output, 1,000,000 thinking
-    parts = costs.divide("openai", "test-model", SUMS)
+    parts = costs.divide_cost("openai", "test-model", SUMS)
     assert parts == {"cache_read": 1_000_000, "input": 2_000_000, "output": 3_000_001, "thinking": 1_000_000}
-    assert costs.divide("openai", "without-price", SUMS) == {"": 7_000_001}
-    assert costs.divide("openai", "test-model", UsageSums(requests=1)) == {}
+    assert costs.divide_cost("openai", "without-price", SUMS) == {"": 7_000_001}
+    assert costs.divide_cost("openai", "test-model", UsageSums(requests=1)) == {}
 
 
 def test_summed_tokens_have_the_price_without_a_long_context(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from anthropic_proxy.ledger import facet_counts, session_queries
 from anthropic_proxy.ledger.costs import Cost
-from anthropic_proxy.ledger.dashboard_queries import collect_latencies, count_requests_before, sum_periods
+from anthropic_proxy.ledger.dashboard_queries import collect_latencies, count_requests_in_previous_range, sum_periods
 from anthropic_proxy.ledger.facet_counts import count_facets
 from anthropic_proxy.ledger.histograms import find_percentile
 from anthropic_proxy.ledger.periods import find_range
@@ -90,7 +90,7 @@ async def test_lists_continue_at_a_position_and_follow_the_selection(connection:
     assert list_stored_requests(connection, RequestSelection(text="%"), 100) == []
     assert list_stored_requests(connection, RequestSelection(is_changed=True), 100) == []
     counts = count_facets(connection, failed, ("project", "outcome_class", "session"), 9)
-    assert (counts.partial, dict(counts.values["project"])) == ([], {"project 0": 5, "project 1": 5})
+    assert (counts.partial_columns, dict(counts.values["project"])) == ([], {"project 0": 5, "project 1": 5})
     assert dict(counts.values["outcome_class"]) == {"error": 5, "ok": 8, "cancelled": 2}
     assert dict(counts.values["session"]) == {"session 1": 2, "session 3": 3}
     routed = RequestSelection(values={"route": "cheap first"})
@@ -262,7 +262,7 @@ async def test_counts_of_values_follow_all_filters_within_a_limit(
             "session": structs.replace(hour, values={"session": "session 1"}),
         }.items():
             counts = facet_counts.count_facets(connection, chosen, ("model", "session"), 9)
-            found[name] = dict(counts.values["model"]), dict(counts.values["session"]), list(counts.partial)
+            found[name] = dict(counts.values["model"]), dict(counts.values["session"]), list(counts.partial_columns)
     assert found == {
         "all": ({"model 0": 15, "model 1": 15}, {"session 0": 10, "session 1": 10, "session 2": 10}, []),
         "one hour": ({"model 0": 3, "model 1": 3}, {"session 0": 2, "session 1": 2, "session 2": 2}, []),
@@ -288,6 +288,6 @@ async def test_the_range_before_has_the_same_length_and_the_same_filters(databas
             chosen = RequestSelection(start=period.start * 1_000_000, end=period.end * 1_000_000)
             timeouts = structs.replace(chosen, text="timeout")
             sums = sum(row.sums.requests for row in sum_periods(connection, chosen, HOUR if since == "24h" else 300))
-            before = count_requests_before(connection, chosen, int(now * 1_000_000))
-            found[since] = sums, before, count_requests_before(connection, timeouts, int(now * 1_000_000))
+            before = count_requests_in_previous_range(connection, chosen, int(now * 1_000_000))
+            found[since] = sums, before, count_requests_in_previous_range(connection, timeouts, int(now * 1_000_000))
     assert found == {"24h": (147, 147, 74), "3h": (18, 18, 9)}

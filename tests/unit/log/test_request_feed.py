@@ -33,7 +33,7 @@ def test_the_latest_requests_are_kept_and_finished_ones_do_not_run() -> None:
         feed.add_running(receipt := receipt_of(f"req_{number}"))
         feed.add_finished(receipt)
     feed.add_running(receipt_of("req_running"))
-    finished, running = ids_of(feed.own_snapshot())
+    finished, running = ids_of(feed.build_own_snapshot())
     assert (len(finished), finished[0], finished[-1]) == (MAX_RECENT_REQUESTS, "req_2", f"req_{number}")
     assert running == ["req_running"]
 
@@ -42,7 +42,7 @@ def test_keys_in_texts_of_clients_are_redacted() -> None:
     feed = RequestFeed(lambda: [SECRET])
     feed.add_finished(receipt_of("req_1", requested_model=SECRET))
     feed.add_running(receipt_of("req_2", path=f"/{SECRET}"))
-    assert SECRET.encode() not in encode_requests(feed.own_snapshot())
+    assert SECRET.encode() not in encode_requests(feed.build_own_snapshot())
 
 
 def test_a_lone_surrogate_is_encoded() -> None:
@@ -104,6 +104,6 @@ async def test_workers_that_do_not_respond_are_counted() -> None:
     feed.add_finished(receipt_of("req_1"))
     collecting = asyncio.ensure_future(feed.collect_snapshot())
     await asyncio.sleep(0)
-    feed.apply_update(1, RequestSnapshot(), complete=True)
+    feed.apply_update(1, RequestSnapshot(), is_complete=True)
     snapshot = await collecting
     assert (ids_of(snapshot), snapshot.unresponsive_workers) == ((["req_1"], []), 1)

@@ -13,7 +13,10 @@ _KEYS = [
 
 
 def upgrade() -> None:
-    """Add the column `route` to both tables, and an index. Earlier requests have no route. Called by Alembic."""
+    """Add the column `route` to `requests`, with an index, and to the primary key of `hourly`. Called by Alembic.
+
+    In rows of earlier requests, the column is empty.
+    """
     for table in ("requests", "hourly"):
         op.add_column(table, sa.Column("route", sa.Text, nullable=False, server_default=""))
     op.create_index("requests_by_route", "requests", ["route", "started_at"])

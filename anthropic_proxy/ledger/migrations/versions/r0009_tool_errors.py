@@ -1,4 +1,4 @@
-"""Ninth schema of the ledger: counts of tool results, failed tools and malformed tool calls, and their sums."""
+"""Ninth schema of the ledger: counts of tool results, failed tools and replies with malformed tool calls."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0008"
 
 
 def upgrade() -> None:
-    """Add the columns with the counts to the tables of requests and of sums. Called by Alembic."""
+    """Add the columns with these counts to `requests`, `hourly` and `session_hours`. Called by Alembic."""
     for table in ("requests", "hourly", "session_hours"):
         for name in ("tool_results", "tool_errors", "malformed_replies"):
             op.add_column(table, sa.Column(name, sa.BigInteger, nullable=False, server_default="0"))
