@@ -74,12 +74,12 @@ class Output:
             sys.stderr.write((line if self._has_symbols else to_ascii_symbols(line)) + "\n")
 
     def write_json(self, value: Any) -> None:
-        """Write `value` as indented JSON to the output. A `Decimal` is a number with all its digits."""
+        """Write `value` as indented JSON to stdout. A `Decimal` is a number with all its digits."""
         encoded = msgspec.json.Encoder(decimal_format="number").encode(value)
         sys.stdout.write(msgspec.json.format(encoded, indent=2).decode() + "\n")
 
     def write_table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, last_row_role: str = "") -> None:
-        """Write a table. Each row has one cell per column. `last_row_role`: color of the last row.
+        """Write a table to the output. Each row has one cell per column. `last_row_role`: color of the last row.
 
         On a terminal, columns are aligned, and the rightmost columns that do not fit are omitted. In a pipe, cells are
         separated by tabs, and no column is omitted. Control characters in cells are escaped.

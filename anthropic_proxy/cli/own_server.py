@@ -38,7 +38,7 @@ _MAX_LISTED_MODELS = 8
 def ask_server(output: "Output", settings: Settings) -> tuple[Provider, FilesToWrite] | None:
     """Ask for address, key and model of a server. Return the server as provider, and the lines for `.env` and TOML.
 
-    None: the server cannot be used, for example because it does not answer.
+    None: several attempts failed, for example because no server answers at the address.
     """
     for _ in range(_MAX_ATTEMPTS):
         address = _ask_address(output)

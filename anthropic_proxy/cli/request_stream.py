@@ -47,7 +47,8 @@ class RequestStream:
     def read_recent_requests(self) -> RequestUpdate:
         """Return the recent and the running requests of the proxy on PORT of this machine.
 
-        Raises `ConfigurationError` if no proxy responds, or if it rejects the key of these settings.
+        Raises `ConfigurationError` if no proxy responds, or if it rejects the key of these settings. Raises
+        `UpstreamUnreachable` if the proxy closes the connection.
         """
         proxy = require_proxy(self._settings)
         require_accepted_credential(proxy)

@@ -30,7 +30,7 @@ class OidcUser(Struct, frozen=True, omit_defaults=True):
 def find_user(settings: OidcSettings, claims: Mapping[str, Any]) -> OidcUser:
     """Return the user that `claims`, the checked properties in an ID token, describe.
 
-    Raises `OidcError` if `settings` give the user no role.
+    Raises `OidcError` if `settings` do not accept the e-mail address of the user, or give the user no role.
     """
     email = claims.get(settings.email_claim)
     if not isinstance(email, str) or email.count("@") != 1 or not (email.isascii() and email.isprintable()):

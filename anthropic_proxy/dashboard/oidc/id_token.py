@@ -58,9 +58,9 @@ def check_id_token(
 ) -> Mapping[str, Any]:
     """Check the ID token `text` and return its claims.
 
-    `keys`: public keys of the provider. `issuer`, `client_id`, `nonce`: values that the claims must have. `now`:
-    seconds since the epoch. Raises `OidcError` for an invalid token, and `UnknownKeyError` if `keys` lack the key of
-    the token.
+    `keys`: public keys of the provider. `issuer`, `client_id`, `nonce`: values that the claims must have.
+    `access_token`: token received with the ID token, for the claim `at_hash`. `now`: seconds since the epoch. Raises
+    `OidcError` for an invalid token, and `UnknownKeyError` if `keys` lack the key of the token.
     """
     if not nonce:
         raise _invalid("its nonce is not that of this sign-in")

@@ -1,8 +1,8 @@
 """Checks of the results of doctor probes. A probe is one request that shows a feature of a backend.
 
-Each `check_…` function returns the problem of a result as text, or "" if the result is as expected. The feature is in
-the name: `check_truncation` requires a reply that the output limit ended. `new_color_check` builds a check for the
-colors of a picture.
+Each `check_…` function returns the problem of a result as text, or "" if the result is as expected. A rejected request
+is a problem for all of them. The feature is in the name: `check_truncation` requires a reply that the output limit
+ended. `new_color_check` builds a check for the colors of a picture.
 """
 
 import json
@@ -33,7 +33,7 @@ def check_accepted(result: ProbeResult) -> str:
 
 
 def check_content(result: ProbeResult) -> str:
-    """Return the problem if the reply has no content."""
+    """Return the problem if the reply has neither text nor thinking."""
     return check_accepted(result) or ("" if result.text or result.thinking else "the reply is empty")
 
 
@@ -75,7 +75,7 @@ def check_schema(result: ProbeResult) -> str:
 
 
 def check_image_accepted(result: ProbeResult) -> str:
-    """Return the problem if the server rejected the image."""
+    """Return the problem if the server rejected the image, or if the proxy did not send it."""
     if problem := check_accepted(result):
         return problem
     if "images none" in result.adaptations:

@@ -23,7 +23,7 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class FoundServer(Struct, frozen=True, kw_only=True):
-    """An unknown server with the dialect that the probes found."""
+    """A server with the dialect that the probes found. Its dialect was unknown, or the user requested the search."""
 
     name: str
     """Name of the server's table in `anthropic-proxy.toml`."""
@@ -36,9 +36,9 @@ class FoundServer(Struct, frozen=True, kw_only=True):
 
 
 def find_servers(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[FoundServer]:
-    """Return one `FoundServer` for each base URL of a server of no known vendor.
+    """Return one `FoundServer` for each base URL at which the probes searched the dialect.
 
-    `diagnoses`: results of the probes. Each entry has those of the models at the URL, and the table for the
+    `diagnoses`: results of the probes. Each `FoundServer` has those of the models at its URL, and the table for the
     configuration file.
     """
     groups: dict[str, list[Diagnosis]] = {}

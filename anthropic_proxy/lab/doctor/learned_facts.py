@@ -14,7 +14,8 @@ from anthropic_proxy.routing.router import name_server
 def list_learned_models(diagnoses: Sequence[Diagnosis], today: date) -> list[LearnedModel]:
     """Return the limits and features of models that the probes observed, to store in a file.
 
-    `today`: date of the observation. Models of servers that report these values themselves (Ollama) are omitted.
+    `today`: date of the observation. Omitted are models to which no request was possible, and models of servers that
+    report these values themselves (Ollama).
     """
     return [
         learned

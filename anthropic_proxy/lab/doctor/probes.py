@@ -128,7 +128,7 @@ def build_results_request(
 ) -> dict[str, Any]:
     """Return a request that continues a conversation: the question, the reply, and results for its tool calls.
 
-    `reply`: content blocks of the reply. `after`: user text after the tool results; "": none.
+    `reply`: content blocks of the reply. `after`: user text after the tool results; "": none. `fields`: further fields.
     """
     results: list[Mapping[str, Any]] = [
         {"type": "tool_result", "tool_use_id": block["id"], "content": "sunny, 20 degrees"}

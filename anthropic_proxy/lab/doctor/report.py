@@ -37,11 +37,14 @@ class Report(Struct, kw_only=True):
     seconds: float
     """Duration of the run in seconds."""
     price: float | None
-    """Price of all probes in US dollars. None: the price of a backend is unknown."""
+    """Price of all probes in US dollars. None: the price of a backend is unknown, or all backends are free."""
 
     @property
     def exit_status(self) -> int:
-        """Exit status of the command. 0: all backends are ready. 1: a fix is needed. 2: no provider replies."""
+        """Exit status of the command. 0: all backends are ready. 1: a fix is needed. 2: no server is reachable.
+
+        2 also if only the built-in demo was examined.
+        """
         problems = [diagnosis.problem for diagnosis in self.diagnoses if not is_demo(diagnosis)]
         if all(problem is not None and problem.kind == "unreachable" for problem in problems):
             return 2
@@ -72,7 +75,7 @@ def format_count(count: int, noun: str) -> str:
 
 
 def find_total_price(diagnoses: Sequence[Diagnosis], settings: Settings) -> float | None:
-    """Return the price of all probes in US dollars. None: the price of a backend is unknown."""
+    """Return the price of all probes in US dollars. None: the price of a backend is unknown, or all are free."""
     prices, total, is_known = PriceList(settings), 0.0, False
     for diagnosis in diagnoses:
         totals, target = diagnosis.totals, diagnosis.found_target
@@ -95,7 +98,10 @@ def is_demo(diagnosis: Diagnosis) -> bool:
 
 
 def encode_report(report: Report, form: Literal["json", "markdown"], today: date, secrets: Sequence[str]) -> str:
-    """Return the report as text. `secrets`: keys that are removed once more from the complete text."""
+    """Return `report` as text in the format `form`. `today`: date of the report.
+
+    `secrets`: keys that are masked in the complete text, in case that an error message contains one.
+    """
     if form == "json":
         text = msgspec.json.format(msgspec.json.encode(_build_json(report, today)), indent=2).decode() + "\n"
     else:
