@@ -226,7 +226,7 @@ class MessageEncoder(ABC):
             encoded = self._encode_document(block) if accepted else None
         if encoded is not None:
             return encoded
-        self.notes.append(replaced_media_note(kind, source.media_type, by_address=source.type == "url"))
+        self.notes.append(replaced_media_note(kind, source.media_type, has_url=source.type == "url"))
         if source.type == "url" and (accepted or (kind == "image" and self.mentions_image_urls)):
             return json_string(f"[{kind}: {source.url}]")
         return json_string(f"[{kind} omitted: {title or source.media_type or source.url}]")

@@ -58,13 +58,13 @@ MEDIA_MOVED = FidelityNote(
 
 
 @functools.lru_cache(maxsize=64)
-def replaced_media_note(kind: str, media_type: str, *, by_address: bool) -> FidelityNote:
+def replaced_media_note(kind: str, media_type: str, *, has_url: bool) -> FidelityNote:
     """Return the note for an image or document that was replaced by a text. `kind`: `image` or `document`.
 
-    `by_address`: True if the client sent a URL. The note names the kind and media type only. Titles and URLs are
+    `has_url`: True if the client sent a URL. The note names the kind and media type only. Titles and URLs are
     content, which notes never contain.
     """
-    what = f"{kind}s by URL" if by_address else f"{kind}s of type {media_type or 'unknown'}"
+    what = f"{kind}s by URL" if has_url else f"{kind}s of type {media_type or 'unknown'}"
     return FidelityNote("dropped", f"messages.{kind}", f"replaced by a text: the model is not known to accept {what}")
 
 

@@ -3,9 +3,9 @@
 `ReasoningState` is the state, `encode_signature` and `decode_signature` convert it. A signature is
 `px1.<tag>.<base64url of compact JSON, without padding>`. The tag identifies the provider that created the state. Blocks
 with the tag of another provider are not sent upstream, so a change of provider loses the reasoning but causes no error.
-`empty_signature` is for a block without state, `digest_base_url` hides the server's name. `replay`: later requests send
-the text of the block to the provider. `call_index`: tool call of `call_signature`. A wire encodes and decodes the API
-of one provider.
+`empty_signature` is for a block without state. `replay`: later requests send the text of the block to the provider.
+`digest_base_url` returns a hash of a server's URL, because the name of a server may be private. `call_signature` is
+state of the tool call with the index `call_index`.
 """
 
 import base64
@@ -59,19 +59,22 @@ def empty_signature(tag: str, *, replay: Literal[0, 1] = 0) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def digest_base_url(address: str) -> str | None:
+def digest_base_url(base_url: str) -> str | None:
     """Return the first 12 hex digits of the SHA-256 of a base URL. None: the URL is empty.
 
     Signatures contain the digest because clients store signatures and a host name may be private.
     """
-    return hashlib.sha256(address.encode()).hexdigest()[:12] if address else None
+    return hashlib.sha256(base_url.encode()).hexdigest()[:12] if base_url else None
 
 
-def encode_signature(tag: str, carry: ReasoningState) -> str:
-    """Return the signature that contains a state. Above `MAX_SIGNATURE_BYTES` the field `encrypted` is omitted."""
-    signature = _encode(tag, carry)
+def encode_signature(tag: str, state: ReasoningState) -> str:
+    """Return the signature of a thinking block that contains `state`.
+
+    Above `MAX_SIGNATURE_BYTES` the field `encrypted` is omitted.
+    """
+    signature = _encode(tag, state)
     if len(signature) > MAX_SIGNATURE_BYTES:
-        signature = _encode(tag, msgspec.structs.replace(carry, encrypted=None))
+        signature = _encode(tag, msgspec.structs.replace(state, encrypted=None))
     return signature
 
 
@@ -90,6 +93,6 @@ def decode_signature(tag: str, signature: str) -> ReasoningState | None:
         return None
 
 
-def _encode(tag: str, carry: ReasoningState) -> str:
-    text = base64.urlsafe_b64encode(msgspec.json.encode(carry)).rstrip(b"=").decode()
+def _encode(tag: str, state: ReasoningState) -> str:
+    text = base64.urlsafe_b64encode(msgspec.json.encode(state)).rstrip(b"=").decode()
     return f"{SIGNATURE_PREFIX}{tag}.{text}"

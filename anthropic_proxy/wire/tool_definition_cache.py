@@ -63,17 +63,17 @@ def _source_of(tool: Tool) -> bytes:
     return tool.source
 
 
-def tool_description(tool: Tool, *more: str) -> str:
+def tool_description(tool: Tool, *further_texts: str) -> str:
     """Return the text for the `description` of a tool in the upstream request.
 
-    The text is the client's description, then each text of `more`, then the client's input examples as JSON, separated
-    by blank lines. "": all of them are empty.
+    The text is the client's description, then each of `further_texts`, then the client's input examples as JSON,
+    separated by blank lines. "": all of them are empty.
     """
     examples = bytes(tool.input_examples)
     shown = ""
     if examples not in (b"", b"[]", b"null"):
         shown = f"Examples of input: {msgspec.json.format(examples, indent=-1).decode()}"
-    return "\n\n".join(filter(None, (tool.description, *more, shown)))
+    return "\n\n".join(filter(None, (tool.description, *further_texts, shown)))
 
 
 class StrictMode(NamedTuple):

@@ -15,7 +15,7 @@ from anthropic_proxy.exchange.tool_loop.schema_retry import SchemaCheckedStream
 from anthropic_proxy.exchange.upstream_stream import DeltaStream
 from anthropic_proxy.messages.deltas import Delta
 from anthropic_proxy.messages.models import MessagesRequest
-from anthropic_proxy.messages.preparation import is_paused
+from anthropic_proxy.messages.preparation import ends_with_paused_reply
 from anthropic_proxy.routing.router import Route
 from anthropic_proxy.services import Services
 
@@ -33,7 +33,7 @@ async def open_reply(
     """
     runner: ProxyToolRunner | None = None
     ahead: list[Delta] = []
-    if is_paused(request.messages):
+    if ends_with_paused_reply(request.messages):
         runner = ProxyToolRunner(services)
         request, ahead = await run_pending_calls(services, runner, request, route)
     opened = await attempts.open_reply(request, route)

@@ -17,7 +17,7 @@ from anthropic_proxy.exchange.tool_loop.runner import ProxyToolCall, ProxyToolRu
 from anthropic_proxy.messages.deltas import Block, Delta
 from anthropic_proxy.messages.models import Message, MessagesRequest
 from anthropic_proxy.messages.models.blocks import decode_blocks
-from anthropic_proxy.messages.preparation import pending_calls, proxy_tools
+from anthropic_proxy.messages.preparation import find_pending_calls, proxy_tools
 from anthropic_proxy.routing.router import Route
 from anthropic_proxy.services import Services
 
@@ -67,7 +67,9 @@ async def run_pending_calls(
     if not tools:
         return request, []
     request = without_forced_tool(request)
-    calls = [ProxyToolCall(call.id, tools[call.name], call.input) for call in pending_calls(request.messages, tools)]
+    calls = [
+        ProxyToolCall(call.id, tools[call.name], call.input) for call in find_pending_calls(request.messages, tools)
+    ]
     deferred = [tool for tool in request.tools if tool.defer_loading]
     results = await runner.run_calls(calls, request.messages, deferred, accepts_pdf=limits.accepts_pdf)
     if results:

@@ -15,7 +15,7 @@ from anthropic_proxy.messages.preparation.request import (
     available_output_tokens,
     find_session,
 )
-from anthropic_proxy.messages.preparation.server_tool_history import is_paused, pending_calls
+from anthropic_proxy.messages.preparation.server_tool_history import ends_with_paused_reply, find_pending_calls
 from anthropic_proxy.messages.preparation.server_tools import server_tool_kind, server_tool_kinds
 from anthropic_proxy.messages.preparation.tools import proxy_tools
 
@@ -28,9 +28,9 @@ __all__ = [
     "ServerToolKind",
     "TargetLimits",
     "available_output_tokens",
+    "ends_with_paused_reply",
+    "find_pending_calls",
     "find_session",
-    "is_paused",
-    "pending_calls",
     "prepare",
     "proxy_tools",
     "server_tool_kind",

@@ -1,10 +1,10 @@
 """Conversion of earlier server tool calls that the proxy ran, back to function calls and results.
 
-A client stores one assistant message for a reply with several upstream calls. The model saw each upstream call as a
-separate step: its function calls, then their results. `as_function_calls` restores these steps with the bytes of the
-original requests, because prompt caches and signatures depend on them. `pending_calls` are calls without a result;
-`is_paused`: the messages end with one or with a result. Proxy tools are the server tools (web search …) that the proxy
-runs itself.
+Proxy tools are the server tools (web search …) that the proxy runs itself. A client stores one assistant message for a
+reply with several upstream calls. The model saw each upstream call as a separate step: its function calls, then their
+results. `as_function_calls` restores these steps with the bytes of the original requests, because prompt caches and
+signatures depend on them. `find_pending_calls` returns the calls without a result. A paused reply ends with a call of a
+server tool or its result; the client sends it back to continue it (`ends_with_paused_reply`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,8 +33,8 @@ ServerResult = WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBloc
 def as_function_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[Message]:
     """Return the messages with calls and results of proxy tools as function calls and tool results.
 
-    Proxy tools are server tools that the proxy runs. `tools`: name of the tool in calls → proxy tool. Messages without
-    calls of proxy tools stay the same objects.
+    `tools`: name of the tool in calls of the model → proxy tool. Messages without calls of proxy tools stay the
+    same objects.
     """
     if isinstance(messages, CleanMessages):
         return messages
@@ -48,8 +48,8 @@ def as_function_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -
     return replayed
 
 
-def pending_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[ServerToolUseBlock]:
-    """Return the calls of proxy-run tools at the end of the last message that have no result yet, in order."""
+def find_pending_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[ServerToolUseBlock]:
+    """Return the calls of proxy tools at the end of the last message that have no result yet, in order."""
     last = messages[-1]
     if last.role != "assistant" or isinstance(last.content, str):
         return []
@@ -65,8 +65,11 @@ def pending_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> li
     return calls[::-1]
 
 
-def is_paused(messages: list[Message]) -> bool:
-    """Return True if the messages end with a server tool call or its result: the client continues a paused reply."""
+def ends_with_paused_reply(messages: list[Message]) -> bool:
+    """Return True if the last message is a reply that ends with a server tool call or its result.
+
+    The client then requests the continuation of this reply.
+    """
     last = messages[-1] if messages else None
     if last is None or last.role != "assistant" or isinstance(last.content, str) or not last.content:
         return False

@@ -1,9 +1,9 @@
 """Selection of the tools and the tool choice that are sent to the model.
 
 `select_offered_tools` returns the tools, `select_tool_choice` the tool choice. Deferred tools are hidden from the model
-until a tool search finds them; `split_deferred_tools` separates them. A tool name that the provider does not accept is
-sent as an alias. `proxy_tools` returns the server tools that the proxy runs. `tools_offered_now` returns the tools that
-the model can see. A target is a provider and model.
+until a tool search finds them: `split_deferred_tools` separates them, `list_visible_tools` returns all other tools. A
+tool name that the provider does not accept is sent as an alias. `proxy_tools` returns the server tools (web search …)
+that the proxy runs itself. A target is a provider and model.
 """
 
 import functools
@@ -46,19 +46,20 @@ _REFERENCE = b'"tool_reference'
 
 
 def split_deferred_tools(
-    tools: list[Tool], messages: list[Message], forced: str | None
+    tools: list[Tool], messages: list[Message], forced_name: str | None
 ) -> tuple[list[Tool], list[Tool]]:
     """Return two lists: the tools to offer now, and all deferred tools.
 
-    A deferred tool is offered after a tool search found it, the model called it, or the client forced it. Found tools
-    come last, in the order of discovery, so that the beginning of the request stays identical for prompt caches.
+    A deferred tool is hidden until a tool search found it, the model called it, or the client forced it
+    (`forced_name`: name in the tool choice). Found tools come last, in the order of discovery, so that the
+    beginning of the request stays identical for prompt caches.
     """
     deferred = {tool.name: tool for tool in tools if tool.defer_loading}
     if not deferred:
         return tools, []
     found = dict.fromkeys(name for message in messages for name in _found_in(message) if name in deferred)
-    if forced in deferred:
-        found[forced] = None
+    if forced_name in deferred:
+        found[forced_name] = None
     offered = [tool for tool in tools if not tool.defer_loading]
     return offered + [deferred[name] for name in found], list(deferred.values())
 
@@ -131,7 +132,7 @@ def select_offered_tools(
     return offer
 
 
-def tools_offered_now(request: MessagesRequest) -> list[Tool]:
+def list_visible_tools(request: MessagesRequest) -> list[Tool]:
     """Return the tools that the model can see: all except deferred tools that no tool search has found."""
     tools = _with_changes(request)
     if not any(tool.defer_loading for tool in tools):

@@ -29,7 +29,7 @@ from anthropic_proxy.messages.models import (
     is_string_or_absent,
 )
 from anthropic_proxy.messages.preparation.block_text import result_as_text, unknown_block_text
-from anthropic_proxy.messages.preparation.tools import tools_offered_now
+from anthropic_proxy.messages.preparation.tools import list_visible_tools
 from anthropic_proxy.messages.tokens.density import estimate_text_tokens
 from anthropic_proxy.messages.tokens.media import image_tokens, pdf_tokens
 from anthropic_proxy.messages.tokens.tools import tool_tokens
@@ -152,6 +152,6 @@ def estimate(request: MessagesRequest) -> int:
         else:
             counter.add(content)
     total = counter.tokens + _PER_MESSAGE * (1 + len(request.messages)) + estimate_text_tokens(b"".join(counter.texts))
-    if tools := tools_offered_now(request):
+    if tools := list_visible_tools(request):
         total += _ANY_TOOL + sum(map(tool_tokens, tools))
     return max(1, round(total))

@@ -31,13 +31,13 @@ MAX_TLS_WRITE_BYTES = 16 * 1024
 _SWITCHING = 101
 
 
-def new_response_parser(protocol: object) -> httptools.HttpResponseParser:
+def new_response_parser(callbacks: object) -> httptools.HttpResponseParser:
     """Return a parser for responses. It accepts common deviations of servers, as most HTTP clients do.
 
-    The deviations are lines without carriage return, folded headers, and spaces after a chunk size. `protocol`: object
-    with the callbacks of the parser.
+    The deviations are lines without carriage return, folded headers, and spaces after a chunk size. `callbacks`:
+    object with the `on_…` methods that the parser calls.
     """
-    parser = httptools.HttpResponseParser(protocol)
+    parser = httptools.HttpResponseParser(callbacks)
     parser.set_dangerous_leniencies(
         lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
     )

@@ -52,11 +52,11 @@ def encode_media(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: 
     if source.type == "url":
         if sees and accepts_media_url(call.dialect, block):
             return {"fileData": {"mimeType": media_type, "fileUri": source.url}}
-        notes.append(replaced_media_note(kind, "", by_address=True))
+        notes.append(replaced_media_note(kind, "", has_url=True))
         return {"text": f"[{kind}: {source.url}]"}
     if sees and media_type in _allowed(block):
         return {"inlineData": {"mimeType": media_type, "data": source.data}}
-    notes.append(replaced_media_note(kind, media_type, by_address=False))
+    notes.append(replaced_media_note(kind, media_type, has_url=False))
     return {"text": f"[{kind} omitted: {title or media_type}]"}
 
 
