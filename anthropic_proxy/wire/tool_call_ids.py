@@ -1,6 +1,7 @@
 """`ToolCallIds`: assigns valid and unique ids to the tool calls of a reply, from the ids that the provider sent.
 
-The history is the earlier messages in the client request.
+`assign_client_id` returns the id for one call. The history is the earlier messages in the client request, which
+contains the ids of earlier calls.
 """
 
 import re

@@ -1,6 +1,8 @@
-"""Definitions of MCP servers in a client request.
+"""Definitions of MCP servers in a client request: `decode_mcp_servers` decodes the request field `mcp_servers`.
 
-Source: `BetaRequestMCPServerURLDefinitionParam` of the official SDK `anthropic` 2.10.
+A `McpServer` offers tools over the network, which the provider calls. Toolsets (`toolsets.py`) select its tools;
+`McpToolPermissions` is the older form of this selection. Source: `BetaRequestMCPServerURLDefinitionParam` of the
+official SDK `anthropic` 2.10.
 """
 
 import msgspec

@@ -1,8 +1,9 @@
 """Toolsets: permissions for the tools of MCP servers.
 
 An MCP server offers tools over the network, which the provider calls. A toolset is an entry in `tools` of a client
-request that names one server. `decode_toolset` decodes the entry; `implied_toolsets` adds entries that an older beta
-omits. Source: `BetaMCPToolsetParam` of the official SDK `anthropic` 2.10.
+request that names one server: `decode_toolset` decodes the entry, and `McpToolPermission` permits or hides one tool. A
+`PinnedTool` is a tool of the server that the client defines itself. `implied_toolsets` returns the entries that clients
+of an older beta omit. Source: `BetaMCPToolsetParam` of the official SDK `anthropic` 2.10.
 """
 
 import msgspec

@@ -1,7 +1,7 @@
 """`estimate`: number of input tokens of a request, estimated from its text, images, documents and tools.
 
-`EstimateCache` keeps the estimate of the latest request. Deferred tools, which the model cannot see yet, do not count.
-A target is a provider and model.
+`EstimateCache` keeps the estimate of the latest request: `get_or_count` returns it. Deferred tools, which the model
+cannot see until a tool search finds them, do not count. A target is a provider and model.
 """
 
 import msgspec
@@ -127,7 +127,7 @@ class EstimateCache:
         self._last: tuple[MessagesRequest, int] | None = None
 
     def get_or_count(self, request: MessagesRequest) -> int:
-        """Return the estimated input tokens of a request.
+        """Return the estimated input tokens of a request: the cached number, or else a new estimate.
 
         Later calls for the same request object return the same number.
         """

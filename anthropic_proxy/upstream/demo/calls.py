@@ -1,8 +1,9 @@
 """Tool calls of the demo, the built-in provider that replies by fixed rules.
 
-`find_requested_call` compares the user's last text with patterns, and returns a call of a suitable tool of the client.
-`build_tool_call` adds default values for required arguments. Only a whole text that matches a pattern leads to a call,
-because a wrong call would be a user's first impression of the product. `DEMO_TOOL_RULES` are the patterns.
+`find_requested_call` compares the user's last text with patterns (`DEMO_TOOL_RULES`), and returns a call of a suitable
+tool of the client. Only a whole text that matches a pattern leads to a call, because a wrong call would be a user's
+first impression of the product. `build_tool_call` adds default values for required arguments, which
+`build_default_value` derives from the JSON Schema of the tool.
 """
 
 import posixpath

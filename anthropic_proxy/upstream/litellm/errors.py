@@ -1,7 +1,7 @@
 """`decode_exception`: converts exceptions of the library LiteLLM to errors in OpenAI's format (`LiteLLMFailure`).
 
-LiteLLM raises one class of exceptions per cause. The wire classifies the converted error. `connection_error` is set if
-the connection failed.
+`encode_error_body` returns such an error as JSON, which the wire decodes and classifies. LiteLLM raises one class of
+exceptions per cause. `connection_error` is set if the connection failed.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Changes of the next upstream request after Gemini rejected a parameter of the last one.
 
-An adaptation is a named change of the dialect. Google's errors have no field for the parameter, only the text names it.
-The error texts are quoted from issue trackers of several clients (2025-05 to 2026-11). `find_adaptation` chooses one by
-the error, `apply_adaptation` applies it by its name.
+An adaptation is a named change of the dialect: `find_adaptation` chooses one by the error, `apply_adaptation` applies
+it by its name. Google's errors have no field for the parameter, only the text names it. The error texts are quoted from
+issue trackers of several clients (2025-05 to 2026-11).
 """
 
 import re

@@ -1,6 +1,7 @@
 """Changes of the next Ollama request after the server rejected the field `think` (reasoning) of the last one.
 
-An adaptation is a named change of the dialect.
+An adaptation is a named change of the dialect: `find_adaptation` chooses one by the error, `apply_adaptation` applies
+it by its name.
 """
 
 from msgspec import structs

@@ -1,7 +1,7 @@
 """Encoder of the conversation: messages of the client request → `messages` of the Chat Completions request.
 
-`ChatMessageEncoder` encodes one conversation. JSON strings of the client request are copied without decoding. Late
-system texts are those of system messages inside the conversation; a reminder is one in a user message.
+`ChatMessageEncoder` encodes one conversation. JSON strings of the client request are copied without decoding. A system
+message inside the conversation is sent as a system message or, as a reminder, as text of a user message.
 """
 
 import hashlib

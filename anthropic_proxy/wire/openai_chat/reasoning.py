@@ -1,8 +1,9 @@
 """Decoder of reasoning and signatures in the response fields `reasoning_details` and `extra_content`.
 
-OpenRouter sends `reasoning_details`: the reasoning as a list of objects, which later requests must repeat. Google sends
-its signature in `extra_content`. `ReasoningDetailsBuffer` joins the streamed fragments of that list,
-`reasoning_details_text` returns its text, and `find_call_signature` the signature of a tool call.
+OpenRouter sends `reasoning_details`: the reasoning as a list of objects, which later requests must repeat.
+`ReasoningDetailsBuffer` joins the streamed fragments of the list (`pop_json` returns it), `reasoning_details_text`
+returns its text. A signature is opaque state of the reasoning: Google sends the signature of a tool call in
+`extra_content`, and `find_call_signature` returns it.
 """
 
 from typing import Any

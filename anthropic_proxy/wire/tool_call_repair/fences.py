@@ -1,4 +1,7 @@
-"""Search for Markdown code fences and line breaks in reply text. Tool calls inside a fence are examples, not calls."""
+"""Search for Markdown code fences and line breaks in reply text. Tool calls inside a fence are examples, not calls.
+
+`find_fence` finds the next fence, `end_before_line_break` the line breaks before a possible call.
+"""
 
 import re
 

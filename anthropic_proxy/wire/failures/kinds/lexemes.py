@@ -1,6 +1,7 @@
 """`read_lexemes`: splits a provider's error text into words, numbers and signs, to find token counts.
 
-The time is proportional to the length of the text.
+`split_identifier` splits a name such as `maxOutputTokens` into words. The time is proportional to the length of the
+text.
 """
 
 import re

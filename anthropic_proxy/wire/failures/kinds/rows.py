@@ -1,6 +1,7 @@
 """Rows of the pattern tables in this package, which classify provider error texts.
 
-A row is one regular expression. A comment at the row names the providers with such an error text, and the date read.
+A row is one regular expression, compiled by `regex`. `matches_any` searches a text with all rows of a table. A comment
+at the row names the providers with such an error text, and the date read.
 """
 
 import re
