@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.support.forked_command import can_fork, run_forked
 from tests.support.paths import ROOT
+from tests.support.server_process import reserve_closed_port
 from tests.support.waiting import WAIT_SECONDS
 
 OPENAI = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
@@ -25,8 +26,14 @@ sys.exit(int(os.environ.get("EXIT_STATUS", "0")))
 def run_command(
     *words: str, directory: Path, settings: Mapping[str, str] = OPENAI, stdin: str = ""
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a command of the proxy in a directory, which is also its home and the first directory of PATH."""
+    """Run a command of the proxy in a directory, which is also its home and the first directory of PATH.
+
+    Unless the settings have a PORT, it is one at which no proxy runs. `config` and `serve` report on the variables, and
+    get none.
+    """
     own = {"PATH": f"{directory}:{os.environ['PATH']}", "HOME": str(directory), "PYTHONPATH": str(ROOT)}
+    if words[0] not in ("config", "serve"):
+        own["PORT"] = reserve_closed_port()
     environment = {**own, **settings}
     if can_fork(environment):
         return run_forked(words, directory, environment, stdin, WAIT_SECONDS)

@@ -1,5 +1,6 @@
 """The server as a user starts it: a real process with an environment of its own."""
 
+import functools
 import os
 import signal
 import socket
@@ -72,14 +73,32 @@ def free_port() -> int:
         return port
 
 
+def reserve_closed_port() -> str:
+    """Return a port at which no program listens. It is reserved until this process ends.
+
+    A command with this PORT finds no proxy, also on a machine where one runs on the default port.
+    """
+    return str(_hold_closed_port().getsockname()[1])
+
+
+@functools.cache
+def _hold_closed_port() -> socket.socket:
+    return _bind_port()
+
+
 @contextmanager
 def hold_port() -> Iterator[int]:
     """Yield a port that is reserved meanwhile: a server may listen on it, because this only binds it."""
-    with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
+    with _bind_port() as holder:
         port: int = holder.getsockname()[1]
         yield port
+
+
+def _bind_port() -> socket.socket:
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import pytest
 from tests.support.command_line import run_command
 from tests.support.fake_upstream import frame
 from tests.support.paths import ROOT
+from tests.support.server_process import reserve_closed_port
 from tests.support.terminal import answer_questions
 from tests.support.waiting import WAIT_SECONDS
 
@@ -73,7 +74,8 @@ def test_a_reply_cannot_control_the_terminal(tmp_path: Path, hostile_settings: d
 
 def test_a_pipe_gets_the_reply_unchanged(tmp_path: Path, hostile_settings: dict[str, str]) -> None:
     command = [sys.executable, "-m", "anthropic_proxy", "ask", "hello"]
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), **hostile_settings}
+    own = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "PORT": reserve_closed_port()}
+    environment = {**own, **hostile_settings}
     ended = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, timeout=WAIT_SECONDS, check=True
     )
