@@ -1,9 +1,9 @@
 """Redaction of keys in messages and logs: known keys in all encodings, and texts with the form of a key.
 
-`redact_secrets` removes known keys from a text, `redact_key_patterns` everything that looks like an API key.
-`list_spellings` returns the encodings of a key (JSON, URL, base64). A secret that is too short to be searched is not
-redactable. An ellipsis replaces a redacted key. The last four characters of a long key are kept. `redact_error` removes
-keys from all texts of an error.
+A secret is a known key. `redact_secrets` removes secrets from a text, `redact_secret_bytes` one secret from bytes,
+`redact_error` secrets from all texts of an error. `redact_key_patterns` removes everything that looks like an API key.
+`list_spellings` returns the encodings of secrets (JSON, URL, base64). An ellipsis replaces a redacted key, of which the
+last four characters remain if it is long. Short secrets are not searched, because they would match ordinary words.
 """
 
 import re
@@ -57,14 +57,14 @@ def _find_all(text: str, piece: str) -> Iterator[int]:
         at = text.find(piece, at + 1)
 
 
-def is_redactable(value: str) -> bool:
+def _is_redactable(value: str) -> bool:
     """Return True if a secret is long enough to be searched in texts. A shorter secret would match ordinary words."""
     return len(value) >= _MIN_LETTERS or (len(value) >= _MIN_CHARACTERS and not value.isalpha())
 
 
 def redact_secrets(text: str, secrets: Iterable[str]) -> str:
     """Return a text in which these secrets, and all texts that look like an API key, are masked."""
-    known = [(_spell(secret), _mark_of(secret)) for secret in secrets if is_redactable(secret)]
+    known = [(_spell(secret), _mark_of(secret)) for secret in secrets if _is_redactable(secret)]
     for spelled, mark in known:
         text = _without_complete(text, spelled, mark)
     # before fragments: another key with a shared fragment would lose the form of a key
@@ -79,20 +79,20 @@ def list_spellings(secrets: Iterable[str]) -> Sequence[str]:
 
     A text without any of these encodings needs no `redact_secrets`, which takes longer than a search for them.
     """
-    return [spelled for secret in secrets if is_redactable(secret) for spelled in _spell(secret)]
+    return [spelled for secret in secrets if _is_redactable(secret) for spelled in _spell(secret)]
 
 
-def redact_secret(text: str, secret: str) -> str:
+def _redact_secret(text: str, secret: str) -> str:
     """Return a text without a secret, in plain form, inside JSON, in a URL, in base64, and split by escapes."""
     spelled, mark = _spell(secret), _mark_of(secret)
     return _without_pieces(_without_complete(text, spelled, mark), spelled, mark)
 
 
 def redact_secret_bytes(data: bytes, secret: str) -> bytes:
-    """Return bytes without a secret, as `redact_secret` does for text. A secret that is too short is not searched."""
-    if not is_redactable(secret):
+    """Return `data` without `secret` in all its encodings. A secret that is too short is not searched."""
+    if not _is_redactable(secret):
         return data
-    return redact_secret(data.decode(errors="surrogateescape"), secret).encode(errors="surrogateescape")
+    return _redact_secret(data.decode(errors="surrogateescape"), secret).encode(errors="surrogateescape")
 
 
 def redact_error(error: ProxyError, secrets: Iterable[str]) -> None:
@@ -100,17 +100,17 @@ def redact_error(error: ProxyError, secrets: Iterable[str]) -> None:
 
     Some providers quote the key in an error. Secrets that are too short are not searched.
     """
-    for secret in filter(is_redactable, secrets):
-        error.message = redact_secret(error.message, secret)
+    for secret in filter(_is_redactable, secrets):
+        error.message = _redact_secret(error.message, secret)
         error.args = (error.message,)
         if not isinstance(error, UpstreamError):
             continue
         if error.parameter is not None:
-            error.parameter = redact_secret(error.parameter, secret)
+            error.parameter = _redact_secret(error.parameter, secret)
         if error.body is not None:
             error.body = redact_secret_bytes(error.body, secret)
         if notes := getattr(error, "__notes__", None):
-            notes[:] = [redact_secret(note, secret) for note in notes]
+            notes[:] = [_redact_secret(note, secret) for note in notes]
 
 
 def _mark_of(secret: str) -> str:

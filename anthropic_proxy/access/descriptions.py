@@ -1,7 +1,7 @@
 """Texts and plain values of keys, teams and audit entries, for commands, the API and the dashboard.
 
-Functions `describe_*` return texts, `encode_*` JSON objects, `list_*` values for the audit log. Rules are the models,
-limits and budgets of a key or a team.
+Functions `describe_*` return texts, `encode_*` JSON objects, `list_*` field names with plain values for the audit log.
+Rules are the models, limits and budgets of a key or a team.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -24,7 +24,7 @@ _TOTAL_SECONDS = 3_650 * 86_400.0
 
 
 class Scope(Struct, frozen=True):
-    """A virtual key or a team, with its rules. Both limit the requests of the key."""
+    """A virtual key or a team, with its rules. Requests of a key must obey its rules and those of its team."""
 
     kind: str
     """`key` or `team`."""

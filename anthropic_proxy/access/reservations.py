@@ -1,8 +1,8 @@
 """`Reservations`: reserves the limits of requests in the store, renews them while requests run, and settles them.
 
 A reservation adds an estimated amount of a request to the counter of each limit. Its settlement replaces the estimate
-with the actual amount after the request. Without renewal, a reservation ends after a time, its lease, for example after
-a crash. The store is Redis, a file or memory.
+with the actual amount after the request. `HeldLimits` are the reserved limits of one request. Without renewal, a
+reservation ends after a time, its lease, for example after a crash. The store is Redis, a file or memory.
 """
 
 import asyncio

@@ -2,8 +2,8 @@
 
 A receipt is the record of a finished client request. Costs are whole numbers of nano-dollars (10⁻⁹ US dollars). The
 used model is the model of the provider, the requested model the Claude model in the client request. `Usage` is the sum
-of tokens and cost of one request, `find_usage` returns it. `_list_calls` divides the tokens of a receipt by calls to
-providers.
+of tokens and cost of one request, `find_usage` returns it. Each call to a provider has its own price, so the tokens of
+a receipt are divided by calls.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 A `RequestSelection` is a time range with filters. A period is an equal division of this range, such as an hour; 0
 seconds mean one period. A fine range is below three hours: its sums come from single requests, others from the table
 `hourly`. A speed is output tokens per second after the first token. A latency is the time in microseconds to the first
-token or to the last byte.
+token or to the last byte. Functions `group_…` and `add_up_…` use results of other functions, without a query.
 """
 
 from collections import Counter

@@ -1,6 +1,7 @@
 """Access to the database of the ledger: its address, SQLAlchemy engines for writing and reading, and its migration.
 
-An engine opens connections to a database. `open_for_writing` migrates the tables to the schema of this version first.
+An engine opens connections to a database. `open_for_writing` first migrates the tables to the schema of this version;
+`has_tables` checks if a database has them. The place of a database is its path or address without a password.
 The default is the SQLite file `ledger.sqlite3` in the data directory of the user. PostgreSQL is selected by the setting
 `DATABASE_URL`; all tables are then in the schema `anthropic_proxy`, so that the database may be shared.
 """

@@ -2,8 +2,8 @@
 
 Money is in US dollars: exact decimal text in CSV, exact numbers in JSON. Times are texts in UTC
 (`2026-11-21T10:00:00.000Z`), durations are seconds. A missing or unknown value is an empty cell in CSV and null in
-JSON. A list is an array in JSON, and the same JSON text in a cell of CSV. `ExportTable` is a table for export,
-`write_csv` and `encode_json` write the formats.
+JSON. A list is an array in JSON, and the same JSON text in a cell of CSV. `ExportTable` is a table for export, and
+`download` returns it as a file for a browser. `write_csv` and `encode_json` write the formats.
 """
 
 import csv

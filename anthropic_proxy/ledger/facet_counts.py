@@ -42,7 +42,7 @@ def count_facets(connection: Connection, chosen: RequestSelection, columns: Sequ
     maximum number of values per column.
     """
     found: dict[str, Sequence[tuple[str, int]]] = {}
-    partial = []
+    partial_columns = []
     read: dict[str, tuple[Mapping[str, Counter[str]], bool]] = {}
     for column in columns:
         other = structs.replace(chosen, values={key: value for key, value in chosen.values.items() if key != column})
@@ -55,8 +55,8 @@ def count_facets(connection: Connection, chosen: RequestSelection, columns: Sequ
         counters, is_whole = read[key]
         found[column] = sorted(counters[column].items(), key=lambda pair: (-pair[1], pair[0]))[:limit]
         if not is_whole:
-            partial.append(column)
-    return FacetCounts(found, partial)
+            partial_columns.append(column)
+    return FacetCounts(found, partial_columns)
 
 
 def _find_sums(chosen: RequestSelection, column: str) -> Table | None:

@@ -1,8 +1,8 @@
 """`store_new_prices`: checks a newer price list and stores it in the data directory, for all processes of this user.
 
 The price list is that of the project `genai-prices`, from its published address or another URL or file. Each process
-loads the stored file by `PriceSource.reload_if_changed`. `claim_update` selects the one process that downloads prices
-if the proxy does so by itself (`PRICE_UPDATE_DAYS`).
+loads the stored file by `PriceSource.reload_if_changed`. With `PRICE_UPDATE_DAYS`, the proxy downloads the list by
+itself: `claim_update` selects the one process that does it, and `finish_update` records the success.
 """
 
 import os

@@ -125,9 +125,9 @@ class Log:
         return "\n".join(format_request_lines(receipt, self.paint if self.color else None, self.terminal_width))
 
     def write_line(self, text: str, role: str = "", level: LogLevel = "info") -> None:
-        """Write one line of text to the log. `role`: color of the line (ok, warn, error, quiet, type, title).
+        """Write one line of text to the log.
 
-        "": no color.
+        `role`: meaning of the line, which selects its color (ok, warn, error, quiet, type, title). "": no color.
         """
         if not self._is_wanted(level):
             return
@@ -183,7 +183,10 @@ class Log:
             self._write(f"{request_id}  " + f"\n{INDENT}".join(map(escape_unprintable, trace.split("\n"))))
 
     def paint(self, text: str, role: str) -> str:
-        """Return `text` in the color of a role (ok, warn, error, quiet, type, title, bar). No color: unchanged."""
+        """Return `text` in the color of its meaning `role` (ok, warn, error, quiet, type, title, bar).
+
+        The text is unchanged if the log has no color.
+        """
         return f"\x1b[{_COLORS[role]}m{text}\x1b[0m" if self.color and role else text
 
     @property

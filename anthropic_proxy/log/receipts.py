@@ -1,8 +1,8 @@
 """Delivery of receipts to the observers of plugins. A receipt is the record of one finished client request.
 
 `ReceiptQueues` has a bounded queue and a task for each observer, so that a slow observer delays no exchange and no
-other observer. An exchange is an accepted `POST /v1/messages` with its reply. A full queue drops its oldest receipt,
-which `count_dropped_receipt` counts.
+other observer. `close` waits until the queued receipts are delivered. An exchange is an accepted `POST /v1/messages`
+with its reply. A full queue drops its oldest receipt, which `count_dropped_receipt` counts.
 """
 
 import asyncio

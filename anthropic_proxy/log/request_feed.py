@@ -1,9 +1,10 @@
 """Recent and running client requests of all server processes, for views such as the command `logs`.
 
-`RequestFeed` has the requests, `RequestView` delivers new ones to one reader, `RequestSnapshot` is a list of them. An
-exchange is an accepted `POST /v1/messages` with its reply. Its receipt is its record. Receipts are kept as they are and
-encoded only for a view, so that a request costs two dictionary operations and an append. Other processes send their
-requests only while a view is open (`workers/request_sharing.py`). `apply_update` adds them.
+`RequestFeed` has the requests, and `RequestSnapshot` is a list of them. A `RequestView` is a queue of new requests for
+one reader: `add` queues a request, `read` waits for requests, `end` ends the view. An exchange is an accepted `POST
+/v1/messages` with its reply. A receipt is the record of one request. Receipts are encoded only for a view, so that a
+request costs little. Other processes send their requests only while a view is open (`workers/request_sharing.py`), and
+`apply_update` adds them.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Metrics of one process (counters of exchanges, gauges of its current state), and their sum over several processes.
 
-`Gauges` is the current state; `redis_failures` and `ledger_failures` are numbers of processes that cannot use them.
+An exchange is an accepted `POST /v1/messages` with its reply. `Gauges` is the current state of processes.
 `ExchangeCounters` counts finished client requests with equal labels, their tokens, and their fields that a provider
 lacks: sent in a similar form (approximated), emulated by the proxy, or dropped. `MetricsSnapshot` has both, for one
 process or the sum, and travels between processes as bytes (`encode_snapshot`, `decode_snapshot`, `sum_snapshots`).
@@ -178,7 +178,7 @@ class MetricsSnapshot(Struct):
         return row
 
     def count_failed_attempt(self, attempt: str, times: int = 1) -> None:
-        """Add failed upstream attempts to the count of their provider and status (`groq 429`).
+        """Add failed upstream attempts to the count of `attempt`, a provider and a status: `groq 429`.
 
         Above `MAX_FAILED_ATTEMPT_LABELS` pairs, they are added to the count of `other`.
         """
@@ -232,16 +232,13 @@ class MetricsTotals:
         self.snapshot.ledger_rows = {"written": state.written_rows, "dropped": state.dropped_rows}
 
     def set_store_state(self, state: StoreState, gauges: Gauges) -> None:
-        """Copy the state of the store of this process into `gauges`, if the store is in Redis."""
+        """Copy the state of the store of limits of this process into `gauges`, if the store is in Redis."""
         if state.kind == "redis":
             gauges.redis_failures = int(not state.available)
             gauges.pending_settlements = state.pending_settlements
 
     def count_exchange(self, receipt: Receipt) -> None:
-        """Count a finished exchange (`POST /v1/messages`) by its receipt.
-
-        A new combination of labels needs additional checks of its texts.
-        """
+        """Count a finished exchange (`POST /v1/messages`) by its receipt."""
         key = (receipt.provider, receipt.model, receipt.stream, receipt.status, receipt.outcome)
         row = self.snapshot.counters.get(key) or self._find_row(receipt)
         row.requests += 1

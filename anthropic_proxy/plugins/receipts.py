@@ -1,10 +1,8 @@
 """`Receipt`: the record of one finished client request, with an `UpstreamAttempt` for each call to a provider.
 
-A receipt has the client, its `session`, `agent` (subagent id) and `project`; the provider, its model id `prefix`, the
-`route` and `route_reason`; token counts; times; the `outcome` (stop reason, `error` or `cancelled`); and `adaptations`,
-changes of the request after a provider rejected a parameter. `offset_seconds` is the start of an attempt within the
-request. `upstream_excerpt` and `limit_headers` are from responses. `cache_write_1h_tokens` are kept for one hour;
-`blocks` are the start times of content blocks.
+A receipt has the names of client, provider, model and route, the numbers of tokens, the times and the result of the
+request. It has no message content. A fidelity note (`notes`) records the handling of one field of the request or reply
+that was changed, emulated, kept or dropped.
 """
 
 from msgspec import Struct, field

@@ -2,9 +2,7 @@
 
 `Setup` has a `ProviderSetup` for each provider that the proxy offers, also without a key. It also has the model
 mapping: a `ModelMapping` names the target model for the Claude models of some tiers (opus, sonnet …). `ModelFeatures`
-are limits and features of a model: `web_search` and `web_fetch` name the place where these tools run, `source` the
-origin of the values. `other_sources` has the fields from another source; `adaptations` are changes that requests to the
-model need.
+are the limits and features of one model.
 """
 
 from collections.abc import Mapping, Sequence

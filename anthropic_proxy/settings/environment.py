@@ -21,7 +21,7 @@ _BINDING = ("--host", "--bind", "-b")
 
 
 def copy_environment() -> dict[str, str]:
-    """Return a copy of the environment of this process, for a client that a command starts."""
+    """Return a copy of the environment variables of this process."""
     return dict(os.environ)
 
 

@@ -1,11 +1,10 @@
 """`Settings`, the decoded settings of the proxy: one field per setting, with its variable and default.
 
-Fields such as `keys`, `base_urls`, `wires` and `extra_models` (ids in addition to the built-in list) map the name of a
-provider to its values, `key_problems` to the reason why it has no key. A wire is an API of a provider. Claude models
-belong to tiers (haiku, sonnet, …). `small_model` is the backend model for haiku, `big_model` for the other tiers,
-`fallbacks` are models for a failed one. A prefix before a model id names the provider: `openai/gpt-4.1`. `origins`
-contains the source of each setting, `raw_values` its text. `Timeouts` are limits of one call to a provider. `Secret`
-hides a key in logs. `SearchService` is the service for web searches.
+Several fields map the name of a provider to its value, such as keys and base URLs. A wire is an API of a provider.
+Claude models belong to tiers (haiku, sonnet, …). A prefix before a model id names the provider: `openai/gpt-4.1`. The
+field `origins` contains the source of each setting, `raw_values` its text. A `Secret` hides a key in logs; `reveal`
+returns the key. `Timeouts` are limits of one call to a provider. `SearchService` is the service for web searches.
+`ReferencedVariable` has the keys in a variable to which the configuration file refers.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,7 @@
 """Lookup of setting texts in the environment, then in `.env`. Placeholders such as `your-key` count as not set.
 
 `Sources.find_setting` finds the text of a setting and returns it as a `FoundSetting`, with its variable and its origin
-(environment, or file and line) for error messages. `items` are the values of a comma-separated list; `toml_key` is the
-key of a value from the configuration file.
+(environment, or file and line) for error messages. `Sources` also remembers the variables that were searched and found.
 """
 
 import io

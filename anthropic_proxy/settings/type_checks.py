@@ -66,7 +66,7 @@ def find_table_type(expected: Any) -> StructType | DictType | None:
 
 @cache
 def find_item_struct(expected: Any) -> Any:
-    """Return the struct of the items, if `expected` is a list of tables. None: another type."""
+    """Return the struct class of the items if `expected` is a list of tables. None: it is another type."""
     for each in _alternatives(inspect.type_info(expected)):
         if isinstance(each, inspect.ListType) and isinstance(each.item_type, StructType):
             return each.item_type.cls
@@ -74,13 +74,13 @@ def find_item_struct(expected: Any) -> Any:
 
 
 def find_value_struct(kind: DictType) -> Any:
-    """Return the struct type of the values of a dictionary type, which `find_table_type` returned."""
+    """Return the struct class of the values of `kind`, a dictionary type that `find_table_type` returned."""
     assert isinstance(kind.value_type, StructType)
     return kind.value_type.cls
 
 
 def list_allowed_texts(expected: Any) -> list[str]:
-    """Return the texts that a type with fixed texts allows. Empty: any text is allowed, or none."""
+    """Return the texts that `expected` allows if it is a type with fixed texts. Empty: it is another type."""
     alternatives = _alternatives(inspect.type_info(expected))
     return [str(word) for each in alternatives if isinstance(each, inspect.LiteralType) for word in each.values]
 

@@ -23,7 +23,7 @@ from anthropic_proxy.log.lines import redact_receipt
 from anthropic_proxy.plugins import Gateway, Receipt
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.trace_context import TraceContext, new_span_id, new_trace_id
-from anthropic_proxy.traces.spans import CONVENTIONS_URL, PresetIds, SpanBuilder, parent_context
+from anthropic_proxy.traces.spans import CONVENTIONS_URL, PresetIds, SpanBuilder, build_parent_context
 
 SERVICE_NAME = "anthropic-proxy"
 """Attribute `service.name` of all spans, unless `OTEL_SERVICE_NAME` is set."""
@@ -39,8 +39,8 @@ MIN_SECONDS_BETWEEN_WARNINGS = 60.0
 class SpanExporters:
     """Start of traces (`plugins.Tracer`) and export of spans (`plugins.Observer`) of one process.
 
-    `names`: `otlp` or `console`. The SDK reads its variables (`OTEL_…`) from the environment. `open_exporter`: returns
-    the exporter with a name; None: the exporter of the SDK.
+    `names`: names of exporters, `otlp` or `console`. The SDK reads its variables (`OTEL_…`) from the environment.
+    `open_exporter`: returns the exporter with a name; None: the exporter of the SDK.
     """
 
     def __init__(self, names: Sequence[str], open_exporter: Callable[[str], SpanExporter] | None = None) -> None:
@@ -76,7 +76,7 @@ class SpanExporters:
         parent_id, state = ("", "") if parent is None else (parent.parent_id, parent.state)
         flags = "00"
         if self._provider is not None:
-            context = None if parent is None else parent_context(parent)
+            context = None if parent is None else build_parent_context(parent)
             sampler = self._provider.sampler
             result = sampler.should_sample(context, int(trace_id, 16), "POST", SpanKind.SERVER)
             flags = "01" if result.decision is Decision.RECORD_AND_SAMPLE else "00"

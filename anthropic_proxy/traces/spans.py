@@ -3,7 +3,7 @@
 `SpanBuilder` builds one span for the request and a child span for each call to a provider (attempt). `PresetIds` gives
 the spans the ids that were sent to the provider before. Names follow the semantic conventions of OpenTelemetry: HTTP
 server spans 1.44, and GenAI client inference spans 1.42.0-dev (repository semantic-conventions-genai, read 2026-11),
-which are still in development. `parent_context` is the client's span.
+which are still in development.
 """
 
 from collections.abc import Iterator
@@ -79,7 +79,7 @@ class SpanBuilder:
     def build_spans(self, receipt: Receipt, trace: TraceContext) -> None:
         """Build and end the span of a request and a child span for each of its attempts."""
         self._ids.trace_id = int(trace.trace_id, 16)
-        context = parent_context(trace) if trace.parent_id else Context()
+        context = build_parent_context(trace) if trace.parent_id else Context()
         route = _find_route(receipt.path)
         name = f"{receipt.method} {route}" if route else receipt.method
         attributes = _request_attributes(receipt, route)
@@ -108,7 +108,7 @@ class SpanBuilder:
         return self._tracer.start_span(name, context, kind, attributes, start_time=_nanoseconds(at))
 
 
-def parent_context(trace: TraceContext) -> Context:
+def build_parent_context(trace: TraceContext) -> Context:
     """Return the context of the client's span, which is the parent of the request's span."""
     parent = SpanContext(
         int(trace.trace_id, 16),
