@@ -80,16 +80,18 @@ def count_requests_in_previous_range(connection: Connection, chosen: RequestSele
 def sum_model_periods(connection: Connection, chosen: RequestSelection, period_seconds: int) -> list[ModelPeriod]:
     """Return numbers of requests, tokens and costs of each model in each period, in order of time.
 
-    `chosen`: time range with filters. `period_seconds`: length of a period in seconds; 0: one period.
+    The fields of `ModelPeriod` for latencies and speeds are empty. `chosen`: time range with filters. `period_seconds`:
+    length of a period in seconds; 0: one period.
     """
     rows = _sum(connection, chosen, period_seconds, ("provider", "model"))
     return [ModelPeriod(start, ModelSums(keys[0], keys[1], sums)) for start, keys, sums in rows]
 
 
 def measure_model_periods(connection: Connection, chosen: RequestSelection, period_seconds: int) -> list[ModelPeriod]:
-    """Return the same as `sum_model_periods`, with all fields of `ModelPeriod`, from one scan of the table.
+    """Return sums (requests, tokens, costs), latencies and speeds of each model in each period, in order of time.
 
-    `chosen`: time range with filters. `period_seconds`: length of a period in seconds; 0: one period.
+    One query reads all of them. `chosen`: time range with filters. `period_seconds`: length of a period in seconds; 0:
+    one period.
     """
     source = _find_source(chosen)
     column = source.table.c

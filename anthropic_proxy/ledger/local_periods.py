@@ -40,10 +40,10 @@ def find_number(when: int, length: int) -> int:
 
 
 def find_end_hour(end: int) -> int:
-    """Return the number of the first hour (since the epoch, in UTC) after a time range.
+    """Return the first UTC hour after a time range, as number of hours since the epoch.
 
-    An hour that belongs to the range in part counts as inside. `end`: end of the range in seconds since the epoch,
-    exclusive. If the range ends at a full hour of local time, the UTC hour that contains this time is after the range.
+    `end`: end of the range in seconds since the epoch, exclusive. An hour in which the range ends counts as inside,
+    except if the range ends at a full hour of local time: local time may differ from UTC by half an hour.
     """
     is_full = end % _QUARTER == 0 and (end + _offset(end)) % HOUR_SECONDS == 0
     return end // HOUR_SECONDS if is_full else -(-end // HOUR_SECONDS)

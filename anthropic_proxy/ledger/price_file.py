@@ -1,7 +1,7 @@
 """The user's price file: a price list of the project `genai-prices` with its date, in the data directory of the user.
 
-`read_prices` reads it, `write_prices` replaces it in one step. Neither imports the package `genai-prices`, so a command
-learns the date of the prices without loading them. `InvalidPrices` has the reason why a price list is not used.
+`read_prices` reads the file as `StoredPrices`, `write_prices` replaces it in one step. Neither imports the package
+`genai-prices`, because its import takes half a second. `InvalidPrices` has the reason why a price list is not used.
 """
 
 import re

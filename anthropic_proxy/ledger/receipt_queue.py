@@ -2,7 +2,8 @@
 
 A receipt is the record of one finished client request. The event loop calls `record`, the thread `pop_batch`. A batch
 is the receipts that the thread stores in one transaction. Receipts are lost if the queue is full or the database
-rejects them. The module imports no database library: the thread loads it after the first reply.
+rejects them: `drop` counts one as lost, `drop_batch` a whole batch. `fail` reports that the thread cannot run. The
+module imports no database library: the thread loads it after the first reply.
 """
 
 import threading
@@ -103,7 +104,10 @@ class ReceiptQueue:
         return len(self._waiting) + self.in_batch
 
     def drop_batch(self) -> int:
-        """Count all receipts of the present batch as lost, and return their number. Called in the thread."""
+        """Count all receipts of the present batch as lost, drop their texts, and return their number.
+
+        Called in the thread.
+        """
         dropped, self.in_batch = self.in_batch, 0
         self.state.dropped_rows += dropped
         if dropped and self.contents is not None:
@@ -112,9 +116,9 @@ class ReceiptQueue:
         return dropped
 
     def drop(self, request_id: str) -> None:
-        """Count a receipt of the present batch as lost, because the database cannot store it. Called in the thread.
+        """Count the receipt of the request `request_id` as lost, because the database cannot store it.
 
-        `request_id`: id of its request.
+        The receipt is part of the present batch. The texts of its request are dropped. Called in the thread.
         """
         self.in_batch -= 1
         self.state.dropped_rows += 1
@@ -138,9 +142,9 @@ class ReceiptQueue:
         self._added.clear()
 
     def note_waiting(self) -> None:
-        """Store the present time as the time since which requests wait for the database.
+        """Set `LedgerState.waiting_since`, the time since which requests wait for the database, to the present.
 
-        An earlier stored time is kept. The writer removes it after a successful transaction.
+        An earlier time is kept. The writer removes it after a successful transaction.
         """
         if self.state.waiting_since is None:
             self.state.waiting_since = self._clock()

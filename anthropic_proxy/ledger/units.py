@@ -1,6 +1,6 @@
 """Units of time in the ledger: microseconds, as its tables store times and durations, hours and days.
 
-The module imports no library, so routes can use it before the first page or request of the API.
+The module imports no library. So modules that are loaded at the start of the proxy can use it without a delay.
 """
 
 MICROSECONDS = 1_000_000

@@ -22,21 +22,23 @@ from anthropic_proxy.metrics.families import (
 from anthropic_proxy.metrics.totals import MetricsSnapshot
 
 
-def encode_page(snapshot: MetricsSnapshot, unresponsive_workers: int, build: Labels, accept: str) -> tuple[bytes, str]:
+def encode_page(
+    snapshot: MetricsSnapshot, unresponsive_workers: int, versions: Labels, accept: str
+) -> tuple[bytes, str]:
     """Return the body of `/metrics` and its media type.
 
-    `unresponsive_workers`: number of workers that did not report in time. `build`: versions of the proxy and of Python.
+    `unresponsive_workers`: number of workers that did not report in time. `versions`: those of the proxy and of Python.
     `accept`: header `Accept` of the request.
     """
     write, media_type = choose_encoder(accept)
-    return write(_Collected(snapshot, unresponsive_workers, build)), media_type
+    return write(_Collected(snapshot, unresponsive_workers, versions)), media_type
 
 
 class _Collected(Collector):
     """Metrics snapshot in the interface that `prometheus_client` encodes."""
 
-    def __init__(self, snapshot: MetricsSnapshot, unresponsive_workers: int, build: Labels) -> None:
-        self._samples = collect_samples(snapshot, unresponsive_workers, build)
+    def __init__(self, snapshot: MetricsSnapshot, unresponsive_workers: int, versions: Labels) -> None:
+        self._samples = collect_samples(snapshot, unresponsive_workers, versions)
         self._times = collect_histograms(snapshot)
 
     def collect(self) -> Iterator[Metric]:

@@ -149,10 +149,12 @@ class Histogram(Struct):
         return found
 
 
-def collect_samples(snapshot: MetricsSnapshot, unresponsive_workers: int, build: Labels) -> dict[MetricFamily, Samples]:
+def collect_samples(
+    snapshot: MetricsSnapshot, unresponsive_workers: int, versions: Labels
+) -> dict[MetricFamily, Samples]:
     """Return the samples of all counters and gauges. A counter without counted events has no samples.
 
-    `unresponsive_workers`: number of workers that did not report in time. `build`: versions of the proxy and of Python.
+    `unresponsive_workers`: number of workers that did not report in time. `versions`: those of the proxy and of Python.
     """
     samples: dict[MetricFamily, Samples] = {family: {} for family in FAMILIES if family.kind != "histogram"}
     for (provider, model, stream, status, outcome), row in snapshot.counters.items():
@@ -169,7 +171,7 @@ def collect_samples(snapshot: MetricsSnapshot, unresponsive_workers: int, build:
     for attempt, times in snapshot.failed_attempts.items():
         provider, _, status_word = attempt.rpartition(" ")
         samples[FAILED_ATTEMPTS][provider, status_word] = times
-    samples[BUILD_INFO][build] = 1
+    samples[BUILD_INFO][versions] = 1
     samples[WORKERS_UNRESPONSIVE][()] = unresponsive_workers
     samples[CPU_SECONDS][()] = snapshot.cpu_seconds
     samples[REJECTED_REQUESTS] = {(str(status),): times for status, times in snapshot.rejected_requests.items()}
