@@ -20,21 +20,21 @@ PROXY_AUTHENTICATION_REQUIRED = 407
 
 
 class Connector:
-    """Opens connections for one connection pool, each within `seconds`.
+    """Opens connections for the connection pool `owner`, each within `timeout_seconds`.
 
-    `dialer`: opens connections that use no proxy. None: to any address. `tls`: for servers and proxies. None: the
-    certificates of the system.
+    `dialer`: opens the TCP connections that use no proxy; None: to any address. `tls`: TLS context for servers and
+    proxies; None: with the certificates of the system.
     """
 
     def __init__(
         self,
-        seconds: float,
+        timeout_seconds: float,
         owner: ConnectionPool,
         *,
         dialer: Dialer | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._seconds = seconds
+        self._seconds = timeout_seconds
         self._owner = owner
         self._proxy_dialer = DnsCachingDialer()
         self._dialer = self._proxy_dialer if dialer is None else dialer

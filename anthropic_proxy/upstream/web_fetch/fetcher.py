@@ -87,32 +87,33 @@ class _FetchOptions(NamedTuple):
 class PageFetcher:
     """Client that fetches web pages. Each request has its own connection.
 
-    `allowed`: permitted networks besides the public ones. `tls`: None: the certificates of the system. `proxies`,
-    `unproxied`: as in `HttpTransport`. `lookup`: name lookup. `seconds`: maximum time for one fetch. `reader`:
-    converter of HTML.
+    `allowed_networks`: permitted networks besides the public ones. `tls`: TLS context; None: with the certificates
+    of the system. `proxies`, `unproxied`: as in `HttpTransport`. `lookup`: function for name lookups.
+    `timeout_seconds`: maximum time for one fetch. `html_converter`: sandboxed program that converts HTML to
+    Markdown.
     """
 
     def __init__(
         self,
         *,
-        allowed: Sequence[IpNetwork] = (),
+        allowed_networks: Sequence[IpNetwork] = (),
         tls: ssl.SSLContext | None = None,
         proxies: Mapping[str, str] | None = None,
         unproxied: str = "",
         lookup: NameLookup = socket.getaddrinfo,
-        seconds: float = FETCH_TIMEOUT_SECONDS,
-        reader: SandboxedProgram = HTML_CONVERTER,
+        timeout_seconds: float = FETCH_TIMEOUT_SECONDS,
+        html_converter: SandboxedProgram = HTML_CONVERTER,
     ) -> None:
-        self._dialer = GuardedDialer(allowed, lookup)
+        self._dialer = GuardedDialer(allowed_networks, lookup)
         self._http = HttpTransport(
-            seconds, proxies=proxies, unproxied=unproxied, dialer=self._dialer, tls=tls, keep_alive_seconds=0
+            timeout_seconds, proxies=proxies, unproxied=unproxied, dialer=self._dialer, tls=tls, keep_alive_seconds=0
         )
         self._proxies = proxies or {}
         self._unproxied = unproxied
-        self._seconds = seconds
+        self._seconds = timeout_seconds
         self._text_threads = ThreadPoolExecutor(_TEXT_THREADS, thread_name_prefix="pages")
         self._fetch_slots = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
-        self._reader = reader
+        self._reader = html_converter
         self._conversion_slots = asyncio.Semaphore(_MAX_CONCURRENT_CONVERSIONS)
 
     async def fetch(

@@ -25,12 +25,12 @@ providers."""
 class GuardedDialer:
     """A `Dialer` for URLs that clients or models choose.
 
-    `allowed`: permitted networks besides the public ones. `lookup`: name lookup.
+    `allowed_networks`: permitted networks besides the public ones. `lookup`: name lookup.
     """
 
-    def __init__(self, allowed: Sequence[IpNetwork], lookup: NameLookup = socket.getaddrinfo) -> None:
+    def __init__(self, allowed_networks: Sequence[IpNetwork], lookup: NameLookup = socket.getaddrinfo) -> None:
         self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="names")
-        self._allowed = allowed
+        self._allowed = allowed_networks
         self._lookup = lookup
 
     async def dial(self, origin: Origin) -> socket.socket:

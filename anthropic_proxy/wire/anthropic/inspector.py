@@ -121,8 +121,8 @@ def decode_error(
     error = build_upstream_error(
         decode_error_body(status, headers, body),
         call.provider,
-        window=call.effective_max_input_tokens,
-        estimate=call.estimate_input_tokens,
+        context_window=call.effective_max_input_tokens,
+        estimate_input=call.estimate_input_tokens,
     )
     if headers.get("x-should-retry") == "false":
         error.retryable = False
@@ -270,7 +270,9 @@ class RelayInspector(Decoder):
     def _refusal(self, frame: bytes) -> UpstreamError:
         self.finished = True
         error = build_upstream_error(
-            decode_error_body(None, {}, frame), self._call.provider, window=self._call.effective_max_input_tokens
+            decode_error_body(None, {}, frame),
+            self._call.provider,
+            context_window=self._call.effective_max_input_tokens,
         )
         if self._call.dialect.has_anthropic_errors:
             error.body = redact_key_patterns(frame.decode(errors="replace")).encode()

@@ -49,20 +49,22 @@ def build_upstream_error(
     fault: UpstreamFault,
     provider: str,
     *,
-    window: int | None = None,
-    estimate: Callable[[], int] = lambda: 0,
-    asked: int = 0,
+    context_window: int | None = None,
+    estimate_input: Callable[[], int] = lambda: 0,
+    output_limit: int = 0,
 ) -> UpstreamError:
     """Return the error for the client that corresponds to a provider error.
 
-    The message starts with `provider`, the provider name. An overflow instead gets Anthropic's own message text, which
-    clients parse for the numbers. The other arguments are used if the error states no numbers. All are in tokens, and
-    None or 0 means unknown. `window`: context window of the model. `estimate`: function that returns the estimated
-    input. `asked`: output limit as sent.
+    The message starts with `provider`, the provider name. An overflow instead gets Anthropic's own message text,
+    which clients parse for the numbers. The other arguments are used if the error states no numbers. All are in
+    tokens, and None or 0 means unknown. `context_window`: of the model. `estimate_input`: function that returns the
+    estimated input. `output_limit`: limit in the upstream request.
     """
     from anthropic_proxy.wire.failures import classification  # noqa: PLC0415
 
-    return classification.build_upstream_error(fault, provider, window=window, estimate=estimate, asked=asked)
+    return classification.build_upstream_error(
+        fault, provider, context_window=context_window, estimate_input=estimate_input, output_limit=output_limit
+    )
 
 
 def is_policy_refusal(fault: UpstreamFault) -> bool:
@@ -94,16 +96,16 @@ def rejects_role(text: str) -> bool:
     return parameters.rejects_role(text)
 
 
-def find_accepted_effort(text: str, asked: str, sent: str) -> str | None:
+def find_accepted_effort(text: str, requested: str, sent: str) -> str | None:
     """Return the effort level to send instead of a rejected one: of the levels that the error message `text` lists.
 
-    The next level below `asked` is returned, else the lowest listed level above `none`. `asked` is the client's level,
-    `sent` the server's name of that level. `default` is returned if the list contains it but no level above `none`.
-    None: no list, or the list contains `sent`.
+    The next level below `requested` is returned, else the lowest listed level above `none`. `requested` is the
+    client's level, `sent` the server's name of that level. `default` is returned if the list contains it but no
+    level above `none`. None: no list, or the list contains `sent`.
     """
     from anthropic_proxy.wire.failures.kinds import parameters  # noqa: PLC0415
 
-    return parameters.find_accepted_effort(text, asked, sent)
+    return parameters.find_accepted_effort(text, requested, sent)
 
 
 def rejects_tool_result_content(message: str, parameter: str | None) -> bool:

@@ -119,16 +119,24 @@ _CLIENT_FAILED = _Row(status=400, kind="invalid_request_error")
 
 
 def build_upstream_error(
-    fault: UpstreamFault, provider: str, *, window: int | None, estimate: Callable[[], int], asked: int
+    fault: UpstreamFault,
+    provider: str,
+    *,
+    context_window: int | None,
+    estimate_input: Callable[[], int],
+    output_limit: int,
 ) -> UpstreamError:
     """Return the error for the client that corresponds to a provider error.
 
-    `window`: context window of the model. `estimate`: function that returns the estimated input. `asked`: output limit
-    as sent. All are in tokens, and None or 0 means unknown.
+    `context_window`: context window of the model. `estimate_input`: function that returns the estimated input.
+    `output_limit`: output limit as sent. All are in tokens, and None or 0 means unknown.
     """
     if fault.status not in _NO_KINDS:
         shortage = find_token_limit_fault(
-            fault, KnownTokenCounts(context_window=window, estimate_input=estimate, requested_output=asked)
+            fault,
+            KnownTokenCounts(
+                context_window=context_window, estimate_input=estimate_input, requested_output=output_limit
+            ),
         )
         if shortage is not None:
             return _too_large(shortage, fault, provider)

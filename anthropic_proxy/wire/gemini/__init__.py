@@ -43,9 +43,9 @@ class GeminiWire(Wire[Dialect]):
         return build_upstream_error(
             fault,
             call.provider,
-            window=call.effective_max_input_tokens,
-            estimate=call.estimate_input_tokens,
-            asked=call.request.max_tokens,
+            context_window=call.effective_max_input_tokens,
+            estimate_input=call.estimate_input_tokens,
+            output_limit=call.request.max_tokens,
         )
 
 

@@ -124,9 +124,9 @@ class GeminiDecoder(Decoder):
             raise build_upstream_error(
                 fault,
                 call.provider,
-                window=call.effective_max_input_tokens,
-                estimate=call.estimate_input_tokens,
-                asked=asked,
+                context_window=call.effective_max_input_tokens,
+                estimate_input=call.estimate_input_tokens,
+                output_limit=asked,
             )
         candidate = reply.candidates[0] if reply.candidates else None
         if candidate is not None and candidate.index:

@@ -71,9 +71,9 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     error = build_upstream_error(
         fault,
         call.provider,
-        window=context_window(call),
-        estimate=call.estimate_input_tokens,
-        asked=call.request.max_tokens,
+        context_window=context_window(call),
+        estimate_input=call.estimate_input_tokens,
+        output_limit=call.request.max_tokens,
     )
     if error.status == 404 and not message:
         error.message += ": there is no /api/chat. The address must be Ollama's own, without a path such as /v1"

@@ -41,9 +41,9 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     error = build_upstream_error(
         fault,
         call.provider,
-        window=call.effective_max_input_tokens,
-        estimate=call.estimate_input_tokens,
-        asked=call.request.max_tokens,
+        context_window=call.effective_max_input_tokens,
+        estimate_input=call.estimate_input_tokens,
+        output_limit=call.request.max_tokens,
     )
     if requires_responses_wire(fault.message):
         error.message = f"{error.message.rstrip('. ')}. Set {call.provider.upper()}_WIRE=responses."

@@ -73,9 +73,9 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     error = build_upstream_error(
         fault,
         call.provider,
-        window=call.effective_max_input_tokens,
-        estimate=call.estimate_input_tokens,
-        asked=call.request.max_tokens,
+        context_window=call.effective_max_input_tokens,
+        estimate_input=call.estimate_input_tokens,
+        output_limit=call.request.max_tokens,
     )
     if not refused and _has_no_responses(fault):
         message, variable = error.message.rstrip(". "), f"{call.provider.upper()}_WIRE"

@@ -151,15 +151,16 @@ class WebSearchDecoder:
         if text[start:]:
             yield Text(text[start:])
 
-    def end_message_text(self, parts: Sequence[OutputContent], cited: int) -> list[Delta]:
-        """Return the citations of a complete streamed message. The first `cited` ones were emitted and are omitted.
+    def end_message_text(self, parts: Sequence[OutputContent], emitted_count: int) -> list[Delta]:
+        """Return the citations of a complete streamed message that were not emitted during the stream.
 
-        While deltas are buffered, buffer the citations too and return an empty list.
+        `emitted_count`: number of citations that were emitted; they are omitted. While deltas are buffered, the
+        citations are buffered too, and the list is empty.
         """
         if not self._count:
             return []
         if not self.buffering:
-            late = [(mark, part.text or "") for part in parts for mark in self._marks_of(part)][cited:]
+            late = [(mark, part.text or "") for part in parts for mark in self._marks_of(part)][emitted_count:]
             return [citation for mark, text in late for citation in self._cited(mark, text)]
         is_repeated = self._drop_text("".join(part.text or part.refusal or "" for part in parts))
         for part in parts:

@@ -272,7 +272,7 @@ async def test_a_link_is_fetched_over_tls_past_the_guard() -> None:
     await server.start_server(ssl=context)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    pages = PageFetcher(allowed=[ip_network("127.0.0.2/32")], tls=trusting)
+    pages = PageFetcher(allowed_networks=[ip_network("127.0.0.2/32")], tls=trusting)
     linked = Linked(None, **MOONSHOT)
     linked.proxy.services = structs.replace(linked.proxy.services, web_fetch=pages.fetch)
     await linked.post(

@@ -194,7 +194,7 @@ def test_a_full_window_is_the_error_that_makes_claude_code_compact() -> None:
     found = decode_exception(error)
     fault = decode_error_body(found.status, found.headers, encode_error_body(found))
     assert (
-        build_upstream_error(fault, "litellm", window=1000, estimate=lambda: 2000).message
+        build_upstream_error(fault, "litellm", context_window=1000, estimate_input=lambda: 2000).message
         == "prompt is too long: 2000 tokens > 1000 maximum"
     )
 

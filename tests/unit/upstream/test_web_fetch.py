@@ -164,7 +164,7 @@ async def site() -> AsyncIterator[Site]:
 
 @pytest.fixture
 async def pages() -> AsyncIterator[PageFetcher]:
-    pages = PageFetcher(allowed=HERE, tls=_trusting())
+    pages = PageFetcher(allowed_networks=HERE, tls=_trusting())
     yield pages
     await pages.close()
 
@@ -288,7 +288,7 @@ async def test_a_picture_that_is_none_is_refused(site: Site, pages: PageFetcher)
 
 @pytest.mark.parametrize("path", ["/unresponsive", "/drips", "/endless?never"])
 async def test_all_of_a_page_has_one_time_limit(site: Site, path: str) -> None:
-    pages = PageFetcher(allowed=HERE, tls=_trusting(), seconds=0.2 if "never" not in path else 0.0)
+    pages = PageFetcher(allowed_networks=HERE, tls=_trusting(), timeout_seconds=0.2 if "never" not in path else 0.0)
     failure = await refusal(pages, site.url(path))
     assert failure.error_code == "url_not_accessible"
     assert "within" in failure.message
@@ -337,14 +337,18 @@ async def test_the_usual_port_of_http_is_not_kept() -> None:
 
 
 async def test_a_page_made_to_hurt_is_given_up(site: Site) -> None:
-    pages = PageFetcher(allowed=HERE, tls=_trusting(), reader=structs.replace(HTML_CONVERTER, cpu_seconds=1))
+    pages = PageFetcher(
+        allowed_networks=HERE, tls=_trusting(), html_converter=structs.replace(HTML_CONVERTER, cpu_seconds=1)
+    )
     failure = await refusal(pages, site.url("/hurts"))
     assert (failure.error_code, "HTML" in failure.message) == ("url_not_accessible", True)
     await pages.close()
 
 
 async def test_without_the_extra_only_html_is_refused(site: Site) -> None:
-    pages = PageFetcher(allowed=HERE, tls=_trusting(), reader=structs.replace(HTML_CONVERTER, imports_packages=False))
+    pages = PageFetcher(
+        allowed_networks=HERE, tls=_trusting(), html_converter=structs.replace(HTML_CONVERTER, imports_packages=False)
+    )
     failure = await refusal(pages, site.url("/html"))
     assert (failure.error_code, failure.message) == (
         "unavailable",
@@ -357,7 +361,7 @@ async def test_without_the_extra_only_html_is_refused(site: Site) -> None:
 
 
 async def test_an_unknown_certificate_is_refused(site: Site) -> None:
-    pages = PageFetcher(allowed=HERE)
+    pages = PageFetcher(allowed_networks=HERE)
     assert (await refusal(pages, site.url("/html"))).error_code == "url_not_accessible"
     assert site.asked == []
     await pages.close()
@@ -365,7 +369,9 @@ async def test_an_unknown_certificate_is_refused(site: Site) -> None:
 
 async def test_domains_hold_for_redirections_too(site: Site) -> None:
     pages = PageFetcher(
-        allowed=HERE, tls=_trusting(), lookup=telling({"pages.test": "127.0.0.2", "www.pages.test": "127.0.0.2"})
+        allowed_networks=HERE,
+        tls=_trusting(),
+        lookup=telling({"pages.test": "127.0.0.2", "www.pages.test": "127.0.0.2"}),
     )
     url = site.url("/html", "www.pages.test")
     assert (await pages.fetch(url, allowed_domains=["pages.test"])).title == "Cheese"
@@ -418,7 +424,7 @@ async def test_this_machine_is_closed_whatever_it_is_called(site: Site, host: st
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "pages.test"])
 async def test_a_redirection_to_what_is_closed_is_refused(site: Site, host: str) -> None:
     pages = PageFetcher(
-        allowed=HERE, tls=_trusting(), lookup=telling({"localhost": "127.0.0.1", "pages.test": "127.0.0.1"})
+        allowed_networks=HERE, tls=_trusting(), lookup=telling({"localhost": "127.0.0.1", "pages.test": "127.0.0.1"})
     )
     failure = await refusal(pages, site.url(f"/to?place={site.url('/html', host)}"))
     assert failure.error_code == "url_not_allowed"
@@ -441,7 +447,7 @@ def telling(names: dict[str, str], *, then: str = "") -> Any:
 
 async def test_a_name_is_looked_up_once_so_that_it_cannot_change_its_mind(site: Site) -> None:
     lookup = telling({"pages.test": "127.0.0.2"}, then="127.0.0.1")
-    pages = PageFetcher(allowed=HERE, tls=_trusting(), lookup=lookup)
+    pages = PageFetcher(allowed_networks=HERE, tls=_trusting(), lookup=lookup)
     assert (await pages.fetch(site.url("/html", "pages.test"))).title == "Cheese"
     assert lookup.asked == ["pages.test"]
     assert (await refusal(pages, site.url("/html", "pages.test"))).error_code == "url_not_allowed"
@@ -449,7 +455,7 @@ async def test_a_name_is_looked_up_once_so_that_it_cannot_change_its_mind(site: 
 
 
 async def test_one_closed_address_closes_the_whole_name(site: Site) -> None:
-    pages = PageFetcher(allowed=HERE, tls=_trusting(), lookup=telling({"pages.test": "127.0.0.2 127.0.0.1"}))
+    pages = PageFetcher(allowed_networks=HERE, tls=_trusting(), lookup=telling({"pages.test": "127.0.0.2 127.0.0.1"}))
     assert (await refusal(pages, site.url("/html", "pages.test"))).error_code == "url_not_allowed"
     assert site.asked == []
     await pages.close()
@@ -484,7 +490,9 @@ async def test_the_peer_of_the_connection_is_judged_before_a_byte_is_sent() -> N
     ended = asyncio.Event()
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"https://pages.test:{server.sockets[0].getsockname()[1]}/html"
-    pages = PageFetcher(allowed=[ip_network("0.0.0.0/32")], tls=_trusting(), lookup=telling({"pages.test": "0.0.0.0"}))
+    pages = PageFetcher(
+        allowed_networks=[ip_network("0.0.0.0/32")], tls=_trusting(), lookup=telling({"pages.test": "0.0.0.0"})
+    )
     assert (await refusal(pages, url)).error_code == "url_not_allowed"
     await ended.wait()
     assert received == [b""]

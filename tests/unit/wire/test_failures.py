@@ -18,7 +18,11 @@ def refused(
     encoded = body if isinstance(body, bytes) else msgspec.json.encode(body)
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return build_upstream_error(
-        decode_error_body(status, names, encoded), "groq", window=window, estimate=lambda: estimate, asked=asked
+        decode_error_body(status, names, encoded),
+        "groq",
+        context_window=window,
+        estimate_input=lambda: estimate,
+        output_limit=asked,
     )
 
 

@@ -77,23 +77,23 @@ def rejects_role(text: str) -> bool:
     )
 
 
-def find_accepted_effort(text: str, asked: str, sent: str) -> str | None:
+def find_accepted_effort(text: str, requested: str, sent: str) -> str | None:
     """Return the effort level to send instead of a rejected one: of the levels that the error message `text` lists.
 
-    The next level below `asked` is returned, else the lowest listed level above `none`. `asked` is the client's level,
-    `sent` the server's name of that level. `default` is returned if the list contains it but no level above `none`.
-    None: no list, the list contains `sent`, or `asked` is not one of `EFFORT_LEVELS`.
+    The next level below `requested` is returned, else the lowest listed level above `none`. `requested` is the
+    client's level, `sent` the server's name of that level. `default` is returned if the list contains it but no
+    level above `none`. None: no list, the list contains `sent`, or `requested` is not one of `EFFORT_LEVELS`.
     """
     listed: list[str] = []
     for match in _LIST.finditer(text):
         listed += [word.lower() for word in _LEVEL.findall(_LIST_ENDS.split(match[1], maxsplit=1)[0])]
-    if asked not in EFFORT_LEVELS or sent in listed or not listed:
+    if requested not in EFFORT_LEVELS or sent in listed or not listed:
         return None
     supported = [level for level in EFFORT_LEVELS if level in listed]
     reasoning = [level for level in supported if level != "none"]
-    if asked != "none" and not reasoning:
+    if requested != "none" and not reasoning:
         return "default" if "default" in listed else next(iter(supported), None)
     below = [
-        level for level in supported if EFFORT_LEVELS.index(level) < EFFORT_LEVELS.index(asked) and level != "none"
+        level for level in supported if EFFORT_LEVELS.index(level) < EFFORT_LEVELS.index(requested) and level != "none"
     ]
     return below[-1] if below else next(iter(reasoning or supported), None)

@@ -25,7 +25,11 @@ def refused(
     """Return status, text without the provider's prefix, and cause of an error for a request of a known size."""
     body = msgspec.json.encode({"error": {"message": message, **fields}})
     error = build_upstream_error(
-        decode_error_body(status, {}, body), "p", window=None, estimate=lambda: ESTIMATE, asked=asked
+        decode_error_body(status, {}, body),
+        "p",
+        context_window=None,
+        estimate_input=lambda: ESTIMATE,
+        output_limit=asked,
     )
     return error.status, error.message.removeprefix("p: "), error.cause
 
