@@ -64,7 +64,7 @@ class ExchangeGateway:
         return sink.body
 
     def describe_targets(self, model: str) -> str:
-        """Return as text the targets (provider and model) for a requested model id, and the rule that selects them.
+        """Return as text the targets (provider and model) for a requested model id, and the reason for this choice.
 
         Raises `UnknownModel`.
         """

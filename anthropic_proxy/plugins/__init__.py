@@ -98,13 +98,13 @@ class Gateway(Protocol):
         """
 
     def describe_targets(self, model: str) -> str:
-        """Return as text the targets (provider and model) for a requested model id, and the setting that chose them.
+        """Return as text the targets (provider and model) for a requested model id, and the reason for this choice.
 
-        Example: `openai/gpt-4.1 (BIG_MODEL)`. Raises `UnknownModel`.
+        Example: `openai/gpt-4.1 (opus is BIG_MODEL (default of openai))`. Raises `UnknownModel`.
         """
 
     def list_models(self) -> Sequence[str]:
-        """Return the model ids that the proxy knows, its own list for `GET /v1/models`.
+        """Return the model ids of the list that the proxy itself builds for `GET /v1/models`.
 
         If Anthropic is the preferred provider, clients receive the list of Anthropic instead.
         """
