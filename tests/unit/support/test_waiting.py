@@ -1,6 +1,7 @@
 """Tests for waits: the first accepted value is returned, and a failure shows values and logs in full."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.support import waiting
+from tests.support.paths import ROOT
 from tests.support.waiting import reporting_log, wait_for, wait_for_async
 
 
@@ -64,7 +66,8 @@ def test_the_report_on_a_failed_test_has_the_output_of_its_processes(tmp_path: P
     (tmp_path / "test_it.py").write_text(_FAILING)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.support.failure_reports", "-p", "no:cacheprovider"]
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "processes" in done.stdout
     assert "ended with 0; the end of output.log:\nwritten before the failure\n" in done.stdout

@@ -76,6 +76,7 @@ async def test_a_slow_body_is_passed_on_in_fragments() -> None:
     assert [message["body"] for message in app.received] == [b"ab", b"cd", b"ef"]
 
 
+@in_virtual_time
 async def test_a_large_body_is_passed_on_in_parts_and_loses_nothing() -> None:
     app, body = Listener(), bytes(range(256)) * (MAX_JOINED_BODY_BYTES * 3 // 256)
     async with serving(app) as port:
