@@ -22,7 +22,7 @@ def extra_command_with_uv(extra: str, *, published: bool = PUBLISHED) -> str:
 
 
 def list_start_commands(*, published: bool = PUBLISHED) -> tuple[tuple[str, str], ...]:
-    """Return pairs of a shell command that installs or starts the proxy, and the text of its result."""
+    """Return the shell commands that install or start the proxy: pairs of a command and a description of its effect."""
     if published:
         return (
             (f"uvx {PACKAGE}", "serves on `http://127.0.0.1:8082` without an installation; options follow"),

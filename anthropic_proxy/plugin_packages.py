@@ -1,6 +1,7 @@
 """List of the plugin packages, and `open_plugins`, which opens those that the settings enable.
 
-A plugin package is a part of this project that the settings turn on or off: ledger, virtual keys, traces, dashboard.
+A plugin package is a part of this project that the settings turn on or off: ledger, virtual keys, traces, updates of
+prices. The dashboard is on if the packages that it imports are installed (`has_dashboard_packages`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from anthropic_proxy.plugins import Plugin
 from anthropic_proxy.settings import Settings
 
 
-def has_dashboard(settings: Settings) -> bool:
+def has_dashboard_packages(settings: Settings) -> bool:
     """Return True if the packages of the extra `dashboard` are installed."""
     return find_spec("jinja2") is not None and find_spec("pygal") is not None
 
@@ -21,7 +22,7 @@ PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = (
     ("anthropic_proxy.access.plugin", lambda settings: settings.virtual_keys),
     ("anthropic_proxy.traces", Settings.has_traces),
     ("anthropic_proxy.ledger.price_updater", lambda settings: settings.price_update_days > 0),
-    ("anthropic_proxy.dashboard", has_dashboard),
+    ("anthropic_proxy.dashboard", has_dashboard_packages),
 )
 """Pairs of import name and condition of a plugin package. The package is imported and opened if its condition is True
 for the settings."""

@@ -2,9 +2,11 @@
 
 Examples: the model catalog, provider keys, circuit breakers, transports (connections to providers), observations (facts
 about models learned from replies), the store (limits and values that processes share), the log, policies of plugins,
-and queues of receipts (records of finished requests). `BackgroundWork` runs long computations in a thread. Functions
-`new_*` build one object. An exchange is one client request with its reply. A target is a provider and model to call.
-Several worker processes can serve one address; each has its own services.
+and queues of receipts (records of finished requests). `open_services` calls `build_services`, which opens no
+connection, and adds the objects of plugins, the store and the state of the previous services. `BackgroundWork` runs
+long computations in a thread, and tasks that no request waits for. Functions `new_*` build one object. An exchange is
+one client request with its reply. A target is a provider and model to call. Several worker processes can serve one
+address; each has its own services, and an index from 0.
 """
 
 import asyncio
@@ -62,13 +64,13 @@ class BackgroundWork:
         self._free = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start_task(self, work: Coroutine[Any, Any, None]) -> None:
         """Start a task on the event loop and keep it until it ends."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def run(self, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
+    async def run_in_thread(self, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
         """Return the result of a function, computed in a thread after earlier computations have ended.
 
         A cancelled computation still occupies the thread until it ends, because threads cannot be stopped.
@@ -78,9 +80,11 @@ class BackgroundWork:
         computation.add_done_callback(lambda _: self._free.release())
         return await asyncio.shield(computation)
 
-    async def run_if(self, large: bool, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
-        """Call a function and return its result: in a thread if `large` is True, else at once."""
-        return await self.run(function, *arguments) if large else function(*arguments)
+    async def run_in_thread_if(
+        self, is_large: bool, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments
+    ) -> _Result:
+        """Call a function and return its result: in the thread if `is_large` is True, else at once."""
+        return await self.run_in_thread(function, *arguments) if is_large else function(*arguments)
 
 
 class Services(Struct, frozen=True, kw_only=True):
@@ -111,7 +115,7 @@ class Services(Struct, frozen=True, kw_only=True):
     """Queue that limits concurrent upstream calls (`MAX_UPSTREAM_CALLS`), fair between clients."""
     background: BackgroundWork = field(default_factory=BackgroundWork)
     """Thread for long computations, such as decoding a large request, and owner of background tasks."""
-    connections: Transports | None = None
+    owned_transports: Transports | None = None
     """Owner of `transports`, which is closed with the services. None: another object closes the transports."""
     transports: Mapping[str, Transport]
     """Name of a transport (`http`, `demo`) → transport: the object that sends requests to providers."""
@@ -152,40 +156,45 @@ class Services(Struct, frozen=True, kw_only=True):
         """Stop the background refresh of model lists and close all connections."""
         await self.catalog.close()
         await self.store.close()
-        if self.connections is not None:
-            await self.connections.close()
+        if self.owned_transports is not None:
+            await self.owned_transports.close()
 
 
 async def open_services(
     settings: Settings,
     *,
-    connections: Transports | None = None,
+    transports: Transports | None = None,
     log: Log | None = None,
     receipts: ReceiptQueues | None = None,
     heap_trimmer: HeapTrimmer | None = None,
     in_progress: RequestsInProgress | None = None,
     plugins: Sequence[Plugin] = (),
-    worker_position: tuple[int, int] = (0, 1),
+    worker_index_and_count: tuple[int, int] = (0, 1),
     previous: Services | None = None,
 ) -> Services:
     """Build services for these settings and return them, ready for requests. The caller closes them.
 
-    The model list of Ollama is requested first if Ollama is preferred or no provider has a key. `connections`, `log`,
-    `receipts`, `heap_trimmer`, `in_progress`: existing objects to use; None: new ones. `plugins`: opened plugins; their
-    observers belong to `receipts`. `worker_position`: index of this worker, from 0, and number of workers. `previous`:
-    services that a reload replaces; their state is kept.
+    The model list of Ollama is requested first if Ollama is preferred or no provider has a key.
+
+    `transports`, `log`, `receipts`, `heap_trimmer`, `in_progress`: existing objects to use; None: new ones. `plugins`:
+    opened plugins; their observers belong to `receipts`. `worker_index_and_count`: index of this worker, from 0, and
+    number of workers. `previous`: services that a reload replaces; their state is kept.
     """
-    connections = connections or new_connections(settings)
-    transports, tokens = connections.transports_by_name(), {"google": connections.google_tokens}
+    transports = transports or new_transports(settings)
     log = log or new_log(settings)
     services = build_services(
-        settings, transports, log, tokens=tokens, receipts=receipts, worker_position=worker_position
+        settings,
+        transports.transports_by_name(),
+        log,
+        tokens={"google": transports.google_tokens},
+        receipts=receipts,
+        worker_index_and_count=worker_index_and_count,
     )
     services = structs.replace(
         services,
-        connections=connections,
-        web_fetch=connections.web_fetch,
-        web_search=connections.web_search,
+        owned_transports=transports,
+        web_fetch=transports.web_fetch,
+        web_search=transports.web_search,
         **_collect_from_plugins(plugins),
         store=_find_store(plugins, previous) or open_store(settings, log.write_warning),
         heap_trimmer=heap_trimmer or services.heap_trimmer,
@@ -227,7 +236,7 @@ def _restore_state(services: Services, previous: Services | None) -> Services:
     return services
 
 
-def new_connections(settings: Settings) -> Transports:
+def new_transports(settings: Settings) -> Transports:
     """Return the transports to the providers for these settings. Connections are opened at the first request."""
     return Transports(settings, setup_variables=find_registry(settings).list_setup_variables())
 
@@ -266,11 +275,14 @@ def build_services(
     new_id: Callable[[str], str] = new_id,
     tokens: Mapping[str, TokenSource] | None = None,
     receipts: ReceiptQueues | None = None,
-    worker_position: tuple[int, int] = (0, 1),
+    worker_index_and_count: tuple[int, int] = (0, 1),
 ) -> Services:
-    """Build services on existing transports, without sending a request.
+    """Return new services for these settings that use the given transports. No request is sent.
 
-    `tokens`: token source name → source of OAuth tokens. `worker_position`: index of this worker and number of workers.
+    The services have an empty store in memory and no objects of plugins; `open_services` replaces them. `new_id`:
+    function that returns a new identifier with the given prefix. `tokens`: token source name → source of OAuth tokens.
+    `receipts`: queues for the records of finished requests; None: new ones. `worker_index_and_count`: index of this
+    worker, from 0, and number of workers.
     """
     credentials = Credentials(settings, tokens)
     listings = {
@@ -291,7 +303,7 @@ def build_services(
         credentials=credentials,
         observations=ModelObservations(MemoryStore()),
         **_build_routing(settings),
-        queue=FairQueue(None) if limit is None else FairQueue(slots_per_worker(limit, *worker_position), limit),
+        queue=FairQueue(None) if limit is None else FairQueue(slots_per_worker(limit, *worker_index_and_count), limit),
         transports=transports,
         log=log,
         new_id=new_id,
@@ -301,9 +313,9 @@ def build_services(
 
 
 def require_route_prices(settings: Settings) -> Settings:
-    """Return the settings unchanged.
+    """Return the settings unchanged if each target of a route with `balance = "cost"` has a known price.
 
-    Raise `ConfigurationError` if a route with `balance = "cost"` has a target without a known price.
+    Raise `ConfigurationError` otherwise.
     """
     if any(route.balance == "cost" for route in settings.routes):
         from anthropic_proxy.route_prices import require_known_prices  # noqa: PLC0415  # imports the price list

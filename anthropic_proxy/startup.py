@@ -1,8 +1,8 @@
 """Start-up summary in the log: address, model mapping, state of the providers, and the command for Claude Code.
 
-`log_startup_summary` writes it: as lines of text to a terminal, as one object to a JSON log (`LOG_FORMAT=json`). The
-exposure is the warning that other machines reach the proxy without a key. Nothing is sent to providers.
-`log_exposure_warning` logs this warning.
+`log_startup_summary` logs the summary: as lines of text to a terminal, as one object to a JSON log (`LOG_FORMAT=json`).
+`log_exposure_warning` logs the warning that other machines reach the proxy without a key (the exposure). Nothing is
+sent to providers.
 """
 
 import sys
@@ -38,32 +38,38 @@ _STEP_WIDTH = 36
 
 
 def log_startup_summary(
-    services: Services, address: str | None, today: date | None = None, *, workers: int = 1, exposure: str = ""
+    services: Services,
+    address: str | None,
+    today: date | None = None,
+    *,
+    worker_count: int = 1,
+    exposure_warning: str = "",
 ) -> None:
     """Log the start-up summary, as lines of text or, with a JSON log, as one object.
 
     `address`: URL of the server; None: unknown. `today`: date for notices about retired models; None: the current date.
-    `workers`: number of server processes. `exposure`: warning about missing authentication; "": no warning.
+    `worker_count`: number of server processes. `exposure_warning`: text of the warning that other machines reach the
+    proxy without a key; "": no warning.
     """
     log, where = services.log, address or UNKNOWN_ADDRESS
     if log.is_json:
-        _write_summary(services, address or "", workers, exposure, today or date.today())
+        _write_summary(services, address or "", worker_count, exposure_warning, today or date.today())
         return
     for line in _title(services, where):
         log.write_line(line)
     for warning in services.settings.warnings:
         for line in _signed(log, "!", "warn", warning):
             log.write_line(line, level="warning")
-    if workers > 1:
-        log.write_line(f"  {workers} workers, which share observations: exhausted keys, rejected parameters.")
+    if worker_count > 1:
+        log.write_line(f"  {worker_count} workers, which share observations: exhausted keys, rejected parameters.")
         if limit := services.settings.max_upstream_calls:
-            log.write_line(_share_out(log, limit, workers))
+            log.write_line(_share_out(log, limit, worker_count))
     preferred = find_preferred_provider(services.settings, services.catalog)
     lines = _first_steps(services) if preferred.name == "demo" else _mapping(services, where, today or date.today())
     for line in lines:
         log.write_line(line)
-    if exposure:
-        log_exposure_warning(log, exposure)
+    if exposure_warning:
+        log_exposure_warning(log, exposure_warning)
 
 
 def _title(services: Services, where: str) -> Iterator[str]:
@@ -108,12 +114,12 @@ def _write_summary(services: Services, address: str, workers: int, exposure: str
         services.log.write_line(text, level="warning")
 
 
-def log_exposure_warning(log: Log, exposure: str) -> None:
+def log_exposure_warning(log: Log, warning: str) -> None:
     """Log a warning that clients need no key, framed by two lines of exclamation marks.
 
-    `exposure`: text of the warning.
+    `warning`: text of the warning.
     """
-    for line in (_RULE, *wrap(exposure, _WIDTH, initial_indent="  ! ", subsequent_indent="    "), _RULE):
+    for line in (_RULE, *wrap(warning, _WIDTH, initial_indent="  ! ", subsequent_indent="    "), _RULE):
         log.write_line(line, "error", "warning")
 
 

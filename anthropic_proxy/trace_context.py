@@ -45,9 +45,9 @@ class TraceContext(Struct, frozen=True, kw_only=True):
         return bool(int(self.flags, 16) & 1)
 
     def encode_headers(self, span_id: str) -> dict[str, str]:
-        """Return the headers for a provider call:
+        """Return the headers `traceparent` and `tracestate` for a provider call.
 
-        `traceparent` with `span_id`, the span of this call, and `tracestate`.
+        `span_id`: id of the span of this call.
         """
         headers = {TRACEPARENT: f"{_VERSION}-{self.trace_id}-{span_id}-{self.flags}"}
         return {**headers, TRACESTATE: self.state} if self.state else headers

@@ -29,7 +29,9 @@ def load_app(
 ) -> App:
     """Return the application for the settings of the environment and `.env`.
 
-    `overrides`: settings of the command line.
+    `overrides`: settings of the command line, which have priority. `address`: URL of the server; None: unknown.
+    `logs_startup`: True if the application logs the start-up summary. `link`: connection to the other worker processes;
+    None: a single process. Raises `ConfigurationError` for an invalid setting.
     """
     reader = SettingsReader(PROVIDERS, overrides)
     settings = require_route_prices(reader.read())

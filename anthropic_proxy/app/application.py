@@ -1,6 +1,8 @@
 """`App`, the ASGI application: serves requests, reloads the settings and runs the lifespan (start and stop).
 
-Services are the objects that outlive one request.
+Services are the objects that outlive one request, such as the log and the connections to providers. `App.start` opens
+them and `App.close` closes them; `reload_settings` replaces them. The supervisor of several worker processes also has
+an `App`, which serves no request: for `log_startup`, and for `check_settings` before the workers reload.
 """
 
 import asyncio
@@ -23,9 +25,9 @@ from anthropic_proxy.server.endpoints import log_rejected_request, serve_request
 from anthropic_proxy.server.response_sink import Receive, Scope, Send
 from anthropic_proxy.services import (
     Services,
-    new_connections,
     new_id,
     new_log,
+    new_transports,
     open_services,
     prefetch_default_models,
     require_route_prices,
@@ -63,7 +65,7 @@ class App:
         self._address = address
         self._logs_startup = logs_startup
         self._reader = reader
-        self._transports = new_connections(settings)
+        self._transports = new_transports(settings)
         self._current: tuple[Services, Transports] | None = None
         """Services and transports for new exchanges. Running exchanges keep the services with which they began."""
         self._reload_lock = asyncio.Lock()
@@ -105,13 +107,13 @@ class App:
         else:
             await send({"type": "websocket.close", "code": 1000})
 
-    async def log_startup(self, workers: int) -> None:
-        """Log the start-up summary of a server with this number of workers. The workers themselves do not log it."""
+    async def log_startup(self, worker_count: int) -> None:
+        """Log the start-up summary of a server with several workers. Called in the supervisor only."""
         log_startup_summary(
             await self._build(self._settings, self._transports),
             self._address,
-            workers=workers,
-            exposure=self._exposure(),
+            worker_count=worker_count,
+            exposure_warning=self._exposure(),
         )
         await self.close()
 
@@ -219,7 +221,7 @@ class App:
                 services = await self._build(self._settings, self._transports)
                 prefetch_default_models(services)
                 if self._logs_startup:
-                    log_startup_summary(services, self._address, exposure=self._exposure())
+                    log_startup_summary(services, self._address, exposure_warning=self._exposure())
                 self._current = services, self._transports
                 self.peer.start_sharing()
                 gateway = ExchangeGateway(self._current_services, self._request_reload)
@@ -235,13 +237,13 @@ class App:
     async def _build(self, settings: Settings, transports: Transports, before: Services | None = None) -> Services:
         services = await open_services(
             settings,
-            connections=transports,
+            transports=transports,
             log=self._log,
             receipts=self._receipts,
             heap_trimmer=self.heap_trimmer,
             in_progress=self.peer.in_progress,
             plugins=self._plugins,
-            worker_position=self.peer.index_and_count,
+            worker_index_and_count=self.peer.index_and_count,
             previous=before,
         )
         if publish := self.peer.find_publisher(services.store):
@@ -299,8 +301,8 @@ class App:
         if peer is None or is_loopback(peer[0]):
             return
         self._checks_clients = False
-        if exposure := exposure_warning(self._settings, peer[0]):
-            log_exposure_warning(self._log, exposure)
+        if warning := exposure_warning(self._settings, peer[0]):
+            log_exposure_warning(self._log, warning)
 
 
 def _log_of(settings: Settings) -> Any:

@@ -197,11 +197,11 @@ async def _run(
     from anthropic_proxy.cli.explanation import mask_credential  # noqa: PLC0415
     from anthropic_proxy.exchange.dry_run import run_dry  # noqa: PLC0415
     from anthropic_proxy.log import Log  # noqa: PLC0415
-    from anthropic_proxy.services import new_connections, open_services  # noqa: PLC0415
+    from anthropic_proxy.services import new_transports, open_services  # noqa: PLC0415
 
-    connections = new_connections(settings)
+    transports = new_transports(settings)
     log = Log(form="plain", level="error", secrets=settings.reveal_all_secrets())
-    services = await open_services(settings, connections=connections, log=log)
+    services = await open_services(settings, transports=transports, log=log)
     try:
         timed = services if clock is None else structs.replace(services, clock=clock)
         result = await run_dry(timed, body, path, sender=sender)
@@ -209,7 +209,7 @@ async def _run(
         if sent is None or sent.transport != "http":
             return result, b""
         credential = mask_credential(sent.credential)
-        return result, connections.encode_http_head(sent.base_url, sent.request, credential)
+        return result, transports.encode_http_head(sent.base_url, sent.request, credential)
     finally:
         await services.close()
         log.flush()

@@ -90,7 +90,7 @@ class AttemptSteps:
         if inliner is not None:
             request = await inliner.inline_urls(request, target, limits)
         inputs = request, limits, partial(estimate_scaled, self._estimates, run.token_scale)
-        prepared = await self._services.background.run(prepare, *inputs) if self._large else prepare(*inputs)
+        prepared = await self._services.background.run_in_thread(prepare, *inputs) if self._large else prepare(*inputs)
         if not again:
             report.clear_notes()
         report.add_notes(prepared.notes, is_later_call=again)
@@ -167,8 +167,8 @@ class AttemptSteps:
             return stream
         body = await read_error_body(response, self._watchdog)
         headers, large = add_missing_date(response.headers, self._services.clock), len(body) > MAX_REPLY_BYTES_ON_LOOP
-        run_if, status = self._services.background.run_if, response.status
-        deltas = await run_if(large, decode_error_response, target, call, status, headers, body)
+        run_in_thread_if, status = self._services.background.run_in_thread_if, response.status
+        deltas = await run_in_thread_if(large, decode_error_response, target, call, status, headers, body)
         if isinstance(stream, RelayStream):
             raise InternalError("a relayed error was decoded as a reply")
         stream.set_deltas(deltas)

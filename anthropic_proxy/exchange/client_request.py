@@ -53,17 +53,17 @@ class ResponseSink(Protocol):
         """Set the record of the exchange, from which response headers are built. Call this before any other method."""
         ...
 
-    async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
+    async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
         """Send events of a stream. The first call also sends status 200 and the stream headers.
 
-        `last`: True if the response is complete after these events.
+        `is_last`: True if the response is complete after these events.
         """
         ...
 
-    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, streams: bool, last: bool) -> None:
+    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool) -> None:
         """Send bytes of a provider unchanged. The first call also sends status 200 and `headers`, the provider headers.
 
-        `streams`: the bytes are a fragment of a stream; False: the complete body. `last`: True if no bytes follow.
+        `is_stream`: the bytes are a fragment of a stream; False: the complete body. `is_last`: True if no bytes follow.
         """
         ...
 

@@ -55,11 +55,11 @@ async def run_for_call(
     The function runs in a thread if `large` is True, or if it raises `WorkPostponed` (too much work) on the event loop.
     """
     if large:
-        return await services.background.run(function, structs.replace(call, max_schema_steps=None))
+        return await services.background.run_in_thread(function, structs.replace(call, max_schema_steps=None))
     try:
         return function(call)
     except WorkPostponed:
-        return await services.background.run(function, structs.replace(call, max_schema_steps=None))
+        return await services.background.run_in_thread(function, structs.replace(call, max_schema_steps=None))
 
 
 async def decode_reply_schema(services: Services, schema: bytes) -> ReplySchema:
@@ -70,4 +70,4 @@ async def decode_reply_schema(services: Services, schema: bytes) -> ReplySchema:
     try:
         return ReplySchema(schema, max_steps_here=_MAX_READING_STEPS_ON_LOOP)
     except WorkPostponed:
-        return await services.background.run(ReplySchema, schema)
+        return await services.background.run_in_thread(ReplySchema, schema)

@@ -172,10 +172,10 @@ class _BufferSink:
 
     def attach_receipt(self, receipt: Receipt) -> None: ...
 
-    async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
+    async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
         raise InternalError("a plugin sent a request with stream")
 
-    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, streams: bool, last: bool) -> None:
+    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool) -> None:
         self.body += data
 
     async def send_message(self, response: MessagesResponse) -> None:

@@ -39,7 +39,7 @@ async def run_exchange(services: Services, incoming: ClientRequest, sink: Respon
         if len(incoming.body) <= MAX_BYTES_ON_LOOP:  # 2 read
             request, choice = read_client_request(services, incoming)
         else:
-            request, choice = await services.background.run(read_client_request, services, incoming)
+            request, choice = await services.background.run_in_thread(read_client_request, services, incoming)
         record_request(receipt, request)
         services.in_progress.set_model(incoming.number, request.model)
         estimates = EstimateCache()

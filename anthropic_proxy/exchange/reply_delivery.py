@@ -155,7 +155,7 @@ class ReplyDelivery:
                     releases_request = False
                     self._release_request(answer)
         watchdog.writing = True
-        await self._write((last or self._start()) + writer.finish(), last=True)
+        await self._write((last or self._start()) + writer.finish(), is_last=True)
 
     def _release_request(self, answer: DeltaStream | RelayStream) -> None:
         """Free the memory of the client request after the first reply bytes, because no retry is possible then."""
@@ -183,7 +183,7 @@ class ReplyDelivery:
         try:
             while (data := await answer.read()) is not None:
                 watchdog.writing, last = True, answer.complete and answer.ending is None
-                await sink.send_relayed(data, answer.headers, streams=streams, last=last)
+                await sink.send_relayed(data, answer.headers, is_stream=streams, is_last=last)
                 watchdog.upstream_at = watchdog.now()
                 watchdog.writing = False
                 if self._incoming.body:
@@ -196,7 +196,7 @@ class ReplyDelivery:
             record_failure(self._receipt, answer.failure, self._services.settings.reveal_proxy_keys())
         if not last:
             watchdog.writing = True
-            await sink.send_events([answer.ending] if answer.ending else [], last=True)
+            await sink.send_events([answer.ending] if answer.ending else [], is_last=True)
 
     async def _record_token_scale(self) -> None:
         """Store the provider's token count divided by the estimate, to correct later estimates for the model."""
@@ -215,7 +215,7 @@ class ReplyDelivery:
         writer = self._writer
         ending: list[Delta] = [Usage(output_tokens=0), Stop("max_tokens")]
         if self._request.stream:
-            await self._write(self._start() + writer.feed(ending) + writer.finish(), last=True)
+            await self._write(self._start() + writer.feed(ending) + writer.finish(), is_last=True)
         else:
             fold = Fold(writer)
             fold.feed(ending)
@@ -235,10 +235,10 @@ class ReplyDelivery:
         if self._sent.latest is not None:
             self._attempts.annotate_error(error, self._sent.latest)
 
-    async def _write(self, events: Sequence[Event], *, last: bool = False) -> None:
+    async def _write(self, events: Sequence[Event], *, is_last: bool = False) -> None:
         """Send events that the proxy created, instead of relayed bytes. A later failure becomes an `error` event."""
         self._opened = True
-        await self._sink.send_events(events, last=last)
+        await self._sink.send_events(events, is_last=is_last)
 
     async def _keep_alive(self) -> None:
         """Send a ping or an empty delta after an idle time. Before the first delta, this fixes status 200.
@@ -263,9 +263,9 @@ class ReplyDelivery:
             self._annotate_error(error)
         record_failure(self._receipt, error, self._services.settings.reveal_proxy_keys())
         if self._opened:
-            await self._sink.send_events([*self._flush_pending(), *self._writer.fail(error)], last=True)
+            await self._sink.send_events([*self._flush_pending(), *self._writer.fail(error)], is_last=True)
         elif self._relayed:
-            await self._sink.send_events([ErrorEvent(error)], last=True)
+            await self._sink.send_events([ErrorEvent(error)], is_last=True)
         else:
             await self._sink.send_error(error)
         error.release_tracebacks()

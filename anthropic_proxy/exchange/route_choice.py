@@ -50,7 +50,9 @@ async def choose_route(
         return services.route_cache.find_route(query, services.settings, services.catalog)
     if choice is None:
         large = rules.reads_body and len(incoming.body) > MAX_BYTES_ON_LOOP
-        choice = await services.background.run_if(large, choose_rule, services, rules, incoming, request, estimates)
+        choice = await services.background.run_in_thread_if(
+            large, choose_rule, services, rules, incoming, request, estimates
+        )
     rule = choice.rule
     route = find_rule_route(services, query, rule)
     if rule is None or rule.balance == "order":
@@ -114,7 +116,7 @@ def record_reply(
     Only for a route with `balance = "latency"`; the store is written in a background task.
     """
     if rule is not None and rule.balance == "latency":
-        services.background.start(_store_reply(services, rule, target, session, seconds))
+        services.background.start_task(_store_reply(services, rule, target, session, seconds))
 
 
 async def _store_reply(services: Services, rule: ConfiguredRoute, target: Target, session: str, seconds: float) -> None:
@@ -136,4 +138,4 @@ def record_failed_call(
     concerns_key = error.status in _KEY_ERRORS and client_credential(services, incoming, target.provider) is None
     if error.status >= 500 or concerns_key:
         balancer = RouteBalancer(services.store, services.route_prices)
-        services.background.start(balancer.record_failure(target))
+        services.background.start_task(balancer.record_failure(target))

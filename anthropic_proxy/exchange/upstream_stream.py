@@ -222,7 +222,7 @@ class UpstreamStream:
             if len(body) <= MAX_REPLY_BYTES_ON_LOOP:
                 self._decode_complete(body, deltas)
             else:
-                await self._background.run(self._decode_complete, body, deltas)
+                await self._background.run_in_thread(self._decode_complete, body, deltas)
         except UpstreamError as error:
             self._fail(error, deltas)
         return deltas

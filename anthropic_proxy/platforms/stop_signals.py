@@ -1,11 +1,11 @@
 """Signal handlers that stop the server process, even if its event loop is blocked.
 
 `StopSignals` installs the handlers. Python runs the handler of a stop signal in the main thread, between two
-instructions, so a blocked event loop does not delay the handler. The handler starts two timers. First, SIGALRM: its
-handler logs the requests in progress and ends the process. Windows has no SIGALRM; a thread does the same there, if C
-code does not hold the interpreter lock. Second, `faulthandler`: its thread writes the stack to stderr and ends the
-process, even if Python code can no longer run. Only C code that neither returns nor checks for signals delays the
-handler of the stop signal.
+instructions, so a blocked event loop does not delay the handler. The handler starts two timers, which `stop_timers`
+cancels when the server has stopped completely. First, SIGALRM: its handler logs the requests in progress and ends the
+process. Windows has no SIGALRM; a thread does the same there, if C code does not hold the interpreter lock. Second,
+`faulthandler`: its thread writes the stack to stderr and ends the process, even if Python code can no longer run. Only
+C code that neither returns nor checks for signals delays the handler of the stop signal.
 """
 
 import asyncio
@@ -82,15 +82,18 @@ class StopSignals:
 
     If the event loop does not respond, the handlers call `report` in the main thread and end the process with status 1.
 
-    `patience`: seconds for the event loop to respond to the first signal. `total`: seconds for the process to end after
-    the response; at their end `report` is called and the process ends too.
+    `stop`: stops the server. `report`: logs the requests in progress. `loop_timeout`: seconds for the event loop to
+    respond to the first signal. `exit_timeout`: seconds from this response to the call of `stop_timers`. After either
+    time, `report` is called and the process ends.
     """
 
-    def __init__(self, stop: Callable[[], None], report: Callable[[], None], *, patience: float, total: float) -> None:
+    def __init__(
+        self, stop: Callable[[], None], report: Callable[[], None], *, loop_timeout: float, exit_timeout: float
+    ) -> None:
         self._stop = stop
         self._report = report
-        self._patience = max(patience, LOOP_RESPONSE_TIMEOUT_SECONDS)
-        self._total = total
+        self._loop_timeout = max(loop_timeout, LOOP_RESPONSE_TIMEOUT_SECONDS)
+        self._exit_timeout = exit_timeout
         self._received = 0
         self._unanswered_since: float | None = None
 
@@ -102,7 +105,7 @@ class StopSignals:
             signal.signal(number, self._receive)
 
     def stop_timers(self) -> None:
-        """Stop the timers that would end the process. Call this when the server has stopped in time.
+        """Cancel the timers that would end the process, because the server has stopped completely.
 
         The signal handlers remain installed.
         """
@@ -116,13 +119,13 @@ class StopSignals:
             self._unanswered_since = now
         elif now - since >= LOOP_RESPONSE_TIMEOUT_SECONDS:
             self._end()
-        self._start_timers(self._patience if self._received == 1 else LOOP_RESPONSE_TIMEOUT_SECONDS)
+        self._start_timers(self._loop_timeout if self._received == 1 else LOOP_RESPONSE_TIMEOUT_SECONDS)
         self._loop.call_soon_threadsafe(self._respond)
 
     def _respond(self) -> None:
         if self._unanswered_since is not None:
             self._unanswered_since = None
-            self._start_timers(self._total)
+            self._start_timers(self._exit_timeout)
         self._stop()
 
     def _start_timers(self, seconds: float) -> None:

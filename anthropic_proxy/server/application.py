@@ -1,8 +1,9 @@
 """Interfaces of the application of a server process: `Application`, its `Peer`, and `LoadApp`, which builds it.
 
-`Application` is the ASGI application that serves client requests. `Peer` exchanges statistics, and observations about
-models, keys and addresses, with the other server processes. `LoadApp` is a function that builds the application once in
-each process. `heap_trimmer` returns free memory to the system.
+`Application` is the ASGI application that serves client requests. The server calls `start` before the first request and
+`close` after the last one. `Peer` exchanges statistics, and observations about models, keys and addresses, with the
+other server processes. `LoadApp` is a function that builds the application once in each process. A `HeapTrimmer`
+returns free memory of the process to the system.
 """
 
 from typing import Protocol
@@ -67,12 +68,12 @@ class Application(HttpApplication, Protocol):
 
     @property
     def heap_trimmer(self) -> HeapTrimmer:
-        """Trimmer that returns free heap memory of this process to the system."""
+        """Object that returns free heap memory of this process to the system, after bursts of requests."""
         ...
 
     @property
     def peer(self) -> Peer:
-        """Exchange of statistics and observations with the other processes of the server."""
+        """Object that exchanges statistics and observations with the other processes of the server."""
         ...
 
     async def reload_settings(self) -> None:

@@ -3,7 +3,8 @@
 `authenticate` returns the client. With the setting `PROXY_API_KEY`, every client needs a key. Without `PROXY_API_KEY`,
 the proxy serves only clients on this machine (`is_loopback`), unless `ALLOW_UNAUTHENTICATED` is set. Plugin policies
 can identify clients too, such as those with virtual keys. `exposure_warning` and `require_auth_if_exposed` detect a
-proxy that other machines reach without a key. `claude_code_command` returns the shell command for a user.
+proxy that other machines reach without a key. `claude_code_command` returns the shell command that starts Claude
+Code with this proxy.
 """
 
 import functools
@@ -42,12 +43,12 @@ async def authenticate(
     settings: Settings,
     policies: Sequence[Policy],
     *,
-    signs_in: bool = False,
+    route_checks_key: bool = False,
 ) -> Client:
     """Return the client of a request, identified by a plugin policy, a key of the proxy, or an address of this machine.
 
-    `scope`: ASGI scope. `headers`: client headers, names in lower case. `signs_in`: the route checks the access of
-    clients without a key (`Route.checks_key`). Such a client has an empty name.
+    `scope`: ASGI scope. `headers`: client headers, names in lower case. `route_checks_key`: True if the route itself
+    checks clients without a key (`Route.checks_key`); such a client is returned with an empty name.
     Raises `AuthenticationFailed` (401: missing or wrong key), `PermissionDenied` (403: other machine or foreign web
     page), or an error of `reject_ambiguous_framing`, `require_within_limits` or a policy.
     """
@@ -60,7 +61,7 @@ async def authenticate(
             _require_allowed_path(client, scope["path"])
             return client
     if settings.requires_client_key():
-        if signs_in and not find_credentials(headers):
+        if route_checks_key and not find_credentials(headers):
             return Client(name="")
         return _identify_by_key(headers, settings)
     _require_local_client(scope, headers, settings)

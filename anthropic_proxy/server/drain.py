@@ -1,8 +1,8 @@
 """End of serving: a delay for load balancers, then the wait for running replies, then the close of all connections.
 
 `announce_stop` marks the server as draining, so that `/readyz` returns 503, and still accepts requests for
-`DRAIN_DELAY`. `end_connections` waits up to `STOP_TIMEOUT` for running replies and cancels the others. A second stop
-signal sets `hurrying`, which ends both waits.
+`DRAIN_DELAY`. `end_connections` waits up to `STOP_TIMEOUT` for running replies and cancels the others. The event
+`stop_now`, which the second stop signal sets, ends both waits.
 """
 
 import asyncio
@@ -19,30 +19,31 @@ FLUSH_TIMEOUT_SECONDS = 2.0
 _POLL_SECONDS = 0.02
 
 
-async def announce_stop(state: ServerState, seconds: float, hurrying: asyncio.Event) -> None:
+async def announce_stop(state: ServerState, seconds: float, stop_now: asyncio.Event) -> None:
     """Mark the server as stopping, and accept requests for `seconds` more. 0: return at once.
 
     In this time a load balancer detects the stop by `/readyz`, before connections are refused. Each response closes its
-    connection. `hurrying`: event that ends the wait.
+    connection. `stop_now`: event that ends the wait early.
     """
     state.draining = True
     if seconds:
         with suppress(TimeoutError):
-            await asyncio.wait_for(hurrying.wait(), seconds)
+            await asyncio.wait_for(stop_now.wait(), seconds)
 
 
 async def end_connections(
-    state: ServerState, seconds: float, hurrying: asyncio.Event, log_warning: Callable[[str], None]
+    state: ServerState, seconds: float, stop_now: asyncio.Event, log_warning: Callable[[str], None]
 ) -> None:
     """Wait for running replies, cancel the others, and close all client connections.
 
-    A cancelled reply sends an error to its client first. `seconds`: maximum wait for running replies.
+    A cancelled reply sends an error to its client first. `seconds`: maximum wait for running replies. `stop_now`: event
+    that ends this wait early. `log_warning`: logs the number of cancelled replies.
     """
     for connection in list(state.connections):
         connection.close_after_responses()
-    await _wait_idle(state, seconds, hurrying)
+    await _wait_idle(state, seconds, stop_now)
     if state.request_tasks:
-        waited = "at the second signal" if hurrying.is_set() else f"after {seconds:g} s (STOP_TIMEOUT)"
+        waited = "at the second signal" if stop_now.is_set() else f"after {seconds:g} s (STOP_TIMEOUT)"
         log_warning(f"{len(state.request_tasks)} replies were not complete {waited}: they end with an error.")
         await _cancel_replies(state)
     await _wait_idle(state, FLUSH_TIMEOUT_SECONDS)

@@ -2,9 +2,9 @@
 
 An endpoint is an async function named by method and path: `get_models` serves `GET /v1/models`. `ENDPOINTS` contains
 those with fixed paths, `MODEL_ENDPOINTS` those below `/v1/models/`. `post_messages` is the main endpoint, which
-`exchange/pipeline.py` serves. A receipt is the record of one request for log, metrics and plugins; requests to
-`PROBE_PATHS` have none. `log_rejected_request` logs a request that the HTTP parser rejected, so that no endpoint was
-called. `remove_repeated_v1` corrects a doubled `/v1` in a path.
+`exchange/pipeline.py` serves. A receipt is the record of one request for log, metrics and plugins; plugins get none for
+`PROBE_PATHS`. `log_rejected_request` logs a request that the HTTP parser rejected, so that no endpoint was called.
+`paginate_models` returns one page of the model list. `remove_repeated_v1` corrects a doubled `/v1` in a path.
 """
 
 import asyncio
@@ -38,7 +38,12 @@ from anthropic_proxy.routing.model_listing import ModelEntry, find_model, list_m
 from anthropic_proxy.server import request_views
 from anthropic_proxy.server.accept_header import prefers_html
 from anthropic_proxy.server.auth import PUBLIC_PATHS, authenticate, claude_code_command
-from anthropic_proxy.server.plugin_routes import checks_key, require_method, send_own_route, send_plugin_route
+from anthropic_proxy.server.plugin_routes import (
+    is_key_checked_by_route,
+    require_method,
+    send_own_route,
+    send_plugin_route,
+)
 from anthropic_proxy.server.probes import PROBES
 from anthropic_proxy.server.request_body import body_if_complete, read_body
 from anthropic_proxy.server.request_limits import decode_headers
@@ -79,8 +84,9 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     route = None if receipt.path in ENDPOINTS else services.routes.find(receipt.path)
     receipt.trace = _start_trace(services, headers)
     try:
-        signs_in, policies = checks_key(receipt.method, route), services.policies
-        client = receipt.client = await authenticate(scope, headers, services.settings, policies, signs_in=signs_in)
+        checks_key, policies = is_key_checked_by_route(receipt.method, route), services.policies
+        client = await authenticate(scope, headers, services.settings, policies, route_checks_key=checks_key)
+        receipt.client = client
         endpoint = find_endpoint(receipt.method, receipt.path) if route is None else _bind_route(route, scope)
         body = await _read_body(scope, receive)
         if body is None:
@@ -208,7 +214,7 @@ async def render_root(services: Services, request: RouteRequest) -> RouteRespons
         return RouteResponse(headers=headers, body=msgspec.json.encode({"message": text}))
     view = build_setup_view(settings, services.catalog) if request.client.address_trusted else None
     needs_key = bool(settings.requires_client_key() or services.policies) or view is None
-    public = [path for path in services.routes.paths if checks_key("GET", services.routes.find(path))]
+    public = [path for path in services.routes.paths if is_key_checked_by_route("GET", services.routes.find(path))]
     paths = ["/health", *public] if needs_key else [*ENDPOINTS, *services.routes.paths]
     headers = {"content-type": "text/html; charset=utf-8", "vary": "accept", **SECURITY_HEADERS}
     return RouteResponse(headers=headers, body=render_web_page(command, view, paths).encode())

@@ -1,8 +1,9 @@
-"""Requests for the URL paths that plugins serve: reads the body, calls the route, and sends its response.
+"""Requests for the URL paths that plugins serve: checks method and body size, calls the route, and sends its response.
 
 A route of a plugin is a URL path with a function that returns the response (`respond`). `FoundRoute` is the result of
-the lookup of a path: its routes by HTTP method. `checks_key` is True if a route itself checks the access of clients
-without a key. `send_own_route` serves pages of the proxy itself by the same interface.
+the lookup of a path: its routes by HTTP method. The server rejects clients without a valid key, except for a route that
+checks their access itself, such as the dashboard (`is_key_checked_by_route`). `send_own_route` serves pages of the
+proxy itself by the same interface.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,10 +29,10 @@ async def send_own_route(respond: Responder, services: Services, request: Client
 
 
 async def send_plugin_route(found: FoundRoute, scope: Scope, request: ClientRequest, sink: AsgiSink) -> None:
-    """Call a route of a plugin for a request and send the response.
+    """Call the route of a plugin for the method of a request, and send its response.
 
-    Raises `MethodNotAllowed` or `RequestTooLarge`, and the errors of the plugin. `found`: routes of the path by method.
-    `scope`: ASGI scope of the request.
+    `found`: routes of the URL path by method. `scope`: ASGI scope of the request. Raises `MethodNotAllowed` if no route
+    has the method, `RequestTooLarge` above the route's maximum body size, and the errors of the plugin.
     """
     route = found.routes[require_method(scope["method"], request.path, found)]
     if len(request.body) > route.max_body_bytes:
@@ -47,10 +48,10 @@ def require_method(method: str, path: str, found: FoundRoute) -> str:
     return method
 
 
-def checks_key(method: str, found: FoundRoute | None) -> bool:
-    """Return True if the route itself checks clients without a key. `found` None: no plugin serves the path.
+def is_key_checked_by_route(method: str, found: FoundRoute | None) -> bool:
+    """Return True if a route itself decides about clients without a key, so that the server does not reject them.
 
-    The server then does not reject such clients before.
+    `found`: routes of the URL path; None: no plugin serves the path.
     """
     route = found.routes.get(method) if found else None
     return route is not None and route.checks_key

@@ -189,8 +189,12 @@ class ServerProcess:
         stop, numbers = self._stop, STOP_SIGNALS
         if self._control is not None:
             stop, numbers = self._stopping.set, STOP_SIGNALS - INTERACTIVE_SIGNALS
-        patience, total = self._config.stop_timeout_seconds, self._config.max_stop_seconds
-        self._signals = StopSignals(stop, self._report_blocked, patience=patience, total=total)
+        self._signals = StopSignals(
+            stop,
+            self._report_blocked,
+            loop_timeout=self._config.stop_timeout_seconds,
+            exit_timeout=self._config.max_stop_seconds,
+        )
         self._signals.install(loop, numbers)
         if self._control is None:
             if RELOAD_SIGNAL is not None:

@@ -2,7 +2,8 @@
 
 `AsgiSink` implements `ResponseSink`, the interface by which an exchange (one client request with its provider calls)
 responds. The response starts with its first bytes; its status is then final. A receipt is the record of the exchange
-for log and metrics. `record_body` also passes the body to a function; `started` is True after the first bytes.
+for log and metrics; `attach_receipt` sets it. `record_body` makes the sink pass the body to a function too. `started`
+is True after the first bytes.
 """
 
 import asyncio
@@ -68,28 +69,28 @@ class AsgiSink:
 
         self._send = record_and_send
 
-    async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
-        """Send events of a stream to the client as SSE frames. `last`: the response is complete.
+    async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
+        """Send events of a stream to the client as SSE frames. `is_last`: True if no events follow.
 
         The first call sends status 200 and the stream headers before the events.
         """
         if not self._started:
             await self._open(200, stream_headers(self._request_id))
         body = encode_events(events, self._request_id)
-        await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+        await self._send({"type": "http.response.body", "body": body, "more_body": not is_last})
 
-    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, streams: bool, last: bool) -> None:
+    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool) -> None:
         """Send bytes of a provider response to the client unchanged, with status 200.
 
-        `headers`: provider headers, which the first call sends. `streams`: the bytes are a fragment of a stream; False:
-        the complete body. `last`: the response is complete.
+        `headers`: provider headers, which the first call sends. `is_stream`: True if the bytes are a fragment of a
+        stream; False: the complete body. `is_last`: True if no bytes follow.
         """
-        if not streams:
+        if not is_stream:
             await self.send_response(200, data, {**json_headers(self._request_id), **headers})
             return
         if not self._started:
             await self._open(200, {**stream_headers(self._request_id), **headers})
-        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+        await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
 
     async def send_message(self, response: MessagesResponse) -> None:
         """Send a complete reply to a client request without `stream`, as JSON with status 200."""

@@ -67,9 +67,9 @@ class Hub:
         """Kind, scope and name → expiry time in seconds of the clock, and the observation."""
 
         self._watch_ends: dict[IpcChannel, float] = {}
-        self.reload_requested = False
-        """True if a worker has changed the settings files. The supervisor resets it."""
         """Channel of a worker with an open view of requests → end of its watch in seconds of the clock."""
+        self.reload_requested = False
+        """True if a worker has reported that the settings files have changed. The supervisor resets it."""
 
     @property
     def channels(self) -> Sequence[IpcChannel]:
@@ -87,7 +87,8 @@ class Hub:
     def receive_from(self, channel: IpcChannel) -> None:
         """Process all messages that a worker has sent, without waiting for more.
 
-        A `StatsReport` is stored, a `StatsQuery` asks the other workers to report, other messages are forwarded.
+        A `StatsReport` is stored. A `StatsQuery` makes the hub request reports from the other workers. A
+        `ReloadRequest` sets `reload_requested`. Other messages are forwarded to the other workers.
         """
         for message in channel.receive():
             if isinstance(message, StatsReport):

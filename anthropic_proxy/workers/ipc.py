@@ -1,11 +1,11 @@
 """Messages between the hub in the supervisor process and a worker process, over a pair of sockets.
 
-`IpcChannel` is one end of the sockets. `StatsRequest` asks a worker to report. Workers report statistics
-(`StatsReport`) and ask for the sum of all (`StatsQuery`, `StatsTotal`). They share recent requests (`RequestsWatch`,
-`RequestsUpdate`), and facts about models, API keys and provider addresses (`SharedObservation`: kind, name of the
-object, value, lifetime, and the settings for which the fact is valid). `ReloadRequest` reloads the settings. Sending
-and receiving never block. A message is a length of four bytes and a msgpack object. `settings_digest` is a digest of
-these settings.
+`IpcChannel` is one end of the sockets. Sending and receiving never block. A message is a length of four bytes and a
+msgpack object. Statistics: a worker sends a `StatsReport`, periodically or after the hub's `StatsRequest`; a worker's
+`StatsQuery` requests the sum of all workers (`StatsTotal`). Views of requests: a worker that shows requests to a user
+sends `RequestsWatch`, and the others send their requests (`RequestsUpdate`) for a limited time. `SharedObservation`: a
+fact about a model, an API key or a provider address, which all workers use. `settings_digest` is a digest of the
+settings for which the fact is valid. `ReloadRequest` makes all workers read the settings again.
 """
 
 import socket
@@ -86,7 +86,10 @@ class ReloadRequest(Struct, tag="reload"):
 
 
 class RequestsWatch(Struct, tag="watch"):
-    """Message from a worker that shows requests to a user: the other workers then send theirs. The hub forwards it."""
+    """Message from a worker with an open view of requests: a command to the other workers to send their requests.
+
+    The hub forwards the message. There is no message for the end of a view: the time runs out.
+    """
 
     duration_seconds: float
     """Time for which the other workers send `RequestsUpdate` messages."""
@@ -95,7 +98,10 @@ class RequestsWatch(Struct, tag="watch"):
 
 
 class RequestsUpdate(Struct, tag="requests"):
-    """Message from a watched worker with its requests. The hub forwards it to the workers with an open view."""
+    """Message with the requests of one worker, sent after a `RequestsWatch`.
+
+    The hub forwards it to the workers with an open view.
+    """
 
     worker: int
     """Index of the worker that sends the message."""

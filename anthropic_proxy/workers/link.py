@@ -1,10 +1,10 @@
 """Statistics of a server process, and the link by which a worker exchanges statistics and observations with others.
 
-`WorkerPeer` has the statistics of one process and is the interface for the application. `WorkerLink` is a worker's
-connection to the hub in the supervisor, which forwards messages to the other workers. An observation is a fact about a
-model, an API key or a provider address. The constants are the intervals and time limits of this exchange. `sum_stats`
-adds statistics, `query_totals` requests the sum of all workers; `find_publisher` returns the function that sends
-observations.
+An observation is a fact about a model, an API key or a provider address. `WorkerPeer` is the interface for the
+application: it collects the statistics of this process (`collect_stats`), requests the sum of all workers
+(`query_totals`), and returns the function that sends observations (`find_publisher`). `WorkerLink` is a worker's
+connection to the hub in the supervisor, which forwards messages to the other workers. `sum_stats` adds the statistics
+of several processes; only the hub calls it. `start_sharing` begins the exchange with other machines through Redis.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ CLOSE_TIMEOUT_SECONDS = 1.0
 
 
 class WorkerPeer:
-    """Statistics of this process, and its exchange of statistics and observations with the other workers.
+    """Object that collects the statistics of this process, and exchanges them and observations with the other workers.
 
     `contains_secret`: returns True if a word contains a secret. `collect_gauges`: sets the application's gauges.
     `apply_observation`: applies an observation of another worker. `link`: connection to the hub; None: this is the only
@@ -95,7 +95,7 @@ class WorkerPeer:
             self._link.close()
 
     def end_views(self) -> None:
-        """End the streamed responses that show live requests, because the server stops."""
+        """End the streamed responses that show live requests to users, because the server stops."""
         self.requests.end_views()
 
     @property
@@ -155,19 +155,19 @@ class WorkerPeer:
             self._collect_gauges(snapshot.gauges)
         return encode_snapshot(snapshot)
 
-    def exchange_count(self) -> int:
+    def finished_exchange_count(self) -> int:
         """Return the number of exchanges (client requests with a reply or an error) that this process has finished."""
         return sum(row.requests for row in self.totals.snapshot.counters.values())
 
-    def sum_stats(self, running: Sequence[bytes], ended: Sequence[bytes]) -> bytes:
+    def sum_stats(self, running_stats: Sequence[bytes], ended_stats: Sequence[bytes]) -> bytes:
         """Return the sum of the statistics of several processes.
 
         All statistics are bytes from `metrics.encode_snapshot`.
 
-        `running`: statistics of running processes, with counters and gauges. `ended`: statistics of ended workers, of
-        which only the counters are added.
+        `running_stats`: statistics of running processes, with counters and gauges. `ended_stats`: statistics of ended
+        workers, of which only the counters are added.
         """
-        return encode_snapshot(sum_snapshots(running, ended))
+        return encode_snapshot(sum_snapshots(running_stats, ended_stats))
 
     async def query_totals(self) -> tuple[MetricsSnapshot, int]:
         """Return the sum of the statistics of all workers, and the number of workers that did not report in time.
@@ -265,8 +265,8 @@ class WorkerLink:
             self._socket_events.ignore_readable(self._channel.socket)
 
     def _report_stats(self) -> None:
-        if (exchange_count := self._peer.exchange_count()) != self._reported_count:
-            self._reported_count = exchange_count
+        if (finished_exchange_count := self._peer.finished_exchange_count()) != self._reported_count:
+            self._reported_count = finished_exchange_count
             self._send(StatsReport(self._peer.collect_stats(refresh_gauges=False)))
         self._loop.call_later(REPORT_INTERVAL_SECONDS, self._report_stats)
 

@@ -27,11 +27,11 @@ class WorkerApplication(Application, Protocol):
 
     @property
     def peer(self) -> WorkerPeer:
-        """Statistics of this process, and its exchange with the other workers."""
+        """Object that collects the statistics of this process and exchanges them with the other workers."""
         ...
 
-    async def log_startup(self, workers: int) -> None:
-        """Log the start-up summary of the whole server. Called in the supervisor. `workers`: number of workers."""
+    async def log_startup(self, worker_count: int) -> None:
+        """Log the start-up summary of a server with `worker_count` workers. Called in the supervisor."""
         ...
 
     def check_settings(self) -> bool:
@@ -75,14 +75,14 @@ def run_worker(
     config: ServerConfig,
     listener: socket.socket,
     supervisor: SupervisorConnection,
-    position: tuple[int, int],
+    index_and_count: tuple[int, int],
 ) -> None:
     """Serve client requests in this worker process until the supervisor stops or ends. Target of the new process.
 
-    `listener`: listening socket that all workers share. `position`: index of this worker, from 0, and number of
-    workers.
+    `listener`: listening socket that all workers share. `index_and_count`: index of this worker, from 0, and
+    number of workers.
     """
-    link = WorkerLink(IpcChannel(supervisor.channel), memoryview(supervisor.board).cast("B"), *position)
+    link = WorkerLink(IpcChannel(supervisor.channel), memoryview(supervisor.board).cast("B"), *index_and_count)
     serve_supervised(partial(load_app, link=link), config, supervisor.control, sockets=[listener], logs_startup=False)
 
 

@@ -67,10 +67,10 @@ class RecordingSink:
     def attach_receipt(self, receipt: Receipt) -> None:
         self.receipt = receipt
 
-    async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
+    async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
         self.stream += encode_events(events, "req_test")
 
-    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, streams: bool, last: bool) -> None:
+    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool) -> None:
         self.stream += data
 
     async def send_message(self, response: MessagesResponse) -> None:

@@ -103,7 +103,7 @@ class SchemaCheckedStream:
         if stop is None or self._calls_client or stop.reason != _COMPLETE:
             return self._finish(held, stop)
         text = "".join(delta.text for delta in held if isinstance(delta, Text))
-        json, problem = await self._background.run(self._find_json)
+        json, problem = await self._background.run_in_thread(self._find_json)
         if problem:
             return self._retry(problem)
         if json == text:

@@ -250,12 +250,12 @@ class _ReplySink:
     def attach_receipt(self, receipt: Receipt) -> None:
         self._receipt = receipt
 
-    async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
+    async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
         self._stream += encode_events(events)
 
-    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, streams: bool, last: bool) -> None:
+    async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool) -> None:
         self._stream += data
-        if not streams and last:
+        if not is_stream and is_last:
             self._message = json.loads(self._stream)
 
     async def send_message(self, response: MessagesResponse) -> None:

@@ -2,9 +2,10 @@
 
 `ConnectionLifecycle` is the base class of a connection; `server/http1/connection.py` adds the parser of requests. The
 pipeline is the queue of parsed requests that wait for the response of an earlier one. `ServerState` is shared by all
-connections. `HttpApplication` is the ASGI application that serves the requests. `draining`: the server stops but still
-accepts requests. `head_wait_seconds` is the wait for a request head, `eof_received` the end of the client's sending
-direction.
+connections; its flag `draining` is set when the server stops but still accepts requests. `HttpApplication` is the ASGI
+application that serves the requests. Methods marked "(asyncio)" are called for events of the socket: `eof_received`
+when the client sends no more bytes, `pause_writing` when it does not read. `head_wait_seconds` is the time for which
+the server has waited for a request head (request line and headers).
 """
 
 import asyncio

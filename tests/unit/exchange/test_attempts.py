@@ -291,9 +291,9 @@ class Counting(RecordingSink):
 
     writes = 0
 
-    async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
+    async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
         self.writes += 1
-        await super().send_events(events, last=last)
+        await super().send_events(events, is_last=is_last)
 
 
 @pytest.mark.parametrize(
@@ -336,9 +336,9 @@ async def test_any_number_of_pieces_may_come_behind_the_reason() -> None:
 @in_virtual_time
 async def test_a_client_that_reads_the_end_slowly_is_no_upstream_timeout() -> None:
     class Slow(RecordingSink):
-        async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
-            await asyncio.sleep(0.2 if last else 0)
-            await super().send_events(events, last=last)
+        async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
+            await asyncio.sleep(0.2 if is_last else 0)
+            await super().send_events(events, is_last=is_last)
 
     proxy = ProxyHarness(
         FakeUpstream(lambda self, body: FakeResponse(200, *STREAM)), UPSTREAM_IDLE_TIMEOUT="0.05", **KEYS

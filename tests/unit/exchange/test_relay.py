@@ -320,11 +320,11 @@ def test_an_end_that_has_come_leaves_with_the_last_event(behind: bytes) -> None:
         body_received = True
 
     class Noting(RecordingSink):
-        async def send_relayed(self, data: bytes, headers: Any, *, streams: bool, last: bool) -> None:
-            await super().send_relayed(data, headers, streams=streams, last=last)
-            pieces.append((data, last))
+        async def send_relayed(self, data: bytes, headers: Any, *, is_stream: bool, is_last: bool) -> None:
+            await super().send_relayed(data, headers, is_stream=is_stream, is_last=is_last)
+            pieces.append((data, is_last))
 
-        async def send_events(self, events: Any, *, last: bool = False) -> None:
+        async def send_events(self, events: Any, *, is_last: bool = False) -> None:
             raise AssertionError(events)
 
     pieces: list[tuple[bytes, bool]] = []
@@ -338,9 +338,9 @@ def test_an_end_that_has_come_leaves_with_the_last_event(behind: bytes) -> None:
 @in_virtual_time
 async def test_a_client_that_reads_the_end_slowly_is_no_upstream_timeout() -> None:
     class Slow(RecordingSink):
-        async def send_events(self, events: Any, *, last: bool = False) -> None:
-            await asyncio.sleep(0.2 if last else 0)
-            await super().send_events(events, last=last)
+        async def send_events(self, events: Any, *, is_last: bool = False) -> None:
+            await asyncio.sleep(0.2 if is_last else 0)
+            await super().send_events(events, is_last=is_last)
 
     proxy = ProxyHarness(Streets(FakeResponse(200, *STREAM)), UPSTREAM_IDLE_TIMEOUT="0.05", **KEY)
     sink = await proxy.post(stream=True, sink=Slow())
@@ -800,8 +800,8 @@ def test_a_disconnected_client_ends_the_relayed_call() -> None:
     class Leaving(RecordingSink):
         left: asyncio.Event
 
-        async def send_relayed(self, data: bytes, headers: Any, *, streams: bool, last: bool) -> None:
-            await super().send_relayed(data, headers, streams=streams, last=last)
+        async def send_relayed(self, data: bytes, headers: Any, *, is_stream: bool, is_last: bool) -> None:
+            await super().send_relayed(data, headers, is_stream=is_stream, is_last=is_last)
             self.left.set()
 
         async def wait_disconnected(self) -> None:
@@ -830,8 +830,8 @@ class LeavingAfterText(RecordingSink):
         super().__init__()
         self._end, self._left = end, asyncio.Event()
 
-    async def send_relayed(self, data: bytes, headers: Any, *, streams: bool, last: bool) -> None:
-        await super().send_relayed(data, headers, streams=streams, last=last)
+    async def send_relayed(self, data: bytes, headers: Any, *, is_stream: bool, is_last: bool) -> None:
+        await super().send_relayed(data, headers, is_stream=is_stream, is_last=is_last)
         if self.stream.endswith(self._end):
             self._left.set()
 

@@ -329,8 +329,8 @@ async def test_a_client_that_disconnects_in_a_later_turn_pays_its_text() -> None
     received, words = asyncio.Event(), "word " * 200
 
     class Leaving(RecordingSink):
-        async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
-            await super().send_events(events, last=last)
+        async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
+            await super().send_events(events, is_last=is_last)
             if words.encode() in self.stream:
                 received.set()
 
@@ -371,8 +371,8 @@ async def test_a_client_is_held_while_a_search_runs(monkeypatch: pytest.MonkeyPa
     pinged = asyncio.Event()
 
     class Held(RecordingSink):
-        async def send_events(self, events: Sequence[Event], *, last: bool = False) -> None:
-            await super().send_events(events, last=last)
+        async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
+            await super().send_events(events, is_last=is_last)
             if self.stream.count(b"event: ping") >= 3:
                 pinged.set()
 

@@ -207,7 +207,7 @@ async def test_a_client_that_pipelines_and_leaves_leaves_no_circle() -> None:
 @in_virtual_time
 async def test_freed_bytes_are_noted_after_every_outcome(ending: str) -> None:
     given_back: list[None] = []
-    trimmer = HeapTrimmer(free=lambda: 0, trim_heap=lambda: given_back.append(None))
+    trimmer = HeapTrimmer(measure_free=lambda: 0, trim_heap=lambda: given_back.append(None))
     app = Echo()
     head, body = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n", b"abcd"
     requests = {
