@@ -19,8 +19,8 @@ from anthropic_proxy.routing.readiness import (
     describe_retirement,
     find_readiness,
     group_tier_mappings,
-    list_findings,
     list_ignored_settings,
+    list_problems_and_warnings,
 )
 from anthropic_proxy.routing.router import find_preferred_provider, list_tier_mappings
 from anthropic_proxy.server.auth import claude_code_command
@@ -97,7 +97,7 @@ def _write_summary(services: Services, address: str, workers: int, exposure: str
     """Log the start-up summary as one JSON object, and each warning as another JSON object."""
     settings, catalog = services.settings, services.catalog
     rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog)
-    problems, warnings = list_findings(settings, catalog, today)
+    problems, warnings = list_problems_and_warnings(settings, catalog, today)
     mapping = [{"tier": row.tier, "target": row.target, "setting": row.reason, "then": row.fallbacks} for row in rows]
     services.log.write_json_event(
         "start",

@@ -90,7 +90,7 @@ async def _find() -> tuple[list[str], list[str]]:
     from msgspec import structs  # noqa: PLC0415
 
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
-    from anthropic_proxy.routing.readiness import list_findings  # noqa: PLC0415
+    from anthropic_proxy.routing.readiness import list_problems_and_warnings  # noqa: PLC0415
     from anthropic_proxy.routing.router import find_preferred_provider  # noqa: PLC0415
     from anthropic_proxy.server.auth import require_auth_if_exposed  # noqa: PLC0415
     from anthropic_proxy.services import open_services, require_route_prices  # noqa: PLC0415
@@ -103,7 +103,7 @@ async def _find() -> tuple[list[str], list[str]]:
     detailed = structs.replace(settings, key_problems=settings.key_problem_details, search=search)
     services = await open_services(detailed)
     try:
-        problems, warnings = list_findings(detailed, services.catalog, date.today())
+        problems, warnings = list_problems_and_warnings(detailed, services.catalog, date.today())
         if not warnings and find_preferred_provider(detailed, services.catalog).name == "demo":
             warnings.append(_NO_PROVIDER)
         return problems, warnings

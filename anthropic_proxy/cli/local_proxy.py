@@ -19,7 +19,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.child_process import background_options
 from anthropic_proxy.platforms.port_owner import find_port_owner
 from anthropic_proxy.routing.providers import find_registry
-from anthropic_proxy.routing.router.targets import preferred_provider_name
+from anthropic_proxy.routing.router.targets import choose_preferred_provider_name
 from anthropic_proxy.settings import Settings
 from anthropic_proxy.upstream.local_server import get_json, is_credential_rejected
 
@@ -99,7 +99,7 @@ def client_token(settings: Settings) -> str:
     """
     if settings.proxy_api_keys:
         return settings.proxy_api_keys[0].reveal()
-    provider = find_registry(settings).find(preferred_provider_name(settings, None))
+    provider = find_registry(settings).find(choose_preferred_provider_name(settings, None))
     return "" if provider.accepts_client_credential and not settings.keys.get(provider.name) else "local"
 
 

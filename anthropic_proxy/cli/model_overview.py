@@ -257,7 +257,7 @@ def _explain(error: ProxyError, provider: Provider, settings: Settings) -> str:
     prefixed = message if message.startswith(provider.prefix) else f"{provider.prefix}: {message}"
     if error.status in (401, 402, 403, 429) or "The address is set by" in message:
         return f"{prefixed}."
-    return f"{prefixed}.{describe_address(provider, settings, suggests=error.status in (404, 405))}"
+    return f"{prefixed}.{describe_address(provider, settings, adds_remedy=error.status in (404, 405))}"
 
 
 def find_provider(name: str, settings: Settings) -> Provider | None:

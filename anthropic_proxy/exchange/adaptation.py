@@ -1,8 +1,8 @@
 """Adaptations: changes of an upstream request after the provider rejected it, for the retry and for later requests.
 
-Each wire finds and applies its adaptations, such as a dropped parameter. `Adaptations` collects those of one exchange.
-After the adapted request succeeds, they are stored for the model. `find_adapted_target` returns the target for a retry,
-`store_for_model` stores its changes, and `apply_stored_adaptations` applies stored ones.
+An adaptation has a name, such as `drop temperature`. Each wire (API) finds and applies its adaptations. `Adaptations`
+collects those of one exchange (client request): `find_adapted_target` returns the changed target for a retry, and
+`store_for_model` stores the changes after the retry has succeeded. `apply_stored_adaptations` applies stored ones.
 """
 
 from collections.abc import Sequence
@@ -19,18 +19,18 @@ from anthropic_proxy.wire.contract import Adaptation, BaseDialect, Call
 
 
 class Adaptations:
-    """Adaptations that one exchange has used for one target. `used`: list that receives their names."""
+    """Adaptations that one exchange has used for one target. `used_names`: list that receives their names."""
 
-    def __init__(self, services: Services, used: list[str]) -> None:
+    def __init__(self, services: Services, used_names: list[str]) -> None:
         self._services = services
-        self._used = used
+        self._used = used_names
         self.notes: list[FidelityNote] = []
         """Notes about the request fields that the adaptations change, for the fidelity report."""
         self.lasting: list[str] = []
         """Names of adaptations to store for the model once a request with them succeeds."""
 
     async def find_adapted_target(self, target: Target, call: Call[BaseDialect], error: UpstreamError) -> Target | None:
-        """Return the target with an adaptation for this upstream error, for a retry. None: no adaptation applies."""
+        """Return a copy of the target with the adaptations for this upstream error. None: no adaptation applies."""
         adaptations = await run_for_call(self._services, lambda call: _find_adaptations(target, call, error), call)
         adapted: Target | None = target if adaptations else None
         for adaptation in adaptations:
@@ -55,16 +55,16 @@ class Adaptations:
         self.lasting.clear()
 
 
-async def apply_stored_adaptations(services: Services, target: Target, used: list[str]) -> Target:
+async def apply_stored_adaptations(services: Services, target: Target, used_names: list[str]) -> Target:
     """Return a copy of `target` with the adaptations that earlier requests stored for its model.
 
-    `used`: list in which the names of these adaptations replace all items.
+    `used_names`: list in which the names of these adaptations replace all items.
     """
-    used.clear()
+    used_names.clear()
     for name in await services.observations.find_adaptations(target.upstream, target.model):
         if (adapted := _apply_adaptation(services, target, name)) is not None:
             target = adapted
-            used.append(name)
+            used_names.append(name)
     return target
 
 

@@ -1,15 +1,15 @@
 """`Admissions`: admission of a client request by the policies of plugins (step 4 of an exchange), and its settlement.
 
 A policy rejects a request by an error, or reserves parts of its limits. At the end of the request, `settle` passes the
-receipt (record of the request) to each policy with a reservation. `admit_without_reply` and `admitted` are for token
-counts.
+receipt (record of the request) to each policy with a reservation. `admit_token_count` and `admitted_token_count` are
+for requests that only count tokens (`count_tokens`) and get no reply of a model.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from anthropic_proxy.exchange.call_building import estimate_received
+from anthropic_proxy.exchange.call_building import estimate_received_tokens
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.messages.models import MessagesRequest
 from anthropic_proxy.messages.tokens import EstimateCache
@@ -47,12 +47,12 @@ class Admissions:
             route=route.rule.name if route.rule is not None else "",
             request_id=incoming.request_id,
             targets=[_describe_target(each, request) for each in route.targets],
-            estimate_input_tokens=partial(estimate_received, incoming, estimates, scale, request),
+            estimate_input_tokens=partial(estimate_received_tokens, incoming, estimates, scale, request),
             response_headers=self._receipt.limit_headers,
         )
         await self._ask_policies(described)
 
-    async def admit_without_reply(self, incoming: ClientRequest) -> None:
+    async def admit_token_count(self, incoming: ClientRequest) -> None:
         """Admit a request that only counts tokens (`count_tokens`): call each policy in order.
 
         Raises the `ClientError` of the first policy that rejects the request.
@@ -84,7 +84,7 @@ class Admissions:
 
 
 @asynccontextmanager
-async def admitted(services: Services, incoming: ClientRequest) -> AsyncIterator[None]:
+async def admitted_token_count(services: Services, incoming: ClientRequest) -> AsyncIterator[None]:
     """Return a context manager that admits a token count at its start and settles the reservations at its end.
 
     Raises the `ClientError` of a policy that rejects the request.
@@ -94,7 +94,7 @@ async def admitted(services: Services, incoming: ClientRequest) -> AsyncIterator
     )
     admissions = Admissions(services, receipt)
     try:
-        await admissions.admit_without_reply(incoming)
+        await admissions.admit_token_count(incoming)
         yield
     finally:
         admissions.settle()

@@ -1,7 +1,8 @@
 """`AttemptRecords`: writes the upstream attempts of an exchange to its receipt, and sets their trace headers.
 
-`begin` adds an attempt, `fail` or `end` ends it, and `finish` ends the last one at the end of the exchange.
-`set_status` and `add_usage` complete the open attempt.
+An attempt is one request to a provider. `begin_attempt` adds an attempt, `fail_attempt` or `end_attempt` ends it, and
+`finish_last_attempt` ends the last one at the end of the exchange. `set_status` and `add_usage` record the HTTP status
+and the token usage of an attempt.
 """
 
 import functools
@@ -24,7 +25,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 class AttemptRecords:
     """Writer of `Receipt.attempts`. At most one attempt is open: from its request until its failure or its last byte.
 
-    `begin` also passes the upstream request to the recorders of plugins, which store the bytes of requests.
+    `begin_attempt` also passes the upstream request to the recorders of plugins, which store the bytes of requests.
     """
 
     def __init__(self, receipt: Receipt, services: Services) -> None:
@@ -35,10 +36,10 @@ class AttemptRecords:
         self._uncounted: UpstreamAttempt | None = None
         """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
 
-    def begin(self, target: Target, request: UpstreamRequest) -> UpstreamRequest:
+    def begin_attempt(self, target: Target, request: UpstreamRequest) -> UpstreamRequest:
         """Add a record for a new attempt, and return `request` with the trace headers of this attempt."""
         if self._open is not None:
-            self.end()
+            self.end_attempt()
         receipt, (host, port) = self._receipt, _find_address(target.base_url)
         offset = self._clock() - receipt.started_at
         attempt = self._open = self._uncounted = UpstreamAttempt(
@@ -57,14 +58,14 @@ class AttemptRecords:
         if self._open is not None:
             self._open.status = status
 
-    def fail(self, error: UpstreamError) -> None:
+    def fail_attempt(self, error: UpstreamError) -> None:
         """End the open attempt and record the message of its error, from which the caller has removed keys."""
         if self._open is not None:
             self._open.error_type, self._open.error = error.error_type, error.message
             self._uncounted = None
-        self.end()
+        self.end_attempt()
 
-    def end(self) -> None:
+    def end_attempt(self) -> None:
         """End the open attempt without an error. No effect if no attempt is open."""
         if self._open is not None:
             self._open.duration_seconds = self._clock() - self._receipt.started_at - self._open.offset_seconds
@@ -77,7 +78,7 @@ class AttemptRecords:
         last.cache_read_tokens, last.cache_write_tokens = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
         last.cache_write_1h_tokens, last.thinking_tokens = usage.cache_write_1h_tokens or 0, usage.thinking_tokens or 0
 
-    def finish(self) -> None:
+    def finish_last_attempt(self) -> None:
         """End the last attempt at the end of the exchange, and record its token usage.
 
         This usage is the usage of the receipt minus the usage of earlier attempts.
@@ -88,7 +89,7 @@ class AttemptRecords:
         if self._open is not None:
             if receipt.outcome == "error":
                 last.error_type, last.error = receipt.error_type, receipt.error
-            self.end()
+            self.end_attempt()
         last.input_tokens, last.output_tokens = receipt.input_tokens, receipt.output_tokens
         last.cache_read_tokens, last.cache_write_tokens = receipt.cache_read_tokens, receipt.cache_write_tokens
         last.cache_write_1h_tokens, last.thinking_tokens = receipt.cache_write_1h_tokens, receipt.thinking_tokens

@@ -1,6 +1,7 @@
-"""Steps 5 to 8 of one attempt: prepare and encode the request for a target, send it, and open the reply.
+"""The steps of one attempt: prepare and encode the request for a target, send it, and open the reply.
 
-A target is a provider with a model. `Attempts` chooses the target and repeats failed attempts.
+A target is a provider with a model. An attempt is one request to a target; these are steps 5 to 8 of an exchange. A
+`TargetRun` has the inputs of all attempts at one target. `Attempts` chooses the target and repeats failed attempts.
 """
 
 import asyncio
@@ -15,8 +16,8 @@ from anthropic_proxy.exchange.call_building import (
     AttemptState,
     build_call,
     build_relay_call,
-    estimate_scaled,
-    limits_for,
+    estimate_scaled_tokens,
+    find_target_limits,
 )
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.encoding import MAX_REPLY_BYTES_ON_LOOP, decode_reply_schema, is_large, run_for_call
@@ -57,7 +58,10 @@ class TargetRun(Struct):
 
 
 class AttemptSteps:
-    """The steps of each attempt of one client request. `records`: writer of the attempts in the receipt."""
+    """The steps of all attempts of one client request: `prepare`, `encode` and `send`.
+
+    `records`: writer of the attempts in the receipt. `estimates`: cache of the token estimate of the request.
+    """
 
     def __init__(
         self,
@@ -77,7 +81,10 @@ class AttemptSteps:
         self._estimates = estimates
 
     async def prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> AttemptState:
-        """Return a new attempt before its encoding. Raises the error of a client request that cannot be decoded."""
+        """Return a new attempt with the client request adapted to the limits of its target.
+
+        Raises the error of a client request that cannot be decoded.
+        """
         request, report, again = run.request, self._receipt.fidelity, run.continuation is not None
         if target.is_relayed:
             report.clear_notes()
@@ -86,10 +93,10 @@ class AttemptSteps:
             return AttemptState(target=target, call=call, credential=credential, token_scale=scale, is_relay=True)
         if request.decode_error is not None:
             raise request.decode_error
-        limits, inliner = limits_for(self._services, target), self._inliner
+        limits, inliner = find_target_limits(self._services, target), self._inliner
         if inliner is not None:
             request = await inliner.inline_urls(request, target, limits)
-        inputs = request, limits, partial(estimate_scaled, self._estimates, run.token_scale)
+        inputs = request, limits, partial(estimate_scaled_tokens, self._estimates, run.token_scale)
         prepared = await self._services.background.run_in_thread(prepare, *inputs) if self._large else prepare(*inputs)
         if not again:
             report.clear_notes()
@@ -102,7 +109,7 @@ class AttemptSteps:
             target,
             limits,
             continuation=run.continuation or "",
-            estimate=partial(estimate_scaled, self._estimates, run.token_scale, request),
+            estimate=partial(estimate_scaled_tokens, self._estimates, run.token_scale, request),
             new_id=self._services.new_id,
         )
         return AttemptState(
@@ -115,9 +122,13 @@ class AttemptSteps:
         )
 
     async def encode(self, state: AttemptState, run: TargetRun) -> tuple[UpstreamRequest, ReplySchema | None]:
-        """Encode the upstream request and record lost fields. Raises `UnsupportedFeature` in fidelity mode `strict`."""
+        """Return the encoded upstream request, and the JSON Schema against which the proxy must check the reply.
+
+        Schema None: the client requested none, or the provider enforces it. Lost fields of the request are recorded in
+        the receipt; in fidelity mode `strict`, they raise `UnsupportedFeature`.
+        """
         target, call = state.target, state.call
-        upstream_request = await run_for_call(self._services, target.wire.encode_request, call, large=self._large)
+        upstream_request = await run_for_call(self._services, target.wire.encode_request, call, is_large=self._large)
         report, is_first = self._receipt.fidelity, run.continuation is None
         if upstream_request.notes:
             report.add_notes(upstream_request.notes, is_later_call=not is_first)
@@ -133,7 +144,7 @@ class AttemptSteps:
     ) -> UpstreamStream | RelayStream:
         """Send an encoded request and return the reply with its first content. Raises `UpstreamError`."""
         target = state.target
-        self._watchdog.begin_call()
+        self._watchdog.begin_upstream_call()
         try:
             send = self._services.transports[target.provider.transport]
             response = await send(target.base_url, upstream_request, state.credential)

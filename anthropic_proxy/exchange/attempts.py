@@ -1,6 +1,8 @@
-"""Steps 5 to 8 of an exchange: prepare, encode, send and decode, for each target of the route until one replies.
+"""`Attempts`: the upstream attempts of one client request (steps 5 to 8: prepare, encode, send, decode).
 
-`Attempts.open_reply` calls the targets (provider and model) and returns the first reply, an `OpenedStream`.
+`Attempts.open_reply` calls the targets (provider and model) of the route until one replies, and returns the reply as an
+`OpenedStream`. `open_next_call` opens another call for the same reply. `estimate_scaled_tokens` multiplies a token
+estimate by `token_scale`, a factor that corrects estimates for the model. `annotate_error` completes an error message.
 """
 
 from msgspec import structs
@@ -14,17 +16,17 @@ from anthropic_proxy.exchange.call_building import (
     SentAttempts,
     client_credential,
     continuation_target,
-    estimate_scaled,
+    estimate_scaled_tokens,
 )
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.error_messages import (
+    add_address_setting,
+    add_key_setting,
     describe_attempt,
-    explain_credential,
-    name_address,
     next_target_may_help,
     prefix_provider,
 )
-from anthropic_proxy.exchange.not_found import explain_not_found
+from anthropic_proxy.exchange.not_found import add_not_found_cause
 from anthropic_proxy.exchange.opened_stream import AnyOpenedStream, OpenedStream
 from anthropic_proxy.exchange.outcomes import record_target
 from anthropic_proxy.exchange.relay import RelayStream
@@ -70,9 +72,10 @@ class Attempts:
         self._steps = AttemptSteps(services, incoming, receipt, self.records, watchdog, estimates=sent.estimates)
 
     async def open_reply(self, request: MessagesRequest, route: Route) -> AnyOpenedStream:
-        """Call the targets of the route until one replies. Return its stream once it has content.
+        """Call the targets of the route until one replies. Return its stream after the first content has arrived.
 
-        Unsuitable targets are skipped. Raises the error of the last called target, or of the first skipped one.
+        A target that cannot serve the request is skipped. Raises the error of the last called target, or of the first
+        skipped one.
         """
         failure: ProxyError | None = None
         services, rule, session = self._services, route.rule, self._receipt.session
@@ -118,15 +121,15 @@ class Attempts:
         """Add a note on a lossy change to the receipt, the record of this exchange."""
         self._receipt.fidelity.add_notes([note])
 
-    def estimate_tokens(self, request: MessagesRequest, token_scale: float) -> int:
-        """Return the estimated input tokens of a request, multiplied by `token_scale`, the correction of the model."""
-        return estimate_scaled(self._sent.estimates, token_scale, request)
+    def estimate_scaled_tokens(self, request: MessagesRequest, token_scale: float) -> int:
+        """Return the estimated input tokens of a request, multiplied by `token_scale`, the factor for the model."""
+        return estimate_scaled_tokens(self._sent.estimates, token_scale, request)
 
     def annotate_error(self, error: UpstreamError, state: AttemptState) -> None:
         """Add the provider name and the cause of a 404 to the error of an attempt, and redact its keys, in place."""
         self._redact_keys(error, state.target, state.credential)
         prefix_provider(error, self._receipt.prefix)
-        explain_not_found(error, state.target, state.upstream_path, self._services.settings)
+        add_not_found_cause(error, state.target, state.upstream_path, self._services.settings)
 
     def _redact_keys(self, error: UpstreamError, target: Target, credential: Credential | None) -> None:
         secrets = [credential.secret] if credential is not None else []
@@ -156,15 +159,15 @@ class Attempts:
             try:
                 if target.provider.key_source != "settings":
                     self._receipt.provider, self._receipt.prefix = target.provider.name, target.provider.prefix
-                    credential, base_url = await pool.next_token(target.provider, target.base_url)
+                    credential, base_url = await pool.next_token_and_url(target.provider, target.base_url)
                     target = structs.replace(target, base_url=base_url)
                     state = structs.replace(state, target=target, credential=credential)
                 return await self._attempt(state, run)
             except UpstreamError as error:
-                self._watchdog.end_call()
+                self._watchdog.end_upstream_call()
                 self._redact_keys(error, target, credential)
-                explain_credential(error, target, credential)
-                self.records.fail(error)
+                add_key_setting(error, target, credential)
+                self.records.fail_attempt(error)
                 if adaptations and (adapted := await self._adapt(state, run, error)):
                     target, adaptations = adapted, adaptations - 1
                 elif key_rotations and pool.exclude_failed_key(target.provider, credential, error):
@@ -204,14 +207,14 @@ class Attempts:
         breakers, upstream = self._services.circuit_breakers, target.upstream
         if run.skips_open_circuit:
             breakers.require_closed(upstream)
-        upstream_request = self.records.begin(target, upstream_request)
+        upstream_request = self.records.begin_attempt(target, upstream_request)
         sending = self._steps.send(state, upstream_request, run.stop_filter)
         del upstream_request  # the transport releases it after sending; a reply can take minutes
         try:
             stream = await sending
         except UpstreamError as error:
             breakers.record_failure(upstream, error)
-            name_address(error, target)
+            add_address_setting(error, target)
             raise
         except BaseException:
             breakers.release_trial(upstream)

@@ -1,10 +1,11 @@
 """`AttemptState`: one upstream attempt with its call for the wire (step 5 of an exchange), and functions to build it.
 
 A `Call` is the input of a wire, which encodes it as an upstream request: `build_call` builds it from the prepared
-client request, `build_relay_call` from the client's bytes for a relay. `target_limits` and `limits_for` return the
-limits of a provider and model for the preparation. `token_scale` corrects token estimates of a model. `SentAttempts`
-has the attempt that was sent last. Some providers split a long reply: another call with a continuation token continues
-it. `proxy_tools` are tools that the proxy runs; `deferred_tools` are sent only after a tool search finds them.
+client request, `build_relay_call` from the client's bytes for a relay. `find_target_limits` returns the limits of a
+provider and model for the preparation, `build_target_limits` the same for given settings. `token_scale` is a factor
+that corrects token estimates of a model. `SentAttempts` has the attempt that was sent last. Some providers split a long
+reply: another call with a continuation token continues it (`continuation_target`). `proxy_tools` are tools that the
+proxy runs; `deferred_tools` are sent only after a tool search finds them.
 """
 
 import functools
@@ -73,10 +74,10 @@ _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch
 
 
 @functools.lru_cache(maxsize=256)
-def target_limits(
+def build_target_limits(
     target: Target, *, must_fit: bool = False, searches: bool = True, fetches: bool = False
 ) -> TargetLimits:
-    """Return the limits of a target for `prepare`, the preparation of a client request.
+    """Return the limits of a target for the function `prepare`, which adapts a client request to them.
 
     `must_fit`: True if a request above the context window is rejected. `searches`: True if `SEARCH_URL` is set.
     `fetches`: True if `FETCH_URLS` is set.
@@ -108,10 +109,12 @@ def target_limits(
     )
 
 
-def limits_for(services: Services, target: Target) -> TargetLimits:
-    """Return the limits of a target for `prepare`, according to the settings and the web tools of `services`."""
+def find_target_limits(services: Services, target: Target) -> TargetLimits:
+    """Return the limits of a target for the function `prepare`, by the settings and the web tools of `services`."""
     searches, fetches = services.web_search is not None, services.web_fetch is not None
-    return target_limits(target, must_fit=services.settings.check_context_window, searches=searches, fetches=fetches)
+    return build_target_limits(
+        target, must_fit=services.settings.check_context_window, searches=searches, fetches=fetches
+    )
 
 
 def build_call(
@@ -172,13 +175,13 @@ def build_relay_call(
 
 
 def _estimate(request: MessagesRequest, incoming: ClientRequest) -> int:
-    return estimate_received(incoming, EstimateCache(), 1.0, request)
+    return estimate_received_tokens(incoming, EstimateCache(), 1.0, request)
 
 
-def estimate_received(
+def estimate_received_tokens(
     incoming: ClientRequest, estimates: EstimateCache, token_scale: float, request: MessagesRequest
 ) -> int:
-    """Return the estimated input tokens of a request, multiplied by `token_scale`.
+    """Return the estimated input tokens of a request that may be undecoded, multiplied by `token_scale`.
 
     A relay forwards the body without decoding. For the estimate, the body is decoded; if this fails, its size is used.
     """
@@ -186,14 +189,14 @@ def estimate_received(
         request = decode_request_or_keep(incoming.body)
     try:
         if request.decode_error is None:
-            return estimate_scaled(estimates, token_scale, request)
+            return estimate_scaled_tokens(estimates, token_scale, request)
     except ClientError:  # content that only the provider understands
         pass
     return round(len(incoming.body) / CHARACTERS_PER_TOKEN * token_scale)
 
 
-def estimate_scaled(estimates: EstimateCache, token_scale: float, request: MessagesRequest) -> int:
-    """Return the estimated input tokens of a request, multiplied by `token_scale`, the correction of the model."""
+def estimate_scaled_tokens(estimates: EstimateCache, token_scale: float, request: MessagesRequest) -> int:
+    """Return the estimated input tokens of a request, multiplied by `token_scale`, the factor for the model."""
     return round(estimates.get_or_count(request) * token_scale)
 
 

@@ -114,7 +114,7 @@ async def run_dry(
         request, choice = read_client_request(services, incoming)
         estimates = EstimateCache()
         if services.route_rules is not None:
-            result.checks = services.route_rules.explain(collect_facts(services, incoming, request, estimates))
+            result.checks = services.route_rules.check_routes(collect_facts(services, incoming, request, estimates))
         route = result.route = await choose_route(services, incoming, request, estimates, choice)
         dry = structs.replace(dry, route_rules=None, route_cache=FixedRouteCache(route))  # a random choice stays
         if path == COUNT_TOKENS_PATH:

@@ -1,8 +1,9 @@
 """Choice between the event loop and a thread for CPU work of an exchange: preparing, encoding and schema conversion.
 
 The event loop serves all clients, so long work on it delays them. `is_large` decides by the size of a request,
-`run_for_call` runs a function in the chosen place. Converting a JSON Schema to a provider's format costs one step for
-each visited part of the schema. `decode_reply_schema` decodes the JSON Schema of a reply.
+`run_for_call` runs a function with a call (the input of the encoder) in the chosen place. Converting a JSON Schema to a
+provider's format costs one step for each visited part of the schema. `decode_reply_schema` decodes the JSON Schema of a
+reply.
 """
 
 from collections.abc import Callable
@@ -48,13 +49,14 @@ async def run_for_call(
     function: Callable[[Call[BaseDialect]], _Result],
     call: Call[BaseDialect],
     *,
-    large: bool = False,
+    is_large: bool = False,
 ) -> _Result:
-    """Run `function`, which encodes the call for a provider, and return its result.
+    """Return the result of `function(call)`, for example the encoded request.
 
-    The function runs in a thread if `large` is True, or if it raises `WorkPostponed` (too much work) on the event loop.
+    The function runs in a thread if `is_large` is True, or if it raises `WorkPostponed` (too much work) on the event
+    loop.
     """
-    if large:
+    if is_large:
         return await services.background.run_in_thread(function, structs.replace(call, max_schema_steps=None))
     try:
         return function(call)

@@ -1,9 +1,9 @@
 """Error messages for the client, with the provider, the cause and the setting to change.
 
-`decode_error_response` creates the `UpstreamError` of one attempt with one target (provider and model), and
-`require_api_response` rejects responses of other servers. `prefix_provider`, `explain_credential` and `name_address`
-complete the message in place. `next_target_may_help` decides if the next target is called. `describe_attempt` returns a
-text for the log.
+`decode_error_response` decodes a provider's response with an error status: it raises the `UpstreamError`.
+`require_api_response` rejects responses of other servers. `prefix_provider` (provider name), `add_key_setting` and
+`add_address_setting` (setting to change) extend the message of an error in place. `next_target_may_help` decides if the
+next target of the route (provider and model) is called. `describe_attempt` returns a text for the log.
 """
 
 import re
@@ -82,9 +82,9 @@ def require_api_response(response: UpstreamResponse, target: Target) -> None:
 def decode_error_response(
     target: Target, call: Call[BaseDialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> list[Delta]:
-    """Return the deltas of a complete reply that an error response contains.
+    """Raise the `UpstreamError` of a response with an error status.
 
-    Some providers send a refusal with an error status. Raises the `UpstreamError` of a response without a reply.
+    Some providers send a complete reply of the model, such as a refusal, with an error status: its deltas are returned.
     """
     outcome = target.wire.decode_error(call, status, headers, body)
     if isinstance(outcome, UpstreamError) and target.is_relayed:
@@ -103,7 +103,7 @@ def prefix_provider(error: UpstreamError, name: str) -> None:
         error.message = f"{name}: {error.message}"
 
 
-def explain_credential(error: UpstreamError, target: Target, credential: Credential | None) -> None:
+def add_key_setting(error: UpstreamError, target: Target, credential: Credential | None) -> None:
     """Add the provider to the message of an error. For a rejected key, also add the setting that contains the key."""
     prefix_provider(error, target.provider.prefix)
     ours = credential is not None and credential.origin != CLIENT_CREDENTIAL_ORIGIN
@@ -116,7 +116,7 @@ def explain_credential(error: UpstreamError, target: Target, credential: Credent
         error.message += f"{end} The key comes from {credential.origin}{ignored}."
 
 
-def name_address(error: UpstreamError, target: Target) -> None:
+def add_address_setting(error: UpstreamError, target: Target) -> None:
     """Add the setting of the provider's base URL to the message of a failed connection.
 
     The message stays unchanged if no setting changes the base URL.

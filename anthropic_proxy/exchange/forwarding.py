@@ -23,7 +23,7 @@ from anthropic_proxy.exchange.call_building import build_relay_call, client_cred
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.encoding import MAX_BYTES_ON_LOOP, is_large
 from anthropic_proxy.exchange.error_messages import decode_error_response, require_api_response
-from anthropic_proxy.exchange.not_found import explain_not_found
+from anthropic_proxy.exchange.not_found import add_not_found_cause
 from anthropic_proxy.exchange.relay import forwarded_headers
 from anthropic_proxy.exchange.route_choice import choose_route
 from anthropic_proxy.exchange.upstream_stream import MAX_BODY_BYTES
@@ -113,7 +113,7 @@ async def _call_provider(
     credential = client_credential(services, incoming, provider) or services.credentials.next_credential(provider)
     call = build_relay_call(incoming, request, target, services.new_id)
     records = AttemptRecords(incoming.receipt or _new_receipt(services, incoming), services)
-    upstream_request = records.begin(target, target.wire.encode_request(call))
+    upstream_request = records.begin_attempt(target, target.wire.encode_request(call))
     try:
         async with asyncio.timeout(seconds):
             response = await services.transports[provider.transport](target.base_url, upstream_request, credential)
@@ -124,15 +124,15 @@ async def _call_provider(
                 await response.close()
     except UpstreamError as error:
         redact_error(error, [credential.secret] if credential is not None else [])
-        explain_not_found(error, target, call.client_path, services.settings)
-        records.fail(error)
+        add_not_found_cause(error, target, call.client_path, services.settings)
+        records.fail_attempt(error)
         raise
     except TimeoutError:
         late = UpstreamTimeout(f"{provider.prefix} did not answer within {seconds:g} s", provider=provider.prefix)
-        records.fail(late)
+        records.fail_attempt(late)
         raise late from None
     finally:
-        records.end()
+        records.end_attempt()
 
 
 def _new_receipt(services: Services, incoming: ClientRequest) -> Receipt:

@@ -1,7 +1,8 @@
 """`ExchangeGateway`: the methods of the proxy that plugins may call, behind the interface `plugins.Gateway`.
 
-The methods run a request, list models, and report the health of providers. `describe_targets` returns the targets
-(provider and model) for a requested model. `store` keeps limits and shared state; the ledger is the database of
+`run` serves a request of a plugin. `describe_targets` returns the targets (provider and model) for a requested model.
+`collect_running_requests` returns the receipts (records) of running requests. `health` counts providers that are
+blocked and keys that are skipped after errors. `store` keeps limits and shared state; the ledger is the database of
 finished requests.
 """
 

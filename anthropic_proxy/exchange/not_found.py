@@ -1,4 +1,4 @@
-"""`explain_not_found`: completes the error for a provider's 404 with its cause, a wrong model or a wrong URL.
+"""`add_not_found_cause`: completes the error for a provider's 404 with its cause, a wrong model or a wrong URL.
 
 Claude Code replaces the text of every 404 by a text about the requested model (version 2.1.328, observed 2026-11). Only
 a 404 for a model that the client itself chose therefore keeps its status; any other becomes a 400. `describe_address`
@@ -43,11 +43,12 @@ only the provider's own text is examined."""
 _MAX_ROUTE_ERROR_CHARACTERS = 200
 
 
-def explain_not_found(error: UpstreamError, target: Target, path: str, settings: Settings) -> None:
-    """Add the cause and a remedy to the message of a provider's 404.
+def add_not_found_cause(error: UpstreamError, target: Target, path: str, settings: Settings) -> None:
+    """Add the cause and a remedy to the message of a provider's error about an unknown URL or model, in place.
 
-    If a setting of the proxy chose the model, the status becomes 400, because the setting is wrong. If the client chose
-    the model, the status stays 404.
+    A 404 or 405 that indicates a wrong URL becomes a 400. So does a 404 for a model that a setting of the proxy chose,
+    because the setting is wrong. A 404 for a model that the client chose is not changed. A 400 or 403 about an unknown
+    model keeps its status. `path`: path of the upstream request.
     """
     is_405 = error.status == 400 and _METHOD_REFUSED.search(error.message) is not None
     if (error.status == 404 or is_405) and _is_about_address(error, target, settings):
@@ -97,19 +98,21 @@ def _describe_address(error: UpstreamError, target: Target, path: str, settings:
     variable = _find_address_variable(provider, settings)
     if variable is None:
         return f"{message} This is the default address of {provider.title}; {provider.base_url_variable} sets another."
-    return f"{message}{describe_address(provider, settings, suggests=True)}"
+    return f"{message}{describe_address(provider, settings, adds_remedy=True)}"
 
 
-def describe_address(provider: Provider, settings: Settings, *, suggests: bool) -> str:
+def describe_address(provider: Provider, settings: Settings, *, adds_remedy: bool) -> str:
     """Return a sentence with the setting of a provider's base URL and its source. "": the URL is the default.
 
-    `suggests`: True adds a remedy for a wrong path.
+    `adds_remedy`: True if the sentence also has a remedy for a wrong path.
     """
     variable = _find_address_variable(provider, settings)
     if variable is None:
         return ""
     source = settings.origins.get(variable, "set")
-    return f" The address is set by {variable}, {source}.{_suggest(provider, variable, settings) if suggests else ''}"
+    return (
+        f" The address is set by {variable}, {source}.{_suggest(provider, variable, settings) if adds_remedy else ''}"
+    )
 
 
 def _suggest(provider: Provider, variable: str, settings: Settings) -> str:

@@ -83,7 +83,7 @@ class RelayStream:
         status.
         """
         if not self._streams:
-            self._first = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.first_byte_received)
+            self._first = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_first_byte)
             self._remember(self._decoder.decode_body(self._first))
             self.complete = True
         else:
@@ -115,7 +115,7 @@ class RelayStream:
         If the body is a complete message, raise an error that the provider's server does not stream.
         """
         self._decoder.decode_body(
-            begun + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.first_byte_received)
+            begun + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_first_byte)
         )
         error = UpstreamProtocolError("the reply was not streamed although a stream was requested")
         error.retryable = False  # a retry would cost the same again
@@ -196,7 +196,7 @@ class RelayStream:
         if self._begun:
             self._watchdog.upstream_at = self._watchdog.now()
         else:
-            self._watchdog.first_byte_received()
+            self._watchdog.note_first_byte()
         return chunk
 
     async def _read_last_event(self) -> bytes:

@@ -1,6 +1,7 @@
-"""Steps 5 to 9 of an exchange: upstream calls until a target replies, and the reply to the client.
+"""`ReplyDelivery`: the reply to one client request, from the upstream calls to the last byte (steps 5 to 9).
 
-`ReplyDelivery` writes a stream of events, one message, relayed bytes of the provider, or an error.
+`deliver_reply` calls the targets (provider and model) of the route until one replies. It sends the client a stream of
+events, one message, relayed bytes of the provider, or an error.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ _WARM_UP = FidelityNote(
 
 
 class ReplyDelivery:
-    """Steps 5 to 9 of one client request: upstream calls, then a reply or an error, and its figures in the receipt."""
+    """Upstream calls and the reply, or an error, of one client request. The results are recorded in its receipt."""
 
     def __init__(
         self,
@@ -69,7 +70,10 @@ class ReplyDelivery:
         """True while the exchange waits in the queue that limits concurrent upstream calls."""
 
     async def deliver_reply(self, route: Route) -> None:
-        """Call the targets of the route and send the reply of the first that has one, or the error of the last."""
+        """Call the targets of the route in order, and send the client the first reply.
+
+        Without a reply, send the error of the last called target, or of the first skipped one.
+        """
         self._route = route
         request, timeouts = self._request, self._services.settings.timeouts
         self._writer = MessageWriter(message_id=self._services.new_id("msg_"), model=request.model, signature="")
@@ -103,7 +107,7 @@ class ReplyDelivery:
         finally:
             watchdog.stop()
             self._fill_receipt()
-            self._attempts.records.finish()
+            self._attempts.records.finish_last_attempt()
 
     async def _serve(self, route: Route) -> None:
         await self._services.queue.acquire(self._incoming.queue_key)
@@ -229,7 +233,7 @@ class ReplyDelivery:
 
     def _estimate_tokens(self) -> int:
         scale = 1.0 if self._sent.latest is None else self._sent.latest.token_scale
-        return self._attempts.estimate_tokens(self._request, scale)
+        return self._attempts.estimate_scaled_tokens(self._request, scale)
 
     def _annotate_error(self, error: UpstreamError) -> None:
         if self._sent.latest is not None:

@@ -2,8 +2,8 @@
 
 `choose_route` returns the targets (provider and model) in the order of the attempts. `choose_rule` finds the first
 `[[routes]]` table with conditions that match the facts of a request (`collect_facts`), `find_rule_route` its targets.
-`record_reply` and `record_failed_call` store the response times of targets. `require_decodable` raises the error of an
-invalid request.
+`record_reply` and `record_failed_call` store response times and failures for routes with `balance = "latency"`.
+`require_decodable` raises the error of an invalid request.
 """
 
 from msgspec import Struct, structs
@@ -58,7 +58,7 @@ async def choose_route(
     if rule is None or rule.balance == "order":
         return route
     balancer = RouteBalancer(services.store, services.route_prices)
-    return structs.replace(route, targets=await balancer.order(route.targets, rule, choice.facts))
+    return structs.replace(route, targets=await balancer.order_targets(route.targets, rule, choice.facts))
 
 
 def choose_rule(
@@ -111,9 +111,10 @@ def require_decodable(request: MessagesRequest, route: Route) -> None:
 def record_reply(
     services: Services, rule: ConfiguredRoute | None, target: Target, session: str, seconds: float
 ) -> None:
-    """Store the seconds until the first token of a target, to order the targets of a route by latency later.
+    """Store the seconds until the first content of a reply, and its target as the target of the session.
 
-    Only for a route with `balance = "latency"`; the store is written in a background task.
+    Only for a route with `balance = "latency"`, which orders its targets by these times. A background task writes the
+    store.
     """
     if rule is not None and rule.balance == "latency":
         services.background.start_task(_store_reply(services, rule, target, session, seconds))

@@ -1,6 +1,7 @@
 """`SingleToolCallFilter`: limits a reply to one tool call, for providers without a setting for this limit.
 
-A client requests the limit with `disable_parallel_tool_use`.
+A client requests the limit with `disable_parallel_tool_use`. `feed` filters deltas, the fragments of a reply.
+`flush_pending` returns thinking that was held back, because a dropped tool call could have followed.
 """
 
 from anthropic_proxy.messages.deltas import Block, Delta, Text, Thinking, ToolArgs, ToolCall, ToolEnd

@@ -1,10 +1,11 @@
 """`UpstreamStream`: one upstream response as lists of deltas (step 8 of an exchange, decode).
 
 Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. `read` returns the deltas of
-one network read, `flush_pending` those still buffered after an early end. `DeltaStream` is the interface of the streams
-that the pipeline reads. `continuation` is the token that continues a reply which the provider has split.
-`add_missing_date` sets the header `date`. `signature` is the value for thinking blocks that the provider did not sign;
-`set_deltas` sets a reply found in an error response.
+one network read, `flush_pending` those still buffered after an early end; `complete` is True after the end of the
+reply. `DeltaStream` is the interface of the streams that the pipeline reads. `continuation` is the token that continues
+a reply which the provider has split. `add_missing_date` sets the header `date`. `signature` is the value for thinking
+blocks that the provider did not sign. Some providers send a reply inside an error response; `set_deltas` sets its
+deltas.
 """
 
 import asyncio
@@ -147,7 +148,7 @@ class UpstreamStream:
             else:  # inlined: every chunk of a stream passes here
                 try:
                     chunk = await (self._read_after_stop() if self._stopped else self._response.read())
-                    self._watchdog.first_byte_received()
+                    self._watchdog.note_first_byte()
                 except UpstreamError as error:
                     self._broken, chunk = error, b""
                 deltas = self._decode(self._reader, chunk)
@@ -163,7 +164,7 @@ class UpstreamStream:
                     return deltas
         if trailing:
             return trailing
-        self._watchdog.end_call()
+        self._watchdog.end_upstream_call()
         if self._failure is not None:
             raise self._failure
         return None
@@ -218,7 +219,7 @@ class UpstreamStream:
         """
         deltas: list[Delta] = []
         try:
-            body = self._body + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.first_byte_received)
+            body = self._body + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_first_byte)
             if len(body) <= MAX_REPLY_BYTES_ON_LOOP:
                 self._decode_complete(body, deltas)
             else:
@@ -274,7 +275,7 @@ class UpstreamStream:
 async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> bytes:
     """Return the body of an error response. b"": the body is incomplete or was not received in time."""
     try:
-        return await read_body(response, MAX_BODY_BYTES, watchdog.first_byte_received)
+        return await read_body(response, MAX_BODY_BYTES, watchdog.note_first_byte)
     except UpstreamError:
         return b""
     except asyncio.CancelledError:

@@ -1,9 +1,9 @@
 """`Watchdog`: detects an idle upstream and a disconnected client during one exchange, and sends pings.
 
-A timeout or a disconnect cancels the task of the exchange; `uncancel` lets the task continue. The watchdog needs one
-timer and one task per exchange. Reads and writes are not wrapped. `begin_call` and `first_byte_received` switch the
-time limits; `recover_from_idle` undoes a timeout, so that another provider can be called. `end_call` stops the limits
-after an upstream call, `stop` ends the watchdog.
+An exchange is one client request with its reply. A timeout or a disconnect cancels the task of the exchange; `uncancel`
+lets the task continue, for example to send an error. `begin_upstream_call`, `note_first_byte` and `end_upstream_call`
+start, change and stop the time limits of one upstream call. `recover_from_idle` undoes a timeout, so that another
+provider can be called. `stop` ends the watchdog. It needs one timer and one task per exchange.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class Watchdog:
             min(self._due(), self.upstream_at + DISCONNECT_CHECK_DELAY_SECONDS), self._tick
         )
 
-    def begin_call(self) -> None:
+    def begin_upstream_call(self) -> None:
         """Start the limit on the time until the first byte of an upstream response.
 
         Call this before sending the request.
@@ -75,14 +75,14 @@ class Watchdog:
         if self.upstream_limit != self._first_byte_seconds:  # not the first call of its exchange
             self._set_upstream_limit(self._first_byte_seconds)
 
-    def end_call(self) -> None:
+    def end_upstream_call(self) -> None:
         """Stop the time limit of the upstream call. Call this after its response.
 
         Waiting in the queue, retry delays and proxy tools have their own limits.
         """
         self._call_open = False
 
-    def first_byte_received(self) -> None:
+    def note_first_byte(self) -> None:
         """Note that the upstream response has begun. From then on, `idle_seconds` limits each pause between bytes."""
         self.upstream_at = self.now()
         if self.upstream_limit != self._idle_seconds:

@@ -3,7 +3,8 @@
 A provider may have several keys, which `next_credential` returns in rotation. `exclude_failed_key` skips a key after an
 error for a time (cooldown). Access tokens, which expire, come from a `TokenSource`, such as Google's log-in.
 `describe_key` returns a redacted text for logs. `max_key_changes` limits the keys that one client request may try.
-`restore_state` keeps cooldowns at a reload of the settings; `find_cooldowns` returns the seconds left of each key.
+`restore_state` keeps cooldowns at a reload of the settings; `cooldown_count` and `list_cooldown_seconds` describe them
+for displays. `next_token_and_url` returns a token, and the base URL with the Google Cloud project of the token.
 """
 
 import time
@@ -85,7 +86,7 @@ class Credentials:
             raise AuthenticationFailed(problem, should_retry=False)
         return None
 
-    async def next_token(self, provider: Provider, base_url: str) -> tuple[Credential, str]:
+    async def next_token_and_url(self, provider: Provider, base_url: str) -> tuple[Credential, str]:
         """Return the header with an access token, and `base_url` with the project id in place of `UNKNOWN_PROJECT`.
 
         The project is the Google Cloud project. Call the method only for a provider with a `key_source` other than
@@ -141,8 +142,8 @@ class Credentials:
         now = self._clock()
         return sum(end > now for end in self._cooldown_ends.values())
 
-    def find_cooldowns(self, provider: str) -> list[float]:
-        """Return, for each key of a provider that is in cooldown (skipped), the seconds until it is used again."""
+    def list_cooldown_seconds(self, provider: str) -> list[float]:
+        """Return the remaining seconds of each cooldown of a provider's keys, without the keys. Empty: no cooldown."""
         now = self._clock()
         ends = (self._cooldown_ends.get(key.reveal(), 0.0) for key in self._settings.keys.get(provider, ()))
         return [end - now for end in ends if end > now]

@@ -3,7 +3,7 @@
 The result, `Readiness`, has the usable providers (`ready`), `obstacles` that prevent replies, `advice`, and `unset`
 providers without a key. Sources are settings, installed packages, credential files and known model lists. Nothing is
 sent to providers. Tiers are the Claude families (opus, sonnet, haiku) that settings map to models.
-`describe_retirement` reports a model that its provider stops serving. `list_findings` returns problems and warnings as
+`describe_retirement` reports a model that its provider stops serving. `list_problems_and_warnings` returns two lists of
 texts. `group_tier_mappings` joins tiers with the same target; `find_used_models` lists the models of tiers and routes.
 `list_ignored_settings` lists settings without effect.
 """
@@ -21,7 +21,7 @@ from anthropic_proxy.routing.router import (
     describe_missing_key,
     find_preferred_provider,
     list_rule_choices,
-    list_rule_findings,
+    list_rule_problems_and_warnings,
     list_tier_mappings,
 )
 from anthropic_proxy.routing.router.model_names import choose_models
@@ -78,7 +78,7 @@ def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
             found.advice.extend([] if provider.name in used else [missing_key])
         elif missing_key and provider.offered_to_users:
             found.unset.append(_name(provider))
-    problems, warnings = list_rule_findings(settings, catalog)
+    problems, warnings = list_rule_problems_and_warnings(settings, catalog)
     found.obstacles.extend(problems)
     found.advice.extend(warnings)
     return found
@@ -203,7 +203,7 @@ def describe_retirement(row: TierMapping, today: date) -> tuple[str, str] | None
     return f"{row.retiring_vendor} retired {model} on {day.day} {day:%B %Y}. Its successor:", line
 
 
-def list_findings(settings: Settings, catalog: Catalog, today: date) -> tuple[list[str], list[str]]:
+def list_problems_and_warnings(settings: Settings, catalog: Catalog, today: date) -> tuple[list[str], list[str]]:
     """Return the problems that prevent replies, and the warnings about settings without effect or with a typo.
 
     Each text has its remedy. `today`: date for notices about retired models.

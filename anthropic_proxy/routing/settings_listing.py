@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import find_registry
-from anthropic_proxy.routing.router import list_tier_mappings, preferred_provider_name
+from anthropic_proxy.routing.router import choose_preferred_provider_name, list_tier_mappings
 from anthropic_proxy.settings import Settings, list_variables
 from anthropic_proxy.settings.config_file import join_keys
 from anthropic_proxy.settings.defaults import list_defaults
@@ -55,7 +55,7 @@ def _derived_defaults(settings: Settings) -> dict[str, str]:
         if row.base_url_variable and not row.is_configured
     }
     derived = {name: address for name, address in defaults.items() if name}
-    derived["PREFERRED_PROVIDER"] = preferred_provider_name(settings, None)
+    derived["PREFERRED_PROVIDER"] = choose_preferred_provider_name(settings, None)
     without_models = structs.replace(settings, big_model=None, middle_model=None, small_model=None, tier_models={})
     targets = {mapping.tier: mapping.target for mapping in list_tier_mappings(without_models, Catalog())}
     return derived | {variable: targets[tier] for variable, tier in _MODEL_VARIABLES.items()}

@@ -1,4 +1,7 @@
-"""`describe_setup`: the configured providers and the model mapping, as a `Setup` for plugins that show them."""
+"""`describe_setup`: the state of all providers and the model mapping, as a `Setup` for plugins that show them.
+
+Providers without a key are included, with the state `unset`.
+"""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -56,13 +59,13 @@ def _add_health(
     setup: ProviderSetup, settings: Settings, breakers: CircuitBreakers | None, credentials: Credentials | None
 ) -> ProviderSetup:
     """Return a copy of a provider's description with its open circuit (blocked calls) and its skipped keys."""
-    circuits = {} if breakers is None else breakers.list_open()
+    circuits = {} if breakers is None else breakers.list_open_circuits()
     blocked = [found for upstream, found in circuits.items() if upstream.partition(" ")[0] == setup.name]
     seconds, failure = max(blocked, default=(0.0, ""))
     return structs.replace(
         setup,
         key_count=len(settings.keys.get(setup.name, ())),
-        cooldowns=[] if credentials is None else credentials.find_cooldowns(setup.name),
+        cooldowns=[] if credentials is None else credentials.list_cooldown_seconds(setup.name),
         open_seconds=seconds,
         failure=failure,
     )

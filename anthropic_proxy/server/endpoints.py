@@ -25,7 +25,7 @@ from anthropic_proxy.errors import (
     UnknownModel,
 )
 from anthropic_proxy.exchange import forwarding
-from anthropic_proxy.exchange.admission import admitted
+from anthropic_proxy.exchange.admission import admitted_token_count
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.outcomes import log_internal_error, record_client, record_failure
 from anthropic_proxy.exchange.pipeline import run_exchange
@@ -171,7 +171,7 @@ def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) ->
 
 async def post_count_tokens(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `POST /v1/messages/count_tokens`: send the provider's count, or an estimate."""
-    async with admitted(services, request):
+    async with admitted_token_count(services, request):
         reply = await forwarding.count_tokens(services, request)
     await sink.send_json_reply(reply)
 

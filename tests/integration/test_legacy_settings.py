@@ -7,9 +7,9 @@ from anthropic_proxy.routing.catalog import load_catalog
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import (
     RoutingQuery,
+    choose_preferred_provider_name,
     find_preferred_provider,
     list_tier_mappings,
-    preferred_provider_name,
     resolve_route,
 )
 from anthropic_proxy.routing.router.model_names import choose_models
@@ -259,8 +259,8 @@ def test_every_variable_of_the_contract_is_read(variable):
     ],
 )
 def test_the_first_provider_that_is_configured_is_preferred(environ, chosen):
-    assert preferred_provider_name(load(environ), None) == chosen
-    assert preferred_provider_name(load(environ), ["llama3"]) == ("ollama" if chosen == "demo" else chosen)
+    assert choose_preferred_provider_name(load(environ), None) == chosen
+    assert choose_preferred_provider_name(load(environ), ["llama3"]) == ("ollama" if chosen == "demo" else chosen)
 
 
 KNOWN = {

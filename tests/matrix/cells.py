@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.errors import ClientError
-from anthropic_proxy.exchange.call_building import target_limits
+from anthropic_proxy.exchange.call_building import build_target_limits
 from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_keep
 from anthropic_proxy.messages.preparation import prepare
@@ -87,7 +87,7 @@ def cell_of(feature: Feature, backend: Backend) -> Cell:
         return Cell("native")
     try:
         request = sample(feature.request, target)
-        before = prepare(request, target_limits(target, fetches=True)).notes
+        before = prepare(request, build_target_limits(target, fetches=True)).notes
     except ClientError as error:
         return Cell("refused", (error.message,), shared=True)
     try:
@@ -142,7 +142,7 @@ def sample(fields: dict[str, Any], target: Target) -> MessagesRequest:
 
 def encode_upstream(request: MessagesRequest, target: Target) -> tuple[list[FidelityNote], bytes]:
     """Return the notes on a request and its body as it goes upstream."""
-    prepared = prepare(request, target_limits(target, fetches=True))
+    prepared = prepare(request, build_target_limits(target, fetches=True))
     upstream = target.wire.encode_request(
         Call(
             request=prepared.request,

@@ -6,7 +6,7 @@ from collections import defaultdict
 import pytest
 
 from anthropic_proxy.routing.providers import PROVIDERS, Provider
-from anthropic_proxy.routing.router import preferred_provider_name
+from anthropic_proxy.routing.router import choose_preferred_provider_name
 from anthropic_proxy.settings import load_settings
 from tests.support.paths import ROOT
 
@@ -38,7 +38,7 @@ def test_the_order_of_preference_is_the_order_of_the_registry() -> None:
     for position, name in enumerate(expected):
         environ = {str(variables[each]): "key-of-the-test" for each in expected[position:]}
         settings = load_settings(environ, PROVIDERS, env_file=None)
-        assert preferred_provider_name(settings, ()) == name
+        assert choose_preferred_provider_name(settings, ()) == name
 
 
 def test_no_two_providers_share_a_signature_tag() -> None:

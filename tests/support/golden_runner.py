@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.errors import ClientError, ProxyError
-from anthropic_proxy.exchange.call_building import target_limits
+from anthropic_proxy.exchange.call_building import build_target_limits
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
 from anthropic_proxy.messages.events import Ping
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
@@ -146,7 +146,7 @@ class GoldenCase:
         if target.is_relayed:
             client = self.fields.get("client", {})
             return relay.new_call(target, self.request, self.posted, client.get("headers", {}), client.get("query", ""))
-        prepared = prepare(self.request, target_limits(target))
+        prepared = prepare(self.request, build_target_limits(target))
         count = iter(range(1, 1_000))
         return Call(
             request=prepared.request,
@@ -167,7 +167,7 @@ class GoldenCase:
 
     def common_notes(self) -> Sequence[FidelityNote]:
         """Return the notes of the common steps, before the wire's."""
-        return () if self.target.is_relayed else prepare(self.request, target_limits(self.target)).notes
+        return () if self.target.is_relayed else prepare(self.request, build_target_limits(self.target)).notes
 
     def upstream_request(self) -> bytes:
         """Return the upstream request without secrets, as a readable file with its notes at the end."""

@@ -157,7 +157,7 @@ class ToolLoop:
         Returns the remaining deltas for the client: tool results, or usage and stop reason.
         """
         step = self._step
-        self._attempts.records.end()
+        self._attempts.records.end_attempt()
         if step.stop is None:
             if self._stream.continuation:
                 return self._continue_reply(self._stream.continuation)
@@ -203,12 +203,12 @@ class ToolLoop:
 
         A step is one reply of the model within the loop.
         """
-        content, tokens = self._step.sent_content()
+        content, tokens = self._step.sent_blocks_and_tokens()
         usage = self._step.usage
         self._end_call(
             replace(
                 usage,
-                input_tokens=self._attempts.estimate_tokens(self._request, self._state.token_scale)
+                input_tokens=self._attempts.estimate_scaled_tokens(self._request, self._state.token_scale)
                 if usage.input_tokens is None
                 else usage.input_tokens,
                 output_tokens=tokens if usage.output_tokens is None else usage.output_tokens,

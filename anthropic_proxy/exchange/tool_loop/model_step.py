@@ -2,7 +2,8 @@
 
 `feed` returns the deltas for the client and collects the calls of proxy tools, tools that the proxy runs. Each step is
 followed by results of these tools, or ends the reply. A step has several upstream responses if the provider splits its
-reply (continuation). `sent_content` returns the blocks that the client received. `finish` ends the step;
+reply (continuation). `sent_blocks_and_tokens` returns the blocks that the client
+received. `finish` ends the step;
 `begin_continuation` prepares for the next response of a split reply.
 """
 
@@ -85,7 +86,7 @@ class ModelStep:
         self._continuations += 1
         self.usage, self.stop = Usage(), None
 
-    def sent_content(self) -> tuple[list[Raw], int]:
+    def sent_blocks_and_tokens(self) -> tuple[list[Raw], int]:
         """Return the blocks that the client received in this step, as JSON, and the estimated tokens of their text."""
         self._fold.feed([Stop("end_turn")])
         message = self._fold.finish()

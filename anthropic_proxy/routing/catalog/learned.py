@@ -1,8 +1,8 @@
 """Facts about models that the command `doctor` has observed, stored in a file that the catalog reads at start.
 
 A `LearnedModel` has the facts about one model at one server: the same model may have other limits elsewhere.
-`load_learned_models` reads the file, `store_learned_models` writes it. `apply` puts the facts in place of the values of
-`models.toml`.
+`load_learned_models` returns the facts of the file, and warnings about it for the log. `store_learned_models` writes
+it. `LearnedModel.apply` puts the facts in place of the values of `models.toml`.
 """
 
 import os
@@ -73,7 +73,7 @@ class _File(Struct, kw_only=True):
 
 
 def load_learned_models(directory: Path | None, today: date) -> tuple[LearnedModels, Sequence[str]]:
-    """Read the stored facts. Return the facts that are not too old, and warnings for the log.
+    """Return the stored facts that are at most `MAX_AGE_DAYS` old, and warnings for the log about an invalid file.
 
     `directory`: data directory of the user; None: there is none. Without a directory or a valid file, no facts are
     returned.

@@ -3,12 +3,13 @@
 After several failures the circuit opens: calls are blocked. After a time, one trial call is allowed; its success closes
 the circuit. The caller checks `require_closed` before a call, and reports the result afterwards, or `release_trial`
 without one. `…_from_peer` methods apply changes of other workers. A circuit breaker is used only for a route with a
-fallback: the last remaining target is always called. `open_count` is the number of blocked upstreams. `list_open`
-returns the blocked upstreams.
+fallback: the last remaining target is always called. `open_count` is the number of upstreams with an open circuit, and
+`list_open_circuits` describes each as an `OpenCircuit`.
 """
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -21,6 +22,15 @@ MIN_OPEN_SECONDS = 5.0
 """
 MAX_OPEN_SECONDS = 60.0
 """Maximum time until the next trial call. Each failed trial doubles the time."""
+
+
+class OpenCircuit(NamedTuple):
+    """An open circuit, which blocks the calls to one upstream."""
+
+    seconds_to_trial: float
+    """Seconds until the next trial call."""
+    failure: str
+    """Error message of the last failed call to the upstream."""
 
 
 class _Breaker(Struct):
@@ -108,14 +118,14 @@ class CircuitBreakers:
         now = self._clock()
         return sum(breaker.retry_at > now for breaker in self._breakers.values())
 
-    def list_open(self) -> dict[str, tuple[float, str]]:
-        """Return blocked upstream → (seconds until its next trial call, message of its last failure).
+    def list_open_circuits(self) -> dict[str, OpenCircuit]:
+        """Return upstream → its open circuit, for all upstreams to which calls are blocked now.
 
         Any thread may call the method.
         """
         now = self._clock()
         return {
-            upstream: (breaker.retry_at - now, breaker.error.message)
+            upstream: OpenCircuit(breaker.retry_at - now, breaker.error.message)
             for upstream, breaker in self._breakers.copy().items()  # the event loop changes the dict
             if breaker.retry_at > now and breaker.error is not None
         }

@@ -1,8 +1,8 @@
 """`ProviderRegistry`: an immutable list of providers with lookup by name and by the prefix of a model id.
 
 The prefix names the provider: `openai/gpt-4.1`. An extra prefix, such as `bedrock/` for LiteLLM, stays in the model id.
-`with_configured` adds the providers of the configuration file, and `list_setup_variables` returns the variables that
-enable providers. `extend` adds valid tables.
+`with_configured` returns a registry with the providers of the configuration file too, after a check of their tables;
+`extend` does the same for checked tables. `list_setup_variables` returns the variables that enable providers.
 """
 
 from collections.abc import Iterator, Sequence

@@ -18,7 +18,7 @@ from anthropic_proxy.settings import ProviderVariables
 from anthropic_proxy.wire.contract import DialectT, Wire
 
 UNKNOWN_PROJECT = "{project}"
-"""Placeholder in a Vertex AI base URL for the Google Cloud project. `Credentials.next_token` replaces it."""
+"""Placeholder in a Vertex AI base URL for the Google Cloud project. `Credentials.next_token_and_url` replaces it."""
 
 
 class ModelRule(Struct, frozen=True):
@@ -84,15 +84,16 @@ class RetiredModel(Struct, frozen=True, kw_only=True):
 
 
 def build_retired_models(
-    source: str, read_date: str, *days: tuple[str, str, tuple[str, ...]]
+    source: str, read_date: str, *retirements: tuple[str, str, tuple[str, ...]]
 ) -> Mapping[str, RetiredModel]:
-    """Return model id → retirement. Each of `days` is a tuple of date, recommended successor and retired models.
+    """Return model id → its retirement, for all models of a provider that one announcement lists.
 
-    `source`: page with the announcement. `read_date`: date on which the page was read.
+    `source`: page with the announcement. `read_date`: date on which the page was read. `retirements`: tuples of a date,
+    the successor that the provider recommends, and the ids of the models retired on this date.
     """
     return {
         model: RetiredModel(retired_on=retired_on, successor=successor, source=source, read_date=read_date)
-        for retired_on, successor, models in days
+        for retired_on, successor, models in retirements
         for model in models
     }
 
@@ -189,7 +190,8 @@ class Provider(ProviderVariables, frozen=True, kw_only=True, eq=False):
     models_table: str = ""
     """Name of the table with the provider's models in `models.toml`. "": the name of the provider."""
     capability_rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
-    """Pairs of model id pattern and `ModelCapabilities` fields, from the configuration file. All matches apply."""
+    """Pairs of model id pattern and `ModelCapabilities` fields, for a provider of the configuration file. All matches
+    apply."""
     reference_url: str = ""
     """Base URL of the built-in provider with the same API, for advice about a wrong path. "": `base_url`."""
     is_configured: bool = False

@@ -8,15 +8,15 @@ from anthropic_proxy.routing.router.capabilities import apply_capability_rules, 
 from anthropic_proxy.routing.router.model_names import normalize_model
 from anthropic_proxy.routing.router.provider_setup import describe_missing_key, find_server_override, name_server
 from anthropic_proxy.routing.router.route_cache import FixedRouteCache, RouteCache
-from anthropic_proxy.routing.router.rule_findings import list_rule_choices, list_rule_findings
+from anthropic_proxy.routing.router.rule_findings import list_rule_choices, list_rule_problems_and_warnings
 from anthropic_proxy.routing.router.targets import (
     Route,
     RoutingQuery,
     Target,
     TierMapping,
+    choose_preferred_provider_name,
     find_preferred_provider,
     list_tier_mappings,
-    preferred_provider_name,
     resolve_route,
     should_query_ollama,
     switch_wire,
@@ -30,16 +30,16 @@ __all__ = [
     "Target",
     "TierMapping",
     "apply_capability_rules",
+    "choose_preferred_provider_name",
     "describe_missing_key",
     "find_capabilities",
     "find_preferred_provider",
     "find_server_override",
     "list_rule_choices",
-    "list_rule_findings",
+    "list_rule_problems_and_warnings",
     "list_tier_mappings",
     "name_server",
     "normalize_model",
-    "preferred_provider_name",
     "resolve_route",
     "should_query_ollama",
     "switch_wire",

@@ -44,7 +44,11 @@ def _find_learned(row: Provider, model: str, settings: Settings, catalog: Catalo
 
 
 def apply_capability_rules(row: Provider, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-    """Return the capabilities of a model, changed by the fields that the configuration file sets for the model."""
+    """Return the capabilities of a model, changed by the matching rules of its provider.
+
+    Only a provider of the configuration file has such rules: the fields that the file sets for its models, and
+    `accepts_pdf` from the entry of a known vendor.
+    """
     changes: dict[str, object] = {}
     for pattern, fields in row.capability_rules:
         if fnmatchcase(model.lower(), pattern):

@@ -1,7 +1,9 @@
-"""Effects of the settings on one provider: `find_base_url`, `find_server_override` and `describe_missing_key`.
+"""Effects of the settings on one provider: its base URL, its server, its missing key.
 
-The settings may replace the default base URL of a provider by the URL of a compatible server of another vendor.
-`is_preferable`: a provider may become the preferred one; `name_server` returns the key for facts about a server.
+The settings may replace the default base URL of a provider (`find_base_url`), also by the URL of a compatible server of
+another vendor, which has an entry in the registry (`find_server_override`). `describe_missing_key` returns an error
+text. `is_preferable` is True if a provider may become the preferred one. `name_server` returns the text under which
+facts about the models of a server are stored: `openai api.openai.com`.
 """
 
 from fnmatch import fnmatchcase

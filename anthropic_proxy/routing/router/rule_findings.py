@@ -1,5 +1,6 @@
-"""`list_rule_findings`: problems and warnings about the targets of routes (`[[routes]]`) in the configuration file.
+"""Problems and warnings about the targets of routes (`[[routes]]`) in the configuration file.
 
+`list_rule_problems_and_warnings` returns them as texts. A target is a provider and model that a route names.
 `list_rule_choices` returns the models that routes name.
 """
 
@@ -24,7 +25,7 @@ def list_rule_choices(settings: Settings, catalog: Catalog) -> list[tuple[Config
     return list(found.values())
 
 
-def list_rule_findings(settings: Settings, catalog: Catalog) -> tuple[list[str], list[str]]:
+def list_rule_problems_and_warnings(settings: Settings, catalog: Catalog) -> tuple[list[str], list[str]]:
     """Return two lists of texts: problems that prevent replies of targets, and warnings about guessed providers.
 
     A provider is guessed if the name of a model has no provider prefix.

@@ -2,9 +2,11 @@
 
 A `Target` is a provider, model, wire (API) and base URL; a `Route` has the first choice and its fallbacks. A relayed
 target receives the client's bytes unchanged. A `TierMapping` lists the targets of one Claude tier (haiku, sonnet, opus,
-fable), to which settings map backend models. A prefix before a model id names the provider: `openai/gpt-4.1`.
-`find_preferred_provider` returns the provider for tiers and names without a prefix. `switch_wire` changes the API of a
-target. `notes` are logged once. `model_setting` is the setting that names the model.
+fable), to which settings map backend models. A prefix before a model id names the provider: `openai/gpt-4.1`. The
+preferred provider serves tiers and names without a prefix: `choose_preferred_provider_name` chooses its name by the
+settings, and `find_preferred_provider` returns its registry entry. `switch_wire` changes the API of a target.
+`upstream` is the provider and host of a target. `notes` are logged once. `model_setting` is the setting that names the
+model.
 """
 
 from collections.abc import Sequence
@@ -142,10 +144,11 @@ def resolve_route(query: RoutingQuery, settings: Settings, catalog: Catalog) -> 
     return Route(targets, choices[0].reason, notes, fidelity, all(target.is_relayed for target in targets), rule)
 
 
-def preferred_provider_name(settings: Settings, ollama_models: Sequence[str] | None) -> str:
-    """Return the name of the preferred provider, used for Claude tiers and unlisted model ids without a prefix.
+def choose_preferred_provider_name(settings: Settings, ollama_models: Sequence[str] | None) -> str:
+    """Return the name of the provider that serves Claude tiers and unlisted model ids without a prefix.
 
-    `ollama_models`: installed models of Ollama, a candidate without any key. None: no reply, or not queried.
+    Ollama is chosen if no provider has a key and Ollama is running. `ollama_models`: its installed models; None: it did
+    not reply, or was not queried.
     """
     if settings.preferred_provider is not None:
         return settings.preferred_provider
@@ -161,13 +164,13 @@ def preferred_provider_name(settings: Settings, ollama_models: Sequence[str] | N
 
 def should_query_ollama(settings: Settings) -> bool:
     """Return True if start-up must query Ollama for its models: it is preferred, or no other provider has a key."""
-    return preferred_provider_name(settings, ()) == find_registry(settings).local.name
+    return choose_preferred_provider_name(settings, ()) == find_registry(settings).local.name
 
 
 def find_preferred_provider(settings: Settings, catalog: Catalog) -> Provider:
     """Return the provider that serves Claude tiers and unlisted model ids without a prefix."""
     registry = find_registry(settings)
-    return registry.find(preferred_provider_name(settings, catalog.cached_model_ids(registry.local.name)))
+    return registry.find(choose_preferred_provider_name(settings, catalog.cached_model_ids(registry.local.name)))
 
 
 def list_tier_mappings(settings: Settings, catalog: Catalog) -> list[TierMapping]:

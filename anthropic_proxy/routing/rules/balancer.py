@@ -1,9 +1,9 @@
 """`RouteBalancer`: the order of the targets of a route with `balance`, by weight, latency or price.
 
-The first target serves the request, the others are its fallbacks. The state is in a `Store`: the latency of each target
-as a moving average, and the targets of sessions. By default this store is in the memory of the process. A plugin may
-share it between instances. While the store is unavailable, requests are served as if nothing was stored. `keep_session`
-stores the target of a session; `name_target` returns the model id with prefix.
+`order_targets` returns this order: the first target serves the request, the others are its fallbacks. The state is in a
+`Store`: the latency of each target as a moving average, and the targets of sessions. By default this store is in the
+memory of the process. A plugin may share it between instances. While the store is unavailable, requests are served as
+if nothing was stored. `keep_session` stores the target of a session; `name_target` returns the model id with prefix.
 """
 
 import asyncio
@@ -44,7 +44,9 @@ class RouteBalancer:
         self._prices = prices
         self._random = random
 
-    async def order(self, targets: Sequence[Target], rule: ConfiguredRoute, facts: RequestFacts) -> Sequence[Target]:
+    async def order_targets(
+        self, targets: Sequence[Target], rule: ConfiguredRoute, facts: RequestFacts
+    ) -> Sequence[Target]:
         """Return the targets of a request in the order of the attempts, according to the field `balance` of `rule`."""
         if rule.balance == "order" or len(targets) < 2:
             return targets

@@ -1,9 +1,10 @@
 """Indexes that find the routes with conditions that a request meets, for configuration files with many routes.
 
-A set of routes is an integer: bit n is the route at position n of the file. `IntervalIndex` finds routes by a number
-such as the token count, `TextIndex` by a text such as the model id. `ShareIndex` finds them by a session: each route
-matches a share of the sessions in percent. For this, the session has a draw for each route, a pseudo-random number; the
-route matches if the draw is below its share. A value that several routes have is examined only once.
+A set of routes is an integer: bit n is the route at position n of the file (`combine_positions`). `IntervalIndex` finds
+routes by a number such as the token count, `TextIndex` by a text such as the model id. `ShareIndex` finds them by a
+session: each route matches a share of the sessions in percent. For this, the session has a draw for each route, a
+pseudo-random number; the route matches if the draw is below its share. A value that several routes have is examined
+only once.
 """
 
 import re
@@ -34,7 +35,7 @@ _IS_SET = bytes([ord("0"), ord("1"), *[ord("0")] * 254])
 """Table for `bytes.translate`: byte 1 becomes the digit `1`, every other byte becomes `0`."""
 
 
-def combine(positions: Iterable[int]) -> int:
+def combine_positions(positions: Iterable[int]) -> int:
     """Return the set of routes, as an integer, that contains the routes at these positions."""
     digits = bytearray()
     for position in positions:
@@ -113,7 +114,7 @@ class TextIndex:
         for position, alternatives in texts.items():
             for text in alternatives:
                 positions.setdefault(text.lower() if ignores_case else text, []).append(position)
-        routes = {text: combine(found) for text, found in positions.items()}
+        routes = {text: combine_positions(found) for text, found in positions.items()}
         self._names = {text: found for text, found in routes.items() if not WILDCARDS.intersection(text)}
         self._beginnings = {text[:-1]: found for text, found in routes.items() if _is_beginning(text)}
         self._lengths = sorted({len(text) for text in self._beginnings})
@@ -198,7 +199,7 @@ class ShareIndex:
         self._draws = {
             position: (draw_factor(name), share_threshold(share)) for position, (name, share) in shares.items()
         }
-        self.routes = combine(shares)
+        self.routes = combine_positions(shares)
         self._count = max(shares, default=-1) + 1
         rows = [self._draws.get(position, (0, 0)) for position in range(self._count)]
         self._lower_half = self._join([DRAW_COUNT - 1] * self._count)

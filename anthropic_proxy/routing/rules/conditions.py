@@ -144,11 +144,11 @@ def _compile_time(route: ConfiguredRoute) -> list[Condition]:
         return []
 
     def is_met(facts: RequestFacts) -> bool:
-        day, minute = facts.local_time(zone)
+        day, minute = facts.local_weekday_and_minute(zone)
         return any(_contains(period, day, minute, days) for period in periods)
 
     def describe(facts: RequestFacts) -> str:
-        day, minute = facts.local_time(zone)
+        day, minute = facts.local_weekday_and_minute(zone)
         return f"it is {_DAY_NAMES[day]} {minute // 60:02}:{minute % 60:02}{place}"
 
     place = f" ({zone})" if zone else ""

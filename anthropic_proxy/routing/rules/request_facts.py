@@ -1,7 +1,8 @@
 """`RequestFacts`: the properties of a client request that conditions of routes examine, each computed at most once.
 
 A route can receive a share of the sessions. For this, `draw` returns a pseudo-random number of a session, which is the
-same for each request of the session; the session is in the share if the number is below the share. `background` marks
+same for each request of the session; the session is in the share if the number is below the share. `draw_integer`
+returns it as an integer. `background` marks
 calls of Claude Code beside the conversation, such as for titles; `subagent` those of its sub-agents. `draw_factor` and
 `share_threshold` convert a route's name and share into numbers.
 """
@@ -132,7 +133,7 @@ class RequestFacts:
         """True if a message contains a PDF document."""
         return self._find_media()[1]
 
-    def local_time(self, zone: str | None) -> tuple[int, int]:
+    def local_weekday_and_minute(self, zone: str | None) -> tuple[int, int]:
         """Return the time of the request as day of the week (0: Monday) and minutes since midnight.
 
         `zone`: time zone (`Europe/Berlin`). None: time zone of the server.
@@ -150,7 +151,10 @@ class RequestFacts:
         return self.draw_integer(draw_factor(name)) * _PERCENT / DRAW_COUNT
 
     def draw_integer(self, factor: int) -> int:
-        """Return the draw of `draw` as an integer of 32 bits. `factor`: result of `draw_factor` for the route name."""
+        """Return the pseudo-random number of the session for a route, as an integer of 32 bits.
+
+        It is the number that `draw` returns as a percentage. `factor`: result of `draw_factor` for the route name.
+        """
         return factor * self.session_number % DRAW_COUNT
 
     @cached_property

@@ -9,7 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
-from anthropic_proxy.routing.rules.condition_index import Interval, IntervalIndex, ShareIndex, TextIndex, combine
+from anthropic_proxy.routing.rules.condition_index import (
+    Interval,
+    IntervalIndex,
+    ShareIndex,
+    TextIndex,
+    combine_positions,
+)
 from anthropic_proxy.routing.rules.request_facts import RequestFacts
 from anthropic_proxy.settings import ConfiguredRoute, list_alternatives
 
@@ -61,7 +67,7 @@ def _filter_texts(
         position: found for position, route in enumerate(routes) if (found := list_alternatives(list_texts(route)))
     }
     index = TextIndex(texts, ignores_case=ignores_case)
-    return RouteFilter(combine(texts), lambda facts, _: index.find(read(facts)))
+    return RouteFilter(combine_positions(texts), lambda facts, _: index.find(read(facts)))
 
 
 def _filter_headers(routes: Sequence[ConfiguredRoute]) -> list[RouteFilter]:
@@ -79,7 +85,7 @@ def _filter_headers(routes: Sequence[ConfiguredRoute]) -> list[RouteFilter]:
                 name, value = headers[number]
                 texts.setdefault(name.lower(), {})[position] = list_alternatives(value)
         indexes = {name: TextIndex(found) for name, found in texts.items()}
-        asked = combine(position for found in texts.values() for position in found)
+        asked = combine_positions(position for found in texts.values() for position in found)
         filters.append(RouteFilter(asked, _header_search(indexes)))
     return filters
 
@@ -103,12 +109,14 @@ def _filter_times(routes: Sequence[ConfiguredRoute]) -> list[RouteFilter]:
     for position, route in enumerate(routes):
         if list_alternatives(route.when.time) or list_alternatives(route.when.weekdays):
             zones.setdefault(route.when.time_zone, {})[position] = list_week_intervals(route)
-    return [RouteFilter(combine(found), _time_search(zone, IntervalIndex(found))) for zone, found in zones.items()]
+    return [
+        RouteFilter(combine_positions(found), _time_search(zone, IntervalIndex(found))) for zone, found in zones.items()
+    ]
 
 
 def _time_search(zone: str | None, index: IntervalIndex) -> Callable[[RequestFacts, int], int]:
     def find(facts: RequestFacts, _: int) -> int:
-        day, minute = facts.local_time(zone)
+        day, minute = facts.local_weekday_and_minute(zone)
         return index.find(day * _MINUTES_PER_DAY + minute)
 
     return find
@@ -134,8 +142,8 @@ def _filter_flag(
     wanted: Callable[[ConfiguredRoute], bool | None],
     read: Callable[[RequestFacts], bool],
 ) -> RouteFilter:
-    with_flag = combine(position for position, route in enumerate(routes) if wanted(route) is True)
-    without = combine(position for position, route in enumerate(routes) if wanted(route) is False)
+    with_flag = combine_positions(position for position, route in enumerate(routes) if wanted(route) is True)
+    without = combine_positions(position for position, route in enumerate(routes) if wanted(route) is False)
     return RouteFilter(with_flag | without, lambda facts, _: with_flag if read(facts) else without)
 
 
@@ -158,4 +166,4 @@ def _filter_input(routes: Sequence[ConfiguredRoute]) -> RouteFilter:
             end = float("inf") if below is None else below
             intervals[position] = [(0 if above is None else above + 1, end)]
     index = IntervalIndex(intervals)
-    return RouteFilter(combine(intervals), lambda facts, _: index.find(facts.input_tokens))
+    return RouteFilter(combine_positions(intervals), lambda facts, _: index.find(facts.input_tokens))

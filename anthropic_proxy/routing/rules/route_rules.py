@@ -1,7 +1,8 @@
 """`RouteRules`: the routes of the configuration file. `find` returns the first route that matches a request.
 
 Sets of routes are integers with one bit for each route. Each condition is examined once for all routes that have it, so
-thousands of routes take little time. `explain` returns a `RouteCheck` for each examined route. `describe_conditions`
+thousands of routes take little time. `check_routes` returns a `RouteCheck` for each route up to
+the first match, for users. `describe_conditions`
 returns the conditions of a route as text for users.
 """
 
@@ -59,7 +60,7 @@ class RouteRules:
                 candidates ^= asked & ~each.find(facts, asked)
         return self._routes[(candidates & -candidates).bit_length() - 1].route if candidates else None
 
-    def explain(self, facts: RequestFacts) -> list[RouteCheck]:
+    def check_routes(self, facts: RequestFacts) -> list[RouteCheck]:
         """Return the result of the conditions for each route, up to and including the first route that matches."""
         checks: list[RouteCheck] = []
         for compiled in self._routes:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import structs
 
 from anthropic_proxy.errors import ClientError, ProxyError
-from anthropic_proxy.exchange.call_building import target_limits
+from anthropic_proxy.exchange.call_building import build_target_limits
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.lab.stream_grammar import check_bytes
@@ -63,7 +63,7 @@ def _check_request(data: bytes) -> None:
     try:
         counted = estimate(request)
         expect(0 <= counted <= 4 * len(body) + 100_000, f"{len(body)} bytes were counted as {counted} tokens")
-        prepared = prepare(request, target_limits(target))
+        prepared = prepare(request, build_target_limits(target))
         call = Call(
             request=prepared.request,
             model=target.model,

@@ -35,11 +35,11 @@ async def test_from_the_first_byte_on_the_shorter_limit_holds(streams: bool) -> 
     watch = Watchdog(
         wait_disconnected=never, on_idle=ping if streams else None, first_byte_seconds=LONG, idle_seconds=SHORT
     )
-    watch.begin_call()
+    watch.begin_upstream_call()
     await asyncio.sleep(
         2 * DISCONNECT_CHECK_DELAY_SECONDS
     )  # so that the next look is planned for the first byte's limit
-    watch.first_byte_received()
+    watch.note_first_byte()
     assert await wait_until_given_up(watch) == "upstream silent"
 
 
@@ -64,5 +64,5 @@ async def test_a_client_that_reads_nothing_of_one_piece_is_given_up(accepts_data
 @in_virtual_time
 async def test_until_the_first_byte_the_longer_one_does() -> None:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=SHORT, idle_seconds=LONG)
-    watch.begin_call()
+    watch.begin_upstream_call()
     assert await wait_until_given_up(watch) == "upstream silent"

@@ -215,7 +215,7 @@ def test_a_page_lists_the_open_circuits_while_another_one_opens() -> None:
         breakers = CircuitBreakers(clock=Clock())
         _open_circuit(breakers, "groq api.groq.com")
         _open_circuit(breakers, "xai api.x.ai")
-        return breakers.list_open, lambda: _open_circuit(breakers, "openai api.openai.com")
+        return breakers.list_open_circuits, lambda: _open_circuit(breakers, "openai api.openai.com")
 
     found = [set(names) for names in interleave(build)]
     known = {"groq api.groq.com", "xai api.x.ai"}

@@ -208,14 +208,14 @@ async def test_a_refused_token_is_renewed_once(servers: TokenServers, google: Ru
     tokens = tokens_of(write_service_account(tmp_path, google.url), clock)
     pool = Credentials(Settings(vertex_project="p"), {"google": tokens})
     refused = UpstreamError("no", status=401)
-    first, _ = await pool.next_token(VERTEX, "http://x")
+    first, _ = await pool.next_token_and_url(VERTEX, "http://x")
     assert not pool.exclude_failed_key(VERTEX, first, UpstreamError("no", status=403))
     assert pool.exclude_failed_key(VERTEX, first, refused)
-    second, _ = await pool.next_token(VERTEX, "http://x")
+    second, _ = await pool.next_token_and_url(VERTEX, "http://x")
     assert second.value != first.value
     assert pool.exclude_failed_key(VERTEX, first, refused)  # another request that still had the first one
     assert not pool.exclude_failed_key(VERTEX, second, refused)
-    assert (await pool.next_token(VERTEX, "http://x"))[0] == second
+    assert (await pool.next_token_and_url(VERTEX, "http://x"))[0] == second
     clock.passed += MIN_RENEWAL_INTERVAL_SECONDS
     assert pool.exclude_failed_key(VERTEX, second, refused)
     assert len(servers.issued) == 2
@@ -227,7 +227,7 @@ async def test_the_project_is_the_setting_s_else_the_credentials_own(
 ) -> None:
     tokens = tokens_of(write_service_account(tmp_path, google.url), needs_project=setting is None)
     pool = Credentials(Settings(vertex_project=setting), {"google": tokens})
-    _, address = await pool.next_token(VERTEX, f"http://x/projects/{setting or '{project}'}/locations/eu")
+    _, address = await pool.next_token_and_url(VERTEX, f"http://x/projects/{setting or '{project}'}/locations/eu")
     assert address == f"http://x/projects/{project}/locations/eu"
 
 
@@ -241,7 +241,7 @@ async def test_without_a_project_the_variable_is_named(google: Running, tmp_path
             "proxy again."
         ),
     ) as caught:
-        await Credentials(Settings(), {"google": tokens}).next_token(VERTEX, "http://x/projects/{project}")
+        await Credentials(Settings(), {"google": tokens}).next_token_and_url(VERTEX, "http://x/projects/{project}")
     assert caught.value.should_retry is False
 
 

@@ -16,8 +16,8 @@ from anthropic_proxy.routing.providers import PROVIDERS, find_registry
 from anthropic_proxy.routing.router import (
     RoutingQuery,
     Target,
+    choose_preferred_provider_name,
     find_preferred_provider,
-    preferred_provider_name,
     resolve_route,
 )
 from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
@@ -175,7 +175,7 @@ def test_a_name_may_replace_a_prefix_of_litellm_only() -> None:
     ],
 )
 def test_preference_without_a_setting(text: str, environ: dict[str, str], installed: Any, expected: str) -> None:
-    assert preferred_provider_name(load(text, **environ), installed) == expected
+    assert choose_preferred_provider_name(load(text, **environ), installed) == expected
 
 
 def test_models_of_the_file_are_listed() -> None:

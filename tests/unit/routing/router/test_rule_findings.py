@@ -7,7 +7,7 @@ import pytest
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.routing.catalog import Catalog
-from anthropic_proxy.routing.router import list_rule_findings
+from anthropic_proxy.routing.router import list_rule_problems_and_warnings
 from anthropic_proxy.services import require_route_prices
 from anthropic_proxy.settings import list_alternatives
 from tests.support.paths import ROOT
@@ -36,7 +36,7 @@ balance = "cost"
 
 
 def test_targets_that_cannot_serve_or_are_guessed_are_reported_with_a_remedy(tmp_path: Path) -> None:
-    problems, warnings = list_rule_findings(load_routes(tmp_path, TARGETS), Catalog())
+    problems, warnings = list_rule_problems_and_warnings(load_routes(tmp_path, TARGETS), Catalog())
     assert [text.replace(f"{tmp_path}/", "") for text in problems] == [
         'targets of route "a" contains "grok/grok-3", but grok/ is the prefix of no provider, and openai has no such '
         "model. Use openai, gemini, vertex_ai, ollama, groq, moonshot, xai or anthropic as the prefix. "

@@ -33,7 +33,7 @@ class Balanced:
         """Return the model ids of the targets in the order for one request of a session."""
         headers = {"x-claude-code-session-id": session} if session else {}
         facts = new_facts(self.settings, headers=headers)
-        ordered = asyncio.run(self.balancer.order(self.targets, self.rule, facts))
+        ordered = asyncio.run(self.balancer.order_targets(self.targets, self.rule, facts))
         return [f"{target.provider.prefix}/{target.model}" for target in ordered]
 
     def record(self, name: str, seconds: float | None, session: str = "") -> None:

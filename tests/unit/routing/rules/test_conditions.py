@@ -100,7 +100,7 @@ def test_a_condition_holds_or_fails_with_its_reason(
     rules = RouteRules(settings.routes)
     assert rules.find(new_facts(settings, **match)) is settings.routes[0]
     assert rules.find(new_facts(settings, **other)) is None
-    (check,) = rules.explain(new_facts(settings, **other))
+    (check,) = rules.check_routes(new_facts(settings, **other))
     assert failed in check.failed
     assert describe_conditions(settings.routes[0]) in check.failed
 

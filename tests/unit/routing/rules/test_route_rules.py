@@ -108,7 +108,7 @@ def require_first_match(routes: list[ConfiguredRoute], requests: list[dict[str, 
     routes = [structs.replace(route, name=str(number)) for number, route in enumerate(routes)]
     rules = RouteRules(routes)
     for drawn in requests:
-        checks = rules.explain(new_facts(drawn))  # checks all routes in their order
+        checks = rules.check_routes(new_facts(drawn))  # checks all routes in their order
         expected = checks[-1].route if checks and not checks[-1].failed else None
         assert rules.find(new_facts(drawn)) is expected
 
