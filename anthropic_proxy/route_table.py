@@ -1,7 +1,7 @@
 """`RouteTable`: the routes of all plugins, found by HTTP method and URL path.
 
-A route is a URL path with HTTP methods and the function that responds. `FoundRoute` is the result for one URL path.
-`paths` are the URL paths without parameters.
+A route is a URL path with HTTP methods and the function that responds. `find` looks up a URL path, and `FoundRoute` is
+the result. `paths` are the URL paths without parameters.
 """
 
 import re

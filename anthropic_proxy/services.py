@@ -4,9 +4,11 @@ Examples: the model catalog, provider keys, circuit breakers, transports (connec
 about models learned from replies), the store (limits and values that processes share), the log, policies of plugins,
 and queues of receipts (records of finished requests). `open_services` calls `build_services`, which opens no
 connection, and adds the objects of plugins, the store and the state of the previous services. `BackgroundWork` runs
-long computations in a thread, and tasks that no request waits for. Functions `new_*` build one object. An exchange is
-one client request with its reply. A target is a provider and model to call. Several worker processes can serve one
-address; each has its own services, and an index from 0.
+long computations in a thread, and tasks that no request waits for. Functions `new_*` build one object.
+`prefetch_default_models` queries providers for limits of models in the background. `Services.close` closes the
+connections to providers, unless another object owns them. An exchange is one client request with its reply. A target is
+a provider and model to call. Several worker processes can serve one address; each has its own services, and an index
+from 0.
 """
 
 import asyncio

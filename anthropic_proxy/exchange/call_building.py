@@ -2,10 +2,11 @@
 
 A `Call` is the input of a wire, which encodes it as an upstream request: `build_call` builds it from the prepared
 client request, `build_relay_call` from the client's bytes for a relay. `find_target_limits` returns the limits of a
-provider and model for the preparation, `build_target_limits` the same for given settings. `token_scale` is a factor
-that corrects token estimates of a model. `SentAttempts` has the attempt that was sent last. Some providers split a long
-reply: another call with a continuation token continues it (`continuation_target`). `proxy_tools` are tools that the
-proxy runs; `deferred_tools` are sent only after a tool search finds them.
+provider and model for the preparation, `build_target_limits` the same for given settings. `client_credential` returns
+the client's own key, if it is forwarded. `token_scale` is a factor that corrects token estimates of a model.
+`SentAttempts` has the attempt that was sent last. Some providers split a long reply: another call with a continuation
+token continues it (`continuation_target`). `proxy_tools` are tools that the proxy runs; `deferred_tools` are sent only
+after a tool search finds them.
 """
 
 import functools

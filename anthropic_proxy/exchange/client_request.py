@@ -1,8 +1,8 @@
 """The client side of an exchange: `ClientRequest`, the authenticated request, and `ResponseSink`, its response.
 
-`send_…` methods send events of a stream, relayed bytes of a provider, a complete message, or an error. A receipt is the
-record of the exchange, for log and metrics. `queue_key` is the client and session, between which the queue of upstream
-calls alternates.
+An exchange is one client request with its reply. `send_…` methods send events of a stream, relayed bytes (unchanged
+bytes of a provider), a complete message, or an error. A receipt is the record of the exchange, for log and metrics.
+`queue_key` is the client and session, between which the queue of upstream calls alternates.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,8 +2,9 @@
 
 Only the model name can be replaced. The bytes are also decoded, for the token usage and the stop reason in the receipt.
 `forwarded_headers` selects the headers for the client. If a target (provider and model) fails before any content, the
-next target of the route is called. `wait_for_content` ends at the first event; `read` returns the next bytes.
-`final_usage` is the token usage so far; `omit_message_start` removes an event that the client already has.
+next target of the route is called. `wait_for_content` returns at the first event, `read` returns the next bytes, and
+`close` ends the upstream call. `final_usage` is the token usage so far; `omit_message_start` removes an event that the
+client already has.
 """
 
 import asyncio

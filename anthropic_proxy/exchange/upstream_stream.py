@@ -2,10 +2,10 @@
 
 Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. `read` returns the deltas of
 one network read, `flush_pending` those still buffered after an early end; `complete` is True after the end of the
-reply. `DeltaStream` is the interface of the streams that the pipeline reads. `continuation` is the token that continues
-a reply which the provider has split. `add_missing_date` sets the header `date`. `signature` is the value for thinking
-blocks that the provider did not sign. Some providers send a reply inside an error response; `set_deltas` sets its
-deltas.
+reply. `wait_for_content` returns when the first content has arrived, `close` ends the upstream call. `DeltaStream` is
+the interface of all such streams. `continuation` is the token that continues a reply which the provider has split.
+`add_missing_date` sets the header `date`. `signature` is the value for thinking blocks that the provider did not sign.
+Some providers send a reply inside an error response; `set_deltas` sets its deltas.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Signals of the server process: their names on each operating system, and their handling during start-up.
 
 Windows has no SIGHUP, and no process can send SIGTERM there. It has SIGBREAK instead: Ctrl+Break, which a parent
-process can also send to a process group (`CTRL_BREAK_EVENT`). A blocked signal is delivered after `unblock_signals`;
-`restore_interrupts` is for commands that are no server.
+process can also send to a process group (`CTRL_BREAK_EVENT`). `blocked_signals` blocks signals for a time: a blocked
+signal is delivered after `unblock_signals`; `restore_interrupts` is for commands that are no server.
 """
 
 import os

@@ -1,11 +1,12 @@
 """Signal handlers that stop the server process, even if its event loop is blocked.
 
-`StopSignals` installs the handlers. Python runs the handler of a stop signal in the main thread, between two
-instructions, so a blocked event loop does not delay the handler. The handler starts two timers, which `stop_timers`
-cancels when the server has stopped completely. First, SIGALRM: its handler logs the requests in progress and ends the
-process. Windows has no SIGALRM; a thread does the same there, if C code does not hold the interpreter lock. Second,
-`faulthandler`: its thread writes the stack to stderr and ends the process, even if Python code can no longer run. Only
-C code that neither returns nor checks for signals delays the handler of the stop signal.
+`StopSignals` installs the handlers; `call_at_signal` is for other signals, such as SIGHUP. Python runs the handler of a
+stop signal in the main thread, between two instructions, so a blocked event loop does not delay the handler. The
+handler starts two timers, which `stop_timers` cancels when the server has stopped completely. First, SIGALRM: its
+handler logs the requests in progress and ends the process. Windows has no SIGALRM; a thread does the same there, if C
+code does not hold the interpreter lock. Second, `faulthandler`: its thread writes the stack to stderr and ends the
+process, even if Python code can no longer run. Only C code that neither returns nor checks for signals delays the
+handler of the stop signal.
 """
 
 import asyncio

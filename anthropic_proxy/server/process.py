@@ -2,8 +2,9 @@
 
 `ServerProcess` is the only process of a server, or a worker under a supervisor. `ServerConfig` is its configuration:
 address, TLS files, watched settings files, and the times of a stop. At a stop signal, requests are still accepted for
-`drain_delay_seconds`, and running replies have `stop_timeout_seconds` to finish. The supervisor replaces a worker
-without heartbeats (signs that its event loop runs). `EXIT_STARTUP_FAILED` is an exit status.
+`drain_delay_seconds`, and running replies have `stop_timeout_seconds` to finish; `max_stop_seconds` is the maximum time
+until the process ends. The supervisor replaces a worker without heartbeats (signs that its event loop runs).
+`EXIT_STARTUP_FAILED` is an exit status.
 """
 
 import asyncio

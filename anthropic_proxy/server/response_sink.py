@@ -1,9 +1,9 @@
 """Sink of one HTTP response: sends events, a message or an error to the client through the ASGI function `send`.
 
 `AsgiSink` implements `ResponseSink`, the interface by which an exchange (one client request with its provider calls)
-responds. The response starts with its first bytes; its status is then final. A receipt is the record of the exchange
-for log and metrics; `attach_receipt` sets it. `record_body` makes the sink pass the body to a function too. `started`
-is True after the first bytes.
+responds. `send_…` methods send the response or parts of a stream. The response starts with its first bytes; its status
+is then final. A receipt is the record of the exchange for log and metrics; `attach_receipt` sets it. `record_body`
+makes the sink pass the body to a function too. `started` is True after the first bytes.
 """
 
 import asyncio

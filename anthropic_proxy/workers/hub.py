@@ -1,9 +1,9 @@
 """Hub in the supervisor process, which sums the statistics of all workers and forwards observations between them.
 
-`Hub` is connected to each worker by an `IpcChannel`. An observation is a fact about a model, an API key or a provider
-address that all workers should use. A query is the question of one worker for the sum of all statistics. The hub
-answers after all workers have reported, or at the deadline. `next_query_deadline` is the time for the next call of
-`answer_due_queries`.
+`Hub` is connected to each worker by an `IpcChannel`; `receive_from` processes the messages of one worker. An
+observation is a fact about a model, an API key or a provider address that all workers should use. A query is the
+question of one worker for the sum of all statistics. The hub answers after all workers have reported, or at the
+deadline. `next_query_deadline` is the time for the next call of `answer_due_queries`.
 """
 
 import time

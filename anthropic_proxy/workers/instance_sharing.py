@@ -1,8 +1,9 @@
 """`InstanceSharing`: observations that instances share through Redis: keys in cooldown, open circuits, learned facts.
 
 An instance is one server process, on any machine, that uses the same Redis. An observation is sent to all instances,
-and stored until it expires for those that start later. No request waits: a background task sends and receives. An
-observation arrives after about half a second, and after an interruption within half a minute.
+and stored until it expires for those that start later. No request waits: `publish` queues an observation, and a
+background task sends and receives. An observation arrives after about half a second, and after an interruption within
+half a minute.
 """
 
 import asyncio

@@ -1,11 +1,12 @@
 """Messages between the hub in the supervisor process and a worker process, over a pair of sockets.
 
-`IpcChannel` is one end of the sockets. Sending and receiving never block. A message is a length of four bytes and a
-msgpack object. Statistics: a worker sends a `StatsReport`, periodically or after the hub's `StatsRequest`; a worker's
-`StatsQuery` requests the sum of all workers (`StatsTotal`). Views of requests: a worker that shows requests to a user
-sends `RequestsWatch`, and the others send their requests (`RequestsUpdate`) for a limited time. `SharedObservation`: a
-fact about a model, an API key or a provider address, which all workers use. `settings_digest` is a digest of the
-settings for which the fact is valid. `ReloadRequest` makes all workers read the settings again.
+`IpcChannel` is one end of the sockets. Sending and receiving never block: `send` keeps bytes that the socket does not
+accept, and `flush` sends them later. A message is a length of four bytes and a msgpack object. Statistics: a worker
+sends a `StatsReport`, periodically or after the hub's `StatsRequest`; a worker's `StatsQuery` requests the sum of all
+workers (`StatsTotal`). Views of requests: a worker that shows requests to a user sends `RequestsWatch`, and the others
+send their requests (`RequestsUpdate`) for a limited time. `SharedObservation`: a fact about a model, an API key or a
+provider address, which all workers use. `settings_digest` is a digest of the settings for which the fact is valid.
+`ReloadRequest` makes all workers read the settings again.
 """
 
 import socket

@@ -4,7 +4,8 @@ An observation is a fact about a model, an API key or a provider address. `Worke
 application: it collects the statistics of this process (`collect_stats`), requests the sum of all workers
 (`query_totals`), and returns the function that sends observations (`find_publisher`). `WorkerLink` is a worker's
 connection to the hub in the supervisor, which forwards messages to the other workers. `sum_stats` adds the statistics
-of several processes; only the hub calls it. `start_sharing` begins the exchange with other servers through Redis.
+of several processes; only the hub calls it. `start_sharing` and `stop_sharing` begin and end the exchange of
+observations with other servers through Redis.
 """
 
 import asyncio

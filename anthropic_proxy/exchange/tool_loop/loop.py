@@ -2,8 +2,9 @@
 
 Another upstream call follows if a response calls proxy tools (tools that the proxy runs), was split by the provider, or
 does not match the requested schema. `read` returns the deltas of the next network read, `flush_pending` buffered ones
-after an early end, and `retry_with_feedback` repeats the call with a user message about the defect. `signature` is the
-value for thinking blocks without a signature of the provider; `complete` is always False here.
+after an early end, `close` ends the open upstream call, and `retry_with_feedback` repeats the call with a user message
+about the defect. `signature` is the value for thinking blocks without a signature of the provider; `complete` is always
+False here.
 """
 
 from collections.abc import Sequence

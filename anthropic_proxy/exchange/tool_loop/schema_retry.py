@@ -2,7 +2,7 @@
 
 It is used if the provider does not enforce the schema. After a mismatch, the model is called once more. `read` returns
 the deltas for the client. `signature` is the value for thinking blocks that the provider did not sign; `flush_pending`
-returns buffered deltas after an early end.
+returns buffered deltas after an early end. `close` ends the upstream call.
 """
 
 from anthropic_proxy.errors import UpstreamProtocolError

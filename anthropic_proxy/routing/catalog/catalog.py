@@ -3,7 +3,8 @@
 `Catalog` joins three sources: the table `models.toml` of the package, replies of providers to queries (listings), and
 facts that the command `doctor` has observed (learned). `cached_…` methods use the cache only, `fetch_capabilities`
 waits for a query, `refresh_…` methods start queries. Capabilities are limits (context window, output) and features
-(images, tools). `is_reported`: the provider itself reported the cached values.
+(images, tools). `is_reported` is True if the provider itself reported the cached values. `set_learned` and
+`find_learned` store and find observed facts. `close` ends the queries.
 """
 
 import asyncio

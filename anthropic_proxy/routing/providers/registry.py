@@ -1,11 +1,12 @@
 """Types of the provider registry. A `Provider` is the registry entry of one provider with its URLs, keys and models.
 
 `WireConfig` is the configuration of one wire (API). A `ModelRule` changes dialect fields for a model pattern.
-`ServerOverride` describes another server at the base URL setting. `RetiredModel` is a model that its provider has
-stopped serving. Fields: `url_suffixes` and `…_url_path` complete base URLs; `key_header` and `key_scheme` form the
-header with the key; `…_rules` are pairs of a model pattern and a value; `models_table` names a table of `models.toml`;
-`known_models` select the provider without a prefix; `custom_url_only`: only with a base URL setting. `reference_url`:
-base URL of the built-in provider with the same API.
+`ServerOverride` describes another server at the base URL setting. `RetiredModel` is the retirement of a model: its
+provider has stopped, or will stop, serving it. Fields: `url_suffixes` and `…_url_path` complete base URLs; `key_header`
+and `key_scheme` form the header with the key; `setup_variable` is the environment variable that enables a provider;
+`…_rules` are pairs of a model pattern and a value; `models_table` names a table of `models.toml`; `known_models` select
+the provider without a prefix; `custom_url_only` is True for a wire that requires a base URL setting. `reference_url` is
+the base URL of the built-in provider with the same API.
 """
 
 from collections.abc import Mapping, Sequence

@@ -3,7 +3,8 @@
 `order_targets` returns this order: the first target serves the request, the others are its fallbacks. The state is in a
 `Store`: the latency of each target as a moving average, and the targets of sessions. By default this store is in the
 memory of the process. A plugin may share it between instances. While the store is unavailable, requests are served as
-if nothing was stored. `keep_session` stores the target of a session; `name_target` returns the model id with prefix.
+if nothing was stored. `record_latency` and `record_failure` change the latency of a target. `keep_session` stores the
+target of a session; `name_target` returns the model id with prefix.
 """
 
 import asyncio

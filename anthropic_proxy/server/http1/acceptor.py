@@ -1,7 +1,8 @@
 """Acceptor of client connections on the listening socket, up to the limit of open file descriptors.
 
 `Acceptor` replaces asyncio's own server. Connections above the limit wait in the kernel's queue of the socket (the
-backlog). When the server stops, the waiting connections are still served.
+backlog). `start` begins to accept connections. When the server stops, `close` accepts the waiting connections, which
+are still served, and closes the socket.
 """
 
 import asyncio

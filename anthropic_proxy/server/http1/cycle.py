@@ -2,8 +2,9 @@
 
 `RequestResponseCycle` is one request with its response. "Application" means the ASGI application of the proxy
 (`app.App`). The application reads the request body with `receive` and writes the response with `send`. While it does
-not call `receive`, the cycle buffers pieces of the body (`feed_body`, `finish_body`). `wake_receiver` ends a wait in
-`receive`; `schedule_wakeup` calls it a little later.
+not call `receive`, the cycle buffers pieces of the body (`feed_body`, `finish_body`). `run_app` calls the application,
+and `release_resources` frees memory afterwards. `wake_receiver` ends a wait in `receive`; `schedule_wakeup` calls it a
+little later.
 """
 
 import asyncio

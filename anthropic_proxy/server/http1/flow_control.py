@@ -1,6 +1,7 @@
 """Backpressure on a client connection: pauses reading for a slow application, and writing for a slow client.
 
-Reading pauses if the application does not consume the request body. Writing pauses if the write buffer is full.
+Reading from the socket pauses (`pause_reading`) if the application does not consume the request body. If the write
+buffer is full (`pause_writing`), the senders of a response wait in `wait_writable`.
 """
 
 import asyncio

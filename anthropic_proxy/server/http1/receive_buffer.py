@@ -2,7 +2,8 @@
 
 `ReceiveBuffer.append` adds bytes from the socket, and `pop_piece` returns the next piece. A piece completes at most one
 request head, so that the server can stop parsing between two pipelined requests. A request head is the request line
-with the headers. `accepts_request_line` rejects invalid request lines that the parser would accept.
+with the headers. `begin_request` prepares for the next request. `accepts_request_line` rejects invalid request lines
+that the parser would accept.
 """
 
 import re
