@@ -11,19 +11,19 @@ PACKAGE = "anthropic-proxy"
 """Name under which this project is published in a package index."""
 
 
-def extra_command(extra: str, *, published: bool = PUBLISHED) -> str:
+def extra_command(extra: str, *, is_published: bool = PUBLISHED) -> str:
     """Return the shell command that installs an extra with pip, or in a checkout with `scripts/setup.py`."""
-    return f"pip install '{PACKAGE}[{extra}]'" if published else f"python3 scripts/setup.py {extra}"
+    return f"pip install '{PACKAGE}[{extra}]'" if is_published else f"python3 scripts/setup.py {extra}"
 
 
-def extra_command_with_uv(extra: str, *, published: bool = PUBLISHED) -> str:
+def extra_command_with_uv(extra: str, *, is_published: bool = PUBLISHED) -> str:
     """Return the shell command that installs an extra with the tool uv."""
-    return f"uv tool install '{PACKAGE}[{extra}]'" if published else f"uv sync --extra {extra}"
+    return f"uv tool install '{PACKAGE}[{extra}]'" if is_published else f"uv sync --extra {extra}"
 
 
-def list_start_commands(*, published: bool = PUBLISHED) -> tuple[tuple[str, str], ...]:
+def list_start_commands(*, is_published: bool = PUBLISHED) -> tuple[tuple[str, str], ...]:
     """Return the shell commands that install or start the proxy: pairs of a command and a description of its effect."""
-    if published:
+    if is_published:
         return (
             (f"uvx {PACKAGE}", "serves on `http://127.0.0.1:8082` without an installation; options follow"),
             (f"uv tool install {PACKAGE}", f"installs the command `{PACKAGE}`"),

@@ -281,8 +281,8 @@ def build_services(
 ) -> Services:
     """Return new services for these settings that use the given transports. No request is sent.
 
-    The services have an empty store in memory and no objects of plugins; `open_services` replaces them. `new_id`:
-    function that returns a new identifier with the given prefix. `tokens`: token source name → source of OAuth tokens.
+    The store is in memory, and there are no objects of plugins: `open_services` sets these fields. `new_id`: function
+    that returns a new identifier with the given prefix. `tokens`: token source name → source of OAuth tokens.
     `receipts`: queues for the records of finished requests; None: new ones. `worker_index_and_count`: index of this
     worker, from 0, and number of workers.
     """

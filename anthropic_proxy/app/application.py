@@ -46,9 +46,10 @@ SHUTDOWN_GRACE_SECONDS = 2.0
 class App:
     """The ASGI application. Its services are built at the lifespan start-up or at the first request.
 
-    `address`: URL of the server; None: another server runs this application. `logs_startup`: log the start-up summary.
-    `reader`: reloads the settings; None: no reload. `link`: link to the other workers; None: a single process.
-    `plugins`: None: those that the settings enable.
+    `address`: URL of the server; None: another server, such as uvicorn, runs this application. `logs_startup`: True if
+    the application logs the start-up summary. `reader`: reads the settings again at a reload; None: no reload. `link`:
+    connection to the other workers; None: a single process. `plugins`: plugins to use; None: those that the settings
+    enable.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ def run_server(
     defer_sighup()
     raise_fd_limit()
     listener = _open_listener(host, port)
-    address = format_address(host, listener.getsockname()[1], tls=tls_files is not None)
+    address = format_address(host, listener.getsockname()[1], uses_tls=tls_files is not None)
     if attached:
         print(address, flush=True)  # the listener already queues connections
         stop_at_end_of_input()

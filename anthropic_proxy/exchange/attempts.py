@@ -118,7 +118,7 @@ class Attempts:
         return OpenedStream(opened.stream, opened.state)
 
     def add_note(self, note: FidelityNote) -> None:
-        """Add a note on a lossy change to the receipt, the record of this exchange."""
+        """Add a note to the receipt of this exchange, about a field that was changed, emulated, kept or dropped."""
         self._receipt.fidelity.add_notes([note])
 
     def estimate_scaled_tokens(self, request: MessagesRequest, token_scale: float) -> int:

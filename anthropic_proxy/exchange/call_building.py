@@ -76,12 +76,12 @@ _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch
 
 @functools.lru_cache(maxsize=256)
 def build_target_limits(
-    target: Target, *, must_fit: bool = False, searches: bool = True, fetches: bool = False
+    target: Target, *, rejects_overflow: bool = False, has_web_search: bool = True, has_web_fetch: bool = False
 ) -> TargetLimits:
     """Return the limits of a target for the function `prepare`, which adapts a client request to them.
 
-    `must_fit`: True if a request above the context window is rejected. `searches`: True if `SEARCH_URL` is set.
-    `fetches`: True if `FETCH_URLS` is set.
+    `rejects_overflow`: True if a request above the context window is rejected. `has_web_search`: True if `SEARCH_URL`
+    is set. `has_web_fetch`: True if `FETCH_URLS` is set.
     """
     facts, dialect = target.capabilities, target.dialect
     stated = facts.context_window_from_error
@@ -92,7 +92,7 @@ def build_target_limits(
         context_window=stated or (facts.context_window if facts.known else None),
         max_input=facts.max_input if facts.known and stated is None else None,
         max_output=min(outputs, default=None),
-        reject_overflow=must_fit and stated is None,
+        reject_overflow=rejects_overflow and stated is None,
         margin=STATED_WINDOW_MARGIN if stated is not None else 0.0,
         efforts=facts.efforts,
         accepts_thinking_budget=dialect.accepts_thinking_budget,
@@ -102,8 +102,8 @@ def build_target_limits(
         accepts_tools=facts.tools,
         server_tools=dialect.server_tools,
         server_tools_exclusive=dialect.server_tools_exclusive,
-        proxy_tool_kinds=_PROXY_TOOLS_WITH_FETCH if fetches else _PROXY_TOOLS,
-        can_search=searches,
+        proxy_tool_kinds=_PROXY_TOOLS_WITH_FETCH if has_web_fetch else _PROXY_TOOLS,
+        can_search=has_web_search,
         provider=target.provider.prefix,
         tool_name_pattern=dialect.tool_name_pattern,
         max_tool_name_length=dialect.max_tool_name_length,
@@ -112,9 +112,11 @@ def build_target_limits(
 
 def find_target_limits(services: Services, target: Target) -> TargetLimits:
     """Return the limits of a target for the function `prepare`, by the settings and the web tools of `services`."""
-    searches, fetches = services.web_search is not None, services.web_fetch is not None
     return build_target_limits(
-        target, must_fit=services.settings.check_context_window, searches=searches, fetches=fetches
+        target,
+        rejects_overflow=services.settings.check_context_window,
+        has_web_search=services.web_search is not None,
+        has_web_fetch=services.web_fetch is not None,
     )
 
 

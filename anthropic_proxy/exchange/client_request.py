@@ -2,7 +2,7 @@
 
 An exchange is one client request with its reply. `send_…` methods send events of a stream, relayed bytes (unchanged
 bytes of a provider), a complete message, or an error. A receipt is the record of the exchange, for log and metrics.
-`queue_key` is the client and session, between which the queue of upstream calls alternates.
+`queue_key` is a text for client and session: the queue of upstream calls serves distinct texts in turn.
 """
 
 from collections.abc import Mapping, Sequence

@@ -42,7 +42,7 @@ COUNT_TOKENS_PATH = "/v1/messages/count_tokens"
 
 
 class Sender(Struct, frozen=True, kw_only=True):
-    """Client of a dry run."""
+    """Client that a dry run assumes: its key and headers, which the conditions of routes examine."""
 
     key: str = "local"
     """Name of the key that the client of the dry run presents. `local`: no key."""

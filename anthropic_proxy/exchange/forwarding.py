@@ -47,7 +47,7 @@ query."""
 
 
 class JsonReply(Struct, frozen=True):
-    """A JSON body for the client."""
+    """Response to the client: a body of JSON text, and headers of the provider."""
 
     body: bytes
     """Body of the client response: JSON text."""

@@ -14,10 +14,10 @@ from anthropic_proxy.services import Services
 
 
 def read_client_request(services: Services, incoming: ClientRequest) -> tuple[MessagesRequest, RuleChoice | None]:
-    """Return the decoded request, and the result of the routes of the configuration file.
+    """Return the decoded request, and the result of the search for a matching route of the configuration file.
 
-    If all possible targets are relays, only top-level fields of the body are scanned. Second value None: the routes
-    were not evaluated. Raises `InvalidRequest` for a body that is no valid request.
+    Second value None: the routes were not examined yet. If all possible targets are relays, only top-level fields of
+    the body are decoded. Raises `InvalidRequest` for a body that is no valid request.
     """
     choice = None
     if _may_be_relayed(services, incoming):

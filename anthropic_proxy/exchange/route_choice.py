@@ -42,7 +42,8 @@ async def choose_route(
 ) -> Route:
     """Return the route of a client request. Raises `ClientError` if no target can serve it.
 
-    `estimates`: keeps the token count that conditions may need. `choice`: result of `choose_rule`; None: not evaluated.
+    `estimates`: cache of the token count, which conditions may need. `choice`: result of `choose_rule`; None: not yet
+    called.
     """
     query = routing_query(request)
     rules = services.route_rules
@@ -131,8 +132,8 @@ def record_failed_call(
 ) -> None:
     """Store a failure of a target, so that a route with `balance = "latency"` calls the target last for some time.
 
-    Only errors caused by the provider count. Other errors depend on the request or on the key of one client. The store
-    is written in a background task.
+    Counted are statuses from 500, and 401 and 429 for a key of the proxy. Other errors depend on the request, or on the
+    key of one client. A background task writes the store.
     """
     if rule is None or rule.balance != "latency":
         return

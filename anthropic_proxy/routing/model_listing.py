@@ -54,10 +54,10 @@ def list_models(settings: Settings, catalog: Catalog) -> list[ModelEntry]:
 
 
 def find_model(requested: str, settings: Settings, catalog: Catalog) -> ModelEntry:
-    """Return the entry for `GET /v1/models/<id>`. Ids with a Claude tier or a provider prefix need not be in the list.
+    """Return the entry of one model, for `GET /v1/models/<id>`.
 
-    A tier is haiku, sonnet, opus or fable. Raises `UnknownModel` for other ids outside the list, although requests
-    accept them, and the errors of `resolve_route`.
+    The model must be in the list, or its id must have a Claude tier (haiku, sonnet, opus, fable) or a provider prefix.
+    Raises `UnknownModel` for any other id, although requests accept it, and the errors of `resolve_route`.
     """
     for entry in list_models(settings, catalog):
         if entry.id == requested:

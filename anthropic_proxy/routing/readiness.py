@@ -3,13 +3,15 @@
 The result, `Readiness`, has the usable providers (`ready`), `obstacles` that prevent replies, `advice`, and `unset`
 providers without a key. Sources are settings, installed packages, credential files and known model lists. Nothing is
 sent to providers. Tiers are the Claude families (opus, sonnet, haiku) that settings map to models.
-`describe_retirement` reports a model that its provider stops serving. `list_problems_and_warnings` returns two lists of
-texts. `group_tier_mappings` joins tiers with the same target; `find_used_models` lists the models of tiers and routes.
+`describe_retirement` returns a `RetirementNotice` about a model that its provider no longer serves.
+`list_problems_and_warnings` returns two lists of texts. `group_tier_mappings` joins tiers with the same target, and
+returns pairs of tier names and mapping; `find_used_models` lists the models of tiers and routes.
 `list_ignored_settings` lists settings without effect.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -190,17 +192,23 @@ def _key_source(provider: Provider, origins: Mapping[str, str]) -> str:
     return origins.get(provider.key_variable or "", "set").partition(" line")[0]
 
 
-def describe_retirement(row: TierMapping, today: date) -> tuple[str, str] | None:
-    """Return the notice about a retired model of a tier, and the line for `.env` that selects its successor.
+class RetirementNotice(NamedTuple):
+    """Notice about a retired model that a Claude tier is mapped to."""
 
-    None: the model is not yet retired on the date `today`.
-    """
+    text: str
+    """Vendor, model and date of the retirement, followed by `Its successor:`."""
+    env_line: str
+    """Line for `.env` that selects the successor: `BIG_MODEL=openai/gpt-5.5`."""
+
+
+def describe_retirement(row: TierMapping, today: date) -> RetirementNotice | None:
+    """Return the notice about the model of a tier if it is retired on the date `today`. None: it is not retired."""
     retired = row.retirement
     if retired is None or (day := date.fromisoformat(retired.retired_on)) > today:
         return None
     prefix, _, model = row.target.partition("/")
     line = f"{row.reason.partition(',')[0]}={prefix}/{retired.successor}"
-    return f"{row.retiring_vendor} retired {model} on {day.day} {day:%B %Y}. Its successor:", line
+    return RetirementNotice(f"{row.retiring_vendor} retired {model} on {day.day} {day:%B %Y}. Its successor:", line)
 
 
 def list_problems_and_warnings(settings: Settings, catalog: Catalog, today: date) -> tuple[list[str], list[str]]:

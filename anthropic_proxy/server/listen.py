@@ -42,9 +42,9 @@ def open_listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-def format_address(host: str, port: int, *, tls: bool = False) -> str:
+def format_address(host: str, port: int, *, uses_tls: bool = False) -> str:
     """Return the URL `http://host:port` of the server. A wildcard address (`0.0.0.0`, `::`) becomes `localhost`."""
     if host in _WILDCARD_ADDRESSES:
         host = "localhost"
-    scheme = "https" if tls else "http"
+    scheme = "https" if uses_tls else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

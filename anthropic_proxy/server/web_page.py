@@ -92,9 +92,9 @@ def build_setup_view(settings: Settings, catalog: Catalog) -> SetupView:
 
 
 def render_web_page(command: str, view: SetupView | None, paths: Sequence[str]) -> str:
-    """Return the page as HTML.
+    """Return the web page at `/` as HTML.
 
-    `command`: shell command that starts Claude Code. `view`: None: the reader may not see the setup of the proxy.
+    `command`: shell command that starts Claude Code. `view`: models and providers; None: the reader may not see them.
     `paths`: URL paths that the reader can open; those with a known label are linked.
     """
     body = "\n".join(_body(command, view, [path for path in _LINKS if path in paths]))

@@ -1,11 +1,11 @@
 """Statistics of a server process, and the link by which a worker exchanges statistics and observations with others.
 
 An observation is a fact about a model, an API key or a provider address. `WorkerPeer` is the interface for the
-application: it collects the statistics of this process (`collect_stats`), requests the sum of all workers
-(`query_totals`), and returns the function that sends observations (`find_publisher`). `WorkerLink` is a worker's
-connection to the hub in the supervisor, which forwards messages to the other workers. `sum_stats` adds the statistics
-of several processes; only the hub calls it. `start_sharing` and `stop_sharing` begin and end the exchange of
-observations with other servers through Redis.
+application: it collects the statistics of this process (`collect_stats`), requests the sum of all workers, with the
+number of those that did not report (`query_totals`), and returns the function that sends observations
+(`find_publisher`). `WorkerLink` is a worker's connection to the hub in the supervisor, which forwards messages to the
+other workers. `sum_stats` adds the statistics of several processes; only the hub calls it. `start_sharing` and
+`stop_sharing` begin and end the exchange of observations with other servers through Redis.
 """
 
 import asyncio
@@ -163,7 +163,7 @@ class WorkerPeer:
     def sum_stats(self, running_stats: Sequence[bytes], ended_stats: Sequence[bytes]) -> bytes:
         """Return the sum of the statistics of several processes.
 
-        All statistics are bytes from `metrics.encode_snapshot`.
+        All statistics are encoded by `metrics.encode_snapshot`.
 
         `running_stats`: statistics of running processes, with counters and gauges. `ended_stats`: statistics of ended
         workers, of which only the counters are added.
@@ -230,8 +230,8 @@ class WorkerLink:
     async def query_totals(self) -> StatsTotal:
         """Query the hub for the statistics of all workers and return its answer. Concurrent callers share one query.
 
-        Raises `InternalError` if the hub does not answer within `HUB_TIMEOUT_SECONDS`. Unsent observations of all
-        workers are sent first, so that they arrive before the answer.
+        Raises `InternalError` if the hub does not answer within `HUB_TIMEOUT_SECONDS`. All workers send their waiting
+        observations before their statistics, so that these observations arrive before the answer.
         """
         if self._pending_query is None:
             self._publish_pending()

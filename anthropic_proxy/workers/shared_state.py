@@ -21,8 +21,8 @@ _DIGEST_BYTES = 16
 def publish_observations(services: Services, publish: Callable[[SharedObservation], None]) -> None:
     """Make `services` call `publish` for each later observation of a model, key cooldown and circuit change.
 
-    Messages contain digests of API keys, never the keys. Observations in a `Store` plugin are not published, because
-    all workers read the same store.
+    Messages contain digests of API keys, never the keys. Observations of models are published only if they are stored
+    in the memory of the process: otherwise all workers read the same store.
     """
     addresses, upstreams = _settings_digests(services.settings)
     if isinstance(store := services.observations.store, MemoryStore):

@@ -87,7 +87,7 @@ def cell_of(feature: Feature, backend: Backend) -> Cell:
         return Cell("native")
     try:
         request = sample(feature.request, target)
-        before = prepare(request, build_target_limits(target, fetches=True)).notes
+        before = prepare(request, build_target_limits(target, has_web_fetch=True)).notes
     except ClientError as error:
         return Cell("refused", (error.message,), shared=True)
     try:
@@ -142,7 +142,7 @@ def sample(fields: dict[str, Any], target: Target) -> MessagesRequest:
 
 def encode_upstream(request: MessagesRequest, target: Target) -> tuple[list[FidelityNote], bytes]:
     """Return the notes on a request and its body as it goes upstream."""
-    prepared = prepare(request, build_target_limits(target, fetches=True))
+    prepared = prepare(request, build_target_limits(target, has_web_fetch=True))
     upstream = target.wire.encode_request(
         Call(
             request=prepared.request,

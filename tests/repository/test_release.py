@@ -84,7 +84,7 @@ def test_the_release_switches_the_installation_texts() -> None:
         "uv sync --extra vertex",
     )
     name = "anthropic-proxy"
-    assert extra_command("vertex", published=True) == f"pip install '{name}[vertex]'"
-    assert extra_command_with_uv("vertex", published=True) == f"uv tool install '{name}[vertex]'"
-    commands = [command for command, _ in list_start_commands(published=True)]
+    assert extra_command("vertex", is_published=True) == f"pip install '{name}[vertex]'"
+    assert extra_command_with_uv("vertex", is_published=True) == f"uv tool install '{name}[vertex]'"
+    commands = [command for command, _ in list_start_commands(is_published=True)]
     assert commands[:2] == [f"uvx {name}", f"uv tool install {name}"]

@@ -59,7 +59,7 @@ class _Found(Struct):
 
 
 async def search_by_regex(patterns: Sequence[str], tools: Sequence[Tool]) -> list[SearchOutcome]:
-    """Return one result per pattern: the names of matching tools, matches in names before matches in other text.
+    """Return one result per pattern: the names of the tools that match, those with a match in the name first.
 
     Patterns have the syntax of Python `re`, as in the API, and are case-sensitive without `(?i)`. One process runs all
     patterns, because `re` cannot be interrupted. Raises `OSError` if the process cannot be started.

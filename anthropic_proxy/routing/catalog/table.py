@@ -94,9 +94,9 @@ class _Table(Struct, frozen=True):
 def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
     """Return the capabilities of a model from `models.toml`, or the fallback of the provider's table.
 
-    `provider`: name of the table. The longest matching id prefix wins. Without a match, rows with
-    `covers_newer_versions` for earlier versions of the model family apply: of several, the row with the longest common
-    variant (`-mini`), then the latest version.
+    The row with the longest matching id prefix applies. Without a match, the row of an earlier version of the same
+    model family applies, if the row has `covers_newer_versions`. Of several such rows, the one with the longest common
+    variant (`-mini`), then the one of the latest version applies. `provider`: name of the table.
     """
     table = _load_tables().get(provider)
     if table is None:

@@ -1,11 +1,13 @@
-"""Resolution of the model id in a client request to providers and their model ids, by the following rules.
+"""Resolution of the model id in a client request to providers and their model ids.
 
-0. `claude-<prefix>/<name>`, as listed by `/v1/models`, means `<prefix>/<name>`. A `[1m]` suffix is ignored. 1. A
-provider prefix wins, unless the list of the preferred provider contains the complete name. 2. An id with a Claude tier
-is mapped by the settings, else by the defaults of the preferred provider. 3. An unknown BIG_MODEL or SMALL_MODEL goes
-to the `unknown_model_provider` of the preferred provider. 4. A bare name goes to the provider that lists it, else to
-the preferred provider. `choose_models` returns the `ModelChoice`s of a request; `normalize_model` removes alias and
-suffix; `find_tier` returns the Claude tier in an id.
+`choose_models` returns the `ModelChoice`s for a requested id, by these rules:
+1. `claude-<prefix>/<name>`, as listed by `/v1/models`, is an alias of `<prefix>/<name>`. A suffix `[1m]` is ignored.
+2. A provider prefix decides, unless the list of the preferred provider contains the complete name.
+3. An id with a Claude tier is mapped by the settings, else by the defaults of the preferred provider.
+4. An unknown BIG_MODEL or SMALL_MODEL goes to the `unknown_model_provider` of the preferred provider.
+5. A bare name goes to the provider that lists it, else to the preferred provider.
+
+`normalize_model` removes alias and suffix, and also returns the Claude tier. `find_tier` returns the tier in an id.
 """
 
 import re
@@ -79,8 +81,8 @@ def choose_models(requested: str, preferred: Provider, settings: Settings, catal
 def normalize_model(requested: str, preferred: Provider, settings: Settings) -> tuple[str, str]:
     """Return the model id of a request without alias and suffix `[1m]`, and its Claude tier.
 
-    The tier is "" for an id with a provider prefix or without a tier. Raises `InvalidRequest` if the id is empty, too
-    long, or a provider prefix alone.
+    The tier is "" for an id without a tier, or with the prefix of a provider other than Anthropic. Raises
+    `InvalidRequest` if the id is empty, too long, or a provider prefix alone.
     """
     registry = find_registry(settings)
     name = _strip_suffixes(requested, registry)

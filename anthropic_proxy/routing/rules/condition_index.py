@@ -103,11 +103,13 @@ class _Pattern(Struct, frozen=True):
 
 
 class TextIndex:
-    """Index of routes by names and patterns of a text. `texts`: position of a route → its names and patterns.
+    """Index of routes by names and patterns of a text.
 
-    A pattern is stored under one of its literal pieces (text between wildcards), which as few other patterns as
-    possible contain. `ignores_case`: True if searched texts are in lower case.
+    `texts`: position of a route → its names and patterns. `ignores_case`: True if searched texts are in lower case.
     """
+
+    # A pattern is stored under one of its literal pieces (text between wildcards), which as few other patterns as
+    # possible contain.
 
     def __init__(self, texts: Mapping[int, Sequence[str]], *, ignores_case: bool = False) -> None:
         positions: dict[str, list[int]] = {}
@@ -188,12 +190,14 @@ def _list_pieces(pattern: str) -> Sequence[tuple[str, str]]:
 
 
 class ShareIndex:
-    """Index of routes by their share of the sessions. `shares`: position of a route → its name and share in percent.
+    """Index of routes by their share of the sessions.
 
-    The draw of a route is a pseudo-random number of 32 bits: the lower half of the route's factor times the number of
-    the session. The route matches if its draw is below its share. For many routes, one multiplication of a large
-    integer, in which the factors of all routes are joined, computes all draws.
+    A route matches a session if the session's draw (pseudo-random number) for the route is below the share of the
+    route. `shares`: position of a route → its name and share in percent.
     """
+
+    # A draw has 32 bits: the lower half of the route's factor times the number of the session. For many routes, one
+    # multiplication of a large integer, in which the factors of all routes are joined, computes all draws.
 
     def __init__(self, shares: Mapping[int, tuple[str, float]]) -> None:
         self._draws = {

@@ -46,10 +46,10 @@ class ReceiveBuffer:
             self.data, self._start = data, 0
 
     def find_head_length(self, data: bytes, limit: int) -> int:
-        """Return the length in bytes of the request head with which `data`, just received, begins.
+        """Return the length in bytes of the request head at the beginning of `data`, the bytes just received.
 
-        0: the head is incomplete, longer than `limit` bytes, or has no valid request line. In these cases, pass `data`
-        to `append`, and parse the result of `pop_piece`.
+        0: the head is incomplete, longer than `limit` bytes, or has no valid request line. The caller then passes
+        `data` to `append`, and parses the result of `pop_piece`.
         """
         if self._request_line is None or self._request_line:
             return 0

@@ -54,8 +54,8 @@ def encode_head_without_upgrade(
 ) -> bytes:
     """Return the encoded head of a request, without the headers that offer another protocol.
 
-    `version`: HTTP version, `1.1` or `1.0`, which the head keeps, as it keeps `Connection: close`: HTTP/1.0 has no
-    chunked bodies and closes connections by default.
+    The HTTP version and `Connection: close` are kept: they decide if the connection stays open, and HTTP/1.0 has no
+    chunked bodies. `version`: `1.1` or `1.0`.
     """
     closes = any(name == b"connection" and b"close" in value.lower() for name, value in headers)
     kept = [header for header in headers if header[0] not in _UPGRADE_HEADERS]
