@@ -15,7 +15,7 @@ _PARAMETER = re.compile(r"\{([a-z_]+\*?)\}")
 
 
 class FoundRoute(Struct, frozen=True):
-    """The routes of one URL path."""
+    """Result of the lookup of a URL path: its routes by HTTP method, and the parameters in the path."""
 
     routes: Mapping[str, Route]
     """HTTP method → route of a plugin that serves the path with this method."""

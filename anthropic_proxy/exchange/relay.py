@@ -284,10 +284,10 @@ _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the provider headers that the client receives: rate limits and advice on retries.
+    """Return the provider headers that the client receives: rate limits, the organization, and advice on retries.
 
-    Headers of the transport are omitted, as are invalid names and values. Values are Latin-1 text of the received
-    bytes.
+    The header `request-id` becomes `x-upstream-request-id`. Headers with an invalid name or value are omitted. Values
+    are the received bytes, decoded as Latin-1.
     """
     passed = {
         lower: _raw(value)

@@ -78,7 +78,7 @@ class Watchdog:
     def end_upstream_call(self) -> None:
         """Stop the time limit of the upstream call. Call this after its response.
 
-        Waiting in the queue, retry delays and proxy tools have their own limits.
+        The limit must not apply to retry delays, the queue and proxy tools, which have limits of their own.
         """
         self._call_open = False
 

@@ -67,11 +67,9 @@ class ModelStep:
         return forwarded
 
     def finish(self) -> list[Delta]:
-        """Return complete blocks for calls of proxy tools with incomplete arguments.
+        """End the step, at the end of the reply: return blocks for calls of proxy tools with incomplete arguments.
 
-        The proxy does not run these calls.
-
-        Call this at the end of the reply.
+        The proxy does not run these calls. The blocks are complete, with an empty or repaired object as arguments.
         """
         forwarded: list[Delta] = [self._encode_call(incomplete)[1] for incomplete in self._incomplete_calls.values()]
         self._incomplete_calls = {}
