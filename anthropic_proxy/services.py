@@ -5,10 +5,8 @@ about models learned from replies), the store (limits and values that processes 
 and queues of receipts (records of finished requests). `open_services` calls `build_services`, which opens no
 connection, and adds the objects of plugins, the store and the state of the previous services. `BackgroundWork` runs
 long computations in a thread, and tasks that no request waits for. Functions `new_*` build one object.
-`prefetch_default_models` queries providers for limits of models in the background. `Services.close` closes the
-connections to providers, unless another object owns them. An exchange is one client request with its reply. A target is
-a provider and model to call. Several worker processes can serve one address; each has its own services, and an index
-from 0.
+`prefetch_default_models` queries limits of models in the background. An exchange is one client request with its reply.
+A target is a provider and model to call. Each of several worker processes has its own services, and an index from 0.
 """
 
 import asyncio
@@ -177,20 +175,14 @@ async def open_services(
     """Build services for these settings and return them, ready for requests. The caller closes them.
 
     The model list of Ollama is requested first if Ollama is preferred or no provider has a key.
-
     `transports`, `log`, `receipts`, `heap_trimmer`, `in_progress`: existing objects to use; None: new ones. `plugins`:
     opened plugins; their observers belong to `receipts`. `worker_index_and_count`: index of this worker, from 0, and
     number of workers. `previous`: services that a reload replaces; their state is kept.
     """
-    transports = transports or new_transports(settings)
-    log = log or new_log(settings)
+    transports, log = transports or new_transports(settings), log or new_log(settings)
+    by_name, tokens = transports.transports_by_name(), {"google": transports.google_tokens}
     services = build_services(
-        settings,
-        transports.transports_by_name(),
-        log,
-        tokens={"google": transports.google_tokens},
-        receipts=receipts,
-        worker_index_and_count=worker_index_and_count,
+        settings, by_name, log, tokens=tokens, receipts=receipts, worker_index_and_count=worker_index_and_count
     )
     services = structs.replace(
         services,
@@ -281,12 +273,10 @@ def build_services(
 ) -> Services:
     """Return new services for these settings that use the given transports. No request is sent.
 
-    The store is in memory, and there are no objects of plugins: `open_services` sets these fields. `new_id`: function
-    that returns a new identifier with the given prefix. `tokens`: token source name → source of OAuth tokens.
-    `receipts`: queues for the records of finished requests; None: new ones. `worker_index_and_count`: index of this
-    worker, from 0, and number of workers.
+    The store is in memory, and there are no objects of plugins: `open_services` sets these fields. `tokens`: token
+    source name → source of OAuth tokens. `worker_index_and_count`: index of this worker, from 0, and number of workers.
     """
-    credentials = Credentials(settings, tokens)
+    credentials, limit = Credentials(settings, tokens), settings.max_upstream_calls
     listings = {
         row.name: OllamaListing(
             transports[row.transport],
@@ -298,7 +288,6 @@ def build_services(
         for row in find_registry(settings)
         if row.uses_installed_models
     }
-    limit = settings.max_upstream_calls
     return Services(
         settings=settings,
         catalog=Catalog(sources=listings),

@@ -80,13 +80,12 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     receipt = Receipt(request_id=request_id, client=Client(), started_at=services.clock(), method=scope["method"])
     receipt.path = path if (path := scope["path"]) in ENDPOINTS else remove_repeated_v1(path)
     number = services.in_progress.add_request(request_id, receipt.method, receipt.path)
-    headers, body_read = decode_headers(scope), False
+    headers, body_read, settings = decode_headers(scope), False, services.settings
     route = None if receipt.path in ENDPOINTS else services.routes.find(receipt.path)
     receipt.trace = _start_trace(services, headers)
     try:
         checks_key, policies = is_key_checked_by_route(receipt.method, route), services.policies
-        client = await authenticate(scope, headers, services.settings, policies, route_checks_key=checks_key)
-        receipt.client = client
+        client = receipt.client = await authenticate(scope, headers, settings, policies, route_checks_key=checks_key)
         endpoint = find_endpoint(receipt.method, receipt.path) if route is None else _bind_route(route, scope)
         body = await _read_body(scope, receive)
         if body is None:
