@@ -101,7 +101,7 @@ def measure_writer(count: int, file: Path) -> float:
     receipts, found = make_receipts(count * TRANSACTIONS), list[float]()
     for number in range(1, TRANSACTIONS + 1):
         before = time.process_time() - time.thread_time()
-        asyncio.run(_record(queue, itertools.islice(receipts, count)))
+        _record(queue, itertools.islice(receipts, count))
         while queue.state.written_rows < count * number:
             time.sleep(0.001)
         found.append(1e6 * (time.process_time() - time.thread_time() - before) / count)
@@ -109,10 +109,10 @@ def measure_writer(count: int, file: Path) -> float:
     return statistics.median(found)
 
 
-async def _record(queue: ReceiptQueue, receipts: Iterable[Receipt]) -> None:
+def _record(queue: ReceiptQueue, receipts: Iterable[Receipt]) -> None:
     for receipt in receipts:
         receipt.started_at = time.time()  # the requests of a transaction usually started in one hour
-        await queue.record(receipt)
+        queue.record(receipt)
 
 
 def main() -> None:

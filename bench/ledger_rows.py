@@ -72,10 +72,7 @@ def write_receipts(settings: Settings, receipts: Iterable[Receipt]) -> None:
     for receipt in receipts:
         while len(queue) > MAX_WAITING_RECEIPTS:
             stopped.wait(0.01)
-        try:
-            queue.record(receipt).send(None)
-        except StopIteration:
-            continue
+        queue.record(receipt)
     lost = queue.stop(STOP_SECONDS)
     if lost or queue.state.dropped_rows:
         raise RuntimeError(f"{lost + queue.state.dropped_rows} requests were not stored. {queue.state.problem}")

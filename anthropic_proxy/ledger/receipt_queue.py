@@ -55,7 +55,7 @@ class ReceiptQueue:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
-    async def record(self, receipt: Receipt) -> None:
+    def record(self, receipt: Receipt) -> None:
         """Add `receipt`, the record of a finished or failed request, to the queue.
 
         If the queue is full, the receipt is dropped and counted as lost.

@@ -1,13 +1,14 @@
 """Delivery of receipts to the observers of plugins. A receipt is the record of one finished client request.
 
 `ReceiptQueues` has a bounded queue and a task for each observer, so that a slow observer delays no exchange and no
-other observer. `close` waits until the queued receipts are delivered. An exchange is an accepted `POST /v1/messages`
-with its reply. A full queue drops its oldest receipt, which `count_dropped_receipt` counts.
+other observer. An observer that never waits needs neither. `close` waits until the queued receipts are delivered. An
+exchange is an accepted `POST /v1/messages` with its reply. A full queue drops its oldest receipt, which
+`count_dropped_receipt` counts.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from anthropic_proxy.log import Log
 from anthropic_proxy.log.request_feed import RequestFeed
@@ -84,32 +85,52 @@ class ReceiptQueues:
 
 
 class _Queue:
-    """Receipts queued for one observer, and the task that delivers them."""
+    """Receipts queued for one observer, and the task that delivers them.
+
+    An observer with a plain method `record` receives each receipt at once.
+    """
 
     def __init__(self, receipts: ReceiptQueues, observer: Observer) -> None:
         self._receipts = receipts
         self._observer = observer
         self._waiting: deque[Receipt] = deque()
         self.task: asyncio.Task[None] | None = None
-        """Task that passes receipts to the observer. None: the queue is empty."""
+        """Task that passes receipts to the observer. None: no receipt waits, and the observer is not running."""
 
     def put(self, receipt: Receipt) -> None:
+        if self.task is None:
+            pending = self._record(receipt)
+            if pending is not None:
+                self.task = asyncio.create_task(self._pass_on(receipt, pending))
+            return
         if len(self._waiting) >= MAX_QUEUED_RECEIPTS:
             self._waiting.popleft()
             self._receipts.count_dropped_receipt(self._observer)
         self._waiting.append(receipt)
-        if self.task is None:
-            self.task = asyncio.create_task(self._pass_on())
 
-    async def _pass_on(self) -> None:
+    def _record(self, receipt: Receipt) -> Awaitable[None] | None:
+        """Pass `receipt` to the observer, and return its running call. None: the call has returned or failed."""
         try:
-            while self._waiting:
-                await self._record(self._waiting.popleft())
+            return self._observer.record(receipt)
+        except Exception:  # noqa: BLE001  # a failing observer must not affect clients or other receipts
+            self._receipts.log.write_traceback(receipt.request_id)
+            return None
+
+    async def _pass_on(self, receipt: Receipt, pending: Awaitable[None] | None) -> None:
+        """Await `pending`, the call of the observer with `receipt`, then pass the waiting receipts one by one."""
+        try:
+            while True:
+                if pending is not None:
+                    await self._finish(receipt, pending)
+                if not self._waiting:
+                    return
+                receipt = self._waiting.popleft()
+                pending = self._record(receipt)
         finally:
             self.task = None
 
-    async def _record(self, receipt: Receipt) -> None:
+    async def _finish(self, receipt: Receipt, pending: Awaitable[None]) -> None:
         try:
-            await self._observer.record(receipt)
+            await pending
         except Exception:  # noqa: BLE001  # a failing observer must not affect clients or other receipts
             self._receipts.log.write_traceback(receipt.request_id)

@@ -65,10 +65,11 @@ class Observer(Protocol):
     Probes (`/`, `/health`, `/readyz` …) and requests to routes of plugins produce no receipt.
     """
 
-    async def record(self, receipt: Receipt) -> None:
+    def record(self, receipt: Receipt) -> Awaitable[None] | None:
         """Process the receipt of a finished request. The proxy calls the method after the last byte of the response.
 
-        The next receipt is passed only when the call has returned.
+        An `async` method runs in a task, and receives the next receipt only when it has returned. A plain method runs
+        at once and returns None. It needs less CPU time, because no task is started.
         """
         ...
 

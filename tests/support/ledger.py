@@ -118,7 +118,7 @@ class RunningLedger:
 
     async def record(self, *receipts: Receipt) -> None:
         for receipt in receipts:
-            await self.queue.record(receipt)
+            self.queue.record(receipt)
 
     def wait_written(self, count: int) -> None:
         self.wait_until(lambda: self.queue.state.written_rows >= count)

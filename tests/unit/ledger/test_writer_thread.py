@@ -59,10 +59,10 @@ async def test_the_writer_pauses_after_a_defect_and_drops_only_its_batch() -> No
         raise RuntimeError("a defect")
 
     queue = ReceiptQueue(lambda queue: run_writer(queue, write, warnings.append, _TIMEOUT_SECONDS))
-    await queue.record(new_receipt(1))
+    queue.record(new_receipt(1))
     while not warnings:
         queue.pause(0.001)
-    await queue.record(new_receipt(2))
+    queue.record(new_receipt(2))
     assert (queue.state.condition, queue.state.dropped_rows, len(queue)) == ("failed", 1, 1)
     assert queue.stop(_TIMEOUT_SECONDS) == 0, "the receipts of the pause are written at the stop"
     assert runs == [1, 1]
@@ -144,7 +144,7 @@ async def test_a_database_in_a_place_that_cannot_be_examined_is_reported(tmp_pat
 async def test_receipts_are_written_if_the_queue_stops_at_once(sqlite: Settings) -> None:
     plugin = open_plugin(sqlite)
     (observer,) = plugin.observers
-    await observer.record(new_receipt())
+    observer.record(new_receipt())
     assert plugin.stop is not None
     await plugin.stop()
     assert count_rows(sqlite) == 1

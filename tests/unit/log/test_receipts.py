@@ -30,6 +30,18 @@ class Observer:
         self.seen.append(receipt)
 
 
+class PlainObserver:
+    """Keeps its receipts without waiting. Fails for the id `req_0`."""
+
+    def __init__(self) -> None:
+        self.seen: list[Receipt] = []
+
+    def record(self, receipt: Receipt) -> None:
+        if receipt.request_id == "req_0":
+            raise ConnectionError("the table is locked")
+        self.seen.append(receipt)
+
+
 def receipt_of(number: int) -> Receipt:
     return Receipt(request_id=f"req_{number}", client=Client(), started_at=0.0)
 
@@ -63,6 +75,17 @@ async def test_an_observer_that_fails_is_logged_and_sees_the_next_receipt() -> N
         proxy.services.receipts.queue_exchange_receipt(receipt_of(number))
     await proxy.services.receipts.close(10)
     assert [receipt.request_id for receipt in failing.seen] == ["req_1"]
+    assert "ConnectionError: the table is locked" in proxy.log.getvalue()
+    assert "req_0" in proxy.log.getvalue()
+
+
+async def test_an_observer_that_never_waits_needs_no_task_and_its_failure_is_logged() -> None:
+    plain, proxy = PlainObserver(), ProxyHarness(lambda *_: FakeResponse())
+    receipts = ReceiptQueues(proxy.services.log, [plain])
+    for number in range(3):
+        receipts.queue_exchange_receipt(receipt_of(number))
+    assert [receipt.request_id for receipt in plain.seen] == ["req_1", "req_2"]
+    assert len(asyncio.all_tasks()) == 1
     assert "ConnectionError: the table is locked" in proxy.log.getvalue()
     assert "req_0" in proxy.log.getvalue()
 
