@@ -115,7 +115,7 @@ def add_sums(connection: Connection, added: Mapping[HourlyKey, HourlySums]) -> N
     for key in sorted(added):
         new, own = added[key], dict(zip(_KEYS, key, strict=True))
         named = {f"key_{name}": value for name, value in own.items()}
-        stored = _find.execute(connection, [named]).one_or_none()
+        stored = _find.find(connection, named)
         if stored is None:
             inserted.append({**own, **new.sums, **_encode(new.first_tokens, new.durations)})
             continue

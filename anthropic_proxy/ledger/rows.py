@@ -59,21 +59,25 @@ class RowBuilder:
 
     def build(self, receipt: Receipt, cost: Cost) -> Row:
         """Return the row of the table `requests` for `receipt` and its cost."""
-        row: Row = self._build_texts(receipt)
-        row["attempt_times"] = shorten_attempt_times(row["attempt_times"])  # after the removal of keys
-        _add_counts(row, receipt)
-        row["stream"] = receipt.stream
-        row["outcome_class"] = classify_outcome(receipt)
-        row["cost"], row["requested_cost"] = _limit_cost(cost.cost), _limit_cost(cost.requested_cost)
-        row["price_source"] = cost.source
-        row["instance"], row["worker"] = _HOST, _PROCESS
+        texts = self._build_texts(receipt)
+        texts["attempt_times"] = shorten_attempt_times(texts["attempt_times"])  # after the removal of keys
         first, total = receipt.first_token_seconds, receipt.duration_seconds
-        row["first_token"] = None if first is None else to_microseconds(first)
-        generating = total - first if first is not None else 0.0
-        row["output_rate"] = (
-            receipt.output_tokens / generating if generating > 0.001 and receipt.output_tokens else None
-        )
-        return row
+        generating = 0.0 if first is None else total - first
+        has_rate = generating > 0.001 and receipt.output_tokens
+        return {
+            **texts,
+            **_count(receipt),
+            "stream": receipt.stream,
+            "outcome_class": classify_outcome(receipt),
+            "cost": None if cost.cost is None else _limit(cost.cost),
+            "requested_cost": None if cost.requested_cost is None else _limit(cost.requested_cost),
+            "price_source": cost.source,
+            "instance": _HOST,
+            "worker": _PROCESS,
+            "first_token": None if first is None else to_microseconds(first),
+            "duration": to_microseconds(total),
+            "output_rate": receipt.output_tokens / generating if has_rate else None,
+        }
 
     def _build_texts(self, receipt: Receipt) -> dict[str, str]:
         """Return the text columns of `receipt`, without keys. Labels without a key are cleaned and searched once."""
@@ -93,7 +97,7 @@ class RowBuilder:
         return _shorten(texts)
 
     def _has_key(self, texts: Mapping[str, str]) -> bool:
-        together = "\n".join(filter(None, texts.values()))
+        together = "\n".join(texts.values())
         return any(map(together.__contains__, self._spellings)) or redact_key_patterns(together) != together
 
 
@@ -147,22 +151,33 @@ def _own_texts(receipt: Receipt) -> dict[str, str]:
         "notes": _json(receipt.notes),
         "adaptations": _json(receipt.adaptations),
         "attempt_times": _json(find_attempt_times(receipt.attempts)),
-        "reply_blocks": _json(find_block_times(receipt.blocks, receipt.started_at)),
+        "reply_blocks": _json(find_block_times(receipt.blocks, receipt.started_at)) if receipt.blocks else "",
     }
 
 
-def _add_counts(row: Row, receipt: Receipt) -> None:
-    row["started_at"] = to_microseconds(receipt.started_at)
-    row["duration"] = to_microseconds(receipt.duration_seconds)
-    row["attempts"] = len(receipt.failed_attempts) + bool(receipt.provider)
-    row["status"] = receipt.status
-    row["tool_count"], row["message_count"] = receipt.tool_count, receipt.message_count
-    row["note_count"] = len(receipt.notes)
-    for name, count in zip(_TOKENS, _read_tokens(receipt), strict=True):
-        row[name] = _limit(count)
+def _count(receipt: Receipt) -> dict[str, int]:
+    """Return column → number for the counts in `receipt` and its start."""
+    notes, tokens = receipt.notes, _read_tokens(receipt)
+    if min(tokens) < 0 or max(tokens) > _MAX_COUNT:
+        tokens = tuple(map(_limit, tokens))
     has_reply = receipt.outcome not in ("error", "cancelled")  # the client sends such a request and its results again
-    row["tool_results"], row["tool_errors"] = (receipt.tool_results, receipt.tool_errors) if has_reply else (0, 0)
-    row["malformed_replies"] = int(any(note.field in TOOL_CALL_FIELDS for note in receipt.notes))
+    return {
+        "started_at": to_microseconds(receipt.started_at),
+        "attempts": len(receipt.failed_attempts) + bool(receipt.provider),
+        "status": receipt.status,
+        "tool_count": receipt.tool_count,
+        "message_count": receipt.message_count,
+        "note_count": len(notes),
+        "input_tokens": tokens[0],
+        "cache_read_tokens": tokens[1],
+        "cache_write_tokens": tokens[2],
+        "cache_write_1h_tokens": tokens[3],
+        "output_tokens": tokens[4],
+        "thinking_tokens": tokens[5],
+        "tool_results": receipt.tool_results if has_reply else 0,
+        "tool_errors": receipt.tool_errors if has_reply else 0,
+        "malformed_replies": int(any(note.field in TOOL_CALL_FIELDS for note in notes)) if notes else 0,
+    }
 
 
 def _shorten(texts: dict[str, str]) -> dict[str, str]:
@@ -216,8 +231,4 @@ def _limit(count: int) -> int:
 
     A provider may report an invalid number of tokens that exceeds the column.
     """
-    return max(0, min(count, _MAX_COUNT))
-
-
-def _limit_cost(cost: int | None) -> int | None:
-    return None if cost is None else _limit(cost)
+    return count if 0 <= count <= _MAX_COUNT else max(0, min(count, _MAX_COUNT))

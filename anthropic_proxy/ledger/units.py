@@ -15,4 +15,4 @@ MICROSECONDS_PER_HOUR = HOUR_SECONDS * MICROSECONDS
 
 def to_microseconds(seconds: float) -> int:
     """Return a time or a duration as whole microseconds. A negative one becomes 0, as a clock may be set back."""
-    return max(round(seconds * MICROSECONDS), 0)
+    return round(seconds * MICROSECONDS) if seconds > 0 else 0

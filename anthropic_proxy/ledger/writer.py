@@ -23,7 +23,7 @@ from anthropic_proxy.ledger.database import (
     find_url,
     open_for_writing,
 )
-from anthropic_proxy.ledger.driver_statements import DriverStatement
+from anthropic_proxy.ledger.driver_statements import SqliteInsertion
 from anthropic_proxy.ledger.failures import (
     DATABASE_ERRORS,
     classify_failure,
@@ -50,7 +50,7 @@ RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Delays in seconds after successive failed transactions. After the last delay of the list, the same delay is used
 again."""
 _FAILURES = (*DATABASE_ERRORS, ConfigurationError)
-_insertion = DriverStatement(lambda _: insert(requests))
+_sqlite_insertion = SqliteInsertion(requests)
 CalculateCost = Callable[[Receipt], Cost]
 _FileIdentity = tuple[int, int] | None
 
@@ -313,9 +313,9 @@ def _open_spool(settings: Settings) -> Spool | None:
 
 
 def _insert_requests(connection: Connection, rows: list[Row]) -> None:
-    """Insert `rows` into `requests`. On SQLite the driver gets tuples directly, which halves the time."""
-    if connection.dialect.positional:
-        _insertion.execute(connection, rows)
+    """Insert `rows` into `requests`. On SQLite the driver gets the values directly, which halves the time."""
+    if connection.dialect.name == "sqlite":
+        _sqlite_insertion.execute(connection, rows)
     else:
         _insert_together(connection, requests, rows)
 
