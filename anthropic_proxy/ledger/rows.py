@@ -27,6 +27,8 @@ MAX_ERROR_CHARACTERS = 2_000
 """Maximum number of stored characters of an error message."""
 _LISTS = frozenset({"failed_attempts", "notes", "adaptations", "attempt_times", "reply_blocks"})
 """Columns with a list as JSON text. The text is not shortened, because a cut text would be invalid JSON."""
+_NO_OWN_TEXTS = dict.fromkeys(("id", "error", *_LISTS), "")
+"""Columns with texts that differ from request to request, with the values that they have without a text."""
 _REJECTED_CLIENTS = frozenset({"authentication_error", "permission_error"})
 """Types of errors of requests by clients without access to the proxy."""
 _LABELS = (
@@ -55,7 +57,8 @@ class RowBuilder:
         self._secrets = secrets
         self._spellings = list_spellings(secrets)
         self._labels: dict[tuple[str, ...], dict[str, str]] = {}
-        """Labels of earlier receipts → their columns. Most requests of a session have the same labels."""
+        """Labels of earlier receipts → their columns, and `_NO_OWN_TEXTS`. Most requests of a session have the same
+        labels."""
 
     def build(self, receipt: Receipt, cost: Cost) -> Row:
         """Return the row of the table `requests` for `receipt` and its cost."""
@@ -88,12 +91,12 @@ class RowBuilder:
             if not self._has_key(own):
                 return {**labels, **_shorten(own)}
         named = _name_labels(key)
-        texts = _clean({**named, **own})
+        texts = _clean({**_NO_OWN_TEXTS, **named, **own})
         if self._has_key(texts):
             return _shorten({name: redact_secrets(text, self._secrets) for name, text in texts.items()})
         if len(self._labels) >= _MAX_CACHED_LABELS:
             self._labels.clear()
-        self._labels[key] = _shorten({name: texts[name] for name in named})
+        self._labels[key] = {**_NO_OWN_TEXTS, **_shorten({name: texts[name] for name in named})}
         return _shorten(texts)
 
     def _has_key(self, texts: Mapping[str, str]) -> bool:
@@ -143,16 +146,21 @@ def _name_labels(labels: Sequence[str]) -> dict[str, str]:
 
 
 def _own_texts(receipt: Receipt) -> dict[str, str]:
-    """Return column → text for the texts in `receipt` that differ from request to request."""
-    return {
-        "id": receipt.request_id,
-        "failed_attempts": _json(receipt.failed_attempts),
-        "error": receipt.error,
-        "notes": _json(receipt.notes),
-        "adaptations": _json(receipt.adaptations),
-        "attempt_times": _json(find_attempt_times(receipt.attempts)),
-        "reply_blocks": _json(find_block_times(receipt.blocks, receipt.started_at)) if receipt.blocks else "",
-    }
+    """Return column → text for the texts in `receipt` that differ from request to request, without empty ones."""
+    texts = {"id": receipt.request_id}
+    if receipt.error:
+        texts["error"] = receipt.error
+    if receipt.failed_attempts:
+        texts["failed_attempts"] = _json(receipt.failed_attempts)
+    if receipt.notes:
+        texts["notes"] = _json(receipt.notes)
+    if receipt.adaptations:
+        texts["adaptations"] = _json(receipt.adaptations)
+    if receipt.attempts:
+        texts["attempt_times"] = _json(find_attempt_times(receipt.attempts))
+    if receipt.blocks:
+        texts["reply_blocks"] = _json(find_block_times(receipt.blocks, receipt.started_at))
+    return texts
 
 
 def _count(receipt: Receipt) -> dict[str, int]:

@@ -109,6 +109,21 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
     }
 
 
+async def test_texts_of_one_request_are_not_stored_for_the_next_one_with_the_same_labels(database: Settings) -> None:
+    attempt = UpstreamAttempt(provider="groq", model="small", offset_seconds=0.0)
+    texts = ("id", "error", "failed_attempts", "adaptations", "attempt_times")
+    with running_ledger(database) as ledger:
+        await ledger.record(
+            new_receipt(1, error="slow", failed_attempts=["groq 429"], adaptations=["drop top_k"], attempts=[attempt]),
+            new_receipt(2),
+        )
+        ledger.wait_written(2)
+    assert [[row[name] for name in texts] for row in read_rows(database)] == [
+        [f"req_{1:024d}", "slow", '["groq 429"]', '["drop top_k"]', '[[0,0,"groq","small",0,"","",0]]'],
+        [f"req_{2:024d}", "", "", "", ""],
+    ]
+
+
 async def test_hourly_sums_equal_the_rows(database: Settings) -> None:
     outcomes = ("end_turn", "error", "cancelled", "max_tokens")
     receipts = [
