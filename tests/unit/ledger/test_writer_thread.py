@@ -85,8 +85,8 @@ async def test_a_defect_that_repeats_is_visible_and_logged_with_one_traceback() 
         raise RuntimeError("a defect")
 
     queue = ReceiptQueue(lambda queue: run_writer(queue, write, warnings.append, 0.001), clock=lambda: NOON)
-    await queue.record(new_receipt(1))
-    await queue.record(new_receipt(2))
+    queue.record(new_receipt(1))
+    queue.record(new_receipt(2))
     wait_for(lambda: len(runs) > 5)
     queue.stop(_TIMEOUT_SECONDS)
     state = queue.state
@@ -109,7 +109,7 @@ async def test_texts_of_requests_that_a_defect_drops_leave_the_buffer() -> None:
     queue = ReceiptQueue(lambda queue: run_writer(queue, write, warnings.append, 0.001), contents=contents)
     for number in (1, 2):
         contents.record(new_receipt(number).request_id, "client request", b"text")
-        await queue.record(new_receipt(number))
+        queue.record(new_receipt(number))
     wait_for(lambda: warnings)
     queue.stop(_TIMEOUT_SECONDS)
     assert contents.size == len(b"text"), "only the text of the second request, which still waits"
@@ -121,7 +121,7 @@ async def test_a_writer_closes_its_database_after_a_defect(sqlite: Settings) -> 
     event.listen(Engine, "engine_disposed", count_disposed)
     settings = iter([sqlite])
     queue = ReceiptQueue(lambda _: None, batch_seconds=0.0)
-    await queue.record(new_receipt())
+    queue.record(new_receipt())
     with pytest.raises(StopIteration):
         LedgerWriter(queue, lambda: next(settings), _ignore).run()
     event.remove(Engine, "engine_disposed", count_disposed)
@@ -134,7 +134,7 @@ async def test_a_database_in_a_place_that_cannot_be_examined_is_reported(tmp_pat
     (observer,) = plugin.observers
     assert plugin.ledger_state is not None
     assert plugin.stop is not None
-    await observer.record(new_receipt())
+    observer.record(new_receipt())
     state = await wait_for_async(plugin.ledger_state, lambda state: state.condition != "ok")
     await plugin.stop()
     assert (state.condition, state.queued_rows) == ("failed", 1)
