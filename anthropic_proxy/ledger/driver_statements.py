@@ -91,13 +91,10 @@ def _read_names(names: Sequence[str]) -> Callable[[Mapping[str, Any]], Any]:
 @contextmanager
 def _open_cursor(connection: Connection, sql: str) -> Iterator[Any]:
     """Yield a cursor of the driver. Raise its failures as SQLAlchemy does. `sql`: statement for error messages."""
-    cursor = connection.connection.cursor()
+    cursor, driver_error = connection.connection.cursor(), connection.dialect.loaded_dbapi.Error
     try:
         yield cursor
-    except Exception as error:
-        dialect = connection.dialect
-        if not isinstance(error, dialect.loaded_dbapi.Error):
-            raise
-        raise DBAPIError.instance(sql, None, error, dialect.loaded_dbapi.Error, dialect=dialect) from error
+    except driver_error as error:
+        raise DBAPIError.instance(sql, None, error, driver_error, dialect=connection.dialect) from error
     finally:
         cursor.close()
