@@ -28,11 +28,11 @@ def run_command(
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command of the proxy in a directory, which is also its home and the first directory of PATH.
 
-    Unless the settings have a PORT, it is one at which no proxy runs. `config` and `serve` report on the variables, and
-    get none.
+    Unless the settings have a PORT, it is one at which no proxy runs. `config` and `serve`, the default, report on the
+    variables, and get none.
     """
     own = {"PATH": f"{directory}:{os.environ['PATH']}", "HOME": str(directory), "PYTHONPATH": str(ROOT)}
-    if words[0] not in ("config", "serve"):
+    if words and words[0] not in ("config", "serve"):
         own["PORT"] = reserve_closed_port()
     environment = {**own, **settings}
     if can_fork(environment):
