@@ -24,6 +24,7 @@ from bench.subjects import DIRECT, PROXY, Subject, bare_environment
 from bench.svg import draw_bars, draw_lines
 from bench.targets import GOALS, REASONS
 from bench.wires import ALL
+from tests.support.paths import ROOT
 from tests.support.platform_marks import needs_uvloop
 
 WANTED = read_wanted("bench-text-3")
@@ -140,6 +141,12 @@ def test_the_budget_adds_up_to_what_the_aims_leave() -> None:
     assert request == pytest.approx(GOALS["120 KB"][0].aim * 60)
     assert stream == pytest.approx(GOALS["stream"][0].aim * 1000 + 10 * event)
     assert event == pytest.approx(GOALS["burst"][0].aim * 1.4, abs=0.05)
+
+
+def test_every_module_of_a_step_exists() -> None:
+    names = {name for step in STEPS for name in re.findall(r"\b(?:exchange|messages)/\w+", step.functions)}
+    assert len(names) > 4
+    assert {name for name in names if not list((ROOT / "anthropic_proxy").glob(f"{name}*"))} == set()
 
 
 def test_a_function_counts_to_the_step_that_it_is_written_in() -> None:
