@@ -1,10 +1,9 @@
-"""Search for many strings in one text at once: the Aho-Corasick algorithm.
+"""Search for many strings at once in one text, with the Aho-Corasick algorithm.
 
-`Automaton` is built from a list of strings. `step` reads one character of the text and returns a `State`; if its
-`match` is set, a string ends here. `find_order` returns the position of a string in that list. A search takes time
-linear in the text, regardless of the number and length of the strings. States are built when a text reaches them.
-`matched_string` returns the string that ends here. `root` is the state before any text. `min_order` returns the lowest
-position among the strings that begin with the text of a state.
+`Automaton` is built from the list of searched strings. `Automaton.step` reads one character of the text and returns a
+`State`. A state has a `match` if a searched string ends at this character. `matched_string` returns this string,
+`find_order` its index in the list. `min_order` returns the lowest index among the strings that begin with the text of a
+state. The search time is linear in the length of the text.
 """
 
 from bisect import bisect_left, bisect_right
@@ -12,22 +11,22 @@ from collections.abc import Sequence
 
 
 class State:
-    """State of a search: the longest end of the text read so far that is the beginning of a searched string."""
+    """State of a search: the longest suffix of the text read so far that begins a searched string."""
 
     __slots__ = ("depth", "fallback", "following", "high", "low", "match")
 
     def __init__(self, low: int, high: int, depth: int) -> None:
         self.low = low
         self.high = high
-        """Index range, `high` excluded, in the sorted list of strings: the strings that begin with the text of this
-        state."""
+        """Start of an index range in the sorted list of strings; `high` is its end, excluded. The range has the strings
+        that begin with the text of this state."""
         self.depth = depth
-        """Length in characters of the text of this state."""
+        """Number of characters of the text of this state."""
         self.match: State | None = None
         """State of the longest searched string that ends at this position of the text. None: no string ends here."""
         self.fallback: State = self
         """State of the longest proper suffix of this state's text that also begins a searched string. `Automaton.step`
-        continues there if no string continues with the next character."""
+        continues there if no string has the next character."""
         self.following: dict[str, State | None] = {}
         """Next character → next state, computed when a text first reaches it. None: no searched string continues with
         this character."""
@@ -64,9 +63,9 @@ class Automaton:
         return target
 
     def matched_string(self, match: State) -> str:
-        """Return the searched string that ends at the current character of the text.
+        """Return the searched string that ends at the current character.
 
-        `match`: the `match` of a state.
+        `match`: the attribute `match` of the current state.
         """
         return self._sorted[match.low]
 
@@ -75,7 +74,10 @@ class Automaton:
         return self._order[string]
 
     def min_order(self, state: State) -> int:
-        """Return the lowest index, in the constructor's list, of the strings that begin with the text of `state`."""
+        """Return the lowest index of the strings that begin with the text of `state`.
+
+        The indexes are those of the constructor's list.
+        """
         return min(map(self._order.__getitem__, self._sorted[state.low : state.high]))
 
     def _make(self, state: State, character: str) -> State | None:

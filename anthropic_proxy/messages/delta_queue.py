@@ -1,7 +1,8 @@
-"""`DeltaQueue`: deltas of a reply that wait until the open tool call ends, because blocks of a stream cannot overlap.
+"""`DeltaQueue`: queue of pieces of a model's reply (deltas) that arrive while a tool call is open.
 
-Text and arguments of several calls can arrive mixed. `QueuedCall` is a tool call in the queue, with its own arguments.
-`append_…` methods add at the end, `pop_oldest` removes from the start. `require_bounded_reply` limits the memory.
+Content blocks of a stream cannot overlap, so text and other calls wait until the open call ends. `QueuedCall` is a tool
+call in the queue, with its own arguments. The `append_…` methods add to the end of the queue, `pop_oldest` removes from
+its start. `require_bounded_reply` limits the memory for one reply.
 """
 
 from collections import deque
@@ -12,7 +13,8 @@ from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Block, Citation, Delta, Text, Thinking, ToolArgs, ToolCall
 
 MAX_REPLY_CHARACTERS = 64 * 1024 * 1024
-"""Maximum number of characters of a reply that are held in memory: in this queue, or as a message without streaming."""
+"""Maximum number of characters of one reply in memory. The limit applies to the queue, and to a reply without
+streaming."""
 
 
 class QueuedCall(msgspec.Struct):
@@ -24,7 +26,7 @@ class QueuedCall(msgspec.Struct):
 
 
 class DeltaQueue:
-    """Deltas and tool calls in the order of their arrival.
+    """Queue of deltas (pieces of a reply) and tool calls, in the order of their arrival.
 
     The `append_…` methods raise `UpstreamProtocolError` if the queue becomes larger than `MAX_REPLY_CHARACTERS`.
     """
@@ -52,7 +54,7 @@ class DeltaQueue:
         queued.arguments.append(delta)
 
     def find_call(self, key: int | str) -> QueuedCall | None:
-        """Return the queued call with the key `ToolCall.key`. None: no queued call has this key."""
+        """Return the queued tool call with this `ToolCall.key`. None: no queued call has the key."""
         return self._calls.get(key)
 
     def pop_oldest(self) -> Delta | QueuedCall:

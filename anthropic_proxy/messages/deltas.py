@@ -1,10 +1,9 @@
-"""The nine deltas: structs for the pieces of a decoded provider response, independent of the provider's format.
+"""The nine deltas: structs for the pieces of a model's reply, independent of the provider's format.
 
-The decoder of a wire creates them. `Text` and `Thinking` add text; `Citation` is a source for the text before it.
-`ToolCall` starts a tool call, `ToolArgs` adds a fragment of its arguments (`json`), `ToolEnd` ends it; all three have
-the same `key`. `Block` is a complete content block. `Usage` has token counts. `Stop` ends the reply with its stop
-reason, the matched stop `sequence` and `details` of a refusal. `MessageWriter` converts deltas into events of the
-Messages API.
+The decoder of a provider's API creates them. `Text` and `Thinking` add text, `Citation` adds a source of the text.
+`ToolCall` starts a tool call, `ToolArgs` adds to its arguments, and `ToolEnd` ends it. `Block` is a complete content
+block, and `Usage` has token counts. `Stop` ends the reply with a stop reason. `MessageWriter` converts deltas into
+events of the Messages API.
 """
 
 from typing import Any
@@ -27,10 +26,10 @@ class Citation(Struct, frozen=True, gc=False):
 
 
 class Thinking(Struct, frozen=True, gc=False):
-    """A fragment of the model's reasoning, or its signature.
+    """A fragment of the model's reasoning, or the signature of a thinking block.
 
-    The signature is opaque state of the provider for later requests (`wire/signatures.py`). It is in the last delta of
-    a thinking block, even if the block has no text.
+    The signature is opaque state of the provider that the client sends back later. It is in the last delta of the
+    block.
     """
 
     text: str = ""
@@ -43,8 +42,8 @@ class ToolCall(Struct, frozen=True, gc=False):
     """Start of a tool call of the model. Its arguments follow as `ToolArgs`."""
 
     key: int | str
-    """Key that links `ToolArgs` and `ToolEnd` to this call: an index or item id of the upstream, unique within the
-    message. The client does not receive it."""
+    """Key that links `ToolArgs` and `ToolEnd` to this call. It is unique within the reply: an index or id of the
+    provider. The client does not receive it."""
     id: str
     """Id of the call in the reply to the client. Its tool result refers to this id."""
     name: str
@@ -75,7 +74,7 @@ class Block(Struct, frozen=True, gc=False):
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Token totals of the upstream call so far. The last reported value of each field is valid. None: not reported."""
+    """Token totals of the upstream call so far. None: not reported. A later value replaces an earlier one."""
 
     input_tokens: int | None = None
     """Input tokens that were neither read from nor written to a prompt cache, as in Anthropic's API."""

@@ -1,9 +1,9 @@
 """Domain filter of web search and web fetch: the client's lists `allowed_domains` and `blocked_domains`.
 
-`is_url_allowed` checks a URL against both lists. An entry is a domain without scheme (`example.com/docs`); its path may
-contain one `*`. The entry includes subdomains and all paths that begin with its path. `domain_names` returns the
-domains of a list, `ascii_host` the IDNA form of a host. Source: Anthropic's page on the web search tool, "Domain
-filtering", read 2026-11.
+`is_url_allowed` checks a URL against both lists. An entry is a domain without scheme, with an optional path:
+`example.com/docs`. It also applies to subdomains and to longer paths. `domain_names` returns the domains of a list.
+`ascii_host` returns a host name in IDNA encoding. Source: Anthropic's page on the web search tool, "Domain filtering",
+read 2026-11.
 """
 
 import re
@@ -17,9 +17,9 @@ _ENTRY = re.compile(r"(?P<host>[^\s/*:?#@\\]+)(?P<path>/[^\s*?#]*(?:\*[^\s*?#]*)
 
 
 def is_url_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> bool:
-    """Return True if `url` is in `allowed` and not in `blocked`. An empty list restricts nothing.
+    """Return True if `allowed` contains the URL and `blocked` does not. An empty list restricts nothing.
 
-    Raises `ValueError` for an invalid entry.
+    Returns False for an invalid URL. Raises `ValueError` for an invalid entry of a list.
     """
     allowing = [_pattern(entry) for entry in allowed]
     blocking = [_pattern(entry) for entry in blocked]

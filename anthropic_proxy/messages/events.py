@@ -1,11 +1,9 @@
-"""The SSE events of a streamed reply to the client, one struct for each event of the Messages API.
+"""The SSE events of a streamed reply to the client, with one struct for each event of the Messages API.
 
-A reply is a list of content blocks. `TextStart`, `ThinkingStart`, `ToolCallStart` and `BlockStart` begin a block,
-`…Delta` events add to it (`InputDelta`: arguments of a tool call), `BlockStop` ends it. `index` is the number of the
-block, `id` and `name` are those of the tool call, `raw` is JSON. `MessageDelta` has the stop reason, `ErrorEvent` ends
-a failed reply. `block_events` returns the events for a complete block. `MessageWriter` creates all events except
-`Ping`. `replace_surrogates` makes a text valid for UTF-8. Source: the API reference, "Streaming messages", read
-2026-11.
+A reply is a list of content blocks. A `…Start` event begins a block, a `…Delta` event adds to it, and `BlockStop` ends
+it. `index` is the number of the block. `MessageDelta` has the stop reason, and `ErrorEvent` ends a failed reply.
+`block_events` returns the events for a complete block. `replace_surrogates` makes a text valid for UTF-8. Source: the
+API reference, "Streaming messages", read 2026-11.
 """
 
 from typing import Any
@@ -157,16 +155,15 @@ Event = (
 
 
 def replace_surrogates(text: str) -> str:
-    """Return a text that UTF-8 can encode: a lone surrogate becomes U+FFFD.
+    """Return a text that UTF-8 can encode: each lone surrogate is replaced by U+FFFD.
 
-    Some upstreams split a surrogate pair between two fragments.
+    Lone surrogates occur if the upstream splits a surrogate pair between two fragments.
     """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 _CALLED = frozenset(("server_tool_use", "mcp_tool_use"))
-"""Types of content blocks that are calls of server tools. `block_events` sends the `input` of these blocks
-separately."""
+"""Types of content blocks that are calls of server tools. `block_events` sends their arguments in a separate event."""
 
 
 class _Called(Struct):
@@ -175,10 +172,9 @@ class _Called(Struct):
 
 
 def block_events(index: int, raw: Raw) -> list[Event]:
-    """Return the events for a complete block: start, input of a server tool call, and stop.
+    """Return the events for a complete content block: its start, the arguments of a server tool call, and its stop.
 
-    Clients read the input of a server tool call only from `input_json_delta` events, as Anthropic sends it. They ignore
-    the `input` in `content_block_start` (observed with Claude Code).
+    Clients read the arguments of a server tool call only from `input_json_delta` events (observed with Claude Code).
     """
     called = msgspec.json.decode(raw, type=_Called)
     if called.type not in _CALLED:

@@ -1,9 +1,9 @@
 """Fidelity report: the request and reply fields that the proxy approximated, emulated or dropped.
 
-A `FidelityNote` records the handling of one field. `FidelityReport` collects the notes of one client request:
-`add_notes` adds notes, `clear_notes` removes all notes before a retry, `format_counts` returns the number of notes of
-each handling as text. A note on a dropped field is a loss. The mode `strict` rejects a request with a loss; the mode
-`best-effort` serves it. `lossy_notes` returns the losses. A wire encodes and decodes the API of one provider.
+A `FidelityNote` records this for one field. `FidelityReport` collects the notes of one client request; `clear_notes`
+removes them before a retry. A note on a dropped field is a loss. The mode `strict` rejects a request with a loss, the
+mode `best-effort` serves it. `lossy_notes` returns the losses for the mode `strict`. `format_counts` returns the number
+of notes as text.
 """
 
 from collections.abc import Collection
@@ -12,13 +12,13 @@ from typing import Literal
 from msgspec import Struct, field
 
 Handling = Literal["kept", "approximated", "emulated", "dropped"]
-"""Treatment of a field by the proxy. `FidelityNote.handling` defines the values."""
+"""Treatment of a field by the proxy. `FidelityNote.handling` explains the four values."""
 Fidelity = Literal["best-effort", "strict"]
 """Fidelity mode of a request: reject losses (`strict`), or accept and report them (`best-effort`)."""
 
 TOOL_CALL_FIELDS = ("content.tool_use.name", "content.tool_use.input")
-"""Values of `FidelityNote.field` in notes on malformed tool calls of a reply: an unknown name, or arguments that are no
-JSON object."""
+"""Values of `FidelityNote.field` for malformed tool calls of a reply. The call has an unknown name, or arguments that
+are no JSON object."""
 
 
 class FidelityNote(Struct, frozen=True):
@@ -26,7 +26,7 @@ class FidelityNote(Struct, frozen=True):
 
     >>> FidelityNote("approximated", "max_tokens", "64000 → 32768, the model's limit")
 
-    A wire defines a note with a fixed text as a constant of its module.
+    Notes with a fixed text are constants of the modules that use them.
     """
 
     handling: Handling
@@ -41,7 +41,7 @@ class FidelityNote(Struct, frozen=True):
 
 
 class FidelityReport(Struct):
-    """Distinct fidelity notes of one client request. After a retry, the notes describe the last upstream call."""
+    """Fidelity notes of one client request, each once. After a retry, they describe only the last upstream call."""
 
     mode: Fidelity = "best-effort"
     """Fidelity mode of the request: `strict` rejects losses, `best-effort` accepts them."""
@@ -62,8 +62,8 @@ class FidelityReport(Struct):
     def add_notes(self, notes: Collection[FidelityNote], *, is_later_call: bool = False) -> None:
         """Add notes to this report, except notes that the report already contains.
 
-        `is_later_call`: True if the notes belong to a later upstream call of the same reply. A note is then
-        added only if its field has no note yet, because later calls repeat the fields of the first call.
+        `is_later_call`: True for a later upstream call of the same reply. A note on a field that already has one is
+        then skipped, because later calls repeat the fields of the first call.
         """
         if not notes:
             return
@@ -78,7 +78,7 @@ class FidelityReport(Struct):
             self.dropped += note.handling == "dropped"
 
     def lossy_notes(self) -> list[FidelityNote]:
-        """Return the notes on dropped fields, in order, if the mode is `strict`. In the mode `best-effort`: none."""
+        """Return the notes on dropped fields if the mode is `strict`. In the mode `best-effort` the list is empty."""
         return [note for note in self.notes if note.handling == "dropped"] if self.mode == "strict" else []
 
     def format_counts(self) -> str:

@@ -25,8 +25,8 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.messages.work_budget import WorkBudget, WorkLimitExceeded, count_nodes
 
 _CHARACTERS_PER_STEP = 64
-"""Number of characters of a validation error message that count as one step of a `WorkBudget`. The message repeats the
-invalid value, which may be long."""
+"""Number of characters of a validation error message that count as one step of a `WorkBudget`. Messages may be long,
+because they repeat the invalid value."""
 _MEMBERS_PER_STEP = 16
 """Number of members of lists and objects that count as one step of a `WorkBudget` when a keyword reads them."""
 _MAX_PROBLEM_CHARACTERS = 300
@@ -57,10 +57,10 @@ def load_validator(schema: bytes, budget: WorkBudget) -> Validator:
 
 
 def find_violation(validator: Validator, value: Any, budget: WorkBudget) -> str:
-    """Return path and message of the most relevant error in a value. "": the value is valid.
+    """Return the path and message of the most relevant error in a value. "": the value is valid.
 
-    Raises `InvalidRequest` for a reference that cannot be resolved, a schema that refers to itself without end, and too
-    much work.
+    Raises `InvalidRequest` if a reference has no target, the schema refers to itself without end, or the work limit is
+    exceeded.
     """
     token = _budget.set(budget)
     refusal = ""
@@ -80,11 +80,11 @@ def find_violation(validator: Validator, value: Any, budget: WorkBudget) -> str:
 
 
 class _Unmatched(ValidationError):
-    """Error for a value that matches none of the alternatives of `anyOf` or `oneOf`."""
+    """Error for a value that matches no alternative of `anyOf` or `oneOf`."""
 
     closest: ValidationError | None = None
-    """Error of the alternative that fits the value best. None: several alternatives fit equally well. The library would
-    keep the errors of all alternatives, which multiply with nesting and which only the garbage collector can free."""
+    """Error of the alternative that fits the value best. None: several alternatives fit equally well. Only this error
+    is kept, because the errors of all alternatives multiply with nesting."""
 
 
 def _decode_schema(schema: bytes, budget: WorkBudget) -> Any:

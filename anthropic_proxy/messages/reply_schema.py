@@ -1,7 +1,7 @@
 """`ReplySchema`: checks that a reply matches the JSON Schema that the client requires.
 
 It is used for providers that do not enforce the schema. `extract_json` finds the JSON in the text of a reply and
-validates it. Schema and reply cannot block the process: patterns are not executed, and steps are limited.
+validates it. The work is limited, so that a schema or reply cannot block the process.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 MAX_CHECK_STEPS = 300_000
 """Maximum steps of one check of a reply. A step applies a schema or keyword to a value and takes some microseconds. An
-ordinary reply of 100,000 characters takes 20,000 to 40,000 steps. Decoding a schema takes 60 steps for each of its
-parts."""
+ordinary reply of 100,000 characters takes 20,000 to 40,000 steps."""
 _FIELD = "output_config.format.schema"
 _FENCE = "```"
 
@@ -25,7 +24,7 @@ class ExtractedJson(NamedTuple):
     """The JSON in the text of a reply, and the result of its validation."""
 
     json: str
-    """The JSON text. If the reply contains no JSON: the text of the reply."""
+    """The JSON text. If the reply contains no JSON, the complete text of the reply."""
     error: str
     """Validation error. "": the JSON matches the schema."""
 
@@ -59,7 +58,7 @@ class ReplySchema:
 
 
 def _candidates(text: str) -> list[str]:
-    """Return the fragments of a reply's text that may be its JSON.
+    """Return the texts that may be the JSON of a reply.
 
     These are the complete text, the only fenced code block, and the text between the first and last bracket.
     """

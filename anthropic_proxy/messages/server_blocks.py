@@ -1,10 +1,10 @@
-"""Content blocks for calls and results of server tools, run by a provider or by the proxy.
+"""Content blocks for calls and results of server tools, which a provider or the proxy runs.
 
-`encode_…` functions return complete blocks. `Content` is the type of the field `content` of a result block: `…_content`
-functions return only this field, and `is_error_content` is True if the field states that the call failed.
-`SearchResultPage` is a web page that a search found. Source: the types of the official SDK `anthropic` 2.10
-(`ServerToolUseBlock`, `WebSearchToolResultBlock`, `WebFetchToolResultBlock`, `ToolSearchToolResultBlock`,
-`CodeExecutionToolResultBlock`, `BetaMCPToolUseBlock`, `BetaMCPToolResultBlock`).
+`encode_…` functions return complete blocks. `…_content` functions return only the field `content` of a result block.
+`is_error_content` is True if this field belongs to a failed call. `SearchResultPage` is a web page that a search found.
+Source: the types of the official SDK `anthropic` 2.10 (`ServerToolUseBlock`, `WebSearchToolResultBlock`,
+`WebFetchToolResultBlock`, `ToolSearchToolResultBlock`, `CodeExecutionToolResultBlock`, `BetaMCPToolUseBlock`,
+`BetaMCPToolResultBlock`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ _OBJECT = b"{"
 SearchError = Literal["unavailable", "max_uses_exceeded", "too_many_requests", "invalid_tool_input"]
 """Error codes of a web search result."""
 FetchError = Literal["url_not_accessible", "url_not_allowed", "unavailable"]
-"""Error codes of a web fetch result."""
+"""Error codes of a web fetch result, as far as the proxy uses them."""
 CodeError = Literal["unavailable", "execution_time_exceeded"]
 """Error codes of a code execution result."""
 
@@ -47,13 +47,13 @@ class SearchResultPage(NamedTuple):
     title: str | None = None
     """Title of the page; plain text. None: not reported."""
     passage: str = ""
-    """Text of the page. "": not reported. The client returns the text in encoded form with its next request."""
+    """Text of the page. "": not reported."""
     age: str | None = None
     """Age of the page, as the search service states it. None: not reported."""
 
 
 Content = list[dict[str, Any]] | dict[str, Any]
-"""The `content` of a result block: a list of results, or one object."""
+"""Type of the field `content` of a result block: a list of results, or one object."""
 
 
 def encode_call(identifier: str, name: str, arguments: Raw) -> Block:
@@ -69,7 +69,7 @@ def encode_result(kind: str, identifier: str, content: Content) -> Block:
 def error_content(kind: str, code: str, message: str | None = None) -> Content:
     """Return the `content` of a result block for a failed call of a server tool.
 
-    `message` is used for tool search only: results of other tools have no field for text.
+    `message` is used only for a tool search, because other results have no field for text.
     """
     fields = {"type": f"{kind}_tool_result_error", "error_code": code}
     return fields | {"error_message": message} if kind == "tool_search" else fields
@@ -83,7 +83,7 @@ def is_error_content(content: Content) -> bool:
 def search_content(pages: Iterable[SearchResultPage]) -> Content:
     """Return the `content` of a web search result.
 
-    Passages are encoded in `encrypted_content`, which only the model sees.
+    The text of each page is encoded in the field `encrypted_content`.
     """
     return [
         {
@@ -100,7 +100,7 @@ def search_content(pages: Iterable[SearchResultPage]) -> Content:
 def fetch_content(
     url: str, source: Mapping[str, str], title: str | None, citations: Any = None, retrieved_at: str | None = None
 ) -> Content:
-    """Return the `content` for a fetched page. `source`: text or PDF of the page, as in a document block."""
+    """Return the `content` for a fetched web page. `source`: text or PDF, as in a document block."""
     document = {"type": "document", "source": source, "title": title, "citations": citations}
     return {"type": "web_fetch_result", "url": url, "content": document, "retrieved_at": retrieved_at}
 
@@ -202,9 +202,9 @@ def is_domain_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) 
 
 
 def generated_image_text(media_type: str, characters: int) -> str:
-    """Return text in place of a file that the model generated, such as an image.
+    """Return the text that replaces a file of the model, such as a generated image.
 
-    `characters`: length of its base64 data.
+    `characters`: length of the file's base64 data.
     """
     kind = media_type.partition("/")[0] or "file"
     return f"[{kind} generated: {media_type or 'unknown type'}, {max(1, round(characters * 3 / 4000))} kB]"

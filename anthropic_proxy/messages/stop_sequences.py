@@ -1,8 +1,8 @@
 """`StopSequenceFilter`: ends a reply at the first stop sequence, a text that the client lists in its request.
 
-The proxy enforces stop sequences itself, because only Anthropic's API reports the matched sequence. Text that may be
-the beginning of a stop sequence is buffered; `flush` returns the buffered text at the end of the reply. A delta is a
-fragment of the decoded reply.
+It filters the deltas, which are fragments of the reply. Text that may begin a stop sequence is held back, and `flush`
+returns it at the end of the reply. The proxy does this itself, because only Anthropic's API reports the matched
+sequence.
 """
 
 import re
@@ -17,11 +17,10 @@ _ENDING: frozenset[type] = frozenset((Thinking, ToolCall, Block, Stop))
 
 
 class StopSequenceFilter:
-    """Filter of the deltas of one reply. It ends the text before the first stop sequence.
+    """Filter of the deltas (fragments) of one reply. It ends the text before the first stop sequence.
 
-    The sequence with the earliest position wins, then the first in the list. A match may span deltas but not content
-    blocks. The result does not depend on the division of the text into deltas, because possible beginnings of a
-    sequence are buffered.
+    The sequence with the earliest position wins, then the first in the list. A match may span several deltas, but only
+    one content block.
     """
 
     def __init__(self, sequences: Sequence[str]) -> None:
@@ -35,8 +34,8 @@ class StopSequenceFilter:
         self._read = 0
         """Number of characters of the reply's text that were searched so far."""
         self._found = ""
-        """Stop sequence found so far. A sequence that began earlier may still be completed and replace it. "": none
-        found."""
+        """Stop sequence found so far. "": none. A sequence that begins earlier may still be completed and replace
+        it."""
         self._found_at = 0
         """Number of characters of the text before `_found`."""
         self._held: deque[str] = deque()
@@ -46,10 +45,10 @@ class StopSequenceFilter:
         self._skipped = 0
         """Number of characters of the first fragment in `_held` that were already returned."""
         self._citations: list[Delta] = []
-        """Citation deltas that follow the buffered text and are returned after it."""
+        """Citations after the buffered text. They are returned after it."""
 
     def feed(self, deltas: Iterable[Delta]) -> list[Delta]:
-        """Filter the deltas of one network read, and return the deltas to forward.
+        """Filter the deltas of one network read. Return the deltas to forward to the client.
 
         After a match, only `Usage` is forwarded.
         """
@@ -72,7 +71,7 @@ class StopSequenceFilter:
         return released
 
     def flush(self) -> list[Delta]:
-        """Return the buffered text at the end of the reply, because no stop sequence followed."""
+        """Return the text that was held back, at the end of the reply. After a match the list is empty."""
         released: list[Delta] = []
         if self.matched is None:
             self._end_text(released)
@@ -91,11 +90,9 @@ class StopSequenceFilter:
             self._pass_until(self._read - self._state.depth, released)
 
     def _search(self, text: str) -> bool:
-        """Search the next fragment of text.
+        """Search the next fragment of text. Return True if a stop sequence has matched for certain.
 
-        Return True if a stop sequence has matched and cannot be replaced by another match.
-
-        A sequence that begins earlier, or at the same place but earlier in the list, can replace a match.
+        Before that, a sequence that begins earlier can still replace a match.
         """
         automaton, state = self._automaton, self._state
         place, size = 0, len(text)
@@ -120,9 +117,9 @@ class StopSequenceFilter:
         return False
 
     def _note_match(self, match: State, start: int) -> None:
-        """Store a found stop sequence that begins at the character `start` of the text.
+        """Store a found stop sequence. `start`: number of characters of the text before it.
 
-        A stored match is replaced only by one that begins earlier, or at the same character but earlier in the client's
+        A stored match is replaced only by an earlier one, or at the same place by one that is earlier in the client's
         list.
         """
         if self._found and start > self._found_at:

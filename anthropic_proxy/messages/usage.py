@@ -1,8 +1,7 @@
 """Token counts of a reply, merged from the usage reports of the provider.
 
-A provider reports counts several times during a reply; `merge_latest` keeps the last value of each count. `sum_usages`
-adds the upstream calls of one reply. `final_totals` returns the `usage` for the client, with estimates for missing
-counts.
+A provider reports counts several times during a reply. `merge_latest` keeps the last value of each count. `sum_usages`
+adds the upstream calls of one reply. `final_totals` returns the `usage` for the client, and estimates missing counts.
 """
 
 import msgspec
@@ -11,15 +10,18 @@ from anthropic_proxy.messages.deltas import Usage
 from anthropic_proxy.messages.models import UsageBody
 
 CHARACTERS_PER_TOKEN = 4
-"""Characters per output token, for upstreams that report no usage. The estimated tokens are too low for Chinese, too
-high for code."""
+"""Number of characters that count as one output token if the upstream reports no usage. The estimate is too low for
+Chinese, too high for code."""
 
 MAX_COUNT = 2**53 - 1
 """Maximum token count: the largest integer that every JSON decoder reads exactly."""
 
 
 def merge_latest(before: Usage, new: Usage) -> Usage:
-    """Merge two usage reports of one upstream call: the last reported value of each field is valid."""
+    """Merge two usage reports of one upstream call.
+
+    A count of `new` replaces the count of `before`, unless it is None.
+    """
     searches, fetches, tier = new.web_search_requests, new.web_fetch_requests, new.service_tier
     long = new.cache_write_1h_tokens
     return Usage(
@@ -38,9 +40,8 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
 def final_totals(usage: Usage, *, estimate: int, characters: int, usage_is_partial: bool) -> UsageBody:
     """Return the `usage` of a reply for the client. Counts that the upstream did not report are estimated.
 
-    `estimate`: estimated input tokens, cached ones included. `characters`: length of the output.
-    `usage_is_partial`: True if the reply ended before the upstream's last report, for example at a stop sequence of
-    the proxy or by a failure. The output is then at least the estimate.
+    `estimate`: estimated input tokens, cached ones included. `characters`: length of the output. `usage_is_partial`:
+    True if the reply ended before the upstream's last report; the output then is at least the estimate.
     """
     cached, written = _counted(usage.cache_read_tokens), _counted(usage.cache_write_tokens)
     reported, output, tier = usage.input_tokens, usage.output_tokens, usage.service_tier
@@ -60,9 +61,10 @@ def final_totals(usage: Usage, *, estimate: int, characters: int, usage_is_parti
 
 
 def _divide_cache_writes(written: int, long: int | None) -> dict[str, int] | msgspec.UnsetType:
-    """Return the field `cache_creation` of the usage. Unset: `long` is None, so the lifetimes were not reported.
+    """Return the field `cache_creation` of the usage. Unset: the upstream did not report the cache lifetimes.
 
-    `written`: all tokens written to the prompt cache. `long`: number of these tokens that are kept for one hour.
+    `written`: all tokens written to the prompt cache. `long`: number of these tokens that are kept for one hour, or
+    None.
     """
     if long is None:
         return msgspec.UNSET
@@ -79,9 +81,10 @@ def _count_server_tools(usage: Usage) -> dict[str, int] | msgspec.UnsetType:
 
 
 def sum_usages(spent: Usage, running: Usage) -> Usage:
-    """Return the sum of two usages, for a reply with several upstream calls. A field is None if both are None.
+    """Return the sum of two usages, for a reply with several upstream calls.
 
-    `spent`: sum of the finished upstream calls. `running`: counts of the current upstream call.
+    `spent`: sum of the finished upstream calls. `running`: counts of the current upstream call. A count is None if both
+    are None.
     """
     return Usage(
         input_tokens=_sum(spent.input_tokens, running.input_tokens),

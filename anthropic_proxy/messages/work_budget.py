@@ -1,11 +1,10 @@
-"""`WorkBudget`: limit on the work that the JSON Schemas of one request may cause.
+"""`WorkBudget`: limit on the work that the JSON Schemas of one client request may cause.
 
-A schema of a few hundred bytes can describe a huge tree: references, alternatives and unions multiply. The `count_…`
-methods count work before it is done, and raise `WorkLimitExceeded` above a limit, or `WorkPostponed` to repeat it in a
-thread. Work is counted in steps (visits to schemas) and nodes (written keys and values). The limit holds for all
-schemas of a request together. `CountedWork` is an amount of work, `cost` the amount so far. `WorkCache` caches results
-and counts their work again on each use. `error_field` sets the path in error messages. Upstream names of tools are
-those in the request to the provider.
+A small schema can describe a huge tree, because references and alternatives multiply. Work is counted in steps (visits
+to schemas) and nodes (written keys and values). The `count_…` methods count work before it is done. They raise
+`WorkLimitExceeded` above the limit, or `WorkPostponed` to repeat the work in a thread. `CountedWork` is an amount of
+work, and `cost` the amount so far. `error_field` sets the path in error messages. `WorkCache` caches results, and
+counts their work again on each use.
 """
 
 from collections import OrderedDict
@@ -17,17 +16,14 @@ from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple
 from anthropic_proxy.errors import InvalidRequest
 
 MAX_SCHEMA_STEPS = 1_000_000
-"""Maximum steps for all schemas of a client request. Above it, the request is rejected with 400. A step is a visit to a
-schema or to one of its keywords, or 64 bytes of JSON. An ordinary tool takes 50 to 500 steps; a step takes one to three
-microseconds."""
+"""Maximum steps for all schemas of a client request. A request above it is rejected with 400. A step is a visit to a
+schema or keyword, or 64 bytes of JSON, and takes one to three microseconds. An ordinary tool takes 50 to 500 steps."""
 MAX_SCHEMA_NODES = 500_000
-"""Maximum nodes of all schemas of a client request in the form for the provider.
-
-Above it, the request is rejected with 400.
-
-References and alternatives are copied and count each time. A node is a key, a value or 64 characters."""
+"""Maximum nodes of all schemas of a client request, as they are written for the provider. A request above it is
+rejected with 400. A node is a key, a value or 64 characters of text. A definition counts for each reference to it."""
 MAX_SCHEMA_DEPTH = 200
-"""Maximum nesting of a schema, including the schemas that it refers to. It keeps recursion below Python's limit."""
+"""Maximum nesting of a schema. Schemas that it refers to count as nested in it. The limit keeps recursion below
+Python's limit."""
 BYTES_PER_STEP = 64
 """Number of bytes of decoded JSON text that count as one step of work."""
 NODES_PER_STEP = 4
@@ -39,11 +35,14 @@ ADVICE = "Refer to fewer definitions from each other, or list fewer alternatives
 
 
 class WorkLimitExceeded(InvalidRequest):
-    """Error 400: the schemas of a request cause too much work. The message names the schema and the limit."""
+    """Error 400: the JSON Schemas of a client request cause too much work."""
 
 
 class WorkPostponed(Exception):
-    """Exception: the schemas need too much work for the event loop. The caller repeats the encoding in a thread."""
+    """Exception: the JSON Schemas need too much work for the event loop.
+
+    The caller repeats the encoding in a thread.
+    """
 
 
 class CountedWork(NamedTuple):
@@ -55,14 +54,14 @@ class CountedWork(NamedTuple):
     """Number of written nodes (keys and values of JSON)."""
 
     def subtract(self, before: "CountedWork") -> "CountedWork":
-        """Return this amount minus `before`, an earlier amount of the same budget: the work done in between."""
+        """Return the work done since an earlier moment. `before`: amount of the same budget at that moment."""
         return CountedWork(self.steps - before.steps, self.nodes - before.nodes)
 
 
 class WorkBudget:
-    """Counts the work on the schemas of one request and raises `WorkLimitExceeded` above a limit.
+    """Counts the work on the JSON Schemas of one request and raises `WorkLimitExceeded` above a limit.
 
-    Not safe for two threads at once: each request, and each attempt to encode it, has its own.
+    Not safe for two threads at once. Each attempt to encode a request has its own budget.
     """
 
     __slots__ = (
@@ -82,14 +81,14 @@ class WorkBudget:
         tool_names: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.field = field
-        """Path of the field to which the counted work belongs, for errors: `tools.Read.input_schema`."""
+        """Path of the schema that causes the counted work, for error messages: `tools.Read.input_schema`."""
         self.max_steps, self.max_nodes, self.max_depth = max_steps, max_nodes, max_depth
         self._purpose = purpose
         self._tool_names = tool_names
-        """Upstream tool name → tool name in the client request, for names that differ. Used in error messages."""
+        """Tool name sent upstream → different tool name of the client. Error messages contain the client's name."""
         self._steps = self._nodes = 0
         self._steps_here = max_steps + 1 if max_steps_here is None else max_steps_here
-        """Number of steps left before `WorkPostponed` is raised. Steps of cached results do not reduce it."""
+        """Number of steps left before `WorkPostponed` is raised. Cached results do not reduce it."""
 
     @property
     def cost(self) -> CountedWork:
@@ -97,7 +96,10 @@ class WorkBudget:
         return CountedWork(self._steps, self._nodes)
 
     def count_steps(self, steps: int = 1) -> None:
-        """Count steps before they are done. Raises `WorkLimitExceeded` or `WorkPostponed` above a limit."""
+        """Count steps before they are done. Raises `WorkLimitExceeded` if the request has too many steps.
+
+        Raises `WorkPostponed` if the steps are too many for the event loop.
+        """
         self._steps += steps
         if self._steps > self.max_steps:
             raise self._exceeded(
@@ -108,7 +110,7 @@ class WorkBudget:
             raise WorkPostponed
 
     def count_nodes(self, nodes: int) -> None:
-        """Count nodes before they are written, and one step for every 4 nodes.
+        """Count nodes (written keys and values) before they are written. Every 4 nodes also count as a step.
 
         Raises the same errors as `count_steps`.
         """
@@ -121,7 +123,7 @@ class WorkBudget:
         self.count_steps(1 + nodes // NODES_PER_STEP)
 
     def count_json(self, text: Sized) -> None:
-        """Count the steps of decoding a JSON text, before it is decoded. Raises `WorkLimitExceeded` above the limit."""
+        """Count the steps of decoding a JSON text, before it is decoded. Raises the same errors as `count_steps`."""
         self.count_steps(1 + len(text) // BYTES_PER_STEP)
 
     def require_depth(self, depth: int) -> None:
@@ -130,7 +132,7 @@ class WorkBudget:
             raise self._exceeded(self._too_deep())
 
     def count_cached(self, cost: CountedWork) -> None:
-        """Count the work of a cached result as if it were computed. Limits thus do not depend on the cache.
+        """Count the work of a cached result as if it were computed again, so that limits do not depend on the cache.
 
         Raises `WorkLimitExceeded`.
         """
@@ -144,7 +146,7 @@ class WorkBudget:
     def error_field(self, field: str) -> Iterator[None]:
         """Use `field` as the path in error messages inside a `with` block.
 
-        Raises `WorkLimitExceeded` in place of a `RecursionError` in the block.
+        Raises `WorkLimitExceeded` if the code in the block exceeds Python's recursion limit.
         """
         before, self.field = self.field, field
         try:
@@ -159,7 +161,7 @@ class WorkBudget:
         return f"tools.{self.client_tool_name(name)}.input_schema"
 
     def client_tool_name(self, name: str) -> str:
-        """Return the name of a tool in the client request, from its upstream name. Used in error messages."""
+        """Return the client's name of a tool from its name in the upstream request. Used in error messages."""
         return self._tool_names.get(name, name)
 
     def _too_deep(self) -> str:
@@ -173,9 +175,9 @@ class WorkBudget:
 
 
 def count_nodes(value: Any) -> int:
-    """Return the number of nodes of a decoded JSON value. An object that occurs several times counts each time.
+    """Return the number of nodes (keys and values) of a decoded JSON value.
 
-    Takes time linear in the number of different objects.
+    An object that occurs several times counts each time. The time is linear in the number of different objects.
     """
     counts: dict[int, int] = {}
     open_values = [value]
@@ -222,8 +224,7 @@ _Arguments = TypeVarTuple("_Arguments")
 class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
     """Bounded cache of the results of a function that counts its work in a `WorkBudget`. Threads may share it.
 
-    The key is an identity of the first argument, and the further arguments. A cached result counts the work of its
-    first computation, so that limits do not depend on the cache.
+    A cached result counts the work of its first computation again, so that limits do not depend on the cache.
     """
 
     def __init__(
@@ -234,8 +235,8 @@ class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
     ) -> None:
         """Create an empty cache for the results of the function `encode`.
 
-        `max_kept`: maximum number of cached results. `identity`: function that returns the cache key of the first
-        argument. None: the argument itself is the key.
+        `identity`: function that returns the cache key of the first argument. None: the argument itself is the key.
+        `max_kept`: maximum number of cached results.
         """
         self._encode = encode
         self._identity = identity
@@ -243,9 +244,9 @@ class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
         self._kept: OrderedDict[Hashable, tuple[_Encoded, CountedWork]] = OrderedDict()
 
     def get_or_encode(self, argument: _Argument, budget: WorkBudget, *arguments: *_Arguments) -> _Encoded:
-        """Return the result of the cached function for `argument`.
+        """Return the result of the cached function for these arguments.
 
-        The work counts in `budget` if the result is cached too.
+        The work is counted in `budget`, even if the result is cached.
         """
         place = (argument if self._identity is None else self._identity(argument), *arguments)
         found = self._kept.get(place)

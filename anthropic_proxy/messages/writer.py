@@ -1,12 +1,10 @@
-"""`MessageWriter`: converts the deltas of a decoded reply to events of the Messages API.
+"""`MessageWriter`: converts the deltas of a reply, its decoded pieces, to events of the Messages API.
 
-A stream has at most one open content block, but upstreams interleave text and the arguments of several calls. The
-writer queues deltas that cannot be written yet, and writes them when the open call ends. `keep_alive` returns an empty
-delta for a slow reply, `totals` the token counts so far. The table `_RULES` at the end of this file has the rule for
-each delta in each state. `start` returns `message_start`, `feed` the events for deltas, `finish` the end of the reply,
-and `fail` its end after an error. `KEEP_ALIVE_SIGNATURE` marks a thinking block that `keep_alive` opened. `signature`
-is for thinking blocks without one. `estimate` is the estimated input. `marks` has the start of each block by `clock`. A
-wire encodes and decodes the API of one provider.
+`start` returns `message_start`, and `feed` the events for deltas. `finish` returns the end of the reply, `fail` its end
+after an error. `keep_alive` returns an event without content for a slow reply. `totals` are the token counts so far. A
+stream has at most one open content block, but upstreams interleave text and several tool calls. The writer therefore
+queues deltas until the open call ends. The table `_RULES` at the end of this file has the rule for each delta in each
+state.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -47,21 +45,20 @@ from anthropic_proxy.messages.models import MessagesResponse, UsageBody
 from anthropic_proxy.messages.usage import final_totals, merge_latest
 
 KEEP_ALIVE_SIGNATURE = "px1.ka.e30"
-"""Value of `signature` in a thinking block that `keep_alive` opened. The proxy removes these blocks from later
-requests."""
+"""Signature of a thinking block that `keep_alive` opened. The proxy removes such blocks from later requests."""
 
 _NONE, _TEXT, _THINKING, _CALL = range(4)
 _KINDS = ("text", "text", "thinking", "tool call")
 MAX_MARKS = 101
-"""Maximum number of content blocks with a row in `marks`: the ledger stores 100 blocks, and the next one ends the last.
-"""
+"""Maximum number of rows in `MessageWriter.marks`. The ledger (database of requests) stores 100 blocks, and one more
+row marks the end of the last."""
 
 
 class MessageWriter:
-    """Writes one reply: `start` once, `feed` and `keep_alive` as often as needed, then `finish` or `fail`.
+    """Writes the events of one reply: `start` once, `feed` and `keep_alive` repeatedly, then `finish` or `fail`.
 
-    Each method returns the events to send. The class has no clock, random numbers or I/O. A call in the wrong order
-    (`feed` before `start`, or any call after the end) raises `InternalError`. After an error, only `fail` is allowed.
+    Each method returns the events to send. A call in the wrong order, such as `feed` before `start`, raises
+    `InternalError`. After an error, only `fail` is allowed.
     """
 
     def __init__(self, *, message_id: str, model: str, signature: str) -> None:
@@ -69,8 +66,8 @@ class MessageWriter:
         self.model = model
         """Model name requested by the client."""
         self.signature = signature
-        """Signature of thinking blocks without one from the upstream. It may change if an attempt succeeds on another
-        wire than expected at the start."""
+        """Signature for thinking blocks for which the upstream sent none. It changes if the reply comes from another
+        provider API than expected."""
         self.started = False
         self.finished = False
         """True after `message_stop` or an error."""
@@ -85,8 +82,8 @@ class MessageWriter:
         self.clock: Callable[[], float] | None = None
         """Clock for the times in `marks`. None: `marks` stays empty."""
         self.marks: list[tuple[str, str, float, int]] = []
-        """Rows: kind of a content block, tool name, start time, number of characters before it. Kind "": end of the
-        reply. Rows beyond `MAX_MARKS` are left out."""
+        """Rows: kind of a content block, tool name, start time, number of characters before it. The kind "" marks the
+        end of the reply. At most `MAX_MARKS` rows are kept."""
         self._final: UsageBody | None = None
         """Usage written by `finish`. None: `finish` was not called."""
         self.characters = 0
@@ -142,9 +139,10 @@ class MessageWriter:
         return events
 
     def keep_alive(self) -> list[Event]:
-        """Return an event with an empty delta for the open block, or for a new thinking block.
+        """Return an event with an empty delta, which keeps the client's connection open.
 
-        Clients time out after ten minutes of pings alone.
+        The delta belongs to the open block, or to a new thinking block. Pings do not suffice, because clients time out
+        after ten minutes of pings alone.
         """
         self._require_open()
         if self._state == _TEXT:
@@ -159,7 +157,7 @@ class MessageWriter:
     def finish(self) -> list[Event]:
         """Return the last events: end of the open block, queued deltas, `message_delta` and `message_stop`.
 
-        Raises `UpstreamProtocolError` if no `Stop` was fed.
+        Raises `UpstreamProtocolError` if the upstream sent no end of the reply (`Stop`).
         """
         self._require_open()
         reason = self.stop_reason
@@ -216,7 +214,7 @@ class MessageWriter:
         self._state = _NONE
 
     def _write_queued(self) -> None:
-        """Write the queued deltas, until the queue is empty or an incomplete call is open."""
+        """Write the queued deltas, until the queue is empty or an incomplete tool call is open."""
         while self._queue.items and self._state != _CALL:
             item = self._queue.pop_oldest()
             if not isinstance(item, QueuedCall):

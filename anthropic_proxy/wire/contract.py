@@ -1,18 +1,15 @@
 """Interface between wires (`wire/*`) and the exchange, which serves one client request.
 
-A wire encodes upstream requests and decodes upstream responses of one API (Chat Completions, Gemini, …). It is a
-package that exports an instance of `Wire`, named `WIRE`, and its `Dialect`, with the differences of providers and
-models. `Call` is the input of a wire: the prepared request, `model` (id at the provider) and facts for encoding.
-`UpstreamRequest` is the result, `Credential` the header with the key. `UpstreamResponse` is a response that is still
-being received. A `Decoder` reads one response, which consists of frames (SSE events or lines) if streamed:
-`decode_frame` reads a frame, `decode_body` a response that is not streamed, `decode_end` ends a stream, and
-`flush_pending` returns buffered deltas after an interruption. `continuation_token` continues, in another upstream
-request, a reply that reached the output limit of one request. An `Adaptation` changes the dialect after an error:
-`find_adaptation` chooses it, `apply_adaptation` applies it; a `persistent` one is stored for later requests. A
-`RelayWire` forwards Messages API requests and responses unchanged (a relay); its methods edit or select forwarded
-bytes. Names of dialect fields: the server `has_…` an endpoint; it `accepts_…` content; a request `sends_…` a field;
-`repairs_…` and `replays_…` apply to replies. A `Transport` sends an upstream request; `read_body` reads a complete
-response.
+A wire is a package that encodes requests and decodes responses of one provider API. It exports an instance of `Wire`,
+and a `Dialect` with the differences of servers. `Call` is the input of a wire, `UpstreamRequest` its result.
+`Credential` is the header with the API key. A `Transport` sends the request and returns an `UpstreamResponse`;
+`read_body` reads its complete body. A `Decoder` reads one response. `decode_frame` reads a frame, which is one SSE
+event or line of a stream. `decode_body` reads a response that is not streamed, and `decode_end` ends a stream.
+`flush_pending` returns buffered deltas after an interruption. `continuation_token` continues a reply that reached the
+output limit. An `Adaptation` changes the dialect after a provider rejected a parameter: `find_adaptation` chooses it,
+`apply_adaptation` applies it. A `RelayWire` forwards Messages API requests and responses unchanged; its methods edit or
+select forwarded bytes. Prefixes of dialect fields: the server `has_…` an endpoint or `accepts_…` content, and a request
+`sends_…` a field. `repairs_…` and `replays_…` apply to replies.
 """
 
 from abc import ABC, abstractmethod
@@ -29,17 +26,18 @@ from anthropic_proxy.messages.preparation import PreparedRequest, ServerToolKind
 
 
 class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """Base struct of dialects, with the fields that other packages read.
+    """Base struct of dialects, which describe how servers differ, with the fields that other packages read.
 
-    Each wire's `Dialect` adds its servers' quirks.
+    Each wire adds the differences of its own servers.
     """
 
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
-    """Regular expression of allowed tool names. Other names are sent as an alias. Default: the Messages API."""
+    """Regular expression of allowed tool names. Any other name is replaced by an alias. Default: the rule of the
+    Messages API."""
     max_tool_name_length: int = 128
-    """Maximum number of characters of a tool name. A longer name is sent as an alias."""
+    """Maximum number of characters of a tool name. A longer name is replaced by an alias."""
     always_stream: bool = False
-    """True if every upstream request streams, also if the client requests no stream."""
+    """True if every upstream request streams, even if the client requests no stream."""
     continuation_version: str = ""
     """API version in the URL of a request that continues a reply: `/v1beta1`. "": the version of the base URL."""
     server_tools: tuple[ServerToolKind, ...] = ()
@@ -53,7 +51,7 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     @property
     def accepts_thinking_budget(self) -> bool:
-        """True if the amount of thinking is sent upstream as a number of tokens. False: as a level, or not at all."""
+        """True if the amount of thinking is sent as a number of tokens. False: as a level, or not at all."""
         return False
 
 
@@ -67,18 +65,18 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     """Input of a wire: one prepared client request for one target (provider, model and dialect)."""
 
     request: PreparedRequest
-    """The prepared request of the client: validated, with paired tool calls and results, and with tool names that the
-    wire allows."""
+    """The client request after preparation: validated, with paired tool calls and results, and with allowed tool
+    names."""
     model: str
-    """Model id of the provider, as the upstream request names it."""
+    """Model id to send to the provider."""
     requested_model: str = ""
     """The model id of the client request. The reply names this model."""
     is_renamed: bool = False
     """True if `model` and `requested_model` differ. Used by relays only."""
     dialect: DialectT_co
-    """Dialect of the wire for the provider, changed by the rules of the model catalog for this model."""
+    """Description of the server's differences, changed by the rules of the model catalog for this model."""
     streams_upstream: bool
-    """True if the response of the provider is streamed. The client's response may be complete nevertheless."""
+    """True if the provider streams its response. The client's response may nevertheless be sent as a whole."""
     client_body: bytes = b""
     """The body of the client request. Used by relays only."""
     client_headers: Mapping[str, str] = {}
@@ -88,33 +86,31 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     client_query: str = ""
     """URL query of the client request, without `?`. Used by relays only."""
     has_proxy_signatures: bool = True
-    """True if `client_body` may contain blocks with signatures of the proxy, which relays remove. Used by relays only.
-    """
+    """True if `client_body` may contain signatures of the proxy, which must be removed. Used by relays only."""
     client_tool_names: Mapping[str, str] = {}
-    """Tool name sent upstream → tool name in the client request. Equal names are omitted."""
+    """Tool name sent upstream → different tool name of the client."""
     new_id: Callable[[str], str]
     """Function that returns a new unique id that begins with the argument: `new_id("toolu_px")`."""
     provider: str
     """The provider name, for error messages and notes."""
     base_url: str = ""
-    """Base URL of the upstream request. Provider state in signatures is valid only for the server at this URL."""
+    """Base URL of the upstream request. Signatures in replies of this server are valid only for the same URL."""
     context_window: int | None = None
-    """Context window of the model in tokens, input and output together. None: not known. Used if the finish
-    reason is ambiguous."""
+    """Context window of the model in tokens, input and output together. None: unknown."""
     max_input_tokens: int | None = None
     """Maximum number of input tokens, if it is lower than the window. None: the window is the limit."""
     continuation_token: str = ""
-    """Token of `Decoder.continuation_token` with which this call continues an incomplete reply. "": a new request."""
+    """Token that continues an incomplete reply of an earlier call. "": a new reply."""
     estimate_input_tokens: Callable[[], int] = lambda: 0
-    """Returns the estimated number of input tokens. 0: unknown. Called only if a provider rejects the input as too long
-    without a count."""
+    """Function that returns the estimated number of input tokens. 0: unknown. It is called only if a provider rejects
+    the input as too long without a count."""
     max_schema_steps: int | None = None
-    """Number of schema conversion steps after which `encode_request` raises `WorkPostponed`. None: no limit, because
-    the caller runs outside the event loop."""
+    """Number of steps to convert JSON Schemas after which `encode_request` raises `WorkPostponed`. None: no limit,
+    because the caller runs outside the event loop."""
 
     @property
     def effective_max_input_tokens(self) -> int | None:
-        """Maximum number of input tokens; None: not known. Used if an overflow error states no limit."""
+        """Maximum number of input tokens. None: unknown. Used for errors about too long input that state no limit."""
         return self.max_input_tokens or self.context_window
 
 
@@ -122,25 +118,23 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """HTTP request to a provider, without base URL and credential."""
 
     path: str
-    """Path below the base URL of the provider, with a leading slash, percent-encoded. May contain a query."""
+    """Path below the base URL of the provider, with a leading slash and perhaps a query. It is percent-encoded."""
     body: bytes
     """Body of the request, encoded for the provider. b"": no body."""
     headers: Mapping[str, str] = {}
     """Headers of the request without the credential, names in lower case."""
     trace_headers: Mapping[str, str] = {}
-    """Headers `traceparent` and `tracestate`. They are separate because they differ for each request; `headers` do not.
-    """
+    """Headers `traceparent` and `tracestate`, which differ for each request."""
     method: str = "POST"
     """HTTP method: `POST`, or `GET` for lists."""
     notes: Sequence[FidelityNote] = ()
     """Notes on fields of the client request that were approximated, emulated or dropped."""
     enforces_schema: bool = False
-    """True if the provider enforces the reply schema (`output_schema`). False: the proxy validates the reply."""
+    """True if the provider enforces the client's JSON Schema for the reply. False: the proxy validates the reply."""
 
 
 CLIENT_CREDENTIAL_ORIGIN = "the client"
-"""Value of `Credential.origin` for a credential from the client request. Such a credential is dropped after that
-request."""
+"""Value of `Credential.origin` for a credential from the client request. It is used for that request only."""
 
 
 class Credential(Struct, frozen=True):
@@ -157,7 +151,7 @@ class Credential(Struct, frozen=True):
 
     @property
     def secret(self) -> str:
-        """The secret that errors and logs must not contain: `value` without the scheme of `authorization`."""
+        """The secret that errors and logs must not contain: `value` without a scheme such as `Bearer`."""
         return (self.value.partition(" ")[2] if self.header == "authorization" else "") or self.value
 
     def __repr__(self) -> str:
@@ -179,7 +173,7 @@ class UpstreamResponse(Protocol):
 
     @property
     def body_received(self) -> bool:
-        """True if the complete body was received. False: unknown or incomplete."""
+        """True if the complete body was received. False: the body is incomplete, or its end is unknown."""
         ...
 
     async def read(self) -> bytes:
@@ -192,8 +186,8 @@ class UpstreamResponse(Protocol):
     async def close(self, *, wait_for_end: bool = False) -> None:
         """Release the connection if the body was read completely, else abort it. Safe to call twice.
 
-        `wait_for_end`: wait a short time for the end of the body, because the last frame of the reply was
-        already read. The connection can then be reused.
+        `wait_for_end`: True to wait a short time for the end of the body, so that the connection can be reused. Use it
+        after the last event of the reply.
         """
         ...
 
@@ -230,34 +224,33 @@ class Transport(Protocol):
 
 
 class Decoder(ABC):
-    """Base class of decoders. A decoder converts one upstream response into deltas.
+    """Base class of decoders. A decoder converts one upstream response into deltas, the pieces of a reply.
 
-    The decoding methods raise `UpstreamError` if the response is an error or violates the wire format.
+    Its methods raise `UpstreamError` if the response is an error or is invalid.
     """
 
     default_signature: str = ""
-    """Value of `signature` in thinking blocks for which the provider sent no state (`wire/signatures.py`)."""
+    """Signature for thinking blocks of replies in which the provider sent none. `wire/signatures.py` describes its
+    format."""
     finished: bool = False
-    """True if the last frame of the wire was read (`[DONE]`, `response.completed`). The exchange then
-    stops reading."""
+    """True if the last event of the reply was read (`[DONE]`, `response.completed`). The caller then stops reading."""
     continuation_token: str | None = None
-    """Token that continues this reply in another upstream request. None: unsupported. "": the reply is complete. A
-    token is set only if the reply had no `Stop`."""
+    """Token that continues this reply in another upstream request. None: unsupported. "": the reply is complete."""
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        """Fidelity notes on repairs of the model's output so far: tool names, arguments, calls in reply text."""
+        """Fidelity notes on repairs of the model's output so far: tool names, arguments, tool calls in reply text."""
         return ()
 
     @abstractmethod
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Return the deltas of one SSE data field or one NDJSON line. Raises `UpstreamError` for an error frame."""
+        """Return the deltas of one SSE event or one line of NDJSON. Raises `UpstreamError` for an error."""
 
     @abstractmethod
     def decode_end(self) -> list[Delta]:
         """Return the remaining deltas at the end of the stream.
 
-        Raises `UpstreamProtocolError` if the stream ended too early.
+        Raises `UpstreamProtocolError` if it ended too early.
         """
 
     @abstractmethod
@@ -266,28 +259,28 @@ class Decoder(ABC):
 
     @abstractmethod
     def flush_pending(self) -> list[Delta]:
-        """Return the buffered deltas after the response was interrupted; a second call returns an empty list.
+        """Return the buffered deltas after the response was interrupted. A second call returns an empty list.
 
-        Buffered are text or thinking of undecided kind and incomplete arguments. No tool call is ended by this: a
-        client must not run an incomplete call.
+        Decoders buffer text that may be a tool call or thinking, and incomplete arguments. This method ends no tool
+        call, because a client must not run an incomplete call.
         """
 
 
 class Adaptation(Struct, frozen=True):
-    """Named change of the dialect. It applies to the next upstream requests after the provider rejected a parameter."""
+    """Named change of the dialect for the next upstream requests, after the provider rejected a parameter."""
 
     name: str
-    """Identifier for `apply_adaptation`: `drop temperature`, `limit 4096`. Contains no secrets. The exchange itself
-    applies `wire NAME`, which switches the model to another wire of the provider."""
+    """Name of the change, without secrets: `drop temperature`, `limit 4096`. The name `wire NAME` switches the model to
+    another wire of the provider."""
     persistent: bool = True
-    """True if the adaptation is stored for the model. False: it applies to this request only."""
+    """True if the change is stored for later requests to the model. False: it applies to this request only."""
 
 
 class Wire(ABC, Generic[DialectT]):
-    """Base class of wires. A wire performs no I/O and stores nothing between calls."""
+    """Base class of wires, which encode requests and decode responses of one API. A wire performs no I/O."""
 
     dialect_type: type[DialectT]
-    """Class of the dialects. Its defaults describe the vendor of the protocol."""
+    """Class of the wire's dialects. Its default values describe the API's own vendor."""
     framing: Literal["sse", "ndjson"]
     """Framing of a streamed response body: server-sent events (`sse`), or one JSON object per line (`ndjson`)."""
 
@@ -303,10 +296,7 @@ class Wire(ABC, Generic[DialectT]):
     def decode_error(
         self, call: Call[DialectT], status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | list[Delta]:
-        """Decode a response with a status other than 2xx.
-
-        Returns an `UpstreamError`, or deltas if the body contains a reply.
-        """
+        """Decode a response with a status other than 2xx. Return an error, or deltas if the body contains a reply."""
 
     def accepts_media_url(self, dialect: DialectT, block: ImageBlock | DocumentBlock) -> bool:
         """Return True if the upstream server reads the file of `block` from its URL.
@@ -316,16 +306,16 @@ class Wire(ABC, Generic[DialectT]):
         return False
 
     def find_adaptation(self, call: Call[DialectT], error: UpstreamError) -> Adaptation | None:
-        """Return the request change that may avoid this upstream error. None: no known change."""
+        """Return the change of the dialect that may avoid an upstream error. None: no such change is known."""
         return None
 
     def apply_adaptation(self, dialect: DialectT, name: str) -> DialectT:
-        """Return the dialect changed by the adaptation `name`. An unknown name returns the dialect unchanged."""
+        """Return the dialect with the adaptation `name` applied. An unknown name returns it unchanged."""
         return dialect
 
 
 class RelayWire(Wire[DialectT]):
-    """Wire for providers with the Messages API. Bytes are forwarded unchanged and only inspected."""
+    """Wire for providers with the Messages API. Bytes are forwarded with few edits, and inspected."""
 
     @abstractmethod
     def replace_reply_model(self, reply: bytes, model: str) -> bytes:
@@ -337,12 +327,15 @@ class RelayWire(Wire[DialectT]):
 
     @abstractmethod
     def split_after_message_end(self, frames: bytes) -> tuple[bytes, bytes]:
-        """Split forwarded SSE bytes after the `message_stop` event. Without that event the second value is b""."""
+        """Split forwarded SSE bytes after the event `message_stop`. Without that event the second value is b""."""
 
     @abstractmethod
     def remove_events(self, behind: bytes) -> bytes:
-        """Return the bytes after `message_stop` without SSE events (pings), which clients do not expect there."""
+        """Return bytes that follow the event `message_stop`, without the SSE events in them, such as pings.
+
+        Clients expect no events there.
+        """
 
     @abstractmethod
     def frames_to_inspect(self, frames: bytes) -> bytes:
-        """Return the SSE frames that may contain usage, a stop reason or an error, from forwarded bytes. b"": none."""
+        """Return the SSE events that may contain usage, a stop reason or an error. b"": none."""

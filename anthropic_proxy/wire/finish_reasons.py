@@ -12,10 +12,9 @@ from functools import lru_cache
 from typing import Literal
 
 FinishKind = Literal["end", "calls", "limit", "window", "blocked", "failed", "unknown"]
-"""Meaning of a finish reason. `end`: the reply is complete. `calls`: the reply is complete and ends with tool calls.
-`limit`: the reply was cut at the output limit or for repetition. `window`: the reply was cut at the full context
-window. `blocked`: a content filter stopped the reply. `failed`: the server stopped the reply after an error.
-`unknown`: any other finish reason."""
+"""Meaning of a finish reason. `end`: the reply is complete. `calls`: the reply ends with tool calls. `limit`: the reply
+was cut at the output limit or for repetition. `window`: the context window is full. `blocked`: a content filter stopped
+the reply. `failed`: the server stopped the reply after an error. `unknown`: any other finish reason."""
 
 _MAX_CHARACTERS = 100
 """Maximum number of characters of a finish reason that are read. The remaining characters are ignored."""
@@ -30,12 +29,12 @@ _KINDS: tuple[tuple[FinishKind, re.Pattern[str]], ...] = (
     ),
     ("limit", re.compile(r"length|max_?[a-z_]*tokens|token_?limit|output_?limit|truncat|repetition")),
 )
-"""Rows: kind of finish reason, and the pattern of its names. A pattern is searched in the finish reason in lower case
-with `_` for `-` and space. The first match counts."""
+"""Rows: meaning of a finish reason, and the pattern of its names. The first row that matches counts. Finish reasons are
+searched in lower case, with `_` in place of `-` and space."""
 
 
 def finish_kind(reason: str) -> FinishKind:
-    """Return the kind of a provider's finish reason, for example `limit` for `length`. Case is ignored.
+    """Return the meaning of a provider's finish reason: `limit` for `length`. Case is ignored.
 
     Returns `unknown` if no pattern matches.
     """

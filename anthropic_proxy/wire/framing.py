@@ -1,9 +1,8 @@
 """Splitting of streamed provider responses into frames: the data of one SSE event, or one NDJSON line.
 
-`SSEReader` and `NDJSONReader` return frames for decoders: `feed` adds received bytes and returns the complete frames,
-`finish` the last one. `EventSplitter` cuts a stream at event ends for relays, which forward bytes; pending bytes
-(`pending_bytes`: their number) are those of an unfinished event. Network reads may end at any byte. The decoders of the
-wires parse the content of a frame.
+`SSEReader` and `NDJSONReader` return frames for decoders. `feed` adds received bytes and returns complete frames,
+`finish` returns the last one. `EventSplitter` cuts a stream at the ends of events, for relays that forward bytes. Its
+pending bytes are those of an unfinished event. Network reads may end at any byte.
 """
 
 from typing import Literal
@@ -11,18 +10,15 @@ from typing import Literal
 from anthropic_proxy.errors import UpstreamProtocolError
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
-"""Maximum size of an unfinished frame, which is held in memory (8 MiB). Above it the readers raise
-`UpstreamProtocolError`. No known provider sends frames of this size."""
+"""Maximum size of an unfinished frame, which is held in memory. A larger one raises `UpstreamProtocolError`. No known
+provider sends frames of this size."""
 
 _BOM = b"\xef\xbb\xbf"
 _CR, _LF = b"\r\n"
 
 
 class _Lines:
-    """Splits bytes into lines that end with LF, CRLF or CR.
-
-    The pieces of an unfinished line are kept in a list and joined once, so the cost is linear.
-    """
+    """Splits bytes into lines that end with LF, CRLF or CR. An unfinished line is kept."""
 
     __slots__ = ("_after_cr", "_begun", "_held", "_limit", "_pieces")
 
@@ -34,10 +30,7 @@ class _Lines:
         self._after_cr = False
 
     def _split(self, data: bytes) -> list[bytes]:
-        """Return the lines that are complete with the received bytes `data`, without line ends.
-
-        An unfinished line is kept.
-        """
+        """Return the lines that are complete after the received bytes `data`, without line ends."""
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
@@ -68,8 +61,8 @@ class _Lines:
 class SSEReader(_Lines):
     """Splits a Server-Sent Events body of a provider into the data of its events (WHATWG HTML, section 9.2.6).
 
-    Several `data` lines of one event are joined by LF. Comments, `event`, `id` and `retry` fields and events without
-    data are skipped. The constructor takes the maximum event size in bytes.
+    Several `data` lines of one event are joined by LF. Other fields, comments and events without data are skipped.
+    `limit`: maximum size of an event in bytes.
     """
 
     __slots__ = ("_values",)
@@ -115,7 +108,7 @@ class SSEReader(_Lines):
 class NDJSONReader(_Lines):
     """Splits a newline-delimited JSON body of a provider (Ollama) into its lines. Empty lines are skipped.
 
-    The constructor takes the maximum line size in bytes.
+    `limit`: maximum size of a line in bytes.
     """
 
     __slots__ = ()
@@ -146,10 +139,7 @@ _OVERLAP = max(map(len, _BOUNDARIES)) - 1
 
 
 class EventSplitter:
-    """Cuts a Server-Sent Events body at event boundaries. Relays forward the returned bytes unchanged.
-
-    Each byte is searched once, however the network cuts the body.
-    """
+    """Cuts a Server-Sent Events body at the ends of its events, for relays, which forward bytes unchanged."""
 
     __slots__ = ("_overlap", "_pieces", "pending_bytes")
 
@@ -158,13 +148,13 @@ class EventSplitter:
         """Number of bytes that were received since the last event boundary."""
         self._pieces: list[bytes] = []
         self._overlap = b""
-        """Last three bytes of the unfinished event. An event boundary may begin in them and end in the next network
-        read."""
+        """Last three bytes of the unfinished event. The end of an event may begin in them and be completed by the next
+        network read."""
 
     def feed(self, data: bytes) -> bytes:
-        """Add bytes of the body and return all complete events as one byte string. b"": no event is complete yet.
+        """Add bytes of the body and return all complete events as one byte string. b"": none is complete.
 
-        The bytes after the last boundary are kept. Raises `UpstreamProtocolError` if the unfinished event has more than
+        The bytes of an unfinished event are kept. Raises `UpstreamProtocolError` if they are more than
         `MAX_FRAME_BYTES`.
         """
         searched = self._overlap + data
@@ -198,9 +188,9 @@ class EventSplitter:
 
 
 FrameReader = SSEReader | NDJSONReader
-"""Reader of one streamed body. `feed(bytes)` and `finish()` return lists of complete frames as bytes."""
+"""Reader of one streamed body. `feed` and `finish` return lists of complete frames (SSE data or NDJSON lines)."""
 
 
 def new_frame_reader(framing: Literal["sse", "ndjson"]) -> FrameReader:
-    """Return a new reader for one streamed body. `framing`: the attribute `framing` of the wire."""
+    """Return a new reader for one streamed body. `framing`: framing of the provider's API."""
     return SSEReader() if framing == "sse" else NDJSONReader()

@@ -1,6 +1,6 @@
 """`split_input_tokens`: converts a provider's input token counts to those of the Messages API (`InputTokens`).
 
-Other providers report one total that includes cached input. Anthropic's `input_tokens` excludes cached input.
+Other providers report a total that includes cached input. The Messages API counts cached input separately.
 """
 
 from typing import NamedTuple
@@ -20,12 +20,9 @@ class InputTokens(NamedTuple):
 def split_input_tokens(total: int | None, read: int | None, written: int | None) -> InputTokens:
     """Return the input tokens outside the cache, read from the cache and written to the cache.
 
-    `total`, `read` and `written` are the provider's counts. None: not reported; a None is returned in its place.
-    With a `total`, negative counts become 0, and consistent counts add up to `total`.
-
-    Two servers report inconsistent counts (recorded 2026). OpenRouter counts some Gemini tokens twice, as read and
-    as written: writes are reduced until the sum is `total`. Azure counts a hidden prefix of Grok as read, but not
-    in the total: reads above `total` are left out of the sum.
+    `total`, `read` and `written`: counts of the provider, or None. A count that is not reported stays None. If the
+    counts contradict `total`, they are corrected, and no count is negative. OpenRouter counts some Gemini tokens as
+    both read and written; Azure counts more reads for Grok than the total (recorded 2026).
     """
     if total is None:
         return InputTokens(None, read, written)

@@ -1,9 +1,8 @@
-"""Repair of JSON frames in provider responses that contain half a character or invalid UTF-8.
+"""Repair of JSON in provider responses that contains half a character or invalid UTF-8.
 
-`FrameRepair` repairs the frames of one stream, `repair_json` a single text. Servers that count in UTF-16 split an emoji
-between two frames; servers that stream single tokens split any character. An unreadable character becomes U+FFFD, so
-the reply continues. Only frames that are not valid JSON are repaired. `decode_repaired` decodes JSON after a repair;
-`parse_token_count` reads a count that may be a string.
+`FrameRepair` repairs the frames of one stream, and `repair_json` a single text. Some servers split an emoji or another
+character between two frames. An unreadable character becomes U+FFFD, so the reply continues. `decode_repaired` decodes
+JSON after a repair. `parse_token_count` reads a count that may be a string.
 """
 
 import math
@@ -20,22 +19,17 @@ DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _FIRST_HALF = re.compile(
     rb'((?<!\\)(?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}|[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})"'
 )
-"""Pattern of the first half of a split character at the end of a JSON string: a high surrogate escape or incomplete
-UTF-8."""
+"""Pattern of the first half of a split character at the end of a JSON string."""
 _SECOND_HALF = re.compile(rb'(?<!\\)"(?=\\u[dD][c-fC-F][0-9a-fA-F]{2}|[\x80-\xbf])')
-"""Start of a JSON string that begins with the second half of a split character."""
+"""Pattern of the start of a JSON string that begins with the second half of a split character."""
 
 
 _MAX_DIGITS = 20
-"""Maximum number of digits of a token count that a provider sends as a string. A longer string is ignored, because
-`int()` fails for very long texts."""
+"""Maximum number of digits of a token count that a provider sends as a string. A longer one is ignored."""
 
 
 class FrameRepair:
-    """Repairs the frames of one provider stream.
-
-    The first half of a split character is kept and joined with the second half in the next repaired frame.
-    """
+    """Repairs the frames of one provider stream, in which a character may be split between two frames."""
 
     __slots__ = ("_half",)
 
@@ -43,11 +37,10 @@ class FrameRepair:
         self._half = b""
 
     def repair(self, frame: bytes) -> bytes:
-        """Return a frame as valid UTF-8 with complete characters. `frame` could not be decoded as JSON.
+        """Return a frame as valid UTF-8 with complete characters. Call it for a frame that is no valid JSON.
 
-        A first half of a character at the end of a string is moved to the next frame, or dropped if no second half
-        follows there. Other JSON errors are not repaired, so the caller must decode the result and expect
-        `DECODE_ERRORS`.
+        The first half of a character at the end of a string is moved to the next repaired frame. Other errors are not
+        repaired, so the caller must expect `DECODE_ERRORS` for the result.
         """
         if self._half:
             frame = _SECOND_HALF.sub(lambda _: b'"' + self._half, frame, count=1)
@@ -65,9 +58,9 @@ def repair_json(text: Raw | bytes) -> bytes:
 
 
 def decode_repaired(text: Raw | bytes) -> Any:
-    """Return the decoded value of JSON text from a provider, after a repair if decoding fails. Never raises.
+    """Return the decoded value of JSON text from a provider, repaired if necessary. Never raises.
 
-    Text that is not decodable after the repair (such as the number 1e400) is returned as a `str`.
+    Text that is still invalid after the repair is returned as a `str`.
     """
     try:
         return msgspec.json.decode(text)
@@ -80,7 +73,7 @@ def decode_repaired(text: Raw | bytes) -> Any:
 
 
 def parse_token_count(value: Any) -> int | None:
-    """Return a token count from a decoded JSON value: a number, or a string of ASCII digits. Fractions are cut off.
+    """Return a token count from a decoded JSON value: a number, or a string of digits. Fractions are cut off.
 
     None: another type, a boolean, infinity, or a string of more than 20 digits.
     """

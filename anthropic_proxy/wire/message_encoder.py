@@ -1,12 +1,10 @@
 """`MessageEncoder`: base class of the encoders for the messages of Chat Completions, Ollama and Responses requests.
 
-All three protocols have the conversation as one list: the system prompt, then each message. Tool results come before
-the other content of the same user message. Each wire defines the form of the messages by `_append_…` methods.
-`image_url`, `pdf_url`, `pdf_filename` and `join_system_prompt` encode single values. Media (images and documents) that
-a result may not contain are moved to the next user message. Late system texts are those of system messages inside the
-conversation; a reminder is one in a user message. `mentions_image_urls`: the text in place of an omitted image has its
-URL. JSON strings of the client request are copied without decoding. A fidelity note records a client field that was
-approximated, emulated or dropped.
+All three APIs have the conversation as one list. Tool results come before the other content of a user message. Each
+wire implements the `_append_…` methods. Late system texts come from system messages inside the conversation; some
+providers get them as reminders, texts of a user message. Media (images and documents) that a tool result may not
+contain are moved to the next user message. `image_url`, `pdf_url`, `pdf_filename` and `join_system_prompt` encode
+single values.
 """
 
 from abc import ABC, abstractmethod
@@ -37,8 +35,8 @@ from anthropic_proxy.wire.shared_notes import (
 )
 
 CONTINUE_TEXT = json_string("Continue exactly from the end of your last message.")
-"""User text that is added after a last assistant message (prefill) for a provider that cannot continue the message
-itself. A JSON string."""
+"""User text that is added after a last assistant message, as a JSON string. It is for providers that cannot continue
+that message by themselves."""
 EMPTY_JSON_STRING = Raw(b'""')
 """The empty string as JSON."""
 
@@ -49,36 +47,37 @@ MOVED_MEDIA_TEXTS: dict[type, Raw] = {
     ImageBlock: json_string("[image: see the next user message]"),
     DocumentBlock: json_string("[document: see the next user message]"),
 }
-"""Block type → JSON string that replaces the block in a tool result. The block is moved to the next user message."""
+"""Block type → JSON string that replaces a block of a tool result. The block itself is moved to the next user
+message."""
 _PDF = "application/pdf"
 
 
 class MessageEncoder(ABC):
     """Encodes the messages of one client request, in order, into the list `messages` of the upstream request.
 
-    A part of a message is a text (`Raw`, a JSON string), or the wire's own form of an image or a document.
+    A part of a message is a text (a JSON string), or an image or document as the wire encodes it.
     """
 
     accepts_media_in_results: bool = False
-    """True if the provider accepts images and documents in tool results. False: they are moved to a user message after
-    the results."""
+    """True if the provider accepts images and documents in tool results. False: they are moved to the next user
+    message."""
     sends_reminders: bool = False
-    """True if a `system` message inside the conversation is sent as a `<system-reminder>` text in a user message.
-    False: as a system message."""
+    """True if a `system` message inside the conversation is sent as text of a user message, between `<system-reminder>`
+    tags. False: as a system message."""
     mentions_image_urls: ClassVar[bool] = False
-    """True if the text that replaces an omitted image contains the image URL even if the model accepts no images."""
+    """True if the text in place of an image with a URL contains the URL, even if the model accepts no images."""
 
     def __init__(self, request: PreparedRequest) -> None:
         self.messages: list[Any] = []
-        """Encoded messages so far, in the form of the wire."""
+        """Encoded messages so far, as the wire sends them."""
         self.notes: list[FidelityNote] = []
         """Notes on content that was dropped, moved or emulated."""
         self._request = request
         self._late_texts: list[Raw] = []
-        """Late system texts: texts of system messages inside the conversation. They are appended after the results of
-        open tool calls, or with the next user message."""
+        """Texts of system messages inside the conversation that are not yet encoded. They wait for the results of open
+        tool calls, or for the next user message."""
         self._has_open_calls = False
-        """True if the last assistant message contains tool calls for which no results were encoded yet."""
+        """True if the last assistant message has tool calls without encoded results so far."""
         self._drops_thinking = False
         """True if reasoning of an earlier reply was not sent."""
 
@@ -100,23 +99,26 @@ class MessageEncoder(ABC):
 
     @abstractmethod
     def _encode_image(self, block: ImageBlock) -> Any:
-        """Return an image in the form of the wire. None: the provider does not accept this media type or URLs."""
+        """Return an image as the wire sends it. None: the provider does not accept its media type, or URLs."""
 
     def _encode_document(self, block: DocumentBlock) -> Any:
-        """Return a document in the form of the wire. None: the provider does not accept this media type or URLs.
+        """Return a document as the wire sends it. None: the provider does not accept it.
 
         The base class returns None.
         """
         return None
 
     def _result_label(self, block: ToolResultBlock) -> str:
-        """Return the name of a tool result for the text before its moved images and documents: the tool call id."""
+        """Return the name of a tool result, for the text before its images and documents that are moved.
+
+        The name is the tool call id, unless a wire overrides this method.
+        """
         return block.tool_use_id
 
     def _join_result_without_media(self, blocks: list[Any], content: list[Any], *, is_error: bool) -> Raw:
-        """Return the text of a tool result as a JSON string; its images and documents are moved to a user message.
+        """Return the text of a tool result as a JSON string, if its images and documents are moved elsewhere.
 
-        `content` contains the encoded part for each of `blocks`, in the same order.
+        `blocks`: content of the result. `content`: the encoded blocks, in the same order.
         """
         return join_json_strings(
             replace_media_by_text(blocks, content), f"{TOOL_ERROR_PREFIX} ".encode() if is_error else b""
@@ -138,7 +140,7 @@ class MessageEncoder(ABC):
         self.notes.append(PREFILL_AS_TEXT)
 
     def _flush_late_texts(self) -> None:
-        """Append the late system texts (of system messages inside the conversation) as one system message, if any."""
+        """Append the waiting texts of system messages inside the conversation as one system message."""
         if self._late_texts:
             texts, self._late_texts = self._late_texts, []
             self._append_system(texts)
@@ -153,10 +155,9 @@ class MessageEncoder(ABC):
         self._late_texts.append(text)
 
     def _place_late_texts(self, parts: list[Any]) -> None:
-        """Append the late system texts as a system message before the next user message.
+        """Append the waiting texts of system messages inside the conversation, before the next user message.
 
-        Late system texts come from system messages inside the conversation. A wire may instead add them to `parts`, the
-        content of the user message so far.
+        A wire may instead add them to `parts`, the content of that user message so far.
         """
         self._flush_late_texts()
 
@@ -192,7 +193,7 @@ class MessageEncoder(ABC):
             self._append_user(parts)
 
     def _encode_structured_result(self, block: ToolResultBlock, parts: list[Any]) -> None:
-        """Append a tool result that has `is_error` or a list as content.
+        """Append a tool result that is an error or has a list as content.
 
         Images and documents that a result may not contain are added to `parts`, the content of the user message.
         """
@@ -213,9 +214,9 @@ class MessageEncoder(ABC):
             self._append_result(block, join_json_strings(content or [EMPTY_JSON_STRING], mark))
 
     def _encode_media(self, block: ImageBlock | DocumentBlock) -> Any:
-        """Return an image or document in the form of the wire.
+        """Return an image or document as the wire sends it.
 
-        If the model or the provider does not accept the block, add a note and return a replacement text (JSON string).
+        If it is not accepted, add a note and return a text in its place.
         """
         source = block.source
         if isinstance(block, ImageBlock):
@@ -233,18 +234,18 @@ class MessageEncoder(ABC):
 
 
 def replace_media_by_text(blocks: list[Any], content: list[Any]) -> list[Raw]:
-    """Return the texts of encoded blocks, with a text of `MOVED_MEDIA_TEXTS` in place of each image and document.
+    """Return the texts of encoded blocks, with a replacement text for each image and document.
 
-    `content` contains the encoded part for each of `blocks`. Raises `ValueError` if the lengths differ.
+    `content`: the encoded part for each of `blocks`. Raises `ValueError` if the lengths differ.
     """
     pairs = zip(blocks, content, strict=True)
     return [part if type(part) is Raw else MOVED_MEDIA_TEXTS[type(block)] for block, part in pairs]
 
 
 def join_system_prompt(request: PreparedRequest, extra_text: str = "") -> Raw | None:
-    """Return the system prompt of a client request as one JSON string, with `extra_text` (plain text) at its end.
+    """Return the system prompt of a client request as one JSON string. None: there is no text.
 
-    None: the request has no system prompt, and `extra_text` is empty.
+    `extra_text`: plain text to add at its end.
     """
     texts = [block.text for block in request.system]
     if extra_text:
@@ -253,10 +254,10 @@ def join_system_prompt(request: PreparedRequest, extra_text: str = "") -> Raw | 
 
 
 def image_url(block: ImageBlock, media_types: tuple[str, ...], *, accepts_urls: bool) -> str:
-    """Return the URL of an image for the upstream request.
+    """Return the URL of an image for the upstream request. "": the provider does not accept the image.
 
-    An image with base64 data becomes a `data:` URL if its type is in `media_types`. A URL of the client is returned
-    unchanged if `accepts_urls` is True. "": the provider does not accept the image in this form.
+    Base64 data becomes a `data:` URL if its type is in `media_types`. A URL of the client is returned if `accepts_urls`
+    is True.
     """
     source = block.source
     if source.type == "base64" and source.media_type in media_types:
@@ -265,10 +266,9 @@ def image_url(block: ImageBlock, media_types: tuple[str, ...], *, accepts_urls: 
 
 
 def pdf_url(block: DocumentBlock, *, accepts_urls: bool) -> str:
-    """Return the URL of a PDF document for the upstream request.
+    """Return the URL of a PDF document for the upstream request. "": the provider does not accept the document.
 
-    Base64 data becomes a `data:` URL. A URL of the client is returned unchanged if `accepts_urls` is True. "": the
-    document has another type, or the provider does not accept URLs.
+    Base64 data becomes a `data:` URL. A URL of the client is returned if `accepts_urls` is True.
     """
     source = block.source
     if source.type == "base64" and source.media_type == _PDF:
@@ -277,7 +277,7 @@ def pdf_url(block: DocumentBlock, *, accepts_urls: bool) -> str:
 
 
 def pdf_filename(block: DocumentBlock) -> str:
-    """Return the file name of a PDF for the upstream request: the title of the document, with `.pdf` at its end.
+    """Return the file name of a PDF for the upstream request: its title, with `.pdf` at the end.
 
     A document without a title is named `document.pdf`.
     """

@@ -1,9 +1,8 @@
 """Changes of an upstream request after the server rejected a parameter, shared by Chat Completions and Responses.
 
-An `Adaptation` is a named change of the dialect, such as `drop temperature`. The `find_…_adaptation` functions and
-`drop_adaptation` find it by the error; `apply_drop` applies it to the dialect of later requests. The tables apply to
-all servers. Effort is the level of reasoning: `none`, `low`, `high`. `reversed_path_names` splits the path of a
-parameter.
+An `Adaptation` is a named change of the dialect (settings for a server), such as `drop temperature`. The
+`find_…_adaptation` functions and `drop_adaptation` choose it by the error. `apply_drop` applies it.
+`reversed_path_names` splits the path of a parameter. Effort is the level of reasoning: `none`, `low`, `high`.
 """
 
 import re
@@ -23,8 +22,7 @@ D = TypeVar("D", bound=OpenAIDialect)
 """Type variable: dialect of the wire of Chat Completions or of Responses."""
 
 ParameterDrops = Mapping[str, Mapping[str, object]]
-"""Type of a table: parameter of the upstream request → dialect fields with values that make the encoder omit the
-parameter."""
+"""Type of a table: parameter of the upstream request → dialect fields, with values that make the encoder omit it."""
 
 SHARED_DROPS: ParameterDrops = {
     "temperature": {"sampling_support": "never"},
@@ -37,8 +35,8 @@ SHARED_DROPS: ParameterDrops = {
     "strict": {"sends_strict": False},
     "parameters": {"schema_rules": BASIC_RULES},
 }
-"""Parameters that both protocols have and that the encoder can omit. `parameters` is the input schema of a tool: the
-schema is reduced to basic keywords."""
+"""Parameters of both APIs that the encoder can omit. For `parameters`, the input schema of a tool, the schema is
+reduced to basic keywords."""
 
 _LEVELS = ("minimal", "low", "medium", "high", "xhigh", "max")
 _ALWAYS_REASONS = re.compile(
@@ -47,11 +45,8 @@ _ALWAYS_REASONS = re.compile(
     r"|\b(?:thinking|reasoning) is (?:mandatory|always (?:on|enabled))",
     re.IGNORECASE | re.DOTALL,
 )
-"""Matches an error message about a model with reasoning that cannot be disabled.
-
-Sources: Z.ai, code 1210 (pydantic-ai profiles/zai.py); OpenRouter "Reasoning is mandatory for this endpoint and cannot
-be disabled." (2026-11-20).
-"""
+"""Pattern of error messages about a model that always reasons. Sources: Z.ai, code 1210 (pydantic-ai profiles/zai.py);
+OpenRouter "Reasoning is mandatory for this endpoint and cannot be disabled." (2026-11-20)."""
 _STEP = re.compile(r"[^.\[\]]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])[A-Z]")
 
@@ -67,10 +62,10 @@ def reversed_path_names(parameter: str) -> list[str]:
 
 
 def find_media_adaptation(call: Call[OpenAIDialect], error: UpstreamError, words: list[str]) -> Adaptation | None:
-    """Return the adaptation that omits images or documents, if the server rejected an image or file part.
+    """Return the adaptation that omits images or documents, if the server rejected such a part of a message.
 
-    `words`: result of `reversed_path_names`. For images, the error message must also name the part, and `error.cause`
-    must be None. None: another parameter was rejected.
+    `words`: names in the path of the rejected parameter, last name first. None: another parameter was rejected, or the
+    cause of the error is already known.
     """
     last = words[0] if words else ""
     if (
@@ -87,9 +82,9 @@ def find_media_adaptation(call: Call[OpenAIDialect], error: UpstreamError, words
 
 
 def find_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation that replaces the rejected effort level by a level that the error message lists.
+    """Return the adaptation that replaces a rejected effort by a level that the error message lists.
 
-    The next lower listed level is used, else the lowest listed level. None: the message lists no other level.
+    The next lower listed level is preferred. None: the message lists no other level.
     """
     asked = call.request.effort
     level = find_accepted_effort(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
@@ -97,10 +92,10 @@ def find_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> A
 
 
 def find_lowest_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation for a model that rejects the effort `none` because its reasoning cannot be disabled.
+    """Return the adaptation for a model that rejects the effort `none`, because it always reasons.
 
     The new effort is the lowest level that the error message lists, else `low`. None: another effort was sent, or the
-    message has another reason.
+    error has another reason.
     """
     sent = dict(call.dialect.effort_names).get(call.request.effort, call.request.effort)
     if sent != "none" or not _ALWAYS_REASONS.search(error.message):
@@ -114,9 +109,8 @@ def drop_adaptation(
 ) -> Adaptation | None:
     """Return the adaptation that omits the parameter `name` from later upstream requests.
 
-    None: `name` is not in `drops`, the rejected request did not contain the parameter, or the request cannot be encoded
-    without the parameter (`UnsupportedFeature`). `encode_request` encodes the request with and without the parameter,
-    to compare the bodies.
+    `drops`: dialect fields that omit each parameter. `encode_request`: encoder of the wire, to check that the request
+    changes. None: the parameter was not in the request, or cannot be omitted.
     """
     fields = drops.get(name)
     if fields is None or (dialect := structs.replace(call.dialect, **fields)) == call.dialect:
@@ -130,7 +124,7 @@ def drop_adaptation(
 def apply_drop(dialect: D, name: str, drops: ParameterDrops) -> D:
     """Return the dialect with an adaptation applied: `drop <parameter>` or `effort <requested> <sent>`.
 
-    `name` is the stored name of the adaptation. For another name, the dialect is returned unchanged.
+    For any other `name`, the dialect is returned unchanged.
     """
     verb, _, value = name.partition(" ")
     fields: dict[str, object] = {}

@@ -1,9 +1,9 @@
 """Encoding of the upstream request fields that Chat Completions and Responses have in common.
 
-The `add_…` functions add fields to `body`, the upstream request as a dict, and append a note to `notes` for each client
-setting that is dropped or approximated. `OpenAIDialect` has the common dialect fields. `reply_schema_instruction`
-requests JSON by a text instead. A wire encodes and decodes the API of one provider. Effort is the level of reasoning.
-In strict mode, a tool call always matches its JSON Schema.
+`OpenAIDialect` has the common dialect fields. The `add_…` functions add fields to `body`, the upstream request as a
+dict. A note is appended to `notes` for each client setting that is changed or dropped. `encode_reply_schema` encodes
+the client's JSON Schema for the reply. `reply_schema_instruction` sends it as a text instead. In strict mode, a tool
+call always matches its JSON Schema.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ REQUEST_HEADERS: Mapping[str, str] = {"content-type": "application/json"}
 SCHEMA_NOT_ENFORCED = FidelityNote(
     "approximated", "output_config.format", "the schema does not fit strict mode, so the reply may deviate from it"
 )
-"""Note for a client's reply schema that is sent without `strict`, because strict mode does not allow the schema."""
+"""Note for a reply schema that is sent without `strict`, because strict mode does not allow it."""
 _ONE_VALUE = "Reply with one JSON value only, without a code fence, that fits this JSON Schema:\n"
 
 
@@ -31,7 +31,8 @@ class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     """Dialect fields that Chat Completions and Responses have in common. The dialect of each wire sets defaults."""
 
     sampling_support: Literal["always", "not_thinking", "never"]
-    """Condition under which the model accepts `temperature` and `top_p`. `not_thinking`: only with effort `none`."""
+    """Condition on which `temperature` and `top_p` are sent. `not_thinking`: only with the effort (reasoning level)
+    `none`."""
     effort_names: tuple[tuple[str, str], ...]
     """Pairs of a requested effort level and the level to send, where the two differ."""
     sends_parallel_tool_calls: bool
@@ -41,7 +42,8 @@ class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     sends_service_tier: bool
     """True if the client's `service_tier: "standard_only"` is sent as `service_tier: "default"`."""
     session_header: str
-    """Name of the upstream header with a hash of the session, which selects a machine with a warm cache. "": none."""
+    """Name of the request header with a hash of the session. It selects a machine with a warm prompt cache. "":
+    none."""
 
 
 def add_tools(
@@ -49,9 +51,8 @@ def add_tools(
 ) -> None:
     """Add the fields for tools to `body`: `tools`, `tool_choice` and `parallel_tool_calls`.
 
-    `definitions`: the encoded tools; an empty list adds no field. `choice`: None adds no tool choice.
-    `parallel_tool_calls: false` is added if the client disabled parallel calls, or a note if the server lacks the
-    field.
+    `definitions`: encoded tools; an empty list adds no field. `choice`: None adds no tool choice. If the client
+    disabled parallel calls and the server lacks the field, a note is added.
     """
     if not definitions:
         return
@@ -78,7 +79,7 @@ def add_sampling(
 ) -> None:
     """Add the client's `temperature`, `top_p` and `top_k` to `body`. A value that is not accepted becomes a note.
 
-    `effort` is the effort as sent. `sends_top_k`: True if the server accepts `top_k`.
+    `effort`: effort level that is sent. `sends_top_k`: True if the server accepts `top_k`.
     """
     request, dialect = call.request, call.dialect
     accepted = dialect.sampling_support == "always" or (dialect.sampling_support == "not_thinking" and effort == "none")
@@ -96,9 +97,9 @@ def add_sampling(
 
 
 def add_user_and_tier(body: dict[str, Any], call: Call[OpenAIDialect], notes: list[FidelityNote]) -> Mapping[str, str]:
-    """Add the hashed user id, the hashed session id and the service tier to `body` if the dialect allows each.
+    """Add user, session and service tier to `body`, if the server accepts them. Return the request headers.
 
-    Returns the headers of the upstream request: `REQUEST_HEADERS` and the session header of the dialect.
+    User and session are sent as hashes. The headers include the session header of the dialect.
     """
     request, dialect = call.request, call.dialect
     if dialect.sends_user_id:
@@ -116,21 +117,21 @@ def add_user_and_tier(body: dict[str, Any], call: Call[OpenAIDialect], notes: li
 
 
 class EncodedReplySchema(NamedTuple):
-    """The client's reply schema, in the form for the provider."""
+    """The client's reply schema, cleaned for the provider."""
 
     schema: Raw
     """The cleaned schema, as JSON text."""
     qualifies_for_strict: bool
-    """True if strict mode allows the schema."""
+    """True if OpenAI's strict mode allows the schema."""
 
 
 def encode_reply_schema(
     call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote], rules: SchemaRules = UNRESTRICTED_RULES
 ) -> EncodedReplySchema | None:
-    """Return the client's reply schema reduced to `rules` (the keywords that the provider accepts).
+    """Return the client's reply schema with only the keywords that `rules` permit.
 
-    Each loss becomes a note. None: the client sent no reply schema, or the schema accepts no JSON object and is
-    sent by `reply_schema_instruction`. Raises `WorkLimitExceeded` if the schema causes too much work.
+    None: the client sent no schema, or one that accepts no JSON object. Each loss becomes a note. Raises
+    `WorkLimitExceeded`.
     """
     schema = bytes(call.request.output_schema)
     if not schema or not may_accept_object(schema, budget):
@@ -143,8 +144,8 @@ def encode_reply_schema(
 def reply_schema_instruction(call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote]) -> str:
     """Return a text for the system prompt that requests JSON by a reply schema that accepts no object.
 
-    "": the client sent no reply schema, or its root accepts an object. Both protocols accept only reply schemas
-    with an object at the root. A wrapper object would change the reply that the client receives.
+    "": the client sent no reply schema, or one that accepts an object. Both APIs accept only reply schemas with an
+    object at the root.
     """
     schema = bytes(call.request.output_schema)
     if not schema or may_accept_object(schema, budget):

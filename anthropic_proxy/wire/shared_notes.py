@@ -1,8 +1,8 @@
-"""Fidelity notes that several wires use: records of a client setting or content that a provider cannot receive as is.
+"""Fidelity notes, records of changed or dropped client fields, that several wires use.
 
-The encoders of upstream requests add the notes to the fidelity report of the request. "Backend" in a note means the
-provider and its model. Constants are notes with a fixed text; `…_note` functions return a note for the given setting.
-Effort is the level of reasoning; a prefill is a last assistant message that the model continues.
+Constants are notes with a fixed text. The `…_note` functions return a note for the given setting. "Backend" in a note
+means the provider and its model. Effort is the level of reasoning. A prefill is a last assistant message that the model
+continues.
 """
 
 import functools
@@ -24,31 +24,31 @@ SINGLE_TOOL_CALL = FidelityNote(
     "tool_choice.disable_parallel_tool_use",
     "no setting for it is known; further calls of a reply are discarded",
 )
-"""Note for `disable_parallel_tool_use` if the provider cannot limit a reply to one tool call."""
+"""Note for `disable_parallel_tool_use`, if the provider cannot limit a reply to one tool call."""
 PREFILL_AS_TEXT = FidelityNote(
     "emulated", "messages.prefill", "a user text asks to continue the last assistant message"
 )
-"""Note for a last assistant message (prefill) if the provider cannot continue this message."""
+"""Note for a last assistant message (prefill), if the provider cannot continue it."""
 SYSTEM_AS_REMINDER = FidelityNote("emulated", "messages.system", "sent as a <system-reminder> in the user's text")
-"""Note for a system message inside the conversation if the provider accepts one at the beginning only."""
+"""Note for a system message inside the conversation, if the provider accepts one only at the beginning."""
 FOREIGN_THINKING_DROPPED = FidelityNote(
     "approximated", "messages.thinking", "returned only to the backend that sent it, if that accepts it"
 )
-"""Note for a thinking block of an earlier reply that is not sent. The text and tool calls of the reply are sent."""
+"""Note for thinking of an earlier reply that is not sent. Text and tool calls of the reply are sent."""
 NO_EFFORT = FidelityNote("approximated", "output_config.effort", "the model has no effort levels")
-"""Note for a client's effort that is not sent. The model reasons with its default."""
+"""Note for a client's effort (level of reasoning) that is not sent. The model uses its default."""
 EFFORT_AS_SWITCH = FidelityNote(
     "approximated", "output_config.effort", "the backend can only switch reasoning on or off"
 )
-"""Note for a client's effort that is sent as reasoning on or off, because the provider has no effort levels."""
+"""Note for a client's effort (level of reasoning), if the provider can only switch reasoning on or off."""
 SCHEMA_AS_TEXT = FidelityNote("emulated", "output_config.format", "the system prompt asks for JSON of that schema")
-"""Note for a reply schema (`output_config.format`) that is sent as a text in the system prompt. The provider accepts no
-reply schema, or none in this request."""
+"""Note for a reply schema (`output_config.format`) that is sent as text in the system prompt. The provider accepts no
+schema, or none in this request."""
 SCHEMA_AS_TOOL = FidelityNote(
     "emulated", "output_config.format", "the model is forced to call a tool; its validated arguments are the reply"
 )
-"""Note for a reply schema (`output_config.format`) that is sent as the input schema of a forced tool, because the
-provider accepts no reply schema."""
+"""Note for a reply schema (`output_config.format`) that is sent as the input schema of a forced tool. The provider
+accepts no reply schema."""
 ERROR_MARKED = FidelityNote("emulated", "messages.tool_result.is_error", "the result's text begins with [tool error]")
 """Note for a tool result with `is_error`, because the provider has no error flag for tool results."""
 MEDIA_MOVED = FidelityNote(
@@ -59,10 +59,10 @@ MEDIA_MOVED = FidelityNote(
 
 @functools.lru_cache(maxsize=64)
 def replaced_media_note(kind: str, media_type: str, *, has_url: bool) -> FidelityNote:
-    """Return the note for an image or document that was replaced by a text. `kind`: `image` or `document`.
+    """Return the note for an image or document that was replaced by a text.
 
-    `has_url`: True if the client sent a URL. The note names the kind and media type only. Titles and URLs are
-    content, which notes never contain.
+    `kind`: `image` or `document`. `has_url`: True if the client sent a URL. The note contains no title or URL, because
+    these are content.
     """
     what = f"{kind}s by URL" if has_url else f"{kind}s of type {media_type or 'unknown'}"
     return FidelityNote("dropped", f"messages.{kind}", f"replaced by a text: the model is not known to accept {what}")
@@ -70,10 +70,10 @@ def replaced_media_note(kind: str, media_type: str, *, has_url: bool) -> Fidelit
 
 @functools.lru_cache(maxsize=256)
 def missing_setting_note(tool: str, limit: str) -> FidelityNote:
-    """Return the note for a setting of a server tool that the provider's own tool lacks.
+    """Return the note for a setting of a server tool that the provider's own tool does not have.
 
-    `tool`: `web_search`. `limit`: the name of the setting. A domain list is a restriction, so the note is `dropped`.
-    Number, size and location of searches are preferences, so the note is `approximated`.
+    `tool`: name of the tool. `limit`: name of the setting. A lost domain list is noted as `dropped`, any other setting
+    as `approximated`.
     """
     fate: Handling = "dropped" if limit.endswith("_domains") else "approximated"
     return FidelityNote(fate, f"tools.{tool}.{limit}", "the provider's own tool has no known setting for it")
@@ -81,7 +81,7 @@ def missing_setting_note(tool: str, limit: str) -> FidelityNote:
 
 @functools.lru_cache(maxsize=256)
 def keywords_as_text_note(keywords: frozenset[str]) -> FidelityNote:
-    """Return the note for JSON Schema keywords of tools that the provider lacks and that are sent in descriptions."""
+    """Return the note for JSON Schema keywords of tools that are sent as text in descriptions."""
     return FidelityNote("approximated", "tools.input_schema", f"sent in descriptions: {', '.join(sorted(keywords))}")
 
 

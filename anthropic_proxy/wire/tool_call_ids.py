@@ -1,7 +1,6 @@
 """`ToolCallIds`: assigns valid and unique ids to the tool calls of a reply, from the ids that the provider sent.
 
-`assign_client_id` returns the id for one call. The history is the earlier messages in the client request, which
-contains the ids of earlier calls.
+`assign_client_id` returns the id for one call. It differs from the ids of all earlier calls in the conversation.
 """
 
 import re
@@ -14,18 +13,18 @@ _KEEPABLE = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 class ToolCallIds:
-    """Assigns the tool call ids of one reply: a valid and unique id of the provider is kept, others are replaced."""
+    """Assigns the tool call ids of one reply. A valid and unique id of the provider is kept, any other is replaced."""
 
     def __init__(self, call: Call[BaseDialect]) -> None:
         self._call = call
         self._used_ids: set[str] | None = None
-        """Tool call ids in the history of the client request and in this reply. None: not collected yet."""
+        """Tool call ids in the client's messages and in this reply. None: not collected yet."""
 
     def assign_client_id(self, upstream_id: str | None) -> str:
-        """Return the id that the client receives for a tool call, and record this id as used.
+        """Return the id that the client receives for a tool call, and record it as used.
 
-        The provider's id is kept if it has the form that the Messages API accepts and occurs neither in the history nor
-        in this reply. Else, and for None, a new id is returned.
+        The provider's id is kept if the Messages API accepts it and no other call has it. Otherwise a new id is
+        returned.
         """
         if self._used_ids is None:
             blocks = (block for message in self._call.request.messages for block in message.blocks)

@@ -1,8 +1,8 @@
 """Cache of tool definitions encoded for a provider, because a session repeats its tools in every request.
 
-`cached_encoder` wraps a function that encodes one tool, `cached_list_encoder` one that encodes all tools of a request.
-`tool_description` and `resolve_strict` are steps of the encoding that several wires share: the description text of a
-tool, and the decision if `strict: true` is sent. In strict mode, the arguments of a tool call always match the schema.
+`cached_encoder` adds a cache to a function that encodes one tool, `cached_list_encoder` to one that encodes a list of
+tools. `tool_description` returns the description of a tool for the provider. `resolve_strict` decides if `strict: true`
+is sent. In strict mode, the arguments of a tool call always match the schema.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,8 +19,7 @@ _KEPT = 1_024
 _LISTS_KEPT = 64
 """Maximum number of tool lists in one cache. The least recently used one is removed."""
 _MAX_CACHED_BYTES = 32 * 1024
-"""Maximum size in bytes of the JSON text of a cached tool definition. A larger definition is encoded for every
-request."""
+"""Maximum size in bytes of the JSON text of a cached tool. A larger one is encoded for every request."""
 
 _Options = TypeVarTuple("_Options")
 _Encoded = TypeVar("_Encoded")
@@ -31,8 +30,8 @@ def cached_encoder(
 ) -> Callable[[Tool, WorkBudget, *_Options], _Encoded]:
     """Return `encode`, which encodes one tool definition, with a cache of its results.
 
-    The cache key is the JSON text of the tool and the further arguments. The returned function counts the work of a
-    cached result too, and raises `WorkLimitExceeded`, with the tool name in the message, above the budget.
+    The cache key is the JSON text of the tool and the further arguments. The work of a cached result counts too. Raises
+    `WorkLimitExceeded`, with the tool name in the message.
     """
     encode_kept = WorkCache(encode, _source_of, _KEPT).get_or_encode
 
@@ -48,8 +47,7 @@ def cached_list_encoder(
 ) -> Callable[[Sequence[Tool], WorkBudget, *_Options], _Encoded]:
     """Return `encode`, which encodes the tools of a request, with a cache of its results.
 
-    The cache key is the `ToolList` object and the further arguments. Other lists are encoded every time. A cached
-    result is shared between requests, so callers must not change a result.
+    Callers must not change a result, because requests share it. Only results for a `ToolList` are cached.
     """
     encode_kept = WorkCache(encode, None, _LISTS_KEPT).get_or_encode
 
@@ -64,10 +62,9 @@ def _source_of(tool: Tool) -> bytes:
 
 
 def tool_description(tool: Tool, *further_texts: str) -> str:
-    """Return the text for the `description` of a tool in the upstream request.
+    """Return the text for the `description` of a tool in the upstream request. "": all texts are empty.
 
-    The text is the client's description, then each of `further_texts`, then the client's input examples as JSON,
-    separated by blank lines. "": all of them are empty.
+    It has the client's description, `further_texts`, and the client's input examples as JSON.
     """
     examples = bytes(tool.input_examples)
     shown = ""
@@ -82,13 +79,14 @@ class StrictMode(NamedTuple):
     is_strict: bool
     """True if the tool is sent with `strict: true`."""
     losses: tuple[str, ...]
-    """Text for a fidelity note if the client's `strict` is not sent. Empty: it is sent, or was not set."""
+    """Text for a fidelity note if the client's `strict` is not sent. Empty: it is sent, or the client did not set
+    it."""
 
 
 def resolve_strict(tool: Tool, *, qualifies: bool, sends_strict: bool) -> StrictMode:
-    """Return True if a tool is sent with `strict: true`, and the reason if the client's `strict` is not sent.
+    """Return the decision to send a tool with `strict: true`, and a text if the client's `strict` is not sent.
 
-    `qualifies`: True if the cleaned input schema obeys strict mode. `sends_strict`: True if the server has strict
+    `qualifies`: True if strict mode allows the cleaned input schema. `sends_strict`: True if the server has strict
     mode.
     """
     if not tool.strict or (qualifies and sends_strict):

@@ -1,7 +1,7 @@
 """`TrailingThinkingBuffer`: drops thinking at the end of a reply, because a reply must not end with thinking.
 
-The decoders of the wires pass their deltas (decoded fragments of the reply) through `feed`. `flush_pending` returns the
-buffered deltas after an interruption.
+Decoders pass their deltas (pieces of the reply) through `feed`. `flush_pending` returns the buffered deltas after an
+interruption.
 """
 
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
@@ -11,24 +11,24 @@ _LATE: frozenset[type] = frozenset((Thinking,))
 
 
 class TrailingThinkingBuffer:
-    """Buffers thinking after text or tool calls, and drops the buffer if the reply ends (`Stop`) before other content.
+    """Buffers thinking after text or tool calls, and drops it if the reply ends before other content follows.
 
-    The Messages API rejects a history in which a reply ends with thinking. Thinking before any other content is passed
-    at once: it may be the complete reply.
+    The Messages API rejects a history in which a reply ends with thinking. Thinking before any other content is not
+    buffered, because it may be the complete reply.
     """
 
     __slots__ = ("_awaited", "_kept")
 
     def __init__(self) -> None:
         self._awaited = _ANSWERS
-        """Delta types at which the buffer acts next: reply content at first, thinking after the first reply content."""
+        """Types of deltas at which the buffer acts next: first text, calls or blocks, and then thinking."""
         self._kept: list[Delta] = []
-        """Buffered thinking deltas, and the deltas after them, until reply content or the end of the reply follows."""
+        """Buffered thinking deltas, and the deltas after them, until other content or the end of the reply follows."""
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas to emit for the next `deltas` of a reply.
+        """Return the deltas to send, for the next deltas of a reply.
 
-        Buffered thinking comes before the content after it.
+        Buffered thinking is returned before the content that follows it.
         """
         if not self._kept:
             awaited = self._awaited

@@ -1,8 +1,7 @@
-"""`fold`: combines the deltas of a reply into one complete message, for requests without streaming.
+"""`fold`: combines the deltas of a reply (its decoded pieces) into one message, for requests without streaming.
 
-`Fold` does the same step by step: `feed` adds the deltas of one network read, `finish` returns the message. A
-`MessageWriter` converts the deltas into stream events, and `Fold` collects the events as a client does. A message is
-therefore equal with and without streaming.
+`Fold` does the same step by step. `feed` adds the deltas of one network read, `finish` returns the message. Both use
+the stream events of `MessageWriter`, so a message is equal with and without streaming.
 """
 
 from collections.abc import Iterable
@@ -39,9 +38,9 @@ _encode = msgspec.json.Encoder().encode
 def fold(
     deltas: Iterable[Delta], *, message_id: str, model: str, signature: str, estimate: int = 0
 ) -> MessagesResponse:
-    """Return the complete message for all deltas of a reply.
+    """Return the complete message for all deltas (decoded pieces) of a reply.
 
-    The keyword arguments are those of `MessageWriter`; `estimate` is the estimated number of input tokens.
+    `estimate` is the estimated number of input tokens. The other keyword arguments are those of `MessageWriter`.
     """
     writer = MessageWriter(message_id=message_id, model=model, signature=signature)
     writer.start(estimate)
@@ -51,7 +50,7 @@ def fold(
 
 
 class Fold:
-    """Collects the deltas of one reply into a message, with a `MessageWriter`."""
+    """Collects the deltas of one reply, its decoded pieces, into a message."""
 
     def __init__(self, writer: MessageWriter) -> None:
         self._writer = writer
@@ -63,14 +62,13 @@ class Fold:
     def feed(self, deltas: Iterable[Delta]) -> None:
         """Add the deltas of one network read to the message.
 
-        The constructor has already called `MessageWriter.start`. Raises `UpstreamProtocolError` if the message becomes
-        too large.
+        Raises `UpstreamProtocolError` if the message becomes too large.
         """
         self._collect(self._writer.feed(deltas))
         require_bounded_reply(self._writer.characters)
 
     def finish(self) -> MessagesResponse:
-        """Return the complete message. Raises `UpstreamProtocolError` if the deltas contained no `Stop`."""
+        """Return the complete message. Raises `UpstreamProtocolError` if no delta `Stop` ended the reply."""
         events = self._writer.finish()
         self._collect(events)
         for event in events:

@@ -1,8 +1,7 @@
-"""Conversion of tool call arguments to a JSON object, which a reply without streaming must contain.
+"""Conversion of tool call arguments to the JSON object that a reply without streaming must contain.
 
-`build_arguments_object` returns the object. A valid object is unchanged, empty text becomes `{}`. A truncated object
-keeps its complete members. Any other text is put into an object that the client's tool rejects. A stream delivers the
-model's text unchanged; its client repairs or rejects the arguments.
+Models also write truncated or invalid JSON. `build_arguments_object` returns an object for any text.
+`is_truncated_object` detects an object without its end. A stream delivers the model's text unchanged instead.
 """
 
 import re
@@ -14,11 +13,10 @@ _object_decoder = msgspec.json.Decoder(dict[str, Raw])
 
 
 def build_arguments_object(text: str) -> Raw:
-    """Return the arguments of a tool call, a text of the model, as one JSON object. A valid object is unchanged.
+    """Return the arguments of a tool call, which are a text of the model, as one JSON object.
 
-    Empty text becomes `{}`. An object that is truncated, or followed by other text, keeps its complete members, as
-    in the official SDKs. Any other text becomes the value of `__unparsedToolInput`, as in Claude Code: the tool
-    rejects the object, and the model sees the text in the error.
+    A valid object is unchanged, and empty text becomes `{}`. A truncated object keeps its complete members, as in the
+    official SDKs. Any other text becomes the value of `__unparsedToolInput`, as in Claude Code.
     """
     if not text or text.isspace():
         return Raw(b"{}")
@@ -30,7 +28,7 @@ def build_arguments_object(text: str) -> Raw:
 
 
 def is_truncated_object(text: str) -> bool:
-    """Return True if a text is the beginning of a JSON object, and the end of the object is missing."""
+    """Return True if a text begins a JSON object but does not contain its end."""
     if _is_object(text):
         return False
     closed = _close_truncated(text)
@@ -58,7 +56,7 @@ _space = re.compile(r"[ \t\r\n]*")
 
 
 class _Reader:
-    """Parser of a JSON object at the beginning of a text: its open brackets and the end of its last complete member."""
+    """Parser of a JSON object that may be truncated. It records where the last complete member ends."""
 
     def __init__(self) -> None:
         # allowed next tokens: "{" the object itself, "k" a key, "v" a value, ":", ",", "e" the end of a container

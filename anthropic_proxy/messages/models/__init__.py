@@ -1,7 +1,6 @@
 """Structs of the Messages API, and `decode_request`, which decodes the body of a client request into them.
 
-Unknown fields are ignored. Text that is only forwarded stays `Raw`: JSON that is copied into another body without
-decoding.
+Unknown fields are ignored. Text that is only forwarded is stored as `Raw`, which is JSON without decoding.
 """
 
 from msgspec import Raw

@@ -1,19 +1,18 @@
 """Structs of the content blocks in client requests: `TextBlock`, `ImageBlock`, `DocumentBlock` and others.
 
-`ToolUseBlock` is a tool call of the model, `ToolResultBlock` its result. `ServerToolUseBlock`, `WebSearchResultBlock`,
-`WebFetchResultBlock` and `ToolSearchResultBlock` are calls and results of server tools. `ThinkingBlock` is reasoning of
-an earlier reply. `CompactionBlock` is a summary that replaces earlier messages. `UnknownBlock` has a type unknown to
-the proxy. `Source` is the file of an image or document. `ToolChange` is the tool that `ToolAdditionBlock` or
-`ToolRemovalBlock` names. Field names are those of the API. `SearchResultBlock` is a passage of the client's own search,
-`ToolReferenceBlock` a tool that a tool search found, `RedactedThinkingBlock` encrypted reasoning, `FallbackBlock` a
-mark where another model continued. Source: the API reference and the official SDK, read 2026-11. `is_cited`: the reply
-must cite the document.
+`Source` is the file of an image or document; `is_cited` is True if the reply must cite a document. `ToolUseBlock` is a
+tool call of the model, and `ToolResultBlock` its result. `ServerToolUseBlock` is a call of a server tool, such as
+`web_search`. `SearchResultBlock` is a passage of the client's own search. `ToolReferenceBlock` is a tool that a tool
+search found. `ToolChange` is the tool that a `ToolAdditionBlock` or `ToolRemovalBlock` names. `ThinkingBlock` is
+reasoning of an earlier reply. `CompactionBlock` is a summary that replaces earlier messages. `FallbackBlock` marks the
+place where another model continued a reply. `UnknownBlock` is a block of an unknown type. Source: the API reference and
+the official SDK, read 2026-11.
 """
 
 from msgspec import Raw, Struct
 
 ABSENT = Raw(b"")
-"""Value of a `Raw` field that the client did not send. msgspec allows no union of `Raw` and None."""
+"""Value of a `Raw` field that the client did not send. It is used because msgspec allows no union of `Raw` and None."""
 
 
 class TextBlock(Struct, tag="text", tag_field="type", omit_defaults=True, gc=False):
@@ -78,7 +77,7 @@ class SearchResultBlock(Struct, tag="search_result", tag_field="type", gc=False)
 
 
 class ThinkingBlock(Struct, tag="thinking", tag_field="type", gc=False):
-    """Reasoning of an earlier reply. The proxy (`wire/signatures.py`) or another server made its `signature`."""
+    """Reasoning of an earlier reply. Its `signature` was made by the proxy or by the provider of the reply."""
 
     thinking: str
     """Text of the reasoning. "": only the signature was sent."""
@@ -110,13 +109,13 @@ class ToolResultBlock(Struct, tag="tool_result", tag_field="type", gc=False):
     tool_use_id: str
     """Id of the call that the result belongs to."""
     content: Raw = ABSENT
-    """A JSON string or a list of blocks; absent counts as the empty string."""
+    """A JSON string or a list of blocks. ABSENT: an empty result."""
     is_error: bool | None = None
     """True if the tool failed. None means False."""
 
 
 class ToolReferenceBlock(Struct, tag="tool_reference", tag_field="type", gc=False):
-    """A tool that a tool search found, given by its name. Part of a tool result."""
+    """A tool that a tool search found, given by its name. The block is part of a tool result."""
 
     tool_name: str
     """Name of the tool. Its definition in the request has `defer_loading`."""
@@ -152,7 +151,7 @@ class WebFetchResultBlock(Struct, tag="web_fetch_tool_result", tag_field="type",
 
 
 class ToolSearchResultBlock(Struct, tag="tool_search_tool_result", tag_field="type", gc=False):
-    """Result of a tool search: references to tools, or an error object."""
+    """Result of a tool search: references to the found tools, or an error object."""
 
     tool_use_id: str
     """Id of the call that the result belongs to."""
@@ -198,10 +197,7 @@ class FallbackBlock(Struct, tag="fallback", tag_field="type", gc=False):
 
 
 class UnknownBlock(Struct, tag="px.unknown", tag_field="type", gc=False):
-    """A block of a type that the proxy does not know.
-
-    Only the slower second pass of `decode_request` creates such blocks.
-    """
+    """A block of a type that the proxy does not know."""
 
     kind: str
     """Value of the field `type` of the block."""

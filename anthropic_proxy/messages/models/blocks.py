@@ -1,8 +1,7 @@
 """Decoding of content blocks, the elements of a message: text, image, tool call, tool result and others.
 
-`decode_blocks` decodes a list of blocks, `decode_content` the content of a tool result. Both need one pass if all
-blocks are known and `are_well_formed`; otherwise each block is decoded on its own. JSON that `exceeds_depth` is
-rejected. `schema_error` checks a JSON Schema.
+`decode_blocks` decodes a list of blocks, `decode_content` the content of a tool result. `are_well_formed` checks
+decoded blocks. `exceeds_depth` detects JSON that is nested too deeply, and `schema_error` an invalid JSON Schema.
 """
 
 import re
@@ -32,7 +31,7 @@ from anthropic_proxy.messages.models.validation_errors import missing_field_erro
 MAX_JSON_DEPTH = 200
 """Maximum nesting of lists and objects in a schema or in the input of a tool call. Deeper JSON is rejected with 400."""
 MAX_SCHEMA_BYTES = 4 * 1024 * 1024
-"""Maximum size of a JSON Schema. A larger one is rejected with 400. Decoded, a schema needs about 20 times its size."""
+"""Maximum size of a JSON Schema. A larger one is rejected with 400, because decoding needs about 20 times its size."""
 TOO_DEEP_MESSAGE = "nests lists and objects too deeply; at most 200 levels are allowed"
 """End of the error message for JSON deeper than `MAX_JSON_DEPTH`."""
 EMPTY_STRING_LENGTH = 2
@@ -54,10 +53,9 @@ _KNOWN_TYPES = frozenset(kind.__struct_config__.tag for kind in get_args(Block) 
 
 
 def decode_content(content: Raw) -> list[Block]:
-    """Decode the `content` of a tool result or a search result into blocks.
+    """Decode the `content` of a tool result or a search result into blocks. Raises `InvalidRequest`.
 
-    The content is a JSON string, a list of blocks, null or `ABSENT`. An empty string gives no block. Raises
-    `InvalidRequest`; paths in its message start at `content`.
+    The content is a JSON string, a list of blocks, null or `ABSENT`. An empty string gives no block.
     """
     if is_string_or_absent(content):
         return [TextBlock(content)] if len(content) > EMPTY_STRING_LENGTH else []
@@ -65,9 +63,9 @@ def decode_content(content: Raw) -> list[Block]:
 
 
 def decode_blocks(content: Raw, path: str) -> list[Block]:
-    """Decode a JSON list of content blocks. `path`: path of the list in the request body, for errors.
+    """Decode a JSON list of content blocks. Raises `InvalidRequest`.
 
-    Raises `InvalidRequest`.
+    `path`: path of the list in the request body, for the error message.
     """
     try:
         blocks = _decode_blocks(content)
@@ -94,7 +92,7 @@ def decode_string(raw: Raw) -> str | None:
 
 
 def are_well_formed(blocks: list[Block]) -> bool:
-    """Return True if all `Raw` fields of the blocks have the right JSON type and are not nested deeper than allowed.
+    """Return True if all `Raw` fields of the blocks have the right JSON type and allowed nesting.
 
     The type of a field is judged by its first character. `MAX_JSON_DEPTH` is the allowed nesting.
     """
@@ -118,10 +116,7 @@ def _may_be_blocks(content: Raw) -> bool:
 
 
 def _tree_of(block: Block) -> Raw:
-    """Return the field of a server tool block that may contain nested JSON, for a check of its depth.
-
-    `ABSENT`: blocks of this type have no such field.
-    """
+    """Return the field of a server tool block that may contain nested JSON. `ABSENT`: the block has no such field."""
     if isinstance(block, ServerToolUseBlock):
         return block.input
     if isinstance(block, WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock):
@@ -142,7 +137,7 @@ def schema_size_error(schema: Sized) -> str:
 
 
 def schema_error(schema: bytes) -> str:
-    """Return the error message for a JSON Schema that cannot be decoded. "": valid JSON, or no schema."""
+    """Return the error message for a JSON Schema that cannot be used. "": the schema is valid, or empty."""
     if large := schema_size_error(schema):
         return large
     if text_exceeds_depth(schema):
@@ -167,9 +162,9 @@ def text_exceeds_depth(text: bytes) -> bool:
 
 
 def _read_block(raw: Raw, path: str) -> Block:
-    """Decode one block field by field. `path`: path of the block in the body, for errors.
+    """Decode one content block field by field. A block of unknown type becomes an `UnknownBlock`.
 
-    A block of unknown type becomes an `UnknownBlock` with the complete JSON.
+    `path`: path of the block in the request body, for the error message.
     """
     if not is_json_object(raw):
         raise wrong_type_error(path, "an object", raw)

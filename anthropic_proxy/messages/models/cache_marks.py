@@ -1,7 +1,4 @@
-"""`CacheMarks`: detects cache marks, which are the fields `cache_control` in the body of a client request.
-
-A wire encodes and decodes the API of one provider.
-"""
+"""`CacheMarks`: detects cache marks, which are the fields `cache_control` in the body of a client request."""
 
 from msgspec import Struct
 
@@ -9,9 +6,9 @@ _CACHE_MARK = b'"cache_control"'
 
 
 class CacheMarks(Struct):
-    """A client request body that may contain cache marks.
+    """A client request body that may contain cache marks, which are fields `cache_control`.
 
-    The body is searched only if a wire sends marks to the provider.
+    The body is searched only if the marks may be sent to the provider.
     """
 
     body: bytes

@@ -1,9 +1,9 @@
 """`decode_request`: decoding of the body of a client request into a `MessagesRequest`.
 
-A valid body is decoded in one pass. An invalid body is decoded again field by field: for the path in the error, and to
-drop optional fields of a wrong type. A relay forwards the body unchanged to a provider with the same API, so a relay
-also serves invalid bodies: `decode_request_or_keep` returns a request with the error in `decode_error`, and
-`decode_envelope` decodes only `model` and `stream`.
+An invalid body raises an error with the path of the invalid field. Optional fields of a wrong type are dropped. A relay
+forwards the client's body unchanged to a provider with the same API, so it also serves invalid bodies. For a relay,
+`decode_request_or_keep` stores the error in `decode_error` instead. `decode_envelope` decodes only `model` and
+`stream`.
 """
 
 import msgspec
@@ -36,21 +36,20 @@ from anthropic_proxy.messages.models.validation_errors import (
 )
 
 _MAX_COUNTS = (("messages", b'"role"', 100_000), ("content blocks and tools", b'"type"', 50_000))
-"""Rows: name of the counted objects, bytes that each object contains, maximum number in a body. A body with more is
-rejected. JSON strings cannot contain these bytes, because their quotes are escaped. Anthropic's API has the same limit
-of messages."""
+"""Rows: name of the counted objects, bytes in each such object, maximum number in a body. A body with more objects is
+rejected. JSON strings cannot contain these bytes, because their quotes are escaped."""
 _MIN_COUNTED_BYTES = 1 << 21
 """Body size in bytes from which the objects of `_MAX_COUNTS` are counted. A smaller body cannot exceed the limits."""
 _MAX_SEQUENCES, _MAX_SEQUENCE_CHARACTERS = 4_096, 65_536
-"""Maximum number of stop sequences in a request, and maximum total number of their characters."""
+"""Maximum number of stop sequences in a request, and maximum number of their characters together."""
 _UTF8_CHECK_BYTES = 1 << 16
 """Number of bytes that are checked for valid UTF-8 at a time. Larger pieces need fresh memory pages, which cost more
 than the check."""
 _GLOBAL_REGION = b'"global"'
 """Value of the request field `inference_geo`, as JSON, that permits every region."""
 _CHANGING_EDITS = (b'"clear_tool_uses_', b'"compact_')
-"""Types of `context_management` edits that change the model's input, by prefix. `clear_thinking_…` does not change it.
-"""
+"""Edits of the request field `context_management` that change the model's input. Each text begins the `type` of an
+edit."""
 
 
 class _Envelope(Struct):
@@ -62,12 +61,10 @@ _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
 def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
-    """Decode a body of `POST /v1/messages`.
+    """Decode a body of `POST /v1/messages`. Raises `InvalidRequest` with the path of the invalid field.
 
-    `for_token_count`: body of a token count, in which `max_tokens` is optional.
-
-    Raises `InvalidRequest` with the path of the error, and `UnsupportedFeature` for a field that refers to stored
-    messages.
+    `for_token_count`: True for a request that only counts tokens; `max_tokens` is then optional. Raises
+    `UnsupportedFeature` for fields that require conversations stored by the API.
     """
     repairs: list[str] = []
     if len(body) >= _MIN_COUNTED_BYTES:
@@ -83,10 +80,9 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
 
 
 def decode_request_or_keep(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
-    """Decode a client request body.
+    """Decode a client request body. An invalid body is returned with its error in the field `decode_error`.
 
-    An invalid body does not raise: the field `decode_error` of the result has the error. A relay can forward such a
-    body unchanged. Raises the error if `model` and `stream` cannot be decoded.
+    A relay can forward such a body unchanged. Raises the error if `model` and `stream` cannot be decoded.
     """
     try:
         return decode_request(body, for_token_count=for_token_count)
@@ -97,8 +93,7 @@ def decode_request_or_keep(body: bytes, *, for_token_count: bool = False) -> Mes
 def decode_envelope(body: bytes, error: ClientError) -> MessagesRequest:
     """Decode only `model` and `stream` of an invalid client request body, which a relay forwards unchanged.
 
-    `error`: the error that `decode_request` raised for the body. It is raised again if these two fields cannot be
-    decoded.
+    `error`: the error that `decode_request` raised. It is raised again if these two fields cannot be decoded.
     """
     try:
         read = _decode_envelope(body)

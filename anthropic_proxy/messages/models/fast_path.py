@@ -1,8 +1,8 @@
-"""Detection of messages that need no preparation, which is true for the messages of almost all client requests.
+"""Detection of messages that need no preparation, which is the case in almost all client requests.
 
-`as_clean_messages` checks all messages in one pass and returns `CleanMessages`, which `prepare` leaves unchanged.
-`is_supported_media` is True for an image or document that providers accept unchanged. In a long conversation, one pass
-over all blocks costs a tenth of the decoding. A wire encodes and decodes the API of one provider.
+Preparation changes messages for a provider. `as_clean_messages` checks all messages in one pass. It returns them as
+`CleanMessages`, which preparation leaves unchanged. `is_supported_media` is True for an image or document that all
+providers' encoders (wires) accept unchanged.
 """
 
 from collections.abc import Iterable
@@ -24,16 +24,17 @@ from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_
 from anthropic_proxy.messages.models.structs import ROLES, Message
 
 _REPLACED_SOURCES = ("file", "text", "content")
-"""Types of image and document sources that no wire accepts. `prepare` replaces such sources by text or base64 data."""
+"""Types of image and document sources that no provider's encoder (wire) accepts. `prepare` replaces them by text, or by
+the blocks in the source."""
 AUDIO_VIDEO_PREFIXES = ("audio/", "video/")
-"""Prefixes of the media types of audio and video, which no wire accepts."""
+"""Prefixes of the media types of audio and video, which the proxy does not support."""
 
 
 class CleanMessages(list[Message]):
     """Messages that need no preparation. The list is immutable.
 
-    The messages are valid and not empty, call ids are unique, and all wires accept all blocks. The message after tool
-    calls begins with their results, in the order of the calls.
+    All content is valid and accepted by all providers' encoders (wires). Call ids are unique. The results of tool calls
+    begin the next message, in the order of the calls.
     """
 
     __slots__ = ("called", "light")
@@ -47,7 +48,7 @@ class CleanMessages(list[Message]):
 
 
 def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
-    """Return the messages as `CleanMessages`. None: they need preparation, or are invalid."""
+    """Return the messages as `CleanMessages`. None: they are invalid, or a provider may require changes."""
     clean = CleanMessages(messages)
     names: dict[str, str] = {}
     expected_ids: list[str] = []
@@ -71,7 +72,10 @@ def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
 
 
 def is_supported_media(block: Block) -> bool:
-    """Return True for an image or a document that wires accept unchanged, False for any other block."""
+    """Return True for an image or document that all providers' encoders (wires) accept unchanged.
+
+    False for any other block.
+    """
     if not isinstance(block, ImageBlock | DocumentBlock) or (isinstance(block, DocumentBlock) and block.is_cited):
         return False
     return block.source.type not in _REPLACED_SOURCES and not block.source.media_type.startswith(AUDIO_VIDEO_PREFIXES)
@@ -98,10 +102,9 @@ def _is_reply(content: list[Block], names: dict[str, str], expected_ids: list[st
 
 
 def _is_answer(content: list[Block], expected_ids: list[str], lists: list[Raw], clean: CleanMessages) -> bool:
-    """Return True if a user message begins with exactly the expected results.
+    """Return True if a user message begins with the results of the expected call ids and needs no preparation.
 
-    Results with a list of blocks are added to `lists`: decoding them is useful only if all other blocks need no
-    preparation.
+    Results with a list of blocks are added to `lists`, and their blocks are checked later.
     """
     results = len(expected_ids)
     for place, block in enumerate(content):
@@ -119,7 +122,7 @@ def _is_answer(content: list[Block], expected_ids: list[str], lists: list[Raw], 
 
 
 def _is_list(content: Raw, clean: CleanMessages) -> bool:
-    """Return True if the content of a tool result is a list of blocks that all wires accept unchanged."""
+    """Return True if the content of a tool result is a list of blocks that can be sent unchanged."""
     try:
         blocks = decode_content(content)
     except InvalidRequest:

@@ -1,7 +1,8 @@
-"""`scan_request`: decoding of the fields that a relay needs (model, stream, tools), without the messages.
+"""`scan_request`: fast decoding of a client request for a relay, without its messages.
 
-A relay forwards the bytes of a client request to a provider with the same API. The messages are scanned for signatures
-of the proxy in one pass, but not kept. `guess_model` finds the model id before any decoding.
+A relay forwards the client's bytes to a provider with the same API. It needs only fields such as `model`, `stream` and
+`tools`. The messages are only searched for signatures of the proxy. `guess_model` finds the model id before any
+decoding.
 """
 
 import re
@@ -27,15 +28,14 @@ _NOTHING = (ABSENT, Raw(b"null"), Raw(b"[]"))
 _Kind = Literal[
     "text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking", "server_tool_use"
 ]
-"""Frequent types of content blocks. Blocks of these types never contain search passages that the proxy encoded
-(`messages/sealed_passages.py`), so they need no search for them."""
+"""Frequent types of content blocks. Blocks of these types never contain search passages that the proxy encoded."""
 _Foreign = Annotated[str, Meta(pattern=rf"^(?!{re.escape(_PROXY_PREFIX)})")]
 
 
 class _Plain(Struct, gc=False):
-    """A content block that contains no signature of the proxy.
+    """A content block without a signature of the proxy.
 
-    A block with such a signature causes a decoding error, and the client request body is then decoded completely.
+    A block with such a signature causes a decoding error. The request is then decoded as `_Body`.
     """
 
     type: _Kind
@@ -84,13 +84,16 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 
 
 def guess_model(body: bytes) -> str:
-    """Return the probable model id from the first and last bytes of a body. "": not found. The body is not decoded."""
+    """Return the probable model id from the first and last bytes of a body, without decoding it. "": not found."""
     found = _MODEL.search(body[:_SCANNED_BYTES]) or _MODEL.search(body[-_SCANNED_BYTES:])
     return found[1].decode(errors="replace") if found else ""
 
 
 def scan_request(body: bytes) -> MessagesRequest | None:
-    """Return a client request with its top-level fields but no messages. None: the body needs `decode_request`."""
+    """Return a client request with the top-level fields that a relay needs, and without messages.
+
+    None: `decode_request` must decode the body.
+    """
     try:
         read = _read(body)
         tools = decode_tools(read.tools) if _is_given(read.tools) else []

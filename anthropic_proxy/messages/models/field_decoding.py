@@ -1,7 +1,7 @@
-"""Decoding of the body of a client request field by field: for the path in an error, and to repair the body.
+"""Decoding of the body of a client request field by field, to repair it or to find the path of an error.
 
-`RequestBody` contains the fields. `decode_field_by_field` drops optional fields of a wrong type and replaces characters
-that are no valid text. `decode_body_at_once` is the fast way for a valid body.
+`RequestBody` contains the fields. `decode_field_by_field` drops optional fields of a wrong type and replaces invalid
+characters. `decode_body_at_once` is faster, but accepts only a valid body.
 """
 
 import re
@@ -36,14 +36,11 @@ from anthropic_proxy.messages.models.validation_errors import (
 _LIST = b"["[0]
 _INTEGERS = frozenset({"max_tokens", "top_k"})
 _OPTIONAL_FIELDS = frozenset({"metadata", "service_tier"})
-"""Fields of the body without effect on the reply. A value of an unexpected type is dropped."""
+"""Fields of the body without effect on the reply. A value of the wrong type is dropped."""
 
 
 class RequestBody(Struct, kw_only=True):
-    """Fields of a client request body. Optional fields may be null.
-
-    Tools stay `Raw` because decoded tools are cached.
-    """
+    """Fields of a client request body. Optional fields may be null."""
 
     model: str
     messages: list[Message]
@@ -70,14 +67,17 @@ class RequestBody(Struct, kw_only=True):
 
 
 decode_body_at_once = msgspec.json.Decoder(RequestBody).decode
-"""Decode a body in one pass. Raises `msgspec.DecodeError` without the path of the field in its text."""
+"""Decode a body in one pass. Raises `msgspec.DecodeError`, in which the path of the invalid field may be missing."""
 _decode_message = msgspec.json.Decoder(Message).decode
 _decode_raws = msgspec.json.Decoder(list[Raw]).decode
 _decode_string = msgspec.json.Decoder(str).decode
 
 
 def decode_field_by_field(body: bytes, repairs: list[str]) -> RequestBody:
-    """Return the fields of an invalid or unusual body, and add its repairs to `repairs`. Raises `InvalidRequest`."""
+    """Return the fields of an invalid or unusual body. Raises `InvalidRequest` if it cannot be repaired.
+
+    A description of each repair is added to `repairs`.
+    """
     body = _repair_encoding(body, repairs)
     try:
         return _read_fields(_read_object(body), repairs)
@@ -87,12 +87,12 @@ def decode_field_by_field(body: bytes, repairs: list[str]) -> RequestBody:
 
 
 def are_sound(messages: list[Message]) -> bool:
-    """Return True if no message needs a repair: known roles, and content blocks with valid fields."""
+    """Return True if no message needs a repair: all roles are known, and all content blocks have valid fields."""
     return all(message.role in ROLES and is_sound(message.content) for message in messages)
 
 
 def is_sound(content: str | list[Block] | None) -> bool:
-    """Return True if a message content can be used without repair: text, or blocks with valid fields."""
+    """Return True if the content of a message needs no repair. It is a text, or blocks with valid fields."""
     return are_well_formed(content) if type(content) is list else True
 
 

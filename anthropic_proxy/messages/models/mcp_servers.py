@@ -1,8 +1,8 @@
 """Definitions of MCP servers in a client request: `decode_mcp_servers` decodes the request field `mcp_servers`.
 
-A `McpServer` offers tools over the network, which the provider calls. Toolsets (`toolsets.py`) select its tools;
-`McpToolPermissions` is the older form of this selection. Source: `BetaRequestMCPServerURLDefinitionParam` of the
-official SDK `anthropic` 2.10.
+A `McpServer` offers tools over the network; the provider calls them. `McpToolPermissions` restricts its tools, as in
+the older beta. In the newer beta, toolsets (`toolsets.py`) do so. Source: `BetaRequestMCPServerURLDefinitionParam` of
+the official SDK `anthropic` 2.10.
 """
 
 import msgspec
@@ -22,7 +22,7 @@ class McpServer(Struct):
     """Entry of the request field `mcp_servers`: an MCP server that the provider calls."""
 
     name: str = ""
-    """Name of the server in this request, which toolsets refer to. "": missing or invalid."""
+    """Name of the server in this request. Toolsets (entries of `tools`) refer to it. "": missing or invalid."""
     url: str = ""
     """Address of the server. "": missing or invalid."""
     authorization_token: str | None = None

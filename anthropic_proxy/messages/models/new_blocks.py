@@ -21,7 +21,7 @@ class DecodedMessage(Protocol[BlockT_co]):
 
 
 def list_new_blocks(messages: Sequence[DecodedMessage[BlockT_co]]) -> list[BlockT_co]:
-    """Return the content blocks after the last assistant message. The time depends on these messages only."""
+    """Return the content blocks after the last assistant message. Content that is a plain text has no blocks."""
     found: list[BlockT_co] = []
     for message in reversed(messages):
         if message.role == "assistant":

@@ -1,16 +1,18 @@
-"""Functions for `Raw` values, which are JSON text that is not decoded: type checks and encoding of a string.
+"""Functions for `Raw` values, which are JSON text that is not decoded.
 
-`is_string_or_absent` and `is_json_object` detect the JSON type by the first character.
+`is_string_or_absent` and `is_json_object` detect the JSON type by the first character. `json_string` encodes a text as
+a JSON string.
 """
 
 import msgspec
 from msgspec import Raw
 
 _ABOVE_STRINGS = bytearray(b"#")
-"""Upper bound of JSON strings: a lower `Raw` is a string or absent. `"` is the lowest first character of a JSON
-value."""
+"""Upper bound of JSON strings. A `Raw` below it is a string or absent, because `"` is the lowest first character of a
+JSON value."""
 _MIN_OBJECT = bytearray(b"{")
-"""Lower bound of JSON objects: no lower `Raw` is an object. `{` is the highest first character of a JSON value."""
+"""Lower bound of JSON objects. A `Raw` below it is no object, because `{` is the highest first character of a JSON
+value."""
 
 
 def is_string_or_absent(raw: Raw) -> bool:

@@ -1,13 +1,9 @@
 """Structs of client requests (`MessagesRequest`) and replies (`MessagesResponse`) of the Messages API.
 
-Parts of a request: `Message` is an entry of `messages`, `Tool` a tool definition, `ToolChoice` restricts tool calls,
-`ThinkingConfig` sets the thinking (`display: omitted`: without its text), `OutputConfig` effort and `OutputFormat`,
-`Metadata` has the user id. `UsageBody` has the token counts of a reply. Field names are those of the API. Source: the
-API reference and the official SDK, read 2026-11.
-Further fields describe the body: `pins_region` (the client restricts the region of the model), `clears_context` (tool
-results are removed by the API), `message_count`, `tool_results`, `tool_errors`, `scanned_only` (only top-level fields
-were decoded), `has_proxy_signatures`, `decode_error` (only a relay may forward the body), `repairs`. `Tool.source` is
-the JSON text of the tool, a cache key. `release_body` drops references to the body.
+`Message` is an entry of `messages`, and `Tool` a tool definition. `ToolChoice` restricts tool calls, `ThinkingConfig`
+the reasoning. `OutputConfig` has the effort and the format of the reply. `Metadata` has the user id, and `UsageBody`
+the token counts of a reply. Most fields have the names of the API; the others, such as `message_count`, describe the
+body. `release_body` frees the memory of the content. Source: the API reference and the official SDK, read 2026-11.
 """
 
 from typing import Any
@@ -41,10 +37,7 @@ class Message(Struct, gc=False):
 
 
 class Tool(Struct, kw_only=True, frozen=True):
-    """Definition of a tool: a function of the client, or a tool type that Anthropic defines.
-
-    Equal tools are one shared object.
-    """
+    """Definition of a tool: a function of the client, or a tool type that Anthropic defines."""
 
     name: str = ""
     """Name of the tool, by which the model calls the tool."""
@@ -53,11 +46,11 @@ class Tool(Struct, kw_only=True, frozen=True):
     description: str | None = None
     """Description of the tool for the model. None: not given."""
     input_schema: Raw = ABSENT
-    """JSON Schema of the arguments. ABSENT: a tool type that Anthropic defines."""
+    """JSON Schema of the arguments. ABSENT: none is needed, because Anthropic defines the tool type."""
     strict: bool | None = None
     """True if the arguments must match the schema. None: not required."""
     defer_loading: bool | None = None
-    """True if the tool is hidden until a tool search finds it."""
+    """True if the tool is hidden from the model until a tool search finds it."""
     max_uses: int | None = None
     """Maximum number of calls of a server tool per reply. None: no limit of the client."""
     allowed_domains: list[str] | None = None
@@ -79,8 +72,7 @@ class Tool(Struct, kw_only=True, frozen=True):
     display_height_px: int | None = None
     """Screen height in pixels, of a computer tool. None: another tool."""
     source: bytes = field(default=b"", name="px.source")
-    """JSON text of the tool: the key of every cache of encoded tools. Equal tools of different requests share one
-    object, so its hash is computed once."""
+    """JSON text of the tool definition. It is the key of caches of encoded tools."""
 
 
 class ToolChoice(Struct):
@@ -120,7 +112,7 @@ class OutputConfig(Struct):
     effort: str | None = None
     """Level of reasoning: low, medium, high, …. None: the default of the model."""
     format: OutputFormat | None = None
-    """Format of the reply with its JSON Schema. None: free text."""
+    """Format of the reply with its JSON Schema. None: not given."""
     task_budget: Raw = ABSENT
     """Budget of a task in tokens, as JSON. Not sent to other providers."""
 
@@ -156,7 +148,7 @@ class MessagesRequest(Struct, kw_only=True):
     output_format: OutputFormat | None = None
     """Format of the reply, in the older form of the field. None: not given."""
     stop_sequences: list[str] = field(default_factory=list)
-    """Stop sequences: the reply ends before the first of these texts that the model writes."""
+    """Stop sequences of the client. The reply ends before the first of these texts in the model's output."""
     temperature: float | None = None
     """Sampling temperature. None: the default of the model."""
     top_p: float | None = None
@@ -182,16 +174,17 @@ class MessagesRequest(Struct, kw_only=True):
     tool_results: int = 0
     """Number of results of client tools after the last assistant message."""
     tool_errors: int = 0
-    """Number of these results that have `is_error`: the tool failed."""
+    """Number of results in `tool_results` with `is_error`: the tool failed."""
     scanned_only: bool = False
     """True if only top-level fields were decoded and `messages` is empty. A relay then forwards the body unchanged."""
     has_proxy_signatures: bool = True
-    """True if the messages may contain blocks with signatures of the proxy. A relay removes such blocks."""
+    """True if the messages may contain signatures that the proxy made. A relay removes blocks with such signatures
+    before it forwards the body."""
     body_bytes: int = 0
     """Size of the request body in bytes. 0: the request was not decoded from a body."""
     decode_error: ClientError | None = None
-    """Error of an invalid body that only a relay may forward; the upstream API validates it. None: the body is valid.
-    """
+    """Error of an invalid body that only a relay may forward, because the upstream API validates it. None: the body is
+    valid."""
     repairs: list[str] = field(default_factory=list)
     """Descriptions of the repairs made by `decode_request`, for the fidelity report."""
 

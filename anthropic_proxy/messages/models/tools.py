@@ -1,9 +1,8 @@
 """Decoding of the tool definitions of a client request: the field `tools`.
 
-`decode_tools` decodes the complete list, `decode_tool` one definition. All requests of a session repeat the same tools,
-so both results are cached. `ToolList` is the immutable list of a request. A client tool is a function with a schema,
-which the client runs; other tools are types that Anthropic defines. `is_client_tool` checks one tool,
-`are_client_tools` a list, and `all_from_client` is the result for a `ToolList`.
+`decode_tools` decodes the complete list, `decode_tool` one definition. Both cache their results, because requests of a
+session repeat their tools. `ToolList` is the immutable list of a request. A client tool is a function that the client
+runs; other tools are types that Anthropic defines. `is_client_tool` checks one tool, `are_client_tools` a list.
 """
 
 import functools
@@ -48,9 +47,9 @@ _decode_raws = msgspec.json.Decoder(list[Raw]).decode
 
 
 class _Source(bytes):
-    """JSON text of a tool definition, as a cache key.
+    """JSON text of a tool definition or list, as a cache key.
 
-    Its hash is its length: comparing equal texts is faster than hashing.
+    Its hash is its length, because comparing texts is faster than hashing them.
     """
 
     def __hash__(self) -> int:
@@ -72,16 +71,15 @@ class ToolList(list[Tool]):
 def decode_tools(content: Raw) -> list[Tool]:
     """Return the tools of a JSON list, in order.
 
-    Requests with equal lists share the result, unless it is too large to cache.
-
-    Raises `InvalidRequest` if the JSON is not a list, a tool is invalid, or a name occurs twice.
+    Requests with equal lists share one object, unless the list is very large. Raises `InvalidRequest` for an invalid
+    list or tool, or a repeated name.
     """
     source = _Source(content)
     return _read_list_cached(source) if len(source) <= _MAX_CACHED_LIST_BYTES else _read_list(source)
 
 
 def are_client_tools(tools: Sequence[Tool]) -> bool:
-    """Return True if every tool in a list is a client tool: a function that the client defines with a schema."""
+    """Return True if all tools are client tools, which are functions with a JSON Schema that the client runs."""
     return tools.all_from_client if isinstance(tools, ToolList) else all(map(is_client_tool, tools))
 
 
@@ -102,9 +100,9 @@ def _read_list(source: bytes) -> list[Tool]:
 
 
 def decode_tool(raw: Raw, path: str) -> Tool:
-    """Decode one tool definition. `path`: path of the tool in the request body, for errors.
+    """Decode one tool definition. Raises `InvalidRequest`.
 
-    Raises `InvalidRequest`.
+    `path`: path of the tool in the request body, for the error message.
     """
     return _find(bytes(raw)) or _decode_field_by_field(raw, path)
 

@@ -1,9 +1,9 @@
-"""Toolsets: permissions for the tools of MCP servers.
+"""Toolsets: entries in `tools` of a client request that select the tools of one MCP server.
 
-An MCP server offers tools over the network, which the provider calls. A toolset is an entry in `tools` of a client
-request that names one server: `decode_toolset` decodes the entry, and `McpToolPermission` permits or hides one tool. A
-`PinnedTool` is a tool of the server that the client defines itself. `implied_toolsets` returns the entries that clients
-of an older beta omit. Source: `BetaMCPToolsetParam` of the official SDK `anthropic` 2.10.
+An MCP server offers tools over the network; the provider calls them. `decode_toolset` decodes an entry.
+`McpToolPermission` offers or hides one tool. A `PinnedTool` is a tool of the server that the client defines itself.
+`implied_toolsets` returns the entries that clients of an older beta omit. Source: `BetaMCPToolsetParam` of the official
+SDK `anthropic` 2.10.
 """
 
 import msgspec
@@ -25,7 +25,7 @@ class McpToolPermission(Struct):
 
 
 class PinnedTool(Struct):
-    """A tool of an MCP server with a definition by the client, as an entry of the toolset. Only the name is decoded."""
+    """A tool of an MCP server with a definition by the client. Only its name is decoded."""
 
     name: str = ""
     """Name of the tool on its MCP server."""
@@ -37,7 +37,7 @@ class Toolset(Struct):
     mcp_server_name: str = ""
     """Name of the MCP server: the `name` of its entry in `mcp_servers`."""
     default_config: McpToolPermission | None = None
-    """Permission for tools without an entry in `configs`."""
+    """Permission for tools without an entry in `configs`. None: these tools are offered."""
     configs: dict[str, McpToolPermission] | None = None
     """Tool name → permission of the tool. None: `default_config` applies to all tools."""
     tools: list[PinnedTool] | None = None

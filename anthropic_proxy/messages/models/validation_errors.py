@@ -1,8 +1,8 @@
-"""Errors (400) for invalid request bodies, with path, rule and value in the format of Anthropic's API.
+"""Errors (400) for invalid request bodies, in the format of Anthropic's API.
 
-The path leads to the invalid value in the body: `messages.0.content`. `validation_error` converts an exception of the
-JSON library. `decode_lenient_fields` decodes an object and drops optional fields of a wrong type. `wrong_type_error`
-and `missing_field_error` build frequent errors.
+The message has the path of the value (`messages.0.content`), the rule and the value. `validation_error` converts an
+exception of the JSON library. `decode_lenient_fields` drops optional fields of a wrong type. `wrong_type_error` and
+`missing_field_error` build frequent errors.
 """
 
 import re
@@ -46,22 +46,22 @@ def short_json(value: Any) -> str:
 
 
 def wrong_type_error(path: str, allowed: str, value: Any) -> InvalidRequest:
-    """Return the error for a value of the wrong type. `allowed`: the allowed type, for example `a string`."""
+    """Return the error for a value of the wrong type. `allowed`: allowed type, such as `a string`."""
     return InvalidRequest(f"{path}: Input should be {allowed}, got {short_json(value)}")
 
 
 def missing_field_error(path: str) -> InvalidRequest:
-    """Return the error for a missing field. `path`: its path in the body."""
+    """Return the error for a missing field. `path`: path of the field in the request body."""
     return InvalidRequest(f"{path}: Field required")
 
 
 def decode_lenient_fields(
     fields: dict[str, Raw], decode: Callable[[bytes], T], optional: Collection[str], path: str = ""
 ) -> tuple[T, list[str]]:
-    """Decode an object from its fields, with `decode`. Return the object and the names of the dropped fields.
+    """Decode an object from its fields. Return the object and the names of dropped fields.
 
-    A field of a wrong type is dropped if its name is in `optional`. `path`: path of the object in the body. Raises
-    `InvalidRequest` for any other invalid field.
+    A field of a wrong type is dropped if `optional` contains its name. `path`: path of the object in the request body,
+    for errors. Raises `InvalidRequest` for any other invalid field.
     """
     dropped: list[str] = []
     fields = dict(fields)
@@ -78,7 +78,10 @@ def decode_lenient_fields(
 
 
 def validation_error(error: Exception, raw: Raw | bytes, path: str = "") -> InvalidRequest:
-    """Return the error for an exception of the JSON library about the value `raw` at `path` in the body."""
+    """Return the error to send for an exception of the JSON library.
+
+    `raw`: the JSON value that was decoded. `path`: path of this value in the request body.
+    """
     match = _PLACED.fullmatch(str(error))
     what, place = (match["what"], match["place"] or "") if match else (str(error), "")
     steps = [name or index for name, index in _STEP.findall(place)]
@@ -92,10 +95,7 @@ def validation_error(error: Exception, raw: Raw | bytes, path: str = "") -> Inva
 
 
 def _value_at(raw: Raw | bytes, steps: list[str]) -> Raw:
-    """Return the JSON text at the path `steps` in `raw`.
-
-    The text is not decoded: a JSON number can exceed the range of floats.
-    """
+    """Return the JSON text at a path inside `raw`. `steps`: the keys and indexes of the path."""
     value = Raw(raw)
     try:
         for step in steps:

@@ -1,6 +1,7 @@
-"""Preparation of a client request for one provider and model, before a wire encodes it.
+"""Preparation of a client request for one provider and model, before it is encoded for the provider's API.
 
-Steps: cleaning of messages, effort, pairing of calls and results, aliases of tool names, token limits.
+`prepare` runs all steps: cleaning of messages, effort, pairing of calls and results, aliases of tool names, token
+limits.
 """
 
 from anthropic_proxy.messages.preparation.prepare import prepare

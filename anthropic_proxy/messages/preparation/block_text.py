@@ -1,8 +1,8 @@
 """Text in place of content blocks that providers do not accept, such as results of server tools.
 
-Wires encode requests for providers. They accept text, images, documents, thinking, tool calls and tool results.
-`to_upstream_blocks` returns the accepted blocks for any block of the client. `…_text` functions return a block's text.
-`new_text_block` and `join_text_blocks` convert between text and blocks.
+Providers accept text, images, documents, thinking, tool calls and tool results. `to_upstream_blocks` returns accepted
+blocks for any block of the client. The `…_text` functions return a block's text. `new_text_block` and
+`join_text_blocks` convert between text and blocks.
 """
 
 from collections.abc import Iterable
@@ -56,7 +56,7 @@ def new_text_block(text: str) -> TextBlock:
 def to_upstream_blocks(block: Block) -> Iterable[Block]:
     """Return the content blocks to send to the provider in place of one block of the client.
 
-    A block that wires accept is returned unchanged. Any other block is replaced by text blocks, or by nothing.
+    An accepted block is returned unchanged. Any other block is replaced by text blocks, or dropped.
     """
     if isinstance(block, TextBlock):
         return (block,) if len(block.text) > EMPTY_STRING_LENGTH else ()

@@ -1,8 +1,8 @@
-"""Cleaning of messages, a step of `prepare` (the preparation of a client request for a provider).
+"""Cleaning of the client's messages before they are encoded for a provider.
 
-`clean_messages` removes empty text, replaces blocks that wires do not accept by text, and merges consecutive messages
-of one role. A `Transcript` is the list under construction. `clean_system_prompt` does the same for the system prompt.
-`orphan_result_blocks` converts a tool result without a call. `extend` appends several messages.
+`clean_messages` removes empty text, replaces blocks that providers do not accept by text, and merges consecutive
+messages of one role. `Transcript` is the list of messages under construction; `extend` appends several messages.
+`clean_system_prompt` cleans the system prompt. `orphan_result_blocks` converts a tool result without a call.
 """
 
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ class Transcript:
         self.messages: list[Message] = []
         self._role = ""
         self._blocks: list[Block] | None = None
-        """Blocks of the last message, if the transcript may extend that list. None: the list belongs to the client
+        """Blocks of the last message, if new blocks may be added to this list. None: the list belongs to the client
         request."""
 
     def append(self, message: Message) -> None:
@@ -70,15 +70,15 @@ _ACCEPTED: dict[str, frozenset[type]] = {
     "system": frozenset(),
     _RESULT: frozenset({ImageBlock, DocumentBlock}),
 }
-"""Block types that wires accept besides text, by role of the message. The key `result` stands for the content of a tool
-result."""
+"""Block types that providers' encoders (wires) accept besides text, by role of the message. The key `result` is for the
+content of a tool result."""
 _MEDIA = (ImageBlock, DocumentBlock)
 
 
 def clean_system_prompt(system: str | list[Block]) -> list[TextBlock]:
-    """Return the system prompt as text blocks, without the billing line that Claude Code adds.
+    """Return the system prompt as text blocks, without empty blocks and without Claude Code's billing line.
 
-    The billing line contains a random value per session, which would make prompt caches useless.
+    The billing line has a random value per session, which would make prompt caches useless.
     """
     blocks: list[Block] = [TextBlock(json_string(system))] if isinstance(system, str) else system
     texts = []
@@ -91,9 +91,9 @@ def clean_system_prompt(system: str | list[Block]) -> list[TextBlock]:
 
 
 def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[Message]:
-    """Return the messages with only the blocks that wires accept. Unchanged messages stay the same objects.
+    """Return the messages with only the blocks that providers' encoders (wires) accept.
 
-    Notes on the changes are added to `notes`. Raises `InvalidRequest` if no content is left, and `UnsupportedFeature`
+    A note on each change is added to `notes`. Raises `InvalidRequest` if no content is left, and `UnsupportedFeature`
     for audio and video.
     """
     cleaned = Transcript()
@@ -123,10 +123,9 @@ def orphan_result_blocks(result: ToolResultBlock) -> list[Block]:
 
 
 def _since_compaction(content: list[Block]) -> tuple[str, list[Block]]:
-    """Return the last compaction summary in a message, and the blocks after the summary. Summary "": none.
+    """Return the last compaction summary in a message, and the blocks after it. Summary "": none.
 
-    A compaction summary is the client's summary of the earlier conversation. As in Anthropic's API, it replaces all
-    content before it.
+    A compaction summary is the client's summary of the earlier conversation. It replaces all earlier content.
     """
     for index in range(len(content) - 1, -1, -1):
         block = content[index]
@@ -180,10 +179,7 @@ def _cleaned(content: list[Block], role: str) -> list[Block]:
 
 
 def _in_place(block: Block, role: str) -> tuple[Block, ...]:
-    """Return the blocks that replace one block in a message of the given role.
-
-    An accepted block is returned unchanged.
-    """
+    """Return the blocks that replace one block in a message of this role. An accepted block is returned unchanged."""
     if type(block) is TextBlock or type(block) in _ACCEPTED[role]:
         return (block,)
     if isinstance(block, ToolUseBlock):

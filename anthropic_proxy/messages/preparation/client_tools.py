@@ -1,8 +1,8 @@
 """Function definitions for tools that Anthropic defines and the client runs, such as `bash_20250124`.
 
-A request declares these tools by type, without a JSON Schema, because Claude was trained on them.
-`function_for_client_tool` returns a function with description and schema, which any model can call. Source: the tool
-pages of the API reference and the types of the official SDK, read 2026-11.
+A request names such a tool only by its type, without a JSON Schema. `function_for_client_tool` returns a function with
+description and schema, which any model can call. Source: the tool pages of the API reference and the types of the
+official SDK, read 2026-11.
 """
 
 import functools
@@ -96,8 +96,8 @@ _KINDS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("computer_", "computer", _COMPUTER, _computer(*_SCREEN_ACTIONS, *_LATER_ACTIONS, "zoom")),
     ("memory_", "memory", "Keeps notes in files under /memories; look there first.", _MEMORY),
 )
-"""Tools that Anthropic defines and the client runs: prefix of `type`, default name, description, JSON Schema. The first
-row with a matching prefix is used."""
+"""Tools that Anthropic defines and the client runs. Rows: prefix of `type`, default name, description, JSON Schema. The
+first row with a matching prefix is used."""
 _CLIENT_TYPE = re.compile(r"(?:bash|text_editor|computer|memory)_\d+")
 
 

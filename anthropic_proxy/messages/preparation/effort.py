@@ -1,8 +1,7 @@
-"""`resolve_effort`: converts the client's fields about thinking to one effort level for the target.
+"""`resolve_effort`: choice of the effort level (`low`, `high`, …) that is sent to a target, a provider and model.
 
-A target is a provider and model. An effort level is a word such as `low` or `high`. A client requests reasoning by four
-fields, for example `thinking` with a number of tokens, or `output_config.effort`. A fidelity note records a client
-field that was approximated, emulated or dropped.
+Clients request reasoning by several fields, such as `thinking` with a number of tokens or `output_config.effort`. A
+fidelity note records each field that was approximated.
 """
 
 import functools
@@ -13,7 +12,8 @@ from anthropic_proxy.messages.preparation.request import TargetLimits
 
 _SCALE = ("minimal", "low", "medium", "high", "xhigh", "max")
 _BUDGETS = ((4_096, "low"), (16_384, "medium"), (32_000, "high"))
-"""Rows: maximum thinking tokens of the client, effort level. A budget above all rows becomes `xhigh`."""
+"""Rows: maximum thinking tokens, effort level. A client's token budget gets the level of the first row that allows it.
+A larger budget becomes `xhigh`."""
 _BUDGET = {
     effort: FidelityNote("approximated", "thinking.budget_tokens", f"sent as the effort {effort}")
     for effort in ("low", "medium", "high", "xhigh")
@@ -21,14 +21,14 @@ _BUDGET = {
 _BETWEEN_TOOLS = FidelityNote("approximated", "thinking", "between_tools is sent as the effort low")
 _MODEL_DECIDES = FidelityNote("kept", "thinking", "the model decides how much to reason, as it does by default")
 NO_KNOWN_EFFORTS = "the model has no known effort levels, so none is sent"
-"""Reason in the fidelity note if the effort is not sent because the levels of the model are unknown."""
+"""Reason in the fidelity note (record of a changed field) if no effort is sent."""
 _UNSUPPORTED = {
     field: FidelityNote("approximated", field, NO_KNOWN_EFFORTS) for field in ("thinking", "output_config.effort")
 }
 
 
 def resolve_effort(request: MessagesRequest, limits: TargetLimits) -> tuple[str, list[FidelityNote]]:
-    """Return the effort level to send, and the fidelity notes on changes of the client's level.
+    """Return the effort level to send, and notes on changes of the client's level.
 
     The effort is `default` (send no level), `none` (no reasoning), or a level of the target.
     """
@@ -52,7 +52,10 @@ def resolve_effort(request: MessagesRequest, limits: TargetLimits) -> tuple[str,
 
 
 def _unsupported(request: MessagesRequest, requested: str) -> tuple[FidelityNote, ...]:
-    """Return the notes for a target without effort levels. `requested`: effort level that the client requested."""
+    """Return the fidelity notes for a target without effort levels.
+
+    `requested`: effort level that the client requested.
+    """
     if request.thinking is not None:
         return (_UNSUPPORTED["thinking"],)
     return () if requested == "default" else (_UNSUPPORTED["output_config.effort"],)

@@ -1,9 +1,8 @@
-"""Fidelity notes for fields of a client request that no provider except Anthropic accepts unchanged.
+"""Fidelity notes, records of changed fields, for client requests to providers other than Anthropic.
 
-A note records that the proxy approximated, emulated or dropped a field. `notes_on_fields` and `notes_on_blocks` return
-the notes for one request. A field without a note is sent, or is a hint without effect on the content of the answer:
-`cache_control` (prompt cache), `metadata` (user id), `speed` (faster output). Constants are notes with a fixed text. A
-wire encodes and decodes the API of one provider.
+A note records that the proxy approximated, emulated or dropped a field. `notes_on_fields` returns the notes on the
+fields of a request, `notes_on_blocks` those on content blocks. Constants are notes with a fixed text. A field without a
+note is sent, or has no effect on the content of the answer, such as `cache_control`.
 """
 
 import functools
@@ -43,7 +42,7 @@ _CONTEXT = FidelityNote(
     "approximated", "context_management", "nothing is cleared or summarized: the model receives the complete history"
 )
 TASK_BUDGET = FidelityNote("approximated", "output_config.task_budget", "not sent to the model")
-"""Note on `task_budget`, the token limit of a whole task, which is not sent."""
+"""Note on `output_config.task_budget`, the client's token limit for a whole task. It is not sent."""
 _STOPS = FidelityNote("emulated", "stop_sequences", "detected in the reply by the proxy")
 
 _OF_BLOCKS: dict[type, FidelityNote] = {
@@ -71,7 +70,7 @@ _MAX_KIND_LENGTH = 64
 
 
 def notes_on_fields(request: MessagesRequest, limits: TargetLimits) -> list[FidelityNote]:
-    """Return the notes on all fields of a client request except messages and tools."""
+    """Return the notes on the fields of a client request, except its messages and tools."""
     notes = [FidelityNote("approximated", "body", what) for what in request.repairs]
     if request.mcp_servers and "mcp_toolset" not in limits.server_tools:
         notes.append(_MCP_SERVERS)
@@ -89,9 +88,9 @@ def notes_on_fields(request: MessagesRequest, limits: TargetLimits) -> list[Fide
 
 
 def notes_on_blocks(blocks: Iterable[Block], role: str) -> Iterator[FidelityNote]:
-    """Yield a note for each block that wires do not accept in a message of the given role.
+    """Yield a note for each block that cannot be sent unchanged in a message of this role.
 
-    Role `result`: the blocks are the content of a tool result. Calls and results of server tools are sent as text.
+    `role`: `result` if the blocks are the content of a tool result.
     """
     for block in blocks:
         kind = type(block)

@@ -1,8 +1,7 @@
-"""Pairing of tool calls and results: each message with calls is followed by the results, in order.
+"""Pairing of tool calls and results: each message with calls is followed by all their results, in order.
 
-Clients send results in order of completion, mix them with text, truncate histories and repeat call ids. Providers
-reject each of these. `pair_calls_with_results` repairs the messages. The messages were cleaned before: empty text and
-unsupported blocks were removed. Upstream ids and names are those sent to the provider.
+`pair_calls_with_results` repairs the messages. Clients send results in another order or mixed with text, truncate
+histories and repeat call ids. Providers reject such messages.
 """
 
 from collections import deque
@@ -23,10 +22,10 @@ _UNNAMED = "call"
 
 
 def pair_calls_with_results(messages: list[Message], names: ToolNames, notes: list[FidelityNote]) -> list[Message]:
-    """Return messages with paired calls and results, unique call ids and aliased tool names.
+    """Return messages in which each tool call is followed by its result. Call ids are unique.
 
-    `messages` are already cleaned. Notes on unpaired calls and results are added to `notes`. Unchanged messages stay
-    the same objects.
+    `messages`: messages that `clean_messages` returned. `names`: tool names that the provider accepts; they replace the
+    client's names. Notes on calls without a result, and results without a call, are added to `notes`.
     """
     if _are_in_order(messages, names):
         return messages
@@ -104,7 +103,7 @@ class _UniqueIds:
         """Repeated call id → last number appended to it, so that no number is tried twice."""
 
     def claim(self, call_id: str) -> str:
-        """Return an unused call id and mark it as used: `call_id` itself, or `call_id` with a number."""
+        """Return an unused call id and mark it as used. It is `call_id` itself, or `call_id` with a number."""
         given = call_id or _UNNAMED
         unique = given
         if given in self._used:
@@ -137,10 +136,10 @@ def _is_paired(calls: list[ToolUseBlock], step: list[Message]) -> bool:
 def _repaired(
     step: list[Message], calls: list[ToolUseBlock], sent: list[ToolUseBlock], notes: list[FidelityNote]
 ) -> list[Message]:
-    """Return the messages between two replies, with exactly one result for each call at their beginning.
+    """Return an assistant message and the messages after it, with exactly one result for each of its calls.
 
-    Results without a call become text. `step`: the messages after a reply with calls. `calls`: calls as the client sent
-    them. `sent`: the same calls with their upstream ids and names.
+    Results without a call become text. `step`: these messages as the client sent them. `calls`: the calls in them.
+    `sent`: the same calls with the ids and names to send.
     """
     waiting = _results_by_id(step)
     results: list[ToolResultBlock] = []
@@ -160,7 +159,10 @@ def _repaired(
 
 
 def _results_by_id(step: list[Message]) -> dict[str, deque[ToolResultBlock]]:
-    """Return the tool results in the messages: call id → its results in order. Equal consecutive results count once."""
+    """Return the tool results in the messages: call id → its results, in order.
+
+    Of equal consecutive results, only the first is kept.
+    """
     waiting: dict[str, deque[ToolResultBlock]] = {}
     for message in step:
         for result in _results_of(message.blocks):
@@ -171,9 +173,9 @@ def _results_by_id(step: list[Message]) -> dict[str, deque[ToolResultBlock]]:
 
 
 def _without_results(message: Message, unpaired: set[int]) -> list[Block]:
-    """Return the blocks of a message without its tool results that were paired with a call.
+    """Return the blocks of a message without tool results. Results that belong to no call become text.
 
-    `unpaired`: `id()` of each result block without a call. Such a result becomes text.
+    `unpaired`: `id()` of each result block without a call.
     """
     blocks: list[Block] = []
     for block in message.blocks:

@@ -1,7 +1,6 @@
-"""`prepare`: all preparation steps of a client request for one target, in order.
+"""`prepare`: all preparation steps of a client request for one target (provider and model), in order.
 
-A target is a provider and model. The result, `PreparedRequest`, is the input of the wires, which encode upstream
-requests.
+The result has a `PreparedRequest`, which is the input of the wires, the encoders of the providers' APIs.
 """
 
 import functools
@@ -39,11 +38,11 @@ from anthropic_proxy.messages.preparation.tool_names import ToolNames
 from anthropic_proxy.messages.preparation.tools import select_offered_tools, select_tool_choice
 
 _MAX_TOKENS_PER_BYTE = 2
-"""Maximum tokens per byte of a body without images and documents. Multiplied by the body size, it shows without
+"""Maximum tokens per byte of a request body without images and documents. The product with the body size shows without
 counting that a request fits the context window."""
 _SAFETY_FACTOR = 1.03
-"""Factor by which the estimated input is increased before a request is rejected as too long. An early rejection makes
-clients compact their history in time."""
+"""Factor for the estimated input when a request is checked for its length. An early rejection makes clients compact
+their history in time."""
 _DEFAULT_MAX_TOKENS = 8_192
 """Maximum output tokens if neither the client nor the model catalog states a limit."""
 
@@ -51,11 +50,10 @@ _DEFAULT_MAX_TOKENS = 8_192
 def prepare(
     request: MessagesRequest, limits: TargetLimits, count: Callable[[MessagesRequest], int] | None = None
 ) -> PreparationResult:
-    """Return the request for a target with these limits.
+    """Return the request with all changes that a target (provider and model) requires.
 
-    The given request is not changed, so it can be prepared again for another target. `count` estimates the input in
-    tokens. It is called only if input and output may exceed the window. None: no check.
-    Raises `InvalidRequest` and `UnsupportedFeature`.
+    `limits`: limits of the target. `count` returns the estimated input tokens, and is called only if the context window
+    may be exceeded. None: no check. Raises `InvalidRequest` and `UnsupportedFeature`.
     """
     notes = notes_on_fields(request, limits)
     names = ToolNames(limits.tool_name_pattern, limits.max_tool_name_length)
@@ -89,7 +87,7 @@ def prepare(
 
 
 def _prepare_messages(messages: list[Message], names: ToolNames, notes: list[FidelityNote]) -> list[Message]:
-    """Return the client's messages after cleaning and pairing of calls and results: the form that wires encode."""
+    """Return the client's messages after cleaning and pairing of calls and results, as they are encoded."""
     if isinstance(messages, CleanMessages) and all(names.upstream_name(name) == name for name in messages.called):
         transcript = Transcript()
         transcript.extend(messages)
@@ -126,9 +124,9 @@ def _lower_limit(requested: int, limit: int, reason: str) -> FidelityNote:
 
 
 def _may_overflow(request: MessagesRequest, limit: int, limits: TargetLimits) -> bool:
-    """Return True if the input may exceed the context window, judged by the size of the request body.
+    """Return True if input and output together may exceed the context window, judged by the size of the body.
 
-    This fast comparison avoids most token counts. `limit`: maximum input tokens.
+    This fast comparison avoids most token counts. `limit`: maximum output tokens.
     """
     available = (limits.context_window or 0) - limit - WINDOW_MARGIN_TOKENS
     if limits.reject_overflow and limits.max_input is not None:

@@ -1,11 +1,10 @@
-"""Input and output of `prepare`: `TargetLimits`, limits of a target, and `PreparedRequest`, the input of wires.
+"""Input and output of `prepare`, which adapts a client request to a target, a provider and model.
 
-A target is a provider and model. `PreparationResult` is the prepared request with its notes. `ProxyTool` is a server
-tool (web search, …) that the proxy runs itself. Deferred tools are hidden from the model until a tool search finds
-them. An alias replaces a tool name that the target rejects. Effort is the level of reasoning: `low`, `high`. A margin
-is the share of the context window that stays free because token counts are estimates. `session_key` and `user_key` are
-hashes for provider caches. `find_session` reads the session from the user id. `output_schema` is the JSON Schema of the
-reply. `release_content` drops the content after the reply has begun. `UNPREPARED` is an empty request for relays.
+`TargetLimits` has the limits of the target. `PreparedRequest` is the adapted request. Its `session_key` and `user_key`
+are hashes for provider caches; `release_content` frees memory after the reply has begun. `PreparationResult` adds notes
+on the changes and aliases, which replace tool names that the target rejects. `ProxyTool` is a server tool (web search,
+…) that the proxy runs itself. Deferred tools are hidden from the model until a tool search finds them. `find_session`
+returns the session in a user id. `UNPREPARED` is an empty request for relays, which forward the client's bytes.
 """
 
 import hashlib
@@ -21,7 +20,7 @@ from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import ABSENT, CacheMarks, McpServer, Message, TextBlock, Tool, ToolChoice
 
 ServerToolKind = Literal["web_search", "web_fetch", "code_execution", "mcp_toolset", "tool_search", ""]
-"""Kind of a server tool, for all versions of its type: `web_search`. "": a tool that only Anthropic runs."""
+"""Kind of a server tool, without the version of its type: `web_search`. "": a tool that only Anthropic runs."""
 
 _SESSION = re.compile(r"_session_([0-9A-Za-z-]+)$")
 
@@ -29,14 +28,15 @@ _SESSION = re.compile(r"_session_([0-9A-Za-z-]+)$")
 WINDOW_MARGIN_TOKENS = 64
 """Number of tokens of the context window that stay free, because token counts of proxy and provider differ slightly."""
 STATED_WINDOW_MARGIN = 0.25
-"""Share of the estimated input that stays free in the context window, after a server's error stated the size of the
-window but not of the input. Only an estimate of the input is then known."""
+"""Share of the estimated input that stays free in a context window, if only a server's error stated the size of the
+window. The input is then only estimated."""
 
 
 def available_output_tokens(window: int, tokens: int, margin: float = 0.0) -> int:
-    """Return how many output tokens fit into a context window of `window` tokens with an input of `tokens`. ≤ 0: none.
+    """Return the number of output tokens that still fit into a context window. 0 or less: none.
 
-    `margin`: share of the input that stays free too, at most half of the remaining tokens.
+    `window`: size of the window in tokens. `tokens`: estimated input. `margin`: share of the input that stays free too,
+    up to half of the remaining tokens.
     """
     available = window - tokens - WINDOW_MARGIN_TOKENS
     return max(available - math.ceil(tokens * margin), available // 2) if margin else available
@@ -52,12 +52,11 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
     max_output: int | None = None
     """Maximum output tokens of one reply of the model. None: unknown."""
     margin: float = 0.0
-    """Share of the estimated input that stays free in the window (0.25: a quarter). 0: none. Set after a server's error
-    stated the size of the window."""
+    """Share of the estimated input that stays free in the context window. 0.25: a quarter. 0: none."""
     reject_overflow: bool = False
     """True if the proxy rejects a request that exceeds the window, without calling the provider."""
     efforts: tuple[str, ...] = ()
-    """Effort levels of the model, of none, minimal, low, medium, high, xhigh, max. Empty: no reasoning."""
+    """Effort levels of the model: none, minimal, low, medium, high, xhigh, max. Empty: no level is sent."""
     accepts_thinking_budget: bool = False
     """True if the target accepts a maximum number of thinking tokens, in addition to effort levels."""
     default_effort: str | None = None
@@ -75,7 +74,7 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
     proxy_tool_kinds: tuple[ServerToolKind, ...] = ()
     """Server tools that the proxy runs unless the provider does: web_search, web_fetch, tool_search."""
     can_search: bool = True
-    """True if a web search service is configured. False: each web search that the proxy runs returns an error."""
+    """True if a web search service is configured. False: each search by the proxy returns an error."""
     provider: str = "the provider"
     """Name of the provider, for texts of notes and errors."""
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
@@ -85,18 +84,16 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
 
 
 class PreparedRequest(Struct, frozen=True, kw_only=True):
-    """A client request after all preparation steps, in the form that wires encode."""
+    """A client request after all preparation steps. It is encoded for the provider."""
 
     system: list[TextBlock]
     """System prompt without empty blocks and without the billing line of Claude Code."""
     messages: list[Message]
-    """Messages of the conversation. Their `content` is always a list. Roles: user, assistant, system (in its place).
-
-    Consecutive messages of one role are merged. The results of calls begin the next user message, in the order of the
-    calls. Unknown blocks are text."""
+    """Messages of the conversation. Their `content` is always a list of blocks. Consecutive messages of one role are
+    merged. The results of tool calls begin the next user message."""
     tools: list[Tool] = []
-    """Offered tools: functions under their aliases, and server tools that the provider runs. Deferred tools are
-    included after a tool search found them."""
+    """Offered tools: functions, and server tools that the provider runs. Tool names that the target rejects are
+    replaced."""
     tool_choice: ToolChoice | None = None
     """Tool choice with the upstream name of a forced tool. None: no tool choice is sent."""
     max_tokens: int = 1
@@ -106,11 +103,11 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     budget_tokens: int | None = None
     """Maximum thinking tokens that the client requested. None: not given."""
     returns_thinking: bool = True
-    """False if the client disabled thinking or set `display: omitted`. Thinking of the model is then dropped."""
+    """True if thinking of the model is returned. False: the client disabled thinking or set `display: omitted`."""
     output_schema: Raw = ABSENT
     """JSON Schema of the reply that the client requires. ABSENT: free text."""
     stop_sequences: list[str] = []
-    """Stop sequences of the client. The proxy ends the reply at a sequence; a wire does not send the list."""
+    """Stop sequences of the client. They are not sent upstream: the proxy itself ends the reply at a sequence."""
     temperature: float | None = None
     """Sampling temperature of the client. None: not given."""
     top_p: float | None = None
@@ -126,9 +123,9 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     mcp_servers: list[McpServer] = []
     """MCP servers with tools in `tools`, with secrets of the client."""
     accepts_images: bool = True
-    """True if the model accepts images. False: the wire sends a text in place of each image."""
+    """True if the model accepts images. False: a text is sent in place of each image."""
     accepts_pdf: bool = True
-    """True if the model accepts PDF documents. False: the wire sends a text in place of each PDF."""
+    """True if the model accepts PDF documents. False: a text is sent in place of each PDF."""
 
     def release_content(self) -> None:
         """Release system prompt, messages and request body after the reply has begun, to free memory."""
@@ -174,10 +171,7 @@ class _UserId(Struct):
 
 
 def find_session(user_id: str) -> str | None:
-    """Return the session id in `user_id`, the client's `metadata.user_id`. None: no session id.
-
-    The session id is a member of a JSON object, or the end of the text.
-    """
+    """Return the session id in `user_id`, the client's `metadata.user_id`. None: no session id."""
     try:
         return msgspec.json.decode(user_id, type=_UserId).session_id
     except (msgspec.DecodeError, RecursionError):
@@ -214,12 +208,13 @@ class PreparationResult(Struct, frozen=True):
     """Result of `prepare`, the preparation of a client request for one target."""
 
     request: PreparedRequest
-    """The prepared request, input of the wire."""
+    """The prepared request, which is encoded for the provider."""
     aliases: Mapping[str, str]
-    """Tool name sent upstream → tool name of the client, for names that differ."""
+    """Tool name that is sent upstream → different tool name of the client."""
     notes: tuple[FidelityNote, ...]
     """Fidelity notes on all changes to the client request."""
     proxy_tools: Mapping[str, ProxyTool]
     """Tool name in calls of the model → server tool that the proxy runs."""
     deferred: Sequence[Tool] = ()
-    """All deferred tools, found or not, under the names of the client. The tool search of the proxy searches them."""
+    """All deferred tools, which are hidden until a tool search finds them. The proxy's tool search searches this
+    list."""

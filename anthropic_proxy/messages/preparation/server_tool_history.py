@@ -1,10 +1,9 @@
-"""Conversion of earlier server tool calls that the proxy ran, back to function calls and results.
+"""Conversion of server tool calls in the history back to function calls and results.
 
-Proxy tools are the server tools (web search …) that the proxy runs itself. A client stores one assistant message for a
-reply with several upstream calls. The model saw each upstream call as a separate step: its function calls, then their
-results. `as_function_calls` restores these steps with the bytes of the original requests, because prompt caches and
-signatures depend on them. `find_pending_calls` returns the calls without a result. A paused reply ends with a call of a
-server tool or its result; the client sends it back to continue it (`ends_with_paused_reply`).
+Proxy tools are the server tools (web search …) that the proxy runs itself; the model calls them as functions. A client
+stores a reply with several such calls as one message. `as_function_calls` restores the separate messages that the model
+saw. `find_pending_calls` returns the calls without a result. A paused reply ends with a server tool call or result;
+`ends_with_paused_reply` detects it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,10 +30,9 @@ ServerResult = WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBloc
 
 
 def as_function_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[Message]:
-    """Return the messages with calls and results of proxy tools as function calls and tool results.
+    """Return the messages with calls of proxy tools (server tools that the proxy runs) as function calls.
 
-    `tools`: name of the tool in calls of the model → proxy tool. Messages without calls of proxy tools stay the
-    same objects.
+    Their results become tool results. `tools`: name of the tool in calls of the model → proxy tool.
     """
     if isinstance(messages, CleanMessages):
         return messages
@@ -49,7 +47,7 @@ def as_function_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -
 
 
 def find_pending_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[ServerToolUseBlock]:
-    """Return the calls of proxy tools at the end of the last message that have no result yet, in order."""
+    """Return the calls of proxy-run tools at the end of the last message that have no result yet, in order."""
     last = messages[-1]
     if last.role != "assistant" or isinstance(last.content, str):
         return []
@@ -83,7 +81,8 @@ def _calls(content: Iterable[Block], names: Mapping[str, str]) -> bool:
 def _steps(content: list[Block], names: Mapping[str, str]) -> list[Message]:
     """Return the messages that replace one assistant message with calls of proxy-run tools.
 
-    Groups of calls and groups of their results alternate. `names`: tool name of the client → name in upstream calls.
+    Messages with calls and messages with their results alternate. `names`: tool name of the client → name in upstream
+    calls.
     """
     steps: list[Message] = []
     blocks: list[Block] = []

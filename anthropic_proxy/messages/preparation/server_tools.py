@@ -1,10 +1,9 @@
 """Decision for each server tool of a request: run by the provider, run by the proxy, or dropped.
 
-Server tools are tools of the Messages API that the client does not run: web search, web fetch, tool search, code
-execution, MCP toolsets. `assign_server_tools` decides, and `ToolOffer` is its result. Deferred tools are hidden from
-the model until a tool search finds them. `server_tool_kind` returns the kind of a tool: `web_search`. `require_offered`
-rejects a tool choice that forces a dropped tool. A fidelity note records a client setting or content that was changed
-or dropped.
+Server tools are tools that the client does not run, such as web search, code execution and MCP toolsets.
+`assign_server_tools` decides, and `ToolOffer` is its result. `server_tool_kind` returns the kind of a tool:
+`web_search`. `require_offered` rejects a tool choice that forces a dropped tool. Deferred tools are hidden from the
+model until a tool search finds them.
 """
 
 import functools
@@ -35,7 +34,7 @@ _MAX_SHOWN, _MAX_SHOWN_CHARACTERS = 3, 60
 
 
 class ToolOffer(Struct):
-    """The tools of a client request, after the decision which server tools the provider or the proxy runs."""
+    """The tools of a client request, divided by the place where they run."""
 
     tools: list[Tool]
     """Functions, and server tools that the provider runs, in the order of the request, without aliases."""
@@ -65,10 +64,10 @@ def server_tool_kinds(tools: Sequence[Tool]) -> frozenset[str]:
 
 
 def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[FidelityNote]) -> ToolOffer:
-    """Return the tools to offer for the tools that the client declares. A dropped tool adds a note to `notes`.
+    """Return the tools to offer for the tools that the client declares.
 
-    A server tool runs at the provider if the provider supports it, unless the provider rejects server tools combined
-    with functions. Raises `InvalidRequest` for invalid domains.
+    A server tool runs at the provider if possible, else in the proxy, else it is dropped. Each server tool that the
+    provider does not run adds a note to `notes`. Raises `InvalidRequest` for invalid domains.
     """
     offer = ToolOffer([], {}, [])
     proxy_tools: dict[str, ProxyTool] = {}
@@ -118,7 +117,7 @@ def _drop_reason(tool: Tool, kind: ServerToolKind, limits: TargetLimits) -> str:
 
 
 def _require_valid_domains(tool: Tool, place: int) -> None:
-    """Raise `InvalidRequest` for an invalid domain, and for allowed domains combined with blocked domains in one tool.
+    """Raise `InvalidRequest` for an invalid domain, or a tool with both allowed and blocked domains.
 
     `place`: index of the tool in the request. Source: Anthropic's pages on the web search and the web fetch tool,
     "Domain filtering", read 2026-11.
@@ -144,7 +143,7 @@ def _listed(entries: Sequence[str]) -> str:
 def _unsupported_settings(tool: Tool, place: int) -> Iterator[FidelityNote]:
     """Yield notes on the settings of a server tool that have no effect if the proxy runs the tool.
 
-    `place`: its index.
+    `place`: index of the tool in the request.
     """
     if b"true" in bytes(tool.citations):
         yield FidelityNote(

@@ -1,7 +1,7 @@
 """Aliases of tool names: replacements for names that the provider does not allow.
 
-`name_or_alias` computes one name. `ToolNames` keeps the names of one request. An upstream name is the name in the
-request to the provider: the client's name or its alias.
+`ToolNames` has the names of one request; its method `upstream_name` returns the client's name or its alias.
+`name_or_alias` computes this name.
 """
 
 import functools

@@ -1,9 +1,8 @@
 """Selection of the tools and the tool choice that are sent to the model.
 
 `select_offered_tools` returns the tools, `select_tool_choice` the tool choice. Deferred tools are hidden from the model
-until a tool search finds them: `split_deferred_tools` separates them, `list_visible_tools` returns all other tools. A
-tool name that the provider does not accept is sent as an alias. `proxy_tools` returns the server tools (web search …)
-that the proxy runs itself. A target is a provider and model.
+until a tool search finds them: `split_deferred_tools` separates them. `list_visible_tools` returns the tools that the
+model can see. `proxy_tools` returns the server tools (web search …) that the proxy runs itself.
 """
 
 import functools
@@ -48,11 +47,10 @@ _REFERENCE = b'"tool_reference'
 def split_deferred_tools(
     tools: list[Tool], messages: list[Message], forced_name: str | None
 ) -> tuple[list[Tool], list[Tool]]:
-    """Return two lists: the tools to offer now, and all deferred tools.
+    """Return two lists: the tools to offer now, and all deferred tools, which stay hidden until they are found.
 
-    A deferred tool is hidden until a tool search found it, the model called it, or the client forced it
-    (`forced_name`: name in the tool choice). Found tools come last, in the order of discovery, so that the
-    beginning of the request stays identical for prompt caches.
+    A deferred tool is offered after a tool search found it or the model called it. `forced_name`: tool in the client's
+    tool choice, which is offered too. Found tools come last, so that prompt caches still match.
     """
     deferred = {tool.name: tool for tool in tools if tool.defer_loading}
     if not deferred:
@@ -110,9 +108,9 @@ _MAX_LISTED = 20
 def select_offered_tools(
     request: MessagesRequest, limits: TargetLimits, names: ToolNames, notes: list[FidelityNote]
 ) -> ToolOffer:
-    """Return the tools to offer to a target: functions under their aliases, and server tools of the provider.
+    """Return the tools to offer to a target, which is a provider and model.
 
-    Changes are added to `notes`, and aliases to `names`.
+    Tool names that the target rejects are replaced, and added to `names`. Notes on other changes are added to `notes`.
     """
     declared = _with_changes(request)
     if request.mcp_servers and "mcp_toolset" in limits.server_tools:
@@ -133,7 +131,7 @@ def select_offered_tools(
 
 
 def list_visible_tools(request: MessagesRequest) -> list[Tool]:
-    """Return the tools that the model can see: all except deferred tools that no tool search has found."""
+    """Return the tools that the model can see: all except deferred tools that were not found yet."""
     tools = _with_changes(request)
     if not any(tool.defer_loading for tool in tools):
         return tools
@@ -153,7 +151,7 @@ def proxy_tools(request: MessagesRequest, limits: TargetLimits) -> Mapping[str, 
 def select_tool_choice(
     request: MessagesRequest, offer: ToolOffer, limits: TargetLimits, names: ToolNames, notes: list[FidelityNote]
 ) -> ToolChoice | None:
-    """Return the tool choice to send, with the upstream name of a forced tool. None: no tool choice is sent.
+    """Return the tool choice to send, with the tool name that the provider accepts. None: no tool choice is sent.
 
     Raises `InvalidRequest` for a forced tool that is not offered. Raises `UnsupportedFeature` for a forced tool that
     neither provider nor proxy runs, or if the model supports no tools.
@@ -185,9 +183,9 @@ def select_tool_choice(
 
 @functools.lru_cache(maxsize=64)
 def _functions(tools: ToolList, limits: TargetLimits) -> tuple[ToolList, Mapping[str, str]]:
-    """Return the client's tools under their upstream names, and a mapping from each alias to the client's name.
+    """Return the client's tools with names that the provider accepts, and a mapping: alias → name of the client.
 
-    Both results are cached for all requests with the same tools.
+    Requests with the same tools share both results.
     """
     names = ToolNames(limits.tool_name_pattern, limits.max_tool_name_length)
     offered = assign_server_tools([tool for tool in tools if tool.name != _PLACEHOLDER], limits, []).tools

@@ -1,6 +1,7 @@
-"""Estimated tokens of images and PDFs: `image_tokens` by size in pixels, `pdf_tokens` by number of pages.
+"""Estimated tokens of images and PDFs in a request.
 
-The header of an image has its size. The pages of a PDF are counted by a search for page objects.
+`image_tokens` estimates by the size in pixels, which is in the header of the image. `pdf_tokens` estimates by the
+number of pages, which are counted in the file.
 """
 
 import re
@@ -15,11 +16,10 @@ MAX_IMAGE_TOKENS = 1_600
 _PIXELS_PER_TOKEN = 750
 _TOKENS_PER_PAGE = 2_000
 _HEADER = 64 * 1024
-"""Maximum base64 characters of an image that are decoded to find its size. A photo may contain a preview before the
+"""Maximum base64 characters of an image that are decoded to find its size. A photo may contain a preview before its
 size."""
 _PDF_READ = 4 * 1024 * 1024
-"""Maximum base64 characters of a PDF that are decoded to count its pages. The number of pages in the remaining data is
-extrapolated."""
+"""Maximum base64 characters of a PDF that are decoded to count its pages. A longer PDF is extrapolated."""
 _PAGE = re.compile(rb"/Type\s*/Page(?![A-Za-z])")
 
 

@@ -1,7 +1,7 @@
 """`tool_tokens`: estimated tokens of a tool definition.
 
-A tool counts as a function signature: names, types, descriptions, allowed values. The result matches the counts of
-OpenAI and Gemini in recorded traffic. Servers that insert the JSON Schema into a prompt template count more.
+A tool counts as a function signature: names, types, descriptions, allowed values. The estimate matches the counts of
+OpenAI and Gemini in recorded traffic. It is too low for servers that insert the JSON Schema into a prompt.
 """
 
 import functools
@@ -18,7 +18,7 @@ _PER_PROPERTY = 5
 """Number of tokens that a property of a tool's schema costs besides its name: type and punctuation."""
 _PER_VALUE = 1
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions"})
-"""JSON Schema keywords with an object as value that contains names and schemas."""
+"""JSON Schema keywords with an object as value: name → schema."""
 _MAX_CACHED_BYTES = 32 * 1024
 """Maximum size in bytes of a tool definition for which the token count is cached."""
 
@@ -62,7 +62,7 @@ def _signature(name: str, description: str | None, schema: Any) -> float:
 
 
 def _walk(schema: Any, words: list[str]) -> int:
-    """Append all names and texts of a JSON Schema to `words`. Return the tokens of the punctuation between them."""
+    """Append all names and texts of a JSON Schema to `words`. Return the tokens of its punctuation and types."""
     if isinstance(schema, list):
         return sum(_walk(member, words) for member in schema)
     if not isinstance(schema, dict):

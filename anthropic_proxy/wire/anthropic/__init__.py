@@ -1,10 +1,8 @@
 """`AnthropicWire`: relay for providers with the Messages API. Bytes are forwarded unchanged and only inspected.
 
-A relay sends the client's request to the provider and the provider's reply to the client. Encoding a request again
-would lose signatures, citations, the provider's prompt cache and unknown fields. Only `model` is replaced, and blocks
-with signatures of other backends are removed, because the API would reject them. Deviations of other servers are fields
-of the `Dialect`. The class combines functions of this package; `RelayWire` in `wire/contract.py` describes them as
-methods.
+Encoding a request again would lose signatures, citations and unknown fields. Only `model` is replaced, and blocks with
+signatures of other backends are removed, because the API would reject them. Deviations of servers are fields of the
+`Dialect`. The methods of the class are explained in `RelayWire` (`wire/contract.py`).
 """
 
 from anthropic_proxy.wire.anthropic.dialect import Dialect
@@ -26,7 +24,7 @@ __all__ = ["WIRE", "Dialect"]
 
 
 class AnthropicWire(RelayWire[Dialect]):
-    """Wire that forwards Messages API requests and responses as a relay. Combines functions of this package."""
+    """Wire that forwards Messages API requests and responses as a relay."""
 
     dialect_type = Dialect
     framing = "sse"

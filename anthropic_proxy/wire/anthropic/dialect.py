@@ -1,7 +1,7 @@
 """`Dialect`: deviations of servers with the Messages API from Anthropic's own, one field each.
 
-The relay wire forwards requests to these servers. `has_count_tokens` and `has_model_list`: the server has the endpoint.
-A signature is opaque state of a server in thinking or search results, which clients send back.
+The relay wire forwards client requests to these servers. A field `has_…` is True if the server has the endpoint. A
+signature is opaque state of a server, which clients send back.
 """
 
 from anthropic_proxy.wire.contract import BaseDialect
@@ -11,12 +11,10 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     """Deviations of one server from Anthropic's Messages API. The defaults describe Anthropic's own server."""
 
     verifies_signatures: bool = True
-    """True if the server rejects thinking and search results that it did not sign.
-
-    True: search results without `encrypted_content`, which only other backends send, are removed.\nFalse: Ollama, vLLM
-    and llama.cpp read no signature (source: their servers' code, read 2026-11).
-    Proven by: golden/anthropic/server_tools/foreign_search, golden/anthropic/server_tools/local_server_history.
-    """
+    """True if the server rejects thinking and search results that it did not sign. Search results without
+    `encrypted_content`, which only other backends send, are then removed. False: Ollama, vLLM and llama.cpp read no
+    signature (source: their servers' code, read 2026-11). Proven by: golden/anthropic/server_tools/foreign_search,
+    golden/anthropic/server_tools/local_server_history."""
     sends_past_thinking: bool = True
     """True if thinking of earlier replies is sent. False: a signature of another server was rejected.
 
@@ -30,19 +28,15 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/anthropic/text/local_server.
     """
     forwards_metadata: bool = True
-    """True if `metadata`, `safeguards` and the billing line are forwarded.
-
-    False: they contain an account, a device and local paths. The billing line changes with each session, which spoils
-    the prefix cache of servers that compare text.
-    Proven by: golden/anthropic/text/local_server.
-    """
+    """True if `metadata`, `safeguards` and the billing line of Claude Code are forwarded. False: they are removed,
+    because they contain an account, a device and local paths. The billing line changes with each session, which spoils
+    the prefix cache of servers that compare text. Proven by: golden/anthropic/text/local_server."""
     has_anthropic_errors: bool = True
-    """True if errors of the server have Anthropic's types and texts, so that they are forwarded unchanged.
-
-    False: vLLM's types are `NotFoundError` and similar, OpenRouter's type is a number. Only Anthropic's text for a too
-    long input makes clients compact their history (source: vllm/entrypoints/anthropic/api_router.py, read 2026-11).
-    Proven by: golden/anthropic/errors/local_server_overflow.
-    """
+    """True if errors of the server have Anthropic's types and texts, so that they are forwarded unchanged. False: the
+    proxy writes the errors, because other servers have their own types (vLLM's `NotFoundError`, OpenRouter's number).
+    Only Anthropic's text for a too long input makes clients compact their history (source:
+    vllm/entrypoints/anthropic/api_router.py, read 2026-11). Proven by:
+    golden/anthropic/errors/local_server_overflow."""
     has_count_tokens: bool = True
     """True if the server has `/v1/messages/count_tokens`.
 

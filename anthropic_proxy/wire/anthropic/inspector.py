@@ -1,10 +1,9 @@
 """`RelayInspector`: reads usage, stop reason and errors from responses that a relay forwards unchanged.
 
-`decode_frame` reads an SSE frame, `decode_body` a complete message; `frames_to_inspect` selects the few frames that
-need decoding. Other functions edit forwarded bytes: `replace_reply_model` replaces the model name,
-`remove_message_start` and `remove_events` remove events, and `split_after_message_end` cuts after the last event of a
-reply. `decode_error` decodes an error response; `find_adaptation` and `apply_adaptation` change the dialect (settings
-for the server) to omit rejected thinking.
+`decode_frame` reads an SSE event, `decode_body` a complete message. `frames_to_inspect` selects the few events that
+need decoding. `replace_reply_model`, `remove_message_start`, `remove_events` and `split_after_message_end` edit
+forwarded bytes. `decode_error` decodes an error response. `find_adaptation` chooses a change of the next request after
+an error, and `apply_adaptation` applies it.
 """
 
 import re
@@ -26,8 +25,8 @@ from anthropic_proxy.wire.failures import build_upstream_error, decode_error_bod
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, repair_json
 
 _OF_MESSAGE, _OF_FAILURE = b"message_", b'"error"'
-"""Byte strings of the SSE events to decode: each event with usage, an end or an error contains one of them. The first
-has no quotes: some servers name an event only in its `event:` line."""
+"""Byte strings of the SSE events to decode. Each event with usage, an end or an error contains one of them. The first
+has no quotes, because some servers name an event only in its `event:` line."""
 _EVENT_END = b"\n\n"
 _END, _OF_BLOCK = b"message_stop", b"content_block_"
 _FRAMES = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)")
@@ -39,9 +38,9 @@ _DROP_THINKING = "drop thinking"
 
 
 def frames_to_inspect(frames: bytes) -> bytes:
-    """Return the SSE frames that may contain usage, a stop reason or an error; b"": none.
+    """Return the SSE events that may contain usage, a stop reason or an error. b"": none.
 
-    If lines do not end with LF alone, all frames or none are returned.
+    If lines end with CRLF, all events or none are returned.
     """
     if not (_OF_MESSAGE in frames or _OF_FAILURE in frames):
         return b""
@@ -50,7 +49,7 @@ def frames_to_inspect(frames: bytes) -> bytes:
 
 
 def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
-    """Split SSE bytes after the `message_stop` event. Without that event the second value is b""."""
+    """Split SSE bytes after the event `message_stop`. Without that event the second value is b""."""
     at = frames.find(_END)
     while at >= 0 and (border := _BORDER.search(frames, at)):
         start = max(frames.rfind(b"\n\n", 0, at), frames.rfind(b"\n\r\n", 0, at), 0)
@@ -61,9 +60,9 @@ def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
 
 
 def remove_events(behind: bytes) -> bytes:
-    """Return the bytes `behind` the event `message_stop` without the SSE events (pings) in them.
+    """Return bytes that follow the event `message_stop`, without SSE events.
 
-    Clients do not expect pings after the end.
+    Servers send pings there, which clients do not expect after the end.
     """
     if not behind.strip():
         return behind
@@ -71,7 +70,10 @@ def remove_events(behind: bytes) -> bytes:
 
 
 def replace_reply_model(reply: bytes, model: str) -> bytes:
-    """Return a message body, or the start of a stream, with `model` as its model name. Invalid JSON is unchanged."""
+    """Return a message body, or the start of a stream, with `model` as its model name.
+
+    Invalid JSON is returned unchanged.
+    """
     at, end = 0, len(reply)
     if not reply.lstrip().startswith(b"{"):
         frame_start, frame_end = _find_start(reply)
@@ -92,7 +94,7 @@ def remove_message_start(reply: bytes) -> bytes:
 
 
 def _find_start(reply: bytes) -> tuple[int, int]:
-    """Return start and end of the frame `message_start` in the bytes of a reply. (0, 0): the frame is missing."""
+    """Return start and end of the SSE event `message_start` in the bytes of a reply. (0, 0): the event is missing."""
     start = 0
     for border in _BORDER.finditer(reply):
         if reply.find(b'"message_start"', start, border.start()) >= 0:
@@ -114,9 +116,9 @@ def _rename(text: bytes, at: int, end: int, model: str) -> list[Edit]:
 def decode_error(
     call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> UpstreamError | list[Delta]:
-    """Return the error of a response with a status other than 2xx, from `body`.
+    """Return the error of a response with a status other than 2xx.
 
-    An error body of Anthropic's API is kept for the client, with keys redacted.
+    If the server has Anthropic's errors, the body is kept for the client, without secrets.
     """
     error = build_upstream_error(
         decode_error_body(status, headers, body),
@@ -144,9 +146,9 @@ def _is_object(body: bytes) -> bool:
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the change that omits thinking of earlier replies, if the server rejected its `signature`.
+    """Return the change of the next request that omits thinking of earlier replies. None: the error has another reason.
 
-    None: the error has another reason.
+    The change helps if the server rejected the `signature` of the thinking.
     """
     if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
         return Adaptation(_DROP_THINKING, persistent=False)
@@ -170,7 +172,7 @@ class _Message(_Ending, gc=False):
 
 class _Kind(Struct, gc=False):
     type: Any = ""
-    """Type of the event or body. Any JSON type is accepted, so that an invalid type does not hide the other fields."""
+    """Type of the event or body. Any JSON value is accepted, so that an invalid type does not hide the other fields."""
     error: Raw = ABSENT
     """Error object as JSON. Every error contains it, even from servers that omit `type`."""
     content: Raw = ABSENT
@@ -200,10 +202,7 @@ _decode_reply = msgspec.json.Decoder(_Reply).decode
 
 
 class RelayInspector(Decoder):
-    """Decoder of a forwarded response. It returns usage and stop reason, and raises the errors in the response.
-
-    Text is ignored.
-    """
+    """Decoder of a forwarded response. It reads usage and stop reason, and raises errors in the response."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
@@ -225,7 +224,7 @@ class RelayInspector(Decoder):
     def decode_end(self) -> list[Delta]:
         """Return an empty list at the end of the response.
 
-        Raises `UpstreamProtocolError` if `message_stop` was not received.
+        Raises `UpstreamProtocolError` if the event `message_stop` was not received.
         """
         if not self.finished:
             provider = self._call.provider
@@ -258,7 +257,7 @@ class RelayInspector(Decoder):
         return []
 
     def _read_kind(self, frame: bytes) -> _Kind:
-        """Decode an SSE event or body of unexpected form. Raises `UpstreamError` if it is an error."""
+        """Return type and error of an SSE event or body with unexpected values. Raises `UpstreamError` for an error."""
         try:
             kind = _decode_kind(frame)
         except DECODE_ERRORS:

@@ -1,7 +1,7 @@
-"""Edits of JSON text at byte positions, for client requests of which all other bytes must stay unchanged.
+"""Edits of JSON text at byte positions. All other bytes of a client request stay unchanged.
 
-`find_members` and `find_elements` return a `JsonSpan`, the position of a value, for each member of an object or element
-of a list. An `Edit` replaces bytes; `apply_edits` returns the edited text. Each value is read once.
+`find_members` and `find_elements` return the positions of the values in an object or a list. Each position is a
+`JsonSpan`. An `Edit` replaces bytes, and `apply_edits` returns the edited text.
 """
 
 import re
@@ -27,7 +27,7 @@ class JsonSpan(Struct, frozen=True):
     """Position of an object member or a list element, as byte offsets from the start of the text."""
 
     start: int
-    """Start of the member, at its key, or of the list element."""
+    """Offset of the first byte of the member (its key) or of the list element."""
     value: int
     """Offset of the first byte of the value."""
     end: int
@@ -48,9 +48,9 @@ class Edit(Struct, frozen=True):
 
 
 def find_members(text: bytes, at: int = 0, end: int | None = None) -> list[JsonSpan]:
-    """Return the position of each member (key and value) of the JSON object at `text[at:end]`.
+    """Return the position of each member (key and value) of the JSON object in `text[at:end]`.
 
-    Raises `msgspec.DecodeError` for invalid JSON and `RepeatedKeyError`.
+    Raises `RepeatedKeyError` for a key with two different values, and `msgspec.DecodeError` for invalid JSON.
     """
     view = memoryview(text)[at : len(text) if end is None else end]
     values = _decode_object(view)
@@ -69,7 +69,7 @@ def find_members(text: bytes, at: int = 0, end: int | None = None) -> list[JsonS
 
 
 def find_elements(text: bytes, at: int, end: int) -> list[JsonSpan]:
-    """Return the position of each element of the JSON list at `text[at:end]`.
+    """Return the position of each element of the JSON list in `text[at:end]`.
 
     Raises `msgspec.DecodeError` for invalid JSON.
     """
@@ -86,7 +86,7 @@ def find_elements(text: bytes, at: int, end: int) -> list[JsonSpan]:
 def build_removal_edits(parts: Sequence[JsonSpan], kept: Sequence[bool]) -> list[Edit]:
     """Return the edits that remove members or elements from a JSON text, each with its comma.
 
-    `kept`: for each of `parts`, True to keep it and False to remove it.
+    `parts`: positions of all members or elements. `kept`: for each of them, False to remove it.
     """
     edits: list[Edit] = []
     begin: int | None = None
@@ -103,7 +103,7 @@ def build_removal_edits(parts: Sequence[JsonSpan], kept: Sequence[bool]) -> list
 
 
 def apply_edits(text: bytes, edits: Sequence[Edit]) -> bytes:
-    """Return the text with the edits applied. Edits may not overlap. Without edits the same object is returned."""
+    """Return the text with the edits applied. Edits may not overlap."""
     if not edits:
         return text
     view = memoryview(text)

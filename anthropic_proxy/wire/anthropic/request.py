@@ -1,7 +1,6 @@
 """`encode_request` of the relay wire: the bytes of the client request with the few edits that the provider requires.
 
-Edits replace `model`, and remove content that only other providers can read, such as foreign signatures. A backend is a
-provider and its model.
+The edits replace `model`, and remove content that only other providers can read, such as their signatures.
 """
 
 import re
@@ -27,8 +26,8 @@ NOT_FORWARDED_HEADERS = frozenset(
         "x-project",
     )
 )
-"""Client headers that are not sent upstream: hop-by-hop headers, credentials, headers that the proxy sets itself, and
-the header that names a project for the proxy's record of costs."""
+"""Client headers that are not sent upstream: hop-by-hop headers, credentials, and headers that the proxy sets itself.
+`x-project` names a project for the proxy's record of costs."""
 VERSION_HEADER, VERSION = "anthropic-version", "2023-06-01"
 """API version that is added if the client request has none (source: the API reference, "Versions", read 2026-11)."""
 _NEEDED_EVERYWHERE = frozenset((VERSION_HEADER, "accept", "content-type"))
@@ -36,8 +35,8 @@ _CLIENT_DATA = frozenset(("metadata", "safeguards"))
 
 _MARK = f'"{SIGNATURE_PREFIX}'.encode()
 _SEARCHED = b'"web_search_'
-"""Beginning of a block type that occurs in search results and in citations of search results. A message without these
-bytes needs no search for such blocks."""
+"""Beginning of a block type that occurs in web search results and citations of them. A message without it has no such
+blocks."""
 _SEALED = re.compile(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
 _BILLING = "x-anthropic-billing-header:"
 _EMPTY = b'[{"type":"text","text":"\xe2\x80\xa6"}]'
@@ -59,7 +58,7 @@ _decode_block = msgspec.json.Decoder(_Block).decode
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    """Return the upstream request: the client's bytes with the id of the backend model as `model`.
+    """Return the upstream request: the client's bytes with the provider's model id as `model`.
 
     Content that the server rejects or must not receive is removed.
     """
@@ -182,7 +181,7 @@ def _is_ours(carried: Any) -> bool:
 
 
 def _find_unsealed(blocks: list[_Block]) -> set[Any]:
-    """Return the ids of web searches in `blocks` that another backend ran: results without `encrypted_content`."""
+    """Return the ids of web searches that another provider ran. Their results have no `encrypted_content`."""
     results = [block for block in blocks if block.type == "web_search_tool_result"]
     return {
         block.tool_use_id

@@ -1,6 +1,6 @@
-"""`decode_usage`: token counts of a Messages API response. A count with an unexpected type does not hide the others.
+"""`decode_usage`: token counts of a Messages API response.
 
-`read_members` and `read_text` read single fields of a JSON object.
+A count with an unexpected type does not hide the others. `read_members` and `read_text` read fields of a JSON object.
 """
 
 from collections.abc import Mapping
@@ -83,7 +83,7 @@ def _count(usage: Raw) -> _CountedUsage | None:
 
 
 def _count_loosely(usage: Raw) -> _CountedUsage | None:
-    """Return the token counts of a `usage` object that contains values of unexpected types, each decoded separately."""
+    """Return the token counts of a `usage` object, each decoded separately. Values of unexpected types are ignored."""
     members = read_members(usage)
     if members is None:
         return None

@@ -1,9 +1,8 @@
 """Classification of provider errors: converts HTTP status and error body to an `UpstreamError`.
 
-`decode_error_body` returns an `UpstreamFault`, the decoded error, and `build_upstream_error` the error for the client
-and for retries. Further functions find the cause, such as a rejected parameter. Wires call them in `decode_error`. The
-tables contain error texts and codes that several servers share; modules with large tables are imported at the first
-error. Effort is the level of reasoning.
+`decode_error_body` decodes a response into an `UpstreamFault`. `build_upstream_error` converts it to the error for the
+client. The other functions find the cause, such as a rejected parameter. Tables contain error texts and codes that
+several servers share. They are imported at the first error.
 """
 
 from collections.abc import Callable, Container
@@ -29,17 +28,14 @@ __all__ = [
 ]
 
 PARAMETER_ERROR_STATUSES = (400, 403, 404, 413, 422, 429, 451, 500, 501)
-"""HTTP statuses with which providers reject a request parameter. Only these errors can lead to a changed second
-request.
-
-Some servers use 404 or 500 for such an error (OpenRouter, llama.cpp; 2026-11).
-"""
+"""HTTP statuses with which providers reject a request parameter. Only after these errors may a changed request be sent.
+Some servers use 404 or 500 for such an error (OpenRouter, llama.cpp; 2026-11)."""
 
 
 def blocked_reply_stop(provider: str, reason: str) -> Stop:
-    """Return the last delta of a reply that the provider blocked: stop reason `refusal`, with `reason` as explanation.
+    """Return the last delta of a reply that the provider blocked. Its stop reason is `refusal`.
 
-    `provider` is the provider name for the explanation text.
+    `provider` and `reason` are part of the explanation for the client.
     """
     explanation = f"Blocked by {provider}: {reason}"
     return Stop("refusal", details={"type": "refusal", "category": None, "explanation": explanation})
@@ -55,10 +51,9 @@ def build_upstream_error(
 ) -> UpstreamError:
     """Return the error for the client that corresponds to a provider error.
 
-    The message starts with `provider`, the provider name. An overflow instead gets Anthropic's own message text,
-    which clients parse for the numbers. The other arguments are used if the error states no numbers. All are in
-    tokens, and None or 0 means unknown. `context_window`: of the model. `estimate_input`: function that returns the
-    estimated input. `output_limit`: limit in the upstream request.
+    The message starts with `provider`. The error for a too long input has Anthropic's text, which clients parse for its
+    numbers. `context_window`, `estimate_input` and `output_limit` (as sent) are used if the provider's error has no
+    numbers. They are in tokens, and None or 0 means unknown.
     """
     from anthropic_proxy.wire.failures import classification  # noqa: PLC0415
 
@@ -70,8 +65,7 @@ def build_upstream_error(
 def is_policy_refusal(fault: UpstreamFault) -> bool:
     """Return True if the provider refused the request because of its content.
 
-    The client then receives a reply with stop reason `refusal`. No other key or provider is tried with the same
-    content.
+    The client then receives a reply with the stop reason `refusal`, and no other provider is tried.
     """
     from anthropic_proxy.wire.failures import kinds  # noqa: PLC0415
 
@@ -79,10 +73,9 @@ def is_policy_refusal(fault: UpstreamFault) -> bool:
 
 
 def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
-    """Return the first of the parameters `names` that an error message rejects. None: none of them.
+    """Return the first parameter in `names` that an error message rejects. None: none of them.
 
-    Names without `_`, except `temperature`, may be ordinary words. They count only in quotes, or before a word such as
-    `parameter`.
+    A name that may be an ordinary word counts only in quotes, or before a word such as `parameter`.
     """
     from anthropic_proxy.wire.failures.kinds import parameters  # noqa: PLC0415
 
@@ -97,11 +90,10 @@ def rejects_role(text: str) -> bool:
 
 
 def find_accepted_effort(text: str, requested: str, sent: str) -> str | None:
-    """Return the effort level to send instead of a rejected one: of the levels that the error message `text` lists.
+    """Return the effort level to send in place of a rejected one, from the levels that an error message lists.
 
-    The next level below `requested` is returned, else the lowest listed level above `none`. `requested` is the
-    client's level, `sent` the server's name of that level. `default` is returned if the list contains it but no
-    level above `none`. None: no list, or the list contains `sent`.
+    `text`: the message. `requested`: level of the client. `sent`: the server's name of that level. The next lower level
+    is preferred, then the lowest one. None: the message lists no levels, or accepts `sent`.
     """
     from anthropic_proxy.wire.failures.kinds import parameters  # noqa: PLC0415
 
@@ -109,9 +101,9 @@ def find_accepted_effort(text: str, requested: str, sent: str) -> str | None:
 
 
 def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
-    """Return True if an error rejects content in tool results only. The server may accept it in user messages.
+    """Return True if an error rejects content in tool results only, such as `image not supported in tool messages`.
 
-    Example: `image not supported in tool messages`. `parameter` is the path that the error names, or None.
+    The server may accept the content in user messages. `parameter`: path of the rejected field, or None.
     """
     from anthropic_proxy.wire.failures import kinds  # noqa: PLC0415
 

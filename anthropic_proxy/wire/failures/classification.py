@@ -1,7 +1,7 @@
-"""Table of provider errors: status, codes and text of an `UpstreamFault` → status and error type for the client.
+"""Table of provider errors: status, codes and text of an error → status and error type for the client.
 
-`build_upstream_error` uses the first row that matches. Errors about size, images and quota are recognized before the
-table (`kinds/`).
+`build_upstream_error` uses the first row that matches. Errors about size, images and quota are recognized before, by
+the modules in `kinds/`.
 """
 
 import re
@@ -29,14 +29,14 @@ from anthropic_proxy.wire.failures.kinds.sizes import TokenLimitFault
 MAX_MESSAGE_CHARACTERS = 2_000
 """Maximum length of an error message for the client. A longer message is cut."""
 MAX_PROXY_RETRY_DELAY_SECONDS = 5
-"""Maximum retry delay of a provider with which the proxy itself may retry the request. After a longer delay, only the
+"""Maximum retry delay of a provider, in seconds, up to which the proxy itself retries. After a longer delay, only the
 client may retry."""
 DEFAULT_503_RETRY_AFTER_SECONDS = 2.0
 """Seconds in the header `retry-after` for the client, if a provider answered status 503 without a delay."""
 
 
 class _Row(Struct, frozen=True, kw_only=True):
-    """Row of the table: conditions on a provider error, of which one suffices, and the error for the client."""
+    """Row of the table: conditions on a provider error, and the error for the client. One true condition suffices."""
 
     status: int
     """HTTP status of the error for the client."""
@@ -49,7 +49,7 @@ class _Row(Struct, frozen=True, kw_only=True):
     text: str = ""
     """Pattern that is searched in the provider's error message, ignoring case. "": no condition on the message."""
     only: int | None = None
-    """Status of the provider to which the condition `text` is limited. None: any status."""
+    """HTTP status of the provider with which `text` is searched. None: any status."""
     should_retry: bool | None = None
     """Value of the header `x-should-retry` for the client. None: the header is not sent."""
 
@@ -112,8 +112,8 @@ _ROWS = (
     _Row(status=400, kind="invalid_request_error", statuses=tuple(range(400, 500))),
 )
 _NO_KINDS = (401, 402)
-"""HTTP statuses with a fixed meaning: 401 (invalid key) and 402 (payment). Errors with these statuses are not searched
-for other kinds of errors (`kinds/`)."""
+"""HTTP statuses with a fixed meaning: 401 (invalid key) and 402 (payment). These errors are not searched for wrong
+sizes or images."""
 _SERVER_FAILED = _Row(status=500, kind="api_error")
 _CLIENT_FAILED = _Row(status=400, kind="invalid_request_error")
 
@@ -197,9 +197,9 @@ def _error(row: _Row, fault: UpstreamFault, provider: str) -> UpstreamError:
 
 
 def _is_retryable(row: _Row, fault: UpstreamFault) -> bool:
-    """Return True for a temporary error with a retry delay of at most `MAX_PROXY_RETRY_DELAY_SECONDS`.
+    """Return True if the proxy may retry after this error. The error is temporary, and its retry delay is short.
 
-    A 429 also needs a stated delay.
+    The status 429 requires a retry delay from the provider.
     """
     if fault.is_permanent or row.should_retry is False:
         return False

@@ -1,8 +1,7 @@
 """Decoding of error responses of all providers into one struct, `UpstreamFault`.
 
 `decode_error_body` decodes an HTTP error response, `read_error_object` an error inside a reply.
-`wire/failures/classification.py` converts an `UpstreamFault` to an `UpstreamError`, the error for the client. A fault
-is an `UpstreamFault`.
+`wire/failures/classification.py` converts an `UpstreamFault` to the error for the client.
 """
 
 from collections.abc import Mapping
@@ -18,20 +17,18 @@ from anthropic_proxy.wire.failures.retry_delay import find_retry_delay
 _EXCERPT_CHARACTERS = 200
 """Maximum number of characters of `UpstreamFault.excerpt`."""
 _MESSAGE_CHARACTERS = 4_000
-"""Maximum number of characters of a provider's error message. A longer one is cut, because many patterns search all of
-it."""
+"""Maximum number of characters of a provider's error message. A longer one is cut, because many patterns search it."""
 _MAX_CODE_CHARACTERS = 128
-"""Maximum length of a code or parameter name. Longer ones are cut; known providers use at most 60 characters."""
+"""Maximum length of a code or parameter name. A longer one is cut; known providers use at most 60 characters."""
 _MAX_ENTRIES = 32
-"""Maximum number of entries that are read of each list in an error body: details, quota violations, validation
-errors."""
+"""Maximum number of entries that are read of each list in an error body, such as validation errors."""
 
 
 class UpstreamFault(Struct, frozen=True, kw_only=True):
     """Content of an error response of a provider, before classification. API keys in texts are redacted."""
 
     status: int | None = None
-    """HTTP status of the response. For an error inside a 200 response: the status in the body. None: not reported."""
+    """HTTP status of the response. If an error is inside a 200 response: the status in the body. None: not reported."""
     message: str = ""
     """The provider's error message. "": the body contains no message."""
     codes: frozenset[str] = frozenset()
@@ -43,21 +40,21 @@ class UpstreamFault(Struct, frozen=True, kw_only=True):
     is_permanent: bool = False
     """True if the response has the header `x-should-retry: false` (OpenAI). The request is then not retried."""
     input_tokens: int | None = None
-    """Input tokens of the rejected request (`n_prompt_tokens` of llama.cpp). None: not reported in a field."""
+    """Input tokens of the rejected request (field `n_prompt_tokens` of llama.cpp). None: not reported."""
     context_window: int | None = None
-    """Context window of the model in tokens (`n_ctx` of llama.cpp). None: not reported in a field."""
+    """Context window of the model in tokens (field `n_ctx` of llama.cpp). None: not reported."""
     failed_generation: str | None = None
     """Model output that the server could not parse as a tool call (Groq's `failed_generation`). None: not reported."""
     is_content_filtered: bool = False
     """True if the body has a list of content that a filter found (Z.ai's `contentFilter`)."""
     excerpt: str = ""
-    """Printable beginning of a body that is not an error object. It is written to the log only. "": an error object."""
+    """Printable beginning of a body that is not an error object, for the log. "": the body is an error object."""
 
 
 def decode_error_body(status: int | None, headers: Mapping[str, str], body: bytes) -> UpstreamFault:
     """Return the content of an error response of a provider. Never raises.
 
-    A `body` that is not a JSON error gives a fault without message, with the beginning of the body as `excerpt`.
+    A body that is not a JSON error gives an `UpstreamFault` with the beginning of the body as `excerpt`.
     """
     try:
         content = msgspec.json.decode(body)
@@ -79,10 +76,11 @@ def _stays(headers: Mapping[str, str]) -> bool:
 
 
 def read_error_object(content: Any, status: int | None, headers: Mapping[str, str]) -> UpstreamFault:
-    """Return the content of a decoded error: a complete error body, or the value of its field `error`. Never raises.
+    """Return the content of a decoded error. Never raises.
 
-    Forms: `{"error": {…}}`, `{"error": "text", "code": …}` (xAI, Ollama), `[{"error": …}]` (Gemini), `{"message": …}`,
-    `{"detail": …}` (FastAPI) and plain text. JSON of any other form gives a fault without codes.
+    `content`: a complete error body, or the value of its field `error`. Supported are `{"error": {…}}`, `{"error":
+    "text", "code": …}` (xAI, Ollama), `[{"error": …}]` (Gemini), `{"message": …}`, `{"detail": …}` (FastAPI) and plain
+    text.
     """
     while isinstance(content, list) and content:
         content = content[0]
@@ -113,7 +111,7 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
 
 
 def _nested_in(error: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the errors that a gateway put into its own: in `metadata.raw`, `innererror`, or the message text."""
+    """Return the errors of other servers that a gateway's error contains, in a field or in the message text."""
     metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
     found = [error.get("innererror"), _message_value(error)]
@@ -148,9 +146,9 @@ def _message_value(error: dict[str, Any]) -> Any:
 
 
 def _words_of(value: Any) -> str:
-    """Return validation errors of a web framework as text: `[{"loc": ["body", "seed"], "msg": …}]` becomes `seed: …`.
+    """Return validation errors of a web framework as text. `[{"loc": ["body", "seed"], "msg": …}]` becomes `seed: …`.
 
-    The rejected input, which the framework repeats, is omitted. Values of any other form are returned as JSON text.
+    Any other value is returned as JSON text.
     """
     found = value[:_MAX_ENTRIES] if isinstance(value, list) else []
     faults = [one for one in found if isinstance(one, dict) and isinstance(one.get("msg"), str)]

@@ -1,11 +1,14 @@
-"""Search for the rejected request parameter in a provider's error message, for errors without a field `param`."""
+"""Search for the rejected request parameter in a provider's error message.
+
+It is used for errors without a field `param`.
+"""
 
 import re
 
 _NAME = r"[`'\"](?P<{}>[\w.\[\]]{{1,200}})[`'\"]"
 _PATH = r"(?<![\w.\[\]])(?P<{}>[\w.\[\]]{{1,200}})"
-"""Pattern of a parameter path (`tools[0].name`) at the start of a word. Paths inside a word are excluded, because they
-would make the search time quadratic."""
+"""Pattern of a parameter path such as `tools[0].name`. It begins at the start of a word, which limits the search
+time."""
 _PARAMETERS = re.compile(
     r"(?:unsupported|unknown|unrecognized|invalid) (?:parameter|name|request argument supplied|field)s?:? "
     rf"{_NAME.format('named')}"
@@ -26,9 +29,9 @@ _STEP = re.compile(r"[\w-]+")
 
 
 def find_parameter_in_message(message: str) -> str | None:
-    """Return the name or path of the request parameter that an error message rejects, in the provider's spelling.
+    """Return the name or path of the request parameter that an error message rejects. None: none is named.
 
-    A rejected tool schema is returned as `tools.parameters`. None: the message names no parameter.
+    The provider's spelling is kept. A rejected tool schema is returned as `tools.parameters`.
     """
     match = _PARAMETERS.search(message)
     if match is None:

@@ -1,6 +1,6 @@
-"""Retry delay of a provider error: response headers and error texts → whole seconds until the next try.
+"""Retry delay of a provider error, in whole seconds, from response headers and error texts.
 
-The delay becomes `retry-after` of the client response, and decides on retries by the proxy.
+The delay is sent to the client as `retry-after`. It also decides whether the proxy itself retries.
 """
 
 import math
@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 MAX_DELAY_SECONDS = 3_600
-"""Maximum retry delay in seconds. A longer delay of the provider is reduced to this value."""
+"""Maximum retry delay in seconds. A longer delay is reduced to this value."""
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _AMOUNT = (
@@ -23,7 +23,7 @@ _AGAIN = re.compile(
 )
 _AMOUNTS = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]*)", re.IGNORECASE)
 _UNITS = (("ms", 0.001), ("mil", 0.001), ("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400), ("", 1))
-"""Pairs: beginning of the name of a time unit, length of the unit in seconds. The first matching pair counts."""
+"""Rows: beginning of the name of a time unit, its length in seconds. The first matching row counts."""
 _RESET = re.compile(
     r"\breset\w*(?: \w+){0,3}:? (\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2})?(?:\.\d{1,9})?) ?"
     r"(Z|UTC|GMT|[+-]\d{2}:?\d{2})(?!\w)",
@@ -36,12 +36,9 @@ hours."""
 def find_retry_delay(headers: Mapping[str, str], details: Any, message: str) -> float | None:
     """Return the seconds until the next try, rounded up, from 1 to `MAX_DELAY_SECONDS`. None: not reported.
 
-    `headers`: of the provider's response, with lower-case names. `details`: the value of `error.details` in the body.
-    `message`: the provider's error message.
-
-    Sources in this order: `retry-after-ms`, `retry-after`, Google's `RetryInfo`, "try again in 1.2s" or "will reset at
-    2026-11-20 18:00:00Z" in the text, and `x-ratelimit-reset-*` of the exhausted limit. The last source states the time
-    of a full reset, which is later than necessary.
+    `headers`: response headers with lower-case names. `details`: value of `error.details` in the body. `message`: the
+    provider's error message. The first source with a delay counts: `retry-after-ms`, `retry-after`, Google's
+    `RetryInfo`, the message, and then `x-ratelimit-reset-*` of an exhausted limit.
     """
     seconds = _from_headers(headers)
     if seconds is None:
@@ -98,9 +95,9 @@ def _factor(unit: str) -> float:
 
 
 def _from_reset(message: str, now: str | None) -> float | None:
-    """Return the seconds from the response's `Date` header to the reset time in an error text.
+    """Return the seconds until the reset time in an error text, counted from the response's `Date` header.
 
-    None: either is missing.
+    None: the time or the header is missing.
     """
     match = _RESET.search(message)
     if match is None or now is None:
@@ -114,9 +111,9 @@ def _from_reset(message: str, now: str | None) -> float | None:
 
 
 def _until(date: str, now: str | None) -> float | None:
-    """Return the seconds from `now`, the response's `Date` header, to `date`. The clock of the proxy may differ.
+    """Return the seconds from `now`, the response's `Date` header, to `date`. None: a date is invalid.
 
-    None: a date is missing or invalid.
+    The header is used because the clock of the proxy may differ.
     """
     try:
         return (parsedate_to_datetime(date) - parsedate_to_datetime(now or "")).total_seconds()

@@ -1,7 +1,7 @@
 """`GeminiWire`: wire of Google's `generateContent` API, which AI Studio and Vertex AI offer.
 
-The wire encodes upstream requests and decodes upstream responses. Source: the API reference of both (2026-11), the
-types of the official SDK `google-genai` 3.3, and recorded traffic.
+A wire encodes upstream requests and decodes upstream responses of one API. Source: the API reference of both (2026-11),
+the types of the official SDK `google-genai` 3.3, and recorded traffic.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ __all__ = ["WIRE", "Dialect"]
 
 
 class GeminiWire(Wire[Dialect]):
-    """Wire of `generateContent`. Combines the functions and classes of this package into the common interface."""
+    """Wire of Google's `generateContent` API."""
 
     dialect_type = Dialect
     framing = "sse"

@@ -1,8 +1,8 @@
 """Changes of the next upstream request after Gemini rejected a parameter of the last one.
 
-An adaptation is a named change of the dialect: `find_adaptation` chooses one by the error, `apply_adaptation` applies
-it by its name. Google's errors have no field for the parameter, only the text names it. The error texts are quoted from
-issue trackers of several clients (2025-05 to 2026-11).
+An adaptation is a named change of the dialect, the settings for a server. `find_adaptation` chooses one by the error
+text, `apply_adaptation` applies it. The error texts are quoted from issue trackers of several clients (2025-05 to
+2026-11).
 """
 
 import re
@@ -61,7 +61,7 @@ _TEXTS = tuple(
         ),
     )
 )
-"""Pairs of an error text pattern and the names of the adaptations to try for a matching error, in order."""
+"""Pairs: pattern of an error text, names of the adaptations to try for such an error, in order."""
 _PASSING = ("drop thoughtSignature",)
 """Names of adaptations for the current request only. All others are stored for later requests to the model."""
 _ONE_LEVEL = re.compile(r"thinking[ _]level (\w+) is not supported", re.IGNORECASE)
@@ -71,9 +71,9 @@ _RANGE = re.compile(r"budget (\d+) is invalid\W+please choose a value between (\
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation for an error of the provider, found by the error text. None: no known change helps.
+    """Return the first change of the dialect that may avoid the provider's error. None: no known change helps.
 
-    The first adaptation that changes the encoded request is returned.
+    The change is chosen by the error text, and must change the encoded request.
     """
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None

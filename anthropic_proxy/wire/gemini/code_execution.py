@@ -1,9 +1,9 @@
 """Decoder of Gemini's code execution: parts `executableCode` and `codeExecutionResult` → blocks of the Messages API.
 
-A program is code that the model wrote and Gemini ran. `CodeExecutionDecoder` pairs each program with its result:
-`decode_program` returns the call block, `decode_result` the result block. Both parts have the same `id`; older models
-omit the field, and a result then belongs to the latest program (recorded by the project `pydantic/pydantic-ai`,
-cassette test_code_execution_stream, 2026-08).
+A program is code that the model wrote and Gemini ran. `CodeExecutionDecoder` pairs each program with its result.
+`decode_program` returns the call block, `decode_result` the result block. Older models send no `id`; a result then
+belongs to the latest program (recorded by the project `pydantic/pydantic-ai`, cassette test_code_execution_stream,
+2026-08).
 """
 
 from collections.abc import Callable
@@ -21,10 +21,7 @@ _OK, _TOO_LONG = "OUTCOME_OK", "OUTCOME_DEADLINE_EXCEEDED"
 
 
 class CodeExecutionDecoder:
-    """Decoder of the code executions in one reply.
-
-    It stores each program that Gemini ran until its result is received.
-    """
+    """Decoder of the code executions in one reply. It keeps the id of each program until its result arrives."""
 
     def __init__(self, new_id: Callable[[str], str]) -> None:
         self._new_id = new_id
@@ -38,9 +35,9 @@ class CodeExecutionDecoder:
         return [encode_code_execution(identifier, code.code or "")]
 
     def decode_result(self, result: CodeExecutionResult) -> list[Block]:
-        """Return the result block for a program.
+        """Return the result block for a program that Gemini ran.
 
-        If Gemini sent no program, a call block with empty code comes first.
+        If Gemini sent no program before, a call block with empty code comes first.
         """
         began: list[Block] = []
         if not self._open:
@@ -55,6 +52,6 @@ class CodeExecutionDecoder:
         return [*began, encode_code_result(identifier, stderr=printed, return_code=1)]
 
     def encode_missing_results(self) -> list[Block]:
-        """Return an error block `unavailable` for each program without a result. Call this at the end of the reply."""
+        """Return an error block for each program without a result. Call this at the end of the reply."""
         identifiers, self._open = list(self._open.values()), {}
         return [encode_code_execution_error(identifier, "unavailable") for identifier in identifiers]

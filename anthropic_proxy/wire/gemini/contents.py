@@ -1,7 +1,8 @@
 """Encoder of the conversation: messages of the client request → `contents` of the Gemini request.
 
-`ContentsEncoder` encodes one conversation. Tool calls and tool results become parts. Each part is sent with the thought
-signature that Gemini gave it. Call `add_message` for each message, then `build_contents`.
+`ContentsEncoder` encodes one conversation: call `add_message` for each message, then `build_contents`. A part is one
+text, file, tool call or tool result. It is sent with the thought signature that Gemini gave it, its state of the
+reasoning.
 """
 
 from typing import Any
@@ -31,7 +32,7 @@ _PLACEHOLDERS = {
     "text": "skip_thought_signature_validator",
     "base64": "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I=",
 }
-"""Form of signatures (`text`, `base64`) → value for a part without signature, as Google documents ("Thought
+"""Encoding of signatures (`text`, `base64`) → value for a tool call without signature, as Google documents ("Thought
 signatures", section FAQ, 2026-11)."""
 _CONTINUE = Raw(b'"Continue exactly from the end of your last message."')
 _ANYTHING = Raw(b'"."')
@@ -67,8 +68,7 @@ class _ResultPart(Struct, gc=False, rename="camel"):
 
 
 _Part = _TextPart | _CallPart | _ResultPart | dict[str, Any]
-"""A part of a content in the Gemini request. A dictionary is an image, a document, or the text that replaces one of
-them."""
+"""A part of a content in the Gemini request. A dictionary is a file, or the text that replaces one."""
 
 
 class _Content(Struct, gc=False):
@@ -113,7 +113,7 @@ class ContentsEncoder:
                 self._put("user", parts)
 
     def build_contents(self) -> list[_Content]:
-        """Return the value of `contents`. A user text is added if the first or the last content is one of the model."""
+        """Return the value of `contents`. It begins and ends with a user content, which is added if necessary."""
         self._put("user", self._waiting)
         contents = self._contents
         if self._forgets:
@@ -183,9 +183,9 @@ class ContentsEncoder:
         self._put("user", others)
 
     def _encode_result(self, block: ToolResultBlock, beside: list[dict[str, Any]]) -> _ResultPart:
-        """Encode one tool result. Images that the model does not accept in a result are appended to `beside`.
+        """Encode one tool result. Images that Gemini does not accept in a result are appended to `beside`.
 
-        JSON text is sent as text: Gemini decodes numbers as doubles, which would change long integers.
+        JSON text is sent as text, because Gemini decodes numbers as doubles and would change long integers.
         """
         inline: list[dict[str, Any]] = []
         output = (
@@ -201,9 +201,9 @@ class ContentsEncoder:
         return _ResultPart(response)
 
     def _read_result(self, block: ToolResultBlock, inline: list[dict[str, Any]], beside: list[dict[str, Any]]) -> Raw:
-        """Return the text of a tool result with a list of blocks.
+        """Return the text of a tool result that has a list of blocks.
 
-        Images are appended to `inline` (sent in the result) or to `beside` (sent after it).
+        Images to send in the result are appended to `inline`, images to send after the result to `beside`.
         """
         texts: list[Raw] = []
         for inner in decode_content(block.content):

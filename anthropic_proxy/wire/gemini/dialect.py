@@ -1,15 +1,10 @@
 """Dialect of Gemini: settings for the differences between models and servers. The defaults describe models 3 and later.
 
-A provider row must set `signature_tag`, and `search_with_functions` if its API lacks a field. Model rules must set,
-oldest models last: `thinking` with its budgets, `sends_sampling`, `requires_signatures`, `sends_call_ids`,
-`accepts_media_in_results`, `accepts_schema_with_functions`, `server_tools_exclusive`, `accepts_file_urls` and, before
-2.0, `schema_form`.
-
-Effort is the level of reasoning that a client requests. An adaptation changes dialect fields after a rejected request.
-Continuation: another request, with a token, continues a reply that reached the output limit of one request. An alias
-replaces a tool name that Gemini does not accept. A thought signature is opaque text in a reply that later requests send
-back (`replays_signatures`); a placeholder in `placeholder_encoding` replaces a missing one. Names of fields: the server
-`accepts_…` content, the request `sends_…` a field.
+A provider row must set `signature_tag`. Rules for older models must set `thinking` and other fields. The server
+`accepts_…` content, and a request `sends_…` a field. Effort is the level of reasoning that a client requests. An
+adaptation changes dialect fields after a rejected request. A continuation is another request for a reply that reached
+the output limit. An alias replaces a tool name that Gemini does not accept. A thought signature is opaque text in a
+reply, which later requests send back.
 """
 
 from typing import Literal
@@ -35,11 +30,9 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/gemini/text/continuation.
     """
     accepts_continuation: bool = False
-    """True if a reply that reached the output limit of one request can be continued by another request with a token.
-
-    Models 4 and later (developer guide of Gemini 4 Argon, "Long decode", 2026-11).
-    Proven by: tests/unit/exchange/test_tool_loop.py.
-    """
+    """True if another request can continue a reply that reached the output limit of one request. Models 4 and later
+    accept a token for this (developer guide of Gemini 4 Argon, "Long decode", 2026-11). Proven by:
+    tests/unit/exchange/test_tool_loop.py."""
     continuation_version: str = ""
     """API version for requests with a continuation token: `/v1beta1` at Vertex AI. "": the version of the base URL.
 
@@ -81,13 +74,10 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/gemini/thinking/thinking_budget (sent), golden/gemini/text/text (not sent).
     """
     requires_signatures: bool = True
-    """True if the first call of each step must have a thought signature.
-
-    Models 3 and later reject a call without a signature in the current turn with status 400. If the history has no
-    valid signature, the documented placeholder is sent. Later requests repeat the placeholder, so that the provider's
-    cache matches. 2.5 accepts signatures but needs no placeholder.
-    Proven by: golden/gemini/thinking/foreign_signature.
-    """
+    """True if the first tool call of each step must have a thought signature, Gemini's opaque state of the reasoning.
+    Models 3 and later reject a call without one in the current turn with status 400. If the history has no valid
+    signature, the documented placeholder is sent, also in later requests. 2.5 accepts signatures but needs no
+    placeholder. Proven by: golden/gemini/thinking/foreign_signature."""
     replays_signatures: bool = True
     """True if thought signatures of earlier replies are sent back. False: the server rejected the signatures.
 
@@ -128,12 +118,10 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/gemini/server_tools/search_left_out.
     """
     search_with_functions: Literal["plain", "announced"] = "announced"
-    """Form of a request with server tools and client tools.
-
-    "announced": `includeServerSideToolInvocations` is sent, which AI Studio requires; each search then arrives as a
-    part before its text. "plain": the field is not sent, because Vertex AI does not have it.
-    Proven by: golden/gemini/server_tools/search_beside_functions, golden/gemini/server_tools/vertex.
-    """
+    """Handling of requests with both server tools and client tools. "announced": `includeServerSideToolInvocations` is
+    sent, which AI Studio requires; each search then arrives as a part before its text. "plain": the field is not sent,
+    because Vertex AI does not have it. Proven by: golden/gemini/server_tools/search_beside_functions,
+    golden/gemini/server_tools/vertex."""
     accepts_excluded_domains: bool = False
     """True if `blocked_domains` of the client's search tool are sent as `excludeDomains`.
 
@@ -143,12 +131,9 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/gemini/server_tools/vertex_search.
     """
     schema_form: Literal["json_schema", "lowered"] = "json_schema"
-    """Form of tool schemas: JSON Schema in `parametersJsonSchema`, or "lowered" to the OpenAPI subset in `parameters`.
-
-    Models before 2.0 require the OpenAPI subset.
-
-    Proven by: golden/gemini/structured_output/schema, golden/gemini/structured_output/schema_lowered.
-    """
+    """Field and language of tool schemas. "json_schema": JSON Schema in `parametersJsonSchema`. "lowered": Google's
+    OpenAPI subset in `parameters`, which models before 2.0 require. Proven by: golden/gemini/structured_output/schema,
+    golden/gemini/structured_output/schema_lowered."""
     accepts_file_urls: bool = True
     """True if the model reads images and documents from any public URL ("File input methods", 2026-01; 2.5 and later).
 

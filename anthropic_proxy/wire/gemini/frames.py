@@ -1,12 +1,11 @@
 """Structs of Gemini responses: the fields of `GenerateContentResponse` that the proxy decodes, under Google's names.
 
-A response has `Candidate`s (replies), a candidate has a `Content`, and a content has `Part`s: text, thinking
-(`thought`), calls and files. A part may have a signature, the state of the reasoning before it. `ExecutableCode` is a
-program that Google runs, `CodeExecutionResult` its result, `ServerToolCall` any call of Google's own tools. Grounding
-is Google's term for a web search: a `GroundingChunk` is a source, a `GroundingSupport` a citation (a `Segment` of the
-reply and its sources). `UrlContextMetadata` has the fetched URLs. `UsageMetadata` has token counts, `PromptFeedback`
-the reason for a blocked prompt. Every field may be missing or null. A frame of a streamed response has the same form;
-`decode_reply` decodes it. Source: API reference (2026-11) and recorded traffic.
+A response has `Candidate`s (replies). A candidate has a `Content`, which is a list of `Part`s: texts, calls and files.
+`ExecutableCode` is a program that Google runs, and `CodeExecutionResult` its result. `ServerToolCall` is a call of
+Google's own tools. Grounding is Google's term for a web search: a `GroundingChunk` is a source, a `GroundingSupport` a
+citation of a `Segment` of the reply. `UrlContextMetadata` has fetched URLs. `UsageMetadata` has token counts.
+`PromptFeedback` has the reason for a blocked prompt. Every field may be missing or null. `decode_reply` decodes a
+complete response, or a frame of a streamed one. Source: API reference (2026-11) and recorded traffic.
 """
 
 from typing import Any
@@ -30,8 +29,8 @@ class FunctionCall(Struct, rename="camel", gc=False):
     id: str | None = None
     """Id of the call. None: older models."""
     partial_args: list[Raw] | None = None
-    """Fragments of the arguments, which the proxy never requests. Without complete `args` the call is a protocol error.
-    """
+    """Fragments of the arguments. The proxy never requests them. A call with fragments but without complete `args` is a
+    protocol error."""
     will_continue: bool | None = None
     """True if further fragments of this call follow."""
 
@@ -169,7 +168,7 @@ class UrlContextMetadata(Struct, rename="camel", gc=False):
 
 
 class Candidate(Struct, rename="camel", gc=False):
-    """One reply of the model. The proxy requests one reply; candidates with an `index` above 0 are ignored."""
+    """One reply of the model. The proxy requests one reply, and ignores candidates with an `index` above 0."""
 
     content: Content | None = None
     """Text, thinking, calls and files of the reply, or of its fragment."""
@@ -212,7 +211,7 @@ class UsageMetadata(Struct, rename="camel", gc=False):
 
 
 class GenerateContentResponse(Struct, rename="camel", gc=False):
-    """A complete response of `generateContent`, or one frame of a streamed response."""
+    """A complete response of `generateContent`, or one frame (SSE event) of a streamed response."""
 
     candidates: list[Candidate] | None = None
     """Replies of the model; the proxy requests one."""
@@ -225,8 +224,7 @@ class GenerateContentResponse(Struct, rename="camel", gc=False):
 
 
 decode_strict_reply = msgspec.json.Decoder(GenerateContentResponse).decode
-"""Decodes a response or frame. Raises `msgspec.ValidationError` for unexpected types; `decode_reply` repairs token
-counts."""
+"""Decode a response or frame. Raises `msgspec.ValidationError` for unexpected types."""
 
 
 def decode_reply(data: bytes) -> GenerateContentResponse:

@@ -1,11 +1,10 @@
 """Decoder of grounding: web searches and URL fetches of the provider → blocks and citations of the Messages API.
 
-`GroundingDecoder` decodes the searches of one reply. `record_…` methods store searches, `feed_delta` filters the
-reply's deltas. Gemini sends the sources of a search in the last frame, but a client needs the result block before the
-text with the citations. Text is therefore buffered until `release_buffered` if the provider may search. If the provider
-announces its tool calls, only text after an announced call is buffered (recorded by the project `pydantic/pydantic-ai`,
-cassettes test_google_model_web_search_tool_stream and test_native_output_with_builtin_tools_stream, 2026-08).
-`decode_url_fetches` returns the blocks of fetched URLs.
+`GroundingDecoder` decodes the searches of one reply. Its `record_…` methods store searches. Gemini sends the sources of
+a search last, but a client needs the result block before the text that cites it. `feed_delta` therefore buffers text,
+and `release_buffered` returns it with its citations. If the provider announces its tool calls, only text after such a
+call is buffered (recorded by the project `pydantic/pydantic-ai`, cassettes test_google_model_web_search_tool_stream and
+test_native_output_with_builtin_tools_stream, 2026-08). `decode_url_fetches` returns the blocks of fetched URLs.
 """
 
 import re
@@ -37,10 +36,7 @@ _DOMAIN = re.compile(r"[\w-]+(\.[\w-]+)+")
 
 
 class GroundingDecoder:
-    """Decoder of the searches and URL fetches in one reply.
-
-    It buffers deltas as soon as a later citation may refer to them.
-    """
+    """Decoder of the searches and URL fetches in one reply. It buffers text that later citations may refer to."""
 
     def __init__(self, call: Call[Dialect], own: GoogleTools) -> None:
         self._new_id = call.new_id
@@ -48,8 +44,7 @@ class GroundingDecoder:
         self._holds = not own.announces_calls and (own.can_search or own.cites_fetches)
         self._held: list[Delta] = []
         self._left: list[str] = []
-        """Fragments of text that were emitted without buffering, since the last delta of another type. Late citations
-        may refer to this text."""
+        """Fragments of text that were returned without buffering. Late citations may refer to this text."""
         self._queries: dict[str, None] = {}
         self._sources: dict[str, WebSource] = {}
         self._fetched: set[str] = set()
@@ -57,13 +52,13 @@ class GroundingDecoder:
         self._searches = 0
 
     def record_tool_call(self, use: ServerToolCall) -> None:
-        """Record an announced call of a server tool. Text after the call is buffered until `release_buffered`."""
+        """Record a call of Google's own tools. Text after the call is buffered until `release_buffered`."""
         self._holds = self._holds or self._own.can_search or self._own.cites_fetches
         if use.args is not None:
             self._queries |= dict.fromkeys(query for query in use.args.queries or () if query)
 
     def feed_delta(self, delta: Delta) -> list[Delta]:
-        """Return the deltas to emit after the next delta of the reply. Empty list: the delta is buffered."""
+        """Return the deltas (pieces of the reply) to send after one more delta. Empty list: the delta is buffered."""
         if self._held or (self._holds and isinstance(delta, Text)):
             self._held.append(delta)
             return []
@@ -74,7 +69,10 @@ class GroundingDecoder:
         return [delta]
 
     def decode_url_fetches(self, context: UrlContextMetadata) -> list[Delta]:
-        """Return call and result blocks for each URL that was not reported before, and the fetch count."""
+        """Return the call and result blocks of fetched URLs, and the number of fetched URLs.
+
+        A URL that was reported before is skipped.
+        """
         deltas: list[Delta] = []
         before = len(self._fetched)
         for source in context.url_metadata or ():
@@ -89,7 +87,7 @@ class GroundingDecoder:
         return deltas
 
     def record_search_results(self, grounding: GroundingMetadata) -> None:
-        """Record queries, sources and citations of a search for `release_buffered`. Several searches may follow."""
+        """Record queries, sources and citations of a search until `release_buffered`."""
         self._queries |= dict.fromkeys(query for query in grounding.web_search_queries or () if query)
         sources = [chunk.web for chunk in grounding.grounding_chunks or ()]
         self._sources |= {source.uri: source for source in sources if source is not None and source.uri}
@@ -126,8 +124,8 @@ class GroundingDecoder:
     def _with_citations(self, text: str) -> tuple[str, list[Delta]]:
         """Split reply text at its cited passages.
 
-        Return the text after the last cited passage, and deltas for the text before: passages and citations. Citations
-        of passages outside this text are kept for the next call.
+        Return the text after the last cited passage, and deltas (texts and citations) for all text before it. A
+        citation of a passage outside this text is kept for the next call.
         """
         deltas: list[Delta] = []
         missing: list[tuple[str, list[WebSource]]] = []
@@ -146,7 +144,7 @@ class GroundingDecoder:
         return text[start:], deltas
 
     def _may_show(self, source: WebSource) -> bool:
-        """Return True if the client's domain lists allow a page that the search found.
+        """Return True if the client's domain lists allow a web page that the search found.
 
         The domain is read from the title of the page, because its URL is a redirect of Google.
         """

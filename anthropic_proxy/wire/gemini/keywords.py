@@ -1,9 +1,8 @@
 """Keywords of JSON Schema in Gemini requests: sets of supported keywords, and functions for single schemas.
 
-Gemini has two schema forms: `parametersJsonSchema` (a subset of JSON Schema) and `parameters` (the message `Schema`, a
-subset of OpenAPI). An unsupported keyword is added to the description as text, so that the model can follow it.
-`simplify_schema` replaces keywords; the other functions add `enum`, `required` or a text for an unsupported keyword to
-a schema. A fidelity note records a client field that was approximated, emulated or dropped.
+Gemini has two fields for schemas: `parametersJsonSchema` accepts a subset of JSON Schema, `parameters` a subset of
+OpenAPI. An unsupported keyword is added to the description as text, so that the model can follow it. `simplify_schema`
+replaces keywords by simpler ones. The other functions add `enum`, `required` or texts to a schema.
 """
 
 from typing import Any
@@ -26,20 +25,21 @@ OPENAPI_KEYWORDS = frozenset(
 )
 """Keywords that the message `Schema` in `parameters` supports."""
 REWRITTEN_KEYWORDS = frozenset(("anyOf", "oneOf", "allOf", "$ref", "prefixItems"))
-"""Keywords that the encoder rewrites to other keywords if the schema form lacks them."""
+"""Keywords that the encoder replaces by others if the request field does not support them."""
 DROPPED_KEYWORDS = frozenset(
     (
         *("$schema", "$id", "$comment", "$anchor", "$defs", "definitions", "additionalProperties", "additionalItems"),
         *("unevaluatedProperties", "unevaluatedItems", "deprecated", "readOnly", "writeOnly", "nullable"),
     )
 )
-"""Keywords that are dropped without a fidelity note, because they hardly matter to a model."""
+"""Keywords that are dropped without a note to the user, because they hardly matter to a model."""
 
 
 def simplify_schema(schema: Schema, index: EqualityIndex) -> Schema:
     """Return an equivalent schema with fewer keywords.
 
-    `allOf`, `const` and `nullable` are replaced, as are exclusive bounds of integers. Subschemas are not changed.
+    `allOf`, `const` and `nullable` are replaced, as are exclusive bounds of integers. Schemas inside this schema are
+    not changed.
     """
     plain = merge_all_of(schema, index)
     if plain.get("nullable") is True and isinstance(plain.get("type"), str):
@@ -57,10 +57,7 @@ def simplify_schema(schema: Schema, index: EqualityIndex) -> Schema:
 
 
 def type_names(schema: Schema) -> list[str]:
-    """Return the type names in the keyword `type` of a schema, which may be a string or a list.
-
-    Other values are skipped.
-    """
+    """Return the type names in the keyword `type` of a schema. Its value is a string or a list."""
     types = schema.get("type")
     return [one for one in (types if isinstance(types, list) else [types]) if isinstance(one, str)]
 
@@ -72,9 +69,9 @@ def _kinds_of(values: list[Any]) -> str | list[str]:
 
 
 def add_enum(reduced: Schema, values: Any, words: list[str]) -> None:
-    """Add `enum` to `reduced` if all values are strings, numbers or null, without null.
+    """Add the keyword `enum` to the schema `reduced` if all values are strings, numbers or null. Null is omitted.
 
-    Otherwise a text with the values is appended to `words`, for the description.
+    Otherwise a text with the values is appended to `words`, which becomes part of the description.
     """
     if not isinstance(values, list) or not values:
         return
@@ -86,7 +83,10 @@ def add_enum(reduced: Schema, values: Any, words: list[str]) -> None:
 
 
 def add_required_and_description(reduced: Schema, words: list[str]) -> Schema:
-    """Return a reduced schema with `required` limited to its properties, and with `words` added to the description."""
+    """Return a schema in which `required` names only existing properties.
+
+    The texts in `words` are added to its description.
+    """
     names, required = reduced.get("properties"), reduced.get("required")
     if isinstance(required, list):
         known = names if isinstance(names, dict) else {}
@@ -106,7 +106,7 @@ def add_required_and_description(reduced: Schema, words: list[str]) -> Schema:
 def describe_keyword(key: str, value: Any) -> list[str]:
     """Return a list with one text, `keyword: value`, for the description of a schema.
 
-    Empty list: the keyword is in `DROPPED_KEYWORDS`, or its value is too long.
+    Empty list: the keyword does not matter to a model, or its value is too long.
     """
     if key in DROPPED_KEYWORDS and not (key == "additionalProperties" and isinstance(value, dict) and value):
         return []

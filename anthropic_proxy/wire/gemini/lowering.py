@@ -1,7 +1,7 @@
 """`encode_openapi_schema`: converts a JSON Schema without references to Gemini's `Schema`, a subset of OpenAPI.
 
-The result is sent in `parameters` or `responseSchema`. Models before 2.0 accept no other form. Cleaning
-(`clean_schema`) has removed and replaced keywords before.
+Models before 2.0 accept no other schema. The result is sent in `parameters` or `responseSchema`. Before this step,
+`clean_schema` replaced the references.
 """
 
 from typing import Any
@@ -22,31 +22,28 @@ _FORMATS = frozenset(("enum", "date-time", "float", "double", "int32", "int64"))
 _AROUND = ("type", "properties", "required", "items")
 """Keywords that are copied from a schema into each alternative of its `anyOf`."""
 _OF_KIND = {"array": ("items", "prefixItems", "minItems", "maxItems"), "object": ("properties", "required")}
-"""JSON type → keywords that concern only values of this type. In a union of types, they move into the alternative of
-their type."""
+"""JSON type → keywords that concern only values of this type. If a schema has several types, each type gets its own
+alternative with these keywords."""
 
 
 def encode_openapi_schema(schema: Schema, budget: WorkBudget) -> Schema:
-    """Return a schema cleaned by `clean_schema` as the message `Schema`. Raises `WorkLimitExceeded`."""
+    """Return a schema cleaned by `clean_schema` as Gemini's `Schema`. Raises `WorkLimitExceeded`."""
     lowered = _Lowering(budget).lower(schema, 0)
     budget.count_nodes(count_nodes(lowered))
     return lowered
 
 
 class _Lowering:
-    """Conversion of one JSON Schema to Gemini's `Schema`.
-
-    A subschema object used in several places is converted once.
-    """
+    """Conversion of one JSON Schema to Gemini's `Schema`. A schema used in several places is converted once."""
 
     def __init__(self, budget: WorkBudget) -> None:
         self._budget = budget
         self._index = EqualityIndex(budget)
         self._lowered: dict[int, tuple[Any, Schema]] = {}
-        """`id()` of a schema → the schema, kept so that the id is not reused, and its converted form."""
+        """`id()` of a schema → the schema and its converted form. The schema is kept so that its id is not reused."""
 
     def lower(self, schema: Any, depth: int) -> Schema:
-        """Return a schema as the message `Schema`. A value that is no object counts as the empty schema."""
+        """Return a schema as Gemini's `Schema`. A value that is no object counts as the empty schema."""
         self._budget.require_depth(depth)
         if not isinstance(schema, dict):
             schema = {}
@@ -81,10 +78,10 @@ class _Lowering:
         return _finish_kind(lowered, words)
 
     def _with_whole_alternatives(self, schema: Schema, words: list[str]) -> Schema:
-        """Copy a schema's own keywords into the alternatives of its `anyOf`, which Gemini reads as separate schemas.
+        """Copy a schema's own keywords into the alternatives of its `anyOf`, and return the changed schema.
 
-        Return the changed schema. Alternatives with only `type` and `required` become text in the description, not
-        complete copies.
+        Gemini reads alternatives as separate schemas. Alternatives with only `type` and `required` become text in the
+        description instead.
         """
         key = next((key for key in ("anyOf", "oneOf") if isinstance(schema.get(key), list)), None)
         kinds = type_names(schema) or (["object"] if "properties" in schema else [])
@@ -105,9 +102,9 @@ class _Lowering:
         return {**others, key: alternatives, "type": [one for one in kinds if one == "null"]}
 
     def _lower_kind(self, schema: Schema, depth: int) -> tuple[Schema, frozenset[str]]:
-        """Return a schema with `type`, `nullable` and `anyOf`, and the keywords that moved into an alternative.
+        """Return a new schema with the types of a schema, and the keywords that moved into an alternative.
 
-        A list of types becomes alternatives in `anyOf`.
+        A list of types becomes alternatives in `anyOf`. The type null becomes `nullable`.
         """
         kinds = type_names(schema)
         branches = schema.get("anyOf") or schema.get("oneOf")

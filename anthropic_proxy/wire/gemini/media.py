@@ -1,7 +1,7 @@
 """Encoder of images and documents: parts of the Gemini request, or a text if the model cannot read the file.
 
-A part is one element of a message. It contains the file in base64 (`inlineData`) or its URL (`fileData`).
-`encode_media` returns the part. A fidelity note records a client field that was approximated, emulated or dropped.
+`encode_media` returns the part, which is one element of a message. It contains the file in base64 (`inlineData`) or its
+URL (`fileData`). `accepts_media_url` is True if the model reads a file from its URL.
 """
 
 import posixpath
@@ -43,7 +43,10 @@ def accepts_media_url(dialect: Dialect, block: ImageBlock | DocumentBlock) -> bo
 
 
 def encode_media(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: list[FidelityNote]) -> dict[str, Any]:
-    """Return the part for an image or document. An unreadable file becomes a text part, and a note is appended."""
+    """Return the part (element of a message) for an image or document.
+
+    A file that the model cannot read becomes a text, and a note is appended to `notes`.
+    """
     source = block.source
     kind = "image" if isinstance(block, ImageBlock) else "document"
     media_type = _media_type(block)

@@ -1,8 +1,7 @@
 """Encoder of upstream requests: a prepared request of the client → path and body of Google's `generateContent`.
 
-The body has the conversation (`contents`), the tools, and `generationConfig` with limits, sampling, thinking and the
-schema of the reply. Other modules of the package encode conversation, tools and schemas. A fidelity note records a
-client field that was approximated, emulated or dropped.
+The body has the conversation (`contents`), the tools, and `generationConfig` with limits, sampling and thinking. Other
+modules of the package encode conversation, tools and schemas.
 """
 
 import functools
@@ -32,15 +31,15 @@ from anthropic_proxy.wire.shared_notes import (
 
 _BUDGETS = {"low": 2_048, "medium": 8_192, "high": 24_576}
 _MAX_OUTPUT_TOKENS = 65_536
-"""Maximum to which the proxy raises `maxOutputTokens`. A thinking budget chosen by the proxy is added to the client's
-limit, because thinking counts as output. Nothing is added for thinking levels, which are no token counts."""
+"""Limit to which the proxy raises `maxOutputTokens`. Thinking counts as output, so a thinking budget chosen by the
+proxy is added to the client's limit."""
 _HEADERS = {"content-type": "application/json"}
 _encode = msgspec.json.Encoder().encode
 _ANSWER_IN_JSON = "Answer with nothing but one JSON value that fits this JSON Schema:\n"
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    """Encode the upstream request for `generateContent`, or for `streamGenerateContent` if `call.streams_upstream`.
+    """Encode the upstream request for `generateContent`, or for `streamGenerateContent` if it is streamed.
 
     Raises `UnsupportedFeature` if a forced tool cannot be offered. Smaller losses become notes.
     """
@@ -82,7 +81,7 @@ def _path_of(model: str, stream: bool) -> str:
 def _encode_config(
     call: Call[Dialect], toolbox: ToolFields, notes: list[FidelityNote], budget: WorkBudget
 ) -> tuple[dict[str, Any], list[TextBlock]]:
-    """Return `generationConfig`, and texts for the system prompt: the reply schema, if it is sent as text."""
+    """Return `generationConfig`, and texts to add to the system prompt: the reply schema, if it is sent as text."""
     request, dialect = call.request, call.dialect
     thinking, chosen = _encode_thinking(call, notes)
     limit = request.max_tokens
@@ -113,10 +112,7 @@ def _encode_config(
 
 
 def _encode_thinking(call: Call[Dialect], notes: list[FidelityNote]) -> tuple[dict[str, Any], int]:
-    """Return `thinkingConfig`, and the tokens of a thinking budget that the proxy chose.
-
-    0: the client chose, or no budget.
-    """
+    """Return `thinkingConfig`, and the tokens of a thinking budget that the proxy chose. 0: it chose none."""
     request, dialect = call.request, call.dialect
     effort = dict(dialect.effort_names).get(request.effort, request.effort)
     if dialect.thinking == "none":

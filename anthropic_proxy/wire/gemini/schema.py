@@ -1,9 +1,8 @@
 """Encoder of JSON Schemas for Gemini: schemas of tools and replies, reduced to the keywords that Gemini supports.
 
-The result is JSON Schema or, for old models, Google's OpenAPI subset. An unsupported keyword is added to the
-description as text. Property names such as `default` or `type` are not mistaken for keywords. The target of a reference
-is the schema that it names. `encode_parameter_schema` encodes the arguments of a tool, `encode_reply_schema` the schema
-of a reply.
+`encode_parameter_schema` encodes the arguments of a tool, `encode_reply_schema` the schema of a reply. The result is
+JSON Schema or, for old models, Google's OpenAPI subset. An unsupported keyword is added to the description as text.
+`find_unsupported_keywords` returns these keywords.
 """
 
 import re
@@ -25,16 +24,16 @@ from anthropic_proxy.wire.gemini.lowering import encode_openapi_schema
 from anthropic_proxy.wire.json_schema import EqualityIndex, Schema, SchemaRules, clean_schema
 
 _REFERENCE = re.compile(r"#/(?:\$defs|definitions)/([^/~%]+)")
-"""Pattern of the references (`$ref`) that Gemini resolves: to a definition, by a name without escapes. Others are
-replaced by their target."""
+"""Pattern of the references (`$ref`) that Gemini resolves. If a schema has others, its references are replaced by the
+schemas that they name."""
 _INLINED = SchemaRules(inlines_references=True)
 
 
 def encode_parameter_schema(schema: Any, budget: WorkBudget | None = None, *, as_openapi: bool) -> Schema | None:
-    """Return the input schema of a tool: as JSON Schema for the field `parametersJsonSchema`, or as OpenAPI subset.
+    """Return the JSON Schema of a tool's arguments for the request field `parametersJsonSchema`.
 
-    `as_openapi`: return the OpenAPI subset for the field `parameters`. None is then returned for a tool without
-    arguments. A `schema` that is no JSON object counts as empty. Raises `WorkLimitExceeded`.
+    `as_openapi`: True to return Google's OpenAPI subset for the field `parameters`. A tool without arguments then gives
+    None, because Gemini rejects empty `properties`. Raises `WorkLimitExceeded`.
     """
     budget = budget or WorkBudget("schema")
     if not as_openapi:
@@ -44,9 +43,9 @@ def encode_parameter_schema(schema: Any, budget: WorkBudget | None = None, *, as
 
 
 def encode_reply_schema(schema: Any, budget: WorkBudget | None = None, *, as_openapi: bool) -> Schema:
-    """Return the schema of a structured reply; its root may have any type. Raises `WorkLimitExceeded`.
+    """Return the schema of a structured reply for the request field `responseJsonSchema`.
 
-    `as_openapi`: return the OpenAPI subset for `responseSchema`, else JSON Schema for `responseJsonSchema`.
+    `as_openapi`: True to return Google's OpenAPI subset for `responseSchema`. Raises `WorkLimitExceeded`.
     """
     budget = budget or WorkBudget("schema")
     if as_openapi:
@@ -55,7 +54,7 @@ def encode_reply_schema(schema: Any, budget: WorkBudget | None = None, *, as_ope
 
 
 def find_unsupported_keywords(schema: Any, budget: WorkBudget, *, as_openapi: bool) -> frozenset[str]:
-    """Return the keywords of a schema that Gemini does not support. The encoder writes them into descriptions."""
+    """Return the keywords of a schema that Gemini does not support. They are sent as text in descriptions."""
     index = EqualityIndex(budget)
     used = {key for one in _walk(schema, budget) for key in simplify_schema(one, index)}
     return frozenset(
@@ -87,10 +86,7 @@ def _walk(schema: Any, budget: WorkBudget) -> Iterator[Schema]:
 
 
 def _cannot_refer(schema: Schema) -> bool:
-    """Return True if a schema has a reference that Gemini cannot resolve.
-
-    All references are then replaced by their targets.
-    """
+    """Return True if a schema has a reference that Gemini cannot resolve."""
     reference, parts = schema.get("$ref"), schema.get("allOf")
     if isinstance(reference, str) and not _REFERENCE.fullmatch(reference):
         return True
@@ -145,7 +141,7 @@ def _keep_list(reduced: Schema, key: str, kept: list[Schema], alternatives: list
 
 
 def _around_reference(reduced: Schema) -> Schema:
-    """Return a schema without the other keywords beside `$ref`, because Gemini rejects them."""
+    """Return a schema with no other keywords beside `$ref`, because Gemini rejects them."""
     beside = {key: value for key, value in reduced.items() if key != "$ref" and not key.startswith("$")}
     if "$ref" not in reduced or not beside:
         return reduced

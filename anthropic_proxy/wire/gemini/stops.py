@@ -1,7 +1,7 @@
 """Finish reasons of Gemini (`finishReason` of a candidate), classified for the stop reason of the reply.
 
-Source: reference of `FinishReason` (2026-11). Continuation: another request, with a token, continues a reply that
-reached the output limit of one request.
+`classify_finish_reason` returns the meaning. `is_unparsable_output` detects output that the server could not parse.
+`CONTINUATION_REASON` means that another request can continue the reply. Source: reference of `FinishReason` (2026-11).
 """
 
 from anthropic_proxy.wire.finish_reasons import FinishKind, finish_kind
@@ -13,7 +13,7 @@ _REFUSALS = frozenset(
     )
 )
 CONTINUATION_REASON = "CONTINUATION"
-"""Finish reason at the output limit of one request. A request with the continuation token continues the reply."""
+"""Finish reason at the output limit of one request. Another request can continue the reply."""
 _LIMITS = frozenset(("MAX_TOKENS", CONTINUATION_REASON))
 _BROKEN = frozenset(
     ("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "MISSING_THOUGHT_SIGNATURE")
@@ -21,7 +21,7 @@ _BROKEN = frozenset(
 
 
 def classify_finish_reason(reason: str) -> FinishKind:
-    """Return the kind of a finish reason: by Google's names, else by the names common to all wires."""
+    """Return the meaning of a finish reason: by Google's names, else by the names of other providers."""
     if reason in _REFUSALS or reason.startswith("IMAGE_"):
         return "blocked"
     return "limit" if reason in _LIMITS else finish_kind(reason)

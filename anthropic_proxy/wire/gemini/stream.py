@@ -1,9 +1,8 @@
 """Decoder of Gemini responses, streamed or complete: frames of `generateContent` → deltas of the reply.
 
-`GeminiDecoder` decodes one response: `decode_frame` a streamed frame, `decode_body` a complete response, `decode_end`
-the end of a stream; `flush_pending` returns buffered deltas after an interruption. A delta is a fragment of the reply
-that does not depend on the provider: text, thinking, a tool call, usage, the stop reason. A signature is opaque state
-of the reasoning, which later requests send back.
+`GeminiDecoder` decodes one response. `decode_frame` reads a streamed frame (SSE event), `decode_body` a complete
+response, `decode_end` the end of a stream. `flush_pending` returns buffered deltas after an interruption. Deltas are
+the pieces of a reply: text, thinking, tool calls, usage, the stop reason.
 """
 
 from collections.abc import Callable
@@ -37,15 +36,14 @@ from anthropic_proxy.wire.tool_call_ids import ToolCallIds
 from anthropic_proxy.wire.trailing_thinking import TrailingThinkingBuffer
 
 _MAX_FINISH_MESSAGE_LENGTH = 300
-"""Maximum number of characters of Gemini's `finishMessage` in an error, because the text may contain the complete
-reply."""
+"""Maximum number of characters of Gemini's `finishMessage` in an error. The text may contain the complete reply."""
 _NO_ARGUMENTS = (b"", b"null", b"{}")
 
 _decode_replies = msgspec.json.Decoder(list[GenerateContentResponse]).decode
 
 
 class GeminiDecoder(Decoder):
-    """Decoder of one response. Each frame is a `GenerateContentResponse` with new content."""
+    """Decoder of one response. Each frame of a stream is a `GenerateContentResponse` with new content."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
@@ -66,10 +64,10 @@ class GeminiDecoder(Decoder):
         """True if thinking of an earlier frame was emitted as deltas."""
         self._stopped = False
         self.finished = False
-        """Always False: no frame is marked as the last, and token counts may follow the finish reason."""
+        """Always False, because Gemini marks no frame as the last. Token counts may follow the finish reason."""
         self.continuation_token: str | None = "" if call.dialect.accepts_continuation else None
-        """Token that continues this reply in another upstream request. "": the reply is complete. None: the model does
-        not support continuation."""
+        """Token that continues this reply in another request. "": the reply is complete. None: the model does not
+        support it."""
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         """Return the deltas of one frame of a streamed Gemini response, the data of one SSE event.
@@ -88,7 +86,7 @@ class GeminiDecoder(Decoder):
         return self._late.feed(deltas)
 
     def decode_end(self) -> list[Delta]:
-        """Return the buffered text. Raises `UpstreamProtocolError` if the stream ended without a finish reason."""
+        """Return the buffered text. Raises `UpstreamProtocolError` if the stream had no finish reason."""
         if not self._stopped:
             raise self._protocol_error("the stream ended before the reply was complete")
         return self._release_text()
@@ -201,16 +199,16 @@ class GeminiDecoder(Decoder):
             deltas += self._sources.feed_delta(delta)
 
     def _carry(self, signature: str) -> Thinking:
-        """Return a thinking delta without text for Gemini's signature of the next part of the reply.
+        """Return a thinking delta without text that has Gemini's signature of the next part of the reply.
 
-        The signature of the delta contains Gemini's signature, so that later requests send it back with that part.
+        Clients send the signature back, so later requests to Gemini can repeat it with that part.
         """
         self._is_thinking = False
         carry = ReasoningState(model=self._call.model, call_signature=signature)
         return Thinking(signature=encode_signature(self._call.dialect.signature_tag, carry))
 
     def _read_call(self, call: FunctionCall, signature: str, deltas: list[Delta]) -> None:
-        """Emit a complete tool call to `deltas`. A call without a name is ignored.
+        """Append the deltas of a complete tool call to `deltas`. A call without a name is ignored.
 
         Raises `UpstreamProtocolError` for partial arguments, which the proxy never requests.
         """
@@ -232,11 +230,10 @@ class GeminiDecoder(Decoder):
         self._is_thinking = False
 
     def _count(self, usage: UsageMetadata, deltas: list[Delta]) -> None:
-        """Emit the token counts to `deltas` if they changed. A count that a frame omits keeps its earlier value.
+        """Append the token counts to `deltas` if they changed. A missing count keeps its earlier value.
 
-        Google includes cached input in `promptTokenCount`, and excludes thinking from `candidatesTokenCount`. Anthropic
-        counts cached input separately, and includes thinking in the output. Source: reference of `UsageMetadata`
-        (2026-11).
+        The counts are converted to those of Anthropic, which count cached input separately and include thinking in the
+        output. Source: reference of `UsageMetadata` (2026-11).
         """
         before, totals = self._usage, _later(self._usage, usage)
         if totals == before:
@@ -307,7 +304,7 @@ def _decode_frame(frame: bytes) -> list[GenerateContentResponse]:
 
 
 def _first(candidates: list[Candidate]) -> Candidate | None:
-    """Return the first candidate: the one with index 0 or without index. None: no such candidate."""
+    """Return the candidate with index 0 or without index. None: no such candidate."""
     for candidate in candidates:
         if not candidate.index:
             return candidate
@@ -315,7 +312,7 @@ def _first(candidates: list[Candidate]) -> Candidate | None:
 
 
 def _later(before: UsageMetadata, latest: UsageMetadata) -> UsageMetadata:
-    """Return the counts of `latest`. A count that is None there has the value of `before`."""
+    """Return the counts of `latest`. A count that is None has the value of `before`."""
     if latest.prompt_token_count is None:
         latest.prompt_token_count = before.prompt_token_count
     if latest.tool_use_prompt_token_count is None:
@@ -330,5 +327,5 @@ def _later(before: UsageMetadata, latest: UsageMetadata) -> UsageMetadata:
 
 
 def _blob_in_words(blob: InlineData) -> str:
-    """Return a text in place of a generated file, because replies of the Messages API have no block for files."""
+    """Return a text in place of a generated file, because replies of the Messages API cannot contain files."""
     return generated_image_text(blob.mime_type or "", len(blob.data or ""))

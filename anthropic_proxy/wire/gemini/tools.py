@@ -1,10 +1,7 @@
 """Encoder of tools and tool choice: function declarations for client tools, and the tools that Gemini runs itself.
 
-`encode_tools` returns the `ToolFields` of a request. `GoogleTools` are Google's own tools in a request with the
-client's settings: a server tool of the Messages API becomes `googleSearch`, `urlContext` or `codeExecution`.
-`announces_calls`: each call is sent before the text that uses its result. `cites_fetches`: the client requests
-citations of fetched pages. `field_names` are Google's names of the tools. A fidelity note records a client field that
-was approximated, emulated or dropped.
+`encode_tools` returns the `ToolFields` of a request. `GoogleTools` are Google's own tools in a request: `googleSearch`,
+`urlContext` and `codeExecution`. They replace the server tools of the Messages API. `find_google_tools` returns them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,11 +39,11 @@ class GoogleTools(Struct, frozen=True):
     field_names: frozenset[str] = frozenset()
     """Names of the offered tools: `googleSearch`, `urlContext`, `codeExecution`."""
     announces_calls: bool = False
-    """True if the provider sends each call of its tools before the text that uses the result."""
+    """True if the provider sends each call of its own tools before the text that uses the result."""
     cites_fetches: bool = False
     """True if the client requested citations of fetched pages."""
     allowed_domains: tuple[str, ...] = ()
-    """Domains allowed in search results. Pages of other domains are removed. Empty: all domains are allowed."""
+    """Domains that search results may have. Pages of other domains are removed. Empty: all domains are allowed."""
     blocked_domains: tuple[str, ...] = ()
     """Blocked domains. Their pages are removed from search results."""
 
@@ -71,9 +68,9 @@ class ToolFields(Struct, frozen=True):
 def encode_tools(
     request: PreparedRequest, dialect: Dialect, notes: list[FidelityNote], budget: WorkBudget
 ) -> ToolFields:
-    """Return the fields for the tools and the tool choice of a request. Losses are appended to `notes`.
+    """Return the request fields for the tools and the tool choice.
 
-    Raises `UnsupportedFeature` if a forced tool cannot be offered.
+    Raises `UnsupportedFeature` if a forced tool cannot be offered. Notes on smaller losses are appended to `notes`.
     """
     own = find_google_tools(request, dialect)
     declarations = _declare_all(request, dialect, notes, budget)
@@ -95,7 +92,7 @@ def encode_tools(
 def _declare_all(
     request: PreparedRequest, dialect: Dialect, notes: list[FidelityNote], budget: WorkBudget
 ) -> list[Raw]:
-    """Return the function declarations of the client tools, as JSON, and add a note for each loss."""
+    """Return the function declarations of the client tools, as JSON. Notes on losses are added to `notes`."""
     declarations, lost = _declare_functions(request.tools, budget, dialect.schema_form)
     notes += lost
     return [*declarations]
@@ -121,10 +118,7 @@ def _declare_functions(
 
 
 def find_google_tools(request: PreparedRequest, dialect: Dialect) -> GoogleTools:
-    """Return Google's own tools (search, URL fetch, code execution) that the encoded request offers.
-
-    Used by the encoder of the request and by the decoder of the reply.
-    """
+    """Return Google's own tools (search, URL fetch, code execution) that the upstream request offers."""
     if are_client_tools(request.tools):
         return _NO_OWN
     found = {

@@ -1,11 +1,9 @@
 """Reduction of a client's JSON Schema (tool input or reply) to the keywords that a provider accepts.
 
-Keywords are recognized by their position in the schema. A key inside `properties` or `$defs` is a name, never a
-keyword, so a property called `default` or `type` is kept. Values of `enum`, `const`, `default` and `examples` are data
-and are copied unchanged.
-
-A small schema can cause unlimited work through its references. The functions therefore count their work in a
-`WorkBudget`, which raises `WorkLimitExceeded` above a limit.
+Keywords are recognized by their position in the schema. A key inside `properties` or `$defs` is a name, so a property
+called `default` or `type` is kept. Values of `enum`, `const`, `default` and `examples` are copied unchanged. A small
+schema can cause unlimited work through its references. A `WorkBudget` therefore counts the work, and raises
+`WorkLimitExceeded` above a limit.
 """
 
 from anthropic_proxy.wire.json_schema.cleaning import clean_schema

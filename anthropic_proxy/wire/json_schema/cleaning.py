@@ -1,8 +1,8 @@
 """`clean_schema`: removes and replaces JSON Schema keywords that a provider does not accept.
 
-The result is a `CleanedSchema`, a schema with the losses as texts. `SchemaRules` lists the restrictions of a wire or
-provider. The schemas describe arguments of client tools, or the reply. The target of a reference (`$ref`) is the schema
-that it names. A `WorkBudget` limits the work.
+The schemas describe arguments of client tools, or the reply. `SchemaRules` has the restrictions of the provider. The
+result is a `CleanedSchema`, a schema with the losses as texts. `MAX_INLINED_REFERENCES` limits references that are
+replaced by the schemas that they name.
 """
 
 from typing import Any, NamedTuple
@@ -24,8 +24,8 @@ from anthropic_proxy.wire.json_schema.rules import (
 )
 
 MAX_INLINED_REFERENCES = 1_000
-"""Maximum number of references (`$ref`) in one schema that are replaced by their targets. Definitions that contain each
-other would be replaced without end. Each further reference becomes a plain object (`{"type": "object"}`)."""
+"""Maximum number of references (`$ref`) in one schema that are replaced by their targets. Each further one becomes a
+plain object (`{"type": "object"}`). Definitions that contain each other would otherwise grow without end."""
 _BASICS = frozenset(("type", "description", "properties", "required", "items", "enum", "$ref"))
 
 
@@ -35,17 +35,17 @@ class CleanedSchema(NamedTuple):
     schema: Schema
     """The schema. Its root is an object with `properties`."""
     losses: list[str]
-    """Texts for fidelity notes: one for each loss at the root of the schema or of references."""
+    """Texts for fidelity notes, one for each loss. Only losses at the root of the schema and of references are
+    noted."""
 
 
 def clean_schema(
     schema: Any, rules: SchemaRules = UNRESTRICTED_RULES, budget: WorkBudget | None = None
 ) -> CleanedSchema:
-    """Return a copy of a decoded schema reduced to the keywords that `rules` permit, with a text for each loss.
+    """Return a copy of a decoded schema with only the keywords that `rules` permit, and a text for each loss.
 
-    The root of the result is an object with `properties`. A value that is not a JSON object becomes an object
-    without properties. Only losses at the root and of references have a text. `budget`: None creates a new one.
-    Raises `WorkLimitExceeded` above the budget.
+    The root of the result is an object with `properties`. `budget`: limit of the work; None creates a new one. Raises
+    `WorkLimitExceeded` above the budget.
     """
     budget = budget or WorkBudget("schema")
     lost: list[str] = []
@@ -73,12 +73,13 @@ class _Walk:
         self._sizes: dict[int, int] = {}
         """`id()` of a value that is copied unchanged, such as an `enum` → number of its nodes."""
         self.inlined = 0
-        """Number of references found so far, if the rules require inlining. May exceed `MAX_INLINED_REFERENCES`."""
+        """Number of references found so far, if `rules` require their replacement."""
 
     def clean(self, schema: Any, trail: tuple[str, ...], depth: int) -> Schema:
         """Return a cleaned copy of a schema at any position. A value that is not a JSON object becomes `{}`.
 
-        `trail`: the references that led here, to detect recursion. `depth`: nesting depth. Raises `WorkLimitExceeded`.
+        `trail`: references that led to this schema, to detect recursion. `depth`: nesting of this schema. Raises
+        `WorkLimitExceeded`.
         """
         if not isinstance(schema, dict):
             return {}
@@ -117,7 +118,7 @@ class _Walk:
         return self.clean({**target, **beside}, (*trail, reference), depth)
 
     def _count_data(self, value: Any) -> None:
-        """Count the nodes of a value that is copied unchanged, at each copy: references can repeat it many times."""
+        """Count the nodes of a value that is copied unchanged. Each copy counts, because references can repeat it."""
         if isinstance(value, str):
             if len(value) >= CHARACTERS_PER_NODE:
                 self._budget.count_nodes(len(value) // CHARACTERS_PER_NODE)
@@ -128,9 +129,9 @@ class _Walk:
             self._budget.count_nodes(nodes)
 
     def _reduce_to_basics(self, schema: Schema) -> Schema:
-        """Return a schema with basic keywords only: `allOf` merged, one alternative kept, `const` as `enum`, one type.
+        """Return a schema with basic keywords only. It has one type and no alternatives.
 
-        The schemas inside `properties` and `items` are not yet reduced.
+        Schemas inside its `properties` and `items` are not changed.
         """
         whole = merge_all_of(schema, self._index)
         for key in ("anyOf", "oneOf"):
@@ -146,9 +147,9 @@ class _Walk:
         return basics
 
     def _typed(self, schema: Schema, kind: Any) -> Schema:
-        """Return an alternative with the type `kind` of its parent schema, or its own `anyOf` entries with this type.
+        """Return an alternative of `anyOf` with the type `kind` of the schema that contains it.
 
-        A schema with `type` or `$ref` is returned unchanged.
+        An alternative with `type` or `$ref` is returned unchanged.
         """
         self._budget.count_steps()
         if "type" in schema or "$ref" in schema:

@@ -1,7 +1,8 @@
 """`SchemaDocument`: resolves the local references (`$ref`) in a client's JSON Schema, each of them once.
 
-The document is the complete schema: references point into it (`#/$defs/place`). The target of a reference is the schema
-at this place. The budget limits the work for one client request.
+A reference such as `#/$defs/place` points to a schema inside the document, which is called its target. `find_target`
+returns the target, `merge_target` a schema with its target's keywords. A `WorkBudget` limits the work for one client
+request.
 """
 
 from typing import Any
@@ -11,26 +12,24 @@ from anthropic_proxy.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget
 from anthropic_proxy.wire.json_schema.rules import Schema
 
 _MAX_INDEX_DIGITS = 9
-"""Maximum number of digits of a list index in a reference. A longer index is invalid. The limit prevents the error that
-`int()` raises for very long texts."""
+"""Maximum number of digits of a list index in a reference. A longer index is invalid."""
 _MISSING = object()
 
 
 class SchemaDocument:
-    """One decoded schema, with a search for the targets of its references. The work is counted in `budget`."""
+    """One decoded schema, with a search for the targets of its references, the schemas that they name."""
 
     def __init__(self, root: Schema, budget: WorkBudget) -> None:
         self.root = root
         """The complete schema. References are relative to it."""
         self.budget = budget
-        """Budget that counts the work for the client request. Above its limit, the methods raise
-        `WorkLimitExceeded`."""
+        """Limit of the work for the client request. Above it, the methods raise `WorkLimitExceeded`."""
         self._targets: dict[str, Any] = {}
 
     def find_target(self, reference: str) -> Any:
-        """Return the target of a local reference (`#/$defs/Name`). None: the target is missing or in another document.
+        """Return the JSON value that a local reference (`#/$defs/Name`) points to.
 
-        The target is any JSON value.
+        None: the value is missing, or in another document.
         """
         target = self._targets.get(reference, _MISSING)
         if target is _MISSING:
@@ -39,10 +38,10 @@ class SchemaDocument:
         return target
 
     def merge_target(self, schema: Schema) -> Schema:
-        """Return a copy of a schema without `$ref` at its top level: the keywords of the target are merged into it.
+        """Return a copy of a schema in which the target's keywords replace `$ref` at the top level.
 
-        Keywords beside `$ref` take precedence over the target's. A chain of references is followed to its end; a cycle
-        ends at the first repeated reference. References inside the schema are unchanged.
+        Keywords beside `$ref` take precedence. If the target is a reference too, it is also replaced. References deeper
+        in the schema are unchanged.
         """
         seen: set[str] = set()
         while isinstance(reference := schema.get("$ref"), str) and reference not in seen:

@@ -1,7 +1,7 @@
 """`encode_schema`: encodes a client's JSON Schema for a provider. JSON text in, cleaned JSON text out.
 
-The result is an `EncodedSchema`. `encode_schema_cached` is the same with a cache. In strict mode (OpenAI), a tool call
-always matches its schema. The budget (`WorkBudget`) limits the work for one client request.
+The result is an `EncodedSchema`, which also states if OpenAI's strict mode allows the schema. In strict mode, a tool
+call always matches its schema. `encode_schema_cached` is the same with a cache.
 """
 
 from typing import NamedTuple
@@ -22,21 +22,22 @@ _MAX_KEPT_BYTES = 32 * 1024
 
 
 class EncodedSchema(NamedTuple):
-    """A JSON Schema in the form for the provider."""
+    """A JSON Schema that was cleaned for the provider, as JSON text, with its losses."""
 
     schema: Raw
     """The cleaned schema, as JSON text."""
     qualifies_for_strict: bool
-    """True if strict mode allows the cleaned schema."""
+    """True if OpenAI's strict mode allows the cleaned schema."""
     losses: tuple[str, ...]
-    """Texts for fidelity notes: one for each loss at the root of the schema or of references."""
+    """Texts for fidelity notes, one for each loss. Only losses at the root of the schema and of references are
+    noted."""
 
 
 def encode_schema(schema: bytes, budget: WorkBudget, rules: SchemaRules = UNRESTRICTED_RULES) -> EncodedSchema:
-    """Return a schema cleaned by `rules` (the keywords that the provider accepts) as JSON text, with the losses.
+    """Return a JSON Schema as JSON text with only the keywords that the provider accepts, and the losses.
 
-    `schema` is JSON text. b"": no schema; the result is an object without properties. Raises `WorkLimitExceeded`
-    above the budget.
+    `schema`: JSON text. b"": an object without properties is returned. `rules`: restrictions of the provider. Raises
+    `WorkLimitExceeded` above the budget.
     """
     budget.count_json(schema)
     cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {}, rules, budget)
@@ -47,9 +48,6 @@ _encode_kept = WorkCache(encode_schema, bytes, _KEPT).get_or_encode
 
 
 def encode_schema_cached(schema: bytes, budget: WorkBudget, rules: SchemaRules) -> EncodedSchema:
-    """Return the result of `encode_schema` for a client's reply schema, from a cache if possible.
-
-    A session repeats its reply schema in every request. Error messages name `output_config.format.schema`.
-    """
+    """Return the result of `encode_schema` for a client's reply schema, from a cache if possible."""
     with budget.error_field(REPLY_SCHEMA_PATH):
         return (_encode_kept if len(schema) <= _MAX_KEPT_BYTES else encode_schema)(schema, budget, rules)

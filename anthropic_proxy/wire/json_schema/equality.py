@@ -1,7 +1,7 @@
 """`EqualityIndex`: compares decoded JSON values (parts of a schema) in linear time, even if compared many times.
 
-Equal values get equal class numbers, which are then compared. The budget (`WorkBudget`) limits the work for one client
-request, counted in steps.
+`find_class_number` returns a number for each value. Equal values have equal numbers. A `WorkBudget` limits the work for
+one client request.
 """
 
 from typing import Any
@@ -10,26 +10,25 @@ from anthropic_proxy.messages.work_budget import WorkBudget
 
 
 class EqualityIndex:
-    """Assigns a number to each decoded JSON value. Equal values have equal numbers. Each list and object is read once.
+    """Assigns a number to each decoded JSON value. Equal values have equal numbers.
 
-    A direct comparison reads both values each time. References can cause thousands of comparisons of the same large
-    values. A value must not change after a call of `find_class_number` with this value.
+    Each list and object is read once, so that many comparisons of large values are fast. A value must not change after
+    its number was assigned.
     """
 
     def __init__(self, budget: WorkBudget) -> None:
         self.budget = budget
         """Budget of the client request. It counts one step for each member of a list or object that is read."""
         self._numbers: dict[Any, int] = {}
-        """Structure → its class number. A structure is a scalar with its type, or the class numbers of a container's
-        members."""
+        """Structure → number of the values with this structure. A structure is a scalar with its type, or the numbers
+        of a container's members."""
         self._read: dict[int, tuple[Any, int]] = {}
-        """`id()` of a list or object → the value and its class number. Storing the value prevents reuse of its
-        `id()`."""
+        """`id()` of a list or object → the value and its number. The value is kept so that its id is not reused."""
 
     def find_class_number(self, value: Any) -> int:
-        """Return the class number of a value: equal values have equal numbers.
+        """Return the number of a value. Equal values have equal numbers.
 
-        Uses no recursion, so the nesting depth is unlimited. Raises `WorkLimitExceeded` above the budget.
+        Works at any nesting depth. Raises `WorkLimitExceeded` above the budget.
         """
         open_values = [value] if isinstance(value, dict | list) else []
         while open_values:

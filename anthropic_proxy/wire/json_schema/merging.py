@@ -1,7 +1,7 @@
 """Merging of the schemas in an `allOf` into one schema, for providers that do not accept `allOf`.
 
-A value must match all schemas of an `allOf`, so the merged schema has the conditions of each. The budget (`WorkBudget`)
-limits the work for one client request.
+`merge_all_of` returns the merged schema. A value must match all schemas of an `allOf`, so the merged schema has the
+conditions of each. A `WorkBudget` limits the work for one client request.
 """
 
 from typing import Any
@@ -11,11 +11,10 @@ from anthropic_proxy.wire.json_schema.rules import Schema
 
 
 def merge_all_of(schema: Schema, index: EqualityIndex) -> Schema:
-    """Return a copy of a schema with the schemas of its `allOf` merged into it. Without `allOf`: the schema itself.
+    """Return a schema into which the schemas of its `allOf` are merged. Without `allOf`, it is returned unchanged.
 
     The result has all properties and all required names. A property with different descriptions gets an `allOf` of
-    these descriptions. For other keywords, the schema's own value counts, then that of the first entry. Raises
-    `WorkLimitExceeded` above the budget of `index`.
+    these. For other keywords, the schema's own value counts, then that of the first entry. Raises `WorkLimitExceeded`.
     """
     parts = schema.get("allOf")
     if not isinstance(parts, list):
@@ -28,10 +27,7 @@ def merge_all_of(schema: Schema, index: EqualityIndex) -> Schema:
 
 
 class _Merger:
-    """Merges the schemas of an `allOf` into one schema.
-
-    Each dict or list that grows is copied once, so the time is linear.
-    """
+    """Merges the schemas of an `allOf` into one schema."""
 
     def __init__(self, whole: Schema, index: EqualityIndex) -> None:
         self._whole = whole
@@ -41,7 +37,7 @@ class _Merger:
         self._conflicts: dict[str, list[Any]] = {}
         """Name of a property with different descriptions → the list of these descriptions."""
         self._required: dict[str, None] | None = None
-        """Required names in order. None: not more than one schema has `required`."""
+        """Required names in order. None: at most one of the schemas has `required`."""
 
     def add(self, part: Schema) -> None:
         """Merge one schema of the `allOf` into the merged schema. Existing keywords are kept."""

@@ -1,8 +1,8 @@
 """Conversion of the root of a client's JSON Schema into a plain object, which all providers require.
 
-A root may be a reference or a choice (`anyOf`). Tool input schemas are converted. For reply schemas,
-`may_accept_object` decides if a conversion is possible. The target of a reference is the schema that it names. The
-budget (`WorkBudget`) limits the work for one request.
+`flatten_root` converts a root that is a reference or a choice (`anyOf`). `may_accept_object` decides if the root of a
+reply schema can be converted. `required_names` returns the names in `required`. A `WorkBudget` limits the work for one
+client request.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ REPLY_SCHEMA_PATH = "output_config.format.schema"
 _ADMISSIONS_KEPT = 1_024
 """Maximum number of cached results of `may_accept_object`."""
 _OF_OBJECTS = frozenset(("title", "description", "required", "additionalProperties", "$defs", "definitions"))
-"""Keywords that are kept in a root schema of another type than `object`. All others are dropped."""
+"""Keywords that are kept if the root has another type than `object`. All others are dropped."""
 
 
 def flatten_root(document: SchemaDocument, index: EqualityIndex, lost: list[str]) -> Schema:
-    """Return the root of a schema as an object with `properties`.
+    """Return the root of a schema as an object with `properties`. Raises `WorkLimitExceeded`.
 
-    References at the root are replaced, and the properties of all alternatives are merged. Keywords that do not fit an
-    object are dropped. A text for each loss is appended to `lost`. Raises `WorkLimitExceeded` above the budget.
+    The properties of all its alternatives are merged. Keywords that do not fit an object are dropped. A text for each
+    loss is appended to `lost`.
     """
     root = document.root
     flattened = _RootFlattener(document, index, lost).flatten(root, 0)
@@ -38,8 +38,8 @@ def flatten_root(document: SchemaDocument, index: EqualityIndex, lost: list[str]
 def may_accept_object(schema: bytes, budget: WorkBudget | None = None) -> bool:
     """Return True if a reply schema, given as JSON text, may accept a JSON object.
 
-    The root with its references and alternatives is examined, not the properties. False: a list or a plain value is
-    required. Results are cached. `budget`: None creates a new one. Raises `WorkLimitExceeded` above the budget.
+    False: it requires a list or a plain value. `budget`: limit of the work; None creates a new one. Raises
+    `WorkLimitExceeded` above the budget.
     """
     budget = budget or WorkBudget(REPLY_SCHEMA_PATH)
     with budget.error_field(REPLY_SCHEMA_PATH):
@@ -60,20 +60,17 @@ _find_admission = WorkCache(_decide_admission, _digest, _ADMISSIONS_KEPT).get_or
 
 
 class _RootFlattener:
-    """Merges the alternatives of a root into one object. Each list of alternatives is read once and then reused.
-
-    Inside itself, a recursive list of alternatives is ignored. Its properties are added at the outer level.
-    """
+    """Merges the alternatives of a schema's root into one object. Each list of alternatives is read once."""
 
     def __init__(self, document: SchemaDocument, index: EqualityIndex, lost: list[str]) -> None:
         self._document = document
         self._index = index
         self._lost = lost
         self._lists: dict[int, list[Schema]] = {}
-        """`id()` of a list of alternatives → its alternatives as flattened objects. Empty list: still being
-        flattened."""
+        """`id()` of a list of alternatives → its alternatives as objects. Empty list: not yet complete, or no
+        objects."""
         self._targets: dict[str, Schema] = {}
-        """Reference → its target as a flattened object."""
+        """Reference → the schema that it names, as a plain object."""
 
     def flatten(self, schema: Schema, depth: int) -> Schema:
         """Return a schema as one object with the properties of all its alternatives. Losses are added to `lost`."""
@@ -117,8 +114,8 @@ class _RootFlattener:
 class _Union:
     """Adds the properties of alternative schemas (branches) to the object schema `flat`.
 
-    `everyone_holds`: True for `allOf`, where a name is required if any branch requires it. False for `anyOf` and
-    `oneOf`, where a name is required if all branches require it.
+    `everyone_holds`: True for `allOf`, where a name is required if any branch requires it. False: it is required only
+    if all branches require it.
     """
 
     def __init__(self, flat: Schema, index: EqualityIndex, *, everyone_holds: bool) -> None:
@@ -128,7 +125,8 @@ class _Union:
         properties = flat.get("properties")
         self._properties: Schema = dict(properties) if isinstance(properties, dict) else {}
         self._alternatives: dict[str, dict[int, Any]] = {}
-        """Name of a property with different descriptions → number in the equality index → description."""
+        """Name of a property with different descriptions → number of a description (equal ones share it) →
+        description."""
 
     def add(self, branches: list[Schema]) -> None:
         """Add the properties and required names of the branches to `flat`. A repeated branch is skipped.
@@ -169,10 +167,10 @@ class _ObjectCheck:
     def __init__(self, document: SchemaDocument) -> None:
         self._document = document
         self._lists: dict[tuple[int, str], bool] = {}
-        """`id()` of a list of alternatives and its keyword → True if the list may accept an object, or is still being
-        checked."""
+        """`id()` of a list of alternatives and its keyword → True if the list may accept an object. True also while it
+        is being checked."""
         self._targets: dict[str, bool] = {}
-        """Reference → True if its target may accept an object."""
+        """Reference → True if the schema that it names may accept an object."""
 
     def admits(self, schema: Any, depth: int) -> bool:
         """Return True if a schema may accept a JSON object. `depth`: nesting depth of the schema."""
@@ -207,7 +205,7 @@ class _ObjectCheck:
 
 
 def _breadth(schema: Schema) -> int:
-    """Return the number of budget steps for the top level of a schema: its keywords and the entries of their lists."""
+    """Return the number of budget steps for the top level of a schema."""
     return 1 + len(schema) + sum(len(value) for value in schema.values() if isinstance(value, list))
 
 
@@ -216,7 +214,7 @@ def _describe(kinds: Any) -> str:
 
 
 def required_names(required: Any) -> dict[str, None]:
-    """Return the names in the value of the keyword `required`, in order, as dictionary keys. Empty: no list."""
+    """Return the names in the value of the keyword `required`, in order, as dictionary keys."""
     return dict.fromkeys(one for one in required if isinstance(one, str)) if isinstance(required, list) else {}
 
 

@@ -1,7 +1,4 @@
-"""JSON Schema keywords grouped by the kind of their value, and `SchemaRules`: the keywords that a provider accepts.
-
-A wire encodes and decodes the API of one provider.
-"""
+"""JSON Schema keywords grouped by the kind of their value, and `SchemaRules`: the keywords that a provider accepts."""
 
 from typing import Any
 
@@ -21,22 +18,24 @@ SCHEMA_OR_BOOLEAN_KEYWORDS = ("additionalProperties", "additionalItems", "uneval
 DROPPED_KEYWORDS = frozenset(("$schema", "$id", "$comment"))
 """Keywords that are removed for all providers."""
 ALTERNATIVE_KEYWORDS = ("anyOf", "oneOf", "allOf")
-"""Keywords with a list of schemas that are combined with each other: at least one, exactly one, or all must match."""
+"""Keywords with a list of schemas, of which at least one, exactly one or all must match."""
 
 
 class SchemaRules(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Restrictions of JSON Schemas in upstream requests, for all servers of a wire or for one provider."""
 
     inlines_references: bool = False
-    """True if each `$ref` is replaced by its target. A recursive `$ref` becomes a plain object."""
+    """True if each reference (`$ref`) is replaced by the schema that it names. A recursive one becomes a plain
+    object."""
     allows_type_beside_alternatives: bool = True
     """True if `type` is accepted beside `anyOf`. False: `type` is moved into each alternative."""
     allows_basics_only: bool = False
-    """True if only types, descriptions, properties, required names, items and enums are accepted. Of several
-    alternatives, the first that is not `null` is kept."""
+    """True if only types, descriptions, properties, required names, items, enums and references are accepted. Of
+    several alternatives, the first that is not `null` is kept."""
 
 
 UNRESTRICTED_RULES = SchemaRules()
-"""Rules without restrictions: only `DROPPED_KEYWORDS` are removed, and the root becomes a plain object."""
+"""Rules without restrictions. Keywords in `DROPPED_KEYWORDS` are removed nevertheless, and the root becomes a plain
+object."""
 BASIC_RULES = SchemaRules(inlines_references=True, allows_basics_only=True)
-"""Rules with all restrictions, except that `type` is allowed beside `anyOf`. Used after a server rejected a schema."""
+"""Rules for basic keywords only, without references. They are used after a server rejected a schema."""

@@ -1,7 +1,6 @@
 """`qualifies_for_strict`: checks that a JSON Schema obeys the rules of OpenAI's strict mode (Structured Outputs).
 
-In strict mode, the arguments of a tool call always match the schema. A cleaned schema is the result of `clean_schema`,
-without keywords that the provider rejects.
+In strict mode, the arguments of a tool call always match the schema.
 """
 
 from typing import Any
@@ -20,9 +19,9 @@ _STRICT = frozenset(
 
 
 def qualifies_for_strict(schema: Any) -> bool:
-    """Return True if a cleaned schema may be sent with `strict: true`.
+    """Return True if a schema, cleaned by `clean_schema`, may be sent with `strict: true`.
 
-    Each object must require all its properties and forbid others, and each keyword must be accepted by strict mode.
+    Each object must require all its properties and forbid others. Each keyword must be accepted by strict mode.
     """
     open_schemas = [schema]
     while open_schemas:
@@ -44,7 +43,7 @@ def qualifies_for_strict(schema: Any) -> bool:
 
 
 def _is_closed(schema: Schema) -> bool:
-    """Return True if a schema has a type and, if it describes objects, requires all properties and forbids others.
+    """Return True if a schema has a type. An object must also require all its properties and forbid others.
 
     `anyOf`, `$ref`, `enum` and `const` count as a type.
     """

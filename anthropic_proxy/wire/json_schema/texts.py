@@ -1,6 +1,6 @@
 """Encoding of JSON Schema keyword values as short texts.
 
-A wire adds the text of a keyword that its provider lacks to the `description` of the schema.
+If a provider does not support a keyword, `encode_if_short` returns its value for the `description` of the schema.
 """
 
 from itertools import islice
@@ -13,10 +13,7 @@ MAX_TEXT_CHARACTERS = 200
 
 
 def encode_if_short(value: Any) -> str | None:
-    """Return a decoded JSON value as JSON text. None: the text has more than `MAX_TEXT_CHARACTERS` characters.
-
-    The members are counted first, so that a large value is never encoded.
-    """
+    """Return a decoded JSON value as JSON text. None: the text has more than `MAX_TEXT_CHARACTERS` characters."""
     if not _may_be_short(value):
         return None
     text = msgspec.json.encode(value).decode()

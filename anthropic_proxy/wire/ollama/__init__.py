@@ -15,7 +15,7 @@ __all__ = ["WIRE", "Dialect"]
 
 
 class OllamaWire(Wire[Dialect]):
-    """Wire of `/api/chat`. Combines the functions of this package into the interface `Wire`."""
+    """Wire of Ollama's `/api/chat`."""
 
     dialect_type = Dialect
     framing = "ndjson"

@@ -1,7 +1,7 @@
 """Changes of the next Ollama request after the server rejected the field `think` (reasoning) of the last one.
 
-An adaptation is a named change of the dialect: `find_adaptation` chooses one by the error, `apply_adaptation` applies
-it by its name.
+An adaptation is a named change of the dialect, the settings for a server. `find_adaptation` chooses one by the error,
+`apply_adaptation` applies it.
 """
 
 from msgspec import structs
@@ -25,7 +25,7 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
-    """Return the dialect changed by the adaptation with this name; unchanged for an unknown name."""
+    """Return the dialect with the named adaptation applied. An unknown name returns it unchanged."""
     if name == _SWITCH:
         return structs.replace(dialect, think_form="switch")
     return structs.replace(dialect, think_form="never") if name == _DROP else dialect

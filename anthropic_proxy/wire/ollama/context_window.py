@@ -1,18 +1,18 @@
-"""`context_window`: size of the context window for a model on Ollama, sent as `num_ctx`.
+"""`context_window`: size of the context window for a model on Ollama, which the request can set (`num_ctx`).
 
-The size also shows if a truncated reply has filled the window.
+The decoder uses it to detect a reply that has filled the window.
 """
 
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.ollama.dialect import Dialect
 
 UNKNOWN_WINDOW = 65_536
-"""`num_ctx` for models with an unknown window. Ollama lowers it to the model's maximum. Without `num_ctx`,
-Ollama may use 4,096 tokens and drop the beginning of the conversation."""
+"""Context window for models with an unknown window. Ollama lowers it to the model's maximum. Without `num_ctx`, Ollama
+may use 4,096 tokens and drop the beginning of the conversation."""
 
 
 def context_window(call: Call[Dialect]) -> int | None:
-    """Return the context window in tokens, for input and output together. None: the server decides."""
+    """Return the context window in tokens, input and output together. None: the server decides."""
     if call.context_window is None and call.dialect.sends_num_ctx:
         return UNKNOWN_WINDOW
     return call.context_window

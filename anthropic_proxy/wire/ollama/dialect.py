@@ -1,9 +1,9 @@
 """Deviations of models behind Ollama's API. The defaults describe a model on the user's machine.
 
 Each field of `Dialect` is one deviation. Model rules in `routing/providers/ollama.py` and settings change fields.
-`think_form` is the form of the reasoning field; `repairs_…` fields, `…_tags` and `…_formats` concern output that the
-server does not parse; `keep_alive` is the time that a model stays in memory. Effort is the level of reasoning. A
-signature is opaque state in a thinking block, which clients send back.
+`think_form` selects the value of the request field for reasoning. `repairs_…` fields concern invalid output of models.
+An alias replaces a tool name that the server does not accept. A signature is opaque state in a thinking block, which
+clients send back.
 """
 
 from typing import Literal
@@ -39,13 +39,11 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/ollama/text/cloud.
     """
     think_form: Literal["level", "only_level", "switch", "never"] = "level"
-    """Form of the field `think`: the name of the effort level or false (`level`), a level only, a boolean, or not sent.
-
-    Most models accept a boolean or low, medium, high, max; gpt-oss ignores the boolean (ollama/ollama,
-    docs/capabilities/thinking.mdx, 2026-11-20). After a server rejected a level, the boolean is sent. After a model
-    rejected the field, the field is omitted.
-    Proven by: golden/ollama/thinking/thinking_switch, thinking_refused_before, prefill_of_gpt_oss.
-    """
+    """Value of the request field `think`. `level`: name of the effort level, or false. `only_level`: only a level.
+    `switch`: a boolean. `never`: the field is not sent. Most models accept a boolean or low, medium, high, max; gpt-oss
+    ignores the boolean (ollama/ollama, docs/capabilities/thinking.mdx, 2026-11-20). After a server rejected a level,
+    the boolean is sent. After a model rejected the field, the field is omitted. Proven by:
+    golden/ollama/thinking/thinking_switch, thinking_refused_before, prefill_of_gpt_oss."""
     thinking_tags: tuple[ThinkingTags, ...] = ()
     """Tags that may enclose reasoning at the start of the text (`wire/tool_call_repair/thinking_tags.py`).
 
@@ -53,11 +51,9 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/ollama/thinking/think_tags.
     """
     text_call_formats: tuple[ToolCallFormat, ...] = ()
-    """Formats of tool calls in the reply text (`wire/tool_call_repair/formats.py`).
-
-    Ollama finds calls by the model's template. Calls of imported and older models stay in the text, as do calls after
-    other words. Proven by: golden/ollama/tools/text_call.
-    """
+    """Text formats of tool calls that are searched in the reply text (`wire/tool_call_repair/formats.py`). Ollama finds
+    calls by the model's template. Calls of imported and older models stay in the text, as do calls after other words.
+    Proven by: golden/ollama/tools/text_call."""
     repairs_tool_names: bool = False
     """True if an unknown tool name is replaced by the only offered tool that it can mean. A call without a name becomes
     a call of the only tool that accepts its arguments (`wire/tool_call_repair/offered_tools.py`).

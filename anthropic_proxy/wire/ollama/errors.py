@@ -1,8 +1,7 @@
 """Decoding of Ollama's error responses: `decode_error` returns an `UpstreamError` with advice for the user.
 
-The advice is a command or setting, such as `ollama pull` for a model that is not installed. `classify_fault` converts
-the decoded error of the provider (fault) to the error for the client, `find_reply` returns a policy refusal as a reply.
-A delta is a fragment of the decoded reply.
+The advice is a command or setting, such as `ollama pull` for a model that is not installed. `classify_fault` converts a
+decoded error (fault) to the error for the client. `find_reply` returns a policy refusal as a reply.
 """
 
 import re
@@ -52,7 +51,7 @@ def decode_error(
 
 
 def find_reply(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
-    """Return the deltas of a reply with stop reason `refusal` if the error is a refusal because of content.
+    """Return the deltas of a reply with stop reason `refusal`, if the server refused the content.
 
     None: another error.
     """
@@ -63,7 +62,10 @@ def find_reply(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    """Return the classified `UpstreamError`, with advice for common errors of Ollama."""
+    """Return the error for the client, with advice for common errors of Ollama.
+
+    `fault`: decoded error of the server.
+    """
     fault = _unwrapped(fault)
     message = fault.message
     if _BUSY.search(message):
@@ -90,7 +92,7 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
 
 
 def _unwrapped(fault: UpstreamFault) -> UpstreamFault:
-    """Return the error of Ollama's engine, which Ollama forwards as JSON text in its own error message.
+    """Return the error of Ollama's engine, which Ollama puts as JSON text into its own error message.
 
     An error without such JSON is returned unchanged.
     """

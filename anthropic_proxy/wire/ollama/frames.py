@@ -1,9 +1,8 @@
 """Structs of Ollama's responses, with the fields that the proxy reads (`ChatResponse` in `api/types.go`).
 
-`Frame` is one JSON object: a line of a streamed response, or the complete body of another response. `ChatMessage` is
-the reply in it, or a fragment. `done` is True in the last line. `prompt_eval_count` is the number of input tokens,
-`eval_count` that of output tokens. `decode_frame` decodes one object; `decode_strict_frame` rejects counts of other
-JSON types.
+`Frame` is one JSON object: a line of a streamed response, or the body of another response. `ChatMessage` is the reply
+in it, or a fragment. `decode_frame` decodes one object. `decode_strict_frame` is faster, but rejects token counts that
+are no integers.
 """
 
 import msgspec
@@ -21,7 +20,7 @@ class FunctionCall(Struct, gc=False):
     name: str = ""
     """Name of the called tool, as it was sent upstream."""
     arguments: Raw = ABSENT
-    """Arguments as a JSON object. `ABSENT`: Ollama's parser for older models omitted the field."""
+    """Arguments as a JSON object. `ABSENT`: omitted, as by Ollama's parser for older models."""
 
 
 class ToolCallField(Struct, gc=False):
@@ -62,13 +61,12 @@ class Frame(Struct, gc=False):
 
 
 decode_strict_frame = msgspec.json.Decoder(Frame).decode
-"""Decodes a line or body. Raises `msgspec.ValidationError` for unexpected types; `decode_frame` accepts some of them.
-"""
+"""Decode a line or body. Raises `msgspec.ValidationError` for unexpected types."""
 _COUNTS = ("prompt_eval_count", "eval_count")
 
 
 def decode_frame(data: bytes) -> Frame:
-    """Decode a line or body. Token counts may be strings or fractions.
+    """Decode a line of a stream, or a complete body. Token counts may be strings or fractions.
 
     Raises `msgspec.DecodeError` for invalid JSON or other unexpected types.
     """

@@ -1,8 +1,8 @@
 """`OllamaMessageEncoder`: encodes the conversation as `messages` of Ollama's `/api/chat`.
 
-The base class `MessageEncoder` visits the messages of the client request. This class defines the form of an Ollama
-message: one text and a list of images. A system message inside the conversation is sent as text of a user message
-(`sends_reminders`). `begins_reply` is True for a last assistant message, which the model then continues.
+An Ollama message has one text and a list of images. The base class `MessageEncoder` visits the client's messages.
+`sends_reminders` is True: a system message inside the conversation is sent as text of a user message (reminder).
+`begins_reply` is True if the conversation ends with an assistant message, which the model continues.
 """
 
 from typing import Any
@@ -55,22 +55,22 @@ class _ChatMessage(Struct, kw_only=True, gc=False):
 
 
 class OllamaMessageEncoder(MessageEncoder):
-    """Encodes the messages of one request, in order. An image is a base64 string beside the text of its message."""
+    """Encodes the messages of one client request, in order. An image is sent as a base64 string."""
 
     sends_reminders = True
-    """True: a late system message is sent as text of a user message."""
+    """True: a system message inside the conversation is sent as text of a user message."""
     mentions_image_urls = True
-    """True: the text in place of an image URL contains the URL."""
+    """True: if an image has a URL, the text in place of the image contains it."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         super().__init__(call.request)
         self.begins_reply = False
-        """True if the last message is one of the assistant. Ollama continues this message."""
+        """True if the last message is an assistant message, which the model continues."""
         self._signature_tag: str = call.dialect.signature_tag
         self._tool_names: dict[str, str] = {}
         """Id of a tool call → name of the called tool. A tool result is sent with the name."""
         self._joined: dict[int, list[Raw]] = {}
-        """Index of a message in `messages` → texts of consecutive messages that are sent as this one message."""
+        """Index of a message in `messages` → texts of consecutive messages that are sent as this one."""
 
     def encode(self, *, extra_system: str = "", ask: str = "") -> list[Any]:
         """Return the encoded `messages`. `extra_system` is added to the system prompt, `ask` to the last user text."""
@@ -91,11 +91,11 @@ class OllamaMessageEncoder(MessageEncoder):
         return self.messages
 
     def _append_system(self, texts: list[Raw]) -> None:
-        """Append late system texts, as reminders, to the last user message or to a new one."""
+        """Append texts of system messages to the last user message, or to a new one."""
         self._append_user([*texts])
 
     def _place_late_texts(self, parts: list[Any]) -> None:
-        """Insert the stored reminders before `parts`, the content of the next user message."""
+        """Insert waiting texts of system messages before `parts`, the content of the next user message."""
         parts[:0] = self._late_texts
         self._late_texts = []
 
@@ -160,9 +160,10 @@ class OllamaMessageEncoder(MessageEncoder):
         self.messages.append(reply)
 
     def _replayed_thinking(self, blocks: list[ThinkingBlock]) -> str:
-        """Return the thinking of an assistant message, however old: the model's template omits unneeded thinking.
+        """Return the thinking of an assistant message that this provider can use.
 
-        If the proxy omitted old thinking, earlier messages would change and the prompt cache would become invalid.
+        Old thinking is returned too, because changes of earlier messages would make the prompt cache useless. The
+        model's template omits unneeded thinking.
         """
         own = [block.thinking for block in blocks if decode_signature(self._signature_tag, block.signature) is not None]
         if len(own) < len(blocks):

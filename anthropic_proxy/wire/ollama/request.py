@@ -69,7 +69,7 @@ def _options(call: Call[Dialect], dialect: Dialect) -> dict[str, Any]:
 
 
 def _think(call: Call[Dialect], dialect: Dialect, begins_reply: bool, notes: list[FidelityNote]) -> bool | str | None:
-    """Return the value of the field `think`, which controls reasoning. None: not sent, so the model decides.
+    """Return the value of the field `think`, which controls reasoning. None: the field is not sent.
 
     `begins_reply`: True if the model continues the last assistant message.
     """

@@ -1,8 +1,7 @@
-"""`encode_parameters`: converts a JSON Schema to the few keywords that Ollama's struct of a tool has.
+"""`encode_parameters`: converts a JSON Schema to the few keywords that Ollama accepts in a tool.
 
-The server ignores all other keywords (`ToolProperty` in `api/types.go`, 2026-08), so their content is moved into
-descriptions. `EncodedParameters` is the result. A cleaned schema is the result of `clean_schema`, without references
-and unneeded keywords.
+Ollama ignores all other keywords (`ToolProperty` in `api/types.go`, 2026-08), so their content is moved into
+descriptions. `EncodedParameters` is the result.
 """
 
 from collections.abc import Iterable
@@ -25,11 +24,11 @@ _REWRITTEN = frozenset(("const", "oneOf", "allOf"))
 _IGNORED = frozenset(("title", "deprecated", "readOnly", "writeOnly", "$anchor", "$defs", "definitions"))
 """Keywords that are dropped because they mean nothing to a model."""
 _OTHERS = frozenset(("additionalProperties", "additionalItems", "unevaluatedProperties", "unevaluatedItems"))
-"""Keywords that are relevant only if their value is a schema, not a boolean."""
+"""Keywords that matter only if their value is a schema, not a boolean."""
 
 
 class EncodedParameters(NamedTuple):
-    """The input schema of a tool, in the form for Ollama."""
+    """The input schema of a tool, converted for Ollama."""
 
     schema: Schema
     """Value of the field `parameters` of the tool."""
@@ -42,9 +41,9 @@ class EncodedParameters(NamedTuple):
 
 
 def encode_parameters(schema: Any, budget: WorkBudget | None = None) -> EncodedParameters:
-    """Return the input schema of a tool in the form for Ollama. Raises `WorkLimitExceeded` above the budget.
+    """Return the input schema of a tool with only the keywords that Ollama accepts.
 
-    Keywords that Ollama ignores become text in descriptions.
+    Other keywords become text in descriptions. Raises `WorkLimitExceeded` above the budget.
     """
     budget = budget or WorkBudget("schema")
     cleaned, lost = clean_schema(schema, _RULES, budget)
@@ -58,7 +57,7 @@ def encode_parameters(schema: Any, budget: WorkBudget | None = None) -> EncodedP
 
 
 class _Reduction:
-    """Conversion of one cleaned schema to the few fields that Ollama's struct of a tool has."""
+    """Conversion of one schema, cleaned by `clean_schema`, to the few keywords that Ollama accepts."""
 
     def __init__(self, budget: WorkBudget, lost: list[str]) -> None:
         self._budget = budget
@@ -68,7 +67,7 @@ class _Reduction:
         """Names of the keywords that only descriptions contain after the conversion."""
 
     def reduce(self, schema: Any) -> Schema:
-        """Return a schema with only the keywords of the server's struct. Other keywords become description text."""
+        """Return a schema with only the keywords that Ollama accepts. Other keywords become description text."""
         if not isinstance(schema, dict):
             return {}
         self._budget.count_steps(1 + len(schema))
@@ -96,7 +95,7 @@ class _Reduction:
         return {"description": description, **reduced} if description else reduced
 
     def _hints(self, schema: Schema) -> Iterable[str]:
-        """Yield a text `keyword: value` for each keyword of a schema that Ollama's struct lacks."""
+        """Yield a text `keyword: value` for each keyword of a schema that Ollama ignores."""
         for key, value in schema.items():
             if not _is_hint(key, value):
                 continue

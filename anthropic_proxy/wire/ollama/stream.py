@@ -1,9 +1,8 @@
 """`OllamaDecoder`: decodes responses of Ollama's `/api/chat`, streamed or complete, into deltas.
 
-`decode_frame` reads one line (JSON object) of a streamed response, `decode_body` a complete response, `decode_end` ends
-a stream; `flush_pending` returns buffered deltas after an interruption. A delta is a fragment of the reply that does
-not depend on the provider: text, thinking, a tool call, usage, the stop reason. `notes` has a fidelity note for each
-repair of the model's output.
+Deltas are the pieces of a reply: text, thinking, tool calls, usage, the stop reason. `decode_frame` reads one line
+(JSON object) of a streamed response, `decode_body` a complete response. `decode_end` ends a stream, and `flush_pending`
+returns buffered deltas after an interruption. `notes` has a note for each repair of the model's output.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,19 +32,18 @@ _QUOTE = b'"'[0]
 
 
 class OllamaDecoder(Decoder):
-    """Decoder of one response. Each line has new content; the last line has `done` and the token counts."""
+    """Decoder of one response. Each line has new content, and the last line has `done` and the token counts."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
         self.default_signature = empty_signature(call.dialect.signature_tag)
         self.finished = False
-        """True after the line with `done`."""
+        """True after the last line (`done`), or after an error that is a policy refusal."""
         self._frames = FrameRepair()
         self._late = TrailingThinkingBuffer()
         self._calls = 0
         self._has_incomplete = False
-        """True if the arguments of a call lack their end, which can happen if a compatible server sends arguments as
-        text."""
+        """True if the arguments of a call are truncated. Only servers that send arguments as text can cause this."""
         self._ids = ToolCallIds(call)
         dialect = call.dialect
         tags, formats = dialect.thinking_tags, dialect.text_call_formats
@@ -55,10 +53,7 @@ class OllamaDecoder(Decoder):
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        """Fidelity notes on repairs of the model's output so far.
-
-        Repaired are tool names and arguments, and tool calls that the model wrote as reply text.
-        """
+        """Fidelity notes on repairs of the model's output so far: tool names, arguments, tool calls written as text."""
         return (*(self._text.notes if self._text is not None else ()), *self._mender.notes)
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
@@ -179,7 +174,10 @@ class OllamaDecoder(Decoder):
 
 
 def _text_of(arguments: Raw) -> str:
-    """Return the arguments of a call as JSON text. "": no arguments. A string that contains JSON is decoded first."""
+    """Return the arguments of a call as JSON text. "": no arguments.
+
+    Some servers send a JSON string that contains the JSON text. It is decoded.
+    """
     text = bytes(arguments)
     if text in _NO_ARGUMENTS:
         return ""

@@ -1,7 +1,7 @@
 """`encode_tools`: encodes the client's tools for Ollama.
 
-Ollama has no field for the tool choice, with which a client requires a tool call. The proxy therefore offers only the
-required tool and adds a user text. A fidelity note records a client field that was approximated, emulated or dropped.
+Ollama cannot force a tool call. If the client requires one, the proxy adds a user text, and offers only the tool that
+the client names.
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ from anthropic_proxy.wire.tool_definition_cache import cached_encoder, cached_li
 
 
 class ToolFields(Struct):
-    """Fields of the upstream request that offer tools to the model or restrict their use."""
+    """Fields of the upstream request that offer tools to the model or request a call."""
 
     definitions: list[Raw]
     """Encoded tools: the entries of the request field `tools`, as JSON objects."""
     user_instruction: str = ""
-    """User text that requests the tool call which the server cannot force. "": none."""
+    """User text that requests a tool call, because the server cannot force it. "": none."""
     notes: list[FidelityNote] = []
     """Notes on changed or dropped fields of the tools."""
 
@@ -83,7 +83,7 @@ def _encode_functions(tools: Sequence[Tool], budget: WorkBudget) -> tuple[tuple[
 
 @cached_encoder
 def _encode_tool(tool: Tool, budget: WorkBudget) -> tuple[Raw, tuple[str, ...], frozenset[str]]:
-    """Return a tool in Ollama's format, descriptions of lost fields, and the schema keywords that became text."""
+    """Return a tool in Ollama's format, texts about lost fields, and the schema keywords that became text."""
     budget.count_json(tool.input_schema)
     schema = msgspec.json.decode(tool.input_schema) if tool.input_schema else {}
     parameters, root_description, lost, keywords = encode_parameters(schema, budget)

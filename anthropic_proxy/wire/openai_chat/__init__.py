@@ -1,7 +1,7 @@
 """Wire of the Chat Completions API of OpenAI and of servers of other vendors with the same API.
 
-`ChatWire` encodes upstream requests and decodes responses. `accepts_media_url`: the server downloads an image or PDF
-from its URL, so the proxy need not send the file. Differences of servers and models are fields of `Dialect`.
+`ChatWire` encodes upstream requests and decodes responses. Its method `accepts_media_url` is True if the server
+downloads a file from its URL. Differences of servers and models are fields of `Dialect`.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ __all__ = ["WIRE", "Dialect"]
 
 
 class ChatWire(Wire[Dialect]):
-    """Wire of the Chat Completions API. Combines the functions of this package into the interface `Wire`."""
+    """Wire of the Chat Completions API."""
 
     dialect_type = Dialect
     framing = "sse"

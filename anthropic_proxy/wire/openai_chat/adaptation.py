@@ -1,7 +1,7 @@
 """Changes of the next upstream request after a Chat Completions server rejected a parameter of the last one.
 
-An adaptation is a named change of the dialect, found by the error: a parameter is dropped, renamed or replaced.
-`find_adaptation` chooses one, `apply_adaptation` applies it by its name.
+An adaptation is a named change of the dialect, the settings for a server. It drops, renames or replaces a parameter.
+`find_adaptation` chooses one by the error, `apply_adaptation` applies it.
 """
 
 from msgspec import structs
@@ -46,7 +46,7 @@ _KNOWN = frozenset((*_DROPS, *_LIMITS))
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the change that may avoid an error of the provider. None: no known change helps."""
+    """Return the change of the dialect that may avoid an error of the provider. None: no known change helps."""
     if error.status in (400, 404, 422) and requires_responses_wire(error.message):
         return Adaptation("wire responses")
     if error.status not in PARAMETER_ERROR_STATUSES:
@@ -77,9 +77,9 @@ def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
 
 
 def _rename_limit(call: Call[Dialect], name: str, error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation that sends the output limit under its other name.
+    """Return the adaptation that sends the output limit under its other field name.
 
-    The names are `max_tokens` and `max_completion_tokens`. None: the server did not reject the name of the field.
+    The names are `max_tokens` and `max_completion_tokens`. None: the server did not reject the name that was sent.
     """
     other = _LIMITS[1 - _LIMITS.index(name)]
     return Adaptation(f"say {other}") if call.dialect.output_limit_field == name and error.cause is None else None

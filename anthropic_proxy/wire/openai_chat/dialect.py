@@ -1,14 +1,10 @@
 """`Dialect`: differences of Chat Completions servers and models from OpenAI's API with gpt-4.1, one field each.
 
-Names of fields: the server `accepts_…` content; the request `sends_…` a field; `…_field` and `…_header` are names of a
-request field; `…_form` is one of several forms of a request field or content; `…_exclusive`: not together with others;
-earlier replies are sent back by `replay…` fields; `repairs_…` and `…_tags`, `…_formats` concern texts of models that
-the server does not parse. Reasoning is the model's thinking, effort its requested level: `none`, `low`, `high`. A
-prefill is a last assistant message that the model continues. A reply schema is the client's JSON Schema for the reply.
-Server tools (web search …) are run by the server. `sampling_support` is the condition on which `temperature` is sent;
-`sends_cache_marks` sends `cache_control`. `is_thinking`: the model reasons at a given effort. `reasoning_mode` is the
-condition on which the model reasons. `mid_conversation_system` is the form of a system message between others.
-`schema_rules` restrict JSON Schemas. An alias replaces a tool name that the server rejects.
+The prefix of a field is its purpose. The server `accepts_…` content, and a request `sends_…` a field. `…_field` and
+`…_header` are names in the request, and a `…_form` is one of several ways to send content. `replay…` fields concern
+reasoning of earlier replies. `repairs_…` fields concern invalid output of models. Effort is the requested level of
+reasoning: `none`, `low`, `high`. `is_thinking` is True if the model reasons at an effort. A prefill is a last assistant
+message that the model continues. An alias replaces a tool name that the server rejects.
 """
 
 from typing import Literal
@@ -54,12 +50,10 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     golden/openai_chat/thinking/reasoning_model.
     """
     mid_conversation_system: Literal["keep", "remind"] = "keep"
-    """Form of a system message between other messages. `keep`: a system message. `remind`: text in a user message.
-
-    `remind` is for local models (llama.cpp, vLLM with `--chat-template`). Their chat templates reject a late system
-    message and require alternating user and assistant messages, so consecutive user messages are merged. Proven by:
-    golden/openai_chat/text/late_system_reminder.
-    """
+    """Handling of a system message between other messages. `keep`: it is sent as a system message. `remind`: it is sent
+    as text of a user message. Local models (llama.cpp, vLLM with `--chat-template`) need `remind`, because their chat
+    templates reject a late system message. Consecutive user messages are then merged. Proven by:
+    golden/openai_chat/text/late_system_reminder."""
     output_limit_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     """Name of the request field with the maximum number of output tokens.
 
@@ -166,12 +160,10 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     nameless_calls.
     """
     buffers_tool_arguments: bool = False
-    """True if arguments are buffered until the call ends, and repaired if invalid
-    (`wire/tool_call_repair/arguments.py`).
-
-    Servers of small models do not check the arguments. A fragment cannot be repaired after it was emitted. Fragments of
-    other servers are emitted at once. Proven by: golden/openai_chat/tools/mended_arguments, unmended_arguments.
-    """
+    """True if arguments of a tool call are buffered until the call ends, and repaired if invalid
+    (`wire/tool_call_repair/arguments.py`). Servers of small models do not check the arguments, and a fragment cannot be
+    repaired after it was sent. Fragments of other servers are sent at once. Proven by:
+    golden/openai_chat/tools/mended_arguments, unmended_arguments."""
     accepts_tools: bool = True
     """True if tools are accepted; gpt-6-astra and gpt-6.1-sol accept them only on Responses.
 
@@ -203,11 +195,9 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_chat/structured_output/moonshot_schema.
     """
     prefill_form: Literal["ask", "prefix", "partial"] = "ask"
-    """Form of the request to continue a last assistant message. `ask`: a user text.
-
-    `prefix`, `partial`: a mark in the message, `prefix: true` (DeepSeek, Mistral) or `partial: true` (Moonshot). Proven
-    by: golden/openai_chat/text/prefill, moonshot_prefill.
-    """
+    """Method of requesting that the model continues a last assistant message. `ask`: by a user text. `prefix`,
+    `partial`: by a mark in the message, `prefix: true` (DeepSeek, Mistral) or `partial: true` (Moonshot). Proven by:
+    golden/openai_chat/text/prefill, moonshot_prefill."""
     accepts_image_urls: bool = True
     """True if images may be sent as URLs; Moonshot accepts only base64 data. Proven by: moonshot_image_url."""
     image_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/gif", "image/webp")
@@ -217,10 +207,8 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     """Type of the content part with a PDF: `file`, or `document_url` with an address or data (Mistral: docs.mistral.ai,
     "Document QnA"; vercel/ai packages/mistral, 2026-11-20). Proven by: golden/openai_chat/media/mistral_pdf."""
     accepts_pdf_urls: bool = False
-    """True if a PDF may be sent as a URL (Mistral; OpenRouter, "PDF inputs", 2026-11-20).
-
-    Proven by: golden/openai_chat/media/mistral_pdf, openrouter_pdf.
-    """
+    """True if a PDF may be sent as a URL (Mistral; OpenRouter, "PDF inputs", 2026-11-20). Proven by:
+    golden/openai_chat/media/mistral_pdf, openrouter_pdf."""
     sends_top_k: bool = False
     """True if `top_k` is sent: OpenRouter (its SDK, chatrequest.ts), vLLM, SGLang, llama.cpp, LM Studio (their API
     references, 2026-11-20).
@@ -238,12 +226,10 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     """Request field with a hash of the session, which keeps the session at one provider with a warm cache: OpenRouter's
     `session_id` ("Prompt caching", 2026-11-20). "": none. Proven by: golden/openai_chat/text/openrouter_cache_marks."""
     reply_schema_form: Literal["json_schema", "json_object", "ask"] = "json_schema"
-    """Form in which the client's reply schema is sent. `json_schema`: in `response_format`.
-
-    `json_object`: in the system prompt, with `response_format` for any JSON object (DeepSeek, older Kimi, Z.ai). `ask`:
-    as the input schema of a forced tool, or else in the system prompt. Proven by:
-    golden/openai_chat/structured_output/structured_output, deepseek_json.
-    """
+    """Method of sending the client's JSON Schema for the reply. `json_schema`: in `response_format`. `json_object`: in
+    the system prompt, while `response_format` requires any JSON object (DeepSeek, older Kimi, Z.ai). `ask`: as the
+    input schema of a forced tool, or else in the system prompt. Proven by:
+    golden/openai_chat/structured_output/structured_output, deepseek_json."""
     reply_schema_exclusive: bool = False
     """True if the server rejects `response_format` together with tools or streaming (Groq). Such a request states the
     schema as text in the system prompt.
@@ -286,27 +272,23 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_chat/server_tools/groq_search, groq_compound, openrouter_search.
     """
     server_tool_form: Literal["type", "enabled"] = "type"
-    """Form in which server tools are enabled. `type`: an entry of `tools` with the name of the tool as its `type`.
-
+    """Request field that enables server tools. `type`: an entry of `tools` with the name of the tool as its `type`.
     `enabled`: `enabled_tools` of `compound_custom`, with search settings in `search_settings` (Groq's compound
-    systems). Proven by: golden/openai_chat/server_tools/groq_compound.
-    """
+    systems). Proven by: golden/openai_chat/server_tools/groq_compound."""
     server_tool_setting_names: tuple[tuple[str, str], ...] = ()
     """Pairs of a setting of the client's web search tool (`allowed_domains` …) and the server's name for it.
 
     Proven by: golden/openai_chat/server_tools/groq_compound, openrouter_search.
     """
     call_id_form: Literal["short", "nine", "counted"] = "short"
-    """Form of tool call ids. `short`: up to 40 characters (OpenAI). `nine`: nine letters or digits (Mistral).
-
+    """Format of tool call ids. `short`: up to 40 characters (OpenAI). `nine`: nine letters or digits (Mistral).
     `counted`: `functions.<name>:<n>`, with a counter for the conversation, as in Kimi k2's training template. Proven
-    by: golden/openai_chat/tools/long_call_ids, mistral_call_ids, moonshot_k2_ids.
-    """
+    by: golden/openai_chat/tools/long_call_ids, mistral_call_ids, moonshot_k2_ids."""
 
     def must_disable_thinking(self, request: PreparedRequest) -> bool:
-        """Return True if a request must switch off reasoning, because reasoning excludes the forced tool call.
+        """Return True if the model must not reason, because the server forces no tool call while it reasons.
 
-        False if the client requested an effort.
+        False if the client requested an effort level.
         """
         choice = request.tool_choice
         return (
@@ -319,7 +301,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
         )
 
     def is_thinking(self, effort: str) -> bool:
-        """Return True if the model reasons at an effort: `default`, `none` or a level such as `high`."""
+        """Return True if the model reasons at this effort: `default`, `none` or a level such as `high`."""
         if self.reasoning_mode == "if_asked":
             return effort not in ("default", "none")
         return self.reasoning_mode == "always" or (self.reasoning_mode == "unless_off" and effort != "none")

@@ -1,8 +1,7 @@
 """Errors of servers with the Chat Completions API: error objects → `UpstreamError`, or a reply in an error.
 
-Replies in errors are policy refusals, and tool calls that Groq could not parse. `reply_in_error` returns such a reply;
-`classify_fault` converts the decoded error of the provider (fault) to the error for the client. A delta is a fragment
-of the decoded reply.
+A reply is in an error if the provider refused the content, or if Groq could not parse a tool call. `reply_in_error`
+returns such a reply. `classify_fault` converts any other decoded error (fault) to the error for the client.
 """
 
 import re
@@ -18,8 +17,8 @@ from anthropic_proxy.wire.tool_call_repair import TOOL_CALL_FORMATS, OfferedTool
 _UNREADABLE = "tool_use_failed"
 """Groq's error code for tool calls that Groq could not parse. The error object contains the reply."""
 _OBJECTS = re.compile(r"(?<![^\s>\[\])])\{.*?(?=</?(?:function|tool_call|invoke)|<\||\Z)", re.DOTALL)
-"""Pattern of a JSON object in reply text: at the start, after white space or after a marker, up to the next marker of a
-tool call."""
+"""Pattern of a JSON object in reply text, up to the next marker of a tool call. It begins at the start, after white
+space or after a marker."""
 _ELSEWHERE = re.compile(r"\bv1/responses\b")
 
 
@@ -37,7 +36,10 @@ def reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | N
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    """Return the error for a fault of the provider. The message adds advice if the model requires the Responses API."""
+    """Return the error for the client. The message has advice if the model requires the Responses API.
+
+    `fault`: decoded error of the provider.
+    """
     error = build_upstream_error(
         fault,
         call.provider,
@@ -51,5 +53,5 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
 
 
 def requires_responses_wire(message: str) -> bool:
-    """Return True if the error message names `v1/responses`: the model, or the model with tools, requires that API."""
+    """Return True if the error message names `v1/responses`, because the request requires the Responses API."""
     return _ELSEWHERE.search(message) is not None

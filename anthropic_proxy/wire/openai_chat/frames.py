@@ -1,11 +1,9 @@
 """Structs of Chat Completions response chunks and bodies, with only the fields that the decoder reads.
 
-`Chunk` is one event or body, `Choice` one reply in it, `ChoiceDelta` a fragment of the reply. `ChatUsage`,
-`TokenDetails` and `ServerToolCounts` have counts of tokens and searches; `GroqExtension` is Groq's field `x_groq`.
-`decode_chunk` normalizes values of unexpected JSON types (a number as text, content as a list of parts). A missing
-field is None, or `ABSENT` if its value is kept as raw JSON; `is_present` checks the latter. `reasoning_details` is
-OpenRouter's reasoning, `executed_tools` are Groq's server tool runs, `annotations` citations. A thought signature is
-opaque state of the reasoning.
+`Chunk` is one event or body, `Choice` one reply in it, and `ChoiceDelta` a fragment of the reply. `ChatUsage` and
+`TokenDetails` have token counts. `GroqExtension` is Groq's field `x_groq`. `decode_chunk` accepts values of unexpected
+JSON types, such as a number as text. A missing field is None, or `ABSENT` if it is raw JSON; `is_present` checks the
+latter. A thought signature is opaque state of the reasoning.
 """
 
 from typing import Any
@@ -32,7 +30,7 @@ class ToolCallDelta(Struct, gc=False):
     index: int | None = None
     """Index of the call in the reply. None: the server omits indexes."""
     id: str | None = None
-    """Id of the tool call. None: the fragment is not the first one of its call."""
+    """Id of the tool call. None: a later fragment of the call, or a server without ids."""
     function: FunctionCall | None = None
     extra_content: Raw = ABSENT
     """Vendor field with a thought signature of Gemini, as JSON."""
@@ -86,7 +84,7 @@ class TokenDetails(Struct, gc=False):
 
 
 class ChatUsage(Struct, gc=False):
-    """Token counts (`usage`). Some servers count cache reads in `cached_tokens` or `prompt_cache_hit_tokens`."""
+    """Token counts (`usage`). Some servers send cache reads as `cached_tokens` or `prompt_cache_hit_tokens`."""
 
     prompt_tokens: int | None = None
     """Input tokens, cached input included."""
@@ -99,9 +97,9 @@ class ChatUsage(Struct, gc=False):
     completion_tokens_details: TokenDetails | None = None
     """Details of `completion_tokens`: tokens of reasoning."""
     cached_tokens: int | None = None
-    """Input tokens read from the prompt cache, in the form of Moonshot."""
+    """Input tokens read from the prompt cache, in Moonshot's field."""
     prompt_cache_hit_tokens: int | None = None
-    """Input tokens read from the prompt cache, in the form of DeepSeek."""
+    """Input tokens read from the prompt cache, in DeepSeek's field."""
     server_tool_use_details: ServerToolCounts | None = None
     """Numbers of server tool calls (OpenRouter)."""
 
@@ -124,9 +122,9 @@ class Choice(Struct, gc=False):
     """Token counts of the reply. Moonshot's streams have them here and not in `Chunk.usage`."""
 
     def reply_delta(self) -> ChoiceDelta | None:
-        """Return the reply of an unstreamed body: `message`, or `delta` if `message` is missing or empty.
+        """Return the reply of a body that is not streamed: `message`, or `delta` if `message` is missing or empty.
 
-        Perplexity sends both fields, `delta` without text (recorded 2026).
+        Perplexity sends both fields (recorded 2026).
         """
         if self.message is None or (self.delta is not None and self.message.is_empty):
             return self.delta
@@ -143,7 +141,7 @@ class GroqExtension(Struct, gc=False):
 
 
 class Chunk(Struct, gc=False):
-    """One event of a streamed response, or the body of an unstreamed response."""
+    """One event of a streamed response, or the body of a response that is not streamed."""
 
     choices: list[Choice] | None = None
     """Replies of the model; the proxy requests one."""
@@ -167,7 +165,7 @@ _decode = msgspec.json.Decoder(Chunk).decode
 
 
 def decode_chunk(data: bytes) -> Chunk:
-    """Decode one SSE frame of a streamed response, or the body of an unstreamed response.
+    """Decode one event of a streamed response, or a complete body.
 
     Raises `msgspec.DecodeError` for invalid JSON or an unknown structure.
     """
@@ -181,7 +179,7 @@ def decode_chunk(data: bytes) -> Chunk:
 
 
 def _is_bare_error(data: bytes) -> bool:
-    """Return True if a response is an error object itself, without a field `error` around it.
+    """Return True if a response is itself an error object, without a field `error` around it.
 
     Sources: vLLM before 0.10 (`"object": "error"`, serving_engine.py); gateways with events of the type `error` (read
     2026-11).

@@ -1,7 +1,7 @@
 """Encoder of the conversation: messages of the client request → `messages` of the Chat Completions request.
 
-`ChatMessageEncoder` encodes one conversation. JSON strings of the client request are copied without decoding. A system
-message inside the conversation is sent as a system message or, as a reminder, as text of a user message.
+`ChatMessageEncoder` encodes one conversation. A system message inside the conversation is sent as a system message, or
+as text of a user message (reminder).
 """
 
 import hashlib
@@ -36,13 +36,13 @@ from anthropic_proxy.wire.openai_chat.parts import TextPart, add_cache_mark, joi
 from anthropic_proxy.wire.signatures import ReasoningState, decode_signature, digest_base_url
 
 _BRIDGE_TEXT = json_string("Understood.")
-"""Assistant text inserted between tool results and a user message, if the server requires a message there."""
+"""Assistant text that is inserted between tool results and a user message, for servers that require a message there."""
 
 _NULL = Raw(b"null")
 _NINE = re.compile(r"[a-zA-Z0-9]{9}")
 _MAX_ID_LENGTH = 40
 _MISSING_THINKING_TEXT = " "
-"""Reasoning text for an earlier reply without reasoning, if the server requires reasoning in its message."""
+"""Reasoning text for an earlier reply without reasoning. It is sent to servers that require reasoning in each reply."""
 
 
 class _ChatMessage(Struct, gc=False):
@@ -94,7 +94,7 @@ class ChatMessageEncoder(MessageEncoder):
         self._keeps_ids = dialect.call_id_form == "short"
         self._ids: dict[str, str] = {}
         self._joined: dict[int, list[Any]] = {}
-        """Index of a message in `messages` → contents of consecutive messages that are sent as this one message."""
+        """Index of a message in `messages` → contents of consecutive messages that are sent as this one."""
 
     def encode(self, *, extra_system: str = "", ask: str = "") -> list[Any]:
         """Return the encoded `messages`. `extra_system` is added to the system prompt, `ask` as the last user text."""
@@ -124,7 +124,10 @@ class ChatMessageEncoder(MessageEncoder):
             last.content = add_cache_mark(last.content)
 
     def _add_reminder(self, text: Raw) -> None:
-        """Add a late system text to the previous message if that is a user message, else to the next user message."""
+        """Add the text of a late system message to the previous message, if that is a user message.
+
+        Otherwise it is added to the next user message.
+        """
         last = self.messages[-1] if self.messages else None
         if isinstance(last, _ChatMessage) and last.role == "user":
             self._append_user([text])
@@ -143,16 +146,15 @@ class ChatMessageEncoder(MessageEncoder):
             self._append_prefill_request()
 
     def _append_system(self, texts: list[Raw]) -> None:
-        """Append system texts as one message: a user message for reminders, else with the role of the system prompt."""
+        """Append the texts of a system message as one message. It is a user message if the server gets reminders."""
         self._append(
             _ChatMessage("user" if self.sends_reminders else self._dialect.system_role, join_json_strings(texts))
         )
 
     def _place_late_texts(self, parts: list[Any]) -> None:
-        """Insert late system texts before the next user message, or append them as reminders to its content `parts`.
+        """Insert waiting texts of system messages before the next user message, or append them to its content.
 
-        Late system texts come from system messages inside the conversation. They are stored while tool results are
-        missing.
+        `parts`: content of that user message so far.
         """
         if self.sends_reminders:
             parts += self._late_texts
@@ -252,9 +254,9 @@ class ChatMessageEncoder(MessageEncoder):
             assert_never(field)
 
     def _id_of(self, client_id: str, name: str) -> str:
-        """Return the upstream id of the tool call `client_id`.
+        """Return the id of a tool call that is sent upstream. `client_id`: its id in the client request.
 
-        `name`: called tool; "": a result, because its call has an id.
+        `name`: name of the called tool; "" for a tool result.
         """
         if self._keeps_ids and len(client_id) <= _MAX_ID_LENGTH:
             return client_id  # most ids are short enough
@@ -274,7 +276,7 @@ class ChatMessageEncoder(MessageEncoder):
 
 
 def _is_list(text: str) -> bool:
-    """Return True if the text of a client is a JSON list. Only then is it copied into the request body unchanged."""
+    """Return True if a text from the client is a JSON list, which is safe to copy into the request body."""
     try:
         msgspec.json.decode(text, type=list[Raw])
     except (msgspec.DecodeError, RecursionError):

@@ -1,7 +1,7 @@
 """Content of upstream messages: a JSON string (`Raw`), or a list of content parts.
 
 A part is a text, an image or a file in the format of the Chat Completions API. `add_cache_mark` and `prepend_thinking`
-change a content, `join_contents` joins several.
+change a content. `join_contents` joins the contents of several messages.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 from anthropic_proxy.wire.json_strings import join_json_strings
 
 CACHE_MARK = {"type": "ephemeral"}
-"""Value of `cache_control`: the provider caches the prompt up to this place, for five minutes (the default)."""
+"""Value of `cache_control`. The provider then caches the prompt up to this place for five minutes."""
 
 _EMPTY = (b"null", b'""')
 
@@ -31,13 +31,13 @@ class _MarkedTextPart(Struct, tag="text", tag_field="type", gc=False):
 
 
 def prepend_thinking(thoughts: str, content: Any) -> list[Any]:
-    """Return `content` with a part of type `thinking` (Mistral) before it. `thoughts`: text of the part."""
+    """Return `content` with a part of the type `thinking` before it, as Mistral requires. `thoughts`: its text."""
     thinking = {"type": "thinking", "thinking": [{"type": "text", "text": thoughts}]}
     return [thinking, TextPart(content)] if isinstance(content, Raw) and bytes(content) not in _EMPTY else [thinking]
 
 
 def add_cache_mark(content: Any) -> Any:
-    """Return `content` with `cache_control` on its last nonempty text; without nonempty text, unchanged."""
+    """Return `content` with `cache_control` on its last nonempty text. Without such a text, it is unchanged."""
     if isinstance(content, Raw):
         return content if bytes(content) in _EMPTY else [_MarkedTextPart(content, CACHE_MARK)]
     texts = [
@@ -53,7 +53,8 @@ def add_cache_mark(content: Any) -> Any:
 def join_contents(contents: Sequence[Any]) -> Any:
     """Return the contents of consecutive messages as the content of one message.
 
-    The result is one JSON string if all contents are strings, otherwise a list of parts.
+    The result is one JSON string if all contents are strings. Otherwise it is a list of parts: the strings before the
+    first list become one text part, and each later string its own.
     """
     texts = [*itertools.takewhile(lambda content: isinstance(content, Raw), contents)]
     if len(texts) == len(contents):

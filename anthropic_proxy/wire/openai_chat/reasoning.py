@@ -1,9 +1,8 @@
 """Decoder of reasoning and signatures in the response fields `reasoning_details` and `extra_content`.
 
-OpenRouter sends `reasoning_details`: the reasoning as a list of objects, which later requests must repeat.
-`ReasoningDetailsBuffer` joins the streamed fragments of the list (`pop_json` returns it), `reasoning_details_text`
-returns its text. A signature is opaque state of the reasoning: Google sends the signature of a tool call in
-`extra_content`, and `find_call_signature` returns it.
+OpenRouter sends reasoning as a list of objects (`reasoning_details`), which later requests must repeat.
+`ReasoningDetailsBuffer` joins its streamed fragments, and `reasoning_details_text` returns its text. Google sends the
+signature of a tool call, its opaque state, in `extra_content`. `find_call_signature` returns it.
 """
 
 from typing import Any
@@ -14,7 +13,7 @@ from msgspec import Raw
 from anthropic_proxy.wire.json_repair import decode_repaired
 
 _JOINED = ("text", "summary", "data", "signature")
-"""String fields of an entry of `reasoning_details`. A stream sends such a field in fragments, which are joined."""
+"""String fields of an entry of `reasoning_details`. A stream sends them in fragments, which are joined."""
 
 
 class ReasoningDetailsBuffer:

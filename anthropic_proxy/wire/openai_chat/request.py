@@ -1,7 +1,7 @@
 """Encoder of upstream requests: a prepared request of the client → path and body of the Chat Completions API.
 
-Other modules of the package encode the conversation (`messages`), the tools and the schema of the reply. The dialect
-has the differences of server and model from OpenAI's API. Effort is the level of reasoning.
+`encode_request` builds the body. Other modules of the package encode the conversation (`messages`), the tools and the
+schema of the reply. The dialect has the differences of server and model from OpenAI's API.
 """
 
 from typing import Any
@@ -74,7 +74,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
 
 
 def _effort(call: Call[Dialect], dialect: Dialect, has_tools: bool, notes: list[FidelityNote]) -> str:
-    """Return the effort level to send: the requested one, or the only one that the model accepts with tools."""
+    """Return the effort level to send. It is the requested one, or the only one that the model accepts with tools."""
     effort = call.request.effort
     if not has_tools or dialect.forced_effort_with_tools in ("", effort):
         return effort
@@ -118,7 +118,10 @@ def _add_effort(
 
 
 def _add_cache_fields(body: dict[str, Any], call: Call[Dialect], dialect: Dialect) -> None:
-    """Add the session id and the cache mark for the provider's prompt cache, if the dialect has these fields."""
+    """Add the fields for the provider's prompt cache to `body`: the session id and the cache mark.
+
+    Fields that the server does not accept are omitted.
+    """
     if dialect.session_field:
         body[dialect.session_field] = call.request.session_key()
     if dialect.sends_cache_marks and call.request.has_cache_marks():

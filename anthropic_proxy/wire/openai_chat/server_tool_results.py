@@ -1,10 +1,10 @@
 """Decoder of results of server tools, which the provider runs: response fields → blocks of the Messages API.
 
-`ServerToolReader` decodes the results of one reply. Groq sends each run of a tool as an entry of `executed_tools`,
-first without and then with the result. OpenRouter sends only the found pages, as annotations before the text or after
-the cited passage. Both were recorded by the project `pydantic/pydantic-ai` (cassettes
-test_groq_model_web_search_tool_stream and test_openrouter_web_search_annotations_stream, 2026-08). `read_delta` decodes
-one chunk, `end_searches` ends all searches at the end of the text. A delta is a fragment of the decoded reply.
+`ServerToolReader` decodes the results of one reply. `read_delta` decodes one chunk, and `end_searches` ends all
+searches at the end of the text. Groq sends each run of a tool as an entry of `executed_tools`, first without and then
+with the result. OpenRouter sends only the found pages, as annotations of the text. Both were recorded by the project
+`pydantic/pydantic-ai` (cassettes test_groq_model_web_search_tool_stream and
+test_openrouter_web_search_annotations_stream, 2026-08).
 """
 
 from collections.abc import Iterable
@@ -50,7 +50,7 @@ class _Printed(Struct):
 
 
 class _Executed(Struct):
-    """Entry of Groq's `executed_tools`. The arguments show the kind of tool, because `type` has many values."""
+    """Entry of Groq's `executed_tools`. The kind of tool is recognized by its arguments."""
 
     index: int = 0
     arguments: str = ""
@@ -72,14 +72,14 @@ class _Annotation(Struct):
 
 
 class ServerToolReader:
-    """Decodes the server tool results of one reply into deltas."""
+    """Decodes the server tool results of one reply into deltas, the pieces of the reply."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._new_id = call.new_id
         searching = (tool for tool in call.request.tools if server_tool_kind(tool) == "web_search")
         self._blocked = [domain for tool in searching for domain in tool.blocked_domains or ()]
         self._open: dict[int, str] = {}
-        """Index of a search for which no result was received → id of its call block in the reply to the client."""
+        """Index of a search without a result so far → id of its call block in the reply to the client."""
         self._done: set[int] = set()
         self._found: dict[str, _Found] = {}
         self._reported: set[str] = set()
@@ -87,7 +87,7 @@ class ServerToolReader:
         self._fetches = 0
 
     def read_delta(self, piece: ChoiceDelta) -> list[Delta]:
-        """Return the server tool deltas of one chunk. The caller emits them before the text of the chunk."""
+        """Return the server tool deltas of one chunk. They belong before the text of the chunk."""
         deltas: list[Delta] = []
         if is_present(piece.executed_tools):
             for executed in _list_of(piece.executed_tools, list[_Executed]):
@@ -102,7 +102,7 @@ class ServerToolReader:
     def end_searches(self) -> list[Delta]:
         """Return the deltas that end all web searches of the reply. Call this at the end of the text.
 
-        They are the result blocks of pages not yet emitted, and empty results for searches without a result.
+        A search without a result gets an empty result.
         """
         deltas = self._emit_search()
         for identifier in self._open.values():
@@ -159,7 +159,7 @@ class ServerToolReader:
         return deltas
 
     def _emit_search(self) -> list[Delta]:
-        """Return the blocks of a search with the pages that were not emitted before.
+        """Return the blocks of a search with the pages that were not returned before.
 
         The query is "", because OpenRouter reports no query.
         """

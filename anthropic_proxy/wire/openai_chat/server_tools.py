@@ -1,7 +1,7 @@
 """Encoder of server tools (web search …, run by the provider) for a Chat Completions request.
 
-Vendors differ in names and settings of these tools; fields of the `Dialect` state them. A fidelity note records a
-client field that was approximated, emulated or dropped.
+`encode_server_tools` returns the request fields as `ServerToolFields`. Providers differ in names and settings of these
+tools, which are fields of the `Dialect`. `offers_server_tools` is True if the client request has such a tool.
 """
 
 from typing import Any
@@ -26,16 +26,16 @@ class ServerToolFields(Struct):
     body_fields: dict[str, Any]
     """Top-level fields of the request body that enable server tools: `compound_custom`, `search_settings`."""
     notes: list[FidelityNote]
-    """Notes on settings of server tools that the provider lacks."""
+    """Notes on settings of server tools that the provider does not have."""
 
 
 def offers_server_tools(call: Call[Dialect]) -> bool:
-    """Return True if the client request offers a server tool."""
+    """Return True if the client request offers a server tool, a tool that the client does not run."""
     return not are_client_tools(call.request.tools)
 
 
 def encode_server_tools(call: Call[Dialect], dialect: Dialect) -> ServerToolFields:
-    """Encode the client's server tools that the dialect supports, with notes on unsupported settings."""
+    """Return the request fields for the client's server tools, and notes on settings that are not sent."""
     encoded = ServerToolFields([], {}, [])
     known = dict(dialect.server_tool_names)
     enabled: list[str] = []
@@ -58,7 +58,7 @@ def _definition(name: str, settings: dict[str, Any]) -> Raw:
 
 
 def _settings_of(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> dict[str, Any]:
-    """Return the settings of a server tool by the server's names. Adds a note for each unsupported setting."""
+    """Return the settings of a server tool under the provider's names. Adds a note for each unsupported setting."""
     location = msgspec.json.decode(tool.user_location) if len(tool.user_location) else None
     values = {
         "max_uses": tool.max_uses,

@@ -1,9 +1,9 @@
 """Decoder of Chat Completions responses, streamed or complete: chunks → deltas.
 
-`ChatDecoder` decodes one response: `decode_frame` a streamed chunk, `decode_body` a complete response, `decode_end` the
-end of a stream; `flush_pending` returns buffered deltas after an interruption. A delta is a fragment of the reply that
-does not depend on the provider: text, thinking, a tool call, usage, the stop reason. `notes` has a fidelity note for
-each repair of the model's output. `decode_usage` converts the token counts.
+Deltas are the pieces of a reply: text, thinking, tool calls, usage, the stop reason. `ChatDecoder` decodes one
+response. `decode_frame` reads a streamed chunk, `decode_body` a complete response, and `decode_end` the end of a
+stream. `flush_pending` returns buffered deltas after an interruption. `notes` has a note for each repair of the model's
+output. `decode_usage` converts the token counts.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,7 +62,7 @@ class ChatDecoder(Decoder):
             dialect.signature_tag, replay=1 if dialect.replayed_thinking_field else 0
         )
         self.finished = False
-        """True after the frame `[DONE]`, or after a complete body was decoded."""
+        """True after the event `[DONE]`, or after a complete body was decoded."""
         self._mender = FrameRepair()
         self._late = TrailingThinkingBuffer()
         self._output = (
@@ -84,15 +84,12 @@ class ChatDecoder(Decoder):
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        """Fidelity notes on repairs of the model's output so far.
-
-        Repaired are tool names and arguments, and tool calls that the model wrote as reply text.
-        """
+        """Fidelity notes on repairs of the model's output so far: tool names, arguments, tool calls written as text."""
         found = self._text.notes if self._text is not None else ()
         return (*found, *self._calls.repair.notes) if self._calls is not None else found
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Return the deltas of one SSE frame of a Chat Completions stream.
+        """Return the deltas of one event of a Chat Completions stream.
 
         Raises `UpstreamError` for an error object or invalid JSON.
         """
@@ -132,7 +129,7 @@ class ChatDecoder(Decoder):
         return self._order(deltas)
 
     def flush_pending(self) -> list[Delta]:
-        """Return the deltas buffered in an interrupted reply: text of an unknown kind, tool arguments, thinking."""
+        """Return the buffered deltas after an interruption: text that may be a tool call, arguments, thinking."""
         deltas = self._text.finish(reply_ended_early=True) if self._text is not None else []
         if self._calls is not None:
             self._calls.flush_pending(deltas)
@@ -220,7 +217,7 @@ class ChatDecoder(Decoder):
             deltas.append(Thinking(signature=encode_signature(self._tag, ReasoningState(encrypted=details))))
 
     def _sign_call(self, extra: Raw, deltas: list[Delta]) -> None:
-        """Emit the signature of the first tool call as a thinking delta before the call. Later signatures are ignored.
+        """Append the signature of the first tool call to `deltas`, as a thinking delta. Later ones are ignored.
 
         `extra`: the field `extra_content` of the call or message.
         """
@@ -230,7 +227,7 @@ class ChatDecoder(Decoder):
             deltas.append(Thinking(signature=encode_signature(self._tag, carry)))
 
     def _finish(self, reason: str, deltas: list[Delta]) -> None:
-        """Emit the end of open content to `deltas`, and store the first finish reason.
+        """Append the end of open content to `deltas`, and store the first finish reason.
 
         Later finish reasons are ignored.
         """
@@ -257,9 +254,9 @@ class ChatDecoder(Decoder):
             self._emit_stop(deltas)
 
     def _end_blocks(self, deltas: list[Delta], *, reply_ended_early: bool) -> None:
-        """Emit the end of open text, reasoning, searches and calls to `deltas`.
+        """Append the end of open text, reasoning, searches and calls to `deltas`.
 
-        `reply_ended_early`: the reply did not end normally.
+        `reply_ended_early`: True if the reply did not end normally.
         """
         if self._text is not None:
             deltas += self._text.finish(
@@ -283,7 +280,7 @@ class ChatDecoder(Decoder):
         deltas.append(self._stop)
 
     def _reaches_limit(self) -> bool:
-        """Return True if the reply has reached its output limit. vLLM's finish reason is `tool_calls` even then."""
+        """Return True if the reply has reached its output limit. vLLM's finish reason is then still `tool_calls`."""
         return (self._usage.output_tokens or 0) >= self._call.request.max_tokens
 
     def _fail(self, error: Any) -> list[Delta]:
@@ -308,8 +305,8 @@ class ChatDecoder(Decoder):
 def decode_usage(counts: ChatUsage) -> Usage:
     """Return the token counts of a reply as the Messages API counts tokens.
 
-    Chat Completions includes cached input in `prompt_tokens`; the Messages API counts it separately. xAI excludes
-    reasoning from `completion_tokens` (recorded: xai/tool_call); the Messages API includes it in the output.
+    Cached input is subtracted from the input tokens. xAI's reasoning tokens are added to the output tokens (recorded:
+    xai/tool_call).
     """
     within, spent = counts.prompt_tokens_details or _NO_DETAILS, counts.completion_tokens_details or _NO_DETAILS
     places = (within.cached_tokens, counts.prompt_cache_hit_tokens, counts.cached_tokens)
@@ -330,7 +327,7 @@ def decode_usage(counts: ChatUsage) -> Usage:
 
 
 def _fills(usage: Usage, window: int | None) -> bool:
-    """Return True if input and output together fill the context window (`window` tokens; None: unknown)."""
+    """Return True if input and output together fill the context window. `window`: its tokens; None: unknown."""
     if window is None or usage.output_tokens is None:
         return False
     read = (usage.input_tokens or 0) + (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)

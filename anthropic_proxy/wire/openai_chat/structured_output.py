@@ -1,8 +1,8 @@
 """Replies by the client's JSON Schema: encoding of the schema, and decoding of a reply in a forced tool call.
 
-A server without a field for schemas is forced to call an output tool with the reply as arguments.
-`encode_reply_schema_fields` encodes the request, and `OutputToolReader` converts the call back to text.
-`uses_output_tool`: the request forces it. A delta is a fragment of the decoded reply.
+If a server has no field for schemas, the model must call an output tool with the reply as arguments.
+`encode_reply_schema_fields` encodes the request. `uses_output_tool` is True if the model must call this tool.
+`OutputToolReader` converts the call back to text.
 """
 
 from typing import Any
@@ -21,11 +21,11 @@ from anthropic_proxy.wire.openai_shared_fields import SCHEMA_NOT_ENFORCED, encod
 from anthropic_proxy.wire.shared_notes import SCHEMA_AS_TEXT, SCHEMA_AS_TOOL
 
 OUTPUT_TOOL_NAME = "output"
-"""Name of the output tool, a function that the model must call with the reply as arguments."""
+"""Name of the output tool. The model must call this function with the reply as arguments."""
 
 
 class ReplySchemaFields(Struct):
-    """Fields of the upstream request by which a reply that matches the client's JSON Schema is requested."""
+    """Fields of the upstream request for a reply that matches the client's JSON Schema."""
 
     response_format: Any = None
     """Value of the request field `response_format`. None: the field is not sent."""
@@ -38,7 +38,10 @@ class ReplySchemaFields(Struct):
 def encode_reply_schema_fields(
     call: Call[Dialect], dialect: Dialect, tools: ToolFields, notes: list[FidelityNote], budget: WorkBudget
 ) -> ReplySchemaFields:
-    """Return the fields for the client's reply schema. The output tool, if needed, is added to `tools`."""
+    """Return the request fields for the client's reply schema.
+
+    If the server needs the output tool (called with the reply as arguments), it is added to `tools`.
+    """
     found = encode_reply_schema(call, budget, notes, dialect.schema_rules)
     if found is None:
         return ReplySchemaFields(system_instruction=reply_schema_instruction(call, budget, notes))
@@ -84,7 +87,10 @@ class OutputToolReader:
         self._keys: set[int | str] = set()
 
     def convert_to_text(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas of a reply, with the output tool's arguments as `Text` and the stop reason `end_turn`."""
+        """Return the deltas of a reply with the arguments of the output tool as text, which is the reply.
+
+        The stop reason becomes `end_turn`.
+        """
         return [kept for delta in deltas if (kept := self._convert(delta)) is not None]
 
     def _convert(self, delta: Delta) -> Delta | None:
@@ -105,5 +111,5 @@ def _sends_schema(call: Call[Dialect], dialect: Dialect) -> bool:
 
 
 def _stands_apart(call: Call[Dialect], dialect: Dialect) -> bool:
-    """Return True if the request must omit `response_format`, because Groq rejects it with streaming or tools."""
+    """Return True if `response_format` must be omitted, because the server rejects it with streaming or tools."""
     return dialect.reply_schema_exclusive and (bool(call.request.tools) or call.streams_upstream)

@@ -1,10 +1,9 @@
 """Decoder of tool calls in Chat Completions responses: assigns streamed fragments to calls, and ends the calls.
 
-`ToolCallReader` decodes the calls of one response: `read_fragment` reads one fragment of a name or arguments. Some
-servers send fragments without an id or index. `end_complete_calls` ends the calls with complete arguments (a whole JSON
-object), `end_all_calls` ends all calls at the end of the reply. Arguments of a reply that ended early (output limit,
-content filter, interruption) may be incomplete and are not repaired. `call_count` is the number of calls so far. A
-delta is a fragment of the decoded reply; a fidelity note records a repair.
+`ToolCallReader` decodes the calls of one response. `read_fragment` reads one fragment of a name or arguments.
+`end_complete_calls` ends the calls with complete arguments (a whole JSON object). `end_all_calls` ends all calls at the
+end of the reply. If the reply ended early (output limit, content filter, interruption), incomplete arguments are not
+repaired. `call_count` is the number of calls so far.
 """
 
 from anthropic_proxy.errors import UpstreamProtocolError
@@ -20,7 +19,7 @@ _NO_FUNCTION = FunctionCall()
 
 
 class _OpenCall:
-    """A tool call of the reply that has begun and not ended."""
+    """A tool call of the reply that has begun."""
 
     __slots__ = ("arguments", "ended", "id", "key", "name", "own_name")
 
@@ -41,9 +40,8 @@ class _OpenCall:
 class ToolCallReader:
     """Converts the tool call fragments of one response into the deltas `ToolCall`, `ToolArgs` and `ToolEnd`.
 
-    Fragments with the same `index` belong to one call. Some servers omit `index` or ids, repeat id and name in each
-    fragment, begin every call at index 0, or alternate between two calls. A call with complete arguments ends as soon
-    as other content begins. A call with incomplete arguments ends with the reply.
+    Fragments with the same `index` belong to one call. Some servers omit `index` or ids, or use index 0 for every call.
+    A call with complete arguments ends when other content begins, any other call at the end of the reply.
     """
 
     def __init__(self, call: Call[Dialect]) -> None:
@@ -61,7 +59,7 @@ class ToolCallReader:
         self._ids = ToolCallIds(call)
         self._holds: bool = call.dialect.buffers_tool_arguments
         self.repair = ToolCallRepair(call, names=call.dialect.repairs_tool_names)
-        """Repairs tool names and arguments as the dialect allows. Contains the notes on repairs."""
+        """Repairs tool names and arguments if the server requires it. Its notes record the repairs."""
 
     def read_fragment(self, piece: ToolCallDelta, deltas: list[Delta]) -> None:
         """Decode one fragment of a tool call, or a complete call, and append its deltas to `deltas`."""
@@ -86,7 +84,7 @@ class ToolCallReader:
                 deltas.append(ToolArgs(call.key, function.arguments))
 
     def flush_pending(self, deltas: list[Delta]) -> None:
-        """Append the buffered arguments of open calls, after an interrupted reply. The calls stay open."""
+        """Append the buffered arguments of open calls to `deltas`, after an interrupted reply. The calls stay open."""
         for call in self._open:
             if self._holds and call.name and (text := "".join(call.arguments)):
                 call.arguments = []
@@ -100,9 +98,8 @@ class ToolCallReader:
     def end_all_calls(self, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
         """Append `ToolEnd` for every open call, complete or not. Call this at the end of the reply.
 
-        `reply_ended_early`: True if the reply did not end normally (output limit, content filter,
-        interruption). Arguments are then not repaired. Raises `UpstreamProtocolError` for a call without a
-        name.
+        `reply_ended_early`: True if the reply did not end normally; arguments are then not repaired. Raises
+        `UpstreamProtocolError` for a call without a name.
         """
         for call in list(self._open):
             text = self._end(call, deltas, reply_ended_early=reply_ended_early)
@@ -120,7 +117,7 @@ class ToolCallReader:
     def _end(self, call: _OpenCall, deltas: list[Delta], *, reply_ended_early: bool = False) -> str:
         """Append the buffered deltas and the `ToolEnd` of a call to `deltas`. Return the arguments of the call.
 
-        `reply_ended_early`: the reply did not end normally, so the arguments may be incomplete.
+        `reply_ended_early`: True if the reply did not end normally, so the arguments may be incomplete.
         """
         if not call.name:
             name = self.repair.find_name_by_arguments("".join(call.arguments))
@@ -156,7 +153,7 @@ class ToolCallReader:
         return None if is_next else call
 
     def _after_the_end(self, call: _OpenCall | None, piece: ToolCallDelta, function: FunctionCall) -> _OpenCall | None:
-        """Return `call`, a call that has ended, if a fragment adds nothing to it. None: the fragment begins a new call.
+        """Return `call`, a call that has ended, if the fragment adds nothing to it. None: a new call begins.
 
         Raises `UpstreamProtocolError` if the fragment continues the arguments of the ended call.
         """

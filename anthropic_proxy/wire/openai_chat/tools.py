@@ -1,7 +1,7 @@
 """Encoder of tools for the Chat Completions API: definitions of client tools and server tools, and `tool_choice`.
 
-Client tools are functions that the client runs. Server tools (web search …) run at the provider. A fidelity note
-records a client field that was approximated, emulated or dropped.
+`encode_tools` returns the request fields as `ToolFields`. Client tools are functions that the client runs. Server tools
+(web search …) run at the provider.
 """
 
 from collections.abc import Sequence
@@ -37,13 +37,13 @@ class ToolFields(Struct):
     tool_choice: Any = None
     """Value of the request field `tool_choice`. None: the field is not sent."""
     user_instruction: str = ""
-    """User text that requests a tool call, if the server cannot force the call. "": none."""
+    """User text that requests a tool call if the server cannot force it. "": none."""
     notes: list[FidelityNote] = []
     """Notes on changed or dropped settings of the client's tools."""
 
 
 def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> ToolFields:
-    """Encode tools and tool choice. Raises `UnsupportedFeature` if tools or a forced call are not supported."""
+    """Return the request fields for tools and tool choice. Raises `UnsupportedFeature` if they are not supported."""
     request = call.request
     definitions, notes = _encode_functions(request.tools, budget, dialect.schema_rules, dialect.sends_strict)
     tools = ToolFields([*definitions], notes=[*notes])

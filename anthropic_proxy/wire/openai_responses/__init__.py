@@ -1,7 +1,7 @@
 """`ResponsesWire`: wire of the Responses API of OpenAI and of other servers with this API.
 
-The server stores no conversation: each request contains the complete history. Source: the API reference (2026-11), the
-types of the official SDK `openai` 3.51, and recorded traffic.
+Each request contains the complete history, because the server stores no conversation. Source: the API reference
+(2026-11), the types of the official SDK `openai` 3.51, and recorded traffic.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ __all__ = ["WIRE", "Dialect"]
 
 
 class ResponsesWire(Wire[Dialect]):
-    """Wire of the Responses API. Combines the functions of this package into the interface `Wire`."""
+    """Wire of the Responses API."""
 
     dialect_type = Dialect
     framing = "sse"
@@ -42,7 +42,7 @@ class ResponsesWire(Wire[Dialect]):
         return classify_fault(fault, call) if reply is None else reply
 
     def accepts_media_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
-        """Return True: servers of this API download images and documents from URLs."""
+        """Return True, because servers of this API download images and documents from URLs."""
         return True
 
 

@@ -1,7 +1,7 @@
 """Changes of the next upstream request after a server of the Responses API rejected a parameter of the last one.
 
-An adaptation is a named change of the dialect, found by the error: a parameter is dropped or replaced.
-`find_adaptation` chooses one, `apply_adaptation` applies it by its name.
+An adaptation is a named change of the dialect, the settings for a server. It drops or replaces a parameter.
+`find_adaptation` chooses one by the error, `apply_adaptation` applies it.
 """
 
 from msgspec import structs
@@ -40,7 +40,7 @@ _EFFORTS = ("effort", "reasoning_effort", "reasoning")
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation for an error of the provider that names a parameter. None: no known change helps."""
+    """Return the change of the dialect that may avoid an error of the provider. None: no known change helps."""
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
     if error.parameter == REASONING_PARAMETER:

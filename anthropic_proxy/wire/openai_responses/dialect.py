@@ -1,12 +1,9 @@
 """Dialect of the Responses API: settings for the differences between servers and models.
 
-The defaults describe OpenAI's server with gpt-5. Names of fields: the server `accepts_…` content; the request `sends_…`
-a field or `requests_…` data; `replays_…`: content of earlier replies is sent back; `server_tools` are run by the
-server; `image_types` are accepted media types. The effort is the level of reasoning that a client requests: `none`,
-`low`, `high`. An adaptation changes dialect fields after a server has rejected a request. `sampling_support` is the
-condition on which `temperature` is sent. `is_thinking`: the model reasons at a given effort. `sends_require_approval`
-sends `require_approval: "never"` for MCP servers. `sends_phase` marks assistant messages as comment or final answer.
-`schema_rules` restrict JSON Schemas. An alias replaces a tool name that the server rejects.
+The defaults describe OpenAI's server with gpt-5. The prefix of a field is its purpose: the server `accepts_…` content,
+and a request `sends_…` a field or `requests_…` data. A field `replays_…` concerns content of earlier replies. Effort is
+the requested level of reasoning: `none`, `low`, `high`. `is_thinking` is True if the model reasons at an effort. An
+adaptation changes fields after a server has rejected a request. An alias replaces a tool name that the server rejects.
 """
 
 from typing import Literal
@@ -180,5 +177,5 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     """
 
     def is_thinking(self, effort: str) -> bool:
-        """Return True if the model reasons at an effort: `default`, `none` or a level such as `high`."""
+        """Return True if the model reasons at this effort: `default`, `none` or a level such as `high`."""
         return self.can_reason and effort != "none"

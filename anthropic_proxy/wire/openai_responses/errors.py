@@ -1,8 +1,8 @@
 """Errors of servers with the Responses API: error objects → `UpstreamError`, or a refusal as a reply.
 
-Two cases need their own rules: rejected reasoning of earlier replies, and servers without this API. `decode_refusal`
-returns a refusal as a reply; `classify_fault` converts the decoded error of the provider (fault) to the error for the
-client. A delta is a fragment of the decoded reply.
+`decode_error_object` decodes an error in a response. `decode_refusal` returns a refusal because of content as a reply.
+`classify_fault` converts any other decoded error (fault) to the error for the client. Rejected reasoning and servers
+without this API get their own errors.
 """
 
 import re
@@ -23,7 +23,8 @@ from anthropic_proxy.wire.failures import (
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 
 REASONING_PARAMETER = "input.reasoning"
-"""Value of `UpstreamError.parameter` for rejected reasoning of earlier replies. The retry omits the reasoning."""
+"""Value of `UpstreamError.parameter` if the server rejected reasoning of earlier replies. A retry omits the
+reasoning."""
 
 _REFUSED_REASONING = re.compile(
     r"provided without its required (?:following item|'reasoning' item)"
@@ -43,11 +44,14 @@ _CLIENT_FAULTS = frozenset(
         *("unsupported_image_media_type", "failed_to_download_image", "image_file_not_found"),
     )
 )
-"""Error codes for invalid images of the client. In a stream, such an error has no HTTP status; the proxy uses 400."""
+"""Error codes for invalid images of the client. Such an error in a stream has no HTTP status, so the proxy uses 400."""
 
 
 def decode_error_object(error: Any) -> UpstreamFault:
-    """Decode the error object of a stream event or failed response, nested in `error` or not. Never raises."""
+    """Decode the error object of a stream event or of a failed response. Never raises.
+
+    The error may be the object itself, or its field `error`.
+    """
     nested = error.get("error") if isinstance(error, dict) else None
     fault = read_error_object({"error": error if nested is None else nested}, 200, {})
     if fault.status in (None, 200) and fault.codes & _CLIENT_FAULTS:
@@ -63,9 +67,10 @@ def decode_refusal(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | N
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    """Return the error for a fault of the provider. The message adds advice if the server lacks the Responses API.
+    """Return the error for the client. The message has advice if the server lacks the Responses API.
 
-    `parameter` is `REASONING_PARAMETER` if reasoning of earlier replies caused the error.
+    `fault`: decoded error of the provider. The result's `parameter` is `REASONING_PARAMETER` if reasoning of earlier
+    replies was rejected.
     """
     refused = bool(fault.codes & _REASONING_CODES) or _REFUSED_REASONING.search(fault.message) is not None
     if refused:  # some servers send 404 here

@@ -1,11 +1,9 @@
 """Structs of the Responses API: stream events and bodies, with the fields that the proxy decodes, and their decoders.
 
-`StreamEvent` is one event: `delta` is a fragment, `item` and `response` are complete objects. `Response` is the reply,
-`OutputItem` an element of it (message, reasoning, call), `OutputContent` a part of an item. `ResponsesUsage` and the
-`…TokenDetails` have token counts, `IncompleteDetails` the reason of a truncated reply. The first events of a stream
-repeat the complete request. Fields that may be large are therefore `Raw` (JSON text): `decode_item` and
-`decode_response` decode them. The decoders omit fields of wrong types; `decode_strict_event` does not.
-`encrypted_content` is opaque reasoning, `server_label` an MCP server. `mend` repairs bytes.
+`StreamEvent` is one event of a stream. `Response` is the reply, `OutputItem` an element of it (message, reasoning,
+call), and `OutputContent` a part of an item. `IncompleteDetails` has the reason of a truncated reply. `ResponsesUsage`
+has token counts. Fields that may be large are `Raw` (JSON text), for `decode_item` and `decode_response`. These
+decoders and `decode_event` omit fields of wrong types.
 """
 
 from collections.abc import Callable
@@ -34,7 +32,7 @@ class OutputContent(Struct, gc=False):
 
 
 class OutputItem(Struct, gc=False):
-    """Output item: message, reasoning, or tool call. The set fields depend on `type`; unfinished items lack some."""
+    """Output item: message, reasoning, or tool call. The set fields depend on `type`."""
 
     type: str = ""
     """Type of the item: `message`, `reasoning`, `function_call`, …"""
@@ -65,7 +63,7 @@ class OutputItem(Struct, gc=False):
     outputs: list[Raw] | None = None
     """Of a `code_interpreter_call`: printed text and images."""
     server_label: str | None = None
-    """Of an `mcp_call`: the label of the MCP server in the request."""
+    """Of an `mcp_call`: the label of the MCP server, its name in the upstream request."""
     output: str | None = None
     """Of an `mcp_call`: the result of the tool."""
     error: Raw = ABSENT
@@ -111,7 +109,7 @@ class IncompleteDetails(Struct, gc=False):
 
 
 class Response(Struct, gc=False):
-    """Response object: the body of an unstreamed reply, or the field `response` of a stream event."""
+    """Response object: the body of a reply that is not streamed, or the field `response` of a stream event."""
 
     status: str | None = None
     """Status of the response: `completed`, `incomplete`, `failed`."""
@@ -155,13 +153,13 @@ class StreamEvent(Struct, gc=False):
 _Kind = TypeVar("_Kind", bound=Struct)
 
 decode_strict_event = msgspec.json.Decoder(StreamEvent).decode
-"""Decodes a valid event. Raises `msgspec.DecodeError` for an invalid event; `decode_event` repairs some of them."""
+"""Decode a valid event. Raises `msgspec.DecodeError` for an invalid event."""
 _decode_item = msgspec.json.Decoder(OutputItem).decode
 _decode_response = msgspec.json.Decoder(Response).decode
 
 
 def decode_event(data: bytes) -> StreamEvent:
-    """Decode an event and omit fields of wrong types. Raises `msgspec.DecodeError`.
+    """Decode a stream event, without fields of wrong types. Raises `msgspec.DecodeError` for invalid JSON.
 
     A missing last brace is added (recorded: parallel_tool_wrapper_stream).
     """
@@ -190,7 +188,7 @@ def decode_response(raw: Raw | bytes) -> Response:
 
 
 def decode_or_repair(decode: Callable[[Any], Any], data: Any, mend: Callable[[bytes], bytes]) -> Any:
-    """Decode JSON text with `decode`. If that fails, repair the bytes with `mend` (invalid UTF-8) and decode again.
+    """Decode JSON text with the function `decode`. If that fails, repair the bytes with `mend` and decode again.
 
     Raises `msgspec.DecodeError` if the second decoding also fails.
     """
@@ -208,7 +206,7 @@ def is_present(raw: Raw) -> bool:
 def decode_lenient(raw: Raw, kind: type[Any]) -> Any:
     """Decode JSON text as an object of the class `kind`.
 
-    Returns an empty object `kind()` if the text is absent or has another form.
+    Returns an empty object `kind()` if the text is absent or cannot be decoded.
     """
     if raw is ABSENT:
         return kind()
@@ -221,7 +219,7 @@ def decode_lenient(raw: Raw, kind: type[Any]) -> Any:
 
 
 def _mended(data: Raw | bytes, empty: _Kind) -> _Kind:
-    """Decode a JSON object as the class of `empty`. Members of unexpected types are omitted."""
+    """Decode a JSON object as the class of `empty`. Fields of wrong types are omitted."""
     fields = msgspec.json.decode(data, type=dict[str, Raw])
     kind = type(empty)
     kept: dict[str, Raw] = {}

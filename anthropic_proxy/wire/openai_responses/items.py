@@ -1,7 +1,7 @@
 """Encoder of the conversation: messages of the client request → items in `input` of the Responses request.
 
-`ItemEncoder` encodes one conversation. JSON strings of the client request are copied without decoding. A fidelity note
-records a client field that was approximated, emulated or dropped.
+`ItemEncoder` encodes one conversation. Each text, reasoning, call and result becomes a separate item. A last assistant
+message (prefill) is followed by a user text that requests its continuation.
 """
 
 import hashlib
@@ -60,10 +60,7 @@ class _InputMessage(Struct, tag="message", tag_field="type", gc=False):
 
 
 class _Reply(Struct, tag="message", tag_field="type", gc=False):
-    """Text of an earlier reply, sent as a string.
-
-    A content part of type `output_text` would need an id of the server.
-    """
+    """Text of an earlier reply, sent as a string. A content part `output_text` would need an id of the server."""
 
     content: Raw
     role: Literal["assistant"] = "assistant"
@@ -134,7 +131,7 @@ class ItemEncoder(MessageEncoder):
     def _join_result_without_media(self, blocks: list[Any], content: list[Any], *, is_error: bool) -> Raw:
         """Return a tool result as one text, with a text in place of each image and document.
 
-        The mark of an error (`is_error`) is a separate paragraph at the start.
+        `is_error`: True to begin with a text that marks an error.
         """
         mark = [json_string(TOOL_ERROR_PREFIX)] if is_error else []
         return join_json_strings([*mark, *replace_media_by_text(blocks, content)])
@@ -182,9 +179,9 @@ class ItemEncoder(MessageEncoder):
         self.messages.append(reply)
 
     def _encode_thought(self, block: ThinkingBlock, *, has_follower: bool) -> None:
-        """Append reasoning of an earlier reply if this provider can decrypt it and a text or call follows.
+        """Append reasoning of an earlier reply if this provider can decrypt it and a text or call follows it.
 
-        The server rejects other reasoning, so the proxy drops it with a note.
+        The server rejects any other reasoning, so it is dropped with a note.
         """
         dialect = self._dialect
         carry = decode_signature(dialect.signature_tag, block.signature)

@@ -1,9 +1,8 @@
 """Encoder of MCP servers: a toolset of the client request → a tool of type `mcp`, which the provider calls itself.
 
-A toolset is an entry of `tools` that names one MCP server. A label is the name of the server that is sent upstream: the
-client's name with other characters in place of those that the provider rejects. `mcp_server_names_by_label` finds the
-client's name for a label in the reply. Source: `Mcp` of the official SDK `openai` 3.51; "Remote MCP Tools" of xAI's
-documentation, 2026-11.
+A toolset is an entry of `tools` that names one MCP server. `encode_mcp_server` encodes it. A label is a server's name
+in the characters that the API accepts. `mcp_server_names_by_label` translates labels in the reply back. Source: `Mcp`
+of the official SDK `openai` 3.51; "Remote MCP Tools" of xAI's documentation, 2026-11.
 """
 
 import re
@@ -21,7 +20,7 @@ _NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def mcp_servers_by_name(request: PreparedRequest) -> dict[str, McpServer]:
-    """Return the MCP servers of the client request that have a URL, by name. The first server of a name counts."""
+    """Return the MCP servers of the client request that have a URL, by name. Of equal names, the first counts."""
     return {server.name: server for server in reversed(request.mcp_servers) if server.url}
 
 
@@ -30,7 +29,7 @@ def encode_mcp_server(
 ) -> dict[str, Any] | None:
     """Return a toolset as an `mcp` tool that needs no approval. None: no tool of the toolset is enabled.
 
-    `servers`: the MCP servers of the request by name. Raises `InvalidRequest` if none has the name in the toolset,
+    `servers`: MCP servers of the request by name. Raises `InvalidRequest` if the toolset names none of them. Raises
     `UnsupportedFeature` if single tools are disabled.
     """
     toolset = decode_toolset(tool)
@@ -53,7 +52,7 @@ def encode_mcp_server(
 
 
 def mcp_server_names_by_label(request: PreparedRequest) -> dict[str, str]:
-    """Return the client's names of the MCP servers, by the label that is sent upstream.
+    """Return the client's name of each MCP server by its label, the name that is sent upstream.
 
     Of equal labels, the first counts.
     """
@@ -67,7 +66,10 @@ def _label_of(name: str) -> str:
 
 
 def _allowed(toolset: Toolset) -> list[str] | None:
-    """Return the names of the tools of an MCP server that the toolset enables. None: all tools."""
+    """Return the names of the tools that a toolset enables on its MCP server. None: all tools.
+
+    Raises `UnsupportedFeature` if single tools are disabled.
+    """
     configs = toolset.configs or {}
     if toolset.default_config is not None and toolset.default_config.enabled is False:
         return [name for name, config in configs.items() if config.enabled]

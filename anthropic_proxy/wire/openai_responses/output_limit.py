@@ -1,7 +1,7 @@
 """`LocalOutputLimit`: cuts a reply at the client's `max_tokens` if the server accepts only higher limits.
 
-`cut_deltas` returns the deltas (fragments of the decoded reply) up to the limit. Tokens are estimated from the number
-of characters.
+`cut_deltas` returns the deltas (pieces of the reply) up to the limit. Tokens are estimated from the number of
+characters.
 """
 
 from msgspec.structs import replace
@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from anthropic_proxy.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 
 CHARACTERS_PER_TOKEN = 4
-"""Estimated number of characters per token. An estimate suffices: clients with such a low limit only test the
-connection."""
+"""Estimated number of characters per token. It need not be exact, because clients use such a low limit only for
+tests."""
 
 
 class LocalOutputLimit:
@@ -22,10 +22,7 @@ class LocalOutputLimit:
         self._reached = False
 
     def cut_deltas(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas up to the client's output limit, then a `Stop`.
-
-        After the limit, return only `Usage` deltas.
-        """
+        """Return the deltas up to the client's output limit, then a `Stop`. After the limit, return only `Usage`."""
         kept: list[Delta] = []
         for delta in deltas:
             if self._reached:

@@ -1,9 +1,9 @@
 """`PendingReasoning`: buffer for the reasoning of a reply until the next output item is known.
 
-Later requests can send reasoning back only together with the item after it. A text or a tool call is sent back, so
-`release_signed` returns the reasoning with its encrypted state (signature). A search of the provider is not sent back,
-so `release_unsigned` returns the reasoning without the state. `build_reasoning_state` returns the state of a complete
-reasoning item. A delta is a fragment of the decoded reply.
+A later request can repeat reasoning only together with the text or call after it. `release_signed` therefore returns
+the reasoning with its signature (encrypted state) before such an item. `release_unsigned` returns it without the state
+before a search, which later requests do not repeat. `build_reasoning_state` returns the state of a complete reasoning
+item.
 """
 
 from msgspec.structs import replace
@@ -15,19 +15,18 @@ from anthropic_proxy.wire.signatures import ReasoningState
 
 
 class PendingReasoning:
-    """Buffer for the reasoning deltas since the last output item of another type."""
+    """Buffer for the reasoning of a reply since its last text, call or search."""
 
     def __init__(self, signature: str) -> None:
         self._signature = signature
-        """Signature of thinking blocks without encrypted state."""
+        """Signature for thinking blocks that have no encrypted state."""
         self.buffered: list[tuple[Thinking, bool]] = []
-        """Buffered thinking deltas, each with True if its reasoning item has text."""
+        """Buffered thinking deltas, each with True if the reasoning has text."""
 
     def buffer_thinking(self, thought: Thinking, *, item_has_text: bool) -> bool:
-        """Buffer a reasoning delta and return True. Return False if the caller can emit the delta now.
+        """Buffer a thinking delta and return True. Return False if the delta can be sent now.
 
-        Buffering starts with the first delta that has a signature. `item_has_text`: True if the reasoning item
-        has text.
+        Buffering starts with the first delta that has a signature. `item_has_text`: True if the reasoning has text.
         """
         if not self.buffered and not thought.signature:
             return False
@@ -35,15 +34,12 @@ class PendingReasoning:
         return True
 
     def release_signed(self) -> list[Thinking]:
-        """Empty the buffer and return all deltas with their signatures. Used before a text or a call."""
+        """Empty the buffer and return all thinking deltas with their signatures. Used before a text or a call."""
         kept, self.buffered = self.buffered, []
         return [thought for thought, _ in kept]
 
     def release_unsigned(self) -> list[Thinking]:
-        """Empty the buffer and return the reasoning that has text, without its encrypted state.
-
-        Used before a search.
-        """
+        """Empty the buffer and return the thinking that has text, without its encrypted state. Used before a search."""
         kept, self.buffered = self.buffered, []
         return [
             replace(thought, signature=self._signature) if thought.signature else thought
@@ -53,9 +49,10 @@ class PendingReasoning:
 
 
 def build_reasoning_state(item: OutputItem, state: OutputItemState) -> ReasoningState:
-    """Return the state of a complete reasoning item: encrypted content, the mark `replay`, or an empty state.
+    """Return the state of a complete reasoning item, which later requests send back.
 
-    `replay`: the next request sends the text itself, because the server sent no encrypted content.
+    It has encrypted content or, if the server sent none, the mark `replay`: the text itself is then sent. The state may
+    be empty.
     """
     item_id = item.id or state.item_id  # xAI's complete items have none
     if item.encrypted_content:

@@ -1,6 +1,7 @@
 """Encoder of upstream requests: a prepared request of the client → path and body of the Responses API.
 
-Other modules of the package encode the conversation (`input`, a list of items) and the tools.
+`encode_request` builds the body. Other modules of the package encode the conversation (`input`, a list of items) and
+the tools.
 """
 
 from typing import Any
@@ -31,7 +32,8 @@ _ENCRYPTED = "reasoning.encrypted_content"
 _SOURCES = "web_search_call.action.sources"
 _OUTPUTS = "code_interpreter_call.outputs"
 _MIN_SEARCH_EFFORT = "low"
-"""Effort sent instead of `minimal` if the request offers web search, which rejects `minimal` (guide to web search)."""
+"""Effort that replaces `minimal` if the request offers web search. Web search rejects `minimal` (guide to web
+search)."""
 
 _encode = msgspec.json.Encoder().encode
 

@@ -43,7 +43,7 @@ class _Output(Struct):
 
 
 class _Arguments(Struct):
-    """Arguments of xAI's code execution items: the program, as `code` (recorded)."""
+    """Arguments of xAI's code execution items: the source text of the program (recorded)."""
 
     code: str = ""
 
@@ -61,10 +61,9 @@ class ServerToolItemDecoder:
         self._identifier = ""
 
     def start_call(self, program_or_arguments: str) -> list[Delta]:
-        """Return the call block, which begins a call. Empty list: the call block was returned before.
+        """Return the block that begins a call. Empty list: it was returned before.
 
-        `program_or_arguments`: the source text of the program that the provider runs, or the JSON arguments of
-        an MCP call.
+        `program_or_arguments`: source text of the program that the provider runs, or JSON arguments of an MCP call.
         """
         if self._identifier:
             return []
@@ -95,7 +94,7 @@ class ServerToolItemDecoder:
     def abort_call(self) -> list[Delta]:
         """Return an error block as the result of a call that has no result when the reply ends.
 
-        Empty list: the client has not received the call block, so no result is required.
+        Empty list: the client received no call block, so it needs no result.
         """
         if not self._identifier:
             return []
@@ -130,7 +129,7 @@ def _output_in_words(output: _Output) -> str:
 
 
 def _in_words(error: Any) -> str:
-    """Return the text of an MCP error: a string (xAI), or an object with a message or the tool's output (OpenAI)."""
+    """Return the text of an MCP error. xAI sends a string, OpenAI an object with a message or the tool's output."""
     if isinstance(error, str):
         return error
     if isinstance(error, list):

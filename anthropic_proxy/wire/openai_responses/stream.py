@@ -1,4 +1,4 @@
-"""`ResponsesDecoder`: decodes replies of the Responses API, streamed or complete, into deltas (reply fragments)."""
+"""`ResponsesDecoder`: decodes replies of the Responses API, streamed or complete, into deltas (pieces of a reply)."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -39,16 +39,16 @@ _PARAGRAPH = "\n\n"
 
 
 class ResponsesDecoder(Decoder):
-    """Decoder of one reply. Output items are identified by their index: some servers change ids between events."""
+    """Decoder of one reply. Output items are identified by their index, because some servers change their ids."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         dialect = call.dialect
         self._call = call
         self._tag = dialect.signature_tag
         self.default_signature = empty_signature(dialect.signature_tag)
-        """Signature of thinking blocks for which the server sent no state."""
+        """Signature for thinking blocks for which the server sent no state."""
         self.finished = False
-        """True after the last frame of the stream."""
+        """True after the last event of the stream."""
         asked = call.request.max_tokens
         self._limit = LocalOutputLimit(asked) if asked < dialect.min_output_tokens else None
         self._calls = ToolCallContext(call)
@@ -59,14 +59,14 @@ class ResponsesDecoder(Decoder):
         self._items: dict[int, OutputItemState] = {}
         self._complete_items = 0
         self._last = 0
-        """Index of the output item of the last event. Events without an index belong to this item."""
+        """Index of the output item of the last event. Events without an index belong to the same item."""
         self._spoken: int | None = None
-        """Index of the output item with the latest text. None: an item of another type followed."""
+        """Index of the output item with the latest text. None: another kind of item followed."""
         self._refusal = ""
         self._stopped = False
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Return the deltas of one SSE frame of the stream. Raises `UpstreamError` for error events and bad JSON."""
+        """Return the deltas of one event of the stream. Raises `UpstreamError` for an error event or invalid JSON."""
         if frame == _DONE:
             self.finished = True
             return []
@@ -83,19 +83,19 @@ class ResponsesDecoder(Decoder):
         return self._late.feed(deltas if self._limit is None else self._limit.cut_deltas(deltas))
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Return the deltas of an unstreamed response. Raises `UpstreamError` for error objects and invalid JSON."""
+        """Return the deltas of a response that was not streamed. Raises `UpstreamError` for errors and invalid JSON."""
         deltas: list[Delta] = []
         self._read_end(self._decode(decode_response, body), deltas)
         return self._late.feed(self._limited(deltas)) + self.decode_end()
 
     def decode_end(self) -> list[Delta]:
-        """Return an empty list. Raises `UpstreamProtocolError` if the stream ended before the reply was complete."""
+        """Return an empty list at the end of the stream. Raises `UpstreamProtocolError` if the reply is incomplete."""
         if not self._stopped:
             raise self._broken("ended its answer before it was complete")
         return []
 
     def flush_pending(self) -> list[Delta]:
-        """Return the deltas buffered in an interrupted reply: reasoning, and all deltas after an unfinished search."""
+        """Return the buffered deltas after an interruption: reasoning, and all deltas after an unfinished search."""
         deltas: list[Delta] = []
         self._put(self._thoughts.release_signed(), deltas)
         deltas += self._search.release_buffered()
@@ -186,7 +186,7 @@ class ResponsesDecoder(Decoder):
         self._complete(self._find(event), self._decode(decode_item, event.item), deltas)
 
     def _complete(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
-        """Emit the content of a complete output item, without the content that earlier events contained."""
+        """Append the content of a complete output item to `deltas`, except content of earlier events."""
         if state.complete:
             return
         state.complete = True
@@ -260,7 +260,7 @@ class ResponsesDecoder(Decoder):
             self._put([thought], deltas)
 
     def _put_hosted(self, some: Iterable[Delta], deltas: list[Delta]) -> None:
-        """Append buffered reasoning without its encrypted state, then `some` (deltas of a server tool), to `deltas`."""
+        """Append buffered reasoning without its encrypted state, and then the deltas of a server tool (`some`)."""
         self._spoken = None
         self._put(self._thoughts.release_unsigned(), deltas)
         self._put(some, deltas)
@@ -302,7 +302,7 @@ class ResponsesDecoder(Decoder):
         deltas.append(build_stop(response, self._refusal, self._call, has_incomplete_call=bool(cut)))
 
     def _end_open(self, deltas: list[Delta], *, reply_ended_early: bool) -> None:
-        """End the open items. `reply_ended_early`: the reply did not end normally; a call may be incomplete."""
+        """End the open items. `reply_ended_early`: True if the reply did not end normally."""
         for state in self._items.values():
             if state.tool_call is not None and not state.complete:
                 state.tool_call.end_call(None, deltas, reply_ended_early=reply_ended_early)
@@ -316,7 +316,7 @@ class ResponsesDecoder(Decoder):
             deltas.append(decode_usage(counts))
 
     def _fail(self, error: Any) -> list[Delta]:
-        """Raise the `UpstreamError` for an error object. For a policy refusal, return the deltas of the refusal."""
+        """Raise the `UpstreamError` for an error object. If a policy refused the content, return a reply instead."""
         if self._stopped:
             return []
         fault = decode_error_object(error)

@@ -1,10 +1,9 @@
 """Decoder of client tool calls in replies of the Responses API: streamed or complete.
 
-`ToolCallItemDecoder` decodes one call: `start_call`, then fragments or complete arguments, then `end_call`; each
-appends deltas to a list. `ToolCallContext` is the state shared by all calls of a reply, and builds complete calls. Some
-models wrap several calls in the arguments of a call of `parallel`; the decoder unwraps them. That call is a parallel
-wrapper. The input of custom tools is plain text, not JSON. A label is the upstream name of an MCP server. A call key
-links the deltas of one call.
+`ToolCallItemDecoder` decodes one call: `start_call`, then fragments or complete arguments, then `end_call`. Each method
+appends deltas to a list. `ToolCallContext` has the state that all calls of a reply share. Some models call a tool
+`parallel` with several calls in its arguments (a parallel wrapper); these are returned as separate calls. A custom tool
+has plain text as input. A label is the name of an MCP server that is sent upstream.
 """
 
 import msgspec
@@ -20,8 +19,8 @@ from anthropic_proxy.wire.openai_responses.mcp_servers import mcp_server_names_b
 from anthropic_proxy.wire.tool_call_ids import ToolCallIds
 
 _WRAPPERS = frozenset(("parallel", "multi_tool_use.parallel"))
-"""Names of the wrapper tool, a call with several calls in its arguments. Models sometimes call it although the request
-does not offer it."""
+"""Names of the tool `parallel`, a call with several calls in its arguments. Models sometimes call it although the
+request does not offer it."""
 _NAMESPACE = "functions."
 
 
@@ -50,10 +49,13 @@ class ToolCallItemDecoder:
         self._written = ""  # latest fragment of the arguments
         self._held: list[str] = []  # fragments of the arguments of a call that is emitted at its end
         self.incomplete = False
-        """True if the call ended early: its item has the status `incomplete`, or its arguments are cut."""
+        """True if the call ended early. Its item has the status `incomplete`, or its arguments are cut."""
 
     def start_call(self, item: OutputItem, deltas: list[Delta]) -> None:
-        """Append the start of a tool call once its name is known, unless decoding needs the complete item."""
+        """Append the start of a tool call to `deltas` once its name is known.
+
+        A custom tool call or a parallel wrapper starts only when its item is complete.
+        """
         if self._began or self._ended or not item.name:
             return
         self._streams = item.type == "function_call" and not self._reader.is_parallel_wrapper(item.name)
@@ -62,7 +64,10 @@ class ToolCallItemDecoder:
             deltas.append(self._reader.build_tool_call(self._key, item.call_id, item.name))
 
     def add_arguments_fragment(self, fragment: str, deltas: list[Delta]) -> None:
-        """Append a fragment of the arguments of a tool call to the deltas, or hold it until the end of the call."""
+        """Append a fragment of the arguments of a tool call to `deltas`.
+
+        If the call starts only when its item is complete, the fragment is kept.
+        """
         if self._ended or not fragment:
             return
         if self._began:
@@ -74,16 +79,15 @@ class ToolCallItemDecoder:
         self._written = fragment
 
     def add_complete_arguments(self, arguments: str, deltas: list[Delta]) -> None:
-        """Append the complete arguments of a tool call to the deltas, unless fragments of them were appended before."""
+        """Append the complete arguments of a tool call to `deltas`, unless fragments of them came before."""
         if not self._written:
             self.add_arguments_fragment(arguments, deltas)
 
     def end_call(self, item: OutputItem | None, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
-        """Append the remaining deltas of the call and its `ToolEnd` to `deltas`.
+        """Append the remaining deltas of the call and its `ToolEnd` to `deltas`. A second call has no effect.
 
-        Later calls of this method have no effect. `item`: the complete output item of the call; None: the reply
-        ended before the item was complete. `reply_ended_early`: True if the reply did not end normally. Raises
-        `UpstreamProtocolError` for a complete call without a name.
+        `item`: complete output item of the call. None: the reply ended before. `reply_ended_early`: True if the reply
+        did not end normally. Raises `UpstreamProtocolError` for a complete call without a name.
         """
         if self._ended:
             return
@@ -117,12 +121,12 @@ class ToolCallContext:
         self._wrappers: frozenset[str] | None = None
 
     def new_call_key(self) -> int:
-        """Return a key for the deltas of one tool call that no other call of the reply has."""
+        """Return a new key, which links the deltas of one tool call. No other call of the reply has it."""
         self._count += 1
         return self._count - 1
 
     def is_parallel_wrapper(self, name: str) -> bool:
-        """Return True if `name` is a name of the wrapper tool, and no tool in the request has this name."""
+        """Return True if `name` is a parallel wrapper (tool with several calls), and the request has no such tool."""
         if name not in _WRAPPERS:
             return False
         if self._wrappers is None:
@@ -130,17 +134,20 @@ class ToolCallContext:
         return name in self._wrappers
 
     def find_mcp_server_name(self, label: str) -> str:
-        """Return the client's name of the MCP server with this label. An unknown label is returned unchanged."""
+        """Return the client's name of the MCP server with this label, the name that was sent upstream.
+
+        An unknown label is returned unchanged.
+        """
         if self._servers is None:
             self._servers = mcp_server_names_by_label(self._call.request)
         return self._servers.get(label, label)
 
     def build_tool_call(self, key: int | str, upstream_id: str | None, name: str) -> ToolCall:
-        """Return the delta that starts a call, with the client's name of the tool and an id valid for the client."""
+        """Return the delta that starts a call, with the client's tool name and an id for the client."""
         return ToolCall(key, self._ids.assign_client_id(upstream_id), self._call.client_tool_names.get(name, name))
 
     def emit_complete_call(self, key: int, item: OutputItem, arguments: str, deltas: list[Delta]) -> None:
-        """Append the deltas of a complete call: a call with plain text input, or each call in a parallel wrapper."""
+        """Append the deltas of a custom tool call (plain text input), or of each call in a parallel wrapper."""
         name = item.name or ""
         if item.type == "custom_tool_call":
             text_input = msgspec.json.encode({"input": item.input or ""}).decode()

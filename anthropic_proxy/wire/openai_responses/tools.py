@@ -1,7 +1,7 @@
 """Encoder of tools for the Responses API: definitions of client tools and server tools, and `tool_choice`.
 
-Client tools are functions that the client runs. Server tools (web search …) run at the provider. A fidelity note
-records a client field that was approximated, emulated or dropped.
+`encode_tools` returns the request fields as `ToolFields`. Client tools are functions that the client runs. Server tools
+(web search …) run at the provider.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ _PLACE = ("city", "region", "country", "timezone")
 
 
 class ToolFields(Struct):
-    """Fields of the upstream request for tools, and facts that other fields depend on."""
+    """Fields of the upstream request for tools, and facts about the offered tools."""
 
     definitions: list[Any]
     """Value of `tools`: definitions of client tools (JSON) and of server tools."""
@@ -69,7 +69,7 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
 def _encode_mixed(
     call: Call[Dialect], dialect: Dialect, budget: WorkBudget
 ) -> tuple[ToolFields, dict[str, dict[str, str]]]:
-    """Encode client and server tools in order. Also return a mapping: tool name → `tool_choice` that forces it."""
+    """Return the request fields for the tools, and a mapping: tool name → `tool_choice` that forces the tool."""
     tools = ToolFields([])
     offered: dict[str, dict[str, str]] = {}
     servers = mcp_servers_by_name(call.request)
@@ -125,13 +125,13 @@ def _add_server_tool(
 
 
 def _only_searches(offered: dict[str, dict[str, str]]) -> bool:
-    """Return True if web search is the only server tool in `offered`. `max_tool_calls` then limits only searches."""
+    """Return True if `offered` has no server tool except web search, so that `max_tool_calls` limits only searches."""
     return all(tool["type"] in ("function", "web_search") for tool in offered.values())
 
 
 @cached_encoder
 def _encode_tool(tool: Tool, budget: WorkBudget, rules: SchemaRules, sends_strict: bool) -> tuple[Raw, tuple[str, ...]]:
-    """Encode a client tool. `strict` is sent even if false: its default is true (reference of function tools)."""
+    """Encode a client tool. `strict` is sent even if it is false, because its default is true (API reference)."""
     parameters, qualifies, lost = encode_schema(bytes(tool.input_schema), budget, rules)
     strict, refused = resolve_strict(tool, qualifies=qualifies, sends_strict=sends_strict)
     definition: dict[str, Any] = {"type": "function", "name": tool.name}

@@ -1,6 +1,6 @@
 """Decoder of the end of a Responses reply: token counts and stop reason in the terms of the Messages API.
 
-The results are the deltas `Usage` and `Stop`, the last ones of a reply. `decode_usage` and `build_stop` return them.
+`decode_usage` returns the delta `Usage`, and `build_stop` the delta `Stop`.
 """
 
 from anthropic_proxy.messages.deltas import Stop, Usage
@@ -18,8 +18,8 @@ _NO_OUTPUT_DETAILS = OutputTokenDetails()
 def decode_usage(counts: ResponsesUsage) -> Usage:
     """Return the token counts of a reply as the Messages API counts tokens.
 
-    `input_tokens` of Responses includes cache reads and writes; `input_tokens` of the Messages API does not.
-    `output_tokens` includes reasoning in both APIs (recorded, also for xAI).
+    Cache reads and writes are subtracted from the input tokens. The output tokens include reasoning in both APIs
+    (recorded, also for xAI).
     """
     within = counts.input_tokens_details or _NO_INPUT_DETAILS
     spent = counts.output_tokens_details or _NO_OUTPUT_DETAILS
@@ -34,7 +34,7 @@ def decode_usage(counts: ResponsesUsage) -> Usage:
 
 
 def _fills_window(counts: ResponsesUsage | None, window: int | None) -> bool:
-    """Return True if input and output together fill the context window (`window` tokens; None: unknown)."""
+    """Return True if input and output together fill the context window. `window`: its tokens; None: unknown."""
     if window is None or counts is None:
         return False
     return (counts.input_tokens or 0) + (counts.output_tokens or 0) >= window - 1
@@ -43,8 +43,8 @@ def _fills_window(counts: ResponsesUsage | None, window: int | None) -> bool:
 def build_stop(response: Response, refusal: str, call: Call[Dialect], *, has_incomplete_call: bool) -> Stop:
     """Return the `Stop` delta of a reply that has ended.
 
-    `refusal`: the model's refusal text; "": no refusal. `has_incomplete_call`: True if the arguments of a tool call
-    are incomplete. The stop reason is then never `end_turn`.
+    `refusal`: the model's refusal text; "": no refusal. `has_incomplete_call`: True if the arguments of a tool call are
+    incomplete. The stop reason is then never `end_turn`.
     """
     reason = response.incomplete_details.reason if response.incomplete_details is not None else None
     kind = finish_kind(reason) if reason else "unknown"

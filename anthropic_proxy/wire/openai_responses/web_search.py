@@ -1,11 +1,10 @@
 """Decoder of the provider's web searches: output items and annotations → blocks and citations of the Messages API.
 
-`WebSearchDecoder` decodes the searches of one reply: `decode_search_item` returns the call block and the result block
-of one search, `decode_annotation` a citation. OpenAI sends the pages with each search, so blocks and text are emitted
-at once, each citation after its passage. xAI sends pages only as citations of the complete text. After a search without
-pages, all deltas are therefore stored by `buffer_deltas` until `release_buffered`. `record_text` stores emitted text,
-because citations refer to offsets in the text. Both forms were recorded by the project `vercel/ai` (fixtures
-openai-web-search-tool.1 and xai-web-search-tool.1, 2026-08).
+`WebSearchDecoder` decodes the searches of one reply. `decode_search_item` returns the call and result blocks of one
+search, `decode_annotation` a citation. `record_text` stores sent text, because citations refer to offsets in it. OpenAI
+sends the found pages with each search. xAI sends them only as citations of the complete text, so later deltas are
+buffered (`buffer_deltas`) until the pages are known (`release_buffered`). Both were recorded by the project `vercel/ai`
+(fixtures openai-web-search-tool.1 and xai-web-search-tool.1, 2026-08).
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,10 +30,10 @@ from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.frames import OutputContent, OutputItem, decode_lenient
 
 _TRACKING = "utm_source="
-"""Start of a query parameter that OpenAI adds only to URLs of citations (recorded). The proxy removes the parameter."""
+"""Start of a query parameter that OpenAI adds to URLs of citations (recorded). The proxy removes it."""
 
 _AROUND = " -*•"
-"""Characters that are removed from both ends of a cited line of text, such as the mark of a list entry."""
+"""Characters that are removed from both ends of a cited line, such as the mark of a list entry."""
 
 
 class _Source(Struct):
@@ -69,7 +68,7 @@ class _Found(Struct):
 
 
 class WebSearchDecoder:
-    """Decodes the searches of one reply. Deltas after a search without pages are buffered until `release_buffered`."""
+    """Decodes the searches of one reply. After a search without pages, deltas are buffered until `release_buffered`."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
@@ -81,22 +80,22 @@ class WebSearchDecoder:
         self._cited_to = 0
         self._count = 0
         self.requires_recorded_text = False
-        """True after a search: emitted text must be passed to `record_text`."""
+        """True after a search. The caller must then call `record_text` with all text that it sends."""
         self.buffering = False
-        """True while the caller must pass all deltas to `buffer_deltas` instead of emitting them."""
+        """True while the caller must pass all deltas to `buffer_deltas` instead of sending them."""
 
     def record_source_titles(self, items: Iterable[OutputItem]) -> None:
-        """Record the titles of cited pages in the items of a complete reply. Result blocks contain the titles."""
+        """Record the titles of cited pages in a complete reply, for the result blocks of searches."""
         for item in items:
             for part in item.content or () if item.type == "message" else ():
                 for mark in self._marks_of(part):
                     self._learn(mark)
 
     def decode_search_item(self, item: OutputItem) -> list[Delta]:
-        """Return the call block, the result block and the usage of a complete output item of a web search.
+        """Return the call block, the result block and the usage of a web search. Empty list: nothing to send now.
 
-        Empty list: the blocks are buffered, or the item adds nothing. A page that the model opened becomes a
-        separate search, unless an earlier search found the page.
+        `item`: complete output item of the search. A page that the model opened becomes a separate search, unless an
+        earlier search found it.
         """
         action = _action_of(item)
         pages = [_plain(source.url) for source in action.sources or () if source.url]
@@ -119,17 +118,23 @@ class WebSearchDecoder:
         return [*self._put(query, list(dict.fromkeys(pages)), waits=self.buffering or not pages), counted]
 
     def buffer_deltas(self, deltas: Iterable[Delta]) -> None:
-        """Buffer reply deltas that follow a search without known pages, in order."""
+        """Buffer the deltas that follow a search without known pages."""
         self._waiting += deltas
 
     def record_text(self, text: str, place: tuple[int, int]) -> None:
-        """Record emitted text: citations refer to its offsets. `place`: index of output item and of content part."""
+        """Record text that was sent, because citations refer to offsets in it.
+
+        `place`: index of the output item, and of the content part in it.
+        """
         if place != self._place:
             self._place, self._text, self._cited_to = place, [], 0
         self._text.append(text)
 
     def decode_annotation(self, annotation: Raw, place: tuple[int, int]) -> list[Citation]:
-        """Return the citation of an annotation event, for the text so far. Empty list: no citation, or buffering."""
+        """Return the citation in an annotation event. Empty list: no citation, or deltas are being buffered.
+
+        `place`: index of the output item, and of the content part in it.
+        """
         if self.buffering or place != self._place:
             return []
         mark = decode_lenient(annotation, _Mark)
@@ -137,7 +142,7 @@ class WebSearchDecoder:
         return self._cited(mark, self._text[0]) if _is_citation(mark) else []
 
     def split_at_citations(self, part: OutputContent) -> Iterable[Delta]:
-        """Yield the text of a complete content part as deltas, with each citation after its passage."""
+        """Yield the text of a complete content part as deltas, each citation after the text that cites it."""
         text, start = part.text or part.refusal or "", 0
         self._cited_to = 0
         for mark in self._marks_of(part) if self._count else ():
@@ -152,10 +157,10 @@ class WebSearchDecoder:
             yield Text(text[start:])
 
     def end_message_text(self, parts: Sequence[OutputContent], emitted_count: int) -> list[Delta]:
-        """Return the citations of a complete streamed message that were not emitted during the stream.
+        """Return the citations of a complete streamed message that were not sent during the stream.
 
-        `emitted_count`: number of citations that were emitted; they are omitted. While deltas are buffered, the
-        citations are buffered too, and the list is empty.
+        `emitted_count`: number of citations that were sent. The list is empty while deltas are buffered, because the
+        citations are then buffered too.
         """
         if not self._count:
             return []
@@ -169,7 +174,7 @@ class WebSearchDecoder:
         return []
 
     def release_buffered(self) -> list[Delta]:
-        """Return the buffered deltas at the end of the text, with the cited pages in the result of the last search."""
+        """Return the buffered deltas at the end of the text. The result of the last search gets the cited pages."""
         if not self.buffering:
             return []
         self._add_to_last([url for url in self._titles if url not in self._found])
@@ -189,10 +194,7 @@ class WebSearchDecoder:
         return kept
 
     def _keep(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas for immediate output.
-
-        While deltas are buffered, buffer these too and return an empty list.
-        """
+        """Return the deltas, to be sent at once. While deltas are buffered, buffer these too and return nothing."""
         if not self.buffering:
             return deltas
         self._waiting += deltas
@@ -240,9 +242,9 @@ class WebSearchDecoder:
         return [domain for tool in searching for domain in tool.blocked_domains or ()]
 
     def _drop_text(self, whole: str) -> bool:
-        """Remove the text `whole` from the end of the buffer, so that the caller can add it again with citations.
+        """Remove the text `whole` from the end of the buffer. Return False if the buffer ends with another text.
 
-        Return False, without a change, if the buffer ends with another text.
+        The caller then adds the text again with citations.
         """
         start = len(self._waiting)
         while start and isinstance(self._waiting[start - 1], Text):
@@ -270,7 +272,7 @@ def _is_citation(mark: _Mark) -> bool:
 
 
 def _title_of(mark: _Mark) -> str:
-    """Return the title of a cited page. "": the title is only a number, because xAI numbers its citations."""
+    """Return the title of a cited page. "": the title is only a number, as in citations of xAI."""
     return "" if (mark.title or "").isdigit() else mark.title or ""
 
 

@@ -1,9 +1,9 @@
 """`repair_arguments`: repairs the arguments of a tool call if the model's text is not a JSON object.
 
-The library `json_repair` proposes an object. The proposal is accepted only if it has the same tokens in the same order
-as the model's text. Commas, quote style and the closing brackets at the end may differ. A marker is a text such as
-`<tool_call>` around a call that a model wrote into its reply text. Text `between_markers` is repaired less, because the
-markers state where the arguments begin and end. `is_json_object`: no repair is needed.
+The library `json_repair` proposes an object. It is accepted only if it has the same tokens as the model's text, except
+commas, quote style and closing brackets at the end. A marker is a text such as `<tool_call>` around a call. Text
+`between_markers` needs fewer repairs, because its start and end are known. `is_json_object` is True if no repair is
+needed.
 """
 
 import json
@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 MAX_REPAIRED_CHARACTERS = 64 * 1024
-"""Maximum length of arguments that are repaired, in characters. A repair takes up to 0.2 s. Longer arguments are
-delivered unchanged."""
+"""Maximum length of arguments that are repaired, in characters. Longer arguments stay unchanged, because a repair takes
+up to 0.2 s."""
 _MAX_DEPTH = 200
-"""Maximum nesting of arguments that are repaired. For thousands of open braces, the library needs more than a
-second."""
+"""Maximum nesting of arguments that are repaired. Deeper text takes the library too much time."""
 _NESTED = 2
-"""Maximum number of successive decodings of arguments. Some models encode the object as a JSON string, which is decoded
+"""Maximum number of times that arguments are decoded. Some models send the object as a JSON string, which is decoded
 twice."""
 
 _TOKEN = re.compile(
@@ -35,8 +34,8 @@ _TOKEN = re.compile(
 )
 _LITERALS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 _QUOTED = re.compile(r"""["'{}\[\]]""")
-"""Characters that must not stand before or after the JSON object in a text. Next to such a character, the object could
-be a part of a larger value."""
+"""Characters that must not stand before or after the JSON object in a text. The object could otherwise be a part of a
+larger value."""
 _ESCAPE = re.compile(r"\\.|\"", re.DOTALL)
 _OPENERS = ("{", "[")
 _CLOSERS = ("}", "]")
@@ -100,9 +99,9 @@ def _decode_text(text: str) -> str | None:
 
 
 def _find_repeated(text: str) -> str | None:
-    """Return the JSON text of the only object in a text, which may be repeated. Empty objects before it are ignored.
+    """Return the JSON text of the only object in a text. The object may be repeated.
 
-    None: other text, or different objects.
+    None: the text has other content, or different objects. Empty objects before the object are ignored.
     """
     written, position, found = "", 0, None
     while position < len(text):
@@ -126,7 +125,7 @@ class _Token(NamedTuple):
 def _repair(text: str, *, closes_strings: bool) -> str | None:
     """Return the library's repair of a text that starts with a brace.
 
-    None: other tokens than in `text`, or a failure.
+    None: the repair has other tokens than the text, or it failed.
     """
     tokens = _read_words(text, closes_strings=closes_strings)
     if tokens is None:
@@ -147,8 +146,8 @@ def _repair(text: str, *, closes_strings: bool) -> str | None:
 def _read_words(text: str, *, closes_strings: bool) -> list[_Token] | None:
     """Return the tokens of a text without commas and without closing brackets at its end.
 
-    None: the text has other characters, invalid tokens or too deep nesting. `closes_strings`: True if an unfinished
-    string at the end counts as a string.
+    None: the text has invalid tokens, or too deep nesting. `closes_strings`: True if an unfinished string at the end
+    counts as a string.
     """
     tokens: list[_Token] = []
     position = depth = 0

@@ -1,8 +1,8 @@
 """`ToolCallRepair`: repairs names and arguments of tool calls in a reply, before the client receives the calls.
 
-Small models misspell names of tools and write invalid JSON. Offered tools are those of the client request. A fidelity
-note records each repair. `find_name_by_arguments` finds the tool of a call without a name. An alias is a tool name sent
-to the provider in place of the client's name.
+Small models misspell names of tools and write invalid JSON. `repair_name` and `repair_arguments` return the repaired
+values, and `find_name_by_arguments` the tool of a call without a name. `notes` has a note for each repair. An alias is
+a tool name sent to the provider in place of the client's name.
 """
 
 from anthropic_proxy.messages.fidelity import TOOL_CALL_FIELDS, FidelityNote
@@ -16,26 +16,22 @@ _MAX_SHOWN_CHARACTERS = 80
 
 
 class ToolCallRepair:
-    """Repairs the tool calls of one reply and adds a fidelity note for each change.
+    """Repairs the tool calls of one reply, and adds a fidelity note for each change.
 
-    A name or arguments with more than one possible meaning are unchanged.
+    A name or arguments with more than one possible meaning stay unchanged.
     """
 
     def __init__(self, call: Call[BaseDialect], *, names: bool) -> None:
-        """Prepare the repair for one reply.
-
-        `call`: contains the offered tools. `names`: True: repair names and arguments; False: only arguments.
-        """
+        """Prepare the repair for one reply. `names`: True to repair names too, False to repair only arguments."""
         self.notes: list[FidelityNote] = []
-        """Notes for repaired names and arguments, and for invalid arguments that could not be repaired."""
+        """Notes on repairs, and on invalid arguments that could not be repaired."""
         self._aliases = call.client_tool_names
         self._offered = OfferedTools(call) if names else None
 
     def repair_name(self, name: str) -> str:
-        """Return the tool name in the client request for a tool name in the provider's reply.
+        """Return the client's tool name for a tool name in the provider's reply.
 
-        An alias is replaced by the client's name. An unknown name is replaced by the only offered tool that it can
-        mean; otherwise it is returned unchanged.
+        An unknown name is replaced by the only offered tool that it can mean. Otherwise it is returned unchanged.
         """
         client_name = self._aliases.get(name, name)
         found = self._offered.find_tool(name) if self._offered else None
@@ -54,8 +50,8 @@ class ToolCallRepair:
     def find_name_by_arguments(self, arguments: str) -> str | None:
         """Return the client's tool name for a call without a name: the only tool that accepts these arguments.
 
-        `arguments` is the JSON text of the call. `unnamed_tool` is returned if no tool or several tools match. None:
-        names are not repaired, or the request offers no tools of the client.
+        `arguments`: JSON text. If not exactly one tool matches, `unnamed_tool` is returned. None: names are not
+        repaired, or the request has no client tools.
         """
         if not self._offered:
             return None
@@ -65,9 +61,9 @@ class ToolCallRepair:
         return found
 
     def repair_arguments(self, arguments: str, name: str) -> str:
-        """Return the arguments of a call of the tool `name` as the JSON text of one object.
+        """Return the arguments of a call as the JSON text of one object. `name`: the called tool, for the note.
 
-        Empty arguments, and arguments with more than one possible meaning, are returned unchanged.
+        Arguments that are empty, or have more than one possible meaning, are returned unchanged.
         """
         if not arguments.strip() or is_json_object(arguments):
             return arguments

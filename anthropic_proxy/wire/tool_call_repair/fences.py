@@ -1,21 +1,21 @@
 """Search for Markdown code fences and line breaks in reply text. Tool calls inside a fence are examples, not calls.
 
-`find_fence` finds the next fence, `end_before_line_break` the line breaks before a possible call.
+`find_fence` finds the next fence mark. `end_before_line_break` finds the line breaks before a possible call.
 """
 
 import re
 
 MAX_FENCE_LENGTH = 6
-"""Maximum number of characters that can precede a fence's last character: a line break, three spaces and two of the
-three fence characters. This many characters are kept from the previous fragment."""
+"""Maximum number of characters of a fence mark before its last one: a line break, three spaces, two fence characters.
+This many characters of the previous fragment are kept for the search."""
 _FENCE = re.compile(r"(?<=\n) {0,3}(?:```|~~~)")
 _LINE_BREAK = re.compile(r"[\r\n]")
 
 
 def find_fence(text: str, offset: int) -> int | None:
-    """Return the index after the next Markdown fence mark (three backticks or tildes). None: no fence.
+    """Return the index after the next Markdown fence mark (three backticks or tildes). None: no fence mark.
 
-    Only a fence mark that ends after `offset` counts. A fence starts a line, after at most three spaces.
+    The mark must end after `offset`. It starts a line, after at most three spaces.
     """
     match = _FENCE.search(text, max(0, offset - MAX_FENCE_LENGTH))
     while match is not None and match.end() <= offset:
@@ -24,9 +24,6 @@ def find_fence(text: str, offset: int) -> int | None:
 
 
 def end_before_line_break(text: str, end: int) -> int:
-    """Return the index of the first line break in the white space before `end`. Without a line break, return `end`.
-
-    Used to hold back line breaks before a possible tool call.
-    """
+    """Return the index of the first line break in the white space before `end`. Without one, return `end`."""
     line_break = _LINE_BREAK.search(text, len(text[:end].rstrip()), end)
     return line_break.start() if line_break else end

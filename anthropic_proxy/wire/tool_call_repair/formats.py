@@ -1,10 +1,9 @@
 """Table of the text formats in which models write tool calls: start marker, end marker and readers of each format.
 
-A reader (`ToolCallReader`) parses the text of a call. `StartMarker` has the properties of one start marker
-(`requires_name`: a tool name must follow), `FormatMarkers` the markers of several formats with search patterns.
-`TextCallDetector` searches reply text for the start markers. Unmarked calls are a complete reply without markers.
-`build_format_markers` returns them, cached; `read_unmarked_calls` reads such a reply. `candidate_pattern` finds
-characters that may begin a marker.
+A `ToolCallReader` parses the text of a call. `StartMarker` has the properties of one start marker, such as
+`<tool_call>`. `FormatMarkers` has the markers of several formats and search patterns; `build_format_markers` returns
+it. Unmarked calls are a reply that consists only of calls without markers. `read_unmarked_calls` reads such a reply,
+and `can_be_unmarked_calls` checks its beginning.
 """
 
 import functools
@@ -44,30 +43,26 @@ ToolCallFormat = Literal[
     "bare_json",
     "bare_python",
 ]
-"""Names of the text formats. The docstring of each reader function shows the format and its source.
-
-`bare_json` and `bare_python` have no markers: the calls are the complete reply. Examples: `{"name": …, "parameters":
-{…}}` (Llama 3.1 and later), `[name(key="value")]` (Llama 3.2 and 4).
-"""
+"""Names of the text formats. The docstring of each reader function shows the format and its source. `bare_json` and
+`bare_python` have no markers, and the reply consists only of calls. Examples: `{"name": …, "parameters": {…}}` (Llama
+3.1 and later), `[name(key="value")]` (Llama 3.2 and 4)."""
 TOOL_CALL_FORMATS: tuple[ToolCallFormat, ...] = get_args(ToolCallFormat)
 """All text formats, in the order of `ToolCallFormat`."""
 
 ToolCallReader = Callable[[str, OfferedTools], list[RecoveredCall] | None]
-"""Function that parses a text from a start marker to an end marker, both included, and returns its tool calls.
-
-None: the text has another format or calls a tool that was not offered.
-"""
+"""Function that parses a text from a start marker to an end marker and returns its tool calls. None: another format, or
+a tool that was not offered."""
 
 
 class StartMarker(Struct, frozen=True):
     """Properties of one start marker, a text such as `<tool_call>` at the start of a tool call."""
 
     end_marker: str
-    """End marker of the call. "": the call ends at the end of the reply. A server may omit the last end marker."""
+    """End marker of the call. "": the call ends at the end of the reply."""
     readers: tuple[tuple[ToolCallFormat, ToolCallReader], ...]
-    """Pairs of a format and its reader, tried in this order."""
+    """Pairs of a format and its reader. They are tried in this order."""
     requires_name: bool = True
-    """True if a tool name or a bracket must follow the marker. Other text after the marker is then not a call."""
+    """True if a tool name or a bracket must follow the marker. Any other text after it is no call."""
 
 
 class FormatMarkers(NamedTuple):
@@ -76,23 +71,23 @@ class FormatMarkers(NamedTuple):
     start_markers: Mapping[str, StartMarker]
     """Mapping from each start marker to its properties."""
     start_pattern: re.Pattern[str] | None
-    """Pattern that matches a start marker, unless a backtick precedes it (quoted text). None: no start markers."""
+    """Pattern of all start markers. A marker after a backtick (quoted text) does not match. None: no start markers."""
     dropped_end_markers: frozenset[str]
     """End markers that are removed from the reply text if they follow directly after a call."""
     first_characters: frozenset[str]
     """The first character of each start marker."""
     candidate_pattern: re.Pattern[str]
-    """Pattern of the characters at which a marker, a code fence or a line break may begin. Text without such characters
-    is emitted at once."""
+    """Pattern of the characters at which a marker, a code fence or a line break may begin. Other text needs no
+    search."""
     max_marker_length: int
     """Number of characters of the longest start marker. 0: no start markers."""
     marker_prefixes: frozenset[str]
     """All prefixes of the start markers, the complete markers included."""
 
     def find_partial_marker(self, text: str, offset: int, end: int) -> int:
-        """Return the index at which an incomplete start marker at the end of `text` begins.
+        """Return the index of an incomplete start marker at the end of `text`. Without one, return its length.
 
-        Indexes from `offset` to before `end` are searched. Without such a marker, return the length of `text`.
+        The marker may begin from `offset` to before `end`.
         """
         for start in range(max(offset, len(text) - self.max_marker_length + 1), end):
             if (
@@ -133,10 +128,10 @@ _ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, ToolCallReader], ...
     ("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", (("invoke", read_invoke_calls),)),
 )
 _NAMELESS = ("```tool_code", "<｜tool▁call▁begin｜>")
-"""Start markers after which another word may precede the tool name: `print(`, `function`."""
+"""Start markers after which another word, such as `print(`, may precede the tool name."""
 
 _KEYS = ("name", "type", "function", "parameters", "arguments", "id")
-"""Possible first keys of the JSON object of a call, by which an object in text is recognized."""
+"""Possible first keys of the JSON object of a call. An unmarked call is recognized by them."""
 _IDENTIFIER = re.compile(r"[\w.]*")
 
 
@@ -152,7 +147,7 @@ def _marks_of(formats: Sequence[ToolCallFormat]) -> Mapping[str, StartMarker]:
 
 @functools.lru_cache(maxsize=64)
 def build_format_markers(formats: tuple[ToolCallFormat, ...]) -> FormatMarkers:
-    """Return the markers by which calls in the given text formats are detected. The result is cached."""
+    """Return the markers of the given text formats."""
     marks = _marks_of(formats)
     firsts = frozenset(begin[0] for begin in marks)
     return FormatMarkers(
@@ -173,7 +168,7 @@ def read_unmarked_calls(
 ) -> tuple[ToolCallFormat, list[RecoveredCall]] | None:
     """Return the format and the tool calls of a complete reply that consists of calls without markers.
 
-    `formats`: the text formats to try. None: the reply is other text.
+    `formats`: text formats to try. None: the reply is other text.
     """
     if "bare_json" in formats and (calls := read_json_calls(text, offered, without_markers=True)):
         return "bare_json", calls
@@ -185,7 +180,7 @@ def read_unmarked_calls(
 def can_be_unmarked_calls(text: str, formats: Sequence[ToolCallFormat], offered: OfferedTools) -> bool:
     """Return True if a reply that begins with `text` may consist of tool calls without markers.
 
-    False: the reply is ordinary text, however it continues. `formats`: names of the allowed text formats.
+    `formats`: text formats to try. False: the reply is ordinary text, however it continues.
     """
     remainder = text.lstrip()
     listed = remainder.startswith("[")

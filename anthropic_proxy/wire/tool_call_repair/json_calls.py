@@ -1,8 +1,8 @@
 """Readers of tool calls that a model wrote in its reply text as JSON objects with a name and arguments.
 
-Some servers do not convert such text to calls. Offered tools are those of the client request. `read_json_calls` returns
-the calls of offered tools as `RecoveredCall` objects; `resolve_call` checks name and arguments of one call.
-`find_value_end` finds the end of a JSON value. A marker is a text such as `<tool_call>` around a call.
+`read_json_calls` returns the calls as `RecoveredCall` objects. `resolve_call` checks name and arguments of one call.
+`find_value_end` finds the end of a JSON value. Offered tools are those of the client request. A marker is a text such
+as `<tool_call>` around a call.
 """
 
 import json
@@ -20,7 +20,7 @@ _scan = json.JSONDecoder(strict=False).raw_decode
 
 
 class RecoveredCall(Struct, frozen=True):
-    """A tool call that the model wrote in its reply text: name and arguments, both checked."""
+    """A tool call that the model wrote in its reply text. Its name and arguments were checked."""
 
     name: str
     """Name of the called tool, as in the client request."""
@@ -29,10 +29,7 @@ class RecoveredCall(Struct, frozen=True):
 
 
 class _Written(Struct):
-    """JSON fields of a tool call as the model wrote it.
-
-    Some models put name and arguments into an object `function`.
-    """
+    """JSON fields of a tool call as the model wrote it. Some models put them into an object `function`."""
 
     name: str | None = None
     function: Raw = _ABSENT
@@ -46,8 +43,8 @@ _decode = msgspec.json.Decoder(_Written).decode
 def read_json_calls(text: str, offered: OfferedTools, *, without_markers: bool = False) -> list[RecoveredCall] | None:
     """Return the tool calls of a text that consists of JSON objects, in a JSON list or one after another.
 
-    None: the text has other content, or an object does not call an offered tool. `without_markers`: True if no
-    markers enclose the text. Each object must then have arguments, and invalid JSON is not repaired.
+    None: the text has other content, or calls a tool that is not offered. `without_markers`: True if no markers enclose
+    the text. Invalid JSON is then not repaired, and each object must have arguments.
     """
     objects = _split(text.strip())
     if objects is None and not without_markers and (mended := repair_arguments(text, between_markers=True)):
@@ -58,10 +55,10 @@ def read_json_calls(text: str, offered: OfferedTools, *, without_markers: bool =
 
 
 def resolve_call(name: str, arguments: str, offered: OfferedTools) -> RecoveredCall | None:
-    """Return the tool call for a name as written by the model and the JSON text of its arguments.
+    """Return the tool call for the name and the arguments that a model wrote.
 
-    Empty `arguments` mean an empty object. Invalid arguments are repaired. None: the tool is not offered, or the
-    arguments cannot be repaired.
+    `arguments`: JSON text; empty text means an empty object. Invalid arguments are repaired. None: the tool is not
+    offered, or the repair failed.
     """
     known = offered.find_tool(name)
     arguments = arguments.strip() or "{}"
@@ -71,7 +68,7 @@ def resolve_call(name: str, arguments: str, offered: OfferedTools) -> RecoveredC
 
 
 def find_value_end(text: str, start: int) -> int | None:
-    """Return the index after the JSON value that begins at index `start` of `text`. None: no complete value."""
+    """Return the index after the JSON value that begins at index `start`. None: no complete value."""
     try:
         _, end = _scan(text, start)
     except (ValueError, RecursionError):
@@ -82,7 +79,7 @@ def find_value_end(text: str, start: int) -> int | None:
 def _split(text: str) -> list[str] | None:
     """Return the JSON text of each value in a JSON list, or in a sequence of values.
 
-    None: the text has another form.
+    None: the text has other content.
     """
     if text.startswith("["):
         try:

@@ -1,8 +1,8 @@
 """Search for the client tool that a model means by the name or the arguments of a tool call.
 
-"Offered" tools are the tools of the client in the prepared request. Server tools are not included. `OfferedTools` is
-the index: `find_tool` searches by name, `find_tool_by_arguments` for calls without a name. The history is the earlier
-messages in a client request.
+`OfferedTools` is the index of the client's tools in a request; server tools are not included. `find_tool` searches by
+name, `find_tool_by_arguments` for calls without a name. `schema_properties` returns the properties of a tool's
+arguments.
 """
 
 import functools
@@ -17,17 +17,14 @@ from anthropic_proxy.messages.models.tools import is_client_tool
 from anthropic_proxy.wire.contract import BaseDialect, Call
 
 UNNAMED_TOOL = "unnamed_tool"
-"""Tool name in the reply for a call without a name, if the tool cannot be found by the arguments.
-
-All providers reject a history with an empty tool name. Claude Code and the tool runner of the official SDKs return an
-error result for the unknown name `unnamed_tool`, and the model calls again.
-"""
+"""Tool name in the reply for a call without a name, if its tool cannot be found. A name is necessary, because all
+providers reject an empty one in later requests. Clients return an error for the unknown tool, and the model calls
+again."""
 _COUNT = re.compile(r":\d+$")
 """Pattern of the counter that models append to a tool name: `functions.Read:0`."""
 _NAMESPACE = re.compile(r"[^.:/]*[.:/]")
 _MAX_NAME_LENGTH = 512
-"""Maximum length of a tool name that is searched without its namespaces (`functions.`). Each namespace costs one
-lookup."""
+"""Maximum length of a tool name that is searched without its namespaces (`functions.`). Each one costs a lookup."""
 
 
 class OfferedTools:
@@ -50,10 +47,10 @@ class OfferedTools:
         return {tool.name: tool for tool in self._given if is_client_tool(tool)}
 
     def find_tool(self, name: str) -> str | None:
-        """Return the name in the client request of the tool that a model calls `name`. None: no tool, or several.
+        """Return the client's name of the tool that a model calls `name`. None: no tool, or several.
 
-        First, the exact name is tried. Second, the name without the counter of an id and without namespaces
-        (`functions.`, `default_api.`). Third, each of these names with other case and with `-` for `_`.
+        The exact name is tried first, then the name without namespaces (`functions.`) and counter (`:0`). At last, case
+        and the difference of `-` and `_` are ignored.
         """
         if name in self._tools:
             return self._aliases.get(name, name)
@@ -69,10 +66,10 @@ class OfferedTools:
         return None
 
     def find_tool_by_arguments(self, arguments: str) -> str | None:
-        """Return the name in the client request of the tool that accepts `arguments`, for a call without a name.
+        """Return the client's name of the tool that accepts `arguments`, for a call without a name.
 
-        This is the forced tool, the only offered tool, or the only tool with a matching schema: all required properties
-        are present and all properties are known. `arguments` is JSON text. None: no tool, or several.
+        `arguments`: JSON text. The tool is the forced one, the only one, or the only one with a matching schema. None:
+        no tool, or several.
         """
         if self._forced is not None or len(self._tools) == 1:
             name = self._forced or next(iter(self._tools))
@@ -85,9 +82,9 @@ class OfferedTools:
         return self._aliases.get(fitting[0], fitting[0]) if len(fitting) == 1 else None
 
     def schema_properties(self, name: str) -> Mapping[str, Any]:
-        """Return the `properties` in the input schema of the tool `name` (client's name): property name → schema.
+        """Return the properties in the input schema of a tool: property name → schema. `name`: the client's name.
 
-        Empty: the tool is not offered, or its schema has no properties.
+        Empty: the tool is not offered, or has no properties.
         """
         sent_name = next((tool for tool in self._tools if self._aliases.get(tool, tool) == name), "")
         properties = self._schema_of(sent_name).get("properties")
@@ -118,9 +115,9 @@ class OfferedTools:
 
 
 def _endings_of(name: str) -> list[str]:
-    """Return the tool name without its counter (`:0`), then also without one namespace, without two, and so on.
+    """Return a tool name without its counter (`:0`), and then also without one namespace, without two, and so on.
 
-    Example: `a.b.c`, `b.c`, `c`.
+    For example, `a.b.c:0` gives `a.b.c`, `b.c` and `c`.
     """
     endings = [_COUNT.sub("", name.strip())]
     while namespace := _NAMESPACE.match(endings[-1]):

@@ -1,6 +1,6 @@
 """Readers of tool calls that a model wrote in its reply text as Python, `name(key="value")`.
 
-The Python code is parsed to a syntax tree and never run. Each reader returns None for text of another format.
+The Python code is parsed but never run. Each reader returns the calls, or None for text of another format.
 """
 
 import ast
@@ -16,7 +16,7 @@ from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
 _TAG = "<|python_tag|>"
 _FENCE = re.compile(r"\A```tool_code[ \t]*\n(.*?)\n?(?:```)?\Z", re.DOTALL)
 _PRINTS = "print"
-"""Name of the Python function that may enclose a call. It is ignored: `print(name(x=1))` is the call `name(x=1)`."""
+"""Name of the Python function that may enclose a call. `print(name(x=1))` is the call `name(x=1)`."""
 _MAX_CHARACTERS = 64 * 1024
 """Maximum number of characters of a text that is parsed as Python. Longer text is not a call."""
 
@@ -43,8 +43,8 @@ def read_tool_code(text: str, offered: OfferedTools) -> list[RecoveredCall] | No
 def read_python_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of Python code: one call per line, or a list of calls (`[a(x=1), b()]`).
 
-    Written by Llama 3.2 and 4 ("pythonic"). Arguments must be keywords with literal values. None: other text, or a tool
-    is not offered.
+    Arguments must be keywords with literal values. None: other text, or a tool is not offered. Written by Llama 3.2 and
+    4 ("pythonic").
     """
     if len(text) > _MAX_CHARACTERS:
         return None

@@ -1,9 +1,8 @@
 """Readers of tool calls that a model wrote in its reply text between tags or special tokens, one function per format.
 
-Each `read_…` function is named after its tags or model, and parses the text from the start marker to the end marker,
-both included. It returns the calls, or None for text of another format and for a call of a tool that is not offered.
-The time is linear in the length of the text: repetitions in a pattern are possessive if the next part could match the
-same characters.
+Each `read_…` function is named after its tags or model. It parses the text from the start marker to the end marker,
+both included. It returns the calls, or None for text of another format and for a tool that is not offered. The time is
+linear in the length of the text, because repetitions in patterns are possessive where necessary.
 """
 
 import re
@@ -65,8 +64,8 @@ def read_tagged_json(text: str, offered: OfferedTools) -> list[RecoveredCall] | 
 def read_function_tags(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of `<function=name><parameter=x>…</parameter></function>`, with or without `<tool_call>`.
 
-    One line break at the start and at the end of a value is dropped. A value gets the type in the tool's schema.
-    Written by Qwen 3 Coder (chat template; vLLM's `qwen3coder_tool_parser`).
+    A value gets the type in the tool's schema, without a line break at its start and end. Written by Qwen 3 Coder (chat
+    template; vLLM's `qwen3coder_tool_parser`).
     """
     calls: list[RecoveredCall] = []
     text = text.strip().removeprefix(_TAG).removesuffix(_TAG_END).rstrip()
@@ -215,9 +214,9 @@ def _unfenced(text: str) -> str:
 def _read_parameters(
     text: str, position: int, marks: tuple[re.Pattern[str], re.Pattern[str]], properties: Mapping[str, Any]
 ) -> tuple[str, int] | None:
-    """Return the tagged parameters at index `position` as the JSON text of an object, and the index after them.
+    """Return the tagged parameters at index `position` as JSON text of an object, and the index after them.
 
-    `marks`: patterns of the start and the end of a parameter. None: a parameter has no end tag.
+    `marks`: patterns of the start tag and the end tag of a parameter. None: an end tag is missing.
     """
     given: dict[str, Any] = {}
     while begin := marks[0].match(text, position):
@@ -231,9 +230,9 @@ def _read_parameters(
 
 
 def _typed(value: str, schema: Any) -> Any:
-    """Return the value of a parameter, given as text, in the JSON type that its schema requires.
+    """Return the value of a parameter in the JSON type that its schema requires. `value`: the text of the model.
 
-    The text itself is returned if the property has no schema, the schema allows a string, or the text is no JSON value.
+    The text itself is returned if there is no schema, the schema allows a string, or the text is no JSON value.
     """
     kinds = schema.get("type") if isinstance(schema, dict) else None
     kinds = [kinds] if isinstance(kinds, str) else kinds if isinstance(kinds, list) else []

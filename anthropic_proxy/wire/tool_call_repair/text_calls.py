@@ -19,26 +19,26 @@ from anthropic_proxy.wire.tool_call_repair.offered_tools import OfferedTools
 _WORD = re.compile(r"[\w.:/-]*")
 _MAX_NAME_LENGTH = 128
 _MAX_FAILURES = 64
-"""Maximum number of start markers in a reply that began no call. After this number, later text is not searched, to
-limit the time."""
+"""Maximum number of start markers in a reply that began no call. Later text is not searched."""
 MAX_FENCES = 10_000
-"""Maximum number of code fences in a reply (50 ms of work). Then detection stops, and later text is unchanged."""
+"""Maximum number of code fences in a reply. Later text is not searched."""
 _MIN_PIECE, _MAX_PIECE = 128, 4_096
-"""Number of characters that are examined together. The number doubles with each piece. After a decision, the remainder
-of a piece is examined again in shorter pieces, so the work stays proportional to the text."""
+"""Minimum and maximum number of characters that are examined at once. The number doubles with each piece. After a
+decision, the remainder of a piece is examined in shorter pieces."""
 _BEGINNING = 256
 """Number of characters at the start of a reply that are checked for calls without markers."""
 _MAX_ENDINGS = 16
 """Number of end markers after one start marker that are tried before the start marker becomes text."""
 _MAX_FAILED_CHARACTERS, _MAX_FAILED_MULTIPLE = 128 * 1024, 4
-"""Maximum characters parsed without a call: a base plus a multiple of the last attempt. Then detection stops."""
+"""Maximum number of characters parsed without a call: a base, and a multiple of the last attempt. Later text is not
+searched."""
 
 
 class TextCallDetector:
     """Converts tool calls in streamed reply text into tool call deltas. Call `feed` for each fragment, then `finish`.
 
-    A call starts at a start marker, outside code fences and not after a backtick, and must call an offered tool. Text
-    is buffered only while it may belong to a call. Line breaks next to a call are dropped.
+    A call starts at a start marker such as `<tool_call>`, outside of code, and must call an offered tool. Text is
+    buffered only while it may belong to a call.
     """
 
     def __init__(self, formats: Sequence[ToolCallFormat], offered: OfferedTools, new_id: Callable[[str], str]) -> None:
@@ -53,13 +53,13 @@ class TextCallDetector:
         self._state = "start"  # then bare, text, fence, call, after; over: detection has stopped
         self._held = ""
         self._pieces: list[str] = []
-        """Buffered fragments after `_held` that neither start nor end a call. They are joined once, later."""
+        """Buffered fragments after `_held` that neither start nor end a call."""
         self._blank = False
-        """True if only white space follows the start marker so far. Further white space is only buffered."""
+        """True if only white space follows the start marker so far."""
         self._last = ""
         """Last characters of `_pieces`, in which an end marker may begin."""
         self._before = "\n"
-        """Last characters of the emitted text. A code fence may begin in them, or a backtick may stand in them."""
+        """Last characters of the emitted text, in which a code fence may begin."""
         self._space = ""  # line breaks before the start marker of the current call
         self._mark = ""
         self._later = ""
@@ -76,11 +76,12 @@ class TextCallDetector:
         self._exhausted = False
         """True if `_failed_characters` exceeds the limit, so that detection stops."""
         self._fence = ""
-        """Position in a code fence: `run` (opening backticks or tildes), `line` (remainder of that line), `inside`."""
+        """Position in a code fence: `run` (opening backticks or tildes), `line` (remainder of that line) or
+        `inside`."""
         self._count = 0
 
     def feed(self, text: str) -> list[Delta]:
-        """Return the deltas that no later text can change, after the next fragment. The remainder is buffered."""
+        """Return the deltas that no later text can change, after one more fragment. The remainder is buffered."""
         if self._state == "text" and not self._held and not self._spark.search(text):
             self._before = (self._before + text[-MAX_FENCE_LENGTH:])[-MAX_FENCE_LENGTH:]
             return [Text(text)]
@@ -95,8 +96,7 @@ class TextCallDetector:
     def finish(self, *, reply_ended_early: bool = False) -> list[Delta]:
         """Return the deltas of the buffered text at the end of the reply: tool calls or text.
 
-        `reply_ended_early`: True if the reply did not end normally. A call without an end marker is then
-        emitted as text.
+        `reply_ended_early`: True if the reply did not end normally. A call without an end marker then becomes text.
         """
         deltas: list[Delta] = []
         if self._held or self._pieces:
@@ -113,7 +113,7 @@ class TextCallDetector:
         return deltas
 
     def _read_on(self, deltas: list[Delta]) -> None:
-        """Examine the received text in pieces, and append its deltas. A step costs the length of its piece."""
+        """Examine the received text in pieces, and append its deltas to `deltas`."""
         while self._later_offset < len(self._later):
             piece = self._later[self._later_offset : self._later_offset + self._piece]
             self._later_offset += len(piece)
@@ -250,7 +250,7 @@ class TextCallDetector:
         return (not reply_ended_early and self._convert_calls(mark, self._held, deltas)) or self._release()
 
     def _may_be_named(self) -> bool:
-        """Return True if a bracket or a possible tool name follows the start marker in the buffered text."""
+        """Return True if a bracket or a possible tool name follows the start marker."""
         following = self._held[len(self._mark) :].lstrip()
         word = _WORD.match(following)
         name = word.group() if word else ""
@@ -262,7 +262,7 @@ class TextCallDetector:
         return self._named
 
     def _convert_calls(self, mark: StartMarker, text: str, deltas: list[Delta]) -> bool:
-        """Emit the calls of `text`, which reaches from a start marker to an end marker. Return False if it has none."""
+        """Append the calls in `text` to `deltas`. Return False if it has none."""
         for convention, read in mark.readers:
             if calls := read(text, self._offered):
                 self._emit_calls(convention, calls, deltas)
@@ -303,7 +303,7 @@ class TextCallDetector:
         return fence is not None
 
     def _leave_fence_line(self) -> bool:
-        """Emit the opening line of a code fence. Return True at its end. A line with a closing mark is inline code."""
+        """Emit the opening line of a code fence. Return True at its end. A closing mark in it makes it inline code."""
         line, line_break, _ = self._held.partition("\n")
         end = line.find("```")
         if end < 0 and not line_break:

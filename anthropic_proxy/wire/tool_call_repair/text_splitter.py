@@ -1,9 +1,8 @@
 """`TextSplitter`: separates a provider's reply text into text, reasoning (thinking tags) and tool calls.
 
-It serves providers that send all three in one text. `feed` returns the deltas (decoded fragments of the reply) of a
-text fragment, and `finish` those of the buffered text. `note_separate_reasoning`: the provider sends reasoning in a
-field of its own, so text without a start tag is reply text. `notes` has a fidelity note for each tool call that was
-found in the text.
+`feed` returns the deltas (pieces of the reply) of a text fragment, and `finish` those of the buffered text.
+`note_separate_reasoning` records that the provider sends reasoning in a separate field. `notes` has a note for each
+tool call that was found in the text.
 """
 
 from collections.abc import Sequence
@@ -17,13 +16,13 @@ from anthropic_proxy.wire.tool_call_repair.text_calls import TextCallDetector
 from anthropic_proxy.wire.tool_call_repair.thinking_tags import ThinkingTagParser, ThinkingTags
 
 _WHOLE_ANSWERS = ("bare_json", "bare_python")
-"""Formats of tool calls without markers. A reply in such a format consists of calls only."""
+"""Formats of tool calls without markers. A reply in such a format contains nothing else."""
 
 
 class TextSplitter:
-    """Splits the streamed text of one reply into deltas: reasoning at the start, then tool calls in the other text.
+    """Splits the streamed text of one reply into deltas: reasoning at the start, then text and tool calls.
 
-    `tags`: tags that may enclose reasoning. `formats`: text formats of tool calls to search for. Empty: none.
+    `tags`: tags that may enclose reasoning. `formats`: text formats of tool calls to search for.
     """
 
     def __init__(
@@ -36,7 +35,7 @@ class TextSplitter:
         self._calls = TextCallDetector(formats, offered, call.new_id) if offered else None
 
     def __bool__(self) -> bool:
-        """Return True if thinking tags or tool calls are searched for. False: all text is emitted unchanged."""
+        """Return True if thinking tags or tool calls are searched. False: all text is returned unchanged."""
         return self._tags is not None or self._calls is not None
 
     @property
@@ -45,7 +44,7 @@ class TextSplitter:
         return self._calls.notes if self._calls is not None else ()
 
     def feed(self, text: str) -> list[Delta]:
-        """Return the deltas that no later text can change, after the next fragment of reply text.
+        """Return the deltas that no later text can change, after one more fragment of reply text.
 
         The remainder stays buffered until the next `feed` or `finish`.
         """
@@ -59,7 +58,7 @@ class TextSplitter:
     def finish(self, *, reply_ended_early: bool = False, is_text_reply: bool = False) -> list[Delta]:
         """Return deltas for the buffered text. Call this before another block and at the end of the reply.
 
-        `reply_ended_early`: True if the reply did not end normally. A call without an end marker is then text.
+        `reply_ended_early`: True if the reply did not end normally; a call without an end marker is then text.
         `is_text_reply`: True if the reply ended normally and contained only text.
         """
         deltas = self._find_calls(self._tags.finish(is_text_reply=is_text_reply)) if self._tags is not None else []

@@ -1,8 +1,8 @@
 """`ThinkingTagParser`: extracts reasoning between tags (`<think>…</think>`) from the start of a reply's text.
 
-Some servers do not separate reasoning from the reply. The results are the deltas `Thinking` and `Text`. `feed` reads a
-fragment of the text, `finish` ends it. `disable_unopened_form`: reasoning without a start tag is not expected.
-`is_done`: all further text is reply text.
+Some servers do not separate reasoning from the reply. `feed` reads a fragment of the text, `finish` ends it. Both
+return `Thinking` and `Text` deltas. Some models write only the end tag (`unopened`); `disable_unopened_form` excludes
+this. `is_done` is True if all further text is reply text.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,10 @@ from typing import Literal, NamedTuple, get_args
 from anthropic_proxy.messages.deltas import Delta, Text, Thinking
 
 ThinkingTags = Literal["think", "thinking", "thought", "brackets", "triangles", "seed", "channel", "unopened"]
-"""Names of tag pairs; `_FORMS` has the tags.
-
-`unopened`: `<think>` is part of the prompt, so the reply starts with reasoning and only `</think>` appears (chat
-templates of DeepSeek R1, QwQ and Qwen's thinking models).
-"""
+"""Names of tag pairs; `_FORMS` has the tags. `unopened`: the prompt ends with `<think>`, so the reply starts with
+reasoning and has only `</think>` (chat templates of DeepSeek R1, QwQ and Qwen's thinking models)."""
 OPENED_THINKING_TAGS: tuple[ThinkingTags, ...] = tuple(name for name in get_args(ThinkingTags) if name != "unopened")
-"""All tag pairs with a start tag. With them, a reply without tags is never taken for reasoning."""
+"""All tag pairs except `unopened`, which has no start tag. With these pairs, a reply without tags is reply text."""
 
 
 class _Form(NamedTuple):
@@ -58,17 +55,17 @@ class ThinkingTagParser:
         self._held = ""
         """Buffered text that may be the start of a tag."""
         self._gap: list[str] = []
-        """White space before `_held` of unknown kind: reasoning or reply text. The fragments are joined once."""
+        """White space before `_held` that may belong to the reasoning or to the reply text."""
         self._state = "start"  # then thinking, after, text
         self._emitted = False
         """True if reasoning was emitted as a `Thinking` delta."""
         self._doubtful: list[str] = []
-        """Emitted reasoning without a start tag (form `unopened`). If no end tag follows, this text is the reply and is
-        emitted again."""
+        """Reasoning without a start tag that was returned. If no end tag follows, this text is the reply and is
+        returned again."""
 
     @property
     def is_done(self) -> bool:
-        """True if all further text is reply text: the parser is no longer needed."""
+        """True if all further text is reply text."""
         return self._state == "text"
 
     def feed(self, text: str) -> list[Delta]:
@@ -94,8 +91,8 @@ class ThinkingTagParser:
     def finish(self, *, is_text_reply: bool = False) -> list[Delta]:
         """Return deltas for the buffered text at the end of the reply.
 
-        `is_text_reply`: True if the reply ended normally and contained only text. If all of its text was
-        emitted as reasoning but no end tag was found, the text is the reply and is emitted again as `Text`.
+        `is_text_reply`: True if the reply ended normally and contained only text. If all of it was returned as
+        reasoning without a start tag and no end tag followed, it is returned again as `Text`.
         """
         deltas: list[Delta] = []
         if self._state == "after":
@@ -113,7 +110,7 @@ class ThinkingTagParser:
         return deltas
 
     def disable_unopened_form(self) -> None:
-        """Disable the form `unopened`, because the provider sends reasoning in a separate field.
+        """Exclude reasoning without a start tag, because the provider sends reasoning in a separate field.
 
         Text without a start tag is then reply text.
         """
@@ -167,7 +164,7 @@ class ThinkingTagParser:
             deltas.append(Thinking(thought))
 
     def _leave(self, *, final: bool) -> None:
-        """Drop line breaks and the separator text of the format (`then`) between the reasoning and the reply.
+        """Drop line breaks and separator text between the reasoning and the reply.
 
         `final`: True at the end of the reply, so that no further text follows.
         """

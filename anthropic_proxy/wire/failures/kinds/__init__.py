@@ -1,8 +1,7 @@
-"""Recognition of provider errors by their text and codes, with one module and table for each kind of error.
+"""Recognition of provider errors by their text and codes, with one module for each kind of error.
 
-The kinds are size, images, policy, quota and rejected parameters. A kind is recognized by typical words and by the
-relation of the numbers, so that unknown wordings match too. Every function is pure. Each search takes time proportional
-to the error text.
+The kinds are size, images, policy, quota and rejected parameters. A kind is recognized by typical words, so that
+unknown error texts match too. Each search takes time proportional to the error text.
 """
 
 from anthropic_proxy.wire.failures.kinds.images import find_image_refusal, rejects_tool_result_content

@@ -1,7 +1,7 @@
 """`find_image_refusal`: recognizes provider errors for images that the model or server does not accept.
 
-The result is the error cause `images`, for which the proxy repeats the request with texts in place of the images.
-`rejects_tool_result_content`: the error concerns images in tool results only.
+The proxy then repeats the request with texts in place of the images. `rejects_tool_result_content` detects errors about
+content in tool results only.
 """
 
 import re
@@ -25,14 +25,15 @@ _LIST = (
     rf"[\[({{]?[`'\"]?(?:input_)?text\b(?!(?:{_SEPARATOR}[\w-]{{1,40}}){{0,8}}?{_SEPARATOR}"
     r"(?:input_|output_)?(?:image|picture|media|vision))"
 )
-"""Pattern of a list of accepted values in an error text (`must be one of …`) that contains `text` but no image type."""
+"""Pattern of a list of accepted values in an error text (`must be one of …`). The list contains `text` but no image
+type."""
 _OF_ONE_IMAGE = (
     r"[ _/-]?(?:[a-z]+put|gener\w+|urls?|links?|formats?|sizes?|details?|larger|bigger|of|with|over|above|from|that"
     r"|which|in|by|edit\w*|dimensions?|mime|media|resol\w+|type|/)"
 )
-"""Pattern of words after `images` that restrict an error to some images (format, size, URL) or to images as output."""
+"""Pattern of words after `images` that restrict an error to some images, such as a format or size."""
 _MAKING = r"(?:generat|creat|edit|draw|produc|return|output)(?:e|s|es|ing|ting|ion)?\b"
-"""Verbs (`generate`) before `images` in errors about images as output, which are not errors about images of the
+"""Verbs (`generate`) before `images` in errors about images as output. Such errors do not concern images in the
 request."""
 IMAGES_UNSUPPORTED_TEXTS = (
     # llama.cpp, clients: this model does not support image input (2026-11)
@@ -88,8 +89,8 @@ PART_LIST_REJECTION_TEXTS = (
     ),
     regex(r"\binvalid type: sequence, expected a string"),
 )
-"""Patterns of error texts that reject a list of content parts. Images are sent in a list of parts, but other content
-too, so the cause is uncertain."""
+"""Patterns of error texts that reject a list of content parts. The cause is uncertain, because such lists contain
+images and other content."""
 _OTHER_REASONS = re.compile(
     r"\b(?:too (?:large|big|many|small)|larger than|exceed\w*|size|format|media[_ ]?type|mime|dimensions?|pixels?"
     r"|resolution|corrupt\w*|invalid (?:image|base64)|malformed|decode|download|fetch|unreachable|could not process"
@@ -107,25 +108,23 @@ _RESULTS = re.compile(
     r"|\brole:? ?[`'\"]?(?:tool|function)\b|\bfunction_?call_?output\b|\.function_?response\b",
     re.IGNORECASE,
 )
-"""Pattern of words for tool results in error texts: `image not supported in tool messages`. Some models accept only
-text in tool results."""
+"""Pattern of words for tool results in error texts: `image not supported in tool messages`."""
 _RESULT_PATH = re.compile(r"\boutput\b|\bfunction_?response\b", re.IGNORECASE)
 """Pattern of the path of a tool result as rejected parameter: `input[3].output[0]` (OpenAI Responses),
 `contents[1].parts[0].function_response` (Gemini)."""
 _CODES = frozenset(("image_not_supported", "images_not_supported", "vision_not_supported", "unsupported_image"))
 _UNNAMED_CODE = "1210"
-"""Code of Z.ai for `Invalid API parameter`, also sent if a text model receives an image (read 2026-11). The error names
-no parameter."""
+"""Error code of Z.ai for `Invalid API parameter`, also sent if a text model receives an image (read 2026-11)."""
 _ABOUT_ANOTHER = re.compile(
     r"\bthink\w*|\breason\w*|\btools?\b|\bmax_tokens\b|\btemperature\b|\btop_p\b", re.IGNORECASE
 )
 
 
 def find_image_refusal(fault: UpstreamFault) -> UpstreamErrorCause | None:
-    """Return the cause `images` if the provider rejected the request because of its images.
+    """Return the error cause `images` if the provider rejected the request because it contains images.
 
-    `is_certain` is False in the cause if the error also fits other reasons. None: another error, an error about one
-    image, or an error about images in tool results only.
+    Its `is_certain` is False if the error also fits other reasons. None: another error, or an error about one image or
+    tool results only.
     """
     text = f"{fault.message}\n{fault.parameter or ''}"
     if rejects_tool_result_content(fault.message, fault.parameter):

@@ -1,7 +1,6 @@
-"""`read_lexemes`: splits a provider's error text into words, numbers and signs, to find token counts.
+"""`read_lexemes`: splits a provider's error text into lexemes (words, numbers and signs), to find token counts.
 
-`split_identifier` splits a name such as `maxOutputTokens` into words. The time is proportional to the length of the
-text.
+`split_identifier` splits a name such as `maxOutputTokens` into words.
 """
 
 import re
@@ -26,7 +25,7 @@ _FACTORS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
 class Lexeme(Struct, frozen=True):
-    """A word, a sign or a number of an error text."""
+    """A word, a sign or a number of a provider's error text."""
 
     text: str
     """The word or sign as written. "#": a number."""
@@ -37,7 +36,7 @@ class Lexeme(Struct, frozen=True):
 def read_lexemes(text: str) -> Iterator[Lexeme]:
     """Yield the words, numbers and signs of an error text in order.
 
-    Dates, times, versions, quotes and words that begin with a digit are omitted.
+    Dates, times, versions and words that begin with a digit are omitted.
     """
     previous = ""
     for match in _LEXEME.finditer(text):

@@ -1,7 +1,7 @@
-"""Search of provider error texts for a rejected request parameter, a rejected message role, or a list of effort levels.
+"""Search of provider error texts for a rejected parameter, a rejected message role, or a list of effort levels.
 
-`find_rejected_parameter`, `rejects_role` and `find_accepted_effort` return the results, by which the next upstream
-request is changed (adaptation). Effort is the level of reasoning.
+`find_rejected_parameter`, `rejects_role` and `find_accepted_effort` return the results. The next upstream request is
+changed accordingly. Effort is the level of reasoning.
 """
 
 import re
@@ -25,7 +25,7 @@ PARAMETER_REJECTION_TEXTS = (
     # Moonshot, DeepSeek (2026-11)
     regex(r"\b(?:must be|should be|has to be|only|out of range|does not exist|no longer)\b"),
 )
-"""Texts that reject any parameter, value or role. A search for a name starts only if one of these rows matches."""
+"""Error texts that reject any parameter, value or role. Names are searched only in a text that matches one of them."""
 ROLE_REJECTION_TEXTS = (
     regex(r"\bdeveloper\b"),  # Mistral, DeepSeek, Groq: the role is named (2026-11)
     # llama.cpp: chat templates (2026-11)
@@ -51,10 +51,10 @@ _LEVEL = re.compile(r"\b(none|minimal|low|medium|high|xhigh|max|default)\b(?![_-
 
 
 def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
-    """Return the first of the parameters `names` that an error message rejects. None: none of them.
+    """Return the first parameter in `names` that an error message rejects. None: none of them.
 
-    Names without `_`, except `temperature`, may be ordinary words. They count only in quotes, or before a word such as
-    `parameter`. `maxTokens` is read as `max_tokens`.
+    A name that may be an ordinary word counts only in quotes, or before a word such as `parameter`. `maxTokens` is read
+    as `max_tokens`.
     """
     if not matches_any(PARAMETER_REJECTION_TEXTS, text):
         return None
@@ -78,11 +78,10 @@ def rejects_role(text: str) -> bool:
 
 
 def find_accepted_effort(text: str, requested: str, sent: str) -> str | None:
-    """Return the effort level to send instead of a rejected one: of the levels that the error message `text` lists.
+    """Return the effort level to send in place of a rejected one, from the levels that an error message lists.
 
-    The next level below `requested` is returned, else the lowest listed level above `none`. `requested` is the
-    client's level, `sent` the server's name of that level. `default` is returned if the list contains it but no
-    level above `none`. None: no list, the list contains `sent`, or `requested` is not one of `EFFORT_LEVELS`.
+    `text`: the message. `requested`: level of the client. `sent`: the server's name of that level. The next lower level
+    is preferred, then the lowest one above `none`. None: the message lists no levels, or accepts `sent`.
     """
     listed: list[str] = []
     for match in _LIST.finditer(text):

@@ -1,7 +1,7 @@
 """`is_policy_refusal`: recognizes provider errors that refuse a request because of its content.
 
-Reasons are safety, moderation and usage policies. The client receives a reply with stop reason `refusal` in place of an
-error. The tables `REFUSAL_…` contain typical texts and codes.
+Reasons are safety, moderation and usage policies. The client receives a reply with the stop reason `refusal` instead of
+an error. The tables `REFUSAL_…` contain typical texts and codes.
 """
 
 import re
@@ -41,9 +41,9 @@ def _elements(*patterns: str) -> tuple[re.Pattern[str], ...]:
 
 
 REFUSAL_PATTERN_TRIPLES = (_elements(_CONTENT, _VERDICT, _CONTENT_RULE), _elements(_TEXT, _FINDING, _RULE))
-"""Triples of patterns for subject, verdict and reason. A sentence in which all three match, in any order, is a refusal
-(xAI 403, Azure, OpenRouter 403, Groq, OpenAI, Bedrock guardrails; 2026-11). `Request blocked by policy` does not match:
-gateways and networks send this text for access rules (403 texts of Cloudflare, AWS and Google; 2026-11)."""
+"""Groups of three patterns: subject, verdict and reason. A sentence in which all three match is a refusal (xAI 403,
+Azure, OpenRouter 403, Groq, OpenAI, Bedrock guardrails; 2026-11). `Request blocked by policy` does not match, because
+networks send it for access rules (403 texts of Cloudflare, AWS and Google; 2026-11)."""
 REFUSAL_TEXTS = (
     # DashScope (2026-11)
     regex(r"\b(?:inappropriate|sensitive|unsafe|harmful|prohibited|objectionable) (?:content|input|text|prompt)"),
@@ -65,7 +65,7 @@ REFUSAL_TEXTS = (
     regex(r"new_?sensitive|\b(?:hate speech|violence|self-harm|sexual content)\b[^.\n]{0,30}\b(?:detected|found)"),
     regex("敏感内容|不安全|违规|内容安全|敏感信息"),  # Z.ai and BigModel 1301, Qianfan, Volcengine (2026-11)
 )
-"""Error texts of a refusal because of content. One row that matches a sentence suffices."""
+"""Error texts of a refusal because of content. One match in a sentence suffices."""
 REFUSAL_CODES = regex(  # OpenAI, Azure, DashScope, Mistral, Moonshot, Volcengine: error codes (2026-11)
     r"content_?policy|content_?filter|content_?moderation|moderation_?(?:blocked|failed|error|flagged)|invalid_prompt"
     r"|bio_?policy|cyber_?policy|misalignment_?policy|policy_violation|responsibleaipolicy|data_?inspection_?failed"
@@ -89,22 +89,21 @@ _OTHER_SUBJECTS = re.compile(
     r"|too many requests)\b",
     re.IGNORECASE,
 )
-"""Subjects of errors that are not about content: accounts, parameters, networks, limits. A sentence with one of these
-subjects is skipped."""
+"""Subjects of errors that are not about content: accounts, parameters, networks, limits. A sentence that names one is
+skipped."""
 _ACCESS = re.compile(
     r"\b(?:verif(?:y|ied|ication)|(?:un|not )authori[sz]ed|authenticat\w+|administrator|subscription|not found|waf"
     r"|(?:access|access control|security|egress|network|organization|resource|tool|budget|identity-based)"
     r" (?:rules?|polic(?:y|ies)))\b",
     re.IGNORECASE,
 )
-"""Conditions of access. If any sentence of the text names one, `REFUSAL_PATTERN_TRIPLES` is not searched."""
+"""Words for conditions of access. If the error text contains one, `REFUSAL_PATTERN_TRIPLES` is not searched."""
 
 
 def is_policy_refusal(fault: UpstreamFault) -> bool:
     """Return True if the provider refused the request because of its content.
 
-    The client then receives a reply with stop reason `refusal`. No other key or provider is tried with the same
-    content.
+    The client then receives a reply with the stop reason `refusal`, and no other provider is tried.
     """
     if fault.status in (401, 402):
         return False

@@ -1,8 +1,7 @@
-"""`read_quantities`: token counts in an error text, each with its meaning as a `Quantity`.
+"""`read_quantities`: token counts in a provider's error text, each with its meaning as a `Quantity`.
 
-The subject is the counted thing: input, output or context (both). The role is a maximum (`limit`), the size of the
-request (`amount`) or the difference (`excess`). `is_past_usage`: earlier requests used the amount.
-`has_adjacent_subject`: the subject stands next to the number.
+The subject of a number is the counted thing: input, output or both (context). Its role is a maximum (`limit`), the size
+of the request (`amount`), or the difference (`excess`). `find_subject` returns the subject that a word names.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from msgspec import Struct
 from anthropic_proxy.wire.failures.kinds.lexemes import Lexeme, read_lexemes, split_identifier
 
 QuantitySubject = Literal["input", "output", "context", ""]
-"""Subject of a number. `context`: input and output together, or the window. "": the text names no subject."""
+"""Subject of a number, the counted thing. `context`: input and output together. "": the text names no subject."""
 QuantityRole = Literal["limit", "amount", "excess"]
 """Role of a number. `limit`: maximum. `amount`: size of the request. `excess`: amount minus limit."""
 
@@ -29,8 +28,8 @@ _MEASURES = frozenset(
         *("number", "slot", "position", "requested", "text", "budget"),
     )
 )
-"""Words that may stand in an identifier beside its subject (`input_length`). An identifier with any further word
-(`input_schema`) is not a number of tokens."""
+"""Words that may stand beside the subject in an identifier: `input_length`. An identifier with any other word
+(`input_schema`) is no number of tokens."""
 _SUBJECT_WORDS: dict[str, QuantitySubject] = {
     **dict.fromkeys(_INPUT, "input"),
     **dict.fromkeys(_OUTPUT - {"new", "gen", "predict"}, "output"),
@@ -66,11 +65,11 @@ _AMOUNTS = frozenset(
     )
 )
 _SPENT = frozenset(("used", "remaining", "consumed", "current", "currently", "left"))
-"""Words (`used`, `remaining`) that mark an amount of earlier requests, not of this request."""
+"""Words (`used`, `remaining`) that mark an amount of earlier requests."""
 _MAX_QUANTITIES = 64
 """Maximum number of quantities read from one error text. Later numbers are ignored; no known error has more."""
 _REACH = 24
-"""Number of lexemes (words, signs) before a number that are searched for its description; twice for its subject."""
+"""Maximum number of lexemes (words, signs) before a number that are searched for its meaning."""
 _PLUS = Lexeme("+")
 _SUMS = frozenset(("sum", "combined", "plus", "+"))
 _RANGE_SIGNS = frozenset(("to", "and", "-", "–", ",", "inclusive", "exclusive", "(", ")", "<="))
@@ -113,7 +112,7 @@ _OTHER_UNITS = frozenset(
 )
 _WINDOW_NAMES = frozenset(("context", "window", "ctx"))
 _WINDOW = _WINDOW_NAMES | {"n", "num", "len", "length", "limit", "size", "slot", "train", "model"}
-"""Words in an identifier that names a context window: `n_ctx_slot`, `context_length`. `context_tokens` is an amount."""
+"""Words in an identifier that names a context window: `n_ctx_slot`, `context_length`."""
 _WINDOW_FILLERS = frozenset(("(", ":", "=", "of", "is", "size", "length", "limit", "slot", "the"))
 """Words that may stand between the name of a context window and its number."""
 _ENDS = frozenset((".", "\n", "!", "?", ";"))
@@ -129,7 +128,7 @@ class Quantity(Struct, frozen=True, kw_only=True):
     role: QuantityRole
     """The number is a maximum, the size of the request, or the part of the request above the maximum."""
     has_adjacent_subject: bool = False
-    """True if the subject stands next to the number. False: it stands elsewhere in the sentence or is not named."""
+    """True if the subject stands next to the number. False: it stands elsewhere, or is not named."""
     is_minimum: bool = False
     """True if the number is a lower bound (`at least 5000`)."""
     is_past_usage: bool = False
@@ -180,7 +179,7 @@ def _subject_of_word(word: str) -> QuantitySubject:
 
 
 def find_subject(lexemes: Sequence[Lexeme], place: int) -> QuantitySubject:
-    """Return the subject named by the lexeme at index `place`. "": none. `max tokens` (two words) names the output."""
+    """Return the subject (input, output, context) named by the lexeme at index `place`. "": none."""
     word = lexemes[place].text
     if word.lower() == "tokens" and place and _is_output_limit(lexemes, place):
         return "output"
@@ -217,7 +216,7 @@ def _names_next(lexemes: Sequence[Lexeme], place: int) -> bool:
 def _read(
     lexemes: Sequence[Lexeme], place: int, previous: int, sentence: int, known: QuantitySubject, *, in_range: bool
 ) -> Iterator[Quantity]:
-    """Yield the quantity for the number at lexeme `place`, if it counts tokens. `in_range`: end of a range."""
+    """Yield the number at lexeme `place` as a `Quantity`, if it counts tokens. `in_range`: upper end of a range."""
     end = _end_of(lexemes, place)
     if _is_other_unit(lexemes, place, end):
         return
@@ -244,7 +243,7 @@ def _words(lexemes: Sequence[Lexeme], start: int, place: int) -> list[str]:
 
 
 def _subject_behind(lexemes: Sequence[Lexeme], place: int, end: int) -> QuantitySubject:
-    """Return the subject named after a number. In a sum (`9000 + 500`), the first number is the input."""
+    """Return the subject (input, output …) named after a number. In `9000 + 500`, the first number is the input."""
     if lexemes[place + 1 : place + 2] == [_PLUS]:
         return "input"
     if place > 1 and lexemes[place - 1] == _PLUS and lexemes[place - 2].value is not None:
@@ -253,7 +252,7 @@ def _subject_behind(lexemes: Sequence[Lexeme], place: int, end: int) -> Quantity
 
 
 def _subject_before(lexemes: Sequence[Lexeme], start: int, place: int) -> QuantitySubject:
-    """Return the nearest subject before a number. Input and output joined as a sum are the context."""
+    """Return the nearest subject named before a number. A sum of input and output is the context."""
     words = range(place - 1, start - 1, -1)
     found = [(at, subject) for at in words if (subject := find_subject(lexemes, at))]
     if not found:

@@ -1,7 +1,7 @@
 """`find_quota`: recognizes provider errors for a used-up quota, which a retry after a short delay cannot fix.
 
-Quota means credit of the account, or the allowance of hours, days or a plan. Rate limits per minute are not recognized.
-`BILLING_…` tables concern credit, `ALLOWANCE_…` tables the allowance.
+A quota is credit of the account, or the allowance of a period or plan. `BILLING_…` tables concern credit, `ALLOWANCE_…`
+tables the allowance. Rate limits per minute are not recognized.
 """
 
 import re
@@ -75,22 +75,22 @@ codes, read 2026-11)."""
 _STATUSES = (None, 400, 403, 404, 413, 422, 429, 451, 500)
 """HTTP statuses of provider errors that are searched for a used-up quota. None: no status reported."""
 _LONG_SECONDS = 60.0
-"""Limit in seconds: an error with a shorter retry delay is no used-up allowance. The official SDKs wait for a shorter
-`retry-after` themselves."""
+"""Minimum retry delay in seconds of a used-up allowance. After a shorter delay, the official SDKs retry by
+themselves."""
 _SHORT = re.compile(
     r"\bper[- ](?:minute|min|second)\b|\b[tr]pm\b|concurren|try again in (?:\d+m)?[\d.]+ ?(?:ms|s\b|sec)", re.IGNORECASE
 )
 
 
 _NOTHING = re.compile(r"\blimit: 0\b(?!\.\d)")
-"""Error text of Gemini for a model that the plan excludes. Unlike other errors with a short retry delay, it cannot be
-retried (2026-11)."""
+"""Error text of Gemini for a model that the plan excludes. A retry cannot help, although the error has a short retry
+delay (2026-11)."""
 
 
 def find_quota(fault: UpstreamFault) -> Literal["billing", "allowance"] | None:
     """Return the kind of quota that is used up: `billing` (credit) or `allowance` (of a period or plan).
 
-    None: another error, or a limit that a delay below one minute restores.
+    None: another error, or a limit that ends in less than a minute.
     """
     if fault.status not in _STATUSES:
         return None

@@ -1,7 +1,7 @@
-"""Rows of the pattern tables in this package, which classify provider error texts.
+"""Regular expressions of the tables in this package, which classify provider error texts.
 
-A row is one regular expression, compiled by `regex`. `matches_any` searches a text with all rows of a table. A comment
-at the row names the providers with such an error text, and the date read.
+`regex` compiles one expression, a row of a table. `matches_any` searches a text with all rows of a table. A comment at
+each row names the providers with such a text, and the date read.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 def regex(pattern: str) -> re.Pattern[str]:
     """Return the compiled regular expression of a table row. Case is ignored.
 
-    A gap in `pattern` must have a maximum length, so that the time of a search is proportional to the text.
+    Gaps in `pattern` must have a maximum length, which limits the time of a search.
     """
     return re.compile(pattern, re.IGNORECASE)
 

@@ -1,9 +1,8 @@
 """`find_token_limit_fault`: recognizes provider errors for requests with too many tokens.
 
-The cases: input above the context window, output limit too high, and a request larger than a whole rate limit.
-`KnownTokenCounts` are counts from the request, used if the error text has no numbers. `TokenLimitFault` is the result.
-Tables of error texts follow. `new_input_overflow_fault` is the result for a too long input. The output limit is
-`max_tokens`.
+The input exceeds the context window, the output limit (`max_tokens`) is too high, or a rate limit is too low for the
+request. `TokenLimitFault` is the result. `KnownTokenCounts` are counts from the request, used if the error text has no
+numbers. `new_input_overflow_fault` builds the result for a too long input.
 """
 
 import re
@@ -40,8 +39,8 @@ INPUT_OVERFLOW_TEXTS = (
     regex(r"\btokens of image and text exceed"),  # Volcengine (2026-11)
     regex(r"\btoo many (?:input |prompt )?tokens\b(?![^.\n]{0,30}\b(?:wait|retry|again))"),  # Bedrock, TGI (2026-11)
 )
-"""Error texts for an input above the context window, for errors without numbers. If the text contains numbers, their
-meanings decide (`quantities.py`)."""
+"""Error texts for an input above the context window. They are used if an error has no numbers that decide
+(`quantities.py`)."""
 INPUT_OVERFLOW_CODES = frozenset(("1261",))
 """Error codes for an input above the context window. Z.ai and BigModel: `Prompt exceeds max length` (docs.z.ai, error
 codes, read 2026-11)."""
@@ -54,7 +53,8 @@ OUTPUT_LIMIT_TEXTS = (
     # Bedrock, Vertex (2026-11)
     regex(r"\b(?:exceed\w*|larger|greater|higher)\b[^.\n]{0,40}\bmax\w* (?:output|completion) tokens"),
 )
-"""Error texts for an output limit (`max_tokens`) above the maximum of the model, for errors without numbers."""
+"""Error texts for an output limit (`max_tokens`) above the maximum of the model. They are used for errors without
+numbers."""
 RATE_LIMIT_WORDS = re.compile(
     r"\bper[- ](?:minute|min|day|hour|second|week|month)\b|\b[tr]p[mdhs]\b|/ ?min(?:ute)?\b|rate[ _-]?limit",
     re.IGNORECASE,
@@ -67,8 +67,8 @@ _OTHER_THINGS = re.compile(
     r"|base64|timeout|deadline|cancel\w*|account|organization|number of messages)\b",
     re.IGNORECASE,
 )
-"""Words for things with their own limit (images, files, names). A text with one of these words is no token error.
-Exception: the text names the context window or the error has an overflow code."""
+"""Words for things with their own limit, such as images and files. A text with such a word is no token error, unless it
+names the context window or has an overflow code."""
 _WITH_IMAGES = re.compile(r"\btokens of image and text\b", re.IGNORECASE)
 """Words for the tokens of the complete input, in which `image` names no separate limit (Volcengine: Total tokens of
 image and text exceed max message tokens; 2026-11)."""
@@ -79,20 +79,19 @@ _COMPARISONS = re.compile(
     r"|should|up to|full|reach|reduc|trunc|ran out)|[<>\u2264]",
     re.IGNORECASE,
 )
-"""Words that compare a number with a limit (`exceeds`). A text without them only mentions the context window (`loaded
-with n_ctx=32768, …`), so the error has another reason."""
+"""Words that compare a number with a limit (`exceeds`). A text without them only mentions the context window, so the
+error has another reason."""
 _OUTPUT = re.compile(r"\bmax_?\w*tokens\b|\bcompletion|\boutput", re.IGNORECASE)
 _UNKNOWN_WINDOW = 128_000
 """Assumed context window in tokens if neither the error text nor the model table states one."""
 _MARGIN = 64
-"""Number of tokens of the context window that a lowered output limit leaves unused, because a provider's error and its
-next check may count slightly differently."""
+"""Number of tokens of the context window that a lowered output limit leaves free. A provider may count slightly
+differently in its next check."""
 _MIN_LIMIT = 16
-"""Minimum number in an error text that is read as a limit of the context or the input, in tokens. Output limits can be
-smaller."""
+"""Minimum number in an error text that is read as a limit of the context or the input, in tokens."""
 _MIN_LONE_LIMIT = 4_096
-"""Minimum limit if the text has only one number and no word `token`. A smaller number is a code: `context window
-exceeds limit (2013)` (MiniMax)."""
+"""Minimum limit in a text with only one number and without the word `token`. A smaller number is a code: `context
+window exceeds limit (2013)` (MiniMax)."""
 _LOWERED = 8_192
 """New output limit in tokens if the error text states no maximum. Nearly all models accept it."""
 
@@ -109,10 +108,10 @@ class KnownTokenCounts(Struct, frozen=True, kw_only=True):
 
 
 class TokenLimitFault(Struct, frozen=True, kw_only=True):
-    """Result for a request with too many tokens: the parts of the error for the client."""
+    """Result for a request with too many tokens, from which the error for the client is built."""
 
     message: str
-    """Error message in the text format of Anthropic's API, from which clients parse the numbers. "": use the provider's
+    """Error message in the format of Anthropic's API, from which clients parse the numbers. "": use the provider's
     message."""
     parameter: Literal["messages", "max_tokens"]
     """Parameter that is too large: the input (`messages`) or the output limit."""
@@ -121,9 +120,9 @@ class TokenLimitFault(Struct, frozen=True, kw_only=True):
 
 
 def find_token_limit_fault(fault: UpstreamFault, known: KnownTokenCounts) -> TokenLimitFault | None:
-    """Return the error parts for a request with too many tokens. None: the error has another reason.
+    """Return the result for a request with too many tokens. None: the error has another reason.
 
-    `known` supplies token counts that the error text lacks.
+    `known`: token counts, used if the error text has none.
     """
     text = f"{fault.message}\n{' '.join(sorted(fault.codes))}"
     quantities = _distinct(read_quantities(fault.message), _names_output(fault.parameter))
@@ -157,10 +156,9 @@ def find_token_limit_fault(fault: UpstreamFault, known: KnownTokenCounts) -> Tok
 
 
 def _distinct(quantities: Sequence[Quantity], output: bool) -> list[Quantity]:
-    """Return quantities without duplicates.
+    """Return quantities (numbers in the error text) without duplicates.
 
-    Of two equal numbers, the one with its subject next to it is kept. `output`: True if quantities without a subject
-    count output.
+    `output`: True if a number without a subject counts output tokens.
     """
     named = {one.value for one in quantities if one.has_adjacent_subject}
     kept: list[Quantity] = []
@@ -191,7 +189,7 @@ def _has_own_limit(text: str) -> bool:
 
 
 def _output_limit(quantities: Sequence[Quantity], asked: int) -> int | None:
-    """Return the model's maximum output in tokens, as the error states it. None: not stated, or not below `asked`."""
+    """Return the maximum output tokens that the error states. None: not stated, or not below `asked`."""
     limits = [one.value for one in quantities if one.role == "limit" and one.subject == "output" and one.value > 0]
     amounts = [one.value for one in quantities if one.role == "amount" and one.subject == "output"]
     limit = min(limits, default=None)
@@ -253,7 +251,7 @@ def _decide(
 
 
 def _input(quantities: Sequence[Quantity], output: int, limit: int, fault: UpstreamFault) -> tuple[int | None, bool]:
-    """Return the input tokens in an error text (None: not stated), and True if this count may include the output."""
+    """Return the input tokens in an error text, and True if the count may include the output. None: not stated."""
     stated = [one for one in quantities if one.role == "amount" and one.subject == "input"]
     others = [one.value for one in quantities if one.role == "amount" and one.subject in ("", "context")]
     if any(one.is_minimum and one.value <= limit <= one.value + output - 1 for one in stated):
@@ -276,7 +274,7 @@ def _amount(quantities: Sequence[Quantity], subject: str) -> int:
 
 
 def _counts_output(total: int, limit: int, known: KnownTokenCounts) -> bool:
-    """Return True if a stated `total` includes the requested output.
+    """Return True if `total`, a number in the error text, includes the requested output.
 
     Only then can a lower output limit solve the error.
     """
@@ -306,7 +304,7 @@ def _without_input(
 
 
 def new_input_overflow_fault(tokens: int, limit: int) -> TokenLimitFault:
-    """Return the result for an input of `tokens` tokens that alone exceeds the context window `limit`."""
+    """Return the result for an input of `tokens` tokens that exceeds the context window of `limit` tokens."""
     text = f"prompt is too long: {tokens} tokens > {limit} maximum"
     return TokenLimitFault(message=text, parameter="messages", cause=UpstreamErrorCause(kind="overflow"))
 
