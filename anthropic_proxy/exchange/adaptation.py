@@ -1,8 +1,8 @@
-"""Adaptations: changes of an upstream request after the provider rejected it, for the retry and for later requests.
+"""Adaptations: changes of an upstream request after the provider rejected it, such as `drop temperature`.
 
-An adaptation has a name, such as `drop temperature`. Each wire (API) finds and applies its adaptations. `Adaptations`
-collects those of one exchange (client request): `find_adapted_target` returns the changed target for a retry, and
-`store_for_model` stores the changes after the retry has succeeded. `apply_stored_adaptations` applies stored ones.
+`Adaptations` collects the changes for one client request. `find_adapted_target` returns the changed target (provider
+and model) for a retry. `store_for_model` stores the changes after the retry has succeeded. `apply_stored_adaptations`
+applies stored changes to a later request.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,10 @@ from anthropic_proxy.wire.contract import Adaptation, BaseDialect, Call
 
 
 class Adaptations:
-    """Adaptations that one exchange has used for one target. `used_names`: list that receives their names."""
+    """Changes of the upstream request after rejections, for one client request and one target (provider and model).
+
+    `used_names`: list to which the names of the changes are added.
+    """
 
     def __init__(self, services: Services, used_names: list[str]) -> None:
         self._services = services
@@ -30,7 +33,10 @@ class Adaptations:
         """Names of adaptations to store for the model once a request with them succeeds."""
 
     async def find_adapted_target(self, target: Target, call: Call[BaseDialect], error: UpstreamError) -> Target | None:
-        """Return a copy of the target with the adaptations for this upstream error. None: no adaptation applies."""
+        """Return a copy of the target that changes the request, so that a retry may avoid this upstream error.
+
+        None: no known change fits the error.
+        """
         adaptations = await run_for_call(self._services, lambda call: _find_adaptations(target, call, error), call)
         adapted: Target | None = target if adaptations else None
         for adaptation in adaptations:
@@ -46,9 +52,9 @@ class Adaptations:
         return adapted
 
     async def store_for_model(self, target: Target) -> None:
-        """Store the adaptations of this exchange, so that later requests to the model of `target` use them at once.
+        """Store the lasting changes of a request, so that later requests to the same model use them at once.
 
-        Call this after the adapted request has succeeded, which proves that the adaptations are correct.
+        Call this after the changed request has succeeded, which proves that the changes are correct.
         """
         for name in self.lasting:
             await self._services.observations.store_adaptation(target.upstream, target.model, name)
@@ -56,9 +62,9 @@ class Adaptations:
 
 
 async def apply_stored_adaptations(services: Services, target: Target, used_names: list[str]) -> Target:
-    """Return a copy of `target` with the adaptations that earlier requests stored for its model.
+    """Return a copy of the target with the request changes that earlier requests stored for its model.
 
-    `used_names`: list in which the names of these adaptations replace all items.
+    `used_names`: list in which the names of these changes replace all items.
     """
     used_names.clear()
     for name in await services.observations.find_adaptations(target.upstream, target.model):

@@ -1,8 +1,8 @@
-"""`Admissions`: admission of a client request by the policies of plugins (step 4 of an exchange), and its settlement.
+"""`Admissions`: admission of a client request by the policies of plugins, and the end of their reservations.
 
-A policy rejects a request by an error, or reserves parts of its limits. At the end of the request, `settle` passes the
-receipt (record of the request) to each policy with a reservation. `admit_token_count` and `admitted_token_count` are
-for requests that only count tokens (`count_tokens`) and get no reply of a model.
+A policy is plugin code that admits or rejects requests, for example by a budget. It may reserve a part of the budget
+for a running request. `settle` passes the record of the finished request to such policies. `admit_token_count` and
+`admitted_token_count` are for `count_tokens` requests.
 """
 
 from collections.abc import AsyncIterator
@@ -19,7 +19,10 @@ from anthropic_proxy.services import Services
 
 
 class Admissions:
-    """Admissions of one client request by the policies of all plugins. Without policies, the methods do nothing."""
+    """Admission of one client request by the policies (plugin code that may reject it).
+
+    Without policies, nothing happens.
+    """
 
     def __init__(self, services: Services, receipt: Receipt) -> None:
         self._services = services
@@ -29,10 +32,9 @@ class Admissions:
     async def admit(
         self, incoming: ClientRequest, request: MessagesRequest, route: Route, estimates: EstimateCache
     ) -> None:
-        """Admit a request for a reply: call each policy in order.
+        """Call the policies of the plugins, in order, for a request that gets a reply of a model.
 
-        Raises the `ClientError` of the first policy that rejects the request. `estimates`: cache of the token count of
-        the request.
+        Raises the `ClientError` of the first policy that rejects the request. `estimates`: cache of the token estimate.
         """
         if not self._services.policies:
             return
@@ -53,7 +55,7 @@ class Admissions:
         await self._ask_policies(described)
 
     async def admit_token_count(self, incoming: ClientRequest) -> None:
-        """Admit a request that only counts tokens (`count_tokens`): call each policy in order.
+        """Call the policies of the plugins, in order, for a request that only counts tokens (`count_tokens`).
 
         Raises the `ClientError` of the first policy that rejects the request.
         """
@@ -75,7 +77,7 @@ class Admissions:
                 self._settles.append(settle)
 
     def settle(self) -> None:
-        """Pass the receipt (record of the request) to the policies that reserved parts of their limits for the request.
+        """Pass the record of the finished request to the policies that reserved a part of a limit for it.
 
         Call this once, at the end of the request.
         """
@@ -85,9 +87,9 @@ class Admissions:
 
 @asynccontextmanager
 async def admitted_token_count(services: Services, incoming: ClientRequest) -> AsyncIterator[None]:
-    """Return a context manager that admits a token count at its start and settles the reservations at its end.
+    """Admit a `count_tokens` request for the duration of an `async with` block, then settle the reservations.
 
-    Raises the `ClientError` of a policy that rejects the request.
+    Raises the `ClientError` of a policy (plugin code) that rejects the request.
     """
     receipt = incoming.receipt or Receipt(
         request_id=incoming.request_id, client=incoming.client, started_at=services.clock(), path=incoming.path

@@ -1,8 +1,8 @@
-"""`AttemptRecords`: writes the upstream attempts of an exchange to its receipt, and sets their trace headers.
+"""`AttemptRecords`: records the requests to providers (attempts) in the receipt, the record of a client request.
 
-An attempt is one request to a provider. `begin_attempt` adds an attempt, `fail_attempt` or `end_attempt` ends it, and
-`finish_last_attempt` ends the last one at the end of the exchange. `set_status` and `add_usage` record the HTTP status
-and the token usage of an attempt.
+`begin_attempt` adds an attempt and sets its trace headers. `fail_attempt` or `end_attempt` ends it.
+`finish_last_attempt` ends the last attempt when the client request ends. `set_status` and `add_usage` record the HTTP
+status and the token usage.
 """
 
 import functools
@@ -23,10 +23,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class AttemptRecords:
-    """Writer of `Receipt.attempts`. At most one attempt is open: from its request until its failure or its last byte.
-
-    `begin_attempt` also passes the upstream request to the recorders of plugins, which store the bytes of requests.
-    """
+    """Writer of `Receipt.attempts`, the requests to providers for one client request. At most one of them is open."""
 
     def __init__(self, receipt: Receipt, services: Services) -> None:
         self._receipt = receipt
@@ -37,7 +34,10 @@ class AttemptRecords:
         """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
 
     def begin_attempt(self, target: Target, request: UpstreamRequest) -> UpstreamRequest:
-        """Add a record for a new attempt, and return `request` with the trace headers of this attempt."""
+        """Record a new attempt, and return `request` with the trace headers of this attempt.
+
+        Plugins that record requests receive its body.
+        """
         if self._open is not None:
             self.end_attempt()
         receipt, (host, port) = self._receipt, _find_address(target.base_url)
@@ -59,7 +59,7 @@ class AttemptRecords:
             self._open.status = status
 
     def fail_attempt(self, error: UpstreamError) -> None:
-        """End the open attempt and record the message of its error, from which the caller has removed keys."""
+        """End the open attempt and record its error. The caller has removed keys from the error message."""
         if self._open is not None:
             self._open.error_type, self._open.error = error.error_type, error.message
             self._uncounted = None
@@ -72,16 +72,16 @@ class AttemptRecords:
             self._open = None
 
     def add_usage(self, usage: Usage) -> None:
-        """Record the token usage of the last attempt. Call this if another upstream call for the same reply follows."""
+        """Record the token usage of the last attempt, before another upstream call for the same reply."""
         last, self._uncounted = self._receipt.attempts[-1], None
         last.input_tokens, last.output_tokens = usage.input_tokens or 0, usage.output_tokens or 0
         last.cache_read_tokens, last.cache_write_tokens = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
         last.cache_write_1h_tokens, last.thinking_tokens = usage.cache_write_1h_tokens or 0, usage.thinking_tokens or 0
 
     def finish_last_attempt(self) -> None:
-        """End the last attempt at the end of the exchange, and record its token usage.
+        """Record the token usage of the last attempt when the client request ends, and end it if it is still open.
 
-        This usage is the usage of the receipt minus the usage of earlier attempts.
+        Its usage is the usage of the complete reply minus the usage of earlier attempts.
         """
         receipt, last = self._receipt, self._uncounted
         if last is None:

@@ -1,7 +1,7 @@
-"""The steps of one attempt: prepare and encode the request for a target, send it, and open the reply.
+"""The steps of one request to a provider: prepare and encode the request, send it, and open the reply.
 
-A target is a provider with a model. An attempt is one request to a target; these are steps 5 to 8 of an exchange. A
-`TargetRun` has the inputs of all attempts at one target. `Attempts` chooses the target and repeats failed attempts.
+An attempt is one request to a target (provider and model). `AttemptSteps` has the steps. `TargetRun` has the inputs
+that all attempts at one target share. `Attempts` in `attempts.py` chooses the target and repeats failed attempts.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class TargetRun(Struct):
 
 
 class AttemptSteps:
-    """The steps of all attempts of one client request: `prepare`, `encode` and `send`.
+    """The steps of each attempt (request to a provider) for one client request.
 
     `records`: writer of the attempts in the receipt. `estimates`: cache of the token estimate of the request.
     """
@@ -81,9 +81,9 @@ class AttemptSteps:
         self._estimates = estimates
 
     async def prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> AttemptState:
-        """Return a new attempt with the client request adapted to the limits of its target.
+        """Return a new attempt, with the client request adapted to the limits of its provider and model.
 
-        Raises the error of a client request that cannot be decoded.
+        Raises the decoding error of an invalid client request.
         """
         request, report, again = run.request, self._receipt.fidelity, run.continuation is not None
         if target.is_relayed:
@@ -122,10 +122,10 @@ class AttemptSteps:
         )
 
     async def encode(self, state: AttemptState, run: TargetRun) -> tuple[UpstreamRequest, ReplySchema | None]:
-        """Return the encoded upstream request, and the JSON Schema against which the proxy must check the reply.
+        """Return the encoded upstream request, and the JSON Schema that the proxy must check in the reply.
 
-        Schema None: the client requested none, or the provider enforces it. Lost fields of the request are recorded in
-        the receipt; in fidelity mode `strict`, they raise `UnsupportedFeature`.
+        Schema None: the client requested none, or the provider enforces it. Lost fields of the request are noted in the
+        receipt (record of the request). In fidelity mode `strict`, they raise `UnsupportedFeature`.
         """
         target, call = state.target, state.call
         upstream_request = await run_for_call(self._services, target.wire.encode_request, call, is_large=self._large)
@@ -142,7 +142,7 @@ class AttemptSteps:
     async def send(
         self, state: AttemptState, upstream_request: UpstreamRequest, stop_filter: StopSequenceFilter | None
     ) -> UpstreamStream | RelayStream:
-        """Send an encoded request and return the reply with its first content. Raises `UpstreamError`."""
+        """Send an encoded request and return the reply once its first content has arrived. Raises `UpstreamError`."""
         target = state.target
         self._watchdog.begin_upstream_call()
         try:

@@ -1,8 +1,8 @@
-"""`Attempts`: the upstream attempts of one client request (steps 5 to 8: prepare, encode, send, decode).
+"""`Attempts`: the requests to providers (attempts) for one client request.
 
-`Attempts.open_reply` calls the targets (provider and model) of the route until one replies, and returns the reply as an
-`OpenedStream`. `open_next_call` opens another call for the same reply. `estimate_scaled_tokens` multiplies a token
-estimate by `token_scale`, a factor that corrects estimates for the model. `annotate_error` completes an error message.
+`open_reply` calls the targets (provider and model) of the route in order until one replies. `open_next_call` opens
+another call for the same reply. `estimate_scaled_tokens` multiplies a token estimate by `token_scale`, a correction
+factor for the model. `annotate_error` completes an error message.
 """
 
 from msgspec import structs
@@ -50,7 +50,10 @@ RETRY_DELAY_SECONDS = 0.5
 
 
 class Attempts:
-    """Upstream attempts of one client request, recorded in its receipt. `sent` receives the state of each attempt."""
+    """Requests to providers (attempts) for one client request. They are recorded in its receipt.
+
+    `sent`: object that receives the state of the latest attempt.
+    """
 
     def __init__(
         self,
@@ -72,10 +75,10 @@ class Attempts:
         self._steps = AttemptSteps(services, incoming, receipt, self.records, watchdog, estimates=sent.estimates)
 
     async def open_reply(self, request: MessagesRequest, route: Route) -> AnyOpenedStream:
-        """Call the targets of the route until one replies. Return its stream after the first content has arrived.
+        """Call the targets of the route in order, and return the first reply after its first content has arrived.
 
-        A target that cannot serve the request is skipped. Raises the error of the last called target, or of the first
-        skipped one.
+        A target (provider and model) that cannot serve the request is skipped. Raises the error of the last called
+        target. If no target was called, raises the error of the first skipped one.
         """
         failure: ProxyError | None = None
         services, rule, session = self._services, route.rule, self._receipt.session
@@ -104,9 +107,9 @@ class Attempts:
     async def open_next_call(
         self, previous: OpenedStream[UpstreamStream], request: MessagesRequest, continuation: str = ""
     ) -> OpenedStream[UpstreamStream]:
-        """Open a further upstream call of a started reply: same target, no adaptation, one retry.
+        """Open another upstream call for a reply that has already started, at the same target.
 
-        `continuation`: token of the provider that continues a split reply; "": another reason. Raises `UpstreamError`.
+        `continuation`: the provider's token that continues a split reply; "": another reason. Raises `UpstreamError`.
         """
         state, target = previous.state, previous.state.target
         run = TargetRun(request, state.token_scale, skips_open_circuit=False, continuation=continuation)
@@ -118,7 +121,7 @@ class Attempts:
         return OpenedStream(opened.stream, opened.state)
 
     def add_note(self, note: FidelityNote) -> None:
-        """Add a note to the receipt of this exchange, about a field that was changed, emulated, kept or dropped."""
+        """Note in the receipt (record of the request) a field that was approximated, emulated, kept or dropped."""
         self._receipt.fidelity.add_notes([note])
 
     def estimate_scaled_tokens(self, request: MessagesRequest, token_scale: float) -> int:
@@ -126,7 +129,7 @@ class Attempts:
         return estimate_scaled_tokens(self._sent.estimates, token_scale, request)
 
     def annotate_error(self, error: UpstreamError, state: AttemptState) -> None:
-        """Add the provider name and the cause of a 404 to the error of an attempt, and redact its keys, in place."""
+        """Add the provider's name and the cause of a 404 to the message of an error, and redact API keys in it."""
         self._redact_keys(error, state.target, state.credential)
         prefix_provider(error, self._receipt.prefix)
         add_not_found_cause(error, state.target, state.upstream_path, self._services.settings)

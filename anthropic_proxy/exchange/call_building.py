@@ -1,12 +1,10 @@
-"""`AttemptState`: one upstream attempt with its call for the wire (step 5 of an exchange), and functions to build it.
+"""`AttemptState`, the state of one request to a provider (attempt), and functions that build the attempt.
 
-A `Call` is the input of a wire, which encodes it as an upstream request: `build_call` builds it from the prepared
-client request, `build_relay_call` from the client's bytes for a relay. `find_target_limits` returns the limits of a
-provider and model for the preparation, `build_target_limits` the same for given settings. `client_credential` returns
-the client's own key, if it is forwarded. `token_scale` is a factor that corrects token estimates of a model.
-`SentAttempts` has the attempt that was sent last. Some providers split a long reply: another call with a continuation
-token continues it (`continuation_target`). `proxy_tools` are tools that the proxy runs; `deferred_tools` are sent only
-after a tool search finds them.
+A `Call` is the input from which a wire (provider protocol) encodes the upstream request. `build_call` builds it from
+the prepared client request, `build_relay_call` from the client's unchanged body. `find_target_limits` returns the
+limits of a provider and model, and `build_target_limits` the same for given settings. `client_credential` returns the
+client's own key, if it is forwarded. `token_scale` is a factor that corrects token estimates of a model. `SentAttempts`
+has the attempt that was sent last. `continuation_target` is for providers that split a long reply.
 """
 
 import functools
@@ -36,7 +34,7 @@ from anthropic_proxy.wire.contract import CLIENT_CREDENTIAL_ORIGIN, BaseDialect,
 
 
 class AttemptState(Struct, frozen=True, kw_only=True):
-    """One upstream attempt: its target, its call for the wire, and facts that its reply and its errors need."""
+    """State of one request to a provider: its target (provider and model), its input, and facts for its reply."""
 
     target: Target
     """Provider, model and address of the attempt."""
@@ -60,7 +58,10 @@ class AttemptState(Struct, frozen=True, kw_only=True):
 
 
 class SentAttempts(Struct):
-    """The latest upstream attempt of one exchange, for the provider and token estimate in pings and error messages."""
+    """Latest attempt (request to a provider) for one client request.
+
+    Pings and error messages use its provider and its token estimate.
+    """
 
     estimates: EstimateCache
     """Cache of the token estimate of the client request."""
@@ -78,7 +79,7 @@ _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch
 def build_target_limits(
     target: Target, *, rejects_overflow: bool = False, has_web_search: bool = True, has_web_fetch: bool = False
 ) -> TargetLimits:
-    """Return the limits of a target for the function `prepare`, which adapts a client request to them.
+    """Return the limits of a target (provider and model), to which client requests are adapted.
 
     `rejects_overflow`: True if a request above the context window is rejected. `has_web_search`: True if `SEARCH_URL`
     is set. `has_web_fetch`: True if `FETCH_URLS` is set.
@@ -111,7 +112,7 @@ def build_target_limits(
 
 
 def find_target_limits(services: Services, target: Target) -> TargetLimits:
-    """Return the limits of a target for the function `prepare`, by the settings and the web tools of `services`."""
+    """Return the limits of a target (provider and model), to which client requests are adapted."""
     return build_target_limits(
         target,
         rejects_overflow=services.settings.check_context_window,
@@ -130,10 +131,10 @@ def build_call(
     estimate: Callable[[], int],
     new_id: Callable[[str], str],
 ) -> Call[BaseDialect]:
-    """Return the call for the wire, from a prepared request.
+    """Return the input for encoding the upstream request, from a prepared client request.
 
-    `continuation`: token that continues a split reply; "": none. `estimate`: function that returns the estimated input
-    tokens. `new_id`: function that returns an id with the given prefix.
+    `continuation`: token that continues a split reply; "": none. `estimate`: returns the estimated input tokens.
+    `new_id`: returns an id with the given prefix.
     """
     return Call(
         request=prepared.request,
@@ -156,7 +157,7 @@ def build_call(
 def build_relay_call(
     incoming: ClientRequest, request: MessagesRequest, target: Target, new_id: Callable[[str], str]
 ) -> Call[BaseDialect]:
-    """Return the call for a relay: the client's body, headers, path and query."""
+    """Return the input for a relay, which forwards the client's body, headers, path and query."""
     return Call(
         request=UNPREPARED,
         model=target.model,
@@ -184,9 +185,9 @@ def _estimate(request: MessagesRequest, incoming: ClientRequest) -> int:
 def estimate_received_tokens(
     incoming: ClientRequest, estimates: EstimateCache, token_scale: float, request: MessagesRequest
 ) -> int:
-    """Return the estimated input tokens of a request that may be undecoded, multiplied by `token_scale`.
+    """Return the estimated input tokens of a client request, multiplied by the correction factor `token_scale`.
 
-    A relay forwards the body without decoding. For the estimate, the body is decoded; if this fails, its size is used.
+    A request for a relay is not decoded yet, so its body is decoded here. If that fails, the body size is used.
     """
     if request.scanned_only:
         request = decode_request_or_keep(incoming.body)
@@ -199,14 +200,14 @@ def estimate_received_tokens(
 
 
 def estimate_scaled_tokens(estimates: EstimateCache, token_scale: float, request: MessagesRequest) -> int:
-    """Return the estimated input tokens of a request, multiplied by `token_scale`, the factor for the model."""
+    """Return the estimated input tokens of a request, multiplied by the correction factor `token_scale`."""
     return round(estimates.get_or_count(request) * token_scale)
 
 
 def client_credential(services: Services, incoming: ClientRequest, provider: Provider) -> Credential | None:
-    """Return the credential of the client request, to forward to the provider. None: the credential is not forwarded.
+    """Return the client's own API key, to send it to the provider. None: the key is not forwarded.
 
-    None if the provider accepts no client credentials, the proxy has its own key, or the client sent no credential.
+    None if the provider accepts no client keys, the proxy has its own key, or the client sent no key to forward.
     """
     if not (
         provider.accepts_client_credential and incoming.client.credential_forwardable
@@ -219,9 +220,9 @@ def client_credential(services: Services, incoming: ClientRequest, provider: Pro
 
 
 def continuation_target(target: Target) -> Target:
-    """Return the target with the base URL of the API version that can continue a reply split by the provider.
+    """Return the target for another call that continues a reply which the provider has split.
 
-    Targets with only one API version are returned unchanged.
+    Its base URL may differ, because some providers continue replies only in another API version.
     """
     version = target.dialect.continuation_version
     if not version:

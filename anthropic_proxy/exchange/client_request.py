@@ -1,8 +1,8 @@
 """The client side of an exchange: `ClientRequest`, the authenticated request, and `ResponseSink`, its response.
 
-An exchange is one client request with its reply. `send_…` methods send events of a stream, relayed bytes (unchanged
-bytes of a provider), a complete message, or an error. A receipt is the record of the exchange, for log and metrics.
-`queue_key` is a text for client and session: the queue of upstream calls serves distinct texts in turn.
+An exchange is one client request with its reply. The methods `send_…` send stream events, bytes of a provider, a
+complete message, or an error. The receipt is the record of the exchange, for log and metrics. `queue_key` groups
+waiting requests, so that different clients are served in turn.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,12 +42,12 @@ class ClientRequest(Struct, kw_only=True):
 
     @property
     def queue_key(self) -> str:
-        """Client name and session id. Waiting upstream calls are started in turn for each distinct value."""
+        """Client name and session id. Waiting requests are grouped by this text, and the groups are served in turn."""
         return f"{self.client.name} {self.headers.get('x-claude-code-session-id', '')}"
 
 
 class ResponseSink(Protocol):
-    """Output of one HTTP response to the client. `server/response_sink.py` implements the interface for HTTP."""
+    """Interface for the HTTP response to one client request. `server/response_sink.py` implements it."""
 
     def attach_receipt(self, receipt: Receipt) -> None:
         """Set the record of the exchange, from which response headers are built. Call this before any other method."""
@@ -61,9 +61,9 @@ class ResponseSink(Protocol):
         ...
 
     async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool) -> None:
-        """Send bytes of a provider unchanged. The first call also sends status 200 and `headers`, the provider headers.
+        """Send bytes of a provider unchanged. The first call also sends status 200 and `headers`.
 
-        `is_stream`: the bytes are a fragment of a stream; False: the complete body. `is_last`: True if no bytes follow.
+        `is_stream`: True for a fragment of a stream, False for a complete body. `is_last`: True if no bytes follow.
         """
         ...
 

@@ -1,10 +1,8 @@
-"""`run_dry`: dry run of a client request, which ends before the first upstream request is sent.
+"""`run_dry`: processes a client request like a real one, but does not send the upstream request.
 
-The result, `DryRun`, has the upstream request (`recorded`), the chosen targets (`route`), the examined routes of the
-configuration file (`checks`), web tools that were `skipped`, and for a token count the `estimated_tokens` of the input.
-Routing, preparation and encoding are those of a real request; only the transports are replaced and raise `NotSent`. A
-`Sender` is the client of the dry run, by default `LOCAL_SENDER` without a key. Limits of installed models are still
-requested from a local server.
+The result, `DryRun`, has the upstream request, the route, and the web tools that were skipped. `Sender` is the client
+that the dry run assumes. `NotSent` is raised in place of sending. Only a local server is queried, for the limits of its
+installed models.
 """
 
 import asyncio
@@ -42,7 +40,7 @@ COUNT_TOKENS_PATH = "/v1/messages/count_tokens"
 
 
 class Sender(Struct, frozen=True, kw_only=True):
-    """Client that a dry run assumes: its key and headers, which the conditions of routes examine."""
+    """Client that a dry run assumes, with its key and its headers. The conditions of routes examine them."""
 
     key: str = "local"
     """Name of the key that the client of the dry run presents. `local`: no key."""
@@ -55,7 +53,7 @@ LOCAL_SENDER = Sender()
 
 
 class NotSent(ProxyError):
-    """Exception that ends a dry run in place of sending: the upstream request is encoded and was not sent."""
+    """Exception that a dry run raises in place of sending the encoded upstream request."""
 
     status = 0
     """0 in place of an HTTP status, because a client never receives this error."""
@@ -100,9 +98,9 @@ class DryRun(Struct, kw_only=True):
 async def run_dry(
     services: Services, body: bytes, path: str = "/v1/messages", *, sender: Sender = LOCAL_SENDER
 ) -> DryRun:
-    """Run a client request up to its first upstream request and return that request, without sending it.
+    """Process a client request up to its first upstream request, and return the result without sending it.
 
-    `path`: `/v1/messages` or `COUNT_TOKENS_PATH`. `sender`: client and headers, which conditions of routes examine.
+    `path`: `/v1/messages` or `COUNT_TOKENS_PATH`. `sender`: client and headers, which the conditions of routes examine.
     """
     receipt = Receipt(request_id=services.new_id("req_"), client=Client(), started_at=services.clock(), path=path)
     result = DryRun(receipt=receipt)

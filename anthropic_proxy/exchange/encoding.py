@@ -1,9 +1,7 @@
-"""Choice between the event loop and a thread for CPU work of an exchange: preparing, encoding and schema conversion.
+"""Choice of the place for CPU work of a request: the event loop, or a thread for long work.
 
-The event loop serves all clients, so long work on it delays them. `is_large` decides by the size of a request,
-`run_for_call` runs a function with a call (the input of the encoder) in the chosen place. Converting a JSON Schema to a
-provider's format costs one step for each visited part of the schema. `decode_reply_schema` decodes the JSON Schema of a
-reply.
+The event loop serves all clients, so long work on it delays them. `is_large` decides by the size of a request.
+`run_for_call` runs a function in the chosen place. `decode_reply_schema` decodes the JSON Schema of a reply.
 """
 
 from collections.abc import Callable
@@ -51,10 +49,9 @@ async def run_for_call(
     *,
     is_large: bool = False,
 ) -> _Result:
-    """Return the result of `function(call)`, for example the encoded request.
+    """Return `function(call)`, for example the encoded request, computed on the event loop or in a thread.
 
-    The function runs in a thread if `is_large` is True, or if it raises `WorkPostponed` (too much work) on the event
-    loop.
+    A thread is used if `is_large` is True, or if the function raises `WorkPostponed` (too much work) on the event loop.
     """
     if is_large:
         return await services.background.run_in_thread(function, structs.replace(call, max_schema_steps=None))

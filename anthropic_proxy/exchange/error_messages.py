@@ -1,9 +1,9 @@
-"""Error messages for the client, with the provider, the cause and the setting to change.
+"""Functions that complete error messages for the client: with the provider, the cause and the setting to change.
 
-`decode_error_response` decodes a provider's response with an error status: it raises the `UpstreamError`.
-`require_api_response` rejects responses of other servers. `prefix_provider` (provider name), `add_key_setting` and
-`add_address_setting` (setting to change) extend the message of an error in place. `next_target_may_help` decides if the
-next target of the route (provider and model) is called. `describe_attempt` returns a text for the log.
+`decode_error_response` raises the `UpstreamError` of a response with an error status. `require_api_response` rejects
+responses of other servers. `prefix_provider`, `add_key_setting` and `add_address_setting` extend the message of an
+error in place. `next_target_may_help` decides if another provider is tried. `describe_attempt` returns a text for the
+log.
 """
 
 import re
@@ -45,7 +45,7 @@ def describe_attempt(target: Target, error: UpstreamError) -> str:
 
 
 def next_target_may_help(error: UpstreamError) -> bool:
-    """Return True if the next target of the route may succeed after this error of the current target.
+    """Return True if another target (provider and model) may succeed after this error of the current target.
 
     False: the error depends on the request, so each target would return it.
     """
@@ -53,9 +53,9 @@ def next_target_may_help(error: UpstreamError) -> bool:
 
 
 def require_api_response(response: UpstreamResponse, target: Target) -> None:
-    """Raise `UpstreamProtocolError` if the upstream response cannot come from the API of the provider.
+    """Raise `UpstreamProtocolError` if an upstream response cannot come from the API of the provider.
 
-    Such responses are a redirect, an invalid status, a web page, or a body with an unsupported content encoding.
+    Examples are a redirect, a web page, an invalid status, or an unsupported content encoding.
     """
     status, variable = response.status, target.provider.base_url_variable
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -82,9 +82,10 @@ def require_api_response(response: UpstreamResponse, target: Target) -> None:
 def decode_error_response(
     target: Target, call: Call[BaseDialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> list[Delta]:
-    """Raise the `UpstreamError` of a response with an error status.
+    """Raise the `UpstreamError` of a provider's response with an error status.
 
-    Some providers send a complete reply of the model, such as a refusal, with an error status: its deltas are returned.
+    Some providers send a complete reply, such as a refusal, with an error status. Its deltas (decoded fragments) are
+    returned instead.
     """
     outcome = target.wire.decode_error(call, status, headers, body)
     if isinstance(outcome, UpstreamError) and target.is_relayed:
@@ -97,14 +98,17 @@ def decode_error_response(
 
 
 def prefix_provider(error: UpstreamError, name: str) -> None:
-    """Put the provider `name` before the message of an error, unless the wire has already set `error.provider`."""
+    """Put `name`, the provider, before the message of an error, unless the error already has one."""
     if name and not error.provider:
         error.provider = name
         error.message = f"{name}: {error.message}"
 
 
 def add_key_setting(error: UpstreamError, target: Target, credential: Credential | None) -> None:
-    """Add the provider to the message of an error. For a rejected key, also add the setting that contains the key."""
+    """Put the provider's name before the message of an error.
+
+    For a rejected key, also name the setting with the key.
+    """
     prefix_provider(error, target.provider.prefix)
     ours = credential is not None and credential.origin != CLIENT_CREDENTIAL_ORIGIN
     if error.status == 401 and ours and _CLIENT_LOGIN.search(error.message):

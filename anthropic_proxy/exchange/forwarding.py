@@ -1,6 +1,6 @@
-"""Forwarding of token counts and model lists to providers with the Messages API: one upstream call, no retry.
+"""Forwarding of token counts and model lists to providers with the Messages API, by one call without retry.
 
-`count_tokens` and `list_models` return a `JsonReply`: the body and the headers for the client.
+`count_tokens` and `list_models` return a `JsonReply`, which has the body and the headers for the client.
 """
 
 import asyncio
@@ -58,8 +58,8 @@ class JsonReply(Struct, frozen=True):
 async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply:
     """Return the response to `POST /v1/messages/count_tokens`.
 
-    The provider counts if it has this endpoint (only with the Messages API). Otherwise, or if the provider fails, the
-    proxy estimates.
+    The provider counts the tokens if it has this endpoint. Otherwise, or if the provider fails, the proxy estimates
+    them.
     """
     large = len(incoming.body) > MAX_BYTES_ON_LOOP
     request = await services.background.run_in_thread_if(
@@ -86,8 +86,7 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
 async def list_models(services: Services, incoming: ClientRequest) -> JsonReply | None:
     """Return the preferred provider's own response to `GET /v1/models` or a path below it.
 
-    None: the provider has no model list in Anthropic's format, does not know the model, or failed. The caller then
-    sends the proxy's list.
+    None: the provider has no such list, does not know the model, or failed. The caller then sends the proxy's list.
     """
     preferred = find_preferred_provider(services.settings, services.catalog)
     if not preferred.serves_claude or not _MODEL_PATHS.fullmatch(incoming.path):

@@ -1,9 +1,8 @@
 """`ExchangeGateway`: the methods of the proxy that plugins may call, behind the interface `plugins.Gateway`.
 
-`run` serves a request of a plugin. `describe_targets` returns the targets (provider and model) for a requested model.
-`collect_running_requests` returns the receipts (records) of running requests. `health` counts providers that are
-blocked and keys that are skipped after errors. `store` keeps limits and shared state; the ledger is the database of
-finished requests.
+`run` serves a request of a plugin. `describe_targets` explains which provider and model serve a model id.
+`collect_running_requests` returns the records of running requests. `health` counts blocked servers and skipped keys.
+`store` keeps limits and shared state. The ledger is the database of finished requests.
 """
 
 import asyncio
@@ -32,8 +31,8 @@ from anthropic_proxy.settings import Settings
 class ExchangeGateway:
     """Implementation of `plugins.Gateway`, the interface through which plugins use the proxy.
 
-    `current_services`: function that returns the services for new exchanges. `reload`: reads the settings files again
-    in all workers, and returns False if this server cannot.
+    `current_services`: returns the objects that serve new requests. `reload`: reads the settings files again in all
+    workers, and returns False if this server cannot.
     """
 
     def __init__(
@@ -48,11 +47,9 @@ class ExchangeGateway:
         return self._current_services().settings
 
     async def run(self, body: bytes, client: Client) -> bytes:
-        """Serve a request of the Messages API without `stream`, and return the reply message as JSON.
+        """Serve a Messages API request of a plugin, and return the reply message as JSON.
 
-        Raises `ProxyError`.
-
-        `client`: the client in the receipt of the request.
+        `body`: request without `stream`. `client`: the client in the record of the request. Raises `ProxyError`.
         """
         services, sink = self._current_services(), _BufferSink()
         request = ClientRequest(request_id=services.new_id("req_"), client=client, headers={}, body=body)
@@ -65,7 +62,7 @@ class ExchangeGateway:
         return sink.body
 
     def describe_targets(self, model: str) -> str:
-        """Return as text the targets (provider and model) for a requested model id, and the reason for this choice.
+        """Return a text with the providers and models that serve a requested model id, and the reason for this choice.
 
         Raises `UnknownModel`.
         """
@@ -74,7 +71,7 @@ class ExchangeGateway:
         return f"{', '.join(f'{target.provider.prefix}/{target.model}' for target in route.targets)} ({route.reason})"
 
     def list_models(self) -> Sequence[str]:
-        """Return the model ids of the proxy's own list for `GET /v1/models`.
+        """Return the model ids that the proxy itself lists for `GET /v1/models`.
 
         If Anthropic is the preferred provider, clients receive Anthropic's list instead.
         """
@@ -90,9 +87,10 @@ class ExchangeGateway:
         *,
         max_bytes: int = MAX_REPLY_BYTES,
     ) -> HttpReply:
-        """Send an HTTP request to any server, for example of a database, and return the response.
+        """Send an HTTP request to any server, for example a database, and return the response.
 
-        Raises `UpstreamError`, also for a body with more than `max_bytes` bytes.
+        Raises `UpstreamError` if the request fails, takes more than ten seconds, or the body has more than `max_bytes`
+        bytes.
         """
         return await send_http(self._current_services(), method, url, headers or {}, body, max_bytes=max_bytes)
 
@@ -106,10 +104,10 @@ class ExchangeGateway:
         self._current_services().log.write_once(text, "warning")
 
     def health(self) -> Mapping[str, int]:
-        """Return two counts, by the keys `open_circuits` and `keys_in_cooldown`.
+        """Return two counts: blocked servers of providers, and API keys that are skipped for some time.
 
-        An open circuit blocks calls to one server of a provider after repeated failures. An API key in cooldown is
-        skipped after a rate limit or a rejection.
+        `open_circuits`: servers that are not called after repeated failures. `keys_in_cooldown`: keys that are not used
+        after a rate limit or a rejection.
         """
         services = self._current_services()
         return {
@@ -124,14 +122,14 @@ class ExchangeGateway:
         return None if find_state is None else find_state()
 
     def log_warning_each_time(self, text: str) -> None:
-        """Log a warning on each call, also with the same text. API keys in it are masked.
+        """Log a warning on each call, even if its text repeats. API keys in the text are masked.
 
         Any thread may call the method.
         """
         self._current_services().log.write_warning(text)
 
     def describe_setup(self) -> Setup:
-        """Return the state of the providers and the model mapping. No request is sent to providers.
+        """Return the state of the providers and the model mapping, without a request to a provider.
 
         Any thread may call the method.
         """
@@ -139,25 +137,26 @@ class ExchangeGateway:
         return describe_setup(services.settings, services.catalog, services.circuit_breakers, services.credentials)
 
     async def reload_settings(self) -> bool:
-        """Read the settings files again, in all workers. False: this server reads them only at its start."""
+        """Read the settings files again, in all workers. Return False if this server reads them only at its start."""
         return self._reload is not None and await self._reload()
 
     async def describe_models(self, names: Sequence[str]) -> Sequence[ModelFeatures]:
         """Return the limits and features of models.
 
-        `names`: model ids with prefix (`openai/gpt-4.1`). A model that no request can reach is omitted.
+        `names`: model ids with the prefix of a provider (`openai/gpt-4.1`). Models that no request can reach are
+        omitted.
         """
         return await describe_models(self._current_services(), names)
 
     async def collect_running_requests(self) -> Sequence[Receipt]:
-        """Return one receipt (record) for each running exchange of all worker processes, the latest last.
+        """Return the receipts (records) of the running requests of all worker processes, the latest last.
 
         Fields about the reply are still empty.
         """
         return (await self._current_services().receipts.feed.collect_snapshot()).running
 
     def stream_requests(self, client_names: Collection[str] | None = None) -> AsyncIterator[bytes]:
-        """Return the events of `GET /api/requests/live`: changes of the requests of all workers.
+        """Return the events of `GET /api/requests/live`, which report changes of the requests of all workers.
 
         `client_names`: only requests of these clients. None: all.
         """

@@ -1,9 +1,8 @@
-"""`MediaInliner`: replaces image and document URLs in a client request by the files, for providers that accept no URLs.
+"""`MediaInliner`: fetches images and documents that a client request links to, for providers that accept no URLs.
 
-With the setting `FETCH_URLS`, `inline_urls` fetches each URL once per exchange and puts its bytes into the block. A
-block with a failed fetch becomes a text block with the URL. The `MAX_…` constants limit the fetches of one request.
-`new_media_inliner` returns the inliner of a request. `MAX_TOTAL_BYTES` is the size of all files, `MAX_URL_LENGTH` the
-characters of a URL.
+`new_media_inliner` returns the inliner of a request, if the setting `FETCH_URLS` is on. `inline_urls` fetches each URL
+once and puts the file into the request. If a fetch fails, a text with the URL is sent instead. The `MAX_…` constants
+limit the fetches of one request.
 """
 
 import asyncio
@@ -76,8 +75,8 @@ class MediaInliner:
     async def inline_urls(self, request: MessagesRequest, target: Target, limits: TargetLimits) -> MessagesRequest:
         """Return the request with fetched files in place of the URLs of images and documents.
 
-        Only URLs that the target does not accept are replaced. If a fetch fails, a text block with a note replaces the
-        block.
+        Only URLs that the target (provider and model) does not accept are fetched. If a fetch fails, a text with the
+        URL replaces the image or document.
         """
         to_fetch = {_key(block): block for block in _linked(request.messages) if _is_fetched(block, target, limits)}
         self.notes = []

@@ -1,4 +1,4 @@
-"""`describe_models`: limits and features of models, as the proxy uses them for requests, for plugins that show them."""
+"""`describe_models`: limits and features of models, for plugins that show them to users."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,9 +13,9 @@ from anthropic_proxy.services import Services
 
 
 async def describe_models(services: Services, names: Sequence[str]) -> list[ModelFeatures]:
-    """Return the limits and features of models, in the form that plugins show.
+    """Return the limits and features of models, for plugins that show them.
 
-    `names`: model ids with prefix (`openai/gpt-4.1`). A model that no request can reach is omitted.
+    `names`: model ids with the prefix of a provider (`openai/gpt-4.1`). Models that no request can reach are omitted.
     """
     found = []
     for name in names:

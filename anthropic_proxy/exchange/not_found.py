@@ -1,8 +1,8 @@
-"""`add_not_found_cause`: completes the error for a provider's 404 with its cause, a wrong model or a wrong URL.
+"""`add_not_found_cause`: adds the cause, a wrong model or a wrong URL, to the error for a provider's 404.
 
-Claude Code replaces the text of every 404 by a text about the requested model (version 2.1.328, observed 2026-11). Only
-a 404 for a model that the client itself chose therefore keeps its status; any other becomes a 400. `describe_address`
-names the setting of a provider's URL.
+Claude Code replaces the text of every 404 by a text about the requested model (version 2.1.328, observed 2026-11).
+Therefore a 404 with another cause, such as a wrong setting, becomes a 400. `describe_address` names the setting of a
+provider's URL.
 """
 
 import re
@@ -46,9 +46,9 @@ _MAX_ROUTE_ERROR_CHARACTERS = 200
 def add_not_found_cause(error: UpstreamError, target: Target, path: str, settings: Settings) -> None:
     """Add the cause and a remedy to the message of a provider's error about an unknown URL or model, in place.
 
-    A 404 or 405 that indicates a wrong URL becomes a 400. So does a 404 for a model that a setting of the proxy chose,
-    because the setting is wrong. A 404 for a model that the client chose is not changed. A 400 or 403 about an unknown
-    model keeps its status. `path`: path of the upstream request.
+    A 404 or 405 because of a wrong URL becomes a 400, and so does a 404 for a model that a setting chose. A 404 for a
+    model that the client chose is not changed. A 400 or 403 about an unknown model keeps its status. `path`: path of
+    the upstream request.
     """
     is_405 = error.status == 400 and _METHOD_REFUSED.search(error.message) is not None
     if (error.status == 404 or is_405) and _is_about_address(error, target, settings):

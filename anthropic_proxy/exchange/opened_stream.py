@@ -12,7 +12,7 @@ _Stream_co = TypeVar("_Stream_co", bound=UpstreamStream | RelayStream, covariant
 
 
 class OpenedStream(Struct, Generic[_Stream_co], frozen=True):
-    """An upstream stream that has delivered its first content, and the attempt that opened the stream."""
+    """An upstream reply that has sent its first content, and the attempt (request to a provider) that opened it."""
 
     stream: _Stream_co
     """Reply of the provider: deltas (`UpstreamStream`) or bytes of a relay (`RelayStream`)."""

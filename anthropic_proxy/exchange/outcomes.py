@@ -1,6 +1,6 @@
-"""Functions that store facts of an exchange in its receipt, the record of a request: client, target, failure.
+"""Functions that store facts of a client request in its receipt, the record of the request.
 
-`log_internal_error` returns the error for a defect of the proxy. `record_failure` stores the error of a failed request.
+`record_failure` stores the error of a failed request. `log_internal_error` returns the error for a defect of the proxy.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,7 +32,7 @@ def record_request(receipt: Receipt, request: MessagesRequest) -> None:
 
 
 def record_route(receipt: Receipt, route: Route) -> None:
-    """Store in the receipt the matching route of the file, the reason for the first target, and the fidelity mode."""
+    """Store the chosen route in the receipt: its name, the reason for the choice, and the fidelity mode."""
     receipt.route = route.rule.name if route.rule is not None else ""
     receipt.route_reason, receipt.fidelity.mode = route.reason, route.fidelity
 
@@ -44,7 +44,7 @@ def record_target(receipt: Receipt, target: Target) -> None:
 
 
 def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:
-    """Store an error in the receipt: status, type, message. Removes the keys of the proxy from the error."""
+    """Store the status, type and message of an error in the receipt, after removing the keys of the proxy from it."""
     redact_error(error, proxy_keys)
     receipt.outcome = "error"
     receipt.status = error.status

@@ -1,7 +1,7 @@
-"""The pipeline of one exchange in nine steps, from the body of the client request to the last byte of the reply.
+"""The steps of one client request, from its body to the last byte of the reply.
 
-Steps: 1 authenticate (in the server), 2 decode, 3 route, 4 admit (plugins), 5 prepare, 6 encode, 7 send, 8 decode, 9
-respond. `Attempts` repeats steps 5 to 8 until a target of the route replies.
+`run_exchange` decodes the request, chooses the route and calls the plugins that admit it. `ReplyDelivery` then calls
+the providers and sends the reply. Comments number the nine steps; step 1, authentication, is in the server.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from anthropic_proxy.services import Services
 
 
 async def run_exchange(services: Services, incoming: ClientRequest, sink: ResponseSink) -> None:
-    """Serve one `POST /v1/messages`. A failure before the first sent byte is an HTTP status, later an `error` event."""
+    """Serve one `POST /v1/messages`. A failure becomes an HTTP status, or an `error` event in a started stream."""
     receipt = Receipt(
         request_id=incoming.request_id, client=incoming.client, started_at=services.clock(), path=incoming.path
     )

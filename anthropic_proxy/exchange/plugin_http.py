@@ -24,7 +24,11 @@ async def send_http(
     *,
     max_bytes: int = MAX_REPLY_BYTES,
 ) -> HttpReply:
-    """Send a request and return the reply. Redirects are not followed. Raises `UpstreamError`."""
+    """Send an HTTP request of a plugin to any server, and return the reply. Redirects are not followed.
+
+    Raises `UpstreamError` if the request fails, takes more than ten seconds, or the body has more than `max_bytes`
+    bytes.
+    """
     parsed = urlsplit(url)
     path = f"{parsed.path or '/'}{'?' if parsed.query else ''}{parsed.query}"
     request = UpstreamRequest(path=path, body=body, headers=headers, method=method)

@@ -1,6 +1,6 @@
-"""`start_recording` and `record_upstream_request`: pass the bytes of an exchange to the recorders of plugins.
+"""`start_recording` and `record_upstream_request`: pass the bytes of requests and replies to recorders of plugins.
 
-A recorder is an object of a plugin that stores the bytes of requests and replies, for example for debugging.
+A recorder stores these bytes, for example for debugging.
 """
 
 from collections.abc import Callable
@@ -13,14 +13,17 @@ from anthropic_proxy.services import Services
 
 
 def start_recording(services: Services, request: ClientRequest) -> Callable[[bytes], None]:
-    """Pass the body of a client request to the recorders. Return a function that passes each piece of the response."""
+    """Pass the body of a client request to the recorders of plugins, which store it.
+
+    The returned function passes one piece of the response to the recorders.
+    """
     recorders = [*services.recorders]
     _record(recorders, services.log, request.request_id, "client request", request.body)
     return partial(_record, recorders, services.log, request.request_id, "client response")
 
 
 def record_upstream_request(services: Services, request_id: str, body: bytes) -> None:
-    """Pass the body of an upstream request to the recorders. `request_id`: id of the client request."""
+    """Pass the body of an upstream request to the recorders of plugins. `request_id`: id of the client request."""
     _record([*services.recorders], services.log, request_id, "upstream request", body)
 
 

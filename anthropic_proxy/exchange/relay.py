@@ -1,10 +1,9 @@
 """`RelayStream`: the response of a provider with the Messages API, forwarded to the client byte for byte.
 
 Only the model name can be replaced. The bytes are also decoded, for the token usage and the stop reason in the receipt.
-`forwarded_headers` selects the headers for the client. If a target (provider and model) fails before any content, the
-next target of the route is called. `wait_for_content` returns at the first event, `read` returns the next bytes, and
-`close` ends the upstream call. `final_usage` is the token usage so far; `omit_message_start` removes an event that the
-client already has.
+`wait_for_content` returns at the first event, `read` returns the next bytes, and `close` ends the upstream call.
+`final_usage` is the token usage so far. `omit_message_start` removes an event that the client already has.
+`forwarded_headers` selects the headers for the client.
 """
 
 import asyncio
@@ -37,7 +36,7 @@ stream."""
 class RelayStream:
     """One upstream response as bytes for the client, with its token usage, its stop reason and its failure.
 
-    A stream is forwarded in complete SSE frames. If the connection breaks, an error event follows the last frame.
+    A stream is forwarded in complete SSE events. If it breaks off before the stop reason, an error event follows.
     """
 
     def __init__(
@@ -80,8 +79,7 @@ class RelayStream:
     async def wait_for_content(self) -> None:
         """Wait for the first event of the stream, or for the complete body of an unstreamed reply.
 
-        Raises `UpstreamError` if the response fails before any content. The client then receives the error as an HTTP
-        status.
+        Raises `UpstreamError` if the response fails before any content.
         """
         if not self._streams:
             self._first = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_first_byte)
@@ -123,7 +121,7 @@ class RelayStream:
         raise error
 
     def omit_message_start(self) -> None:
-        """Remove the event `message_start` from the stream. The client received one for an earlier target."""
+        """Remove the event `message_start` from the stream, because the client has already received one."""
         if self._first is not None:
             self._first = self._wire.remove_message_start(self._first)
 
@@ -141,7 +139,7 @@ class RelayStream:
     def final_usage(self) -> Usage:
         """Token usage of the reply so far.
 
-        If the stream is incomplete, the output is at least the estimate of its content.
+        For an incomplete stream, the output tokens are estimated from its content if the provider reported fewer.
         """
         if self.stop_reason is not None or not self._streams:
             return self.usage
@@ -286,8 +284,8 @@ _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the provider headers that the client receives: rate limits, the organization, and advice on retries.
 
-    The header `request-id` becomes `x-upstream-request-id`. Headers with an invalid name or value are omitted. Values
-    are the received bytes, decoded as Latin-1.
+    The header `request-id` becomes `x-upstream-request-id`. Headers with an invalid name or value are omitted. The
+    bytes of the values are decoded as Latin-1.
     """
     passed = {
         lower: _raw(value)

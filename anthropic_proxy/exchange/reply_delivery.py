@@ -1,7 +1,7 @@
-"""`ReplyDelivery`: the reply to one client request, from the upstream calls to the last byte (steps 5 to 9).
+"""`ReplyDelivery`: the reply to one client request, from the first provider call to the last byte.
 
-`deliver_reply` calls the targets (provider and model) of the route until one replies. It sends the client a stream of
-events, one message, relayed bytes of the provider, or an error.
+`deliver_reply` calls the targets (provider and model) of the route in order until one replies. The client receives
+stream events, one message, relayed bytes of the provider, or an error.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ _WARM_UP = FidelityNote(
 
 
 class ReplyDelivery:
-    """Upstream calls and the reply, or an error, of one client request. The results are recorded in its receipt."""
+    """Delivery of the reply, or of an error, to one client request. The results are recorded in its receipt."""
 
     def __init__(
         self,
@@ -72,7 +72,8 @@ class ReplyDelivery:
     async def deliver_reply(self, route: Route) -> None:
         """Call the targets of the route in order, and send the client the first reply.
 
-        Without a reply, send the error of the last called target, or of the first skipped one.
+        Without a reply, send the error of the last called target. If no target was called, send the error of the first
+        skipped one.
         """
         self._route = route
         request, timeouts = self._request, self._services.settings.timeouts

@@ -1,6 +1,7 @@
-"""`read_client_request`: decodes a client request (step 2 of an exchange), only as far as its possible targets need.
+"""`read_client_request`: decodes a client request, as far as the providers that may serve it require.
 
-If all possible targets are relays, which forward the body unchanged, only top-level fields are decoded.
+A relay forwards the body unchanged. If all possible targets (provider and model) are relays, only top-level fields are
+decoded.
 """
 
 from anthropic_proxy.errors import ClientError
@@ -16,8 +17,8 @@ from anthropic_proxy.services import Services
 def read_client_request(services: Services, incoming: ClientRequest) -> tuple[MessagesRequest, RuleChoice | None]:
     """Return the decoded request, and the result of the search for a matching route of the configuration file.
 
-    Second value None: the routes were not examined yet. If all possible targets are relays, only top-level fields of
-    the body are decoded. Raises `InvalidRequest` for a body that is no valid request.
+    Second value None: the routes were not examined yet. If all possible targets are relays (the body is forwarded
+    unchanged), only top-level fields are decoded. Raises `InvalidRequest` for a body that is no valid request.
     """
     choice = None
     if _may_be_relayed(services, incoming):

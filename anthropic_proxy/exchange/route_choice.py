@@ -1,9 +1,9 @@
-"""Step 3 of an exchange: the route of a request by the rules of the configuration file, else by the model mapping.
+"""Choice of the route of a client request: its targets (provider and model) in the order of the calls.
 
-`choose_route` returns the targets (provider and model) in the order of the attempts. `choose_rule` finds the first
-`[[routes]]` table with conditions that match the facts of a request (`collect_facts`), `find_rule_route` its targets.
-`record_reply` and `record_failed_call` store response times and failures for routes with `balance = "latency"`.
-`require_decodable` raises the error of an invalid request.
+`choose_rule` finds the first `[[routes]]` table of the configuration file with matching conditions. `find_rule_route`
+returns its targets, or those of the model mapping. `choose_route` does both. `record_reply` and `record_failed_call`
+store response times and failures for routes with `balance = "latency"`. `require_decodable` raises the error of an
+invalid request.
 """
 
 from msgspec import Struct, structs
@@ -25,7 +25,7 @@ _KEY_ERRORS = (401, 429)
 
 
 class RuleChoice(Struct, frozen=True):
-    """Result of the rules of the configuration file for one client request."""
+    """Result of the search for a matching route of the configuration file, for one client request."""
 
     facts: RequestFacts
     """Properties of the request that the conditions of the routes compare."""
@@ -40,10 +40,10 @@ async def choose_route(
     estimates: EstimateCache,
     choice: RuleChoice | None = None,
 ) -> Route:
-    """Return the route of a client request. Raises `ClientError` if no target can serve it.
+    """Return the route of a client request: its targets (provider and model) in the order of the calls.
 
-    `estimates`: cache of the token count, which conditions may need. `choice`: result of `choose_rule`; None: not yet
-    called.
+    `estimates`: cache of the token estimate, which conditions may need. `choice`: result of `choose_rule`; None: not
+    called yet. Raises `ClientError` if no target can serve the request.
     """
     query = routing_query(request)
     rules = services.route_rules
@@ -65,13 +65,13 @@ async def choose_route(
 def choose_rule(
     services: Services, rules: RouteRules, incoming: ClientRequest, request: MessagesRequest, estimates: EstimateCache
 ) -> RuleChoice:
-    """Return the first route of the configuration file that matches a request, with the compared properties."""
+    """Return the first route of the configuration file that matches a request, with the compared facts."""
     facts = collect_facts(services, incoming, request, estimates)
     return RuleChoice(facts, rules.find(facts))
 
 
 def find_rule_route(services: Services, query: RoutingQuery, rule: ConfiguredRoute | None) -> Route:
-    """Return the targets for a query by a route of the configuration file. `rule` None: by the model mapping."""
+    """Return the targets of a route of the configuration file. `rule` None: return those of the model mapping."""
     if rule is not None:
         query = structs.replace(query, rule=rule)
     return services.route_cache.find_route(query, services.settings, services.catalog)
@@ -80,7 +80,7 @@ def find_rule_route(services: Services, query: RoutingQuery, rule: ConfiguredRou
 def collect_facts(
     services: Services, incoming: ClientRequest, request: MessagesRequest, estimates: EstimateCache
 ) -> RequestFacts:
-    """Return the properties of a client request for the conditions of routes."""
+    """Return the facts of a client request, such as its model and headers, that the conditions of routes compare."""
     settings = services.settings
     model, tier = normalize_model(request.model, find_preferred_provider(settings, services.catalog), settings)
     return RequestFacts(
@@ -96,14 +96,14 @@ def collect_facts(
 
 
 def routing_query(request: MessagesRequest) -> RoutingQuery:
-    """Return the fields of a client request that decide the targets of a rule or of the model mapping."""
+    """Return the two facts of a client request from which its targets follow: the model and the server tools."""
     return RoutingQuery(request.model, server_tool_kinds(request.tools))
 
 
 def require_decodable(request: MessagesRequest, route: Route) -> None:
-    """Raise the decoding error of an invalid request, unless the first target is a relay.
+    """Raise the decoding error of an invalid request, unless its first target is a relay.
 
-    A relay forwards the request, and its provider validates the fields.
+    A relay forwards the body unchanged, and its provider validates the fields.
     """
     if request.decode_error is not None and not route.targets[0].is_relayed:
         raise request.decode_error
@@ -112,10 +112,9 @@ def require_decodable(request: MessagesRequest, route: Route) -> None:
 def record_reply(
     services: Services, rule: ConfiguredRoute | None, target: Target, session: str, seconds: float
 ) -> None:
-    """Store the seconds until the first content of a reply, and its target as the target of the session.
+    """Store the response time of a target, and the target of the session, for a route with `balance = "latency"`.
 
-    Only for a route with `balance = "latency"`, which orders its targets by these times. A background task writes the
-    store.
+    Does nothing for other routes. `seconds`: time until the first content. A background task writes the store.
     """
     if rule is not None and rule.balance == "latency":
         services.background.start_task(_store_reply(services, rule, target, session, seconds))
@@ -130,10 +129,10 @@ async def _store_reply(services: Services, rule: ConfiguredRoute, target: Target
 def record_failed_call(
     services: Services, incoming: ClientRequest, rule: ConfiguredRoute | None, target: Target, error: UpstreamError
 ) -> None:
-    """Store a failure of a target, so that a route with `balance = "latency"` calls the target last for some time.
+    """Store a failure of a target, so that a route with `balance = "latency"` calls it last for some time.
 
-    Counted are statuses from 500, and 401 and 429 for a key of the proxy. Other errors depend on the request, or on the
-    key of one client. A background task writes the store.
+    Does nothing for other routes. Only statuses from 500 count, and 401 and 429 for a key of the proxy. A background
+    task writes the store.
     """
     if rule is None or rule.balance != "latency":
         return

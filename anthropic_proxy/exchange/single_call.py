@@ -1,7 +1,7 @@
 """`SingleToolCallFilter`: limits a reply to one tool call, for providers without a setting for this limit.
 
-A client requests the limit with `disable_parallel_tool_use`. `feed` filters deltas, the fragments of a reply.
-`flush_pending` returns thinking that was held back, because a dropped tool call could have followed.
+A client requests the limit with `disable_parallel_tool_use`. `feed` filters deltas, the decoded fragments of a reply.
+`flush_pending` returns thinking that was held back, because it could belong to a dropped tool call.
 """
 
 from anthropic_proxy.messages.deltas import Block, Delta, Text, Thinking, ToolArgs, ToolCall, ToolEnd
@@ -15,7 +15,10 @@ class SingleToolCallFilter:
         self._thoughts: list[Delta] = []
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas of one network read, without the deltas of dropped tool calls."""
+        """Return `deltas`, decoded fragments of a reply, without those of dropped tool calls.
+
+        Thinking after the first tool call is held back, because it could belong to a dropped call.
+        """
         kept: list[Delta] = []
         for delta in deltas:
             self._sort(delta, kept)

@@ -1,11 +1,10 @@
-"""`UpstreamStream`: one upstream response as lists of deltas (step 8 of an exchange, decode).
+"""`UpstreamStream`: one upstream response, decoded as lists of deltas.
 
-Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. `read` returns the deltas of
-one network read, `flush_pending` those still buffered after an early end; `complete` is True after the end of the
-reply. `wait_for_content` returns when the first content has arrived, `close` ends the upstream call. `DeltaStream` is
-the interface of all such streams. `continuation` is the token that continues a reply which the provider has split.
-`add_missing_date` sets the header `date`. `signature` is the value for thinking blocks that the provider did not sign.
-Some providers send a reply inside an error response; `set_deltas` sets its deltas.
+Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. `wait_for_content` returns when
+the first content has arrived. `read` returns the deltas of one network read, and `flush_pending` buffered ones after an
+early end. `set_deltas` is for a reply inside an error response. `signature` is the value for thinking blocks that the
+provider did not sign. `continuation` is the token that continues a reply which the provider has split. `DeltaStream` is
+the interface of all such streams. `add_missing_date` sets the header `date`.
 """
 
 import asyncio
@@ -37,11 +36,11 @@ _SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 class DeltaStream(Protocol):
-    """Deltas of one reply, from one upstream response (`UpstreamStream`) or from several (`ToolLoop`)."""
+    """Interface for the deltas (decoded fragments) of one reply, from one or from several upstream responses."""
 
     @property
     def signature(self) -> str:
-        """Signature for thinking blocks that the provider did not sign."""
+        """Value of the field `signature` for thinking blocks that the provider did not sign."""
         ...
 
     @property
@@ -50,7 +49,10 @@ class DeltaStream(Protocol):
         ...
 
     async def read(self) -> list[Delta] | None:
-        """Return the next deltas. None: the end of the reply. Raises `UpstreamError` if an upstream response fails."""
+        """Return the next deltas (decoded fragments). None: the end of the reply.
+
+        Raises `UpstreamError` if an upstream response fails.
+        """
         ...
 
     def flush_pending(self) -> list[Delta]:
@@ -58,12 +60,12 @@ class DeltaStream(Protocol):
         ...
 
     async def close(self) -> None:
-        """End the upstream call, also if its reply is incomplete."""
+        """End the upstream call, even if its reply is incomplete."""
         ...
 
 
 class UpstreamStream:
-    """One upstream response as lists of deltas: one list for each network read."""
+    """One upstream response, decoded as lists of deltas (fragments of a reply), one list for each network read."""
 
     def __init__(
         self,
@@ -114,17 +116,16 @@ class UpstreamStream:
 
     @property
     def continuation(self) -> str | None:
-        """Token with which another upstream call continues this reply. None: the provider never splits replies.
+        """Token with which another upstream call continues this reply, if the provider splits replies.
 
-        "": the reply is complete.
+        None: the provider never splits replies. "": the reply is complete.
         """
         return self._decoder.continuation_token
 
     async def wait_for_content(self) -> None:
-        """Wait for the first delta with content: not empty text, a tool call, or the stop reason.
+        """Wait for the first content of the reply: text, thinking, a tool call, a block, or the stop reason.
 
-        The next call of `read` returns all deltas that arrived until then. Raises `UpstreamError` if the response fails
-        before.
+        The next `read` returns everything that arrived until then. Raises `UpstreamError` if the response fails before.
         """
         first: list[Delta] = []
         has_content = False
@@ -134,9 +135,9 @@ class UpstreamStream:
         self._first = first
 
     async def read(self) -> list[Delta] | None:
-        """Return the deltas of the next network read that contains any. None: the end of the response.
+        """Return the next deltas (decoded fragments) that arrive. None: the end of the response.
 
-        Raises `UpstreamError` if the response fails, after all deltas before the failure were returned.
+        If the response fails, `UpstreamError` is raised after all earlier deltas were returned.
         """
         if self._first:
             first, self._first = self._first, []
@@ -170,7 +171,7 @@ class UpstreamStream:
         return None
 
     def flush_pending(self) -> list[Delta]:
-        """Return the deltas that decoder and stop filter still buffer, when the reply ends early."""
+        """Return the deltas that the decoder and the stop filter still buffer, when the reply ends early."""
         if self._stopped:
             return []
         deltas = self._decoder.flush_pending()
@@ -182,7 +183,7 @@ class UpstreamStream:
         await self._response.close(wait_for_end=self._decoder.finished)
 
     def set_deltas(self, deltas: Iterable[Delta]) -> None:
-        """Set the deltas that `read` returns: a complete reply that the provider sent inside an error response.
+        """Set the deltas that `read` returns, for a complete reply inside an error response of the provider.
 
         Nothing else is read from the response.
         """
@@ -285,10 +286,7 @@ async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> byt
 
 
 def add_missing_date(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[str, str]:
-    """Return response headers with the header `date`.
-
-    If the provider sent none, the current time is added (RFC 9110, 6.6.1).
-    """
+    """Return response headers that have a `date`: that of the provider, else the current time (RFC 9110, 6.6.1)."""
     if "date" in headers:
         return headers
     return {"date": formatdate(clock(), usegmt=True)} | {name.lower(): value for name, value in headers.items()}

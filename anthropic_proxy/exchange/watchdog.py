@@ -1,9 +1,8 @@
-"""`Watchdog`: detects an idle upstream and a disconnected client during one exchange, and sends pings.
+"""`Watchdog`: detects an idle provider and a disconnected client during one client request, and sends pings.
 
-An exchange is one client request with its reply. A timeout or a disconnect cancels the task of the exchange; `uncancel`
-lets the task continue, for example to send an error. `begin_upstream_call`, `note_first_byte` and `end_upstream_call`
-start, change and stop the time limits of one upstream call. `recover_from_idle` undoes a timeout, so that another
-provider can be called. `stop` ends the watchdog. It needs one timer and one task per exchange.
+A timeout or a disconnect cancels the task of the request. `uncancel` lets the task continue, for example to send an
+error. `recover_from_idle` does this after a timeout, so that another provider can be called. `begin_upstream_call`,
+`note_first_byte` and `end_upstream_call` control the time limits. `stop` ends the watchdog.
 """
 
 import asyncio
@@ -22,9 +21,10 @@ DISCONNECT_CHECK_DELAY_SECONDS = 0.05
 
 
 class Watchdog:
-    """Monitor of one exchange. It cancels the task of the exchange and sets `reason`, and it sends pings.
+    """Monitor of one client request. It sends pings, and cancels the request's task after a timeout or a disconnect.
 
-    The pipeline sets `upstream_at` and `client_at` after each network read and write.
+    `reason` is then the reason of the cancellation. The caller sets `upstream_at` and `client_at` after each network
+    read and write.
     """
 
     def __init__(
@@ -66,19 +66,16 @@ class Watchdog:
         )
 
     def begin_upstream_call(self) -> None:
-        """Start the limit on the time until the first byte of an upstream response.
-
-        Call this before sending the request.
-        """
+        """Start the time limit for the first byte of an upstream response. Call this before sending the request."""
         self._call_open = True
         self.upstream_at = self._loop.time()
         if self.upstream_limit != self._first_byte_seconds:  # not the first call of its exchange
             self._set_upstream_limit(self._first_byte_seconds)
 
     def end_upstream_call(self) -> None:
-        """Stop the time limit of the upstream call. Call this after its response.
+        """Stop the time limit of the upstream call, after its response.
 
-        The limit must not apply to retry delays, the queue and proxy tools, which have limits of their own.
+        The limit must not apply to retry delays, the queue and tools of the proxy.
         """
         self._call_open = False
 
@@ -95,9 +92,9 @@ class Watchdog:
             self._timer = self._loop.call_at(self._due(), self._tick)
 
     def recover_from_idle(self) -> bool:
-        """Undo the cancellation of the task if an idle provider caused it, and restart the timer.
+        """If an idle provider caused the cancellation of the task, undo it and return True.
 
-        Return True in this case: the caller can call another provider.
+        The time limit starts again, so that the caller can call another provider.
         """
         if self.reason != "upstream silent" or self._exchange is None:
             return False
@@ -108,7 +105,7 @@ class Watchdog:
         return True
 
     def stop(self) -> None:
-        """Stop the timer and the tasks, and delete all references to the exchange, to free memory."""
+        """Stop the timer and the tasks, and delete all references to the client request, to free memory."""
         self._timer.cancel()
         for task in (self._disconnect_task, self._ping_task):
             if task is not None:

@@ -1,8 +1,8 @@
-"""Tool loop: several upstream calls for one reply, to run tools of the proxy, continue split replies and retry schemas.
+"""Tool loop: several upstream calls for one reply.
 
-If a reply calls tools of the proxy (web search, web fetch, tool search), the proxy runs them and calls the model again
-with the results. A provider may split a long reply: it ends a response with a token, and another call with this token
-(a continuation) returns the rest. Replies without any of these pass through unchanged.
+After the model calls a tool of the proxy (web search, web fetch, tool search), the proxy runs the tool and calls the
+model again. The proxy also calls again if a provider splits a long reply, or if a reply violates its JSON Schema.
+`open_reply` returns the stream of the complete reply.
 """
 
 from anthropic_proxy.exchange.attempts import Attempts
@@ -25,11 +25,10 @@ __all__ = ["SchemaCheckedStream", "ToolLoop", "open_reply"]
 async def open_reply(
     services: Services, attempts: Attempts, request: MessagesRequest, route: Route
 ) -> DeltaStream | RelayStream:
-    """Call the targets (provider and model) of the route, and return the reply stream of the first that sends content.
+    """Call the targets (provider and model) of the route, and return the reply of the first that sends content.
 
-    A `ToolLoop` is returned if the proxy runs tools of the request or the provider may split its reply; a
-    `SchemaCheckedStream` if the proxy checks the JSON Schema of the reply. Otherwise the upstream stream itself is
-    returned. Raises the error of the last called target if none replies.
+    The reply is a `ToolLoop` if it may need several upstream calls, and a `SchemaCheckedStream` if the proxy checks its
+    JSON Schema. Otherwise it is the upstream stream itself. Raises the error of the last called target if none replies.
     """
     runner: ProxyToolRunner | None = None
     ahead: list[Delta] = []

@@ -1,9 +1,7 @@
-"""Messages of the next upstream call in a tool loop: the conversation, with the reply so far at its end.
+"""Messages for the next upstream call in a tool loop, in which the proxy runs tools between calls.
 
-`append_assistant_blocks` adds the blocks that the client has received as the last assistant message.
-`run_pending_calls` resumes a paused reply (`pause_turn`). Proxy tools are tools that the proxy runs. The targets of a
-route are the providers and models to call; a relay forwards bytes to its provider unchanged. `without_forced_tool`
-removes a forced tool, because the model has called it.
+`append_assistant_blocks` adds the reply so far to the conversation. `without_forced_tool` removes a forced tool,
+because the model has called it. `run_pending_calls` resumes a paused reply (`pause_turn`).
 """
 
 from collections.abc import Sequence
@@ -23,7 +21,7 @@ from anthropic_proxy.services import Services
 
 
 def append_assistant_blocks(request: MessagesRequest, raws: Sequence[Raw]) -> MessagesRequest:
-    """Return the request with reply blocks appended to its last assistant message, or as a new assistant message.
+    """Return the request with blocks of the reply added to its last assistant message, or as a new one.
 
     `raws`: blocks of the reply as JSON.
     """
@@ -43,7 +41,7 @@ def append_assistant_blocks(request: MessagesRequest, raws: Sequence[Raw]) -> Me
 def without_forced_tool(request: MessagesRequest) -> MessagesRequest:
     """Return the request with `tool_choice: auto` in place of a forced tool.
 
-    The model has already called the forced tool; otherwise each further upstream call would have to call it again.
+    Otherwise the model would have to call the forced tool again in each further upstream call.
     """
     choice = request.tool_choice
     if choice is None or choice.type not in ("any", "tool"):
@@ -54,10 +52,11 @@ def without_forced_tool(request: MessagesRequest) -> MessagesRequest:
 async def run_pending_calls(
     services: Services, runner: ProxyToolRunner, request: MessagesRequest, route: Route
 ) -> tuple[MessagesRequest, list[Delta]]:
-    """Run the calls of proxy tools at the end of a client request that resumes a paused reply.
+    """Run the calls of the proxy's tools that a paused reply left open, when a client request resumes the reply.
 
-    Return the request with the results, and the results as deltas for the client. The first target of the route decides
-    which tools the proxy runs. A request for a relay is returned unchanged, because its provider resumes the reply.
+    Return the request with the results, and the results as deltas (decoded fragments) for the client. The first target
+    of the route decides which tools the proxy runs. A request for a relay is returned unchanged, because its provider
+    resumes the reply.
     """
     target = route.targets[0]
     if target.is_relayed:

@@ -1,8 +1,8 @@
-"""`KnownUrls`: the URLs of a conversation. A model may fetch no others.
+"""`KnownUrls`: the URLs of a conversation, which are the only ones that a model may fetch.
 
-As in the API, a URL must occur in a user message, in a result of a client tool, or in a result of an earlier search or
-fetch. Otherwise instructions on a web page could make a model send the conversation in a URL. `contains` checks a URL;
-`normalize_urls` decodes percent-encoding for the comparison.
+As in the API, a URL must occur in a user message, a result of a client tool, or a result of an earlier search or fetch.
+Otherwise a web page could make a model send the conversation away in a URL. `contains` checks a URL. `normalize_urls`
+decodes percent-encoding for the comparison.
 """
 
 import re
@@ -38,10 +38,7 @@ _SAME_WITHOUT = frozenset("!$'()*,;-._~")
 
 
 class KnownUrls:
-    """URLs that occur in a conversation, compared with the URL that a model wants to fetch.
-
-    The messages are decoded at the first check.
-    """
+    """The URLs that occur in a conversation, for comparison with a URL that a model wants to fetch."""
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self._messages = messages
@@ -66,7 +63,7 @@ class KnownUrls:
 
 
 def normalize_urls(text: str) -> str:
-    """Return a text with normalized URLs: percent-encoded characters are decoded if their meaning stays the same.
+    """Return a text in which percent-encoded characters are decoded if the meaning of its URLs stays the same.
 
     >>> normalize_urls("https://a.test/caf%c3%a9%2fb")
     'https://a.test/café%2Fb'

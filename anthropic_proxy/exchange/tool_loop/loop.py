@@ -1,10 +1,9 @@
-"""`ToolLoop`: the delta stream of one reply to the client that consists of several upstream responses.
+"""`ToolLoop`: the stream of one reply that may consist of several upstream responses.
 
-Another upstream call follows if a response calls proxy tools (tools that the proxy runs), was split by the provider, or
-does not match the requested schema. `read` returns the deltas of the next network read, `flush_pending` buffered ones
-after an early end, `close` ends the open upstream call, and `retry_with_feedback` repeats the call with a user message
-about the defect. `signature` is the value for thinking blocks without a signature of the provider; `complete` is always
-False here.
+Another upstream call follows if a response calls tools that the proxy runs, or if the provider split its reply. `read`
+returns deltas, the decoded fragments of the reply. `retry_with_feedback` calls the model again after a reply that does
+not match the schema. `flush_pending` returns buffered deltas after an early end, and `close` ends the open upstream
+call. `signature` is the value for thinking blocks that the provider did not sign.
 """
 
 from collections.abc import Sequence
@@ -34,9 +33,9 @@ _ASKED_AGAIN = FidelityNote(
 
 
 class ToolLoop:
-    """Delta stream of one reply that runs calls of proxy tools and continues split upstream responses.
+    """Stream of one reply that runs the proxy's tools and continues responses that the provider split.
 
-    `ahead`: deltas that the client receives before those of the first response.
+    `ahead`: deltas (decoded fragments) that the client receives before those of the first response.
     """
 
     def __init__(
@@ -76,15 +75,14 @@ class ToolLoop:
 
     @property
     def complete(self) -> bool:
-        """Always False: the end of the reply is known only after the last upstream response."""
+        """Always False, because the end of the reply is known only after the last upstream response."""
         return False
 
     async def read(self) -> list[Delta] | None:
-        """Return the deltas of the next network read, after pending calls of proxy tools were run.
+        """Return the next deltas (decoded fragments) of the reply. None: the reply is complete.
 
-        None: the reply is complete.
-
-        Raises `UpstreamError` if an upstream response fails.
+        If the model called tools of the proxy, they are run first. Raises `UpstreamError` if an upstream response
+        fails.
         """
         if self._ahead:
             ahead, self._ahead = self._ahead, []
@@ -105,14 +103,14 @@ class ToolLoop:
         return [*self._step.feed(self._stream.flush_pending()), *self._step.finish()]
 
     async def close(self) -> None:
-        """End the upstream call that is open, also if its response is incomplete."""
+        """End the upstream call that is open, even if its response is incomplete."""
         await self._stream.close()
 
     def retry_with_feedback(self, feedback: str) -> bool:
-        """Prepare another upstream call, after a reply that does not match the requested schema.
+        """Prepare another call of the model, after a reply that does not match the requested schema.
 
-        `feedback`: text about the defect, which is sent as an additional user message. Return False, without a call, if
-        the request's `max_tokens` is used up.
+        `feedback`: text about the mismatch, sent as an additional user message. Return False, without a call, if the
+        request's `max_tokens` is used up.
         """
         self._add_to_history([])
         if self._is_exhausted():

@@ -1,10 +1,8 @@
-"""`ModelStep`: one reply of the model within a tool loop.
+"""`ModelStep`: one reply of the model within a tool loop, in which the proxy runs tools between model calls.
 
-`feed` returns the deltas for the client and collects the calls of proxy tools, tools that the proxy runs. Each step is
-followed by results of these tools, or ends the reply. A step has several upstream responses if the provider splits its
-reply (continuation). `sent_blocks_and_tokens` returns the blocks that the client
-received. `finish` ends the step;
-`begin_continuation` prepares for the next response of a split reply.
+`feed` returns the deltas (decoded fragments) for the client and collects the calls of tools that the proxy runs.
+`begin_continuation` prepares for the next response of a reply that the provider split. `finish` ends the step.
+`sent_blocks_and_tokens` returns the blocks that the client received.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +30,7 @@ class _IncompleteCall(Struct):
 
 
 class ModelStep:
-    """One reply of the model, in one upstream response or in several (continuations of a split reply)."""
+    """One reply of the model within a tool loop. It has several upstream responses if the provider splits the reply."""
 
     def __init__(
         self, proxy_tools: Mapping[str, ProxyTool], signature: str, new_id: Callable[[str], str], *, one_call: bool
@@ -54,9 +52,9 @@ class ModelStep:
         """Token usage of the current upstream call."""
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
-        """Process the deltas of one network read, and return those for the client.
+        """Process the deltas (decoded fragments) of one network read, and return those for the client.
 
-        Calls of proxy tools, usage and the stop reason are kept in fields of the step instead.
+        Calls of the proxy's tools, token usage and the stop reason are kept in fields instead.
         """
         if self._call_filter is not None:
             deltas = self._call_filter.feed(deltas)
@@ -67,9 +65,9 @@ class ModelStep:
         return forwarded
 
     def finish(self) -> list[Delta]:
-        """End the step, at the end of the reply: return blocks for calls of proxy tools with incomplete arguments.
+        """End the step, and return blocks for calls of the proxy's tools with incomplete arguments.
 
-        The proxy does not run these calls. The blocks are complete, with an empty or repaired object as arguments.
+        These calls are not run. Their arguments in the blocks are a repaired or empty object.
         """
         forwarded: list[Delta] = [self._encode_call(incomplete)[1] for incomplete in self._incomplete_calls.values()]
         self._incomplete_calls = {}
@@ -77,10 +75,7 @@ class ModelStep:
         return forwarded
 
     def begin_continuation(self) -> None:
-        """Prepare for another upstream response of the same reply, which the provider has split.
-
-        In each response, the provider numbers tool calls from 0 again, so the step assigns new keys.
-        """
+        """Prepare for another upstream response of the same reply, which the provider has split."""
         self._continuations += 1
         self.usage, self.stop = Usage(), None
 

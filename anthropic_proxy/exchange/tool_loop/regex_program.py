@@ -1,6 +1,6 @@
-"""Sandboxed program for the tool search: searches texts by regular expressions of the model, in a separate process.
+"""Program in a separate process that searches texts by regular expressions of the model.
 
-The process limits its own CPU time, because some patterns backtrack without end.
+It limits its own CPU time, because some patterns would run without end.
 """
 
 import re
@@ -14,10 +14,10 @@ class _TooSlow(Exception):
 
 
 def main(query: dict[str, Any]) -> list[dict[str, Any]]:
-    """Search by each pattern of `{"patterns": […], "texts": [[name, text], …], "seconds": …}`.
+    """Search the texts by each pattern of `{"patterns": […], "texts": [[name, text], …], "seconds": …}`.
 
-    Return one result per pattern: `{"names": […]}` with matching names before matching texts, `{"error": …}` or
-    `{"slow": true}`. Each pattern has an equal share of the seconds.
+    Return one result per pattern: `{"names": […]}` with the names of matching texts, `{"error": …}` for an invalid
+    pattern, or `{"slow": true}`. The patterns share the seconds equally.
     """
     patterns, texts = query["patterns"], query["texts"]
     share = query["seconds"] / max(len(patterns), 1)
@@ -42,11 +42,9 @@ def _stop(*_: object) -> None:
 
 
 def search_texts(pattern: str, texts: list[list[str]]) -> dict[str, Any]:
-    """Search the texts by one pattern.
+    """Search the names and texts by one pattern. `texts`: list of `[name, text]`.
 
-    Returns `{"names": […]}` with the names of matching texts, or `{"error": …}` for an invalid pattern.
-
-    `texts`: list of `[name, text]`.
+    Return `{"names": […]}` with the names of matching texts, or `{"error": …}` for an invalid pattern.
     """
     try:
         compiled = re.compile(pattern)

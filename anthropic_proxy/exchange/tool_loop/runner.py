@@ -1,8 +1,8 @@
-"""`ProxyToolRunner`: runs calls of proxy tools (web search, web fetch, tool search) and returns result blocks.
+"""`ProxyToolRunner`: runs tools of the proxy (web search, web fetch, tool search) that a model calls.
 
-A proxy tool is a server tool of the Messages API that the proxy runs, because the provider does not. `run_calls` runs
-each `ProxyToolCall`, one complete call by the model, within limits of number and time; `usage` counts successful
-searches and fetches. A result is a block of the reply, and input of the next upstream call.
+The proxy runs such a tool if the provider does not. `run_calls` runs each `ProxyToolCall`, a complete call, within
+limits of number and time. It returns result blocks for the reply and for the next upstream call. `usage` counts
+successful searches and fetches.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ _DEFAULT_TOOLS_FOUND, _MAX_TOOLS_FOUND = 5, 10
 
 
 class ProxyToolCall(Struct, frozen=True):
-    """A complete call of a proxy tool in a reply of the model."""
+    """A complete call by the model of a tool that the proxy runs."""
 
     id: str
     """Id of the call in the reply to the client."""
@@ -75,7 +75,7 @@ class _ToolQuery(Struct, frozen=True):
 
 
 class ProxyToolRunner:
-    """Runs calls of proxy tools for one reply, and counts them: the limits apply to the whole reply."""
+    """Runner of the proxy's tools for one reply. It counts the calls, because limits apply to the whole reply."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -102,9 +102,9 @@ class ProxyToolRunner:
         *,
         accepts_pdf: bool,
     ) -> list[Delta]:
-        """Run calls of proxy tools concurrently and return the result blocks as deltas, in the order of the calls.
+        """Run calls of the proxy's tools concurrently, and return the result blocks in the order of the calls.
 
-        `messages`: the conversation. Only its URLs may be fetched. `deferred`: tools that tool search can find.
+        `messages`: the conversation; only its URLs may be fetched. `deferred`: tools that tool search can find.
         `accepts_pdf`: True if the model reads PDF documents. A failed call has an error as result.
         """
         contents = {index: refusal for index, call in enumerate(calls) if (refusal := self._reject(call))}

@@ -1,8 +1,8 @@
-"""`SchemaCheckedStream`: a reply that is buffered until it matches the client's JSON Schema.
+"""`SchemaCheckedStream`: the stream of a reply that the proxy checks against the client's JSON Schema.
 
-It is used if the provider does not enforce the schema. After a mismatch, the model is called once more. `read` returns
-the deltas for the client. `signature` is the value for thinking blocks that the provider did not sign; `flush_pending`
-returns buffered deltas after an early end. `close` ends the upstream call.
+It is used if the provider does not enforce the schema. Text is buffered until the reply is complete. After a mismatch,
+the model is called once more. `read` returns the deltas (decoded fragments) for the client, and `flush_pending`
+buffered ones after an early end. `signature` is the value for thinking blocks that the provider did not sign.
 """
 
 from anthropic_proxy.errors import UpstreamProtocolError
@@ -19,10 +19,10 @@ _TEXT_DELTAS = (Text, Citation)
 
 
 class SchemaCheckedStream:
-    """Delta stream that buffers text until the reply matches its schema.
+    """Stream of one reply that buffers its text until it matches the client's JSON Schema.
 
-    If the reply does not match, the model is called once more with the validation error. The client receives only the
-    JSON as text, because its SDK decodes all text as JSON. Thinking and results of server tools are always forwarded.
+    After a mismatch, the model is called once more with the validation error. The client receives only the JSON as
+    text, because its SDK decodes all text as JSON.
     """
 
     def __init__(self, reply: ToolLoop, reply_schema: ReplySchema, background: BackgroundWork) -> None:
@@ -45,18 +45,22 @@ class SchemaCheckedStream:
 
     @property
     def usage(self) -> Usage:
-        """Token usage of all calls so far. The client receives it only at the end of the reply."""
+        """Token usage of all upstream calls for the reply so far.
+
+        The client receives it only at the end of the reply.
+        """
         return self._usage
 
     @property
     def complete(self) -> bool:
-        """Always False, because the model may be called again: the end is known only when `read` returns None."""
+        """Always False, because the model may be called again. The reply is complete when `read` returns None."""
         return False
 
     async def read(self) -> list[Delta] | None:
-        """Return the next deltas for the client, the checked JSON last. None: the reply is complete.
+        """Return the next deltas (decoded fragments) for the client, the checked JSON last.
 
-        Raises `UpstreamProtocolError` if neither the reply nor its retry matches the schema.
+        None: the reply is complete. Raises `UpstreamProtocolError` if neither the reply nor its retry matches the
+        schema.
         """
         while not self._finished:
             deltas = await self._reply.read()
@@ -66,13 +70,13 @@ class SchemaCheckedStream:
         return None
 
     def flush_pending(self) -> list[Delta]:
-        """Return the buffered deltas without a schema check, when the reply ends early."""
+        """Return the buffered deltas when the reply ends early. They are not checked against the schema."""
         forwarded = self._apply(self._reply.flush_pending())
         held, self._held = self._held, []
         return [*held, *forwarded]
 
     async def close(self) -> None:
-        """End the upstream call that is open, also if its response is incomplete."""
+        """End the upstream call that is open, even if its response is incomplete."""
         await self._reply.close()
 
     def _apply(self, deltas: list[Delta]) -> list[Delta]:

@@ -1,7 +1,7 @@
-"""Search over deferred tools for the tool search tool: by regular expression, or by words (BM25).
+"""Search over the tool definitions that a client has deferred, for the tool search tool.
 
-Deferred tools are tool definitions of the client that the model receives only after a search finds them.
-`search_by_regex` and `search_by_words` return the names of matching tools.
+The model receives a deferred tool only after a search has found it. `search_by_regex` and `search_by_words` return the
+names of matching tools.
 """
 
 import asyncio
@@ -41,11 +41,14 @@ _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_a-zA-Z]+")
 
 
 class InvalidPattern(ValueError):
-    """Error: a pattern of the model is invalid or too long. The message is the result of the model's call."""
+    """Error: a regular expression of the model is invalid or too long.
+
+    The model receives the message as its tool result.
+    """
 
 
 class RegexTimeout(Exception):
-    """Error: a pattern of the model exceeded its CPU time."""
+    """Error: a regular expression of the model exceeded its CPU time."""
 
 
 SearchOutcome = list[str] | InvalidPattern | RegexTimeout
@@ -59,10 +62,10 @@ class _Found(Struct):
 
 
 async def search_by_regex(patterns: Sequence[str], tools: Sequence[Tool]) -> list[SearchOutcome]:
-    """Return one result per pattern: the names of the tools that match, those with a match in the name first.
+    """Return one result per pattern: the names of the matching tools, those with a match in the name first.
 
-    Patterns have the syntax of Python `re`, as in the API, and are case-sensitive without `(?i)`. One process runs all
-    patterns, because `re` cannot be interrupted. Raises `OSError` if the process cannot be started.
+    Patterns are regular expressions of Python, case-sensitive without `(?i)`. A pattern that is invalid or too slow has
+    an error as result. Raises `OSError` if the separate process for the search cannot be started.
     """
     wanted = [pattern for pattern in patterns if len(pattern) <= MAX_PATTERN_LENGTH]
     found = iter(await _search(wanted, tools) if wanted else ())
@@ -95,7 +98,7 @@ def _too_long(pattern: str) -> InvalidPattern:
 def search_by_words(queries: Sequence[str], tools: Sequence[Tool]) -> list[list[str]]:
     """Return for each query the names of the matching tools, best match first (BM25, a ranking by word frequency).
 
-    The computation takes long for many tools: call the function in a thread.
+    Call this in a thread, because it takes long for many tools.
     """
     documents = [Counter(_words(_text_of(tool))) for tool in tools]
     return [_ranked(query, tools, documents) if documents else [] for query in queries]
