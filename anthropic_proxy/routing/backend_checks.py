@@ -1,7 +1,7 @@
-"""Checks of packages, files and settings that the configured backends and features require, without network calls.
+"""Checks that find missing packages, files and settings of the configured backends, without network calls.
 
-`find_obstacles` checks one provider, `find_feature_problems` the features. Both return error texts with a remedy, for
-the start-up summary and the errors of requests.
+`find_obstacles` checks one provider, `find_feature_problems` the optional features. Both return error texts with a
+remedy.
 """
 
 import json
@@ -26,7 +26,7 @@ _KEY_STEMS = {"bedrock": "AWS", "sagemaker": "AWS"}
 
 
 def find_obstacles(provider: Provider, models: Sequence[str], settings: Settings, catalog: Catalog) -> list[str]:
-    """Return one error text, with a remedy, per problem that prevents calls to a provider. Empty: no problem.
+    """Return one error text, with a remedy, for each problem that prevents calls to a provider. Empty: no problem.
 
     `models`: ids, without prefix, of the provider's models that the settings use for Claude tiers (haiku, sonnet,
     opus).
@@ -41,7 +41,7 @@ def find_obstacles(provider: Provider, models: Sequence[str], settings: Settings
 
 
 def find_feature_problems(settings: Settings) -> list[str]:
-    """Return one text per enabled feature that cannot work: a missing Python package or key. Empty: none."""
+    """Return one text for each enabled feature that cannot work, because a Python package or a key is missing."""
     problems = []
     if settings.fetch_urls and not _is_installed("lxml"):
         problems.append(f"FETCH_URLS needs lxml to read HTML pages, which is not installed:  {extra_command('fetch')}")

@@ -1,10 +1,10 @@
-"""`Credentials`: chooses the API key or token for each upstream request.
+"""`Credentials`: chooses the API key or access token for each upstream request.
 
-A provider may have several keys, which `next_credential` returns in rotation. `exclude_failed_key` skips a key after an
-error for a time (cooldown). Access tokens, which expire, come from a `TokenSource`, such as Google's log-in.
-`describe_key` returns a redacted text for logs. `max_key_changes` limits the keys that one client request may try.
-`restore_state` keeps cooldowns at a reload of the settings; `cooldown_count` and `list_cooldown_seconds` describe them
-for displays. `next_token_and_url` returns a token, and the base URL with the Google Cloud project of the token.
+If a provider has several keys, `next_credential` returns them in turn. `exclude_failed_key` starts the cooldown of a
+key after an error, during which the key is skipped. `max_key_changes` limits the keys that one client request may try.
+Access tokens expire and come from a `TokenSource`, such as Google's log-in; `next_token_and_url` returns one.
+`describe_key` returns a masked text for logs. `restore_state` keeps cooldowns at a reload of the settings.
+`cooldown_count` and `list_cooldown_seconds` describe cooldowns for displays.
 """
 
 import time
@@ -25,12 +25,12 @@ RATE_LIMIT_COOLDOWN_SECONDS = 20.0
 
 
 class TokenSource(Protocol):
-    """Source of expiring access tokens for a provider. `upstream/` implements the protocol by network calls."""
+    """Source of expiring access tokens for a provider. `upstream/` implements this interface."""
 
     async def next_token(self) -> tuple[Credential, str | None]:
-        """Return the header with a valid token, and the Google Cloud project of the credentials. None: no project.
+        """Return a header with a valid access token, and the Google Cloud project of the credentials.
 
-        Raises `AuthenticationFailed` if there is no token.
+        Project None: the credentials name none. Raises `AuthenticationFailed` if there is no token.
         """
         ...
 
@@ -40,9 +40,9 @@ class TokenSource(Protocol):
 
 
 class Credentials:
-    """Source of the API key or token for each upstream request. Several keys of one provider are used in rotation.
+    """Source of the API key or access token for each upstream request. Several keys of a provider are used in turn.
 
-    `tokens`: value of `Provider.key_source` → token source. `clock`: returns monotonic seconds.
+    `tokens`: value of `Provider.key_source` → source of its tokens. `clock`: returns monotonic seconds.
     """
 
     def __init__(
@@ -64,14 +64,15 @@ class Credentials:
         """Callback for each cooldown after a failed call, with unredacted key and seconds. Informs other workers."""
 
     def restore_state(self, before: "Credentials") -> None:
-        """Copy the next key positions and cooldowns from `before`, the object that a settings reload replaces."""
+        """Copy the rotation of keys and their cooldowns from `before`, the object that a settings reload replaces."""
         self._next_positions.update(before._next_positions)
         self._cooldown_ends.update(before._cooldown_ends)
 
     def next_credential(self, provider: Provider) -> Credential | None:
-        """Return the header with the next API key of a provider, skipping keys in cooldown. None: no key is required.
+        """Return the header with the next API key of a provider, without keys in cooldown. None: no key is required.
 
-        Raises `AuthenticationFailed` with the name of the setting if a required key is missing.
+        If all keys are in cooldown, the key with the earliest end is used. Raises `AuthenticationFailed` if a required
+        key is missing.
         """
         keys = self._settings.keys.get(provider.name, ())
         if keys:
@@ -87,10 +88,10 @@ class Credentials:
         return None
 
     async def next_token_and_url(self, provider: Provider, base_url: str) -> tuple[Credential, str]:
-        """Return the header with an access token, and `base_url` with the project id in place of `UNKNOWN_PROJECT`.
+        """Return the header with an access token, and the base URL with the Google Cloud project in it.
 
-        The project is the Google Cloud project. Call the method only for a provider with a `key_source` other than
-        `settings`. Raises `AuthenticationFailed` if there is no token or no project.
+        Call this only for a provider with access tokens (`key_source` is not `settings`). Raises `AuthenticationFailed`
+        if there is no token, or no project for the placeholder in the URL.
         """
         credential, project = await self._tokens[provider.key_source].next_token()
         if project is None and UNKNOWN_PROJECT in base_url:
@@ -102,9 +103,9 @@ class Credentials:
         return credential, base_url.replace(UNKNOWN_PROJECT, project or "")
 
     def max_key_changes(self, provider: Provider) -> int:
-        """Return the maximum number of key changes for one client request.
+        """Return how often one client request may change the key of a provider.
 
-        With API keys: number of keys minus 1, so that each key is tried once. With access tokens: 1.
+        With API keys, each key is tried once. With access tokens, one change is allowed.
         """
         if provider.key_source != "settings":
             return 1
@@ -134,22 +135,25 @@ class Credentials:
         return any(self._is_available(key) for key in keys)
 
     def start_cooldown(self, key: str, seconds: float) -> None:
-        """Exclude a key from rotation for `seconds`. If all keys of a provider are in cooldown, they are still used."""
+        """Skip a key for `seconds`. If all keys of a provider are skipped, they are used nevertheless."""
         self._cooldown_ends[key] = self._clock() + seconds
 
     def cooldown_count(self) -> int:
-        """Return the number of API keys of all providers that are in cooldown: skipped after an error."""
+        """Return the number of API keys, of all providers, that are in cooldown (skipped after an error)."""
         now = self._clock()
         return sum(end > now for end in self._cooldown_ends.values())
 
     def list_cooldown_seconds(self, provider: str) -> list[float]:
-        """Return the remaining seconds of each cooldown of a provider's keys, without the keys. Empty: no cooldown."""
+        """Return the remaining cooldown, in seconds, of each key of a provider that is skipped now. Empty: none is.
+
+        The list does not contain the keys.
+        """
         now = self._clock()
         ends = (self._cooldown_ends.get(key.reveal(), 0.0) for key in self._settings.keys.get(provider, ()))
         return [end - now for end in ends if end > now]
 
     def describe_key(self, provider: Provider, credential: Credential | None) -> str:
-        """Return the source and masked form of a key for the log: `OPENAI_API_KEY in .env, line 1: …abcd`.
+        """Return the source of a key and its masked text, for the log: `OPENAI_API_KEY in .env, line 1: …abcd`.
 
         "": `credential` is None or an access token.
         """

@@ -1,8 +1,7 @@
 """Model list for `GET /v1/models`: Claude ids first, then the models of all configured providers.
 
 `list_models` returns all entries, `find_model` one `ModelEntry`. Claude Code shows only ids that contain `claude`, so
-models of other providers are listed as `claude-<prefix>/<name>`. `lifecycle` is the state of a model in Anthropic's
-format; `max_input_tokens` and `max_tokens` are its input and output limits.
+models of other providers are listed as `claude-<prefix>/<name>`.
 """
 
 from collections.abc import Iterator
@@ -56,8 +55,8 @@ def list_models(settings: Settings, catalog: Catalog) -> list[ModelEntry]:
 def find_model(requested: str, settings: Settings, catalog: Catalog) -> ModelEntry:
     """Return the entry of one model, for `GET /v1/models/<id>`.
 
-    The model must be in the list, or its id must have a Claude tier (haiku, sonnet, opus, fable) or a provider prefix.
-    Raises `UnknownModel` for any other id, although requests accept it, and the errors of `resolve_route`.
+    Accepts ids of the list, ids with a Claude tier (haiku, sonnet, opus, fable), and ids with a provider prefix. Raises
+    `UnknownModel` for any other id, although requests accept it, and the errors of `resolve_route`.
     """
     for entry in list_models(settings, catalog):
         if entry.id == requested:

@@ -1,8 +1,8 @@
-"""`ModelObservations`: facts learned from upstream replies, by provider and model.
+"""`ModelObservations`: facts learned from upstream replies, stored by provider and model.
 
 An adaptation is a change of requests that a server requires, such as a dropped field. A token scale is the ratio of
-real to estimated tokens of a model. Both are kept in a store for `RETENTION_SECONDS`. `find_adaptations` and
-`token_scale` read them, `store_adaptation` and `record_token_count` write them.
+real to estimated tokens. Both expire after `RETENTION_SECONDS`. `find_adaptations` and `token_scale` read them,
+`store_adaptation` and `record_token_count` write them.
 """
 
 from anthropic_proxy.plugins.storage import Store
@@ -25,13 +25,13 @@ _SMOOTHING_FACTOR = 0.25
 
 
 class ModelObservations:
-    """Reads and writes adaptations and token scales in `store`, by provider and model."""
+    """Facts learned from upstream replies: request changes (adaptations) and token scales, by provider and model."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
     async def find_adaptations(self, provider: str, model: str) -> tuple[str, ...]:
-        """Return the stored request adaptations of a provider's model, oldest first. Empty: none."""
+        """Return the names of the stored request changes (adaptations) of a model, oldest first. Empty: none."""
         known = await self.store.get(_key(provider, model))
         return tuple(known.split("\n")) if known else ()
 
@@ -53,9 +53,9 @@ class ModelObservations:
         return float(known) if known else 1.0
 
     async def record_token_count(self, provider: str, model: str, estimated: int, counted: int) -> None:
-        """Update the token scale of a model from one request.
+        """Update the ratio of real to estimated input tokens of a model from one request.
 
-        `estimated`: input tokens estimated by the proxy, without scale. `counted`: input tokens in the reply.
+        `estimated`: input tokens estimated by the proxy, without correction. `counted`: input tokens in the reply.
         """
         if estimated < MIN_RECORDED_TOKENS or counted <= 0:
             return

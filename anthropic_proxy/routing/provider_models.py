@@ -1,7 +1,7 @@
 """`query_models`: queries a provider for its models, with the provider's own list endpoint (`GET /models`).
 
-`OfferedModel` is one entry of the list. Lists of several vendors also state context windows and output limits; other
-vendors list only ids. `has_model_list` is False for providers without a list.
+`OfferedModel` is one entry of the list, with limits if the vendor states them. `has_model_list` is False for providers
+without a list.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class OfferedModel(Struct, frozen=True):
 
 
 def has_model_list(provider: Provider) -> bool:
-    """Return True if the provider can be queried for its models. False: Vertex AI, LiteLLM and the demo."""
+    """Return True if the provider can be queried for its models. False for Vertex AI, LiteLLM and the demo."""
     return provider.transport == "http" and provider.key_source == "settings" and _list_wire(provider) in _PATHS
 
 
@@ -65,7 +65,7 @@ async def query_models(
 ) -> list[OfferedModel]:
     """Return the chat models in a provider's list, in the same order. `seconds`: time limit for the whole query.
 
-    Raises `UpstreamError` with the cause: no connection, a rejected key, another status, or no list.
+    Raises `UpstreamError` if there is no connection, the key is rejected, or the response has no list.
     """
     wire = _list_wire(provider)
     request = UpstreamRequest(path=_PATHS[wire], body=b"", method="GET", headers=_HEADERS.get(wire, {}))

@@ -1,12 +1,10 @@
 """`find_readiness`: state of the configured providers and the model mapping, for the start-up summary and the web page.
 
-The result, `Readiness`, has the usable providers (`ready`), `obstacles` that prevent replies, `advice`, and `unset`
-providers without a key. Sources are settings, installed packages, credential files and known model lists. Nothing is
-sent to providers. Tiers are the Claude families (opus, sonnet, haiku) that settings map to models.
-`describe_retirement` returns a `RetirementNotice` about a model that its provider no longer serves.
-`list_problems_and_warnings` returns two lists of texts. `group_tier_mappings` joins tiers with the same target, and
-returns pairs of tier names and mapping; `find_used_models` lists the models of tiers and routes.
-`list_ignored_settings` lists settings without effect.
+The result, `Readiness`, has the usable providers and texts about problems. No request is sent to providers.
+`list_problems_and_warnings` returns all problems of the settings as texts. `list_ignored_settings` finds settings
+without effect. A tier is a Claude family (opus, sonnet, haiku) that settings map to models. `group_tier_mappings` joins
+tiers with the same mapping, and `find_used_models` lists their models. `describe_retirement` returns a
+`RetirementNotice` about a model that its provider no longer serves.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +48,7 @@ class ReadyProvider(Struct, frozen=True):
 
 
 class Readiness(Struct):
-    """State of the configured providers, determined without requests to providers."""
+    """State of the configured providers: those that can be called, and texts about problems with others."""
 
     ready: list[ReadyProvider]
     """Providers that can be called: key or address are set, and their packages are installed."""
@@ -64,7 +62,7 @@ class Readiness(Struct):
 
 
 def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
-    """Return the state of all providers that have a key or that a model tier maps to, and the names of the others."""
+    """Return the state of all providers that have a key or that a Claude tier uses, and the names of the others."""
     used = find_used_models(settings, catalog)
     found = Readiness([], find_feature_problems(settings), [], [])
     for provider in find_registry(settings):
@@ -87,7 +85,7 @@ def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
 
 
 def find_used_models(settings: Settings, catalog: Catalog) -> dict[str, list[str]]:
-    """Return provider name → its models that the settings use: for Claude tiers, as fallbacks, and in routes."""
+    """Return provider name → its models that the settings use, for Claude tiers (opus …), as fallbacks or in routes."""
     by_prefix = {provider.prefix: provider.name for provider in find_registry(settings)}
     used: dict[str, list[str]] = {}
     for row in list_tier_mappings(settings, catalog):
@@ -104,7 +102,7 @@ def find_used_models(settings: Settings, catalog: Catalog) -> dict[str, list[str
 
 
 def list_ignored_settings(settings: Settings, catalog: Catalog) -> Iterator[str]:
-    """Yield one line for each setting that has no effect, with the remedy."""
+    """Yield one text for each setting that has no effect, with the remedy."""
     used = find_used_models(settings, catalog)
     for provider in find_registry(settings):
         address = settings.base_urls.get(provider.name)
@@ -141,9 +139,9 @@ def _list_shadowed_models(preferred: Provider, settings: Settings, catalog: Cata
 
 
 def group_tier_mappings(settings: Settings, catalog: Catalog) -> list[tuple[str, TierMapping]]:
-    """Return each distinct row of the model mapping once, with the tiers that share the row: `opus, sonnet …`.
+    """Return one pair for each distinct model mapping: the names of its tiers (`opus, sonnet …`), and the mapping.
 
-    The names of the first tiers are listed; an ellipsis stands for further tiers.
+    A tier is a Claude family that settings map to a model. An ellipsis stands for further tiers.
     """
     groups: dict[tuple[str, str, Sequence[str]], list[TierMapping]] = {}
     for row in list_tier_mappings(settings, catalog):
@@ -193,7 +191,7 @@ def _key_source(provider: Provider, origins: Mapping[str, str]) -> str:
 
 
 class RetirementNotice(NamedTuple):
-    """Notice about a retired model that a Claude tier is mapped to."""
+    """Notice about a retired model that a Claude tier (opus, sonnet, haiku) is mapped to."""
 
     text: str
     """Vendor, model and date of the retirement, followed by `Its successor:`."""
@@ -202,7 +200,10 @@ class RetirementNotice(NamedTuple):
 
 
 def describe_retirement(row: TierMapping, today: date) -> RetirementNotice | None:
-    """Return the notice about the model of a tier if it is retired on the date `today`. None: it is not retired."""
+    """Return the notice about a retired model of a Claude tier (opus …).
+
+    None: it is not retired on the date `today`.
+    """
     retired = row.retirement
     if retired is None or (day := date.fromisoformat(retired.retired_on)) > today:
         return None
@@ -212,9 +213,9 @@ def describe_retirement(row: TierMapping, today: date) -> RetirementNotice | Non
 
 
 def list_problems_and_warnings(settings: Settings, catalog: Catalog, today: date) -> tuple[list[str], list[str]]:
-    """Return the problems that prevent replies, and the warnings about settings without effect or with a typo.
+    """Return two lists of texts: problems that prevent replies, and warnings about the settings.
 
-    Each text has its remedy. `today`: date for notices about retired models.
+    Each text has a remedy. `today`: date for warnings about retired models.
     """
     rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog)
     problems = dict.fromkeys((*(problem for row in rows for problem in row.problems), *found.obstacles))

@@ -35,7 +35,7 @@ class SettingRow(Struct, frozen=True):
 
 
 def list_settings(settings: Settings) -> list[SettingRow]:
-    """Return all settings in the order of `.env.example`, then the HTTP proxies of the environment."""
+    """Return all settings in the order of `.env.example`, then tables of the configuration file and HTTP proxies."""
     registry = [row for row in find_registry(settings) if not row.is_configured]
     defaults = {**list_defaults(registry), **_derived_defaults(settings)}
     rows = []

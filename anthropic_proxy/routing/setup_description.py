@@ -1,4 +1,4 @@
-"""`describe_setup`: the state of all providers and the model mapping, as a `Setup` for plugins that show them.
+"""`describe_setup`: the state of all providers and the model mapping, for plugins that show them.
 
 Providers without a key are included, with the state `unset`.
 """
@@ -26,7 +26,8 @@ def describe_setup(
 ) -> Setup:
     """Return the state of all providers, the model mapping and the problems of the settings.
 
-    `breakers`, `credentials`: of the running proxy; None: circuits and cooldowns are not described.
+    `breakers` and `credentials`: objects of the running proxy. None: blocked servers and skipped keys are not
+    described.
     """
     readiness = find_readiness(settings, catalog)
     rows = group_tier_mappings(settings, catalog)

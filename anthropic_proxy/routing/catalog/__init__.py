@@ -1,7 +1,7 @@
-"""Model catalog: capabilities of backend models, which are context windows, output limits and features.
+"""Model catalog: the limits and features (capabilities) of backend models.
 
-`table` defines the fields and reads `models.toml`, `ollama` queries an Ollama server, `catalog` caches the results.
-`learned` reads and writes the facts that the command `doctor` has observed in its tests of providers.
+`table` reads them from `models.toml`, and `ollama` queries an Ollama server. `learned` stores those that the command
+`doctor` has observed. `catalog` caches the results.
 """
 
 from anthropic_proxy.routing.catalog.catalog import Catalog, ModelListing, load_catalog

@@ -1,10 +1,9 @@
-"""Cache of the capabilities and lists of backend models, refreshed in the background.
+"""`Catalog`: the cached limits and features (capabilities) of backend models, and the model lists of providers.
 
-`Catalog` joins three sources: the table `models.toml` of the package, replies of providers to queries (listings), and
-facts that the command `doctor` has observed (learned). `cached_…` methods use the cache only, `fetch_capabilities`
-waits for a query, `refresh_…` methods start queries. Capabilities are limits (context window, output) and features
-(images, tools). `is_reported` is True if the provider itself reported the cached values. `set_learned` and
-`find_learned` store and find observed facts. `close` ends the queries.
+The values come from the table `models.toml`, from queries of providers (`ModelListing`), and from tests by the command
+`doctor` (learned). Methods `cached_…` use only the cache, `fetch_capabilities` waits for a query, and `refresh_…`
+methods query again. `is_reported` is True if the provider itself reported the values. `set_learned` and `find_learned`
+access the learned facts. `close` ends the queries.
 """
 
 import asyncio
@@ -29,7 +28,7 @@ _MAX_ENTRIES = 4096
 
 
 class ModelListing(Protocol):
-    """Queries for the models of one provider and their capabilities. `OllamaListing` implements the protocol."""
+    """Interface for queries of one provider's models and their capabilities. `OllamaListing` implements it."""
 
     async def list_models(self) -> Sequence[str] | None:
         """Query and return the ids of the provider's models, the largest model first. None: no reply."""
@@ -40,7 +39,7 @@ class ModelListing(Protocol):
         ...
 
     def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-        """Return capabilities for use until `query_capabilities` has returned.
+        """Return capabilities of a model for use until `query_capabilities` has returned.
 
         `capabilities`: values of `models.toml` for the model.
         """
@@ -48,10 +47,10 @@ class ModelListing(Protocol):
 
 
 class Catalog:
-    """Cached capabilities and lists of backend models. A reload of the settings creates a new catalog.
+    """Cached capabilities (limits and features) of backend models, and model lists of providers.
 
-    `listings`: provider name → its model ids, the largest model first. Absent: unknown.
-    `sources`: provider name → client for queries. `clock` returns monotonic seconds.
+    `listings`: provider name → its model ids, the largest model first. `sources`: provider name → client for queries.
+    `clock`: returns monotonic seconds.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class Catalog:
         return self._listings.get(provider)
 
     def cached_capabilities(self, provider: str, model: str, table: str = "") -> ModelCapabilities:
-        """Return the cached capabilities of a model: as reported by the provider, else from `models.toml`.
+        """Return the cached capabilities of a model, as reported by the provider or else from `models.toml`.
 
         `table`: name of the table in `models.toml`; "": the name of the provider. Any thread may call the method.
         """
@@ -104,11 +103,14 @@ class Catalog:
         return bool(self._learned)
 
     def find_learned(self, server: str, model: str) -> LearnedModel | None:
-        """Return the facts that the command `doctor` has observed about a model. `server`: provider and host."""
+        """Return the facts that the command `doctor` has observed about a model. None: there are none.
+
+        `server`: provider and host, such as `openai api.openai.com`.
+        """
         return self._learned.get((server, model))
 
     def set_learned(self, learned: LearnedModels) -> None:
-        """Replace the facts about models that the command `doctor` has observed. `find_learned` returns these facts."""
+        """Replace the facts about models that the command `doctor` has observed."""
         if learned != self._learned:
             self._learned = learned
             self.edition += 1
@@ -118,17 +120,16 @@ class Catalog:
         return provider in self._sources
 
     def is_reported(self, provider: str, model: str) -> bool:
-        """Return True if the provider has reported the cached capabilities of a model.
+        """Return True if the provider itself has reported the cached capabilities of a model.
 
-        False: they are from `models.toml`.
+        False: they come from `models.toml`.
         """
         return (provider, model) in self._described
 
     async def fetch_capabilities(self, provider: str, model: str) -> ModelCapabilities:
-        """Return the capabilities of a model. If none are cached, query the provider first.
+        """Return the capabilities of a model, after a query of the provider if none are cached.
 
-        The wait for a first query is limited to `first_seconds` of the catalog. Afterwards the values of `models.toml`
-        apply.
+        The wait is limited to `first_seconds`. After this time, the values of `models.toml` are returned.
         """
         self.refresh_in_background(provider, model)
         key = (provider, model)
@@ -140,9 +141,9 @@ class Catalog:
         return self.cached_capabilities(provider, model)
 
     def refresh_in_background(self, provider: str, model: str) -> None:
-        """Start queries for the provider's model list and for one model if the cached values are too old.
+        """Start queries for the provider's model list and for one model, if the cached values are too old.
 
-        The call returns before the replies.
+        The call does not wait for the replies.
         """
         source = self._sources.get(provider)
         if source is None:
@@ -154,10 +155,7 @@ class Catalog:
             self._start_query(key, self._describe(source, provider, model))
 
     async def refresh_listing(self, provider: str) -> None:
-        """Query the model list of a provider now and store it.
-
-        If the provider does not reply, the cached list is kept.
-        """
+        """Query the model list of a provider now and store it. Without a reply, the cached list is kept."""
         source = self._sources.get(provider)
         if source is None:
             return
@@ -200,7 +198,7 @@ class Catalog:
 def load_catalog(
     ollama_models: Sequence[str] | None = None, sources: Mapping[str, ModelListing] | None = None
 ) -> Catalog:
-    """Return a new catalog with the values of `models.toml`.
+    """Return a new catalog, which uses `models.toml` for models that no provider has reported.
 
     `ollama_models`: installed models of Ollama, the largest first; None: unknown. `sources`: provider name → client for
     queries.

@@ -1,8 +1,8 @@
-"""Facts about models that the command `doctor` has observed, stored in a file that the catalog reads at start.
+"""Facts about models that the command `doctor` has observed, stored in a file.
 
-A `LearnedModel` has the facts about one model at one server: the same model may have other limits elsewhere.
-`load_learned_models` returns the facts of the file, and warnings about it for the log. `store_learned_models` writes
-it. `LearnedModel.apply` puts the facts in place of the values of `models.toml`.
+A `LearnedModel` has the facts about one model at one server, because limits may differ between servers.
+`load_learned_models` reads the file and returns warnings about it. `store_learned_models` writes the file.
+`LearnedModel.apply` puts the facts in place of the values of `models.toml`.
 """
 
 import os
@@ -25,7 +25,7 @@ _REMEDY = "Run  anthropic-proxy doctor  to write it again."
 
 
 class LearnedModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Observed limits and features of one model at one server."""
+    """Limits and features of one model at one server, as the command `doctor` has observed them."""
 
     server: str
     """Provider and host: `openai api.openai.com`."""
@@ -73,10 +73,9 @@ class _File(Struct, kw_only=True):
 
 
 def load_learned_models(directory: Path | None, today: date) -> tuple[LearnedModels, Sequence[str]]:
-    """Return the stored facts that are at most `MAX_AGE_DAYS` old, and warnings for the log about an invalid file.
+    """Return the stored facts that are at most `MAX_AGE_DAYS` old, and warnings about the file for the log.
 
-    `directory`: data directory of the user; None: there is none. Without a directory or a valid file, no facts are
-    returned.
+    Without a directory or a valid file, no facts are returned. `directory`: data directory of the user.
     """
     if directory is None:
         return {}, ()
@@ -102,9 +101,9 @@ def load_learned_models(directory: Path | None, today: date) -> tuple[LearnedMod
 
 
 def store_learned_models(directory: Path, models: Sequence[LearnedModel], today: date) -> Path:
-    """Add facts to the file of the data directory, and return its path. Facts about the same model are replaced.
+    """Add facts to the file in the data directory, and return its path. Facts about the same model are replaced.
 
-    The file is replaced in one step, so that a reader never sees a fragment. Raises `OSError`.
+    A reader of the file never sees an incomplete one. Raises `OSError`.
     """
     known, _ = load_learned_models(directory, today)
     merged = {**known, **{(learned.server, learned.model): learned for learned in models}}

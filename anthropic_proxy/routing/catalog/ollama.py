@@ -1,8 +1,8 @@
 """`OllamaListing`: queries an Ollama server for its models (`/api/tags`) and their capabilities (`/api/show`).
 
-Ollama serves the models that its user has installed, so the model catalog queries the server. `query_capabilities`
-returns the limits and features of a model, `provisional_capabilities` values for use until the first query has
-returned. Source: Ollama's API documentation and `api/types.go` (2026-08).
+The server is queried because its user decides which models are installed. `query_capabilities` returns the limits and
+features of a model. `provisional_capabilities` returns values for use before the first reply. Source: Ollama's API
+documentation and `api/types.go` (2026-08).
 """
 
 import asyncio
@@ -65,9 +65,9 @@ class _ModelDetails(Struct):
 class OllamaListing:
     """Queries for the models of one Ollama server and their capabilities (limits and features).
 
-    `window`: context window in tokens from the settings, for all local models. None: derived from each model.
-    `find_credential`: returns the key header for each query, or None. `adjust`: returns the reported capabilities of a
-    model with the values of the configuration file in their place.
+    `window`: context window in tokens for all local models; None: derived from each model. `find_credential`: returns
+    the key header for each query, or None. `adjust`: changes the reported capabilities of a model by the configuration
+    file.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class OllamaListing:
     def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
         """Return capabilities of a model for use until `query_capabilities` has returned.
 
-        If the settings contain a window, it replaces the context window and output limit of a local model.
+        A context window of the settings replaces the limits of a local model.
         """
         if self._window is None or self._is_cloud_model(model):
             return capabilities

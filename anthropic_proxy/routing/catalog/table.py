@@ -1,8 +1,8 @@
 """`ModelCapabilities`, the limits and features of a backend model, and their lookup in the file `models.toml`.
 
-`find_table_capabilities` looks a model up. A `ModelRow` of the file applies to the models of one provider that begin
-with one of `id_prefixes`, also to newer versions if `covers_newer_versions`; `source` is the documentation of its
-values. `rejects_…` and `…_from_error` are facts from an error of the provider. `load_model_rows` reads the file.
+`find_table_capabilities` looks a model up. `load_model_rows` reads the file. A `ModelRow` of the file applies to the
+models of one provider with certain id prefixes. Fields named `rejects_…` and `…_from_error` are facts from an error of
+the provider.
 """
 
 import re
@@ -57,7 +57,7 @@ _FIRST_DATE = 1_000
 
 
 class ModelRow(Struct, frozen=True, kw_only=True):
-    """A row of `models.toml`: the capabilities of models with certain prefixes, or of all others of a provider."""
+    """A row of `models.toml`: the capabilities of models with certain id prefixes, or of all others of a provider."""
 
     id_prefixes: tuple[str, ...] = field(default=(), name="starts")
     """Beginnings of the model ids that the row applies to. Empty: the fallback for all other models."""
@@ -80,7 +80,7 @@ class _Name(Struct, frozen=True):
 
     @property
     def is_dated(self) -> bool:
-        """True if the version in the model id is a date: `2604`."""
+        """True if the version in the model id is a date, such as `2604`."""
         return self.version[0] >= _FIRST_DATE
 
 
@@ -92,11 +92,10 @@ class _Table(Struct, frozen=True):
 
 
 def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
-    """Return the capabilities of a model from `models.toml`, or the fallback of the provider's table.
+    """Return the capabilities of a model from `models.toml`, or the fallback of the provider.
 
-    The row with the longest matching id prefix applies. Without a match, the row of an earlier version of the same
-    model family applies, if the row has `covers_newer_versions`. Of several such rows, the one with the longest common
-    variant (`-mini`), then the one of the latest version applies. `provider`: name of the table.
+    The row with the longest matching id prefix applies. Without a match, the row of an older version of the model may
+    apply (`covers_newer_versions`). `provider`: name of the table in the file.
     """
     table = _load_tables().get(provider)
     if table is None:
@@ -113,7 +112,7 @@ def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
 
 
 def load_model_rows() -> dict[str, tuple[ModelRow, ...]]:
-    """Read `models.toml` and return provider name → its rows in file order, the fallback last.
+    """Read `models.toml` and return provider name → its rows, in the order of the file and the fallback last.
 
     Raises `msgspec.ValidationError` for a row with missing or invalid fields.
     """

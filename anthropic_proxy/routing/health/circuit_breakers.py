@@ -1,9 +1,8 @@
-"""`CircuitBreakers`: one circuit breaker per upstream (provider and host).
+"""`CircuitBreakers`: block calls to an upstream (provider and host) for some time after several failures.
 
-After several failures the circuit opens: calls are blocked. After a time, one trial call is allowed; its success closes
-the circuit. The caller checks `require_closed` before a call, and reports the result afterwards, or `release_trial`
-without one. `…_from_peer` methods apply changes of other workers. A circuit breaker is used only for a route with a
-fallback: the last remaining target is always called. `open_count` is the number of upstreams with an open circuit, and
+A circuit is open while calls are blocked. After this time one trial call is allowed, and its success closes the
+circuit. The caller checks `require_closed` before a call, and reports the result afterwards, or `release_trial` without
+one. Methods `…_from_peer` apply changes of other worker processes. `open_count` counts the open circuits, and
 `list_open_circuits` describes each as an `OpenCircuit`.
 """
 
@@ -25,7 +24,7 @@ MAX_OPEN_SECONDS = 60.0
 
 
 class OpenCircuit(NamedTuple):
-    """An open circuit, which blocks the calls to one upstream."""
+    """An open circuit: the block of all calls to one upstream (provider and host) after failures."""
 
     seconds_to_trial: float
     """Seconds until the next trial call."""
@@ -46,9 +45,9 @@ class _Breaker(Struct):
 
 
 class CircuitBreakers:
-    """The circuit breakers of all upstreams. Arguments named `upstream` have the form `openai api.openai.com`.
+    """The circuit breakers of all upstreams. An upstream is a provider and host, such as `openai api.openai.com`.
 
-    A breaker exists only after a failure of its upstream. `clock`: returns monotonic seconds.
+    `clock`: returns monotonic seconds.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -61,10 +60,9 @@ class CircuitBreakers:
         """
 
     def require_closed(self, upstream: str) -> None:
-        """Raise `CircuitOpen` if a call to the upstream is not allowed now.
+        """Raise `CircuitOpen` if a call to the upstream is blocked now. The first call after the block is the trial.
 
-        The first call after the open time is the trial. After each allowed call, the caller calls `record_success`,
-        `record_failure` or `release_trial`.
+        After each allowed call, the caller calls `record_success`, `record_failure` or `release_trial`.
         """
         breaker = self._breakers.get(upstream)
         if breaker is None or breaker.error is None or not breaker.retry_at:
@@ -75,7 +73,10 @@ class CircuitBreakers:
         breaker.is_trial_running = True
 
     def record_success(self, upstream: str) -> None:
-        """Close the circuit of an upstream after a successful call and delete its recorded failures."""
+        """Close the circuit of an upstream after a successful call, so that calls are allowed.
+
+        Earlier failures are deleted.
+        """
         if not self._breakers:
             return
         breaker = self._breakers.pop(upstream, None)
@@ -83,9 +84,9 @@ class CircuitBreakers:
             self.on_change(upstream, "", 0.0)
 
     def record_failure(self, upstream: str, error: UpstreamError) -> None:
-        """Count a failed call. Open the circuit after `FAILURES_TO_OPEN` failures in a row, or after a failed trial.
+        """Count a failed call. After `FAILURES_TO_OPEN` failures in a row, or a failed trial, calls are blocked.
 
-        An error with a status below 500 counts as a success: not the server, but the request or key is the cause.
+        An error with a status below 500 counts as a success, because the request or the key is its cause.
         """
         if error.status < 500:
             self.record_success(upstream)
@@ -103,18 +104,18 @@ class CircuitBreakers:
         breaker.is_trial_running = False
 
     def open_from_peer(self, upstream: str, error: UpstreamError, seconds: float) -> None:
-        """Open the circuit of an upstream for `seconds`, because another worker process opened it."""
+        """Block the calls to an upstream for `seconds`, because another worker process did so."""
         breaker = self._breakers.setdefault(upstream, _Breaker())
         breaker.failures = max(breaker.failures, FAILURES_TO_OPEN)
         breaker.open_seconds = min(max(breaker.open_seconds, seconds), MAX_OPEN_SECONDS)
         breaker.error, breaker.retry_at = error, self._clock() + seconds
 
     def reset_from_peer(self, upstream: str) -> None:
-        """Close the circuit of an upstream, because another worker process closed it."""
+        """Allow the calls to an upstream again, because another worker process did so."""
         self._breakers.pop(upstream, None)
 
     def open_count(self) -> int:
-        """Return the number of upstreams with an open circuit, at which the next call is blocked."""
+        """Return the number of upstreams (providers and hosts) to which calls are blocked now."""
         now = self._clock()
         return sum(breaker.retry_at > now for breaker in self._breakers.values())
 

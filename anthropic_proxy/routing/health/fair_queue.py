@@ -1,6 +1,7 @@
-"""`FairQueue`: limit on concurrent calls to providers, with a queue that alternates between clients.
+"""`FairQueue`: limit on concurrent calls to providers, with a queue that serves clients in turn.
 
-Each call occupies a slot from `acquire` to `release`. `slots_per_worker` divides the slots among worker processes.
+A slot is the permission for one call; a call has it from `acquire` to `release`. `slots_per_worker` divides the slots
+among worker processes.
 """
 
 import asyncio
@@ -16,10 +17,9 @@ RETRY_AFTER_SECONDS = 2.0
 
 
 class FairQueue:
-    """Limit on concurrent calls to providers. Free slots are assigned round-robin by client.
+    """Limit on concurrent calls to providers. Waiting clients receive free slots (permissions for a call) in turn.
 
-    `slots`: maximum calls of this process; None: no limit. `limit`: maximum calls of all workers, for error texts;
-    None: same as `slots`.
+    `slots`: maximum calls of this process; None: no limit. `limit`: maximum calls of all workers, for error texts.
     """
 
     def __init__(self, slots: int | None, limit: int | None = None) -> None:
@@ -31,11 +31,10 @@ class FairQueue:
         self._waiting_count = 0
 
     async def acquire(self, client: str) -> None:
-        """Wait for a free slot and occupy it for one upstream call. Raises `ProxyBusy` if the queue is full.
+        """Wait for a free slot and occupy it for one upstream call. Call `release` after the call.
 
-        Call `release` after the upstream call.
-
-        `client`: text that identifies the client and its session; the queue serves distinct texts in turn.
+        `client`: text that identifies the client and its session; distinct texts are served in turn. Raises `ProxyBusy`
+        if the queue is full.
         """
         if self._slots is None:
             return
@@ -61,7 +60,7 @@ class FairQueue:
             raise
 
     def release(self) -> None:
-        """Free the slot of an ended upstream call, or pass the slot to the next waiting call."""
+        """Free the slot of an ended upstream call, or pass it to the next waiting call."""
         if self._slots is None:
             return
         while self._waiting:
@@ -85,7 +84,7 @@ class FairQueue:
 
 
 def slots_per_worker(limit: int, worker_index: int, worker_count: int) -> int:
-    """Return the slots of one worker process, at least 1. `limit`: slots of all. `worker_index` counts from 0.
+    """Return the slots (concurrent calls) of one worker process, at least 1. `limit`: slots of all workers.
 
     >>> [slots_per_worker(5, index, 3) for index in range(3)]
     [2, 2, 1]

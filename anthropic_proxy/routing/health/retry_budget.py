@@ -1,6 +1,7 @@
 """`RetryBudget`: limit on the proxy's retries per upstream (provider and host).
 
-Unlimited retries would worsen an outage. The first call of each request adds to the budget, and a retry spends 1.
+Unlimited retries would worsen an outage. The budget is a number of allowed retries, and each retry spends 1. Time and
+the first call of each request add to it.
 """
 
 import time
@@ -22,7 +23,7 @@ class _Account(Struct):
 
 
 class RetryBudget:
-    """The retries left for each upstream. `clock`: returns monotonic seconds."""
+    """The number of retries that are still allowed for each upstream. `clock`: returns monotonic seconds."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -30,14 +31,14 @@ class RetryBudget:
         """Upstream → its budget. Absent: no retry yet, so the budget is full."""
 
     def record_first_call(self, upstream: str) -> None:
-        """Add `RETRY_RATIO` to the budget of an upstream. Call this for the first call of a client request only."""
+        """Add `RETRY_RATIO` to the retry budget of an upstream. Call this only for the first call of a request."""
         if self._accounts and (account := self._accounts.get(upstream)) is not None:
             account.balance = min(account.balance + RETRY_RATIO, MAX_SAVED_RETRIES)
 
     def try_spend_retry(self, upstream: str) -> bool:
-        """If the budget of the upstream has a retry left, subtract one and return True.
+        """Spend one retry of the upstream's budget and return True.
 
-        Return False otherwise: the caller must not retry.
+        False: none is left, so the caller must not retry.
         """
         now = self._clock()
         account = self._accounts.setdefault(upstream, _Account(MAX_SAVED_RETRIES, now))

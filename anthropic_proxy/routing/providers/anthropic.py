@@ -1,9 +1,8 @@
-"""`ANTHROPIC`: the registry entry of Anthropic, and wire configs of other vendors with the Messages API.
+"""`ANTHROPIC`: the registry entry of Anthropic, and the Messages API of other vendors.
 
-The wire configs are `MOONSHOT`, `OLLAMA`, `DEEPSEEK` and `CHAT_SERVERS` (vLLM and others with both APIs). A wire config
-(`WireConfig`) has the API and the deviations of a vendor. `<PROVIDER>_WIRE=messages` selects it. All other vendors
-accept the key as `Authorization: Bearer`. Ollama's cloud and vLLM do not accept `x-api-key` (sources below, read
-2026-11).
+Each of `MOONSHOT`, `OLLAMA`, `DEEPSEEK` and `CHAT_SERVERS` (vLLM and others) is a wire config: an API with the
+deviations of one vendor. `<PROVIDER>_WIRE=messages` selects it. These vendors accept the key as `Authorization:
+Bearer`. Ollama's cloud and vLLM do not accept `x-api-key` (sources below, read 2026-11).
 """
 
 from msgspec import structs

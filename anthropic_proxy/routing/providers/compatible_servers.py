@@ -1,7 +1,7 @@
 """`OPENAI_SERVERS`: servers that `OPENAI_BASE_URL` selects instead of OpenAI, with their deviations from the API.
 
-Settings of each server: docs/guide/providers.md, "Servers with the Chat Completions API". Values without a named source
-are from the API reference of the server, read 2026-11.
+Values without a named source are from the API reference of the server, read 2026-11. docs/guide/providers.md, "Servers
+with the Chat Completions API", has the settings of each server.
 """
 
 from typing import Any

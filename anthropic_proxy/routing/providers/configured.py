@@ -1,7 +1,7 @@
-"""`build_configured_provider`: the registry entry for a provider of the configuration file.
+"""`build_configured_provider`: builds the registry entry for a provider of the configuration file.
 
-The entry inherits from the entry of the vendor at the same address, or of an unknown server. Fields of the file
-override inherited ones. `check_configured_provider` validates the table.
+The entry inherits from the known vendor at the same address, or from the entry of an unknown server. Fields of the file
+override inherited ones. `check_configured_provider` validates the table of the file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,8 +46,8 @@ class _Origin(Struct, frozen=True):
 def check_configured_provider(table: ConfiguredProvider, built_in: Sequence[Provider], file: ConfigFile) -> None:
     """Raise `ConfigurationError` if a `[providers.NAME]` table of the configuration file is invalid.
 
-    A table is invalid if NAME is the name or prefix of a built-in provider, the wire is unknown, or a dialect field is
-    invalid. `file`: the configuration file, for line numbers.
+    NAME must not be the name or prefix of a built-in provider. The wire (API) and the fields for deviations from it
+    must be valid. `file`: the configuration file, for line numbers in the error.
     """
     errors = ErrorList()
     with errors.collect():

@@ -1,7 +1,7 @@
 """`build_file_schema`: JSON Schema of the configuration file `anthropic-proxy.toml`, for editors.
 
-msgspec derives it from the structs of `settings.file_format` and the `Dialect` of each wire. Descriptions are the
-docstrings of the fields. Draft 7, because editor plug-ins for TOML support it.
+The schema is derived from the structs that decode the file. Its descriptions are the docstrings of their fields. It
+uses draft 7, because editor plug-ins for TOML support it.
 """
 
 import ast
@@ -25,7 +25,7 @@ _REFERENCE = "#/definitions/"
 
 
 def build_file_schema(providers: ProviderRegistry) -> Schema:
-    """Return the JSON Schema of the configuration file. `providers`: the built-in ones, for wires and dialects."""
+    """Return the JSON Schema of the configuration file. `providers`: the built-in providers, for their APIs."""
     dialects = {wire: config.wire.dialect_type for row in providers for wire, config in row.wires.items()}
     definitions = _define(FileContents)
     definitions[KeyReference.__name__] |= {"minProperties": 1, "maxProperties": 1}

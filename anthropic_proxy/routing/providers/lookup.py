@@ -1,8 +1,8 @@
-"""`ProviderRegistry`: an immutable list of providers with lookup by name and by the prefix of a model id.
+"""`ProviderRegistry`: the list of all providers, with search by name and by the prefix of a model id.
 
 The prefix names the provider: `openai/gpt-4.1`. An extra prefix, such as `bedrock/` for LiteLLM, stays in the model id.
-`with_configured` returns a registry with the providers of the configuration file too, after a check of their tables;
-`extend` does the same for checked tables. `list_setup_variables` returns the variables that enable providers.
+`with_configured` adds the providers of the configuration file after a check, `extend` adds checked ones.
+`list_setup_variables` returns the variables that enable providers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from anthropic_proxy.settings import ConfigFile, ConfiguredProvider, ErrorList
 
 
 class ProviderRegistry(Sequence[Provider]):
-    """Providers in order of precedence. The first provider that lists a model id without a prefix serves the id."""
+    """Providers in order of precedence. If several list a model id without a prefix, the first one serves it."""
 
     def __init__(self, providers: Sequence[Provider]) -> None:
         self._rows = tuple(providers)
@@ -50,32 +50,30 @@ class ProviderRegistry(Sequence[Provider]):
         return self._by_name[name]
 
     def find_by_prefix(self, prefix: str) -> Provider | None:
-        """Return the provider with this lower-case name or prefix of model ids. None: no provider has the prefix.
-
-        The values of the setting `PREFERRED_PROVIDER`, such as `google` and `vertex`, are found too.
-        """
+        """Return the provider with this lower-case name or prefix of model ids. None: there is no such provider."""
         return self._by_prefix.get(prefix)
 
     def find_by_extra_prefix(self, prefix: str) -> Provider | None:
-        """Return the provider with this prefix among its `extra_prefixes`. None: no provider has it.
+        """Return the provider that has this prefix among its `extra_prefixes`. None: no provider has it.
 
         An extra prefix, such as `bedrock/` for LiteLLM, stays in the model id of the upstream request.
         """
         return self._by_extra_prefix.get(prefix)
 
     def list_setup_variables(self) -> tuple[str, ...]:
-        """Return the names of the variables that enable providers: `OPENAI_API_KEY`.
+        """Return the names of the environment variables that enable providers, such as `OPENAI_API_KEY`.
 
-        Only providers with `offered_to_users`, in the order of the registry.
+        Providers that are not offered to users are left out.
         """
         return tuple(variable for row in self._rows if row.offered_to_users and (variable := row.setup_variable))
 
     def with_configured(
         self, tables: tuple[ConfiguredProvider, ...], file: ConfigFile, errors: ErrorList
     ) -> "ProviderRegistry":
-        """Return a copy of this registry with one more provider per valid table of the configuration file.
+        """Return a copy of this registry with one more provider for each valid table of the configuration file.
 
-        `errors`: receives the messages about invalid tables, with their lines in `file`.
+        `errors`: receives the messages about invalid tables. `file`: the configuration file, for line numbers in the
+        messages.
         """
         valid = []
         for table in tables:
@@ -85,7 +83,7 @@ class ProviderRegistry(Sequence[Provider]):
         return self.extend(tuple(valid))
 
     def extend(self, tables: tuple[ConfiguredProvider, ...]) -> "ProviderRegistry":
-        """Return a copy of this registry with one more provider per table. The tables must already be validated."""
+        """Return a copy of this registry with one more provider for each table, which must be valid."""
         return _extend(self, tables) if tables else self
 
 

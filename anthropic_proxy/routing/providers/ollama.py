@@ -1,7 +1,7 @@
-"""`OLLAMA`: the registry entry of Ollama, with the dialect and model rules of its own API.
+"""`OLLAMA`: the registry entry of Ollama.
 
-A registry entry (`Provider`) describes a provider: its APIs, addresses, keys and models. A dialect lists the deviations
-of models from the API.
+A registry entry (`Provider`) has the APIs, addresses, keys and models of a provider. A dialect lists the deviations of
+models from the API.
 """
 
 from anthropic_proxy.routing.providers import anthropic as messages

@@ -1,6 +1,6 @@
-"""`OPENAI`: the registry entry of OpenAI. `OPENAI_BASE_URL` selects a server of `compatible_servers` instead.
+"""`OPENAI`: the registry entry of OpenAI, which has its APIs, addresses, keys and models.
 
-A registry entry (`Provider`) describes a provider: its APIs, addresses, keys and models.
+`OPENAI_BASE_URL` selects a server of `compatible_servers` instead.
 """
 
 from anthropic_proxy.routing.providers import anthropic as messages

@@ -1,8 +1,7 @@
-"""Registry entries `GROQ`, `MOONSHOT`, `XAI` and `DEMO`, and OpenAI's configuration of Chat Completions, `OPENAI`.
+"""Registry entries of `GROQ`, `MOONSHOT`, `XAI` and `DEMO`, and the configuration `OPENAI` of Chat Completions.
 
-A registry entry (`Provider`) describes a provider: its APIs, addresses, keys and models. `OPENAI` is a `WireConfig`: an
-API with the dialect, which lists the deviations of a server from the API. A model rule changes a dialect for some
-models.
+A registry entry (`Provider`) has the APIs, addresses, keys and models of a provider. A configuration (`WireConfig`) is
+an API with its dialect, the deviations of a server. A model rule changes the dialect for some models.
 """
 
 from anthropic_proxy.routing.providers import anthropic as messages

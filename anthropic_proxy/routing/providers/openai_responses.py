@@ -1,7 +1,7 @@
-"""Configurations of the Responses API for calls to OpenAI (`OPENAI`) and xAI (`XAI`), with rules by model.
+"""Configurations of the Responses API for calls to OpenAI (`OPENAI`) and xAI (`XAI`).
 
-A configuration (`WireConfig`) has the wire (encoder and decoder of the API) and its dialect, the deviations of the
-provider. A model rule changes the dialect for some models. `OPENAI_WIRE_RULES` chooses the API by model.
+A configuration (`WireConfig`) is an API with its dialect, the deviations of a provider. A model rule changes the
+dialect for some models. `OPENAI_WIRE_RULES` chooses the API for each model of OpenAI.
 """
 
 from anthropic_proxy.routing.providers.registry import WireConfig, build_model_rules

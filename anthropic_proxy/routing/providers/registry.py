@@ -1,12 +1,9 @@
-"""Types of the provider registry. A `Provider` is the registry entry of one provider with its URLs, keys and models.
+"""Types of the provider registry, above all `Provider`: the URLs, keys and models of one provider.
 
-`WireConfig` is the configuration of one wire (API). A `ModelRule` changes dialect fields for a model pattern.
-`ServerOverride` describes another server at the base URL setting. `RetiredModel` is the retirement of a model: its
-provider has stopped, or will stop, serving it. Fields: `url_suffixes` and `…_url_path` complete base URLs; `key_header`
-and `key_scheme` form the header with the key; `setup_variable` is the environment variable that enables a provider;
-`…_rules` are pairs of a model pattern and a value; `models_table` names a table of `models.toml`; `known_models` select
-the provider without a prefix; `custom_url_only` is True for a wire that requires a base URL setting. `reference_url` is
-the base URL of the built-in provider with the same API.
+`WireConfig` is the configuration of one wire (API) for a provider. A `ModelRule` changes it for some models.
+`ServerOverride` describes another server that a base URL setting selects. `RetiredModel` is a model that its provider
+stops serving. `wire_rules` and `capability_rules` are pairs of a model pattern and a value. `setup_variable` is the
+environment variable that enables a provider.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +20,7 @@ UNKNOWN_PROJECT = "{project}"
 
 
 class ModelRule(Struct, frozen=True):
-    """Changes to the dialect of a wire for the models that match a pattern."""
+    """Changes to a dialect (the deviations of a provider from an API) for some models."""
 
     pattern: str
     """`fnmatch` pattern, compared with the lower-case model id: `gpt-5*`."""
@@ -35,17 +32,20 @@ class ModelRule(Struct, frozen=True):
     """Date on which `source` was read: `2026-11`, `2026-11-20`."""
 
     def matches_model(self, model: str) -> bool:
-        """Return True if `pattern` matches the model id, in any case."""
+        """Return True if `pattern` matches the model id. Upper and lower case are equal."""
         return fnmatchcase(model.lower(), self.pattern)
 
 
 def build_model_rules(source: str, read_date: str, *rules: tuple[str, Mapping[str, object]]) -> tuple[ModelRule, ...]:
-    """Return one `ModelRule` per pair of pattern and dialect fields in `rules`. All share `source` and `read_date`."""
+    """Return one `ModelRule` for each pair of model pattern and dialect fields in `rules`.
+
+    All have the same `source`, from which the values were read on `read_date`.
+    """
     return tuple(ModelRule(pattern, fields, source, read_date) for pattern, fields in rules)
 
 
 class WireConfig(Struct, Generic[DialectT], frozen=True, kw_only=True, eq=False):
-    """Configuration of one wire (API such as Chat Completions) for calls to one provider. Compared by identity."""
+    """Configuration of one wire (API such as Chat Completions) for calls to one provider."""
 
     wire: Wire[DialectT]
     """Encoder of requests and decoder of replies for the API."""
@@ -72,7 +72,7 @@ AnyWireConfig = WireConfig[Any]
 
 
 class RetiredModel(Struct, frozen=True, kw_only=True):
-    """Retirement of a model: its provider has stopped, or will stop, serving the model."""
+    """Retirement of a model: its provider has stopped serving it, or will stop on a known date."""
 
     retired_on: str
     """Date of the retirement, past or future: `2026-08-16`."""
@@ -87,10 +87,10 @@ class RetiredModel(Struct, frozen=True, kw_only=True):
 def build_retired_models(
     source: str, read_date: str, *retirements: tuple[str, str, tuple[str, ...]]
 ) -> Mapping[str, RetiredModel]:
-    """Return model id → its retirement, for all models of a provider that one announcement lists.
+    """Return model id → its retirement, for all models in one announcement of a provider.
 
-    `source`: page with the announcement. `read_date`: date on which the page was read. `retirements`: tuples of a date,
-    the successor that the provider recommends, and the ids of the models retired on this date.
+    `source`: page with the announcement. `read_date`: date on which the page was read. `retirements`: tuples of the
+    date, the recommended successor, and the ids of the models.
     """
     return {
         model: RetiredModel(retired_on=retired_on, successor=successor, source=source, read_date=read_date)
@@ -100,9 +100,9 @@ def build_retired_models(
 
 
 class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
-    """A server called instead of the provider's own server, selected by the URL in `<PROVIDER>_BASE_URL`.
+    """A server that is called instead of the provider's own one, because `<PROVIDER>_BASE_URL` has its address.
 
-    Example: `OPENAI_BASE_URL=https://api.deepseek.com/v1` selects DeepSeek.
+    For example, `OPENAI_BASE_URL=https://api.deepseek.com/v1` selects DeepSeek.
     """
 
     name: str
@@ -133,7 +133,7 @@ class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Provider(ProviderVariables, frozen=True, kw_only=True, eq=False):
-    """Registry entry of one company or server with models that the proxy can call. Compared by identity."""
+    """Registry entry of one provider: a company or server with models that the proxy can call."""
 
     title: str
     """Name of the provider in texts for the user: `Google Gemini`."""
@@ -200,7 +200,7 @@ class Provider(ProviderVariables, frozen=True, kw_only=True, eq=False):
 
     @property
     def setup_variable(self) -> str | None:
-        """Variable that enables the provider: its key, its project, or its base URL if no key is required.
+        """Environment variable that enables the provider: its key, its project, or its base URL if no key is required.
 
         None: no variable enables the provider.
         """
@@ -212,5 +212,5 @@ class Provider(ProviderVariables, frozen=True, kw_only=True, eq=False):
 
     @property
     def is_local(self) -> bool:
-        """True if the default base URL is on this machine. Another program may then use the port."""
+        """True if the default base URL is on this machine."""
         return self.base_url.startswith("http://localhost")

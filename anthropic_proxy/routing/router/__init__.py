@@ -1,7 +1,7 @@
-"""Selection of the providers, models and wires (APIs) for a client request: the pure function `resolve_route`.
+"""Selection of the providers and models for a client request: the pure function `resolve_route`.
 
-`RouteCache` caches the results of `resolve_route`. `model_names` resolves model ids, `targets` builds targets
-(provider, model, wire and base URL), and `provider_setup` finds base URLs and missing keys.
+`RouteCache` caches its results. `model_names` finds provider and model for a model id. `targets` builds targets, which
+add the wire (API) and the base URL. `provider_setup` finds base URLs and missing keys.
 """
 
 from anthropic_proxy.routing.router.capabilities import apply_capability_rules, find_capabilities

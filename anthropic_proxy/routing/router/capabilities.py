@@ -1,6 +1,6 @@
 """`find_capabilities`: limits and features of a model at the server that the settings select.
 
-Sources in ascending order: `models.toml`, facts of the command `doctor`, and rules of the configuration file
+Values of `models.toml` are overridden by facts of the command `doctor`, and both by the configuration file
 (`apply_capability_rules`).
 """
 
@@ -15,10 +15,10 @@ from anthropic_proxy.settings import Settings
 
 
 def find_capabilities(row: Provider, model: str, settings: Settings, catalog: Catalog) -> ModelCapabilities:
-    """Return the capabilities (limits and features) of a model of a provider.
+    """Return the capabilities (limits and features) of a provider's model.
 
-    The base URL setting may select another server; its values then apply. Facts of the command `doctor` override
-    `models.toml`, and the configuration file overrides both.
+    If the base URL setting selects another server, the values of this server apply. Facts of the command `doctor`
+    override `models.toml`, and the configuration file overrides both.
     """
     server = find_server_override(row, settings)
     learned = _find_learned(row, model, settings, catalog)
@@ -44,10 +44,9 @@ def _find_learned(row: Provider, model: str, settings: Settings, catalog: Catalo
 
 
 def apply_capability_rules(row: Provider, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-    """Return the capabilities of a model, changed by the matching rules of its provider.
+    """Return the capabilities (limits and features) of a model, changed by the matching rules of its provider.
 
-    Only a provider of the configuration file has such rules: the fields that the file sets for its models, and
-    `accepts_pdf` from the entry of a known vendor.
+    Only providers of the configuration file have such rules.
     """
     changes: dict[str, object] = {}
     for pattern, fields in row.capability_rules:

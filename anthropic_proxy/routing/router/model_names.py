@@ -1,4 +1,4 @@
-"""Resolution of the model id in a client request to providers and their model ids.
+"""Resolution of the model id in a client request to a provider and its model id.
 
 `choose_models` returns the `ModelChoice`s for a requested id, by these rules:
 1. `claude-<prefix>/<name>`, as listed by `/v1/models`, is an alias of `<prefix>/<name>`. A suffix `[1m]` is ignored.
@@ -53,12 +53,12 @@ class ModelChoice(Struct, frozen=True, kw_only=True):
 
     @property
     def prefixed_id(self) -> str:
-        """Model id after the name of its provider: `openai/gpt-4.1`."""
+        """Model id with the prefix of its provider: `openai/gpt-4.1`."""
         return f"{self.provider.prefix}/{self.model}"
 
 
 def choose_models(requested: str, preferred: Provider, settings: Settings, catalog: Catalog) -> list[ModelChoice]:
-    """Return the choices for the model id of a client request: the first choice, then the fallbacks of its tier.
+    """Return the models that may serve a requested model id: the first choice, then the fallbacks of its Claude tier.
 
     Raises `InvalidRequest` if the id is empty, too long, or a provider prefix alone.
     """
@@ -79,10 +79,10 @@ def choose_models(requested: str, preferred: Provider, settings: Settings, catal
 
 
 def normalize_model(requested: str, preferred: Provider, settings: Settings) -> tuple[str, str]:
-    """Return the model id of a request without alias and suffix `[1m]`, and its Claude tier.
+    """Return the model id of a request without alias and suffix `[1m]`, and its Claude tier (haiku, sonnet …).
 
-    The tier is "" for an id without a tier, or with the prefix of a provider other than Anthropic. Raises
-    `InvalidRequest` if the id is empty, too long, or a provider prefix alone.
+    Tier "": the id names no tier, or another provider than Anthropic. Raises `InvalidRequest` if the id is empty or too
+    long.
     """
     registry = find_registry(settings)
     name = _strip_suffixes(requested, registry)
@@ -95,9 +95,9 @@ def normalize_model(requested: str, preferred: Provider, settings: Settings) -> 
 def choose_models_for_rule(
     rule: ConfiguredRoute, requested: str, preferred: Provider, settings: Settings, catalog: Catalog
 ) -> list[ModelChoice]:
-    """Return the choices for the targets of a matching route of the configuration file, without duplicates.
+    """Return the models that a matching route of the configuration file names as targets, without duplicates.
 
-    `requested`: model id in the client request, for targets that depend on this id.
+    `requested`: model id in the client request, for targets that depend on it.
     """
     choices: dict[str, ModelChoice] = {}
     for target in rule.targets:
@@ -119,9 +119,9 @@ def choose_models_for_rule(
 def choose_models_for_tier(
     tier: str, requested: str, preferred: Provider, settings: Settings, catalog: Catalog
 ) -> list[ModelChoice]:
-    """Return the choices for a Claude tier without duplicates: the mapped model, then the fallbacks of the tier.
+    """Return the models for a Claude tier (haiku, sonnet …): the mapped model, then its fallbacks, without duplicates.
 
-    `requested`: the requested Claude id, which is used unchanged if the preferred provider serves Claude models.
+    `requested`: model id in the client request, which Anthropic receives unchanged unless a setting maps the tier.
     """
     variable, value = _find_setting(tier, preferred, settings)
     if value is not None:
@@ -149,7 +149,7 @@ def choose_models_for_tier(
 
 
 def find_tier(name: str) -> str | None:
-    """Return the Claude tier in a model id: `opus` for `claude-opus-5`. None: the id contains no tier.
+    """Return the Claude tier in a model id: `opus` for `claude-opus-5`. None: the id names no tier.
 
     The tier must be a separate word, in upper or lower case. For `mythos` the tier `fable` is returned.
     """

@@ -1,6 +1,6 @@
 """`RouteCache`: caches the routes of recent requests, because clients request few models repeatedly.
 
-A route is the list of targets for a request. `FixedRouteCache` always returns the same route.
+A route is the list of targets (provider and model) for a request. `FixedRouteCache` always returns the same route.
 """
 
 from anthropic_proxy.routing.catalog import Catalog
@@ -12,7 +12,7 @@ _MAX_ENTRIES = 1_024
 
 
 class RouteCache:
-    """Cache of routes by `RoutingQuery` (model, server tools, matching rule). Clients request few models repeatedly."""
+    """Cache of routes (targets for a request) by model, server tools and matching rule."""
 
     def __init__(self) -> None:
         self._cached: tuple[Settings, Catalog, int, dict[RoutingQuery, Route]] | None = None
@@ -24,7 +24,7 @@ class RouteCache:
     def find_route(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
         """Return the route of a client request, cached or new. Raises `ClientError` as the function `resolve_route`.
 
-        Changed settings or catalog contents clear the cache. Any thread may call the method.
+        The cache is cleared if the settings or the catalog change. Any thread may call the method.
         """
         cached = self._cached
         if cached is None or cached[0] is not settings or cached[1] is not catalog or cached[2] != catalog.edition:
@@ -40,7 +40,7 @@ class RouteCache:
 
 
 class FixedRouteCache(RouteCache):
-    """Route cache that returns one given route for every request, for checks of one target."""
+    """Route cache that returns one given route for every request."""
 
     def __init__(self, route: Route) -> None:
         super().__init__()

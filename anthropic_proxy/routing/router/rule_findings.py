@@ -1,7 +1,7 @@
 """Problems and warnings about the targets of routes (`[[routes]]`) in the configuration file.
 
-`list_rule_problems_and_warnings` returns them as texts. A target is a provider and model that a route names.
-`list_rule_choices` returns the models that routes name.
+A target is a provider and model that a route names. `list_rule_problems_and_warnings` returns the texts, and
+`list_rule_choices` the models.
 """
 
 from anthropic_proxy.routing.catalog import Catalog
@@ -26,9 +26,9 @@ def list_rule_choices(settings: Settings, catalog: Catalog) -> list[tuple[Config
 
 
 def list_rule_problems_and_warnings(settings: Settings, catalog: Catalog) -> tuple[list[str], list[str]]:
-    """Return two lists of texts: problems that prevent replies of targets, and warnings about guessed providers.
+    """Return two lists of texts: targets of routes that cannot reply, and models with a guessed provider.
 
-    A provider is guessed if the name of a model has no provider prefix.
+    A provider is guessed if a model id has no provider prefix and is in no model list.
     """
     problems, warnings = [], []
     for rule, choice in list_rule_choices(settings, catalog):

@@ -1,12 +1,9 @@
-"""`resolve_route`: the route of a client request, which lists the targets for the upstream calls in order.
+"""`resolve_route`: finds the route of a client request, the list of targets for the upstream calls.
 
-A `Target` is a provider, model, wire (API) and base URL; a `Route` has the first choice and its fallbacks. A relayed
-target receives the client's bytes unchanged. A `TierMapping` lists the targets of one Claude tier (haiku, sonnet, opus,
-fable), to which settings map backend models. A prefix before a model id names the provider: `openai/gpt-4.1`. The
-preferred provider serves tiers and names without a prefix: `choose_preferred_provider_name` chooses its name by the
-settings, and `find_preferred_provider` returns its registry entry. `switch_wire` changes the API of a target.
-`upstream` is the provider and host of a target. `notes` are logged once. `model_setting` is the setting that names the
-model.
+A `Target` is a provider, model, wire (API) and base URL. A `Route` has the first choice and its fallbacks. A relayed
+target receives the client's bytes unchanged. `upstream` is the provider and host of a target. A `TierMapping` lists the
+models for one Claude tier (haiku, sonnet …). The preferred provider serves tiers and names without a provider prefix;
+`choose_preferred_provider_name` and `find_preferred_provider` return it. `switch_wire` changes the API of a target.
 """
 
 from collections.abc import Sequence
@@ -39,7 +36,7 @@ from anthropic_proxy.wire.contract import BaseDialect, RelayWire, Wire
 
 
 class RoutingQuery(Struct, frozen=True):
-    """The properties of a client request that the route depends on. Key of `RouteCache`."""
+    """The properties of a client request that its route depends on."""
 
     model: str
     """Model id in the client request."""
@@ -50,7 +47,7 @@ class RoutingQuery(Struct, frozen=True):
 
 
 class Target(Struct, frozen=True, kw_only=True, eq=False):
-    """One provider, model and wire (API) for upstream calls. Compared by identity, for use as a dict key."""
+    """One provider, model and wire (API) for upstream calls."""
 
     provider: Provider
     """Registry entry of the provider to call."""
@@ -71,17 +68,17 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def is_relayed(self) -> bool:
-        """True if `wire` forwards the Messages API request and reply, instead of encoding and decoding."""
+        """True if the request and the reply are forwarded unchanged, instead of encoded and decoded."""
         return isinstance(self.wire, RelayWire)
 
     @property
     def upstream(self) -> str:
-        """Provider and host (`openai api.openai.com`). Failures and retries are counted for each such pair."""
+        """Provider and host, such as `openai api.openai.com`. Failures and retries are counted for each such pair."""
         return _name_upstream(self.provider.name, self.base_url)
 
 
 class Route(Struct, frozen=True):
-    """The ordered targets of a client request, with the reason for the log."""
+    """The targets (provider and model) of a client request in the order of the calls, with the reason for the log."""
 
     targets: Sequence[Target]
     """Targets in the order of the attempts: first choice, then fallbacks. Never empty."""
@@ -98,7 +95,7 @@ class Route(Struct, frozen=True):
 
 
 class TierMapping(Struct, frozen=True, kw_only=True):
-    """Models that one Claude tier is mapped to, for the start-up summary and `GET /v1/models`."""
+    """The models to which one Claude tier (haiku …) is mapped, for the start-up summary and `GET /v1/models`."""
 
     tier: str
     """Name of the Claude tier: `opus`."""
@@ -117,7 +114,10 @@ class TierMapping(Struct, frozen=True, kw_only=True):
 
 
 def resolve_route(query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
-    """Return the route of a client request. Raises `ClientError` with a remedy if no target can serve the request."""
+    """Return the route of a client request: its targets (provider and model) in the order of the calls.
+
+    Raises `ClientError` with a remedy if no target can serve the request.
+    """
     preferred_provider = find_preferred_provider(settings, catalog)
     rule = query.rule
     if rule is None:
@@ -145,10 +145,10 @@ def resolve_route(query: RoutingQuery, settings: Settings, catalog: Catalog) -> 
 
 
 def choose_preferred_provider_name(settings: Settings, ollama_models: Sequence[str] | None) -> str:
-    """Return the name of the provider that serves Claude tiers and unlisted model ids without a prefix.
+    """Return the name of the preferred provider, for Claude model ids and unlisted ids without a provider prefix.
 
-    Ollama is chosen if no provider has a key and Ollama is running. `ollama_models`: its installed models; None: it did
-    not reply, or was not queried.
+    `ollama_models`: installed models of Ollama; None: it did not reply, or was not queried. Ollama is chosen if no
+    provider has a key and Ollama is running.
     """
     if settings.preferred_provider is not None:
         return settings.preferred_provider
@@ -163,18 +163,21 @@ def choose_preferred_provider_name(settings: Settings, ollama_models: Sequence[s
 
 
 def should_query_ollama(settings: Settings) -> bool:
-    """Return True if start-up must query Ollama for its models: it is preferred, or no other provider has a key."""
+    """Return True if the proxy must query Ollama for its models at its start.
+
+    This is the case if Ollama is preferred by a setting, or no other provider has a key.
+    """
     return choose_preferred_provider_name(settings, ()) == find_registry(settings).local.name
 
 
 def find_preferred_provider(settings: Settings, catalog: Catalog) -> Provider:
-    """Return the provider that serves Claude tiers and unlisted model ids without a prefix."""
+    """Return the preferred provider, which serves Claude model ids and unlisted ids without a provider prefix."""
     registry = find_registry(settings)
     return registry.find(choose_preferred_provider_name(settings, catalog.cached_model_ids(registry.local.name)))
 
 
 def list_tier_mappings(settings: Settings, catalog: Catalog) -> list[TierMapping]:
-    """Return the models that each Claude tier is mapped to, in the order haiku, sonnet, opus, fable."""
+    """Return the models to which each Claude tier is mapped, in the order haiku, sonnet, opus, fable."""
     preferred_provider = find_preferred_provider(settings, catalog)
     rows = []
     for tier in TIERS:
@@ -196,9 +199,9 @@ def list_tier_mappings(settings: Settings, catalog: Catalog) -> list[TierMapping
 
 
 def switch_wire(target: Target, wire_name: str, settings: Settings) -> Target | None:
-    """Return a copy of the target with another wire (API) of the provider.
+    """Return a copy of the target (provider and model) with another wire (API) of the provider.
 
-    None: the provider does not support the wire, or a setting selects the wire of the provider.
+    None: the provider does not support the wire, or a setting selects its wire.
     """
     row, server = target.provider, find_server_override(target.provider, settings)
     if row.name in settings.wires or wire_name not in row.wires:
@@ -233,7 +236,7 @@ def _prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: Se
 
 
 def find_problem(choice: ModelChoice, settings: Settings, catalog: Catalog) -> str:
-    """Return the reason, with a remedy, for which a chosen model cannot serve requests. "": no problem."""
+    """Return the reason, with a remedy, why a chosen model cannot serve requests. "": no problem."""
     try:
         _build_target(choice, settings, catalog)
     except ClientError as error:

@@ -1,6 +1,6 @@
-"""`describe_unknown_prefix`: detects a model setting with an unknown prefix, such as `BIG_MODEL=grok/grok-3`.
+"""`describe_unknown_prefix`: error text for a model setting with the prefix of no provider.
 
-No provider has the prefix `grok/`.
+For example, no provider has the prefix of `BIG_MODEL=grok/grok-3`.
 """
 
 from anthropic_proxy.routing.providers import Provider, ProviderRegistry, find_registry
@@ -14,7 +14,7 @@ _MIN_SIMILARITY = 0.7
 def describe_unknown_prefix(choice: ModelChoice, settings: Settings) -> str:
     """Return an error text if a setting names a model with an unknown provider prefix. "": no such error.
 
-    Model ids of OpenRouter, Ollama, Groq, Vertex AI or the user's own server may contain a slash and cause no error.
+    A slash causes no error at providers with slashes in their model ids, such as Ollama and Groq.
     """
     prefix, slash, model = choice.model.partition("/")
     is_guess = bool(choice.variable and choice.note)  # no prefix and no model list has selected the provider

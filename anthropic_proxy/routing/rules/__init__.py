@@ -1,7 +1,7 @@
-"""Routes of the configuration file (`[[routes]]`): rules that choose the targets of a request by its properties.
+"""Routes of the configuration file (`[[routes]]`): rules that choose providers and models by properties of a request.
 
-A target is a provider and model. `RouteRules` finds the first route with conditions that match the `RequestFacts` of a
-request. `RouteBalancer` orders the targets of a route by weight, latency or price.
+`RouteRules` finds the first route with conditions that match the `RequestFacts`, the properties of a request.
+`RouteBalancer` orders the targets (provider and model) of a route by weight, latency or price.
 """
 
 from anthropic_proxy.routing.rules.balancer import RouteBalancer

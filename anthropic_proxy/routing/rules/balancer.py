@@ -1,10 +1,9 @@
-"""`RouteBalancer`: the order of the targets of a route with `balance`, by weight, latency or price.
+"""`RouteBalancer`: orders the targets (provider and model) of a route with `balance`, by weight, latency or price.
 
-`order_targets` returns this order: the first target serves the request, the others are its fallbacks. The state is in a
-`Store`: the latency of each target as a moving average, and the targets of sessions. By default this store is in the
-memory of the process. A plugin may share it between instances. While the store is unavailable, requests are served as
-if nothing was stored. `record_latency` and `record_failure` change the latency of a target. `keep_session` stores the
-target of a session; `name_target` returns the model id with prefix.
+The first target in the result of `order_targets` serves the request, the others are its fallbacks. `record_latency` and
+`record_failure` change the stored latency of a target, a moving average. `keep_session` stores the target of a session.
+If the store is unavailable, requests are served as if nothing was stored. `name_target` returns the model id with
+prefix.
 """
 
 import asyncio
@@ -32,10 +31,10 @@ _NEW_MEASUREMENT = 0.3
 
 
 class RouteBalancer:
-    """Orders the targets (provider and model) of a route for each request.
+    """Order of the targets (provider and model) of a route, chosen for each request.
 
-    `store`: keeps latencies and sessions. `prices`: model id with prefix → price, for `balance = "cost"`. `random`:
-    returns a random number from 0 to 1.
+    `store`: keeps latencies and sessions. `prices`: model id with prefix → price. `random`: returns a random number
+    from 0 to 1.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class RouteBalancer:
     async def order_targets(
         self, targets: Sequence[Target], rule: ConfiguredRoute, facts: RequestFacts
     ) -> Sequence[Target]:
-        """Return the targets of a request in the order of the attempts, according to the field `balance` of `rule`."""
+        """Return the targets of a request in the order of the calls, by the field `balance` of its route `rule`."""
         if rule.balance == "order" or len(targets) < 2:
             return targets
         if rule.balance == "cost":
@@ -58,18 +57,21 @@ class RouteBalancer:
         return await self._order_by_latency(targets, rule, facts)
 
     async def record_latency(self, target: Target, seconds: float) -> None:
-        """Add the measured seconds until the first token of a reply to the moving average of the target."""
+        """Record the seconds until the first token of a reply, in the average latency of the target."""
         key = _latency_key(target)
         stored = await self._find(key)
         average = seconds if stored is None else seconds * _NEW_MEASUREMENT + float(stored) * (1 - _NEW_MEASUREMENT)
         await self._put(key, f"{average:.6f}", LATENCY_SECONDS)
 
     async def record_failure(self, target: Target) -> None:
-        """Move a target to the end of the order by latency for `FAILURE_SECONDS`, because a call failed."""
+        """Move a target to the end of the order by latency for `FAILURE_SECONDS`, because a call has failed."""
         await self._put(_latency_key(target), f"{FAILURE_LATENCY_SECONDS}", FAILURE_SECONDS)
 
     async def keep_session(self, rule: ConfiguredRoute, session: str, target: Target) -> None:
-        """Store the target that served a session. A sticky route then sends later requests of the session there."""
+        """Store the target that served a session, so that a sticky route sends later requests of the session there.
+
+        Does nothing for other routes.
+        """
         if rule.sticky and session:
             await self._put(_session_key(rule, session), name_target(target), SESSION_SECONDS)
 
@@ -122,7 +124,7 @@ class RouteBalancer:
 
 
 def name_target(target: Target) -> str:
-    """Return the model id of a target with the prefix of its provider."""
+    """Return the model id of a target with the prefix of its provider: `openai/gpt-4.1`."""
     return f"{target.provider.prefix}/{target.model}"
 
 

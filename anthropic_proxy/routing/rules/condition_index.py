@@ -1,10 +1,9 @@
-"""Indexes that find the routes with conditions that a request meets, for configuration files with many routes.
+"""Indexes that quickly find the routes with conditions that a request meets, for files with many routes.
 
-A set of routes is an integer: bit n is the route at position n of the file (`combine_positions`). `IntervalIndex` finds
-routes by a number such as the token count, `TextIndex` by a text such as the model id. `ShareIndex` finds them by a
-session: each route matches a share of the sessions in percent. For this, the session has a draw for each route, a
-pseudo-random number; the route matches if the draw is below its share. A value that several routes have is examined
-only once.
+A set of routes is an integer: bit n is the route at position n of the configuration file. `combine_positions` builds
+it. `IntervalIndex` finds routes by a number such as the token count, and `TextIndex` by a text such as the model id.
+`ShareIndex` finds routes that match only a share of the sessions. A session matches if its draw, a pseudo-random number
+for the route, is below the share.
 """
 
 import re
@@ -36,7 +35,7 @@ _IS_SET = bytes([ord("0"), ord("1"), *[ord("0")] * 254])
 
 
 def combine_positions(positions: Iterable[int]) -> int:
-    """Return the set of routes, as an integer, that contains the routes at these positions."""
+    """Return a set of routes as an integer, in which bit n is set if `positions` contains n."""
     digits = bytearray()
     for position in positions:
         if position // 8 >= len(digits):
@@ -46,7 +45,10 @@ def combine_positions(positions: Iterable[int]) -> int:
 
 
 class IntervalIndex:
-    """Index of routes by intervals of integers. `intervals`: position of a route → its intervals, which may overlap."""
+    """Index that finds routes by a number, for conditions on intervals such as 1,000 to 2,000 tokens.
+
+    `intervals`: position of a route → its intervals, which may overlap.
+    """
 
     def __init__(self, intervals: Mapping[int, Iterable[Interval]]) -> None:
         limits = sorted(
@@ -63,7 +65,7 @@ class IntervalIndex:
         """For each block of sorted interval limits: set of the routes with an interval that contains its beginning."""
 
     def find(self, number: int) -> int:
-        """Return the set of the routes with an interval that contains `number`."""
+        """Return the set of the routes (one bit each) with an interval that contains `number`."""
         count = bisect_right(self._limits, number)
         block = count // _BLOCK
         return _change(self._sets[block], self._positions[block * _BLOCK : count])
@@ -103,7 +105,7 @@ class _Pattern(Struct, frozen=True):
 
 
 class TextIndex:
-    """Index of routes by names and patterns of a text.
+    """Index that finds routes by a text, such as a model id, for conditions with names and patterns.
 
     `texts`: position of a route → its names and patterns. `ignores_case`: True if searched texts are in lower case.
     """
@@ -125,7 +127,10 @@ class TextIndex:
         self._pattern_lengths = {kind: sorted({*map(len, found)}) for kind, found in self._patterns.items()}
 
     def find(self, text: str) -> int:
-        """Return the set of the routes with a name or pattern that matches `text`. A pattern does not match ""."""
+        """Return the set of the routes (one bit each) with a name or pattern that matches `text`.
+
+        A pattern does not match "".
+        """
         found = self._names.get(text, 0)
         if not text:
             return found
@@ -190,10 +195,10 @@ def _list_pieces(pattern: str) -> Sequence[tuple[str, str]]:
 
 
 class ShareIndex:
-    """Index of routes by their share of the sessions.
+    """Index that finds routes by a session, for routes that match only a share of the sessions.
 
-    A route matches a session if the session's draw (pseudo-random number) for the route is below the share of the
-    route. `shares`: position of a route → its name and share in percent.
+    A session has a pseudo-random number (draw) for each route, and matches if this number is below the share. `shares`:
+    position of a route → its name and share in percent.
     """
 
     # A draw has 32 bits: the lower half of the route's factor times the number of the session. For many routes, one
@@ -211,9 +216,9 @@ class ShareIndex:
         self._limits = self._join(threshold + DRAW_COUNT - 1 for _, threshold in rows)
 
     def find(self, number: int, candidates: int) -> int:
-        """Return the set of those `candidates` that match a session, because its draw is below their share.
+        """Return the set of those `candidates` (routes, one bit each) that match a session by their share.
 
-        `number`: number of the session (`RequestFacts.session_number`). `candidates`: set of routes to examine.
+        `number`: `RequestFacts.session_number` of the session.
         """
         asked = candidates & self.routes
         if asked.bit_count() > _MAX_SINGLE_DRAWS:

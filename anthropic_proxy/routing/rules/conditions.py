@@ -1,8 +1,7 @@
-"""Conditions of a route of the configuration file as functions: `compile_conditions` returns them for one route.
+"""`compile_conditions`: the conditions of a route of the configuration file, as functions for requests.
 
-Each field of the table `when` becomes a `Condition`, which a request must meet. A `TextPattern` compares a text with
-names and patterns of `fnmatch`. Conditions that need little work come first. `matches` is True if one name or pattern
-matches.
+A `Condition` is a requirement in the table `when` that a request must meet. A `TextPattern` compares a text with names
+and patterns of `fnmatch`; its method `matches` is True if one of them matches.
 """
 
 import re
@@ -28,7 +27,7 @@ READS_BODY = frozenset({"thinking", "background", "images", "pdfs", "input"})
 
 
 class Condition(Struct, frozen=True, eq=False):
-    """One condition of a route, which a request must meet."""
+    """One condition of a route, which a request must meet for the route to match."""
 
     name: str
     """Name of the field of `when`. `input` and `time` are conditions that join several fields."""
@@ -61,9 +60,9 @@ class TextPattern:
 
 
 def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
-    """Return the conditions of a route.
+    """Return the conditions of a route, in the order of the work that they need.
 
-    Conditions on headers come first, then those on the body, and last the token count, which costs the most work.
+    The token count, which needs most work, is last.
     """
     when = route.when
     found = [

@@ -1,10 +1,9 @@
-"""`RequestFacts`: the properties of a client request that conditions of routes examine, each computed at most once.
+"""`RequestFacts`: the properties of a client request that the conditions of routes examine.
 
-A route can receive a share of the sessions. For this, `draw` returns a pseudo-random number of a session, which is the
-same for each request of the session; the session is in the share if the number is below the share. `draw_integer`
-returns it as an integer. `background` marks
-calls of Claude Code beside the conversation, such as for titles; `subagent` those of its sub-agents. `draw_factor` and
-`share_threshold` convert a route's name and share into numbers.
+A route may match only a share of the sessions. For this, `draw` returns a pseudo-random number of the session for the
+route, which must be below the share. `draw_integer` returns the number as an integer. `draw_factor` and
+`share_threshold` convert a route's name and share for the comparison. `background` marks calls of Claude Code beside
+the conversation, and `subagent` those of its sub-agents.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -37,11 +36,11 @@ matches."""
 
 
 class RequestFacts:
-    """Properties of one client request.
+    """Properties of one client request that the conditions of routes examine.
 
-    `model`, `tier`: requested model without alias and suffix, and its Claude tier; "": none. `headers`: names in lower
-    case. `key`: name of the client. `now`: seconds since the epoch. `count_tokens`: returns the estimated input tokens
-    of a request. `request_id`: replaces the session of a client that sends none.
+    `model` and `tier`: requested model, and its Claude tier (haiku …). `headers`: names in lower case. `key`: name of
+    the client. `now`: seconds since the epoch. `count_tokens`: returns the estimated input tokens of a request.
+    `request_id`: replaces the session of a client that sends none.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class RequestFacts:
 
     @property
     def input_tokens(self) -> int:
-        """Estimated input tokens. For a request that cannot be decoded: the bytes of the body divided by 4."""
+        """Estimated input tokens. If the request cannot be decoded, the body size in bytes divided by 4."""
         if self._input_tokens is None:
             try:
                 self._input_tokens = self._count_tokens(self._request)
@@ -151,28 +150,28 @@ class RequestFacts:
         return self.draw_integer(draw_factor(name)) * _PERCENT / DRAW_COUNT
 
     def draw_integer(self, factor: int) -> int:
-        """Return the pseudo-random number of the session for a route, as an integer of 32 bits.
+        """Return a pseudo-random integer of 32 bits for a route that is the same for all requests of a session.
 
-        It is the number that `draw` returns as a percentage. `factor`: result of `draw_factor` for the route name.
+        `factor`: result of `draw_factor` for the name of the route.
         """
         return factor * self.session_number % DRAW_COUNT
 
     @cached_property
     def session_number(self) -> int:
-        """Hash of 32 bits of the session id, or of the request id if there is no session. Input of all draws."""
+        """Hash of 32 bits of the session id, or of the request id if there is no session."""
         return _hash(self.session or self._request_id)
 
 
 def draw_factor(name: str) -> int:
-    """Return an odd hash of 32 bits for the name of a route.
-
-    Multiplied by the number of a session, the factor gives the draw. Different names give independent draws.
-    """
+    """Return an odd hash of 32 bits of a route's name. Its product with `session_number` gives `draw_integer`."""
     return _hash(name) | 1
 
 
 def share_threshold(percent: float) -> int:
-    """Return a share in percent as an integer up to `DRAW_COUNT`. A session with a smaller draw is in the share."""
+    """Return a share in percent as an integer from 0 to `DRAW_COUNT`, for comparison with `draw_integer`.
+
+    A session with a smaller number is in the share.
+    """
     return round(percent / _PERCENT * DRAW_COUNT)
 
 

@@ -1,8 +1,8 @@
-"""`build_filters`: one `RouteFilter` for each kind of condition in the routes of the configuration file.
+"""`build_filters`: one `RouteFilter` for each kind of condition, to examine the conditions of many routes at once.
 
 For a client request, a filter returns the routes with a condition of this kind that the request meets. A set of routes
-is an integer: bit n is the route at position n. The filters with little work come first, the token count last.
-`list_week_intervals` returns the times at which a route matches, in minutes since Monday.
+is an integer, in which bit n is the route at position n. `list_week_intervals` returns the times at which a route
+matches, in minutes since Monday.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 class RouteFilter(Struct, frozen=True, eq=False):
-    """Check of one kind of condition, for all routes that have such a condition."""
+    """Check of one kind of condition, such as the model id, for all routes that have such a condition."""
 
     routes: int
     """Set of the routes that have this kind of condition. All other routes pass the filter."""
@@ -36,7 +36,7 @@ class RouteFilter(Struct, frozen=True, eq=False):
 
 
 def build_filters(routes: Sequence[ConfiguredRoute]) -> Sequence[RouteFilter]:
-    """Return one filter per kind of condition that a route has, those with little work first."""
+    """Return one filter for each kind of condition that a route has. Filters with little work come first."""
     found = [
         _filter_texts(routes, lambda route: route.when.tier, lambda facts: facts.tier),
         _filter_texts(routes, lambda route: route.when.model, lambda facts: facts.model, ignores_case=True),
@@ -123,7 +123,7 @@ def _time_search(zone: str | None, index: IntervalIndex) -> Callable[[RequestFac
 
 
 def list_week_intervals(route: ConfiguredRoute) -> Sequence[Interval]:
-    """Return the times at which a route with `time` or `weekdays` matches, as intervals of minutes since Monday 00:00.
+    """Return the times at which a route matches by its time of day and weekday, as minutes since Monday 00:00.
 
     A period that passes midnight on Sunday becomes two intervals.
     """

@@ -1,9 +1,7 @@
-"""`RouteRules`: the routes of the configuration file. `find` returns the first route that matches a request.
+"""`RouteRules`: the routes of the configuration file, with a fast search for the first one that matches a request.
 
-Sets of routes are integers with one bit for each route. Each condition is examined once for all routes that have it, so
-thousands of routes take little time. `check_routes` returns a `RouteCheck` for each route up to
-the first match, for users. `describe_conditions`
-returns the conditions of a route as text for users.
+`find` returns this route. `check_routes` returns a `RouteCheck`, a result for users, for each route up to the first
+match. `describe_conditions` returns the conditions of a route as text for users.
 """
 
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ from anthropic_proxy.settings import ConfiguredRoute
 
 
 class RouteCheck(Struct, frozen=True):
-    """Result of the conditions of one route for a request, as text for users."""
+    """Result of the conditions of one route for one request, as text for users."""
 
     route: ConfiguredRoute
     """Route of the configuration file of which the conditions were checked."""
@@ -35,7 +33,7 @@ class _CompiledRoute(Struct, frozen=True, eq=False):
 
 
 class RouteRules:
-    """The routes of one version of the settings, compiled for the search, in the order of the configuration file."""
+    """The routes of the configuration file, in its order, prepared for the search."""
 
     def __init__(self, routes: Sequence[ConfiguredRoute]) -> None:
         self._routes = [_CompiledRoute(route, compile_conditions(route)) for route in routes]
@@ -61,7 +59,7 @@ class RouteRules:
         return self._routes[(candidates & -candidates).bit_length() - 1].route if candidates else None
 
     def check_routes(self, facts: RequestFacts) -> list[RouteCheck]:
-        """Return the result of the conditions for each route, up to and including the first route that matches."""
+        """Return the results of the conditions for each route, up to and including the first route that matches."""
         checks: list[RouteCheck] = []
         for compiled in self._routes:
             failed = next((each for each in compiled.conditions if not each.is_met(facts)), None)
