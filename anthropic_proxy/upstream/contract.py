@@ -1,9 +1,8 @@
 """Interfaces of the web fetch and the web search that the proxy runs for a model.
 
 `WebFetch` returns one web page (`FetchedPage`), `WebSearch` a list of `SearchResult`. `upstream/web_fetch` and
-`upstream/web_search` implement them. The tool loop (`exchange/tool_loop`) converts their errors `WebFetchFailed` and
-`WebSearchFailed` to error blocks of the Messages API. `snippet` is the excerpt of a found page, `page_age` its date of
-publication. `body_base64` is a fetched PDF or image.
+`upstream/web_search` implement them. `snippet` is an excerpt of a found page, and `page_age` its date of publication.
+`body_base64` is a fetched PDF or image. The errors become error blocks in the reply of the Messages API.
 """
 
 from base64 import b64encode
@@ -28,7 +27,7 @@ MAX_URL_CHARACTERS = 250
 
 
 class FetchedPage(Struct, frozen=True, kw_only=True):
-    """A web page that a web fetch returned: its text, or the bytes of a PDF or an image."""
+    """A web page that was fetched for a model: its text, or the bytes of a PDF or an image."""
 
     url: str
     """URL of the fetched page, after redirects."""
@@ -43,7 +42,7 @@ class FetchedPage(Struct, frozen=True, kw_only=True):
 
     @property
     def body_base64(self) -> str:
-        """Bytes of the page (`body`) in Base64, for a `base64` source of the Messages API."""
+        """The bytes of a PDF or image in Base64, for a `base64` source of the Messages API."""
         return b64encode(self.body).decode()
 
 
@@ -61,7 +60,7 @@ class SearchResult(Struct, frozen=True, kw_only=True):
 
 
 class WebFetch(Protocol):
-    """Function that fetches one URL for a model. URLs of private addresses are rejected."""
+    """Function that fetches one URL for a model. It rejects URLs of private addresses."""
 
     async def __call__(
         self,
@@ -81,7 +80,7 @@ class WebFetch(Protocol):
 
 
 class WebSearch(Protocol):
-    """Function that queries the configured search service."""
+    """Function that runs a web search for a model with the configured search service."""
 
     async def __call__(
         self, query: str, *, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10

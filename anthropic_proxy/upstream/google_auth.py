@@ -1,9 +1,9 @@
-"""Access tokens for Google Cloud (Vertex AI) from Application Default Credentials, by the library google-auth.
+"""Access tokens for Google Cloud (Vertex AI), requested by the library google-auth.
 
-`GoogleCredentials.request_token` requests an `AccessToken`. `GoogleTokens` caches one for all upstream requests:
-`next_token` returns it, `invalidate` discards it after a rejection. google-auth blocks, so it runs in a thread, and is
-imported by the first request that needs a token. A thread cannot be cancelled. A renewal above its time limit is
-abandoned with its thread: the waiting requests fail, and the next request starts another renewal.
+`GoogleCredentials.request_token` requests an `AccessToken` from Google. `GoogleTokens` caches one token for all
+requests to providers. Its method `next_token` returns the token, and `invalidate` discards it after a rejection.
+google-auth blocks, so it runs in a thread. If a renewal takes too long, the waiting requests fail and the next request
+starts another one.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
 class AccessToken(Struct, frozen=True):
-    """An access token for Google Cloud, with the project of the credentials and the expiry time of the token."""
+    """An access token for Google Cloud, with its expiry time and the project of the credentials."""
 
     credential: Credential
     """Request header with the token: `authorization: Bearer …`."""
@@ -56,10 +56,9 @@ class AccessToken(Struct, frozen=True):
 
 
 class GoogleTokens:
-    """Cache of one access token for all requests.
+    """Cache of one access token, which all requests to providers share. It is renewed before it expires.
 
-    Concurrent requests share one renewal. Most renewals run in the background, before the token expires. `clock`:
-    returns seconds since the epoch. `seconds`: maximum time for one renewal.
+    `clock`: returns seconds since the epoch. `seconds`: maximum time for one renewal.
     """
 
     def __init__(
@@ -83,8 +82,8 @@ class GoogleTokens:
     async def next_token(self) -> tuple[Credential, str | None]:
         """Return the request header with a valid access token, and the Google Cloud project (None: unknown).
 
-        Requests a new token if none is cached. Raises `AuthenticationFailed` (no or rejected credentials),
-        `UpstreamUnreachable`, `UpstreamTimeout`, or `MissingExtra` (google-auth is not installed).
+        Raises `AuthenticationFailed` if the credentials are missing or rejected, and `UpstreamUnreachable` or
+        `UpstreamTimeout` if Google does not reply. Raises `MissingExtra` if google-auth is not installed.
         """
         token, now = self._token, self._clock()
         if token is None or now >= token.expires_at - EXPIRY_MARGIN_SECONDS:
@@ -94,9 +93,9 @@ class GoogleTokens:
         return token.credential, token.project_id
 
     def invalidate(self, credential: Credential) -> bool:
-        """Discard an access token that the provider rejected. Return True if a new token can be requested.
+        """Discard an access token that the provider rejected. Return True if a retry can use another token.
 
-        Return False shortly after another rejection, because the cause is then not an expired token.
+        False: another token was rejected shortly before, so its expiry cannot be the cause.
         """
         if self._token is None or self._token.credential.value != credential.value:
             return True
@@ -157,10 +156,10 @@ class GoogleTokens:
 
 
 class GoogleCredentials:
-    """Google credentials that request access tokens. Every method blocks.
+    """Google credentials, which request access tokens. The request blocks, so call it in a thread.
 
-    `file`: path of a credentials file. None: the search order of google-auth, which ends with the metadata server.
-    `needs_project`: True if no setting names the project.
+    `file`: path of a credentials file; None: google-auth searches for credentials. `needs_project`: True if no setting
+    names the project.
     """
 
     def __init__(self, file: str | None, *, needs_project: bool, connect_timeout: float) -> None:
@@ -173,8 +172,8 @@ class GoogleCredentials:
     def request_token(self) -> AccessToken:
         """Request a new access token from Google and return it.
 
-        Raises `AuthenticationFailed` (no or rejected credentials), `UpstreamUnreachable`, or `MissingExtra`
-        (google-auth is not installed).
+        Raises `AuthenticationFailed` if the credentials are missing or rejected, `UpstreamUnreachable` if Google does
+        not reply, and `MissingExtra` if google-auth is not installed.
         """
         try:
             from google.auth import exceptions  # noqa: PLC0415  # not in the default path

@@ -1,7 +1,8 @@
-"""HTTP client with which commands call a running proxy on this machine. Standard library only, to start quickly.
+"""HTTP client by which commands of this program call a running proxy on this machine.
 
 `get_json` and `is_credential_rejected` send one `GET` request. `stream_message` sends a message request and yields the
-events of the reply, `stream_events` yields those of any event stream. The token is the credential for the proxy.
+events of the reply. `stream_events` yields those of any event stream. The token is the credential for the proxy. Only
+the standard library is imported, so that commands start quickly.
 """
 
 import http.client
@@ -35,7 +36,7 @@ def get_json(host: str, port: int, path: str, token: str = "", certificate_file:
 
 
 def is_credential_rejected(host: str, port: int, path: str, token: str, certificate_file: str = "") -> bool:
-    """Return True if the proxy rejects `token`: it answers `GET` of a path with status 401."""
+    """Return True if the proxy rejects the credential `token`, by status 401 for a `GET` of the path."""
     with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
         try:
             connection.request("GET", path, headers=_headers(token))
@@ -47,10 +48,9 @@ def is_credential_rejected(host: str, port: int, path: str, token: str, certific
 def stream_message(
     host: str, port: int, body: bytes, token: str, certificate_file: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """Send a streaming request of the Messages API and yield the events of the reply.
+    """Send a streaming request of the Messages API to the proxy and yield the events of the reply.
 
-    Raises `UpstreamError` with the message of the proxy for an error, and `UpstreamUnreachable` if the connection
-    breaks.
+    Raises `UpstreamError` with the proxy's message for an error, or `UpstreamUnreachable` if the connection breaks.
     """
     with closing(_connect(host, port, certificate_file)) as connection:
         try:
@@ -72,10 +72,10 @@ def stream_message(
 def stream_events(
     host: str, port: int, path: str, token: str, certificate_file: str = ""
 ) -> Iterator[tuple[str, bytes]]:
-    """Send `GET` of an event stream of the proxy and yield the name and the data of each event, until the stream ends.
+    """Send `GET` for an event stream of the proxy and yield the name and data of each event until the stream ends.
 
-    Raises `UpstreamError` with the message of the proxy for an error, and `UpstreamUnreachable` if the connection
-    breaks or is idle for `STREAM_TIMEOUT_SECONDS`.
+    Raises `UpstreamError` with the proxy's message for an error. Raises `UpstreamUnreachable` if the connection breaks
+    or is idle for `STREAM_TIMEOUT_SECONDS`.
     """
     with closing(_connect(host, port, certificate_file, STREAM_TIMEOUT_SECONDS)) as connection:
         try:

@@ -1,9 +1,8 @@
-"""`is_public`: check for public IP addresses, including IPv4 addresses inside IPv6 addresses.
+"""`is_public`: check for public IP addresses, so that web fetch reaches no server in a private network.
 
-Web fetch uses the check, so that a model cannot reach servers in private networks. Source: IANA's registries of
-special-purpose addresses (IPv4 and IPv6, read 2026-11), RFC 6052 (NAT64), RFC 4291 (mapped addresses) and the cloud
-providers' pages on their metadata services. The tables are our own, because the results of `ipaddress` differ between
-Python versions.
+IPv4 addresses inside IPv6 addresses are checked too. The tables are our own, because the results of `ipaddress` differ
+between Python versions. Sources: IANA's registries of special-purpose addresses (IPv4 and IPv6, read 2026-11), RFC 6052
+(NAT64), RFC 4291 (mapped addresses) and the cloud providers' pages on their metadata services.
 """
 
 from collections.abc import Sequence

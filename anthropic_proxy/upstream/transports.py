@@ -1,10 +1,9 @@
-"""`Transports`: all outgoing connections for one version of the settings, with a count of requests that use them.
+"""`Transports`: all outgoing connections for the current settings, with a count of the requests that use them.
 
-A transport is a function that sends one upstream request: by HTTP, through LiteLLM, or to the built-in demo.
-`Transports` also has the functions for web fetch and web search. `reuse_or_replace` applies new settings, which can
-need a new object. `begin_exchange` and `end_exchange` count the client requests that use this object
-(`running_exchanges`). They finish with the old object, which closes when its count is 0 (`close_when_idle`).
-`encode_http_head` returns the request line and headers of an upstream request without sending it.
+A transport is a function that sends one request to a provider: by HTTP, through LiteLLM, or to the built-in demo. Web
+fetch and web search are included. `reuse_or_replace` applies new settings. `begin_exchange` and `end_exchange` count
+client requests (`running_exchanges`), so that `close_when_idle` closes replaced connections after the last one.
+`encode_http_head` returns the request line and headers of a request without sending it.
 """
 
 import asyncio
@@ -24,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Transports:
-    """Connections to providers, the LiteLLM thread, the page fetcher and Google tokens.
+    """All outgoing connections of the proxy: to providers, for web fetch and search, and for Google tokens.
 
-    After a reload of the settings, running client requests keep the transports with which they began. Call
-    `wait_until_idle` before `close`.
+    `setup_variables`: settings that configure a provider, which replies of the demo mention. Call `wait_until_idle`
+    before `close`.
     """
 
     def __init__(
@@ -53,9 +52,9 @@ class Transports:
         self._empty: asyncio.Event | None = None
 
     def transports_by_name(self) -> Mapping[str, Transport]:
-        """Return the functions that send an upstream request, by name: `http`, `litellm`, `demo`.
+        """Return transport name (`http`, `litellm`, `demo`) → function that sends a request to a provider.
 
-        `Provider.transport` contains the name for a provider.
+        `Provider.transport` has the name of a provider's transport.
         """
         return {"http": self._http.send, "demo": self._send_to_demo, "litellm": self._send_to_litellm}
 
@@ -77,10 +76,7 @@ class Transports:
         return None if service is None else _new_search(self._http.send, service)
 
     def reuse_or_replace(self, settings: Settings) -> "Transports":
-        """Return the transports for new settings: this object if its connections can be kept, or else a new object.
-
-        This object applies the new settings if it is kept.
-        """
+        """Return the transports for new settings: this object if its connections can be kept, or else a new object."""
         previous = self._settings
         if _connection_settings(settings) != _connection_settings(previous):
             return Transports(
@@ -94,24 +90,24 @@ class Transports:
         return self
 
     def begin_exchange(self) -> None:
-        """Count one more client request that uses these transports. Call `end_exchange` at its end."""
+        """Count one more client request that uses these connections. Call `end_exchange` at its end."""
         self.running_exchanges += 1
 
     def end_exchange(self) -> None:
-        """Count one client request less. `wait_until_idle` returns when no request uses these transports."""
+        """Count one client request less. After the last one, `wait_until_idle` returns."""
         self.running_exchanges -= 1
         if self._empty is not None and not self.running_exchanges:
             self._empty.set()
 
     async def wait_until_idle(self) -> None:
-        """Wait until no client request uses these transports. Call this before `close`."""
+        """Wait until no client request uses these connections. Call this before `close`."""
         while self.running_exchanges:
             self._empty = self._empty or asyncio.Event()
             self._empty.clear()
             await self._empty.wait()
 
     async def close_when_idle(self) -> None:
-        """Wait until no client request uses these transports, then close all connections."""
+        """Wait until no client request uses these connections, then close them all."""
         await self.wait_until_idle()
         await self.close()
 

@@ -1,9 +1,9 @@
-"""Demo: a built-in provider for trying the proxy without a key. Its replies follow fixed rules in this process.
+"""Demo: a built-in provider without a model, for trying the proxy without a key.
 
-`new_demo_transport` returns the transport, which opens no connection. `DemoResponse` is its response in the format of
-Chat Completions; `close` drops the chunks that were not read. The demo states that it is a demonstration, calls a tool
-for a few obvious requests, and repeats tool results. Setup variables are the settings with which a user configures a
-real provider (`OPENAI_API_KEY` …); replies mention them.
+Its replies follow fixed rules: a text about the demonstration, a tool call for a few simple requests, or a repeated
+tool result. `new_demo_transport` returns the transport, which opens no connection. `DemoResponse` is its response, in
+the format of Chat Completions. Setup variables are settings that configure a real provider (`OPENAI_API_KEY` …);
+replies mention them.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ CHUNK_INTERVAL_SECONDS = 0.01
 
 
 class DemoResponse:
-    """An `UpstreamResponse` of the demo, encoded while it is read. `pace`: seconds before each chunk."""
+    """Response of the demo, produced while it is read. `pace`: seconds before each chunk."""
 
     body_received = False
     """Always False: whether the body has ended is not known before `DemoResponse.read` returns its end."""
@@ -51,11 +51,10 @@ def new_demo_transport(
     new_id: Callable[[str], str] = lambda prefix: prefix + secrets.token_hex(12),
     clock: Callable[[], float] = time.time,
 ) -> Transport:
-    """Return the transport of the demo, which creates a reply in this process and sends nothing.
+    """Return the transport of the demo, which creates replies in this process and sends nothing.
 
-    `setup_variables`: names of settings that configure a real provider, the most common first; replies mention
-    them. `pace`: seconds before each chunk of a stream. `new_id`: returns a new id with a prefix. `clock`: returns
-    seconds since the epoch.
+    `setup_variables`: settings that configure a real provider, which replies mention. `pace`: seconds before each chunk
+    of a stream. `new_id`: returns a new id with a prefix. `clock`: returns seconds since the epoch.
     """
 
     async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:

@@ -1,9 +1,8 @@
 """Tool calls of the demo, the built-in provider that replies by fixed rules.
 
-`find_requested_call` compares the user's last text with patterns (`DEMO_TOOL_RULES`), and returns a call of a suitable
-tool of the client. Only a whole text that matches a pattern leads to a call, because a wrong call would be a user's
-first impression of the product. `build_tool_call` adds default values for required arguments, which
-`build_default_value` derives from the JSON Schema of the tool.
+`find_requested_call` compares the user's last text with the patterns in `DEMO_TOOL_RULES`, and returns a call of a
+suitable tool of the client. The whole text must match, to avoid wrong calls. `build_tool_call` adds default values for
+required arguments. `build_default_value` derives such a value from a JSON Schema.
 """
 
 import posixpath
@@ -35,7 +34,7 @@ def build_tool_call(tool: OfferedTool, given: Mapping[str, Any]) -> ToolCall:
 
 
 def build_default_value(field: str, schema: Any) -> Any:
-    """Return a default value that has the type of a JSON Schema.
+    """Return a default value of the type that a JSON Schema requires.
 
     `field`: path of the schema, for errors. Raises `WorkLimitExceeded` if the value is too large.
     """

@@ -1,6 +1,6 @@
 """Replies of the demo, the built-in provider that replies by fixed rules.
 
-`build_reply` chooses the content (`DemoReply`): a tool call, repeated tool results, or a text about the demo.
+`build_reply` chooses the content (`DemoReply`): a tool call, repeated tool results, JSON, or a text about the demo.
 `encode_reply` encodes it as a Chat Completions response. Source: OpenAI's API reference, 2026-11.
 """
 
@@ -35,8 +35,8 @@ class DemoReply(Struct, frozen=True):
 def build_reply(request: DemoRequest, setup_variables: Sequence[str]) -> DemoReply:
     """Return the content of the demo reply to a request.
 
-    `setup_variables`: names of settings that configure a real provider, the most common first. Raises
-    `WorkLimitExceeded` if the schema of a tool or of the reply requires values that are too large.
+    `setup_variables`: settings that configure a real provider, the most common first. Raises `WorkLimitExceeded` if the
+    schema of a tool or of the reply requires values that are too large.
     """
     call = None if request.tool_choice == "none" else find_requested_call(request)
     if request.tool_choice not in {"auto", "none"}:
@@ -106,9 +106,9 @@ MAX_STREAM_FRAGMENTS = 300
 
 
 def encode_reply(reply: DemoReply, request: DemoRequest, head: Mapping[str, Any], call_id: str) -> Iterator[bytes]:
-    """Return the response body in chunks: the events of a stream, `[DONE]` last, or one JSON object.
+    """Return the response body in chunks: the events of a stream with `[DONE]` last, or one JSON object.
 
-    `head`: fields of every chunk. Tokens beyond `request.max_reply_tokens` are cut.
+    `head`: fields of every chunk. A reply is cut at `request.max_reply_tokens`.
     """
     limit = 1 << 30 if request.max_reply_tokens is None else request.max_reply_tokens
     texts, spent, cut = _split(reply.text, limit)

@@ -1,8 +1,7 @@
-"""Decoding of Chat Completions requests for the demo: only the fields on which demo replies depend.
+"""Decoding of requests for the demo, the built-in provider that replies by fixed rules.
 
-`decode_request` returns a `DemoRequest`, in which `tool_calls` and `tool_results` are those of the latest step, and
-`includes_usage` and `requires_json` are options of the reply. `remove_tagged_sections` removes sections that Claude
-Code adds to user texts. The demo is the built-in provider that replies by fixed rules (`demo/__init__.py`).
+`decode_request` decodes a Chat Completions request as a `DemoRequest`, with only the fields on which replies depend.
+`remove_tagged_sections` removes sections that Claude Code adds to user texts.
 """
 
 import contextlib
@@ -28,7 +27,7 @@ class OfferedTool(Struct, frozen=True):
 
 
 class ToolCall(Struct, frozen=True):
-    """A tool call of the demo or in the conversation, with decoded arguments."""
+    """A tool call with decoded arguments, made by the demo or part of the conversation."""
 
     name: str
     """Name of the called tool."""
@@ -37,7 +36,7 @@ class ToolCall(Struct, frozen=True):
 
 
 class DemoRequest(Struct, kw_only=True):
-    """A decoded Chat Completions request: the fields on which demo replies depend."""
+    """A decoded Chat Completions request, with the fields on which replies of the demo depend."""
 
     model: str
     """Model id in the Chat Completions request."""
@@ -122,7 +121,7 @@ def _read_reply(request: DemoRequest, calls: Sequence[dict[str, Any]]) -> None:
 
 
 def remove_tagged_sections(text: str) -> str:
-    """Return a user text without the sections in tags that Claude Code adds. A tag without end tag is text."""
+    """Return a user text without the sections in tags that Claude Code adds. A tag without an end tag is kept."""
     for tag in _REMINDER_TAGS:
         first, *others = text.split(f"<{tag}>")
         kept = [first]

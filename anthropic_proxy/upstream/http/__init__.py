@@ -1,4 +1,4 @@
-"""HTTP/1.1 client for requests to providers, with connection reuse. Main class: `HttpTransport` in `client`.
+"""HTTP/1.1 client for requests to providers, with connection reuse. The main class is `HttpTransport` in `client`.
 
 Reasons and limits: docs/contributing/decisions/0026-own-http-client.md.
 """

@@ -1,8 +1,7 @@
-"""`HttpTransport`: sends HTTP requests to providers, with connection reuse, HTTP proxies, and errors for users.
+"""`HttpTransport`: sends HTTP requests to providers, with connection reuse and support for HTTP proxies.
 
-`send` sends one upstream request on a pooled connection and returns its `HttpResponse`. The head of a request is its
-request line with the headers: `encode_head` returns the head without sending it. Heads are cached, because most
-requests to a model have the same head. `close` closes all connections.
+`send` sends one request and returns its `HttpResponse`. `encode_head` returns the head of a request (request line and
+headers) without sending it. `close` closes all connections.
 """
 
 import ssl
@@ -48,11 +47,11 @@ class _Head(Struct, frozen=True):
         return f"_Head({self.origin})"  # the header bytes contain a key
 
     def matches(self, request: UpstreamRequest, credential: Credential | None) -> bool:
-        """Return True if this cached head is right for `request` with `credential`, so it need not be encoded again."""
+        """Return True if this cached head (request line and headers) can be sent for `request` with `credential`."""
         return self.credential == credential and self.headers == request.headers and self.method == request.method
 
     def complete(self, request: UpstreamRequest) -> bytes:
-        """Return this head with the headers that differ for each request: `content-length` and the trace headers.
+        """Return the head (request line and headers) for `request`, with `content-length` and the trace headers.
 
         Raises `ValueError` for a line break in a header.
         """
@@ -63,12 +62,11 @@ class _Head(Struct, frozen=True):
 
 
 class HttpTransport:
-    """Transport that sends requests by HTTP. A connection belongs to the event loop that opened it.
+    """Client that sends HTTP requests to providers and reuses connections, in one event loop.
 
-    `connect_timeout`: seconds. `proxies`: URL scheme → URL of an HTTP proxy. `unproxied`: comma-separated hosts that
-    are connected without a proxy. `dialer`: opens the TCP connections that use no proxy; None: to any address. `tls`:
-    TLS context; None: with the certificates of the system. `keep_alive_seconds`: time after which an idle connection is
-    closed. 0: no reuse.
+    `proxies`: URL scheme → URL of an HTTP proxy. `unproxied`: comma-separated hosts that are connected without a proxy.
+    `dialer`: opens TCP connections; None: to any address. `tls`: TLS context; None: certificates of the system.
+    `keep_alive_seconds`: time after which an idle connection is closed; 0: no reuse.
     """
 
     def __init__(
@@ -92,8 +90,7 @@ class HttpTransport:
     async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> HttpResponse:
         """Send a request to a provider and return the response once its status and headers have arrived.
 
-        Retries once on a new connection if a reused one closes before the first byte of a response. The server had
-        closed it while it was idle, so it has not processed the request. Raises `UpstreamUnreachable`,
+        A request is sent again if the server closed a reused connection before replying. Raises `UpstreamUnreachable`,
         `UpstreamProtocolError` (invalid HTTP) or `ShuttingDown`.
         """
         if self._closed:
@@ -108,7 +105,7 @@ class HttpTransport:
                 try:
                     response = await connection.send_request(head, request.body)
                 except ConnectionLost as error:
-                    if error.begun:
+                    if error.begun:  # otherwise the server closed the idle connection before it got the request
                         raise
             if response is None:
                 connection = await self._connector.connect(origin, cached.proxy)
@@ -125,9 +122,9 @@ class HttpTransport:
         return response
 
     def encode_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
-        """Return the request line and headers of an upstream request exactly as `send` sends them, without sending.
+        """Return the head of an upstream request (request line and headers) exactly as `send` sends it.
 
-        The bytes end with an empty line. Raises `UpstreamUnreachable` if the base URL is invalid.
+        Raises `UpstreamUnreachable` if the base URL is invalid.
         """
         return self._new_head(base_url, request, credential).complete(request)
 

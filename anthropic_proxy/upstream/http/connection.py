@@ -1,10 +1,9 @@
-"""One HTTP/1.1 connection to a provider, with one upstream request at a time.
+"""`Connection`: one HTTP/1.1 connection to a provider, with one request at a time.
 
-`Connection` is an asyncio protocol. `send_request` sends a request and returns its `HttpResponse`, to which the body is
-appended while the caller reads it. A connection that has received a complete response is idle: it can send another
-request. Its `on_…` methods are callbacks of the response parser (httptools). `connection_…`, `data_received` and
-`eof_received` are callbacks of asyncio. `ConnectionLost` and `InvalidHttp` are the errors. `abort` closes the
-connection at once. `origin` is the server.
+`send_request` sends a request and returns its `HttpResponse`, to which received bytes are appended. After a complete
+response the connection is idle: it can send another request. `abort` closes it at once. `ConnectionLost` and
+`InvalidHttp` are the errors. Methods `on_…` are callbacks of the response parser; `connection_…`, `data_received` and
+`eof_received` are callbacks of asyncio.
 """
 
 import asyncio
@@ -32,10 +31,9 @@ _SWITCHING = 101
 
 
 def new_response_parser(callbacks: object) -> httptools.HttpResponseParser:
-    """Return a parser for responses. It accepts common deviations of servers, as most HTTP clients do.
+    """Return a parser for HTTP responses that accepts common deviations of servers, such as missing carriage returns.
 
-    The deviations are lines without carriage return, folded headers, and spaces after a chunk size. `callbacks`:
-    object with the `on_…` methods that the parser calls.
+    `callbacks`: object with the `on_…` methods that the parser calls.
     """
     parser = httptools.HttpResponseParser(callbacks)
     parser.set_dangerous_leniencies(
@@ -45,9 +43,9 @@ def new_response_parser(callbacks: object) -> httptools.HttpResponseParser:
 
 
 class ConnectionLost(Exception):
-    """Error: the connection ended before a complete response head.
+    """Error: the connection ended before a complete response head (status and headers).
 
-    `begun`: True if bytes of a response were received. `cause`: error of the operating system. None: the peer closed
+    `begun`: True if bytes of a response were received. `cause`: error of the operating system; None: the server closed
     the connection.
     """
 
@@ -62,7 +60,10 @@ class InvalidHttp(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """One connection to a server. After a complete response the connection returns to its pool (`owner`)."""
+    """One connection to a server, for one request at a time.
+
+    `origin`: the server. `owner`: pool to which the connection returns after a complete response.
+    """
 
     def __init__(self, origin: Origin, owner: "ConnectionPool") -> None:
         self.origin = origin
@@ -89,10 +90,9 @@ class Connection(asyncio.Protocol):
         """True if the last response permits another request on this connection."""
 
     async def send_request(self, head: bytes, body: bytes) -> HttpResponse:
-        """Send an upstream request, and return its response once the response head has arrived.
+        """Send a request to the provider, and return its response once the status and headers have arrived.
 
-        `head`: request line and headers. Raises `ConnectionLost` if the connection ends before a complete response
-        head, or `InvalidHttp`.
+        `head`: request line and headers. Raises `ConnectionLost` if the connection ends before, or `InvalidHttp`.
         """
         transport = self._transport
         if transport is None or transport.is_closing():
@@ -129,13 +129,13 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Store the asyncio transport. asyncio calls this again when TLS starts in a tunnel."""
+        """Store the asyncio transport (callback of asyncio for a new connection)."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse the received bytes of a response (callback of asyncio).
+        """Parse received bytes of a response (callback of asyncio).
 
-        Bytes before the first request are buffered. Bytes between requests close the connection.
+        Bytes before the first request are buffered. Bytes between two requests close the connection.
         """
         if self._parser is None or (self._response is None and self._pending is None):
             self._buffer_early_data(data)
@@ -163,17 +163,14 @@ class Connection(asyncio.Protocol):
             response.mark_reading_paused()
 
     def eof_received(self) -> None:
-        """Close the connection, because the server has closed its side (callback of asyncio).
-
-        The server then sends no complete response, so sending the remaining request is useless.
-        """
+        """Close the connection, because the server has closed its side (callback of asyncio)."""
         self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the response body, or fail the pending request (callback of asyncio for a closed connection).
+        """End the response body, or fail the waiting request (callback of asyncio for a closed connection).
 
-        A body without stated length ends with the connection, so it is complete. Other bodies end with an error. `exc`:
-        error of the operating system. None: closed regularly.
+        A body without a stated length ends with the connection, so it is complete. Any other body is incomplete. `exc`:
+        error of the operating system; None: closed regularly.
         """
         self._transport = self._parser = None
         self._owner.remove_closed(self)
@@ -188,7 +185,7 @@ class Connection(asyncio.Protocol):
         self._can_reuse = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Store one response header (parser callback). Trailers, the headers after the body, are ignored."""
+        """Store one response header (parser callback). Headers after the body (trailers) are ignored."""
         if self._response is None:
             key, text = name.decode("latin-1").lower(), value.decode(errors="surrogateescape")
             if key in self._headers:
@@ -197,9 +194,9 @@ class Connection(asyncio.Protocol):
                 self._headers[key] = text
 
     def on_headers_complete(self) -> None:
-        """Complete the pending request with the response (parser callback at the end of the response head).
+        """Pass the response to the waiting request (parser callback after the last header).
 
-        1xx responses are ignored, as are responses that no request expects.
+        Responses with a status 1xx, and responses that no request expects, are ignored.
         """
         assert self._parser is not None
         status, headers = self._parser.get_status_code(), self._headers
@@ -222,7 +219,10 @@ class Connection(asyncio.Protocol):
             self._response.append_body(data)
 
     def on_message_complete(self) -> None:
-        """End the body of the response (parser callback). A 1xx head is not the end: the final response follows."""
+        """End the body of the response (parser callback).
+
+        A status 1xx is ignored, because the final response follows.
+        """
         if self._response is None:
             return
         assert self._parser is not None

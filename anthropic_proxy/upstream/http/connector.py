@@ -1,7 +1,7 @@
 """Opening of connections to servers: TCP, TLS, and tunnels through an HTTP proxy (CONNECT).
 
-`Connector` returns connected and encrypted `Connection` objects to the connection pool of the HTTP transport. `connect`
-opens one connection within the time limit. `proxy_status_error` is the error for a status that the proxy sent itself.
+`Connector.connect` opens one connection within a time limit. `proxy_status_error` returns the error for a response of
+the HTTP proxy itself.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ PROXY_AUTHENTICATION_REQUIRED = 407
 
 
 class Connector:
-    """Opens connections for the connection pool `owner`, each within `timeout_seconds`.
+    """Opens connections to servers, directly or through an HTTP proxy, each within `timeout_seconds`.
 
-    `dialer`: opens the TCP connections that use no proxy; None: to any address. `tls`: TLS context for servers and
-    proxies; None: with the certificates of the system.
+    `owner`: pool to which the connections belong. `dialer`: opens TCP connections without a proxy; None: to any
+    address. `tls`: TLS context; None: certificates of the system.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Connector:
         self._tls = tls
 
     async def connect(self, origin: Origin, proxy: str | None) -> Connection:
-        """Return a new connection to a server, through the HTTP proxy at the URL `proxy` unless it is None.
+        """Return a new connection to the server `origin`. `proxy`: URL of an HTTP proxy; None: connect directly.
 
         Raises `OSError` (including `TimeoutError`), or `ValueError` for an unsupported proxy URL.
         """
@@ -113,7 +113,7 @@ class _Tunnel(asyncio.Protocol):
         self._parser = new_response_parser(self)
 
     async def request(self, origin: Origin, credentials: str) -> None:
-        """Send a CONNECT request for a tunnel to `origin`, and wait until the proxy has opened the tunnel.
+        """Open a tunnel to `origin` by a CONNECT request, and wait until the HTTP proxy has accepted it.
 
         `credentials`: value of the header `proxy-authorization`. Raises `ConnectionError` if the proxy rejects the
         tunnel.

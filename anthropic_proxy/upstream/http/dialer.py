@@ -1,9 +1,8 @@
-"""Opening of TCP connections: name lookup, then connection attempts to several addresses in parallel.
+"""Opening of TCP connections: name lookup, then connection attempts to the addresses of the host.
 
-`Dialer` is the interface, `DnsCachingDialer` the implementation for providers; web fetch has its own, for public
-addresses only. `connect_first` implements Happy Eyeballs (RFC 8305, section 5): the first address that accepts is used.
-asyncio has it only in `create_connection`, and uvloop without a delay. `dial` returns a connected socket.
-`LocalConnectionRefused`: no server listens at a local address.
+`Dialer` is the interface; its method `dial` returns a connected socket. `DnsCachingDialer` implements it for providers.
+`connect_first` uses the first address that accepts (Happy Eyeballs, RFC 8305, section 5). `LocalConnectionRefused`
+means that no server listens at a local address.
 """
 
 import asyncio
@@ -24,6 +23,7 @@ SocketFactory = Callable[[AddressInfo], socket.socket]
 """Function that creates an unconnected socket for an address."""
 
 
+# asyncio has Happy Eyeballs only in `create_connection`, and uvloop has it without a delay.
 async def connect_first(
     addresses: Sequence[AddressInfo], new_socket: SocketFactory, *, delay_seconds: float
 ) -> socket.socket:
@@ -96,7 +96,7 @@ SOCKET_RECEIVE_BUFFER_BYTES = 64 * 1024
 
 
 class LocalConnectionRefused(ConnectionRefusedError):
-    """Error: a server on this machine or in a private network refused the connection, because nothing listens there."""
+    """Error: no server listens at an address of this machine or of a private network."""
 
 
 class Dialer(Protocol):
@@ -118,7 +118,7 @@ class DnsCachingDialer:
     async def dial(self, origin: Origin) -> socket.socket:
         """Return a connected non-blocking socket to the server `origin`. Raises `OSError` if no address accepts.
 
-        Raises the subclass `LocalConnectionRefused` if the connection was refused and no tried address is public.
+        The error is `LocalConnectionRefused` if a server refused the connection and no tried address is public.
         """
         infos: Sequence[AddressInfo] = ()
         try:

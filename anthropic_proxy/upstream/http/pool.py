@@ -1,8 +1,8 @@
 """`ConnectionPool`: open connections to providers, for reuse by later requests.
 
-A connection that has received its complete response is idle. `pop_idle` removes an idle connection from the pool for a
-request, `put_idle` returns it afterwards. An idle connection is closed after `keep_alive_seconds`. `add_open` and
-`remove_closed` record all open connections, so that `close` can close them.
+A connection is idle after a complete response. `put_idle` stores it in the pool, and `pop_idle` removes it for the next
+request. It is closed after some time without a request. `add_open` and `remove_closed` register all open connections,
+so that `close` can close them.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ _CLEANUP_INTERVAL_SECONDS = 15.0
 
 
 class ConnectionPool:
-    """Idle connections by server, and the set of all open connections.
+    """Idle connections for reuse, by server, and the set of all open connections.
 
     `keep_alive_seconds`: time after which an idle connection is closed. 0: no reuse.
     """

@@ -1,9 +1,8 @@
 """HTTP response of a provider while its body is being received, and the decompression of the body.
 
-`HttpResponse` is the buffer between the connection, which calls `append_body` and `end_body`, and the exchange, which
-calls `read` and `close`. `Decompressor` decodes `gzip` and `deflate`. `close` waits at most `DRAIN_TIMEOUT_SECONDS` for
-the remaining body, so that the connection can be reused. `unread_bytes` counts the buffered bytes. `body_received`: the
-body has ended.
+The connection calls `append_body` and `end_body` of `HttpResponse`; the receiver of the reply calls `read` and `close`.
+`unread_bytes` counts received bytes that were not read. `body_received` is True once the body has ended. `Decompressor`
+decodes `gzip` and `deflate`.
 """
 
 import asyncio
@@ -19,10 +18,9 @@ _CHUNK_BYTES = 256 * 1024
 
 
 class Decompressor:
-    """Decoder for the `content-encoding` of a body.
+    """Decoder for a compressed body (`gzip` or `deflate`). `encoding`: the header `content-encoding`.
 
-    Its output has chunks of bounded size, so that the caller can enforce a limit. Supports `gzip` and `deflate`, the
-    latter with and without the zlib header, because servers send both.
+    The output consists of chunks of limited size, so that the caller can enforce a maximum.
     """
 
     def __init__(self, encoding: str) -> None:
@@ -31,11 +29,11 @@ class Decompressor:
 
     @property
     def supports_encoding(self) -> bool:
-        """True if this class can decode the `content-encoding` that was given to its constructor."""
+        """True if the `content-encoding` of this object is known, so that `decompress` can decode it."""
         return self._encoding in ("", "identity", "gzip", "x-gzip", "deflate")
 
     def decompress(self, data: bytes) -> Iterator[bytes]:
-        """Yield the decompressed bytes of a fragment in chunks of at most 256 KiB. Raises `zlib.error`."""
+        """Yield the decompressed bytes of a piece of the body, in chunks of at most 256 KiB. Raises `zlib.error`."""
         if self._encoding in ("", "identity"):
             yield data
             return
@@ -65,8 +63,8 @@ be reused."""
 class HttpResponse:
     """Response of a provider: the connection appends received bytes, and `read` returns them.
 
-    Implements `UpstreamResponse`. Too many unread bytes pause the connection. `on_release`: called once, with True if
-    the complete response was received. `resume_reading`: called when `read` ends a pause.
+    `on_release`: called at the end, with True if the complete response was received. `resume_reading`: called by `read`
+    after a pause of the connection, which happens if too many bytes are unread.
     """
 
     __slots__ = (
@@ -116,7 +114,7 @@ class HttpResponse:
         self._decompressed_bytes = 0
 
     def append_body(self, data: bytes) -> None:
-        """Append bytes that the connection received to the unread bytes of the body."""
+        """Append bytes that the connection has received to the body."""
         self._fragments.append(data)
         self.unread_bytes += len(data)
         if self._waiter is not None:
@@ -129,14 +127,11 @@ class HttpResponse:
             self._wake()
 
     def mark_reading_paused(self) -> None:
-        """Record that the connection stopped reading its socket, because too many bytes are unread.
-
-        The next call of `read` resumes reading.
-        """
+        """Record that the connection has paused, because too many bytes are unread. The next `read` ends the pause."""
         self._reading_paused = True
 
     async def read(self) -> bytes:
-        """Return the received, decompressed bytes of the body, or wait for some. b"": the end of the body.
+        """Return the next decompressed bytes of the body, and wait for some if none were received. b"": the end.
 
         Raises `UpstreamProtocolError` if the body ends early, is damaged, or is too large after decompression.
         """
@@ -149,8 +144,7 @@ class HttpResponse:
     async def close(self, *, wait_for_end: bool = False) -> None:
         """Release the connection for reuse if the body was received completely, else close the connection.
 
-        `wait_for_end`: wait up to `DRAIN_TIMEOUT_SECONDS` for the end of the body, because the caller has
-        already decoded a complete reply.
+        `wait_for_end`: wait up to `DRAIN_TIMEOUT_SECONDS` for the end of the body, for a reply that is already decoded.
         """
         on_release, self._on_release = self._on_release, None
         if on_release is None:

@@ -1,8 +1,8 @@
-"""URLs of upstream requests: `parse_url` returns a `Url`, which is an `Origin` (scheme, host, port), path and query.
+"""URLs of requests to providers, and the encoding of request headers.
 
-`find_proxy` chooses the HTTP proxy for a URL, `encode_request_head` encodes request line and headers. `host_header` and
-`host_and_port` are forms of an origin; `request_target` is the path and query in a request line; `join_url` appends a
-path to a base URL.
+`parse_url` returns a `Url`: an `Origin` (scheme, host, port), and path with query (`request_target`). `host_header` and
+`host_and_port` are texts of an origin. `join_url` appends a path to a base URL. `find_proxy` chooses the HTTP proxy for
+a URL. `encode_request_head` encodes the request line and headers.
 """
 
 import base64
@@ -38,7 +38,7 @@ class Origin(Struct, frozen=True, cache_hash=True):
 
     @property
     def has_host_name(self) -> bool:
-        """True if the host is a name. False: an IP address."""
+        """True if the host is a name, False if it is an IP address."""
         try:
             ipaddress.ip_address(self.host)
         except ValueError:
@@ -76,7 +76,7 @@ class Url(Struct, frozen=True):
 
 @lru_cache(maxsize=1024)
 def parse_url(url: str) -> Url:
-    """Parse a URL. Raises `ValueError` unless it is an HTTP or HTTPS URL with a host."""
+    """Return the server, path and credentials of an HTTP or HTTPS URL. Raises `ValueError` for any other URL."""
     components = urlsplit(url)
     if components.scheme not in _PORTS or not components.hostname:
         raise ValueError("the address does not begin with http:// or https:// and the name of a host")
@@ -94,7 +94,7 @@ def parse_url(url: str) -> Url:
 
 
 def join_url(base_url: str, path: str) -> str:
-    """Append a path to a base URL. A query of the base URL (`api-version` of Azure) is moved to the end."""
+    """Return a base URL with a path appended. A query of the base URL (`api-version` of Azure) is moved to the end."""
     if "?" not in base_url:
         return base_url + path
     base, _, query = base_url.partition("?")
@@ -104,8 +104,8 @@ def join_url(base_url: str, path: str) -> str:
 def encode_request_head(method: str, target: str, host: str, headers: dict[str, str]) -> bytes:
     """Return request line and headers as bytes, without `content-length` and the final empty line.
 
-    `target`: path and query, or a URL for an HTTP proxy. `headers`: names in lower case. Raises `ValueError` for a line
-    break or NUL in a header.
+    `target`: path and query, or the complete URL for an HTTP proxy. `headers`: names in lower case. Raises `ValueError`
+    for a line break or NUL in a header.
     """
     lines = encode_header_lines(_DEFAULT_HEADERS | headers)
     return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode() + lines
@@ -120,10 +120,9 @@ def encode_header_lines(headers: Mapping[str, str]) -> bytes:
 
 
 def find_proxy(url: str, proxies: Mapping[str, str], unproxied: str) -> str | None:
-    """Return the URL of the HTTP proxy for a URL. None: direct connection.
+    """Return the URL of the HTTP proxy through which `url` is requested. None: direct connection.
 
-    `proxies`: URL scheme → URL of a proxy. `unproxied`: comma-separated hosts, as in `NO_PROXY`. Environment variables
-    are not read.
+    `proxies`: URL scheme → URL of a proxy. `unproxied`: comma-separated hosts, as in `NO_PROXY`.
     """
     target = urlsplit(url)
     if target.scheme not in proxies:

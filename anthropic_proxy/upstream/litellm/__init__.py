@@ -1,7 +1,7 @@
-"""Optional transport through the library LiteLLM, in this process.
+"""Optional transport that sends requests through the Python library LiteLLM.
 
-It serves the providers that this project does not support itself, with requests and responses in the format of Chat
-Completions. The first request to such a provider imports LiteLLM.
+It serves providers that this project does not support itself. Requests and responses have the format of Chat
+Completions. The first request imports LiteLLM.
 """
 
 from anthropic_proxy.upstream.litellm.engine import LiteLLMThread

@@ -1,8 +1,7 @@
-"""`LiteLLMThread`: a thread with its own event loop, in which the library LiteLLM runs.
+"""`LiteLLMThread`: a thread with its own event loop, in which the Python library LiteLLM runs.
 
-The import of LiteLLM takes seconds, and some of its providers block their event loop. The event loop that serves
-clients is not affected. `LiteLLMLibrary` has the imported functions. `run_coroutine` waits for a result,
-`submit_coroutine` does not.
+LiteLLM may block, and must not delay the event loop that serves clients. `LiteLLMLibrary` has the imported functions.
+`run_coroutine` waits for a result, `submit_coroutine` does not.
 """
 
 import asyncio
@@ -29,9 +28,9 @@ class LiteLLMLibrary(Struct, frozen=True):
 
 
 class LiteLLMThread:
-    """The thread for LiteLLM, its event loop, and the imported library.
+    """The thread in which LiteLLM runs, with its event loop and the imported library.
 
-    `export_variables`: function that sets the environment variables of LiteLLM. It is called once, before the import.
+    `export_variables`: sets the environment variables of LiteLLM; called once, before the import.
     """
 
     def __init__(self, export_variables: Callable[[], None]) -> None:
@@ -40,9 +39,9 @@ class LiteLLMThread:
         self._library: LiteLLMLibrary | None = None
 
     async def run_coroutine(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine in the LiteLLM thread and return its result.
+        """Run a coroutine in the LiteLLM thread and return its result. Cancelling the caller cancels the coroutine.
 
-        Cancelling the caller also cancels the coroutine. Raises `RuntimeError` if the system has no thread left.
+        Raises `RuntimeError` if the system has no thread left.
         """
         if self._loop is None:
             try:
@@ -53,16 +52,19 @@ class LiteLLMThread:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def submit_coroutine(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a coroutine in the LiteLLM thread and return immediately. Coroutines start in call order."""
+        """Start a coroutine in the LiteLLM thread without waiting for it.
+
+        Coroutines start in the order of the calls.
+        """
         if self._loop is None:
             work.close()
         else:
             asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def load_library(self, model: str) -> LiteLLMLibrary:
-        """Import LiteLLM and return its functions. The first import blocks, so call this in the LiteLLM thread.
+        """Import LiteLLM and return its functions. Call this in the LiteLLM thread, because the import takes long.
 
-        `model`: model id of the request, named in the error. Raises `MissingExtra` if LiteLLM is not installed.
+        `model`: model id of the request, for the error. Raises `MissingExtra` if LiteLLM is not installed.
         """
         if self._library is None:
             self._export_variables()

@@ -1,7 +1,7 @@
-"""`decode_exception`: converts exceptions of the library LiteLLM to errors in OpenAI's format (`LiteLLMFailure`).
+"""`decode_exception`: converts an exception of the Python library LiteLLM to an error of the provider.
 
-`encode_error_body` returns such an error as JSON, which the wire decodes and classifies. LiteLLM raises one class of
-exceptions per cause. `connection_error` is set if the connection failed.
+The result is a `LiteLLMFailure`, with the error in OpenAI's format. `encode_error_body` returns it as JSON.
+`connection_error` is set if the connection failed.
 """
 
 import re
@@ -33,7 +33,7 @@ _ADVICE = re.compile(
 
 
 class LiteLLMFailure(Struct, frozen=True, kw_only=True):
-    """A failed call of LiteLLM: status, error object and headers of the provider's response."""
+    """A failed call through LiteLLM: HTTP status, error and headers of the provider's response."""
 
     status: int
     """HTTP status of the provider's response, as LiteLLM reports it."""
@@ -77,7 +77,7 @@ def _unreachable(text: str) -> UpstreamUnreachable:
 
 
 def encode_error_body(failure: LiteLLMFailure) -> bytes:
-    """Return an error body in OpenAI's format.
+    """Return the error of a failed call as a JSON body in OpenAI's format.
 
     Its field `status_code` has the HTTP status, for errors inside a stream.
     """

@@ -1,9 +1,8 @@
-"""`LiteLLMTransport`: sends Chat Completions requests through the library LiteLLM.
+"""`LiteLLMTransport`: sends Chat Completions requests through the Python library LiteLLM.
 
-A call of LiteLLM's function `acompletion` is presented as `LiteLLMResponse`, the HTTP response of a Chat Completions
-server, so that the wire `chat` decodes it. `ChunkConverter` converts LiteLLM's objects to JSON. Signed reasoning is
-`thinking_blocks` in LiteLLM and `reasoning_details` in the wire. `start_call` begins the call, `to_json_values`
-converts one object. `read` returns the next SSE event, `close` ends the call. `body_received` is always False.
+`LiteLLMResponse` presents the result as the HTTP response of a Chat Completions server. Its method `start_call` calls
+LiteLLM, `read` returns the next SSE event, and `close` ends the call. `ChunkConverter` converts LiteLLM's objects to
+JSON. `to_acompletion_arguments` returns the arguments for LiteLLM's function `acompletion`.
 """
 
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ _ALWAYS: dict[str, Any] = {
 
 
 def to_acompletion_arguments(body: bytes, timeout: float) -> dict[str, Any]:
-    """Return the arguments of `acompletion` for the body of a Chat Completions request.
+    """Return the arguments of LiteLLM's function `acompletion` for the body of a Chat Completions request.
 
     `timeout`: maximum seconds without data from the provider.
     """
@@ -78,9 +77,9 @@ _DONE = b"data: [DONE]\n\n"
 
 
 class LiteLLMTransport:
-    """Transport that sends Chat Completions requests through LiteLLM.
+    """Client that sends Chat Completions requests through the Python library LiteLLM.
 
-    `timeout`: maximum seconds without data from a provider. The timeouts of `exchange` end a call earlier.
+    `timeout`: maximum seconds without data from a provider.
     """
 
     def __init__(self, engine: LiteLLMThread, timeout: float) -> None:
@@ -88,10 +87,10 @@ class LiteLLMTransport:
         self._timeout = timeout
 
     async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> "LiteLLMResponse":
-        """Send a request through LiteLLM. Return the response after its body, or after the first chunk of a stream.
+        """Send a request through LiteLLM, and return the response after its body or the first chunk of a stream.
 
-        `base_url` and `credential` have no effect: LiteLLM reads environment variables. Raises `UpstreamUnreachable` if
-        no provider replied, `MissingExtra` if LiteLLM is not installed.
+        `base_url` and `credential` have no effect, because LiteLLM reads environment variables. Raises
+        `UpstreamUnreachable` if no provider replied, and `MissingExtra` if LiteLLM is not installed.
         """
         response = LiteLLMResponse(self._engine)
         try:
@@ -102,14 +101,14 @@ class LiteLLMTransport:
         return response
 
     async def close(self) -> None:
-        """End the LiteLLM thread, if a request has started the thread."""
+        """End the thread in which LiteLLM runs, if a request has started it."""
         await self._engine.close()
 
 
 class LiteLLMResponse:
-    """Response of a LiteLLM call, an `UpstreamResponse`.
+    """Response of one call through LiteLLM, in the format of a Chat Completions server.
 
-    `start_call` and private methods run in the LiteLLM thread, the others in the event loop of the caller.
+    `start_call` runs in the LiteLLM thread, the other public methods in the event loop of the caller.
     """
 
     body_received = False

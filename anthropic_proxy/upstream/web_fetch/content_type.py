@@ -1,7 +1,8 @@
-"""Media types and charsets of fetched web pages: `detect_media_type`, `decode_text`.
+"""Media types and charsets of fetched web pages.
 
-Servers often declare a wrong media type, so the first bytes of a body decide for images and PDFs.
-`may_match_media_types` checks the declared type before the body is read, `matches_media_types` the detected type.
+Servers often declare a wrong media type. `detect_media_type` therefore recognizes images and PDFs by their first bytes.
+`may_match_media_types` checks the declared type before the body is read, and `matches_media_types` the detected type.
+`decode_text` returns the text of a body.
 """
 
 import codecs
@@ -33,9 +34,10 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (code
 
 
 def may_match_media_types(declared: str, wanted: Collection[str]) -> bool:
-    """Return True if a body with the media type `declared` can still turn out to have one of the types `wanted`.
+    """Return True if a body with the declared media type may turn out to have one of the `wanted` types.
 
-    Called before the body is read. Servers declare generic types for any file, and one image type for another.
+    This check precedes the reading of the body. Servers declare generic types for any file, and one image type for
+    another.
     """
     if declared in _GENERIC_TYPES or matches_media_types(declared, wanted):
         return True
@@ -52,7 +54,7 @@ def matches_media_types(media_type: str, wanted: Collection[str]) -> bool:
 
 
 def detect_media_type(declared: str, body: bytes) -> str:
-    """Return the media type by the first bytes of a body, else the declared type.
+    """Return the media type of a body by its first bytes, else the declared type.
 
     "": declared as an image or PDF, but the bytes are neither.
     """
@@ -76,7 +78,7 @@ def find_charset_parameter(content_type: str) -> str | None:
 def decode_text(body: bytes, charset: str | None, *, is_html: bool) -> str:
     """Return the body of a web page as text. `charset`: parameter of the `Content-Type` header, or None.
 
-    The charset is chosen in this order: byte order mark, `charset`, HTML `meta` element, UTF-8.
+    The charset is that of the byte order mark, else `charset`, else that of the HTML `meta` element, else UTF-8.
     """
     mark_charset = next((name for mark, name in _MARKS if body.startswith(mark)), None)
     if (

@@ -1,11 +1,11 @@
-"""Fetch of one web page for a model: https only, within five seconds and 20 MiB.
+"""Fetch of one web page for a model, by https only, within five seconds and 20 MiB.
 
-`PageFetcher.fetch` sends the request, follows redirects and converts HTML to Markdown by `HTML_CONVERTER`, a sandboxed
-program. Redirects are checked like the first URL. A URL with `http://` is fetched with `https://`. Most sites support
-it, and no request is unencrypted.
+`PageFetcher.fetch` sends the request, follows redirects and converts HTML to Markdown. A URL with `http://` is fetched
+with `https://`. Redirects are checked like the first URL. `HTML_CONVERTER` is the program for the conversion, in a
+separate process.
 
-Behind an HTTP proxy (`HTTPS_PROXY`), the proxy is the peer of the socket and resolves names. Hosts that resolve to
-private addresses here are still rejected. A name that only the proxy can resolve is sent to the proxy.
+Behind an HTTP proxy (`HTTPS_PROXY`), the proxy resolves host names. Hosts that resolve to private addresses on this
+machine are rejected nevertheless.
 """
 
 import asyncio
@@ -85,12 +85,11 @@ class _FetchOptions(NamedTuple):
 
 
 class PageFetcher:
-    """Client that fetches web pages. Each request has its own connection.
+    """Client that fetches web pages for a model. Each request has its own connection.
 
-    `allowed_networks`: permitted networks besides the public ones. `tls`: TLS context; None: with the certificates
-    of the system. `proxies`, `unproxied`: as in `HttpTransport`. `lookup`: function for name lookups.
-    `timeout_seconds`: maximum time for one fetch. `html_converter`: sandboxed program that converts HTML to
-    Markdown.
+    `allowed_networks`: permitted networks besides the public ones. `tls`: TLS context; None: certificates of the
+    system. `proxies` and `unproxied`: as in `HttpTransport`. `lookup`: function for name lookups. `html_converter`:
+    program that converts HTML to Markdown.
     """
 
     def __init__(
@@ -127,7 +126,7 @@ class PageFetcher:
     ) -> FetchedPage:
         """Fetch a URL, and return its content as text or bytes. Raises `WebFetchFailed`.
 
-        Implements `WebFetch`, which documents the parameters.
+        The interface `WebFetch` documents the parameters.
         """
         if len(url) > max_url_length:
             raise WebFetchFailed(

@@ -1,8 +1,8 @@
 """`GuardedDialer`: opens TCP connections to public addresses only, for web fetch with URLs of clients and models.
 
-`resolve_public_addresses` returns the addresses of a host, `dial` a connected socket. All addresses of a host are
-looked up once per connection and checked. The address of the connected peer is checked again before a byte is sent. A
-name with another address at a second lookup (DNS rebinding) has no effect, because there is no second lookup.
+`resolve_public_addresses` returns the checked addresses of a host, `dial` a connected socket. A host is looked up once
+per connection, so that a changed address at a second lookup (DNS rebinding) has no effect. The address of the connected
+server is checked again.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ providers."""
 
 
 class GuardedDialer:
-    """A `Dialer` for URLs that clients or models choose.
+    """Opens TCP connections to public addresses, for URLs that clients or models choose.
 
-    `allowed_networks`: permitted networks besides the public ones. `lookup`: name lookup.
+    `allowed_networks`: permitted networks besides the public ones. `lookup`: function for name lookups.
     """
 
     def __init__(self, allowed_networks: Sequence[IpNetwork], lookup: NameLookup = socket.getaddrinfo) -> None:
@@ -49,7 +49,7 @@ class GuardedDialer:
         return opened
 
     async def resolve_public_addresses(self, origin: Origin) -> Sequence[AddressInfo]:
-        """Return the addresses of a host if all of them are public or in an allowed network.
+        """Return the addresses of a host, which must all be public or in an allowed network.
 
         Raises `WebFetchFailed` if one address is private, `OSError` for an unknown host.
         """

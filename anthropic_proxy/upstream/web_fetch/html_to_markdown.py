@@ -1,8 +1,8 @@
-"""`convert_html`: converts the visible text of an HTML page to Markdown, in a sandboxed program.
+"""`convert_html`: converts the visible text of an HTML page to Markdown, in a separate process.
 
-`PageText` is the result. The page is parsed in chunks, without a tree. libxml2 still needs quadratic time for some
-pages, while it holds the GIL: for each stray end tag it searches all open elements. Reasons for lxml:
-docs/contributing/decisions/0021-web-pages-as-text.md. `main` is the entry point of the program.
+`PageText` is the result. `main` is the entry point of the process. A process of its own is necessary, because libxml2
+needs quadratic time for some pages and blocks other threads meanwhile. Reasons for lxml:
+docs/contributing/decisions/0021-web-pages-as-text.md.
 """
 
 import re
@@ -41,7 +41,7 @@ _MAX_URL_CHARACTERS = 1024 * 1024
 
 
 class PageText(NamedTuple):
-    """Title and text of a converted HTML page. The text is Markdown."""
+    """Title of an HTML page, and its visible text as Markdown."""
 
     title: str
     """Title of the HTML page. "": no title."""
@@ -50,9 +50,9 @@ class PageText(NamedTuple):
 
 
 def main(input_value: dict[str, str]) -> PageText | None:
-    """Convert one HTML page. Entry point of the sandboxed program.
+    """Convert one HTML page to Markdown. Entry point of the separate process.
 
-    `input_value`: `{"html": …, "url": …}`, page and base of relative links. None: lxml is not installed.
+    `input_value`: `{"html": …, "url": …}`, the page and its URL. None: lxml is not installed.
     """
     try:
         return convert_html(input_value["html"], input_value["url"])
@@ -61,7 +61,7 @@ def main(input_value: dict[str, str]) -> PageText | None:
 
 
 def convert_html(html: str, url: str) -> PageText:
-    """Return the title and the Markdown text of a page. `url`: base of relative links."""
+    """Return the title and the Markdown text of an HTML page. `url`: URL of the page, for its relative links."""
     if not html.strip():
         return PageText("", "")
     from lxml import etree  # type: ignore[import-untyped]  # noqa: PLC0415  # only required by the program

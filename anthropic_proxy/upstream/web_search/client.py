@@ -1,8 +1,7 @@
-"""`SearchClient`: base class for clients of search services, which run web searches for models.
+"""`SearchClient`: base class of the clients for search services, which run web searches for models.
 
-`search` sends one query with a time limit, converts errors, and filters the results by domain. Each search service has
-a subclass, which implements `encode_query` (the HTTP request of a query), `decode_results` (the response) and
-`describe_error_response` (the cause of an error response, as text for the user).
+`search` runs one search, with a time limit and a filter for domains. Each service has a subclass, which implements
+`encode_query` (request), `decode_results` (response) and `describe_error_response` (cause of an error).
 """
 
 import asyncio
@@ -28,10 +27,9 @@ words; only the results are filtered."""
 
 
 class SearchClient(ABC):
-    """Client of the search service at `url`.
+    """Client of a search service. `url`: base URL of the service. `send`: transport for the HTTP requests.
 
-    `send`: transport that sends the HTTP requests. `setting`: name of the setting that configures the service, for
-    error messages.
+    `setting`: name of the setting that configures the service, which error messages mention.
     """
 
     max_query_characters: int
@@ -48,7 +46,7 @@ class SearchClient(ABC):
 
     @abstractmethod
     def encode_query(self, query: str, sites: Sequence[str], excluded: Sequence[str], limit: int) -> UpstreamRequest:
-        """Return the HTTP request for a query of at most `limit` results.
+        """Return the HTTP request for a search with at most `limit` results.
 
         `sites`: domain names to search in; empty: all. `excluded`: domain names to omit.
         """
@@ -72,7 +70,7 @@ class SearchClient(ABC):
     ) -> Sequence[SearchResult]:
         """Return at most `limit` results of a web search, the best first. Raises `WebSearchFailed`.
 
-        Implements `WebSearch`. The domain filters apply to the results, and to the query if the service supports them.
+        The domain filters apply to the results, and to the query if the service supports them.
         """
         words = " ".join(query.split())
         if not words or not words.isprintable():
@@ -138,9 +136,9 @@ class SearchClient(ABC):
 
 
 def site_filter(sites: Sequence[str]) -> str:
-    """Return the query text that restricts a search to the domains `sites`, as most search engines read it.
+    """Return a text that restricts a query to the domains `sites`, as most search engines understand it.
 
-    The results are filtered by domain too, because an engine may ignore the text.
+    "": no domains, or too many for a query. The results are filtered too, because an engine may ignore the text.
     """
     if not 0 < len(sites) <= _MAX_SITES:
         return ""

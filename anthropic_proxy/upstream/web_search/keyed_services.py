@@ -1,8 +1,8 @@
-"""Web search by the services Brave Search, Tavily and Exa, which require an API key.
+"""Web search by Brave Search, Tavily and Exa, which require an API key.
 
-The clients are `BraveClient`, `TavilyClient` and `ExaClient`, subclasses of `SearchClient`: `encode_query` encodes the
-HTTP request of a query, `decode_results` decodes the results, and `describe_error_response` reads the message of an
-error response. `MissingKey` replaces a service without its key.
+`BraveClient`, `TavilyClient` and `ExaClient` are the clients of these services. `encode_query` encodes the HTTP request
+of a query, `decode_results` decodes the results, and `describe_error_response` reads the message of an error response.
+`MissingKey` replaces a service without its key.
 
 Sources, read 2026-11-21: api-dashboard.search.brave.com, "Web search" (query, GET); docs.tavily.com, "Tavily Search"
 (POST /search); exa.ai/docs, "Search" and "Error codes" (POST /search).
@@ -55,8 +55,7 @@ class BraveClient(SearchClient):
     def encode_query(self, query: str, sites: Sequence[str], excluded: Sequence[str], limit: int) -> UpstreamRequest:
         """Return the HTTP request for a query to Brave Search. `sites`, `excluded`: domain names to search or omit.
 
-        Domains that exceed the query limits of Brave are omitted from the query. The results are filtered by domain
-        too.
+        If the domains exceed Brave's limits for a query, they are left out. The results are filtered by domain too.
         """
         narrowed = query + site_filter(sites) + "".join(f" -site:{site}" for site in excluded)
         if len(narrowed) > self.max_query_characters or len(narrowed.split()) > _BRAVE_MAX_WORDS:
@@ -68,10 +67,7 @@ class BraveClient(SearchClient):
         return UpstreamRequest(path=path, body=b"", headers=headers, method="GET")
 
     def decode_results(self, body: bytes) -> Iterable[SearchResult]:
-        """Return the web results in a response of Brave Search.
-
-        Brave escapes HTML characters in titles and descriptions.
-        """
+        """Return the web results in a response of Brave Search, as plain text without HTML."""
         web = msgspec.json.decode(body, type=_BraveResponse).web
         return [
             SearchResult(
@@ -116,7 +112,7 @@ class TavilyClient(SearchClient):
         return UpstreamRequest(path="/search", body=msgspec.json.encode(fields), headers=_JSON)
 
     def decode_results(self, body: bytes) -> Iterable[SearchResult]:
-        """Return the results in a response of Tavily. Its field `content` consists of passages of the page."""
+        """Return the results in a response of Tavily. Their excerpts consist of passages of the page."""
         return [
             SearchResult(
                 url=result.url,
@@ -153,10 +149,7 @@ class ExaClient(SearchClient):
     """Maximum characters of a query to Exa. A longer query is rejected."""
 
     def encode_query(self, query: str, sites: Sequence[str], excluded: Sequence[str], limit: int) -> UpstreamRequest:
-        """Return the HTTP request for a query to Exa, which filters the domains `sites` and `excluded` itself.
-
-        The request asks for excerpts of each page.
-        """
+        """Return the HTTP request for a query to Exa, which filters the domains `sites` and `excluded` itself."""
         fields: dict[str, object] = {
             "query": query,
             "numResults": min(limit, _EXA_MAX_RESULTS),
@@ -184,13 +177,13 @@ class ExaClient(SearchClient):
 
 
 class MissingKey:
-    """Search service without its API key: each search fails with the reason in `problem`."""
+    """Search service without its API key. Each search fails with the reason `problem`."""
 
     def __init__(self, problem: str) -> None:
         self._problem = problem
 
     async def search(self, query: str, **options: object) -> Sequence[SearchResult]:
-        """Raise `WebSearchFailed` for every query, because the search service has no key. Implements `WebSearch`."""
+        """Raise `WebSearchFailed` for every query, because the key of the search service is missing."""
         raise WebSearchFailed(self._problem, "unavailable")
 
 

@@ -1,7 +1,6 @@
-"""`SearxngClient`: web search by a SearXNG server, which may be on any host, including loopback.
+"""`SearxngClient`: web search by a SearXNG server, which may be on any host, including this machine.
 
-Request: `GET /search?q=…&format=json`. Source: docs.searxng.org, "Search API" and "Limiter", and the source of SearXNG,
-read 2026-11.
+Source: docs.searxng.org, "Search API" and "Limiter", and the source of SearXNG, read 2026-11.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,9 +28,9 @@ class SearxngClient(SearchClient):
         super().__init__(send, url.removesuffix("/search"), setting=setting)
 
     def encode_query(self, query: str, sites: Sequence[str], excluded: Sequence[str], limit: int) -> UpstreamRequest:
-        """Return the HTTP request for a query.
+        """Return the HTTP request for a query: `GET /search?q=…&format=json`.
 
-        It has the headers that SearXNG's limiter requires of a client that is no bot.
+        Its headers are those that SearXNG's limiter requires of clients that are no bots.
         """
         parameters = urlencode({"q": _without_commands(query + site_filter(sites)), "format": "json"})
         headers = {
