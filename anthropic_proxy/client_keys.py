@@ -1,6 +1,6 @@
-"""Keys that a client presents in the headers of a request, and their comparison with keys of the settings.
+"""Keys in the headers of a client request, and their comparison with the keys of the settings.
 
-`find_credentials` returns the presented keys, `find_matching_key` the position of the matching key in the settings.
+`find_credentials` returns the keys that a client sent. `find_matching_key` compares them with the keys of the settings.
 """
 
 import hmac
@@ -10,9 +10,10 @@ from anthropic_proxy.settings import Secret
 
 
 def find_credentials(headers: Mapping[str, str]) -> list[bytes]:
-    """Return the values of `x-api-key` and of the bearer token in `authorization`, without empty ones.
+    """Return the keys that a client sent: the value of `x-api-key` and the bearer token of `authorization`.
 
-    A client may send its own Anthropic key in one header and the key of the proxy in the other.
+    Empty values are left out. A client may send its own Anthropic key in one header and the key of the proxy in the
+    other.
     """
     scheme, _, token = headers.get("authorization", "").strip().partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else "" if token else scheme
@@ -20,9 +21,9 @@ def find_credentials(headers: Mapping[str, str]) -> list[bytes]:
 
 
 def find_matching_key(presented: Sequence[bytes], keys: Sequence[Secret]) -> int | None:
-    """Return the position, from 1, in `keys` of the key that a client presents. None: no key matches.
+    """Return the position, from 1, of the key in `keys` that the client presented. None: no key matches.
 
-    Each key is compared with each credential in constant time, so that the duration reveals nothing about the keys.
+    All keys are compared in constant time, so that the duration reveals nothing about them.
     """
     expected = [key.reveal().encode() for key in keys]
     matches = [[hmac.compare_digest(offered, key) for key in expected] for offered in presented]

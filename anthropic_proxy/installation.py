@@ -1,7 +1,7 @@
 """Commands that install the proxy and its extras, for messages and the documentation.
 
-An extra is a set of optional packages, installed by a name in brackets: `[otel]`. `PUBLISHED` selects between a command
-for a checkout of the repository and commands for a package index. The release sets it.
+An extra is a set of optional packages, installed by a name in brackets: `[otel]`. `PUBLISHED` is True after a release
+to a package index. Before that, the commands are for a checkout of the repository.
 """
 
 PUBLISHED = False

@@ -1,7 +1,7 @@
-"""List of the plugin packages, and `open_plugins`, which opens those that the settings enable.
+"""The plugin packages, which are parts of this project that settings turn on, such as the ledger or traces.
 
-A plugin package is a part of this project that the settings turn on or off: ledger, virtual keys, traces, updates of
-prices. The dashboard is on if the packages that it imports are installed (`has_dashboard_packages`).
+`open_plugins` opens those that are enabled. The dashboard is enabled if the packages that it imports are installed
+(`has_dashboard_packages`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,10 +29,7 @@ for the settings."""
 
 
 def open_plugins(settings: Settings) -> Iterator[Plugin]:
-    """Yield the plugins of the packages in `PLUGIN_PACKAGES` that have a true condition.
-
-    The other packages are not imported.
-    """
+    """Yield the plugins of the packages in `PLUGIN_PACKAGES` that are enabled. Other packages are not imported."""
     for package, is_enabled in PLUGIN_PACKAGES:
         if is_enabled(settings):
             plugin: Plugin = import_module(package).open_plugin(settings)

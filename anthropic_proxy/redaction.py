@@ -1,9 +1,9 @@
-"""Redaction of keys in messages and logs: known keys in all encodings, and texts with the form of a key.
+"""Redaction of API keys in messages and logs.
 
-A secret is a known key. `redact_secrets` removes secrets from a text, `redact_secret_bytes` one secret from bytes,
-`redact_error` secrets from all texts of an error. `redact_key_patterns` removes everything that looks like an API key.
-`list_spellings` returns the encodings of secrets (JSON, URL, base64). An ellipsis replaces a redacted key, of which the
-last four characters remain if it is long. Short secrets are not searched, because they would match ordinary words.
+`redact_secrets` masks known keys (secrets) in a text, `redact_secret_bytes` in bytes, and `redact_error` in all texts
+of an error. `redact_key_patterns` masks everything that looks like an API key. `list_spellings` returns the encodings
+of secrets, such as JSON and URL. The last four characters of a long key remain. Very short secrets are not searched,
+because they would match ordinary words.
 """
 
 import re
@@ -33,11 +33,8 @@ _BEGINNINGS = ("Bearer", "sk-", "gsk_", "xai-", "AIza", "ya29.", "eyJ")
 
 
 def redact_key_patterns(text: str) -> str:
-    """Return a text in which everything that looks like an API key is shortened to its last four characters.
-
-    Each possible beginning of a key is searched separately: a single pattern would block other threads during a whole
-    long text.
-    """
+    """Return a text in which everything that looks like an API key is shortened to its last four characters."""
+    # each beginning is searched separately, because one pattern would block other threads during a whole long text
     beginnings = [beginning for beginning in _BEGINNINGS if beginning in text]
     if not beginnings:
         return text
@@ -66,7 +63,7 @@ def _is_redactable(value: str) -> bool:
 
 
 def redact_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Return a text in which these secrets, and all texts that look like an API key, are masked."""
+    """Return a text in which the secrets, and everything that looks like an API key, are masked."""
     known = [(_spell(secret), _mark_of(secret)) for secret in secrets if _is_redactable(secret)]
     for spelled, mark in known:
         text = _without_complete(text, spelled, mark)
@@ -78,9 +75,9 @@ def redact_secrets(text: str, secrets: Iterable[str]) -> str:
 
 
 def list_spellings(secrets: Iterable[str]) -> Sequence[str]:
-    """Return all encodings in which the secrets may occur in a text.
+    """Return all encodings of the secrets in which a text may contain them readably: plain, JSON and URL.
 
-    A text without any of these encodings needs no `redact_secrets`, which takes longer than a search for them.
+    Callers search a text for these encodings first, because `redact_secrets` takes longer.
     """
     return [spelled for secret in secrets if _is_redactable(secret) for spelled in _spell(secret)]
 
@@ -92,14 +89,14 @@ def _redact_secret(text: str, secret: str) -> str:
 
 
 def redact_secret_bytes(data: bytes, secret: str) -> bytes:
-    """Return `data` without `secret` in all its encodings. A secret that is too short is not searched."""
+    """Return `data` in which `secret` is masked in all its encodings. A secret that is too short is not searched."""
     if not _is_redactable(secret):
         return data
     return _redact_secret(data.decode(errors="surrogateescape"), secret).encode(errors="surrogateescape")
 
 
 def redact_error(error: ProxyError, secrets: Iterable[str]) -> None:
-    """Remove these secrets from all texts of an error that are sent to the client or logged.
+    """Mask these secrets in all texts of an error that are sent to the client or logged.
 
     Some providers quote the key in an error. Secrets that are too short are not searched.
     """

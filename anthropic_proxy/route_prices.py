@@ -1,7 +1,7 @@
-"""Prices of the targets of routes with `balance = "cost"`, from `[prices]` or the package `genai-prices`.
+"""Prices of the models that a route with `balance = "cost"` compares, to call the cheapest one first.
 
-A route is a rule that chooses the models (targets) of a request. With `balance = "cost"`, the target with the lowest
-price is used first. `require_known_prices` rejects a configuration with an unknown price.
+The prices come from `[prices]` in the configuration file or from the package `genai-prices`. `find_route_prices`
+returns them. `require_known_prices` rejects a configuration with an unknown price.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,9 +33,9 @@ def find_route_prices(settings: Settings) -> Mapping[str, float]:
 
 
 def require_known_prices(settings: Settings) -> None:
-    """Raise `ConfigurationError` if a target of a route with `balance = "cost"` has no known price.
+    """Raise `ConfigurationError` if a model of a route with `balance = "cost"` has no known price.
 
-    The error lists all such routes.
+    The error lists all such models.
     """
     prices, messages = find_route_prices(settings), []
     for rule, target in _list_targets(settings):

@@ -1,7 +1,7 @@
 """`RouteTable`: the routes of all plugins, found by HTTP method and URL path.
 
-A route is a URL path with HTTP methods and the function that responds. `find` looks up a URL path, and `FoundRoute` is
-the result. `paths` are the URL paths without parameters.
+A route is a URL path with its HTTP methods and the function that responds. `find` returns a `FoundRoute` for a URL
+path. `paths` are the paths without parameters.
 """
 
 import re
@@ -15,7 +15,7 @@ _PARAMETER = re.compile(r"\{([a-z_]+\*?)\}")
 
 
 class FoundRoute(Struct, frozen=True):
-    """Result of the lookup of a URL path: its routes by HTTP method, and the parameters in the path."""
+    """Result of the search for a URL path: its routes by HTTP method, and the values of the parameters in the path."""
 
     routes: Mapping[str, Route]
     """HTTP method → route of a plugin that serves the path with this method."""
@@ -24,9 +24,9 @@ class FoundRoute(Struct, frozen=True):
 
 
 class RouteTable:
-    """Routes by URL path. A path without parameters has priority, then the first pattern that matches.
+    """Routes of all plugins by URL path. A path without parameters has priority, then the first pattern that matches.
 
-    `routes`: routes of all plugins. If two have the same method and path, the first one is used.
+    If two routes have the same method and path, the first one is used.
     """
 
     def __init__(self, routes: Sequence[Route] = ()) -> None:

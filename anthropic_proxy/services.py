@@ -1,12 +1,9 @@
-"""`Services`: every object that outlives one client request, and `open_services`, which builds them for given settings.
+"""`Services`: the objects that outlive one client request, such as connections, keys, the log and the model catalog.
 
-Examples: the model catalog, provider keys, circuit breakers, transports (connections to providers), observations (facts
-about models learned from replies), the store (limits and values that processes share), the log, policies of plugins,
-and queues of receipts (records of finished requests). `open_services` calls `build_services`, which opens no
-connection, and adds the objects of plugins, the store and the state of the previous services. `BackgroundWork` runs
-long computations in a thread, and tasks that no request waits for. Functions `new_*` build one object.
-`prefetch_default_models` queries limits of models in the background. An exchange is one client request with its reply.
-A target is a provider and model to call. Each of several worker processes has its own services, and an index from 0.
+`open_services` builds them for given settings, with the objects of plugins and the state of the previous services. It
+uses `build_services`, which opens no connection. `BackgroundWork` runs long computations in a thread, and tasks that no
+request waits for. Functions `new_*` build one object. `prefetch_default_models` queries limits of models in the
+background. Receipts are records of finished requests. Each worker process has its own services.
 """
 
 import asyncio
@@ -54,13 +51,10 @@ _ID_CHARACTERS = bytes(_BASE_62[byte % len(_BASE_62)] for byte in range(256))
 
 
 class BackgroundWork:
-    """Thread for long computations, one at a time, and owner of tasks that no request waits for.
-
-    Several threads share one interpreter lock: they would need more memory, delay the event loop more, and not finish
-    earlier.
-    """
+    """Thread for long computations, one at a time, and owner of tasks that no request waits for."""
 
     def __init__(self) -> None:
+        # several threads share one interpreter lock: they need more memory, delay the loop more, and end no earlier
         self._free = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -83,14 +77,14 @@ class BackgroundWork:
     async def run_in_thread_if(
         self, is_large: bool, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments
     ) -> _Result:
-        """Call a function and return its result: in the thread if `is_large` is True, else at once."""
+        """Return the result of a function, computed in the thread if `is_large` is True, else at once."""
         return await self.run_in_thread(function, *arguments) if is_large else function(*arguments)
 
 
 class Services(Struct, frozen=True, kw_only=True):
-    """All objects that outlive one request, for one version of the settings.
+    """All objects that outlive one request. A reload of the settings builds new ones.
 
-    A reload builds new services. Running exchanges keep the old ones.
+    Requests that are running at a reload keep the old ones.
     """
 
     settings: Settings
@@ -153,7 +147,7 @@ class Services(Struct, frozen=True, kw_only=True):
     """List of the running client requests, which is logged if this process stops responding."""
 
     async def close(self) -> None:
-        """Stop the background refresh of model lists and close all connections."""
+        """Stop the background refresh of model lists, and close the store and owned transports."""
         await self.catalog.close()
         await self.store.close()
         if self.owned_transports is not None:
@@ -172,12 +166,11 @@ async def open_services(
     worker_index_and_count: tuple[int, int] = (0, 1),
     previous: Services | None = None,
 ) -> Services:
-    """Build services for these settings and return them, ready for requests. The caller closes them.
+    """Return new services for these settings, ready for requests. The caller closes them.
 
-    The model list of Ollama is requested first if Ollama is preferred or no provider has a key.
-    `transports`, `log`, `receipts`, `heap_trimmer`, `in_progress`: existing objects to use; None: new ones. `plugins`:
-    opened plugins; their observers belong to `receipts`. `worker_index_and_count`: index of this worker, from 0, and
-    number of workers. `previous`: services that a reload replaces; their state is kept.
+    The model list of Ollama is requested first if Ollama is preferred or no provider has a key. `transports` …
+    `in_progress`: existing objects to use; None: new ones. `worker_index_and_count`: index of this worker process, from
+    0, and number of workers. `previous`: services that a reload replaces; their state is kept.
     """
     transports, log = transports or new_transports(settings), log or new_log(settings)
     by_name, tokens = transports.transports_by_name(), {"google": transports.google_tokens}
@@ -231,12 +224,12 @@ def _restore_state(services: Services, previous: Services | None) -> Services:
 
 
 def new_transports(settings: Settings) -> Transports:
-    """Return the transports to the providers for these settings. Connections are opened at the first request."""
+    """Return the transports (senders of requests to providers) for these settings. Connections are opened later."""
     return Transports(settings, setup_variables=find_registry(settings).list_setup_variables())
 
 
 def new_log(settings: Settings) -> Log:
-    """Return the log for these settings. The log masks all keys that the settings contain."""
+    """Return the log for these settings. It masks all keys that the settings contain."""
     return Log(
         form=settings.log_format, level=settings.log_level, color=settings.color, secrets=settings.reveal_all_secrets()
     )
@@ -245,13 +238,13 @@ def new_log(settings: Settings) -> Log:
 def new_id(prefix: str) -> str:
     """Return a new identifier: the prefix and 24 base-62 characters (22 after `toolu_px`).
 
-    Identifiers are unique, but not secret: none grants access.
+    It is unique, but not secret.
     """
     return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_ID_CHARACTERS).decode()
 
 
 def prefetch_default_models(services: Services) -> None:
-    """Query the limits of the models for Claude tiers in the background, before the first request needs them."""
+    """Query the limits of the models for Claude tiers (opus …) in the background, before a request needs them."""
     for tier in TIERS:
         try:
             targets = resolve_route(RoutingQuery(f"claude-{tier}"), services.settings, services.catalog).targets
@@ -271,10 +264,10 @@ def build_services(
     receipts: ReceiptQueues | None = None,
     worker_index_and_count: tuple[int, int] = (0, 1),
 ) -> Services:
-    """Return new services for these settings that use the given transports. No request is sent.
+    """Return new services for these settings and transports, without a network connection.
 
-    The store is in memory, and there are no objects of plugins: `open_services` sets these fields. `tokens`: token
-    source name → source of OAuth tokens. `worker_index_and_count`: index of this worker, from 0, and number of workers.
+    The store is in memory, and no objects of plugins are included. `tokens`: token source name → source of access
+    tokens. `worker_index_and_count`: index of this worker process, from 0, and number of workers.
     """
     credentials, limit = Credentials(settings, tokens), settings.max_upstream_calls
     listings = {
@@ -304,9 +297,9 @@ def build_services(
 
 
 def require_route_prices(settings: Settings) -> Settings:
-    """Return the settings unchanged if each target of a route with `balance = "cost"` has a known price.
+    """Return the settings unchanged if each model of a route with `balance = "cost"` has a known price.
 
-    Raise `ConfigurationError` otherwise.
+    Raises `ConfigurationError` otherwise.
     """
     if any(route.balance == "cost" for route in settings.routes):
         from anthropic_proxy.route_prices import require_known_prices  # noqa: PLC0415  # imports the price list

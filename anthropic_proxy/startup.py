@@ -1,8 +1,7 @@
 """Start-up summary in the log: address, model mapping, state of the providers, and the command for Claude Code.
 
-`log_startup_summary` logs the summary: as lines of text to a terminal, as one object to a JSON log (`LOG_FORMAT=json`).
-`log_exposure_warning` logs the warning that other machines reach the proxy without a key (the exposure). Nothing is
-sent to providers.
+`log_startup_summary` logs it as lines of text, or as one object if the log has the JSON format. `log_exposure_warning`
+warns that other machines reach the proxy without a key (exposure). No request is sent to providers.
 """
 
 import sys
@@ -45,11 +44,10 @@ def log_startup_summary(
     worker_count: int = 1,
     exposure_warning: str = "",
 ) -> None:
-    """Log the start-up summary, as lines of text or, with a JSON log, as one object.
+    """Log the start-up summary, as lines of text or as one object of a JSON log.
 
     `address`: URL of the server; None: unknown. `today`: date for notices about retired models; None: the current date.
-    `worker_count`: number of server processes. `exposure_warning`: text of the warning that other machines reach the
-    proxy without a key; "": no warning.
+    `exposure_warning`: warning that other machines reach the proxy without a key; "": no warning.
     """
     log, where = services.log, address or UNKNOWN_ADDRESS
     if log.is_json:
@@ -115,10 +113,7 @@ def _write_summary(services: Services, address: str, workers: int, exposure: str
 
 
 def log_exposure_warning(log: Log, warning: str) -> None:
-    """Log a warning that clients need no key, framed by two lines of exclamation marks.
-
-    `warning`: text of the warning.
-    """
+    """Log the text of a warning that clients need no key, between two lines of exclamation marks."""
     for line in (_RULE, *wrap(warning, _WIDTH, initial_indent="  ! ", subsequent_indent="    "), _RULE):
         log.write_line(line, "error", "warning")
 

@@ -1,8 +1,8 @@
-"""W3C Trace Context: the HTTP headers `traceparent` and `tracestate`, which connect the spans of several programs.
+"""The HTTP headers `traceparent` and `tracestate`, which connect the traces of several programs (W3C Trace Context).
 
-A trace is the record of one operation through several programs, a span one step of it. `TraceContext` contains the ids
-for one client request. Source: https://www.w3.org/TR/trace-context/ (read 2026-11). `encode_headers` returns the
-headers for a provider call; `is_sampled`: the spans of the trace are exported.
+A trace is the record of one operation through several programs. A span is one step of it. `TraceContext` has the ids
+for one client request. `encode_headers` returns the headers for a provider call. Source:
+https://www.w3.org/TR/trace-context/ (read 2026-11).
 """
 
 import random
@@ -26,7 +26,7 @@ _VERSION = "00"
 
 
 class TraceContext(Struct, frozen=True, kw_only=True):
-    """Ids of the trace to which a client request belongs. All ids are lower-case hexadecimal digits."""
+    """Ids of the trace (record through several programs) of a client request, in lower-case hexadecimal digits."""
 
     trace_id: str
     """32 digits, the same for all spans of the trace."""
@@ -41,20 +41,23 @@ class TraceContext(Struct, frozen=True, kw_only=True):
 
     @property
     def is_sampled(self) -> bool:
-        """True if the trace is selected for recording (`flags`), so that its spans are exported."""
+        """True if the spans (steps) of the trace are exported, according to `flags`."""
         return bool(int(self.flags, 16) & 1)
 
     def encode_headers(self, span_id: str) -> dict[str, str]:
         """Return the headers `traceparent` and `tracestate` for a provider call.
 
-        `span_id`: id of the span of this call.
+        `span_id`: id of this call as a step of the trace.
         """
         headers = {TRACEPARENT: f"{_VERSION}-{self.trace_id}-{span_id}-{self.flags}"}
         return {**headers, TRACESTATE: self.state} if self.state else headers
 
 
 def read_trace_context(headers: Mapping[str, str]) -> TraceContext | None:
-    """Return the trace of a client request. None: no valid header `traceparent`. `headers`: names in lower case."""
+    """Return the trace ids in the headers of a client request. None: there is no valid header `traceparent`.
+
+    `headers`: names in lower case.
+    """
     match = _PARENT.fullmatch(headers.get(TRACEPARENT, "").strip())
     if match is None or (match[4] and match[0].startswith(_VERSION)):
         return None
@@ -76,5 +79,5 @@ def new_trace_id() -> str:
 
 
 def new_span_id() -> str:
-    """Return a random id for a span: 16 hexadecimal digits."""
+    """Return a random id for a span, one step of a trace: 16 hexadecimal digits."""
     return random.randbytes(8).hex()

@@ -1,6 +1,7 @@
-"""Construction of the ASGI application from the settings: `load_app`, and `app_from_environment` for ASGI servers.
+"""Construction of the ASGI application from the settings.
 
-An ASGI server calls `App` for each client request.
+`load_app` returns the application. `app_from_environment` returns it for ASGI servers that import it by name. An ASGI
+server calls `App` for each client request.
 """
 
 import logging
@@ -27,11 +28,11 @@ def load_app(
     logs_startup: bool = True,
     link: WorkerLink | None = None,
 ) -> App:
-    """Return the application for the settings of the environment and `.env`.
+    """Return the ASGI application for the settings of the command line, the environment and `.env`.
 
-    `overrides`: settings of the command line, which have priority. `address`: URL of the server; None: unknown.
-    `logs_startup`: True if the application logs the start-up summary. `link`: connection to the other worker processes;
-    None: a single process. Raises `ConfigurationError` for an invalid setting.
+    `overrides`: settings of the command line, which have priority. `address`: URL of the server; None: unknown. `link`:
+    connection to the other worker processes; None: a single process. Raises `ConfigurationError` for an invalid
+    setting.
     """
     reader = SettingsReader(PROVIDERS, overrides)
     settings = require_route_prices(reader.read())

@@ -1,8 +1,8 @@
-"""`App`, the ASGI application: serves requests, reloads the settings and runs the lifespan (start and stop).
+"""`App`, the ASGI application: serves requests, reloads the settings, and starts and stops with its server.
 
 Services are the objects that outlive one request, such as the log and the connections to providers. `App.start` opens
-them and `App.close` closes them; `reload_settings` replaces them. The supervisor of several worker processes also has
-an `App`, which serves no request: for `log_startup`, and for `check_settings` before the workers reload.
+them and `App.close` closes them. `reload_settings` replaces them. With several worker processes, their supervisor
+(parent process) has an `App` too, which serves no request.
 """
 
 import asyncio
@@ -44,12 +44,11 @@ SHUTDOWN_GRACE_SECONDS = 2.0
 
 
 class App:
-    """The ASGI application. Its services are built at the lifespan start-up or at the first request.
+    """The ASGI application. It opens its services when the server starts, or else at the first request.
 
-    `address`: URL of the server; None: another server, such as uvicorn, runs this application. `logs_startup`: True if
-    the application logs the start-up summary. `reader`: reads the settings again at a reload; None: no reload. `link`:
-    connection to the other workers; None: a single process. `plugins`: plugins to use; None: those that the settings
-    enable.
+    `address`: URL of the server; None: another server, such as uvicorn, runs this application. `reader`: reads the
+    settings again at a reload; None: no reload. `link`: connection to the other workers; None: a single process.
+    `plugins`: plugins to use; None: those that the settings enable.
     """
 
     def __init__(
@@ -138,9 +137,9 @@ class App:
         return receipt.request_id
 
     def check_settings(self) -> bool:
-        """Read the settings again and log the result. Return False if they are invalid; the old ones stay active.
+        """Read the settings again and log their changes or errors. Return False if they are invalid.
 
-        The supervisor calls this method before its workers reload.
+        The supervisor (parent of the workers) calls this before its workers reload. Invalid settings change nothing.
         """
         settings = self._read()
         if settings is not None:

@@ -162,7 +162,8 @@ class ShuttingDown(ProxyError):
 class MissingExtra(ProxyError):
     """An optional Python package that a provider needs is not installed.
 
-    `subject`: beginning of the message: `Vertex AI needs google-auth`. `extra`: name of the extra in `pyproject.toml`.
+    `subject`: beginning of the message, such as `Vertex AI needs google-auth`. `extra`: name of the extra in
+    `pyproject.toml` that installs the package.
     """
 
     def __init__(self, subject: str, extra: str) -> None:
@@ -174,7 +175,7 @@ class MissingExtra(ProxyError):
 
 
 class ConfigurationError(ProxyError):
-    """Settings or options are wrong: one message for each. Raised at start-up and reload; never sent to a client."""
+    """Error in the settings or options at start-up or reload, with one message for each. Never sent to a client."""
 
     def __init__(self, *messages: str) -> None:
         super().__init__("\n".join(messages))

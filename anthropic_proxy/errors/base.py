@@ -35,12 +35,11 @@ class ProxyError(Exception):
         and the clients decide by the status."""
 
     def release_tracebacks(self) -> None:
-        """Remove the tracebacks of this error and of the exceptions in its `__context__` chain, to free memory.
+        """Remove the tracebacks of this error and of the exceptions that preceded it, to free memory.
 
-        Call this after the error was reported or handled. The frames of a traceback refer to the error and to the
-        request body. Only the garbage collector could free this reference cycle.
+        Call this after the error was reported or handled. A traceback keeps the request body in memory.
         """
         error: BaseException | None = self
-        while error is not None:
+        while error is not None:  # its frames refer to the error: a cycle that only the garbage collector frees
             error.__traceback__ = None
             error = error.__context__

@@ -8,9 +8,9 @@ from anthropic_proxy.errors.base import ProxyError
 
 
 class UpstreamErrorCause(Struct, frozen=True, kw_only=True):
-    """Machine-readable cause of an `UpstreamError`, read from the provider's error message. All numbers are tokens.
+    """Cause of a failed upstream call, read from the provider's error message. All numbers are tokens.
 
-    `exchange/adaptation.py` derives a changed request from the cause, for example one with a lower `max_tokens`.
+    `exchange/adaptation.py` changes the request according to the cause, for example to a lower `max_tokens`.
     """
 
     kind: Literal["overflow", "output_limit", "images", "quota"]
@@ -96,4 +96,7 @@ class UpstreamOverloaded(UpstreamError):
 
 
 class CircuitOpen(UpstreamError):
-    """The proxy did not call the provider, because the last calls failed. Status and type: of the last failure."""
+    """The proxy did not call the provider, because the last calls failed.
+
+    Status and error type are those of the last failure.
+    """
