@@ -1,26 +1,25 @@
 """Selection between HTML and JSON by the request header `Accept` (RFC 9110, section 12.5.1).
 
-`prefers_html` is True for web browsers. Other programs get JSON. A quality is the weight `q` of a media type in the
-header, from 0 to 1.
+`prefers_html` is True for web browsers. Other programs get JSON.
 """
 
 import re
 from collections.abc import Iterator
 
 _ELEMENT = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*")+')
-"""Pattern of one element of a comma-separated header. A comma inside quotes does not end the element."""
+"""Pattern of one element of a comma-separated header."""
 _MEDIA_RANGE = re.compile(r"\s*([\w!#$&^.+*-]+/[\w!#$&^.+*-]+)\s*(?:;|$)")
 _QUALITY = re.compile(r";\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)", re.IGNORECASE)
 _HAS_QUALITY = re.compile(r";\s*q\s*=", re.IGNORECASE)
 _JSON_RANGES = ("application/json", "application/*", "*/*")
-"""Media types and wildcards that include JSON, the most specific one first. The quality of JSON is that of the first
-one that the header contains."""
+"""Media types and wildcards that include JSON, the most specific one first."""
 
 
 def prefers_html(accept: str) -> bool:
-    """Return True if an `Accept` header prefers `text/html`: listed with a quality above 0, not below that of JSON.
+    """Return True if the request header `Accept` prefers HTML to JSON, as web browsers do.
 
-    A wildcard is not counted as HTML, so that programs, which send `*/*`, get JSON.
+    It must contain `text/html` with a weight (`q`) that is above 0 and not below that of JSON. A wildcard such as
+    `*/*`, which programs send, does not count as HTML.
     """
     qualities: dict[str, float] = {}
     for media_range, quality in _split_header(accept):
@@ -31,7 +30,7 @@ def prefers_html(accept: str) -> bool:
 
 
 def _split_header(accept: str) -> Iterator[tuple[str, float]]:
-    """Yield each valid media range in lower case with its quality, 1 if none is given. Invalid elements are ignored."""
+    """Yield each valid media type in lower case with its weight `q` (default 1). Invalid elements are ignored."""
     for element in _ELEMENT.findall(accept):
         found = _MEDIA_RANGE.match(element)
         if found is None:

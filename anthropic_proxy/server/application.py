@@ -1,9 +1,8 @@
-"""Interfaces of the application of a server process: `Application`, its `Peer`, and `LoadApp`, which builds it.
+"""Interfaces between a server process and the application that answers the client requests.
 
-`Application` is the ASGI application that serves client requests. The server calls `start` before the first request and
-`close` after the last one. `Peer` exchanges statistics, and observations about models, keys and addresses, with the
-other server processes. `LoadApp` is a function that builds the application once in each process. A `HeapTrimmer`
-returns free memory of the process to the system.
+`Application` is the ASGI application. The server calls `start` before the first request and `close` after the last one.
+`LoadApp` builds the application in each process. `Peer` exchanges statistics and observed facts with the other
+processes of the server.
 """
 
 from typing import Protocol
@@ -14,7 +13,7 @@ from anthropic_proxy.server.http1.lifecycle import HttpApplication
 
 
 class Peer(Protocol):
-    """Exchange of statistics and observations with the other processes of a server (`workers/link.py`)."""
+    """Exchange of statistics and observed facts (such as keys in cooldown) with the other processes of a server."""
 
     in_progress: RequestsInProgress
     """Client requests in progress in this process, and the heartbeat of this process."""
@@ -68,12 +67,12 @@ class Application(HttpApplication, Protocol):
 
     @property
     def heap_trimmer(self) -> HeapTrimmer:
-        """Object that returns free heap memory of this process to the system, after bursts of requests."""
+        """Object that returns free memory of this process to the system, after bursts of requests."""
         ...
 
     @property
     def peer(self) -> Peer:
-        """Object that exchanges statistics and observations with the other processes of the server."""
+        """Object that exchanges statistics and observed facts with the other processes of the server."""
         ...
 
     async def reload_settings(self) -> None:

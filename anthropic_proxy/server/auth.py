@@ -1,10 +1,9 @@
-"""Authentication of a client request by its headers and peer address, before the proxy reads its body.
+"""Authentication of a client request by its headers and address, before the proxy reads its body.
 
-`authenticate` returns the client. With the setting `PROXY_API_KEY`, every client needs a key. Without `PROXY_API_KEY`,
-the proxy serves only clients on this machine (`is_loopback`), unless `ALLOW_UNAUTHENTICATED` is set. Plugin policies
-can identify clients too, such as those with virtual keys. `exposure_warning` and `require_auth_if_exposed` detect a
-proxy that other machines reach without a key. `claude_code_command` returns the shell command that starts Claude
-Code with this proxy.
+`authenticate` returns the client. With the setting `PROXY_API_KEY`, every client needs a key. Without it, only clients
+on this machine are served, unless `ALLOW_UNAUTHENTICATED` is set.
+
+`exposure_warning` and `require_auth_if_exposed` detect a proxy that other machines reach without a key.
 """
 
 import functools
@@ -47,10 +46,9 @@ async def authenticate(
 ) -> Client:
     """Return the client of a request, identified by a plugin policy, a key of the proxy, or an address of this machine.
 
-    `scope`: ASGI scope. `headers`: client headers, names in lower case. `route_checks_key`: True if the route itself
-    checks clients without a key (`Route.checks_key`); such a client is returned with an empty name.
-    Raises `AuthenticationFailed` (401: missing or wrong key), `PermissionDenied` (403: other machine or foreign web
-    page), or an error of `reject_ambiguous_framing`, `require_within_limits` or a policy.
+    `route_checks_key`: True if the requested route itself checks clients without a key; their name is then empty.
+    Raises `AuthenticationFailed` (401) for a missing or wrong key, and `PermissionDenied` (403) for another machine or
+    a foreign web page. Errors of the request limits and of policies are raised too.
     """
     reject_ambiguous_framing(scope, headers)
     require_within_limits(scope, headers)
@@ -83,7 +81,7 @@ def require_auth_if_exposed(settings: Settings) -> None:
 def claude_code_command(address: str, settings: Settings) -> str:
     """Return the shell command that starts Claude Code with this proxy, for display to the user.
 
-    `address`: URL of the proxy. Claude Code always requires a token, so a proxy without keys gets the token `local`.
+    `address` is the URL of the proxy. A proxy without keys gets the token `local`, because Claude Code requires one.
     """
     token = "'one of PROXY_API_KEY'" if settings.proxy_api_keys else "'your key'" if settings.virtual_keys else "local"
     return f"ANTHROPIC_BASE_URL={address} ANTHROPIC_AUTH_TOKEN={token} claude"
@@ -92,7 +90,7 @@ def claude_code_command(address: str, settings: Settings) -> str:
 def exposure_warning(settings: Settings, host: str) -> str:
     """Return the warning that other machines can reach the proxy without a key. "": no warning is necessary.
 
-    `host`: address on which the proxy listens, or address of a client of the proxy. "": unknown, no warning.
+    `host` is the address on which the proxy listens, or that of a client. An unknown `host` ("") gives no warning.
     """
     if not host or is_loopback(host) or settings.requires_client_key():
         return ""
@@ -172,7 +170,7 @@ def _is_trusted_address(
 ) -> bool:
     """Return True if a client is on this machine, or if `ALLOW_UNAUTHENTICATED` permits clients without a key.
 
-    `ALLOW_UNAUTHENTICATED` is ignored here if clients need a key, or if a plugin policy identifies clients.
+    The setting is ignored if clients need a key, or if a plugin policy identifies clients.
     """
     if settings.requires_client_key() or policies:
         settings = structs.replace(settings, allow_unauthenticated=False)
@@ -205,11 +203,11 @@ def _host_allowed(host: str, settings: Settings) -> bool:
 
 
 def _origin_allowed(origin: str, own: str, settings: Settings) -> bool:
-    """Return True if a web page with this `Origin` may call the proxy.
+    """Return True if a web page with this `Origin` header may call the proxy.
 
-    Allowed are a local origin, a name in `ALLOWED_HOSTS`, and the origin of the proxy itself (`own`). An IP address is
-    accepted as a `Host` but not as an origin, because any web site can have an address as its origin.
+    Allowed are pages of this machine, of the names in `ALLOWED_HOSTS`, and of the proxy itself (`own`).
     """
+    # an IP address is accepted as `Host`, but not as origin: any web site can have an address as its origin
     name = _origin_name(origin)
     return is_loopback(name) or name in settings.allowed_hosts or _split_origin(origin) == _split_origin(own)
 

@@ -1,8 +1,8 @@
-"""End of serving: a delay for load balancers, then the wait for running replies, then the close of all connections.
+"""End of serving in two steps: `announce_stop` for load balancers, then `end_connections`.
 
-`announce_stop` marks the server as draining, so that `/readyz` returns 503, and still accepts requests for
-`DRAIN_DELAY`. `end_connections` waits up to `STOP_TIMEOUT` for running replies and cancels the others. The event
-`stop_now`, which the second stop signal sets, ends both waits.
+`announce_stop` makes `/readyz` return 503, and still accepts requests for the time `DRAIN_DELAY`. `end_connections`
+waits up to `STOP_TIMEOUT` for running replies and cancels the others. The event `stop_now`, set by the second stop
+signal, ends both waits.
 """
 
 import asyncio
@@ -22,8 +22,7 @@ _POLL_SECONDS = 0.02
 async def announce_stop(state: ServerState, seconds: float, stop_now: asyncio.Event) -> None:
     """Mark the server as stopping, and accept requests for `seconds` more. 0: return at once.
 
-    In this time a load balancer detects the stop by `/readyz`, before connections are refused. Each response closes its
-    connection. `stop_now`: event that ends the wait early.
+    In this time a load balancer detects the stop by `/readyz`. The event `stop_now` ends the wait early.
     """
     state.draining = True
     if seconds:
@@ -36,8 +35,8 @@ async def end_connections(
 ) -> None:
     """Wait for running replies, cancel the others, and close all client connections.
 
-    A cancelled reply sends an error to its client first. `seconds`: maximum wait for running replies. `stop_now`: event
-    that ends this wait early. `log_warning`: logs the number of cancelled replies.
+    `seconds` is the maximum wait for running replies, which the event `stop_now` ends early. The clients of cancelled
+    replies get an error.
     """
     for connection in list(state.connections):
         connection.close_after_responses()

@@ -1,10 +1,10 @@
 """HTTP endpoints of the proxy, and `serve_request`, which passes one client request to its endpoint.
 
 An endpoint is an async function named by method and path: `get_models` serves `GET /v1/models`. `ENDPOINTS` contains
-those with fixed paths, `MODEL_ENDPOINTS` those below `/v1/models/`. `post_messages` is the main endpoint, which
-`exchange/pipeline.py` serves. A receipt is the record of one request for log, metrics and plugins; plugins get none for
-`PROBE_PATHS`. `log_rejected_request` logs a request that the HTTP parser rejected, so that no endpoint was called.
-`paginate_models` returns one page of the model list. `remove_repeated_v1` corrects a doubled `/v1` in a path.
+those with fixed paths, `MODEL_ENDPOINTS` those below `/v1/models/`. The main endpoint is `post_messages`.
+
+`log_rejected_request` logs a request that the HTTP parser rejected, and returns its receipt (record for log and
+metrics).
 """
 
 import asyncio
@@ -53,19 +53,17 @@ from anthropic_proxy.services import Services
 from anthropic_proxy.trace_context import TRACEPARENT, TraceContext, read_trace_context
 
 PROBE_PATHS = PUBLIC_PATHS | {"/metrics", *request_views.PATHS}
-"""URL paths for health probes, metrics collectors and views of requests. Plugins receive no receipt of requests to
-these paths and to the paths of routes of plugins."""
+"""URL paths for health probes, metrics collectors and views of requests. Plugins receive no record of these requests.
+"""
 DEBUG_LOGGED_PATHS = PROBE_PATHS | {"/v1/messages/count_tokens"}
-"""URL paths with frequent requests, which are logged only at level debug: probes, and token counts, of which the
-command `/context` of Claude Code sends 25."""
+"""URL paths with frequent requests, which are logged only at level debug."""
 _METHODS_WITHOUT_BODY = frozenset({"GET", "HEAD"})
 _OTHER_FORMATS = {
     "OpenAI's API": re.compile(r"(?:/v1)?/(?:chat/completions|completions|responses|embeddings)"),
     "Gemini's API": re.compile(r"/v1(?:beta)?/models/[^/]+:\w+"),
     "Ollama's API": re.compile(r"/api/(?:chat|generate|tags|show)"),
 }
-"""Name of another API → pattern of its URL paths. A client that uses such a path gets an error message with the name,
-because the proxy serves only Anthropic's API."""
+"""Name of another API → pattern of its URL paths. The error message for such a path contains the name."""
 DEFAULT_MODELS_PER_PAGE = 20
 """Number of models in one page of `GET /v1/models` if the query has no `limit`."""
 MAX_MODELS_PER_PAGE = 1000
@@ -132,10 +130,10 @@ def _start_trace(services: Services, headers: Mapping[str, str]) -> TraceContext
 def log_rejected_request(
     error: ProxyError, log: Log, new_id: Callable[[str], str], clock: Callable[[], float], proxy_keys: Sequence[str]
 ) -> Receipt:
-    """Log a client request that the HTTP parser rejected, and return its receipt with a new request id.
+    """Log a client request that the HTTP parser rejected, and return its receipt (record) with a new request id.
 
-    Method and path of the request are unknown. `new_id`: returns an id with the given prefix. `clock`: returns seconds
-    since the epoch. `proxy_keys`: keys to mask in the log.
+    `new_id` returns an id with the given prefix. `clock` returns seconds since the epoch. `proxy_keys` are the keys to
+    mask in the log.
     """
     receipt = Receipt(request_id=new_id("req_"), client=Client(), started_at=clock(), method="–", path="–")
     record_failure(receipt, error, proxy_keys)
@@ -153,7 +151,7 @@ async def _reject(
 
 
 def _finish(services: Services, receipt: Receipt) -> None:
-    """Log a request that is no exchange (rejected, or not `POST /v1/messages`), and queue its receipt for plugins."""
+    """Log a rejected request, or one that is not `POST /v1/messages`, and queue its receipt (record) for plugins."""
     receipt.duration_seconds = services.clock() - receipt.started_at
     is_probe = receipt.path in PROBE_PATHS or services.routes.find(receipt.path) is not None
     services.log.write_request(receipt, "debug" if is_probe or receipt.path in DEBUG_LOGGED_PATHS else "info")
@@ -178,8 +176,8 @@ async def post_count_tokens(services: Services, request: ClientRequest, sink: As
 async def get_models(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET /v1/models`: send the list of models. Query parameters: `limit`, `after_id`, `before_id`.
 
-    If the preferred provider serves Claude models and sends its own list, this list is forwarded. Otherwise the proxy
-    sends one page of its own list.
+    If the preferred provider serves Claude models and sends a list, the list is forwarded. Otherwise the proxy sends
+    one page of its own list.
     """
     if reply := await forwarding.list_models(services, request):
         await sink.send_json_reply(reply)
@@ -201,8 +199,8 @@ async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) 
 async def render_root(services: Services, request: RouteRequest) -> RouteResponse:
     """Return the response to `GET /`: a web page for browsers, and a JSON message for other clients.
 
-    Both contain the version and the command that starts Claude Code. The page contains the model mapping and the state
-    of the providers only if the proxy serves the address of the client without a key.
+    Both contain the command that starts Claude Code. The page shows models and providers only to a client at an address
+    that needs no key.
     """
     settings = services.settings
     scheme = "http" if settings.tls_certificate_file is None else "https"
@@ -226,7 +224,7 @@ get_root = partial(send_own_route, render_root)
 def _bind_route(found: FoundRoute, scope: Scope) -> "Endpoint":
     """Return an endpoint that calls the plugin's route for the request method.
 
-    Raises `MethodNotAllowed` (405) if no route has the method, before the body is read.
+    Raises `MethodNotAllowed` (405) if no route has the method.
     """
     require_method(scope["method"], scope["path"], found)
     return lambda _, request, sink: send_plugin_route(found, scope, request, sink)
@@ -250,10 +248,7 @@ MODEL_ENDPOINTS: Mapping[str, Endpoint] = {"GET": get_model}
 
 
 def remove_repeated_v1(path: str) -> str:
-    """Return a URL path with `/v1/v1/` at its beginning replaced by `/v1/`, and other paths unchanged.
-
-    A client with `/v1` in its `ANTHROPIC_BASE_URL` doubles the prefix.
-    """
+    """Return a URL path with `/v1/v1/` at its beginning replaced by `/v1/`, and other paths unchanged."""
     return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
 
 
@@ -275,8 +270,7 @@ def find_endpoint(method: str, path: str) -> Endpoint:
 def path_not_found_error(path: str) -> UnknownModel:
     """Return the 404 error for an unknown URL path.
 
-    For a path of OpenAI, Gemini or Ollama, the error text names that API. For the dashboard, it names the command that
-    installs it.
+    The error text names the API if the path is that of OpenAI, Gemini or Ollama.
     """
     text = f"Nothing is served at {path!r}. The main endpoint is POST /v1/messages."
     for api, pattern in _OTHER_FORMATS.items():
@@ -291,8 +285,8 @@ def path_not_found_error(path: str) -> UnknownModel:
 def paginate_models(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
     """Return one page of a model list, as the JSON object of Anthropic's `GET /v1/models`.
 
-    `query`: URL parameters `limit`, `after_id`, `before_id`. Raises `InvalidRequest` for an invalid limit or an unknown
-    id.
+    `query` has the URL parameters `limit`, `after_id` and `before_id`. Raises `InvalidRequest` for an invalid limit or
+    an unknown id.
     """
     requested = query.get("limit", str(DEFAULT_MODELS_PER_PAGE))
     limit = int(requested) if _PAGE_SIZE_DIGITS.fullmatch(requested) else 0

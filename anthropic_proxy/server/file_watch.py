@@ -1,7 +1,6 @@
 """Detection of changes of the settings files, for `serve --watch-config`.
 
-`FileWatch.has_changed` compares size, modification time and inode of the files. The server calls the method every
-`POLL_INTERVAL_SECONDS`.
+The server calls `FileWatch.has_changed` every `POLL_INTERVAL_SECONDS`.
 """
 
 import os
@@ -21,8 +20,7 @@ class FileWatch:
     def has_changed(self) -> bool:
         """Return True if a file has changed since the last result True, or since the object was created.
 
-        A change is reported only when two successive calls find the same new state, because a program may still be
-        writing the file at the first call.
+        A change is reported when two successive calls find the same new state, so that the file is completely written.
         """
         before, self._latest = self._latest, self._state()
         if self._latest != before or self._latest == self._reported:

@@ -21,9 +21,9 @@ _WILDCARD_ADDRESSES = frozenset(("", "0.0.0.0", "::"))
 
 
 def open_listener(host: str, port: int) -> socket.socket:
-    """Open a TCP socket that listens on an address, and return the socket. `port`: 0 selects any free port.
+    """Open a TCP socket that listens on an address, and return the socket. `port` 0 selects any free port.
 
-    Raises `ConfigurationError` if the address cannot be used. The message suggests another port.
+    Raises `ConfigurationError` if the address cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)

@@ -1,9 +1,8 @@
 """Requests for the URL paths that plugins serve: checks method and body size, calls the route, and sends its response.
 
-A route of a plugin is a URL path with a function that returns the response (`respond`). `FoundRoute` is the result of
-the lookup of a path: its routes by HTTP method. The server rejects clients without a valid key, except for a route that
-checks their access itself, such as the dashboard (`is_key_checked_by_route`). `send_own_route` serves pages of the
-proxy itself by the same interface.
+A route of a plugin is a URL path with a function that returns the response. `FoundRoute` has the routes of one path by
+HTTP method. The server rejects clients without a valid key, except for a route that checks the key itself
+(`is_key_checked_by_route`). `send_own_route` serves pages of the proxy itself by the same interface.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,7 +19,7 @@ from anthropic_proxy.services import Services
 _CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key"})
 
 Responder = Callable[[Services, RouteRequest], Awaitable[RouteResponse]]
-"""Async function of the proxy itself that returns the response to a request, with the arguments of a plugin's route."""
+"""Async function of the proxy itself that returns the response to a request."""
 
 
 async def send_own_route(respond: Responder, services: Services, request: ClientRequest, sink: AsgiSink) -> None:
@@ -31,8 +30,8 @@ async def send_own_route(respond: Responder, services: Services, request: Client
 async def send_plugin_route(found: FoundRoute, scope: Scope, request: ClientRequest, sink: AsgiSink) -> None:
     """Call the route of a plugin for the method of a request, and send its response.
 
-    `found`: routes of the URL path by method. `scope`: ASGI scope of the request. Raises `MethodNotAllowed` if no route
-    has the method, `RequestTooLarge` above the route's maximum body size, and the errors of the plugin.
+    `found` has the routes of the URL path by method. `scope` is the ASGI scope. Raises `MethodNotAllowed` if no route
+    has the method, and `RequestTooLarge` above the maximum body size of the route.
     """
     route = found.routes[require_method(scope["method"], request.path, found)]
     if len(request.body) > route.max_body_bytes:
@@ -51,7 +50,7 @@ def require_method(method: str, path: str, found: FoundRoute) -> str:
 def is_key_checked_by_route(method: str, found: FoundRoute | None) -> bool:
     """Return True if a route itself decides about clients without a key, so that the server does not reject them.
 
-    `found`: routes of the URL path; None: no plugin serves the path.
+    `found` has the routes of the URL path; None: no plugin serves the path.
     """
     route = found.routes.get(method) if found else None
     return route is not None and route.checks_key
@@ -62,8 +61,8 @@ def build_route_request(
 ) -> RouteRequest:
     """Return a client request in the form that routes of plugins receive, without keys in its headers.
 
-    `scope`: ASGI scope; None: a GET request from an unknown address. `path_parameters`: parameter of the URL path → its
-    value.
+    `scope` is the ASGI scope; None: a GET request from an unknown address. `path_parameters` has the values of
+    parameters in the URL path.
     """
     scope = scope or {}
     return RouteRequest(

@@ -1,8 +1,7 @@
 """Probes of the server: `/health`, `/livez`, `/readyz` and `/version`. They need no key and contain no secret.
 
-A probe is a request by which a load balancer, a container platform or a command checks the server. No probe waits for a
-database or another server: the last known condition of each dependency is reported. `/livez` shows that the event loop
-runs, `/readyz` that requests are accepted.
+A probe is a request by which a load balancer or a command checks the server. `/livez` shows that the event loop runs,
+`/readyz` that requests are accepted. No probe waits for a database or another server.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,9 +17,9 @@ from anthropic_proxy.services import Services
 
 
 async def get_health(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /health` and `HEAD /health`, for commands and simple probes: status `ok`, version and start time.
+    """Serve `GET /health` and `HEAD /health`: status `ok`, version and start time.
 
-    The conditions of the ledger and of Redis do not change the status: requests are served without them.
+    The conditions of the ledger (database of requests) and of Redis are added. They do not change the status.
     """
     body: dict[str, object] = {"status": "ok", **_version(services)}
     if services.ledger_state is not None:
@@ -32,19 +31,17 @@ async def get_health(services: Services, request: ClientRequest, sink: AsgiSink)
 
 
 async def get_livez(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /livez`: send 200, which shows that the event loop runs.
-
-    A process that sends no response is blocked and must be restarted.
-    """
+    """Serve `GET /livez`: send 200, which shows that the event loop runs."""
     await _send(request, sink, 200, {"status": "ok"})
 
 
 async def get_readyz(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET /readyz`: 200 if the process accepts new requests, 503 while it stops.
 
-    A failed dependency is reported but does not change the status: requests are served without it. All instances share
-    a dependency, so with another status a load balancer would remove all of them.
+    The conditions of the database and of Redis are added. A failed one does not change the status, because requests are
+    served without it.
     """
+    # all instances share a failed dependency: with another status, a load balancer would remove all of them
     draining = services.in_progress.draining
     checks = {"server": "draining" if draining else "ok"}
     if services.ledger_state is not None:

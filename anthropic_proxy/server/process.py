@@ -1,10 +1,8 @@
 """Server process: opens the application, accepts connections, reloads settings, and stops after the running replies.
 
-`ServerProcess` is the only process of a server, or a worker under a supervisor. `ServerConfig` is its configuration:
-address, TLS files, watched settings files, and the times of a stop. At a stop signal, requests are still accepted for
-`drain_delay_seconds`, and running replies have `stop_timeout_seconds` to finish; `max_stop_seconds` is the maximum time
-until the process ends. The supervisor replaces a worker without heartbeats (signs that its event loop runs).
-`EXIT_STARTUP_FAILED` is an exit status.
+`ServerProcess` is the only process of a server, or a worker under a supervisor. `ServerConfig` has the address, the TLS
+files, the watched settings files and the times of a stop. The supervisor replaces a worker without heartbeats, the
+signs that its event loop runs.
 """
 
 import asyncio
@@ -51,13 +49,15 @@ if TYPE_CHECKING:
 EXIT_TIMEOUT_SECONDS = 5.0
 """Seconds after the end of serving at which the process exits, even if a thread of a library is still running."""
 STOP_GRACE_SECONDS = CLOSE_GRACE_SECONDS + FLUSH_TIMEOUT_SECONDS + EXIT_TIMEOUT_SECONDS + 1.0
-"""Maximum seconds for a process to cancel its replies and exit, after `stop_timeout` or a second stop signal. The
-supervisor kills a slower worker. A process without a supervisor ends itself."""
+"""Maximum seconds for a process to cancel its replies and exit. The supervisor kills a slower worker."""
 EXIT_STARTUP_FAILED = 3
 """Exit status of a process that failed before the beginning of serving. uvicorn uses the same value."""
 STOP_COMMAND, STOP_NOW_COMMAND, RELOAD_COMMAND, READY_REPLY = b"s", b"h", b"r", b"+"
-"""Bytes on the control socket. From supervisor to worker: stop after the running replies, cancel these replies, reload
-the settings. From worker to supervisor: the worker has begun to serve."""
+"""Bytes on the socket between supervisor and worker.
+
+The supervisor sends commands: stop after the running replies, stop now, reload the settings. The worker sends the reply
+when it has begun to serve.
+"""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class ServerConfig:
     watched_files: Sequence[str] = ()
     """Paths of the settings files. A change of one reloads the settings. Empty: no file is watched."""
     heartbeat_timeout_seconds: float = 30.0
-    """Seconds without a heartbeat after which the supervisor kills and replaces a worker."""
+    """Seconds without a heartbeat (sign of a running event loop) after which the supervisor replaces a worker."""
 
     @property
     def max_stop_seconds(self) -> float:
@@ -86,8 +86,8 @@ class ServerConfig:
 class ServerProcess:
     """Server of one listening socket, in the current process, until a signal or the supervisor stops it.
 
-    `control`: socket for commands from a supervisor; a closed one is a command to stop. None: no supervisor.
-    `logs_startup`: log the start-up summary and watch the settings file.
+    `control` is the socket for commands from a supervisor; None: no supervisor. `logs_startup`: True to log the
+    start-up summary and watch the settings file.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class ServerProcess:
         await announce_stop(self._state, delay, self._hurrying)
 
     async def _start_application(self) -> None:
-        """Start the application. A stop signal during the start ends the process at once: no request is served yet.
+        """Start the application. A stop signal during the start ends the process at once.
 
         An exception of the start is printed, and exits with `EXIT_STARTUP_FAILED`.
         """
@@ -224,10 +224,7 @@ class ServerProcess:
             self._check_terminal_again(MAX_TERMINAL_CHECKS)
 
     def _check_terminal_again(self, times: int) -> None:
-        """Stop the server if its terminal closes within `times` seconds, checked once a second.
-
-        SIGHUP has two causes: a terminal that closes, or a user's request for a reload.
-        """
+        """Stop the server if its terminal closes within `times` seconds, checked once a second."""
         asyncio.get_running_loop().call_later(1.0, self._check_terminal, times - 1)
 
     def _check_terminal(self, left: int) -> None:
@@ -279,7 +276,7 @@ class ServerProcess:
                 self._reload()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Update the header `date`, free memory if due, and write a heartbeat.
+        """Update the header `date`, free memory if due, and write a heartbeat (sign that the event loop runs).
 
         Each call schedules the next, once a second.
         """

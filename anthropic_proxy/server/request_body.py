@@ -1,6 +1,6 @@
 """Reading of the bodies of client requests, with limits of size and time.
 
-`read_body` waits for the complete body. `body_if_complete` returns at once, for bodies that have already arrived.
+`read_body` waits for the complete body. `body_if_complete` returns a body that has already arrived.
 """
 
 import asyncio
@@ -16,15 +16,16 @@ READ_TIMEOUT_SECONDS = 30.0
 BODY_TIMEOUT_SECONDS = 300.0
 """Maximum time for a complete request body, enough for 32 MB at 1 Mbit/s. A slower body is rejected with 408."""
 COMPLETE_BODY_EXTENSION = "anthropic_proxy.whole_body"
-"""Key in `scope["extensions"]` (ASGI) of a function without arguments. The function returns the complete body, or None
-if the body is incomplete. The proxy's own server (`server/http1`) sets the key; other servers, such as uvicorn, do not.
+"""Key in the ASGI `scope["extensions"]` of a function that returns the complete body, or None if it is incomplete.
+
+Only the proxy's own server sets the key.
 """
 
 
 def body_if_complete(scope: Mapping[str, Any]) -> bytes | None:
     """Return the request body without waiting if the server has received all of it. None: call `read_body` instead.
 
-    `scope`: ASGI scope. None also for a server without `COMPLETE_BODY_EXTENSION`.
+    `scope` is the ASGI scope. Other servers, such as uvicorn, always give None.
     """
     pop = scope.get("extensions", {}).get(COMPLETE_BODY_EXTENSION)
     return None if pop is None else pop()
@@ -38,8 +39,8 @@ async def read_body(
 ) -> bytes | None:
     """Read the request body from ASGI `receive` and return it. None: the client disconnected before the end.
 
-    `read_timeout_seconds`: maximum pause between two pieces. `body_timeout_seconds`: maximum time from the first piece
-    to the end. Raises `RequestTooLarge` above `MAX_BODY_BYTES`, and `RequestTimeout` after either time.
+    `read_timeout_seconds` is the maximum pause between two pieces, `body_timeout_seconds` the maximum time for all.
+    Raises `RequestTimeout` after either time, and `RequestTooLarge` above `MAX_BODY_BYTES`.
     """
     pieces: list[bytes] = []
     size = 0

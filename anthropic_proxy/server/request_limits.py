@@ -1,7 +1,7 @@
-"""Checks of the head of a client request (path, headers, announced body size), with any ASGI server.
+"""Checks of path, headers and announced body size of a client request, with any ASGI server.
 
-`require_within_limits` protects memory. `reject_ambiguous_framing` prevents request smuggling: two HTTP programs that
-find different ends of the same request. The body itself is limited in `server/request_body.py`.
+`require_within_limits` protects memory. `reject_ambiguous_framing` prevents request smuggling, in which two HTTP
+programs find different ends of the same request.
 """
 
 import itertools
@@ -16,12 +16,11 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_TARGET_BYTES = 16 * 1024
 """Maximum size of the URL path and query of a client request. A larger one is rejected with 414."""
 _MAX_CONTENT_LENGTH_DIGITS = 15
-"""Maximum number of digits of the header `Content-Length`. A longer number is rejected with 413, before it is
-decoded."""
+"""Maximum number of digits of the header `Content-Length`. A longer number is rejected with 413."""
 
 
 def decode_headers(scope: Mapping[str, Any]) -> dict[str, str]:
-    """Return the headers of a client request as a dictionary, with names in lower case. `scope`: ASGI scope.
+    """Return the headers of a client request as a dictionary, with names in lower case. `scope` is the ASGI scope.
 
     The values of a repeated header are joined with commas (RFC 9110, 5.3).
     """
@@ -36,10 +35,10 @@ def decode_headers(scope: Mapping[str, Any]) -> dict[str, str]:
 
 
 def reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-    """Raise `MalformedHttp` if two HTTP programs could read a client request differently (request smuggling).
+    """Raise `MalformedHttp` if two HTTP programs could find different ends of a client request (request smuggling).
 
-    Rejected are a missing `Host` in HTTP/1.1, a repeated `Host`, each `transfer-encoding` other than `chunked`, and
-    each `transfer-encoding` in HTTP/1.0 (RFC 9112, 3.2 and 6.1).
+    Rejected are a missing `Host` in HTTP/1.1, a repeated `Host`, each `transfer-encoding` other than `chunked`, and any
+    in HTTP/1.0 (RFC 9112, 3.2 and 6.1).
     """
     host = headers.get("host")
     if host is None:
@@ -55,8 +54,8 @@ def reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str
 def require_within_limits(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
     """Raise an error for a client request that is too large or compressed.
 
-    Raises `HeadersTooLarge`, `UriTooLong` for path and query, `RequestTooLarge` for `content-length`, and
-    `UnsupportedEncoding` for `content-encoding`.
+    The errors are `HeadersTooLarge`, `UriTooLong` for path and query, `RequestTooLarge` for the body, and
+    `UnsupportedEncoding` for a compressed body.
     """
     size = sum(map(len, itertools.chain.from_iterable(scope["headers"])))
     if size > MAX_HEADER_BYTES:

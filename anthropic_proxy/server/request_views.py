@@ -1,6 +1,6 @@
 """Views of recent and running client requests: `GET /api/requests/recent`, and `/api/requests/live` as an event stream.
 
-The views contain the requests of all workers, without message content. Keys are redacted.
+The views contain the requests of all workers, without message content and keys.
 """
 
 from anthropic_proxy.exchange.client_request import ClientRequest
@@ -29,7 +29,7 @@ async def get_requests(services: Services, request: ClientRequest, sink: AsgiSin
 async def get_live_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET /api/requests/live`: send an SSE event `snapshot` with all requests, then one event for each change.
 
-    An event `request` contains a request that has finished, an event `running` the requests in progress.
+    An event `request` contains a finished request, an event `running` the requests in progress.
     """
     events = stream_requests(services.receipts.feed)
     await sink.send_route_response(RouteResponse(headers=_STREAM_HEADERS, body=events))

@@ -1,9 +1,8 @@
 """Sink of one HTTP response: sends events, a message or an error to the client through the ASGI function `send`.
 
-`AsgiSink` implements `ResponseSink`, the interface by which an exchange (one client request with its provider calls)
-responds. `send_…` methods send the response or parts of a stream. The response starts with its first bytes; its status
-is then final. A receipt is the record of the exchange for log and metrics; `attach_receipt` sets it. `record_body`
-makes the sink pass the body to a function too. `started` is True after the first bytes.
+`AsgiSink` implements `ResponseSink`, by which an exchange (client request with its provider calls) responds. The
+`send_…` methods send the response. `attach_receipt` sets the record of the exchange, for response headers.
+`record_body` passes the body to a function too.
 """
 
 import asyncio
@@ -37,7 +36,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class AsgiSink:
     """Sink of the response to one client request, through ASGI.
 
-    The class implements `exchange.client_request.ResponseSink`, so that exchanges need not import the server.
+    It implements `ResponseSink` of `exchange/client_request.py`, so that exchanges need not import the server.
     """
 
     def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
@@ -82,8 +81,8 @@ class AsgiSink:
     async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool) -> None:
         """Send bytes of a provider response to the client unchanged, with status 200.
 
-        `headers`: provider headers, which the first call sends. `is_stream`: True if the bytes are a fragment of a
-        stream; False: the complete body. `is_last`: True if no bytes follow.
+        `headers` are those of the provider. `is_stream`: True for a fragment of a stream, False for the complete body.
+        `is_last`: True if no bytes follow.
         """
         if not is_stream:
             await self.send_response(200, data, {**json_headers(self._request_id), **headers})
@@ -101,7 +100,7 @@ class AsgiSink:
         await self.send_response(200, reply.body, {**json_headers(self._request_id), **reply.headers})
 
     async def send_response(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Send a complete response with the header `content-length`. `headers`: None or empty: headers for JSON."""
+        """Send a complete response. Without `headers`, those of a JSON response are sent."""
         headers = headers or json_headers(self._request_id)
         await self._open(status, {**headers, "content-length": str(len(body))})
         await self._send({"type": "http.response.body", "body": body})
@@ -109,7 +108,7 @@ class AsgiSink:
     async def send_route_response(self, response: RouteResponse, *, has_body: bool = True) -> None:
         """Send the response of a route of a plugin. When the client disconnects, a streamed body is closed.
 
-        `has_body`: False: only the headers of a stream are sent, because the request method is HEAD.
+        `has_body`: False to send only the headers of a stream, for the method HEAD.
         """
         lines = {"request-id": [self._request_id]}
         lines |= {name: [value] if isinstance(value, str) else [*value] for name, value in response.headers.items()}
@@ -146,7 +145,7 @@ class AsgiSink:
     async def send_error(self, error: ProxyError) -> None:
         """Send an error response in Anthropic's format, with the status and headers of the error.
 
-        Does nothing if the response has started. The body of a provider with the Messages API is sent unchanged.
+        Does nothing if the response has started. An error body of a provider with the same format is sent unchanged.
         """
         if self._started:
             return
@@ -162,7 +161,7 @@ class AsgiSink:
 
     @property
     def started(self) -> bool:
-        """True if status and headers of the response have been sent. An error can then no longer change the status."""
+        """True if status and headers of the response have been sent."""
         return self._started
 
     @property

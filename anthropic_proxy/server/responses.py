@@ -1,8 +1,7 @@
 """Encoding of responses to clients as bytes: SSE frames of events, JSON messages, error bodies, response headers.
 
-Fields have the order of the Anthropic API. JSON is one line, as SSE data requires. Functions named `*_headers` return
-response headers. A lone surrogate is half of a UTF-16 character, which UTF-8 cannot encode; responses contain a
-replacement character instead. `ERROR_CATALOG` is the page about all errors, `help_headers` the header with its section.
+`encode_events`, `encode_message` and `encode_error` return the bytes. Functions named `*_headers` return response
+headers. A lone surrogate (half of a UTF-16 character), which UTF-8 cannot encode, is replaced.
 """
 
 import math
@@ -41,8 +40,7 @@ MAX_RETRY_AFTER_SECONDS = 3600
 """Maximum value of the response header `retry-after`, in seconds. A longer delay is lowered to this maximum."""
 
 ERROR_CATALOG = "docs/fix/errors.md"
-"""Path in the repository of the documentation page with cause and remedy of each error. Its sections have the names of
-the error classes."""
+"""Path in the repository of the documentation page with cause and remedy of each error."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -67,9 +65,9 @@ _ERROR = b"event: error\ndata: %b\n\n"
 
 
 def encode_events(events: Iterable[Event], request_id: str = "") -> bytes:
-    """Return the SSE frames of events as one bytes object. Lone surrogates in texts are replaced.
+    """Return the SSE frames of events as one bytes object.
 
-    `request_id`: id in the data of `error` events. "": no id.
+    `request_id` is the id in the data of `error` events; "": no id. Invalid UTF-16 characters in texts are replaced.
     """
     try:
         return _encode_frames(events, request_id)
@@ -98,7 +96,7 @@ def encode_message(message: MessagesResponse) -> bytes:
 def encode_error(error: ProxyError, request_id: str) -> bytes:
     """Return the JSON error body in Anthropic's format, which is also the data of an `error` event in a stream.
 
-    `request_id`: "": no id in the body.
+    An empty `request_id` is left out.
     """
     error_object: dict[str, Any] = {"type": error.error_type, "message": replace_surrogates(error.message)}
     if error.details is not None:
@@ -112,8 +110,7 @@ def encode_error(error: ProxyError, request_id: str) -> bytes:
 def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
     """Return the response headers of an error: those of a JSON body, and advice on a retry if known.
 
-    `retry-after` is a whole number of seconds, rounded up, from 1 to `MAX_RETRY_AFTER_SECONDS`. `x-should-retry` is
-    read by clients with Anthropic's SDK.
+    `retry-after` has whole seconds, from 1 to `MAX_RETRY_AFTER_SECONDS`. Anthropic's SDK reads `x-should-retry`.
     """
     headers = json_headers(request_id)
     if error.retry_after is not None:
@@ -124,10 +121,11 @@ def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
 
 
 def help_headers(error: ProxyError) -> dict[str, str]:
-    """Return the response header with the section of the error catalog for an error.
+    """Return the response header that names the section of the error catalog (documentation) for an error.
 
     `x-proxy-help: docs/fix/errors.md#upstream-refused`
-    The error class of a plugin has no section: its nearest base class of the proxy is used.
+
+    The error class of a plugin has the section of its base class.
     """
     known = next(base for base in type(error).__mro__ if vars(errors).get(base.__name__) is base)
     section = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", known.__name__).lower()
@@ -158,8 +156,9 @@ def fidelity_headers(report: FidelityReport | None, failed_attempts: Sequence[st
     `x-proxy-fidelity: best-effort; approximated=2; emulated=1; dropped=0`
     `x-proxy-failed-attempts: openai 503, groq 429`
     `x-proxy-route: long context`
-    `report`: None: no fidelity header, because the response is an error. `failed_attempts`: provider and status.
-    `route`: name of the matching route of the configuration file; "": none.
+
+    With `report` None, the response is an error without the first header. `route` is the name of the matching route of
+    the configuration file; "": none.
     """
     headers = {} if report is None else {"x-proxy-fidelity": report.format_counts()}
     if failed_attempts:

@@ -1,7 +1,7 @@
 """TLS of the server: certificate and key of `TLS_CERT_FILE` and `TLS_KEY_FILE`, replaced while the server runs.
 
-`ServerTls` contains the TLS context (`ssl.SSLContext`) for new connections and reloads changed files. Open connections
-keep their context. TLS 1.2 is the minimum, and HTTP/1.1 the only protocol. The module is imported only if TLS is set.
+`ServerTls` has the TLS context (`ssl.SSLContext`) for new connections, and reloads changed files. Open connections keep
+their context. TLS 1.2 is the minimum, and HTTP/1.1 the only protocol.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ _CERTIFICATE_MARK, _KEY_MARK = b"-----BEGIN CERTIFICATE-----", b"PRIVATE KEY----
 class ServerTls:
     """TLS context of the server, built again after each change of the certificate file or the key file.
 
-    `key_file`: "": the certificate file contains the key too. `log_line`, `log_warning`: write the result of a reload
-    to the log; None: the result is not logged. Raises `ConfigurationError` if the files cannot be used.
+    An empty `key_file` means that the certificate file contains the key too. `log_line` and `log_warning` log the
+    result of a reload. Raises `ConfigurationError` if the files cannot be used.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class ServerTls:
 
 
 def build_tls_context(certificate_file: str, key_file: str) -> ssl.SSLContext:
-    """Return the context for a certificate (with its chain) and a private key, both as PEM.
+    """Return the TLS context for a certificate (with its chain) and a private key, both as PEM.
 
-    `key_file`: "": the certificate file contains the key too.
-    Raises `ConfigurationError` if a file is missing or no PEM file, or if the key belongs to another certificate.
+    An empty `key_file` means that the certificate file contains the key too. Raises `ConfigurationError` if a file is
+    missing or invalid, or if the key belongs to another certificate.
     """
     _require_mark(certificate_file, "TLS_CERT_FILE", _CERTIFICATE_MARK, "certificate")
     variable = "TLS_KEY_FILE" if key_file else "TLS_CERT_FILE"
@@ -87,14 +87,15 @@ class _EncryptedKeyError(Exception):
 
 
 def _refuse_passphrase() -> str:
-    """Raise `_EncryptedKeyError`. OpenSSL calls this for an encrypted key, instead of asking on the terminal."""
+    """Raise `_EncryptedKeyError`, because OpenSSL needs a passphrase for the key."""
     raise _EncryptedKeyError
 
 
 def _require_mark(name: str, variable: str, mark: bytes, content: str) -> None:
     """Raise `ConfigurationError` if a file cannot be read or does not contain `mark`, the first line of a PEM block.
 
-    `name`: path of the file. `variable`: setting with the path. `content`: kind of content, for the message.
+    `name` is the path of the file. `variable` is the setting with the path. `content` is the kind of content for the
+    message.
     """
     try:
         text = Path(name).read_bytes()

@@ -1,9 +1,7 @@
 """Web page at `/` for browsers: command for Claude Code, model mapping, state of the providers, links.
 
-`render_web_page` returns the HTML. `SetupView` is the content of the page about models and providers. The mapping has a
-row for each Claude tier (haiku, sonnet, opus, fable) with its backend model. The page has no script and no keys. Its
-one style sheet is inside it, and the security policy (`SECURITY_HEADERS`) permits no other resource. `uses_demo`: no
-provider is configured.
+`render_web_page` returns the HTML. `SetupView` has the content about models and providers. The mapping has a row for
+each Claude tier (haiku, sonnet, opus, fable) with its backend model. The page has no script and no keys.
 """
 
 from base64 import b64encode
@@ -55,21 +53,21 @@ SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
 }
-"""Response headers of the web page. The security policy permits the style sheet of the page, by its hash."""
+"""Response headers of the web page, such as the security policy, which permits only the style sheet of the page."""
 _LINKS = {
     "/dashboard": "Dashboard",
     "/health": "Health as JSON",
     "/v1/models": "Models as JSON",
     "/metrics": "Metrics for Prometheus",
 }
-"""URL path → label of the link on the page. A path that the reader of the page may not open is omitted."""
+"""URL path → text of the link on the page. A path that the reader of the page may not open is omitted."""
 
 
 class SetupView(Struct, frozen=True):
     """Model mapping and provider states that the web page shows."""
 
     mapping: Sequence[tuple[str, TierMapping]]
-    """Rows of the model mapping: names of the Claude tiers with the same backend model, and this mapping."""
+    """Rows of the model mapping: Claude tiers (such as haiku) and their common backend model."""
     readiness: Readiness
     """State of the providers: ready, with problems, or not configured."""
     uses_demo: bool
@@ -77,7 +75,7 @@ class SetupView(Struct, frozen=True):
 
     @property
     def problems(self) -> list[str]:
-        """Error texts of providers that a tier maps to, and of enabled features, each one once."""
+        """Error texts of used providers and of enabled features, each one once."""
         found = [problem for _, row in self.mapping for problem in row.problems]
         return list(dict.fromkeys((*found, *self.readiness.obstacles)))
 
@@ -94,8 +92,8 @@ def build_setup_view(settings: Settings, catalog: Catalog) -> SetupView:
 def render_web_page(command: str, view: SetupView | None, paths: Sequence[str]) -> str:
     """Return the web page at `/` as HTML.
 
-    `command`: shell command that starts Claude Code. `view`: models and providers; None: the reader may not see them.
-    `paths`: URL paths that the reader can open; those with a known label are linked.
+    `command` is the shell command that starts Claude Code. `view` has models and providers; None: the reader may not
+    see them. `paths` are the URL paths that the reader can open.
     """
     body = "\n".join(_body(command, view, [path for path in _LINKS if path in paths]))
     return (

@@ -1,8 +1,7 @@
 """Acceptor of client connections on the listening socket, up to the limit of open file descriptors.
 
-`Acceptor` replaces asyncio's own server. Connections above the limit wait in the kernel's queue of the socket (the
-backlog). `start` begins to accept connections. When the server stops, `close` accepts the waiting connections, which
-are still served, and closes the socket.
+`start` begins to accept connections. Connections above the limit wait in the backlog, the kernel's queue of the socket.
+`close` accepts the waiting connections and closes the socket.
 """
 
 import asyncio
@@ -21,15 +20,16 @@ if TYPE_CHECKING:
     import ssl
 
 MAX_ACCEPTS_PER_ITERATION = 64
-"""Maximum number of client connections accepted in one iteration of the event loop, so that other callbacks are not
-delayed."""
+"""Maximum number of client connections accepted in one iteration of the event loop."""
 MAX_ACCEPTS_AT_SHUTDOWN = 4096
 """Maximum number of client connections accepted from the backlog when the server stops: more than its maximum size."""
 ACCEPT_PAUSE_SECONDS = 0.1
 """Seconds without accepting connections after the maximum number of connections or file descriptors is reached."""
 HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS = 1.0
-"""Maximum seconds for a client to send its request headers while the number of connections is at its maximum. The
-connection of a slower client is aborted, so that waiting clients can connect."""
+"""Maximum seconds for a client to send its request headers while the number of connections is at its maximum.
+
+The connection of a slower client is aborted.
+"""
 HANDSHAKE_TIMEOUT_SECONDS = 10.0
 """Maximum seconds of a TLS handshake with a client. After this time the connection is closed."""
 HANDSHAKE_GRACE_SECONDS = 1.0
@@ -42,10 +42,8 @@ _FD_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class Acceptor:
     """Acceptor of client connections on one listening socket.
 
-    It replaces asyncio's own server, which drops connections if no file descriptor is free.
-    `new_protocol`: builds the protocol object of a connection. `connections`: all open client connections, which the
-    protocol objects maintain. `log_warning`: logs a warning. `find_tls_context`: returns the TLS context of the next
-    connection; None: no TLS.
+    `new_protocol` builds the protocol object of a connection. `connections` has all open client connections.
+    `find_tls_context` returns the TLS context of the next connection; None: no TLS.
     """
 
     def __init__(
@@ -75,9 +73,9 @@ class Acceptor:
         self._events.on_readable(self._listener, self._accept)
 
     async def close(self) -> None:
-        """Accept the connections that wait in the backlog, then close the listening socket.
+        """Accept the connections that wait in the backlog (queue of the socket), then close the listening socket.
 
-        The kernel would reset the waiting connections. The method returns when all accepted connections are open.
+        It returns when all accepted connections are open.
         """
         if self._resume_timer is not None:
             self._resume_timer.cancel()
@@ -123,7 +121,7 @@ class Acceptor:
     def _pause(self, reason: str) -> None:
         """Stop accepting for `ACCEPT_PAUSE_SECONDS`, and close connections that are idle or send their headers slowly.
 
-        `reason`: cause for the warning in the log.
+        `reason` is the cause for the warning in the log.
         """
         if self._closed:
             return

@@ -1,9 +1,7 @@
 """HTTP/1.1 connection of a client: an `asyncio.Protocol` that parses client requests with httptools, within limits.
 
 `Http1Connection` is the protocol object of one connection. Methods marked "(asyncio)" are called for events of the
-socket, methods marked "(httptools)" by the parser. The base class `ConnectionLifecycle` orders responses and closes the
-connection. The head of a request is its request line with the headers; `on_url` receives the address in the request
-line.
+socket, methods marked "(httptools)" by the parser. The head of a request is its request line with the headers.
 """
 
 import asyncio
@@ -22,9 +20,7 @@ from anthropic_proxy.server.http1.request_target import (
 )
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Maximum size of an incomplete request head (request line and headers). A larger one is rejected with 414 or 431.
-Sizes, extensions and trailers of chunks between two body pieces have the same maximum. Complete heads have the limits
-of `server/request_limits.py`."""
+"""Maximum size of an incomplete request head (request line and headers). A larger one is rejected with 414 or 431."""
 MAX_PIPELINED_REQUESTS = 16
 """Maximum number of parsed requests that wait for the response of an earlier one. Further bytes stay unparsed."""
 MAX_PIPELINED_BYTES = 1024 * 1024
@@ -40,7 +36,7 @@ _ASGI = {"version": "3.0", "spec_version": "2.3"}
 class Http1Connection(ConnectionLifecycle):
     """HTTP/1.1 connection of a client. It starts one `RequestResponseCycle` for each request.
 
-    `on_*` methods are callbacks of the httptools parser. Offers of a protocol upgrade (`Upgrade: h2c`) are ignored.
+    The `on_*` methods are callbacks of the httptools parser. Offers of another protocol (`Upgrade: h2c`) are ignored.
     """
 
     def __init__(self, state: ServerState) -> None:
@@ -95,10 +91,9 @@ class Http1Connection(ConnectionLifecycle):
             self._steps += 1
 
     def on_headers_complete(self) -> None:
-        """Start the request, or queue it in the pipeline while an earlier response is incomplete (httptools).
+        """Start the request, or queue it while an earlier response is incomplete (httptools).
 
-        Raises `MalformedHttp` for an unsupported HTTP version or method. A head with an upgrade offer is not started:
-        it will be parsed again without the offer.
+        Raises `MalformedHttp` for an unsupported HTTP version or method.
         """
         version = self._parser.get_http_version()
         if version not in _VERSIONS:
@@ -154,10 +149,9 @@ class Http1Connection(ConnectionLifecycle):
             self.cycle.finish_body()
 
     def _parse_ordinary(self, data: bytes) -> bytes:
-        """Parse the bytes of one socket read if they have a common form, and return the bytes that remain unparsed.
+        """Parse the bytes of one socket read if they have a common structure. Return the unparsed ones.
 
-        Common forms, for which no copy is necessary: one request head, one head with its body, one piece of a body.
-        Bytes of another form are returned unparsed, for `_parse`.
+        Common are one request head, one head with its body, and one piece of a body.
         """
         buffer, start = self._buffer, 0
         if not self._in_body:
@@ -180,7 +174,7 @@ class Http1Connection(ConnectionLifecycle):
         return b""
 
     def _parse(self) -> None:
-        """Parse the bytes in the buffer, until it is empty or a limit of pipelining or of steps is reached."""
+        """Parse the bytes in the buffer, until it is empty or a limit is reached."""
         buffer = self._buffer
         while buffer.data and not (self._rejected or self._is_full()):
             if self._steps > MAX_PARSE_STEPS_PER_ITERATION:

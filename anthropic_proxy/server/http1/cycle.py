@@ -1,10 +1,8 @@
-"""One client request and its response on an HTTP/1.1 connection: ASGI interface, body buffer, response encoding.
+"""One client request and its response on an HTTP/1.1 connection.
 
-`RequestResponseCycle` is one request with its response. "Application" means the ASGI application of the proxy
-(`app.App`). The application reads the request body with `receive` and writes the response with `send`. While it does
-not call `receive`, the cycle buffers pieces of the body (`feed_body`, `finish_body`). `run_app` calls the application,
-and `release_resources` frees memory afterwards. `wake_receiver` ends a wait in `receive`; `schedule_wakeup` calls it a
-little later.
+`RequestResponseCycle.run_app` calls the application, the ASGI application of the proxy. The application reads the
+request body with `receive` and writes the response with `send`. The connection adds pieces of the body with `feed_body`
+and `finish_body`. `wake_receiver` ends a wait in `receive`.
 """
 
 import asyncio
@@ -19,14 +17,13 @@ from anthropic_proxy.server.request_body import COMPLETE_BODY_EXTENSION
 MAX_BUFFERED_BODY_BYTES = 1024 * 1024
 """Bytes of buffered request body above which the socket is not read until the application calls `receive`."""
 MAX_JOINED_BODY_BYTES = 8 * 1024 * 1024
-"""Size of the buffered part of a request body that the application receives at once, before the rest has arrived. Most
-bodies are smaller, and the application receives each as one piece."""
+"""Size of the buffered part of a request body that the application receives at once, before the rest has arrived."""
 WAKEUP_DELAY_SECONDS = 0.05
 """Seconds for which pieces of a request body are collected before a waiting application receives them together."""
 HEADER_OVERHEAD_BYTES = 160
 """Estimated memory of one parsed request header: a tuple and two bytes objects."""
 _SMALL_BYTES = 4096
-"""Size in bytes below which body pieces are joined in one buffer, instead of thousands of small objects."""
+"""Size in bytes below which body pieces are joined in one buffer."""
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)}
 """HTTP status (100 to 599) → encoded status line of a response: `HTTP/1.1 200 OK`."""
@@ -44,17 +41,13 @@ class AsgiApp(Protocol):
 
 
 class RequestResponseCycle:
-    """One client request and its response. One task runs the application for it.
+    """One client request and its response, for which one task runs the application.
 
-    The application receives a complete body, or a slow or large one in several pieces. The response head is sent
-    together with the first bytes of the response body, in one packet.
+    `scope` is the ASGI scope. `keep_alive`: the connection stays open after the response. `more_body`: the request body
+    is incomplete. `waiting_for_100_continue`: the client sends the body only after an interim response 100.
 
-    `scope`: ASGI scope of the request. `keep_alive`: the connection stays open after the response.
-    `waiting_for_100_continue`: the client sends the body only after an interim response 100.
-    `more_body`: the request body is incomplete. `disconnected`: the client has disconnected.
-    `response_started`, `response_complete`: the application has sent the response head, or the whole response.
-    `note_freed`: called with the number of body bytes at the end of the request.
-    `on_response`: called when the response is complete. `close_connection`: closes the client connection.
+    `note_freed` is called with the number of body bytes at the end of the request. `on_response` is called when the
+    response is complete.
     """
 
     __slots__ = (
@@ -124,8 +117,8 @@ class RequestResponseCycle:
     def feed_body(self, piece: bytes) -> None:
         """Add a piece of the request body to the buffer.
 
-        A full buffer wakes the application. If the application does not wait in `receive`, the socket is not read until
-        it does.
+        A full buffer wakes the application, or pauses reading from the socket if the application does not wait in
+        `receive`.
         """
         pieces = self._pieces
         self._held += len(piece)
@@ -170,8 +163,8 @@ class RequestResponseCycle:
     async def run_app(self, app: AsgiApp) -> None:
         """Run the application for this request, then release its resources.
 
-        If the application leaves the response incomplete, status 500 is sent or, after the response head, the
-        connection is closed.
+        If the application leaves the response incomplete, status 500 is sent. After the response head, the connection
+        is closed instead.
         """
         self.scope["extensions"] = {COMPLETE_BODY_EXTENSION: self._pop_complete_body}
         try:
@@ -183,7 +176,10 @@ class RequestResponseCycle:
             self.release_resources()
 
     def release_resources(self) -> None:
-        """Drop the references to connection and body. Called after `run_app`, or in place of `run_app`."""
+        """Drop the references to connection and body.
+
+        Called at the end of a request, and for a request that is never run.
+        """
         self._on_response = self._close_connection = _do_nothing  # breaks a reference cycle
         self._pieces = []
         self._note_freed(self._consumed + self._held)
@@ -210,7 +206,7 @@ class RequestResponseCycle:
         """Send the response head or a piece of the response body, given as an ASGI message.
 
         Waits while the write buffer of the connection is full. Messages after a disconnect are dropped. Raises
-        `RuntimeError` for a message in the wrong order or a body that differs from its `content-length`.
+        `RuntimeError` for a wrong order of messages or a wrong length of the body.
         """
         if self._flow.write_paused and not self.disconnected:
             await self._flow.wait_writable()
@@ -294,9 +290,9 @@ class RequestResponseCycle:
         return b"".join(pieces)
 
     async def _end_incomplete(self) -> None:
-        """End a response that the application left incomplete: send status 500 if no byte of the response was sent.
+        """End a response that the application left incomplete.
 
-        Otherwise send the response head, if it is still unsent, and close the connection.
+        Without a response head, status 500 is sent. Otherwise the connection is closed.
         """
         if self.response_started:
             if self._head:
@@ -310,4 +306,4 @@ class RequestResponseCycle:
 
 
 def _do_nothing() -> None:
-    """Do nothing. The function replaces callbacks of a finished request, so that their objects can be freed."""
+    """Do nothing, in place of the callbacks of a finished request."""

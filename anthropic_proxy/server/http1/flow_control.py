@@ -1,7 +1,7 @@
 """Backpressure on a client connection: pauses reading for a slow application, and writing for a slow client.
 
-Reading from the socket pauses (`pause_reading`) if the application does not consume the request body. If the write
-buffer is full (`pause_writing`), the senders of a response wait in `wait_writable`.
+`pause_reading` stops reading from the socket while the application does not consume the request body. After
+`pause_writing`, senders of a response wait in `wait_writable`.
 """
 
 import asyncio
@@ -10,8 +10,8 @@ import asyncio
 class FlowControl:
     """Flow control of one client connection.
 
-    The socket is not read while too much of a request body is unread, or too many bytes are unparsed. Senders of a
-    response wait while the write buffer is full. `read_paused`, `write_paused`: True during the pause.
+    The socket is not read while too much of a request body is unread. Senders of a response wait while the write buffer
+    is full. `read_paused` and `write_paused` are True meanwhile.
     """
 
     __slots__ = ("_body_unread", "_transport", "_writable", "paused_for_unparsed", "read_paused", "write_paused")

@@ -1,11 +1,8 @@
 """Lifecycle of one client connection: order of responses, timeouts, error responses, closing.
 
-`ConnectionLifecycle` is the base class of a connection; `server/http1/connection.py` adds the parser of requests. The
-pipeline is the queue of parsed requests that wait for the response of an earlier one. `ServerState` is shared by all
-connections; its flag `draining` is set when the server stops but still accepts requests. `HttpApplication` is the ASGI
-application that serves the requests. Methods marked "(asyncio)" are called for events of the socket: `eof_received`
-when the client sends no more bytes, `pause_writing` when it does not read. `head_wait_seconds` is the time for which
-the server has waited for a request head (request line and headers).
+`ConnectionLifecycle` is the base class of a connection; `server/http1/connection.py` adds the parser of requests.
+`ServerState` is shared by all connections. The pipeline is the queue of parsed requests that wait for the response of
+an earlier one. Methods marked "(asyncio)" are called for events of the socket.
 """
 
 import asyncio
@@ -22,15 +19,17 @@ from anthropic_proxy.server.http1.receive_buffer import ReceiveBuffer
 from anthropic_proxy.server.http1.timers import KeepAliveTimer, Timeout, WriteTimeout
 from anthropic_proxy.server.responses import encode_error, error_headers, help_headers
 
+# the longer time avoids requests on a connection that the server is closing
 KEEP_ALIVE_SECONDS = 75.0
-"""Idle time after which the server closes a client connection. Clients close theirs after at most 60 s, so the longer
-time avoids requests on a connection that the server is closing."""
+"""Idle time after which the server closes a client connection. Clients close theirs earlier, after at most 60 s."""
 HEAD_TIMEOUT_SECONDS = 30.0
-"""Time for a client to send request line and headers, also for the first request of a connection. Incomplete headers
-are then rejected with 408, and a connection without a request is closed."""
+"""Time for a client to send request line and headers. Then incomplete headers are rejected with 408."""
+# some clients read the response only after they have sent the whole body
 BODY_DRAIN_TIMEOUT_SECONDS = 10.0
-"""Time for which the server reads the remaining request body after it has sent the response. Some clients read the
-response only after they have sent the whole body. Afterwards the server closes the connection."""
+"""Time for which the server reads the remaining request body after it has sent the response.
+
+Afterwards the server closes the connection.
+"""
 WRITE_TIMEOUT_SECONDS = 300.0
 """Seconds after which a connection is aborted if its client reads no byte of a response that waits to be sent."""
 NEW_CONNECTION_GRACE_SECONDS = 0.5
@@ -55,7 +54,7 @@ class ServerState:
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS
     """Idle time after which a client connection is closed."""
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
-    """Trimmer of the heap, which is notified of the body size of each finished request."""
+    """Object that returns free memory to the system. It receives the body size of each finished request."""
     connections: set["ConnectionLifecycle"] = field(default_factory=set)
     """All open client connections."""
     request_tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -122,9 +121,8 @@ class ConnectionLifecycle(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Handle the end of the client's sending direction (asyncio). Return True to keep the connection open.
 
-        The client may still read (half-close), or have closed the connection; both look the same until the next write.
-        Responses are still sent if all unfinished requests are GET or HEAD. Otherwise all unfinished requests are
-        treated as disconnected, because a useless call to a provider costs money. TLS has no half-close.
+        Responses are still sent if all unfinished requests are GET or HEAD. Otherwise the unfinished requests count as
+        disconnected, because a useless call to a provider costs money.
         """
         unfinished = self._unfinished()
         self._write_timer.start()
@@ -157,8 +155,7 @@ class ConnectionLifecycle(asyncio.Protocol):
     def close_after_responses(self) -> None:
         """Close the connection after the responses to its current requests, because the server stops.
 
-        A new connection without a request has `NEW_CONNECTION_GRACE_SECONDS` to send one. An idle connection is closed
-        at once.
+        An idle connection is closed at once. A new connection has `NEW_CONNECTION_GRACE_SECONDS` to send a request.
         """
         self._stopping = True
         if self._in_head:
@@ -171,12 +168,15 @@ class ConnectionLifecycle(asyncio.Protocol):
             self.cycle.keep_alive = False
 
     def close_if_idle(self) -> None:
-        """Close an idle connection on which a request was served, to free its descriptor for other connections."""
+        """Close the connection if it is idle after a request, to free its file descriptor."""
         if self.cycle is not None and self.cycle.response_complete and not self._is_mid_request():
             self._close()
 
     def head_wait_seconds(self) -> float:
-        """Return for how many seconds the server has waited for the current request head. 0: no head is expected."""
+        """Return for how many seconds the server has waited for the current request head (request line and headers).
+
+        0: no head is expected.
+        """
         return self._head_timer.elapsed_seconds()
 
     def _start(self, cycle: RequestResponseCycle) -> None:
@@ -252,7 +252,7 @@ class ConnectionLifecycle(asyncio.Protocol):
     def _send_error(self, error: ProxyError) -> None:
         """Reject the current request: send an error response and close the connection.
 
-        If earlier requests are unfinished, only their responses are sent before the close, without the error response.
+        If earlier requests are unfinished, only their responses are sent before the close.
         """
         if self._rejected:
             return
@@ -278,8 +278,7 @@ class ConnectionLifecycle(asyncio.Protocol):
     def _close_gracefully(self) -> None:
         """Close the connection. If the client may still be sending, end only the sending direction at first.
 
-        Received data is then discarded for `body_drain_timeout_seconds`. A close with unread data would reset the
-        connection, and the client would lose the unread response.
+        Received data is then discarded for `body_drain_timeout_seconds`, so that the client can read the response.
         """
         self._head_timer.stop()
         self._drop_pipeline()

@@ -1,16 +1,15 @@
 """Buffer of received, unparsed bytes of a client connection, which divides the bytes into pieces for the parser.
 
 `ReceiveBuffer.append` adds bytes from the socket, and `pop_piece` returns the next piece. A piece completes at most one
-request head, so that the server can stop parsing between two pipelined requests. A request head is the request line
-with the headers. `begin_request` prepares for the next request. `accepts_request_line` rejects invalid request lines
-that the parser would accept.
+request head, the request line with the headers. `accepts_request_line` rejects invalid request lines that the parser
+would accept.
 """
 
 import re
 
+# limits the number of parser callbacks for a body of tiny chunks
 MAX_PIECE_BYTES = 16 * 1024
-"""Maximum size of a piece for the parser, except for bodies of known length. It limits the number of parser callbacks
-for a body of tiny chunks."""
+"""Maximum size of a piece for the parser, except for bodies of known length."""
 _HEAD_END = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"[^\x00\t-\r ]+ [^\x00\t-\r ]+ HTTP/[0-9]\.[0-9]\r\n")
 
@@ -46,10 +45,10 @@ class ReceiveBuffer:
             self.data, self._start = data, 0
 
     def find_head_length(self, data: bytes, limit: int) -> int:
-        """Return the length in bytes of the request head at the beginning of `data`, the bytes just received.
+        """Return the length in bytes of the request head (request line and headers) at the beginning of `data`.
 
         0: the head is incomplete, longer than `limit` bytes, or has no valid request line. The caller then passes
-        `data` to `append`, and parses the result of `pop_piece`.
+        `data` to `append`.
         """
         if self._request_line is None or self._request_line:
             return 0
@@ -73,8 +72,8 @@ class ReceiveBuffer:
     def pop_piece(self, limit: int) -> memoryview:
         """Remove the next piece of received bytes for the parser and return it.
 
-        Within a body of known length, the piece is all buffered bytes of the body. Otherwise it ends at the end of the
-        next request head, or after `limit` bytes.
+        It ends at the end of the next request head, or after `limit` bytes. In a body of known length, it is all
+        buffered bytes of the body.
         """
         if self._later:
             self.data, self._start = self.data[self._start :] + self._later, 0
@@ -99,8 +98,7 @@ class ReceiveBuffer:
     def accepts_request_line(self, piece: memoryview) -> bool:
         """Return False if this piece completes an invalid request line. True: valid, incomplete, or already checked.
 
-        httptools accepts some invalid request lines, with several spaces or another protocol name. Programs read them
-        differently (RFC 9112, 3).
+        The parser accepts some invalid lines, such as those with several spaces (RFC 9112, 3).
         """
         if self._request_line is None:
             return True

@@ -1,7 +1,7 @@
-"""Functions for the request line and head of a client request: target, upgrade offer, message about a parse error.
+"""Functions for the request line and head of a client request: its target, an offer of another protocol, parse errors.
 
-The target is the address in the request line: path and query, or a complete URL. The origin form of a target is its
-path and query. An upgrade offer is a header by which a client offers to change to another protocol, such as HTTP/2.
+The target is the address in the request line: a path with a query, or a complete URL. An upgrade offer is a header by
+which a client offers to change to another protocol, such as HTTP/2.
 """
 
 import re
@@ -33,10 +33,9 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes]:
 
 
 def origin_form(target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
-    """Return a request target with a path: a URL without a path gets the path `/`, other targets are unchanged.
+    """Return the address in a request line (the target) with a path. A URL without a path gets the path `/`.
 
-    Raises `MalformedHttp` if the host of a complete URL differs from the `Host` header, because an intermediary may
-    have used either one (RFC 9112, 3.2.2).
+    Raises `MalformedHttp` if the host of a URL differs from the `Host` header (RFC 9112, 3.2.2).
     """
     found = _ABSOLUTE_FORM.fullmatch(target)
     if found is None:
@@ -54,8 +53,7 @@ def encode_head_without_upgrade(
 ) -> bytes:
     """Return the encoded head of a request, without the headers that offer another protocol.
 
-    The HTTP version and `Connection: close` are kept: they decide if the connection stays open, and HTTP/1.0 has no
-    chunked bodies. `version`: `1.1` or `1.0`.
+    `version` is `1.1` or `1.0`. `Connection: close` is kept.
     """
     closes = any(name == b"connection" and b"close" in value.lower() for name, value in headers)
     kept = [header for header in headers if header[0] not in _UPGRADE_HEADERS]
@@ -68,7 +66,7 @@ def encode_head_without_upgrade(
 def describe_parse_error(data: bytes | memoryview, error: str) -> str:
     """Return the error message for bytes that are no valid HTTP request.
 
-    For bytes of a TLS handshake, the message states that the server expects no TLS. `error`: text of the parser.
+    `error` is the text of the parser. For bytes of a TLS handshake, the message states that the server expects no TLS.
     """
     if data[:1] == _TLS_HANDSHAKE:
         return "The request is TLS instead of HTTP: the address of this proxy begins with http://, not https://."

@@ -1,8 +1,7 @@
 """Timers of a client connection: one-shot timeout, idle time (keep-alive), and unread responses.
 
-`Timeout` calls a function once, `KeepAliveTimer` closes idle connections, and `WriteTimeout` aborts connections of
-clients that stop reading. `begin_idle` and `end_idle` limit an idle period; `release` ends the timer with its
-connection.
+`Timeout` calls a function once. `KeepAliveTimer` closes idle connections. `WriteTimeout` aborts connections of clients
+that stop reading.
 """
 
 import asyncio
@@ -13,10 +12,7 @@ _POLLS = 10
 
 
 class Timeout:
-    """One-shot timer of a client connection, which can be started again.
-
-    A stopped timer keeps no reference to its callback, so that the connection can be freed.
-    """
+    """One-shot timer of a client connection, which can be started again."""
 
     __slots__ = ("_loop", "_since", "timer")
 
@@ -46,7 +42,7 @@ class Timeout:
 class KeepAliveTimer:
     """Timer that calls `on_timeout` when a client connection has had no request for `seconds`.
 
-    A timer of the event loop is created only when the previous one fires, because one per request would cost more.
+    `begin_idle` and `end_idle` mark the time without a request. `release` ends the timer with its connection.
     """
 
     __slots__ = ("_idle_since", "_loop", "_on_timeout", "_seconds", "_timer")
@@ -86,10 +82,7 @@ class KeepAliveTimer:
 
 
 class WriteTimeout:
-    """Timer that aborts a client connection if the client reads no byte of a waiting response for `seconds`.
-
-    Otherwise the unread response would stay in memory. The write buffer is checked only while it contains bytes.
-    """
+    """Timer that aborts a client connection if the client reads no byte of a waiting response for `seconds`."""
 
     __slots__ = ("_loop", "_progress_at", "_seconds", "_timer", "_transport", "_unread")
 
