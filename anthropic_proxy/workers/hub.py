@@ -1,9 +1,8 @@
-"""Hub in the supervisor process, which sums the statistics of all workers and forwards observations between them.
+"""Hub in the supervisor process, which connects the workers: it sums their statistics and forwards their messages.
 
-`Hub` is connected to each worker by an `IpcChannel`; `receive_from` processes the messages of one worker. An
-observation is a fact about a model, an API key or a provider address that all workers should use. A query is the
-question of one worker for the sum of all statistics. The hub answers after all workers have reported, or at the
-deadline. `next_query_deadline` is the time for the next call of `answer_due_queries`.
+`Hub` has an `IpcChannel` to each worker. `receive_from` processes the messages of one worker. A query is a worker's
+question for the sum of all statistics, which the hub answers when all workers have reported. `answer_due_queries` also
+answers at the deadline (`next_query_deadline`).
 """
 
 import time
@@ -28,8 +27,10 @@ from anthropic_proxy.workers.link import WorkerPeer
 WORKER_TIMEOUT_SECONDS = 1.0
 """Seconds for a worker to report its statistics to the hub. Then the hub uses the worker's previous report."""
 MAX_OBSERVATIONS = 10_000
-"""Maximum number of observations that the hub stores for workers that start later. A further observation replaces the
-oldest one."""
+"""Maximum number of observations (facts about models, keys or addresses) stored for workers that start later.
+
+A further one replaces the oldest.
+"""
 
 
 @dataclass
@@ -47,9 +48,9 @@ class _Query:
 
 
 class Hub:
-    """Hub for statistics and observations of the workers. Each worker is connected to the hub by one `IpcChannel`.
+    """Hub for messages between the workers of a server, each connected by one `IpcChannel`.
 
-    `aggregator`: returns the supervisor's own statistics and sums those of all processes. `clock`: returns monotonic
+    `aggregator` returns the supervisor's own statistics, and sums those of all processes. `clock` returns monotonic
     seconds.
     """
 
@@ -77,7 +78,7 @@ class Hub:
         return [channel for channel in self._channels if not channel.ended]
 
     def add_worker(self, channel: IpcChannel) -> None:
-        """Add the channel of a new worker, and send the worker all stored observations that have not expired."""
+        """Add the channel of a new worker, and send it all stored facts (observations) that have not expired."""
         self._channels.append(channel)
         now = self._clock()
         for until, observation in self._observations.values():
@@ -87,8 +88,8 @@ class Hub:
     def receive_from(self, channel: IpcChannel) -> None:
         """Process all messages that a worker has sent, without waiting for more.
 
-        A `StatsReport` is stored. A `StatsQuery` makes the hub request reports from the other workers. A
-        `ReloadRequest` sets `reload_requested`. Other messages are forwarded to the other workers.
+        Statistics are stored, and a query is passed to the other workers. A `ReloadRequest` sets `reload_requested`.
+        Other messages are forwarded.
         """
         for message in channel.receive():
             if isinstance(message, StatsReport):
@@ -121,12 +122,12 @@ class Hub:
     def next_query_deadline(self) -> float | None:
         """Return the time, in seconds of the clock, at which `answer_due_queries` must be called.
 
-        None: no open query.
+        None: no worker waits for statistics.
         """
         return min((query.deadline for query in self._queries), default=None)
 
     def answer_due_queries(self) -> None:
-        """Send a `StatsTotal` for each query for which all workers have reported or the deadline has passed."""
+        """Answer each query for statistics for which all workers have reported or the deadline has passed."""
         now = self._clock()
         for query in list(self._queries):
             if not query.missing or now >= query.deadline:

@@ -1,9 +1,8 @@
-"""`InstanceSharing`: observations that instances share through Redis: keys in cooldown, open circuits, learned facts.
+"""`InstanceSharing`: exchange of observations between server processes through Redis.
 
-An instance is one server process, on any machine, that uses the same Redis. An observation is sent to all instances,
-and stored until it expires for those that start later. No request waits: `publish` queues an observation, and a
-background task sends and receives. An observation arrives after about half a second, and after an interruption within
-half a minute.
+An instance is one server process, on any machine, with the same Redis. An observation is a fact such as a key in
+cooldown or an open circuit. `publish` sends it in the background to all instances, after about half a second. It is
+stored for instances that start later.
 """
 
 import asyncio
@@ -21,20 +20,21 @@ SEND_DELAY_SECONDS = 0.5
 """Seconds for which observations are collected before they are sent. A newer one with the same name replaces an older
 one."""
 IDLE_SECONDS_BEFORE_PING = 10.0
-"""Seconds without a message from Redis after which the connection is checked. After twice this time without a reply,
-the process connects again."""
-MAX_RECONNECT_DELAY_SECONDS = 5.0
-"""Maximum pause before the next attempt to connect. The pause is random, so that instances connect at different times.
+"""Seconds without a message from Redis after which the connection is checked.
+
+After twice this time, the process connects again.
 """
+MAX_RECONNECT_DELAY_SECONDS = 5.0
+"""Maximum pause before the next attempt to connect. The pause is random."""
 MAX_UNSENT_OBSERVATIONS = 10_000
 """Maximum number of observations that wait for Redis. Above it, new ones are dropped."""
 _decode = msgspec.json.Decoder(SharedObservation).decode
 
 
 class InstanceSharing:
-    """Exchange of observations with other instances.
+    """Exchange of observations (such as keys in cooldown) with other instances, the processes with the same Redis.
 
-    `store`: store in Redis. `apply`: applies an observation of another instance to this process.
+    `store` is the store in Redis. `apply` applies an observation of another instance to this process.
     """
 
     def __init__(self, store: FallbackStore, apply: Callable[[SharedObservation], None]) -> None:

@@ -1,12 +1,14 @@
 """Messages between the hub in the supervisor process and a worker process, over a pair of sockets.
 
-`IpcChannel` is one end of the sockets. Sending and receiving never block: `send` keeps bytes that the socket does not
-accept, and `flush` sends them later. A message is a length of four bytes and a msgpack object. Statistics: a worker
-sends a `StatsReport`, periodically or after the hub's `StatsRequest`; a worker's `StatsQuery` requests the sum of all
-workers (`StatsTotal`). Views of requests: a worker that shows requests to a user sends `RequestsWatch`, and the others
-send their requests (`RequestsUpdate`) for a limited time. `SharedObservation`: a fact about a model, an API key or a
-provider address, which all workers use. `settings_digest` is a digest of the settings for which the fact is valid.
-`ReloadRequest` makes all workers read the settings again.
+`IpcChannel` is one end of the sockets.
+
+`StatsReport` has the statistics of a worker. A worker's `StatsQuery` requests the sum of all workers, which
+`StatsTotal` returns.
+
+A worker that shows requests to a user sends `RequestsWatch`. The others then send `RequestsUpdate` for a limited time.
+
+`SharedObservation` has a fact about a model, an API key or a provider address. `ReloadRequest` makes all workers read
+the settings again.
 """
 
 import socket
@@ -19,8 +21,7 @@ from msgspec import Struct
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
 """Unsent bytes of a channel above which new messages are dropped, because the receiving process does not read."""
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""Maximum size of an encoded message. The sender drops a larger message. A receiver of a larger message ends the
-channel."""
+"""Maximum size of an encoded message. The sender drops a larger message."""
 _READ_BYTES = 256 * 1024
 _LENGTH_BYTES = 4
 
@@ -64,7 +65,7 @@ class StatsTotal(Struct, tag="total"):
 class SharedObservation(Struct, tag="observation", frozen=True):
     """Message with a fact about a model, an API key or a provider address, sent by a worker for all other workers.
 
-    The hub forwards the message. `workers/shared_state.py` builds and applies it, and defines the field values.
+    The hub forwards the message. `workers/shared_state.py` builds and applies it.
     """
 
     kind: str
@@ -73,11 +74,15 @@ class SharedObservation(Struct, tag="observation", frozen=True):
     """Digest of the settings for which the fact is valid. Workers with other settings ignore the message.
     "": valid for all settings."""
     name: str
-    """Key of the model observation, digest of the API key, or name of the upstream. A newer message with the same
-    `kind`, `settings_digest` and `name` replaces this one."""
+    """Model and fact, digest of the API key, or name of the provider address.
+
+    A newer message of the same kind replaces this one.
+    """
     value: str
-    """Value of the model observation, or status and error type of the upstream's failure: `503 api_error`.
-    "": an API key, or a closed circuit."""
+    """Value of the fact about a model, or status and error type of the provider's failure: `503 api_error`.
+
+    "": an API key, or a closed circuit.
+    """
     lifetime_seconds: float
     """Seconds until the fact expires. 0: revoked, for example because a circuit has closed."""
 
@@ -87,9 +92,9 @@ class ReloadRequest(Struct, tag="reload"):
 
 
 class RequestsWatch(Struct, tag="watch"):
-    """Message from a worker with an open view of requests: a command to the other workers to send their requests.
+    """Message that makes the other workers send their requests, because this worker shows requests to a user.
 
-    The hub forwards the message. There is no message for the end of a view: the time runs out.
+    The hub forwards the message. It is valid for `duration_seconds`.
     """
 
     duration_seconds: float
@@ -158,7 +163,7 @@ class IpcChannel:
     def send(self, message: Message) -> bool:
         """Send a message, or keep it for `flush` if the socket is full. Return False if the message is lost.
 
-        Reasons: the other process has closed its end or does not read, or the message is too large or not valid UTF-8.
+        A message is lost if the other process does not read, or if the message is too large or not valid UTF-8.
         """
         if len(self._outgoing) > MAX_UNSENT_BYTES:
             return False
@@ -172,7 +177,7 @@ class IpcChannel:
         return self.flush()
 
     def flush(self) -> bool:
-        """Send the unsent bytes of messages that the socket accepts without blocking.
+        """Send the bytes that `send` has kept, as far as the socket accepts them without blocking.
 
         Return False if the connection is broken.
         """
@@ -190,7 +195,7 @@ class IpcChannel:
     def receive(self) -> Sequence[Message]:
         """Read the available bytes and return the messages that are complete. Empty: no complete message yet.
 
-        A damaged message sets `ended`; the messages before it are returned.
+        A damaged message ends the channel. The messages before it are returned.
         """
         while not self.ended:
             try:
@@ -208,8 +213,7 @@ class IpcChannel:
     def close(self, flush_timeout_seconds: float = 0.0) -> None:
         """Close the socket of this end.
 
-        `flush_timeout_seconds`: maximum seconds of a blocking send of the unsent bytes before. 0: unsent bytes are
-        lost.
+        `flush_timeout_seconds` is the maximum time to send the unsent bytes first. 0: they are lost.
         """
         if flush_timeout_seconds and self._outgoing:
             self._end.settimeout(flush_timeout_seconds)

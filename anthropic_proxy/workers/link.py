@@ -1,11 +1,8 @@
-"""Statistics of a server process, and the link by which a worker exchanges statistics and observations with others.
+"""Statistics of a server process, and the link by which a worker exchanges messages with the other processes.
 
-An observation is a fact about a model, an API key or a provider address. `WorkerPeer` is the interface for the
-application: it collects the statistics of this process (`collect_stats`), requests the sum of all workers, with the
-number of those that did not report (`query_totals`), and returns the function that sends observations
-(`find_publisher`). `WorkerLink` is a worker's connection to the hub in the supervisor, which forwards messages to the
-other workers. `sum_stats` adds the statistics of several processes; only the hub calls it. `start_sharing` and
-`stop_sharing` begin and end the exchange of observations with other servers through Redis.
+`WorkerPeer` is the interface for the application: `collect_stats` returns the statistics of this process, and
+`query_totals` the sum of all workers. `find_publisher` returns the function that sends an observation, a fact about a
+model, an API key or a provider address. `WorkerLink` is a worker's connection to the hub in the supervisor.
 """
 
 import asyncio
@@ -46,8 +43,7 @@ if TYPE_CHECKING:
 REPORT_INTERVAL_SECONDS = 1.0
 """Interval at which a worker reports changed statistics to the hub. A killed worker loses its unreported statistics."""
 PUBLISH_DELAY_SECONDS = 0.1
-"""Delay before a worker sends observations to the hub, which forwards them to other workers. Only the last observation
-about the same object is sent."""
+"""Delay before a worker sends facts (observations) to the hub. Only the last one about the same object is sent."""
 HUB_TIMEOUT_SECONDS = 2.0
 """Maximum seconds of a worker's wait for statistics from the hub. The hub itself waits up to 1 s for other workers."""
 CLOSE_TIMEOUT_SECONDS = 1.0
@@ -55,11 +51,11 @@ CLOSE_TIMEOUT_SECONDS = 1.0
 
 
 class WorkerPeer:
-    """Object that collects the statistics of this process, and exchanges them and observations with the other workers.
+    """Object that collects the statistics of this process, and exchanges them with the other workers.
 
-    `contains_secret`: returns True if a word contains a secret. `collect_gauges`: sets the application's gauges.
-    `apply_observation`: applies an observation of another worker. `link`: connection to the hub; None: this is the only
-    server process, or the supervisor. `secrets`: returns the keys to redact in requests that other workers receive.
+    It also exchanges observed facts, such as keys in cooldown. `contains_secret` returns True if a word contains a
+    secret. `collect_gauges` sets the application's gauges. `link` is the connection to the hub; None: the only process,
+    or the supervisor. `secrets` returns the keys to redact in requests that other workers receive.
     """
 
     def __init__(
@@ -105,9 +101,10 @@ class WorkerPeer:
         return (self._link.worker_index, self._link.worker_count) if self._link is not None else (0, 1)
 
     def find_publisher(self, store: Store) -> Callable[[SharedObservation], None] | None:
-        """Return the function that sends an observation to all other workers and instances.
+        """Return the function that sends an observed fact, such as a key in cooldown, to all other processes.
 
-        None: this is the only process. `store`: store of the services. If it is in Redis, instances share observations.
+        None: this is the only process. `store` is the store of the services. With a store in Redis, all processes that
+        use it receive the fact.
         """
         if store.state.kind == "redis" and self._instances is None:
             from anthropic_proxy.stores.fallback import FallbackStore  # noqa: PLC0415  # loads redis-py
@@ -126,12 +123,12 @@ class WorkerPeer:
         return publish
 
     def start_sharing(self) -> None:
-        """Begin to exchange observations with other instances (servers with the same Redis), if Redis is used."""
+        """Begin to exchange observed facts with the other servers that use the same Redis. Without Redis: no effect."""
         if self._instances is not None:
             self._instances.start()
 
     async def stop_sharing(self) -> None:
-        """End the exchange with other instances."""
+        """End the exchange with the other servers that use the same Redis."""
         if self._instances is not None:
             await self._instances.close()
 
@@ -145,8 +142,7 @@ class WorkerPeer:
     def collect_stats(self, *, refresh_gauges: bool = True) -> bytes:
         """Return the statistics of this process, encoded by `metrics.encode_snapshot`.
 
-        `refresh_gauges`: measure memory use and open descriptors now; False: use the last measured values. The duration
-        of a measurement grows with the number of open descriptors.
+        `refresh_gauges`: True to measure memory use and open descriptors now, False for the last measured values.
         """
         snapshot = self.totals.snapshot
         snapshot.cpu_seconds = time.process_time()
@@ -161,19 +157,18 @@ class WorkerPeer:
         return sum(row.requests for row in self.totals.snapshot.counters.values())
 
     def sum_stats(self, running_stats: Sequence[bytes], ended_stats: Sequence[bytes]) -> bytes:
-        """Return the sum of the statistics of several processes.
+        """Return the sum of the statistics of several processes, all encoded by `metrics.encode_snapshot`.
 
-        All statistics are encoded by `metrics.encode_snapshot`.
-
-        `running_stats`: statistics of running processes, with counters and gauges. `ended_stats`: statistics of ended
-        workers, of which only the counters are added.
+        `running_stats` are those of running processes. `ended_stats` are those of ended workers, of which only the
+        counters are added.
         """
         return encode_snapshot(sum_snapshots(running_stats, ended_stats))
 
     async def query_totals(self) -> tuple[MetricsSnapshot, int]:
         """Return the sum of the statistics of all workers, and the number of workers that did not report in time.
 
-        The sum excludes the metrics request that is being served. Raises `InternalError` if the hub does not answer.
+        The metrics request that is being served is not counted as running. Raises `InternalError` if the hub does not
+        answer.
         """
         if self._link is None:
             encoded, unresponsive_count = self.collect_stats(), 0
@@ -204,7 +199,7 @@ class WorkerLink:
         """True if the event loop waits until the socket is writable."""
 
     def open(self, peer: WorkerPeer) -> None:
-        """Begin to report the statistics of `peer` to the hub, and to pass observations of other workers to `peer`.
+        """Connect `peer` with the hub: report its statistics, and pass on facts that other workers send.
 
         Must be called in the event loop.
         """
@@ -215,9 +210,9 @@ class WorkerLink:
         self._report_stats()
 
     def publish(self, observation: SharedObservation) -> None:
-        """Send an observation to all other workers after `PUBLISH_DELAY_SECONDS`.
+        """Send an observed fact, such as a key in cooldown, to all other workers after `PUBLISH_DELAY_SECONDS`.
 
-        A newer observation with the same `kind`, `settings_digest` and `name` replaces an unsent one.
+        A newer fact about the same object replaces an unsent one.
         """
         if not self._observations:
             self._loop.call_later(PUBLISH_DELAY_SECONDS, self._publish_pending)
@@ -230,8 +225,7 @@ class WorkerLink:
     async def query_totals(self) -> StatsTotal:
         """Query the hub for the statistics of all workers and return its answer. Concurrent callers share one query.
 
-        Raises `InternalError` if the hub does not answer within `HUB_TIMEOUT_SECONDS`. All workers send their waiting
-        observations before their statistics, so that these observations arrive before the answer.
+        Raises `InternalError` if the hub does not answer within `HUB_TIMEOUT_SECONDS`.
         """
         if self._pending_query is None:
             self._publish_pending()
@@ -242,7 +236,7 @@ class WorkerLink:
         return await asyncio.shield(self._pending_query)
 
     def close(self) -> None:
-        """Send the unsent observations and the final statistics to the hub, then close the connection."""
+        """Send the unsent observed facts and the final statistics to the hub, then close the connection."""
         self._socket_events.ignore_readable(self._channel.socket)
         self._socket_events.ignore_writable(self._channel.socket)
         self._sharing.close()

@@ -1,8 +1,7 @@
-"""Sharing of recent and running client requests between workers, for views of all of them (`log/request_feed.py`).
+"""Exchange of recent and running client requests between workers, so that a user can view those of all workers.
 
-A view shows requests to a user, as the command `logs` does. A worker with an open view sends `RequestsWatch` through
-the hub. The other workers then send `RequestsUpdate` messages for `WATCH_SECONDS`. Without a view, no message is sent.
-`apply_message` processes both messages.
+A worker with an open view (such as the command `logs`) sends `RequestsWatch` through the hub. The other workers then
+send `RequestsUpdate` messages for `WATCH_SECONDS`. `RequestSharing.apply_message` processes both messages.
 """
 
 import asyncio
@@ -21,8 +20,7 @@ from anthropic_proxy.log.request_feed import (
 from anthropic_proxy.workers.ipc import RequestsUpdate, RequestsWatch
 
 WATCH_SECONDS = 5.0
-"""Seconds for which the other workers send their requests after one `RequestsWatch` message. The worker with the view
-repeats the message before the end."""
+"""Seconds for which the other workers send their requests after one `RequestsWatch` message."""
 UPDATE_INTERVAL_SECONDS = 0.25
 """Seconds between two `RequestsUpdate` messages of a worker while a view of requests is open."""
 _decode_snapshot = msgspec.json.Decoder(RequestSnapshot).decode
@@ -31,8 +29,8 @@ _decode_snapshot = msgspec.json.Decoder(RequestSnapshot).decode
 class RequestSharing:
     """Exchange of one worker's requests with the other workers.
 
-    `feed`: requests of this process. `worker`: index of this worker. `worker_count`: number of all workers. `send`:
-    sends a message to the hub.
+    `feed` has the requests of this process. `worker` is the index of this worker, and `worker_count` the number of all
+    workers. `send` sends a message to the hub.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
-"""Routing state that workers share through the hub: observations of models, API keys in cooldown, open circuits.
+"""Routing state that workers share through the hub: facts about models, API keys in cooldown, open circuits.
 
-Each change in one worker becomes a `SharedObservation` message, which the other workers apply to their own state.
+`publish_observations` sends each change in one worker as a `SharedObservation`. `apply_observation` applies it in the
+other workers.
 """
 
 import hashlib
@@ -19,10 +20,10 @@ _DIGEST_BYTES = 16
 
 
 def publish_observations(services: Services, publish: Callable[[SharedObservation], None]) -> None:
-    """Make `services` call `publish` for each later observation of a model, key cooldown and circuit change.
+    """Make `services` call `publish` for each later fact about a model, key cooldown and circuit change.
 
-    Messages contain digests of API keys, never the keys. Observations of models are published only if they are stored
-    in the memory of the process: otherwise all workers read the same store.
+    Messages contain digests of API keys, never the keys. Facts about models are published only if `services` keep them
+    in memory, not in a shared store.
     """
     addresses, upstreams = _settings_digests(services.settings)
     if isinstance(store := services.observations.store, MemoryStore):
@@ -38,9 +39,9 @@ def publish_observations(services: Services, publish: Callable[[SharedObservatio
 
 
 def apply_observation(services: Services, observation: SharedObservation) -> None:
-    """Apply an observation of another worker to `services`.
+    """Apply a fact that another worker has observed, such as a key in cooldown, to `services`.
 
-    Ignored if its `settings_digest` belongs to other settings.
+    Facts about models and addresses are ignored if they were observed with other settings.
     """
     addresses, upstreams = _settings_digests(services.settings)
     if (

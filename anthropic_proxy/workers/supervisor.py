@@ -1,8 +1,8 @@
 """Supervisor process of several workers that share one listening socket (`anthropic-proxy serve --workers`).
 
 `Supervisor` starts, replaces and stops the workers, forwards signals to them and runs the hub, which exchanges messages
-between them. The supervisor serves no client request. A heartbeat is a sign, once a second, that the event loop of a
-worker runs.
+between them. It serves no client request. It kills a worker without heartbeats, the signs once a second that its event
+loop runs.
 """
 
 import selectors
@@ -37,7 +37,7 @@ from anthropic_proxy.workers.ipc import IpcChannel
 from anthropic_proxy.workers.worker import LoadWorkerApp, SupervisorConnection, WorkerApplication, run_worker
 
 MIN_RESTART_INTERVAL_SECONDS = 1.0
-"""Minimum seconds between two starts of one worker, so that a worker that fails at once is not restarted in a loop."""
+"""Minimum seconds between two starts of one worker."""
 MAX_MISSED_HEARTBEATS = 3
 """Number of successive missed heartbeats (one is due each second) after which a worker is killed while the server
 stops."""
@@ -72,8 +72,8 @@ class _Worker:
 class Supervisor:
     """Supervisor that starts, replaces and stops the worker processes of a server.
 
-    `load_app`: builds the application in each worker. `application`: the supervisor's own application, for its log,
-    settings and statistics.
+    `load_app` builds the application in each worker. `application` is the supervisor's own one, for its log, settings
+    and statistics.
     """
 
     def __init__(

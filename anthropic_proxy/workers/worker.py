@@ -1,9 +1,8 @@
 """Entry points of worker processes, which serve client requests under a supervisor process.
 
-`SupervisorConnection` has the connections of a worker to its supervisor: two sockets and a board, which is shared
-memory for the heartbeats and running requests of the worker. `run_worker` is the target of a new process of
-`anthropic-proxy serve --workers`. `serve_supervised` also runs under uvicorn's supervisor. The hub in the supervisor
-exchanges messages with each worker. `LoadWorkerApp` builds the application.
+`run_worker` is the target of a new process of `anthropic-proxy serve --workers`. `serve_supervised` also runs under
+uvicorn's supervisor. `SupervisorConnection` has the sockets and the shared memory between a worker and its supervisor.
+`LoadWorkerApp` builds the application.
 """
 
 import socket
@@ -27,7 +26,7 @@ class WorkerApplication(Application, Protocol):
 
     @property
     def peer(self) -> WorkerPeer:
-        """Object that collects the statistics of this process and exchanges them with the other workers."""
+        """Object with the statistics of this process, which it exchanges with the other workers."""
         ...
 
     async def log_startup(self, worker_count: int) -> None:
@@ -37,7 +36,7 @@ class WorkerApplication(Application, Protocol):
     def check_settings(self) -> bool:
         """Read the settings again and log the changes. Return False if they are invalid.
 
-        Called in the supervisor, which commands its workers to reload the settings only if the result is True.
+        Called in the supervisor before its workers reload the settings.
         """
         ...
 
@@ -49,10 +48,10 @@ class LoadWorkerApp(Protocol):
     """
 
     def __call__(self, *, address: str, logs_startup: bool = True, link: WorkerLink | None = None) -> WorkerApplication:
-        """Return the application.
+        """Return the application. `address` is the URL of the server.
 
-        `address`: URL of the server. `logs_startup`: log the start-up summary. `link`: the worker's connection to the
-        hub; None: this process is the only server process, or the supervisor.
+        `logs_startup`: True to log the start-up summary. `link` is the worker's connection to the hub, None in the
+        supervisor or the only server process.
         """
         ...
 
@@ -62,8 +61,7 @@ class SupervisorConnection:
     """Connections of a worker to its supervisor. It can be pickled only as an argument of the new worker process."""
 
     control: socket.socket
-    """Socket for the supervisor's commands (stop, stop now, reload), and for the message of the worker that it has
-    begun to serve."""
+    """Socket for commands of the supervisor, and for the worker's reply that it has begun to serve."""
     channel: socket.socket
     """Socket for messages between the worker and the hub."""
     board: "WriteableBuffer"
@@ -77,10 +75,10 @@ def run_worker(
     supervisor: SupervisorConnection,
     index_and_count: tuple[int, int],
 ) -> None:
-    """Serve client requests in this worker process until the supervisor stops or ends. Target of the new process.
+    """Serve client requests in this worker process until the supervisor stops or ends.
 
-    `listener`: listening socket that all workers share. `index_and_count`: index of this worker, from 0, and
-    number of workers.
+    `listener` is the listening socket that all workers share. `supervisor` has the connections to the supervisor
+    process. `index_and_count` has the index of this worker, from 0, and the number of workers.
     """
     link = WorkerLink(IpcChannel(supervisor.channel), memoryview(supervisor.board).cast("B"), *index_and_count)
     serve_supervised(partial(load_app, link=link), config, supervisor.control, sockets=[listener], logs_startup=False)
@@ -96,9 +94,9 @@ def serve_supervised(
 ) -> None:
     """Serve client requests until the supervisor sends the command to stop, or ends.
 
-    `control`: socket for commands from the supervisor. `sockets`: one listening socket, in a list as uvicorn passes it.
-    `logs_startup`: log the start-up summary and watch the settings file.
-    Prints a message and exits with status `EXIT_STARTUP_FAILED` if a setting is invalid.
+    `control` is the socket for commands from the supervisor. `sockets` has one listening socket. `logs_startup`: True
+    to log the start-up summary and watch the settings file. An invalid setting ends the process with status
+    `EXIT_STARTUP_FAILED`.
     """
     try:
         ServerProcess(load_app, config, sockets[0], control=control, logs_startup=logs_startup).run()
