@@ -1,7 +1,7 @@
 """Child processes of commands: a server that Ctrl+C does not stop, and a client that shares the terminal.
 
-Each function hides a difference between Linux, macOS and Windows. `exit_handles` detects the end of a process,
-`run_in_foreground` runs a client such as Claude Code.
+`run_in_foreground` runs a client such as Claude Code. `exit_handles` detects the end of a process. Each function hides
+differences between Linux, macOS and Windows.
 """
 
 import os
@@ -29,17 +29,16 @@ def background_options() -> dict[str, Any]:
 def exit_handles(process: BaseProcess) -> list[int]:
     """Return handles for a selector, which become ready when a process of `multiprocessing` has ended.
 
-    Empty on Windows, where the handle of a process is no socket, and only sockets can be selected. Callers there check
-    at an interval for ended processes.
+    Empty on Windows, where callers check at an interval for ended processes.
     """
+    # the handle of a process on Windows is no socket, and only sockets can be selected
     return [] if sys.platform == "win32" else [process.sentinel]
 
 
 def stop_at_end_of_input() -> None:
     """Start a thread that stops this process (SIGTERM) when its standard input ends.
 
-    The parent process has the other end of the pipe. The kernel closes this end even if the parent is killed, so this
-    process does not outlive its parent.
+    The input is a pipe from the parent process, so this process ends with its parent.
     """
 
     def wait() -> None:
@@ -56,8 +55,8 @@ def stop_at_end_of_input() -> None:
 def run_in_foreground(command: Sequence[str], environment: dict[str, str]) -> int:
     """Run a program in the terminal of this process and return its exit status, as a shell reports it.
 
-    Ctrl+C (and Ctrl+Break on Windows) reaches the program directly. SIGTERM and SIGHUP to this process are forwarded to
-    the program. Raises `OSError` if the program cannot be started.
+    Ctrl+C reaches the program directly. SIGTERM and SIGHUP to this process are forwarded to the program. Raises
+    `OSError` if the program cannot be started.
     """
     with subprocess.Popen(command, env=environment) as process, _forwarded_signals(process.send_signal):
         status = process.wait()

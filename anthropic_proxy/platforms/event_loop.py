@@ -1,7 +1,6 @@
 """Event loop of the server process: uvloop where it is installed, else the loop of asyncio.
 
-uvloop does not exist for Windows. The loop of asyncio on Windows (`ProactorEventLoop`) has no `add_reader` and no
-`add_signal_handler`, so no code of this project calls these methods outside `platforms/`.
+On Windows it has no `add_reader` and no `add_signal_handler`, so only code in `platforms/` calls these methods.
 """
 
 import asyncio

@@ -1,7 +1,6 @@
-"""Limits of open file descriptors of the server process.
+"""Limits of open file descriptors of the server process. Windows has no such limit.
 
-Each reply in progress uses two descriptors: the client connection and the connection to the provider. On Windows, only
-memory limits the number of sockets, and the functions have no effect.
+Each reply in progress uses two descriptors: the client connection and the connection to the provider.
 """
 
 import sys
@@ -15,7 +14,7 @@ _UNLIMITED_CONNECTIONS = 1 << 20
 
 
 def raise_fd_limit() -> None:
-    """Raise the soft limit of open file descriptors to the hard limit. The soft limit of many systems is 1,024.
+    """Raise the soft limit of open file descriptors to the hard limit.
 
     The limit stays unchanged if the system rejects the new one.
     """
@@ -29,10 +28,9 @@ def raise_fd_limit() -> None:
 
 
 def max_client_connections() -> int:
-    """Return the maximum number of client connections.
+    """Return the maximum number of client connections, derived from the soft limit of open file descriptors.
 
-    Each client connection also needs a descriptor for its connection to a provider. The maximum is derived from the
-    soft limit of open file descriptors. Without a limit: 1,048,576.
+    Without a limit, it is 1,048,576.
     """
     if sys.platform != "win32":
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

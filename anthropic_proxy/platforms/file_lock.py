@@ -1,8 +1,4 @@
-"""`locked_folder`: lock of a folder between threads and processes, for a change of a file that is replaced.
-
-A lock of the file itself would not help: a replaced file has another identity. POSIX locks the folder with `flock`.
-Windows cannot open folders, so it locks a file in it.
-"""
+"""`locked_folder`: lock of a folder between threads and processes, for the replacement of a file in it."""
 
 import errno
 import os
@@ -12,21 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# the folder is locked, because a replaced file has another identity; Windows locks a file in it
 LOCK_SECONDS = 5.0
 """Maximum seconds of the wait for a lock."""
 _RETRY_SECONDS = 0.02
 _WINDOWS_LOCK_FILE = ".anthropic-proxy.lock"
 _UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
-"""Error numbers of file systems without locks, such as some network file systems. The file is then changed without a
-lock."""
+"""Error numbers of file systems without locks, such as some network file systems."""
 
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Return a context manager that holds the lock of a folder.
+    """Return a context manager that holds the lock of a folder. The lock ends with the process, also after a crash.
 
-    Raises `TimeoutError` if another process or thread holds the lock for `LOCK_SECONDS`, and `OSError`. The lock ends
-    with the process, also after a crash.
+    Raises `TimeoutError` if another process or thread holds the lock for `LOCK_SECONDS`, and `OSError`.
     """
     descriptor = _open(folder)
     try:

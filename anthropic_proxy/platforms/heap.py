@@ -1,9 +1,8 @@
 """Memory of the server process: settings of the glibc heap, and thresholds of Python's garbage collector.
 
-`HeapTrimmer` returns free heap memory to the system after a burst of requests (`trim_if_due`), which it detects by the
-bytes of finished requests (`note_freed`). `trim_heap` does so at once. `tune_gc` reduces garbage collections. With
-another C library (musl, macOS, Windows), the functions for the heap have no effect. `retain_freed_memory` makes glibc
-keep memory for later requests.
+`HeapTrimmer` returns free heap memory to the system after a burst of requests. `trim_heap` does so at once.
+`retain_freed_memory` makes glibc keep memory for later requests. `tune_gc` reduces garbage collections. With another C
+library than glibc, the functions for the heap have no effect.
 """
 
 import ctypes
@@ -13,19 +12,17 @@ from collections.abc import Callable
 from typing import Any
 
 RETAINED_FREE_BYTES = 32 * 1024 * 1024
-"""Freed bytes that glibc keeps at the top of the heap for later requests: the maximum size of a request body. With
-glibc's default (128 KiB), the kernel would supply the buffers of each larger request page by page."""
+"""Freed bytes that glibc keeps at the top of the heap for later requests: the maximum size of a request body."""
 TRIM_AFTER_IDLE_SECONDS = 10.0
 """Seconds without a finished request after which `HeapTrimmer` returns all free heap memory to the system."""
 _GC_THRESHOLDS = (10_000, 10, 10)
 """Thresholds of the garbage collector (`gc.set_threshold`). CPython's default for the first one is 700."""
 _BURST_BYTES = 4 << 20
-"""Bytes of finished requests since the last trim above which a burst of requests is recorded. After a burst, the heap
-is trimmed."""
+"""Bytes of finished requests since the last trim above which the heap is trimmed after a burst of requests."""
 _BURST_END_BYTES = 1 << 20
 """Minimum bytes of requests that finish within one second of a burst. With fewer bytes, the burst is over."""
 _FREE_BYTES = 8 << 20
-"""Minimum free bytes in the heap for a trim after a burst. After requests one by one, less memory is free."""
+"""Minimum free bytes in the heap for a trim after a burst."""
 _TRIM_INTERVAL_SECONDS = 5.0
 """Minimum seconds between two trims of the heap during a burst of requests."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -35,9 +32,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def tune_gc() -> None:
     """Exclude all present objects from garbage collection, and raise the thresholds of the collector.
 
-    Call this at the end of start-up. Requests create no reference cycles, so collections are rarely useful. With the
-    default thresholds, one large request in ten would wait for a full collection.
+    Call this at the end of start-up.
     """
+    # requests create no cycles; with the default thresholds, one large request in ten waits for a full collection
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
@@ -63,7 +60,7 @@ def trim_heap() -> None:
 
 
 def free_heap_bytes() -> float:
-    """Return the number of free bytes in the heap, infinity if the C library does not report it. Takes microseconds.
+    """Return the number of free bytes in the heap, infinity if the C library does not report it.
 
     The number includes pages that were already returned to the system.
     """
@@ -74,12 +71,10 @@ def free_heap_bytes() -> float:
 
 
 class HeapTrimmer:
-    """Trimmer that returns free heap memory to the system after a burst of large requests.
+    """Trimmer that returns free heap memory to the system after a burst, a period with many bytes of finished requests.
 
-    A burst is a period in which requests with many bytes finish. glibc by itself returns only memory at the top of the
-    heap, where running streams soon allocate.
-
-    `measure_free`: returns the number of free bytes in the heap. `trim_heap`: returns the free memory to the system.
+    The server calls `trim_if_due` once a second, and `note_freed` after each request. `measure_free` returns the number
+    of free bytes in the heap. `trim_heap` returns the free memory to the system.
     """
 
     # A trim does not free objects below 512 bytes, which Python stores in its own arenas. Measured with 500 streams
@@ -102,7 +97,7 @@ class HeapTrimmer:
     def trim_if_due(self, now: float) -> None:
         """Return free heap memory to the system if a burst or an idle period is over, or a burst lasts long.
 
-        Call this once a second. `now`: monotonic seconds.
+        Call this once a second. `now` is in monotonic seconds.
         """
         fresh, self._freed_at_tick = self._freed_bytes - self._freed_at_tick, self._freed_bytes
         if fresh:

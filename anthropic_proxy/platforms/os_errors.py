@@ -1,7 +1,7 @@
 """Plain texts for exceptions of the operating system, of TLS and of libraries, for error messages and the log.
 
-`describe_os_error` returns the text for an exception: `connection refused`. The texts contain no class names, errno
-values or addresses of Python objects. `clean_error_text` shortens a library's message to one line.
+`describe_os_error` returns the text for an exception, such as `connection refused`. `clean_error_text` shortens a
+library's message to one line. The texts contain no class names or addresses of Python objects.
 """
 
 import errno
@@ -48,9 +48,9 @@ _MAX_CHARACTERS = 300
 
 
 def describe_os_error(error: BaseException) -> str:
-    """Return the cause of an exception as plain text without a final period: `connection refused`.
+    """Return the cause of any exception as plain text without a final period: `connection refused`.
 
-    Accepts every exception, not only `OSError`. Without a known cause, the text is its cleaned message or class name.
+    Without a known cause, the text is its cleaned message or class name.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not accepted: {clean_error_text(error.verify_message or '') or 'unknown'}"
@@ -72,7 +72,7 @@ def describe_os_error(error: BaseException) -> str:
 def clean_error_text(text: str) -> str:
     """Return a library's error message as one line, without exception class names and addresses of Python objects.
 
-    Longer text is cut at a word to at most 300 characters, and ends with an ellipsis.
+    A longer text than 300 characters is cut, and ends with an ellipsis.
     """
     text = " ".join(_INTERNALS.sub("", _CALL.sub(_describe_peer, text)).split())
     text = text.replace("[]", "").strip().rstrip(".")

@@ -28,7 +28,7 @@ class PortOwner(Struct, frozen=True):
 def find_port_owner(port: int, proc: Path = _PROC) -> PortOwner | None:
     """Return the process that listens on a TCP port. None: unknown, for example a process of another user.
 
-    `proc`: directory of the /proc file system. macOS and Windows have none, so the result is None there.
+    `proc` is the directory of the /proc file system. macOS and Windows have none, so the result is None there.
     """
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port, proc)}
     if not sockets:

@@ -7,10 +7,10 @@ import sys
 def reserve_address(listener: socket.socket) -> None:
     """Set the options with which an unbound socket gets an address that no other running program uses.
 
-    On POSIX systems, SO_REUSEADDR permits the address of a program that has ended. On Windows, SO_REUSEADDR would
-    permit the address of a running program too; SO_EXCLUSIVEADDRUSE prevents that.
+    On POSIX systems, the address of a program that has ended is permitted (SO_REUSEADDR).
     """
     if sys.platform == "win32":
+        # SO_REUSEADDR would permit the address of a running program on Windows
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
     else:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

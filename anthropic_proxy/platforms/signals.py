@@ -1,8 +1,8 @@
 """Signals of the server process: their names on each operating system, and their handling during start-up.
 
-Windows has no SIGHUP, and no process can send SIGTERM there. It has SIGBREAK instead: Ctrl+Break, which a parent
-process can also send to a process group (`CTRL_BREAK_EVENT`). `blocked_signals` blocks signals for a time: a blocked
-signal is delivered after `unblock_signals`; `restore_interrupts` is for commands that are no server.
+`defer_sighup` and `restore_sighup` block and unblock SIGHUP during the start-up. `blocked_signals` blocks signals for a
+time, after which they are delivered. `restore_interrupts` is for commands that are no server. Windows has no SIGHUP,
+and Ctrl+Break (SIGBREAK) in place of SIGTERM.
 """
 
 import os
@@ -30,8 +30,7 @@ SUPERVISOR_SIGNALS = STOP_SIGNALS if RELOAD_SIGNAL is None else STOP_SIGNALS | {
 def defer_sighup() -> None:
     """Make stop signals end the process at once, and block SIGHUP until `restore_sighup` is called.
 
-    Called at the beginning of the start-up, in which no request is served yet. By default, SIGHUP would end the
-    process, and SIGINT would print a traceback.
+    Called at the beginning of the start-up, in which no request is served yet.
     """
     for number in STOP_SIGNALS:
         signal.signal(number, exit_immediately)
@@ -48,8 +47,7 @@ def restore_sighup() -> None:
 def restore_interrupts() -> None:
     """Make Ctrl+C raise `KeyboardInterrupt`, and SIGTERM and SIGHUP end the process, as in any Python program.
 
-    For commands that are not a server. `defer_sighup` has set other handlers at the start of the process. A terminal
-    sends SIGHUP when it is closed.
+    It is for commands that are not a server.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -57,10 +55,8 @@ def restore_interrupts() -> None:
 
 
 def exit_immediately(number: int = 0, frame: FrameType | None = None) -> None:
-    """End the process at once with status 0, without cleanup. Usable as a signal handler, which ignores its arguments.
-
-    An exception (`SystemExit`) would not be safe, because other code may catch it.
-    """
+    """End the process at once with status 0, without cleanup. Usable as a signal handler."""
+    # an exception (`SystemExit`) would not be safe, because other code may catch it
     os._exit(0)
 
 
@@ -68,7 +64,7 @@ def exit_immediately(number: int = 0, frame: FrameType | None = None) -> None:
 def blocked_signals(signals: Iterable[signal.Signals]) -> Iterator[None]:
     """Block the given signals within a `with` statement. A child process that is started inside inherits the block.
 
-    No effect on Windows, which cannot block signals.
+    No effect on Windows.
     """
     signals = frozenset(signals)
     _block(signals)

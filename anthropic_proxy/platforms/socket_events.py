@@ -1,7 +1,7 @@
 """Notification of the event loop when a socket becomes readable or writable, for sockets without a transport.
 
-`SocketEvents` registers the callbacks. On POSIX systems, the event loop has this function (`add_reader`). The event
-loop of asyncio on Windows has not, so a thread waits with `select` and calls the callbacks in the loop, one at a time.
+`SocketEvents` registers the callbacks. On Windows, where the event loop of asyncio lacks this function, a thread waits
+with `select` and calls the callbacks in the loop.
 """
 
 import asyncio
@@ -21,14 +21,16 @@ if sys.platform == "win32":
     class SocketEvents:
         """Callbacks in one event loop for events of several sockets, found by a thread that calls `select`.
 
-        The thread starts with the first callback and ends after the last one, or with the process. After an event, it
-        waits until the callbacks have run, because the socket stays readable until then.
+        The thread starts with the first callback and ends after the last one, or with the process.
         """
 
         def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
             self._loop = loop
             self._callbacks: dict[tuple[socket.socket, int], Callback] = {}
-            """Socket and event (`EVENT_READ` or `EVENT_WRITE`) → callback. Replaced as a whole, never changed."""
+            """Socket and event (`EVENT_READ` or `EVENT_WRITE`) → callback.
+
+            The dict is replaced as a whole, never changed.
+            """
             self._lock = threading.Lock()
             self._wake: socket.socket | None = None
             """Socket by which the thread is notified of a change of `_callbacks`. None: the thread does not run."""

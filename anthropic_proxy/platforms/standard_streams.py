@@ -13,10 +13,8 @@ _VIRTUAL_TERMINAL_PROCESSING = 4
 
 
 def open_missing_streams() -> None:
-    """Open the null device in place of each closed standard stream. Call this before any other file is opened.
-
-    Otherwise the next socket gets descriptor number 0, 1 or 2, and C code that prints to stderr writes to a client.
-    """
+    """Open the null device in place of each closed standard stream. Call this before any other file is opened."""
+    # otherwise the next socket gets descriptor 0, 1 or 2, and C code that prints to stderr writes to a client
     for number in range(3):
         try:
             os.fstat(number)
@@ -34,10 +32,7 @@ def open_missing_streams() -> None:
 
 
 def _prepare_console() -> None:
-    """Make the console of Windows accept UTF-8 and color sequences, which the log writes as bytes.
-
-    Windows Terminal needs neither; the older console window does.
-    """
+    """Make the console of Windows accept UTF-8 and color sequences, which the log writes as bytes."""
     if sys.platform != "win32":
         return
     with suppress(OSError):

@@ -1,12 +1,10 @@
 """Signal handlers that stop the server process, even if its event loop is blocked.
 
-`StopSignals` installs the handlers; `call_at_signal` is for other signals, such as SIGHUP. Python runs the handler of a
-stop signal in the main thread, between two instructions, so a blocked event loop does not delay the handler. The
-handler starts two timers, which `stop_timers` cancels when the server has stopped completely. First, SIGALRM: its
-handler logs the requests in progress and ends the process. Windows has no SIGALRM; a thread does the same there, if C
-code does not hold the interpreter lock. Second, `faulthandler`: its thread writes the stack to stderr and ends the
-process, even if Python code can no longer run. Only C code that neither returns nor checks for signals delays the
-handler of the stop signal.
+`StopSignals` installs the handlers of stop signals. `call_at_signal` is for other signals, such as SIGHUP.
+
+The handler of a stop signal starts two timers, which `stop_timers` cancels when the server has stopped. After the first
+one, the requests in progress are logged and the process ends. The second one (`faulthandler`) ends the process even if
+Python code can no longer run.
 """
 
 import asyncio
@@ -24,8 +22,7 @@ EXIT_EVENT_LOOP_BLOCKED = 1
 LOOP_RESPONSE_TIMEOUT_SECONDS = 1.0
 """Seconds for the event loop to respond to the second stop signal. Afterwards the process ends."""
 _MARGIN_SECONDS = 0.5
-"""Seconds after the end of the timer at which `faulthandler` ends the process. Only then if the timer's handler could
-not run."""
+"""Seconds after the end of the first timer at which `faulthandler` ends the process, if it still runs."""
 _STDERR = 2
 
 if sys.platform == "win32":
@@ -79,13 +76,11 @@ def call_at_signal(number: signal.Signals, loop: asyncio.AbstractEventLoop, call
 
 
 class StopSignals:
-    """Handlers of stop signals: each signal calls `stop` in the event loop.
+    """Handlers of stop signals, each of which calls `stop` in the event loop.
 
-    If the event loop does not respond, the handlers call `report` in the main thread and end the process with status 1.
-
-    `stop`: stops the server. `report`: logs the requests in progress. `loop_timeout`: seconds for the event loop to
-    respond to the first signal. `exit_timeout`: seconds from this response to the call of `stop_timers`. After either
-    time, `report` is called and the process ends.
+    If the event loop does not respond within `loop_timeout` seconds, `report` logs the requests in progress and the
+    process ends with status 1. The same happens if `stop_timers` is not called within `exit_timeout` seconds after this
+    response.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ MAX_TERMINAL_CHECKS = 5
 if sys.platform == "win32":
 
     class Terminal:
-        """Console from which this process was started. Windows has no SIGHUP, and ends the processes of a console."""
+        """Console from which this process was started. Windows ends the processes of a closed console."""
 
         def is_closed(self) -> bool:
             """Return False: the process does not outlive its console."""
@@ -21,9 +21,9 @@ else:
     class Terminal:
         """Terminal from which this process was started, if any.
 
-        At SIGHUP, the server stops if the terminal is closed, and otherwise reloads its settings. A shell forwards
-        SIGHUP before its terminal closes, so callers repeat the check for `MAX_TERMINAL_CHECKS` seconds. A process that
-        was started with SIGHUP ignored (`nohup`) counts as one without a terminal.
+        At SIGHUP, the server stops if the terminal is closed, and otherwise reloads its settings. Callers repeat the
+        check for `MAX_TERMINAL_CHECKS` seconds, because a shell forwards SIGHUP before its terminal closes. A process
+        that was started with `nohup` counts as one without a terminal.
         """
 
         def __init__(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 def user_account(environ: Mapping[str, str]) -> str:
-    """Return the numeric user id; on Windows domain and name (`HOST\\user`). `environ`: environment of the user."""
+    """Return the numeric user id, or on Windows domain and name (`HOST\\user`). `environ`: environment of the user."""
     if sys.platform == "win32":
         return f"{environ.get('USERDOMAIN', '.')}\\{environ.get('USERNAME', '')}"
     return str(os.getuid())

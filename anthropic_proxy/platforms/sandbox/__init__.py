@@ -1,9 +1,8 @@
 """Sandbox: runs a small Python program of the proxy in its own process, with limits of time, CPU and memory.
 
-Used for regular expressions of a model and for fetched web pages. Both can keep C code busy for an unlimited time while
-it holds the interpreter lock. A process can then be killed, but a thread cannot. A program is a file with a function
-`main`, which receives one JSON value and returns another. The program imports nothing of this project, for a fast
-start.
+It is used for regular expressions of a model and for fetched web pages. `run_sandboxed` runs a `SandboxedProgram`: a
+file with a function `main`, which receives one JSON value and returns another. Unlike a
+thread, a process can be killed while C code runs. The program imports nothing of this project, for a fast start.
 """
 
 import asyncio
@@ -26,7 +25,7 @@ class SandboxedProgram(Struct, frozen=True, kw_only=True):
     path: str
     """Path of the program file."""
     timeout_seconds: float
-    """Maximum seconds of a run, including the start of the process. It must be long enough for a machine under load."""
+    """Maximum seconds of a run, including the start of the process."""
     cpu_seconds: int
     """Maximum CPU seconds of a run. Not enforced on Windows."""
     memory_bytes: int
@@ -42,9 +41,8 @@ class SandboxFailed(Exception):
 async def run_sandboxed(program: SandboxedProgram, input_value: Any) -> bytes:
     """Run a program in its own process and return its output as JSON text. A cancellation kills the process.
 
-    `input_value`: JSON value that the program's function `main` receives.
-    Raises `TimeoutError` after the maximum duration or CPU time, `SandboxFailed` if the program ends with an error, and
-    `OSError` if no process can be started.
+    `input_value` is the JSON value that the program's function `main` receives. Raises `TimeoutError` after the maximum
+    duration or CPU time, `SandboxFailed` if the program fails, and `OSError` if no process can be started.
     """
     flags = ("-I",) if program.imports_packages else ("-I", "-S")
     limits = (str(program.memory_bytes), str(program.cpu_seconds))

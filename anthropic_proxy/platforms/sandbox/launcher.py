@@ -1,6 +1,6 @@
 """Script that runs one sandboxed program file: `python launcher.py <program file> <memory bytes> <CPU seconds>`.
 
-The proxy starts it as a child process. Standard input is one JSON value, standard output another.
+The proxy starts it as a child process. Standard input and output are one JSON value each.
 """
 
 import importlib.machinery
@@ -15,7 +15,7 @@ if sys.platform != "win32":  # which has no limits of memory and CPU time; the p
 def main(program: str, memory_bytes: int, cpu_seconds: int) -> None:
     """Limit this process, then call `main` of the program file with the JSON value of standard input.
 
-    Writes the returned value to standard output as JSON. `program`: path of the program file.
+    The returned value is written to standard output as JSON. `program` is the path of the program file.
     """
     if sys.platform != "win32":
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
