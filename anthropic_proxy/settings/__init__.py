@@ -1,7 +1,7 @@
-"""Settings of the proxy from environment variables and `.env`, with defaults.
+"""Settings of the proxy from environment variables, `.env` and the configuration file, with defaults.
 
-`fields` defines the settings, `sources` finds the texts of variables, `values` decodes the texts, and `load` builds
-`Settings`. `reader` reads them at start and reload. `environment` handles variables of other programs and of LiteLLM.
+`fields` defines the settings, `sources` finds their texts, `values` decodes the texts, and `load` builds `Settings`.
+`reader` reads them at start and reload.
 """
 
 from anthropic_proxy.settings.config_file import CONFIG_FILE, ConfigFile

@@ -1,10 +1,8 @@
 """`ConfigFile`: the configuration file `anthropic-proxy.toml` beside `.env`, with checks that report file and line.
 
-The file defines compatible servers with their models, routes, prices and a search service. The structs of `file_format`
-define the allowed fields and types. A value is addressed by its `KeyPath`. `check_type` raises an error for a value of
-a wrong type, and `decode_table` returns a table as a struct. Methods `describe_*` return file and line of a key,
-methods `*_error` errors that name file, line and allowed values. `build_setting` returns a text as input of the
-decoders of `values`, `find_value` the value of a key.
+A `KeyPath` has the keys from the top of the file to a value. `find_value` returns the value, `check_type` checks its
+type, and `decode_table` returns a table as a struct. Methods `describe_*` return file and line of a key, methods
+`*_error` return errors. The structs of `file_format` define the allowed fields.
 """
 
 import os
@@ -39,8 +37,8 @@ StructT = TypeVar("StructT", bound=Struct)
 class ConfigFile:
     """Contents of the configuration file `anthropic-proxy.toml`. A missing file has no contents.
 
-    `path`: path of the file; None: no file. `errors`: list to which the error of an unreadable file, or of one that is
-    not TOML, is added; the contents are then empty.
+    `path` is the path of the file; None: no file. The error of a file that is unreadable or not TOML is added to
+    `errors`.
     """
 
     def __init__(self, path: str | None, errors: ErrorList) -> None:
@@ -69,7 +67,7 @@ class ConfigFile:
             raise ConfigurationError(f"{where}is not valid TOML: {problem}.") from None
 
     def describe_origin(self, path: KeyPath) -> str:
-        """Return the file and line of a key in the form of `Settings.origins`: `anthropic-proxy.toml line 4`.
+        """Return the file and line of a key: `anthropic-proxy.toml line 4`.
 
         For a key that is missing in the file, the line of its table is returned.
         """
@@ -96,7 +94,7 @@ class ConfigFile:
     ) -> ConfigurationError:
         """Return the error for an invalid value at `path`.
 
-        `allowed`: sentence about the allowed values. `suggestion`: valid text similar to the value; "": none.
+        `allowed` is a sentence about the allowed values. `suggestion` is a valid text similar to the value; "": none.
         """
         text = value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()
         return invalid_setting_error(self.build_setting(path, text), allowed, suggestion)
@@ -106,7 +104,7 @@ class ConfigFile:
     ) -> ConfigurationError:
         """Return the error for a text at `path` that is none of `choices`.
 
-        `suggestion`: the choice that the user means; "": the choice most similar to `value` is suggested.
+        `suggestion` is the choice that the user means; "": the choice most similar to `value` is suggested.
         """
         return self.invalid_value_error(
             path, value, f"Use {join_with_or(choices)}.", suggestion or find_similar_choice(value, choices)
@@ -186,7 +184,7 @@ class ConfigFile:
     def _require_consistent_limits(self, path: KeyPath, table: Mapping[str, object]) -> None:
         """Raise `ConfigurationError` if a limit of a model, such as `max_output`, exceeds its context window.
 
-        `table`: limits and features of the model.
+        `table` has limits and features of the model.
         """
         model, errors = msgspec.convert(table, ModelTable), ErrorList()
         window = model.context_window

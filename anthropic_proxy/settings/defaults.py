@@ -13,7 +13,7 @@ _FIRST_BYTE, _IDLE, _CONNECT = "UPSTREAM_FIRST_BYTE_TIMEOUT", "UPSTREAM_IDLE_TIM
 
 
 def list_defaults(providers: Sequence[ProviderVariables]) -> dict[str, str]:
-    """Return variable → default as text. Variables without a default, such as those of keys, are absent.
+    """Return the default of each setting as text, by variable. Variables without a default are absent.
 
     The default models and the base URLs depend on other settings and are absent too.
     """

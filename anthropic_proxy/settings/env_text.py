@@ -1,13 +1,10 @@
-"""Decoding of the text of a `.env` file of another program.
-
-References to other variables in values (`${NAME}`) are not resolved.
-"""
+"""Decoding of the text of a `.env` file of another program."""
 
 import io
 
 
 def decode_env_text(text: str) -> dict[str, str]:
-    """Return variable → value for the text of a `.env` file. Invalid lines are ignored.
+    """Return the value of each variable in the text of a `.env` file. Invalid lines are ignored.
 
     A reference to another variable in a value (`${NAME}`) stays unchanged.
     """

@@ -1,7 +1,7 @@
 """Changes of `.env`: `append_lines` adds lines and changes no others, `set_value` replaces the line of one variable.
 
-`append_lines` and `replace_file` replace the file in one step: a program that reads it gets the old or the new content.
-`locked_for_change` holds a lock against other processes during a change.
+`replace_file` replaces a file in one step, so that readers get the old or the new content. `locked_for_change` holds a
+lock against other processes during a change.
 """
 
 import io
@@ -38,9 +38,8 @@ def format_line(name: str, value: str) -> str:
 def append_lines(file: Path, values: Mapping[str, str]) -> bool:
     """Add a line for each variable to the end of a file, which is created if it is missing.
 
-    The line ends of the file are kept. Its permissions are kept too, unless a key is added that other users could read.
-    A symbolic link stays, and its target is changed. Returns True if other users could read the file before and cannot
-    now. Raises `ConfigurationError` if the file cannot be written.
+    The permissions of the file are kept, unless a key is added that other users could read. Return True if other users
+    could read the file before and cannot now. Raises `ConfigurationError` if the file cannot be written.
     """
     with locked_for_change(file):
         text = read_text(file)
@@ -53,7 +52,7 @@ def append_lines(file: Path, values: Mapping[str, str]) -> bool:
 def locked_for_change(file: Path) -> Iterator[None]:
     """Hold the lock for a change of a settings file, from reading it to replacing it.
 
-    Only one process of the proxy can hold the lock. Raises `ConfigurationError` if another process holds it too long.
+    Raises `ConfigurationError` if another process of the proxy holds the lock too long.
     """
     with ExitStack() as stack:
         try:
@@ -68,8 +67,8 @@ def locked_for_change(file: Path) -> Iterator[None]:
 def set_value(text: str, name: str, value: str) -> str:
     """Return the text of a `.env` file with a new value of one variable. `value` "": the variable is removed.
 
-    `text`: content of the file. If several lines set the variable, the last one is replaced, because readers use that
-    line. A missing variable is added to the end. Other lines are unchanged.
+    `text` is the content of the file. If several lines set the variable, the last one is replaced, because readers use
+    that line. A missing variable is added to the end.
     """
     from dotenv.parser import parse_stream  # noqa: PLC0415  # only needed for a change
 
@@ -100,10 +99,9 @@ def read_text(file: Path) -> str:
 
 
 def replace_file(file: Path, text: str, *, has_keys: bool) -> bool:
-    """Replace the content of a file in one step.
+    """Replace the content of a file in one step. Return True if other users could read it before and now cannot.
 
-    `has_keys`: True if the new content has keys, which other users may not read. Returns True if other users could read
-    the file before and now cannot. Raises `ConfigurationError`.
+    `has_keys`: True if the new content has keys, which other users may not read. Raises `ConfigurationError`.
     """
     target = file.resolve()
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")

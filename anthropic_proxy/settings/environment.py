@@ -1,9 +1,8 @@
 """Environment variables that other programs and libraries also read: color, HTTP proxies, LiteLLM, clients.
 
-Color and HTTP proxy variables are read from the environment only. Libraries read the same variables there, not in
-`.env`. `export_to_litellm` copies variables of `.env` into the environment. The bound host is the listen address on the
-command line of another ASGI server, such as uvicorn. `find_data_directory` returns the user's directory for files of
-the proxy.
+`find_color_setting`, `find_proxies` and `find_data_directory` read the environment. `export_to_litellm` copies
+variables of `.env` into it. `find_bound_host` returns the listen address on the command line of another server, such as
+uvicorn.
 """
 
 import os
@@ -80,7 +79,7 @@ def find_bound_host(arguments: Sequence[str]) -> str:
 def _find_variable(environ: Mapping[str, str], name: str) -> tuple[str, str]:
     """Return the name of a variable as it is spelled in the environment, and its value.
 
-    The lower-case spelling is tried first, as in curl. If the variable is not set, `name` and "" are returned.
+    The lower-case name has precedence. If the variable is not set, `name` and "" are returned.
     """
     return next(((key, value) for key in (name, name.upper()) if (value := environ.get(key, "").strip())), (name, ""))
 
@@ -99,11 +98,10 @@ _exporting = threading.Lock()
 
 
 def export_to_litellm(settings: Settings, exported: MutableMapping[str, Secret] | None = None) -> None:
-    """Set `settings.litellm_variables` and LiteLLM's start options in `os.environ`, where LiteLLM reads them.
+    """Copy `settings.litellm_variables` and LiteLLM's start options to `os.environ`, where LiteLLM reads them.
 
-    Variables that are already set are not changed. `exported`: variables that the previous call set; those with an
-    unchanged value are removed from `os.environ` first, and the dict then receives the variables of this call. The
-    thread of LiteLLM and a reload of the settings may call the function at the same time.
+    Variables that are already set are not changed. `exported` has the variables that the previous call set, which are
+    replaced, and receives those of this call. Any thread may call the function.
     """
     with _exporting:
         _export(settings, exported)
@@ -123,10 +121,8 @@ def _export(settings: Settings, exported: MutableMapping[str, Secret] | None) ->
 
 
 def find_data_directory(environ: Mapping[str, str]) -> Path | None:
-    """Return the directory for data of this user, such as learned limits of models. None: no home directory is known.
-
-    The result equals `platformdirs.user_data_path`, which would delay each start by about 10 ms.
-    """
+    """Return the directory for data of this user, such as learned limits of models. None: no home directory."""
+    # equals `platformdirs.user_data_path`, which would delay each start by about 10 ms
     name = "anthropic-proxy"
     if sys.platform == "win32":
         local = environ.get("LOCALAPPDATA")

@@ -1,6 +1,6 @@
 """`ErrorList`: the errors of several settings, so that one run reports all of them.
 
-`collect` catches the error of one setting, and `require_empty` raises one error with all messages at the end.
+`collect` catches the error of one setting. `require_empty` raises one error with all messages at the end.
 """
 
 from collections.abc import Iterator

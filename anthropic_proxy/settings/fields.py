@@ -1,10 +1,8 @@
 """`Settings`, the decoded settings of the proxy: one field per setting, with its variable and default.
 
-Several fields map the name of a provider to its value, such as keys and base URLs. A wire is an API of a provider.
-Claude models belong to tiers (haiku, sonnet, …). A prefix before a model id names the provider: `openai/gpt-4.1`. The
-field `origins` contains the source of each setting, `raw_values` its text. A `Secret` hides a key in logs; `reveal`
-returns the key. `Timeouts` are limits of one call to a provider. `SearchService` is the service for web searches.
-`ReferencedVariable` has the keys in a variable to which the configuration file refers.
+Several fields map the name of a provider to its value, such as keys and base URLs. Claude models belong to tiers
+(haiku, sonnet, …). A prefix before a model id names the provider: `openai/gpt-4.1`. A `Secret` hides a key in logs;
+`reveal` returns the key.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ from anthropic_proxy.settings.oidc_variables import OidcSettings
 from anthropic_proxy.settings.route_format import ConfiguredRoute
 
 TIERS = ("haiku", "sonnet", "opus", "fable")
-"""Families of Claude models. Settings map each tier in a requested id, such as `claude-opus-5`, to a backend model."""
+"""Families of Claude models. A tier in a requested id, such as `claude-opus-5`, is mapped to a backend model."""
 
 FIXED_VARIABLES = frozenset(
     {
@@ -31,8 +29,8 @@ FIXED_VARIABLES = frozenset(
 )
 """Variables of settings that take effect only at the start of the server. A reload ignores their changes."""
 Fidelity = Literal["best-effort", "strict"]
-"""Policy for requests with fields that the backend does not support: `best-effort` serves them, with these fields
-approximated or dropped; `strict` rejects them."""
+"""Policy for unsupported fields of a request: `best-effort` approximates or drops them, `strict` rejects the request.
+"""
 
 _MIN_LENGTH_SHOWN = 16
 """Minimum number of characters of a secret of which the last four are shown. A shorter secret is shown as `…`."""
@@ -95,8 +93,7 @@ class SearchService(Struct, frozen=True, kw_only=True):
     problem: str = ""
     """Reason why the table `[search]` gives no key, with a remedy, for clients and the log. "": none."""
     problem_details: str = ""
-    """Longer text of `problem` for the user's terminal. It quotes the reference to the key and the error text of a
-    command."""
+    """Longer text of `problem` for the user's terminal. It quotes the reference to the key."""
 
 
 class ReferencedVariable(Struct, frozen=True):
@@ -111,7 +108,8 @@ class ReferencedVariable(Struct, frozen=True):
 class Settings(Struct, frozen=True, kw_only=True):
     """All settings of the proxy. A reload creates a new object.
 
-    Each field names its variable. `<PROVIDER>` in a variable is `env_prefix` of a provider: OPENAI, GEMINI.
+    Each field names its variable. `<PROVIDER>` in a variable stands for the provider's prefix of variables: OPENAI,
+    GEMINI.
     """
 
     keys: Mapping[str, Sequence[Secret]] = {}
@@ -122,7 +120,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     wires: Mapping[str, str] = {}
     """Provider name → API with which it is called: `chat`, `responses` (`<PROVIDER>_WIRE`).
 
-    Absent: the default of the provider, which may depend on the model (`auto`)."""
+    Absent: the default of the provider, which may depend on the model (`auto`).
+    """
     extra_models: Mapping[str, Sequence[str]] = {}
     """Provider name → model ids in addition to the built-in list of the provider (`<PROVIDER>_KNOWN_MODELS`)."""
     preferred_provider: str | None = None
@@ -143,11 +142,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     referenced_variables: Mapping[str, ReferencedVariable] = {}
     """Name of a variable that an `api_key` in the configuration file refers to → API keys in its value."""
     key_problems: Mapping[str, str] = {}
-    """Provider name → reason why its `api_key` of the configuration file gives no key, with a remedy. The text is sent
-    to clients, so it does not quote the value of `api_key`: a user may have written a key there."""
+    """Provider name → reason why its `api_key` of the configuration file gives no key, with a remedy.
+
+    It is sent to clients, so it does not quote `api_key`, which may be a key.
+    """
     key_problem_details: Mapping[str, str] = {}
-    """Provider name → longer text of `key_problems` for the user's terminal. It quotes the reference to the key and the
-    error text of a command."""
+    """Provider name → longer text of `key_problems` for the user's terminal. It quotes the reference to the key."""
     fallbacks: Mapping[str, Sequence[str]] = {}
     """Tier → backend models tried in order if the first model fails (`FALLBACK_<TIER>`)."""
     use_vertex_auth: bool = False
@@ -281,8 +281,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     redis_prefix: str = "anthropic-proxy"
     """`REDIS_PREFIX`: beginning of all keys in Redis. Instances with the same prefix share limits."""
     litellm_variables: Mapping[str, Secret] = {}
-    """Variable → text, for variables of `.env` that LiteLLM may read and that are not in the environment. They are
-    variables that are not settings of the proxy, the first key of each provider, and base URLs of providers."""
+    """Variable → text, for variables of `.env` that LiteLLM may read and that are not in the environment."""
     origins: Mapping[str, str] = {}
     """Variable, or key of the configuration file → source of its value, for messages: `environment`, `.env line 4`."""
     raw_values: Mapping[str, Secret] = {}

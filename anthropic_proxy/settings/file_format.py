@@ -1,11 +1,8 @@
 """Format of the configuration file `anthropic-proxy.toml`: the structs that its tables are checked against.
 
-`FileContents` is the whole file, `ProviderTable` one compatible server, `ModelTable` the limits of models,
-`SearchTable` a search service, `PriceTable` the prices of a model. `ConfiguredProvider`, `ConfiguredModel` and
-`ConfiguredPrice` are checked tables. The name of a provider is the prefix of its model ids: `vllm/qwen3-8b`. A setting
-of a provider has a name for messages and for `Settings.origins`: `wire of [providers.vllm]`. A dialect
-lists the deviations of a server from the API. `EarlierPrice` has prices valid up to the day `until`, `LongContextPrice`
-those for more than `above` input tokens.
+`FileContents` is the whole file, and `ProviderTable`, `ModelTable`, `SearchTable` and `PriceTable` are its tables.
+`ConfiguredProvider`, `ConfiguredModel` and `ConfiguredPrice` are checked tables. The name of a provider is the prefix
+of its model ids: `vllm/qwen3-8b`. A dialect lists the deviations of a server from the API.
 """
 
 from collections.abc import Mapping, Sequence

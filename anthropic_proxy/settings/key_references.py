@@ -1,7 +1,7 @@
 """API keys that the configuration file refers to: values of variables, contents of files, output of commands.
 
 The file `anthropic-proxy.toml` contains no keys, only these references. `resolve_keys` returns the keys of one
-reference, or the problem: the reason why there are none. `problem_details` is the longer text for the user's terminal.
+reference, or the reason why there are none.
 """
 
 import os
@@ -36,18 +36,19 @@ class ResolvedKeys(Struct, frozen=True):
 
     keys: Sequence[Secret] = ()
     problem: str = ""
-    """Reason why there is no key, and remedy, as the end of a sentence for clients, web page and log. The reference is
-    not quoted.
+    """Reason why there is no key, and remedy, as the end of a sentence for clients. The reference is not quoted.
 
-    "": the keys are known, or the command was not run."""
+    "": the keys are known, or the command was not run.
+    """
     problem_details: str = ""
     """Longer text of `problem` for the user's terminal. It quotes the reference and the error text of a command."""
 
 
 def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, runs_commands: bool) -> ResolvedKeys:
-    """Return the API keys for the reference at `path` of the configuration file, or the problem.
+    """Return the API keys for the reference at `path` of the configuration file, or the reason why there are none.
 
-    `runs_commands`: False: a command is not run and gives no key. Raises `ConfigurationError` for an invalid reference.
+    `runs_commands`: False if a command is not run and gives no key. Raises `ConfigurationError` for an invalid
+    reference.
     """
     reference = file.decode_table(path, KeyReference)
     where = f"{join_keys(path)} in {file.describe_place(path)}"
@@ -79,7 +80,7 @@ def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, runs_comm
 def _require_variable_name(name: str, where: str) -> None:
     """Raise `ConfigurationError` if `name` is no valid variable name, or looks like an API key.
 
-    `where`: file and line for the message.
+    `where` is the file and line for the message.
     """
     is_random = (
         len(name) >= _MIN_KEY_CHARACTERS
@@ -108,9 +109,7 @@ def _read_key_file(file: ConfigFile, name: str) -> tuple[str, str, str]:
 def _run_key_command(command: Sequence[str]) -> tuple[str, str, str]:
     """Run a command that writes an API key.
 
-    Return three texts: key, problem, and problem with the error text of the command.
-
-    Without a problem, the second and third texts are "". With a problem, the key is "".
+    Return three texts: the key, the problem, and the error text of the command. Without a problem, the last two are "".
     """
     program = shutil.which(command[0])
     if program is None:

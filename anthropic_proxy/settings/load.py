@@ -1,8 +1,7 @@
-"""Construction of `Settings` from the environment, `.env` and the command line, at start-up and at each reload.
+"""Construction of `Settings` from the environment, `.env` and the configuration file, at start-up and at each reload.
 
-`load_settings` returns the settings. `Sources` finds the text of each setting, and `settings.values` decodes it. The
-table `FIELD_VARIABLES` lists the fields of `Settings` that have one variable each, with their decoder. `SettingsReader`
-(`reader`) loads the settings again at a reload.
+`load_settings` returns the settings. `list_variables` returns the names of all variables. `FIELD_VARIABLES` lists the
+fields of `Settings` that have one variable each, with their decoder.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ SettingT = TypeVar("SettingT")
 _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
 """Endings of variable names of other programs. The log redacts the values of the variables."""
 _PATH_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
-"""Variable with the path of a file, which is no secret. A value with `{` is the content of the file, which is one."""
+"""Variable with the path of a file. A value with `{` is the content of the file, which is a secret."""
 _MAX_TOKENS = 100_000_000
 _FIDELITIES = ("best-effort", "strict")
 _LOG_FORMATS = ("auto", "plain", "json")
@@ -39,8 +38,7 @@ _LOG_LEVELS = ("debug", "info", "warning", "error")
 _OTHER_LOG_LEVELS = {"warn": "warning", "critical": "error", "fatal": "error"}
 _MIN_SIMILARITY = 0.85
 _FOREIGN_FROM = 0.9
-"""Minimum similarity (0 to 1) of the name of an environment variable to a setting, above which a misspelling is
-reported. Higher than that for `.env`, because the environment also contains variables of other programs."""
+"""Minimum similarity (0 to 1) of an environment variable to a setting, above which a misspelling is reported."""
 _FOREIGN_BEGINNINGS = ("ANTHROPIC_BASE_", "ANTHROPIC_AUTH_", "ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_", "CLAUDE_")
 """Beginnings of the names of Claude Code's own environment variables, which cause no warning about a misspelling."""
 
@@ -50,8 +48,8 @@ def load_settings(
 ) -> Settings:
     """Return the settings from the environment, which takes precedence, `.env` and the configuration file beside it.
 
-    `env_file`: path; missing files are ignored. None: read no files. `runs_commands`: False: keys that a command writes
-    are left out. Raises one `ConfigurationError` with a message for each wrong setting.
+    `env_file` is the path of `.env`; None: no files are read. `runs_commands`: False to leave out keys that a command
+    writes. Raises one `ConfigurationError` with a message for each wrong setting.
     """
     sources = Sources(environ, env_file)
     file = ConfigFile(config_file_beside(env_file), sources.errors)
@@ -110,9 +108,9 @@ def list_variables(providers: Sequence[ProviderVariables]) -> tuple[str, ...]:
 def _load_fields(
     sources: Sources, providers: Sequence[ProviderVariables], table_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return field → value for the fields of `Settings` that come from variables.
+    """Return the values of the fields of `Settings` that come from variables.
 
-    `table_names`: names of all tables `[providers.NAME]` of the configuration file, also of invalid ones.
+    `table_names` has the names of all tables `[providers.NAME]` of the configuration file, also of invalid ones.
     """
     fields: dict[str, Any] = {
         "preferred_provider": _find(sources, partial(_preferred, providers, table_names), "PREFERRED_PROVIDER"),

@@ -22,8 +22,8 @@ def is_secret(name: str) -> bool:
 def mask_setting(name: str, text: str) -> str:
     """Return the value of a variable for display, with each key replaced by its last four characters.
 
-    A reference to another variable (`${NAME}`) is not masked. User names, passwords and keys in a URL are masked. JSON
-    text is masked as a whole, because it may be a pasted credentials file.
+    User names, passwords and keys in a URL are masked. JSON text is masked as a whole. A reference to another variable
+    (`${NAME}`) is not masked.
     """
     if _REFERENCE.fullmatch(text):
         return text

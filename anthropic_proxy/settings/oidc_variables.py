@@ -1,7 +1,6 @@
 """`OidcSettings`: sign-in to the dashboard with an identity provider (OpenID Connect), from the variables `OIDC_…`.
 
-`admins`, `viewers` and `members` select the role of a user; `domains` are those of accepted e-mail addresses.
-`load_oidc` reads the variables.
+`load_oidc` reads the variables. `admins`, `viewers` and `members` select the role of a user.
 """
 
 from collections.abc import Sequence
@@ -24,8 +23,7 @@ _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 class OidcSettings(Struct, frozen=True, kw_only=True):
     """An identity provider (OpenID Connect) for the sign-in to the dashboard, and the roles of its users.
 
-    Entries of `admins`, `viewers` and `members` are e-mail addresses, or values of the claim `role_claim` in the ID
-    token.
+    The roles list e-mail addresses, or values of the claim `role_claim` in the ID token.
     """
 
     issuer: str

@@ -1,8 +1,8 @@
-"""Standard variables of OpenTelemetry. They turn trace spans on; the OpenTelemetry SDK reads the other ones itself.
+"""Standard variables of OpenTelemetry, which turn trace spans on.
 
-`load_trace_fields` reads the variables that the proxy uses, and `export_to_otel` sets those of `.env` in the
-environment, where the SDK reads them. Source: OpenTelemetry specification 1.56, "Environment Variable Specification"
-(read 2026-11). `find_otel_secrets` returns keys that the log masks.
+`load_trace_fields` reads the variables that the proxy uses. `export_to_otel` copies those of `.env` to the environment,
+where the OpenTelemetry SDK reads them. `find_otel_secrets` returns keys that the log masks. Source: OpenTelemetry
+specification 1.56, "Environment Variable Specification" (read 2026-11).
 """
 
 import os
@@ -28,8 +28,7 @@ _MIN_SECRET_CHARACTERS = 8
 def load_trace_fields(sources: Sources) -> tuple[dict[str, Any], list[str]]:
     """Return the fields of `Settings` for traces, and warnings.
 
-    Other programs may need the same variables with other values. Therefore an unsupported value is a warning, not an
-    error.
+    An unsupported value is a warning, not an error, because other programs may need it.
     """
     exporters, warnings = _find_exporters(sources)
     endpoints = [sources.find_setting(name) for name in _ENDPOINTS]
@@ -59,7 +58,7 @@ def load_trace_fields(sources: Sources) -> tuple[dict[str, Any], list[str]]:
 def find_otel_secrets(environ: Mapping[str, str], variables: Mapping[str, Secret]) -> tuple[Secret, ...]:
     """Return the values of the headers for the trace collector, so that the log can mask them.
 
-    `variables`: variables `OTEL_…` of `.env` that are not in the environment.
+    `variables` are the variables `OTEL_…` of `.env` that are not in the environment.
     """
     text = environ.get(OTEL_HEADERS) or (variables[OTEL_HEADERS].reveal() if OTEL_HEADERS in variables else "")
     values = (pair.partition("=")[2].strip() for pair in text.split(","))

@@ -1,7 +1,7 @@
 """Checks of the tables `[providers.NAME]` of the configuration file: servers in addition to the built-in providers.
 
-`load_provider_tables` returns `ConfiguredProvider` objects, from which `routing.providers` builds registry entries.
-`load_provider_fields` returns the `Settings` fields of these providers, such as keys and base URLs.
+`load_provider_tables` returns the providers as `ConfiguredProvider` objects. `load_provider_fields` returns the
+`Settings` fields of these providers, such as keys and base URLs.
 """
 
 import re
@@ -31,7 +31,7 @@ _PATTERN_CHARACTERS = re.compile(r"[*?\[]")
 def load_provider_tables(file: ConfigFile, errors: ErrorList) -> tuple[ConfiguredProvider, ...]:
     """Return the providers of the configuration file in the order of the file, without their invalid fields.
 
-    `errors`: list that receives one message for each invalid field, with value, file and line.
+    `errors` receives one message for each invalid field, with value, file and line.
     """
     names, valid = list_table_names(file), []
     for name in names:
@@ -53,10 +53,10 @@ def list_table_names(file: ConfigFile) -> Sequence[str]:
 def load_provider_fields(
     tables: Sequence[ConfiguredProvider], file: ConfigFile, sources: Sources, *, runs_commands: bool
 ) -> dict[str, dict[str, Any]]:
-    """Return field of `Settings` → provider name → value, for the providers of the configuration file.
+    """Return fields of `Settings`, such as keys and base URLs, for the providers of the configuration file.
 
-    `runs_commands`: False: keys that a command writes are omitted. The source of each table, and errors about invalid
-    keys, are stored in `sources`.
+    Each field maps the name of a provider to its value. `runs_commands`: False to omit keys that a command writes.
+    Errors about invalid keys are added to `sources`.
     """
     keys: dict[str, Any] = {}
     problems: dict[str, Any] = {}

@@ -1,8 +1,7 @@
 """The part of the provider registry that the settings need: names of providers and of their variables.
 
 `ProviderVariables` has the names and default models of one provider. `BuiltInProviders` is the list of the built-in
-providers, to which `with_configured` adds those of the configuration file. The registry (`routing/providers`) imports
-the settings, not the reverse. `serves_claude`: requested Claude ids stay unchanged.
+providers. `with_configured` adds those of the configuration file.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -62,7 +61,6 @@ class BuiltInProviders(Protocol):
     ) -> Sequence[ProviderVariables]:
         """Return the built-in providers, followed by the valid ones of the configuration file.
 
-        `errors`: list that receives one message for each invalid name, wire and dialect field. A table with such an
-        error is omitted.
+        `errors` receives one message for each invalid name or field. A table with such an error is omitted.
         """
         ...

@@ -1,7 +1,7 @@
-"""`SettingsReader`: the settings at the start and at each reload, and the variables that a reload changes.
+"""`SettingsReader`: reads the settings at the start and at each reload of the server.
 
-The settings come from the environment, `.env` and the configuration file. `find_changed_variables` compares the
-settings before and after a reload.
+They come from the environment, `.env` and the configuration file. `find_changed_variables` compares the settings before
+and after a reload.
 """
 
 import os
@@ -20,11 +20,12 @@ ENV_FILE = ".env"
 class SettingsReader:
     """Reader of the settings, for start-up and each reload.
 
-    `overrides`: `Settings` fields from the command line, which take precedence. The constructor copies the environment,
-    because `export_to_litellm` later adds values of `.env` to it. At a reload, these would override an edited `.env`.
+    `overrides` has `Settings` fields from the command line, which take precedence. The environment is copied once,
+    because the proxy adds values of `.env` to it later.
     """
 
     def __init__(self, providers: BuiltInProviders, overrides: Mapping[str, object] | None = None) -> None:
+        # a copy: otherwise values that `export_to_litellm` adds would override an edited `.env` at a reload
         self._environ = dict(os.environ)
         self._providers = providers
         self._overrides = overrides or {}
@@ -34,8 +35,8 @@ class SettingsReader:
     def read(self) -> Settings:
         """Read `.env` and the configuration file again, and return the settings.
 
-        Raises `ConfigurationError` for an invalid value. Fields of `FIXED_VARIABLES` keep their values until the next
-        start, because a running server cannot apply a change completely.
+        Settings in `FIXED_VARIABLES` keep their values until the next start. Raises `ConfigurationError` for an invalid
+        value.
         """
         settings = load_settings(self._environ, self._providers, env_file=ENV_FILE)
         settings = msgspec.structs.replace(settings, **self._overrides)

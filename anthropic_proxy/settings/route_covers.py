@@ -1,8 +1,6 @@
 """Search for routes of the configuration file that are never used, because an earlier route matches all their requests.
 
-A route covers a later route if each request that matches the later one also matches the earlier one.
-`EarlierRoutes.find_cover` compares the conditions of two routes: a name with a pattern, a number with a lower limit, a
-period of the day with a longer one. An index limits the number of comparisons for thousands of routes.
+`EarlierRoutes.find_cover` returns an earlier route that covers a route, which means that it matches all its requests.
 `matches_every_request` detects conditions without effect.
 """
 
@@ -19,14 +17,13 @@ _FLAGS = ("thinking", "images", "pdfs", "web_search", "background", "subagent")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _MINUTES_PER_DAY = 24 * 60
 _MAX_COMPARED = 50
-"""Maximum number of earlier routes that a route is compared with, of those that have one condition text in common."""
+"""Maximum number of earlier routes with a common condition text with which a route is compared."""
 _IndexKey = tuple[str, str]
-"""Key of the index: name of a condition, and a name or the beginning of a pattern. Second item "": any text, or a
-condition without texts."""
+"""Key of the index: name of a condition, and a name or the beginning of a pattern. "": any text."""
 
 
 class _Compared(Struct, frozen=True, eq=False):
-    """A route with its conditions in the form in which `_covers` compares them."""
+    """A route with its conditions, prepared for the comparison in `_covers`."""
 
     route: ConfiguredRoute
     texts: Mapping[str, Sequence[str]]
@@ -36,9 +33,9 @@ class _Compared(Struct, frozen=True, eq=False):
 
 
 class EarlierRoutes:
-    """Routes of the configuration file that precede the route to check, in an index by their conditions.
+    """Routes that come earlier in the configuration file, with a search for one that makes a later route unreachable.
 
-    For each route in the order of the file, the caller calls `find_cover`, and `add` unless a route covers it.
+    For each route in the order of the file, the caller calls `find_cover`, and then `add` if the result is None.
     """
 
     def __init__(self) -> None:
@@ -82,7 +79,7 @@ def _matches_every_session(when: RouteConditions) -> bool:
 
 
 def _prepare(route: ConfiguredRoute) -> _Compared:
-    """Return a route in the form for comparisons. Conditions with many different texts come first, as index keys."""
+    """Return a route prepared for comparisons. Conditions with many different texts come first, as index keys."""
     when = route.when
     texts = {"key": list_alternatives(when.key), "project": list_alternatives(when.project)}
     texts |= {f"header {name.lower()}": list_alternatives(value) for name, value in (when.header or {}).items()}
@@ -93,10 +90,7 @@ def _prepare(route: ConfiguredRoute) -> _Compared:
 
 
 def _list_index_keys(compared: _Compared) -> Iterator[_IndexKey]:
-    """Yield the index keys under which an earlier route is stored, so that later routes find it.
-
-    The keys are the texts of its first condition.
-    """
+    """Yield the index keys under which an earlier route is stored, so that later routes find it."""
     for name, texts in compared.texts.items():
         yield from {(name, _literal_start(text)) for text in texts}
         return

@@ -1,10 +1,8 @@
 """Format of the tables `[[routes]]` of `anthropic-proxy.toml`: rules that choose the models for matching requests.
 
-`RouteTable` is one table of the file, `RouteConditions` its conditions on the request. Targets are the models to try in
-order, and `balance` chooses the first of them, which a session keeps if the route is `sticky`. `ConfiguredRoute` is a
-checked table. A tier is a family of Claude models (haiku, sonnet, opus, fable). Patterns are those of `fnmatch`: `*`
-stands for any characters. `TimePeriod` is a period of the day in minutes since midnight; `label` is the name of a route
-for messages.
+`RouteTable` is one table of the file, `RouteConditions` its conditions on the request. `ConfiguredRoute` is a checked
+table. Its targets are the models to try in order. A tier is a family of Claude models (haiku, sonnet, opus, fable).
+Patterns are those of `fnmatch`: `*` stands for any characters.
 """
 
 from collections.abc import Mapping, Sequence

@@ -36,8 +36,8 @@ _CREDENTIAL_HEADERS = ("authorization", "x-api-key")
 def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ...]:
     """Return the valid routes of the configuration file in the order of the file.
 
-    Each invalid field is added to the errors of `sources`, with value, file and line. For each route that no request
-    can reach, a warning is added to `file`.
+    Each invalid field is added to the errors of `sources`. A warning about each route that no request can reach is
+    added to `file`.
     """
     tables = file.find_value(("routes",))
     found: dict[str, ConfiguredRoute] = {}
@@ -59,7 +59,7 @@ def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ..
 
 
 def find_time_zone(name: str | None) -> tzinfo | None:
-    """Return the time zone with this name, such as `Europe/Berlin`. `name` None: return None, the zone of the server.
+    """Return the time zone with this name, such as `Europe/Berlin`. None: the time zone of the server.
 
     Raises `KeyError`, `ValueError` or `OSError` for an unknown name.
     """

@@ -1,7 +1,7 @@
 """Check of the table `[search]` of the configuration file: the search service for web searches of models.
 
-`load_search_service` returns the checked table. The setting SEARCH_URL takes precedence over the table.
-`warn_of_ignored_table` returns the warning about this.
+`load_search_service` returns the checked table. `warn_of_ignored_table` returns a warning if the setting SEARCH_URL
+takes precedence.
 """
 
 from anthropic_proxy.errors import ConfigurationError
@@ -17,8 +17,7 @@ _PATH = ("search",)
 def load_search_service(file: ConfigFile, sources: Sources, *, runs_commands: bool) -> SearchService | None:
     """Return the search service of the configuration file. None: the table `[search]` is missing or invalid.
 
-    An invalid address, and a missing address or key that the service requires, are added to the errors of `sources`.
-    `runs_commands`: False: a key that a command writes is omitted.
+    Errors are added to those of `sources`. `runs_commands`: False to omit a key that a command writes.
     """
     with sources.errors.collect():
         if file.find_value(_PATH) is not None:

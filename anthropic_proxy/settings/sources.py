@@ -1,7 +1,7 @@
 """Lookup of setting texts in the environment, then in `.env`. Placeholders such as `your-key` count as not set.
 
-`Sources.find_setting` finds the text of a setting and returns it as a `FoundSetting`, with its variable and its origin
-(environment, or file and line) for error messages. `Sources` also remembers the variables that were searched and found.
+`Sources.find_setting` returns the text of a setting as a `FoundSetting`, with its variable and its origin (environment,
+or file and line) for error messages.
 """
 
 import io
@@ -45,13 +45,15 @@ class FoundSetting(Struct, frozen=True):
     """Values of a comma-separated list, without placeholders. A setting with one value has one item."""
 
     toml_key: str = ""
-    """Key in the configuration file if the text comes from this file: `base_url`. "": the text is the value of a
-    variable."""
+    """Key in the configuration file, such as `base_url`, if the text comes from this file.
+
+    "": it comes from a variable.
+    """
 
     def format_assignment(self, text: str) -> str:
-        """Return the line that would set the setting to `text`: `BIG_MODEL=gpt-4.1`.
+        """Return the line with which a user would set the setting to `text`: `BIG_MODEL=gpt-4.1`.
 
-        For a text of the configuration file, the line has its form: `base_url = "…"`.
+        For a setting of the configuration file, it is a TOML line: `base_url = "…"`.
         """
         return f'{self.toml_key} = "{text}"' if self.toml_key else f"{self.variable}={text}"
 
@@ -71,7 +73,7 @@ class _Given(Struct, frozen=True):
 class Sources:
     """The environment and the `.env` file, in which settings are searched. Searched and found variables are recorded.
 
-    `env_file`: path of `.env`; None: no file. The error of an unreadable file is added to `errors`.
+    `env_file` is the path of `.env`; None: no file. The error of an unreadable file is added to `errors`.
     """
 
     def __init__(self, environ: Mapping[str, str], env_file: str | None) -> None:
@@ -98,9 +100,8 @@ class Sources:
     def find_setting(self, *variables: str, is_list: bool = False) -> FoundSetting | None:
         """Return the text of a setting. None: no variable is set.
 
-        `variables`: main name of the setting, then its aliases. An alias in the environment takes precedence over the
-        main name in `.env`. A placeholder counts as unset. `is_list`: True for a comma-separated list, of which the
-        placeholders are dropped and the other items are kept.
+        `variables` are the main name of the setting and its aliases. The environment takes precedence over `.env`, also
+        with an alias. `is_list`: True for a comma-separated list, of which only placeholders are dropped.
         """
         self.requested_variables.extend(variables)
         for find in (self._find_in_environment, self.file.get):

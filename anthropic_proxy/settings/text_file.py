@@ -10,8 +10,8 @@ from anthropic_proxy.platforms.os_errors import describe_os_error
 def read_settings_file(path: str, warnings: list[str]) -> str:
     """Return the text of a settings file without byte order mark. "": the file is missing, or the path is a folder.
 
-    For a folder, a warning is added to `warnings`: container tools create a folder if a file to mount is missing.
-    Raises `ConfigurationError` for a file that cannot be read or is not UTF-8 text.
+    For a folder, a warning is added to `warnings`. Raises `ConfigurationError` for a file that cannot be read or is not
+    UTF-8 text.
     """
     if os.path.isdir(path):
         warnings.append(f"{path} is a folder, so nothing was read from it.")

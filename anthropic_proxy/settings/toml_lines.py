@@ -1,6 +1,6 @@
-"""Line numbers of the keys of a TOML text. The parser of the standard library (`tomllib`) does not report them.
+"""Line numbers of the keys of a TOML text, which the parser of the standard library (`tomllib`) does not report.
 
-`find_key_lines` divides the text into statements: table headers and assignments.
+`find_key_lines` divides the text into statements (table headers and assignments).
 """
 
 import tomllib
@@ -11,7 +11,7 @@ def find_key_lines(text: str) -> dict[tuple[str, ...], int]:
     """Return the line, from 1, of each table header and key in a valid TOML text.
 
     The tables of a list (`[[routes]]`) have an index in their path: `routes[0]`. Keys in an inline table have the line
-    on which the statement begins. `tomllib` parses each statement separately.
+    on which it begins.
     """
     lines: dict[tuple[str, ...], int] = {}
     counts: dict[tuple[str, ...], int] = {}
@@ -35,7 +35,7 @@ def find_key_lines(text: str) -> dict[tuple[str, ...], int]:
 def _add_indexes(path: tuple[str, ...], counts: Mapping[tuple[str, ...], int]) -> tuple[str, ...]:
     """Return the path of a table header with an index after each list of tables: `routes[0]`.
 
-    `counts`: path of a list → number of its tables so far. The index is that of the latest table.
+    `counts` has the number of tables of each list so far.
     """
     return tuple(
         f"{key}[{count - 1}]" if (count := counts.get(path[: end + 1])) else key for end, key in enumerate(path)
@@ -43,10 +43,7 @@ def _add_indexes(path: tuple[str, ...], counts: Mapping[tuple[str, ...], int]) -
 
 
 def _split_statements(text: str) -> Iterator[tuple[int, str]]:
-    """Yield line number and text of each statement (table header or assignment) of a TOML text.
-
-    A statement ends with the first line at which its text is valid TOML.
-    """
+    """Yield line number and text of each statement (table header or assignment) of a TOML text."""
     pending: list[str] = []
     for number, line in enumerate(text.split("\n"), 1):
         pending.append(line)

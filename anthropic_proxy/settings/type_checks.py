@@ -1,8 +1,8 @@
 """Checks and descriptions of types for the configuration file: the allowed values of a field of a struct.
 
-The argument `expected` is the type of a struct field (msgspec). A value is a part of a TOML file after `tomllib`. A
-TOML table is a `StructType` (known fields) or a `DictType` (names that users choose). `find_table_type` returns the
-type of a table, but None for a table with arbitrary values, which needs no check.
+`has_type` checks a value of the file against `expected`, the type of a struct field. `describe_type` returns the
+allowed values for error messages. A table is a `StructType` (known fields) or a `DictType` (names that users choose),
+which `find_table_type` returns.
 """
 
 from functools import cache
@@ -54,9 +54,9 @@ def drop_invalid_fields(value: object, expected: Any) -> object:
 
 @cache
 def find_table_type(expected: Any) -> StructType | DictType | None:
-    """Return the type of a TOML table that `expected` permits: a struct, or a dictionary with structs as values.
+    """Return the type of a TOML table that `expected` permits. None: no table, or one with arbitrary values.
 
-    None: `expected` permits no table, or only a table with arbitrary fields.
+    The table has known fields, or tables with known fields as values.
     """
     for each in _alternatives(inspect.type_info(expected)):
         if isinstance(each, StructType) or (isinstance(each, DictType) and isinstance(each.value_type, StructType)):

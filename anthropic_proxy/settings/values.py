@@ -1,9 +1,7 @@
 """Decoders of setting texts. Each raises `ConfigurationError` for an invalid text, with the allowed values.
 
-Their input is a `FoundSetting`: the text, its variable, and its origin, such as `.env line 4`. The output is the value
-of a field of `Settings`. Functions such as `quote_text` and `join_with_or` format texts for error messages. A
-`decode_…` function is named by the type of its result: `decode_origin` returns the URL of a server without path,
-`decode_duration` a time such as `10m`.
+A `decode_…` function gets a `FoundSetting` (text, variable and origin, such as `.env line 4`). It returns the value of
+a field of `Settings`. Functions such as `quote_text` and `join_with_or` format texts for error messages.
 """
 
 import math
@@ -27,7 +25,7 @@ _HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
 _QUERY = re.compile(r"(?:api-version=[\w.-]+)?")
 _DURATION = re.compile(r"-?(?:\d{1,9}|(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|ms|h|m|s)){1,6})")
 _MODEL_NAME = re.compile(r"[^\s\x00-\x1f,\ud800-\udfff]+")
-"""Model id. Lone surrogates are excluded: Python decodes bytes that are not UTF-8 to surrogates."""
+"""Model id, without lone surrogates, which stand for bytes that are not UTF-8."""
 _HOST_NAME = re.compile(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(?::\d+)?")
 _MAX_SHOWN_CHARACTERS = 60
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
@@ -38,7 +36,7 @@ _POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "") -> ConfigurationError:
     """Return the error for an invalid setting. The caller raises it.
 
-    `allowed`: sentence about the allowed values. `suggestion`: similar valid text, or "". Secrets are redacted.
+    `allowed` is a sentence about the allowed values. `suggestion` is a similar valid text, or "". Secrets are redacted.
     """
     sentences = [f'{found.variable} is "{quote_text(found.text)}".', allowed, f"Set {found.origin_phrase}."]
     if suggestion and not _SECRET_PATTERN.search(found.text):
@@ -49,7 +47,7 @@ def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "
 def decode_choice(found: FoundSetting, choices: Mapping[str, str], listed: Sequence[str]) -> str:
     """Return the value that `choices` has for the setting text. Upper and lower case are equal.
 
-    `choices`: accepted lower-case word → value. `listed`: the words that an error text lists.
+    `choices` maps accepted lower-case words to values. `listed` has the words that an error text lists.
     """
     chosen = choices.get(found.text.lower())
     if chosen is None:
@@ -60,10 +58,7 @@ def decode_choice(found: FoundSetting, choices: Mapping[str, str], listed: Seque
 
 
 def decode_boolean(found: FoundSetting) -> bool:
-    """Return True for `true`, `1`, `yes`, `on`, `y` and `t`, False for the opposite words, in any case.
-
-    The opposite words are `false`, `0`, `no`, `off`, `n` and `f`.
-    """
+    """Return True for `true`, `1`, `yes`, `on`, `y` and `t`, False for the opposite words, in any case."""
     value = _BOOLEANS.get(found.text.lower())
     if value is None:
         raise invalid_setting_error(
@@ -96,7 +91,7 @@ def decode_duration(found: FoundSetting) -> str:
 def decode_integer(found: FoundSetting, minimum: int, maximum: int, unit: str) -> int:
     """Return the setting text as an integer from `minimum` to `maximum`, both included.
 
-    `unit`: unit for the error text, such as `tokens`; "": no unit.
+    `unit` is the unit for the error text, such as `tokens`; "": no unit.
     """
     text = found.text.replace("_", "")
     if not (text.isascii() and text.isdigit() and minimum <= int(text[:20]) <= maximum):
@@ -157,7 +152,7 @@ def decode_redis_url(found: FoundSetting) -> Secret:
 
 
 def decode_redis_prefix(found: FoundSetting) -> str:
-    """Return the text with which all Redis keys of the proxy begin, unchanged.
+    """Return the prefix of all Redis keys of the proxy, if it is valid.
 
     Raises `ConfigurationError` if it is too long or contains other characters than letters, digits and `- _ . :`.
     """
@@ -221,10 +216,7 @@ def _model(found: FoundSetting, name: str) -> str:
 
 
 def quote_text(text: str, max_characters: int = _MAX_SHOWN_CHARACTERS) -> str:
-    """Return a text for a message: a secret masked, unprintable characters as escape sequences, a long text shortened.
-
-    Escape sequences of a terminal and line breaks then have no effect.
-    """
+    """Return a text for a message, with secrets masked, unprintable characters escaped, and a long text shortened."""
     text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
     if "://" in text and (query := re.search(r"[?#].", text)):  # a query may hold a key under any name
         text = f"{text[: query.start() + 1]}…"
