@@ -1,5 +1,4 @@
 """The ledger: a database with one row per client request, and hourly sums of requests, tokens and costs.
 
-This package is a plugin, which is enabled unless `DATABASE_URL=off`. It loads SQLAlchemy in a thread after the first
-reply.
+This package is a plugin, which is enabled unless `DATABASE_URL=off`.
 """

@@ -1,8 +1,7 @@
-"""Routes of the ledger for programs: `/api/usage`, `/api/requests`, `/api/requests/{id}` and their OpenAPI document.
+"""Routes of the ledger (database of requests) for programs: `/api/usage`, `/api/requests` and their OpenAPI document.
 
-The ledger is a database with one row per client request. `LedgerApi` has the routes. `ApiQuery` checks the names of the
-query parameters of a URL. A user needs the right to use the API. Responses contain no message content. The database is
-read in a thread, so that client requests do not wait. `stop` cancels the reads that wait for a thread.
+`LedgerApi` has the routes. `ApiQuery` checks the names of the query parameters of a URL. Responses contain no message
+content. The database is read in a thread, so that client requests do not wait.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -31,13 +30,13 @@ DEFAULT_ROWS = 100
 _MAX_FACET_VALUES = 50
 _FORMATS = ("json", "csv")
 _MAX_DIGITS = 9
-"""Maximum number of digits of a whole number in the URL. The time of `int` grows faster than the number of digits."""
+"""Maximum number of digits of a whole number in the URL."""
 
 
 class LedgerApi:
-    """Routes of the ledger for programs.
+    """Routes of the ledger, the database of requests, for programs.
 
-    `current_gateway`: function that returns the running proxy; None: the proxy has not started.
+    `current_gateway` returns the running proxy; None: the proxy has not started.
     """
 
     def __init__(self, current_gateway: Callable[[], Gateway | None]) -> None:
@@ -148,7 +147,7 @@ class LedgerApi:
 class ApiQuery:
     """Query parameters in the URL of one request to a route.
 
-    `known`: permitted names of parameters. Raises `InvalidRequest` (400) for any other name.
+    `known` has the permitted names of parameters. Raises `InvalidRequest` (400) for any other name.
     """
 
     def __init__(self, request: RouteRequest, known: Sequence[str]) -> None:
@@ -165,7 +164,7 @@ class _Query(ApiQuery):
     def choose(self, name: str, allowed: Sequence[str], default: str) -> str:
         """Return the value of the parameter `name`, which must be one of `allowed`.
 
-        `default`: value of a missing parameter. Raises `InvalidRequest` for any other value.
+        `default` is the value of a missing parameter. Raises `InvalidRequest` for any other value.
         """
         value = self.values.get(name, default)
         if value not in allowed:
@@ -175,7 +174,7 @@ class _Query(ApiQuery):
     def read_number(self, name: str, default: int, highest: int) -> int:
         """Return the parameter `name` as a whole number from 1 to `highest`.
 
-        `default`: number for a missing parameter. Raises `InvalidRequest` for any other text.
+        `default` is the number for a missing parameter. Raises `InvalidRequest` for any other text.
         """
         text = self.values.get(name, str(default))
         if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS and 1 <= int(text) <= highest):
@@ -213,10 +212,9 @@ class _Query(ApiQuery):
         )
 
     def find_position(self) -> tuple[int, str] | None:
-        """Return the position (start in microseconds, request id) in the parameter `before`.
+        """Return the position in the parameter `before`, from which a list of earlier requests is read.
 
-        The response then lists only requests that started before this position. None: no position, so the list begins
-        with the latest request.
+        A position is the start of a request in microseconds, and its id. None: the list begins with the latest request.
         """
         if not (text := self.values.get("before", "")):
             return None
@@ -233,10 +231,7 @@ def _position(row: "StoredRequest") -> str:
 def _in_thread(
     respond: Callable[[RouteRequest], RouteResponse], threads: ReaderThreads
 ) -> Callable[[RouteRequest], Awaitable[RouteResponse]]:
-    """Return an asynchronous handler that calls the synchronous handler `respond` in one of `threads`.
-
-    The handler reads the database, which would block the event loop.
-    """
+    """Return an asynchronous handler that calls the synchronous handler `respond` in one of `threads`."""
 
     def respond_or_report(request: RouteRequest) -> RouteResponse:
         from sqlalchemy import exc  # noqa: PLC0415

@@ -1,7 +1,7 @@
 """Times of the calls to providers of one request, as the column `attempt_times` of the table `requests` stores them.
 
-An attempt is one call to a provider: a request has several after a failure or with server tools. `AttemptTime` is one
-attempt. The column contains a JSON list of attempts.
+An attempt is one call to a provider. A request has several after a failure or with server tools. The column contains a
+JSON list of `AttemptTime` objects.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,7 @@ class AttemptTime(Struct, frozen=True, array_like=True):
     offset: int
     """Time in microseconds from the start of the client request to the start of this attempt."""
     duration: int
-    """Time in microseconds from the start of the attempt to its failure, or to the last byte that it contributed to the
-    reply."""
+    """Time in microseconds from the start of the attempt to its failure or to its last byte of the reply."""
     provider: str
     model: str
     status: int
@@ -40,7 +39,7 @@ _decode = msgspec.json.Decoder(list[AttemptTime]).decode
 
 
 def find_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime]:
-    """Return the times of `attempts`, the calls to providers in a receipt (record of one finished request)."""
+    """Return the times of `attempts`, the calls to providers of one finished request."""
     return [
         AttemptTime(
             to_microseconds(one.offset_seconds),
@@ -57,10 +56,9 @@ def find_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime]
 
 
 def shorten_attempt_times(text: str) -> str:
-    """Return `text` with each error message cut to `MAX_ATTEMPT_ERROR_CHARACTERS`.
+    """Return `text`, a value of the column `attempt_times`, with shortened error messages.
 
-    `text`: JSON text for the column `attempt_times`. The caller redacts API keys in it before, because the beginning of
-    a key that is cut would not be recognized as a key.
+    API keys in `text` must be masked before, because a shortened key would not be recognized.
     """
     if len(text) <= MAX_ATTEMPT_ERROR_CHARACTERS:
         return text
@@ -69,8 +67,8 @@ def shorten_attempt_times(text: str) -> str:
 
 
 def decode_attempt_times(text: str) -> list[AttemptTime]:
-    """Decode `text`, the value of the column `attempt_times`, and return its attempts.
+    """Return the calls to providers in `text`, a value of the column `attempt_times`.
 
-    An empty `text` returns an empty list: the request had no attempts, or an earlier version stored it.
+    An empty `text` returns an empty list.
     """
     return _decode(text) if text else []

@@ -1,7 +1,7 @@
-"""Copy of a SQLite database before its migration, without message texts.
+"""Copy of a SQLite database before its migration (change of its tables for a new version), without message texts.
 
-A migration changes the tables for a new program version. `write_backup` writes the copy beside the database and
-replaces the copy of an earlier migration. `create_private_file` creates a file that only its owner may read.
+`write_backup` writes the copy beside the database, and replaces the copy of an earlier migration. `create_private_file`
+creates a file that only its owner may read.
 """
 
 import errno
@@ -14,8 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 _TEXTS = "contents"
-"""Name of the table with message texts. It is empty in the copy, because expired texts are never deleted from a copy.
-"""
+"""Name of the table with message texts. It is empty in the copy."""
 _RESERVE_BYTES = 16 << 20
 """Number of bytes that must stay free on the disk after a copy."""
 _creating = threading.Lock()
@@ -27,9 +26,8 @@ def write_backup(
 ) -> Path:
     """Copy the SQLite database `file` to a file beside it, such as `ledger.sqlite3.backup-0001`, and return its path.
 
-    The copy includes the transactions in the write-ahead log (WAL). `version`: schema version before the migration, for
-    the file name. `find_free_bytes`: returns the free bytes on the disk of a folder. Raises `OSError` if the disk has
-    too little space.
+    `version` is the schema version before the migration, for the file name. `find_free_bytes` returns the free bytes on
+    the disk of a folder. Raises `OSError` if the disk has too little space.
     """
     target = file.with_name(f"{file.name}.backup-{version}")
     incomplete = target.with_name(f"{target.name}.incomplete")
@@ -55,11 +53,11 @@ def write_backup(
 def create_private_file(file: Path) -> None:
     """Create `file` empty with access for its owner only (mode 600). An existing file is not opened.
 
-    SQLite creates the other files of a database, such as the WAL, with the same mode. On POSIX systems, the close of
-    any descriptor of a file releases all locks of this process on the file, also those of SQLite connections in other
-    threads. Another process could then delete the WAL that they use (sqlite.org/howtocorrupt.html, section 2.2, read
-    2026-11).
+    SQLite creates the other files of the database with the same mode.
     """
+    # POSIX: the close of any descriptor of a file releases all locks of this process on the file, also those of SQLite
+    # connections in other threads. Another process could then delete the WAL that they use
+    # (sqlite.org/howtocorrupt.html, section 2.2, read 2026-11).
     with _creating:  # no thread connects to the new file before its descriptor is closed
         if not file.exists():
             os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))

@@ -1,6 +1,6 @@
 """Kinds, times and sizes of the content blocks of one reply, as the column `reply_blocks` of `requests` stores them.
 
-`BlockTime` is one content block: a text, thinking, or a tool call. The column contains a JSON list of blocks.
+A content block is a text, thinking, or a tool call. The column contains a JSON list of `BlockTime` objects.
 """
 
 from collections.abc import Sequence
@@ -36,9 +36,9 @@ _decode = msgspec.json.Decoder(list[BlockTime]).decode
 
 
 def find_block_times(marks: Sequence[BlockMark], started_at: float) -> list[BlockTime]:
-    """Return the content blocks in `marks`, the block starts that a receipt (record of one finished request) contains.
+    """Return the content blocks of a reply from `marks`, the recorded starts of these blocks.
 
-    `started_at`: start of the client request, by the same clock as the times in `marks`.
+    `started_at` is the start of the client request, by the same clock as `marks`.
     """
     found: list[BlockTime] = []
     for index, (kind, name, at, characters) in enumerate(marks[:MAX_BLOCKS]):
@@ -52,8 +52,8 @@ def find_block_times(marks: Sequence[BlockMark], started_at: float) -> list[Bloc
 
 
 def decode_block_times(text: str) -> list[BlockTime]:
-    """Decode `text`, the value of the column `reply_blocks`, and return its content blocks.
+    """Return the content blocks in `text`, a value of the column `reply_blocks`.
 
-    An empty `text` returns an empty list: the reply has no blocks, was relayed unchanged, or is of an earlier version.
+    An empty `text` returns an empty list, for example for a reply that was relayed unchanged.
     """
     return _decode(text) if text else []

@@ -19,7 +19,7 @@ _COMPARED = (
 def find_problems(connection: Connection) -> Iterator[str]:
     """Check the database of the ledger, and yield one sentence for each problem that is found.
 
-    The oldest hour is not checked: some of its requests may already be deleted, although its sums still include them.
+    The oldest hour is not checked, because some of its requests may already be deleted.
     """
     if connection.dialect.name == "sqlite":
         found = connection.exec_driver_sql("PRAGMA integrity_check").scalars()

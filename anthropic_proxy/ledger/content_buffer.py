@@ -1,8 +1,7 @@
 """`ContentBuffer`: the bytes of client requests and replies in memory, until the thread of the ledger stores them.
 
-The buffer exists only with `LEDGER_CONTENT=true`. `record` adds bytes while a request runs, in the event loop. `pop`
-removes the bytes of a finished request, in the thread of the ledger. `discard` removes them without storage. The total
-has a limit, `MAX_BUFFERED_BYTES`. `Content` has the bytes of one request. The module imports no database library.
+The buffer exists only with `LEDGER_CONTENT=true`. `record` adds bytes while a request runs. `pop` removes the bytes of
+a finished request, to store them; `discard` removes them without storage.
 """
 
 import time
@@ -18,8 +17,7 @@ MAX_BUFFERED_BYTES = 64 << 20
 """Maximum number of bytes in the buffer, over all running and waiting requests of one process. Above this number,
 requests are stored without their texts."""
 ABANDONED_SECONDS = 3600.0
-"""Age in seconds after which the bytes of a request are dropped if the buffer is full. Such a request has probably
-never ended."""
+"""Age in seconds after which the bytes of a request are dropped if the buffer is full."""
 
 
 class Content(Struct):
@@ -34,15 +32,13 @@ class Content(Struct):
     reply_size: int = 0
     """Number of bytes of the complete reply. `reply` has at most the first `MAX_CONTENT_BYTES` of them."""
     upstream: bytes = b""
-    """Body of the last request to a provider. b"": no provider was called, the body is too large, or the buffer is
-    full."""
+    """Body of the last request to a provider. b"": no provider was called, or the body did not fit."""
 
 
 class ContentBuffer:
     """Buffer with the first bytes of each client request and reply, and with a limit for their total.
 
-    Bytes are added in the event loop and popped in the thread of the ledger. `warn`: function that is called if a
-    request does not fit into the buffer. `clock`: function that returns seconds.
+    `warn` is called if a request does not fit into the buffer. `clock` returns seconds.
     """
 
     def __init__(
@@ -58,9 +54,9 @@ class ContentBuffer:
         self._max_bytes = max_bytes
         self._clock = clock
         self._contents: dict[str, Content] = {}
+        # each counter is changed by one thread only, so no lock is needed
         self._added = 0
-        """Number of all bytes added since the start, counted in the event loop. Each counter is changed by one thread
-        only, so no lock is needed."""
+        """Number of all bytes added since the start, counted in the event loop."""
         self._popped = 0
         """Number of all bytes popped since the start, counted in the thread of the ledger."""
         self._discarded = 0
@@ -68,17 +64,14 @@ class ContentBuffer:
 
     @property
     def size(self) -> int:
-        """Number of bytes now in the `ContentBuffer`, over all requests.
-
-        It is the number of added bytes minus the numbers of popped and discarded bytes.
-        """
+        """Number of bytes now in the `ContentBuffer`, over all requests."""
         return self._added - self._popped - self._discarded
 
     def record(self, request_id: str, point: RecordPoint, data: bytes) -> None:
         """Add `data`, bytes of the request with the id `request_id`, to the buffer.
 
-        `point`: origin of the bytes: client request, reply, or request to a provider. If the buffer is full, all bytes
-        of this request are dropped and it is stored without texts.
+        `point` is the origin of the bytes: client request, reply, or request to a provider. If a client request or its
+        reply does not fit, all bytes of this request are dropped.
         """
         if point == "client request":
             kept = data[: self._max_content_bytes]
@@ -97,9 +90,9 @@ class ContentBuffer:
                     self._discarded += len(piece)
 
     def pop(self, request_id: str) -> Content | None:
-        """Remove the bytes of the finished request `request_id` from the buffer and return them. Called in the thread.
+        """Remove the bytes of the finished request `request_id` from the buffer and return them.
 
-        None: the buffer has no bytes of this request.
+        None: the buffer has no bytes of this request. Called in the thread of the ledger.
         """
         content = self._contents.pop(request_id, None)
         if content is not None:
@@ -127,11 +120,7 @@ class ContentBuffer:
             content.upstream = body
 
     def _reserve(self, count: int) -> bool:
-        """Count `count` bytes as added and return True.
-
-        If the buffer is full, drop the bytes of abandoned requests first. Return False, without counting, if it is
-        still full.
-        """
+        """Count `count` bytes as added and return True. False: the buffer is full."""
         if self.size + count > self._max_bytes:
             for request_id, oldest in [*self._contents.items()][:1]:  # the thread changes the dict
                 if self._clock() - oldest.started_at > ABANDONED_SECONDS:

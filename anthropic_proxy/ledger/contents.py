@@ -1,8 +1,7 @@
-"""Texts of requests and replies as rows of the table `contents`: redacted and compressed when written, and read again.
+"""Texts of requests and replies as rows of the table `contents`, redacted and compressed.
 
-`build_content_rows` returns the rows for one request, and `read_contents` reads them as `StoredContent`. The deltas
-(text fragments) of a streamed reply are joined by `join_deltas`, so that a key in many small pieces is found and
-redacted.
+`build_content_rows` returns the rows for one request, and `read_contents` reads them as `StoredContent`. `join_deltas`
+joins the text fragments of a streamed reply, so that a key in several fragments is found and redacted.
 """
 
 import zlib
@@ -26,14 +25,14 @@ _TEXT_FIELDS = {
     "input_json_delta": "partial_json",
     "signature_delta": "signature",
 }
-"""Type of a delta → its field with text."""
+"""Type of a delta (fragment of a streamed reply) → its field with text."""
 
 
 class StoredContent(Struct, frozen=True):
     """One stored text of a request: the client request, the reply, or the structure of the request to the provider."""
 
     kind: str
-    """`request`, `reply`, or `sent`: the structure of the request to the provider, without its texts."""
+    """`request`, `reply`, or `sent`: the structure of the request to the provider."""
     size: int
     """Number of bytes of the complete text."""
     data: bytes
@@ -55,7 +54,7 @@ def read_contents(connection: Connection, request_id: str) -> list[StoredContent
 def build_content_rows(
     request_id: str, started_at: int, content: Content, secrets: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the rows of `contents` for one request. `secrets`: keys that no row may contain."""
+    """Return the rows of the table `contents` for one request. `secrets` are keys that no row may contain."""
     texts = [
         ("request", content.request_size, content.request),
         ("reply", content.reply_size, join_deltas(bytes(content.reply))),
@@ -75,7 +74,7 @@ def build_content_rows(
 
 
 def join_deltas(reply: bytes) -> bytes:
-    """Return a stream with the deltas of each content block joined, and without pings. Other replies are unchanged."""
+    """Return a streamed reply with the text fragments of each content block joined. Other replies are unchanged."""
     if not reply.startswith(b"event: "):
         return reply
     return b"\n\n".join(_join_frames(reply.split(b"\n\n")))
@@ -104,7 +103,7 @@ def _join_frames(frames: Sequence[bytes]) -> Iterator[bytes]:
 def _decode_delta(frame: bytes) -> dict[str, Any]:
     """Return the JSON event of `frame`, one SSE frame of a reply, if it contains a text fragment.
 
-    Empty dict: the frame has any other event.
+    An empty dict is returned for any other event.
     """
     if not frame.startswith(_DELTA):
         return {}

@@ -1,9 +1,8 @@
-"""`CostCalculator`: the cost of a request from its receipt, at the used model and at the requested model.
+"""`CostCalculator`: the cost of a request, at the used model and at the requested model.
 
-A receipt is the record of a finished client request. Costs are whole numbers of nano-dollars (10⁻⁹ US dollars). The
-used model is the model of the provider, the requested model the Claude model in the client request. `Usage` is the sum
-of tokens and cost of one request, `find_usage` returns it. Each call to a provider has its own price, so the tokens of
-a receipt are divided by calls.
+The used model is that of the provider, the requested model the Claude model of the client. Costs are whole nano-dollars
+(10⁻⁹ US dollars). `find_usage` returns tokens and cost of one request as `Usage`. A receipt is the record of one
+finished client request.
 """
 
 from collections.abc import Sequence
@@ -23,17 +22,15 @@ class Cost(Struct, frozen=True):
     cost: int | None
     """Cost in nano-dollars of the tokens at the price of the used model. None: the price is unknown."""
     requested_cost: int | None
-    """Cost in nano-dollars of the same tokens at Claude's list price of the requested model. None: the price is
-    unknown."""
+    """Cost in nano-dollars of the same tokens at Claude's list price of the requested model. None: unknown."""
     source: str
-    """Origin of the price of the used model: `genai-prices 0.2.3`, `anthropic-proxy.toml line 12`, `local`."""
+    """Origin of the price of the used model, such as `genai-prices 0.2.3`, or `local` for a free model."""
 
 
 class CostCalculator:
     """Calculator of costs with the prices of one version of the settings.
 
-    After a reload of the settings or of the price list, the caller creates another `CostCalculator`, because prices may
-    differ.
+    After a reload of the settings or of the prices, the caller creates another one.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -43,10 +40,10 @@ class CostCalculator:
         model."""
 
     def calculate(self, receipt: Receipt) -> Cost:
-        """Return the cost in nano-dollars of the request in `receipt`: the sum over its calls to providers.
+        """Return the cost in nano-dollars of the request in `receipt`, the record of one finished request.
 
-        Each call is priced by its model and its number of input tokens. A request without tokens costs 0. The cost of a
-        cancelled call without reported tokens is unknown (None).
+        It is the sum over the calls to providers, each at its own price. A request without tokens costs 0. The cost of
+        a cancelled call without reported tokens is unknown (None).
         """
         if _lacks_usage(receipt):
             return Cost(None, None, "")
@@ -87,12 +84,9 @@ class Usage(Struct, frozen=True):
 
 
 def find_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> Usage:
-    """Return tokens and cost of the finished request in `receipt`.
+    """Return tokens and cost of the finished request in `receipt`. Unreported input tokens are estimated.
 
-    If a reply ended before its usage, estimate its tokens.
-
-    `input_tokens`: estimated input tokens of the request. A later call to a provider has at least the input of the
-    earlier calls.
+    `input_tokens` is the estimated number of input tokens of the request.
     """
     calls = _list_calls(receipt)
     if _lacks_input(receipt):
@@ -117,8 +111,7 @@ class _Call(Struct, frozen=True):
 def _list_calls(receipt: Receipt) -> list[_Call]:
     """Return the tokens of each call to a provider in `receipt`, without calls that used no tokens.
 
-    A reply with server tools has several calls. The last item has the tokens that belong to no attempt, such as those
-    of a call that failed while its reply was streamed.
+    The last item has tokens that belong to no attempt, such as those of an interrupted reply.
     """
     whole = count_tokens(receipt)
     if len(receipt.attempts) < 2:
@@ -154,10 +147,7 @@ def _subtract(whole: TokenCounts, calls: Sequence[TokenCounts]) -> TokenCounts:
 
 
 def _lacks_usage(receipt: Receipt) -> bool:
-    """Return True if the token usage of the last call in `receipt` was not reported.
-
-    The client disconnected before the provider reported it, so the cost must be estimated.
-    """
+    """Return True if the client disconnected before the token usage of the last call in `receipt` was reported."""
     if receipt.outcome != "cancelled" or not receipt.provider:
         return False
     last = _find_last_call(receipt)
@@ -165,10 +155,7 @@ def _lacks_usage(receipt: Receipt) -> bool:
 
 
 def _lacks_input(receipt: Receipt) -> bool:
-    """Return True if the input tokens of the last call in `receipt` were not reported.
-
-    The reply of the call began, or the client disconnected before, so the provider may charge these tokens.
-    """
+    """Return True if the input tokens of the last call in `receipt` are unknown, but the provider may charge them."""
     if not receipt.provider:
         return False
     last, is_cancelled = _find_last_call(receipt), receipt.outcome == "cancelled"
@@ -182,9 +169,9 @@ def _find_last_call(receipt: Receipt) -> Receipt | UpstreamAttempt:
 
 
 def _add_costs(calls: Sequence[_Call], prices: Sequence[Price | None]) -> int | None:
-    """Return the sum in nano-dollars of the costs of `calls`. `prices`: price of each call, in the same order.
+    """Return the sum in nano-dollars of the costs of `calls`. None: the price of a call is unknown.
 
-    None: the price of a call is unknown.
+    `prices` has the price of each call, in the same order.
     """
     costs = [price.calculate_cost(call.tokens) for call, price in zip(calls, prices, strict=True) if price is not None]
     return sum(costs) if len(costs) == len(calls) else None

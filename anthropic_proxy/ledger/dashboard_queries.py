@@ -1,9 +1,8 @@
 """Queries of the dashboard: sums by period, latencies, output speeds, and neighbors of a request.
 
-A `RequestSelection` is a time range with filters. A period is an equal division of this range, such as an hour; 0
-seconds mean one period. A fine range is below three hours: its sums come from single requests, others from the table
-`hourly`. A speed is output tokens per second after the first token. A latency is the time in microseconds to the first
-token or to the last byte. Functions `group_…` and `add_up_…` use results of other functions, without a query.
+A `RequestSelection` is a time range with filters. A period is an equal division of this range, such as an hour.
+`sum_periods` and `sum_models` return numbers of requests, tokens and costs. `collect_latencies` returns histograms of
+the time to the first token. Functions `group_…` and `add_up_…` use results of other functions, without a query.
 """
 
 from collections import Counter
@@ -45,11 +44,11 @@ def sum_periods(
     by: str = "",
     names: Sequence[str] = SUM_NAMES,
 ) -> list[PeriodSums]:
-    """Return numbers of requests, tokens and costs for each period of the selection `chosen`, in order of time.
+    """Return numbers of requests, tokens and costs for each period (such as an hour) of the selection `chosen`.
 
-    `period_seconds`: length of a period in seconds, a multiple of 3,600 unless the range is fine. Periods above 3,600
-    begin by local time; 0: one period. `by`: column of `HOURLY_KEYS` to group by; "": no groups. `names`: sums to
-    calculate; the others are 0. Periods without requests are missing.
+    `period_seconds` is a multiple of 3,600, or any number for a range of at most three hours; 0: one period. `by` is
+    the column of `HOURLY_KEYS` to group by; "": no groups. `names` are the sums to calculate. Periods without requests
+    are missing.
     """
     rows = _sum(connection, chosen, period_seconds, (by,) if by else (), names)
     return [PeriodSums(start, keys[0] if keys else "", sums) for start, keys, sums in rows]
@@ -58,8 +57,8 @@ def sum_periods(
 def count_requests_in_previous_range(connection: Connection, chosen: RequestSelection, now: int) -> int:
     """Return the number of requests in the time range just before the range of `chosen`, for a comparison.
 
-    Both ranges have the same length and the same filters. `now`: the present in microseconds since the epoch. If the
-    range of `chosen` ends later than `now`, its length is the time from its start to `now`.
+    Both ranges have the same length and filters. `now` is the present in microseconds since the epoch. Of a range that
+    is not over, only the time until `now` counts.
     """
     is_single = chosen.is_fine or not chosen.has_hourly_sums
     start = chosen.start if is_single else chosen.start // MICROSECONDS_PER_HOUR * MICROSECONDS_PER_HOUR
@@ -80,8 +79,8 @@ def count_requests_in_previous_range(connection: Connection, chosen: RequestSele
 def sum_model_periods(connection: Connection, chosen: RequestSelection, period_seconds: int) -> list[ModelPeriod]:
     """Return numbers of requests, tokens and costs of each model in each period, in order of time.
 
-    The fields of `ModelPeriod` for latencies and speeds are empty. `chosen`: time range with filters. `period_seconds`:
-    length of a period in seconds; 0: one period.
+    `chosen` is a time range with filters. `period_seconds` is the length of a period; 0: one period. Latencies and
+    speeds in the results are empty.
     """
     rows = _sum(connection, chosen, period_seconds, ("provider", "model"))
     return [ModelPeriod(start, ModelSums(keys[0], keys[1], sums)) for start, keys, sums in rows]
@@ -90,8 +89,7 @@ def sum_model_periods(connection: Connection, chosen: RequestSelection, period_s
 def measure_model_periods(connection: Connection, chosen: RequestSelection, period_seconds: int) -> list[ModelPeriod]:
     """Return sums (requests, tokens, costs), latencies and speeds of each model in each period, in order of time.
 
-    One query reads all of them. `chosen`: time range with filters. `period_seconds`: length of a period in seconds; 0:
-    one period.
+    `chosen` is a time range with filters. `period_seconds` is the length of a period; 0: one period.
     """
     source = _find_source(chosen)
     column = source.table.c
@@ -113,9 +111,9 @@ def measure_model_periods(connection: Connection, chosen: RequestSelection, peri
 
 
 def group_latencies(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]) -> dict[KeyT, Histogram]:
-    """Return a histogram of the times to the first token for each group of `rows`. No query is needed.
+    """Return a histogram of the times to the first token for each group of `rows`, without a query.
 
-    `key`: function that returns the group of a row. Groups without times are missing.
+    `key` returns the group of a row. Groups without times are missing.
     """
     texts: dict[KeyT, list[str]] = {}
     for row in rows:
@@ -125,10 +123,10 @@ def group_latencies(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], Ke
 
 
 def group_speeds(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]) -> dict[KeyT, float]:
-    """Return the output speed in tokens per second for each group of `rows`. No query is needed.
+    """Return the output speed in tokens per second for each group of `rows`, without a query.
 
-    It is all output tokens divided by all time after the first token, over successful requests. `key`: function that
-    returns the group of a row. Groups without output tokens are missing.
+    It is the number of output tokens divided by the time after the first token, over successful requests. `key` returns
+    the group of a row. Groups without output tokens are missing.
     """
     found: dict[KeyT, tuple[int, int]] = {}
     for row in rows:
@@ -150,7 +148,7 @@ def sum_models(connection: Connection, chosen: RequestSelection) -> list[ModelSu
 def add_up_models(by_period: Iterable[ModelPeriod]) -> list[ModelSums]:
     """Add up `by_period`, the sums of each model in each period, and return the sums of each model.
 
-    The model with the highest cost is first. No database query is needed.
+    The model with the highest cost is first.
     """
     found = add_up_groups(((one.model.provider, one.model.model), one.model.sums) for one in by_period)
     models = [ModelSums(provider, model, sums) for (provider, model), sums in found.items()]
@@ -166,8 +164,8 @@ def _sum(
 ) -> list[tuple[int, Sequence[str], UsageSums]]:
     """Return one tuple for each period and group: beginning, values of the columns `by`, and sums.
 
-    `chosen`: time range with filters. The beginning is in seconds since the epoch. `period_seconds`: length of a period
-    in seconds; 0: one period, which begins at 0. `names`: sums to calculate; the others are 0.
+    `chosen` is a time range with filters. `period_seconds` is the length of a period; 0: one period. `names` are the
+    sums to calculate; the others are 0. The beginning is in seconds since the epoch.
     """
     source = _find_source(chosen)
     values = [source.sums[SUM_NAMES.index(name)] for name in names]
@@ -187,7 +185,7 @@ def _read(
 ) -> list[tuple[int, tuple[str, ...], Sequence[Any]]]:
     """Return one tuple for each period and group: beginning, values of the columns `by`, and the SQL `values`.
 
-    They are in order of time. The beginning is in seconds since the epoch; 0 if `period_seconds` is 0: one period.
+    They are in order of time. The beginning is in seconds since the epoch, 0 if there is only one period.
     """
     periods = _list_periods(chosen, period_seconds, source)
     keys = [*periods, *(source.table.c[name] for name in by)]
@@ -208,9 +206,9 @@ def collect_latencies(
 ) -> dict[tuple[int, tuple[str, ...]], Histogram]:
     """Return a histogram of the times to the first token for each period and group of the selection `chosen`.
 
-    Key: (beginning of the period in seconds since the epoch, values of the columns `by`). `period_seconds`: length of a
-    period in seconds; 0: one period, which begins at 0. `quantity`: `duration` selects the times to the last byte
-    instead, which failed requests have too.
+    The key has the beginning of the period in seconds since the epoch, and the values of the columns `by`.
+    `period_seconds` is the length of a period; 0: one period. With the `quantity` `duration`, times to the last byte
+    are returned instead.
     """
     source = _find_source(chosen)
     times = _list_times(connection, source, quantity)
@@ -231,7 +229,7 @@ def _list_times(connection: Connection, source: "_Source", quantity: str) -> Col
 
 
 def _encode_times(source: "_Source", times: str | None) -> str:
-    """Return histograms as hexadecimal text, separated by spaces. `times`: value of the expression `_list_times`."""
+    """Return histograms as hexadecimal text, separated by spaces, from `times`, a value of `_list_times`."""
     if not times or source.table is not requests:
         return times or ""
     return encode_histogram(Counter(map(find_bucket, map(int, times.split())))).hex()
@@ -244,8 +242,10 @@ class _Source(Struct, frozen=True):
     conditions: Sequence[ColumnElement[bool]]
     """SQL conditions for rows of the selection."""
     seconds: ColumnElement[Any]
-    """SQL expression for the time of a row in seconds since the epoch. For a row of `hourly`, it is the last second of
-    the hour, which decides to which period the row belongs."""
+    """SQL expression for the time of a row in seconds since the epoch.
+
+    For a row of `hourly`, it is the last second of the hour.
+    """
     sums: Sequence[ColumnElement[Any]]
 
 
@@ -258,10 +258,9 @@ def _find_source(chosen: RequestSelection) -> _Source:
 
 
 def _list_periods(chosen: RequestSelection, period_seconds: int, source: _Source) -> list[ColumnElement[Any]]:
-    """Return a list with the SQL expression for the number of the period of a row.
+    """Return a list with the SQL expression for the number of the period of a row. Empty: there is only one period.
 
-    `chosen`: time range. `period_seconds`: length of a period in seconds. An empty list is returned if it is 0: there
-    is only one period. `source`: rows that are added up.
+    `period_seconds` is the length of a period in seconds.
     """
     if source.table is hourly and period_seconds == HOUR_SECONDS:
         return [hourly.c.hour]  # the primary key has this order, so that nothing has to be sorted

@@ -1,8 +1,7 @@
 """Records that the queries of the dashboard return: sums of periods and models, and errors.
 
-`UsageSums` has numbers of requests, tokens and costs. `PeriodSums` has those of one period, `ModelSums` those of one
-model, `ModelPeriod` those of one model in one period. `Neighbors` and `SessionPlace` describe the place of a request
-among others. Times are seconds or microseconds since the epoch, as the fields state.
+`PeriodSums` has the sums of one period, `ModelSums` those of one model, `ModelPeriod` those of one model in one period.
+`Neighbors` and `SessionPlace` describe the place of a request among others.
 """
 
 from typing import NamedTuple
@@ -37,7 +36,7 @@ class ModelPeriod(Struct, frozen=True):
     """Beginning of the period in seconds since the epoch."""
     model: ModelSums
     first_tokens: str = ""
-    """Times to first token: encoded histograms as hexadecimal text, for `sum_histograms`."""
+    """Times to the first token: encoded histograms as hexadecimal text, for `sum_histograms`."""
     rated_tokens: int = 0
     """Number of output tokens of the requests that succeeded."""
     rated_time: int = 0

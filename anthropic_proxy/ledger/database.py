@@ -1,9 +1,8 @@
 """Access to the database of the ledger: its address, SQLAlchemy engines for writing and reading, and its migration.
 
-An engine opens connections to a database. `open_for_writing` first migrates the tables to the schema of this version;
-`has_tables` checks if a database has them. The place of a database is its path or address without a password.
-The default is the SQLite file `ledger.sqlite3` in the data directory of the user. PostgreSQL is selected by the setting
-`DATABASE_URL`; all tables are then in the schema `anthropic_proxy`, so that the database may be shared.
+The default is the SQLite file `ledger.sqlite3` in the data directory of the user. The setting `DATABASE_URL` can select
+PostgreSQL. `open_for_writing` first migrates the tables to the schema of this version. `has_tables` checks if a
+database has them.
 """
 
 import sqlite3
@@ -41,7 +40,7 @@ class NewerSchemaError(Exception):
 def find_url(settings: Settings) -> URL:
     """Return the address of the database in `settings` as SQLAlchemy URL.
 
-    Raises `ConfigurationError` if the ledger is disabled (`DATABASE_URL=off`).
+    Raises `ConfigurationError` if the ledger (database of requests) is disabled.
     """
     if not settings.has_ledger():
         raise ConfigurationError(
@@ -61,10 +60,7 @@ def find_file(url: URL) -> Path | None:
 
 
 def describe_place(url: URL) -> str:
-    """Return the place of the database at the address `url`, for messages to users.
-
-    It is a file path, or host and name of a PostgreSQL database, without a password.
-    """
+    """Return file path, or host and name of a PostgreSQL database, at the address `url`, without a password."""
     file = find_file(url)
     return str(file) if file is not None else f"PostgreSQL {url.host or 'localhost'}/{url.database or ''}"
 
@@ -114,9 +110,8 @@ def open_for_writing(settings: Settings) -> Engine:
 def migrate(engine: Engine, file: Path | None) -> str:
     """Migrate the database of `engine` to the newest schema, and return its previous schema version.
 
-    The result "" means that the database was empty. If several processes start, one of them migrates and the others
-    wait. `file`: path of a SQLite database, of which a backup is written first; None: PostgreSQL. Raises
-    `NewerSchemaError` for the schema of a newer program.
+    `file` is the path of a SQLite database, which is copied before; None: PostgreSQL. The result "" means that the
+    database was empty. Raises `NewerSchemaError` for the schema of a newer program.
     """
     with engine.connect() as connection:
         version = find_version(connection)
@@ -139,7 +134,7 @@ def migrate(engine: Engine, file: Path | None) -> str:
 def has_tables(connection: Connection, place: str) -> bool:
     """Return True if the database of `connection` has the tables of the ledger. False: no request has been stored yet.
 
-    `place`: the database, for error messages. Raises `ConfigurationError` if the tables are of another schema version.
+    `place` names the database in error messages. Raises `ConfigurationError` for another schema version.
     """
     version = find_version(connection)
     if version in (None, NEWEST_VERSION):

@@ -1,8 +1,7 @@
-"""SQL statements of the writer that are compiled once and then executed by the database driver.
+"""SQL statements of the writer that are compiled once and then executed by the database driver, to need less CPU time.
 
-SQLAlchemy needs about 30 µs for each execution of a statement, which is more than the database needs. The driver gets
-the compiled SQL text and the values directly. `DriverStatement` is such a statement, `SqliteInsertion` the insertion of
-many rows into a table of SQLite. Failures are raised as exceptions of SQLAlchemy.
+`DriverStatement` is such a statement. `SqliteInsertion` inserts many rows into a table of SQLite. Failures are raised
+as exceptions of SQLAlchemy.
 """
 
 import sqlite3
@@ -17,15 +16,16 @@ from sqlalchemy import ClauseElement, Connection, Dialect, Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 
+# a call for each row needs 15 % more CPU time
 MAX_ROWS_PER_CALL = 50
-"""Maximum number of rows that one call of the SQLite driver inserts. A call for each row needs 15 % more CPU time."""
+"""Maximum number of rows that one call of the SQLite driver inserts."""
 _ReadValues = Callable[[Mapping[str, Any]], Any]
 
 
 class DriverStatement:
     """SQL statement with at least two parameters, compiled at its first execution.
 
-    `build`: returns the statement for a database: `sqlite` or `postgresql`. The types of its columns must need no
+    `build` returns the statement for a database, `sqlite` or `postgresql`. The types of its columns must need no
     conversion by SQLAlchemy.
     """
 
@@ -35,7 +35,10 @@ class DriverStatement:
         """Name of a database → SQL text, and a function that returns the values of a row as the driver needs them."""
 
     def execute(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Execute the statement once for each of `rows`: name of a parameter → value. A row may have further names."""
+        """Execute the statement once for each of `rows`, which map the name of a parameter to its value.
+
+        A row may have further names.
+        """
         sql, values = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
         with _open_cursor(connection, sql) as cursor:
             if len(rows) == 1:
@@ -70,7 +73,7 @@ class SqliteInsertion:
         self._further = f", {values}"
 
     def execute(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Insert `rows`: name of a column → value."""
+        """Insert `rows`, which map the name of a column to its value."""
         driver = connection.connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)
         count = min(MAX_ROWS_PER_CALL, driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // self._column_count)
@@ -84,13 +87,13 @@ class SqliteInsertion:
 
 
 def _read_names(names: Sequence[str]) -> Callable[[Mapping[str, Any]], Any]:
-    """Return a function that returns the values of `names` in a row. A shared name is found faster in a dict."""
+    """Return a function that returns the values of `names` in a row."""
     return itemgetter(*(sys.intern(str(name)) for name in names))
 
 
 @contextmanager
 def _open_cursor(connection: Connection, sql: str) -> Iterator[Any]:
-    """Yield a cursor of the driver. Raise its failures as SQLAlchemy does. `sql`: statement for error messages."""
+    """Yield a cursor of the driver. Its failures are raised as exceptions of SQLAlchemy, with the statement `sql`."""
     cursor, driver_error = connection.connection.cursor(), connection.dialect.loaded_dbapi.Error
     try:
         yield cursor

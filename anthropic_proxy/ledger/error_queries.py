@@ -1,4 +1,4 @@
-"""Queries for failed requests: by time and kind for charts of errors and incidents, and by kind with a message.
+"""Queries for failed requests, for the charts and lists of errors.
 
 `count_errors` returns one `ErrorPeriod` for each period, provider, type of error and HTTP status. `list_errors` adds up
 the periods and reads the latest error message of each group.
@@ -39,8 +39,7 @@ class ErrorPeriod(Struct, frozen=True):
 def count_errors(connection: Connection, chosen: RequestSelection, period_seconds: int) -> list[ErrorPeriod]:
     """Return the numbers of failed requests of the selection `chosen`, by period, provider, type of error and status.
 
-    They are in order of time. `period_seconds`: length of a period in seconds. Periods above 3,600 seconds begin by
-    local time, shorter ones by UTC.
+    They are in order of time. `period_seconds` is the length of a period. Periods above one hour begin by local time.
     """
     if chosen.values.get("outcome_class", "error") != "error":
         return []
@@ -58,8 +57,8 @@ def count_errors(connection: Connection, chosen: RequestSelection, period_second
 def list_errors(connection: Connection, errors: Iterable[ErrorPeriod]) -> list[ErrorGroup]:
     """Return failed requests, grouped by provider, type of error and HTTP status, with the latest error message.
 
-    The group with the highest number of requests is first. At most `MAX_ERRORS` groups are returned. `errors`: result
-    of `count_errors`.
+    `errors` is the result of `count_errors`. At most `MAX_ERRORS` groups are returned, the one with the highest number
+    of requests first.
     """
     found: dict[tuple[str, str, int], list[ErrorPeriod]] = {}
     for one in errors:

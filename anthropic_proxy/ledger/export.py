@@ -1,9 +1,7 @@
 """Export of tables as CSV and JSON, in one format for the dashboard, the API and the commands.
 
-Money is in US dollars: exact decimal text in CSV, exact numbers in JSON. Times are texts in UTC
-(`2026-11-21T10:00:00.000Z`), durations are seconds. A missing or unknown value is an empty cell in CSV and null in
-JSON. A list is an array in JSON, and the same JSON text in a cell of CSV. `ExportTable` is a table for export, and
-`download` returns it as a file for a browser. `write_csv` and `encode_json` write the formats.
+`ExportTable` is a table for export. `write_csv` and `encode_json` write the two formats. Money is in US dollars,
+durations are seconds, and times are texts in UTC. A missing or unknown value is an empty cell in CSV and null in JSON.
 """
 
 import csv
@@ -29,7 +27,7 @@ FORMATS = ("csv", "json")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """Beginnings of texts that spreadsheet programs run as formulas (owasp.org, "CSV Injection", read 21 Nov 2026)."""
 _INNER_FORMULA = re.compile(rf"([;\t\r\n][ \"]*)([{''.join(map(re.escape, _FORMULA_STARTS))}])")
-"""Matches a formula after `;`, tab or line break, which programs of some locales read as the end of a cell."""
+"""Matches a formula after `;`, tab or line break, with which a new cell may begin."""
 _LISTS = ("failed_attempts", "notes", "adaptations")
 """Columns of the table `requests` that contain a list as JSON text. "": an empty list."""
 _COSTS = ("cost", "requested_cost")
@@ -44,7 +42,7 @@ _json = msgspec.json.Encoder(decimal_format="number")
 
 
 class ExportTable(Struct, frozen=True):
-    """Table for export: column titles and rows.
+    """Table for export, with column titles and rows.
 
     A value is a text, a number, a `Decimal` for money, a list, or None (unknown).
     """
@@ -65,8 +63,8 @@ class ExportTable(Struct, frozen=True):
     def download(self, name: str, form: str) -> RouteResponse:
         """Return a response with the `ExportTable` as a file that the browser saves.
 
-        `name`: file name without extension. `form`: one of `FORMATS`. The JSON file is an array with one object per
-        row.
+        `name` is the file name without extension. `form` is one of `FORMATS`. The JSON file is an array with one object
+        per row.
         """
         if form == "csv":
             return _download(self.encode_csv().encode("utf-8", "replace"), "text/csv; charset=utf-8", f"{name}.csv")
@@ -76,8 +74,7 @@ class ExportTable(Struct, frozen=True):
 def write_csv(stream: TextIO, titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write `titles` and `rows` to `stream` as CSV (RFC 4180).
 
-    Model names, projects and errors come from clients and providers, so a text may be a formula for a spreadsheet
-    program. Such a text gets an apostrophe in front, also after a `;`, which begins a cell in some locales.
+    A text that a spreadsheet program would run as a formula gets an apostrophe in front.
     """
     writer = csv.writer(stream)
     writer.writerow(titles)
@@ -103,7 +100,7 @@ def to_dollars(nano_dollars: int | None) -> Decimal | None:
 def format_time(microseconds: int) -> str:
     """Return a time as text in UTC, such as `2026-11-21T10:00:00.000Z`.
 
-    `microseconds`: the time as microseconds since the epoch.
+    `microseconds` is the time since the epoch.
     """
     text = datetime.fromtimestamp(microseconds / MICROSECONDS, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")

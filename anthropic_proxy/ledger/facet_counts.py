@@ -1,8 +1,7 @@
 """`count_facets`: numbers of requests by the values of columns, for the filters of the dashboard and of the API.
 
-A facet is a column by which stored requests can be filtered, such as the provider. Example: the number of requests of
-each provider. Sums by hour are used if their table has all filtered columns. Otherwise single requests are counted, and
-only the latest ones, so that a count costs at most the same in every range.
+A facet is a column by which stored requests can be filtered, such as the provider. The numbers come from sums by hour
+if their table has all filtered columns. Otherwise only the latest requests are counted.
 """
 
 from collections import Counter
@@ -32,14 +31,14 @@ class FacetCounts(Struct, frozen=True):
     values: Mapping[str, Sequence[tuple[str, int]]]
     """Column → pairs of value and number of requests, the most frequent values first."""
     partial_columns: Collection[str] = ()
-    """Columns for which requests were left out: only the latest `MAX_COUNTED_REQUESTS` requests were counted."""
+    """Columns for which only the latest `MAX_COUNTED_REQUESTS` requests were counted."""
 
 
 def count_facets(connection: Connection, chosen: RequestSelection, columns: Sequence[str], limit: int) -> FacetCounts:
     """Return the number of requests of the selection `chosen` for each value of `columns`, columns of `requests`.
 
-    A filter on a column is ignored for the counts of this column, so that the user can choose another value. `limit`:
-    maximum number of values per column.
+    A filter on a column is ignored for the counts of this column, so that the user can choose another value. `limit` is
+    the maximum number of values per column.
     """
     found: dict[str, Sequence[tuple[str, int]]] = {}
     partial_columns = []
@@ -62,7 +61,7 @@ def count_facets(connection: Connection, chosen: RequestSelection, columns: Sequ
 def _find_sums(chosen: RequestSelection, column: str) -> Table | None:
     """Return the table with hourly sums that has `column` and all filtered columns of `chosen`.
 
-    None: no table has all of these columns, so single requests must be counted.
+    None: no such table, so single requests must be counted.
     """
     needed = {column, *chosen.values}
     if chosen.is_fine or chosen.is_changed or chosen.text:
@@ -85,8 +84,7 @@ def _count_requests(
 ) -> tuple[Mapping[str, Counter[str]], bool]:
     """Count the values of `columns` in the latest requests of the selection `chosen`.
 
-    Return column → value → number of requests, and False if requests were left out because of a limit. A text search
-    also has its own limit.
+    The result maps column and value to a number of requests. The second item is False if requests were left out.
     """
     chosen = narrow_range(connection, chosen)
     indexed = request_conditions(structs.replace(chosen, text="", is_changed=False))

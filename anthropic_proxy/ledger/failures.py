@@ -1,8 +1,8 @@
-"""Classification of database errors: condition of the ledger, and a sentence for the user with reason and remedy.
+"""Classification of database errors, with a sentence for the user about reason and remedy.
 
-`classify_failure` returns the condition, such as `disk full` or `locked`. A value failure concerns one
-request: the database rejects one of its values, or its cost cannot be calculated. All other failures concern the whole
-database.
+`classify_failure` returns the condition of the ledger, such as `disk full` or `locked`. A value failure
+(`is_value_failure`) concerns only one request, for example a value that the database rejects. All other failures
+concern the whole database.
 """
 
 import errno
@@ -77,10 +77,10 @@ def classify_failure(error: BaseException) -> LedgerCondition:
 
 
 def describe_failure(condition: LedgerCondition, place: str, error: BaseException) -> str:
-    """Return the sentence for the user about a failure: its reason and a remedy.
+    """Return the sentence for the user about a failure of the database: its reason and a remedy.
 
-    `condition`: result of `classify_failure`. `place`: path or address of the database, without a password. `error`:
-    the exception.
+    `condition` is the result of `classify_failure`. `place` is the path or address of the database, without a password.
+    `error` is the exception.
     """
     if isinstance(error, ConfigurationError):
         return error.message
@@ -90,9 +90,9 @@ def describe_failure(condition: LedgerCondition, place: str, error: BaseExceptio
 
 
 def is_value_failure(error: Exception) -> bool:
-    """Return True if `error` is a value failure: it concerns one request, and others can still be stored.
+    """Return True if `error` concerns one request, so that others can still be stored.
 
-    Every exception that is neither an error of the database nor of the settings is a value failure.
+    Every exception that is neither an error of the database nor of the settings concerns one request.
     """
     if isinstance(error, exc.DBAPIError):
         return isinstance(error, (exc.DataError, exc.IntegrityError))

@@ -1,8 +1,8 @@
 """Histograms of durations with logarithmic buckets, for percentiles with an error of at most 5 %.
 
-A bucket is a range of durations. A histogram is a dict: bucket number → number of durations. `find_bucket` returns the
-bucket of a duration. `encode_histogram` writes the MessagePack bytes in a column of the table `hourly`.
-`find_percentile` returns the duration below which a share of all durations lies.
+A bucket is a range of durations. A histogram maps the number of a bucket to the number of durations. `encode_histogram`
+returns the bytes for a column of the table `hourly`. `find_percentile` returns the duration that a share of all
+durations does not exceed.
 """
 
 from collections import Counter
@@ -38,10 +38,7 @@ def find_bucket(microseconds: int) -> int:
 
 
 def _find_bucket_value(bucket: int) -> int:
-    """Return the duration in microseconds that represents the bucket with the number `bucket`.
-
-    It is the geometric mean of the limits of the bucket.
-    """
+    """Return the duration in microseconds that represents the bucket with the number `bucket`."""
     return MIN_MICROSECONDS if bucket == 0 else round(MIN_MICROSECONDS * _GROWTH ** (bucket - 0.5))
 
 
@@ -89,7 +86,7 @@ def sum_histograms(encoded: str) -> Histogram:
 def find_percentile(histogram: Mapping[int, int], share: float) -> int | None:
     """Return the duration in microseconds that a share of the durations in `histogram` do not exceed.
 
-    `share`: 0 to 1, such as 0.95. None: the histogram is empty.
+    `share` is 0 to 1, such as 0.95. None: the histogram is empty.
     """
     remaining = share * sum(histogram.values())
     for bucket in sorted(histogram):

@@ -1,7 +1,7 @@
-"""Hourly sums: computed from new rows of `requests` and added to the table `hourly` in the same transaction.
+"""Hourly sums (requests, tokens, costs, durations) of new rows of `requests`, which are added to the table `hourly`.
 
-A sum is a number of requests, tokens, nano-dollars or microseconds. `sum_rows` computes the sums for each key (hour,
-model, project and others), and `add_sums` adds them to the table `hourly`.
+`sum_rows` computes the sums for each key (hour, model, project and others). `add_sums` adds them to the table, in the
+transaction that stores the requests.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -64,7 +64,7 @@ HourlyKey = tuple[Any, ...]
 def sum_rows(rows: Iterable[Row], instance: str) -> dict[HourlyKey, HourlySums]:
     """Compute the hourly sums of `rows`, new rows of the table `requests`, and return them by key.
 
-    `instance`: value of the column `instance` in the key: id of the writing process on PostgreSQL, "" on SQLite.
+    `instance` is part of the key: the id of the writing process on PostgreSQL, "" on SQLite.
     """
     return {key: _sum_group(group) for key, group in group_by_hour(rows, instance, _read_key).items()}
 
@@ -72,10 +72,9 @@ def sum_rows(rows: Iterable[Row], instance: str) -> dict[HourlyKey, HourlySums]:
 def group_by_hour(
     rows: Iterable[Row], instance: str, read_key: Callable[[Row], tuple[Any, ...]]
 ) -> dict[HourlyKey, list[Row]]:
-    """Return groups of `rows`, rows of the table `requests`: key → rows with this key.
+    """Return groups of `rows`, rows of the table `requests`, by key.
 
-    The key is the hour of the request, `instance`, and the values that `read_key` returns for the row. `instance`:
-    value of the column `instance`.
+    The key is the hour of the request, `instance`, and the values that `read_key` returns for the row.
     """
     groups: dict[HourlyKey, list[Row]] = {}
     for row in rows:
@@ -108,8 +107,7 @@ def _count_buckets(durations: Iterable[int]) -> Histogram:
 def add_sums(connection: Connection, added: Mapping[HourlyKey, HourlySums]) -> None:
     """Add the sums `added` to the rows of the table `hourly`, in the transaction of `connection`.
 
-    No other transaction may change the same rows. SQLite admits only one writer; on PostgreSQL, each writer has its own
-    value of the column `instance`.
+    No other transaction may change the same rows.
     """
     inserted, changed = [], []
     for key in sorted(added):

@@ -1,7 +1,4 @@
-"""Query of the ledger about virtual keys: the last request of each key.
-
-A virtual key is a key that this proxy gives to a client. Its label is the name of the key.
-"""
+"""Query of the ledger for the last request of each virtual key, a key that this proxy gives to a client."""
 
 from collections.abc import Mapping
 
@@ -12,9 +9,10 @@ from anthropic_proxy.ledger.tables import requests, virtual_keys
 
 
 def find_last_uses(connection: Connection, label: str = "") -> Mapping[str, int]:
-    """Return the start of the last stored request of each virtual key: label → microseconds since the epoch.
+    """Return the start of the last stored request of each virtual key, by the label (name) of the key.
 
-    A key without a stored request is missing. `label`: return only this key; "": return all keys.
+    Times are microseconds since the epoch. A key without a stored request is missing. With a `label`, only this key is
+    returned.
     """
     latest = select(func.max(requests.c.started_at)).where(value_condition("key_label", virtual_keys.c.label))
     query = select(virtual_keys.c.label, latest.scalar_subquery())

@@ -1,8 +1,7 @@
-"""Periods of a range in the time zone of the process: a day begins at local midnight, also if clocks change.
+"""Periods of a time range in the time zone of the process: a day begins at local midnight, also if clocks change.
 
-A period has a length in seconds and a number, which counts the periods since the epoch. Periods of at most one hour are
-multiples of their length in UTC. Longer periods are numbered by local time. Where local time differs from UTC by half
-hours, an hour of UTC belongs to the day in which the hour ends.
+A period has a length in seconds and a number, which counts the periods since the epoch. Periods of at most one hour
+begin by UTC, longer ones by local time. `list_starts` returns the periods of a range.
 """
 
 import time
@@ -23,8 +22,7 @@ _QUARTER = 900
 def find_start(number: int, length: int) -> int:
     """Return the beginning of a period in seconds since the epoch.
 
-    `number`: number of the period, which counts periods of the same length since the epoch. `length`: length of the
-    period in seconds.
+    `number` counts the periods of the same length since the epoch. `length` is the length of the period in seconds.
     """
     if length <= MAX_UTC_SECONDS:
         return number * length
@@ -34,7 +32,7 @@ def find_start(number: int, length: int) -> int:
 def find_number(when: int, length: int) -> int:
     """Return the number of the period that contains the time `when`, counted since the epoch.
 
-    `when`: seconds since the epoch. `length`: length of the period in seconds.
+    `when` is in seconds since the epoch. `length` is the length of the period in seconds.
     """
     return (when if length <= MAX_UTC_SECONDS else when + _offset(when)) // length
 
@@ -42,8 +40,8 @@ def find_number(when: int, length: int) -> int:
 def find_end_hour(end: int) -> int:
     """Return the first UTC hour after a time range, as number of hours since the epoch.
 
-    `end`: end of the range in seconds since the epoch, exclusive. An hour in which the range ends counts as inside,
-    except if the range ends at a full hour of local time: local time may differ from UTC by half an hour.
+    `end` is the exclusive end of the range in seconds since the epoch. An hour in which the range ends counts as
+    inside. A range that ends at a full hour of local time excludes this hour.
     """
     is_full = end % _QUARTER == 0 and (end + _offset(end)) % HOUR_SECONDS == 0
     return end // HOUR_SECONDS if is_full else -(-end // HOUR_SECONDS)
@@ -52,8 +50,8 @@ def find_end_hour(end: int) -> int:
 def list_starts(start: int, end: int, length: int) -> Sequence[int]:
     """Return the beginnings of all periods that overlap a time range, in seconds since the epoch.
 
-    `start`, `end`: the range in seconds since the epoch. `length`: length of a period in seconds. The first period may
-    begin before the range, and the last one may end after it.
+    `start` and `end` are the range in seconds since the epoch. `length` is the length of a period in seconds. The first
+    period may begin before the range.
     """
     numbers = range(find_number(start, length), find_number(end - 1, length) + 1)
     return [find_start(number, length) for number in numbers]
@@ -62,8 +60,8 @@ def list_starts(start: int, end: int, length: int) -> Sequence[int]:
 def number_column(seconds: ColumnElement[Any], length: int, start: int, end: int) -> ColumnElement[Any]:
     """Return the SQL expression for the number of the period that contains the time of a row.
 
-    `seconds`: column with seconds since the epoch. `length`: length of a period in seconds. `start`, `end`: time range
-    of the rows, in which changes between summer and winter time are found.
+    `seconds` is a column with seconds since the epoch. `length` is the length of a period in seconds. `start` and `end`
+    are the time range of the rows.
     """
     if length <= MAX_UTC_SECONDS:
         return seconds // length
@@ -73,10 +71,9 @@ def number_column(seconds: ColumnElement[Any], length: int, start: int, end: int
 
 
 def _list_offsets(start: int, end: int) -> list[tuple[int, int]]:
-    """Return the differences of local time to UTC within a time range.
+    """Return the differences of local time to UTC within a time range, because clocks may change.
 
-    Each item is (difference in seconds, time until which it applies in seconds since the epoch). `start`, `end`: the
-    range in seconds since the epoch.
+    Each item has the difference in seconds, and the time until which it applies in seconds since the epoch.
     """
     found: list[tuple[int, int]] = []
     offset = _offset(start)

@@ -1,9 +1,7 @@
 """`ModelCosts`: prices of models by name, and the division of stored costs by kind of token.
 
-A requested model is the Claude model in the client request, a used model that of the provider. `find_price` finds a
-price by the name of the provider, `find_price_by_prefix` by its prefix in model ids. Stored costs never change.
-`divide_cost` divides a stored cost by the current prices. `cost_at` returns the cost of the same tokens at another
-price.
+`find_price` finds a price by the name of the provider, `find_price_by_prefix` by its prefix in model ids. `divide_cost`
+divides a stored cost by the current prices. `cost_at` returns the cost of the same tokens at another price.
 """
 
 from collections.abc import Mapping
@@ -28,7 +26,7 @@ _LARGE_CONTEXT_SUFFIX = "[1m]"
 class ModelCosts:
     """Prices of models under one version of the settings.
 
-    After a reload of the settings, the caller creates another `ModelCosts`, because prices may differ.
+    After a reload of the settings, the caller creates another object.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -38,7 +36,7 @@ class ModelCosts:
     def find_price(self, provider: str, model: str, when: datetime | None = None) -> Price | None:
         """Return the price of the model `model` of a provider. None: the price is unknown.
 
-        `provider`: name of the provider in the ledger. `when`: time of the request, because prices change; None: now.
+        `provider` is the name of the provider in the ledger. `when` is the time of the request; None: now.
         """
         row = next((row for row in self._registry if row.name == provider), None)
         return None if row is None else self._prices.find(row, model, when)
@@ -46,7 +44,7 @@ class ModelCosts:
     def find_price_by_prefix(self, prefix: str, model: str, when: datetime | None = None) -> Price | None:
         """Return the price of the model `model` at the provider with the prefix `prefix` in model ids.
 
-        None: the price is unknown. `when`: time of the request; None: now.
+        None: the price is unknown. `when` is the time of the request; None: now.
         """
         provider = self._registry.find_by_prefix(prefix)
         return None if provider is None else self._prices.find(provider, model, when)
@@ -56,8 +54,8 @@ class ModelCosts:
     ) -> Price | None:
         """Return the price of the model id `requested`, which a client requested. None: the price is unknown.
 
-        For a Claude model, it is the list price of Anthropic, for any other model the price of its provider. `prefix`,
-        `model`: prefix and id of the used model; "": no model was used. `when`: time of the request; None: now.
+        For a Claude model, it is the list price of Anthropic, for any other model the price of its provider. `prefix`
+        and `model` name the used model; "": none was used. `when` is the time of the request; None: now.
         """
         name, when = requested.removesuffix(_LARGE_CONTEXT_SUFFIX), when or datetime.now(UTC)
         named, separator, own_name = name.partition("/")
@@ -71,10 +69,7 @@ class ModelCosts:
         return next((row.prefix for row in self._registry if row.name == provider), provider)
 
     def find_key_variable(self, provider: str) -> str:
-        """Return the name of the setting with the API keys of a provider, such as `GROQ_API_KEY`.
-
-        `provider`: name of the provider. "": the provider has no such setting.
-        """
+        """Return the name of the setting with the API keys of a provider, such as `GROQ_API_KEY`. "": none."""
         return next((row.key_variable or "" for row in self._registry if row.name == provider), "")
 
     def find_provider(self, prefix: str) -> str:
@@ -83,10 +78,10 @@ class ModelCosts:
         return "" if provider is None else provider.name
 
     def divide_cost(self, provider: str, model: str, sums: UsageSums) -> dict[str, int]:
-        """Divide the stored cost `sums.cost` of a model by kind of token: kind → nano-dollars.
+        """Divide the stored cost of a model by kind of token, and return the nano-dollars of each kind.
 
-        The shares follow the current price and the number of tokens of each kind, and add up to `sums.cost`. The key ""
-        has the cost of tokens without a current price. `provider`, `model`: names in the ledger.
+        The shares follow the current prices and the numbers of tokens in `sums`. The key "" has the cost of tokens
+        without a current price.
         """
         if not sums.cost:
             return {}
@@ -102,10 +97,7 @@ class ModelCosts:
 
 
 def cost_at(price: Price, sums: UsageSums) -> int:
-    """Return the cost in nano-dollars of the tokens in `sums` at `price`.
-
-    Surcharges for long contexts are left out, because sums do not contain the context of each request.
-    """
+    """Return the cost in nano-dollars of the tokens in `sums` at `price`, without surcharges for long contexts."""
     return structs.replace(price, long_contexts=()).calculate_cost(count_tokens(sums))
 
 

@@ -1,7 +1,6 @@
 """`outline_json`: the structure of a JSON body as text, with `[text, 1,204 characters]` in place of its texts.
 
-The outline lists the fields of a request to a provider. It contains no text of the conversation, and stays short for a
-long conversation.
+It lists the fields of a request to a provider, without texts of the conversation.
 """
 
 import json
@@ -17,13 +16,13 @@ MAX_WORD_CHARACTERS = 64
 _SHOWN_FIELDS = frozenset(
     ("model", "role", "type", "name", "id", "call_id", "tool_call_id", "tool_use_id", "effort", "tool_choice", "mode")
 )
-"""Names of fields with strings that the outline contains. Strings of other fields may be texts of the conversation."""
+"""Names of fields with strings that the outline contains."""
 _TOOL_LISTS = frozenset(("tools", "functionDeclarations", "function_declarations"))
 _FIRST_ITEMS = 5
 
 
 def outline_json(body: bytes) -> str:
-    """Return the structure of `body`, a JSON object: one line for each field, and one for each item of its lists.
+    """Return the structure of `body`, a JSON object, with one line for each field and each item of its lists.
 
     "": the body is no JSON object, or is nested too deeply.
     """
@@ -49,7 +48,7 @@ def _list_fields(fields: Mapping[str, Any]) -> Iterator[str]:
 def _outline(value: Any, name: str) -> str:
     """Return the JSON value `value` on one line, with texts of the conversation replaced by their lengths.
 
-    `name`: name of the field with this value, which decides whether a string is shown.
+    `name` is the field with this value, which decides whether a string is shown.
     """
     if isinstance(value, str):
         is_word = len(value) <= MAX_WORD_CHARACTERS and not any(map(str.isspace, value))
@@ -66,7 +65,7 @@ def _outline(value: Any, name: str) -> str:
 def _shorten(items: Sequence[str]) -> Sequence[str]:
     """Return the first and the last of `items`, the lines of a JSON list, if they exceed `MAX_LIST_ITEMS`.
 
-    One line between them states the number of omitted items. A short list is returned unchanged.
+    A line between them states the number of omitted items.
     """
     hidden = len(items) - MAX_LIST_ITEMS
     if hidden <= 0:

@@ -1,7 +1,7 @@
-"""Time ranges in the form that users write: `24h`, `7d`, `yesterday`, `2026-11-01`.
+"""Time ranges in the notation that users write: `24h`, `7d`, `yesterday`, `2026-11-01`.
 
-`find_range` returns the range for the options `--since` and `--until`. `FORMS` is the text in error messages that lists
-the allowed forms.
+`find_range` returns the range for the options `--since` and `--until`. `FORMS` lists the allowed texts in error
+messages.
 """
 
 import math
@@ -20,10 +20,9 @@ _UNIT_HOURS = {"h": 1, "d": 24, "w": 168}
 def find_range(since: str, until: str, now: datetime, timezone: tzinfo | None = None) -> UsageRange:
     """Return the time range from `since` to `until`, texts such as `24h`, `yesterday` or `2026-11-01`.
 
-    Sums exist by hour, so the first and the last hour are complete: `24h` begins with the full hour before, and has
-    every request of the last 24 hours. A range of at most three hours begins and ends exactly. `until`: "": the present
-    (`now`). A day is included as a whole. `timezone`: time zone in which days begin; None: that of the system. Raises
-    `ConfigurationError` for a text in any other form.
+    An empty `until` is the present (`now`), and a day in `until` is included. The first and the last hour are complete,
+    except in a range of at most three hours. `timezone` is the time zone in which days begin; None: that of the system.
+    Raises `ConfigurationError` for any other text.
     """
     first, _ = _find_times("--since", since, now, timezone)
     end = now if not until else _find_times("--until", until, now, timezone)[1]
@@ -42,8 +41,8 @@ def find_range(since: str, until: str, now: datetime, timezone: tzinfo | None = 
 def _find_times(option: str, text: str, now: datetime, timezone: tzinfo | None) -> tuple[datetime, datetime]:
     """Return the beginning and the end of the period in `text`. For a duration such as `24h`, both are `now` minus it.
 
-    `option`: `--since` or `--until`, for error messages. `timezone`: time zone in which days begin; None: that of the
-    system.
+    `option` is `--since` or `--until`, for error messages. `timezone` is the time zone in which days begin; None: that
+    of the system.
     """
     word = text.strip().lower()
     if found := _DURATION.fullmatch(word):

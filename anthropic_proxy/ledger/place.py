@@ -13,7 +13,7 @@ FILE_NAME = "ledger.sqlite3"
 def find_sqlite_file(settings: Settings) -> Path | None:
     """Return the absolute path of the SQLite file of the ledger.
 
-    None: the ledger is on PostgreSQL or disabled. `settings`: the settings with `DATABASE_URL`.
+    None: the ledger is on PostgreSQL or disabled.
     """
     if not settings.has_ledger():
         return None

@@ -1,6 +1,6 @@
 """The plugin of the ledger (the database of requests): its observer, and its start and stop with the server.
 
-The observer is a `ReceiptQueue`: it receives a receipt (record) of each finished request, and a thread stores the
+The observer is a `ReceiptQueue`, which receives the receipt (record) of each finished request. A thread stores the
 receipts in the database.
 """
 
@@ -17,13 +17,13 @@ from anthropic_proxy.settings import Settings
 
 STOP_SECONDS = 5.0
 """Maximum time in seconds at shutdown to write the queued receipts."""
+# the delay lets the server accept requests first
 MIGRATION_DELAY_SECONDS = 0.5
-"""Time in seconds from the start of the server to the check of the schema of an existing database. The delay lets the
-server accept requests first."""
+"""Time in seconds from the start of the server to the check of the schema of an existing database."""
 
 
 def open_plugin(settings: Settings) -> Plugin:
-    """Return the plugin of the ledger. Its observer stores the receipt of each finished request.
+    """Return the plugin of the ledger, which stores the receipt (record) of each finished request.
 
     Raises `ConfigurationError` if `DATABASE_URL` selects PostgreSQL and its driver is not installed.
     """
@@ -47,8 +47,7 @@ class _Ledger:
 
     def __init__(self, settings: Settings) -> None:
         self.contents = ContentBuffer(self._warn_full) if settings.ledger_content else None
-        """Buffer with the texts of requests that are not stored yet. None: texts are never stored
-        (`LEDGER_CONTENT=false`)."""
+        """Buffer with the texts of requests that are not stored yet. None: texts are never stored."""
         self.queue = ReceiptQueue(self._run, contents=self.contents)
         self._settings = settings
         self._timer: asyncio.TimerHandle | None = None
@@ -71,7 +70,7 @@ class _Ledger:
     def _run(self, queue: ReceiptQueue) -> None:
         """Run the ledger in the thread of `queue`, until the queue is stopped.
 
-        Wait for the first receipt, unless the schema of the database needs a migration. Then run the writer.
+        It waits for the first receipt (record of a request), unless the schema of the database needs a migration.
         """
         if not needs_migration(self._settings):
             queue.wait_for_receipt()
@@ -80,10 +79,7 @@ class _Ledger:
         run_writer(queue, self._write, self._warn)
 
     def _write(self) -> None:
-        """Import the writer of the ledger and run it.
-
-        The import happens here, in the thread, because its database libraries need memory and time.
-        """
+        """Import the writer of the ledger and run it. The import happens in the thread, because it needs time."""
         from anthropic_proxy.ledger.writer import LedgerWriter  # noqa: PLC0415
 
         LedgerWriter(self.queue, self._current_settings, self._warn).run()

@@ -1,7 +1,7 @@
-"""`decode_providers`: decodes a price list in the format of the project `genai-prices`, and checks it before its use.
+"""`decode_providers`: decodes a price list of the project `genai-prices`, and checks it before its use.
 
-The package `genai-prices` decodes the list. A list is rejected as a whole: if it is much smaller than the list in the
-package, if a price is negative or not finite, or if the package does not know one of its fields.
+The package `genai-prices` decodes the list. A list is rejected as a whole if a price is invalid, a field is unknown, or
+it is much smaller than the list in the package.
 """
 
 import re
@@ -22,14 +22,14 @@ MAX_DOLLARS = Decimal(1_000_000)
 MIN_SHARE = 0.5
 """Minimum number of providers, and of models, as a share (0 to 1) of those in the package."""
 _MODELS_PER_CALL = 40
-"""Number of models that are decoded at once. Between two calls, other threads of the process can run."""
+"""Number of models that are decoded at once. Between two calls, other threads can run."""
 _PRICED = types.ModelPrice()
 
 
 def decode_providers(content: bytes) -> list[types.Provider]:
     """Return the providers in a price list, with the prices of their models. Raises `InvalidPrices`.
 
-    `content`: JSON array, as the project `genai-prices` publishes it.
+    `content` is a JSON array, as the project `genai-prices` publishes it.
     """
     if len(content) > MAX_PRICE_BYTES:
         raise InvalidPrices(f"it has more than {MAX_PRICE_BYTES >> 20} MB")
@@ -104,10 +104,8 @@ def _list_amounts(value: object) -> list[object]:
 
 
 def _find_unknown_fields(provider: Mapping[str, Any]) -> Iterator[str]:
-    """Yield each field of a provider entry that the installed package does not know, such as `models.tokenizer`.
-
-    The package itself ignores unknown fields, although they may change the meaning of a price.
-    """
+    """Yield each field of a provider entry that the installed package does not know, such as `models.tokenizer`."""
+    # the package ignores unknown fields, although they may change the meaning of a price
     yield from _name_unknown("", provider, types.Provider)
     for model in provider.get("models", ()):
         yield from _name_unknown("models.", model, types.ModelInfo)

@@ -1,7 +1,7 @@
 """The user's price file: a price list of the project `genai-prices` with its date, in the data directory of the user.
 
-`read_prices` reads the file as `StoredPrices`, `write_prices` replaces it in one step. Neither imports the package
-`genai-prices`, because its import takes half a second. `InvalidPrices` has the reason why a price list is not used.
+`read_prices` reads the file as `StoredPrices`, and `write_prices` replaces it in one step. `InvalidPrices` has the
+reason why a price list is not used.
 """
 
 import re
@@ -20,7 +20,7 @@ MAX_PRICE_BYTES = 16 * 1024 * 1024
 """Maximum bytes of a price list. The published list has less than one tenth of it."""
 _VERSION = 1
 _DATE = re.compile(r"\b20\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])\b")
-"""Matches a date up to the 28th of a month, a day that every month has."""
+"""Matches a date, up to the 28th of a month."""
 
 
 class InvalidPrices(Exception):
@@ -37,8 +37,7 @@ class StoredPrices(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     dated_on: date
     """Newest date in the price list that was not in the future."""
     package: str
-    """Name and version of the package that was installed then, such as `genai-prices 0.2.3`. The prices of that package
-    were not newer."""
+    """Name and version of the package that was installed then, such as `genai-prices 0.2.3`."""
     origin: str
     """URL or path of the price list."""
     providers: msgspec.Raw
@@ -68,6 +67,6 @@ def write_prices(file: Path, prices: StoredPrices) -> None:
 
 
 def find_newest_date(text: str, today: date) -> date | None:
-    """Return the newest date in `text`, in the form `2026-11-09`, that is not after `today`. None: there is none."""
+    """Return the newest date in `text`, such as `2026-11-09`, that is not after `today`. None: there is none."""
     newest = max((found for found in _DATE.findall(text) if found <= today.isoformat()), default=None)
     return None if newest is None else date.fromisoformat(newest)

@@ -1,9 +1,7 @@
 """`PriceSource`: the price list in use, that of the PyPI package `genai-prices` or of a newer file of the user.
 
-`find_price_source` returns the source for a data directory. `load` returns its price list (`LoadedPrices`), and
-`reload_if_changed` applies a new file while the proxy runs. The command `prices update` and `PRICE_UPDATE_DAYS` store
-the file (`price_file`). The file is used only if the package (extra `prices`) is installed, because the package decodes
-it. The package is imported at the first use, because the import needs half a second.
+`find_price_source` returns the source for a data directory. `load` returns its price list (`LoadedPrices`).
+`reload_if_changed` applies a new file while the proxy runs. A user's file is used only if the package is installed.
 """
 
 import os
@@ -35,13 +33,13 @@ class LoadedPrices(Struct, frozen=True):
     snapshot: "DataSnapshot"
     """Prices of all models, as the library `genai-prices` represents them."""
     source: str
-    """Origin for the ledger: `genai-prices 0.2.3`, or `genai-prices updated 2026-11-22` for a file of the user."""
+    """Origin of the prices: `genai-prices 0.2.3`, or `genai-prices updated 2026-11-22` for a file of the user."""
 
 
 class PriceSource:
     """The price list of one data directory: that of the installed package, or of the user's file if it is newer.
 
-    `directory`: data directory of the user; None: only the package is used. Any thread may call the methods.
+    `directory` is the data directory of the user; None: only the package is used. Any thread may call the methods.
     """
 
     def __init__(self, directory: Path | None) -> None:
@@ -54,9 +52,9 @@ class PriceSource:
         """Message about a file that is not used because it is invalid. "": there is no such file."""
 
     def load(self) -> LoadedPrices | None:
-        """Return the price list, loaded at the first call. None: the package `genai-prices` is not installed.
+        """Return the price list, loaded at the first call in half a second. None: `genai-prices` is not installed.
 
-        Without the package, a price file of the user is not used either. The first call needs half a second.
+        Without this package, a price file of the user is not used either.
         """
         if self.current is None and has_price_data():
             with self._lock:
@@ -67,7 +65,7 @@ class PriceSource:
     def reload_if_changed(self) -> None:
         """Load the user's file if it was written since the last call. An invalid file changes nothing.
 
-        Does nothing before `load`. Call it in a thread: a new file needs up to half a second.
+        Does nothing before `load`. Call it in a thread, because a new file needs up to half a second.
         """
         if self.current is None or _identify(self._file) == self._identity:
             return
@@ -96,15 +94,13 @@ class PriceSource:
         self.current = LoadedPrices(data_snapshot.get_snapshot(), describe_package())
 
 
+# not `cache`, which gives two threads two objects at the first call
 _sources: dict[Path | None, PriceSource] = {}
-"""Data directory → its price list. Not `cache`, which gives two threads two objects at the first call."""
+"""Data directory → its price list."""
 
 
 def find_price_source(directory: Path | None) -> PriceSource:
-    """Return the price list for the data directory `directory`, the same object at each call of this process.
-
-    Any thread may call the function.
-    """
+    """Return the price list for the data directory `directory`, the same object at each call of this process."""
     return _sources.get(directory) or _sources.setdefault(directory, PriceSource(directory))
 
 
@@ -114,9 +110,9 @@ def has_price_data() -> bool:
 
 
 def describe_price_list(directory: Path | None) -> str:
-    """Return origin and date of the price list in use: `genai-prices 0.2.3, 9 Nov 2026`, `genai-prices updated …`.
+    """Return origin and date of the price list in use, such as `genai-prices 0.2.3, 9 Nov 2026`.
 
-    "": the package is not installed. The package is not imported.
+    "": the package is not installed.
     """
     package = describe_package()
     try:
@@ -132,8 +128,7 @@ def describe_price_list(directory: Path | None) -> str:
 def find_newer_file(file: Path | None) -> StoredPrices | None:
     """Return the user's price file if its prices are used instead of those of the installed package.
 
-    A file is used if it was compared with this version of the package, or if its date is newer. None: there is no such
-    file. Raises `InvalidPrices`.
+    None: there is no such file. Raises `InvalidPrices`.
     """
     stored = None if file is None else read_prices(file)
     if stored is None or stored.package == describe_package():
@@ -146,8 +141,7 @@ def find_newer_file(file: Path | None) -> StoredPrices | None:
 def find_package_date(today: date) -> date | None:
     """Return the newest date in the installed package `genai-prices` that is not after `today`.
 
-    None: the package is not installed. The package has no date of its own; its entries have the date of their last
-    check or change.
+    None: the package is not installed, or has no date.
     """
     found = find_spec("genai_prices.data") if has_price_data() else None
     if found is None or found.origin is None:

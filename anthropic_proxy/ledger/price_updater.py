@@ -1,7 +1,7 @@
 """Plugin that updates the price list in the background, at most every `PRICE_UPDATE_DAYS` days.
 
-`PriceUpdater` downloads the list with the HTTP client of the proxy, and checks and stores it in a thread. All processes
-of the user's data directory share the file, so only one of them downloads it. A failure never affects a request.
+`PriceUpdater` downloads the list with the HTTP client of the proxy, and checks and stores it in a thread. A failure
+never affects a request.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ def open_plugin(settings: Settings) -> Plugin:
 class PriceUpdater:
     """Updater of the price list. Each worker has one, and `claim_update` selects the worker that downloads.
 
-    `clock`: returns seconds since the epoch.
+    `clock` returns seconds since the epoch.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
@@ -62,7 +62,7 @@ class PriceUpdater:
     async def update_if_due(self, gateway: Gateway) -> None:
         """Download, check and store the price list if an update is due and no other process makes it.
 
-        A failure is logged, once for the same text.
+        A failure is logged.
         """
         try:
             if await asyncio.to_thread(claim_update, self._directory, self._settings.price_update_days, self._clock):

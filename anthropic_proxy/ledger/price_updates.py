@@ -1,8 +1,7 @@
 """`store_new_prices`: checks a newer price list and stores it in the data directory, for all processes of this user.
 
-The price list is that of the project `genai-prices`, from its published address or another URL or file. Each process
-loads the stored file by `PriceSource.reload_if_changed`. With `PRICE_UPDATE_DAYS`, the proxy downloads the list by
-itself: `claim_update` selects the one process that does it, and `finish_update` records the success.
+The list is that of the project `genai-prices`, from a URL or file. With `PRICE_UPDATE_DAYS`, the proxy downloads it by
+itself: `claim_update` selects the one process that does so. `finish_update` records the success.
 """
 
 import os
@@ -40,7 +39,7 @@ from anthropic_proxy.settings import Settings
 from anthropic_proxy.settings.env_writer import locked_for_change
 
 CLAIM_FILE_NAME = "price-update"
-"""Name of the file that records the last automatic update: its modification time, and `done` or `begun` as text."""
+"""Name of the file that records the time and the success of the last automatic update."""
 RETRY_SECONDS = 6 * 3600.0
 """Minimum time in seconds between a failed automatic update and the next one."""
 
@@ -80,7 +79,7 @@ def find_update_url(settings: Settings) -> str:
 async def download_prices(send: Callable[[str], Awaitable[HttpReply]], url: str) -> bytes:
     """Return the body of the reply to a GET request of `url`, unchecked.
 
-    `send`: sends the request. Raises `InvalidPrices` for another status than 200, and `UpstreamError`.
+    `send` sends the request. Raises `InvalidPrices` for another status than 200, and `UpstreamError`.
     """
     reply = await send(url)
     if reply.status != 200:
@@ -100,8 +99,8 @@ def read_price_list(file: Path) -> bytes:
 def store_new_prices(directory: Path, content: bytes, origin: str, today: date) -> PriceUpdate:
     """Check a price list and store it in the data directory `directory`.
 
-    Raises `InvalidPrices`, `OlderPrices` and `ConfigurationError`; the prices in use then stay. `content`: JSON of the
-    list. `origin`: its URL or path.
+    `content` is the JSON of the list, and `origin` its URL or path. Raises `InvalidPrices`, `OlderPrices` or
+    `ConfigurationError`; the prices in use then stay.
     """
     from anthropic_proxy.ledger.price_check import decode_providers  # noqa: PLC0415  # loads genai-prices
 

@@ -1,9 +1,7 @@
 """Prices of backend models: own prices, free local models, and the PyPI package `genai-prices` (extra `prices`).
 
-`PriceList` finds the `Price` of a model. `Rates` has the price of each kind of token in US dollars per million tokens.
-`TokenCounts` has the tokens of a request. Costs are whole nano-dollars (10⁻⁹ US dollars). `price_source` selects the
-price list: that of the package or a newer file. The address of the server decides, because vendors serve the same model
-at different prices. Own prices are the tables `[prices]` of `anthropic-proxy.toml` and take precedence.
+`PriceList` finds the `Price` of a model. Own prices in `anthropic-proxy.toml` take precedence. `Rates` has the price of
+each kind of token, in US dollars per million tokens. Costs are whole nano-dollars (10⁻⁹ US dollars).
 """
 
 from collections.abc import Sequence
@@ -30,11 +28,10 @@ NANO_DOLLARS = 1_000_000_000
 """Number of nano-dollars in one US dollar."""
 _NANO_DOLLARS_PER_MICRO_DOLLAR = 1_000
 _CLOUD_ADDRESS = "//ollama.com"
-"""Address of Ollama's paid servers. The id of a model that a local Ollama forwards to these servers ends with `cloud`.
-"""
+"""Address of Ollama's paid servers, to which a local Ollama can forward requests."""
 _LITELLM = "litellm:"
 CONSTANT_SECONDS = 900
-"""Period in seconds in which a price is constant: prices by time of day change only at full quarters of an hour."""
+"""Period in seconds in which a price is constant, because some prices depend on the time of day."""
 MAX_CACHED_PRICES = 1_000
 """Maximum number of prices that one object keeps, to find them again faster."""
 
@@ -59,10 +56,7 @@ class TokenCounts(Struct, frozen=True, kw_only=True):
 
 
 class TokenSource(Protocol):
-    """Object with numbers of tokens by kind.
-
-    It is a receipt (record of one request), one call to a provider, or sums over requests.
-    """
+    """Object with numbers of tokens by kind, such as the record of one request or sums over requests."""
 
     input_tokens: int
     cache_read_tokens: int
@@ -73,7 +67,7 @@ class TokenSource(Protocol):
 
 
 def count_tokens(source: TokenSource) -> TokenCounts:
-    """Return the numbers of tokens in `source`: a receipt, one call to a provider, or sums over requests."""
+    """Return the numbers of tokens by kind in `source`, such as one request or sums over requests."""
     return TokenCounts(
         input=source.input_tokens,
         cache_read=source.cache_read_tokens,
@@ -98,10 +92,7 @@ class Rates(Struct, frozen=True, dict=True):
 
     @cached_property
     def scaled(self) -> tuple[tuple[int, ...], int]:
-        """The prices as exact fractions: their numerators in the order of the fields, and the common denominator.
-
-        Sums of integers need a fraction of the time of `Decimal`.
-        """
+        """The prices as exact fractions: their numerators in the order of the fields, and the common denominator."""
         ratios = [each.as_integer_ratio() for each in astuple(self)]
         scale = lcm(*(denominator for _, denominator in ratios))
         return tuple(numerator * (scale // denominator) for numerator, denominator in ratios), scale
@@ -115,8 +106,7 @@ class Price(Struct, frozen=True, kw_only=True):
     long_contexts: tuple[tuple[int, Rates], ...] = ()
     """Pairs (number of input tokens, prices of requests with more input tokens), in ascending order."""
     source: str = ""
-    """Origin of the price: `genai-prices 0.2.3`, `genai-prices updated 2026-11-22`, `anthropic-proxy.toml line 12`,
-    `local`."""
+    """Origin of the price: a price list such as `genai-prices 0.2.3`, `anthropic-proxy.toml line 12`, or `local`."""
 
     @property
     def is_free(self) -> bool:
@@ -145,8 +135,8 @@ class Price(Struct, frozen=True, kw_only=True):
     def find_highest_cost(self, input_tokens: int, output_tokens: int) -> int:
         """Return the highest possible cost of a future request in nano-dollars (10⁻⁹ US dollars).
 
-        `input_tokens`, `output_tokens`: maximum numbers of tokens. The kinds of tokens are not known yet: the input may
-        be written to a cache, and the output may be thinking. 0: the model is free.
+        `input_tokens` and `output_tokens` are maximum numbers of tokens. The most expensive kind of token is assumed.
+        0: the model is free.
         """
         if self.is_free:
             return 0
@@ -176,9 +166,9 @@ def find_price(
 ) -> Price | None:
     """Return the price of `model` in `genai-prices` at the server with the address `base_url`.
 
-    None: the price is unknown, or the package is not installed. The base URL `litellm:` selects the vendor by the
-    prefix in the model id. `when`: time of the request, because some prices depend on it; None: now. `is_batch`: return
-    the price of the Batches API. `directory`: data directory with the user's price file; None: prices of the package.
+    None: the price is unknown, or the package is not installed. `when` is the time of the request; None: now.
+    `is_batch`: True for the price of the Batches API. `directory` is the data directory with the user's price file;
+    None: prices of the package.
     """
     data = find_price_source(directory).load()
     if data is None:
@@ -196,8 +186,8 @@ def find_price(
 def _find_own_price(prices: Sequence[ConfiguredPrice], model: str, when: datetime) -> Price | None:
     """Return the price of `model` in the tables `[prices]` of the configuration file. None: no table matches.
 
-    `prices`: the tables. An exact name takes precedence over patterns, and a later pattern over an earlier one.
-    `model`: id with prefix. `when`: time of the request.
+    `model` is an id with prefix. An exact name takes precedence over patterns, and a later pattern over an earlier one.
+    `when` is the time of the request.
     """
     name, found = model.lower(), None
     for each in prices:
@@ -216,7 +206,7 @@ def _find_own_price(prices: Sequence[ConfiguredPrice], model: str, when: datetim
 class PriceList:
     """Prices of all models under one version of the settings.
 
-    `find` caches its results for a quarter of an hour of request time, and until another price list is loaded.
+    `find` caches its results, until another price list is loaded.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -229,7 +219,7 @@ class PriceList:
     def find(self, provider: Provider, model: str, when: datetime | None = None) -> Price | None:
         """Return the price of `model` at `provider`. None: the price is unknown.
 
-        `when`: time of the request; None: now.
+        `when` is the time of the request; None: now.
         """
         base_url = find_base_url(provider, next(iter(provider.wires.values())), self._settings)
         return self._find_cached(provider, model, base_url, when or datetime.now(UTC))
@@ -237,7 +227,7 @@ class PriceList:
     def find_list_price(self, vendor: Provider, model: str, when: datetime) -> Price | None:
         """Return the price of `model` at the default address of `vendor`. None: the price is unknown.
 
-        The price is the same if the settings name another address for the vendor. `when`: time of the request.
+        Another address in the settings is ignored. `when` is the time of the request.
         """
         return self._find_cached(vendor, model, vendor.base_url, when)
 
@@ -282,7 +272,7 @@ def _convert_table(table: PriceFields, origin: str) -> Price:
 
 
 def _convert(found: "ModelPrice", source: str) -> Price | None:
-    """Convert `found`, a price of the package `genai-prices`, to a `Price`. `source`: origin of the price.
+    """Convert `found`, a price of the package `genai-prices`, to a `Price` with the given origin (`source`).
 
     None: the package lacks the price of input or of output tokens.
     """
@@ -308,7 +298,7 @@ def _convert(found: "ModelPrice", source: str) -> Price | None:
 def _find_rate(price: "Decimal | TieredPrices", start: int) -> Decimal:
     """Return the price per million tokens for requests with more than `start` input tokens.
 
-    `price`: one price of `genai-prices`, or a price with tiers by number of input tokens. `start` -1: the lowest tier.
+    `price` may have tiers by number of input tokens. A `start` of -1 selects the lowest tier.
     """
     if isinstance(price, Decimal):
         return price

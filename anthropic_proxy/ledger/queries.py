@@ -1,8 +1,7 @@
-"""Queries for sums of usage: requests, tokens and costs by day, hour, model, provider, project, key, route or session.
+"""Queries for sums of usage: requests, tokens and costs by day, model, provider, project, session and others.
 
-`sum_usage` returns one `UsageGroup` for each value of the grouping quantity. Sums come from the tables `hourly` and
-`session_hours`. The size of these tables depends on hours, models and sessions, not on requests. Only a fine
-range (below three hours) is added up from single requests.
+`sum_usage` returns one `UsageGroup` for each day, model or other group. Sums come from tables with one row per hour and
+group. Only for a range of at most three hours, single requests are added up.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,8 +16,11 @@ from anthropic_proxy.ledger.tables import hourly, requests, session_hours
 from anthropic_proxy.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 
 GroupName = Literal["day", "hour", "model", "requested", "provider", "project", "key", "session", "route"]
-"""Name of the quantity by which sums are grouped. `requested`: the model that the client requested. `route`: the
-`[[routes]]` table of the configuration file that chose the provider."""
+"""Name of the quantity by which sums are grouped.
+
+`requested` is the model that the client requested. `route` is the rule of the configuration file that chose the
+provider.
+"""
 GROUP_NAMES: Sequence[str] = get_args(GroupName)
 MAX_FINE_HOURS = 3
 """Maximum length in hours of a time range for which sums are added up from single requests."""
@@ -52,11 +54,13 @@ class UsageRange(Struct, frozen=True):
 
 
 class UsageGroup(Struct, frozen=True, kw_only=True):
-    """Sums of the requests that have the same value of the grouping quantity, such as the same model."""
+    """Sums of the requests of one group, such as those with the same model."""
 
     name: str
-    """Value of the grouping quantity: a day (`2026-11-20`), an hour (`2026-11-20T13:00Z`), a model, a project …. "":
-    the requests have no value."""
+    """Name of the group, such as a day (`2026-11-20`), an hour (`2026-11-20T13:00Z`) or a model.
+
+    "": the requests have no value.
+    """
     provider: str = ""
     """Name of the provider of a model. "": not grouped by model, or no provider was called."""
     sums: UsageSums
@@ -67,8 +71,8 @@ def sum_usage(
 ) -> list[UsageGroup]:
     """Return the sums of requests in the range `chosen` for each group that has requests.
 
-    `by`: grouping quantity. Days and hours are in order of time, other groups by cost, the highest first. `timezone`:
-    time zone in which days begin; None: that of the system.
+    `by` selects the groups. Days and hours are in order of time, other groups by cost, the highest first. `timezone` is
+    the time zone in which days begin; None: that of the system.
     """
     if by == "session":
         return _sort(_sum_sessions(connection, chosen))
@@ -96,7 +100,7 @@ def _sum_hourly(
 def _sum_times(connection: Connection, chosen: UsageRange, name_time: Callable[[int], str]) -> list[UsageGroup]:
     """Return the sums of requests in the range `chosen`, grouped by day or by hour.
 
-    `name_time`: function that returns the name of the day or hour for a number of hours since the epoch.
+    `name_time` returns the name of the day or hour for a number of hours since the epoch.
     """
     hours = sorted(_sum_hourly(connection, chosen, ("hour",)), key=lambda row: int(row[0][0]))
     found = add_up_groups((name_time(hour), sums) for (hour,), sums in hours)
@@ -113,7 +117,7 @@ def _sum_sessions(connection: Connection, chosen: UsageRange) -> Iterable[UsageG
 def _conditions(chosen: UsageRange, hour: ColumnElement[int]) -> Sequence[ColumnElement[bool]]:
     """Return the SQL conditions for rows of a table of sums that belong to the range `chosen`.
 
-    `hour`: column with the hour of a row. A fine range selects single requests, other ranges complete hours.
+    `hour` is the column with the hour of a row. For a range of at most three hours, single requests are selected.
     """
     if chosen.is_fine:
         time = requests.c.started_at

@@ -1,7 +1,6 @@
-"""Limits of queries: the time of each query of a page or of the API, and the number of requests that a search reads.
+"""Limits of queries of pages and the API: their time, and the number of requests that a text search reads.
 
-`limit_time` ends slow queries, and `limit_search` shortens the range of a search. A search compares texts, for which no
-index exists, so it reads only the latest requests of its range and filters.
+`limit_time` ends slow queries. `limit_search` shortens the range of a search, which has no index.
 """
 
 import sqlite3
@@ -35,7 +34,7 @@ class ReadFailure(Struct, frozen=True):
 def limit_time(engine: Engine, seconds: float = MAX_READ_SECONDS) -> None:
     """Make each query on connections of `engine` fail after `seconds`.
 
-    On SQLite, the time begins with the connection, so it is the limit of all queries of the connection.
+    On SQLite, it is the limit of all queries of a connection together.
     """
 
     @event.listens_for(engine, "connect")
@@ -73,8 +72,8 @@ def limit_search(
 ) -> RequestSelection:
     """Return `chosen`, a selection of requests, with a shorter time range if a search would read too many requests.
 
-    `maximum`: number of requests that the search may read. `before`, `after`: time in microseconds of the request at
-    which the list begins, for a later page of the list. Without `after`, the range is shortened to the latest requests.
+    `maximum` is the number of requests that the search may read. `before` or `after` is the time in microseconds at
+    which a later page of the list begins. Without `after`, the range is shortened to the latest requests.
     """
     if not (chosen.text or chosen.is_changed):
         return chosen

@@ -1,4 +1,4 @@
-"""`ReaderThreads`: threads in which routes read the ledger. Other work of the process does not wait for them.
+"""`ReaderThreads`: threads in which routes read the ledger (database of requests), apart from all other work.
 
 `run` awaits the result of a function in one of the threads. `stop` cancels the calls that wait for a thread. One client
 cannot occupy all threads with slow queries.
@@ -19,7 +19,7 @@ MAX_CLIENT_THREADS = 2
 MAX_CLIENT_CALLS = 20
 """Maximum number of queries of one client that run or wait for a thread. Further queries are rejected."""
 RETRY_SECONDS = 5.0
-"""Time in seconds after which a rejected client may try again. A query lasts at most twice as long."""
+"""Time in seconds after which a rejected client may try again."""
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
 
@@ -30,7 +30,7 @@ def name_client(request: RouteRequest) -> str:
 
 
 class _Calls:
-    """Calls of one client: their number, and a semaphore for those that have a thread."""
+    """Calls of one client: their number, and a semaphore that limits those with a thread."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -48,8 +48,8 @@ class ReaderThreads:
     async def run(self, client: str, function: Callable[P, ResultT], *arguments: P.args, **named: P.kwargs) -> ResultT:
         """Call `function` with these arguments in one of the threads, and return its result.
 
-        `client`: name of the client. Its queries share a part of the threads. Raises `LimitReached` if
-        `MAX_CLIENT_CALLS` queries of the client run or wait.
+        `client` is the name of the client. Raises `LimitReached` if `MAX_CLIENT_CALLS` queries of the client run or
+        wait.
         """
         calls = self._calls.setdefault(client, _Calls())
         if calls.count >= MAX_CLIENT_CALLS:

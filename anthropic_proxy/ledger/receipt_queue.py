@@ -1,9 +1,8 @@
 """`ReceiptQueue`: bounded queue between the event loop, which adds receipts, and the thread that stores them.
 
-A receipt is the record of one finished client request. The event loop calls `record`, the thread `pop_batch`. A batch
-is the receipts that the thread stores in one transaction. Receipts are lost if the queue is full or the database
-rejects them: `drop` counts one as lost, `drop_batch` a whole batch. `fail` reports that the thread cannot run. The
-module imports no database library: the thread loads it after the first reply.
+A receipt is the record of one finished client request. `record` adds one. `pop_batch` returns those that the thread
+stores in one transaction. Receipts are lost if the queue is full or the database rejects them: `drop` counts one, and
+`drop_batch` a whole batch.
 """
 
 import threading
@@ -15,19 +14,18 @@ from anthropic_proxy.ledger.content_buffer import ContentBuffer
 from anthropic_proxy.plugins import LedgerState, Receipt
 
 MAX_QUEUED_ROWS = 10_000
-"""Maximum number of requests of one process that wait for the database. Further requests are counted and not stored."""
+"""Maximum number of requests of one process that wait for the database. Further requests are not stored."""
 BATCH_INTERVAL_SECONDS = 0.5
-"""Time in seconds for which the thread collects receipts for one transaction. A killed process loses the receipts of
-this time."""
+"""Time in seconds for which the thread collects receipts (records of requests) for one transaction."""
 EXCHANGE_PATH = "/v1/messages"
 """Path of the requests that have a reply of a model. Only these can be sent again."""
 
 
 class ReceiptQueue:
-    """Observer that queues receipts of finished requests, and starts the thread that stores them.
+    """Queue of receipts (records of finished requests), which starts the thread that stores them.
 
-    `run`: function of the thread, which returns after `stop`. `batch_seconds`: see `BATCH_INTERVAL_SECONDS`.
-    `contents`: texts of the requests; None: they are not stored. `clock`: returns seconds since the epoch.
+    `run` is the function of the thread, which returns after `stop`. `contents` has the texts of the requests; None:
+    they are not stored. `clock` returns seconds since the epoch.
     """
 
     def __init__(
@@ -76,7 +74,7 @@ class ReceiptQueue:
     def start(self) -> None:
         """Start the thread that stores receipts. Does nothing if the thread runs.
 
-        Raises `RuntimeError` if the system has no thread left. The next receipt then tries again.
+        Raises `RuntimeError` if the system has no thread left.
         """
         if self._thread is not None:
             return
@@ -91,7 +89,7 @@ class ReceiptQueue:
     def fail(self, problem: str) -> None:
         """Set the condition of the ledger to `failed`, because its thread does not run or has a defect.
 
-        `problem`: sentence for the user with reason and remedy.
+        `problem` is the sentence for the user with reason and remedy.
         """
         self.state.condition, self.state.problem = "failed", problem
         self.state.queued_rows = len(self)
@@ -104,9 +102,9 @@ class ReceiptQueue:
         return len(self._waiting) + self.in_batch
 
     def drop_batch(self) -> int:
-        """Count all receipts of the present batch as lost, drop their texts, and return their number.
+        """Count all receipts of the present batch (those of one transaction) as lost, and return their number.
 
-        Called in the thread.
+        Their texts are dropped too. Called in the thread.
         """
         dropped, self.in_batch = self.in_batch, 0
         self.state.dropped_rows += dropped
@@ -118,7 +116,7 @@ class ReceiptQueue:
     def drop(self, request_id: str) -> None:
         """Count the receipt of the request `request_id` as lost, because the database cannot store it.
 
-        The receipt is part of the present batch. The texts of its request are dropped. Called in the thread.
+        Its texts are dropped too. Called in the thread.
         """
         self.in_batch -= 1
         self.state.dropped_rows += 1
@@ -131,9 +129,9 @@ class ReceiptQueue:
         return self._stopped.is_set()
 
     def wait(self, seconds: float | None) -> None:
-        """Wait until the queue has receipts, and then for `batch_seconds`, in which further receipts of a batch arrive.
+        """Wait until the queue has receipts, and then for a moment in which further ones arrive.
 
-        Return after `seconds` without receipts; None: no limit. A stopped queue ends both times. Called in the thread.
+        Return after `seconds` without receipts; None: no limit. A stopped queue ends the wait. Called in the thread.
         """
         if not len(self) and not self._added.wait(seconds):
             return
@@ -142,10 +140,7 @@ class ReceiptQueue:
         self._added.clear()
 
     def note_waiting(self) -> None:
-        """Set `LedgerState.waiting_since`, the time since which requests wait for the database, to the present.
-
-        An earlier time is kept. The writer removes it after a successful transaction.
-        """
+        """Set the time since which requests wait for the database to the present. An earlier time is kept."""
         if self.state.waiting_since is None:
             self.state.waiting_since = self._clock()
 
@@ -160,7 +155,7 @@ class ReceiptQueue:
     def pop_batch(self, count: int) -> list[Receipt]:
         """Remove the oldest receipts, at most `count`, from the queue and return them.
 
-        They still count as queued, in `in_batch`, until the caller has written them and sets `in_batch` to 0.
+        They still count as queued until the caller has written them and sets `in_batch` to 0.
         """
         batch: list[Receipt] = []
         while self._waiting and len(batch) < count:

@@ -1,10 +1,8 @@
 """Queries for stored requests: lists by filter and position, and one request.
 
-`RequestSelection` is a time range with filters. `StoredRequest` is one row of the table `requests`, with a field for
-each column: `prefix` is the prefix of the provider in model ids, `first_token` and `duration` are microseconds, `notes`
-a JSON text. A list is read by position (time and id) with one index per filter, so that each page of the list costs the
-same. The index of a column lacks its most common value. The table `hourly` has sums by hour. `to_request` converts a
-row, `…_condition` and `…_conditions` return SQL conditions.
+`RequestSelection` is a time range with filters. `StoredRequest` is one row of the table `requests`.
+`list_stored_requests` returns one page of a list, from a position (time and id). Functions named `…_condition` and
+`…_conditions` return SQL conditions.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +24,7 @@ from anthropic_proxy.ledger.tables import (
 from anthropic_proxy.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 
 _STREAMED_ROWS = 1_000
-"""Number of rows that are read at once during an export of all requests. It limits the memory."""
+"""Number of rows that are read at once during an export of all requests."""
 SEARCHED_COLUMNS = ("id", "error", "model", "requested_model", "project", "session", "agent")
 """Columns of the table `requests` that a text search compares with the text of the user."""
 
@@ -132,8 +130,8 @@ def list_stored_requests(
 ) -> list[StoredRequest]:
     """Return stored requests of the selection `chosen`, the latest first, at most `limit`.
 
-    `before`, `after`: position (start in microseconds, id) of a request. Only earlier or later requests are returned,
-    those nearest to the position. None: the latest requests.
+    `before` and `after` are positions (start in microseconds, id). Only earlier or later requests are returned, those
+    nearest to the position.
     """
     column, own, chosen = requests.c, [], narrow_range(connection, chosen)
     if before is not None:  # one limit of time, so that the database begins at this place of the index
@@ -163,8 +161,7 @@ def find_stored_request(connection: Connection, request_id: str) -> StoredReques
 def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[ColumnElement[bool]]:
     """Return the SQL conditions for rows of a table of sums that belong to the selection `chosen`.
 
-    The conditions are complete hours and values of columns. The text and `is_changed` of the selection are ignored,
-    because sums do not have them. `sums`: the table.
+    `sums` is the table. A text search and `is_changed` of the selection are ignored, because sums do not have them.
     """
     conditions = [sums.c.hour >= chosen.start // MICROSECONDS_PER_HOUR, sums.c.hour < chosen.end_hour]
     return conditions + [sums.c[name] == value for name, value in chosen.values.items()]
@@ -179,10 +176,8 @@ def request_conditions(chosen: RequestSelection) -> list[ColumnElement[bool]]:
 
 
 def value_condition(name: str, value: Any) -> ColumnElement[bool]:
-    """Return the SQL condition for rows of `requests` with `value` in the column `name`. `value`: text, or a column.
-
-    The condition names the common value of the column. Otherwise a database could not use the index without it.
-    """
+    """Return the SQL condition for rows of `requests` with `value` in the column `name`. `value`: text, or a column."""
+    # a database uses the index without the common value only if the condition names this value
     matches: ColumnElement[bool] = requests.c[name] == value
     if name not in COMMON_VALUES or (isinstance(value, str) and value == COMMON_VALUES[name]):
         return matches
@@ -190,16 +185,15 @@ def value_condition(name: str, value: Any) -> ColumnElement[bool]:
 
 
 def uncommon_condition(name: str) -> ColumnElement[bool]:
-    """Return the SQL condition for rows that the index of the column `name` has, a column in `COMMON_VALUES`."""
+    """Return the SQL condition for rows with another value than the most common one in the column `name`."""
     is_other: ColumnElement[bool] = requests.c[name] != bindparam(None, COMMON_VALUES[name], literal_execute=True)
     return is_other
 
 
 def narrow_range(connection: Connection, chosen: RequestSelection) -> RequestSelection:
-    """Return `chosen` with the shortest range of hours that has its requests, if it selects a common value of a column.
+    """Return `chosen`, a selection of requests, with the shortest range of hours that contains its requests.
 
-    The index of the column lacks this value. In most ledgers most requests have it. In others the sums by hour show
-    where the few requests are, so that a query does not read the whole range.
+    The range is shortened only if the selection filters by the most common value of a column, which the index lacks.
     """
     for sums, keys in ((hourly, HOURLY_KEYS), (session_hours, SESSION_KEYS)):
         values = {name: value for name, value in chosen.values.items() if name in keys}
@@ -216,9 +210,9 @@ def narrow_range(connection: Connection, chosen: RequestSelection) -> RequestSel
 
 
 def search_conditions(chosen: RequestSelection, column: Any) -> list[ColumnElement[bool]]:
-    """Return the SQL conditions for the text and `is_changed` of the selection `chosen`.
+    """Return the SQL conditions for the text search and `is_changed` of the selection `chosen`.
 
-    `column`: columns of the table `requests`, or of a subquery with these columns.
+    `column` has the columns of the table `requests`, or of a subquery with these columns.
     """
     conditions: list[ColumnElement[bool]] = []
     if chosen.is_changed:

@@ -1,8 +1,7 @@
 """Deletion of old rows of the ledger: by age, and by the size of the database.
 
 `Retention.delete_expired` deletes the rows that are older than the settings permit. Then it deletes the oldest rows if
-the database exceeds its maximum size. Each transaction is small, so that other writers can continue. Tables of sums
-(`hourly`, `session_hours`) have one row per hour and group.
+the database exceeds its maximum size. Each transaction is small, so that other writers can continue.
 """
 
 import sqlite3
@@ -19,15 +18,13 @@ from anthropic_proxy.settings import Settings
 INTERVAL_SECONDS = 3600.0
 """Time in seconds between two deletions of expired rows."""
 REPLACED_KEY_DAYS = 7
-"""Days for which the hash of a replaced virtual key is kept after its end. Until then, an error message can name the
-key that a client still uses."""
+"""Days for which the hash of a replaced virtual key is kept after its end, to name the key in error messages."""
 CHUNK_ROWS = 1_000
 """Maximum number of rows that one transaction deletes."""
 TARGET_SHARE = 0.9
 """Share (0 to 1) of the maximum size to which a deletion by size reduces the database."""
 SUMS_SHARE = 0.5
-"""Share (0 to 1) of the target size above which the oldest sums are deleted too. Below this share, only requests and
-texts are deleted."""
+"""Share (0 to 1) of the target size above which the oldest sums are deleted too."""
 SUM_TABLES = (hourly, session_hours)
 """Tables that contain sums instead of single requests."""
 _MEGABYTE = 1_000_000
@@ -41,9 +38,7 @@ _SAMPLED_ROWS = 1_000
 class Retention:
     """Deletes rows that are older than the settings permit, and the oldest rows of a database that is too large.
 
-    `is_due` and `seconds_until_due` return the time of the next deletion, which `delete_expired` carries out.
-
-    `clock`: function that returns seconds since the epoch.
+    `is_due` and `seconds_until_due` return the time of the next deletion. `clock` returns seconds since the epoch.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
@@ -62,8 +57,8 @@ class Retention:
     def delete_expired(self, engine: Engine, is_stopped: Callable[[], bool] = lambda: False) -> None:
         """Delete expired rows, then the oldest rows if the database exceeds its maximum size.
 
-        `is_stopped`: function that is called between transactions. If it returns True, the deletion ends early, and
-        `is_due` stays True. So the caller can store waiting requests first and then continue the deletion.
+        `is_stopped` is called between transactions. True ends the deletion early, so that waiting requests can be
+        stored. `is_due` then stays True, and the next call continues.
         """
         before = int((self._clock() - self._settings.ledger_days * DAY_SECONDS) * MICROSECONDS)
         content_before = int((self._clock() - self._settings.ledger_content_days * DAY_SECONDS) * MICROSECONDS)
@@ -84,11 +79,7 @@ class Retention:
             self._next_at = self._clock() + INTERVAL_SECONDS
 
     def _count_excess(self, engine: Engine) -> dict[Table, int]:
-        """Return table → number of its oldest rows to delete. Empty: the database is not too large.
-
-        After the deletion, the database has `TARGET_SHARE` of its maximum size. Rows of sums are kept, unless they need
-        more than `SUMS_SHARE` of the target size.
-        """
+        """Return the number of oldest rows to delete, by table, if the database is too large. Empty: it is not."""
         target = self._settings.ledger_max_mb * _MEGABYTE * TARGET_SHARE
         with engine.connect() as connection:
             size = measure_used_bytes(connection)
@@ -123,10 +114,7 @@ def measure_used_bytes(connection: Connection) -> int:
 
 
 def _estimate_sum_bytes(connection: Connection, table: Table) -> int:
-    """Return the approximate size in bytes of the rows and index entries of `table`, a table of sums.
-
-    The size of a row is estimated from the latest rows.
-    """
+    """Return the approximate size in bytes of the rows and index entries of `table`, a table of sums."""
     rows = connection.execute(select(table).order_by(table.c.hour.desc()).limit(_SAMPLED_ROWS)).all()
     values = [value for row in rows for value in row]
     size = sum(len(value) if isinstance(value, bytes) else 2 * len(str(value).encode()) for value in values)
@@ -136,8 +124,7 @@ def _estimate_sum_bytes(connection: Connection, table: Table) -> int:
 def _delete_oldest(engine: Engine, table: Table, before: int | None, count: int = CHUNK_ROWS) -> int:
     """Delete the oldest rows of `table`, at most `count`, in one transaction. Return the number of deleted rows.
 
-    `before`: delete only rows that started before this time; None: rows of any age. Of a table of sums, complete hours
-    are deleted.
+    `before`: only rows that started before this time are deleted; None: rows of any age.
     """
     key = table.primary_key.columns.values()[0]
     oldest = select(key).order_by(key if table in SUM_TABLES else table.c.started_at).limit(count)
@@ -151,14 +138,12 @@ def _delete_oldest(engine: Engine, table: Table, before: int | None, count: int 
 
 
 def _shrink_file(engine: Engine) -> None:
-    """Return free pages of the SQLite file to the disk after deletions.
-
-    The statement runs through a method of the driver other than `execute`, which would release only one page.
-    """
+    """Return free pages of the SQLite file to the disk after deletions."""
     connection = engine.raw_connection()
     try:
         driver = connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)
+        # `execute` would release only one page
         driver.executescript("PRAGMA incremental_vacuum")
     finally:
         connection.close()

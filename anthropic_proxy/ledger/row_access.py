@@ -1,8 +1,7 @@
 """`restrict_rows`: limits a database connection to the requests of some virtual keys, for users with few rights.
 
-A virtual key is a key that this proxy gives to a client. Each query on the connection is rewritten before it is sent: a
-table is replaced by its permitted rows. So no query of a page, an export or a filter has to contain the restriction,
-and none can omit it.
+A virtual key is a key that this proxy gives to a client. Each query on the connection is rewritten, so that no query of
+a page or an export can omit the restriction.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ class RestrictedQueryError(Exception):
 
 
 def find_key_labels(connection: Connection, owner: str) -> list[str]:
-    """Return the labels of all virtual keys of `owner`, revoked keys included.
+    """Return the labels (names) of all virtual keys of `owner`, revoked keys included.
 
     Upper and lower case of the owner's name are equal.
     """
@@ -35,7 +34,7 @@ def find_key_labels(connection: Connection, owner: str) -> list[str]:
 def restrict_rows(connection: Connection, key_labels: Sequence[str]) -> None:
     """Limit all later queries on `connection` to requests with virtual keys that have a label in `key_labels`.
 
-    A query of any table without requests, or a statement as text, then raises `RestrictedQueryError`.
+    A query of another table, or a statement as text, then raises `RestrictedQueryError`.
     """
     permitted = _build_permitted(list(key_labels))
 
@@ -58,7 +57,7 @@ def _build_permitted(labels: Sequence[str]) -> Mapping[Table, FromClause]:
 
 
 def _is_literal(element: Any) -> bool:
-    """Return True for SQL text as a column, which can contain a query. `*` is that of `count(*)`."""
+    """Return True for SQL text as a column, which can contain a query, other than `count(*)`."""
     return isinstance(element, ColumnClause) and element.is_literal and element.name not in ("*", "1")
 
 

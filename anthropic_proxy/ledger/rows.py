@@ -1,6 +1,7 @@
-"""Rows of `requests` from receipts: keys are redacted, and values that a database would reject are replaced.
+"""Rows of the table `requests`, built from the records of finished requests.
 
-`RowBuilder.build` returns the row for a receipt, the record of one finished request.
+`RowBuilder.build` returns the row for one record (receipt). Keys are redacted, and characters that a database would
+reject are replaced.
 """
 
 import os
@@ -26,7 +27,7 @@ MAX_LABEL_CHARACTERS = 200
 MAX_ERROR_CHARACTERS = 2_000
 """Maximum number of stored characters of an error message."""
 _LISTS = frozenset({"failed_attempts", "notes", "adaptations", "attempt_times", "reply_blocks"})
-"""Columns with a list as JSON text. The text is not shortened, because a cut text would be invalid JSON."""
+"""Columns with a list as JSON text, which is not shortened."""
 _NO_OWN_TEXTS = dict.fromkeys(("id", "error", *_LISTS), "")
 """Columns with texts that differ from request to request, with the values that they have without a text."""
 _REJECTED_CLIENTS = frozenset({"authentication_error", "permission_error"})
@@ -43,7 +44,7 @@ _TOKENS = (
 )
 _read_tokens = attrgetter(*_TOKENS)
 _MAX_COUNT = (2**63 - 1) >> 16
-"""Maximum of a number of tokens or nano-dollars. The sum of 65,536 of them still fits the column."""
+"""Maximum stored number of tokens or nano-dollars."""
 _TRUNCATED_OUTCOMES = frozenset({"max_tokens", "model_context_window_exceeded"})
 _HOST, _PROCESS = platform.node(), os.getpid()
 _encode = msgspec.json.Encoder().encode
@@ -51,17 +52,16 @@ _NO_CONTROL_CHARACTERS = dict.fromkeys((*range(32), 127), " ")
 
 
 class RowBuilder:
-    """Builder of rows of the table `requests`. `secrets`: keys that are redacted in each row."""
+    """Builder of rows of the table `requests`. `secrets` are keys that are redacted in each row."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
         self._secrets = secrets
         self._spellings = list_spellings(secrets)
         self._labels: dict[tuple[str, ...], dict[str, str]] = {}
-        """Labels of earlier receipts → their columns, and `_NO_OWN_TEXTS`. Most requests of a session have the same
-        labels."""
+        """Names in earlier receipts → columns with these names. Most requests of a session have the same names."""
 
     def build(self, receipt: Receipt, cost: Cost) -> Row:
-        """Return the row of the table `requests` for `receipt` and its cost."""
+        """Return the row of the table `requests` for `receipt` (record of one request) and its cost."""
         texts = self._build_texts(receipt)
         texts["attempt_times"] = shorten_attempt_times(texts["attempt_times"])  # after the removal of keys
         first, total = receipt.first_token_seconds, receipt.duration_seconds
@@ -83,7 +83,7 @@ class RowBuilder:
         }
 
     def _build_texts(self, receipt: Receipt) -> dict[str, str]:
-        """Return the text columns of `receipt`, without keys. Labels without a key are cleaned and searched once."""
+        """Return the text columns of `receipt` (record of one request), without keys."""
         key = _list_labels(receipt)
         labels, own = self._labels.get(key), _own_texts(receipt)
         if labels is not None:
@@ -105,9 +105,9 @@ class RowBuilder:
 
 
 def classify_outcome(receipt: Receipt) -> str:
-    """Return the value of the column `outcome_class` for `receipt`.
+    """Return the value of the column `outcome_class` for `receipt`, the record of one request.
 
-    Values: `ok`, `retried`, `truncated` (by the token limit), `error` or `cancelled` (by the client).
+    Values are `ok`, `retried`, `truncated` (by the token limit), `error` and `cancelled` (by the client).
     """
     if receipt.outcome in ("error", "cancelled"):
         return receipt.outcome
@@ -117,7 +117,7 @@ def classify_outcome(receipt: Receipt) -> str:
 
 
 def _list_labels(receipt: Receipt) -> tuple[str, ...]:
-    """Return the names in `receipt` that other requests share, in the order of `_LABELS`."""
+    """Return the names in `receipt` that other requests share, such as model and project, in the order of `_LABELS`."""
     # anyone can send these headers without access, and each new value would add a row to the hourly sums
     is_rejected = receipt.error_type in _REJECTED_CLIENTS and not receipt.provider
     return (
@@ -189,10 +189,7 @@ def _count(receipt: Receipt) -> dict[str, int]:
 
 
 def _shorten(texts: dict[str, str]) -> dict[str, str]:
-    """Cut each of `texts` (column → text) to the maximum length of its column.
-
-    Keys are redacted before the cut, because the remaining beginning of a key would not be recognized.
-    """
+    """Cut each of `texts` (column → text) to the maximum length of its column. Keys must be redacted before."""
     if max(map(len, texts.values())) <= MAX_LABEL_CHARACTERS:
         return texts
     return {
@@ -235,8 +232,6 @@ def _without_surrogates(value: Any) -> Any:
 
 
 def _limit(count: int) -> int:
-    """Return `count`, or the highest number of the column if it is lower.
-
-    A provider may report an invalid number of tokens that exceeds the column.
-    """
+    """Return `count`, or the highest number of the column if it is lower."""
+    # a provider may report an invalid number that exceeds the column
     return count if 0 <= count <= _MAX_COUNT else max(0, min(count, _MAX_COUNT))

@@ -1,7 +1,7 @@
 """Hourly sums of sessions: computed from new rows of `requests`, and added to `session_hours` in the same transaction.
 
-A session is a conversation of a client such as Claude Code. The table `session_hours` has one row per session and hour.
-`sum_sessions` computes the sums, and `add_sessions` adds them to the table.
+A session is a conversation of a client such as Claude Code. `sum_sessions` computes the sums, and `add_sessions` adds
+them to the table.
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,7 +33,7 @@ _read_counted = itemgetter(*_COUNTED)
 def sum_sessions(rows: Iterable[Row], instance: str) -> list[Row]:
     """Compute the sums of `rows`, new rows of the table `requests`, and return them as rows of `session_hours`.
 
-    `instance`: value of the column `instance`: id of the writing process on PostgreSQL, "" on SQLite.
+    `instance` is the id of the writing process on PostgreSQL, "" on SQLite.
     """
     groups = group_by_hour(rows, instance, _read_key)
     return [{**dict(zip(_KEYS, key, strict=True)), **_sum_group(groups[key])} for key in sorted(groups)]
@@ -45,7 +45,7 @@ def add_sessions(connection: Connection, added: list[Row]) -> None:
 
 
 def _build_addition(database: str) -> ClauseElement:
-    """Return the SQL statement that inserts a row of sums or adds it to the stored row with the same key."""
+    """Return the SQL statement that adds a row of sums to the stored row with the same key, or inserts it."""
     insert = (postgresql.insert if database == "postgresql" else sqlite.insert)(session_hours)
     own, new = session_hours.c, insert.excluded
     changes: dict[str, Any] = {name: own[name] + new[name] for name in SUM_NAMES}
@@ -77,13 +77,11 @@ def _sum_group(rows: Sequence[Row]) -> Row:
 
 
 def _find_context(row: Row) -> int:
-    """Return the number of input tokens of the largest call to a provider in `row`, a row of `requests`.
-
-    The number of input tokens of the request itself is the sum over its calls, so it can exceed the context window.
-    """
+    """Return the number of input tokens of the largest call to a provider in `row`, a row of `requests`."""
     total: int = row["input_tokens"] + row["cache_read_tokens"] + row["cache_write_tokens"]
     if _NEXT_CALL not in row["attempt_times"]:
         return total
+    # the tokens of a request are the sum over its calls, which can exceed the context window
     calls = decode_attempt_times(row["attempt_times"])
     highest = max(call.context for call in calls) if len(calls) > 1 else 0
     return min(highest, total) or total

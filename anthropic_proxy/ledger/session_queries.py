@@ -1,8 +1,7 @@
 """Queries of sessions: a list with sums, and the sums and requests of one session.
 
-A session is a conversation of a client such as Claude Code. Sums come from the table `session_hours`, so they include
-every request. Ranges below three hours, and filters that the table does not have, are read from `requests`, and at most
-from the latest 50,000.
+A session is a conversation of a client such as Claude Code. Sums come from the table `session_hours`. For ranges of at
+most three hours and other filters, at most the latest 50,000 requests are read.
 """
 
 from collections.abc import Sequence
@@ -24,8 +23,7 @@ from anthropic_proxy.ledger.units import MICROSECONDS_PER_HOUR
 MAX_SESSION_REQUESTS = 1_000
 """Maximum number of requests that `list_session_requests` returns: the latest ones of a session."""
 MAX_SAMPLED_REQUESTS = 50_000
-"""Maximum number of requests, the latest ones, from which sessions are computed if the table `session_hours` cannot
-answer the query."""
+"""Maximum number of requests from which sessions are computed if there are no sums by session."""
 
 
 class SessionRow(Struct, frozen=True, kw_only=True):
@@ -75,7 +73,7 @@ def sum_session(connection: Connection, session: str) -> SessionRow | None:
 def list_session_requests(connection: Connection, session: str) -> list[StoredRequest]:
     """Return the latest requests of the session with the id `session`, in order of time.
 
-    At most `MAX_SESSION_REQUESTS` requests are returned.
+    At most `MAX_SESSION_REQUESTS` are returned.
     """
     chosen = RequestSelection(values={"session": session})
     return list_stored_requests(connection, chosen, MAX_SESSION_REQUESTS)[::-1]
@@ -100,8 +98,8 @@ def _select(
 ) -> SessionList:
     """Run a query for sessions and return the latest ones, at most `limit`, with the number of all.
 
-    `column`: columns of the table. `values`: SQL expressions for sums, first time, last time and maximum context.
-    `conditions`: SQL conditions for the rows.
+    `column` has the columns of the table. `values` are SQL expressions for sums, first time, last time and maximum
+    context. `conditions` are SQL conditions for the rows.
     """
     project = (func.min(column.project), func.max(column.project))
     keys = (column.session, *project, func.count().over(), func.sum(values[0]).over())
@@ -129,10 +127,10 @@ def _select(
 def _find_latest_projects(
     connection: Connection, column: Any, last_at: ColumnElement[Any], conditions: Sequence[ColumnElement[bool]]
 ) -> dict[str, str]:
-    """Return session id → project of the latest requests of the session.
+    """Return the project of the latest requests of each session, by session id.
 
-    `column`: columns of the table. `last_at`: SQL expression for the start of the last request. `conditions`: SQL
-    conditions for the rows.
+    `column` has the columns of the table. `last_at` is the SQL expression for the start of the last request.
+    `conditions` are SQL conditions for the rows.
     """
     keys = column.session, column.project
     query = select(*keys).where(*conditions).group_by(*keys).order_by(last_at, column.project)

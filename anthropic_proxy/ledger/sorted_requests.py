@@ -1,8 +1,7 @@
-"""Query for stored requests in the order of a numeric column: the most expensive, the slowest.
+"""Query for stored requests in the order of a numeric column, such as the most expensive or the slowest.
 
-`list_sorted_requests` returns one page of the list. Only the latest requests of a selection are sorted, so that the
-time of a query has a limit without an index for each column. A page begins after the position (value, time, id) of the
-last request of the previous page.
+`list_sorted_requests` returns one page of the list. Only the latest requests of a selection are sorted, to limit the
+time of a query. A page begins after the position (value, time, id) of the last request of the previous page.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,8 +75,8 @@ def list_sorted_requests(
 ) -> list[SortedRequest]:
     """Return stored requests of the selection `chosen` in the order `order`, at most `limit`.
 
-    Requests with the same value are sorted by time, the latest first. `before`, `after`: position of a request; only
-    requests that follow it (`before`) or precede it (`after`) in the list are returned, the nearest ones.
+    `before` and `after` are positions in the list: only requests that follow `before`, or precede `after`, are
+    returned. Requests with the same value are sorted by time, the latest first.
     """
     unknown = _LOWEST if order.is_descending else _HIGHEST
     value = func.coalesce(SORT_KEYS[order.name] * 1.0, unknown).label("value")
@@ -103,7 +102,7 @@ def list_sorted_requests(
 def _follows(keys: Any, position: tuple[float, int, str], descending: Sequence[bool]) -> ColumnElement[bool]:
     """Return the SQL condition for rows that follow `position` in the sorted list.
 
-    `keys`: columns of the order. `descending`: True for each column with the highest value first.
+    `keys` are the columns of the order. `descending` is True for each column with the highest value first.
     """
     steps = [key < value if one else key > value for key, value, one in zip(keys, position, descending, strict=True)]
     same = [key == value for key, value in zip(keys, position, strict=True)]

@@ -1,9 +1,7 @@
 """`Spool`: rows of the ledger that wait in a file while PostgreSQL is unavailable. They survive a restart.
 
-The file is a SQLite database in the data directory, which all workers of a machine use. Its name has a digest of the
-address of the PostgreSQL database, so that its rows are never stored in another database. A block has the rows of one
-transaction. A worker that stores a block in the ledger claims the block for a minute, so that no other worker stores it
-too.
+The file is a SQLite database in the data directory, which all workers of a machine use. `append` adds a block, the rows
+of one transaction. `claim` gives a block to one worker for a minute, so that no other worker stores it too.
 """
 
 import hashlib
@@ -19,14 +17,13 @@ from msgspec import Struct
 from sqlalchemy import URL
 
 _FILE_NAME = "ledger-spool-{}.sqlite3"
-"""Name of the file in the data directory. `{}`: digest of the address of the PostgreSQL database."""
+"""Name of the file in the data directory, with a digest of the address of the PostgreSQL database."""
 _PLACE_PARAMETERS = ("host", "hostaddr", "port", "dbname", "service", "options")
 """Parameters in the address of a PostgreSQL database that select another server, database or schema."""
 MAX_BYTES = 256 * 1024 * 1024
-"""Maximum size of the file in bytes, enough for about 200,000 requests without texts. Further requests wait in memory.
-"""
+"""Maximum size of the file in bytes. Further requests wait in memory."""
 CLAIM_SECONDS = 60.0
-"""Time in seconds for which a worker claims a block, to store it in the ledger."""
+"""Time in seconds for which a worker claims a block (rows of one transaction), to store it in the ledger."""
 _LOCK_TIMEOUT_SECONDS = 5.0
 _BLOCK_BYTES = 4096
 _TABLE = """CREATE TABLE IF NOT EXISTS block (
@@ -43,11 +40,11 @@ class Block(Struct):
     texts: dict[str, list[dict[str, Any]]]
     """Request id → rows of the table `contents` with the texts of this request."""
     id: int = 0
-    """Number of the block in the file. 0: the block is not in the file yet."""
+    """Number of the block in the file. 0: it is not in the file yet."""
 
 
 class Spool:
-    """Blocks that wait for one PostgreSQL database, in a file of `folder`. The file is created with the first block."""
+    """Blocks (rows of one transaction each) that wait for one PostgreSQL database, in a file of `folder`."""
 
     def __init__(self, folder: Path, url: URL) -> None:
         self.file = folder / _FILE_NAME.format(_digest(url))
@@ -71,8 +68,8 @@ class Spool:
     def claim(self) -> Block | None:
         """Return the oldest block that no worker has claimed, and claim it for `CLAIM_SECONDS`.
 
-        None: the file has no such block. The caller stores the block in the ledger, and then calls `delete` or
-        `release`.
+        A block has the rows of one transaction. None: the file has no such block. The caller stores the block, and then
+        calls `delete` or `release`.
         """
         if not self._has_file:
             return None
@@ -88,10 +85,7 @@ class Spool:
         return block
 
     def release(self, block: Block) -> None:
-        """End the claim of `block`, so that this or another worker can claim it again.
-
-        If the file cannot be written, the claim ends by itself after `CLAIM_SECONDS`.
-        """
+        """End the claim of `block`, so that this or another worker can claim it again."""
         with suppress(sqlite3.Error, OSError), closing(self._open()) as database:
             database.execute("UPDATE block SET claimed_until = 0 WHERE id = ?", (block.id,))
 
@@ -126,9 +120,6 @@ class Spool:
 
 
 def _digest(url: URL) -> str:
-    """Return a digest of server, port, database and schema in `url`.
-
-    User and password are left out, so that a new password selects the same file.
-    """
+    """Return a digest of server, port, database and schema in `url`, without user and password."""
     place = [url.host, url.port or 5432, url.database, *(url.query.get(name) for name in _PLACE_PARAMETERS)]
     return hashlib.sha256(repr(place).encode()).hexdigest()[:12]

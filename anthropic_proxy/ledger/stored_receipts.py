@@ -1,7 +1,7 @@
-"""Receipts of stored requests, for commands that print them like requests of a running proxy.
+"""Receipts (records) of stored requests, for commands that print them like requests of a running proxy.
 
-`to_receipt` converts a row of the ledger to a receipt, the record of one finished request. `list_notes` and
-`list_failed_attempts` decode columns with JSON texts.
+`to_receipt` converts a row of the ledger to a receipt. `list_notes` and `list_failed_attempts` decode columns with JSON
+texts.
 """
 
 import msgspec
@@ -21,14 +21,14 @@ def list_failed_attempts(row: StoredRequest) -> list[str]:
 
 
 def list_notes(row: StoredRequest) -> list[FidelityNote]:
-    """Return the fidelity notes of the stored request `row`: each records the handling of one field."""
+    """Return the notes of the stored request `row` about fields that were approximated, emulated or dropped."""
     return _decode_notes(row.notes) if row.notes else []
 
 
 def to_receipt(row: StoredRequest) -> Receipt:
-    """Return the receipt (record of a request) of the stored request `row`.
+    """Return the receipt (record) of the stored request `row`.
 
-    Fields of the receipt that the ledger does not store have their default values.
+    Fields that the ledger does not store have their default values.
     """
     fidelity = FidelityReport()
     fidelity.add_notes(list_notes(row))

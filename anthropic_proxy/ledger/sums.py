@@ -1,9 +1,7 @@
 """`UsageSums`: numbers of requests, tokens and costs, and the SQL expressions that add them up.
 
-`hourly_sums` adds rows of the table `hourly`, `session_sums` rows of `session_hours`, `request_sums` single requests.
-Each returns the expressions in the order of `SUM_NAMES`, and `to_sums` builds a `UsageSums` from their values. `add_up`
-returns the totals of several `UsageSums`, `add_up_groups` those of each group. The used model is that of the provider,
-the requested model the Claude model of the client.
+`hourly_sums`, `session_sums` and `request_sums` return the SQL expressions for one table each. `to_sums` builds a
+`UsageSums` from their values. `add_up` returns the totals of several `UsageSums`, `add_up_groups` those of each group.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,7 +42,7 @@ class UsageSums(Struct):
     unknown_cost_requests: int = 0
     """Number of requests to models without a known price. Their costs are missing in `cost`."""
     requested_cost: int = 0
-    """Cost of the same tokens at the prices of the requested models, in nano-dollars."""
+    """Cost in nano-dollars of the same tokens at the prices of the models that the clients requested."""
     unknown_requested_cost_requests: int = 0
 
     @property
@@ -69,10 +67,7 @@ class UsageSums(Struct):
 
     @property
     def succeeded(self) -> int:
-        """Number of requests that neither failed nor were cancelled.
-
-        Retried requests and replies that the token limit ended are included.
-        """
+        """Number of requests that neither failed nor were cancelled."""
         return self.requests - self.errors - self.cancelled
 
     @property
@@ -113,7 +108,7 @@ def add_up(sums: Iterable[UsageSums]) -> UsageSums:
 
 
 def add_up_groups(groups: Iterable[tuple[KeyT, UsageSums]]) -> dict[KeyT, UsageSums]:
-    """Return group → totals of its sums. `groups`: pairs of a group and sums; a group may occur several times."""
+    """Return the totals of each group. `groups` has pairs of a group and sums; a group may occur several times."""
     found: dict[KeyT, UsageSums] = {}
     for key, sums in groups:
         found.setdefault(key, UsageSums()).add(sums)
@@ -123,8 +118,7 @@ def add_up_groups(groups: Iterable[tuple[KeyT, UsageSums]]) -> dict[KeyT, UsageS
 def find_known_amount(amount: int, unknown_requests: int) -> int | None:
     """Return `amount`, a sum of costs in nano-dollars, or None if it is unknown.
 
-    `unknown_requests`: number of requests without a price. If there are any, a sum of 0 does not show that the requests
-    were free: failed requests without tokens cost nothing at any price. The result is then None.
+    `unknown_requests` is the number of requests without a price. If there are any, a sum of 0 is unknown.
     """
     return None if unknown_requests and not amount else amount
 
@@ -144,7 +138,7 @@ def session_sums() -> list[ColumnElement[Any]]:
 def request_sums(column: Any) -> list[ColumnElement[Any]]:
     """Return the SQL expressions for the sums over single requests, in the order of `SUM_NAMES`.
 
-    `column`: columns of the table `requests`, or of a subquery with these columns.
+    `column` has the columns of the table `requests`, or of a subquery with these columns.
     """
     counts: Mapping[str, ColumnElement[Any]] = {
         "requests": func.count(),
@@ -162,7 +156,7 @@ def _count_if(condition: ColumnElement[bool]) -> ColumnElement[Any]:
 
 
 def to_sums(values: Sequence[Any], names: Sequence[str] = SUM_NAMES) -> UsageSums:
-    """Return a `UsageSums` with `values`, which are in the order of `names`. Sums that are not in `names` are 0."""
+    """Return a `UsageSums` with `values`, which are in the order of `names`. Other sums are 0."""
     if names is SUM_NAMES:
         return UsageSums(*map(int, values))
     return UsageSums(**dict(zip(names, map(int, values), strict=True)))

@@ -1,9 +1,8 @@
 """Tables of the ledger: `requests` (one row per client request), sums in `hourly` and `session_hours`, `contents`.
 
-The tables of virtual keys are in the same database: `virtual_keys`, `key_hashes`, `teams` and `audit_log`.
-
-Money is an integer number of nano-dollars, a duration an integer number of microseconds, a time microseconds since the
-epoch. Text columns are never NULL: "" means that a value is missing. NULL in a number means unknown, never zero.
+The tables of virtual keys are in the same database. Money is nano-dollars, a duration microseconds, and a time
+microseconds since the epoch, all as integers. In a text column, "" means that a value is missing. NULL in a number
+means unknown, never zero.
 """
 
 from typing import Any
@@ -27,20 +26,23 @@ from sqlalchemy.types import TypeEngine
 FACETS = ("provider", "model", "requested_model", "project", "session", "key_label", "outcome_class", "route")
 """Columns of the table `requests` by which a list of requests is filtered. Each has an index together with the time."""
 COMMON_VALUES = {"project": "", "session": "", "key_label": "local", "outcome_class": "ok", "route": ""}
-"""Column in `FACETS` → value that most requests have. The index of the column has only requests with other values."""
+"""Column in `FACETS` → value that most requests have. The index of the column leaves out this value."""
 HOURLY_KEYS = ("project", "key_label", "provider", "model", "requested_model", "outcome_class", "route")
 """Columns by which the sums of `hourly` can be grouped, besides the hour."""
 SESSION_KEYS = ("session", "project", "key_label")
 """Columns by which the sums of `session_hours` can be grouped, besides the hour."""
 OUTCOME_CLASSES = ("ok", "retried", "truncated", "error", "cancelled")
-"""Values of the column `outcome_class`. `retried`: served after a failed attempt. `truncated`: the token limit ended
-the reply. `cancelled`: the client disconnected."""
-TOOL_COUNTS = ("tool_results", "tool_errors", "malformed_replies")
-"""Columns about tool calls in `requests` and in the tables of sums.
+"""Values of the column `outcome_class`.
 
-`tool_results`: results of client tools after the last assistant message of a request that got a reply. `tool_errors`:
-those with `is_error`. `malformed_replies`: 1 if a tool call of the reply had an unknown name, or arguments that are no
-JSON object."""
+`retried`: served after a failed attempt. `truncated`: the token limit ended the reply. `cancelled`: the client
+disconnected.
+"""
+TOOL_COUNTS = ("tool_results", "tool_errors", "malformed_replies")
+"""Columns with counts of tool calls in `requests` and in the tables of sums.
+
+`tool_results`: results of client tools in a request that got a reply. `tool_errors`: those with `is_error`.
+`malformed_replies`: 1 if a tool call of the reply had an unknown name, or arguments that are no JSON object.
+"""
 
 metadata = MetaData()
 
@@ -149,8 +151,8 @@ hourly = Table(
 )
 """Sums over the requests that started in one hour (hours since the epoch, UTC).
 
-`instance`: "" on SQLite; on PostgreSQL an id per writer, so that two writers never change one row. Queries add them.
-`…_histogram`: counts by bucket, encoded by `histograms`.
+`instance` is "" on SQLite, and an id of the writing process on PostgreSQL. `…_histogram` columns have numbers of
+durations, encoded by `histograms`.
 """
 
 session_hours = Table(
@@ -178,10 +180,10 @@ session_hours = Table(
     *map(_count, TOOL_COUNTS),
     Index("session_hours_by_session", "session", "hour"),
 )
-"""Sums over the requests of a session that started in one hour. `session`: "": the requests of no session.
+"""Sums over the requests of a session that started in one hour. An empty `session` has the requests of no session.
 
-`instance`: as in `hourly`. `max_context`: largest number of input tokens of one request. `started_at`, `last_at`: start
-of the first and of the last request.
+`max_context` is the largest number of input tokens of one request. `started_at` and `last_at` are the starts of the
+first and of the last request.
 """
 
 contents = Table(
@@ -194,9 +196,9 @@ contents = Table(
     Column("data", LargeBinary, nullable=False),
     Index("contents_by_time", "started_at"),
 )
-"""Message texts, only with `LEDGER_CONTENT=true`. `size`: bytes before compression.
+"""Message texts, only with `LEDGER_CONTENT=true`. `size` is the number of bytes before compression.
 
-`kind`: `request`, `reply`, or `sent`: the structure of the request to the provider.
+`kind` is `request`, `reply`, or `sent`, the structure of the request to the provider.
 """
 
 virtual_keys = Table(
@@ -224,7 +226,7 @@ key_hashes = Table(
 )
 """SHA-256 hashes of virtual keys. After a rotation, a key has the old and the new one.
 
-`hint`: beginning and last four characters. `expires_at`: end of the old one; NULL: none.
+`hint` has the beginning and the last four characters of the key. `expires_at` is the end of the old one; NULL: none.
 """
 
 teams = Table("teams", metadata, Column("name", Text, primary_key=True), _text("rules"))

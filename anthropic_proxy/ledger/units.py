@@ -1,7 +1,4 @@
-"""Units of time in the ledger: microseconds, as its tables store times and durations, hours and days.
-
-The module imports no library. So modules that are loaded at the start of the proxy can use it without a delay.
-"""
+"""Units of time in the ledger: microseconds, as its tables store times and durations, hours and days."""
 
 MICROSECONDS = 1_000_000
 """Number of microseconds in a second."""
@@ -14,5 +11,5 @@ MICROSECONDS_PER_HOUR = HOUR_SECONDS * MICROSECONDS
 
 
 def to_microseconds(seconds: float) -> int:
-    """Return a time or a duration as whole microseconds. A negative one becomes 0, as a clock may be set back."""
+    """Return a time or a duration as whole microseconds. A negative one becomes 0."""
     return round(seconds * MICROSECONDS) if seconds > 0 else 0

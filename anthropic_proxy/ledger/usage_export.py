@@ -1,4 +1,4 @@
-"""Sums of usage for programs, in the format of `export`: a table with one row per group, and an object for JSON.
+"""Sums of usage for programs: a table with one row per group, and an object for JSON.
 
 A group contains the requests with the same model, day, project or other quantity. `tabulate_usage` returns the table,
 `build_usage` the object.
@@ -29,7 +29,7 @@ _COSTS = {"cost": "unknown_cost_requests", "requested_cost": "unknown_requested_
 def name_group(settings: Settings, by: str, group: UsageGroup) -> str:
     """Return the name of `group`, a group of requests, for users.
 
-    `by`: grouping quantity. For a model, the name begins with the prefix with which clients request the model.
+    `by` is the grouping quantity. The name of a model begins with the prefix with which clients request it.
     """
     if by not in ("model", "provider"):
         return group.name
@@ -40,9 +40,9 @@ def name_group(settings: Settings, by: str, group: UsageGroup) -> str:
 
 
 def encode_sums(sums: UsageSums) -> dict[str, Any]:
-    """Return `sums` as a dict: title in `EXPORT_TITLES` → value for CSV or JSON.
+    """Return `sums` as a dict with the keys `EXPORT_TITLES` and values for CSV or JSON.
 
-    Costs are in US dollars. A cost is None (unknown) if no request with tokens has a known price.
+    Costs are in US dollars. A cost is None if no request with tokens has a known price.
     """
     values: dict[str, Any] = {title: getattr(sums, title) for title in EXPORT_TITLES}
     for cost, unknown in _COSTS.items():
@@ -53,7 +53,7 @@ def encode_sums(sums: UsageSums) -> dict[str, Any]:
 def tabulate_usage(settings: Settings, by: str, groups: Sequence[UsageGroup]) -> ExportTable:
     """Return a table with one row for each of `groups`.
 
-    `by`, the grouping quantity, is the title of the first column.
+    The first column has the title `by`, the grouping quantity.
     """
     rows = [[name_group(settings, by, group), *encode_sums(group.sums).values()] for group in groups]
     return ExportTable([by, *EXPORT_TITLES], rows)
@@ -62,7 +62,7 @@ def tabulate_usage(settings: Settings, by: str, groups: Sequence[UsageGroup]) ->
 def build_usage(settings: Settings, by: str, groups: Sequence[UsageGroup], chosen: UsageRange) -> dict[str, Any]:
     """Return the sums of `groups` as an object for JSON.
 
-    `by`: grouping quantity. `chosen`: time range of the requests, which the object states too.
+    `by` is the grouping quantity. `chosen` is the time range of the requests.
     """
     return {
         "from": _format_time(chosen.start),

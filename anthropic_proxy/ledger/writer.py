@@ -1,8 +1,8 @@
-"""`LedgerWriter`: stores queued receipts in the database, in its own thread. A failed batch is kept and written later.
+"""`LedgerWriter`: stores queued receipts (records of requests) in the database, in its own thread.
 
-A receipt is the record of one finished request. A batch is the receipts of one transaction: the rows of `requests`,
-their sums in `hourly` and their texts, so that these tables always agree. While PostgreSQL is unavailable, batches wait
-as blocks in a file, the spool (`Spool`).
+A batch is the receipts of one transaction. It has the rows of `requests`, their sums and their texts, so that the
+tables always agree. A failed batch is kept and written later. While PostgreSQL is unavailable, batches wait in a file
+(`Spool`).
 """
 
 import os
@@ -47,8 +47,7 @@ MAX_BATCH_ROWS = 500
 MAX_BATCH_ROWS_WITH_TEXTS = 50
 """Maximum number of requests in one transaction if texts are stored, because redaction needs time."""
 RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
-"""Delays in seconds after successive failed transactions. After the last delay of the list, the same delay is used
-again."""
+"""Delays in seconds after successive failed transactions. The last delay is repeated."""
 _FAILURES = (*DATABASE_ERRORS, ConfigurationError)
 _sqlite_insertion = SqliteInsertion(requests)
 CalculateCost = Callable[[Receipt], Cost]
@@ -56,11 +55,11 @@ _FileIdentity = tuple[int, int] | None
 
 
 class LedgerWriter:
-    """Writer that stores the receipts of a queue. All methods run in the thread of the queue.
+    """Writer that stores the receipts (records of requests) of a queue. All methods run in the thread of the queue.
 
-    `current_settings`: returns the settings, which a reload may replace. `warn`: writes a line into the log.
-    `new_calculator`: returns the function that calculates the cost of a receipt under these settings. `retry_delays`:
-    see `RETRY_DELAYS_SECONDS`. `clock`: returns seconds since the epoch.
+    `current_settings` returns the settings, which a reload may replace. `warn` writes a line into the log.
+    `new_calculator` returns the function that calculates the cost of a receipt. `clock` returns seconds since the
+    epoch.
     """
 
     def __init__(
@@ -95,12 +94,12 @@ class LedgerWriter:
         """File for batches while PostgreSQL is unavailable. None: the database is on SQLite, or there is no data
         directory."""
         self._block: Block | None = None
-        """Block of the spool that is the present batch. None: the present batch is from the queue."""
+        """Rows from the spool file that are the present batch. None: the present batch is from the queue."""
 
     def run(self) -> None:
         """Store the receipts of the queue until it is stopped and empty, or until a transaction fails after the stop.
 
-        The database is opened first, so that an old schema is migrated before the first receipt.
+        The database is opened and migrated first.
         """
         try:
             self._store_until_stopped()
@@ -129,11 +128,11 @@ class LedgerWriter:
 
     @property
     def _retry_delay(self) -> float:
-        """Number of seconds until the next attempt to write, after the number of successive failures so far."""
+        """Number of seconds until the next attempt to write, which grows with each failure."""
         return self._retry_delays[max(0, min(self._failed_attempts, len(self._retry_delays)) - 1)]
 
     def _find_pause(self) -> float:
-        """Return the time in seconds until the next deletion of expired rows or attempt to store a spooled block."""
+        """Return the time in seconds until the next deletion of expired rows or attempt to store waiting rows."""
         due = self._retention.seconds_until_due()
         return min(due, self._retry_delay) if self._queue.state.queued_rows else due
 
@@ -153,7 +152,7 @@ class LedgerWriter:
         return True
 
     def _load_block(self) -> bool:
-        """Make the oldest block of the spool the present batch and return True. False: there is no block."""
+        """Make the oldest rows of the spool file the present batch and return True. False: there are none."""
         self._block = None if self._spool is None else self._spool.claim()
         if self._block is None:
             return False
@@ -161,7 +160,7 @@ class LedgerWriter:
         return True
 
     def _move_to_spool(self) -> None:
-        """Move the present batch and all queued receipts to the spool file. Does nothing without a spool."""
+        """Move the present batch and all queued receipts to the spool file, if there is one."""
         if self._spool is None:
             return
         if self._block is not None:
@@ -229,10 +228,7 @@ class LedgerWriter:
                 self._batch.remove(row)
 
     def _drop(self, request_id: str, error: Exception) -> None:
-        """Count the request `request_id` as lost, because one of its values cannot be stored.
-
-        Raise any other exception.
-        """
+        """Count the request `request_id` as lost if `error` concerns one of its values. Raise any other `error`."""
         if not is_value_failure(error):
             raise error
         self._queue.drop(request_id)
@@ -313,7 +309,7 @@ def _open_spool(settings: Settings) -> Spool | None:
 
 
 def _insert_requests(connection: Connection, rows: list[Row]) -> None:
-    """Insert `rows` into `requests`. On SQLite the driver gets the values directly, which halves the time."""
+    """Insert `rows` into `requests`, on SQLite directly by the driver."""
     if connection.dialect.name == "sqlite":
         _sqlite_insertion.execute(connection, rows)
     else:
@@ -321,11 +317,8 @@ def _insert_requests(connection: Connection, rows: list[Row]) -> None:
 
 
 def _insert_together(connection: Connection, table: Table, rows: list[Row]) -> None:
-    """Insert `rows` into `table` by one SQL statement.
-
-    Without RETURNING, psycopg would send one statement per row in a pipeline. If a row fails there, psycopg also writes
-    a warning to stderr, because the end of the pipeline fails too.
-    """
+    """Insert `rows` into `table` by one SQL statement."""
+    # without RETURNING, psycopg sends one statement per row in a pipeline, and writes a warning if a row fails there
     connection.execute(insert(table).returning(*table.primary_key), rows).close()
 
 

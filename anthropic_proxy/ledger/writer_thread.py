@@ -1,8 +1,7 @@
 """Thread of the ledger: the decision about its start, and its continuation after a defect. Loads no library.
 
-`run_writer` is the function of the thread. The writer stores queued receipts (records of requests) in the database, in
-batches. A defect is an unexpected exception of the writer. `needs_migration` decides whether the thread must start
-before the first request.
+`run_writer` is the function of the thread, in which the writer stores queued records of requests. A defect is an
+unexpected exception of the writer. `needs_migration` decides whether the thread must start before the first request.
 """
 
 import traceback
@@ -15,13 +14,13 @@ from anthropic_proxy.settings import Settings
 
 _MAX_REASON_CHARACTERS = 200
 DEFECT_PAUSE_SECONDS = 5.0
-"""Pause of the writer in seconds after a defect. A repeated defect then costs little CPU time and few log lines."""
+"""Pause of the writer in seconds after a defect (unexpected exception)."""
 
 
 def needs_migration(settings: Settings) -> bool:
     """Return True if the database of `settings` exists and has, or may have, the schema of another version.
 
-    The version of a PostgreSQL database is unknown until its library is loaded, so the result is then True.
+    The version of a PostgreSQL database is not known here, so the result is then True.
     """
     file = find_sqlite_file(settings)
     return settings.has_ledger() and (file is None or find_file_version(file) not in (None, NEWEST_VERSION))
@@ -35,11 +34,8 @@ def run_writer(
 ) -> None:
     """Run the writer until `queue` is stopped. After a defect, drop its batch, pause, and run the writer again.
 
-    A line of the log states each new defect with its traceback. A repeated one is logged again, without the traceback,
-    if it dropped requests or if requests were stored meanwhile.
-
-    `write`: function that runs the writer until the queue is stopped. `warn`: writes a line into the log.
-    `pause_seconds`: length of the pause.
+    `write` runs the writer until the queue is stopped. `warn` writes a line into the log, with the traceback of each
+    new defect. `pause_seconds` is the length of the pause.
     """
     logged = ""
     while True:

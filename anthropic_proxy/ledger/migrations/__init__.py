@@ -1,7 +1,6 @@
 """Schema versions of the ledger and the forward migration of a database, with Alembic.
 
-`find_version` returns the version of a database, and `upgrade_schema` migrates it. Alembic is imported only if a
-database is not at the newest version. The import of this module loads no library.
+`find_version` returns the version of a database, and `upgrade_schema` migrates it.
 """
 
 from pathlib import Path

@@ -15,7 +15,7 @@ _KEYS = [
 def upgrade() -> None:
     """Add the column `route` to `requests`, with an index, and to the primary key of `hourly`. Called by Alembic.
 
-    In rows of earlier requests, the column is empty.
+    Earlier requests have the route "".
     """
     for table in ("requests", "hourly"):
         op.add_column(table, sa.Column("route", sa.Text, nullable=False, server_default=""))

@@ -11,9 +11,9 @@ _COMMON_VALUES = {"project": "", "session": "", "key_label": "local", "outcome_c
 
 
 def upgrade() -> None:
-    """Replace the indexes of five columns by indexes without the most common value of the column. Called by Alembic.
+    """Replace the indexes of five columns by ones without the most common value of the column. Called by Alembic.
 
-    The index of the time no longer contains the id.
+    The index of the time is replaced by one without the id.
     """
     for column, value in _COMMON_VALUES.items():
         op.drop_index(f"requests_by_{column}", "requests")
