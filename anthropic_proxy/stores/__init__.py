@@ -1,7 +1,7 @@
-"""Stores for state that several processes share, in memory, in a SQLite file or in Redis: `open_store` selects one.
+"""Stores for state that the processes of a server share: counters of limits, and values with a lifetime.
 
-A worker is one of several server processes on a machine, an instance any server process that uses the same Redis. A
-store has counters for the limits of virtual keys, and values with a lifetime (texts and numbers).
+`open_store` selects a store in memory, in a SQLite file or in Redis. The counters are for the limits of virtual keys. A
+value is a text or a number.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from anthropic_proxy.settings import Settings
 def open_store(settings: Settings, warn: Callable[[str], None]) -> Store:
     """Return the store that `settings` select: Redis, else a SQLite file in the data directory, else memory.
 
-    No file or connection is opened yet. `warn`: function that logs a message. Raises `ConfigurationError` if the
-    package for Redis is not installed.
+    No file or connection is opened yet. `warn` logs a message. Raises `ConfigurationError` if the package for Redis is
+    not installed.
     """
     if settings.redis_url is not None:
         if find_spec("redis") is None:

@@ -1,10 +1,10 @@
-"""Counters of limits as plain objects, for the stores in memory and in SQLite. Lua scripts do the same in Redis.
+"""Counters of limits (such as requests per minute) as plain objects, for the stores in memory and in SQLite.
 
-A reservation adds an estimated amount to the counter of each limit of a request. Its settlement replaces the estimate
-with the actual amount. A lease is the time after which the reservation of a lost process ends. A counter of the kind
-`rate` is a sliding window: a sum of amounts by slot, a 256th of the period. An amount leaves the window when its slot
-has ended and the period has passed. Counters of the kinds `amount` and `concurrency` have holds: amounts of unsettled
-reservations.
+`reserve` adds the estimated amounts of a request to the counters of its limits. `settle` replaces them with the actual
+amounts. `renew` extends the lease of a reservation, the time after which it ends by itself.
+
+A counter of the kind `rate` is a sliding window of slots, each a 256th of the period. Counters of the kinds `amount`
+and `concurrency` have holds: amounts of unsettled reservations.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,10 +26,10 @@ UNKNOWN_WAIT_SECONDS = 1.0
 
 
 class Counter(Struct):
-    """Counter of one limit: the amounts in use. Each kind of limit uses other fields.
+    """Counter of one limit, such as tokens per minute: the amounts in use.
 
-    Kind `rate`: slots of the window. Kind `amount`: settled amount, and holds. Kind `concurrency`: holds of running
-    requests.
+    Kind `rate`: `slots` has the amounts of each short interval. Kind `amount`: `used` has the settled amount, and
+    `holds` the reserved ones. Kind `concurrency`: `holds` has the running requests.
     """
 
     expires_at: float = 0.0
@@ -39,7 +39,9 @@ class Counter(Struct):
     slot_seconds: float = 0.0
     """Length in seconds of a slot of the sliding window (kind `rate`)."""
     slots: dict[int, int] = field(default_factory=dict)
-    """Number of a slot → sum of its amounts (kind `rate`). The number of a slot is its time divided by `slot_seconds`.
+    """Number of a slot (a 256th of the period) → sum of its amounts, for the kind `rate`.
+
+    The number is the time divided by `slot_seconds`.
     """
     holds: Holds = field(default_factory=Holds)
     """Amounts of running requests (kinds `concurrency` and `amount`)."""
@@ -49,9 +51,9 @@ class Counter(Struct):
         return self.used + sum(self.slots.values()) + self.holds.total
 
     def remove_expired(self, limit: Limit, now: float) -> None:
-        """Remove the amounts that no longer count at the time `now` (seconds): old slots and ended leases.
+        """Remove the amounts that no longer count at the time `now` (seconds): old slots and ended reservations.
 
-        `limit`: the limit of this counter. If its period has changed, all slots of a `rate` are removed.
+        `limit` is the limit of this counter. If its period has changed, all slots of a `rate` are removed.
         """
         if limit.kind == "rate":
             if self.slot_seconds != limit.seconds / SLOT_COUNT:
@@ -77,10 +79,10 @@ class Counter(Struct):
             self.expires_at = max(self.expires_at, other.expires_at)
 
     def find_wait_seconds(self, excess: int, limit: Limit, now: float) -> float:
-        """Return the time in seconds until the counter has decreased so far that `excess` fits the limit.
+        """Return the time in seconds until the counter has decreased by `excess`.
 
-        `excess`: amount that is above the maximum now. `limit`: the limit of this counter. `now`: present time in
-        seconds.
+        `excess` is the amount that is above the maximum now. `limit` is the limit of this counter. `now` is the present
+        time in seconds.
         """
         if limit.kind == "rate":
             for slot in sorted(self.slots):
@@ -94,10 +96,9 @@ class Counter(Struct):
         return max(self.expires_at - now, 0.0) if self.expires_at else limit.seconds
 
     def seconds_until_reset(self, limit: Limit, now: float) -> float:
-        """Return the time in seconds until the counter is 0 without further requests.
+        """Return the time in seconds until the counter is 0 if no further request uses it.
 
-        The result is used for `Reservation.reset_seconds`. `limit`: the limit of this counter. `now`: present time in
-        seconds.
+        `limit` is the limit of this counter. `now` is the present time in seconds.
         """
         if limit.kind == "rate":
             return self._slot_end(max(self.slots)) - now if self.slots else 0.0
@@ -116,9 +117,8 @@ def reserve(
 ) -> tuple[Reservation, dict[str, Counter]]:
     """Reserve the amounts of all `limits`, or none of them. Return the reservation, and the changed counters by key.
 
-    The caller stores these counters. `find_counter`: returns the stored counter of a key, or an empty one if it is
-    missing or has expired. `limits`: limits with different keys. `reservation_id`: id of the new reservation. `now`:
-    present time in seconds. `lease_seconds`: time after which the reservation ends without renewal.
+    The caller stores these counters. `find_counter` returns the stored counter of a key, or an empty one. `now` is the
+    present time in seconds. After `lease_seconds` the reservation ends unless it is renewed.
     """
     counters = {limit.key: find_counter(limit.key) for limit in limits}
     waits = []
@@ -146,10 +146,10 @@ def reserve(
 def add_amounts(
     counters: Mapping[str, Counter], limits: Sequence[Limit], reservation_id: str, now: float, lease_seconds: float
 ) -> Sequence[int]:
-    """Add the amount of each of `limits` to its counter, and return the slot of each amount.
+    """Add the amount of each of `limits` to its counter, and return the slot (time interval) of each amount.
 
-    The slot is 0 for kinds other than `rate`. `counters`: key → counter. `reservation_id`: id of the reservation.
-    `lease_seconds`: time after which the reservation ends without renewal.
+    `counters` maps each key to its counter. The slot is 0 for kinds other than `rate`. After `lease_seconds` the
+    reservation ends unless it is renewed.
     """
     slots = []
     for limit in limits:
@@ -171,8 +171,8 @@ def settle(
 ) -> dict[str, Counter]:
     """Replace the reserved amounts of `reservation` with actual ones. Return the changed counters by key.
 
-    The caller stores these counters. It checks before the call that the reservation is not settled yet.
-    `find_counter`: returns the stored counter of a key. `amounts`: actual amount of each limit.
+    `amounts` has the actual amount of each limit. `find_counter` returns the stored counter of a key. The caller stores
+    the changed counters, and makes sure that a reservation is settled only once.
     """
     changed: dict[str, Counter] = {}
     for limit, reserved_slot, amount in zip(reservation.limits, reservation.slots, amounts, strict=True):
@@ -193,10 +193,10 @@ def settle(
 def renew(
     find_counter: Callable[[str], Counter], reservations: Sequence[Reservation], now: float
 ) -> dict[str, Counter]:
-    """Extend the leases of `reservations` from the time `now`. Return the changed counters by key.
+    """Extend the leases (time limits) of `reservations` from the time `now`. Return the changed counters by key.
 
-    The caller stores these counters. The amount of a reservation with an ended lease is added again. `find_counter`:
-    returns the stored counter of a key.
+    `find_counter` returns the stored counter of a key. The caller stores the changed counters. A reservation with an
+    ended lease is added again.
     """
     changed: dict[str, Counter] = {}
     for reservation in reservations:

@@ -1,10 +1,8 @@
-"""`FallbackStore`: a `RedisStore` and its replacement while Redis is unavailable.
+"""`FallbackStore`: a store in Redis that keeps working while Redis is unavailable.
 
-A failure or a wait of more than a second makes Redis unavailable. Later requests do not wait: limits are approximated
-in this process (`REDIS_FAILURE=open`), or `StoreUnavailable` is raised (`closed`). A background task connects again,
-with random pauses so that processes do not connect at the same time. Before Redis is used again, the amounts of the
-interruption and the waiting settlements are added to it, and the other processes have done the same. The values of the
-interruption stay in this process. A value is a text (`put`) or a number (`increment`).
+Redis counts as unavailable after a failure or a wait of more than a second. With `REDIS_FAILURE=open`, this process
+then counts limits itself; with `closed`, the methods raise `StoreUnavailable`. A background task connects again, and
+adds the amounts of the interruption to Redis.
 """
 
 import asyncio
@@ -29,8 +27,7 @@ HEARTBEAT_SECONDS = 5.0
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 5.0
 """Pause after the first failed attempt to connect, and maximum. It doubles, and is multiplied by 0.5 to 1.5."""
 OTHERS_SECONDS = 8.0
-"""Maximum time in seconds for which this process waits for the other processes after an interruption of Redis. Each of
-them connects again within this time."""
+"""Maximum time in seconds for which this process waits for the others after an interruption of Redis."""
 _MAX_PASSES = 5
 """Maximum number of times that amounts of an interruption are added. Running requests add new ones meanwhile."""
 _CLOSE_SECONDS = 2.0
@@ -42,10 +39,10 @@ _Result = TypeVar("_Result")
 
 
 class FallbackStore:
-    """Store in Redis that works while Redis is unavailable.
+    """Store in Redis that keeps working while Redis is unavailable.
 
-    `fails_open`: True: limits are approximated in this process while Redis is unavailable; False: the methods raise
-    `StoreUnavailable`. `address`: host and port, for messages. `warn`: logs a message.
+    `fails_open`: True to count limits in this process meanwhile, False to raise `StoreUnavailable`. `address` is the
+    host and port for messages. `warn` logs a message.
     """
 
     def __init__(
@@ -85,7 +82,7 @@ class FallbackStore:
         )
 
     def start(self) -> None:
-        """Begin to send heartbeats to Redis. Without this call, the first use of the store begins."""
+        """Begin to send heartbeats (regular checks) to Redis. The first use of the store does so too."""
         if self._task is None:
             self._task = asyncio.create_task(self._run_heartbeats())
 
@@ -114,7 +111,10 @@ class FallbackStore:
         )
 
     async def delete(self, key: str) -> None:
-        """Delete the value and the counter under `key`, in this process and in Redis. Missing ones are ignored."""
+        """Delete the value and the counter under `key`, in this process and in Redis. Missing ones are ignored.
+
+        Raises `StoreUnavailable` if Redis is unavailable and limits are not counted in this process.
+        """
         await self._usage.values.delete(key)
         await self._call(lambda: self.redis.delete(key), lambda: self._usage.values.delete(key), [key])
 
@@ -180,8 +180,8 @@ class FallbackStore:
     ) -> _Result:
         """Return the result of `function`, which uses Redis, or of `replacement` if Redis cannot be used.
 
-        `keys`: keys of the command. `has_limits`: False for values: a heartbeat then decides after a failure if limits
-        can be used.
+        `keys` are those of the command. `has_limits`: False for values, so that a heartbeat decides after a failure if
+        limits can be used.
         """
         self.start()
         if not self._problem:

@@ -1,8 +1,7 @@
 """`Holds`: the reserved amounts of running requests of one counter, with their sum.
 
 A hold is the amount of one reservation. It ends with the lease of the reservation, a time limit. `put` adds a hold,
-`remove` removes it, `remove_expired` removes those with ended leases. A reservation costs the same with one or with
-many running requests: the sum is kept up to date, and a heap finds the ended leases.
+`remove` removes it, and `remove_expired` removes those with ended leases.
 """
 
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ _MIN_COMPACTED = 64
 
 
 class Holds:
-    """Holds of one counter, in memory: reservation id → (end of its lease in seconds, amount)."""
+    """Reserved amounts (holds) of one counter, each with the end of its time limit in seconds."""
 
     def __init__(self) -> None:
         self.total = 0

@@ -1,9 +1,8 @@
-"""`MemoryStore`, the store of one process: values with a lifetime, and counters of limits.
+"""`MemoryStore`, the store in the memory of one process: values with a lifetime, and counters of limits.
 
-A value is a text or a number, such as a parameter that a model's server rejects. `put` stores a text, `increment` adds
-to a number. A reservation adds estimated amounts of a request to the counters of its limits; its settlement replaces
-them with the actual amounts. A reservation ends with its lease, a time limit, unless it is renewed. `add_reservation`
-adds a reservation of another store. `close` does nothing, because there are no files or connections.
+A value is a text (`put`) or a number (`increment`). `reserve` adds the estimated amounts of a request to the counters
+of its limits, and `settle` replaces them with the actual amounts. A reservation ends with its lease, a time limit,
+unless `renew` extends it.
 """
 
 import os
@@ -17,8 +16,7 @@ from anthropic_proxy.stores import counters
 from anthropic_proxy.stores.counters import SETTLED_SECONDS, Counter
 
 MAX_KEYS = 10_000
-"""Maximum number of values. Above it, a new value replaces an old one. The oldest value of the most frequent lifetime
-is replaced."""
+"""Maximum number of values. Above it, a new value replaces an old one."""
 MAX_COUNTERS = 100_000
 """Maximum number of counters. Above it, expired counters are deleted, then the half of the counters that expires first.
 """

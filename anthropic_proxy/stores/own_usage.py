@@ -1,9 +1,8 @@
-"""`OwnUsage`: the amounts that this process has reserved itself, for the time in which the shared store is unavailable.
+"""`OwnUsage`: the amounts of limits that this process has reserved itself, for times without the shared store.
 
-The shared store is Redis or a SQLite file, with a counter for each limit. A reservation adds estimated amounts of a
-request to the counters; its settlement replaces them with the actual amounts. Without the shared store, limits are
-approximated with a share for each process. Later, the caller adds missing amounts to the shared store: those of the
-interruption (`pop_unsent`), or all amounts of this process (`collect_all`) if the store has lost its data.
+The shared store is Redis or a SQLite file. While it is unavailable, `reserve` uses only a share of each limit. Later
+the caller adds the missing amounts to the shared store: `pop_unsent` returns those of the interruption. `collect_all`
+returns all amounts of this process, for a store that has lost its data.
 """
 
 import time
@@ -62,7 +61,7 @@ class OwnUsage:
     def add_reservation(self, reservation: Reservation) -> None:
         """Add `reservation`, which the shared store has made, to the amounts of this process.
 
-        So `collect_all` returns the reservation if the shared store loses its data.
+        `collect_all` returns its amounts if the shared store loses its data.
         """
         for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
             own = None
@@ -77,10 +76,10 @@ class OwnUsage:
             self._add_running(self.values.add_reservation(reservation))
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float, processes: int) -> Reservation:
-        """Reserve the amounts of all `limits` in the share of this process, while the shared store is unavailable.
+        """Reserve the amounts of all `limits`, or none, within the share of this process.
 
-        `lease_seconds`: time after which the reservation ends without renewal. `processes`: number of processes that
-        share the limits.
+        Called while the shared store is unavailable. After `lease_seconds` the reservation ends unless it is renewed.
+        `processes` is the number of processes that share the limits.
         """
         shares = [structs.replace(limit, maximum=self._find_share(limit, processes)) for limit in limits]
         reservation = await self.values.reserve(shares, lease_seconds)
@@ -94,8 +93,7 @@ class OwnUsage:
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> bool:
         """Replace the reserved amounts of `reservation` in this process with the actual `amounts`.
 
-        False: the caller must also settle the reservation in the shared store, which has made it. True: this process
-        made the reservation while the shared store was unavailable.
+        Return True if only this process has the reservation. False: the caller must settle it in the shared store too.
         """
         running = self._running.pop(reservation.id, None)
         if running is None:
@@ -116,16 +114,16 @@ class OwnUsage:
     def pop_unsent(self) -> Mapping[str, tuple[Limit, Counter]]:
         """Return the amounts that the shared store does not have, and count them as sent.
 
-        The result is key → (limit, counter with the amounts). The caller adds them to the shared store.
+        The result maps each key to its limit and a counter with the amounts. The caller adds them to the shared store.
         """
         found = {key: (limit, self._unsent.find_counter(limit)) for key, limit in self._unsent_limits.items()}
         self._unsent, self._unsent_ids, self._unsent_limits = MemoryStore(clock=self.clock), set(), {}
         return {key: pair for key, pair in found.items() if pair[1].total()}
 
     def collect_all(self) -> Mapping[str, tuple[Limit, Counter]]:
-        """Return copies of all amounts of this process, and count all of them as sent: key → (limit, counter).
+        """Return copies of all amounts of this process, for a shared store that has lost its data.
 
-        The caller adds them to a shared store that has lost its data. This process keeps its amounts.
+        The result maps each key to its limit and a counter with the amounts. All of them then count as sent.
         """
         self.pop_unsent()
         found = {key: (limit, self.values.find_counter(limit)) for key, limit in self._limits.items()}

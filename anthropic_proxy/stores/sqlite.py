@@ -1,10 +1,8 @@
-"""`SqliteStore`: values and counters in a SQLite file, for the workers of one machine. They survive a restart.
+"""`SqliteStore`: values and counters of limits in a SQLite file, for the workers of one machine.
 
-A value is a text (`put`) or a number (`increment`) with a lifetime. A counter has the amounts in use of a limit. A
-reservation adds estimated amounts of a request; its settlement replaces them with the actual amounts. A transaction
-reads and writes the counters, so that workers never exceed a limit together. The file is opened at the first use, in
-its own thread. If it cannot be used, this process counts alone, and a background task tries the file again. Amounts of
-the interruption are then added to the file.
+A value is a text (`put`) or a number (`increment`) with a lifetime. `reserve` adds the estimated amounts of a request
+to the counters of its limits, and `settle` replaces them with the actual amounts. If the file cannot be used, this
+process counts alone. It adds its amounts to the file later.
 """
 
 import asyncio
@@ -50,9 +48,9 @@ _Result = TypeVar("_Result")
 
 
 class SqliteStore:
-    """Store in the SQLite file `file`. `warn`: logs a message.
+    """Store in the SQLite file `file`, which is opened at the first use.
 
-    `clock`: function that returns seconds since the epoch.
+    `warn` logs a message. `clock` returns seconds since the epoch.
     """
 
     def __init__(
@@ -131,7 +129,7 @@ class SqliteStore:
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
         """Reserve the amounts of all `limits` in one transaction, or none of them.
 
-        `lease_seconds`: time after which the reservation ends without renewal.
+        After `lease_seconds` the reservation ends unless it is renewed.
         """
 
         def write(database: sqlite3.Connection) -> Reservation:

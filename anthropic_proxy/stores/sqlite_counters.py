@@ -1,8 +1,7 @@
-"""Counters of limits in the tables of a SQLite file. Each running request has a row of its own, its hold.
+"""Counters of limits in the tables of a SQLite file, for `SqliteStore`.
 
-A hold is the amount that a running request has reserved, until its lease (a time limit) ends. Because of the rows, the
-cost of a reservation does not depend on the number of running requests. `read_counter` and `write_counters` run in a
-transaction of `SqliteStore`.
+`read_counter` and `write_counters` run in a transaction of the store. The amount that a running request has reserved
+(its hold) is a row of its own, with the end of its lease, a time limit.
 """
 
 import sqlite3
@@ -106,7 +105,7 @@ class _StoredHolds(Holds):
 def read_counter(database: sqlite3.Connection, key: str, now: float) -> Counter:
     """Return the stored counter with the key `key`. A missing or expired counter is returned empty.
 
-    `now`: present time in seconds.
+    `now` is the present time in seconds.
     """
     row = database.execute("SELECT state FROM counter WHERE key = ? AND expires_at > ?", (key, now)).fetchone()
     if row is None:
@@ -122,7 +121,7 @@ def read_counter(database: sqlite3.Connection, key: str, now: float) -> Counter:
 
 
 def write_counters(database: sqlite3.Connection, changed: Mapping[str, Counter]) -> None:
-    """Write `changed` (key → counter) to the tables.
+    """Write `changed` (key → counter) to the tables, including the reserved amounts.
 
     The counters were returned by `read_counter` in the same transaction.
     """

@@ -1,10 +1,8 @@
-"""`RedisStore`: values, counters and observations in Redis or Valkey. Each step is one script, so that it is atomic.
+"""`RedisStore`: values, counters of limits, and observations in Redis or Valkey.
 
-A value is a text (`put`) or a number (`increment`) with a lifetime. A counter has the amounts in use of a limit. A
-reservation adds estimated amounts of a request; its settlement replaces them with the actual amounts. An observation is
-a JSON text about a provider that processes share, such as a key in cooldown. All keys begin with the prefix of the
-settings in braces, so a cluster keeps them on one node. Times are those of the server, so that processes with different
-clocks agree. Methods raise the errors of redis-py.
+A value is a text (`put`) or a number (`increment`) with a lifetime. `reserve` adds the estimated amounts of a request
+to the counters of its limits, and `settle` replaces them with the actual amounts. An observation is a JSON text about a
+provider, such as a key in cooldown, which processes share. The methods raise the errors of redis-py.
 """
 
 import math
@@ -58,16 +56,14 @@ class Heartbeat(Struct, frozen=True):
     time: str
     """Time of the Redis server at this heartbeat, as text in seconds.
 
-    It can be the argument `since` of the next `RedisStore.send_heartbeat`, which then counts the processes with later
-    heartbeats.
+    The next `RedisStore.send_heartbeat` accepts it as `since`.
     """
 
 
 class RedisStore:
-    """Store in Redis for values, counters and observations.
+    """Store in Redis for values, counters of limits, and observations about providers.
 
-    `prefix`: beginning of all keys. `clock`: function that returns the time for the scripts; None: the time of the
-    server.
+    `prefix` is the beginning of all keys. `clock` returns the time; None: the time of the Redis server.
     """
 
     def __init__(self, url: str, prefix: str, *, clock: Callable[[], float] | None = None) -> None:
@@ -83,6 +79,7 @@ class RedisStore:
         )
         self.client: Redis = Redis.from_pool(self._pool)
         """Redis client for commands outside the pipeline, such as publish and subscribe."""
+        # with the prefix in braces, a cluster keeps all keys on one node
         self._prefix, self._clock = f"{{{prefix}}}", clock
         self._pipeline = CommandPipeline(self.client)
         self.process_id = os.urandom(16).hex()
@@ -131,7 +128,7 @@ class RedisStore:
     ) -> Reservation:
         """Reserve the amounts of all `limits` in Redis in one atomic step, or none of them.
 
-        `lease_seconds`: time after which the reservation ends without renewal. `reservation_id`: its id; "": a new id.
+        After `lease_seconds` the reservation ends unless it is renewed. An empty `reservation_id` selects a new id.
         Raises `LostStateError` if Redis has lost the data that this process expects.
         """
         id_ = reservation_id or os.urandom(16).hex()
@@ -180,11 +177,10 @@ class RedisStore:
             await self._pipeline.run_script("renew", keys, words)
 
     async def restore_counter(self, key: str, limit: Limit, counter: Counter, now: float, interruption_id: str) -> None:
-        """Add the amounts of `counter`, a counter of this process, to the counter in Redis with the same key.
+        """Add the amounts of `counter`, a counter of this process, to the counter in Redis with the same `key`.
 
-        `key`, `limit`: key and limit of both counters. `now`: present time in seconds by the clock of `counter`.
-        `interruption_id`: id of the interruption of Redis during which the amounts were counted. A repeated call with
-        the same id and key has no effect.
+        `limit` is the limit of both counters. `now` is the present time in seconds by the clock of `counter`. A
+        repeated call with the same `interruption_id` and `key` has no effect.
         """
         words: list[object] = [self._now(), limit.kind, limit.seconds, counter.used]
         holds = list(counter.holds.items())
@@ -204,10 +200,10 @@ class RedisStore:
         return self._name_key("channel", "observations")
 
     async def publish(self, name: str, text: str, seconds: float) -> None:
-        """Send the observation `text` to all processes that use this Redis, and store it for `seconds`.
+        """Send an observation (a fact about a provider) to all processes that use this Redis, and store it.
 
-        A process that starts later reads the stored observations. `name`: name of the observation, which replaces an
-        earlier one with the same name. `seconds`: 0 deletes the stored observation.
+        `text` is the observation as JSON. It is stored for `seconds`, in place of one with the same `name`; with 0
+        `seconds`, the stored one is deleted.
         """
         words = [self.channel, name, text, seconds, self.process_id]
         await self._pipeline.run_script("publish", [self._name_key("observations", "")], words)
@@ -226,10 +222,10 @@ class RedisStore:
         return [StoredObservation(float(end) - now, text) for end, text in found.values() if float(end) > now]
 
     async def send_heartbeat(self, *, is_complete: bool, since: str = "") -> Heartbeat:
-        """Send a heartbeat: record this process as running, and return the state of Redis.
+        """Send a heartbeat, which records this process as running. Return the state of Redis.
 
-        `is_complete`: False: amounts of this process are missing in Redis, so it is not recorded. `since`: text of
-        `Heartbeat.time` of an earlier heartbeat; processes with later heartbeats are counted; "": the present.
+        `is_complete`: False if Redis lacks amounts of this process; it is then not recorded. `since` is the
+        `Heartbeat.time` of an earlier heartbeat; the processes with later ones are counted. "": the present.
         """
         keys = [self._name_key("processes", ""), self._name_key("generation", "")]
         words = [self.process_id if is_complete else "", os.urandom(16).hex(), PROCESS_SECONDS, since, self.generation]

@@ -1,8 +1,7 @@
-"""`CommandPipeline`: runs commands and scripts in Redis over one connection, all waiting ones in one message.
+"""`CommandPipeline`: runs commands and Lua scripts in Redis over one connection.
 
-A script is a Lua program that Redis executes as one step. A call is one command or script. `run_script` and
-`run_command` wait for the result of a call, `close` cancels the waiting calls. In a common message, a call costs a
-tenth of the CPU time of a message of its own.
+`run_script` and `run_command` wait for the result of a call (one command or script). All waiting calls are sent
+together. `close` cancels them.
 """
 
 import asyncio
@@ -27,7 +26,7 @@ _Call = tuple[str, Sequence[str], Sequence[object], asyncio.Future[Any]]
 
 
 class CommandPipeline:
-    """Queue of calls (commands and scripts) for one connection of the Redis client `client`."""
+    """Queue of commands and scripts that are sent together over one connection of the Redis client `client`."""
 
     def __init__(self, client: Redis) -> None:
         self._client = client

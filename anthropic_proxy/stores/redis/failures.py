@@ -1,7 +1,7 @@
-"""Descriptions of failures of Redis, for the operator: cause, reason and remedy.
+"""Messages for the operator about failures of Redis: cause and remedy.
 
-A data error is an error of a command that concerns only the data of its keys. All other exceptions in `FAILURES` mean
-that the Redis server is unavailable.
+`is_data_error` detects errors that concern only the keys of one command. All other `FAILURES` mean that Redis is
+unavailable.
 """
 
 import re
@@ -25,7 +25,7 @@ from anthropic_proxy.stores.redis import REPLY_TIMEOUT_SECONDS, LostStateError
 _CONNECTING = re.compile(r"^Error -?\d+ connecting to \S+ ")
 """Matches the beginning of a message of redis-py about a failed connection. Its number differs between systems."""
 FAILURES = (RedisError, OSError, TimeoutError, LostStateError)
-"""Exceptions that calls of Redis raise. If `is_data_error` is False for an exception, the server is unavailable."""
+"""Exceptions that calls of Redis raise."""
 _SCRIPT_END = re.compile(r" script:(?: \w+,)? on @\S+$")
 """Matches the end of an error message about a script: of Redis with the digest of the script, of Valkey without it."""
 _MAX_NAMED_KEYS = 10
@@ -44,9 +44,9 @@ def is_data_error(error: BaseException) -> bool:
 
 
 def describe_data_error(error: BaseException, address: str, keys: Sequence[str]) -> str:
-    """Return a message for the operator about `error`, a data error.
+    """Return a message for the operator about `error`, an error that concerns only the data of some keys.
 
-    `address`: host and port of Redis. `keys`: the counters of the failed command.
+    `address` is the host and port of Redis. `keys` are the counters of the failed command.
     """
     text = _SCRIPT_END.sub("", " ".join(str(error).split())).rstrip(".")
     others = f" and {len(keys) - _MAX_NAMED_KEYS} others" if len(keys) > _MAX_NAMED_KEYS else ""
@@ -61,7 +61,7 @@ def find_address(url: str) -> str:
 
 
 def describe_failure(error: BaseException, address: str) -> str:
-    """Return a message for the operator about `error`, one of `FAILURES`. `address`: host and port of Redis."""
+    """Return a message for the operator about `error`, one of `FAILURES`. `address` is the host and port of Redis."""
     subject = f"Redis at {address}"
     text = _SCRIPT_END.sub("", _CONNECTING.sub("", " ".join(str(error).split()))).rstrip(".")
     match error:
