@@ -1,4 +1,4 @@
 """Virtual keys: keys that the proxy itself issues to clients, with owner, team, models, limits and budgets.
 
-This package is a plugin, which the setting `VIRTUAL_KEYS=true` enables. A rotation gives a key a new text.
+This package is a plugin, which the setting `VIRTUAL_KEYS=true` enables.
 """

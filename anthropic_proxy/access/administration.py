@@ -1,9 +1,8 @@
-"""`KeyAdministration`: creates, changes, rotates and revokes virtual keys, and records each change in the audit log.
+"""Creation, change and revocation of virtual keys, with an audit log of all changes.
 
-A virtual key is a key that the proxy issues to a client. A client sends the text of its key; the database has only a
-hash of the text. A rotation gives a key a new text. Rules are the models, limits and budgets of a key or a team. Each
-change is one transaction with its row in the audit log. The commands `keys …`, the API `/admin` and the dashboard use
-this class, from `open_administration`. `KeyChange` has the new values that a user requests for a key.
+A virtual key is a key that the proxy issues to a client. The client sends the text of the key, of which the database
+has only a hash. `KeyAdministration` makes the changes, and `open_administration` returns it. `KeyChange` has new
+values for a key. Rules are the models, limits and budgets of a key or a team.
 """
 
 import re
@@ -40,12 +39,14 @@ _RESERVED_LABEL = re.compile(r"local|admin|(admin )?key \d+", re.IGNORECASE)
 Changes = Mapping[str, tuple[object, object]]
 """Name of a changed field → (old value, new value), as the audit log stores them."""
 _CHANGE_LOCK = 0x6B657973
-"""Number of the PostgreSQL advisory lock that a process holds during a change. Ids in the audit log thus ascend in the
-order of the changes."""
+"""Number of the PostgreSQL advisory lock that is held during a change.
+
+Ids in the audit log thus ascend in the order of the changes.
+"""
 
 
 class KeyChange(Struct, frozen=True, kw_only=True):
-    """New values that a user requests for fields of a virtual key. UNSET: the field is not changed."""
+    """New values for fields of a virtual key. UNSET: the field is not changed."""
 
     label: str | UnsetType = UNSET
     owner: str | UnsetType = UNSET
@@ -58,7 +59,8 @@ class KeyChange(Struct, frozen=True, kw_only=True):
 class KeyAdministration:
     """Changes of virtual keys and teams in the database.
 
-    `actor`: author of the changes, a text for the audit log. `clock`: function that returns seconds since the epoch.
+    Each change adds a row to the audit log. `actor`: author of the changes for the audit log. `clock`: function that
+    returns seconds since the epoch.
     """
 
     def __init__(self, engine: Engine, actor: str, clock: Callable[[], float] = time.time) -> None:
@@ -67,9 +69,10 @@ class KeyAdministration:
         self._clock = clock
 
     def create_key(self, key: VirtualKey) -> tuple[VirtualKey, str]:
-        """Store the virtual key `key` with a new id and the present time. Return the key and its text.
+        """Store the virtual key `key` with a new id, and return it with its text.
 
-        The text itself is not stored, so the caller can show it only now.
+        The database has only a hash of the text, so the caller can show the text only now. Raises `InvalidRequest`
+        for invalid values.
         """
         now = self._clock()
         key = structs.replace(key, id=f"key_{secrets.token_hex(12)}", created_at=now, revoked_at=None, hashes=())
@@ -81,10 +84,9 @@ class KeyAdministration:
             return require_key(connection, key.id), key_text
 
     def change_key(self, name: str, change: KeyChange, expected: VirtualKey | None = None) -> VirtualKey:
-        """Change fields of the virtual key with the id or label `name`, and return the changed key.
+        """Change the virtual key with the id or label `name`, and return the changed key.
 
-        `expected`: the key as the user saw it before. If the stored key differs from it, `InvalidRequest` is raised, so
-        that no other change is overwritten. None: not checked.
+        `expected`: the key as the user saw it; `InvalidRequest` is raised if it has changed since. None: not checked.
         """
         now = self._clock()
         with self._changing() as connection:
@@ -106,7 +108,7 @@ class KeyAdministration:
             return find_team(connection, name) or Team(name)
 
     def preview_new_key(self, key: VirtualKey) -> Changes:
-        """Return the fields of `key`, as `create_key` would store them. Nothing is stored.
+        """Return the fields that `create_key` would store for `key`, without storing them.
 
         Raises the same errors as `create_key`.
         """
@@ -114,17 +116,17 @@ class KeyAdministration:
             return self._check_new_key(connection, key, self._clock())
 
     def preview_change(self, name: str, change: KeyChange) -> Changes:
-        """Return old and new values of the fields that `change` would set in the virtual key `name`. Nothing is stored.
+        """Return the fields of the virtual key `name` that `change` would set, as old and new values.
 
-        Raises the same errors as `change_key`.
+        Nothing is stored. Raises the same errors as `change_key`.
         """
         with self._engine.connect() as connection:
             return self._check_change(connection, require_key(connection, name), change, self._clock())[1]
 
     def preview_team(self, name: str, rules: Mapping[str, Any]) -> Changes:
-        """Return old and new values of the rules that `rules` would set in the team `name`. Nothing is stored.
+        """Return the rules of the team `name` that `rules` would set, as old and new values.
 
-        Raises the same errors as `change_team`.
+        Nothing is stored. Raises the same errors as `change_team`.
         """
         with self._engine.connect() as connection:
             return _check_team(connection, name, rules)[1]
@@ -132,10 +134,10 @@ class KeyAdministration:
     def rotate_key(
         self, name: str, overlap_seconds: float = 0.0, expected: VirtualKey | None = None
     ) -> tuple[VirtualKey, str]:
-        """Give the virtual key with the id or label `name` a new text. Return the key and the text.
+        """Replace the text of the virtual key with the id or label `name`.
 
-        The old text is accepted for a further `overlap_seconds`. `expected`: the key as the user saw it before;
-        `InvalidRequest` is raised if the stored key differs. None: not checked.
+        Return the key and its new text. `overlap_seconds`: time for which the old text is still accepted. `expected`:
+        the key as the user saw it; `InvalidRequest` is raised if it has changed since. None: not checked.
         """
         if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:
             raise InvalidRequest(
@@ -174,8 +176,8 @@ class KeyAdministration:
     def change_team(self, name: str, rules: Mapping[str, Any], expected: Rules | None = None) -> Team:
         """Change the rules of the team `name`, and return the team.
 
-        `rules`: field of `Rules` → new value. A team without any rule is deleted; its keys stay. `expected`: the rules
-        as the user saw them before; `InvalidRequest` is raised if the stored rules differ. None: not checked.
+        `rules`: field of `Rules` → new value. A team without rules is deleted, but its keys stay. `expected`: the
+        rules as the user saw them; `InvalidRequest` is raised if they have changed since. None: not checked.
         """
         with self._changing() as connection:
             _require_same((find_team(connection, name) or Team(name)).rules, expected)
@@ -238,7 +240,7 @@ class KeyAdministration:
 def open_administration(
     settings: Settings, actor: str, clock: Callable[[], float] = time.time
 ) -> Iterator[KeyAdministration]:
-    """Return a context manager that opens the database for changes of keys, and closes it at the end.
+    """Return a context manager that opens the database for changes of virtual keys.
 
     The database is created or migrated if necessary. `actor`: author of the changes for the audit log. `clock`:
     function that returns seconds since the epoch.

@@ -1,8 +1,7 @@
-"""Routes below `/admin`: virtual keys, teams and the audit log as JSON, for clients with one of `ADMIN_API_KEY`.
+"""Routes below `/admin`: virtual keys, teams and the audit log as JSON, for clients with an `ADMIN_API_KEY`.
 
-A virtual key is a key that the proxy issues to a client. A rotation gives a key a new text. `AdminApi` has the routes.
-The structs `KeyFields`, `RuleFields` and `RotationFields` are request bodies. Names of fields are those of Anthropic's
-Admin API if it has an equivalent.
+`AdminApi` has the routes. The structs `KeyFields`, `RuleFields` and `RotationFields` are request bodies. A virtual
+key is a key that the proxy issues to a client. Fields are named as in Anthropic's Admin API if it has an equivalent.
 """
 
 import asyncio
@@ -34,7 +33,7 @@ BodyT = TypeVar("BodyT")
 
 
 class RuleFields(Struct, forbid_unknown_fields=True):
-    """Allowed models and limits of a key or team in a request body.
+    """Request body with allowed models and limits of a key or team.
 
     An absent field is not changed; null removes a limit.
     """
@@ -48,7 +47,7 @@ class RuleFields(Struct, forbid_unknown_fields=True):
     budgets: tuple[Budget, ...] | UnsetType = UNSET
 
     def list_changes(self) -> dict[str, Any]:
-        """Return the fields that the request body contains: name of a field of `Rules` → new value."""
+        """Return the fields of `Rules` that the request body contains, with their new values."""
         values = {name: getattr(self, name) for name in Rules.__struct_fields__}
         return {name: value for name, value in values.items() if value is not UNSET}
 
@@ -79,8 +78,8 @@ class RotationFields(Struct, forbid_unknown_fields=True):
 class AdminApi:
     """Routes below `/admin` with their handlers.
 
-    `current_store`: function that returns the store of limits; None: the server has not started. `changed`: function
-    that is called after each change. `clock`: function that returns seconds since the epoch.
+    `current_store`: function that returns the store with the counters of limits; None: the server has not started.
+    `changed`: function that is called after each change. `clock`: function that returns seconds since the epoch.
     """
 
     def __init__(

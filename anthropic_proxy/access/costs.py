@@ -1,7 +1,7 @@
-"""`RequestCosts`: estimated and actual tokens and cost of a request, at the prices of the ledger.
+"""Tokens and cost of requests that use budgets of virtual keys.
 
-`estimate` is called before a request, to reserve the amounts of its budgets, and `find_actual` after it. The ledger is
-the database of requests with their costs.
+`RequestCosts.estimate` returns an estimate before the request, and `find_actual` the actual values after it. Prices
+are those of the ledger, the database of requests.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from anthropic_proxy.settings import Settings
 
 
 class RequestCosts:
-    """Estimated and actual tokens and costs of requests, at the prices of the current settings.
+    """Estimated and actual tokens and costs of requests.
 
-    `current_settings`: function that returns the settings, which a reload may replace.
+    `current_settings`: function that returns the settings in use, which may have other prices after a reload.
     """
 
     def __init__(self, current_settings: Callable[[], Settings]) -> None:
@@ -25,10 +25,10 @@ class RequestCosts:
         self._costs = ModelCosts(self._settings)
 
     def estimate(self, request: AdmissionRequest, input_tokens: int) -> Amounts:
-        """Return the highest number of tokens and the highest cost that `request` can need.
+        """Return the maximum number of tokens and the maximum cost that `request` can need.
 
-        Its target model and its fallbacks are compared, each with its highest price. `input_tokens`: estimated input
-        tokens. A free model and a model without a price cost 0.
+        Its models are compared, which are the first choice and its fallbacks. `input_tokens`: estimated input tokens.
+        A free model and a model without a known price cost 0.
         """
         costs = self._current_costs()
         found = Amounts(1, 0)
@@ -39,9 +39,9 @@ class RequestCosts:
         return found
 
     def find_target_without_price(self, request: AdmissionRequest) -> AdmissionTarget | None:
-        """Return the first target (model at a provider) of `request` without a known price.
+        """Return the first provider and model of `request` without a known price.
 
-        None: all targets have a price, so a budget in dollars can be checked.
+        None: all have one, so a budget in dollars can be checked.
         """
         costs = self._current_costs()
         return next(
@@ -49,10 +49,10 @@ class RequestCosts:
         )
 
     def find_actual(self, receipt: Receipt, input_tokens: int) -> Amounts:
-        """Return the number of tokens and the cost in nano-dollars of the finished request in `receipt`.
+        """Return the number of tokens and the cost (in nano-dollars) of a finished request.
 
-        `input_tokens`: estimated input tokens, which are used if the reply was cancelled or failed before the provider
-        reported tokens.
+        `receipt`: record of the request. `input_tokens`: estimate, which is used if the request ended before the
+        provider reported tokens.
         """
         usage = find_usage(self._current_costs(), receipt, input_tokens)
         return Amounts(usage.tokens, usage.cost or 0)

@@ -1,7 +1,7 @@
-"""Texts and plain values of keys, teams and audit entries, for commands, the API and the dashboard.
+"""Texts and JSON values of virtual keys, teams and audit entries, for commands, the API and the dashboard.
 
-Functions `describe_*` return texts, `encode_*` JSON objects, `list_*` field names with plain values for the audit log.
-Rules are the models, limits and budgets of a key or a team.
+Functions `describe_*` return texts, and `encode_*` JSON objects. Functions `list_*` return field names with values
+for the audit log. Rules are the models, limits and budgets of a key or a team.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from anthropic_proxy.settings import Settings
 def describe_rules(rules: Rules) -> str:
     """Return the rules of a key or team as one line: `60 requests/min, $50.00 per month, models claude-*`.
 
-    "": there are no limits.
+    "": no limits.
     """
     limits = [
         f"{value:,} {unit}"
@@ -35,9 +35,9 @@ def describe_rules(rules: Rules) -> str:
 
 
 def format_time(seconds: float | None) -> str | None:
-    """Return a time in UTC as RFC 3339: `2026-11-21T20:00:00Z`.
+    """Return a time in UTC as text (RFC 3339): `2026-11-21T20:00:00Z`.
 
-    `seconds`: seconds since the epoch. None: no time; the result is None too.
+    `seconds`: seconds since the epoch. None gives None.
     """
     if seconds is None:
         return None
@@ -45,9 +45,10 @@ def format_time(seconds: float | None) -> str | None:
 
 
 def encode_key(key: VirtualKey, now: float) -> dict[str, Any]:
-    """Return the virtual key `key` as a JSON object, with names of Anthropic's Admin API if it has an equivalent.
+    """Return a virtual key as a JSON object.
 
-    `now`: seconds since the epoch, which determine whether the key has expired.
+    `now`: seconds since the epoch, which decide if the key has expired. Fields are named as in Anthropic's Admin API
+    if it has an equivalent.
     """
     return {
         "id": key.id,
@@ -75,19 +76,19 @@ def _encode_rules(rules: Rules) -> dict[str, Any]:
 
 
 def list_settable_fields(key: VirtualKey) -> dict[str, Any]:
-    """Return the fields of `key` that an administrator can set: name → plain value for the audit log."""
+    """Return the fields of a virtual key that an administrator can set: name → value for the audit log."""
     values = {"label": key.label, "owner": key.owner, "team": key.team, "expires_at": format_time(key.expires_at)}
     return {**values, **list_rules(key.rules)}
 
 
 def list_rules(rules: Rules) -> dict[str, Any]:
-    """Return all fields of the rules of a key or team: name → short plain value for the audit log."""
+    """Return the models, limits and budgets of a key or team: name → value for the audit log."""
     values = _encode_rules(rules)
     return {**values, "budgets": [budget.describe() for budget in rules.budgets]}
 
 
 def describe_unknown_routes(names: Iterable[str], settings: Settings) -> Sequence[str]:
-    """Return a warning for each of `names` that is not the name of a route in the configuration file.
+    """Return a warning for each name of a route that the configuration file does not have.
 
     A route is a table `[[routes]]`, which selects the model for some requests.
     """
@@ -97,10 +98,7 @@ def describe_unknown_routes(names: Iterable[str], settings: Settings) -> Sequenc
 
 
 def describe_value(value: object) -> str:
-    """Return `value`, the old or new value of a changed field, as text: `claude-*, openai/gpt-4.1`.
-
-    None and "" become `–`.
-    """
+    """Return the old or new value of a changed field as text: `claude-*, openai/gpt-4.1`. None and "" become `–`."""
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "–"
     return "–" if value in (None, "") else str(value)

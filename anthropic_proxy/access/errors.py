@@ -1,7 +1,6 @@
-"""Errors of virtual keys, with the message for the client.
+"""Errors for requests with a virtual key, a key that the proxy issues to a client.
 
-A virtual key is a key that the proxy issues to a client. Its limits are reserved before a request; the reservation is
-an estimate. Functions `*_error` return an exception, functions `require_*` raise one.
+Functions `*_error` return an exception with the message for the client, and functions `require_*` raise one.
 """
 
 import math
@@ -33,10 +32,7 @@ _REJECTED: Mapping[Ending, str] = {
 
 
 class KeysUnavailable(ProxyBusy):
-    """Error: the database with the virtual keys could not be read since the start of the proxy.
-
-    The client may retry.
-    """
+    """Error: virtual keys cannot be checked or read, because their database is not available. The client may retry."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -48,8 +44,7 @@ class KeysUnavailable(ProxyBusy):
 def rejected_key_error(entry: KeyEntry, has_valid_checksum: bool) -> AuthenticationFailed:
     """Return the error (401) for a virtual key that is not accepted.
 
-    `entry`: entry of the key with the reason. `has_valid_checksum`: False: the key was mistyped or
-    truncated.
+    `entry`: entry of the key table with the reason. `has_valid_checksum`: False: the key was mistyped or truncated.
     """
     typed = ("" if has_valid_checksum else ", or it was not copied completely") * (entry.ending == "unknown")
     end = format_time(max(entry.ends_at, 0.0))
@@ -58,9 +53,9 @@ def rejected_key_error(entry: KeyEntry, has_valid_checksum: bool) -> Authenticat
 
 
 def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float) -> LimitReached:
-    """Return the error (429) for `refused`, the limit of a virtual key that has no room for the request.
+    """Return the error (429) for a limit of a virtual key that a request would exceed.
 
-    `reservation`: result of the store with the remaining amounts and the time to wait. `now`: seconds since the epoch.
+    `refused`: the limit. `reservation`: its remaining amount and the time to wait. `now`: seconds since the epoch.
     """
     wait = reservation.retry_after_seconds
     scope, maximum = refused.scope, refused.limit.maximum
@@ -109,9 +104,10 @@ def _budget_error(refused: KeyLimit, budget: Budget, wait: float, now: float) ->
 
 
 def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
-    """Raise `PermissionDenied` if the rules of a key or its team exclude a model or provider of `request`.
+    """Raise `PermissionDenied` if a key or its team may not use a model or provider of `request`.
 
-    The requested model and each model that would serve it are checked. `scopes`: the key and its team with their rules.
+    The requested model and each model that would serve it are checked. `scopes`: the key and its team with their
+    rules.
     """
     for scope in scopes:
         rules = scope.rules
@@ -133,10 +129,10 @@ def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -
 
 
 def require_allowed_route(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
-    """Raise `PermissionDenied` if the rules of a key or its team exclude the route of `request`.
+    """Raise `PermissionDenied` if a key or its team may not use the route of `request`.
 
-    A route is a table `[[routes]]` of the configuration file. If the rules name routes, a request without a matching
-    route is denied too.
+    A route is a table `[[routes]]` of the configuration file. If the rules list routes, a request without a matching
+    route is denied too. `scopes`: the key and its team with their rules.
     """
     for scope in scopes:
         if scope.rules.allows_route(request.route):
@@ -154,9 +150,9 @@ def require_allowed_route(scopes: Sequence[Scope], request: AdmissionRequest) ->
 
 
 def unknown_price_error(scope: Scope, target: AdmissionTarget) -> PermissionDenied:
-    """Return the error (403) for `target`, a model without a known price, if a budget is in dollars.
+    """Return the error (403) for a model without a known price, because its cost cannot be limited.
 
-    `scope`: the key or the team with the budget. Without a price, the cost cannot be limited.
+    `scope`: the key or the team with a budget in dollars. `target`: the model.
     """
     name = f"{target.prefix}/{target.model}"
     return PermissionDenied(

@@ -1,8 +1,8 @@
-"""`KeyTable`: all virtual keys and teams in the memory of a worker, so that no request queries the database.
+"""Virtual keys and teams in the memory of a worker, so that no request queries the database.
 
-A virtual key is a key that the proxy issues to a client. The client sends the text of the key. A key has one text, or
-two texts while a rotation replaces the old one by a new one. A `KeyEntry` is the entry of one text, found by its hash.
-A background task reads the database again after each change. An unknown text costs no query.
+A virtual key is a key that the proxy issues to a client, which sends the text of the key. A key has two texts while a
+rotation replaces the old text. A `KeyEntry` belongs to one text, and `KeyTable` finds it by the hash of the text. A
+background task updates the table after each change in the database.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ Ending = Literal["unknown", "revoked", "expired", "replaced"]
 
 
 class KeyEntry(Struct, frozen=True):
-    """One text of a virtual key: the key, the client that sends the text, and the time from which it is rejected."""
+    """One text of a virtual key, with the client that sends it and the time from which it is rejected."""
 
     ends_at: float
     """Time from which the text is rejected, in seconds since the epoch."""
@@ -45,9 +45,9 @@ UNKNOWN = KeyEntry(-math.inf, "unknown", VirtualKey(id="", label=""), Client(nam
 
 
 class KeyTable:
-    """All virtual keys by the hash of their texts. After each change, the whole table is replaced.
+    """All virtual keys, found by the hash of their texts.
 
-    `warn`: function that logs a line. It is called once per failure, until the database can be read again.
+    `warn`: function that logs a line if the database cannot be read. It is called once until the next success.
     """
 
     def __init__(self, settings: Settings, warn: Callable[[str], None]) -> None:
@@ -96,7 +96,7 @@ class KeyTable:
     async def refresh(self) -> bool:
         """Read the keys again if one was changed in the database.
 
-        Return False if the database cannot be read; the keys in memory then stay.
+        Return False if the database cannot be read; the known keys then stay in use.
         """
         async with self._reading:
             problem = await asyncio.to_thread(self._load)
@@ -111,7 +111,7 @@ class KeyTable:
             await self.refresh()
 
     def _load(self) -> str:
-        """Read all keys from the database if the audit log has a new row, which each change writes.
+        """Read all keys from the database if the audit log has a new row.
 
         Return the reason of a failure; "": success.
         """

@@ -1,8 +1,7 @@
-"""Texts of virtual keys: `sk-ap-`, 40 random characters and a checksum of 6 characters.
+"""Texts of virtual keys, which the proxy issues to clients: `sk-ap-`, 40 random characters, and a checksum.
 
-A virtual key is a key that the proxy issues to a client, which sends the text with each request. Only SHA-256 hashes of
-texts are stored. `new_key` returns a random text, `hash_key` its hash, `find_hint` the beginning and end that lists
-show.
+`new_key` returns a random text. `hash_key` returns its hash, because the database has only hashes. `find_hint`
+returns a short form for lists.
 """
 
 import hashlib
@@ -25,15 +24,15 @@ def new_key() -> str:
 
 
 def hash_key(key: bytes) -> str:
-    """Return the hash of `key`, the text of a virtual key, under which the database stores the key.
+    """Return the SHA-256 hash of the text of a virtual key, which the database has instead of the text.
 
-    A plain SHA-256 suffices, because 238 random bits cannot be guessed (decision 0047).
+    A plain hash suffices, because 238 random bits cannot be guessed (decision 0047).
     """
     return hashlib.sha256(key).hexdigest()
 
 
 def has_valid_checksum(key: bytes) -> bool:
-    """Return True if the checksum in `key`, the text of a virtual key, is right.
+    """Return True if the text of a virtual key ends with the right checksum.
 
     False: the text was mistyped or truncated, or is a key of another service.
     """
@@ -43,7 +42,7 @@ def has_valid_checksum(key: bytes) -> bool:
 
 
 def find_hint(key: str) -> str:
-    """Return beginning and end of `key`, the text of a virtual key, for lists: `sk-ap-…4f2a`."""
+    """Return the beginning and end of the text of a virtual key, for lists: `sk-ap-…4f2a`."""
     return f"{PREFIX}…{key[-4:]}"
 
 

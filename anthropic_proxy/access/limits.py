@@ -1,8 +1,8 @@
-"""Limits of a key and its team as counters of the store: amounts to reserve, and actual amounts of a finished request.
+"""Limits and budgets of virtual keys and teams, as counters in a store.
 
-A `Scope` is the key or the team. `build_limits` returns a `KeyLimit` with a counter for each rule and budget. Amounts
-of a request are reserved at its start and settled (corrected) at its end. Money is reserved at the highest price among
-the used model and its fallbacks.
+A `Scope` is a key or a team with its rules. `build_limits` returns a `KeyLimit` for each rule and budget, with the
+amount to reserve at the start of a request. `find_actual_amounts` returns the amounts that replace the reserved ones
+at its end.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ _TOTAL_SECONDS = 3_650 * 86_400.0
 
 
 class Scope(Struct, frozen=True):
-    """A virtual key or a team, with its rules. Requests of a key must obey its rules and those of its team."""
+    """A virtual key or a team, with its rules. A request must obey the rules of its key and of the team of the key."""
 
     kind: str
     """`key` or `team`."""
@@ -41,14 +41,14 @@ class Scope(Struct, frozen=True):
     def describe_change(self, option: str) -> str:
         """Return the command that changes a limit of this key or team, for messages.
 
-        `option`: option of the command with its value.
+        `option`: option of the command, with its value.
         """
         command = "change" if self.kind == "key" else "team"
         return f"anthropic-proxy keys {command} {self.name!r} {option}"
 
 
 class KeyLimit(Struct, frozen=True):
-    """One limit of a key or team, with its counter in the store. Either `rule` or `budget` has a value."""
+    """One limit of a key or team, with its counter in the store. The limit is either a rule or a budget."""
 
     scope: Scope
     limit: Limit
@@ -68,7 +68,7 @@ class Amounts(Struct, frozen=True):
 
 
 def list_scopes(key: VirtualKey, team: Team | None) -> Sequence[Scope]:
-    """Return the scopes with rules for requests of `key`: the key and, if it has rules, its team.
+    """Return the key and, if it has rules, its team, as scopes (owners of rules) for requests of the key.
 
     `team`: None: the key has no team, or the team has no rules.
     """
@@ -77,9 +77,9 @@ def list_scopes(key: VirtualKey, team: Team | None) -> Sequence[Scope]:
 
 
 def needs_estimate(scopes: Sequence[Scope]) -> bool:
-    """Return True if `scopes` have a limit on tokens or money.
+    """Return True if a limit of `scopes` (a key and its team) is on tokens or money.
 
-    The tokens of a request must then be estimated before the request.
+    The tokens of a request must then be estimated before it.
     """
     return any(scope.rules.tokens_per_minute is not None or scope.rules.budgets for scope in scopes)
 
@@ -90,9 +90,10 @@ def has_money_budget(scopes: Sequence[Scope]) -> bool:
 
 
 def build_limits(scopes: Sequence[Scope], estimate: Amounts, now: float) -> Sequence[KeyLimit]:
-    """Return all limits of `scopes` (key and team), each with its counter and the amount to reserve.
+    """Return all limits of a key and its team, each with its counter and the amount that a request reserves.
 
-    `estimate`: estimated tokens and cost of the request. `now`: seconds since the epoch.
+    `scopes`: the key and the team. `estimate`: estimated tokens and cost of the request. `now`: seconds since the
+    epoch.
     """
     return [limit for scope in scopes for limit in _build_limits(scope, estimate, now)]
 
@@ -100,8 +101,8 @@ def build_limits(scopes: Sequence[Scope], estimate: Amounts, now: float) -> Sequ
 def build_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
     """Return the limits for a request that only counts tokens (`/v1/messages/count_tokens`).
 
-    The limit per minute is the same as for messages, with a counter of its own. Token counts and messages have
-    independent limits (docs.anthropic.com, "Token counting", read on 2026-11-22).
+    The limit of requests per minute applies, but token counts and messages are counted separately
+    (docs.anthropic.com, "Token counting", read on 2026-11-22). `scopes`: the key and its team.
     """
     return [
         KeyLimit(
@@ -113,9 +114,9 @@ def build_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
 
 
 def find_actual_amounts(limits: Sequence[KeyLimit], actual: Amounts) -> Sequence[int]:
-    """Return the actual amount of each of `limits`, in the same order, for `Store.settle`.
+    """Return the amounts that a finished request has used of each of `limits`, in the same order.
 
-    `actual`: tokens and cost of the finished request.
+    `actual`: tokens and cost of the request.
     """
     actual = Amounts(min(actual.tokens, MAX_COUNTER_AMOUNT), min(actual.cost, MAX_COUNTER_AMOUNT))
     by_rule = {
@@ -128,10 +129,9 @@ def find_actual_amounts(limits: Sequence[KeyLimit], actual: Amounts) -> Sequence
 
 
 def find_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
-    """Return the counter of `budget` in the present period, to read its used amount.
+    """Return the counter of a budget in the present period, from which its used amount can be read.
 
-    `scope`: key or team with the budget. `now`: seconds since the epoch. The amount is 0, so a reservation only reads
-    the counter.
+    `scope`: key or team with the budget. `now`: seconds since the epoch. The amount to reserve is 0.
     """
     moment = datetime.fromtimestamp(now, UTC)
     end = find_period_end(budget.period, moment)
@@ -141,9 +141,9 @@ def find_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
 
 
 def format_integer_amount(amount: int, budget: Budget) -> str:
-    """Return `amount`, an amount in the counter of `budget`, for messages: `$1.25`, `20,000 tokens`.
+    """Return an amount of a budget as text for messages: `$1.25`, `20,000 tokens`.
 
-    `amount`: nano-dollars or tokens, as the unit of the budget states.
+    `amount`: nano-dollars or tokens, as the unit of `budget` states.
     """
     return f"${amount / NANO_DOLLARS:,.2f}" if budget.unit == "usd" else f"{amount:,} tokens"
 

@@ -1,7 +1,7 @@
-"""OpenAPI document of the routes below `/admin` (virtual keys, teams, audit log), for generators of API clients.
+"""OpenAPI document of the routes below `/admin` (virtual keys, teams, audit log).
 
-`build_document` returns the document. `build_paths` and `build_schemas` return its fields `paths` and `schemas`, which
-the document of another API also includes.
+`build_document` returns the document. `build_paths` and `build_schemas` return the paths and schemas in it, which the
+document of another API also includes.
 """
 
 from collections.abc import Mapping
@@ -40,9 +40,9 @@ def build_document() -> Schema:
 
 
 def build_paths() -> Schema:
-    """Return the field `paths` of the document.
+    """Return the paths of the OpenAPI document.
 
-    Its references need the schemas of `build_schemas`, and a schema with the name `Error`.
+    They refer to the schemas of `build_schemas`, and to a schema with the name `Error`.
     """
     key, key_path, team_path = _refer("VirtualKey"), _in_path("id"), _in_path("name")
     return {
@@ -69,7 +69,7 @@ def build_paths() -> Schema:
 
 
 def build_schemas() -> Schema:
-    """Return the schemas of the document: name → schema. The paths of `build_paths` refer to them."""
+    """Return the schemas of the OpenAPI document, to which the paths of `build_paths` refer: name → schema."""
     unit, period = {"enum": ["usd", "tokens"]}, {"enum": ["day", "month", "total"]}
     budget = _object({"amount": {"type": "number"}, "unit": unit, "period": period})
     counts = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency"), _COUNT)

@@ -1,6 +1,6 @@
-"""Durations and times of expiry in the form that users write: `30d`, `12h`, `2026-12-31`.
+"""Durations and times of expiry as users write them: `30d`, `12h`, `2026-12-31`.
 
-Functions `decode_*` return seconds, or raise `InvalidRequest` with the allowed forms.
+`decode_duration` and `decode_expiry` return seconds, or raise `InvalidRequest` for other texts.
 """
 
 import re
@@ -13,9 +13,9 @@ _UNIT_SECONDS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 def decode_duration(name: str, text: str) -> float:
-    """Return a duration in seconds. `text`: a duration such as `30m`, `12h`, `30d` or `4w`.
+    """Return the duration in `text`, such as `30m`, `12h`, `30d` or `4w`, in seconds.
 
-    `name`: name of the option with the text, for the error. Raises `InvalidRequest` for a text in another form.
+    `name`: name of the option with the text, for the error. Raises `InvalidRequest` for other texts.
     """
     found = _DURATION.fullmatch(text.strip().lower())
     if found is None:
@@ -24,10 +24,10 @@ def decode_duration(name: str, text: str) -> float:
 
 
 def decode_expiry(name: str, text: str, now: float) -> float | None:
-    """Return a time of expiry in seconds since the epoch. None: `text` is `never`.
+    """Return the time of expiry in `text`, in seconds since the epoch.
 
-    `text`: a duration from `now` (seconds since the epoch), or a date; the key then expires at the end of this day in
-    UTC. `name`: name of the option with the text, for the error. Raises `InvalidRequest` for a text in another form.
+    None: `text` is `never`. `text`: a duration from `now`, or a date, which means the end of that day in UTC. `name`:
+    name of the option with the text, for the error. Raises `InvalidRequest` for other texts.
     """
     if text.strip().lower() == "never":
         return None

@@ -1,7 +1,7 @@
-"""The plugin of virtual keys: its policy, its routes, and its start and stop with the server.
+"""Plugin of virtual keys, which are keys that the proxy issues to clients.
 
-A virtual key is a key that the proxy issues to a client. `open_plugin` returns the plugin. The policy (`KeyPolicy`)
-identifies clients by their virtual key and applies the limits of the key.
+`open_plugin` returns the plugin. Its policy (`KeyPolicy`) identifies clients by their virtual key and applies the
+limits of the key. Its routes below `/admin` change keys.
 """
 
 import time
@@ -18,7 +18,7 @@ from anthropic_proxy.settings import Settings
 def open_plugin(settings: Settings) -> Plugin:
     """Return the plugin of virtual keys.
 
-    Raises `ConfigurationError` if `settings` disable the database, which contains the keys.
+    Raises `ConfigurationError` if `settings` disable the database with the keys.
     """
     if not settings.has_ledger():
         raise ConfigurationError(

@@ -1,9 +1,8 @@
-"""`KeyPolicy`: finds the virtual key of a request, checks the rules of the key, and reserves its limits.
+"""`KeyPolicy`: authentication of requests by virtual keys, and the limits of these keys.
 
-A virtual key is a key that the proxy issues to a client. Rules are allowed models, providers and routes. `identify`
-finds the key by the headers, before the body is read. `admit` checks rules and limits, before a provider is called. A
-reservation adds an estimated amount to each limit; its settlement replaces the estimate with the actual amount.
-`PROXY_API_KEY` and `ADMIN_API_KEY` are keys in the settings.
+A virtual key is a key that the proxy issues to a client. `identify` finds the key in the headers, before the body is
+read. `admit` checks the models and limits of the key, before a provider is called. It reserves an estimated amount,
+which is replaced by the actual one after the request.
 """
 
 import asyncio
@@ -41,9 +40,10 @@ counts."""
 
 
 class KeyPolicy:
-    """Policy of virtual keys: authentication and limits of client requests.
+    """Authentication and limits of client requests with virtual keys.
 
-    `current_settings`: function that returns the settings, which a reload may replace.
+    `table`: all virtual keys. `current_settings`: function that returns the settings in use. `clock`: function that
+    returns seconds since the epoch.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class KeyPolicy:
     async def identify(self, headers: Headers) -> Client | None:
         """Return the client of the virtual key or admin key in the request headers.
 
-        None: the request has no key, or one of `PROXY_API_KEY`, which the server checks itself. Raises
+        None: there is no key, or it is a `PROXY_API_KEY`, which the server checks itself. Raises
         `AuthenticationFailed` for any other key.
         """
         presented = find_credentials(headers)
@@ -77,11 +77,11 @@ class KeyPolicy:
         return self._identify_other_key(presented, entries)
 
     def _identify_other_key(self, presented: list[bytes], entries: list[KeyEntry]) -> Client | None:
-        """Return the client of an admin key in `presented`. None: a key is one of `PROXY_API_KEY`.
+        """Return the client of an admin key among `presented`.
 
-        `presented`: keys in the headers, of which none is an accepted virtual key. `entries`: their entries in the key
-        table. Raises `AuthenticationFailed` for other keys. Unknown, revoked and expired keys are rejected by the same
-        steps, so that the duration does not reveal the reason.
+        None: one of them is a `PROXY_API_KEY`. `presented`: keys in the headers, of which none is an accepted virtual
+        key. `entries`: their entries in the key table. Raises `AuthenticationFailed` for other keys, by the same
+        steps for each reason, so that the duration does not reveal it.
         """
         settings = self._current_settings()
         admin = find_matching_key(presented, settings.admin_api_keys)
@@ -96,11 +96,10 @@ class KeyPolicy:
         raise rejected_key_error(entries[described], has_valid_checksum(presented[described]))
 
     async def admit(self, request: AdmissionRequest) -> Settle | None:
-        """Check the rules of the virtual key and its team for `request`, and reserve their limits.
+        """Check that the virtual key of `request` allows it, and reserve the amounts that it may need.
 
-        Return the function that settles the limits with the receipt (record of the finished request); None: nothing is
-        reserved. Raises `LimitReached`, or `PermissionDenied` for a model, provider or route that the key does not
-        allow.
+        Return the function that replaces the reserved amounts by the actual ones after the request; None: nothing is
+        reserved. Raises `LimitReached`, or `PermissionDenied` for a model, provider or route.
         """
         if request.client.role != "member":
             return None

@@ -1,7 +1,7 @@
-"""Queries of virtual keys, teams and the audit log.
+"""Database queries of virtual keys, teams and the audit log.
 
-A virtual key is a key that the proxy issues to a client. All functions read the database through a `Connection`.
-`find_*` return None for a missing row, `require_*` raise an error.
+A virtual key is a key that the proxy issues to a client. Functions `find_*` return None for a missing row, and
+`require_key` raises an error.
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,11 +65,11 @@ def list_audit_entries(
     key_id: str = "",
     limit: int | None = None,
 ) -> Sequence[AuditEntry]:
-    """Return rows of the audit log, the changes of keys and teams, the latest first.
+    """Return rows of the audit log (changes of keys and teams), the latest first.
 
     `since`: only rows from this time, in seconds since the epoch. `before`: only rows with a lower id. `after`: only
-    the next rows with a higher id. `key_id`: only changes of this key; "": all. `limit`: maximum number of rows; None:
-    all.
+    the next rows with a higher id. `key_id`: only changes of this key; "": all. `limit`: maximum number of rows;
+    None: all.
     """
     column = audit_log.c.id
     statement = select(audit_log).where(audit_log.c.at >= round(since * MICROSECONDS))

@@ -1,6 +1,6 @@
-"""Response headers with the state of rate limits, as Anthropic's API sends them (docs.anthropic.com, "Rate limits").
+"""Response headers with the state of rate limits, like those of Anthropic's API (docs.anthropic.com, "Rate limits").
 
-`build_rate_headers` returns the headers for the limits per minute of the key and its team.
+`build_rate_headers` returns them for the limits per minute of a virtual key and its team.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,9 @@ _KINDS = {"requests_per_minute": "requests", "token_counts_per_minute": "request
 def build_rate_headers(limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> Mapping[str, str]:
     """Return the response headers `anthropic-ratelimit-requests-…` and `anthropic-ratelimit-tokens-…`.
 
-    They contain the limit, the remaining amount and the time of the reset. `limits`: limits of a virtual key and its
-    team. `reservation`: remaining amounts in the same order. If both have a limit, the headers describe the one with
-    the smaller remaining amount. `now`: seconds since the epoch.
+    They have the limit, the remaining amount and the time of the reset. If a key and its team both have a limit, the
+    one with the smaller remaining amount is described. `reservation`: state of each of `limits`. `now`: seconds since
+    the epoch.
     """
     headers: dict[str, str] = {}
     lowest: dict[str, int] = {}

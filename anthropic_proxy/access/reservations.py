@@ -1,8 +1,8 @@
-"""`Reservations`: reserves the limits of requests in the store, renews them while requests run, and settles them.
+"""`Reservations`: amounts of limits that running requests of a virtual key have reserved in the store.
 
-A reservation adds an estimated amount of a request to the counter of each limit. Its settlement replaces the estimate
-with the actual amount after the request. `HeldLimits` are the reserved limits of one request. Without renewal, a
-reservation ends after a time, its lease, for example after a crash. The store is Redis, a file or memory.
+`reserve` adds the estimated amounts of a request to the counters, and `settle` replaces them by the actual ones.
+Reservations are renewed while requests run, so that those of a crashed process end by themselves. `HeldLimits` are
+the reserved limits of one request. The store is Redis, a file or memory.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class HeldLimits(Struct, eq=False):
 
 
 class Reservations:
-    """Reservations of the requests that run in this worker process.
+    """Reserved limits of the requests that run in this worker process.
 
     `warn`: function that logs a line. `renew_seconds`: pause between two renewals.
     """
@@ -54,11 +54,11 @@ class Reservations:
             await asyncio.wait({*self._settling}, timeout=2.0)
 
     async def reserve(self, limits: Sequence[KeyLimit], headers: dict[str, str], now: float) -> HeldLimits:
-        """Reserve all `limits` in the store. Raises `LimitReached` if a limit has no room.
+        """Reserve the amounts of all `limits` for a request.
 
-        The state of the limits is added to `headers`, the response headers. `now`: seconds since the epoch. If settled
-        requests leave less of a budget than the estimate, the remainder is reserved. So a budget can be used up, and it
-        is exceeded by at most the estimates of the requests that run at that time.
+        Raises `LimitReached` if one would be exceeded. If less of a budget is left than the request may need, the
+        remainder is reserved, so that a budget can be used up. `headers`: response headers, to which the state of the
+        limits is added. `now`: seconds since the epoch.
         """
         reservation = await self._reserve(limits)
         for _ in limits:
@@ -77,10 +77,7 @@ class Reservations:
         return held
 
     def settle(self, held: HeldLimits, actual: Amounts) -> None:
-        """Replace the reserved amounts of `held` with the actual amounts.
-
-        A background task writes them to the store.
-        """
+        """Replace the reserved amounts of a request by the actual ones. A background task writes them to the store."""
         if held in self._held:
             self._held.discard(held)
             amounts = find_actual_amounts(held.limits, actual)

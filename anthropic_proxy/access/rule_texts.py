@@ -1,7 +1,7 @@
-"""Texts that users write for models, limits and budgets: `claude-*,openai/gpt-4.1`, `60`, `50USD/month`, `none`.
+"""Models, limits and budgets of virtual keys as users write them: `claude-*,openai/gpt-4.1`, `60`, `50USD/month`.
 
-`decode_rule_texts` converts such texts to fields of `Rules` (the models, limits and budgets of a key), and
-`encode_rule_texts` back. The commands `keys …` and the forms of the dashboard use the same names and texts.
+`decode_rule_texts` converts such texts to fields of `Rules`, and `encode_rule_texts` converts them back. Commands and
+forms of the dashboard use the same texts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,10 @@ RULE_NAMES = (*LIST_FIELDS, *NUMBER_FIELDS, "budget")
 
 
 def decode_rule_texts(given: Mapping[str, str | Sequence[str]], prefix: str = "") -> dict[str, Any]:
-    """Convert `given`, texts that a user wrote, to fields of `Rules`. Raises `InvalidRequest` for an invalid text.
+    """Convert texts that a user wrote to fields of `Rules`.
 
-    `given`: name in `RULE_NAMES` → text. Several items of a list, or several budgets, are separated by commas.
-    `prefix`: text before names in error messages: `--` for options of a command.
+    Raises `InvalidRequest` for an invalid text. `given`: name in `RULE_NAMES` → text, with commas between several
+    items. `prefix`: text before names in error messages: `--` for options of a command.
     """
     changes: dict[str, Any] = {}
     for name, value in given.items():
@@ -39,7 +39,7 @@ def decode_rule_texts(given: Mapping[str, str | Sequence[str]], prefix: str = ""
 
 
 def encode_rule_texts(rules: Rules) -> dict[str, str]:
-    """Convert `rules` to texts that `decode_rule_texts` decodes: name in `RULE_NAMES` → text. "": no limit."""
+    """Convert `rules` to texts that `decode_rule_texts` reads: name in `RULE_NAMES` → text. "": no limit."""
     texts = {name: ",".join(getattr(rules, name)) for name in LIST_FIELDS}
     for name, field in NUMBER_FIELDS.items():
         value = getattr(rules, field)

@@ -1,7 +1,8 @@
-"""`Rules`: the models, limits and budgets of a virtual key or a team, and the decoding of their texts.
+"""Models, limits and budgets of a virtual key or a team (`Rules`).
 
-A budget is an amount of money or tokens per day, per month or in total: `50 USD/month`, `2000000 tokens/day`. Amounts
-in counters are whole numbers of tokens or nano-dollars (10⁻⁹ dollars).
+A `Budget` is an amount of money or tokens per day, per month or in total: `50 USD/month`. `decode_budget` reads such
+a text, and `require_valid` checks rules. Amounts in counters are whole numbers of tokens or nano-dollars (10⁻⁹
+dollars).
 """
 
 import re
@@ -83,7 +84,7 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Budgets, at most one for each unit and period."""
 
     def allows_model(self, names: Iterable[str]) -> bool:
-        """Return True if the rules allow a model. `names`: names of the model, of which one must match a pattern.
+        """Return True if a model is allowed, because one of its `names` matches a pattern in `models`.
 
         Upper and lower case are equal. Without patterns, every model is allowed.
         """
@@ -96,7 +97,7 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return not self.providers or prefix in self.providers
 
     def allows_route(self, name: str) -> bool:
-        """Return True if the rules allow the route `name` of the configuration file.
+        """Return True if requests with the route `name` of the configuration file are allowed.
 
         "": no route matches the request.
         """
@@ -111,7 +112,10 @@ _EXAMPLES = {"models": "names or patterns such as claude-*", "providers": "prefi
 
 
 def require_valid(rules: Rules) -> Rules:
-    """Return `rules` unchanged. Raises `InvalidRequest` for an invalid value, or two budgets of one unit and period."""
+    """Return `rules` unchanged.
+
+    Raises `InvalidRequest` for an invalid value, or for two budgets with equal unit and period.
+    """
     for name in LIMIT_FIELDS:
         value = getattr(rules, name)
         if value is not None and not 1 <= value <= MAX_AMOUNT:
@@ -145,7 +149,7 @@ def _is_valid_name(field: str, name: str) -> bool:
 
 
 def decode_budget(text: str) -> Budget:
-    """Return the budget in `text`, such as `50USD/month`. Raises `InvalidRequest` for a text in another form."""
+    """Return the budget in `text`, such as `50USD/month`. Raises `InvalidRequest` if the text is no budget."""
     found = _BUDGET.fullmatch(text.strip())
     if found is None or bool(found["dollar"]) == bool(found["unit"]):
         raise InvalidRequest(f'The budget is "{text[:60]}". {_FORMS}.')

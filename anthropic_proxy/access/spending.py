@@ -1,7 +1,6 @@
-"""`Spending`: the used amount of each budget in the present period, read from the counters of the store.
+"""Used amounts of budgets in the present period, read from the counters of the store.
 
-A budget is an amount of US dollars or tokens that a virtual key or a team may spend per day, per month or in total.
-`read_spending` reads the used amounts of one key or team, its scope.
+`Spending` is the used amount of one budget. `read_spending` reads those of one scope, a virtual key or a team.
 """
 
 from collections.abc import Sequence
@@ -40,17 +39,17 @@ class Spending(Struct, frozen=True):
 
 
 async def read_spending(store: Store, scope: Scope, now: float) -> Sequence[Spending]:
-    """Return the used amounts of all budgets of `scope`, a key or team. Raises `StoreUnavailable`.
+    """Return the used amounts of all budgets of `scope`, a key or team.
 
-    `now`: seconds since the epoch, which determine the present period.
+    `now`: seconds since the epoch, which decide the present period. Raises `StoreUnavailable`.
     """
     return (await read_all_spending(store, [scope], now))[0]
 
 
 async def read_all_spending(store: Store, scopes: Sequence[Scope], now: float) -> Sequence[Sequence[Spending]]:
-    """Return the used amounts of all budgets of each of `scopes`, in the same order. Raises `StoreUnavailable`.
+    """Return the used amounts of all budgets of each of `scopes` (keys or teams), in the same order.
 
-    `scopes`: keys or teams. `now`: seconds since the epoch, which determine the present period.
+    `now`: seconds since the epoch, which decide the present period. Raises `StoreUnavailable`.
     """
     listed = [(index, budget) for index, scope in enumerate(scopes) for budget in scope.rules.budgets]
     found: list[list[Spending]] = [[] for _ in scopes]

@@ -1,8 +1,7 @@
-"""`VirtualKey`: a key that the proxy issues to a client, as lists show it, without its text.
+"""Virtual keys, which are keys that the proxy issues to clients, and their teams.
 
-A client sends the text of its key; only a hash of the text (`KeyHash`) is stored. A rotation gives a key a new text,
-and the old text may be accepted for some time. `Team` has rules for several keys. `AuditEntry` is one change of a key
-or a team.
+`VirtualKey` describes a key without its text, which only the client has. `KeyHash` is the stored hash of the text.
+`Team` has rules for several keys. `AuditEntry` is one change of a key or a team.
 """
 
 from typing import Literal
@@ -61,7 +60,7 @@ class Team(Struct, frozen=True):
 
 
 class AuditEntry(Struct, frozen=True, kw_only=True):
-    """One change of a virtual key or a team, as a row of the audit log. It contains no secret."""
+    """One change of a virtual key or a team, which is a row of the audit log. It has no secret."""
 
     id: int
     at: float

@@ -1,6 +1,7 @@
-"""Command line, one module for each command. Without a command, `serve` runs.
+"""Command line of the proxy, with one module for each command.
 
-`commands` is the cyclopts application with all commands, and `main` the entry point of the program `anthropic-proxy`.
+`commands` is the cyclopts application with all commands. `main` is the entry point of the program `anthropic-proxy`.
+Without a command, `serve` runs.
 """
 
 import errno
@@ -80,7 +81,10 @@ commands.register_install_completion_command(help="Install the completion script
 
 
 def main() -> None:
-    """Run the command in `sys.argv`. An error prints one message on stderr and ends the process with status 1 or 2."""
+    """Run the command in `sys.argv`.
+
+    An error is written as messages to stderr, and ends the process with status 1 or 2.
+    """
     try:
         words = sys.argv[1:]
         require_known_command(commands, words)

@@ -1,6 +1,6 @@
-"""Command `ask`: one question to a model through the complete proxy, with the streamed reply on stdout.
+"""Command `ask`: sends one question to a model, and prints the reply while it arrives.
 
-A proxy that runs on this machine is used; otherwise one is started for this command.
+It uses the proxy that runs on this machine, or starts one for this command.
 """
 
 import json
@@ -59,10 +59,9 @@ def _encode_request(question: str, model: str) -> bytes:
 
 
 def print_reply(events: Iterator[dict[str, Any]], *, as_json: bool) -> None:
-    """Print the text of the reply in `events` on stdout, then its model, tokens and stop reason on stderr.
+    """Print the text of a reply on stdout while it arrives, then its model, tokens and stop reason on stderr.
 
-    `as_json`: print the events instead. On a terminal, control characters of the text are escaped. A pipe receives the
-    text unchanged.
+    `events`: events of the reply. `as_json`: print the events instead. On a terminal, control characters are escaped.
     """
     from anthropic_proxy.log.lines import escape_terminal_controls, escape_unprintable  # noqa: PLC0415
 

@@ -1,10 +1,9 @@
 """Settings of Claude Code that would send its requests past the proxy, or that choose another model.
 
-`ClaudeSettings` is one level of settings: a file, or the value of the option `--settings`. Claude Code gives variables
-in its settings precedence over the environment. `find_overrides` returns the settings of a level that would replace
-the variables of the proxy. `merge_settings` returns a value of `--settings` with the variables of the proxy, which then
-have precedence over those of the files. `list_model_selectors` returns the settings that choose a model. Source: tests
-with version 2.1.328; `--settings` overrides all files except the managed ones, and the last `--settings` counts.
+`read_claude_settings` returns a `ClaudeSettings` for each settings file and for the option `--settings`.
+`find_overrides` returns settings that would replace the variables of the proxy. `merge_settings` returns a value of
+`--settings` with these variables. Source: tests with version 2.1.328; `--settings` overrides all files except the
+managed ones, and the last `--settings` counts.
 """
 
 import json
@@ -27,8 +26,10 @@ from anthropic_proxy.platforms.settings_paths import managed_claude_settings
 
 _OPTION = "--settings"
 _CREDENTIAL_COMMAND = "apiKeyHelper"
-"""Name of the setting with a shell command that prints a credential. Claude Code sends this credential in addition to
-the credential in the variables."""
+"""Setting with a shell command that prints a credential.
+
+Claude Code sends this credential in addition to the one in the variables.
+"""
 _UNPROXIED = "NO_PROXY"
 
 
@@ -51,9 +52,9 @@ class ClaudeSettings(Struct, frozen=True):
 def read_claude_settings(environ: Mapping[str, str], directory: Path, option: str | None) -> list[ClaudeSettings]:
     """Return all settings of Claude Code, those with the lowest precedence first.
 
-    `directory`: the working directory, where the folder `.claude` contains the settings of the project. `option`: value
-    of the option `--settings`, JSON or the path of a file. Missing files and files without a JSON object are ignored,
-    because Claude Code reports them itself. Raises `ConfigurationError` if `option` has no JSON object.
+    `directory`: working directory, which may have a folder `.claude`. `option`: value of the option `--settings`,
+    JSON or a path; None: not used. Missing and invalid files are ignored. Raises `ConfigurationError` if `option` has
+    no JSON object.
     """
     home = Path(environ.get("CLAUDE_CONFIG_DIR") or Path(environ.get("HOME") or Path.home()) / ".claude")
     project = directory / ".claude"
@@ -70,9 +71,9 @@ def read_claude_settings(environ: Mapping[str, str], directory: Path, option: st
 
 
 def separate_settings_option(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return the value of the last option `--settings` in `arguments` of Claude Code, and the other arguments.
+    """Separate the option `--settings` from the arguments of Claude Code.
 
-    None: the option is missing.
+    Return the value of the last one, and the other arguments. None: the option is missing.
     """
     value: str | None = None
     others: list[str] = []
@@ -91,9 +92,9 @@ def separate_settings_option(arguments: Sequence[str]) -> tuple[str | None, list
 
 
 def effective_environment(levels: Sequence[ClaudeSettings], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that Claude Code uses: those of the environment, replaced by those of its settings.
+    """Return the environment variables that Claude Code uses, after its settings have replaced some of them.
 
-    `levels`: settings files, those with the lowest precedence first.
+    `levels`: its settings, those with the lowest precedence first.
     """
     merged = dict(environ)
     for level in levels:
@@ -102,15 +103,18 @@ def effective_environment(levels: Sequence[ClaudeSettings], environ: Mapping[str
 
 
 def find_model_setting(levels: Sequence[ClaudeSettings]) -> str:
-    """Return the value of the setting `model` in `levels` with the highest precedence. "": no level has it."""
+    """Return the setting `model` of Claude Code with the highest precedence.
+
+    "": it is not set. `levels`: settings of Claude Code, those with the lowest precedence first.
+    """
     models = [model for level in levels if isinstance(model := level.content.get("model"), str)]
     return models[-1] if models else ""
 
 
 def find_overrides(level: ClaudeSettings, variables: Mapping[str, str]) -> list[str]:
-    """Return the names of settings in `level` that would make Claude Code use another server or credential.
+    """Return the names of settings that would make Claude Code use another server or credential than the proxy.
 
-    `variables`: the variables of the proxy; settings that replace them are included.
+    `level`: one settings file, or the option `--settings`. `variables`: variables of the proxy.
     """
     conflicts = conflicting_variables(variables)
     found = [
@@ -129,10 +133,10 @@ def find_overrides(level: ClaudeSettings, variables: Mapping[str, str]) -> list[
 
 
 def list_model_selectors(level: ClaudeSettings, arguments: Sequence[str]) -> dict[str, str]:
-    """Return the settings of `level` that choose a model: name → value.
+    """Return the settings of Claude Code that choose a model: name → value.
 
-    `arguments`: arguments of Claude Code; `--model` replaces some settings, which are then not returned. The result is
-    empty for the option `--settings`, because the user has just written it.
+    `level`: one settings file. `arguments`: arguments of Claude Code; `--model` replaces some settings, which are
+    then left out. For the option `--settings`, the result is empty, because the user has just written it.
     """
     if level.source == _OPTION:
         return {}
@@ -144,10 +148,10 @@ def list_model_selectors(level: ClaudeSettings, arguments: Sequence[str]) -> dic
 
 
 def merge_settings(levels: Sequence[ClaudeSettings], variables: Mapping[str, str]) -> dict[str, Any]:
-    """Return a value of Claude Code's option `--settings` that sets `variables`, the variables of the proxy.
+    """Return a value for the option `--settings` with which Claude Code uses the proxy.
 
-    The result has the user's own `--settings` too, because Claude Code uses only the last option. Variables that select
-    another server or credential are set to "", which disables them. `levels`: all settings of Claude Code.
+    It keeps the user's own `--settings`. `levels`: all settings of Claude Code. `variables`: variables of the proxy.
+    Variables that select another server or credential are set to "".
     """
     own = next((level for level in levels if level.source == _OPTION), ClaudeSettings(_OPTION, {}))
     disabled = dict.fromkeys(conflicting_variables(variables), "")

@@ -1,7 +1,7 @@
 """Environment variables with which Claude Code and the Anthropic SDKs use a proxy, for `code`, `run` and `env`.
 
-`client_variables` returns them: address, credential, and the limits of the model. Conflicting variables select another
-server or credential; `child_environment` removes them for a client that a command starts.
+`client_variables` returns them. `conflicting_variables` returns those that select another server or credential.
+`child_environment` returns the complete environment for a client that a command starts.
 """
 
 import re
@@ -43,9 +43,8 @@ def client_variables(
 ) -> dict[str, str]:
     """Return the variables for a client of this proxy: address, credential, and the limits of the model.
 
-    `environ`: variables that the user has set; a limit among them is not replaced. `arguments`: arguments of the
-    client; the model of `--model` decides the limits. `model`: model of the client's settings, which has a lower
-    precedence. The result has variables with which the client calls this proxy without the user's HTTP proxy.
+    `environ`: variables of the user; a limit among them stays. `arguments`: arguments of the client; its option
+    `--model` decides the limits. `model`: model in the settings of the client, used without `--model`.
     """
     variables = {"ANTHROPIC_BASE_URL": proxy.address, **_bypass_http_proxies(proxy.host, environ)}
     if proxy.token:
@@ -58,9 +57,9 @@ def client_variables(
 
 
 def conflicting_variables(variables: Mapping[str, str]) -> Sequence[str]:
-    """Return the names of variables with which a client would use another server or credential than `variables`.
+    """Return the names of variables that would make a client use another server or credential than the proxy.
 
-    Variables with credentials are included only if `variables` contain a credential.
+    `variables`: variables of the proxy. Credentials are only included if it has one.
     """
     return (*_SERVER_VARIABLES, *(_CREDENTIAL_VARIABLES if "ANTHROPIC_AUTH_TOKEN" in variables else ()))
 
@@ -68,7 +67,7 @@ def conflicting_variables(variables: Mapping[str, str]) -> Sequence[str]:
 def child_environment(variables: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for a client that a command starts.
 
-    It is `environ`, the variables of the user, without conflicting variables, and with `variables`.
+    `variables`: variables of the proxy. `environ`: variables of the user, of which conflicting ones are removed.
     """
     conflicts = conflicting_variables(variables)
     return {**{name: value for name, value in environ.items() if name not in conflicts}, **variables}
@@ -89,10 +88,10 @@ def _drop_credential_headers(headers: str) -> str:
 
 
 def _bypass_http_proxies(host: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables with which a client calls `host` directly instead of through the user's HTTP proxy.
+    """Return the variables with which a client calls `host` without the HTTP proxy of the user.
 
-    Empty if `environ` has no HTTP proxy. Claude Code sends even requests to this machine to the HTTP proxy, which
-    cannot reach this machine or would read the conversation.
+    Empty: `environ` has no HTTP proxy. Claude Code would otherwise send even requests to this machine to the HTTP
+    proxy.
     """
     if not any(environ.get(name) or environ.get(name.lower()) for name in _HTTP_PROXIES):
         return {}

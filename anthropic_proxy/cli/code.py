@@ -1,7 +1,6 @@
 """Commands `code` and `run`: Claude Code, or another client, with the proxy.
 
-A proxy that runs on this machine is used; otherwise one is started and stopped afterwards. The client runs in the
-foreground with the variables of `client_variables`.
+They use the proxy that runs on this machine, or start one for the time of the client.
 """
 
 import json

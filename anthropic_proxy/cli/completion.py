@@ -1,6 +1,6 @@
-"""Command `completion`: the script with which a shell completes commands, options and their values.
+"""Command `completion`: prints the script with which a shell completes commands and options.
 
-`complete_providers` returns the values for arguments that are the name of a provider.
+`complete_providers` returns the names of providers for such a completion.
 """
 
 import os

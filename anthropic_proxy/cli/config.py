@@ -1,6 +1,6 @@
 """Commands `config show` and `config check`: the settings with their sources, and problems among them.
 
-`show` and `check` are the functions of the commands. The cyclopts application `config` is their group.
+`show` and `check` are the functions of the commands, and `config` is their group.
 """
 
 import asyncio

@@ -1,7 +1,6 @@
-"""Commands `db upgrade`, `db check` and `db export`: the database of the usage ledger.
+"""Commands `db upgrade`, `db check` and `db export` for the ledger, the database of client requests with their costs.
 
-The ledger is the database of all client requests with their tokens and costs. `upgrade`, `check` and `export` are the
-functions of the commands.
+`upgrade`, `check` and `export` are the functions of the commands.
 """
 
 import os

@@ -1,4 +1,7 @@
-"""Command `doctor`: probes the configured backends and prints the features that work, with the settings that help."""
+"""Command `doctor`: sends test requests to the configured providers, and prints the features that work.
+
+It also prints useful settings.
+"""
 
 import os
 import sys

@@ -1,8 +1,7 @@
-"""Output of `doctor`: the table of backends, on a terminal also while the probes run, and the remedies.
+"""Output of the command `doctor`: a table of backends (models of providers) and remedies.
 
-A backend is a model at a provider, and a probe a request that tests one feature. A diagnosis is the result of all
-probes of one backend. A dialect is a deviation of a server from its API. `DoctorProgress` shows the progress on stderr,
-`write_report` the result on stdout.
+`DoctorProgress` shows the table on stderr while the test requests run. `write_report` writes the final table and the
+remedies to stdout.
 """
 
 import asyncio
@@ -34,9 +33,10 @@ _WAITING_SECONDS = 10.0
 
 
 class DoctorProgress:
-    """Table on stderr that is updated while the probes run.
+    """Table on stderr that is updated while the test requests run.
 
-    Without a terminal, lines about unfinished backends are written instead.
+    If stderr is no terminal, lines about unfinished backends are written instead. `shows_table`: False: lines, also
+    on a terminal.
     """
 
     def __init__(self, *, shows_table: bool) -> None:
@@ -90,7 +90,7 @@ def _new_live_display() -> "Live":
 
 
 def write_report(report: Report, secrets: Sequence[str]) -> None:
-    """Write the table of backends, the legend with the cost, the remedies and the dialects to stdout.
+    """Write the table of backends, its cost, the remedies, and the observed deviations of servers to stdout.
 
     `secrets`: keys that are masked in the output.
     """

@@ -1,6 +1,6 @@
-"""Command `env`: the variables for a client, as commands of a shell.
+"""Command `env`: the variables for a client of the proxy, as commands of a shell.
 
-`find_shell` detects the shell of the user, and `set_command` returns the command that sets one variable.
+`find_shell` returns the shell of the user, and `set_command` the command that sets one variable.
 """
 
 import os
@@ -53,7 +53,10 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
 
 
 def find_shell(environ: Mapping[str, str]) -> Shell:
-    """Return the user's shell: the variable `SHELL` in `environ` on POSIX systems, PowerShell on Windows."""
+    """Return the shell of the user, from the variable `SHELL` in `environ`.
+
+    Without the variable: PowerShell on Windows, otherwise `sh`.
+    """
     name = environ.get("SHELL", "").rpartition("/")[2]
     if not name and sys.platform == "win32":
         return "powershell"

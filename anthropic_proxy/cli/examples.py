@@ -1,6 +1,6 @@
-"""Examples at the end of the help of each command, as Markdown.
+"""Examples at the end of the help of each command.
 
-`add_examples` adds them to the commands, and `MAIN_EXAMPLES` is the text for the main command.
+`add_examples` adds them, and `MAIN_EXAMPLES` is the text for the main command.
 """
 
 from collections.abc import Mapping

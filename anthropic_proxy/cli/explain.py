@@ -1,7 +1,7 @@
-"""Command `explain`: route and translation of a captured request without sending it, or route of a stored one.
+"""Command `explain`: the route and translation of a request, without sending it, or the route of a stored request.
 
-A captured request is a file with the JSON body. A stored request is in the ledger, the database of requests.
-`dry_run_request` does all steps of a request except the call to the provider, and returns a `RequestDryRun`.
+`dry_run_request` does all steps of a request except the call to the provider, and returns a `RequestDryRun`. Stored
+requests are in the ledger, the database of requests.
 """
 
 import asyncio
@@ -169,11 +169,11 @@ def dry_run_request(
     sender: "Sender | None" = None,
     clock: Callable[[], float] | None = None,
 ) -> RequestDryRun:
-    """Return the result of all steps of a request except the call to the provider.
+    """Do all steps of a request except the call to the provider, and return the result.
 
     `content`: body of the client request. `name`: name of the input for messages. `model`: replaces the requested
-    model; None: as in the body. `sender`: client of the request; None: a client on this machine. `clock`: returns the
-    time of the request; None: the present.
+    model; None: as in the body. `sender`: client of the request; None: on this machine. `clock`: returns the time of
+    the request; None: the present.
     """
     from anthropic_proxy.exchange.dry_run import COUNT_TOKENS_PATH, LOCAL_SENDER  # noqa: PLC0415
 
@@ -238,7 +238,7 @@ def _decode(content: bytes, name: str) -> dict[str, Any]:
 
 
 def replace_field(content: bytes, name: str, new: str | bool) -> bytes:
-    """Return the JSON object `content` with the value `new` of the field `name`. All other bytes are kept."""
+    """Return the JSON object `content` with the new value `new` for the field `name`. All other bytes stay the same."""
     from anthropic_proxy.wire.anthropic.json_spans import Edit, apply_edits, find_members  # noqa: PLC0415
 
     value = json.dumps(new).encode()

@@ -1,7 +1,7 @@
-"""Output of the command `explain`: a summary of route and changes, one JSON object, or the upstream request itself.
+"""Output of the command `explain` for a request that is not sent.
 
-`Explanation` writes the output for one client request. A dry run is a request that passes all steps except the call to
-the provider. The upstream request is the one that the provider would receive. `mask_credential` hides a key in it.
+`Explanation` writes a summary of route and changes, one JSON object, or the request that the provider would receive.
+`mask_credential` hides the key in this request.
 """
 
 import sys
@@ -36,7 +36,7 @@ _SECRET_HEADERS = ("authorization", "proxy-authorization")
 
 
 def mask_credential(credential: Credential | None) -> Credential | None:
-    """Return `credential` with at most the last four characters of its secret. None: no credential."""
+    """Return `credential` with only the last four characters of its secret. None: there is no credential."""
     if credential is None or credential.value in (CLIENT_CREDENTIAL, ACCESS_TOKEN):
         return credential
     scheme = credential.value.removesuffix(credential.secret)
@@ -44,10 +44,10 @@ def mask_credential(credential: Credential | None) -> Credential | None:
 
 
 class Explanation:
-    """Explanation of one client request.
+    """Explanation of one client request that is not sent.
 
-    `body`: decoded body of the client request. `result`: result of its dry run. `head`: request line and headers of the
-    upstream request, with a masked credential. b"": the proxy would send no HTTP request.
+    `body`: decoded body of the request. `result`: result of all steps except the call to the provider. `head`:
+    request line and headers for the provider, with a masked credential; b"": no HTTP request would be sent.
     """
 
     def __init__(self, settings: Settings, body: Mapping[str, Any], result: DryRun, head: bytes) -> None:
@@ -66,16 +66,16 @@ class Explanation:
 
     @property
     def has_upstream_request(self) -> bool:
-        """True if the proxy would send an upstream request (to a provider).
+        """True if a request would be sent to a provider.
 
         False: the client request is rejected, or the proxy replies by itself.
         """
         return self._result.recorded is not None
 
     def write_summary(self, command: str) -> None:
-        """Write the route, the model and provider, and the changed fields to stdout.
+        """Write the route, the model with its provider, and the changed fields to stdout.
 
-        `command`: command that prints the upstream request, for the last line.
+        `command`: command that prints the request to the provider, for the last line.
         """
         self._write_route()
         result, output = self._result, self._output
@@ -94,7 +94,7 @@ class Explanation:
             output.write_line(f"\n  Full upstream request:  {output.paint(command, 'type')}")
 
     def write_upstream_request(self) -> None:
-        """Write the upstream request to stdout: method and URL, headers, and the exact bytes of the body."""
+        """Write the request to the provider to stdout: method and URL, headers, and the exact bytes of the body."""
         sent = self._result.recorded
         assert sent is not None
         lines = [self._request_line(), *(f"{name}: {value}" for name, value in self._headers), "", ""]

@@ -1,4 +1,4 @@
-"""Command `anthropic-proxy health`: a check of the running proxy on this machine, for containers and scripts."""
+"""Command `health`: checks if a proxy runs on this machine, for containers and scripts."""
 
 import os
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Command `import`: writes the settings of another proxy's configuration file as this proxy's own."""
+"""Command `import`: reads the configuration of another proxy, and writes the same settings for this proxy."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

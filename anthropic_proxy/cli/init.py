@@ -1,7 +1,6 @@
-"""Command `init`: chooses a provider, tests its key and adds the settings to `.env`.
+"""Command `init`: asks for a provider, tests its key, and adds the settings to `.env`.
 
-The command asks the user for each value that neither its options nor the present settings contain. `setup_plan`
-computes the choices and lines, and `own_server` asks for a server that is no built-in provider.
+`setup_plan` has the choices and lines, and `own_server` the questions about a server that the proxy does not know.
 """
 
 import os
@@ -72,8 +71,8 @@ def init(
 class _Setup:
     """One run of the command.
 
-    `is_interactive`: True if the user can be asked. `skip_test`: True if the key is not sent to the provider.
-    `is_confirmed`: True if the lines are written without a question.
+    `is_interactive`: the user can be asked. `skip_test`: the key is not sent to the provider. `is_confirmed`: the
+    lines are written without a question.
     """
 
     def __init__(self, output: "Output", is_interactive: bool, skip_test: bool, is_confirmed: bool) -> None:

@@ -11,7 +11,7 @@ STDIN = "-"
 
 
 def read_input(file: Path) -> bytes:
-    """Return the bytes of `file`, or of standard input if its name is `-`.
+    """Return the bytes of `file`, or of standard input for the name `-`.
 
     Raises `ConfigurationError` if the file cannot be read.
     """
@@ -26,5 +26,5 @@ def read_input(file: Path) -> bytes:
 
 
 def name_input(file: Path) -> str:
-    """Return the name of the input `file` for messages: the file name, or `standard input` for `-`."""
+    """Return the name of an input for messages: the file name, or `standard input` for `-`."""
     return "standard input" if str(file) == STDIN else str(file)

@@ -1,7 +1,7 @@
 """Output of the commands `keys …`: tables, facts about one key, and JSON or CSV.
 
-A virtual key is a key that this proxy gives to a client, with limits and budgets. The audit log has the changes of keys
-and teams. Each function `write_*` writes the output of a command to stdout, such as `write_keys` for `keys list`.
+Each function `write_*` writes the output of a command, such as `write_keys` for `keys list`. A virtual key is a key
+that this proxy gives to a client.
 """
 
 import sys
@@ -28,9 +28,9 @@ _AUDIT_TITLES = ("id", "at", "actor", "action", "object", "changes")
 
 
 def write_new_key(key: VirtualKey, key_text: str, done: str, settings: Settings, *, as_json: bool) -> None:
-    """Write the new key to stdout, and facts about it to stderr.
+    """Write the text of a new key to stdout, and facts about the key to stderr.
 
-    `key_text`: the key that the client sends. `done`: `created` or `rotated`.
+    `key_text`: text that the client sends. `done`: `created` or `rotated`.
     """
     output = Output()
     if as_json:
@@ -76,9 +76,9 @@ def write_keys(found: Sequence[VirtualKey], *, as_json: bool = False) -> None:
 
 
 def write_key(key: VirtualKey, spending: Sequence[Spending] = (), *, as_json: bool = False) -> None:
-    """Write facts about the virtual key `key`, and the used amounts of its budgets, to stdout.
+    """Write facts about a virtual key, and the used amounts of its budgets, to stdout.
 
-    The text of a key is not stored and not written. `as_json`: write one JSON object instead.
+    `as_json`: write one JSON object instead. The text of the key is not stored, so it is not written.
     """
     output, now = Output(), time.time()
     if as_json:
@@ -105,7 +105,10 @@ def write_team(team: Team) -> None:
 
 
 def write_audit_entries(entries: Sequence[AuditEntry], form: Literal["json", "csv", "table"]) -> None:
-    """Write `entries`, rows of the audit log about changes of keys and teams, in the format `form`."""
+    """Write changes of keys and teams to stdout, as a table, CSV, or one JSON object per line.
+
+    `entries`: the changes. `form`: the format.
+    """
     output = Output()
     rows = [encode_audit_entry(entry) for entry in entries]
     if form == "json":

@@ -1,7 +1,7 @@
-"""Commands `keys …`: virtual keys of this proxy for its clients, their limits and budgets, and the audit log.
+"""Commands `keys …`: virtual keys that this proxy gives to its clients, with limits and budgets.
 
-One function for each command: `create`, `list_` (`keys list`), `show`, `change`, `rotate` (a new text for a key),
-`revoke`, `team` (limits that several keys share) and `audit` (changes of keys and teams).
+Each command has a function, such as `create` and `rotate` (replace the text of a key). `team` sets limits that
+several keys share, and `audit` lists the changes.
 """
 
 import os

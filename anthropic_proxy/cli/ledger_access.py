@@ -1,6 +1,6 @@
-"""Access of commands to the ledger, with messages for a ledger that is off or cannot be read.
+"""Access of commands to the ledger, the database of client requests.
 
-The ledger is the database of client requests. `reading_ledger` opens a connection that only reads.
+`reading_ledger` opens a connection that only reads, or raises an error for the user.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def reading_ledger(settings: Settings) -> "Iterator[Connection | None]":
-    """Return a context manager that opens the ledger for reading and yields the connection.
+    """Return a context manager that opens the ledger for reading, and yields the connection.
 
-    None: no request has been stored yet. Raises `ConfigurationError` if the ledger is off, or the database cannot be
-    read.
+    None: no request has been stored yet. Raises `ConfigurationError` if the ledger is off or cannot be read.
     """
     from sqlalchemy import exc  # noqa: PLC0415  # --help needs none of it
 

@@ -1,6 +1,6 @@
-"""Command `lint-stream`: a captured event stream of the Messages API, checked against the grammar of its events.
+"""Command `lint-stream`: checks a captured event stream of the Messages API.
 
-The grammar states which events may follow each other. Each violation is printed as one line.
+Each violation of the rules, such as an event in the wrong order, is printed as one line.
 """
 
 import json

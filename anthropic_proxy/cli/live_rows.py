@@ -1,7 +1,7 @@
-"""Texts of the full-screen view `logs --live`: rows of requests, a summary line, and facts about one request.
+"""Texts of the full-screen view `logs --live`.
 
-`build_rows` returns the rows of the table, `format_summary` the line above it, and `describe_request` the lines about
-one request.
+`build_rows` returns a `Row` for each request, `format_summary` the line above the table, and `describe_request` the
+lines about one request.
 """
 
 import statistics
@@ -40,10 +40,10 @@ def build_rows(
     *,
     failed_only: bool = False,
 ) -> list[Row]:
-    """Return the table rows of the requests in `running` and `finished`, the latest first.
+    """Return the table rows of running and finished requests, the latest first.
 
-    `now`: seconds since the epoch. `words`: return only rows that contain each of these words. `failed_only`:
-    return only failed requests.
+    `now`: seconds since the epoch. `words`: only rows that contain each of these words. `failed_only`: only failed
+    requests.
     """
     receipts = [*(request.receipt for request in finished), *running]
     receipts.sort(key=lambda receipt: receipt.started_at, reverse=True)
@@ -59,7 +59,7 @@ def build_rows(
 
 
 def format_summary(address: str, finished: Sequence[LoggedRequest], running: Sequence[Receipt], now: float) -> str:
-    """Return the line above the table: address, running requests, requests per minute, and time to first token.
+    """Return the line above the table: address, running requests, requests per minute, time to first token.
 
     `address`: host and port of the proxy. `now`: seconds since the epoch.
     """
@@ -73,7 +73,7 @@ def format_summary(address: str, finished: Sequence[LoggedRequest], running: Seq
 
 
 def describe_request(receipt: Receipt) -> Iterator[str]:
-    """Yield lines about the request in `receipt`: its id, route, failed attempts, error and changed fields."""
+    """Yield lines about one request: its id, route, failed attempts, error and changed fields."""
     yield receipt.request_id
     if receipt.route_reason:
         yield f"route: {receipt.route_reason}"

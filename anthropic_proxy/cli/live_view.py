@@ -1,7 +1,7 @@
 """Full-screen view of `logs --live`: running and finished requests of the proxy, in a table that updates itself.
 
-`LiveView` is an application of the library Textual, which calls its methods: `on_*` for events, `action_*` for the keys
-in `BINDINGS`, `compose` for the widgets.
+`LiveView` is an application of the library Textual, which calls its methods. `on_*` handle events, and `action_*` the
+keys in `BINDINGS`.
 """
 
 import threading
@@ -32,7 +32,7 @@ _NUMBER_COLUMNS = frozenset({"In", "Cached", "Out", "First", "Total"})
 class LiveView(App[None]):
     """Full-screen view of the requests of one proxy.
 
-    `address`: host and port for the title. `updates`: iterator of changes of the requests, read by a thread. `clock`:
+    `address`: host and port for the title. `updates`: changes of the requests, which a thread reads. `clock`:
     function that returns seconds since the epoch.
     """
 
@@ -70,7 +70,7 @@ class LiveView(App[None]):
         self._is_connected = True
 
     def compose(self) -> ComposeResult:
-        """Yield the widgets of the view from top to bottom. Called by Textual."""
+        """Yield the widgets of the view from top to bottom, for Textual."""
         yield Static(id="summary", markup=False)
         yield DataTable(cursor_type="row", zebra_stripes=False)
         yield Static(id="details", markup=False)
@@ -78,7 +78,7 @@ class LiveView(App[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        """Start to read changes of the requests. Called by Textual when the view is ready."""
+        """Start to read changes of the requests, when Textual has built the view."""
         table = self._table
         for title in COLUMNS:
             table.add_column(Text(title, justify="right" if title in _NUMBER_COLUMNS else "left"), key=title)
@@ -129,7 +129,7 @@ class LiveView(App[None]):
         self._show_all()
 
     def action_toggle_pause(self) -> None:
-        """Pause the table, so that its rows do not change, or end the pause and show the present rows."""
+        """Pause the table, so that its rows do not change, or end the pause."""
         self._is_paused = not self._is_paused
         self._show_all()
 
@@ -145,7 +145,7 @@ class LiveView(App[None]):
         self._show_all()
 
     def on_input_submitted(self) -> None:
-        """Move the focus from the input line to the table. The words still filter the rows."""
+        """Move the focus from the input line to the table. The words in the line still filter the rows."""
         self.query_one("#filter", Input).display = bool(self._words)
         self._table.focus()
 

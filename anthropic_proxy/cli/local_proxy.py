@@ -1,8 +1,8 @@
-"""The proxy on this machine, for commands that need one: found at PORT, or started for the time of one command.
+"""The proxy on this machine, for commands that send requests to it.
 
-`find_proxy` finds the proxy at PORT, `require_proxy` raises an error if none runs, and `open_proxy` starts one if none
-runs. `LocalProxy` has its address and the token: the credential that its clients send. `client_token` chooses it, and
-`require_accepted_credential` raises an error if the running proxy rejects it.
+`LocalProxy` has its address and a credential for clients. `find_proxy` finds the proxy at PORT, and `require_proxy`
+raises an error if none runs. `open_proxy` starts one if none runs. `client_token` returns a credential that the proxy
+accepts.
 """
 
 import subprocess
@@ -34,7 +34,7 @@ _MAX_ERROR_CHARACTERS = 2_000
 
 
 class LocalProxy(Struct, frozen=True):
-    """A proxy on this machine that accepts requests: its address and the credential of its clients."""
+    """A proxy on this machine that accepts requests, with its address and a credential for clients."""
 
     host: str
     port: int
@@ -56,7 +56,7 @@ class LocalProxy(Struct, frozen=True):
         return f"{scheme}://[{self.host}]:{self.port}" if ":" in self.host else f"{scheme}://{self.host}:{self.port}"
 
     def get_json(self, path: str) -> Any | None:
-        """Send `GET` for the URL path `path` to the proxy, and return the JSON value of the response.
+        """Request the URL path `path` of the proxy, and return the JSON value of the response.
 
         None: no response in time, a status other than 200, or no JSON.
         """
@@ -77,7 +77,7 @@ def find_proxy(settings: Settings) -> LocalProxy | None:
 def require_proxy(settings: Settings) -> LocalProxy:
     """Return the proxy on the PORT of `settings` on this machine.
 
-    Raises `ConfigurationError` if no proxy responds. The message names the program that uses PORT, if there is one.
+    Raises `ConfigurationError` if no proxy responds. The message names the program that uses PORT.
     """
     if (proxy := find_proxy(settings)) is not None:
         return proxy
@@ -95,7 +95,7 @@ def require_proxy(settings: Settings) -> LocalProxy:
 def client_token(settings: Settings) -> str:
     """Return a credential that a proxy with `settings` accepts: its first key, or `local` if it requires none.
 
-    "": clients use their own Anthropic credential, because the proxy has no key of the provider and forwards theirs.
+    "": clients use their own Anthropic credential, which the proxy forwards because it has no key.
     """
     if settings.proxy_api_keys:
         return settings.proxy_api_keys[0].reveal()
@@ -114,9 +114,10 @@ def require_accepted_credential(proxy: LocalProxy) -> None:
 
 @contextmanager
 def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
-    """Yield the proxy on PORT of this machine. If none responds, start one on a free port and stop it afterwards.
+    """Return a context manager that yields the proxy on PORT of this machine.
 
-    Raises `ConfigurationError` with the proxy's message if it cannot start, or if a running proxy rejects the key.
+    If none responds, one is started on a free port, and stopped afterwards. Raises `ConfigurationError` if it cannot
+    start, or if a running proxy rejects the key.
     """
     proxy = find_proxy(settings)
     if proxy is not None:

@@ -1,4 +1,4 @@
-"""Command `logs`: the request lines of the running proxy on this machine, as they are written.
+"""Command `logs`: the recent and new requests of the running proxy on this machine.
 
 Older requests come from the ledger, the database of requests. `--live` opens a full-screen view. `is_failed` selects
 the requests for `--errors`.
@@ -143,10 +143,7 @@ def _read_stored(
 
 
 def is_failed(request: "LoggedRequest") -> bool:
-    """Return True if the client of `request` received an error.
-
-    A request that ended because the client disconnected has not failed.
-    """
+    """Return True if the client of a request received an error. A request that the client ended has not failed."""
     return request.receipt.outcome == "error" or request.receipt.status >= 400
 
 

@@ -1,7 +1,7 @@
-"""Messages about a wrong command line: an unknown command, option or value, with the allowed ones and the nearest.
+"""Messages about a wrong command line, such as an unknown option, with the allowed values and the nearest one.
 
-`describe_misuse` returns the message for an exception of the parser (cyclopts). `require_known_command` checks the name
-of the command before. `separate_stdin_name` moves the file name `-` so that the parser accepts it.
+`require_known_command` checks the name of the command. `describe_misuse` returns the message for an error of the
+parser. `separate_stdin_name` changes the file name `-` so that the parser accepts it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,10 +22,9 @@ _FORMS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def require_known_command(commands: Commands, words: Sequence[str]) -> None:
-    """Raise `ConfigurationError` if a command line begins with an unknown command, or subcommand of `config`.
+    """Raise `ConfigurationError` if a command line begins with an unknown command or subcommand.
 
-    A word with a hyphen (`--port`) is accepted, because `serve` is the default command. The error message lists all
-    commands and the one with the most similar name.
+    A line that begins with an option is accepted, because `serve` is the default command. `words`: the command line.
     """
     line = [_PROGRAM]
     if words[:1] == [_COMPLETE]:
@@ -41,9 +40,9 @@ def require_known_command(commands: Commands, words: Sequence[str]) -> None:
 
 
 def separate_stdin_name(words: Sequence[str]) -> list[str]:
-    """Return the command line `words` with the file name `-` moved to the end, after `--`: `explain --json -- -`.
+    """Return the command line `words` with the file name `-` moved to its end: `explain --json -- -`.
 
-    The parser would otherwise read `-` as an option.
+    The parser would otherwise treat `-` as an option.
     """
     if not words or words[0] not in _FILE_NAMES or "-" not in words or "--" in words:
         return list(words)
@@ -52,9 +51,9 @@ def separate_stdin_name(words: Sequence[str]) -> list[str]:
 
 
 def describe_misuse(error: CycloptsError, commands: Commands) -> str:
-    """Return the message for a command line that does not fit its command: option, value and allowed values.
+    """Return the message for a command line that the parser rejects: option, value and allowed values.
 
-    `commands`: the complete command line, for its names.
+    `commands`: all commands, for their names.
     """
     command = " ".join((_PROGRAM, *(error.command_chain or ("serve",))))
     if isinstance(error, UnknownOptionError):

@@ -1,11 +1,8 @@
-"""Data for the command `models`: the model of each Claude tier, and the models that each provider lists.
+"""Data for the command `models`: the model of each Claude tier, and the models of each provider.
 
-A Claude tier is a family of models: haiku, sonnet, opus, fable. `map_tiers` returns the mapping of the tiers to target
-models (`MappedTiers`): their fallbacks, the setting that determines them, and problems that prevent their use. A
-provider has a model list if its API returns all of its models. `query_all_providers` and `query_provider` request this
-list and return `ProviderModels`; without it, these are the models that the proxy knows. `TokenPrices` and `ModelPrice`
-are prices, and `ModelFacts` is a model with limits and price. `has_queried_list` is True if `models` requests the list
-of a provider.
+A Claude tier is a family of models (haiku, sonnet, opus, fable), and `map_tiers` returns its `MappedTiers`.
+`query_provider` and `query_all_providers` request the models of providers (`ProviderModels`). `ModelFacts` has limits
+and price of one model. `has_queried_list` is True if the models of a provider are requested.
 """
 
 import asyncio
@@ -83,7 +80,10 @@ class MappedTiers(Struct, frozen=True):
 
 
 class ProviderModels(Struct, frozen=True):
-    """Models of one provider: those in its model list, otherwise those that the proxy knows."""
+    """Models of one provider: those that it lists, or those that the proxy knows.
+
+    After a failed query, it also has a message.
+    """
 
     provider: str
     """Prefix of the provider: `gemini`."""
@@ -92,12 +92,11 @@ class ProviderModels(Struct, frozen=True):
     """`provider`: models from the provider's list. `built-in`: models that the proxy knows, because the provider has no
     list or did not return it."""
     problem: str = ""
-    """Message for the user: the list could not be requested, or the provider does not have the requested model, or no
-    model is known. "": none of these."""
+    """Message about the models for the user, such as a failed query or an unknown model. "": no problem."""
 
 
 async def map_tiers(services: Services) -> list[MappedTiers]:
-    """Return the model to which each Claude tier is mapped. Tiers with the same model are one item."""
+    """Return the model to which each Claude tier is mapped. Tiers with the same model and setting are one item."""
     groups: dict[tuple[str, str], MappedTiers] = {}
     for row in list_tier_mappings(services.settings, services.catalog):
         key = (row.target, row.reason)
@@ -109,16 +108,16 @@ async def map_tiers(services: Services) -> list[MappedTiers]:
 
 
 async def query_all_providers(services: Services) -> list[ProviderModels]:
-    """Return the models of the providers that `has_queried_list` selects. All of them are queried at the same time."""
+    """Return the models of all providers that `has_queried_list` selects. They are queried at the same time."""
     rows = [row for row in find_registry(services.settings) if has_queried_list(row, services)]
     return list(await asyncio.gather(*(query_provider(services, row) for row in rows)))
 
 
 async def query_provider(services: Services, provider: Provider) -> ProviderModels:
-    """Return the models in the model list of `provider`. Without a list: the models that the proxy knows.
+    """Return the models that a provider lists.
 
-    A failed query, or a missing key for it, is reported in the field `problem` of the result. A provider without a list
-    is a problem only if the proxy does not know its models either.
+    If it has no list or cannot be queried, the models that the proxy knows are returned. After a failed query, and if
+    no model is known, the field `problem` of the result has a message.
     """
     if provider.uses_installed_models:
         return await _list_installed(services, provider)
@@ -150,10 +149,10 @@ def _is_own_address(provider: Provider, settings: Settings) -> bool:
 
 
 async def find_provider_model(services: Services, provider: Provider, name: str) -> ProviderModels:
-    """Return the model `name` of `provider`, as the only one in `models` of the result.
+    """Return limits and price of one model of a provider, as the only model of the result.
 
-    `name`: model id without prefix. If the provider does not list the model, the field `problem` has a message, and
-    `models` is empty.
+    `name`: model id without prefix. If the list of the provider lacks the model, the result has no model but a
+    message in `problem`.
     """
     offered = await query_provider(services, provider)
     found = tuple(fact for fact in offered.models if fact.model == f"{provider.prefix}/{name}")
@@ -170,9 +169,10 @@ async def find_provider_model(services: Services, provider: Provider, name: str)
 
 
 def has_queried_list(provider: Provider, services: Services) -> bool:
-    """Return True if `provider` is configured and its API has a model list, so that `models` can query it.
+    """Return True if the command `models` requests the models of `provider`.
 
-    A local Ollama server needs no configuration if it is the preferred provider.
+    The provider must be configured and have a model list. A local Ollama server must be the preferred provider, or
+    have a configured address.
     """
     settings = services.settings
     if not provider.offered_to_users or not has_model_list(provider):
@@ -226,7 +226,7 @@ def _add_facts(services: Services, provider: Provider, models: Iterable[OfferedM
 
 
 def find_model_price(settings: Settings, name: str) -> ModelPrice | None:
-    """Return the price of the model `name`, an id with prefix such as `openai/gpt-4.1`. None: it is unknown."""
+    """Return the price of a model. `name`: id with prefix, such as `openai/gpt-4.1`. None: the price is unknown."""
     prefix, _, model = name.partition("/")
     provider = find_registry(settings).find_by_prefix(prefix)
     return None if provider is None else _find_price(PriceList(settings), provider, model)
@@ -261,9 +261,10 @@ def _explain(error: ProxyError, provider: Provider, settings: Settings) -> str:
 
 
 def find_provider(name: str, settings: Settings) -> Provider | None:
-    """Return the provider with the name, model prefix or variable prefix `name`. None: no such provider.
+    """Return the provider that the user calls `name`.
 
-    Google has the name `google`, the model prefix `gemini` and the variable prefix `GEMINI`. Case is ignored.
+    None: there is none. A name, model prefix and variable prefix are accepted, such as `google`, `gemini` and
+    `GEMINI`.
     """
     word = name.lower().removesuffix("/")
     rows = find_registry(settings)

@@ -1,6 +1,6 @@
-"""Command `models`: the model of each Claude tier, and the models that a provider offers, with limits and prices.
+"""Command `models`: the model of each Claude tier, or the models of one provider, with limits and prices.
 
-`models` is the function of the command. `describe_price` returns the prices of one model as text.
+`describe_price` returns the prices of a model as text.
 """
 
 import asyncio
@@ -201,9 +201,9 @@ def _price_cells(price: "ModelPrice | None") -> list[str]:
 
 
 def describe_price(price: "ModelPrice | None") -> str:
-    """Return `price` as one text: dollars per million tokens of input, cached input and output.
+    """Return the prices of input, cached input and output as one text: `$2.00   $0.50   $8.00`.
 
-    Example: `$2.00   $0.50   $8.00`. None: `unknown`. All prices 0: `free`.
+    Prices are in dollars per million tokens. None: `unknown`. All prices 0: `free`.
     """
     cells = _price_cells(price)
     return cells[0] if cells[0] in ("free", "unknown") else "".join(f"{f'${cell}':<8}" for cell in cells).rstrip()

@@ -1,6 +1,6 @@
-"""Message about a listening port that is in use: its owner, and the command that uses a free port.
+"""Message about a port that another program uses, for the command `serve`.
 
-`describe_occupied_port` returns the message. The owner is the process that listens on the port.
+`describe_occupied_port` returns the message with this program, and a command that uses a free port.
 """
 
 import sys
@@ -18,10 +18,9 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
 def describe_occupied_port(host: str, port: int) -> str:
-    """Return the message for `serve` that names the program at a port of this machine, and a free port.
+    """Return the message that a port is in use, with the name of the program that uses it, and a free port.
 
-    If another anthropic-proxy answers at the port, the message names it; otherwise the process that the operating
-    system reports.
+    The program is another anthropic-proxy that answers at the port, or the process that the operating system reports.
     """
     free = f"anthropic-proxy serve --port {_find_free_port(host, port)}"
     health = get_json(_WILDCARDS.get(host, host), port, "/health")

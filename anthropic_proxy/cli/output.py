@@ -1,7 +1,8 @@
-"""Output of commands: data on stdout, in colors and as wide as the terminal, or tab-separated in a pipe.
+"""Output of commands: in colors on a terminal, and without them in a pipe.
 
-`Output` writes lines, tables, JSON, and notices on stderr. A role is the color of a text: ok, warn, error, quiet, type
-or title. `Output.paint` returns a text in this color. `shorten_home` replaces the home directory in a path by `~`.
+`Output` writes lines, tables (with `Column`) and JSON to stdout, and notices to stderr. A role is the meaning of a
+text that selects its color: ok, warn, error, quiet or type. `shorten_home` replaces the home directory in a path by
+`~`.
 """
 
 import sys
@@ -30,7 +31,10 @@ class Column(Struct, frozen=True):
 
 
 class Output:
-    """Standard output of a command (or another stream), and notices on stderr. Colors and symbols are as in the log."""
+    """Standard output of a command, and notices on stderr.
+
+    `stream`: another stream instead of stdout. Colors and symbols are as in the log.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
@@ -43,11 +47,11 @@ class Output:
 
     @property
     def width(self) -> int | None:
-        """Width of the terminal in characters. None: no terminal, so the length of a line is not limited."""
+        """Width of the terminal in characters. None: not limited, because the output is no terminal."""
         return self._style.terminal_width
 
     def paint(self, text: str, role: str) -> str:
-        """Return `text` in the color of `role`, such as `warn`. The text is unchanged if the output has no colors."""
+        """Return `text` in the color of `role`, such as `warn`. Without colors, the text is unchanged."""
         return self._style.paint(text, role)
 
     def write_line(self, text: str = "") -> None:
@@ -59,9 +63,9 @@ class Output:
         self._stream.write(text)
 
     def write_notice(self, text: str, sign: str = "", role: str = "") -> None:
-        """Write a text to stderr, after all output so far.
+        """Write a notice to stderr, after all output so far.
 
-        On a terminal, lines are wrapped to its width. `sign`: symbol before the text. `role`: color of the symbol.
+        `sign`: symbol before the text. `role`: role of its color. On a terminal, the notice is wrapped.
         """
         self._stream.flush()
         lead = f"{sign} " if sign else ""
@@ -74,15 +78,15 @@ class Output:
             sys.stderr.write((line if self._has_symbols else to_ascii_symbols(line)) + "\n")
 
     def write_json(self, value: Any) -> None:
-        """Write `value` as indented JSON to stdout. A `Decimal` is a number with all its digits."""
+        """Write `value` as indented JSON to stdout. A `Decimal` becomes a number with all its digits."""
         encoded = msgspec.json.Encoder(decimal_format="number").encode(value)
         sys.stdout.write(msgspec.json.format(encoded, indent=2).decode() + "\n")
 
     def write_table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, last_row_role: str = "") -> None:
-        """Write a table to the output. Each row has one cell per column. `last_row_role`: color of the last row.
+        """Write a table to the output.
 
-        On a terminal, columns are aligned, and the rightmost columns that do not fit are omitted. In a pipe, cells are
-        separated by tabs, and no column is omitted. Control characters in cells are escaped.
+        On a terminal, the rightmost columns that do not fit are left out. In a pipe, all cells are written, separated
+        by tabs. `rows`: one cell for each column. `last_row_role`: role of the color of the last row.
         """
         rows = [[escape_unprintable(cell) for cell in row] for row in rows]
         titles = [column.title for column in columns]

@@ -1,7 +1,7 @@
-"""Questions of the command `init` about a server that is no built-in provider.
+"""Questions of the command `init` about a server that the proxy does not know.
 
-The server becomes a table of `anthropic-proxy.toml`, its key a line of `.env`. `ask_server` asks for address, key and
-model. `show_files` prints the lines that will be added to the two files.
+`ask_server` asks for address, key and model. `show_files` prints the lines that would be added to `.env` and
+`anthropic-proxy.toml`.
 """
 
 import re
@@ -36,9 +36,10 @@ _MAX_LISTED_MODELS = 8
 
 
 def ask_server(output: "Output", settings: Settings) -> tuple[Provider, FilesToWrite] | None:
-    """Ask for address, key and model of a server. Return the server as provider, and the lines for `.env` and TOML.
+    """Ask the user for address, key and model of a server.
 
-    None: several attempts failed, for example because no server answers at the address.
+    Return the server as a provider, and the lines for the files. None: several attempts failed, for example because
+    no server answers.
     """
     for _ in range(_MAX_ATTEMPTS):
         address = _ask_address(output)
@@ -62,9 +63,9 @@ def ask_server(output: "Output", settings: Settings) -> tuple[Provider, FilesToW
 
 
 def show_files(output: "Output", provider: Provider, files: FilesToWrite) -> None:
-    """Print the lines that `files` adds to each file, with notes about the existing settings.
+    """Print the lines that would be added to each file, and notes about settings that stay.
 
-    The notes name settings that stay unchanged, and those that send requests to another provider than `provider`.
+    The notes name settings with another value, and those that send requests to another provider than `provider`.
     """
     for addition in files.additions:
         if addition.added:

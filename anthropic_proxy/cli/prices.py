@@ -1,6 +1,6 @@
-"""Command `prices update`: stores a newer price list and prints the changed prices of the configured models.
+"""Command `prices update`: stores a newer price list, and prints the changed prices of the configured models.
 
-The command `models` prints the prices themselves. A running proxy uses a stored list for its next requests.
+A running proxy uses the stored list for its next requests.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Command `replay`: sends a stored request again through the proxy on this machine, and prints the streamed reply."""
+"""Command `replay`: sends a stored request again through the proxy on this machine, and prints the reply."""
 
 import os
 from typing import TYPE_CHECKING, Annotated

@@ -1,8 +1,7 @@
-"""Fields of a client request that its translation keeps or changes, for the command `explain`.
+"""Fields of a client request that are changed before it is sent to a provider, for the command `explain`.
 
-`list_changes` returns a `Change` for each field with another value in the request to the provider (upstream request):
-its handling (approximated, emulated, dropped), its effect as text, and the reason. A fidelity note is the proxy's
-record of such a field. `list_unchanged_fields` returns the other fields.
+`list_changes` returns a `Change` for each of them, with its effect and reason. `list_unchanged_fields` returns the
+other fields.
 """
 
 import re
@@ -52,7 +51,7 @@ class Change(Struct, frozen=True):
 
     @property
     def effect(self) -> str:
-        """The change as text: `64,000 → 32,000`, `40 → not sent`, `6, emulated by the proxy`."""
+        """Effect of the change as text: `64,000 → 32,000`, `40 → not sent`, `6, emulated by the proxy`."""
         if self.after:
             return f"{self.before} → {self.after}"
         if self.handling == "dropped":
@@ -69,8 +68,8 @@ def list_changes(
 ) -> list[Change]:
     """Return the changes of a client request.
 
-    `body`: the client request. `notes`: fidelity notes of its translation. `renamed_tools`: tool name of the client →
-    name sent upstream. `unnoted`: further changes, from a comparison with the upstream request.
+    `body`: the request. `notes`: changes that the translation has recorded (fidelity notes). `renamed_tools`: tool
+    name of the client → sent name. `unnoted`: changes found by a comparison with the request to the provider.
     """
     changes = [_describe_note(note, body) for note in [*notes, *_without_noted(unnoted, notes)]]
     for name, alias in renamed_tools.items():
@@ -80,9 +79,9 @@ def list_changes(
 
 
 def list_unchanged_fields(body: Mapping[str, Any], changes: Sequence[Change]) -> list[str]:
-    """Return the fields of a client request that are not changed, without `model`.
+    """Return the fields of a client request that are not changed, such as `messages.text` or `tools.NAME`.
 
-    A list of messages or tools is represented by the types of its blocks, or the names of its tools.
+    `model` is left out. `changes`: result of `list_changes`.
     """
     fields = list(list_fields(body))
     changed = {field for change in changes if change.handling != "kept" for field in _affected(change.field, fields)}
@@ -90,9 +89,9 @@ def list_unchanged_fields(body: Mapping[str, Any], changes: Sequence[Change]) ->
 
 
 def _affected(path: str, fields: Sequence[str]) -> Sequence[str]:
-    """Return the fields of `fields` that are the field `path` or contain it or are part of it.
+    """Return those of `fields` that are the field `path`, contain it, or are a part of it.
 
-    All tools, if the path names a property of every tool.
+    If the path is a property of all tools, all tools are returned.
     """
     found = [field for field in fields if f"{path}.".startswith(f"{field}.") or f"{field}.".startswith(f"{path}.")]
     if not found and path.startswith("tools."):

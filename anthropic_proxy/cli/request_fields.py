@@ -1,7 +1,6 @@
-"""Fields of a request to the Messages API under the paths that `explain` shows.
+"""Paths of the fields of a request, as the command `explain` shows them.
 
-`list_fields` returns path → values. The command compares the paths of the client request and of the request to the
-provider.
+`list_fields` returns path → values, so that two requests can be compared.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,9 +11,9 @@ _EXPANDED_LISTS = {"tools": "name", "mcp_servers": "name"}
 
 
 def list_fields(body: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the values of each field of a request, without `model`.
+    """Return the values of each field of a request, without `model`: path → values.
 
-    Paths: `max_tokens`, `thinking.type`, `tools.NAME`, and `messages.TYPE` for all content blocks of a type.
+    Examples of paths: `max_tokens`, `thinking.type`, `tools.NAME`. `messages.TYPE` has all content blocks of a type.
     """
     fields: dict[str, list[Any]] = {}
     for field, value in _list_values(body):

@@ -1,6 +1,6 @@
-"""Requests of the proxy on this machine, read from its live view, for the command `logs`.
+"""Changes of the requests of the proxy on this machine, for the command `logs`.
 
-`RequestStream` reads the event stream of the proxy at `LIVE_PATH` and returns changes (`RequestUpdate`).
+`RequestStream` reads them from the event stream of the proxy, and returns each as a `RequestUpdate`.
 """
 
 import time
@@ -26,7 +26,7 @@ _decode_running = msgspec.json.Decoder(list[Receipt]).decode
 
 
 class RequestUpdate(Struct, kw_only=True):
-    """Change of the list of requests: requests that have finished, and the requests that run now."""
+    """Change of the list of requests. It has the requests that have finished, and those that are running."""
 
     finished: list[LoggedRequest] = []
     """Requests that have finished since the previous update. The first update has the recent requests."""
@@ -37,7 +37,7 @@ class RequestUpdate(Struct, kw_only=True):
 
 
 class RequestStream:
-    """Requests of the proxy on PORT of this machine. Each request is returned once, also after a reconnection."""
+    """Requests of the proxy on PORT of this machine. Each request is returned once, even if the connection is lost."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -47,8 +47,8 @@ class RequestStream:
     def read_recent_requests(self) -> RequestUpdate:
         """Return the recent and the running requests of the proxy on PORT of this machine.
 
-        Raises `ConfigurationError` if no proxy responds, or if it rejects the key of these settings. Raises
-        `UpstreamUnreachable` if the proxy closes the connection.
+        Raises `ConfigurationError` if no proxy responds or the key is rejected, and `UpstreamUnreachable` if the
+        connection is closed.
         """
         proxy = require_proxy(self._settings)
         require_accepted_credential(proxy)
@@ -58,9 +58,9 @@ class RequestStream:
         raise UpstreamUnreachable(f"The proxy at {proxy.address} closed the connection.")
 
     def read_updates(self) -> Iterator[RequestUpdate]:
-        """Yield an update with the recent requests, then an update for each change, without end.
+        """Yield the recent requests, then an update for each change, without end.
 
-        Raises `ConfigurationError` as `read_recent_requests` does.
+        Raises `ConfigurationError` if no proxy responds at first, or if the key is rejected.
         """
         proxy: LocalProxy | None = require_proxy(self._settings)
         is_lost = False

@@ -1,7 +1,7 @@
-"""Texts about the routes of the configuration file that were checked for a request: conditions that hold or fail.
+"""Texts about the routes of the configuration file that were checked for a request.
 
-A route is a rule that chooses the models of a request. A `RouteCheck` is the result for one route. The routes before
-the matching one have failed. `describe_checks` returns texts, `encode_checks` objects for JSON.
+A route is a rule that chooses the models of a request. `describe_checks` returns the result for each route
+(`RouteCheck`) as text, and `encode_checks` as objects for JSON.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,9 @@ from anthropic_proxy.routing.rules import RouteCheck
 
 
 def describe_checks(checks: Sequence[RouteCheck], limit: int | None = None) -> Iterator[tuple[str, str]]:
-    """Yield (label, text) about `checks`: first the conditions of the matching route, then each route that failed.
+    """Yield label and text for the conditions of the matching route, then for each route that does not match.
 
-    `limit`: maximum number of failed routes, those nearest to the match first. None: all of them, in the order of the
-    file.
+    `limit`: maximum number of routes without a match, of which the last ones in the file are kept; None: all.
     """
     if not checks:
         return

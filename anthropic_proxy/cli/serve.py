@@ -1,4 +1,4 @@
-"""Command `anthropic-proxy serve`: reads the settings and starts the HTTP server of the proxy."""
+"""Command `serve`: reads the settings, and starts the HTTP server of the proxy."""
 
 import os
 from functools import partial

@@ -1,7 +1,7 @@
-"""Processes of `anthropic-proxy serve`: one process, several workers, or one that restarts when the code changes.
+"""Server processes of the command `serve`.
 
-`run_server` opens the listening socket and starts the processes. A worker is one of several server processes under a
-supervisor.
+`run_server` opens the listening socket and starts them: one process, several workers under a supervisor, or one
+process that restarts when the code changes.
 """
 
 import asyncio
@@ -34,14 +34,13 @@ def run_server(
     heartbeat_timeout_seconds: float = 30.0,
     attached: bool = False,
 ) -> None:
-    """Open the listening socket and serve HTTP requests until SIGTERM or SIGINT stops the server.
+    """Serve HTTP requests until SIGTERM or SIGINT.
 
-    `port`: 0 selects any free port. `workers`: 0: one process that restarts when the Python code changes.
-    `stop_timeout`: seconds for running replies to finish after the stop signal. `drain_delay`: seconds after the stop
-    signal in which requests are still accepted. `tls_files`: PEM files of certificate and key. `watched_files`:
-    settings files; a change reloads the settings. `heartbeat_timeout_seconds`: seconds without a heartbeat after which
-    a worker is replaced. `attached`: write the address to stdout as one line, and stop when stdin ends. Raises
-    `ConfigurationError` if the address cannot be used.
+    Raises `ConfigurationError` if the address cannot be used. `port`: 0: any free port. `workers`: 0: one process
+    that restarts when the code changes. `stop_timeout`, `drain_delay`: seconds after the signal for running replies,
+    and in which requests are still accepted. `tls_files`: PEM files of certificate and key. `watched_files`: settings
+    files that are reloaded after a change. `heartbeat_timeout_seconds`: time after which an unresponsive worker is
+    replaced. `attached`: write the address to stdout, and stop when stdin ends.
     """
     defer_sighup()
     raise_fd_limit()

@@ -1,9 +1,8 @@
-"""Plan for the command `init`: providers that it offers, the test of a key, and the lines for `.env`.
+"""Choices and lines of the command `init`.
 
-`list_provider_choices` returns the offered providers (`ProviderChoice`), `check_key` tests a key (`KeyTestResult`).
-`list_env_lines` returns the lines. `separate_existing_lines` returns those that `.env` lacks, and those that it has
-with another value (`LineDifference`). `list_tier_differences` describes settings that send the requests of Claude tiers
-(haiku, sonnet, opus, fable) to another provider.
+`list_provider_choices` returns the offered providers (`ProviderChoice`), and `check_key` tests a key
+(`KeyTestResult`). `list_env_lines` returns the lines for `.env`. `separate_existing_lines` separates those that the
+file already has (`LineDifference`). `list_tier_differences` describes settings that use another provider.
 """
 
 import asyncio
@@ -38,14 +37,14 @@ class ProviderChoice(Struct, frozen=True):
 
 
 class KeyTestResult(Struct, frozen=True):
-    """Result of a successful test of a key: the models of the provider, and the duration."""
+    """Result of a successful test of a key: the models that the provider lists, and the duration."""
 
     models: tuple[str, ...]
     seconds: float
 
 
 class LineDifference(Struct, frozen=True):
-    """Line of `.env` with another value than `init` would write. `init` does not change the line."""
+    """A line of `.env` or a variable with another value than `init` would write. It is not changed."""
 
     name: str
     place: str
@@ -55,7 +54,10 @@ class LineDifference(Struct, frozen=True):
 
 
 def list_provider_choices(settings: Settings) -> list[ProviderChoice]:
-    """Return the providers, those with a detected key, project or server first. A local Ollama server is queried."""
+    """Return the providers that `init` offers, those with a detected key, project or server first.
+
+    A local Ollama server is queried.
+    """
     installed = asyncio.run(_query_ollama(settings))
     choices = [
         ProviderChoice(provider, _describe_found(provider, settings, installed))
@@ -66,10 +68,9 @@ def list_provider_choices(settings: Settings) -> list[ProviderChoice]:
 
 
 def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | None = None) -> dict[str, str]:
-    """Return variable → value for the lines that select a provider.
+    """Return the lines for `.env` that select a provider: variable → value.
 
-    `values`: key or project of the provider, if the user has entered it. A default model that the provider has retired
-    is replaced by its successor.
+    `values`: key or project that the user has entered. A default model that is retired is replaced by its successor.
     """
     lines = {PREFERRED_PROVIDER_VARIABLE: provider.name, **values}
     defaults = {"BIG_MODEL": provider.default_big_model, "SMALL_MODEL": provider.default_small_model}
@@ -83,10 +84,10 @@ def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | 
 def separate_existing_lines(
     lines: Mapping[str, str], file_settings: Settings, used_settings: Settings
 ) -> tuple[dict[str, str], list[LineDifference]]:
-    """Return those of `lines` that `.env` lacks, and the differences of the others from the present settings.
+    """Return the lines that `.env` lacks, and the differences between the other lines and the present settings.
 
-    `file_settings`: settings of `.env` alone. `used_settings`: settings with the environment, which overrides `.env`. A
-    variable that has the same value in `.env` is in neither result, unless the environment has another value.
+    `lines`: variable → value to write. `file_settings`: settings of `.env` alone. `used_settings`: settings with the
+    environment, which overrides `.env`.
     """
     added, differences = {}, []
     for name, value in lines.items():
@@ -108,7 +109,7 @@ def separate_existing_lines(
 
 
 def list_tier_differences(settings: Settings, provider: Provider) -> list[str]:
-    """Return one text per model setting that sends requests of Claude tiers to another provider than `provider`."""
+    """Return a text for each setting that sends requests of Claude tiers to another provider than `provider`."""
     tiers: dict[str, list[TierMapping]] = {}
     for row in list_tier_mappings(structs.replace(settings, preferred_provider=provider.name), Catalog()):
         variable = row.reason.partition(",")[0]
@@ -127,9 +128,10 @@ def list_tier_differences(settings: Settings, provider: Provider) -> list[str]:
 
 
 def check_key(settings: Settings, provider: Provider, key: str, address: str = "") -> KeyTestResult:
-    """Query the models of a provider. Raises `UpstreamError` if the key is rejected or no server answers.
+    """Test a key by a query for the models of its provider, and return the result.
 
-    `key`, `address`: "": the key or address of `settings` is used.
+    `key`, `address`: "": the key or address of `settings` is used. Raises `UpstreamError` if the key is rejected or
+    no server answers.
     """
     if address:
         settings = structs.replace(settings, base_urls={**settings.base_urls, provider.name: address})

@@ -1,7 +1,6 @@
-"""Output of the command `explain` for a request of the ledger: route, attempts, result, tokens, costs and changes.
+"""Output of the command `explain` for a stored request: route, attempts, result, tokens, costs and changes.
 
-`StoredExplanation` writes the output for one stored request, as a summary or as JSON. The ledger is the database of
-requests.
+`StoredExplanation` writes it as a summary or as JSON. Stored requests are in the ledger, the database of requests.
 """
 
 import textwrap
@@ -21,7 +20,7 @@ _SIGNS = {"kept": ("✓", "ok"), "approximated": ("~", "warn"), "emulated": ("~"
 
 
 class StoredExplanation:
-    """Explanation of one stored request. `row`: the request as stored in the ledger."""
+    """Explanation of one stored request. `row`: the request in the ledger, the database of requests."""
 
     def __init__(self, row: StoredRequest) -> None:
         self._row = row

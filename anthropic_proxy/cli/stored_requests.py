@@ -1,8 +1,7 @@
-"""Requests of the ledger for the commands `logs`, `explain` and `replay`.
+"""Stored requests for the commands `logs`, `explain` and `replay`, from the ledger (database of requests).
 
-The ledger is the database of client requests. `read_last_requests` returns the latest ones, `require_stored_request`
-one request, and `require_stored_body` the body that its client sent. Functions `require_*` raise an error if the
-request or its body is not stored.
+`read_last_requests` returns the latest ones. `require_stored_request` returns one request, and `require_stored_body`
+the body that its client sent.
 """
 
 from msgspec import structs
@@ -29,8 +28,8 @@ def read_last_requests(
 ) -> list[LoggedRequest]:
     """Return the last `number` stored requests, the latest last.
 
-    `failed_only`: True: only failed requests. `before`: only requests that started earlier than this time, in seconds
-    since the epoch; None: all. Raises `ConfigurationError` if the ledger cannot be read.
+    `failed_only`: only failed requests. `before`: only requests that started before this time, in seconds since the
+    epoch; None: all. Raises `ConfigurationError` if the ledger cannot be read.
     """
     chosen = RequestSelection(values={"outcome_class": "error"} if failed_only else {})
     if before is not None:
@@ -44,10 +43,10 @@ def read_last_requests(
 
 
 def require_stored_body(settings: Settings, row: StoredRequest, option: str, remedy: str = "") -> bytes:
-    """Return the body of the stored request `row`, as its client sent it, with redacted keys.
+    """Return the body of a stored request as its client sent it, with masked keys.
 
-    `option`: command or option that needs the body, for the message. `remedy`: last sentence of the message, with a
-    space before it. Raises `ConfigurationError` if the body is not stored, or not completely.
+    `option`: command or option that needs the body, for the message. `remedy`: last sentence of the message. Raises
+    `ConfigurationError` if the body is not stored completely.
     """
     with reading_ledger(settings) as connection:
         found = [] if connection is None else read_contents(connection, row.id)
@@ -66,10 +65,7 @@ def require_stored_body(settings: Settings, row: StoredRequest, option: str, rem
 
 
 def require_stored_request(settings: Settings, request_id: str | None) -> StoredRequest:
-    """Return the stored request with the id `request_id`. None: the last stored request.
-
-    Raises `ConfigurationError` if no request is stored, or none with this id.
-    """
+    """Return a stored request. `request_id`: None: the last one. Raises `ConfigurationError` if there is none."""
     with reading_ledger(settings) as connection:
         if connection is not None:
             found = (

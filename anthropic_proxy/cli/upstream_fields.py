@@ -1,7 +1,6 @@
-"""Comparison of a client request with the upstream request: fields that are missing or changed without a fidelity note.
+"""Changes between a client request and the request to the provider that no fidelity note (record of a change) reports.
 
-The upstream request is the one to the provider. A fidelity note is the proxy's record of a changed field. Hints without
-effect on the answer have no note, but `explain` must not list such a field as unchanged.
+`find_unnoted_changes` returns them for the command `explain`, which must not list such a field as unchanged.
 """
 
 import json
@@ -30,10 +29,10 @@ _SCHEMA_FIELDS = ("parameters", "parametersJsonSchema", "input_schema")
 def find_unnoted_changes(
     body: Mapping[str, Any], sent: bytes, renamed_tools: Mapping[str, str], *, is_relayed: bool
 ) -> list[FidelityNote]:
-    """Return fidelity notes on the differences between the client request `body` and the upstream request.
+    """Return the changes between the client request `body` and the request to the provider, as fidelity notes.
 
-    `sent`: body of the upstream request. `renamed_tools`: tool name of the client → name sent upstream. `is_relayed`:
-    True if the upstream request has the format of the Messages API, like the client request.
+    `sent`: body of the request to the provider. `renamed_tools`: tool name of the client → sent name. `is_relayed`:
+    True if both requests have the format of the Messages API.
     """
     try:
         upstream = json.loads(sent)

@@ -1,4 +1,7 @@
-"""Command `usage`: requests, tokens and costs of the ledger by model, day, project, session, key, provider or route."""
+"""Command `usage`: requests, tokens and costs, summed by a property such as the model or the day.
+
+The data comes from the ledger, the database of client requests.
+"""
 
 import os
 from typing import Annotated, Literal

@@ -1,7 +1,7 @@
-"""`UsageReport`: the output of the command `usage` as a table with bars, JSON or CSV.
+"""`UsageReport`: the output of the command `usage` as a table, JSON or CSV.
 
-A report has the sums of requests, tokens and costs for each group, such as each model or each day. `format_tokens`
-formats numbers of tokens.
+It has the sums of requests, tokens and costs for each group, such as each model or day. `format_tokens` formats
+numbers of tokens.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,9 +42,9 @@ _OWN_PRICES = "anthropic-proxy.toml, [prices]"
 
 
 class UsageReport:
-    """Sums of usage by group, and their output.
+    """Sums of requests, tokens and costs by group.
 
-    `by`: the property by which requests are grouped, such as `model`.
+    `by`: property by which requests are grouped, such as `model`. `groups`: the sums.
     """
 
     def __init__(self, settings: Settings, by: str, groups: Sequence[UsageGroup]) -> None:
@@ -55,7 +55,7 @@ class UsageReport:
         self._output = Output()
 
     def write_json(self, time_range: UsageRange) -> None:
-        """Write one JSON object with `time_range` and the groups. Costs are in US dollars; null: unknown."""
+        """Write one JSON object with the time range and the groups. Costs are in US dollars; null: unknown."""
         self._output.write_json(build_usage(self._settings, self._by, self._groups, time_range))
 
     def write_csv(self) -> None:
@@ -63,9 +63,9 @@ class UsageReport:
         self._output.write_text(tabulate_usage(self._settings, self._by, self._groups).encode_csv())
 
     def write_table(self, since: str) -> None:
-        """Write the summary, a table with bars and the source of the prices. In a pipe: tab-separated values only.
+        """Write a summary and a table with bars to the terminal, or tab-separated values to a pipe.
 
-        `since`: beginning of the time range as the user entered it, for the summary.
+        `since`: beginning of the time range as the user entered it.
         """
         output = self._output
         if not output.is_terminal:
@@ -143,9 +143,9 @@ class UsageReport:
 
 
 def format_tokens(counts: Sequence[int]) -> list[str]:
-    """Return `counts`, numbers of tokens, as texts in the unit of the largest: `22.9 M`, `0.9 M`.
+    """Return numbers of tokens as texts with the same unit: `22.9 M`, `0.9 M`.
 
-    A number that is too small for this unit has a smaller one.
+    A number that is too small for the unit has a smaller one.
     """
     highest = max(counts, default=0)
     return [_format_count(count, highest) for count in counts]

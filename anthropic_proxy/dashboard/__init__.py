@@ -1,7 +1,7 @@
-"""The dashboard: web pages at `/dashboard` about requests, costs and failures, from the tables of the ledger.
+"""The dashboard: web pages at `/dashboard` about requests, costs and failures.
 
-The ledger is the database of client requests. This package is a plugin, which is enabled if the packages of the extra
-`dashboard` are installed. It loads them with the first page.
+The data comes from the ledger, the database of client requests. The package is a plugin, which is enabled if the
+packages of the extra `dashboard` are installed.
 """
 
 from anthropic_proxy.plugins import Plugin
@@ -11,7 +11,10 @@ __all__ = ["open_plugin"]
 
 
 def open_plugin(settings: Settings) -> Plugin:
-    """Return the plugin of the dashboard, with the routes below `/dashboard`. Page libraries are not loaded yet."""
+    """Return the plugin of the dashboard, with the routes below `/dashboard`.
+
+    The libraries of its pages are loaded later, with the first page.
+    """
     from anthropic_proxy.dashboard.oidc_routes import require_usable_provider  # noqa: PLC0415
     from anthropic_proxy.dashboard.routes import Dashboard  # noqa: PLC0415
 

@@ -1,6 +1,7 @@
-"""Static files of the dashboard under names that contain a hash of their content, so that browsers keep them.
+"""Static files of the dashboard: style sheet, script and images.
 
-`load_assets` returns the files by name, `find_asset` the file at a URL path.
+Their names contain a hash of the content, so that browsers can keep them. `load_assets` returns all files, and
+`find_asset` the file at a URL path.
 """
 
 import gzip
@@ -27,7 +28,7 @@ class Asset(Struct, frozen=True):
 
 @cache
 def load_assets() -> Mapping[str, Asset]:
-    """Return the static files: name without the hash, such as `dashboard.css` → file."""
+    """Return all static files: name without the hash, such as `dashboard.css` → file."""
     found = {}
     for file in files(__package__).joinpath("static").iterdir():
         stem, _, extension = file.name.rpartition(".")

@@ -1,9 +1,8 @@
-"""`BrowserSessions`: signed-in browsers, stored in the store that workers and instances share.
+"""`BrowserSessions`: sessions of the browsers that are signed in to the dashboard.
 
-A session begins with a sign-in and has the role of the user. A cookie contains 256 random bits and nothing else. The
-store has the session under the SHA-256 of the cookie, so a copy of the store contains no usable cookie.
-`create_for_key` and `create_for_user` create a `Session`, `find` returns the session of a cookie. `end` replaces the
-stored session, which ends all copies of the cookie.
+A session has the role of the user, and the workers share it through a store. The browser has a random cookie, and the
+store only its hash. `create_for_key` and `create_for_user` begin a session after a sign-in. `find` returns the
+`Session` of a cookie, and `end` ends it.
 """
 
 import asyncio
@@ -58,8 +57,8 @@ class _StoredSession(Struct, frozen=True, omit_defaults=True):
 class BrowserSessions:
     """Sessions of signed-in browsers, shared by all workers and instances.
 
-    `current_settings`, `current_store`: functions that return the present settings and store, which a reload may
-    replace. `clock`: function that returns seconds since the epoch.
+    `current_settings`, `current_store`: functions that return the settings and the store in use. `clock`: function
+    that returns seconds since the epoch.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class BrowserSessions:
         """Store keys of sessions that a sign-out ended while Redis was unavailable. They are written later."""
 
     async def create_for_key(self, presented: str) -> str | None:
-        """Create a session for the key `presented` and return the value of its cookie.
+        """Begin a session for a user with the key `presented`, and return the value of its cookie.
 
         None: `presented` is not a key of the proxy.
         """
@@ -84,13 +83,13 @@ class BrowserSessions:
         return cookie
 
     async def create_for_user(self, user: OidcUser) -> str:
-        """Create a session for `user`, a user of the identity provider, and return the value of its cookie."""
+        """Begin a session for `user`, a user of the identity provider, and return the value of its cookie."""
         cookie = secrets.token_urlsafe(32)
         await self._save(cookie, _StoredSession(self._clock(), user=user))
         return cookie
 
     async def find(self, cookie: str) -> Session | None:
-        """Return the session of `cookie`, a cookie value. None: the cookie is unknown, or its session has ended."""
+        """Return the session of a cookie. None: the cookie is unknown, or its session has ended."""
         if not cookie or len(cookie) > _MAX_COOKIE_CHARACTERS:
             return None
         store, place = self._current_store(), _find_place(cookie)
@@ -106,9 +105,9 @@ class BrowserSessions:
         return session
 
     async def end(self, cookie: str) -> None:
-        """End the session of `cookie`, a cookie value, in all workers and instances.
+        """End the session of a cookie in all workers and instances.
 
-        While Redis is unavailable, only this process ends the session; other instances end it when Redis is available
+        While Redis is unavailable, only this process rejects the cookie; the others follow when Redis is available
         again.
         """
         store, place = self._current_store(), _find_place(cookie)

@@ -1,7 +1,7 @@
-"""Matrix of capabilities and models on the page Providers: limits and features with their sources.
+"""Table of the page Providers with limits and features of models, such as the context window.
 
-A capability is a property of a model, such as its context window or images. A source is the origin of a value, such as
-a price list or a setting. A mapped model is the backend model of a Claude tier. `build_matrix` returns the `Matrix`.
+`build_matrix` returns this table (`Matrix`). It has a `MatrixColumn` for each model, and a row of `MatrixCell` for
+each feature.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,10 +18,7 @@ _MAX_MODELS = 8
 
 
 class MatrixCell(Struct, frozen=True):
-    """Cell of the matrix: one capability of one model.
-
-    It contains a sign with its meaning for screen readers, or a text.
-    """
+    """One feature of one model: a sign with its meaning for screen readers, or a text."""
 
     sign: str = ""
     role: str = ""
@@ -31,7 +28,7 @@ class MatrixCell(Struct, frozen=True):
 
 
 class MatrixColumn(Struct, frozen=True):
-    """Head of a column of the matrix: one model."""
+    """Head of a column of the table of features: one model."""
 
     prefix: str
     model: str
@@ -39,17 +36,14 @@ class MatrixColumn(Struct, frozen=True):
 
 
 class Matrix(Struct, frozen=True):
-    """The matrix of capabilities: heads of the columns, and rows.
-
-    A row has the name of a capability and one cell for each model.
-    """
+    """Table of features and models: one column for each model, and rows with a title and one cell for each model."""
 
     columns: Sequence[MatrixColumn]
     rows: Sequence[tuple[str, Sequence[MatrixCell]]]
 
 
 def build_matrix(context: PageContext) -> Matrix:
-    """Return the matrix of the mapped models, and of the models with the highest number of requests in the time range.
+    """Return the table for the models of the Claude tiers, and for the models with the most requests.
 
     `context`: parameters of the URL, state of the proxy, and connection to the ledger.
     """

@@ -1,9 +1,7 @@
-"""Charts as SVG inside a page: the only module that uses pygal.
+"""Charts of the dashboard as SVG, with axes computed by pygal.
 
-`draw` returns the SVG of a `Chart`, and `sparkline` a small line without axes. A chart has `Series` of values, a
-`Column` for each position of the time axis, and a `Band` for each labeled time range. Guides are horizontal lines at
-round values. A role is the CSS class of a color. pygal writes a style sheet, a script and style attributes, which the
-security policy of the pages forbids; they are removed.
+`draw` returns the SVG of a `Chart`, and `sparkline` a small line without axes. A chart has `Series` of values, and a
+`Column` for each position of the time axis. A `Band` is a labeled time range in a chart, such as an incident.
 """
 
 import re
@@ -51,10 +49,7 @@ class Column(Struct, frozen=True):
 
 
 class Band(Struct, frozen=True):
-    """Labeled time range in a chart, for example an incident.
-
-    `first`, `last`: indexes of its first and its last column.
-    """
+    """Labeled time range in a chart, for example an incident. `first`, `last`: indexes of its first and last column."""
 
     first: int
     last: int
@@ -62,7 +57,7 @@ class Band(Struct, frozen=True):
 
 
 class Chart(Struct, frozen=True, kw_only=True):
-    """Content of a chart over time: series, columns and bands."""
+    """Content of a chart over time: values, positions on the time axis, and labeled time ranges."""
 
     label: str
     """Description of the chart for screen readers."""
@@ -77,16 +72,16 @@ class Chart(Struct, frozen=True, kw_only=True):
 
 
 def draw(chart: Chart) -> Markup:
-    """Return `chart` as two SVG elements, a wide one and a narrow one for phones. The style sheet shows one of them."""
+    """Return `chart` as two SVG elements, a wide one and a narrow one for phones.
+
+    The style sheet of the page shows one of them.
+    """
     plot = _render(chart)
     return Markup("").join(_draw(chart, plot, width) for width in (WIDE, NARROW))
 
 
 def sparkline(values: Sequence[float | None]) -> Markup:
-    """Return a small line of `values` without axes, as SVG. None in `values`: unknown.
-
-    Empty: fewer than two values are known.
-    """
+    """Return a small line of `values` without axes, as SVG. Empty: fewer than two values are known (not None)."""
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return Markup("")
@@ -103,8 +98,8 @@ def sparkline(values: Sequence[float | None]) -> Markup:
 def _draw(chart: Chart, plot: ElementTree.Element, width: int) -> Markup:
     """Return one drawing of `chart` with the width `width` in pixels.
 
-    pygal computes axes and geometry. The SVG elements that the pages need are then written without its styles and
-    scripts. `plot`: the wide drawing of pygal. A narrow one has the same margins and scaled horizontal positions.
+    `plot`: drawing of pygal with the axes, of which only the needed SVG elements are kept. A narrow drawing has
+    scaled horizontal positions.
     """
     axis_y, axis_x, *groups = (child for child in plot if child.tag == "g")
     inner = next(float(_POINT.findall(path.get("d", ""))[-1]) for path in axis_y.iter("path"))

@@ -1,6 +1,7 @@
-"""Columns of the table of requests: their titles, their texts for a stored request, and the choice in the URL.
+"""Columns of the table of requests that a user can choose.
 
-`COLUMNS` lists the columns (`RequestColumn`). `choose_columns` reads the chosen columns from the URL.
+`COLUMNS` lists them, and `choose_columns` reads the choice from the URL. A `RequestColumn` has a title, and a
+function that returns the text for a request.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from anthropic_proxy.ledger.sorted_requests import SORT_KEYS
 
 
 class RequestColumn(Struct, frozen=True):
-    """Column of the table of requests that a user can show or remove. Time, model and outcome are always shown."""
+    """Column of the table of requests that a user can show or hide. Time, model and outcome are always shown."""
 
     name: str
     """Name of the column in the URL."""
@@ -27,7 +28,7 @@ class RequestColumn(Struct, frozen=True):
 
     @property
     def is_number(self) -> bool:
-        """True if the column has numbers: rows can be sorted by it, and its texts are aligned to the right."""
+        """True if the column has numbers, by which the rows can be sorted."""
         return self.name in SORT_KEYS
 
     @property
@@ -93,9 +94,9 @@ DEFAULT_COLUMNS: Sequence[RequestColumn] = tuple(
 
 
 def choose_columns(text: str) -> Sequence[RequestColumn]:
-    """Return the columns that `text`, the parameter `columns` of the URL, names, in the order of the table.
+    """Return the columns that the URL parameter `columns` names, in the order of the table.
 
-    "": the default columns. Raises `InvalidRequest` for an unknown name.
+    `text`: value of the parameter; "": the default columns. Raises `InvalidRequest` for an unknown name.
     """
     if not text:
         return DEFAULT_COLUMNS

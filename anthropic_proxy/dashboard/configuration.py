@@ -1,6 +1,6 @@
-"""Page Settings of the dashboard: every setting with its value and source.
+"""Page Settings of the dashboard: each setting with its value and source.
 
-`build_settings_page` returns the values that the template of the page shows.
+`build_settings_page` returns the values for the template of the page.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from anthropic_proxy.routing.settings_listing import list_settings
 
 
 def build_settings_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values that the template of the page Settings shows, with masked keys.
+    """Return the values for the template of the page Settings, with masked keys.
 
     `context`: parameters of the URL, settings and state of the proxy.
     """

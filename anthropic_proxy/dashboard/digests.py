@@ -1,8 +1,8 @@
-"""`digest`: SHA-256 of a text, as a name in the store, or to find out later whether a text has changed."""
+"""`digest`: SHA-256 of a text, used as a name in the store, or to detect a change of the text."""
 
 import hashlib
 
 
 def digest(text: str) -> str:
-    """Return the SHA-256 of `text` as hexadecimal digits. Characters that UTF-8 cannot encode count as `?`."""
+    """Return the SHA-256 of `text` as hexadecimal digits. Characters that UTF-8 cannot encode are hashed as `?`."""
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()

@@ -1,9 +1,8 @@
-"""Kinds of errors: their names and colors, the chart of errors over time, and incidents of providers.
+"""Kinds of errors with names and colors, the chart of errors over time, and incidents of providers.
 
-A kind is one or more types of errors, such as `rate_limit_error`. A period is a division of the time range, such as an
-hour. An incident is a series of periods in which many requests to one provider failed for a reason that is not in the
-requests. `find_error_kind` returns the kind of a type. `find_incidents` returns the incidents of a time range, and
-`build_incident_bands` their bands: labeled time ranges in a chart. `draw_error_chart` returns the chart.
+A kind has one or more types of errors, such as `rate_limit_error`. `find_error_kind` returns the kind of a type.
+`draw_error_chart` returns the chart. `find_incidents` returns the incidents: times in which many requests to one
+provider failed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,13 +33,15 @@ KINDS: Mapping[str, tuple[str, str]] = {
 _OF_REQUESTS = frozenset({"invalid_request_error", "not_found_error", "request_too_large"})
 """Types of errors that the content of a request causes, not the provider. They are no incident."""
 MIN_INCIDENT_ERRORS, MIN_INCIDENT_SHARE = 3, 0.05
-"""Minimum number of failed requests of one provider in one period, and their minimum share (0 to 1) of all its
-requests, for an incident."""
+"""Minimum number of failed requests of one provider in one period for an incident, and their minimum share (0 to 1)."""
 _MAX_BANDS = 3
 
 
 class Incident(Struct, frozen=True):
-    """Consecutive periods with many failed requests to one provider and the same most frequent kind of error."""
+    """Time in which many requests to one provider failed, mostly with the same kind of error.
+
+    It consists of periods, such as hours.
+    """
 
     first: int
     """Index of the first period of the incident in the time range."""
@@ -52,15 +53,15 @@ class Incident(Struct, frozen=True):
 
 
 def find_error_kind(error_type: str) -> str:
-    """Return the name of the kind to which `error_type` belongs: `rate limit` for `rate_limit_error`."""
+    """Return the name of a type of error for users: `rate limit` for `rate_limit_error`."""
     return KINDS[error_type][0] if error_type in KINDS else error_type.removesuffix("_error").replace("_", " ")
 
 
 def draw_error_chart(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnChart:
-    """Return the chart of failed requests by kind of error over `periods`.
+    """Return the chart of failed requests over time, by kind of error.
 
-    `errors`: numbers of failed requests by period, provider and type. Each bar is a link to the failed requests of its
-    period.
+    `periods`: divisions of the time range, such as hours. `errors`: numbers of failed requests by period, provider
+    and type.
     """
     query = periods.query
     failed = structs.replace(query, facets={**query.facets, "outcome": "error"})
@@ -72,10 +73,11 @@ def draw_error_chart(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnCh
 def find_incidents(
     periods: Periods, errors: Iterable[ErrorPeriod], by_model: Iterable[ModelPeriod], costs: ModelCosts
 ) -> list[Incident]:
-    """Return the incidents with the highest number of failed requests in a time range, in order of time.
+    """Return the incidents with the most failed requests in a time range, in order of time.
 
-    `periods`: division of the range. `errors`: failed requests by period, provider and type. `by_model`: all requests
-    by period and model. `costs`: names and prefixes of providers.
+    Errors that the content of a request causes are no incident. `periods`: divisions of the range. `errors`: failed
+    requests by period, provider and type. `by_model`: all requests by period and model. `costs`: names and prefixes
+    of providers.
     """
     numbers = {start: number for number, start in enumerate(periods.starts)}
     sent: dict[tuple[str, int], int] = {}

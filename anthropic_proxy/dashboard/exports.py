@@ -1,7 +1,7 @@
-"""Tables of the pages for export as CSV and JSON: the rows that a page shows, with complete values.
+"""Export of the tables of pages as CSV and JSON.
 
 `TABLES` lists the tables of each page, and `export_table` returns one of them as a file. Each function `_tabulate_*`
-returns the rows of one table for a page context: URL parameters, settings, and connection to the ledger.
+returns the rows of one table.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,11 +37,11 @@ Tabulate = Callable[[PageContext], ExportTable]
 def export_table(
     context: PageContext, tables: Mapping[str, Tabulate], query: Mapping[str, Sequence[str]]
 ) -> RouteResponse | None:
-    """Return one table of a page as a file for the browser. None: its rows are in the ledger, which cannot be read.
+    """Return one table of a page as a file for the browser.
 
-    `tables`: name → function that returns the table. `query`: URL parameters; `format` is the format and `table` the
-    name of the table; without `table`, the first one is returned. Raises `InvalidRequest` for an unknown name or
-    format.
+    None: the table needs the ledger, which cannot be read. `tables`: name → function that returns the table. `query`:
+    URL parameters with `format`, and `table` for another table than the first. Raises `InvalidRequest` for an unknown
+    name or format.
     """
     name, form = query.get("table", [""])[-1], query["format"][-1]
     if form not in FORMATS:

@@ -1,10 +1,8 @@
 """Texts of numbers, amounts of money, durations and times on the pages of the dashboard.
 
-Each function returns the text for a value, such as `count` for a number and `ago` for the age of an event. `money` is
-the text of an amount in nano-dollars (10⁻⁹ US dollars). `cost_or_free` is the same with `free` for 0, and
-`cost_with_unknown` also states the number of requests without a known cost. `chart_money` is for values of a chart.
-Times of the ledger are microseconds since the epoch: `clock_time` has no date, `day_and_time` the day, `full_time` date
-and zone.
+`count`, `percent` and `rate` are texts of numbers. `money`, `cost_or_free` and `cost_with_unknown` are texts of
+amounts in nano-dollars (10⁻⁹ dollars). `seconds` is the text of a duration, and `ago` of an age. `clock_time`,
+`day_and_time` and `full_time` are texts of times in microseconds since the epoch.
 """
 
 from datetime import datetime
@@ -24,7 +22,7 @@ def count(value: float | None) -> str:
 
 
 def short_count(value: float | None) -> str:
-    """Return `value` as text, from 10,000 in a larger unit: `9,876`, `12.3 k`, `37.8 M`. None: unknown."""
+    """Return `value` as text, with a larger unit from 10,000: `9,876`, `12.3 k`, `37.8 M`. None: unknown."""
     if value is None:
         return UNKNOWN
     for limit, scale, unit in ((999_500_000, 1e9, " G"), (999_500, 1e6, " M"), (10_000, 1e3, " k")):
@@ -35,9 +33,9 @@ def short_count(value: float | None) -> str:
 
 
 def money(nanodollars: int | None, *, exact: bool = False) -> str:
-    """Return an amount in nano-dollars as text in dollars: `$3.22`. None: the text is `unknown`.
+    """Return an amount in nano-dollars as text in dollars: `$3.22`.
 
-    `exact`: True: four decimals for amounts below ten dollars.
+    None: `unknown`. `exact`: True: four decimals for amounts below ten dollars.
     """
     if nanodollars is None:
         return "unknown"
@@ -50,23 +48,23 @@ def money(nanodollars: int | None, *, exact: bool = False) -> str:
 
 
 def chart_money(nanodollars: float) -> str:
-    """Return an amount in nano-dollars as text in dollars, for the axis or the values of a chart."""
+    """Return an amount in nano-dollars (10⁻⁹ dollars) as text in dollars, for charts."""
     return money(int(nanodollars))
 
 
 def cost_or_free(nanodollars: int | None, *, exact: bool = False) -> str:
-    """Return the cost of requests in nano-dollars as text in dollars. 0: `free`, as for local models. None: `unknown`.
+    """Return a cost in nano-dollars as text in dollars, and 0 as `free`.
 
-    `exact`: True: four decimals for amounts below ten dollars.
+    None: `unknown`. `exact`: True: four decimals for amounts below ten dollars.
     """
     return "free" if nanodollars == 0 else money(nanodollars, exact=exact)
 
 
 def cost_with_unknown(nanodollars: int, unknown_requests: int, *, free: str = "free") -> str:
-    """Return a sum of costs as text, with the number of requests with unknown cost: `≥ $0.01, 99 unknown`.
+    """Return a sum of costs as text, with the number of requests without a known cost: `≥ $0.01, 99 unknown`.
 
-    `nanodollars`: sum of the known costs. `unknown_requests`: number of requests with unknown cost. `free`: text for a
-    sum of 0.
+    `nanodollars`: sum of the known costs. `unknown_requests`: number of requests without a known cost. `free`: text
+    for the sum 0.
     """
     amount = find_known_amount(nanodollars, unknown_requests)
     if unknown_requests and amount:
@@ -89,9 +87,10 @@ def seconds(microseconds: float | None) -> str:
 
 
 def percent(value: float | None, whole: float | None, digits: int = 0) -> str:
-    """Return the share of `value` in `whole` as text: `79 %`. None: unknown. `digits`: number of decimals.
+    """Return the share of `value` in `whole` as text: `79 %`.
 
-    The text is never `100 %` if a remainder exists, and never `0 %` if the value is above zero.
+    `digits`: number of decimals. None: unknown. A small share is not rounded to `0 %`, and an incomplete one not to
+    `100 %`.
     """
     if value is None or not whole:
         return UNKNOWN
@@ -110,7 +109,7 @@ def error_share(errors: int, requests: int) -> str:
 
 
 def error_count(errors: int, total: int) -> str:
-    """Return the number of `errors` with their share of `total` as text: `12, 3.5 %`. `total` 0: unknown."""
+    """Return a number of errors with its share of `total` as text: `12, 3.5 %`. `total` 0: unknown."""
     if not total:
         return UNKNOWN
     return f"{count(errors)}, {percent(errors, total, 1)}" if errors else "0"

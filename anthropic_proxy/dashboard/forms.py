@@ -1,9 +1,8 @@
-"""Forms of the dashboard: their fields, and the rejection of forms that pages of other sites send.
+"""Forms of the dashboard, and their protection against other web sites.
 
-`read_own_form` returns the fields of a form that the browser has sent. A form contains a token, which other web sites
-cannot read: the token of the session or, if no key is required, the value of a cookie. `find_token` returns this
-`FormToken`, `require_token` rejects a form without it. `require_equal_tokens` compares two given tokens.
-`find_own_path` prevents redirects to other sites.
+`read_own_form` returns the fields of a sent form. Each form contains a token that other web sites cannot read.
+`find_token` returns this `FormToken`, and `require_token` rejects a form without it. `find_own_path` prevents
+redirects to other sites.
 """
 
 import hmac
@@ -28,7 +27,7 @@ MAX_TARGET_CHARACTERS = 2_000
 def read_own_form(request: RouteRequest) -> Mapping[str, str]:
     """Return the fields of the form in the body of `request`: name → text.
 
-    Raises `PermissionDenied` if a page of another site sent the form, and `InvalidRequest` if it has too many fields.
+    Raises `PermissionDenied` if a page of another site sent it, and `InvalidRequest` if it has too many fields.
     """
     headers = request.headers
     origin = headers.get("origin", "")
@@ -45,7 +44,7 @@ def read_own_form(request: RouteRequest) -> Mapping[str, str]:
 def find_own_path(target: str) -> str:
     """Return `target` if it is a path of the dashboard, otherwise `/dashboard`.
 
-    A browser is redirected to this path after sign-in. An attacker could otherwise redirect it to another site.
+    A browser is redirected to this path after the sign-in, so a link of an attacker must not name another site.
     """
     is_own = target == "/dashboard" or target.startswith(("/dashboard/", "/dashboard?"))
     is_short = len(target) <= MAX_TARGET_CHARACTERS
@@ -61,9 +60,10 @@ class FormToken(NamedTuple):
 
 
 def find_token(request: RouteRequest, session: Session | None, *, is_https: bool) -> FormToken:
-    """Return the token that forms of the browser that sent `request` contain.
+    """Return the token for the forms of a browser.
 
-    `session`: None: the browser is not signed in. `is_https`: True if the browser uses TLS.
+    `request`: request of this browser. `session`: None: the browser is not signed in. `is_https`: True if the browser
+    uses TLS.
     """
     if session is not None:
         return FormToken(session.form_token)
@@ -76,9 +76,9 @@ def find_token(request: RouteRequest, session: Session | None, *, is_https: bool
 
 
 def require_token(request: RouteRequest, session: Session | None, presented: str) -> None:
-    """Raise `PermissionDenied` if `presented`, the token in a form, is not the token of this browser.
+    """Raise `PermissionDenied` if a form lacks the token of this browser, as a page of another site may have sent it.
 
-    The form was then sent by a page of another site.
+    `presented`: token in the form. `session`: None: the browser is not signed in.
     """
     token, new_cookie = find_token(request, session, is_https=True)
     require_equal_tokens("" if new_cookie else token, presented)
@@ -87,7 +87,7 @@ def require_token(request: RouteRequest, session: Session | None, presented: str
 def require_equal_tokens(token: str, presented: str) -> None:
     """Raise `PermissionDenied` if `presented`, the token in a form, is not `token`, the token of the browser.
 
-    `token`: "": the browser has no token, so no form is accepted.
+    `token`: "": the browser has none, so the form is rejected.
     """
     if not token or not hmac.compare_digest(token.encode(), presented.encode()):
         raise PermissionDenied("The form is not of this session. Open /dashboard again.")

@@ -1,8 +1,7 @@
-"""Page of one virtual key: its state, limits and used budgets, its requests and cost, and its changes.
+"""Page of one virtual key, a key that this proxy gives to a client: state, limits, budgets, requests and changes.
 
-`build_key_page` returns the values that the template of the page shows. A virtual key is a key that this proxy gives to
-a client; only a hash of its text is stored. Its changes are rows of the audit log (`ChangeRow`). `limit_to_key` selects
-the requests of the key.
+`build_key_page` returns the values for the template of the page. A `ChangeRow` is one change of the key.
+`limit_to_key` selects the requests of the key.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +39,7 @@ MAX_CHANGES = 20
 
 
 class ChangeRow(Struct, frozen=True):
-    """One row of the audit log, a change of a key or a team, as texts for a table."""
+    """One change of a key or a team in the audit log, as texts for a table."""
 
     time: str
     full_time: str
@@ -53,9 +52,10 @@ class ChangeRow(Struct, frozen=True):
 
 
 def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
-    """Return the values that the template of the page of one key shows. None: the key in the URL does not exist.
+    """Return the values for the template of the page of one virtual key.
 
-    `context`: parameters of the URL, state of the proxy, and connection to the ledger.
+    None: the key in the URL does not exist. `context`: parameters of the URL, state of the proxy, and connection to
+    the ledger.
     """
     key = find_key(context.connection, context.path_parameters["id"])
     if key is None:
@@ -98,7 +98,7 @@ def limit_to_key(context: PageContext, key: VirtualKey) -> PageContext:
 
 
 def build_change_row(entry: AuditEntry) -> ChangeRow:
-    """Return the table row for `entry`, a change of a key or a team in the audit log."""
+    """Return the table row for `entry`, one change of a key or a team."""
     key_id, _, label = entry.target.partition(" ")
     is_key = entry.action.endswith("key")
     return ChangeRow(

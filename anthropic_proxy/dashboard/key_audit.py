@@ -1,7 +1,7 @@
 """Page of the audit log: each change of virtual keys and teams with time, author, and old and new values.
 
-`build_audit_page` returns the values that the template of the page shows. The position in the list is an id in the URL.
-`list_shown_entries` returns the changes at this position.
+`build_audit_page` returns the values for the template of the page. `list_shown_entries` returns the changes on the
+page that the URL names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ MAX_ROWS = 50
 
 
 def build_audit_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values that the template of the page with the audit log shows.
+    """Return the values for the template of the page with the audit log.
 
     `context`: parameters of the URL, state of the proxy, and connection to the database.
     """
@@ -39,7 +39,7 @@ def build_audit_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def list_shown_entries(context: PageContext, limit: int = MAX_ROWS) -> Sequence[AuditEntry]:
-    """Return at most `limit` changes of keys and teams, from the position in the audit log that the URL names.
+    """Return at most `limit` changes of keys and teams, from the position that the URL names.
 
     Raises `InvalidRequest` for an invalid position.
     """

@@ -1,7 +1,6 @@
-"""Tables of the pages about virtual keys for export as CSV and JSON: keys, teams and changes, without texts of keys.
+"""Export of the tables about virtual keys, teams and their changes as CSV and JSON, without the texts of keys.
 
-Each function `tabulate_*` returns the rows of one table. Its argument is the page context: URL parameters, settings,
-and a connection to the database.
+Each function `tabulate_*` returns the rows of one table.
 """
 
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ _USED_TITLES = ("budgets_used", "requests", "errors", "tokens", "cost")
 
 
 def tabulate_keys(context: PageContext) -> ExportTable:
-    """Return the virtual keys that the filters in the URL select as a table, also those on later pages."""
+    """Return the virtual keys that the filters in the URL select, as a table. Keys on later pages are included."""
     rows = [
         [
             *(row.key.id, row.key.label, row.hint, row.key.find_status(context.now), row.key.owner, row.key.team),
@@ -53,7 +52,7 @@ def tabulate_teams(context: PageContext) -> ExportTable:
 
 
 def tabulate_changes(context: PageContext) -> ExportTable:
-    """Return the changes of keys and teams that the page of the audit log shows, as a table.
+    """Return the changes of keys and teams on the page of the audit log, as a table.
 
     The URL has the position in the list.
     """
@@ -67,7 +66,10 @@ def tabulate_key_changes(context: PageContext) -> ExportTable:
 
 
 def tabulate_key_requests(context: PageContext) -> ExportTable:
-    """Return the stored requests of the virtual key in the URL within the time range as a table."""
+    """Return the stored requests of the virtual key in the URL, as a table.
+
+    Only requests in the time range are included.
+    """
     key = require_key(context.connection, context.path_parameters["id"])
     return tabulate_requests(list_exported_requests(limit_to_key(context, key)))
 

@@ -1,8 +1,8 @@
-"""`KeyForm`: forms of the page Keys that create, change, rotate and revoke a key or change a team, after a preview.
+"""Forms of the page Keys, which create, change, rotate or revoke a virtual key, or change a team.
 
-A virtual key is a key that this proxy gives to a client. `load_form` returns the form of an action. `submit_form` adds
-the preview of the change, or makes the change that the user confirms. A rotation gives a key a new text; the old text
-is valid for the time `overlap`. Rules are the allowed models, limits and budgets.
+`load_form` returns the `KeyForm` of an action. `submit_form` adds a preview of the change, and makes the change when
+the user has confirmed it. A virtual key is a key that this proxy gives to a client. A rotation gives a key a new
+text.
 """
 
 import time
@@ -37,7 +37,7 @@ _TITLES = {
 
 
 class KeyForm(Struct, kw_only=True):
-    """Form for one change of a key or a team: the values that its template shows."""
+    """Form for one change of a virtual key or a team: the values for its template."""
 
     action: str
     title: str
@@ -49,8 +49,10 @@ class KeyForm(Struct, kw_only=True):
     fields: dict[str, str] = {}
     """Name of a form field → text in the field."""
     before: str
-    """Digest of the present values, which the form contains. If the digest differs at the confirmation, the values have
-    changed since the preview, and the change is rejected."""
+    """Digest of the present values, which the form contains.
+
+    If it differs at the confirmation, the values have changed since the preview, and the change is rejected.
+    """
     preview: Sequence[tuple[str, str]] | None = None
     """Lines of the preview: sign (such as `+`) and text of each changed value. None: no preview."""
     warnings: Sequence[str] = ()
@@ -66,7 +68,7 @@ class KeyForm(Struct, kw_only=True):
 def load_form(administration: KeyAdministration, settings: Settings, action: str, target: str) -> KeyForm:
     """Return the form of `action` with the present values of a key or team.
 
-    `target`: id of the key, or name of the team; "": a new key. Raises `InvalidRequest` for an unknown action and
+    `target`: id of the key, or name of the team; "": a new key. Raises `InvalidRequest` for an unknown action, and
     `UnknownModel` for an unknown key.
     """
     if action not in _TITLES:
@@ -99,10 +101,10 @@ def submit_form(
     sent: Mapping[str, str],
     clock: Callable[[], float] = time.time,
 ) -> KeyForm:
-    """Return the form with a preview of the change that the user entered, or make the change and return the result.
+    """Return the sent form with a preview of the change, or make the change if the user has confirmed the preview.
 
-    `sent`: fields of the form. The change is made if the field `before` shows that the user has confirmed the preview.
-    Errors are in the field `problem` of the result. `clock`: returns seconds since the epoch.
+    `sent`: fields of the form; the field `before` marks the confirmation. Invalid values are described in the field
+    `problem` of the result.
     """
     form = load_form(administration, settings, sent.get("action", ""), sent.get("target", ""))
     form.fields = {name: sent.get(name, "").strip() for name in form.fields}

@@ -1,4 +1,4 @@
-"""`explain_key_refusal`: the reason for which a browser may not change virtual keys and teams.
+"""`explain_key_refusal`: the reason for which a user of the dashboard may not change virtual keys and teams.
 
 A virtual key is a key that this proxy gives to a client.
 """
@@ -14,10 +14,10 @@ _NOT_ALLOWED = "Keys can be changed after a sign-in with a key of ADMIN_API_KEY.
 
 
 def explain_key_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
-    """Return the reason for which the browser that sent `request` may not change keys and teams.
+    """Return the reason for which a user may not change virtual keys and teams.
 
-    "": the browser may change them. `session`: session of the signed-in user; None: not signed in. As for the API below
-    `/admin`, a key of `ADMIN_API_KEY` is necessary.
+    "": the user may change them. `request`: request of the user's browser. `session`: None: the browser is not signed
+    in.
     """
     if not settings.dashboard_editing:
         return _DISABLED

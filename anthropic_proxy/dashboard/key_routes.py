@@ -1,6 +1,6 @@
-"""`KeyFormRoutes`: the route of the forms that change virtual keys and teams, at `/dashboard/keys/edit`.
+"""Route of the forms that change virtual keys and teams, at `/dashboard/keys/edit`.
 
-GET shows a form, POST shows the preview of a change or makes the change.
+`KeyFormRoutes` has the route. GET shows a form, and POST shows the preview of a change or makes the change.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ Open = Callable[[RouteRequest], Awaitable["tuple[Session | None, Pages, Gateway]
 
 
 class KeyFormRoutes:
-    """Routes of the forms that change virtual keys and teams.
+    """Route of the forms that change virtual keys and teams.
 
     `open_pages`: function that returns the session of a browser, the pages, and the running proxy.
     """

@@ -1,10 +1,8 @@
-"""Rows of the tables of keys and teams: state, limits, used budgets, last use and sums of requests, as texts.
+"""Rows of the tables of virtual keys and teams, as texts.
 
-A virtual key is a key that this proxy gives to a client. `build_key_row` returns the `KeyRow` of a virtual key, and
-`build_team_row` the `TeamRow` of a team. Rules are the allowed models, providers and routes (`list_allowed_names`), the
-limits (`describe_limits`) and the budgets. A budget is an amount of money or tokens per period; a `BudgetBar` shows its
-used share. A `KeyState` is the sign and text for an active, expired or revoked key. `KeyUsage` has the requests and
-used budgets of a key. A role is the CSS class of a color.
+A virtual key is a key that this proxy gives to a client. `build_key_row` returns the `KeyRow` of a key from its
+`KeyUsage`. `build_team_row` returns the `TeamRow` of a team. `describe_state` returns the `KeyState`: active, expired
+or revoked. A `BudgetBar` shows the used share of a budget.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +42,7 @@ class BudgetBar(Struct, frozen=True):
 
 
 class KeyState(Struct, frozen=True):
-    """State of a key: sign, CSS class of the color, and text."""
+    """State of a virtual key, such as expired: sign, CSS class of the color, and text."""
 
     sign: str
     role: str
@@ -58,8 +56,10 @@ class KeyRow(Struct, frozen=True, kw_only=True):
     state: KeyState
     hint: str
     expires: str
-    """Expiry of an active key as text, if it is later than `EXPIRY_NOTICE_SECONDS` from now. "": the key does not
-    expire, or its state mentions the expiry."""
+    """Text about the expiry of an active key, if the state does not mention it.
+
+    "": the key does not expire, or only its state mentions the expiry.
+    """
     allowed: Sequence[tuple[str, str]]
     """Pairs of a title (such as models) and the allowed names. Empty: everything is allowed."""
     limits: str
@@ -90,7 +90,7 @@ class TeamRow(Struct, frozen=True, kw_only=True):
 
 
 class KeyUsage(Struct, frozen=True):
-    """Usage of a key: requests of the time range, used budgets, and the start of the last request."""
+    """Usage of a virtual key: its requests in the time range, its used budgets, and the start of its last request."""
 
     sums: UsageSums
     spending: Sequence[Spending] | None
@@ -99,9 +99,10 @@ class KeyUsage(Struct, frozen=True):
 
 
 def build_key_row(key: VirtualKey, usage: KeyUsage, now: float, requests_link: str = "") -> KeyRow:
-    """Return the table row of `key`. `requests_link`: URL of the list of its requests.
+    """Return the table row of the virtual key `key`.
 
-    `usage`: requests and used budgets of the key. `now`: seconds since the epoch.
+    `usage`: its requests and used budgets. `now`: seconds since the epoch. `requests_link`: URL of the list of its
+    requests.
     """
     last = usage.last_used_at
     return KeyRow(
@@ -124,7 +125,7 @@ def build_key_row(key: VirtualKey, usage: KeyUsage, now: float, requests_link: s
 def build_team_row(team: Team, keys: Sequence[KeyRow], spending: Sequence[Spending] | None) -> TeamRow:
     """Return the table row of `team`.
 
-    `keys`: rows of the keys in the team. `spending`: used amounts of the team's budgets; None: unknown.
+    `keys`: rows of the keys in the team. `spending`: used amounts of its budgets; None: unknown.
     """
     total = add_up(row.sums for row in keys)
     active = sum(row.state.text not in ("revoked", "expired") for row in keys)
@@ -143,7 +144,7 @@ def build_team_row(team: Team, keys: Sequence[KeyRow], spending: Sequence[Spendi
 
 
 def describe_state(key: VirtualKey, now: float) -> KeyState:
-    """Return the state of `key` with sign and color: `active`, `expires in 3 days`, `expired`, `revoked`.
+    """Return the state of a virtual key with sign and color: `active`, `expires in 3 days`, `expired`, `revoked`.
 
     `now`: seconds since the epoch.
     """
@@ -154,7 +155,7 @@ def describe_state(key: VirtualKey, now: float) -> KeyState:
 
 
 def list_allowed_names(rules: Rules) -> Sequence[tuple[str, str]]:
-    """Return pairs of a title and names for the models, providers and routes that `rules` allow.
+    """Return the models, providers and routes that `rules` allow, as pairs of a title and names.
 
     Empty: everything is allowed.
     """
@@ -162,9 +163,9 @@ def list_allowed_names(rules: Rules) -> Sequence[tuple[str, str]]:
 
 
 def describe_limits(rules: Rules) -> str:
-    """Return the limits in `rules` as text, without budgets and allowed names: `60 requests/min, 4 at a time`.
+    """Return the limits of a key or team as text: `60 requests/min, 4 at a time`.
 
-    "": no limits.
+    "": no limits. Budgets and allowed models are not included.
     """
     return describe_rules(
         Rules(
@@ -176,9 +177,9 @@ def describe_limits(rules: Rules) -> str:
 
 
 def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequence[BudgetBar]:
-    """Return one bar for each budget in `rules`, the rules of a key or a team.
+    """Return one bar for each budget of a key or a team.
 
-    `spending`: used amounts in the same order; None: unknown.
+    `rules`: rules with the budgets. `spending`: used amounts in the same order; None: unknown.
     """
     if spending is None:
         return [BudgetBar(f"{formats.UNKNOWN} of {budget.describe()}", 0.0, "budget") for budget in rules.budgets]

@@ -1,9 +1,8 @@
-"""Page Keys: all virtual keys and teams with their state, limits, used budgets, requests and cost.
+"""Page Keys: all virtual keys and teams with state, limits, used budgets, requests and cost.
 
-`build_keys_page` returns the values that the template of the page shows. A virtual key is a key that this proxy gives
-to a client; a team is a group of keys with common limits. `read_key_list` returns all keys (`KeyList`), and
-`choose_key_rows` selects those for the page. The store of limits (Redis, a file or memory) has the used amounts of
-budgets (`UsedBudgets`), which `read_used_budgets` returns.
+`build_keys_page` returns the values for the template of the page. A virtual key is a key that this proxy gives to a
+client. `read_key_list` returns all keys and teams (`KeyList`). `choose_key_rows` selects the keys for the page.
+`read_used_budgets` returns the used amounts of budgets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,7 +64,7 @@ class UsedBudgets(NamedTuple):
 
 
 def build_keys_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values that the template of the page Keys shows.
+    """Return the values for the template of the page Keys.
 
     `context`: parameters of the URL, state of the proxy, and connection to the ledger.
     """
@@ -91,7 +90,10 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def read_key_list(context: PageContext) -> KeyList:
-    """Return all virtual keys with their requests in the time range, active ones first, then by label."""
+    """Return all virtual keys and teams with their requests in the time range.
+
+    Active keys are first, then the order is by label.
+    """
     keys, teams = list_keys(context.connection), list_teams(context.connection)
     named = {team.name: team for team in teams}
     named = {name: named.get(name, Team(name)) for name in sorted({*named, *(key.team for key in keys if key.team)})}
@@ -128,9 +130,9 @@ def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team])
 
 
 def choose_key_rows(context: PageContext, rows: Sequence[KeyRow]) -> list[KeyRow]:
-    """Return those of `rows` that the state and the search text in the URL select, in the order that the URL names.
+    """Return the keys that the filter and the search text in the URL select, in the order that the URL names.
 
-    Raises `InvalidRequest` for an unknown state or order.
+    Raises `InvalidRequest` for an unknown filter or order.
     """
     query = context.query
     if query.measure not in ("", *STATUSES):

@@ -1,6 +1,6 @@
-"""`LedgerConnections`: connections to the ledger, the database of client requests, for the pages of one process.
+"""Connections to the ledger (the database of client requests) for the pages of one process.
 
-`open` returns an `OpenedLedger`: a connection that only reads, with the extent of the ledger.
+`LedgerConnections.open` returns an `OpenedLedger`, which is a connection that only reads.
 """
 
 import threading
@@ -24,12 +24,15 @@ class OpenedLedger(Struct, frozen=True):
     connection: Connection
     facts: LedgerFacts
     problem: StateLine | None = None
-    """Line with the reason for which the ledger cannot be read. The connection is then to an empty database. None: the
-    ledger can be read, or no request has been stored yet."""
+    """Line with the reason for which the ledger cannot be read.
+
+    None: it can be read, or no request has been stored yet. With a problem, the connection leads to an empty
+    database.
+    """
 
 
 class LedgerConnections:
-    """Connections to the ledger. All threads share one engine, a SQLAlchemy object with a pool of connections."""
+    """Connections to the ledger, the database of client requests. Threads share a pool of connections."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -37,7 +40,10 @@ class LedgerConnections:
         self._settings: Settings | None = None
 
     def open(self, settings: Settings) -> OpenedLedger:
-        """Return a new connection to the ledger of `settings`, which the caller closes. Called in any thread."""
+        """Return a new connection to the ledger, which the caller must close.
+
+        If the ledger cannot be read, the connection leads to an empty database. Any thread may call this.
+        """
         problem = None
         try:
             connection = self._find_engine(settings).connect()

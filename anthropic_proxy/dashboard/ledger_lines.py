@@ -1,6 +1,6 @@
-"""Lines below the summary of a page about the state of the ledger: a failure, waiting requests, lost requests.
+"""Lines below the summary of a page about problems of the ledger, the database of client requests.
 
-The ledger is the database of client requests. `describe_ledger` returns the lines (`StateLine`).
+`describe_ledger` returns the lines (`StateLine`) about a failure, waiting requests and lost requests.
 """
 
 from msgspec import Struct
@@ -16,7 +16,7 @@ second."""
 
 
 class StateLine(Struct, frozen=True):
-    """One line: a sign, the role of its color (`warn`, `error`), and a text."""
+    """One line about the ledger: a sign, the CSS class of its color (`warn`, `error`), and a text."""
 
     sign: str
     role: str
@@ -24,10 +24,10 @@ class StateLine(Struct, frozen=True):
 
 
 def describe_ledger(ledger: LedgerState | None, facts: LedgerFacts | None, now: float) -> list[StateLine]:
-    """Return the lines about the state of the ledger. Empty: it stores all requests, or its state is unknown.
+    """Return the lines about problems of the ledger.
 
-    `ledger`: condition of the ledger; None: unknown. `facts`: number of requests and time of the latest one; None: the
-    ledger cannot be read. `now`: seconds since the epoch.
+    Empty: it stores all requests, or its state is unknown. `ledger`: condition of the ledger; None: unknown. `facts`:
+    number of requests and time of the latest one; None: the ledger cannot be read. `now`: seconds since the epoch.
     """
     if ledger is None:
         return []

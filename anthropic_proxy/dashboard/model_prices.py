@@ -1,7 +1,7 @@
-"""Tables of the page Models: the price of each used or mapped model, and the cost of the same tokens elsewhere.
+"""Tables of the page Models with prices, and with the cost of the same tokens at other models.
 
-A mapped model is the backend model of a Claude tier. `list_prices` returns the rows of the first table (`PriceRow`),
-`compare_costs` those of the second (`ComparedCost`). `describe_price_sources` returns the origin of the prices as text.
+`list_prices` returns the rows of the first table (`PriceRow`), and `compare_costs` the second (`ComparedCost`).
+`describe_price_sources` returns the origin of the prices as text.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ _RATES = ("input", "cache_read", "cache_write", "output", "thinking")
 
 
 class PriceRow(Struct, frozen=True, kw_only=True):
-    """One row of the table of prices: a model with its prices as texts."""
+    """Prices of one model as texts, a row of the table of prices."""
 
     provider: str
     prefix: str
@@ -48,9 +48,9 @@ class ComparedCost(Struct, frozen=True, kw_only=True):
 
 
 def list_prices(context: PageContext, costs: ModelCosts, found: Sequence[ModelSums]) -> list[PriceRow]:
-    """Return the price of each model that was used in the time range or is mapped, the used models first.
+    """Return the prices of the models that were used in the time range, then those of the other mapped models.
 
-    `costs`: prices of models. `found`: sums of each used model.
+    A mapped model serves a Claude tier. `costs`: prices of models. `found`: the used models with their sums.
     """
     find_price_source(context.settings.data_directory).reload_if_changed()
     used = [(costs.find_prefix(one.provider), one.model) for one in found if one.provider and one.model]
@@ -59,7 +59,7 @@ def list_prices(context: PageContext, costs: ModelCosts, found: Sequence[ModelSu
 
 
 def describe_price_sources(context: PageContext) -> str:
-    """Return text about the origin and date of the prices, and the file in which a user sets own prices."""
+    """Return a text about the origin and date of the prices, and about the file for prices of the user."""
     directory = context.settings.data_directory
     described, problem = describe_price_list(directory), find_price_source(directory).problem
     own = "Own prices: anthropic-proxy.toml, [prices]."
@@ -71,10 +71,10 @@ def describe_price_sources(context: PageContext) -> str:
 def compare_costs(
     context: PageContext, costs: ModelCosts, found: Sequence[ModelSums], total: UsageSums
 ) -> Mapping[str, Any] | None:
-    """Return the values for the table with the cost of all tokens of the time range at other models.
+    """Return the values for the table that compares the cost of all tokens at other models.
 
-    None: there are no tokens. The table has the model in the URL, and the cheapest of the mapped, the used and the
-    requested Claude models. `costs`: prices of models. `found`: sums of each used model. `total`: sums of all.
+    None: there are no tokens. The table has the model in the URL, and the cheapest of the mapped, used and requested
+    models. `costs`: prices of models. `found`: the used models with their sums. `total`: sums of all.
     """
     if not total.tokens:
         return None

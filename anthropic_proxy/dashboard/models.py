@@ -1,7 +1,7 @@
-"""Page Models: requests, cost and speed of each model, the mapping, prices, and the cost at other models.
+"""Page Models: requests, cost and speed of each model, the model mapping, prices, and the cost at other models.
 
-`build_models_page` returns the values that the template of the page shows. The speed is output tokens per second after
-the first token. The mapping is the backend model of each Claude tier. A panel is a table or chart of the page.
+`build_models_page` returns the values for the template of the page. `UsedModel` is a model with its requests and
+times. The speed is the number of output tokens per second after the first token.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,9 +59,10 @@ _COLUMNS: Sequence[SortableColumn[UsedModel]] = (
 
 
 def build_models_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values that the template of the page Models shows. A panel that fails is a `FailedPanel`.
+    """Return the values for the template of the page Models.
 
-    `context`: parameters of the URL, state of the proxy, and connection to the ledger.
+    A table or chart that fails is a `FailedPanel`. `context`: parameters of the URL, state of the proxy, and
+    connection to the ledger.
     """
     periods, costs = divide_range(context.query), ModelCosts(context.settings)
     by_period = call_once(lambda: queries.measure_model_periods(context.connection, context.selection, periods.seconds))

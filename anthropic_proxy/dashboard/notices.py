@@ -1,6 +1,7 @@
 """Notices of the page Overview: problems of the settings, and groups of failed requests.
 
-Each notice has a reason, a remedy and a link. The error catalog is `docs/fix/errors.md`.
+A `Notice` has a reason, a remedy and a link. `list_setup_notices` returns those about settings, and
+`build_error_notice` one about failed requests.
 """
 
 from msgspec import Struct
@@ -28,17 +29,17 @@ class Notice(Struct, frozen=True):
 
 
 def list_setup_notices(context: PageContext) -> list[Notice]:
-    """Return a notice for each problem of the settings and the providers, such as a missing key."""
+    """Return a notice for each problem of the settings or providers, such as a missing key."""
     setup = context.setup
     found = [Notice("✕", "error", problem) for problem in setup.problems]
     return found + [Notice("!", "warn", text) for text in setup.advice]
 
 
 def build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
-    """Return the notice about `group`, failed requests with the same type of error from one provider or the proxy.
+    """Return the notice about failed requests with the same type of error from one provider or from the proxy.
 
-    The notice has the number of requests, the latest message, and a remedy if the error catalog has one. `costs`: names
-    and prefixes of providers.
+    It has their number, the latest message, and a remedy if `docs/fix/errors.md` has one. `costs`: names and prefixes
+    of providers.
     """
     name = costs.find_prefix(group.provider) if group.provider else "the proxy"
     period = formats.day_and_time(group.first_at)

@@ -1,4 +1,4 @@
-"""`OidcError`: a sign-in with the identity provider (OpenID Connect) that is rejected.
+"""`OidcError`: a sign-in with an identity provider (OpenID Connect) that fails or is rejected.
 
 The constants are remedies, the last sentences of its messages.
 """
@@ -9,9 +9,9 @@ CHECK_ISSUER = "An administrator should check OIDC_ISSUER."
 
 
 class OidcError(Exception):
-    """Rejected sign-in with the identity provider.
+    """Failed or rejected sign-in with the identity provider.
 
-    The message is a text for the user with cause, reason and remedy. It contains no token.
+    The message is a text for the user with cause and remedy, without tokens.
     """
 
     def __init__(self, message: str, *, status: int = 403) -> None:

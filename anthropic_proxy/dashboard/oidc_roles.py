@@ -1,7 +1,7 @@
-"""`OidcUser`, a user of the identity provider, and `resolve_role`, the role that the settings give to the user.
+"""Users of an identity provider, and their roles on the dashboard.
 
-A claim is a property of the user that the provider states in an ID token. `find_user` builds the user from the claims,
-and `find_claim_texts` returns the texts of one claim.
+`find_user` returns the `OidcUser` for claims, the facts about a user in an ID token. `resolve_role` returns the role
+that the settings give to a user. `find_claim_texts` returns the texts of one claim.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,9 @@ class OidcUser(Struct, frozen=True, omit_defaults=True):
 
 
 def find_user(settings: OidcSettings, claims: Mapping[str, Any]) -> OidcUser:
-    """Return the user that `claims`, the checked properties in an ID token, describe.
+    """Return the user for `claims`, the checked facts in an ID token.
 
-    Raises `OidcError` if `settings` do not accept the e-mail address of the user, or give the user no role.
+    Raises `OidcError` if the e-mail address is missing or not accepted, or if the settings give the user no role.
     """
     email = claims.get(settings.email_claim)
     if not isinstance(email, str) or email.count("@") != 1 or not (email.isascii() and email.isprintable()):
@@ -55,7 +55,7 @@ def find_user(settings: OidcSettings, claims: Mapping[str, Any]) -> OidcUser:
 
 
 def resolve_role(settings: OidcSettings, user: OidcUser) -> Role | None:
-    """Return the role of `user` with the present `settings`. None: the user may not sign in."""
+    """Return the role that the present settings give to `user`. None: the user may not sign in."""
     if (user.issuer, user.client_id) != (settings.issuer, settings.client_id) or not _has_domain(settings, user.email):
         return None
     if _is_listed(settings.admins, user):
@@ -66,9 +66,9 @@ def resolve_role(settings: OidcSettings, user: OidcUser) -> Role | None:
 
 
 def find_claim_texts(claims: Mapping[str, Any], path: str) -> Sequence[str]:
-    """Return the texts of the claim at `path` in `claims`. A claim is one text or a list of texts.
+    """Return the texts of one claim, which is one text or a list of texts.
 
-    A path such as `realm_access.roles` names a claim inside of objects.
+    `path`: name of the claim. A path such as `realm_access.roles` names a claim inside of objects.
     """
     value: Any = claims.get(path)
     if value is None:

@@ -1,9 +1,8 @@
-"""`OidcSignIn`: the two routes of a sign-in with an identity provider. Authlib is loaded with the first sign-in.
+"""`OidcSignIn`: the two routes of a sign-in with an identity provider.
 
-`start` redirects the browser to the provider and stores random values (a sign-in attempt) in a cookie. The provider
-redirects the browser to the callback path with a code. `read_attempt` returns the `BegunSignIn` from the cookie.
-`finish` exchanges the code for the ID token of the user and creates a session. Its result, `SignedIn`, has the value of
-the session cookie and the page that the user requested. `require_usable_provider` checks the settings at start.
+`start` redirects the browser to the provider, with random values in a cookie. The provider then redirects it back
+with a code. `read_attempt` returns the `BegunSignIn` from the cookie. `finish` creates a session for the user, and
+returns its cookie (`SignedIn`). `require_usable_provider` checks the settings.
 """
 
 import asyncio
@@ -41,10 +40,10 @@ _MAX_CODE_CHARACTERS = 4_096
 
 
 def require_usable_provider(settings: Settings) -> None:
-    """Raise `ConfigurationError` if `settings` name an identity provider that cannot be used.
+    """Raise `ConfigurationError` if the settings name an identity provider that cannot be used.
 
-    Authlib must be installed, and clients must need a key: without one, the API returns the data of the dashboard to
-    every client, so a sign-in would protect nothing.
+    Authlib must be installed. Clients must need a key, because a sign-in otherwise protects nothing: the API returns
+    the same data without it.
     """
     if settings.oidc is None:
         return
@@ -58,7 +57,7 @@ def require_usable_provider(settings: Settings) -> None:
 
 
 class SignedIn(Struct, frozen=True):
-    """Result of a completed sign-in: the value of the session cookie, and the next page."""
+    """Result of a completed sign-in: the value of the session cookie, and the page to open."""
 
     cookie: str
     """Value of the cookie of the new session."""
@@ -78,10 +77,9 @@ class OidcSignIn:
         self._client: OidcClient | None = None
 
     async def start(self, request: RouteRequest) -> RouteResponse:
-        """Return a redirect to the sign-in page of the identity provider.
+        """Return a redirect to the sign-in page of the identity provider, with a cookie for this sign-in.
 
-        The cookie of the response has the random values of this sign-in. Raises `OidcError` if the provider cannot be
-        used.
+        Raises `OidcError` if the provider cannot be used.
         """
         client = await self._find_client()
         from anthropic_proxy.dashboard.oidc.client import SignInAttempt  # noqa: PLC0415
@@ -102,17 +100,16 @@ class OidcSignIn:
         )
 
     def read_attempt(self, request: RouteRequest) -> "BegunSignIn":
-        """Return the sign-in that this browser began, from its cookie. Nothing is stored or sent.
+        """Return the sign-in that this browser began, from its cookie.
 
-        Raises `OidcError` if the cookie is missing or changed, or if the provider's response belongs to another
-        sign-in.
+        Raises `OidcError` if the cookie is missing or changed, or belongs to another sign-in.
         """
         return _read_attempt(request, request.query.get("state", [""])[-1], self._require_provider())
 
     async def finish(self, request: RouteRequest, begun: "BegunSignIn") -> SignedIn:
         """Check the response of the identity provider in the URL of `request`, and create a session for the user.
 
-        Raises `OidcError` if the sign-in is rejected.
+        Raises `OidcError` if the sign-in is rejected. `begun`: result of `read_attempt`.
         """
         query = {name: values[-1] for name, values in request.query.items()}
         attempt = begun.attempt
@@ -165,9 +162,9 @@ class BegunSignIn(Struct, frozen=True):
 
 
 def write_attempt_cookie(value: str, seconds: int, *, is_https: bool) -> str:
-    """Return the header `Set-Cookie` with `value`, the random values of a sign-in that has begun.
+    """Return the header `Set-Cookie` for a sign-in that has begun.
 
-    `seconds`: lifetime; 0 removes the cookie. `is_https`: browsers use TLS.
+    `value`: its random values. `seconds`: lifetime; 0 removes the cookie. `is_https`: browsers use TLS.
     """
     secure = "; Secure" if is_https else ""
     return f"{ATTEMPT_COOKIE}={value}; Path=/dashboard/oidc; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"

@@ -1,8 +1,6 @@
 """Page Overview: summary, five figures, charts, latest requests, problems and models.
 
-`build_overview_page` returns the values that the template of the page shows. A panel is one of these tables or charts.
-A panel that fails is replaced by a `FailedPanel`. An incident is a series of periods in which many requests to one
-provider failed.
+`build_overview_page` returns the values for the template of the page.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -59,9 +57,10 @@ class _Queries:
 
 
 def build_overview_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values that the template of the page Overview shows. A panel that fails is a `FailedPanel`.
+    """Return the values for the template of the page Overview.
 
-    `context`: parameters of the URL, state of the proxy, and connection to the ledger.
+    A table or chart that fails is a `FailedPanel`. `context`: parameters of the URL, state of the proxy, and
+    connection to the ledger.
     """
     query, found = context.query, _Queries(context)
     periods = found.periods

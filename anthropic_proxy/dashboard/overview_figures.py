@@ -1,7 +1,6 @@
 """The five figures at the top of the page Overview: requests, success, cost, time to first token, cached input.
 
-A `Figure` is a number with a label. `build_figures` returns the figures for a time range. A period is a division of the
-range, such as an hour.
+`build_figures` returns them for a time range. A `Figure` is a number with a label.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,8 +38,8 @@ def build_figures(
 ) -> list[Figure]:
     """Return the five figures of a time range.
 
-    `periods`: division of the range. `sums`: sums of each period. `latencies`: histograms of the times to first token.
-    `previous_requests`: number of requests in the previous time range, for comparison.
+    `periods`: divisions of the range, such as hours. `sums`: sums of each period. `latencies`: histograms of the
+    times to first token. `previous_requests`: number of requests in the previous range.
     """
     query, total = context.query, add_up(sums)
     failed = query.with_facet("outcome", "error", "/dashboard/requests")

@@ -1,9 +1,8 @@
-"""`PageContext`: everything from which a page is built, for one request of a browser.
+"""`PageContext`: the input for building one page of the dashboard.
 
-It has the parameters of the URL, the settings, the state of providers (`setup`), the extent of the ledger (`facts`),
-and an open connection to the ledger, the database of requests. `selection` is the time range and the filters in the
-URL, for queries of the ledger. A page is built in a thread; `wait_for` runs a coroutine on the event loop and returns
-its result.
+It has the URL parameters, the settings, the state of the proxy, and an open connection to the ledger. The ledger is
+the database of client requests. `selection` is the time range and the filters for its queries. A page is built in a
+thread, and `wait_for` runs a coroutine on the event loop.
 """
 
 import asyncio
@@ -26,7 +25,7 @@ ResultT = TypeVar("ResultT")
 
 
 class WaitFor(Protocol):
-    """Function that runs a coroutine on the event loop of the server and waits in this thread for its result."""
+    """Function that runs a coroutine on the event loop of the server, and waits in this thread for its result."""
 
     def __call__(self, call: Coroutine[None, None, ResultT], /) -> ResultT:
         """Run the coroutine `call` on the event loop of the server, and return its result."""
@@ -67,7 +66,7 @@ class PageContext(Struct, frozen=True, kw_only=True):
 
     @property
     def selection(self) -> RequestSelection:
-        """Selection of the stored requests that the page shows: a time range with filters."""
+        """Time range and filters in the URL, as a selection of stored requests for queries."""
         query = self.query
         start, end = self.searched or (query.start * MICROSECONDS, query.end * MICROSECONDS)
         return RequestSelection(

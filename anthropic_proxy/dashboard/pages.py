@@ -1,7 +1,7 @@
-"""`Pages`: reads the ledger in a thread and renders the pages; an error becomes a page with cause and remedy.
+"""`Pages`: builds the pages of the dashboard from the ledger, the database of client requests.
 
-The ledger is the database of client requests. Each `PageKind` is one page. `Pages.respond` returns a page,
-`respond_form` and `respond_setting` a page with a form. `list_sections` returns the entries of the navigation.
+A `PageKind` is one page. `Pages.respond` returns a page, or an error page with cause and remedy. `respond_form` and
+`respond_setting` return a page with a form. `list_sections` returns the entries of the navigation.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ Build = Callable[[PageContext], Mapping[str, Any] | None]
 
 
 class PageKind(Struct, frozen=True):
-    """One page: its URL path, its template, and the function that builds its values."""
+    """One page of the dashboard: its URL path, its template, and the function that builds its values."""
 
     path: str
     """URL path of the page."""
@@ -128,12 +128,16 @@ PAGES: Mapping[str, PageKind] = {kind.path: kind for kind in _KINDS}
 
 
 def list_sections(settings: Settings) -> Sequence[NavigationEntry]:
-    """Return the entries of the navigation. The page Keys is one of them with `VIRTUAL_KEYS=true`."""
+    """Return the entries of the navigation. With `VIRTUAL_KEYS=true`, the page Keys is one of them."""
     return (*NAVIGATION[:-1], KEYS_SECTION, NAVIGATION[-1]) if settings.virtual_keys else NAVIGATION
 
 
 class Pages:
-    """The pages of one process. `gateway`: the running proxy. `threads`: threads in which the ledger is read."""
+    """The pages of one process.
+
+    `gateway`: the running proxy. `threads`: threads in which pages are built. `clock`: function that returns seconds
+    since the epoch.
+    """
 
     def __init__(self, gateway: Gateway, threads: ReaderThreads, clock: Callable[[], float] = time.time) -> None:
         self._gateway = gateway
@@ -148,7 +152,7 @@ class Pages:
     async def respond(self, kind: PageKind, request: RouteRequest, session: Session | None) -> RouteResponse:
         """Return the page `kind` as HTML, or its rows as CSV or JSON if the URL has the parameter `format`.
 
-        Raises `PermissionDenied` if the role of the user may not open the page.
+        `session`: None: the browser is not signed in. Raises `PermissionDenied` if the user may not open the page.
         """
         role = find_client_role(request.client) if session is None else session.role
         if not may_open(role, kind.section):
@@ -192,17 +196,17 @@ class Pages:
     ) -> RouteResponse:
         """Return the page with the form of one setting.
 
-        `values`: values for the template, without those that every page has.
+        `values`: values for the template, apart from those that each page has.
         """
         return await self.respond_form(request, session, "/dashboard/settings", "setting.html", values)
 
     async def respond_form(
         self, request: RouteRequest, session: Session | None, path: str, template: str, values: Mapping[str, Any]
     ) -> RouteResponse:
-        """Return a page with a form. It belongs to the section of the page with the URL path `path`.
+        """Return a page with a form.
 
-        `values`: values for `template`, without those that every page has. The HTTP status is 400 if `values` has the
-        message `problem`.
+        `path`: URL path of the page that the navigation marks as open. `values`: values for `template`, apart from
+        those that each page has; with a `problem`, the HTTP status is 400.
         """
         frame = self._frame(PAGES[path], request, session) | {"live": False}
         token, cookie = find_token(request, session, is_https=is_https(request, self._gateway.settings))

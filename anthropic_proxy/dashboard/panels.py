@@ -1,7 +1,7 @@
-"""Panels of a page, which are built separately: one that fails shows its error, and the others are shown.
+"""Panels of a page (charts, tables or figures), which are built separately, so that the others are shown if one fails.
 
-A panel is a chart, a table or the figures. `build_panel` returns its values or a `FailedPanel`. `call_once` lets
-several panels share the result of one query.
+`build_panel` returns the values of a panel or a `FailedPanel`. `call_once` shares the result of one query between
+several panels.
 """
 
 from collections.abc import Callable
@@ -20,16 +20,15 @@ PanelT = TypeVar("PanelT")
 
 
 class FailedPanel(Struct, frozen=True):
-    """A panel that cannot be shown. The template shows the text `message` in its place."""
+    """A chart or table that cannot be shown. The page shows `message` in its place."""
 
     message: str
 
 
 def build_panel(context: PageContext, name: str, build: Callable[[], PanelT]) -> PanelT | FailedPanel:
-    """Call `build` and return the values of the panel, or a `FailedPanel` if it raises an error.
+    """Return the values of a panel, a chart or table of the page, or a `FailedPanel` if `build` fails.
 
-    `name`: name of the panel, for the log. An error of the client, such as an unknown parameter, concerns the whole
-    page and is raised.
+    `name`: name of the panel for the log. A `ClientError` is raised, because it concerns the whole page.
     """
     try:
         return build()
@@ -45,9 +44,9 @@ def build_panel(context: PageContext, name: str, build: Callable[[], PanelT]) ->
 
 
 def call_once(build: Callable[[], PanelT]) -> Callable[[], PanelT]:
-    """Return a function that calls `build` at most once. Later calls return the same value or raise the same error.
+    """Return a function that calls `build` at most once, and returns the same value or raises the same error each time.
 
-    Several panels use one query. If it fails, each panel fails without a further query.
+    Several panels (charts or tables) thus share one query.
     """
     values: list[PanelT] = []
     errors: list[Exception] = []

@@ -1,11 +1,8 @@
-"""Division of a time range into periods, and the charts of sums and latencies over them.
+"""Charts over time, and the division of a time range into periods, such as hours or days.
 
-A period is a division of the range, such as an hour or a day, and one position on the axis of a chart. A latency is the
-time to the first token, a histogram counts latencies. A band is a labeled time range in a chart. `divide_range` returns
-the `Periods` of a range. Functions `*_chart` return a `DrawnChart`: `group_chart` has stacked bars for groups of sums,
-`stacked_chart` for given values, and `share_chart` one line of percentages. The other charts have lines of latencies or
-speeds, given by (beginning of the period, names of the group). A speed is output tokens per second; a role is the CSS
-class of a color.
+`divide_range` returns the `Periods` of a range. Functions `*_chart` return a `DrawnChart`, which is a chart with a
+table. `group_chart` and `stacked_chart` have stacked bars. The others have lines of percentages, times to first
+token, or speeds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,15 +50,14 @@ class Periods(Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        """Name of the length of a period: `hour`."""
+        """Name of the length of one period, such as `hour`."""
         names = {300: "5 minutes", 3_600: "hour", 6 * 3_600: "6 hours", DAY_SECONDS: "day", 3 * DAY_SECONDS: "3 days"}
         return names[self.seconds]
 
     def columns(self, texts: Sequence[str], path: str = "/dashboard/requests") -> list[Column]:
-        """Return the columns (positions on the time axis) of a chart, one for each period.
+        """Return the positions on the time axis of a chart, one for each period.
 
-        `texts`: description of the values of each period. `path`: URL path of the page to which a column links, with
-        the range of the period.
+        `texts`: description of the values of each period. `path`: URL path of the page to which a position links.
         """
         found = []
         ends = [*self.starts[1:], self.end]
@@ -76,9 +72,9 @@ class Periods(Struct, frozen=True):
 
 
 def divide_range(query: ViewQuery) -> Periods:
-    """Return the periods of the time range in `query`. Days begin at local midnight.
+    """Return the periods of the time range in `query`.
 
-    The first period may begin before the range, and the last one may end after it.
+    Days begin at local midnight. The first period may begin before the range, and the last one may end after it.
     """
     seconds = next((length for hours, length in _PERIODS if query.hours <= hours), _PERIODS[-1][1])
     end = find_start(find_number(query.end - 1, seconds) + 1, seconds)
@@ -92,12 +88,11 @@ def group_chart(
     text: Callable[[float], str],
     roles: Mapping[str, tuple[str, str]] | None = None,
 ) -> DrawnChart:
-    """Return a chart of stacked bars with one series for each group of `rows`.
+    """Return a chart of stacked bars, with one color for each group.
 
-    The smallest groups are added as `others`.
-
-    `rows`: sums by period and group. `value`: function that returns the quantity of a sum. `text`: function that
-    returns the text of a value. `roles`: group → (name, CSS class of the color); None: both are the group itself.
+    The smallest groups are added as `others`. `rows`: sums by period and group. `value`: returns the shown number of
+    a sum. `text`: returns the text of a number. `roles`: group → (name, CSS class of the color); None: the group
+    itself.
     """
     totals: dict[str, float] = {}
     for row in rows:
@@ -117,10 +112,9 @@ def group_chart(
 def stacked_chart(
     periods: Periods, values: Mapping[tuple[str, str], Mapping[int, float]], text: Callable[[float], str]
 ) -> DrawnChart:
-    """Return a chart of stacked bars over `periods`, one series for each entry of `values`.
+    """Return a chart of stacked bars, with one color for each entry of `values`.
 
-    `values`: (name, CSS class of the color) of a series → beginning of a period → value. `text`: function that returns
-    the text of a value.
+    `values`: (name, CSS class of the color) → beginning of a period → value. `text`: returns the text of a value.
     """
     kept = {key: found for key, found in values.items() if any(found.values())}
     series = [
@@ -143,10 +137,10 @@ def percentile_chart(
     text: Callable[[float | None], str] = formats.seconds,
     bands: Sequence[Band] = (),
 ) -> DrawnChart:
-    """Return a chart with the 50th and 95th percentile of the time to first token, or of another quantity.
+    """Return a chart with lines of the median and the 95th percentile, for example of the time to first token.
 
-    `found`: (beginning of a period, ()) → histogram. `text`: function that returns the text of a value. `bands`:
-    labeled time ranges.
+    `found`: (beginning of a period, ()) → histogram. `text`: returns the text of a value. `bands`: labeled time
+    ranges.
     """
     histograms = [found.get((start, ())) for start in periods.starts]
     values = [[find_percentile(one, share) if one else None for one in histograms] for share in (0.5, 0.95)]
@@ -163,7 +157,7 @@ def median_chart(
     names: Mapping[str, str],
     bands: Sequence[Band] = (),
 ) -> DrawnChart:
-    """Return a chart with the median time to first token: one line for each of the groups with most replies.
+    """Return a chart with the median time to first token, one line for each of the groups with the most replies.
 
     `found`: (beginning of a period, (group,)) → histogram. `names`: group → name of its line. `bands`: labeled time
     ranges.
@@ -181,7 +175,7 @@ def median_chart(
 def speed_chart(
     periods: Periods, speeds: Mapping[tuple[int, tuple[str, ...]], float], names: Mapping[str, str]
 ) -> DrawnChart:
-    """Return a chart of the output tokens per second: one line for each group.
+    """Return a chart of output tokens per second, one line for each group.
 
     `speeds`: (beginning of a period, (group,)) → tokens per second. `names`: group → name of its line.
     """

@@ -1,8 +1,8 @@
 """Roles of the users of the dashboard, and the pages and changes that each role permits.
 
-`admin`: a key of `ADMIN_API_KEY`. `owner`: a key of `PROXY_API_KEY`, or a browser on this machine if no key is
-required. `viewer`: reads everything. `member`: reads the requests of the own virtual keys. Functions `may_*` return
-True if a role permits an action. A section is a group of pages, such as `Settings`, with an entry in the navigation.
+An `admin` has an `ADMIN_API_KEY`. An `owner` has a `PROXY_API_KEY`, or is on this machine if no key is required. A
+`viewer` reads everything, and a `member` only requests of own virtual keys. Functions `may_*` return True if a role
+permits an action.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class NavigationEntry(NamedTuple):
 
 
 def find_client_role(client: Client) -> Role:
-    """Return the role of `client` without a signed-in session: it sent a key in a header, or is on this machine."""
+    """Return the role of a client that is not signed in, but sent a key in a header or is on this machine."""
     return "admin" if client.role == "admin" else "owner"
 
 
@@ -44,7 +44,7 @@ def may_change_settings(role: Role) -> bool:
 
 
 def may_change_keys(role: Role) -> bool:
-    """Return True if `role` permits changes of virtual keys and teams, as the API below `/admin` does."""
+    """Return True if `role` permits changes of virtual keys and teams. The API below `/admin` has the same rule."""
     return role == "admin"
 
 

@@ -1,7 +1,6 @@
-"""Page Providers: state of each provider with open circuits and keys in cooldown, its speed, errors and remedy.
+"""Page Providers: the state of each provider with its speed, errors and remedy.
 
-A circuit that is open sends no requests to a provider after many failures. A key in cooldown is not used for some time
-after a rate limit. `build_providers_page` returns the values that the template of the page shows.
+`build_providers_page` returns the values for the template of the page. A `ProviderRow` is one row of its table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +34,7 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
     key: str
     remedy: str
     is_quiet: bool
-    """True: the provider works, so the user has nothing to do."""
+    """True if the user has nothing to do: the provider works, or is not set."""
     requests: str = formats.UNKNOWN
     errors: str = formats.UNKNOWN
     p50: str = formats.UNKNOWN
@@ -53,7 +52,7 @@ class _Figures(Struct):
 
 
 def build_providers_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values that the template of the page Providers shows.
+    """Return the values for the template of the page Providers.
 
     `context`: parameters of the URL, state of the proxy, and connection to the ledger.
     """

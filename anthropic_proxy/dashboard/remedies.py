@@ -1,6 +1,6 @@
-"""Remedies of failed requests, from the error catalog docs/fix/errors.md, by status, type and text of the error.
+"""Remedies of failed requests, which are sections of the error catalog docs/fix/errors.md.
 
-An entry is a section of the catalog with one kind of error. `find_remedy` returns the `Remedy` of an error.
+`find_remedy` returns the `Remedy` of an error by its status, type and text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ CATALOG = "docs/fix/errors.md"
 
 
 class Remedy(Struct, frozen=True):
-    """Remedy of a kind of error: an entry of the error catalog."""
+    """Section of the error catalog with the remedy of a kind of error."""
 
     entry: str
     """Name of the entry in the catalog: `rate-limit`."""
@@ -92,10 +92,10 @@ _OF_PROXY: Sequence[_Rule] = (
 
 
 def find_remedy(error: ErrorGroup | StoredRequest, key_variable: str = "") -> Remedy | None:
-    """Return the remedy for `error`, a failed request or a group of failed requests. None: no entry matches.
+    """Return the remedy for a failed request or a group of failed requests.
 
-    `key_variable`: setting with the keys of the provider, which replaces `OPENAI_API_KEY` in the text of the remedy.
-    "": the text is not changed.
+    None: the error catalog has none. `key_variable`: setting with the keys of the provider, which replaces
+    `OPENAI_API_KEY` in the text. "": the text is not changed.
     """
     if not error.error_type:
         return None

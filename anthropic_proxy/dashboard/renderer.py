@@ -1,7 +1,7 @@
 """Rendering of pages by Jinja templates.
 
-`render_page` returns the response with a template and its values. `render_public_page` does so for browsers that are
-not signed in, and `render_message` for an error message.
+`render_page` returns the response with a template and its values. `render_public_page` returns a page for browsers
+that are not signed in, and `render_message` a page with an error message.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from anthropic_proxy.plugins import RouteRequest, RouteResponse
 def load_environment() -> Environment:
     """Return the Jinja environment with all templates of the dashboard.
 
-    Texts are escaped, so that no stored text becomes HTML. An unknown name in a template is an error.
+    Stored texts are escaped. An unknown name in a template is an error.
     """
     environment = Environment(
         loader=PackageLoader("anthropic_proxy.dashboard"),
@@ -51,9 +51,9 @@ def render_page(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> RouteResponse:
-    """Return the response with `template` and its `values`, compressed if the browser accepts it.
+    """Return the response with the page that `template` and `values` give.
 
-    `status`: HTTP status. `headers`: additional response headers.
+    It is compressed if the browser accepts it. `headers`: additional response headers.
     """
     text = load_environment().get_template(template).render(values)
     fields: dict[str, str] = {
@@ -76,9 +76,9 @@ def render_public_page(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> RouteResponse:
-    """Return the response with a page without links to other pages, because the client may not be signed in.
+    """Return the response with a page for browsers that may not be signed in, without links to other pages.
 
-    `title`: title of the page. `values`: values for `template`, without those that every page has.
+    `title`: title of the page. `values`: values for `template`, apart from those that each page has.
     """
     frame = {"title": title, "section": "", "pages": (), "theme": "", "running": (), "form_token": "", "live": False}
     return render_page(request, template, {**frame, **values}, status=status, headers=headers)

@@ -1,7 +1,8 @@
-"""Page of one request: summary, figures, timeline, request changes, route, tokens and cost, client, commands.
+"""Page of one request: outcome, figures, timeline, changes by the proxy, tokens and cost.
 
-`build_request_page` returns the values that the template of the page shows. `summarize_outcome` returns the outcome of
-a request in a few words. The context window is the maximum number of input and output tokens of a model together.
+`build_request_page` returns the values for the template of the page. `TokenCost` has the tokens of one kind with
+their cost. `summarize_outcome` returns the outcome in a few words. `find_context_window` returns the maximum number
+of tokens of the model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +44,7 @@ class TokenCost(Struct, frozen=True):
 
 
 def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
-    """Return the values that the template of the page of one request shows. None: the ledger has no such request."""
+    """Return the values for the template of the page of one request. None: the ledger does not have the request."""
     request_id = context.path_parameters["id"]
     require_valid_text("request id", request_id)
     row = find_stored_request(context.connection, request_id)
@@ -95,7 +96,7 @@ def _describe_window(context: PageContext, row: StoredRequest) -> str:
 
 
 def find_context_window(context: PageContext, row: StoredRequest) -> int | None:
-    """Return the context window of the model that served the request `row`, in tokens. None: unknown."""
+    """Return the context window (maximum number of tokens) of the model that served a request. None: unknown."""
     name = f"{row.prefix or row.provider}/{row.model}"
     found = context.describe_models([name]) if row.model else ()
     return next((one.context_window for one in found if one.model == name), None)

@@ -1,7 +1,7 @@
-"""Page Requests: search, filters with counts, requests over time, and the table of requests with its export.
+"""Page Requests: search, filters with counts, a chart of requests over time, and the table of requests.
 
-`build_requests_page` returns the values that the template of the page shows, and `list_exported_requests` the rows of
-an export.
+`build_requests_page` returns the values for the template of the page. `list_exported_requests` returns the rows for a
+download.
 """
 
 import re
@@ -41,7 +41,7 @@ _Placed = tuple[StoredRequest, str]
 
 
 def build_requests_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values that the template of the page Requests shows.
+    """Return the values for the template of the page Requests.
 
     `context`: parameters of the URL, state of the proxy, and connection to the ledger.
     """
@@ -72,9 +72,10 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def list_exported_requests(context: PageContext) -> list[StoredRequest]:
-    """Return the requests that the URL selects, in its order, for an export: at most `MAX_EXPORTED_ROWS`.
+    """Return the requests that the URL selects, in its order, for a download.
 
-    If the URL has a position in the list, only the rows of the page at this position are returned.
+    There are at most `MAX_EXPORTED_ROWS`. If the URL has a position in the list, only the page at this position is
+    returned.
     """
     limit = ROWS_PER_PAGE if context.query.before or context.query.after else MAX_EXPORTED_ROWS
     rows, _, _ = _read_rows(context, read_order(context.query.order, SORT_KEYS), limit)

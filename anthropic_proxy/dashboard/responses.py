@@ -1,7 +1,7 @@
-"""Routes, headers, compression, redirects and errors of the dashboard, without the libraries that render pages.
+"""Parts of responses of the dashboard that need no page libraries: routes, headers, compression and redirects.
 
-`page_route` returns the route of a page, `form_route` that of a form. `compress_response` compresses a response by gzip
-if the browser accepts it, and `redirect` returns a response that sends the browser to another URL.
+`page_route` returns the route of a page, and `form_route` that of a form. `compress_response` compresses a response
+by gzip. `redirect` sends the browser to another URL.
 """
 
 import asyncio
@@ -70,14 +70,14 @@ def _with_error_page(respond: Respond) -> Respond:
 
 
 def page_route(path: str, respond: Respond) -> Route:
-    """Return the route of a page, which sends an error of the client as a page. `path`: URL path."""
+    """Return the route of a page at the URL path `path`. Errors of the client are shown as a page."""
     return Route(path=path, respond=_with_error_page(respond), checks_key=True)
 
 
 def form_route(path: str, respond: Respond, max_bytes: int = MAX_FORM_BYTES) -> Route:
-    """Return the route to which browsers send a form. It sends an error of the client as a page.
+    """Return the route at the URL path `path` to which browsers send a form.
 
-    `path`: URL path. `max_bytes`: maximum size of the form.
+    Errors of the client are shown as a page. `max_bytes`: maximum size of the form.
     """
     explained = _with_error_page(respond)
     return Route(path=path, respond=explained, methods=["POST"], max_body_bytes=max_bytes, checks_key=True)

@@ -1,8 +1,8 @@
-"""Routes below `/dashboard`: pages, static files, live events, and the forms of settings and saved views.
+"""Routes below `/dashboard`: pages, static files, live events, and forms.
 
-A saved view is a named selection of requests. A session is a signed-in browser. `Dashboard` has the routes. Its `start`
-connects it to the running proxy (`Gateway`); its `stop` ends its database queries and connections at shutdown. This
-module imports neither Jinja, pygal nor SQLAlchemy. The first page loads them in a thread.
+`Dashboard` has the routes and the sessions of signed-in browsers. `start` connects it to the running proxy
+(`Gateway`), and `stop` ends its database queries and connections. The libraries of pages are loaded with the first
+page, because this module does not import them.
 """
 
 import asyncio
@@ -79,7 +79,7 @@ class Dashboard:
     async def stop(self) -> None:
         """Cancel the database queries that wait for a thread, and close the connections to the database.
 
-        Called at shutdown. The server itself ends the live event streams.
+        Called at shutdown.
         """
         await self._threads.stop()
         if self._pages is not None:

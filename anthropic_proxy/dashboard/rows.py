@@ -1,8 +1,8 @@
-"""Rows of request tables, from finished requests of the ledger and from running ones.
+"""Rows of tables of requests, for finished and for running requests.
 
-`TableRow` is one row as texts. `finished_row` builds it from a stored request, `running_row` from the receipt (record)
-of a running one. `describe_outcome` returns the `Outcome` of a request as sign, color and text. Some columns of the
-ledger have a list as JSON text, which `decode_json_list` decodes.
+A `TableRow` is one row as texts. `finished_row` builds it from a stored request, and `running_row` from the receipt
+(record so far) of a running one. `describe_outcome` returns sign, color and text for the outcome of a request.
+`decode_json_list` decodes a list that the ledger stores as JSON text.
 """
 
 import json
@@ -40,7 +40,7 @@ class TableRow(Struct, frozen=True, kw_only=True):
 
 
 class Outcome(NamedTuple):
-    """Outcome of a request for a table: `✕`, `error`, `429`."""
+    """Outcome of a request for a table, as sign, CSS class and text: `✕`, `error`, `429`."""
 
     sign: str
     role: str
@@ -58,7 +58,7 @@ def describe_outcome(row: StoredRequest) -> Outcome:
 def finished_row(
     row: StoredRequest, *, with_day: bool = False, columns: Sequence[RequestColumn] = DEFAULT_COLUMNS
 ) -> TableRow:
-    """Return the table row of the finished request `row`.
+    """Return the table row of a finished request.
 
     `with_day`: the time contains the day. `columns`: columns that the user chose.
     """
@@ -115,7 +115,7 @@ def running_row(receipt: Receipt, now: float) -> TableRow:
 
 
 def decode_json_list(text: str) -> Sequence[Any]:
-    """Return the items in `text`, a list as JSON text in a column of the ledger. "": an empty list."""
+    """Return the items of a list that a column of the ledger has as JSON text. "": an empty list."""
     return json.loads(text) if text else ()
 
 

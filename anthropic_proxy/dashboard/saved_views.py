@@ -1,8 +1,7 @@
 """Saved views of the page Requests: named combinations of range, filters, order and columns, in a cookie.
 
-A `SavedView` has a name and the query of a URL. A cookie needs neither a script nor the database, works with every
-worker, and is private to one browser. `write_views` returns the value of a header `Set-Cookie` that stores the views,
-`read_views` the views in a cookie, and `change_views` the views after a form was sent.
+A `SavedView` is one of them. `read_views` returns the views in a cookie. `change_views` adds or removes one, and
+`write_views` returns the header that stores them.
 """
 
 import base64
@@ -47,7 +46,7 @@ EXAMPLES: Sequence[SavedView] = (
 
 
 def read_views(cookie: str) -> list[SavedView]:
-    """Return the saved views in `cookie`, a cookie value. Empty: this program did not write the value."""
+    """Return the saved views in the value of a cookie. Empty: the value is not valid."""
     try:
         return msgspec.json.decode(base64.urlsafe_b64decode(cookie.encode("ascii")), type=list[SavedView])
     except (ValueError, binascii.Error):  # also `msgspec.DecodeError`
@@ -55,7 +54,7 @@ def read_views(cookie: str) -> list[SavedView]:
 
 
 def write_views(views: Sequence[SavedView], *, is_https: bool) -> str:
-    """Return the value of a header `Set-Cookie` with `views`.
+    """Return the value of a header `Set-Cookie` that stores `views`.
 
     `is_https`: True if browsers use TLS. Raises `InvalidRequest` if the views are too long for a cookie.
     """
@@ -68,11 +67,10 @@ def write_views(views: Sequence[SavedView], *, is_https: bool) -> str:
 
 
 def change_views(views: Sequence[SavedView], form: Mapping[str, str]) -> tuple[list[SavedView], str]:
-    """Return `views` with one view added or removed, and the URL of the page to show next.
+    """Return `views` with one view added or removed, and the URL of the next page.
 
-    `form`: fields of the sent form. It has either `name` and `target`, name and URL of the view to save, or `remove`,
-    the name of the view to remove. A saved view with the same name is replaced. Raises `InvalidRequest` for a name or
-    URL that is not allowed.
+    `form`: fields of the form. `name` and `target` are name and URL of a view to save; `remove` is the name of a view
+    to remove. Raises `InvalidRequest` for a name or URL that is not allowed.
     """
     target = form.get("target", VIEWS_PATH)
     path, _, query = target.partition("?")

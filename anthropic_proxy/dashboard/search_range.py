@@ -1,6 +1,6 @@
-"""`limit_range`: limits a search to the requests that it can read in time, and adds a line about it to the page.
+"""`limit_range`: limits a text search to the latest requests, because each stored request must be read.
 
-A search compares the texts of stored requests, which needs time for each of them.
+The page then has a line about the limit.
 """
 
 import re
@@ -17,9 +17,9 @@ _POSITION = re.compile(r"([0-9]{1,18})\..*")
 
 
 def limit_range(context: PageContext, lines: list[StateLine], maximum: int = MAX_SEARCHED_REQUESTS) -> PageContext:
-    """Return `context` with a shorter time range if its search would read more than `maximum` requests.
+    """Return `context` with a shorter time range if its text search would read more than `maximum` requests.
 
-    In this case, a line about the limit is added to `lines`, the lines below the summary of the page.
+    A line about the limit is then added to `lines`, which are shown below the summary of the page.
     """
     whole = context.selection
     before, after = (_read_time(text) for text in (context.query.before, context.query.after))

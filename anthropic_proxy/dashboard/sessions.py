@@ -1,7 +1,7 @@
-"""Pages Sessions and one session: requests, cost and context of each session of a client.
+"""Pages Sessions and one session, with requests, cost and context.
 
 A session is a conversation of a client such as Claude Code. `build_sessions_page` and `build_session_page` return the
-values that the templates of the two pages show.
+values for the templates of the two pages.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,14 +22,16 @@ from anthropic_proxy.ledger.request_queries import StoredRequest
 MAX_SESSIONS = 100
 """Maximum number of sessions that the page Sessions lists, the latest ones."""
 MIN_SHARE_OF_LIMIT = 0.1
-"""Share (0 to 1) of the context window from which the chart shows the window as a line. If the values are lower, the
-line would make them flat."""
+"""Share (0 to 1) of the context window that a value must reach, so that the chart also shows the window as a line.
+
+The line would make lower values flat.
+"""
 _MAX_COLUMNS = 60
 _MAX_ROWS = 100
 
 
 def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values that the template of the page Sessions shows.
+    """Return the values for the template of the page Sessions.
 
     `context`: parameters of the URL, state of the proxy, and connection to the ledger.
     """
@@ -60,9 +62,9 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
-    """Return the values that the template of the page of one session shows.
+    """Return the values for the template of the page of one session.
 
-    None: the ledger contains no request of the session in the URL.
+    None: the ledger has no request of the session in the URL.
     """
     session = context.query.facets.get("session", "")
     if not session:

@@ -1,7 +1,4 @@
-"""`load_meanings`: the meaning of each setting, from the comments of `.env.example`.
-
-A setting is an environment variable or a line in `.env`.
-"""
+"""`load_meanings`: text about each setting for the page Settings, from the comments of `.env.example`."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -19,6 +16,6 @@ class _Meanings(Struct, frozen=True):
 
 @cache
 def load_meanings() -> Mapping[str, str]:
-    """Return name of a setting → text about its meaning. A setting without a comment in `.env.example` is missing."""
+    """Return name of a setting → text about its meaning. A setting without a comment in `.env.example` is left out."""
     text = files("anthropic_proxy.dashboard").joinpath("setting_meanings.json").read_bytes()
     return msgspec.json.decode(text, type=_Meanings).meanings

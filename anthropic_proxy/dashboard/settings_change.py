@@ -1,9 +1,8 @@
-"""Changes of settings from the dashboard: the variables that may change, the check of a new value, and its writing.
+"""Changes of settings from the dashboard.
 
-`propose_change` checks a new value and returns a `Proposal`, and `write_change` writes it to `.env`. A change is
-checked by loading the settings from copies of the files. `list_editable_settings` returns the settings that may change.
-Addresses of providers and rules of access cannot be changed here, because such a change could send keys to another
-host.
+`list_editable_settings` returns the settings that may change. `propose_change` checks a new value and returns a
+`Proposal`, and `write_change` writes it to `.env`. Addresses of providers and rules of access may not change, because
+keys could then be sent to another host.
 """
 
 import re
@@ -63,7 +62,7 @@ class Proposal(Struct, frozen=True, kw_only=True):
 def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
     """Return name → setting for the settings that may change in the dashboard.
 
-    Settings that the environment of the process contains are left out, because it overrides their value in `.env`.
+    Settings in the environment of the process are left out, because it overrides `.env`.
     """
     keys = {row.key_variable for row in find_registry(settings) if row.key_variable and row.offered_to_users}
     return {
@@ -75,10 +74,9 @@ def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
 
 
 def propose_change(settings: Settings, name: str, value: str) -> Proposal:
-    """Check `value`, a new value for the setting `name`, and return the change, which is not written yet.
+    """Return the change of the setting `name` to `value`, after a check; nothing is written yet.
 
-    Raises `InvalidRequest` with the reason if the setting may not change, or if the proxy could not start with the
-    value.
+    Raises `InvalidRequest` if the setting may not change, or if the proxy could not start with the value.
     """
     row = list_editable_settings(settings).get(name)
     if row is None:
@@ -107,10 +105,10 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
 
 
 def write_change(proposal: Proposal, expected: str) -> None:
-    """Write the change `proposal` to `.env`, after a copy of the file was stored.
+    """Write a checked change of a setting to `.env`.
 
-    `expected`: digest of the file that the user saw in the preview. Raises `InvalidRequest` if the file has another
-    digest. Of two changes at the same time, also by two workers, only one is written.
+    The previous file is stored as `BACKUP_FILE`. `expected`: digest of the file when the user saw the preview. Raises
+    `InvalidRequest` if the file has changed since.
     """
     try:
         with locked_for_change(Path(ENV_FILE)):

@@ -1,7 +1,8 @@
-"""Form of the page Settings: shows one setting and the effect of a new value, and writes the value after confirmation.
+"""Form of the page Settings that changes one setting, after a preview.
 
-`load_setting_form` returns the values of the form before an input, `submit_setting_form` those after the form was sent.
-`explain_settings_refusal` returns the reason for which a browser may not change settings.
+`load_setting_form` returns the values of the form for a setting. `submit_setting_form` returns those after it was
+sent, and writes a confirmed change. `explain_settings_refusal` returns the reason for which a user may not change
+settings.
 """
 
 from collections.abc import Mapping
@@ -24,10 +25,10 @@ _ROLE_READS = "{} has the role {}, which changes no settings."
 
 
 def explain_settings_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
-    """Return the reason for which the browser that sent `request` may not change settings. "": it may change them.
+    """Return the reason for which a user may not change settings.
 
-    `session`: session of the signed-in user; None: not signed in. Without a sign-in, the client must be on this
-    machine, and `ALLOW_UNAUTHENTICATED` must be off.
+    "": the user may change them. `session`: None: the browser is not signed in. It must then be on this machine, and
+    `ALLOW_UNAUTHENTICATED` must be off.
     """
     if not settings.dashboard_editing:
         return _DISABLED
@@ -38,7 +39,7 @@ def explain_settings_refusal(request: RouteRequest, session: Session | None, set
 
 
 def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
-    """Return the values that the template of the form shows for the setting `name`, before a new value is entered.
+    """Return the values for the template of the form of one setting, before a new value is entered.
 
     Raises `InvalidRequest` if the setting does not exist or may not change.
     """
@@ -59,10 +60,10 @@ def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
 
 
 def submit_setting_form(settings: Settings, form: Mapping[str, str]) -> tuple[Mapping[str, Any], bool]:
-    """Return the values that the template shows after a form was sent, and True if the change was written.
+    """Return the values for the template after the form was sent, and True if the change was written.
 
-    `form`: fields of the form. Only a form with the field `before` confirms the change, so that it is written. A key
-    must be entered twice. An invalid value is reported as `problem` in the values.
+    `form`: fields of the form; only with the field `before`, the user has confirmed the change. A key must be entered
+    twice. An invalid value is described in `problem` of the values.
     """
     name, value = form.get("name", ""), form.get("value", "")
     values = dict(load_setting_form(settings, name))

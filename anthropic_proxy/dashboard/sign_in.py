@@ -1,8 +1,7 @@
-"""Cookies of the dashboard, and `SignInLimit`, the limit of wrong keys from one client address.
+"""Limits of failed sign-ins to the dashboard, and its cookies.
 
-`SignInLimit.begin` counts a sign-in before its key is compared; `finish` removes the count if the key was right.
-`find_cookie` reads a cookie of a request, `write_cookie` returns the header that sets the cookie of a session. A
-provider is an identity provider (OpenID Connect).
+`SignInLimit` counts the failed sign-ins from one client address. `find_cookie` reads a cookie of a request, and
+`write_cookie` returns the header that sets the cookie of a session.
 """
 
 import ipaddress
@@ -32,8 +31,8 @@ _IPV6_NETWORK_BITS = 64
 class SignInLimit:
     """Limit of failed sign-ins from one client address, shared by workers and instances.
 
-    Each sign-in is counted before its key is compared, so that parallel requests cannot try more keys. The count of a
-    successful sign-in is removed again. `kind`: text in the names of the counters, which separates kinds of sign-ins.
+    Each sign-in is counted before its key is compared, and a successful one is removed from the count. `kind`: name
+    of the kind of sign-in, which has counters of its own. `per_minute`, `per_hour`: maximum numbers.
     """
 
     def __init__(
@@ -43,10 +42,10 @@ class SignInLimit:
         self._per_minute, self._per_hour = per_minute, per_hour
 
     async def begin(self, store: Store, address: str, forwarded: str = "") -> Reservation:
-        """Count a sign-in of the client address `address`, before its key is compared.
+        """Count a sign-in before its key is compared, and return the result for `finish`.
 
-        If the field `refused` of the result is set, the limit is reached, and the sign-in must be rejected without a
-        comparison. `store`: store with the counters.
+        If the field `refused` of the result is set, the limit is reached, and the sign-in must be rejected.
+        `address`: client address. `forwarded`: header `x-forwarded-for`; "": no reverse proxy.
         """
         place = f"dashboard/sign-in/{self._kind}/{_find_network(address)}"
         limits = self._list_limits(place, _FORWARDED_FACTOR if forwarded else 1)
@@ -62,23 +61,20 @@ class SignInLimit:
         ]
 
     async def finish(self, store: Store, begun: Reservation, *, is_success: bool) -> None:
-        """Keep the count of a failed sign-in, or remove the count of a successful one.
+        """Complete the count of a sign-in, which stays only if the sign-in failed.
 
-        `begun`: result of `SignInLimit.begin`. `store`: store with the counters.
+        `begun`: result of `begin`. `store`: store with the counters.
         """
         await store.settle(begun, [0 if is_success else 1] * len(begun.limits))
 
 
 def is_https(request: RouteRequest, settings: Settings) -> bool:
-    """Return True if the browser uses TLS, also if only the connection to a reverse proxy (`DASHBOARD_URL`) does."""
+    """Return True if the browser uses TLS, to this server or to a reverse proxy (`DASHBOARD_URL`)."""
     return request.scheme == "https" or settings.dashboard_url.startswith("https:")
 
 
 def find_cookie(header: str, name: str) -> str:
-    """Return the value of the cookie `name` in `header`, the value of the header `Cookie`.
-
-    "": the cookie is missing.
-    """
+    """Return the value of the cookie `name` in a request header `Cookie`. "": the cookie is missing."""
     for pair in header.split(";"):
         key, _, value = pair.strip().partition("=")
         if key == name:
@@ -87,10 +83,10 @@ def find_cookie(header: str, name: str) -> str:
 
 
 def write_cookie(value: str, seconds: int, *, is_https: bool) -> str:
-    """Return the header `Set-Cookie` with `value`, the cookie of a session.
+    """Return the header `Set-Cookie` for the cookie of a session.
 
-    `seconds`: lifetime; 0 removes the cookie. With `SameSite=Strict`, browsers do not send the cookie with links or
-    forms of other sites.
+    `value`: value of the cookie. `seconds`: lifetime; 0 removes the cookie. Browsers do not send the cookie with
+    links or forms of other sites.
     """
     secure = "; Secure" if is_https else ""
     return f"{COOKIE}={value}; Path=/dashboard; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"

@@ -1,8 +1,7 @@
-"""`SignIn`: sign-in page of the dashboard for keys of the proxy and for an identity provider, and sign-out.
+"""`SignIn`: sign-in to the dashboard with a key of the proxy or by an identity provider (OpenID Connect), and sign-out.
 
-A signed-in browser has a session: a cookie, with the role of the user in the store. An identity provider signs users in
-by OpenID Connect (OIDC). `SignIn.start` connects the routes to the running proxy, a `Gateway`. A form token is a random
-text of the session that each form contains.
+A signed-in browser has a session, which is stored under its cookie. `SignIn.start` connects the routes to the running
+proxy, a `Gateway`. A form token is a random text of the session that each form contains.
 """
 
 import asyncio
@@ -32,10 +31,7 @@ _WRONG_KEY = "This is not a key of the proxy. The keys are set by PROXY_API_KEY 
 
 
 class SignIn:
-    """Routes for sign-in and sign-out of browsers.
-
-    `sessions`: sessions of the signed-in browsers.
-    """
+    """Routes for sign-in and sign-out of browsers. `sessions`: sessions of the signed-in browsers."""
 
     def __init__(self, sessions: BrowserSessions) -> None:
         self._sessions = sessions
@@ -45,10 +41,7 @@ class SignIn:
         self._oidc: OidcSignIn | None = None
 
     def start(self, gateway: Gateway) -> None:
-        """Connect the routes to `gateway`, the running proxy with its settings and store.
-
-        Called at the start of the server.
-        """
+        """Connect the routes to `gateway`, the running proxy. Called at the start of the server."""
         self._gateway = gateway
         self._oidc = OidcSignIn(gateway, self._sessions)
 
@@ -72,7 +65,10 @@ class SignIn:
         return await self._sessions.find(find_cookie(request.headers.get("cookie", ""), COOKIE))
 
     async def require_form_token(self, request: RouteRequest, form: Mapping[str, str]) -> None:
-        """Raise `PermissionDenied` if `form` lacks the form token of the session, as another site may have sent it."""
+        """Raise `PermissionDenied` if `form` does not have the token of the session.
+
+        The form then comes from another site.
+        """
         session = await self.find_session(request)
         require_equal_tokens("" if session is None else session.form_token, form.get("token", ""))
 

@@ -1,7 +1,7 @@
-"""Pages that need long: after 300 ms the browser receives the head of the page and "Adding up 1,000,000 requests …".
+"""Responses for pages that need long: after 300 ms, the browser receives the head of the page and a text.
 
-The content follows in the same response when it is ready. The style sheet then hides the sentence, without a script.
-`respond_in_time` returns such a response. A thread stores in `Progress` the number of requests that the page adds up.
+The text is "Adding up 1,000,000 requests …", and the content follows in the same response. `respond_in_time` returns
+such a response. `Progress` has the number of requests that the page adds up.
 """
 
 import asyncio
@@ -42,9 +42,8 @@ async def respond_in_time(
 ) -> RouteResponse:
     """Return the response of `page`, or a stream that begins with the head of the page if its content needs long.
 
-    The stream begins after `PATIENCE_SECONDS`, if the page adds up at least `MIN_REQUESTS` requests. `render_head`:
-    function that renders a page of the same section without content. `progress`: number of requests for the sentence
-    "Adding up …".
+    `render_head`: function that renders a page without content. `progress`: number of requests that the page adds up;
+    a page with few requests is returned as a whole.
     """
     task = asyncio.ensure_future(page)
     done, _ = await asyncio.wait((task,), timeout=PATIENCE_SECONDS)

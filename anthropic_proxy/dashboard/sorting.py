@@ -1,6 +1,7 @@
-"""Order of table rows by a column with numbers, as the parameter `sort` of the URL names it: `cost`, or `-cost`.
+"""Order of table rows by a column with numbers.
 
-`read_order` checks the parameter. `sort_rows` sorts rows by a `SortableColumn`.
+`read_order` reads the order from the URL parameter `sort`, such as `cost` or `-cost`. `sort_rows` sorts rows by a
+`SortableColumn`.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -25,15 +26,18 @@ class SortableColumn(Struct, Generic[RowT], frozen=True):
 
     @property
     def is_number(self) -> bool:
-        """True: the texts of the column are aligned to the right, and its title is a link that sorts the rows."""
+        """True, because all these columns have numbers.
+
+        The template then aligns texts to the right, and the title sorts the rows.
+        """
         return True
 
 
 def read_order(text: str, names: Collection[str]) -> SortOrder | None:
-    """Return the order that `text`, the parameter `sort` of the URL, names.
+    """Return the order in the URL parameter `sort`: `cost` for lowest first, `-cost` for highest first.
 
-    `cost`: lowest first. `-cost`: highest first. None: `text` is empty. `names`: names of the columns. Raises
-    `InvalidRequest` for any other text.
+    `text`: value of the parameter. None: it is empty. `names`: allowed columns. Raises `InvalidRequest` for any other
+    text.
     """
     if not text:
         return None
@@ -44,9 +48,9 @@ def read_order(text: str, names: Collection[str]) -> SortOrder | None:
 
 
 def sort_rows(rows: Sequence[RowT], columns: Sequence[SortableColumn[RowT]], text: str) -> list[RowT]:
-    """Return `rows` in the order that `text`, the parameter `sort` of the URL, names. "": the order is unchanged.
+    """Return `rows` in the order of the URL parameter `sort`.
 
-    Raises `InvalidRequest` for an unknown column.
+    `text`: value of the parameter; "": the order is unchanged. Raises `InvalidRequest` for an unknown column.
     """
     values = {column.name: column.value for column in columns}
     order = read_order(text, values)

@@ -1,8 +1,8 @@
-"""Timeline of one request: bars of each call to a provider and of each content block of the reply.
+"""Timeline of one request: a bar for each call to a provider and for each content block of the reply.
 
-`build_timeline` returns the `Timeline` of a stored request: bars (`Bar`) and a time scale. An `Attempt` is one call to
-a provider; `list_attempts` returns those of a request, `sum_failed_time` the time that failed ones needed.
-`list_client_events` returns the events of the streamed reply (`ClientEvent`).
+`build_timeline` returns the `Timeline` with its bars (`Bar`). `list_attempts` returns the calls (`Attempt`), and
+`sum_failed_time` the time that failed ones needed. `list_client_events` returns the events of the streamed reply
+(`ClientEvent`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ _ROLES = {"text": "text", "thinking": "thinking", "tool call": "tool", "server t
 
 
 class Bar(Struct, frozen=True):
-    """One bar of the timeline, in a row of its own. `start` and `share` are fractions (0 to 1) of the time scale."""
+    """One bar of the timeline. `start` and `share` are beginning and length as fractions (0 to 1) of the time scale."""
 
     name: str
     role: str
@@ -72,9 +72,9 @@ def build_timeline(row: StoredRequest) -> Timeline:
 
 
 def sum_failed_time(row: StoredRequest) -> int:
-    """Return the sum of the durations of failed calls to providers before the first token, in microseconds.
+    """Return the time that failed calls to providers needed before the first token, in microseconds.
 
-    `row`: the stored request.
+    `row`: the request.
     """
     first = row.first_token or row.duration
     failed = [one for one in decode_attempt_times(row.attempt_times) if one.error_type]
@@ -127,7 +127,7 @@ def _attempt_bars(row: StoredRequest, attempts: Sequence[AttemptTime], scale: fl
 
 
 def list_attempts(row: StoredRequest) -> list[Attempt]:
-    """Return the calls to providers of the stored request `row`. Empty: the ledger has no times of the calls."""
+    """Return the calls to providers of a stored request. Empty: the ledger has no times of the calls."""
     return [
         Attempt(
             one.provider,
@@ -189,10 +189,10 @@ class ClientEvent(NamedTuple):
 
 
 def list_client_events(row: StoredRequest) -> list[ClientEvent]:
-    """Return the events of the streamed reply that the client received, without the fragments of content blocks.
+    """Return the events of a streamed reply as the client received them, without deltas.
 
-    They are derived from the stored times of the content blocks. Empty: the reply was not streamed, or its times are
-    not stored.
+    They are derived from the stored times of content blocks. Empty: the reply was not streamed, or no times are
+    stored.
     """
     blocks = decode_block_times(row.reply_blocks)
     if not (blocks and row.stream and row.first_token):

@@ -1,8 +1,8 @@
-"""Charts of usage over time: cost by kind of token or provider, tokens by kind, requests by outcome, cached input.
+"""Charts of usage over time: cost, tokens, requests by outcome, and cached input.
 
-`draw_usage` draws the chart of the measure (one of `MEASURES`) that the URL names, and `find_chart_title` returns its
-title. A period is a division of the time range, such as an hour. `sum_by_provider` adds up sums of models to sums of
-providers. `draw_cached_share` draws the share of input tokens that providers read from a cache.
+`draw_usage` returns the chart that the URL names, one of `MEASURES`, and `find_chart_title` its title.
+`draw_cached_share` returns the chart of input tokens that were read from a cache. `sum_by_provider` and
+`count_tokens_by_kind` return sums for charts.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,14 +37,14 @@ OUTCOME_TITLES = {
 
 
 def find_chart_title(measure: str) -> str:
-    """Return the title of the chart for `measure`, a value of `by` in the URL: `Cost`."""
+    """Return the title of a usage chart. `measure`: value of `by` in the URL, such as `tokens`."""
     return "Cost" if measure == "provider" else dict(MEASURES).get(measure, "Cost")
 
 
 def draw_usage(context: PageContext, periods: Periods, by_model: Sequence[ModelPeriod]) -> DrawnChart:
-    """Return the chart of the measure that the URL names, over `periods`.
+    """Return the usage chart that the URL names, over `periods`.
 
-    `by_model`: sums of each model in each period.
+    `by_model`: sums of each model in each period, such as an hour.
     """
     measure = context.query.measure
     if measure == "tokens":
@@ -66,13 +66,19 @@ def draw_usage(context: PageContext, periods: Periods, by_model: Sequence[ModelP
 
 
 def sum_by_provider(by_model: Iterable[ModelPeriod]) -> list[PeriodSums]:
-    """Add up `by_model`, the sums of each model in each period, to sums of each provider in each period."""
+    """Add up the sums of models to sums of providers, for each period.
+
+    `by_model`: sums of each model in each period.
+    """
     found = add_up_groups(((one.start, one.model.provider), one.model.sums) for one in by_model)
     return [PeriodSums(start, provider, sums) for (start, provider), sums in found.items()]
 
 
 def count_tokens_by_kind(sums: UsageSums) -> dict[str, int]:
-    """Return kind of token → number of tokens in `sums`. Output tokens exclude the tokens of thinking."""
+    """Return kind of token → number of tokens in `sums`.
+
+    Tokens of thinking are a kind of their own, apart from output tokens.
+    """
     thinking = min(sums.thinking_tokens, sums.output_tokens)
     return {
         "cache_read": sums.cache_read_tokens,
@@ -84,9 +90,9 @@ def count_tokens_by_kind(sums: UsageSums) -> dict[str, int]:
 
 
 def draw_cached_share(periods: Periods, sums: Sequence[UsageSums]) -> DrawnChart:
-    """Return a chart with the percentage of input tokens that were read from a cache, over `periods`.
+    """Return a chart with the percentage of input tokens that were read from a cache.
 
-    `sums`: sums of each period.
+    `periods`: divisions of the time range, such as hours. `sums`: sums of each period.
     """
     shares = [None if one.cached_share is None else 100 * one.cached_share for one in sums]
     return share_chart(periods, "input read from cache", "cached", shares)

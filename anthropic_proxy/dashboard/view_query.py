@@ -1,9 +1,8 @@
-"""`ViewQuery`: the time range, filters and position of a page, read from its URL and written into links.
+"""`ViewQuery`: the parameters in the URL of a page, such as time range and filters.
 
-`read_view_query` returns the `ViewQuery` of a URL. A facet is a property by which requests are filtered, such as the
-provider. The methods return URLs with a change: `link` with any change, `shifted` and `for_hours` with another range,
-`with_facet` and `without_facet` with another filter, `sorted_by` with another order, `export_link` for a download.
-`hidden_fields` yields the range and the filters for a form.
+`read_view_query` returns them for a URL. Methods such as `link`, `with_facet` and `sorted_by` return URLs with a
+change. A facet is a property by which requests are filtered, such as the provider. `hidden_fields` yields the
+parameters for a form.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,8 +78,8 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
     def link(self, path: str | None = None, **changes: object) -> str:
         """Return the URL of a page with these parameters and some `changes`.
 
-        `path`: URL path of the page; None: this page. Another page does not receive the parameters of charts. Any other
-        change, such as another filter or order, removes the position in the list.
+        `path`: URL path of the page; None: this page. A change of filters or order removes the position in the list.
+        Another page does not receive the parameters of charts.
         """
         if path not in (None, self.path):
             changes = {"measure": "", "speed": "", "compared": "", **changes}
@@ -91,7 +90,10 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         return f"{path or self.path}{'?' if pairs else ''}{pairs}"
 
     def with_facet(self, name: str, value: str, path: str | None = None) -> str:
-        """Return the URL of a page with the additional filter `name` = `value`. `path`: URL path; None: this page."""
+        """Return the URL of a page with one more filter: the property `name` has the value `value`.
+
+        `path`: URL path; None: this page.
+        """
         return self.link(path, facets={**self.facets, name: value})
 
     def without_facet(self, name: str) -> str:
@@ -99,17 +101,16 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         return self.link(facets={key: value for key, value in self.facets.items() if key != name})
 
     def for_hours(self, start: int, end: int, path: str, **facets: str) -> str:
-        """Return the URL of the page `path` about the time from `start` to `end`, with the additional filters `facets`.
+        """Return the URL of the page `path` for the time from `start` to `end`, in seconds since the epoch.
 
-        `start`, `end`: seconds since the epoch.
+        `facets`: additional filters.
         """
         return self.link(path, range_name="", start=start, end=end, facets={**self.facets, **facets}, measure="")
 
     def sorted_by(self, name: str) -> str:
         """Return the URL of this page after a click on the title of the column `name`.
 
-        The first click sorts by the column with the highest value first, the second with the lowest first, the third by
-        time.
+        The first click sorts highest first, the second lowest first, and the third by time.
         """
         following = {f"-{name}": name, name: ""}
         return self.link(order=following.get(self.order, f"-{name}"))
@@ -117,15 +118,15 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
     def export_link(self, form: str, table: str = "") -> str:
         """Return the URL from which a browser downloads the rows of this page.
 
-        `form`: format, `csv` or `json`. `table`: name of a table of the page; "": the main table.
+        `form`: `csv` or `json`. `table`: name of a table of the page; "": the main table.
         """
         address, chosen = self.link(before=self.before), f"&table={table}" if table else ""
         return f"{address}{'&' if '?' in address else '?'}format={form}{chosen}"
 
     def shifted(self, direction: int) -> str:
-        """Return the URL of this page for the previous time range (`direction` -1) or the next one (1).
+        """Return the URL of this page for the previous time range or the next one, of the same length.
 
-        Both have the same length as this range.
+        `direction`: -1 for the previous range, 1 for the next one.
         """
         is_running = self.range_name not in ("", "yesterday")  # its last hour is incomplete
         length = RANGES[self.range_name] * HOUR_SECONDS if is_running else self.end - self.start
@@ -143,10 +144,7 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         return bool(self.facets or self.text or self.has_notes)
 
     def hidden_fields(self) -> Iterator[tuple[str, str]]:
-        """Yield (name, value) of the URL parameters for time range and filters, for hidden fields of a form.
-
-        Order, columns, search text and position in the list are not included.
-        """
+        """Yield (name, value) of the URL parameters for time range and filters, for hidden fields of a form."""
         own = dict.fromkeys(_OWN_PARAMETERS, "")
         return structs.replace(self, **own)._pairs()
 
@@ -172,9 +170,10 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
 
 
 def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -> ViewQuery:
-    """Return the parameters in the URL of a page. Raises `InvalidRequest` for a value that is not allowed.
+    """Return the parameters in the URL of a page.
 
     `path`: URL path. `query`: parameters of the URL. `now`: seconds since the epoch, the end of ranges such as `24h`.
+    Raises `InvalidRequest` for a value that is not allowed.
     """
     values = {name: texts[-1] for name, texts in query.items()}
     for name, value in values.items():
@@ -204,9 +203,9 @@ def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -
 
 
 def require_valid_text(name: str, value: str) -> None:
-    """Raise `InvalidRequest` if the text of a parameter is too long, or if a database would reject it.
+    """Raise `InvalidRequest` if the text of a parameter is too long, or has characters that databases reject.
 
-    `name`: name of the parameter. `value`: its text.
+    `name`: name of the parameter.
     """
     if len(value) > MAX_VALUE_CHARACTERS:
         raise InvalidRequest(f"{name}: the value has more than {MAX_VALUE_CHARACTERS} characters.")
@@ -215,10 +214,7 @@ def require_valid_text(name: str, value: str) -> None:
 
 
 def session_link(session: str) -> str:
-    """Return the URL of the page of the session with the id `session`.
-
-    The id is a parameter of the URL instead of a path, because clients choose it: `..`, `a/b`.
-    """
+    """Return the URL of the page of one session. `session`: id of the session, which a client chose."""
     return f"/dashboard/session?session={quote(session, safe='')}"
 
 

@@ -1,8 +1,7 @@
-"""Grid of the hours of a week: one cell per weekday and hour of the day, darker for higher values.
+"""Grid of the hours of a week: one cell for each weekday and hour, darker for higher values.
 
-`draw_week` returns the grid as SVG and as a table (`WeekGrid`). `WeekGrid.columns` are the titles of the table columns,
-`WeekGrid.rows` its texts. A cell links to the requests of the hour with its highest value. The chart library, pygal,
-has no such drawing.
+`draw_week` returns the grid as SVG and as a table (`WeekGrid`). A cell links to the requests of its hour with the
+highest value.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,10 +51,9 @@ class WeekGrid(Struct, frozen=True):
 def draw_week(
     query: ViewQuery, hours: Sequence[PeriodSums], value: Callable[[UsageSums], float], text: Callable[[float], str]
 ) -> WeekGrid:
-    """Return the grid of the time range in `query`. Weekdays are those of the time zone of the server.
+    """Return the grid of the hours of the week for the time range in `query`, in the time zone of the server.
 
-    `hours`: sums of each hour. `value`: function that returns the quantity of a sum. `text`: function that returns the
-    text of a value.
+    `hours`: sums of each hour. `value`: returns the shown number of a sum. `text`: returns the text of a number.
     """
     cells = [[Cell() for _ in _HOURS] for _ in _WEEKDAYS]
     for hour in hours:

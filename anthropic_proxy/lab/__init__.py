@@ -1,4 +1,4 @@
-"""Checks of the Messages API for developers of clients and servers, used by commands and by the tests.
+"""Checks of the Messages API for developers of clients and servers.
 
 `doctor` examines the configured providers with small requests. `stream_grammar` checks event streams.
 """

@@ -1,13 +1,14 @@
-"""Checker for the grammar of event streams of the Messages API: `EventGrammar` collects the `Violation`s of one stream.
+"""Checker for the event streams of the Messages API: `EventGrammar` collects each `Violation` of one stream.
 
-`check_events` and `check_bytes` check a finished stream; `feed` and `feed_bytes` check the next events of a stream,
-`finish` its end. The module shares no code with `MessageWriter`, which writes such streams, so that one does not hide
-defects of the other. Source: the API reference, "Streaming messages", and recorded streams, read 2026-11.
+`check_events` and `check_bytes` check a finished stream. `feed` and `feed_bytes` check the next events, and `finish`
+the end. Source of the grammar: the API reference, "Streaming messages", and recorded streams, read 2026-11.
 
     stream  := message_start (block | ping)* message_delta message_stop
              | message_start (beginning of blocks | ping)* error
     block   := content_block_start content_block_delta* content_block_stop
 """
+
+# No code is shared with `MessageWriter`, which writes such streams, so that one does not hide defects of the other.
 
 import json
 import re
@@ -77,9 +78,9 @@ def check_bytes(stream: bytes, *, requires_json_arguments: bool = True) -> list[
 
 
 class EventGrammar:
-    """Checker of one stream. The deviations are in `violations`.
+    """Checker of one stream, which collects its deviations in `violations`.
 
-    `requires_json_arguments`: False permits tool arguments that are no JSON object. Models sometimes write such ones.
+    `requires_json_arguments`: False permits tool arguments that are no JSON object, which models sometimes write.
     """
 
     def __init__(self, *, requires_json_arguments: bool = True) -> None:

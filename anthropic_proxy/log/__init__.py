@@ -1,4 +1,7 @@
-"""Log of the proxy on standard error: two lines for each exchange, without keys and message content."""
+"""Log of the proxy on standard error.
+
+`Log` writes two lines for each accepted `POST /v1/messages`, without keys and message content.
+"""
 
 from anthropic_proxy.log.lines import escape_unprintable
 from anthropic_proxy.log.log import Log, LogLevel

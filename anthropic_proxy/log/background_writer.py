@@ -1,7 +1,6 @@
-"""Output of log entries: a bounded queue, and a thread that writes the entries to a file descriptor.
+"""Thread that writes log entries, so that a slow reader of the log does not delay requests.
 
-`BackgroundWriter` is the queue with its thread. A program that reads the log too slowly therefore does not delay
-requests; the writer drops entries instead.
+`BackgroundWriter` has a queue of log entries and the thread. If the queue is full, entries are dropped.
 """
 
 import atexit
@@ -25,8 +24,8 @@ a pipe. A longer entry is written by itself."""
 class BackgroundWriter:
     """Queue of log entries, and the thread that writes them to a file descriptor.
 
-    `encode`: log entry → bytes. `describe_dropped`: number of dropped entries → log entry that reports them.
-    `max_queued`: size of the queue.
+    `encode`: function that returns a log entry as bytes. `describe_dropped`: function that returns the log entry
+    about a number of dropped entries. `max_queued`: size of the queue.
     """
 
     def __init__(
@@ -52,9 +51,9 @@ class BackgroundWriter:
         self._encode, self._describe_dropped = encode, describe_dropped
 
     def enqueue(self, text: str) -> None:
-        """Queue a log entry, which must end with a line end. If the queue is full, drop the entry and count it.
+        """Queue a log entry, a text that ends with a line end.
 
-        Any thread may call the method.
+        If the queue is full, the entry is dropped and counted. Any thread may call this.
         """
         if self._queue.qsize() >= self._max_queued:
             self._dropped += 1

@@ -1,8 +1,8 @@
-"""`RequestsInProgress`: running client requests of a process, in memory that the supervisor can read.
+"""Running client requests of a process, in memory that the supervisor of the workers can read.
 
-A blocked worker cannot report its requests, so each request is written into this memory (the board) when it starts. The
-board has a slot of fixed size for each of 32 requests, and the heartbeat count of the process. The supervisor kills a
-worker without heartbeats and logs its requests with `describe_requests`. `set_model` adds the model id of a request.
+The supervisor cannot ask a blocked worker for its requests, so each request is written into this memory. It has a
+slot of fixed size for each of 32 requests, and a count of heartbeats. `RequestsInProgress` writes the memory.
+`read_heartbeat_count` and `describe_requests` read it.
 """
 
 from struct import Struct
@@ -29,9 +29,9 @@ _write_model = Struct(f"{MAX_FIELD_LENGTH}s").pack_into
 
 
 class RequestsInProgress:
-    """Client requests in progress of this process, and its heartbeat.
+    """Running client requests of this process, and its heartbeat, in memory.
 
-    `board`: `SHARED_MEMORY_BYTES` of memory that is shared with the supervisor. None: memory of this process only.
+    `board`: memory that is shared with the supervisor, `SHARED_MEMORY_BYTES` long. None: memory of this process only.
     """
 
     def __init__(self, board: memoryview | None = None) -> None:
@@ -43,18 +43,24 @@ class RequestsInProgress:
         """True if this process stops, so that load balancers should send no new requests (`/readyz`)."""
 
     def use_shared_memory(self, board: memoryview) -> None:
-        """Replace the memory by `board`, which the supervisor can read. Call this before the first request."""
+        """Use `board`, which the supervisor can read, as the memory of this process.
+
+        Call this before the first request.
+        """
         self._board = board
 
     def write_heartbeat(self) -> None:
-        """Add 1 to the heartbeat count in the memory. The supervisor kills a worker without heartbeats."""
+        """Add 1 to the heartbeat count of this process.
+
+        The supervisor kills a worker if its count no longer changes.
+        """
         self._beats += 1
         self._board[:_BEAT_BYTES] = self._beats.to_bytes(_BEAT_BYTES, "little")
 
     def add_request(self, request_id: str, method: str, path: str) -> int:
-        """Write a client request into the next slot and return its number.
+        """Write a new client request into the next slot, and return its number for `set_model` and `remove_request`.
 
-        `set_model` and `remove_request` require the number. If all slots are used, the oldest request is overwritten.
+        If all slots are in use, the oldest request is overwritten.
         """
         self._number = number = self._number + 1
         slot = number % _SLOTS
@@ -64,13 +70,16 @@ class RequestsInProgress:
         return number
 
     def set_model(self, number: int, model: str) -> None:
-        """Write the model id of a request. `number`: result of `add_request`. No effect if the slot was overwritten."""
+        """Write the model id of a running request.
+
+        `number`: result of `add_request`. No effect if the slot has a newer request.
+        """
         if self._number - number < _SLOTS:
             place = _STARTS[number % _SLOTS] + _TEXT_BYTES
             _write_model(self._board, place, model[:MAX_FIELD_LENGTH].encode("utf-8", "replace"))
 
     def remove_request(self, number: int) -> None:
-        """Remove a finished request. `number`: result of `add_request`. No effect if the slot was overwritten."""
+        """Remove a finished request. `number`: result of `add_request`. No effect if the slot has a newer request."""
         if self._number - number < _SLOTS:
             self._board[_STARTS[number % _SLOTS]] = 0
 
@@ -80,15 +89,18 @@ class RequestsInProgress:
 
 
 def read_heartbeat_count(board: memoryview) -> int:
-    """Return the number of heartbeats in the memory of a worker.
+    """Return the number of heartbeats of a worker.
 
-    The number grows while the worker's event loop runs.
+    The number grows while the event loop of the worker runs. `board`: memory of the worker.
     """
     return int.from_bytes(board[:_BEAT_BYTES], "little")
 
 
 def describe_requests(board: memoryview) -> str:
-    """Return as text the three newest requests of a process and the number of the others. "": no requests."""
+    """Return the three newest running requests of a process as text, and the number of the others.
+
+    "": no requests. `board`: memory of the process.
+    """
     found = []
     for age in range(_SLOTS):
         start = _STARTS[(board[_NEWEST] - age) % _SLOTS]

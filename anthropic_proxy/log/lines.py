@@ -1,9 +1,8 @@
-"""Text of log entries for a `Receipt`: the record of one client request with counts, names and times.
+"""Text of log entries about client requests.
 
-An exchange is an accepted `POST /v1/messages` with its reply. An exchange has two lines (`format_request_lines`,
-`format_exchange_line`), any other request only the first. A fidelity note records the handling of one field, such as
-its loss; notes with the same `note_identity` are logged once. Functions `escape_*` make text from clients safe for
-terminals. `Paint` is a function that colors a text. `to_ascii_symbols` is for streams without Unicode.
+`format_request_lines` returns the first line of a request. `format_exchange_line` returns the second line, for an
+accepted `POST /v1/messages` (exchange). `format_note_line` returns the line about a request field that was changed or
+dropped (fidelity note). Functions `escape_*` make text from clients safe for terminals.
 """
 
 import functools
@@ -50,18 +49,17 @@ Paint = Callable[[str, str], str]
 
 
 def escape_unprintable(text: str) -> str:
-    """Return `text` with unprintable characters replaced by escape sequences.
+    """Return `text` with unprintable characters as escape sequences, so that it is safe in a log line.
 
-    Text from a client can then neither add log lines nor reverse the text direction of a terminal.
+    A client could otherwise add log lines, or reverse the text direction of a terminal.
     """
     return text if text.isprintable() else "".join(map(_escape, text))
 
 
 def escape_terminal_controls(text: str) -> str:
-    """Return text of several lines with control characters replaced by escape sequences, for a terminal.
+    """Return text of several lines with control characters as escape sequences, so that it is safe on a terminal.
 
-    Line breaks, tabs, all spaces and the joiners of emoji and scripts are kept. The text then cannot control the
-    terminal.
+    Line breaks, tabs, all spaces and the joiners of emoji and scripts are kept.
     """
     return text if text.isprintable() else "".join(c if _is_layout(c) else _escape(c) for c in text)
 
@@ -72,7 +70,10 @@ def escape_unprintable_json(text: str) -> str:
 
 
 def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
-    """Return the receipt with `secrets` and all API key patterns redacted in the text from the client."""
+    """Return the receipt (record of a request) with API keys masked in texts that a client may have chosen.
+
+    `secrets`: keys to mask, in addition to texts that have the form of an API key.
+    """
     words = (receipt.path, receipt.requested_model, receipt.model, receipt.route_reason, receipt.error)
     names = (receipt.user_agent, receipt.session, receipt.agent, receipt.project)
     calls = [text for attempt in receipt.attempts for text in (attempt.model, attempt.error)]
@@ -107,7 +108,7 @@ def _escape(character: str) -> str:
 
 
 def to_ascii_symbols(text: str) -> str:
-    """Return log text with ASCII text for its symbols (`✓` → `ok`), for a stream without Unicode."""
+    """Return log text with ASCII text in place of symbols (`✓` → `ok`), for a stream that cannot encode them."""
     return _WARNING_SIGN.sub("!!", text.translate(_PLAIN_SIGNS))
 
 
@@ -132,11 +133,10 @@ def format_utc_time(seconds: float) -> str:
 
 
 def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
-    """Return the request line: time, method and path, status, incident, request id.
+    """Return the first log line of a request: time, method and path, status, incident, request id.
 
-    An incident is an error, a failed attempt, a disconnect or a truncated reply. An incident that does not fit follows
-    on further lines. A request id that does not fit is omitted. `paint`: None: no color. `width`: columns of the
-    terminal; None: no terminal.
+    An incident is an error, a failed attempt, a disconnect or a truncated reply. If it does not fit, it follows on
+    further lines. `paint`: None: no color. `width`: columns of the terminal; None: no terminal.
     """
     path = receipt.path if len(receipt.path) <= MAX_PATH_CHARACTERS else receipt.path[: MAX_PATH_CHARACTERS - 1] + "…"
     clock, shown = format_local_time(receipt.started_at), str(receipt.status) if receipt.status else "–"
@@ -178,9 +178,10 @@ def _wrap(text: str, width: int | None) -> list[str]:
 
 
 def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | None = None) -> str:
-    """Return the second line of an exchange: models, sizes, tokens, times, and the route of the configuration file.
+    """Return the second log line of an exchange: models, numbers of tools and messages, tokens, times and route.
 
-    Columns that do not fit are omitted, the rightmost first. `paint`, `width`: as for `format_request_lines`.
+    Columns that do not fit are left out, the rightmost first. `paint`: None: no color. `width`: columns of the
+    terminal; None: no limit.
     """
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
@@ -208,16 +209,19 @@ def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | Non
 
 
 def note_identity(note: FidelityNote, provider: str) -> tuple[str, str, str]:
-    """Return the identity of a fidelity note: notes with the same identity are logged once per process."""
+    """Return a key for a fidelity note, which is equal for similar notes.
+
+    The log contains only the first note with the same key.
+    """
     # fields of tools contain tool names; the reason is the same for all of them
     field = note.reason if note.field.startswith("tools") else _INDEX.sub("0", note.field)
     return provider, field, note.handling
 
 
 def format_note_line(note: FidelityNote, provider: str) -> str:
-    """Return the log line for a fidelity note: `✕ groq: top_k dropped: …`.
+    """Return the log line about a field that was changed or dropped (fidelity note): `✕ groq: top_k dropped: …`.
 
-    The sign is `✕` for a dropped field and `~` for any other change.
+    The sign is `✕` for a dropped field, and `~` for any other change.
     """
     sign = "✕" if note.handling == "dropped" else "~"
     return f"{sign} {provider or 'here'}: {note.field} {note.handling}: {note.reason}"

@@ -1,9 +1,8 @@
-"""Log of the proxy: colored on a terminal, plain elsewhere, JSON lines with `LOG_FORMAT=json`.
+"""`Log`: the log of the proxy, colored on a terminal, plain elsewhere, or JSON with `LOG_FORMAT=json`.
 
-`write_exchange` writes two lines for an accepted `POST /v1/messages` (an exchange), `write_request` one line for any
-other client request, `write_once` a line only if it is new. `inherit_from` continues the queue of the log from before a
-reload. A fidelity note records the handling of one field, such as its loss. `lines` formats the entries,
-`background_writer` writes them in a thread. `paint` colors a text; `write_loop_error` logs an error of the event loop.
+`write_exchange` writes two lines for an accepted `POST /v1/messages` (an exchange). `write_request` writes one line
+for any other client request, and `write_once` a line only if it is new. `inherit_from` continues the log from before
+a reload. A thread writes the entries (`background_writer`).
 """
 
 import io
@@ -43,10 +42,10 @@ _MAX_ONCE_KEYS = 10_000
 
 
 class Log:
-    """Log on one stream. Entries contain counts, names and times, but no message content.
+    """Log on one stream.
 
-    A stream with a file descriptor is written in a thread, with at most `max_queued` entries in the queue. A stream in
-    memory is written immediately. `color`: None: only on a terminal. `secrets`: keys that are redacted in every entry.
+    Entries have counts, names and times, but no message content. `color`: None: only on a terminal. `max_queued`:
+    maximum number of entries that wait for the writing thread. `secrets`: keys that are masked in each entry.
     `columns`: width of the lines; None: width of the terminal.
     """
 
@@ -78,7 +77,7 @@ class Log:
             self._writer = BackgroundWriter(self._stream.fileno(), self._encode, self._describe_lost, max_queued)
 
     def inherit_from(self, before: "Log") -> None:
-        """Take over thread, queue and list of lines written once from `before`, the log before a reload.
+        """Continue the queue and thread of `before`, the log before a reload, and its list of lines written only once.
 
         No effect if the two logs write to different streams.
         """
@@ -87,9 +86,10 @@ class Log:
             self._writer.set_encoder(self._encode, self._describe_lost)
 
     def write_exchange(self, receipt: Receipt) -> None:
-        """Write the two lines of a finished exchange, and each new fidelity note once per process.
+        """Write the two log lines of a finished exchange, and each new fidelity note about it.
 
-        In JSON, an exchange is one object that contains its notes.
+        A note about a changed field is written once per process. In JSON, the exchange is one object that contains
+        its notes.
         """
         if not self._json and self._min_weight <= _WEIGHTS["info"]:
             for note in receipt.notes:
@@ -100,7 +100,10 @@ class Log:
             self._write(self.format_exchange(receipt))
 
     def format_exchange(self, receipt: Receipt) -> str:
-        """Return the entry of a finished exchange without a line end: two lines or more, or one JSON object."""
+        """Return the log entry of a finished exchange, without a line end.
+
+        The entry has two lines or more, or is one JSON object.
+        """
         receipt = redact_receipt(receipt, self._secrets)
         if self._json:
             return _encode_receipt(receipt, _level_of(receipt))
@@ -111,13 +114,19 @@ class Log:
         return "\n".join((first, format_exchange_line(receipt, paint, width), *lines))
 
     def write_request(self, receipt: Receipt, level: LogLevel = "info") -> None:
-        """Write the line of a request without an exchange. `level`: level of a successful request."""
+        """Write the log line of a request that is not an exchange, such as `GET /v1/models`.
+
+        `level`: level for a successful request.
+        """
         level = level if _level_of(receipt) == "info" else _level_of(receipt)
         if self._is_wanted(level):
             self._write(self.format_request(receipt, level))
 
     def format_request(self, receipt: Receipt, level: LogLevel = "info") -> str:
-        """Return the entry of a request without an exchange, without a line end. `level`: as for `write_request`."""
+        """Return the log entry of a request that is not an exchange, without a line end.
+
+        `level`: level for a successful request.
+        """
         level = level if _level_of(receipt) == "info" else _level_of(receipt)
         receipt = redact_receipt(receipt, self._secrets)
         if self._json:
@@ -127,7 +136,7 @@ class Log:
     def write_line(self, text: str, role: str = "", level: LogLevel = "info") -> None:
         """Write one line of text to the log.
 
-        `role`: meaning of the line, which selects its color (ok, warn, error, quiet, type, title). "": no color.
+        `role`: meaning that selects the color: ok, warn, error, quiet, type or title. "": no color.
         """
         if not self._is_wanted(level):
             return
@@ -142,28 +151,28 @@ class Log:
         return self._json
 
     def write_json_event(self, name: str, **fields: object) -> None:
-        """Write a JSON object with the field `event` (`name`) and the given fields, at level info.
+        """Write a JSON object with the field `event` and the given fields to the log, at level info.
 
-        Call this only if `is_json` is True.
+        `name`: value of the field `event`. Call this only if `is_json` is True.
         """
         if self._is_wanted("info"):
             self._write(_encode_fields(level="info", event=name, **fields))
 
     def write_warning(self, text: str) -> None:
-        """Write a warning line with a symbol in the color of warnings. May be called from any thread.
-
-        A repeated warning is written again, other than with `write_once`.
-        """
+        """Write a warning line, also if the same text was already written. Any thread may call this."""
         self.write_line(f"{self.paint('!', 'warn')} {text}", level="warning")
 
     def write_once(self, text: str, level: LogLevel = "info") -> None:
-        """Write a line with the time of day, unless this process has already written the same text."""
+        """Write a line with the time of day to the log, unless this process has already written the same text."""
         if self._is_new(text):
             text = escape_unprintable(redact_secrets(text, self._secrets))
             self.write_line(text if self._json else f"{format_local_time(time.time())}  {text}", level=level)
 
     def write_traceback(self, request_id: str) -> None:
-        """Write the traceback of the current exception, a defect of the proxy. `request_id`: the failed request."""
+        """Write the traceback of the current exception, which is a defect of the proxy, to the log.
+
+        `request_id`: id of the failed request.
+        """
         self._write_trace(request_id, traceback.format_exc())
 
     def write_loop_error(self, context: Mapping[str, Any]) -> None:
@@ -183,15 +192,18 @@ class Log:
             self._write(f"{request_id}  " + f"\n{INDENT}".join(map(escape_unprintable, trace.split("\n"))))
 
     def paint(self, text: str, role: str) -> str:
-        """Return `text` in the color of its meaning `role` (ok, warn, error, quiet, type, title, bar).
+        """Return `text` in the color of its meaning.
 
-        The text is unchanged if the log has no color.
+        `role`: the meaning: ok, warn, error, quiet, type, title or bar. Without colors, the text is unchanged.
         """
         return f"\x1b[{_COLORS[role]}m{text}\x1b[0m" if self.color and role else text
 
     @property
     def terminal_width(self) -> int | None:
-        """Columns available for a line. None: the stream is no terminal, so the length of a line is not limited."""
+        """Columns available for a log line.
+
+        None: not limited, because the stream is no terminal or has no known width.
+        """
         if self._columns is not None or not self._is_terminal:
             return self._columns
         try:

@@ -1,9 +1,8 @@
-"""Delivery of receipts to the observers of plugins. A receipt is the record of one finished client request.
+"""Delivery of receipts (records of finished client requests) to the observers of plugins.
 
-`ReceiptQueues` has a bounded queue and a task for each observer, so that a slow observer delays no exchange and no
-other observer. An observer that never waits needs neither. `close` waits until the queued receipts are delivered. An
-exchange is an accepted `POST /v1/messages` with its reply. A full queue drops its oldest receipt, which
-`count_dropped_receipt` counts.
+`ReceiptQueues` has a queue and a task for each observer, so that a slow observer delays neither requests nor other
+observers. If a queue is full, its oldest receipt is dropped and counted. `close` waits until the receipts are
+delivered. An exchange is an accepted `POST /v1/messages` with its reply.
 """
 
 import asyncio
@@ -22,9 +21,9 @@ MAX_QUEUED_RECEIPTS = 1_000
 class ReceiptQueues:
     """Queues of receipts, one for each observer.
 
-    Three functions count requests for the metrics and must not block. `count`: called for each exchange.
-    `count_rejected`: called for each request that got an error without an exchange. `count_dropped`: called with the
-    class name of an observer for each receipt dropped from its queue. `feed`: recent requests for views; None: new.
+    `count`: function that is called for each exchange. `count_rejected`: function that is called for each other
+    request with an error. `count_dropped`: function that is called with the class name of an observer for each
+    dropped receipt. `feed`: recent requests for views; None: a new one.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class ReceiptQueues:
         self._count_dropped = count_dropped
 
     def queue_exchange_receipt(self, receipt: Receipt) -> None:
-        """Count an exchange and queue its receipt for all observers. Call this after the last byte of the reply."""
+        """Count an exchange, and queue its receipt for all observers. Call this after the last byte of the reply."""
         self.feed.add_finished(receipt)
         if self._count is not None:
             self._count(receipt)
@@ -55,9 +54,10 @@ class ReceiptQueues:
             self._enqueue(receipt)
 
     def queue_request_receipt(self, receipt: Receipt, *, is_frequent: bool = False) -> None:
-        """Queue the receipt of a request without an exchange. Count it if it was rejected.
+        """Queue the receipt of a request that is not an exchange for all observers.
 
-        `is_frequent`: True omits a successful request from views of recent requests.
+        A rejected request is counted. `is_frequent`: True leaves a successful request out of the views of recent
+        requests.
         """
         if not is_frequent or receipt.outcome == "error":
             self.feed.add_finished(receipt, is_exchange=False)
@@ -70,7 +70,10 @@ class ReceiptQueues:
             queue.put(receipt)
 
     async def close(self, seconds: float) -> None:
-        """Wait at most `seconds` until all queued receipts are delivered to observers. Drop the remaining ones."""
+        """Wait until all queued receipts are delivered to observers, for at most `seconds`.
+
+        The remaining ones are dropped.
+        """
         tasks = [queue.task for queue in self._queues if queue.task is not None]
         if not tasks:
             return

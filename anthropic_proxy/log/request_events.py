@@ -1,7 +1,7 @@
-"""Live view of client requests as an event stream: `snapshot`, then `request` and `running` as requests change.
+"""Live view of client requests, as a stream of server-sent events.
 
-The event `snapshot` has the recent and running requests, `request` a request that has finished, and `running` the
-requests in progress. `stream_requests` yields the events of one view.
+`stream_requests` yields the events. The first event, `snapshot`, has the recent and running requests. Each `request`
+then has a request that has finished, and each `running` all requests in progress.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ for open responses before they stop."""
 async def stream_requests(
     feed: RequestFeed, client_names: Collection[str] | None = None
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the events of a live view as SSE bytes.
+    """Yield the events of a live view of client requests as SSE bytes.
 
-    The stream ends after `MAX_LIVE_SECONDS`, or when the server stops. `client_names`: only requests of these clients.
-    None: all.
+    The stream ends after `MAX_LIVE_SECONDS`, or when the server stops. `client_names`: only requests of these
+    clients. None: all.
     """
     view = feed.open_view()
     try:

@@ -1,10 +1,8 @@
 """Recent and running client requests of all server processes, for views such as the command `logs`.
 
-`RequestFeed` has the requests, and `RequestSnapshot` is a list of them. A `RequestView` is a queue of new requests for
-one reader: `add` queues a request, `read` waits for requests, `end` ends the view. An exchange is an accepted `POST
-/v1/messages` with its reply. A receipt is the record of one request. Receipts are encoded only for a view, so that a
-request costs little. Other processes send their requests only while a view is open (`workers/request_sharing.py`), and
-`apply_update` adds them.
+`RequestFeed` has the requests, and `RequestSnapshot` is a list of them. A `RequestView` is a queue of newly finished
+requests for one reader. Other processes send their requests only while a view is open, and `apply_update` adds them.
+A receipt is the record of one request, an exchange an accepted `POST /v1/messages`.
 """
 
 import asyncio
@@ -38,7 +36,7 @@ class LoggedRequest(Struct, frozen=True):
 
 
 class RequestSnapshot(Struct):
-    """Requests of one process, or of all processes. It contains no message content, and keys are redacted."""
+    """Recent and running requests of one process, or of all processes. They have no message content."""
 
     finished: list[LoggedRequest] = field(default_factory=list)
     """Finished requests, the latest last."""
@@ -49,7 +47,7 @@ class RequestSnapshot(Struct):
 
 
 class RequestView:
-    """Queue of finished requests for one reader, which gets them at once. `RequestFeed.open_view` returns it."""
+    """Queue of newly finished requests for one reader. `RequestFeed.open_view` returns it."""
 
     def __init__(self) -> None:
         self._waiting: deque[LoggedRequest] = deque(maxlen=MAX_QUEUED_REQUESTS)
@@ -63,14 +61,15 @@ class RequestView:
         self._changed.set()
 
     def end(self) -> None:
-        """End the view, because the server stops: `read` then returns an empty list."""
+        """End the view because the server stops, so that `read` returns an empty list."""
         self.ended = True
         self._changed.set()
 
     async def read(self, seconds: float) -> Sequence[LoggedRequest]:
-        """Return the queued requests of this view, after a wait of at most `seconds` for the first one.
+        """Return the requests that wait in this queue.
 
-        Empty: no request has finished, or the view has ended.
+        If there are none, wait at most `seconds` for the first one. Empty: no request has finished, or the view has
+        ended.
         """
         if not self._changed.is_set():
             try:
@@ -97,7 +96,7 @@ class _Collection:
 class RequestFeed:
     """Recent and running client requests of this process and, for views, of all workers.
 
-    `secrets`: returns the keys to redact.
+    `secrets`: function that returns the keys to mask.
     """
 
     def __init__(self, secrets: Callable[[], Sequence[str]] = tuple) -> None:
@@ -111,20 +110,22 @@ class RequestFeed:
         self.on_finish: Callable[[LoggedRequest], None] | None = None
         """Called for each finished request of this process, to send it to other workers. None: no worker needs it."""
         self.watch_peers: Callable[[bool], None] | None = None
-        """Function that asks the other workers to send their requests for some seconds. Argument True: all recent
-        requests first. None: there are no other workers."""
+        """Function with which the other workers send their requests for some seconds.
+
+        Argument True: all recent requests first. None: there are no other workers.
+        """
         self.peer_count = 0
         """Number of other worker processes."""
 
     def add_running(self, receipt: Receipt) -> None:
-        """Add a running exchange by its receipt. Fields of the receipt may change until `add_finished`."""
+        """Add a running exchange. Fields of its receipt may change until `add_finished`."""
         if len(self._running) < MAX_RUNNING_REQUESTS:
             self._running[receipt.request_id] = receipt
 
     def add_finished(self, receipt: Receipt, *, is_exchange: bool = True) -> None:
         """Add a finished request to the recent requests, and remove it from the running ones.
 
-        `is_exchange`: True for `POST /v1/messages`.
+        `is_exchange`: True for an accepted `POST /v1/messages`.
         """
         self._running.pop(receipt.request_id, None)
         request = LoggedRequest(receipt, is_exchange)
@@ -168,18 +169,19 @@ class RequestFeed:
         return own
 
     def list_running(self) -> list[Receipt]:
-        """Return the running exchanges of all server processes, the latest last.
+        """Return the running exchanges (`POST /v1/messages`) of all server processes, the latest last.
 
-        Exchanges of other workers are included only while a view of requests is open.
+        Those of other workers are only included while a view of requests is open.
         """
         elsewhere = [receipt for receipts in self._running_elsewhere.values() for receipt in receipts]
         own = self.redact(RequestSnapshot(running=self.list_own_running())).running
         return sorted([*own, *elsewhere], key=lambda receipt: receipt.started_at)
 
     def apply_update(self, worker: int, snapshot: RequestSnapshot, *, is_complete: bool) -> None:
-        """Apply the requests that another worker has sent.
+        """Add the requests that another worker has sent.
 
-        `is_complete`: True: all of its recent requests; False: those since its last update.
+        `worker`: index of that worker. `is_complete`: True: `snapshot` has all of its recent requests; False: only
+        those since its last update.
         """
         self._running_elsewhere[worker] = snapshot.running
         if not is_complete:
@@ -193,13 +195,16 @@ class RequestFeed:
                 collection.complete.set()
 
     def open_view(self) -> RequestView:
-        """Return a view that receives each client request from now on. Close the view with `close_view`."""
+        """Return a queue that receives each client request that finishes from now on. Close it with `close_view`."""
         view = RequestView()
         self._views.add(view)
         return view
 
     def close_view(self, view: RequestView) -> None:
-        """Close a view. After the last one, the requests of other workers are dropped."""
+        """Close a view, so that it receives no more requests.
+
+        If it was the last one, the requests of other workers are dropped.
+        """
         self._views.discard(view)
         if not self._views:
             self._running_elsewhere.clear()
@@ -222,7 +227,7 @@ class RequestFeed:
 def encode_requests(value: RequestSnapshot | LoggedRequest | Sequence[Receipt]) -> bytes:
     """Return requests as JSON in one line.
 
-    Lone surrogates (halves of UTF-16 characters), which headers of providers may contain, become `?`.
+    Characters that JSON cannot contain (lone surrogates from provider headers) become `?`.
     """
     try:
         return msgspec.json.encode(value)

@@ -1,4 +1,7 @@
-"""Metrics of all server processes: counters of exchanges, gauges, and the page `/metrics` for Prometheus."""
+"""Metrics of all server processes for Prometheus.
+
+They are counters of requests and gauges of the current state, and `MetricsPage` serves them at `/metrics`.
+"""
 
 from anthropic_proxy.metrics.page import MetricsPage
 from anthropic_proxy.metrics.totals import (

@@ -1,7 +1,6 @@
-"""Prometheus text of the page `/metrics`, encoded by the library `prometheus_client`.
+"""The page `/metrics` as text for Prometheus, encoded by the library `prometheus_client`.
 
-`encode_page` returns the text for a `MetricsSnapshot`: the values of all metrics. This module is imported at the first
-request for the page.
+`encode_page` returns the text for a `MetricsSnapshot`, the values of all metrics.
 """
 
 from collections.abc import Iterator
@@ -27,8 +26,8 @@ def encode_page(
 ) -> tuple[bytes, str]:
     """Return the body of `/metrics` and its media type.
 
-    `unresponsive_workers`: number of workers that did not report in time. `versions`: those of the proxy and of Python.
-    `accept`: header `Accept` of the request.
+    `unresponsive_workers`: number of workers that did not report in time. `versions`: versions of the proxy and of
+    Python. `accept`: request header `Accept`.
     """
     write, media_type = choose_encoder(accept)
     return write(_Collected(snapshot, unresponsive_workers, versions)), media_type

@@ -1,9 +1,8 @@
-"""Definitions of all Prometheus metrics (name, type, labels, description), and their values from a `MetricsSnapshot`.
+"""Definitions of all Prometheus metrics, and their values from a `MetricsSnapshot`, the metrics of all processes.
 
-Each constant of the type `MetricFamily` is the definition of one metric: `MAX_FDS` of `process_max_fds`, `LEDGER_UP` of
-`anthropic_proxy_ledger_up`. `collect_samples` and `collect_histograms` return the values. A `Histogram` has the
-durations of one label set. `docs/guide/operations.md` has the same table. `FAMILIES` lists all definitions;
-`bucket_counts` are numbers of durations per bucket.
+A `MetricFamily` is the name, type, labels and description of one metric, such as `REQUESTS`. `FAMILIES` has all of
+them. `collect_samples` returns the values of counters and gauges, and `collect_histograms` those of histograms. A
+`Histogram` has durations with the same labels. `docs/guide/operations.md` has the same table.
 """
 
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ Samples = dict[Labels, float]
 
 
 class MetricFamily(Struct, frozen=True):
-    """Definition of one metric: its name, type, labels and description. Units are seconds and bytes."""
+    """Definition of one Prometheus metric: its name, type, labels and description. Units are seconds and bytes."""
 
     name: str
     """Name of the metric on the page `/metrics`."""
@@ -128,7 +127,7 @@ FAMILIES = tuple(value for value in tuple(globals().values()) if isinstance(valu
 
 
 class Histogram(Struct):
-    """Durations of one label set: number of durations in each bucket, and their sum."""
+    """Durations with the same labels: their number in each bucket, and their sum."""
 
     bucket_counts: list[int]
     """Number of durations in each bucket of `BUCKET_LIMITS_SECONDS`, not cumulative."""
@@ -141,7 +140,7 @@ class Histogram(Struct):
         self.sum_seconds += seconds
 
     def cumulative_counts(self) -> list[tuple[str, float]]:
-        """Return pairs of an upper limit and the number of durations up to this limit, as Prometheus requires."""
+        """Return pairs of an upper limit and the number of durations up to this limit, as Prometheus requires them."""
         total, found = 0, []
         for limit, count in zip((*map(str, BUCKET_LIMITS_SECONDS), "+Inf"), self.bucket_counts, strict=True):
             total += count
@@ -152,9 +151,10 @@ class Histogram(Struct):
 def collect_samples(
     snapshot: MetricsSnapshot, unresponsive_workers: int, versions: Labels
 ) -> dict[MetricFamily, Samples]:
-    """Return the samples of all counters and gauges. A counter without counted events has no samples.
+    """Return the values of all counters and gauges.
 
-    `unresponsive_workers`: number of workers that did not report in time. `versions`: those of the proxy and of Python.
+    A counter without counted events has no values. `unresponsive_workers`: number of workers that did not report in
+    time. `versions`: versions of the proxy and of Python.
     """
     samples: dict[MetricFamily, Samples] = {family: {} for family in FAMILIES if family.kind != "histogram"}
     for (provider, model, stream, status, outcome), row in snapshot.counters.items():
@@ -201,7 +201,10 @@ def _gauge_values(gauges: Gauges) -> Iterator[tuple[MetricFamily, float]]:
 
 
 def collect_histograms(snapshot: MetricsSnapshot) -> dict[MetricFamily, dict[Labels, Histogram]]:
-    """Return the histograms by metric and labels. Label sets that differ only in status or outcome are merged."""
+    """Return the duration histograms of each metric by labels.
+
+    The labels are provider, model and streaming; requests that differ only in status or outcome are added.
+    """
     found: dict[MetricFamily, dict[Labels, Histogram]] = {REQUEST_SECONDS: {}, FIRST_TOKEN_SECONDS: {}}
     for (provider, model, stream, _, _), row in snapshot.counters.items():
         labels = (provider, model, _boolean_label(stream))

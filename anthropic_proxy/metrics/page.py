@@ -1,7 +1,4 @@
-"""Page `GET /metrics`: the metrics of all processes in a text format of Prometheus.
-
-`MetricsPage.respond` serves the page. The format is text 0.0.4, or OpenMetrics if the client requests it.
-"""
+"""Page `GET /metrics`: the metrics of all processes as text for Prometheus. `MetricsPage.respond` serves the page."""
 
 import asyncio
 import platform
@@ -16,7 +13,10 @@ CollectSnapshot = Callable[[], Awaitable[tuple[MetricsSnapshot, int]]]
 
 
 class MetricsPage:
-    """Content of `/metrics`: text format 0.0.4, or OpenMetrics if `Accept` requests it."""
+    """The page `/metrics`, in text format 0.0.4 or in OpenMetrics if the header `Accept` requests it.
+
+    `collect`: async function that returns the metrics of all processes.
+    """
 
     def __init__(self, collect: CollectSnapshot) -> None:
         self._collect = collect

@@ -1,10 +1,9 @@
-"""Metrics of one process (counters of exchanges, gauges of its current state), and their sum over several processes.
+"""Metrics of one process, and their sum over several processes.
 
-An exchange is an accepted `POST /v1/messages` with its reply. `Gauges` is the current state of processes.
-`ExchangeCounters` counts finished client requests with equal labels, their tokens, and their fields that a provider
-lacks: sent in a similar form (approximated), emulated by the proxy, or dropped. `MetricsSnapshot` has both, for one
-process or the sum, and travels between processes as bytes (`encode_snapshot`, `decode_snapshot`, `sum_snapshots`).
-`MetricsTotals` counts the requests of this process.
+`MetricsTotals` counts the requests of this process. `ExchangeCounters` counts finished requests with the same labels.
+`Gauges` is the current state of a process, such as its memory. `MetricsSnapshot` has the counters and gauges of one
+process or of several. `encode_snapshot`, `decode_snapshot` and `sum_snapshots` pass it between processes. An exchange
+is an accepted `POST /v1/messages` with its reply.
 """
 
 from bisect import bisect_left
@@ -20,8 +19,10 @@ BUCKET_LIMITS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 
 MAX_MODEL_LABELS = 100
 """Maximum number of model labels, because clients choose model names. Further models are counted as `other`."""
 MAX_LABEL_SETS = 2_000
-"""Maximum number of different label values combined (`LabelSet`). Further combinations are counted as `other`. The
-number needs a limit, because labels contain texts from providers."""
+"""Maximum number of different label combinations (`LabelSet`).
+
+Further combinations are counted as `other`, because labels contain texts from providers.
+"""
 MAX_FAILED_ATTEMPT_LABELS = 500
 """Maximum number of pairs of provider and status of failed attempts. Further pairs are counted as `other`."""
 MAX_LABEL_CHARACTERS = 100
@@ -40,7 +41,7 @@ def _no_times() -> list[int]:
 
 
 class ExchangeCounters(Struct, array_like=True):
-    """Counters of the exchanges of one label set (provider, model, streaming, HTTP status, outcome).
+    """Counters of the exchanges with the same labels (provider, model, streaming, HTTP status, outcome).
 
     Tokens are counted as by Anthropic: cached input separately, thinking as output.
     """
@@ -96,7 +97,10 @@ class ExchangeCounters(Struct, array_like=True):
 
 
 class Gauges(Struct, array_like=True):
-    """Current state of a process, or the state of several processes together. 0: not reported by the system."""
+    """Current state of one process or of several together, such as memory and running requests.
+
+    A number that the system does not report is 0.
+    """
 
     started_at: float
     """Start of the process in seconds since the epoch. For several processes: the earliest start."""
@@ -124,9 +128,10 @@ class Gauges(Struct, array_like=True):
     """Number of settled reservations of limits that are not yet in Redis."""
 
     def add_process(self, other: "Gauges") -> None:
-        """Add the gauges of another process.
+        """Add the gauges of another process to these.
 
-        Numbers are summed, but processes share open circuits and key cooldowns, so the larger number is kept.
+        Numbers are summed. Open circuits and key cooldowns are the same in all processes, so the larger number is
+        kept.
         """
         self.started_at = min(self.started_at, other.started_at)
         self.open_circuits = max(self.open_circuits, other.open_circuits)
@@ -145,9 +150,9 @@ class Gauges(Struct, array_like=True):
 
 
 class MetricsSnapshot(Struct):
-    """Metrics of one process since its start, or the sum for several processes.
+    """Metrics of one process since its start, or their sum over several processes.
 
-    `encode_snapshot` encodes the object for another process.
+    `encode_snapshot` encodes it for another process.
     """
 
     counters: dict[LabelSet, ExchangeCounters] = field(default_factory=dict)
@@ -166,9 +171,9 @@ class MetricsSnapshot(Struct):
     """Current state of the process. None: not yet measured, or the process has ended."""
 
     def find_or_add_counters(self, key: LabelSet) -> ExchangeCounters:
-        """Return the counters of a label set. A missing set is added.
+        """Return the counters for the labels `key`, which are added if they are missing.
 
-        Above `MAX_LABEL_SETS` sets, the counters of the set `other` are returned.
+        If there are already `MAX_LABEL_SETS` label sets, the counters of the set `other` are returned.
         """
         row = self.counters.get(key)
         if row is None:
@@ -178,9 +183,9 @@ class MetricsSnapshot(Struct):
         return row
 
     def count_failed_attempt(self, attempt: str, times: int = 1) -> None:
-        """Add failed upstream attempts to the count of `attempt`, a provider and a status: `groq 429`.
+        """Add failed calls to the count of `attempt`, a provider and a status such as `groq 429`.
 
-        Above `MAX_FAILED_ATTEMPT_LABELS` pairs, they are added to the count of `other`.
+        If there are already `MAX_FAILED_ATTEMPT_LABELS` pairs, a new one is counted as `other`.
         """
         if attempt not in self.failed_attempts and len(self.failed_attempts) >= MAX_FAILED_ATTEMPT_LABELS:
             attempt = f"{OTHER_LABEL} {OTHER_LABEL}"
@@ -206,9 +211,9 @@ class MetricsSnapshot(Struct):
 
 
 class MetricsTotals:
-    """Metrics of this process, updated by each finished request.
+    """Metrics of this process, to which each finished request is added.
 
-    `contains_secret`: returns True if a name contains a secret. The name is then counted as `other`.
+    `contains_secret`: function that returns True if a name contains a secret; the name is then counted as `other`.
     """
 
     def __init__(self, contains_secret: Callable[[str], bool]) -> None:
@@ -222,7 +227,10 @@ class MetricsTotals:
         self.snapshot.rejected_requests[receipt.status] = self.snapshot.rejected_requests.get(receipt.status, 0) + 1
 
     def count_dropped_receipt(self, observer: str) -> None:
-        """Count a receipt that was dropped because the queue of an observer was full. `observer`: its class name."""
+        """Count a receipt that was dropped because the queue of an observer was full.
+
+        `observer`: class name of the observer.
+        """
         self.snapshot.dropped_receipts[observer] = self.snapshot.dropped_receipts.get(observer, 0) + 1
 
     def set_ledger_state(self, state: LedgerState, gauges: Gauges) -> None:
@@ -232,7 +240,10 @@ class MetricsTotals:
         self.snapshot.ledger_rows = {"written": state.written_rows, "dropped": state.dropped_rows}
 
     def set_store_state(self, state: StoreState, gauges: Gauges) -> None:
-        """Copy the state of the store of limits of this process into `gauges`, if the store is in Redis."""
+        """Copy the state of the store with the counters of limits into `gauges`.
+
+        No effect if the store is not in Redis.
+        """
         if state.kind == "redis":
             gauges.redis_failures = int(not state.available)
             gauges.pending_settlements = state.pending_settlements
@@ -301,8 +312,8 @@ def encode_snapshot(snapshot: MetricsSnapshot) -> bytes:
 def sum_snapshots(snapshots: Iterable[bytes], ended: Sequence[bytes] = ()) -> MetricsSnapshot:
     """Return the sum of the metrics of several processes.
 
-    `snapshots`: results of `encode_snapshot` for running processes. `ended`: the same for ended processes, of which the
-    gauges are dropped.
+    `snapshots`: results of `encode_snapshot` for running processes. `ended`: the same for ended processes, which no
+    longer have gauges.
     """
     total = MetricsSnapshot()
     for encoded in ended:

@@ -1,10 +1,9 @@
 """Interface of plugins, which are optional packages that extend the proxy.
 
-The parts of a `Plugin`: an `Observer` receives receipts. A `Policy` identifies clients and admits requests; the
-function `Settle` that `admit` returns receives the receipt at the end. A `Tracer` starts traces. A `Route` serves a URL
-path. A `Store` shares state, a `Recorder` receives content. A `Receipt` is the record of one finished client request.
-`Gateway` has the functions of the proxy that a plugin may call: `run` serves a request, `health` counts providers and
-keys that are not used. `start` and `stop` of a plugin are called once per worker.
+A package returns a `Plugin`. An `Observer` receives a `Receipt`, the record of one finished client request. A
+`Policy` identifies clients and admits or rejects requests. A `Tracer` starts traces, a `Recorder` receives content,
+and a `Store` shares state. A `Route` serves a URL path. `Gateway` has the functions of the proxy that a plugin may
+call.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -37,56 +36,61 @@ from anthropic_proxy.settings import Settings
 from anthropic_proxy.trace_context import TraceContext
 
 Settle = Callable[[Receipt], None]
-"""Function of a policy that receives the receipt of an admitted request at its end, also if it failed. It must not
-block."""
+"""Function that a policy returns for an admitted request.
+
+The proxy calls it with the receipt at the end of the request, also after a failure. It must not block.
+"""
 
 
 class Policy(Protocol):
     """Access rules of a plugin. Each method may raise a `ClientError`, which rejects the client request."""
 
     async def identify(self, headers: Headers) -> Client | None:
-        """Return the client of a request from its headers, before the body is read.
+        """Return the client of a request from its headers.
 
-        None: the client is unknown to this policy.
+        Called before the body is read. None: this policy does not know the client.
         """
         ...
 
     async def admit(self, request: AdmissionRequest) -> Settle | None:
-        """Check a client request after routing and before any upstream call. Raise a `ClientError` to reject it.
+        """Check a client request before any call to a provider.
 
-        Return a function that receives the receipt at the end of the request. None: not necessary.
+        Raises a `ClientError` to reject it. Return a function for the receipt at the end of the request, or None.
         """
         ...
 
 
 class Observer(Protocol):
-    """Receives the receipt of each finished request: exchanges, token counts and rejected requests.
+    """Receives the receipt (record) of each finished client request, also of rejected ones.
 
-    Probes (`/`, `/health`, `/readyz` …) and requests to routes of plugins produce no receipt.
+    Health checks (`/`, `/health`, `/readyz` …) and requests to routes of plugins have no receipt.
     """
 
     def record(self, receipt: Receipt) -> Awaitable[None] | None:
-        """Process the receipt of a finished request. The proxy calls the method after the last byte of the response.
+        """Process the receipt of a finished request.
 
-        An `async` method runs in a task, and receives the next receipt only when it has returned. A plain method runs
-        at once and returns None. It needs less CPU time, because no task is started.
+        The proxy calls this after the last byte of the response. An `async` method runs in a task, and receives the
+        next receipt when it has returned. A plain method runs at once, which needs less CPU time, and returns None.
         """
         ...
 
 
 class Tracer(Protocol):
-    """Source of the ids of a new trace span for each client request. An observer builds the spans from receipts."""
+    """Creates the trace ids of each client request.
+
+    The trace itself is built later by an observer, from the receipt of the request.
+    """
 
     def start_trace(self, parent: TraceContext | None) -> TraceContext:
-        """Return the trace of a new client request, with a new span id. Must not block.
+        """Return the ids of the trace for a new client request.
 
-        `parent`: trace that the client sent. None: a new trace begins.
+        `parent`: trace that the client sent; None: a new trace begins. Must not block.
         """
         ...
 
 
 class Gateway(Protocol):
-    """Interface of the proxy for plugins: methods that a plugin may call. Each method uses the current settings."""
+    """Functions of the proxy that a plugin may call. Each one uses the current settings."""
 
     @property
     def settings(self) -> Settings:
@@ -95,17 +99,17 @@ class Gateway(Protocol):
     async def run(self, body: bytes, client: Client) -> bytes:
         """Serve a request of the Messages API without `stream`, and return the reply message as JSON.
 
-        `body`: JSON of the request. `client`: the client in the receipt of the request. Raises `ProxyError`.
+        `body`: JSON of the request. `client`: client for the receipt (record) of the request. Raises `ProxyError`.
         """
 
     def describe_targets(self, model: str) -> str:
-        """Return as text the targets (provider and model) for a requested model id, and the reason for this choice.
+        """Return the targets (provider and model) for a requested model id as text, with the reason for this choice.
 
         Example: `openai/gpt-4.1 (opus is BIG_MODEL (default of openai))`. Raises `UnknownModel`.
         """
 
     def list_models(self) -> Sequence[str]:
-        """Return the model ids of the list that the proxy itself builds for `GET /v1/models`.
+        """Return the model ids that the proxy lists at `GET /v1/models`.
 
         If Anthropic is the preferred provider, clients receive the list of Anthropic instead.
         """
@@ -119,10 +123,10 @@ class Gateway(Protocol):
         *,
         max_bytes: int = 1024 * 1024,
     ) -> HttpReply:
-        """Send an HTTP request to another server, and return its reply. Redirects are not followed.
+        """Send an HTTP request to another server, and return its reply.
 
-        HTTP proxies of the environment are used. Raises `UpstreamError` if the request fails or takes more than ten
-        seconds, or if the body of the reply has more than `max_bytes`.
+        Redirects are not followed, and HTTP proxies of the environment are used. Raises `UpstreamError` if the
+        request fails or takes more than ten seconds, or if the body exceeds `max_bytes`.
         """
 
     @property
@@ -130,13 +134,12 @@ class Gateway(Protocol):
         """Store for limits, budgets and shared state, as selected by the settings."""
 
     def log_warning_once(self, text: str) -> None:
-        """Log a warning, once per process for the same text. API keys in the text are masked."""
+        """Log a warning, but only once per process for the same text. API keys in the text are masked."""
 
     def health(self) -> Mapping[str, int]:
-        """Return two counts by the names `open_circuits` and `keys_in_cooldown`.
+        """Return the number of blocked provider addresses (`open_circuits`) and of skipped keys (`keys_in_cooldown`).
 
-        An open circuit blocks calls to one address of a provider after repeated failures. An API key in cooldown is
-        skipped after a rate limit or a rejection.
+        An address is blocked after repeated failures. An API key is skipped after a rate limit or a rejection.
         """
 
     @property
@@ -156,32 +159,32 @@ class Gateway(Protocol):
         """
 
     async def reload_settings(self) -> bool:
-        """Read the settings files again, in all workers. Return False if this server reads them only at its start."""
+        """Read the settings files again, in all workers.
+
+        Return False if this server can read them only at its start.
+        """
 
     async def describe_models(self, names: Sequence[str]) -> Sequence[ModelFeatures]:
-        """Return the limits and features of models.
+        """Return the limits and features of models, such as the context window.
 
-        `names`: model ids with prefix (`openai/gpt-4.1`). A model that no request can reach is omitted.
+        `names`: model ids with prefix (`openai/gpt-4.1`). A model that no request can reach is left out.
         """
 
     async def collect_running_requests(self) -> Sequence[Receipt]:
         """Return a receipt for each running request of all workers, the latest last.
 
-        Fields of the reply are still empty.
+        Its fields about the reply are empty.
         """
 
     def stream_requests(self, client_names: Collection[str] | None = None) -> AsyncIterator[bytes]:
-        """Return the events of `GET /api/requests/live`: changes of the requests of all workers.
+        """Yield the changes of the requests of all workers, as events for `GET /api/requests/live`.
 
         `client_names`: only requests of these clients. None: all.
         """
 
 
 class Plugin(Struct, kw_only=True):
-    """Extensions of the proxy by one optional package.
-
-    The function `open_plugin(settings)` of the package returns a `Plugin`.
-    """
+    """Extensions of the proxy by one optional package, which returns them from its function `open_plugin(settings)`."""
 
     policies: Sequence[Policy] = ()
     """Access rules, called in this order."""

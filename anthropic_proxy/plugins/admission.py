@@ -1,7 +1,7 @@
-"""Input of the access policies of plugins: `AdmissionRequest`, facts about a request, and its `Client`.
+"""Facts about a client request from which the access policy of a plugin decides to admit or reject it.
 
-A policy admits or rejects a client request before any call to a provider (upstream). An `AdmissionTarget` is a model
-that may serve the request. `has_reply` is False for a request that only counts tokens.
+`AdmissionRequest` has the facts, such as the requested model. `Client` is the sender of the request.
+`AdmissionTarget` is a provider and model that may serve it.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,8 +19,11 @@ class Client(Struct, frozen=True):
     """True if the proxy requires no key. The key in the client request is then meant for the provider, and is
     forwarded."""
     role: Literal["owner", "member", "admin"] = "owner"
-    """Access of the client. `member`: a virtual key, only for the API below `/v1/`. `admin`: an admin key, for all
-    other URL paths. `owner`: any other client, for all paths except those of the administration."""
+    """Access of the client.
+
+    `member`: a virtual key, only for the API below `/v1/`. `admin`: an admin key, for all other URL paths. `owner`:
+    any other client, for all paths except those of the administration.
+    """
     key_id: str = ""
     """Id of the virtual key: `key_…`. "": another client."""
     address_trusted: bool = False

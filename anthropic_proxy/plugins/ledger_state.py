@@ -5,12 +5,15 @@ from typing import Literal
 from msgspec import Struct
 
 LedgerCondition = Literal["ok", "disk full", "locked", "read-only", "corrupt", "unreachable", "newer schema", "failed"]
-"""Result of the last attempt to store requests. `failed`: another error, which the log contains. `newer schema`: a
-newer version of the program has migrated the database, so this version does not write."""
+"""Result of the last attempt to store requests.
+
+`newer schema`: a newer version of the program has changed the database, so this version does not write. `failed`:
+another error, which is in the log.
+"""
 
 
 class LedgerState(Struct):
-    """Condition of the ledger of this process, and numbers of requests since the start of the process."""
+    """Condition of the ledger (database of requests) of this process, and numbers of requests since its start."""
 
     condition: LedgerCondition = "ok"
     """Result of the last attempt to store requests."""

@@ -1,8 +1,7 @@
 """`Receipt`: the record of one finished client request, with an `UpstreamAttempt` for each call to a provider.
 
-A receipt has the names of client, provider, model and route, the numbers of tokens, the times and the result of the
-request. It has no message content. A fidelity note (`notes`) records the handling of one field of the request or reply
-that was changed, emulated, kept or dropped.
+It has names, numbers of tokens, times and the result, but no message content. A fidelity note (`notes`) records the
+handling of one field that was changed, emulated, kept or dropped.
 """
 
 from msgspec import Struct, field
@@ -14,7 +13,7 @@ from anthropic_proxy.trace_context import TraceContext
 
 
 class UpstreamAttempt(Struct, kw_only=True, omit_defaults=True):
-    """Facts about one call to a provider, part of a `Receipt`. It never contains message content."""
+    """Facts about one call to a provider, which is part of a `Receipt`. It has no message content."""
 
     provider: str
     """Name of the provider."""
@@ -51,7 +50,7 @@ class UpstreamAttempt(Struct, kw_only=True, omit_defaults=True):
 
 
 class Receipt(Struct, kw_only=True):
-    """Facts about a finished client request: ids, names, counts and times. It never contains message content."""
+    """Facts about a finished client request: ids, names, counts and times. It has no message content."""
 
     request_id: str
     """Id of the request in the response header `request-id`: `req_…`."""
@@ -140,5 +139,5 @@ class Receipt(Struct, kw_only=True):
 
     @property
     def notes(self) -> list[FidelityNote]:
-        """Fidelity notes: each records the handling of one field of the request or reply, such as its loss."""
+        """Fidelity notes, each about the handling of one field of the request or reply, such as its loss."""
         return self.fidelity.notes

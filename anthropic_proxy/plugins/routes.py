@@ -1,7 +1,8 @@
-"""`Route`: a URL path that a plugin serves. Its function returns a `RouteResponse` for a `RouteRequest`.
+"""URL paths that plugins serve.
 
-`checks_key` is True if the function itself checks clients without a key. `HttpReply` is the reply of another server to
-a request of a plugin.
+A `Route` is one path with a function, which receives a `RouteRequest` and returns a `RouteResponse`. `HttpReply` is
+the reply of another server to a request of a plugin. With `checks_key`, the function also receives clients without a
+key, and checks their access itself.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -64,8 +65,10 @@ class Route(Struct, frozen=True, kw_only=True):
     max_body_bytes: int = 65_536
     """Maximum size of the request body. A larger one is rejected with 413."""
     checks_key: bool = False
-    """True if `respond` also receives clients without a key, and checks their access itself, for example by a cookie.
-    Used for a sign-in page, if the proxy has a key."""
+    """True if `respond` itself checks the access of clients without a key, for example by a cookie.
+
+    A sign-in page needs this if the proxy has a key.
+    """
 
 
 class HttpReply(Struct, frozen=True):

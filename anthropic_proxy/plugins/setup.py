@@ -1,8 +1,8 @@
-"""Structs that describe providers and models, for plugins that show them: `Setup` and `ModelFeatures`.
+"""Providers and models as plugins show them.
 
-`Setup` has a `ProviderSetup` for each provider that the proxy offers, also without a key. It also has the model
-mapping: a `ModelMapping` names the target model for the Claude models of some tiers (opus, sonnet …). `ModelFeatures`
-are the limits and features of one model.
+`Setup` has the state of all providers and the model mapping. `ProviderSetup` is the state of one provider.
+`ModelMapping` names the model that serves requests for some Claude tiers (opus, sonnet …). `ModelFeatures` has the
+limits and features of one model.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,10 +1,8 @@
-"""Interfaces for stored data: `Recorder` for the content of exchanges, `Store` for state of workers and instances.
+"""Interfaces of plugins for stored data: `Recorder` for the content of requests, `Store` for state shared by workers.
 
-A store has texts (`get`, `put`) and numbers (`increment`) with a lifetime, and counters of limits. A `Limit` names a
-counter, its maximum and the amount that one request needs. `Store.reserve` reserves the amounts of all limits and
-returns a `Reservation`. If a limit has no room, `refused` is its index. `settle` replaces the reserved amounts by the
-actual ones at the end of the request. `renew` extends the lease, the time limit of a reservation. `StoreState` is the
-condition of a store. A store in Redis can fail (`StoreUnavailable`).
+A store has texts and numbers that expire, and counters of limits. A `Limit` is a counter with its maximum and the
+amount that one request needs. `Store.reserve` adds the amounts of a request to its limits and returns a
+`Reservation`. `Store.settle` replaces these amounts by the actual ones. `StoreState` is the condition of a store.
 """
 
 from collections.abc import Sequence
@@ -20,23 +18,27 @@ for the client."""
 
 
 class Recorder(Protocol):
-    """Receives the content of requests to `POST /v1/messages`. Keys are not redacted: redact them before storing.
+    """Receives the content of requests to `POST /v1/messages` and of their responses.
 
-    All pieces of an exchange are passed before observers receive its receipt.
+    API keys in it are not redacted, so a recorder must do that before it stores the content. Observers receive the
+    receipt of a request after all its content.
     """
 
     def record(self, request_id: str, point: RecordPoint, data: bytes) -> None:
-        """Record bytes of an exchange: its request, each request to a provider, each piece of the response.
+        """Record bytes of one request: its body, the body of a call to a provider, or a piece of the response.
 
-        Called on the event loop, so it must not block. After an exception, the recorder receives no more pieces of the
-        response.
+        Must not block, because it runs on the event loop. After an exception, the recorder receives no more pieces of
+        this response.
         """
         ...
 
 
 LimitKind = Literal["rate", "concurrency", "amount"]
-"""Kind of a limit. `rate`: maximum in any period of `Limit.seconds`. `concurrency`: maximum at the same time. `amount`:
-maximum until the counter expires, such as a budget."""
+"""Kind of a limit.
+
+`rate`: maximum in any period of `Limit.seconds`. `concurrency`: maximum at the same time. `amount`: maximum until the
+counter is deleted, for a budget.
+"""
 LEASE_SECONDS = 60.0
 """Default seconds until the amounts of a reservation are released if it is neither settled nor renewed."""
 
@@ -59,7 +61,7 @@ class Limit(Struct, frozen=True):
 
 
 class Reservation(Struct, frozen=True):
-    """Result of `Store.reserve`: either all limits are reserved, or none."""
+    """Result of `Store.reserve`: the amounts of all limits were reserved, or of none."""
 
     id: str
     """Unique id. "": nothing is reserved, because a limit has no room or all amounts are 0."""
@@ -114,9 +116,9 @@ class StoreState(Struct, frozen=True, kw_only=True):
 
 
 class Store(Protocol):
-    """Values with a lifetime, and counters of limits, shared by workers or instances. All durations are in seconds.
+    """Storage for values that expire, and for counters of limits, shared by workers or instances.
 
-    A value is a text or a number. A method raises `StoreUnavailable` if the store has failed and `REDIS_FAILURE` is
+    Durations are in seconds. Methods raise `StoreUnavailable` if the store has failed and `REDIS_FAILURE` is
     `closed`.
     """
 
@@ -126,7 +128,7 @@ class Store(Protocol):
         ...
 
     async def get(self, key: str) -> str | None:
-        """Return the value that is stored under `key`. None: it is missing or has expired."""
+        """Return the text that is stored under `key`. None: it is missing or has expired."""
         ...
 
     async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
@@ -136,7 +138,7 @@ class Store(Protocol):
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         """Add `amount` to the number that is stored under `key`, and return the sum.
 
-        A missing number starts at 0. It expires `lifetime_seconds` after the first addition.
+        A missing number starts at 0, and is deleted `lifetime_seconds` after the first addition.
         """
         ...
 
@@ -145,29 +147,31 @@ class Store(Protocol):
         ...
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
-        """Reserve the amounts of all limits in one atomic step, or none of them.
+        """Add the amounts of a request to the counters of all `limits`, or of none if one limit has no room.
 
-        An amount of the kind `rate` counts from now on. Amounts of the kinds `concurrency` and `amount` are held until
-        the reservation is settled, or until `lease_seconds` pass without `renew`, so that a stopped process holds none.
+        Amounts of the kind `rate` count for the period of their limit. Other amounts are held until `settle`, or
+        until `lease_seconds` pass without `renew`, for example after a crash.
         """
         ...
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
-        """Replace the reserved amounts of `reservation` by the actual `amounts`. A repeated call has no effect.
+        """Replace the reserved amounts by the actual `amounts`, one for each limit in the same order.
 
-        `amounts`: one for each limit, in the same order. For the kind `concurrency`, the amount is ignored and the
-        reserved one is released. Actual amounts count even after the end of the lease. Never raises
-        `StoreUnavailable`: settlements wait until the store is available.
+        An amount of the kind `concurrency` is released, so its value is ignored. A repeated call has no effect. Never
+        raises `StoreUnavailable`, because amounts wait until the store is available.
         """
         ...
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
-        """Extend the leases of `reservations`, which belong to running requests.
+        """Extend the time limit of `reservations`, which belong to running requests.
 
-        Each lease then ends `Reservation.lease_seconds` from now. Never raises `StoreUnavailable`.
+        Each one then ends `Reservation.lease_seconds` from now. Never raises `StoreUnavailable`.
         """
         ...
 
     async def close(self) -> None:
-        """Close connections and files. Pending settlements are written first, at most for two seconds."""
+        """Close connections and files.
+
+        Actual amounts that wait for the store are written first, for at most two seconds.
+        """
         ...

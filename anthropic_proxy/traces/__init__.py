@@ -1,7 +1,8 @@
-"""Plugin that exports trace spans with OpenTelemetry (extra `otel`). Variables `OTEL_…` turn it on.
+"""Plugin that exports traces with OpenTelemetry.
 
-Each client request is one span, and each call to a provider a child span of it. Spans contain ids, names, counts and
-times, never message content. They are built from the receipt of the request after its last byte.
+It needs the extra `otel`, and variables `OTEL_…` turn it on. Each client request becomes one span (record with start
+and end), and each call to a provider a child span. Spans have ids, names, counts and times, but no message content.
+`open_plugin` returns the plugin.
 """
 
 from anthropic_proxy.plugins import Plugin
@@ -9,9 +10,9 @@ from anthropic_proxy.settings import Settings, export_to_otel
 
 
 def open_plugin(settings: Settings) -> Plugin:
-    """Return the plugin. Without the packages of the extra `otel`, the plugin does nothing.
+    """Return the plugin that exports traces.
 
-    The start-up summary then names the missing packages.
+    If the packages of the extra `otel` are missing, the plugin does nothing.
     """
     try:
         from anthropic_proxy.traces.exporter import SpanExporters  # noqa: PLC0415  # imports the OpenTelemetry SDK

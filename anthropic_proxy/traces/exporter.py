@@ -1,7 +1,8 @@
-"""`SpanExporters`: the OpenTelemetry SDK of one process, which samples traces and sends spans from a thread.
+"""Export of traces with the OpenTelemetry SDK.
 
-A span is the record of one client request or provider call, with its start and end. The plugin calls `start_trace` at
-the beginning of a request, and `record` at its end. Spans go to a collector (`otlp`) or to the console.
+`SpanExporters` selects the requests to trace, and sends their spans. A span is the record of one client request or
+provider call, with its start and end. The plugin calls `start_trace` at the beginning of a request, and `record` at
+its end. Spans go to a collector (`otlp`) or to the console.
 """
 
 import asyncio
@@ -37,10 +38,10 @@ MIN_SECONDS_BETWEEN_WARNINGS = 60.0
 
 
 class SpanExporters:
-    """Start of traces (`plugins.Tracer`) and export of spans (`plugins.Observer`) of one process.
+    """Trace ids and spans of this process: a `plugins.Tracer` and `plugins.Observer`.
 
-    `names`: names of exporters, `otlp` or `console`. The SDK reads its variables (`OTEL_…`) from the environment.
-    `open_exporter`: returns the exporter with a name; None: the exporter of the SDK.
+    `names`: names of exporters, `otlp` or `console`. `open_exporter`: function that returns the exporter with a name;
+    None: the exporter of the SDK. The SDK reads its variables (`OTEL_…`) from the environment.
     """
 
     def __init__(self, names: Sequence[str], open_exporter: Callable[[str], SpanExporter] | None = None) -> None:
@@ -55,7 +56,7 @@ class SpanExporters:
         """API keys in `_settings`, which are masked in attributes of spans."""
 
     async def start(self, gateway: Gateway) -> None:
-        """Create the SDK objects and their threads. Problems of the SDK are logged by `gateway`."""
+        """Create the objects and threads of the OpenTelemetry SDK. Its problems are logged by `gateway`."""
         loop, self._gateway = asyncio.get_running_loop(), gateway
 
         def report(text: str) -> None:
@@ -140,9 +141,9 @@ class _Records(logging.Handler):
 
 
 def _describe(record: logging.LogRecord) -> str:
-    """Return the text of a log record of the SDK, for users.
+    """Return a log record of the SDK as text for users.
 
-    The SDK reports an unreachable collector with a long text, of which only the reason is returned.
+    After a failed export, the text has only the reason and a remedy.
     """
     text = record.getMessage()
     if not record.name.startswith(_EXPORT_LOGGERS):

@@ -1,9 +1,8 @@
-"""Spans of one client request in the OpenTelemetry SDK, built from its receipt after the request has ended.
+"""OpenTelemetry spans of one client request, built from its receipt (record) after the request has ended.
 
-`SpanBuilder` builds one span for the request and a child span for each call to a provider (attempt). `PresetIds` gives
-the spans the ids that were sent to the provider before. Names follow the semantic conventions of OpenTelemetry: HTTP
-server spans 1.44, and GenAI client inference spans 1.42.0-dev (repository semantic-conventions-genai, read 2026-11),
-which are still in development.
+`SpanBuilder` builds one span for the request and a child span for each call to a provider (attempt). `PresetIds`
+gives the spans their ids, which were sent to the provider before. Names follow the OpenTelemetry conventions for HTTP
+server spans 1.44 and for GenAI client spans 1.42.0-dev (repository semantic-conventions-genai, read 2026-11).
 """
 
 from collections.abc import Iterator
@@ -52,10 +51,7 @@ Attributes = dict[str, "AttributeValue"]
 
 
 class PresetIds(IdGenerator):
-    """Id generator that returns given ids for the next span, in place of new random ids.
-
-    The span is built after the request, but its id was already sent to the provider.
-    """
+    """Id generator that returns given ids for the next span, because the provider has already received them."""
 
     def __init__(self) -> None:
         self.trace_id = self.span_id = 0
@@ -70,14 +66,20 @@ class PresetIds(IdGenerator):
 
 
 class SpanBuilder:
-    """Writer of the spans of finished requests. `ids`: id generator of the tracer."""
+    """Builder of the spans of finished requests.
+
+    `ids`: id generator of `tracer`, which receives the ids of each span.
+    """
 
     def __init__(self, tracer: Tracer, ids: PresetIds) -> None:
         self._tracer = tracer
         self._ids = ids
 
     def build_spans(self, receipt: Receipt, trace: TraceContext) -> None:
-        """Build and end the span of a request and a child span for each of its attempts."""
+        """Build the span of a finished request, and a child span for each of its calls to a provider.
+
+        `trace`: trace ids of the request.
+        """
         self._ids.trace_id = int(trace.trace_id, 16)
         context = build_parent_context(trace) if trace.parent_id else Context()
         route = _find_route(receipt.path)

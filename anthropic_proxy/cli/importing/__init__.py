@@ -1,4 +1,5 @@
-"""Readers of other projects' configurations for the command `import`, and the writer of this project's files.
+"""Import of the configuration of other projects, for the command `import`.
 
-`detection` selects the reader of a file. Each reader returns an `ImportPlan`. `writing` adds its lines to the files.
+`detection` selects the reader of a file. Each reader returns an `ImportPlan`, the settings to write. `writing` adds
+them to the files.
 """

@@ -1,6 +1,6 @@
-"""Detection of the format of another project's configuration by its content, and decoding of the file.
+"""Detection of the format of another project's configuration file.
 
-`read_configuration` returns the settings for this proxy as an `ImportPlan`.
+`read_configuration` returns the settings in the file as an `ImportPlan`.
 """
 
 from typing import Any
@@ -19,10 +19,10 @@ _ACCEPTED = (
 
 
 def read_configuration(content: bytes, name: str) -> ImportPlan:
-    """Detect the format of `content`, a configuration file of another project, and return the settings for this proxy.
+    """Return the settings for this proxy that correspond to `content`, a configuration file of another project.
 
-    `name`: name of the file for messages. Raises `ConfigurationError` if the format is unknown, or if a value in the
-    file has another type than expected.
+    The format is detected by the content. `name`: name of the file for messages. Raises `ConfigurationError` if the
+    format is unknown, or if a value has an unexpected type.
     """
     try:
         text = content.decode("utf-8-sig")

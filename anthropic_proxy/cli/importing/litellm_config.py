@@ -1,7 +1,6 @@
 """Reader of `config.yaml` of LiteLLM's proxy (docs.litellm.ai, "Proxy config", read 2026-11).
 
-`read_litellm_config` returns an `ImportPlan`: the variables and tables that this proxy needs for the same models. A
-Claude tier is a family of models: haiku, sonnet, opus, fable. A prefix is the provider's name in a model id.
+`read_litellm_config` returns an `ImportPlan` with the settings that this proxy needs for the same models.
 """
 
 import re
@@ -164,10 +163,11 @@ def _read_aliases(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _choose_tiers(plan: ImportPlan, names: Mapping[str, str], models: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Return Claude tier → `model_name` of its model, and note models that are left out in `plan`.
+    """Return Claude tier → `model_name` of its model.
 
-    The newest version of the tier that the configuration names is chosen, otherwise the entry for all models (`*`) or
-    that of the nearest tier. `names`: name or alias in the file → `model_name`. `models`: `model_name` → models.
+    The newest version of the tier is chosen, otherwise the entry for all models (`*`), otherwise that of the nearest
+    tier. `names`: name or alias in the file → `model_name`. `models`: `model_name` → models. Models that are left out
+    are noted in `plan`.
     """
     chosen: dict[str, str] = {}
     catch_all = next((names[name] for name in ("claude-*", "*") if names.get(name) in models), "")

@@ -1,9 +1,8 @@
-"""`ImportPlan`: the settings that the command `import` writes, and the settings without an equivalent.
+"""`ImportPlan`: the settings that the command `import` writes, and notes about settings that are not imported.
 
-Readers add each server of the other configuration (`ImportedServer`). A server of a built-in provider becomes
-variables, any other server a table of `anthropic-proxy.toml` (`ServerTable`). Keys are never copied; variables refer to
-them (`set_secret_reference`). `set_tier_models` sets the models of the Claude tiers: haiku, sonnet, opus, fable. A note
-(`add_note`) reports a setting that is not imported.
+`add_server` adds a server of the other configuration (`ImportedServer`). A known provider becomes variables, and any
+other server a `ServerTable` of `anthropic-proxy.toml`. `set_tier_models` sets the models of the Claude tiers (haiku,
+sonnet, opus, fable). Keys are not copied: variables refer to them.
 """
 
 import json
@@ -23,13 +22,15 @@ _REFERENCE = re.compile(r"(?:os\.environ/|\$\{?)([A-Za-z_]\w*)\}?")
 _INVALID_IN_NAME = re.compile(r"[^a-z0-9_-]+")
 _PLACEHOLDER = re.compile(r"(?i)^$|^<.*>$|your|^(?:sk-)?x{3,}$|\.\.\.|^(?:sk-)?(?:xxx|123|abc)")
 _MIN_KEY_LENGTH = 16
-"""Minimum number of characters of a real key. A shorter key, such as `ollama` for a local server, is a dummy and is not
-imported."""
+"""Minimum number of characters of a real key.
+
+A shorter one, such as `ollama` for a local server, is a placeholder and is not imported.
+"""
 _OLLAMA_PORT = 11434
 
 
 class ServerTable(Struct, kw_only=True):
-    """Contents of one table `[providers.NAME]` of `anthropic-proxy.toml`: a server that the proxy can call."""
+    """Table `[providers.NAME]` of `anthropic-proxy.toml`, which describes a server that the proxy can call."""
 
     base_url: str
     key_variable: str = ""
@@ -83,17 +84,17 @@ class ImportPlan:
         """Pairs: setting in the other configuration, and the reason for which it is not imported."""
 
     def add_note(self, setting: str, reason: str) -> None:
-        """Add a note that `setting` of the other configuration is not imported, with its reason.
+        """Add a note that a setting of the other configuration is not imported.
 
-        A repeated note is added only once.
+        `reason`: reason for the user. The same note is added only once.
         """
         if (setting, reason) not in self.notes:
             self.notes.append((setting, reason))
 
     def add_server(self, server: ImportedServer) -> str:
-        """Add `server` to the plan, and return the prefix that its models have in this proxy.
+        """Add a server of the other configuration, and return the prefix of its models in this proxy.
 
-        The prefix is that of a built-in provider, or the name of a table for the server.
+        The prefix is that of a known provider, or the name of a new table for the server.
         """
         provider = find_built_in_provider(server.base_url)
         if provider is not None:
@@ -109,10 +110,10 @@ class ImportPlan:
         return name
 
     def set_secret_reference(self, variable: str, value: str, setting: str) -> None:
-        """Set `variable` to a reference to the variable that `value` names: `$KEY` becomes `${KEY}`.
+        """Set `variable` to a reference to another variable: the value `$KEY` becomes `${KEY}`.
 
-        If `value` is a secret instead, it is not copied, and a note about `setting` is added: the name of the setting
-        in the other configuration.
+        If `value` is itself a secret, it is not copied, and a note is added. `setting`: name of the setting in the
+        other configuration, for the note.
         """
         reference = find_referenced_variable(value)
         if reference and reference != variable:
@@ -121,7 +122,7 @@ class ImportPlan:
             self.add_note(setting, f"secrets are not copied. Set it in .env:  {variable}=…")
 
     def set_tier_models(self, targets: Mapping[str, str], fallbacks: Mapping[str, Sequence[str]] | None = None) -> None:
-        """Set the models of the Claude tiers (haiku, sonnet, …).
+        """Set the models of the Claude tiers (haiku, sonnet, opus, fable), and the preferred provider.
 
         `targets`: tier → model with prefix. `fallbacks`: tier → models that are used after a failure.
         """
@@ -174,18 +175,18 @@ def list_built_in_providers() -> ProviderRegistry:
 
 
 def find_referenced_variable(text: str) -> str:
-    """Return the name of the variable to which `text` refers (`$KEY`, `${KEY}`, `os.environ/KEY`).
+    """Return the name of the variable to which a text refers (`$KEY`, `${KEY}`, `os.environ/KEY`).
 
-    "": `text` is no reference.
+    "": the text is no reference.
     """
     found = _REFERENCE.fullmatch(text.strip())
     return found[1] if found else ""
 
 
 def find_built_in_provider(base_url: str) -> Provider | None:
-    """Return the provider that the proxy knows at the host of `base_url`. Port 11434 means Ollama.
+    """Return the known provider with the host of `base_url`.
 
-    None: the proxy does not know the server.
+    None: the server is not known. Port 11434 means Ollama. Raises `ConfigurationError` if the text is no URL.
     """
     try:
         url = urlsplit(base_url)
@@ -209,7 +210,7 @@ def _needs_key(server: ImportedServer) -> bool:
 
 
 def is_local_host(host: str) -> bool:
-    """Return True if `host` is this machine or in its network: `localhost`, a private address, a name without a dot."""
+    """Return True if `host` is this machine or a local one: `localhost`, a private address, or a name without a dot."""
     try:
         return ip_address(host).is_private
     except ValueError:

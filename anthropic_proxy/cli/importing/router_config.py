@@ -1,7 +1,6 @@
 """Reader of `config.json` of claude-code-router (its README and `config.example.json`, read 2026-11).
 
-`read_router_config` returns an `ImportPlan`: the variables and tables that this proxy needs for the same models. A
-transformer is a program of the other project that changes requests.
+`read_router_config` returns an `ImportPlan` with the settings that this proxy needs for the same models.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Writer of the command `import`: adds lines to `.env` and tables to `anthropic-proxy.toml`, and overwrites nothing.
+"""Files of the command `import`: adds lines to `.env` and tables to `anthropic-proxy.toml`, and overwrites nothing.
 
 `prepare_files` returns the additions (`FilesToWrite`) after a check, and `FilesToWrite.write` appends them.
 """
@@ -41,16 +41,16 @@ class FilesToWrite(Struct):
     settings: Settings
 
     def write(self) -> None:
-        """Append the additions to the files. A new file is readable by its owner only, because it may contain keys."""
+        """Append the additions to the files. Only the owner can read a new file, because it may contain keys."""
         for addition in self.additions:
             if addition.added:
                 _append(addition.path, addition.added)
 
 
 def prepare_files(plan: ImportPlan, folder: Path) -> FilesToWrite:
-    """Return the additions of `plan` to the files in `folder`, after the resulting settings were checked.
+    """Return the lines that would be added to the files in `folder`, after a check of the resulting settings.
 
-    Raises `ConfigurationError` if the proxy could not start with the resulting settings.
+    Raises `ConfigurationError` if the proxy could not start with them.
     """
     env, config = folder / ENV_FILE, folder / CONFIG_FILE
     env_text, config_text = _read(env), _read(config)

@@ -1,7 +1,7 @@
-"""Commands `service install`, `uninstall` and `status`: run the proxy in the background, started at login.
+"""Commands `service install`, `uninstall` and `status`: the proxy in the background, started at login.
 
-Linux: a user unit of systemd. macOS: a launchd agent. Windows: a task of the task scheduler. `definitions` generates
-the file. Nothing needs administrator rights. `install`, `uninstall` and `status` are the functions of the commands.
+It is a user unit of systemd on Linux, a launchd agent on macOS, or a task of the Windows task scheduler.
+Administrator rights are not needed. `install`, `uninstall` and `status` are the functions of the commands.
 """
 
 import sys

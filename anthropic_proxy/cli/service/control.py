@@ -1,8 +1,7 @@
-"""`Service`: installs, removes and queries the service with the service manager of the platform.
+"""`Service`: the proxy as a background program of the operating system, started at login.
 
-The service is the proxy as a background program, started at login. Service managers: systemd (Linux), launchd (macOS),
-the task scheduler (Windows). `find_service` returns the `Service` of this platform: its file, and the commands to
-install, remove and query it. The service runs if the output of `status_command` contains `running_text`.
+`find_service` returns the service for systemd (Linux), launchd (macOS) or the task scheduler (Windows).
+`Service.install` and `Service.uninstall` write and remove its file, and run the commands of the system.
 """
 
 import subprocess
@@ -32,7 +31,10 @@ time."""
 
 
 class Service(Struct, frozen=True):
-    """The service on one platform: its file, and the commands of the service manager."""
+    """The background program on one platform: its file, and commands of the system.
+
+    The commands start, stop and query the program.
+    """
 
     path: Path
     text: str
@@ -50,7 +52,10 @@ class Service(Struct, frozen=True):
     """Texts for the user after the installation, such as a command that keeps the service running."""
 
     def install(self) -> None:
-        """Write the file, and start the service. A running service is stopped first."""
+        """Write the file of the service, and start the service.
+
+        A running one is stopped first. Raises `ConfigurationError` if a step fails.
+        """
         if self.is_installed():
             self._run(self.uninstall_commands, check=False)
         try:
@@ -61,7 +66,7 @@ class Service(Struct, frozen=True):
         self._run(self.install_commands, check=True)
 
     def uninstall(self) -> None:
-        """Stop the service and remove its file. Raises `ConfigurationError` if it is not installed."""
+        """Stop the service, and remove its file. Raises `ConfigurationError` if it is not installed."""
         if not self.is_installed():
             raise ConfigurationError(f"The service is not installed: there is no {self.path}.")
         self._run(self.uninstall_commands, check=False)
@@ -85,10 +90,10 @@ class Service(Struct, frozen=True):
 
 
 def find_service(platform: str, directory: Path) -> Service:
-    """Return the service for a platform (`sys.platform`) and the folder of `.env`.
+    """Return the service for a platform.
 
-    Raises `ConfigurationError` if the platform has no known service manager, or if the Python interpreter is a
-    temporary one.
+    `platform`: value of `sys.platform`. `directory`: folder of `.env`. Raises `ConfigurationError` if the platform is
+    not supported, or if the Python interpreter is a temporary one.
     """
     interpreter = Path(sys.executable)
     if any(word in folder for folder in interpreter.parts for word in _TEMPORARY):

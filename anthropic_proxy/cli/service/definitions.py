@@ -1,7 +1,7 @@
-"""Files that define the service: a systemd unit, a launchd agent, a task of the Windows task scheduler.
+"""Files that define the proxy as a background program: systemd unit, launchd agent, Windows task.
 
-The service is the proxy as a background program. `ServiceDefinition` has the interpreter, the folder and the log file.
-Each function `write_*` only returns the text of a file, so that it can be checked on every platform.
+Each function `write_*` returns the text of a file for a `ServiceDefinition`, which has the interpreter, the folder
+and the log file.
 """
 
 import plistlib
@@ -129,9 +129,9 @@ class ServiceDefinition(Struct, frozen=True):
 
 
 def write_systemd_unit(definition: ServiceDefinition, *, system_wide: bool = False) -> str:
-    """Return a user unit of systemd (systemd.service(5), systemd.exec(5)).
+    """Return a unit of systemd (systemd.service(5), systemd.exec(5)) for the user.
 
-    `system_wide`: True: a unit for the whole machine, which runs as a user of its own with more restrictions.
+    `system_wide`: True: a unit for the whole machine, which runs as another user with more restrictions.
     """
     command = " ".join(map(_quote_for_systemd, (str(definition.interpreter), *definition.arguments)))
     environment = (
@@ -192,7 +192,7 @@ def write_launchd_agent(definition: ServiceDefinition) -> str:
 def write_windows_task(definition: ServiceDefinition) -> str:
     """Return a task of the Windows task scheduler as XML (Task Scheduler Schema, version 1.2).
 
-    `conhost --headless` runs a console program without a window. cmd writes its output to the log.
+    The task runs without a window, and writes to the log file.
     """
     program = f'"{definition.interpreter}" {" ".join(definition.arguments)} >> "{definition.log_file}" 2>&1'
     arguments = escape(f'--headless cmd.exe /d /s /c "{program}"')

@@ -1,9 +1,8 @@
-"""`OidcClient`: requests to the identity provider: discovery document, keys, tokens and user info.
+"""`OidcClient`: requests to an identity provider, which signs users in by OpenID Connect.
 
-An identity provider signs users in by OpenID Connect. Its discovery document lists its URLs. Document and keys are
-cached for an hour. Keys are read again if a token names an unknown key, at most once a minute. An ID token is signed by
-the provider and has claims about the user. `SignInAttempt` has the values of one sign-in. A `CachedDocument` requests a
-document of the provider if its copy is too old.
+`build_authorization_url` returns the URL of its sign-in page. `request_claims` returns claims (facts about the user)
+after the sign-in. `SignInAttempt` has the random values of one sign-in. A `CachedDocument` is a document of the
+provider, such as its keys, that is requested again when it is too old.
 """
 
 import asyncio
@@ -40,7 +39,10 @@ _FORM = {"content-type": "application/x-www-form-urlencoded", "accept": "applica
 
 
 class SignInAttempt(Struct, frozen=True, kw_only=True):
-    """Random values that connect the two requests of a browser during a sign-in. A cookie of the browser has them."""
+    """Random values that connect the two requests of a browser during a sign-in.
+
+    The browser stores them in a cookie.
+    """
 
     state: str
     """Random text in the request to the provider and in its response. It shows that the response belongs to this
@@ -69,9 +71,10 @@ class _Metadata(Struct, frozen=True):
 
 
 class CachedDocument(Generic[ValueT]):
-    """A document of the provider that several sign-ins use. `load`: function that requests the document.
+    """A document of the identity provider that several sign-ins use.
 
-    `load` raises `OidcError` if the request fails. Sign-ins at the same time wait for one request.
+    `load`: function that requests the document, or raises `OidcError`. Sign-ins at the same time wait for one
+    request.
     """
 
     def __init__(self, load: Callable[[], Awaitable[ValueT]], clock: Callable[[], float]) -> None:
@@ -82,9 +85,10 @@ class CachedDocument(Generic[ValueT]):
         self._lock = asyncio.Lock()
 
     async def find(self, max_age: float) -> ValueT:
-        """Return the document, which is older than `max_age` seconds only if it cannot be requested again.
+        """Return the document.
 
-        Raises `OidcError` if the document was never received.
+        It is requested again if it is older than `max_age` seconds; if that fails, the old one is returned. Raises
+        `OidcError` if the document was never received.
         """
         async with self._lock:
             now = self._clock()
@@ -114,10 +118,10 @@ class OidcClient:
         self._keys = CachedDocument(self._load_keys, clock)
 
     async def build_authorization_url(self, attempt: SignInAttempt, redirect_uri: str) -> str:
-        """Return the URL of the provider's sign-in page for `attempt`, to which the browser is redirected.
+        """Return the URL of the sign-in page of the identity provider, to which the browser is redirected.
 
-        `redirect_uri`: URL to which the provider sends the browser back. Raises `OidcError` if the provider cannot be
-        used.
+        `attempt`: random values of this sign-in. `redirect_uri`: URL to which the provider sends the browser back.
+        Raises `OidcError` if the provider cannot be used.
         """
         metadata = await self._metadata.find(CACHE_SECONDS)
         url: str = prepare_grant_uri(
@@ -134,9 +138,9 @@ class OidcClient:
         return url
 
     async def require_issuer(self, presented: str | None) -> None:
-        """Raise `OidcError` if a response in the browser came from another provider (RFC 9207).
+        """Raise `OidcError` if a response in the browser came from another identity provider (RFC 9207).
 
-        `presented`: parameter `iss` of the response. None: the parameter is missing.
+        `presented`: parameter `iss` of the response; None: missing.
         """
         metadata = await self._metadata.find(CACHE_SECONDS)
         if presented is None and not metadata.authorization_response_iss_parameter_supported:
@@ -145,7 +149,7 @@ class OidcClient:
             raise OidcError(f"The response is of another identity provider (parameter iss). {RETRY}")
 
     async def request_claims(self, code: str, attempt: SignInAttempt, redirect_uri: str) -> Mapping[str, Any]:
-        """Exchange `code`, the authorization code of a response, for tokens, and return the claims about the user.
+        """Return the claims (facts about the user) for the authorization code of a completed sign-in.
 
         `attempt`: random values of this sign-in. `redirect_uri`: the same URL as in the authorization URL. Raises
         `OidcError` if the provider or a check rejects the sign-in.

@@ -1,6 +1,7 @@
-"""`check_id_token`: signature and claims of an ID token (OpenID Connect Core 1.0, section 3.1.3.7), by Authlib.
+"""`check_id_token`: check of an ID token, a text with claims about a user that the identity provider signs.
 
-An ID token is a text that the identity provider signs, with claims (properties) of the user.
+The signature and the claims are checked (OpenID Connect Core 1.0, section 3.1.3.7). `read_keys` returns the public
+keys of the provider.
 """
 
 from collections.abc import Mapping
@@ -34,13 +35,16 @@ _CLAIM_TEXTS = {
 
 
 class UnknownKeyError(Exception):
-    """The provider's key set lacks the key of a token. The provider may have new keys, so the set is read again."""
+    """Exception: the known keys of the provider do not include the key of a token.
+
+    The provider may have new keys, so they are requested again.
+    """
 
 
 def read_keys(document: Mapping[str, Any]) -> KeySet:
-    """Return the public keys for signatures in `document`, a key set of the provider.
+    """Return the public keys for signatures in `document`, the key set of the identity provider.
 
-    Raises `OidcError` if the set has no such key.
+    Raises `OidcError` if it has none.
     """
     listed = document.get("keys")
     usable: list[Key] = []
@@ -56,11 +60,11 @@ def read_keys(document: Mapping[str, Any]) -> KeySet:
 def check_id_token(
     text: str, keys: KeySet, *, issuer: str, client_id: str, nonce: str, access_token: str, now: float
 ) -> Mapping[str, Any]:
-    """Check the ID token `text` and return its claims.
+    """Check the ID token `text`, and return its claims about the user.
 
     `keys`: public keys of the provider. `issuer`, `client_id`, `nonce`: values that the claims must have.
-    `access_token`: token received with the ID token, for the claim `at_hash`. `now`: seconds since the epoch. Raises
-    `OidcError` for an invalid token, and `UnknownKeyError` if `keys` lack the key of the token.
+    `access_token`: token received together with it. `now`: seconds since the epoch. Raises `OidcError` for an invalid
+    token, and `UnknownKeyError` if `keys` lack its key.
     """
     if not nonce:
         raise _invalid("its nonce is not that of this sign-in")

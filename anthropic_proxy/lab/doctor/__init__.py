@@ -1,7 +1,7 @@
-"""Doctor: probes the configured backends and reports working features, useful settings and deviations of servers.
+"""Doctor: finds out the features and problems of the configured providers with small requests.
 
-A backend is a model of a provider, a probe one request that shows a feature. `run_doctor` runs all probes, in parallel
-over backends; the command `doctor` shows the `Report`. `estimate_cost` and `estimate_price` state the cost before.
+`run_doctor` examines backends, which are models of providers, and returns a `Report`. Each request is a probe, which
+shows one feature. `estimate_cost` and `estimate_price` return the expected cost.
 """
 
 import asyncio
@@ -70,9 +70,9 @@ async def run_doctor(
     backends: Sequence[Backend],
     on_change: Callable[[Sequence[Diagnosis]], None] = lambda diagnoses: None,
 ) -> Report:
-    """Run all probes of `backends` and return the report.
+    """Send all probes (small requests) to `backends`, and return the report.
 
-    `on_change`: function that is called with the results of all backends, before the first and after each probe.
+    `on_change`: function that is called with all results, at the start and after each probe.
     """
     started = time.monotonic()
     diagnoses = [Diagnosis(backend=backend, outcomes={}) for backend in backends]

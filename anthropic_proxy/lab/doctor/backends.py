@@ -1,6 +1,7 @@
-"""`select_backends`: selects the models to examine: those of the Claude tiers, and one of each other provider.
+"""Selection of the models that the doctor examines.
 
-A Claude tier is a family of models: haiku, sonnet, opus, fable. `is_configured` is True if settings enable a provider.
+`select_backends` returns the models of the Claude tiers (haiku, sonnet, opus, fable), and one model of each other
+configured provider. `is_configured` is True if the settings enable a provider.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,10 +26,10 @@ _UNKNOWN_SERVERS = ("local", "other")
 
 
 def select_backends(services: Services, names: Sequence[str], *, searches_known_servers: bool = False) -> list[Backend]:
-    """Return the backends (provider and model) to examine. `names`: providers or models; empty: all configured ones.
+    """Return the backends (provider and model) to examine.
 
-    `searches_known_servers`: True: the probes search the dialect (deviations from the API) of known servers too. Raises
-    `ConfigurationError` for an unknown name.
+    `names`: providers or models; empty: all configured ones. `searches_known_servers`: True: the probes also find out
+    how known servers deviate from the API. Raises `ConfigurationError` for an unknown name.
     """
     found = list(_list_configured(services))
     if names:

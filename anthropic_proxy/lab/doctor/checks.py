@@ -1,8 +1,7 @@
-"""Checks of the results of doctor probes. A probe is one request that shows a feature of a backend.
+"""Checks of the replies to doctor probes, which are requests that each show a feature.
 
-Each `check_…` function returns the problem of a result as text, or "" if the result is as expected. A rejected request
-is a problem for all of them. The feature is in the name: `check_truncation` requires a reply that the output limit
-ended. `new_color_check` builds a check for the colors of a picture.
+Each function `check_…` returns the problem of a result as text, or "" if the feature works. Any rejected request is a
+problem.
 """
 
 import json
@@ -28,7 +27,7 @@ picture has."""
 
 
 def check_accepted(result: ProbeResult) -> str:
-    """Return the problem if the server rejected the request, otherwise "". The content of the reply does not matter."""
+    """Return the problem if the server rejected the request, otherwise "". The reply may have any content."""
     return result.error.message if result.error is not None else ""
 
 
@@ -38,7 +37,7 @@ def check_content(result: ProbeResult) -> str:
 
 
 def check_streamed_text(result: ProbeResult) -> str:
-    """Return the problem if the text of the reply is missing or contains a tag of reasoning."""
+    """Return the problem if the reply has no text, or if its text contains a tag of reasoning such as `</think>`."""
     if result.error is None and (tag := _END_TAG.search(result.text)):
         return f"the text contains reasoning, which ends with {tag[0]}"
     return check_content(result)

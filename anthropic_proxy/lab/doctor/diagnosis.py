@@ -1,7 +1,6 @@
-"""`diagnose_backend`: runs all probes of one backend (a model of a provider) in order, and stores the results.
+"""`diagnose_backend`: runs all probes of one backend, a model of a provider, and stores the results.
 
-A probe is one request that shows a feature. `must_run` is True if a backend gets a probe. The built-in demo replies
-without a provider.
+A probe is one request that shows a feature. `must_run` is True if a backend gets a probe.
 """
 
 import json
@@ -39,7 +38,7 @@ _NO_API = re.compile(r"^(?:nothing is served at|the response is a web page|HTTP 
 async def diagnose_backend(
     runner: ProbeRunner, diagnosis: Diagnosis, settings: Settings, on_change: Callable[[], None]
 ) -> None:
-    """Run all probes of the backend in `diagnosis`, and store their results there.
+    """Run all probes (test requests) of one backend, and store their results in `diagnosis`.
 
     `on_change`: function that is called after each probe.
     """
@@ -87,9 +86,10 @@ async def _run_probes(
 
 
 def must_run(probe: Probe, backend: Backend) -> bool:
-    """Return True if `probe` is run for `backend`. For the built-in demo, only the first two probes are run.
+    """Return True if `probe` is run for `backend`.
 
-    Probes of a dialect field are only run for servers with an unknown dialect.
+    The built-in demo gets only the first two probes. Probes of a single deviation from the API are only run for
+    servers with unknown deviations.
     """
     if backend.target.provider.transport == "demo":
         return probe in PROBES[:2]

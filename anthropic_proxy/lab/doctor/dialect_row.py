@@ -1,9 +1,8 @@
-"""Configuration for an unknown server, in the format of `anthropic-proxy.toml`, from the results of the probes.
+"""Configuration for an unknown server, as text for `anthropic-proxy.toml`, from the results of the doctor.
 
-`find_servers` returns one `FoundServer` for each base URL. Its `table`, built by `format_server`, has the dialect
-(deviations from the API) and the models of the server, with the evidence as comments. `hide_credentials` removes keys
-from a URL. `list_model_facts` returns observed limits, `propose_name` a name for the server's table.
-`describe_evidence` returns comment lines.
+`find_servers` returns a `FoundServer` for each base URL. `format_server` builds its table with the models and the
+dialect of the server. The dialect is the server's deviations from the API. `describe_evidence` returns comments for
+the table.
 """
 
 import json
@@ -23,7 +22,7 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class FoundServer(Struct, frozen=True, kw_only=True):
-    """A server with the dialect that the probes found. Its dialect was unknown, or the user requested the search."""
+    """A server with its configuration table, after the probes searched its dialect (deviations from the API)."""
 
     name: str
     """Name of the server's table in `anthropic-proxy.toml`."""
@@ -36,10 +35,9 @@ class FoundServer(Struct, frozen=True, kw_only=True):
 
 
 def find_servers(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[FoundServer]:
-    """Return one `FoundServer` for each base URL at which the probes searched the dialect.
+    """Return one `FoundServer` for each base URL at which the probes searched the dialect, the deviations from the API.
 
-    `diagnoses`: results of the probes. Each `FoundServer` has those of the models at its URL, and the table for the
-    configuration file.
+    `diagnoses`: results of the probes.
     """
     groups: dict[str, list[Diagnosis]] = {}
     for diagnosis in diagnoses:
@@ -59,8 +57,8 @@ def find_servers(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[Fou
 def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
     """Return the tables of one server for `anthropic-proxy.toml`, as TOML text.
 
-    `diagnoses`: diagnoses of the models of the server. A dialect field with one value for all models is in the table of
-    the server, any other field in those of the models.
+    `diagnoses`: results of its models. A dialect field with the same value for all models is in the table of the
+    server, any other in the tables of the models.
     """
     first = diagnoses[0]
     target, name = first.found_target, propose_name(first, settings)
@@ -84,7 +82,7 @@ def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
 
 
 def list_model_facts(diagnosis: Diagnosis) -> dict[str, Any]:
-    """Return field → value for the table of a model: its limits, effort levels and image support, as observed."""
+    """Return the observed limits, effort levels and image support of a model as fields of its configuration table."""
     facts: dict[str, Any] = {}
     if diagnosis.context_window:
         facts["context_window"] = diagnosis.context_window
@@ -99,7 +97,10 @@ def list_model_facts(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def describe_evidence(evidence: Evidence) -> Iterator[str]:
-    """Yield comment lines about `evidence`: the probe, and the rejected request and response, or the missing effect."""
+    """Yield comment lines about the observation that decided a dialect field.
+
+    They name the probe with the rejected request and the response, or the missing effect.
+    """
     if evidence.status:
         sent = evidence.sent
         shown = sent if len(sent) <= _MAX_SENT_CHARACTERS else f"{sent[: _MAX_SENT_CHARACTERS - 1]}…"
@@ -110,10 +111,9 @@ def describe_evidence(evidence: Evidence) -> Iterator[str]:
 
 
 def propose_name(diagnosis: Diagnosis, settings: Settings) -> str:
-    """Return a name for the table of the server in `diagnosis`.
+    """Return a name for the configuration table of a server.
 
-    It is the name of the provider. If a setting gives a built-in provider another base URL, the name is derived from
-    the host name of the server.
+    It is the name of the provider. For a built-in provider with another base URL, the name comes from the host name.
     """
     target = diagnosis.found_target
     if target.provider.name not in settings.base_urls or target.provider.is_configured:

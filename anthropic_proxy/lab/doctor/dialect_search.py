@@ -1,10 +1,8 @@
-"""`DialectSearch`: runs probes against one backend and changes dialect fields until the server accepts each request.
+"""`DialectSearch`: finds out how a server deviates from its API (its dialect), by requests with changed fields.
 
-A dialect has the deviations of a server from its API. A probe is a request that shows a feature; `run` sends it. If the
-server rejects it, the proxy adapts the request to the server's error; then `run` tries the candidates of the probe for
-dialect fields. `try_change` sends a probe with one change, `adopt` keeps a change for later probes. `use_wire` selects
-another API of the provider. `redact` masks keys in a text for the report. `find_difference` compares the rejected and
-the accepted request.
+`run` sends a probe, a request that shows a feature. If the server rejects it, other values of dialect fields are
+tried. `try_change` sends a probe with one change, and `adopt` keeps a change for later probes. `use_wire` selects
+another API of the provider.
 """
 
 import json
@@ -61,8 +59,8 @@ class DialectSearch:
     async def run(self, probe: Probe) -> ProbeResult:
         """Send `probe`, store its outcome, and return the result.
 
-        If the check of the probe fails, the probe is sent again with candidates of dialect fields. Returned is the
-        first result that passes the check; if none passes, the result without candidates.
+        If its check fails and the server is not well known, other values of dialect fields are tried until one
+        passes. If none passes, the first result is returned.
         """
         result = await self._runner.send(self.target, probe.body)
         problem = probe.check(result)
@@ -76,9 +74,9 @@ class DialectSearch:
         return result
 
     async def try_change(self, probe: Probe, change: Mapping[str, object]) -> ProbeResult | None:
-        """Send `probe` with the dialect fields `change`, store nothing, and return the result.
+        """Send `probe` with the dialect fields `change`, and return the result without storing it.
 
-        None: the wire does not have the fields.
+        None: the API of the server does not have the fields.
         """
         dialect = change_dialect(self.target.dialect, change)
         if dialect is None:
@@ -94,9 +92,9 @@ class DialectSearch:
         *,
         effect: str = "",
     ) -> None:
-        """Use the dialect fields `change` for all later probes, and store the evidence from `probe`.
+        """Use the dialect fields `change` for all later probes, and store the reason.
 
-        `failed`, `result`: results of the probe before and after the change. `effect`: observation that justifies the
+        `failed`, `result`: results of `probe` before and after the change. `effect`: observation that justifies the
         change, if the server rejected nothing.
         """
         dialect = change_dialect(self.target.dialect, change)
@@ -104,9 +102,9 @@ class DialectSearch:
             self._record(probe, dialect, failed, result, kind="improvement" if effect else "required", effect=effect)
 
     def use_wire(self, name: str) -> bool:
-        """Send later probes with the wire (API) `name` of the provider.
+        """Use another API (wire) of the provider for later probes.
 
-        Return False if the provider does not have this wire, or if it is already used.
+        Return False if the provider does not have it, or if it is already used.
         """
         provider = self.target.provider
         switched = switch_wire(self.target, name, self._settings)
@@ -208,7 +206,7 @@ class DialectSearch:
 
 
 def change_dialect(dialect: BaseDialect, change: Mapping[str, object]) -> BaseDialect | None:
-    """Return `dialect` with the fields `change`. None: the wire of the dialect does not have the fields."""
+    """Return `dialect` with the fields `change`. None: this kind of dialect does not have the fields."""
     known = structs.asdict(dialect)
     if not change.keys() <= known.keys():
         return None
@@ -220,7 +218,7 @@ def change_dialect(dialect: BaseDialect, change: Mapping[str, object]) -> BaseDi
 
 
 def find_difference(rejected: bytes, accepted: bytes) -> str:
-    """Return the fields of `rejected`, a request body, that `accepted` lacks or has with another value, as JSON."""
+    """Return the fields of a rejected request body that differ from an accepted body, as JSON text."""
     try:
         before, after = json.loads(rejected), json.loads(accepted)
     except ValueError:

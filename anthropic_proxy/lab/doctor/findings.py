@@ -1,10 +1,8 @@
-"""Results of the doctor: the `Diagnosis` of one backend, with the `Outcome` of each probe and the found dialect.
+"""Results of the doctor.
 
-A `Backend` is a model of a provider to examine. A probe is a request that shows a feature; `state_of` returns the
-support of this feature. A dialect is a set of fields for the deviations of a server from its API. `Evidence` is the
-observation that decided one field. If the dialect of a server is unknown (`searches_dialect`), the fields are probed
-and the report shows them (`shows_dialect`). `found_target` is the model with the found dialect. A `Problem` prevents
-all requests to a backend. `Totals` is the cost of probes in requests and tokens.
+`Diagnosis` has all results of one `Backend`, a model of a provider. An `Outcome` is the result of one probe, a
+request that shows a feature. `Evidence` is the reason for one dialect field, a deviation of a server from its API. A
+`Problem` prevents all requests to a backend. `Totals` counts requests and tokens.
 """
 
 from collections.abc import Sequence
@@ -16,7 +14,7 @@ from anthropic_proxy.routing.router import Target
 
 
 class Totals(Struct):
-    """Cost of probes: number of requests and of tokens."""
+    """Cost of probes (test requests of the doctor): number of requests and of tokens."""
 
     requests: int = 0
     """Number of upstream requests."""
@@ -31,12 +29,15 @@ State = Literal["works", "emulated", "unsupported", "untested"]
 after a failure."""
 
 ProblemKind = Literal["unreachable", "key", "address", "server", "model", "quota", "request"]
-"""Kind of failure that ends the probes of a backend. `unreachable`: no response at all. `address`: a response that is
-not from the API. `server`: a failure inside the server. `request`: the server rejects a minimal request."""
+"""Kind of failure that ends the probes of a backend.
+
+`unreachable`: there is no response. `address`: the response is not from the API. `server`: the server fails.
+`request`: the server rejects a minimal request.
+"""
 
 
 class Outcome(Struct, kw_only=True):
-    """Result of one probe: support of the feature that the probe shows."""
+    """Result of one probe (test request), which is the support of the feature that it shows."""
 
     state: State
     """Support of the feature that the probe shows."""
@@ -47,8 +48,11 @@ class Outcome(Struct, kw_only=True):
 
 
 EvidenceKind = Literal["automatic", "required", "improvement"]
-"""Effect of a changed dialect field. `automatic`: the proxy makes the change itself after each rejection. `required`:
-requests fail without it. `improvement`: requests succeed without it, but a feature is missing."""
+"""Effect of a changed dialect field.
+
+`required`: requests fail without it. `improvement`: only a feature is missing without it. `automatic`: the proxy
+makes the change itself after a rejection.
+"""
 
 
 class Evidence(Struct, frozen=True, kw_only=True):
@@ -145,7 +149,10 @@ class Diagnosis(Struct, kw_only=True):
 
     @property
     def found_target(self) -> Target:
-        """Target with the found dialect and wire. Before the end of the probes: the target that the settings select."""
+        """The model with the dialect and API that the probes found.
+
+        Before the end of the probes, those of the settings.
+        """
         return self.target or self.backend.target
 
     @property
@@ -154,7 +161,7 @@ class Diagnosis(Struct, kw_only=True):
         return self.problem is None and (self.backend.searches_dialect or bool(self.wire))
 
     def state_of(self, probe: str) -> State:
-        """Return the state of the feature that the probe with the name `probe` shows.
+        """Return the support of the feature that the probe with the name `probe` shows.
 
         `untested`: the probe did not run.
         """

@@ -1,6 +1,6 @@
-"""`list_learned_models`: facts about models that the doctor observed, for a file that the proxy reads at start.
+"""`list_learned_models`: limits and features of models that the doctor observed, for a file.
 
-The facts are limits and features, such as the context window or the support of images.
+The proxy reads this file at its start.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from anthropic_proxy.routing.router import name_server
 def list_learned_models(diagnoses: Sequence[Diagnosis], today: date) -> list[LearnedModel]:
     """Return the limits and features of models that the probes observed, to store in a file.
 
-    `today`: date of the observation. Omitted are models to which no request was possible, and models of servers that
-    report these values themselves (Ollama).
+    Models without a successful request and models of Ollama, which reports these values itself, are left out.
+    `today`: date of the observation.
     """
     return [
         learned

@@ -1,7 +1,7 @@
-"""Images that the doctor sends to models, with vertical stripes of a few colors.
+"""Images that the doctor sends to models.
 
-A model can name the colors only if it received the image. `build_picture` returns a PNG; `build_gif` and `build_webp`
-return other formats.
+`build_picture` returns a PNG with stripes of a few colors, which a model can name only if it received the image.
+`build_gif` and `build_webp` return images of one color in other formats.
 """
 
 import struct

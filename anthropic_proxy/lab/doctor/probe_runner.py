@@ -1,9 +1,8 @@
-"""`ProbeRunner`: sends probes to one target through the complete proxy, and records all upstream bytes.
+"""`ProbeRunner`: sends probes (requests of the Messages API) through the complete proxy, and records the traffic.
 
-A probe is a request of the Messages API, a target a provider and model. `ProbeResult` is the result of one probe: the
-reply (`text`, `thinking`, `calls`) or an error, and each upstream request with its response (`UpstreamExchange`).
-`is_rejected` is True if the server rejected a field of the request; `first_rejection` is the first such request.
-`ToolUse` is a tool call in the reply. `query_capabilities` and `list_models` request limits and the model list.
+`ProbeResult` is the result of one probe, which is a reply or an error. `UpstreamExchange` is one upstream request
+with its response. `ToolUse` is a tool call in the reply. `query_capabilities` and `list_models` query limits and
+models of a provider.
 """
 
 import asyncio
@@ -57,9 +56,10 @@ class UpstreamExchange(Struct):
 
     @property
     def is_rejected(self) -> bool:
-        """True if the server rejected a field of the request: status 500, or 4xx without another cause.
+        """True if the server rejected a field of the request.
 
-        Some servers respond with 500 to every field that they do not know.
+        Statuses with another known cause, such as 401 or 429, are excluded. Status 500 is included, because some
+        servers return it for unknown fields.
         """
         return 400 <= self.status <= 500 and self.status not in _OTHER_CAUSES
 
@@ -74,7 +74,7 @@ class ToolUse(Struct, frozen=True):
 
 
 class ProbeResult(Struct, kw_only=True):
-    """Result of one probe: the reply or the error that a client receives, and the upstream traffic."""
+    """Result of one probe: the reply or error as a client receives it, and the upstream requests."""
 
     blocks: Sequence[Mapping[str, Any]] = ()
     """Content blocks of the reply, in the format of the Messages API."""
@@ -116,18 +116,24 @@ class ProbeResult(Struct, kw_only=True):
 
     @property
     def last_status(self) -> int:
-        """HTTP status of the last upstream response. If there was none: status of the proxy's error. 0: neither."""
+        """HTTP status of the last response of the provider.
+
+        Without a response: status of the proxy's error. 0: neither.
+        """
         answered = [exchange.status for exchange in self.upstream if exchange.status]
         return answered[-1] if answered else self.error.status if self.error is not None else 0
 
     @property
     def first_rejection(self) -> UpstreamExchange | None:
-        """First upstream request that the server rejected. None: all were accepted."""
+        """First upstream request that the server rejected because of a field. None: there is none."""
         return next((exchange for exchange in self.upstream if exchange.is_rejected), None)
 
 
 class ProbeRunner:
-    """Sends probes through the proxy with the objects in `services`. `totals`: cost of all probes so far."""
+    """Sends probes through the proxy.
+
+    `services`: objects of the proxy. `totals`: requests and tokens of all probes so far.
+    """
 
     def __init__(self, services: Services, totals: Totals) -> None:
         self._services = structs.replace(services, log=Log(io.StringIO()), policies=())
@@ -170,7 +176,7 @@ class ProbeRunner:
         return result
 
     async def query_capabilities(self, target: Target) -> ModelCapabilities | None:
-        """Return the limits of the model of `target`, as its server reports them.
+        """Return the limits of a model, as its server reports them.
 
         None: the server cannot be queried for limits, or the query failed.
         """

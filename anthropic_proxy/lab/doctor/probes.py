@@ -1,9 +1,8 @@
-"""`PROBES`: requests of the Messages API that each show a feature or a dialect field of a server.
+"""`PROBES`: requests of the doctor, each of which shows a feature of a server or a deviation from its API.
 
-A `Probe` has a request and a check of its result. A dialect field is a deviation of a server from its API. If the check
-fails, the probe is repeated with other values of dialect fields, the candidates. `build_request` returns a request with
-one user message. `build_results_request` continues a conversation with results for the tool calls of a reply.
-`LIMITS_BODY` and `THINKING_BODY` are requests of further probes.
+A `Probe` is a request with a check of the result. If the check fails, the request is repeated with other values of
+dialect fields, which describe deviations. `build_request` and `build_results_request` return requests. `LIMITS_BODY`
+and `THINKING_BODY` are requests of further probes.
 """
 
 import base64
@@ -126,9 +125,10 @@ def build_request(text: str, *, stream: bool = True, **fields: Any) -> dict[str,
 def build_results_request(
     question: str, reply: Sequence[Mapping[str, Any]], *, after: str = "", **fields: Any
 ) -> dict[str, Any]:
-    """Return a request that continues a conversation: the question, the reply, and results for its tool calls.
+    """Return a request that continues a conversation with results for the tool calls of a reply.
 
-    `reply`: content blocks of the reply. `after`: user text after the tool results; "": none. `fields`: further fields.
+    `question`: first user message. `reply`: content blocks of the reply. `after`: user text after the results; "":
+    none. `fields`: further fields.
     """
     results: list[Mapping[str, Any]] = [
         {"type": "tool_result", "tool_use_id": block["id"], "content": "sunny, 20 degrees"}

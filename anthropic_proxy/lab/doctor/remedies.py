@@ -1,6 +1,6 @@
-"""`list_fixes`: settings that solve the problems found by the doctor, one `Fix` for each problem.
+"""`list_fixes`: settings that solve the problems that the doctor found.
 
-The doctor examines backends (models of providers); its results for one backend are a `Diagnosis`.
+A `Fix` is one problem with its setting. A `Diagnosis` has the results of one backend, a model of a provider.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ class Fix(Struct, frozen=True, kw_only=True):
 
 
 def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[Fix]:
-    """Return one `Fix` for each problem of the backends that a setting solves. Empty: all backends are ready."""
+    """Return one `Fix` for each problem of the backends that a setting solves. Empty: no setting needs a change."""
     found = (
         fix
         for diagnosis in diagnoses

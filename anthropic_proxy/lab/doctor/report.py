@@ -1,8 +1,6 @@
-"""`Report`: the result of one run of the doctor. `encode_report` returns it as JSON or Markdown without secrets.
+"""`Report`: the result of one run of the doctor, which `encode_report` returns as JSON or Markdown.
 
-A probe is one request that shows a feature, a diagnosis the result of all probes of one model. `find_total_price`
-returns the price of all probes. `Report.cost` is a text with price and time, `Report.totals` the numbers of requests
-and tokens. `is_demo` is True for the diagnosis of the built-in demo, which replies without a provider.
+It has a `Diagnosis` for each examined model. `find_total_price` returns the price of all requests of the run.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,9 +39,9 @@ class Report(Struct, kw_only=True):
 
     @property
     def exit_status(self) -> int:
-        """Exit status of the command. 0: all backends are ready. 1: a fix is needed. 2: no server is reachable.
+        """Exit status of the command, 0 if all backends are ready.
 
-        2 also if only the built-in demo was examined.
+        1: a fix is needed. 2: no server is reachable, or only the built-in demo was examined.
         """
         problems = [diagnosis.problem for diagnosis in self.diagnoses if not is_demo(diagnosis)]
         if all(problem is not None and problem.kind == "unreachable" for problem in problems):
@@ -52,7 +50,7 @@ class Report(Struct, kw_only=True):
 
     @property
     def cost(self) -> str:
-        """Cost of the run in one line, with the price if it is known for all backends."""
+        """Cost of the run as one line: requests, seconds, tokens, and the price if it is known."""
         totals = self.totals
         tokens = totals.input_tokens + totals.output_tokens
         shown = "" if self.price is None else f", ${self.price:.3f}"
@@ -60,7 +58,7 @@ class Report(Struct, kw_only=True):
 
     @property
     def totals(self) -> Totals:
-        """Cost of the probes of all backends: numbers of requests and tokens."""
+        """Numbers of requests and tokens of the run, for all backends together."""
         each = [diagnosis.totals for diagnosis in self.diagnoses]
         return Totals(
             requests=sum(one.requests for one in each),
@@ -75,7 +73,10 @@ def format_count(count: int, noun: str) -> str:
 
 
 def find_total_price(diagnoses: Sequence[Diagnosis], settings: Settings) -> float | None:
-    """Return the price of all probes in US dollars. None: the price of a backend is unknown, or all are free."""
+    """Return the price of all requests of the run in US dollars.
+
+    None: the price of a backend is unknown, or all are free.
+    """
     prices, total, is_known = PriceList(settings), 0.0, False
     for diagnosis in diagnoses:
         totals, target = diagnosis.totals, diagnosis.found_target
@@ -98,9 +99,10 @@ def is_demo(diagnosis: Diagnosis) -> bool:
 
 
 def encode_report(report: Report, form: Literal["json", "markdown"], today: date, secrets: Sequence[str]) -> str:
-    """Return `report` as text in the format `form`. `today`: date of the report.
+    """Return `report` as text in JSON or Markdown, as `form` states.
 
-    `secrets`: keys that are masked in the complete text, in case that an error message contains one.
+    `today`: date of the report. `secrets`: keys that are masked in the text, because an error message may contain
+    one.
     """
     if form == "json":
         text = msgspec.json.format(msgspec.json.encode(_build_json(report, today)), indent=2).decode() + "\n"

@@ -1,7 +1,7 @@
-"""`ROWS`: the rows of the doctor's table, each with one `Cell` (sign and text) for each backend.
+"""`ROWS`: the rows of the doctor's table.
 
-The same rows are shown in the terminal, in Markdown and in JSON. A backend is a model of a provider.
-`find_context_window` and `find_max_output` return limits of a model in tokens.
+A `Row` has one `Cell` (sign and text) for each backend, a model of a provider. `find_context_window` and
+`find_max_output` return the limits of a model in tokens.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ _PENDING = "…"
 
 
 class Cell(Struct, frozen=True):
-    """One cell of the doctor's table: the result of one feature for one backend."""
+    """One cell of the doctor's table, with the result of one feature for one backend (model of a provider)."""
 
     sign: str
     """`✓`, `~`, `✕`, `–`, or `…` while the probe is running. "": a number without a sign."""
@@ -28,7 +28,7 @@ class Cell(Struct, frozen=True):
 
 
 class Row(Struct, frozen=True):
-    """One row of the table: a title, and the function that returns the cell of a backend."""
+    """One row of the doctor's table: a title, and the function that returns the cell of a backend."""
 
     title: str
     """Name of the feature in the first column."""
@@ -78,13 +78,13 @@ def _show_number(number: Callable[[Diagnosis], int | None]) -> Callable[[Diagnos
 
 
 def find_context_window(diagnosis: Diagnosis) -> int | None:
-    """Return the context window of a model in tokens, from the probes, else from the model catalog. None: unknown."""
+    """Return the context window of a model in tokens, as observed or else as the proxy knows it. None: unknown."""
     facts = diagnosis.backend.target.capabilities
     return diagnosis.context_window or (facts.context_window if facts.known else None)
 
 
 def find_max_output(diagnosis: Diagnosis) -> int | None:
-    """Return the output limit of a model in tokens, from the probes, else from the model catalog. None: unknown."""
+    """Return the output limit of a model in tokens, as observed or else as the proxy knows it. None: unknown."""
     facts = diagnosis.backend.target.capabilities
     return diagnosis.max_output or (facts.max_output if facts.known else None)
 

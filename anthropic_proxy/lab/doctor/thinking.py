@@ -1,6 +1,7 @@
-"""`probe_thinking`: probes of reasoning: the request field for the effort, the accepted levels, replay of reasoning.
+"""`probe_thinking`: finds out how a model reasons.
 
-Effort is the level of reasoning: `low`, `high`. Replay sends the reasoning of an earlier reply back to the server.
+The requests show the field for the effort (level of reasoning), and the levels that the server accepts. They also
+show if the server accepts its earlier reasoning again (replay).
 """
 
 import re
@@ -25,7 +26,7 @@ _THINKING = Probe(name="thinking", body=THINKING_BODY, check=check_accepted)
 
 
 async def probe_thinking(search: DialectSearch, diagnosis: Diagnosis, tools_result: ProbeResult) -> None:
-    """Probe the reasoning of the backend, and store the outcomes `thinking` and `thinking replay` in `diagnosis`.
+    """Probe the reasoning of a backend, and store the outcomes `thinking` and `thinking replay` in `diagnosis`.
 
     `tools_result`: result of the probe of tools, which requested no effort.
     """
