@@ -97,7 +97,7 @@ def _field_docstrings(struct: type[Struct]) -> Mapping[str, str]:
 
 
 def _first_paragraph(text: str) -> str:
-    return " ".join(inspect.cleandoc(text).partition("\n\n")[0].partition("Proven by:")[0].split())
+    return " ".join(inspect.cleandoc(text).partition("\n\n")[0].split()).partition("Proven by:")[0].rstrip()
 
 
 def _to_draft_7(schema: Any) -> Any:
