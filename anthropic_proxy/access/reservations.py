@@ -56,8 +56,8 @@ class Reservations:
     async def reserve(self, limits: Sequence[KeyLimit], headers: dict[str, str], now: float) -> HeldLimits:
         """Reserve the amounts of all `limits` for a request.
 
-        Raises `LimitReached` if one would be exceeded. If less of a budget is left than the request may need, the
-        remainder is reserved, so that a budget can be used up. `headers`: response headers, to which the state of the
+        Raises `LimitReached` if one would be exceeded. Exception: if a part of a budget is left, this part is reserved,
+        so that the budget can be used up. `headers`: response headers, to which the state of the
         limits is added. `now`: seconds since the epoch.
         """
         reservation = await self._reserve(limits)

@@ -136,7 +136,8 @@ def list_model_selectors(level: ClaudeSettings, arguments: Sequence[str]) -> dic
     """Return the settings of Claude Code that choose a model: name → value.
 
     `level`: one settings file. `arguments`: arguments of Claude Code; `--model` replaces some settings, which are
-    then left out. For the option `--settings`, the result is empty, because the user has just written it.
+    then left out. The result is empty for the option `--settings`, because the user chose its values for
+    this run.
     """
     if level.source == _OPTION:
         return {}

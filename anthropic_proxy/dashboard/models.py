@@ -1,4 +1,5 @@
-"""Page Models: requests, cost and speed of each model, the model mapping, prices, and the cost at other models.
+"""Page Models: requests, cost and speed of each model, the model mapping, prices, and the cost of
+the same tokens at other models.
 
 `build_models_page` returns the values for the template of the page. `UsedModel` is a model with its requests and
 times. The speed is the number of output tokens per second after the first token.

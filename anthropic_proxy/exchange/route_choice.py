@@ -112,7 +112,7 @@ def require_decodable(request: MessagesRequest, route: Route) -> None:
 def record_reply(
     services: Services, rule: ConfiguredRoute | None, target: Target, session: str, seconds: float
 ) -> None:
-    """Store the response time of a target, and the target of the session, for a route with `balance = "latency"`.
+    """Store how fast `target` replied, and that the session uses it, for a route with `balance = "latency"`.
 
     Does nothing for other routes. `seconds`: time until the first content. A background task writes the store.
     """

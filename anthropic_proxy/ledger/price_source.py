@@ -52,9 +52,9 @@ class PriceSource:
         """Message about a file that is not used because it is invalid. "": there is no such file."""
 
     def load(self) -> LoadedPrices | None:
-        """Return the price list, loaded at the first call in half a second. None: `genai-prices` is not installed.
+        """Return the price list. The first call loads it, which takes half a second.
 
-        Without this package, a price file of the user is not used either.
+        None: the package `genai-prices` is not installed. Without it, a price file of the user is not used either.
         """
         if self.current is None and has_price_data():
             with self._lock:

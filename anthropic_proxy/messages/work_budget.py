@@ -144,7 +144,7 @@ class WorkBudget:
 
     @contextmanager
     def error_field(self, field: str) -> Iterator[None]:
-        """Use `field` as the path in error messages inside a `with` block.
+        """Return a context manager: errors inside its block name `field` as the path of the invalid field.
 
         Raises `WorkLimitExceeded` if the code in the block exceeds Python's recursion limit.
         """

@@ -28,9 +28,9 @@ class TokenSource(Protocol):
     """Source of expiring access tokens for a provider. `upstream/` implements this interface."""
 
     async def next_token(self) -> tuple[Credential, str | None]:
-        """Return a header with a valid access token, and the Google Cloud project of the credentials.
+        """Return the authorization header with a valid access token, and the Google Cloud project of the credentials.
 
-        Project None: the credentials name none. Raises `AuthenticationFailed` if there is no token.
+        The project is None if they name none. Raises `AuthenticationFailed` if there is no token.
         """
         ...
 

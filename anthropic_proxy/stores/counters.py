@@ -28,8 +28,8 @@ UNKNOWN_WAIT_SECONDS = 1.0
 class Counter(Struct):
     """Counter of one limit, such as tokens per minute: the amounts in use.
 
-    Kind `rate`: `slots` has the amounts of each short interval. Kind `amount`: `used` has the settled amount, and
-    `holds` the reserved ones. Kind `concurrency`: `holds` has the running requests.
+    A rate (kind `rate`) has the amount of each short interval in `slots`. A budget (`amount`) has the settled amount in
+    `used` and the reserved amounts in `holds`. A limit of parallel requests (`concurrency`) has them in `holds`.
     """
 
     expires_at: float = 0.0

@@ -1,7 +1,7 @@
 """`ANTHROPIC`: the registry entry of Anthropic, and the Messages API of other vendors.
 
-Each of `MOONSHOT`, `OLLAMA`, `DEEPSEEK` and `CHAT_SERVERS` (vLLM and others) is a wire config: an API with the
-deviations of one vendor. `<PROVIDER>_WIRE=messages` selects it. These vendors accept the key as `Authorization:
+`MOONSHOT`, `OLLAMA`, `DEEPSEEK` and `CHAT_SERVERS` (vLLM and others) describe the deviations of these vendors from
+Anthropic's API. The setting `<PROVIDER>_WIRE=messages` selects them. These vendors accept the key as `Authorization:
 Bearer`. Ollama's cloud and vLLM do not accept `x-api-key` (sources below, read 2026-11).
 """
 

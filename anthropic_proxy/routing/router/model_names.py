@@ -121,7 +121,8 @@ def choose_models_for_tier(
 ) -> list[ModelChoice]:
     """Return the models for a Claude tier (haiku, sonnet …): the mapped model, then its fallbacks, without duplicates.
 
-    `requested`: model id in the client request, which Anthropic receives unchanged unless a setting maps the tier.
+    `requested`: model id in the client request. If the provider is Anthropic and no setting maps the tier, it is used
+    unchanged.
     """
     variable, value = _find_setting(tier, preferred, settings)
     if value is not None:

@@ -96,9 +96,9 @@ class ReceiveBuffer:
         self._request_line, self._tail = bytearray(), b""
 
     def accepts_request_line(self, piece: memoryview) -> bool:
-        """Return False if this piece completes an invalid request line. True: valid, incomplete, or already checked.
+        """Return False if `piece` completes a request line that is invalid.
 
-        The parser accepts some invalid lines, such as those with several spaces (RFC 9112, 3).
+        True: the line is valid, incomplete or already checked. The parser accepts some invalid lines, such as those with several spaces (RFC 9112, 3).
         """
         if self._request_line is None:
             return True

@@ -47,7 +47,7 @@ class _BraveResponse(Struct):
 
 
 class BraveClient(SearchClient):
-    """Client of the Brave Search API. The credential has the header `x-subscription-token`."""
+    """Client of the Brave Search API. The API key is sent in the header `x-subscription-token`."""
 
     max_query_characters = 400
     """Maximum characters of a query to Brave Search. A longer query is rejected."""

@@ -110,9 +110,9 @@ class ThinkingTagParser:
         return deltas
 
     def disable_unopened_form(self) -> None:
-        """Exclude reasoning without a start tag, because the provider sends reasoning in a separate field.
+        """Treat text before an end tag without a start tag as reply text, not as reasoning.
 
-        Text without a start tag is then reply text.
+        The caller has seen that the provider sends reasoning in a separate field.
         """
         self._unopened = False
 
