@@ -224,7 +224,7 @@ def _restore_state(services: Services, previous: Services | None) -> Services:
 
 
 def new_transports(settings: Settings) -> Transports:
-    """Return the transports (senders of requests to providers) for these settings. Connections are opened later."""
+    """Return the transports to providers, for web fetch and search, and for Google's tokens. They connect later."""
     return Transports(settings, setup_variables=find_registry(settings).list_setup_variables())
 
 

@@ -35,7 +35,7 @@ def explain(
     body: Annotated[bool, Parameter(negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Show the route of a stored request, or of a captured one that would be sent. Nothing is sent.
+    """Show how a stored request was routed, or how a captured one would be routed. Nothing is sent.
 
     A stored request with --body or --model is translated again with the current settings, if the ledger has its text.
 

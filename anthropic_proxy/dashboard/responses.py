@@ -70,7 +70,7 @@ def _with_error_page(respond: Respond) -> Respond:
 
 
 def page_route(path: str, respond: Respond) -> Route:
-    """Return the route of a page at the URL path `path`. Errors of the client are shown as a page."""
+    """Return the route of a page at the URL path `path`. Errors are shown as a page."""
     return Route(path=path, respond=_with_error_page(respond), checks_key=True)
 
 

@@ -1,4 +1,4 @@
-"""`limit_range`: limits a text search to the latest requests, because each stored request must be read.
+"""`limit_range`: limits a search to the latest requests if it must read each stored request.
 
 The page then has a line about the limit.
 """
@@ -17,9 +17,10 @@ _POSITION = re.compile(r"([0-9]{1,18})\..*")
 
 
 def limit_range(context: PageContext, lines: list[StateLine], maximum: int = MAX_SEARCHED_REQUESTS) -> PageContext:
-    """Return `context` with a shorter time range if its text search would read more than `maximum` requests.
+    """Return `context` with a shorter time range if its search would read more than `maximum` requests.
 
-    A line about the limit is then added to `lines`, which are shown below the summary of the page.
+    A search by text, or for requests that the translation changed, reads each request. A line about the
+    limit is then added to `lines`, which are shown below the summary of the page.
     """
     whole = context.selection
     before, after = (_read_time(text) for text in (context.query.before, context.query.after))

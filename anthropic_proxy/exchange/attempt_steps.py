@@ -1,6 +1,6 @@
 """The steps of one request to a provider: prepare and encode the request, send it, and open the reply.
 
-An attempt is one request to a target (provider and model). `AttemptSteps` has the steps. `TargetRun` has the inputs
+An attempt is one request to a target (provider and model). `AttemptSteps` has the steps. `TargetRun` has the state
 that all attempts at one target share. `Attempts` in `attempts.py` chooses the target and repeats failed attempts.
 """
 
@@ -43,7 +43,7 @@ from anthropic_proxy.wire.contract import Credential, RelayWire, UpstreamRequest
 
 
 class TargetRun(Struct):
-    """Inputs shared by all attempts at one target (provider and model) of the route."""
+    """State that all attempts at one target (provider and model) share: their inputs, and the adaptations so far."""
 
     request: MessagesRequest
     token_scale: float

@@ -144,9 +144,9 @@ class WorkBudget:
 
     @contextmanager
     def error_field(self, field: str) -> Iterator[None]:
-        """Return a context manager: errors inside its block name `field` as the path of the invalid field.
+        """Return a context manager: errors inside its block name `field` as the path of the schema.
 
-        Raises `WorkLimitExceeded` if the code in the block exceeds Python's recursion limit.
+        A `RecursionError` in the block becomes `WorkLimitExceeded`.
         """
         before, self.field = self.field, field
         try:

@@ -1,6 +1,6 @@
 """Event loop of the server process: uvloop where it is installed, else the loop of asyncio.
 
-On Windows the loop has no `add_reader` and no `add_signal_handler`, so only code in `platforms/` calls these methods.
+The loop on Windows has no `add_reader` and no `add_signal_handler`, so only code in `platforms/` calls these methods.
 """
 
 import asyncio

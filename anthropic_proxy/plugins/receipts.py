@@ -1,4 +1,4 @@
-"""`Receipt`: the record of one finished client request, with an `UpstreamAttempt` for each call to a provider.
+"""`Receipt`: the record of one client request, with an `UpstreamAttempt` for each call to a provider.
 
 It has names, numbers of tokens, times and the result, but no message content. A fidelity note (`notes`) records the
 handling of one field that was changed, emulated, kept or dropped.
@@ -50,7 +50,10 @@ class UpstreamAttempt(Struct, kw_only=True, omit_defaults=True):
 
 
 class Receipt(Struct, kw_only=True):
-    """Facts about a finished client request: ids, names, counts and times. It has no message content."""
+    """Facts about one client request: ids, names, counts and times, without message content.
+
+    They are complete when the request has finished.
+    """
 
     request_id: str
     """Id of the request in the response header `request-id`: `req_…`."""

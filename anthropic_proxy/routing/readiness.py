@@ -62,7 +62,7 @@ class Readiness(Struct):
 
 
 def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
-    """Return the state of all providers that have a key or that a Claude tier uses, and the names of the others."""
+    """Return the usable providers, the problems of providers, features and routes, and the providers without a key."""
     used = find_used_models(settings, catalog)
     found = Readiness([], find_feature_problems(settings), [], [])
     for provider in find_registry(settings):

@@ -2,7 +2,7 @@
 
 An instance is one server process, on any machine, with the same Redis. An observation is a fact such as a key in
 cooldown or an open circuit. `publish` sends it in the background to all instances, after about half a second. It is
-stored for instances that start later.
+stored for instances that start later. `close` drops observations that were not sent.
 """
 
 import asyncio

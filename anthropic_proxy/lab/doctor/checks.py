@@ -37,7 +37,7 @@ def check_content(result: ProbeResult) -> str:
 
 
 def check_streamed_text(result: ProbeResult) -> str:
-    """Return the problem if the reply has no text, or if its text contains a tag of reasoning such as `</think>`."""
+    """Return the problem if the reply has neither text nor thinking, or its text contains a tag such as `</think>`."""
     if result.error is None and (tag := _END_TAG.search(result.text)):
         return f"the text contains reasoning, which ends with {tag[0]}"
     return check_content(result)

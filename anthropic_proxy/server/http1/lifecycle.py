@@ -1,7 +1,8 @@
 """Lifecycle of one client connection: order of responses, timeouts, error responses, closing.
 
 `ConnectionLifecycle` is the base class of a connection; `server/http1/connection.py` adds the parser of requests.
-`ServerState` is shared by all connections. The pipeline is the queue of parsed requests that wait for the response of
+`HttpApplication` is the ASGI application, which also logs requests that the parser rejects. `ServerState` is shared by
+all connections. The pipeline is the queue of parsed requests that wait for the response of
 an earlier one. Methods marked "(asyncio)" are called for events of the socket.
 """
 

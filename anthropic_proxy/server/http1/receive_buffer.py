@@ -98,7 +98,8 @@ class ReceiveBuffer:
     def accepts_request_line(self, piece: memoryview) -> bool:
         """Return False if `piece` completes a request line that is invalid.
 
-        True: the line is valid, incomplete or already checked. The parser accepts some invalid lines, such as those with several spaces (RFC 9112, 3).
+        True: the line is valid, incomplete or already checked. The parser accepts some invalid
+        lines, such as those with several spaces (RFC 9112, 3).
         """
         if self._request_line is None:
             return True

@@ -1,6 +1,6 @@
 """`Dialect`: deviations of servers with the Messages API from Anthropic's own, one field each.
 
-The relay wire forwards client requests to these servers. A field `has_…` is True if the server has the endpoint. A
+The relay wire forwards client requests to these servers. Fields `has_…` are abilities of the server. A
 signature is opaque state of a server, which clients send back.
 """
 

@@ -60,7 +60,7 @@ def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
 
 
 def remove_events(behind: bytes) -> bytes:
-    """Return `behind`, bytes after the event `message_stop`, without the SSE events in it.
+    """Return `behind`, the bytes that the server sent after `message_stop`, without the SSE events in it.
 
     Servers send pings there, which clients do not expect after the end.
     """
