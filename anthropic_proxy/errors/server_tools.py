@@ -37,7 +37,10 @@ class WebFetchFailed(ServerToolFailed):
 
 
 class WebSearchFailed(ServerToolFailed):
-    """The search service of the proxy (setting `SEARCH_URL`) failed. The message is for the log."""
+    """A web search that the proxy runs failed: its query is invalid, or the service (`SEARCH_URL`, `[search]`) failed.
+
+    The client receives only `error_code`. The log has the message if the service failed.
+    """
 
     def __init__(self, message: str, error_code: SearchErrorCode) -> None:
         super().__init__(message)

@@ -1,6 +1,7 @@
 """Tools that the proxy runs itself, as the official SDK uses them: a real process before three strict stand-ins."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -15,7 +16,7 @@ from tests.support.fakes.openai_chat.server import new_openai
 from tests.support.fakes.searxng import Searxng, new_searxng, result
 from tests.support.fakes.server import Running, serving
 from tests.support.sdk import open_sdk
-from tests.support.server_process import Proxy, running_proxy
+from tests.support.server_process import Proxy, reserve_closed_port, running_proxy
 
 MODELS = ("openai/gpt-4.1", "ollama/qwen3-coder:30b", "gemini/gemini-2.5-flash")
 SEARCH: Any = {"type": "web_search_20250305", "name": "web_search"}
@@ -143,3 +144,17 @@ def test_a_deferred_tool_is_found_and_called(client: anthropic.Anthropic, model:
     assert kinds(message) == ["server_tool_use", "tool_search_tool_result", "tool_use"]
     call = message.content[-1]
     assert (call.name, call.input) == ("read_document", {"path": "notes.txt"})
+
+
+def test_the_log_states_once_why_searches_fail(upstreams: list[Running], tmp_path: Path) -> None:
+    address = f"http://127.0.0.1:{reserve_closed_port()}"
+    settings = {"OPENAI_API_KEY": OPENAI_KEY, "OPENAI_BASE_URL": f"{upstreams[0].url}/v1", "SEARCH_URL": address}
+    with running_proxy(tmp_path, settings) as running:
+        with open_sdk(base_url=running.url, api_key="the-clients-own", max_retries=0) as sdk:
+            options: Any = {"model": MODELS[0], "tools": [SEARCH], "stream": False}
+            replies = [ask(sdk, f"Search the web for {city}", **options) for city in ("Oslo", "Bergen")]
+        found = [block.content.error_code for reply in replies for block in reply.content if "result" in block.type]
+        assert found == ["unavailable", "unavailable"]
+    assert [line.partition("  ")[2] for line in running.log.splitlines() if "web_search failed" in line] == [
+        f"web_search failed: SEARCH_URL: no server responds at {address} (connection refused)"
+    ]

@@ -158,6 +158,8 @@ class ProxyToolRunner:
                 limit=_RESULTS_ASKED,
             )
         except WebSearchFailed as error:
+            if error.error_code in ("unavailable", "too_many_requests"):  # a failure of the service, not of the query
+                self._services.log.write_once(f"web_search failed: {error.message}", "warning")
             return error_content("web_search", error.error_code)
         return search_content(
             SearchResultPage(result.url, result.title, result.snippet, result.page_age) for result in results

@@ -2,8 +2,8 @@
 
 `ConnectionLifecycle` is the base class of a connection; `server/http1/connection.py` adds the parser of requests.
 `HttpApplication` is the ASGI application, which also logs requests that the parser rejects. `ServerState` is shared by
-all connections. The pipeline is the queue of parsed requests that wait for the response of
-an earlier one. Methods marked "(asyncio)" are called for events of the socket.
+all connections. The pipeline is the queue of parsed requests that wait for the response of an
+earlier one. Methods marked "(asyncio)" are called for events of the socket.
 """
 
 import asyncio
