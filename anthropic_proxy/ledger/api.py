@@ -4,6 +4,7 @@
 content. The database is read in a thread, so that client requests do not wait.
 """
 
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -76,7 +77,7 @@ class LedgerApi:
         gateway = self._current_gateway()
         url = None if gateway is None else find_url(gateway.settings)
         file = None if url is None else find_file(url)
-        if gateway is None or url is None or (file is not None and not file.exists()):
+        if gateway is None or url is None or (file is not None and not os.path.exists(file)):
             raise UnknownModel("The ledger has no requests yet.")
         engine = open_for_reading(gateway.settings)
         limit_time(engine)

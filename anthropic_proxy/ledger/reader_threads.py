@@ -6,7 +6,8 @@ cannot occupy all threads with slow queries.
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from anthropic_proxy.errors import LimitReached, ShuttingDown
@@ -69,8 +70,8 @@ class ReaderThreads:
             raise ShuttingDown
         loop = asyncio.get_running_loop()
         try:
-            call = self._executor.submit(function, *arguments, **named)
-        except RuntimeError:  # the system has no thread left
+            call = self._submit(partial(function, *arguments, **named))
+        except RuntimeError:
             self._release(client)
             raise
 
@@ -85,6 +86,21 @@ class ReaderThreads:
         """Cancel the calls that wait for a thread. Calls that run end by themselves."""
         self._is_stopped = True
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _submit(self, function: Callable[[], ResultT]) -> "Future[ResultT]":
+        """Run `function` in a thread. Raises `RuntimeError` if the system has no thread left: it never runs then."""
+        is_rejected = False
+
+        def call_unless_rejected() -> ResultT:
+            if is_rejected:  # the executor keeps a call for which no thread started
+                raise CancelledError
+            return function()
+
+        try:
+            return self._executor.submit(call_unless_rejected)
+        except RuntimeError:
+            is_rejected = True
+            raise
 
     def _release(self, client: str) -> None:
         self._calls[client].threads.release()

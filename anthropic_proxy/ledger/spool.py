@@ -48,7 +48,7 @@ class Spool:
 
     def __init__(self, folder: Path, url: URL) -> None:
         self.file = folder / _FILE_NAME.format(_digest(url))
-        self._has_file = self.file.exists()
+        self._has_file = os.path.exists(self.file)  # `Path.exists` raises an exception for a directory without access
 
     def append(self, block: Block) -> bool:
         """Add `block`, the rows of one transaction, to the file and return True.

@@ -25,7 +25,8 @@ class Interleaving:
     def __init__(self, step: int, other: Callable[[], object], blocked_seconds: float) -> None:
         self._left = step
         self._blocked_seconds = blocked_seconds
-        self._thread = threading.Thread(target=other)
+        self._thread = threading.Thread(target=self._run_other, args=[other], daemon=True)
+        self._failure: BaseException | None = None
         self.is_reached = False
         """True if the first function had the instruction `step`."""
 
@@ -37,7 +38,16 @@ class Interleaving:
         finally:
             sys.settrace(before)
             if self.is_reached:
-                self._thread.join()
+                self._thread.join(WAIT_SECONDS)
+                assert not self._thread.is_alive(), "the second function did not end after the first one"
+                if self._failure is not None:
+                    raise self._failure
+
+    def _run_other(self, other: Callable[[], object]) -> None:
+        try:
+            other()
+        except BaseException as failure:  # noqa: BLE001  # raised in the thread of the test
+            self._failure = failure
 
     def _trace(self, frame: FrameType, event: str, _: object) -> Any:
         if not frame.f_code.co_filename.startswith(_FOLDERS):
@@ -58,7 +68,7 @@ def interleave(
     """Return the results of the first function, with the second one before each of its instructions.
 
     `build`: returns two new functions, which share their objects with each other and with no other run. The second one
-    runs in a thread. An exception of the first function is raised. `blocked_seconds`: time after which the second one
+    runs in a thread. An exception of one of them is raised. `blocked_seconds`: time after which the second one
     counts as blocked by a lock of the first one, which then goes on.
     """
     results: list[Result] = []

@@ -94,8 +94,10 @@ async def test_a_query_that_waits_during_the_shutdown_is_not_run(threads: Reader
 
 
 async def test_a_client_can_read_again_after_the_system_had_no_thread_left(threads: ReaderThreads) -> None:
+    started: list[str] = []
     with no_new_threads():
         for _ in range(MAX_CLIENT_THREADS + 1):
             with pytest.raises(RuntimeError):
-                await asyncio.wait_for(threads.run("ada", lambda: "rows"), WAIT_SECONDS)
-    assert await asyncio.wait_for(threads.run("ada", lambda: "rows"), WAIT_SECONDS) == "rows"
+                await asyncio.wait_for(threads.run("ada", lambda: started.append("rejected")), WAIT_SECONDS)
+    await asyncio.wait_for(threads.run("ada", lambda: started.append("accepted")), WAIT_SECONDS)
+    assert started == ["accepted"]

@@ -110,3 +110,8 @@ def test_a_file_that_cannot_be_written_keeps_its_blocks_and_raises_nothing(tmp_p
     spool.file.rmdir()
     moved.rename(spool.file)
     assert spool.count_rows() == 1
+
+
+def test_a_folder_that_cannot_be_examined_has_no_blocks(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / ("x" * 300), _URL)  # too long for a name
+    assert (spool.claim(), spool.append(Block([{"id": "req_1"}], {}))) == (None, False)
