@@ -39,7 +39,7 @@ class DriverStatement:
 
         A row may have further names.
         """
-        sql, values = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
+        sql, values = self._compile(connection.dialect)
         with _open_cursor(connection, sql) as cursor:
             if len(rows) == 1:
                 cursor.execute(sql, values(rows[0]))
@@ -48,13 +48,15 @@ class DriverStatement:
 
     def find(self, connection: Connection, row: Mapping[str, Any]) -> Sequence[Any] | None:
         """Execute the statement, a query, with the parameters `row`, and return its first result. None: no result."""
-        sql, values = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
+        sql, values = self._compile(connection.dialect)
         with _open_cursor(connection, sql) as cursor:
             cursor.execute(sql, values(row))
             found: Sequence[Any] | None = cursor.fetchone()
         return found
 
     def _compile(self, dialect: Dialect) -> tuple[str, _ReadValues]:
+        if (known := self._compiled.get(dialect.name)) is not None:
+            return known
         compiled = self._build(dialect.name).compile(dialect=dialect)
         assert isinstance(compiled, SQLCompiler)
         values: _ReadValues = _read_names(compiled.positiontup) if compiled.positiontup else dict
