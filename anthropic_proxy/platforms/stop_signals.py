@@ -21,8 +21,11 @@ EXIT_EVENT_LOOP_BLOCKED = 1
 """Exit status of a process that a stop signal ends while its event loop is blocked."""
 LOOP_RESPONSE_TIMEOUT_SECONDS = 1.0
 """Seconds for the event loop to respond to the second stop signal. Afterwards the process ends."""
-_MARGIN_SECONDS = 0.5
-"""Seconds after the end of the first timer at which `faulthandler` ends the process, if it still runs."""
+_MARGIN_SECONDS = 3.0
+"""Seconds after the end of the first timer at which `faulthandler` ends the process, if it still runs.
+
+Both timers run on while the machine pauses the process. A short margin would then lose the list of requests.
+"""
 _STDERR = 2
 
 if sys.platform == "win32":
