@@ -8,11 +8,12 @@ number of requests in a transaction.
 import argparse
 import asyncio
 import itertools
+import math
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -109,6 +110,18 @@ def measure_writer(count: int, file: Path) -> float:
     return statistics.median(found)
 
 
+def find_median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the limits of a 95 % confidence interval for the median, from sorted `values`.
+
+    The number of values below the true median has a binomial distribution, whatever the distribution of the values.
+    With fewer than six values, the limits are the smallest and the largest value, and the confidence is lower.
+    """
+    count, first, below = len(values), 0, 0.5 ** len(values)
+    while (below := below + math.comb(count, first + 1) / 2**count) <= 0.025:
+        first += 1
+    return values[first], values[-1 - first]
+
+
 def _record(queue: ReceiptQueue, receipts: Iterable[Receipt]) -> None:
     for receipt in receipts:
         receipt.started_at = time.time()  # the requests of a transaction usually started in one hour
@@ -121,12 +134,17 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder:
         found = asyncio.run(measure(rounds, Path(folder)))
-    lines = ["| CPU per request, ms | `DATABASE_URL=off` | ledger in SQLite | ratio |", "| --- | --- | --- | --- |"]
+    lines = [
+        "| CPU per request, ms | `DATABASE_URL=off` | ledger in SQLite | ratio | 95 % confidence interval |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for title, pairs in found.items():
         without, stored = (statistics.median(values) for values in zip(*pairs, strict=True))
         ratios = sorted(on / off for off, on in pairs)
         spread = (ratios[-1] - ratios[0]) / 2
-        lines.append(f"| {title} | {without:.3f} | {stored:.3f} | {statistics.median(ratios):.2f} ±{spread:.2f} |")
+        ratio = f"{statistics.median(ratios):.2f} ±{spread:.2f}"
+        low, high = find_median_interval(ratios)
+        lines.append(f"| {title} | {without:.3f} | {stored:.3f} | {ratio} | {low:.2f} to {high:.2f} |")
     lines += ["", "| requests in a transaction | CPU of the writer per request, µs |", "| ---: | ---: |"]
     with tempfile.TemporaryDirectory() as folder:
         spent = {count: measure_writer(count, Path(folder, f"{count}.sqlite3")) for count in TRANSACTION_SIZES}

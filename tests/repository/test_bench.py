@@ -11,6 +11,7 @@ import pytest
 from msgspec import structs
 
 from bench.budget import BUDGETED, STEPS, WORK, Profile
+from bench.ledger_cost import find_median_interval
 from bench.load import BenchError
 from bench.measures import QUICK, SIZES, TITLES
 from bench.page import PAGE, SECTIONS
@@ -35,6 +36,12 @@ END = 'data: {"type":"message_delta","delta":{"stop_reason":"end_turn"}}\n\neven
 def stream(*texts: str, end: str = END) -> bytes:
     deltas = [f'data: {{"delta":{{"type":"text_delta","text":"{text}"}}}}\n\n' for text in texts]
     return (HEAD + "".join(deltas) + end).encode()
+
+
+@pytest.mark.parametrize(("count", "first"), [(1, 1), (5, 1), (6, 1), (8, 1), (9, 2), (12, 3), (15, 4), (25, 8)])
+def test_the_confidence_interval_of_a_median_ends_at_the_ranks_of_the_sign_test(count: int, first: int) -> None:
+    """The ranks are those of a table of the sign test for 95 %; with five values or fewer there is no such interval."""
+    assert find_median_interval(range(1, count + 1)) == (first, count + 1 - first)
 
 
 @pytest.mark.parametrize(
