@@ -100,6 +100,11 @@ def _open_cursor(connection: Connection, sql: str) -> Iterator[Any]:
     try:
         yield cursor
     except driver_error as error:
-        raise DBAPIError.instance(sql, None, error, driver_error, dialect=connection.dialect) from error
+        lost = connection.dialect.is_disconnect(error, connection.connection.driver_connection, cursor)
+        if lost:  # otherwise the rollback of the transaction fails, and its error has no reason
+            connection.invalidate(error)
+        raise DBAPIError.instance(
+            sql, None, error, driver_error, connection_invalidated=lost, dialect=connection.dialect
+        ) from error
     finally:
         cursor.close()

@@ -3,11 +3,14 @@
 import sqlite3
 
 import pytest
-from sqlalchemy import Connection, create_engine, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, create_engine, insert, select
+from sqlalchemy.exc import IntegrityError, OperationalError
 
-from anthropic_proxy.ledger.driver_statements import MAX_ROWS_PER_CALL, SqliteInsertion
+from anthropic_proxy.ledger.database import open_for_writing
+from anthropic_proxy.ledger.driver_statements import MAX_ROWS_PER_CALL, DriverStatement, SqliteInsertion
 from anthropic_proxy.ledger.tables import key_hashes, metadata
+from anthropic_proxy.settings import Settings
+from tests.support.ledger import rejecting_connections
 
 COLUMNS = len(key_hashes.c)
 
@@ -41,3 +44,15 @@ def test_a_failure_of_the_driver_is_an_exception_of_sqlalchemy() -> None:
     with connect() as connection, pytest.raises(IntegrityError) as raised:
         SqliteInsertion(key_hashes).execute(connection, rows_of(1) * 2)
     assert str(raised.value.orig) == "UNIQUE constraint failed: key_hashes.hash"
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_connection_that_the_server_ends_is_reported_with_its_reason(database: Settings) -> None:
+    engine, statement = open_for_writing(database), DriverStatement(lambda name: insert(key_hashes))
+    with pytest.raises(OperationalError) as raised, engine.begin() as connection:
+        statement.execute(connection, rows_of(1))
+        with rejecting_connections(database):
+            statement.execute(connection, rows_of(2)[1:])
+    engine.dispose()
+    assert raised.value.connection_invalidated
+    assert str(raised.value.orig).splitlines()[0] == "terminating connection due to administrator command"
