@@ -113,7 +113,7 @@ def measure_writer(count: int, file: Path) -> float:
 def find_median_interval(values: Sequence[float]) -> tuple[float, float]:
     """Return the limits of a 95 % confidence interval for the median, from sorted `values`.
 
-    The number of values below the true median has a binomial distribution, whatever the distribution of the values.
+    It holds for every distribution: the number of values below the true median has a binomial distribution.
     With fewer than six values, the limits are the smallest and the largest value, and the confidence is lower.
     """
     count, first, below = len(values), 0, 0.5 ** len(values)

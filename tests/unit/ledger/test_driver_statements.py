@@ -49,10 +49,15 @@ def test_a_failure_of_the_driver_is_an_exception_of_sqlalchemy() -> None:
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_a_connection_that_the_server_ends_is_reported_with_its_reason(database: Settings) -> None:
     engine, statement = open_for_writing(database), DriverStatement(lambda name: insert(key_hashes))
-    with pytest.raises(OperationalError) as raised, engine.begin() as connection:
-        statement.execute(connection, rows_of(1))
-        with rejecting_connections(database):
-            statement.execute(connection, rows_of(2)[1:])
+
+    def lose_connection() -> None:
+        with engine.begin() as connection:
+            statement.execute(connection, rows_of(1))
+            with rejecting_connections(database):
+                statement.execute(connection, rows_of(2)[1:])
+
+    with pytest.raises(OperationalError) as raised:
+        lose_connection()
     engine.dispose()
     assert raised.value.connection_invalidated
     assert str(raised.value.orig).splitlines()[0] == "terminating connection due to administrator command"
