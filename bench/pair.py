@@ -38,9 +38,14 @@ def checked_out(commit: str, directory: Path, checkout: Path = CHECKOUT) -> Iter
 
 
 def find_python(place: Path, checkout: Path = CHECKOUT) -> str:
-    """Return the interpreter for a worktree: this one, or that of an environment made for it."""
+    """Return the interpreter for a worktree: this one, or that of an environment made for it.
+
+    Raises `BenchError` if the environment cannot be made.
+    """
     if all(_content(place / name) == _content(checkout / name) for name in _INPUTS):
         return sys.executable
+    if not (place / "scripts/setup.py").exists():
+        raise BenchError("the older commit has no scripts/setup.py, which makes its environment: name a later commit")
     made = subprocess.run(
         [sys.executable, "scripts/setup.py", "dev"], cwd=place, capture_output=True, text=True, check=False
     )

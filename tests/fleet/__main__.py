@@ -3,6 +3,7 @@
 import logging
 import sys
 
+from bench.load import BenchError
 from tests.fleet.limits import Limits
 from tests.fleet.outages import Outages
 from tests.fleet.upgrade import Upgrade
@@ -28,7 +29,10 @@ def main(name: str = "outages", *options: str) -> int:
     else:
         seconds, instances, seed = (*options, *("60", "4", "1")[len(options) :])
         scenario = Outages(float(seconds), int(instances), int(seed))
-    scenario.run()
+    try:
+        scenario.run()
+    except BenchError as error:
+        sys.exit(f"error: {error}")
     for problem in scenario.problems[:40]:
         print(f"✕ {problem}")
     count = len(scenario.problems)

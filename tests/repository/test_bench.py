@@ -189,6 +189,12 @@ def test_an_older_commit_is_checked_out_for_the_time_of_a_run(tmp_path: Path) ->
         assert find_python(place, checkout) == sys.executable
     assert not place.exists()
     assert len(git(checkout, "worktree", "list").splitlines()) == 1
+    (checkout / "locks/runtime.lock").write_text("other packages")
+    with (
+        checked_out("HEAD", directory, checkout) as place,
+        pytest.raises(BenchError, match=r"^the older commit has no scripts/setup\.py, .*: name a later commit$"),
+    ):
+        find_python(place, checkout)
     with pytest.raises(BenchError, match=r"--pair nothing: .*nothing"), checked_out("nothing", directory, checkout):
         raise AssertionError
 
