@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx2 as httpx
 
+from tests.support.machine_pauses import PAUSE_VARIABLE, pause_file
 from tests.support.paths import ROOT
 from tests.support.secret_canaries import command_lines, find_leaks, secrets_in
 from tests.support.tls import NO_AUTHORITIES
@@ -124,6 +125,7 @@ def running_proxy(
         measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
         path = os.pathsep.join((str(ROOT), str(Path(__file__).with_name("event_loop_monitor"))))
         own = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": path, "PYTHONASYNCIODEBUG": "1"}
+        own[PAUSE_VARIABLE] = str(pause_file())
         environment = {**own, **measured, "DATABASE_URL": "off", **settings}
         log_file = directory / f"proxy-{port}.log"
         with log_file.open("wb") as log:

@@ -6,21 +6,30 @@ Python imports this module by its name where its folder stands on the path; `sup
 import asyncio  # with all that reads the clock, so that only uvloop gets another one below
 import concurrent.futures  # noqa: F401
 import logging
+import mmap
 import os
+import struct
 import threading
 import time
 
 BLOCKED_SECONDS = 0.5
-"""A callback that takes longer, without the time in which other processes had the processor, has blocked."""
+"""A callback that takes longer, without pauses of the machine and waiting for the processor, has blocked."""
 _SCHEDULED = "/proc/thread-self/schedstat"
 """Of the thread that opens it: nanoseconds on a processor, nanoseconds of waiting for one, turns (Linux only)."""
+_PAUSE_FILE = "EVENT_LOOP_MONITOR_PAUSES"
+"""Name of the variable with the path of the file that `tests.support.machine_pauses` updates."""
+_PAUSES = struct.Struct("dd")
+_MAX_DELAY_SECONDS = 0.15
+"""Seconds since the last measurement of pauses after which the machine has paused since then."""
 
 
 class _Clock:
-    """A clock that stands still while the main thread could run, but a busy machine does not let it."""
+    """A clock that stands still while the machine pauses, or is too busy to run the main thread."""
 
     def __init__(self) -> None:
         self._monotonic = time.monotonic
+        with open(os.environ[_PAUSE_FILE], "rb") as file:
+            self._pauses = mmap.mmap(file.fileno(), _PAUSES.size, access=mmap.ACCESS_READ)
         self._file = os.open(_SCHEDULED, os.O_RDONLY | os.O_CLOEXEC)
         os.register_at_fork(after_in_child=self._reopen)
 
@@ -32,19 +41,21 @@ class _Clock:
         now = self._monotonic()
         if threading.current_thread() is not threading.main_thread():
             return now
-        return now - int(os.pread(self._file, 64, 0).split()[1]) / 1e9
+        measured, pauses = _PAUSES.unpack_from(self._pauses)
+        pauses += now - measured if now - measured > _MAX_DELAY_SECONDS else 0.0
+        return now - pauses - int(os.pread(self._file, 64, 0).split()[1]) / 1e9
 
 
 def _give_uvloop_its_own_clock() -> bool:
     """Let uvloop, which takes its clock when it is imported and reads it only for its reports, take ours.
 
-    False: there is no uvloop, or no such clock. Without it, waiting for a busy machine looks like a blocked loop.
+    False: there is no uvloop, or no such clock. Without it, a busy or paused machine looks like a blocked loop.
     """
     monotonic = time.monotonic
     try:
         time.monotonic = _Clock()
         import uvloop  # noqa: F401
-    except (OSError, AttributeError, ImportError):
+    except (KeyError, OSError, AttributeError, ImportError):
         return False
     finally:
         time.monotonic = monotonic

@@ -1,0 +1,59 @@
+"""Pauses of the machine, measured by a process of its own, so that tests do not take them for a blocked event loop.
+
+`pause_file` returns the file with the results. Its content, `PAUSES`, is the time of the last measurement on the
+monotonic clock, and the sum of all pauses since the start, both in seconds. `measuring_pauses` runs the process.
+"""
+
+import atexit
+import functools
+import mmap
+import select
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+PAUSE_VARIABLE = "EVENT_LOOP_MONITOR_PAUSES"
+"""Name of the environment variable with the path of the file, for the module `event_loop_monitor/sitecustomize.py`."""
+PAUSES = struct.Struct("dd")
+_INTERVAL_SECONDS = 0.05
+_MAX_DELAY_SECONDS = 0.1
+"""Longest delay of a measurement that is not a pause of the machine."""
+
+
+@functools.cache
+def pause_file() -> Path:
+    """Return a file with the pauses of the machine, which is updated until this process ends."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    file = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pauses-")), "pauses")
+    stack.enter_context(measuring_pauses(file))
+    return file
+
+
+@contextmanager
+def measuring_pauses(file: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run the process that updates `file`. It also ends with this process, by the end of its standard input."""
+    file.write_bytes(PAUSES.pack(time.monotonic(), 0.0))
+    with subprocess.Popen([sys.executable, "-E", "-S", __file__, str(file)], stdin=subprocess.PIPE) as process:
+        yield process
+
+
+def _measure(file: Path) -> None:
+    """Update `file` until the standard input ends."""
+    with file.open("r+b") as opened, mmap.mmap(opened.fileno(), PAUSES.size) as memory:
+        last, pauses = time.monotonic(), 0.0
+        while not select.select([sys.stdin], [], [], _INTERVAL_SECONDS)[0]:
+            now = time.monotonic()
+            delay = now - last - _INTERVAL_SECONDS
+            pauses += delay if delay > _MAX_DELAY_SECONDS else 0.0
+            PAUSES.pack_into(memory, 0, now, pauses)
+            last = now
+
+
+if __name__ == "__main__":
+    _measure(Path(sys.argv[1]))
