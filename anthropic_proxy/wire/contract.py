@@ -1,15 +1,12 @@
-"""Interface between wires (`wire/*`) and the exchange, which serves one client request.
+"""Interface between wires (`wire/*`) and the exchange, the code that serves one client request.
 
-A wire is a package that encodes requests and decodes responses of one provider API. It exports an instance of `Wire`,
-and a `Dialect` with the differences of servers. `Call` is the input of a wire, `UpstreamRequest` its result.
-`Credential` is the header with the API key. A `Transport` sends the request and returns an `UpstreamResponse`;
-`read_body` reads its complete body. A `Decoder` reads one response. `decode_frame` reads a frame, which is one SSE
-event or line of a stream. `decode_body` reads a response that is not streamed, and `decode_end` ends a stream.
-`flush_pending` returns buffered deltas after an interruption. `continuation_token` continues a reply that reached the
-output limit. An `Adaptation` changes the dialect after a provider rejected a parameter: `find_adaptation` chooses it,
-`apply_adaptation` applies it. A `RelayWire` forwards Messages API requests and responses unchanged; its methods edit or
-select forwarded bytes. Prefixes of dialect fields: the server `has_…` an endpoint or `accepts_…` content, and a request
-`sends_…` a field. `repairs_…` and `replays_…` apply to replies.
+A `Wire` encodes requests and decodes responses of one provider API. Its dialect (`BaseDialect`) describes the
+differences of one server. A wire converts a `Call`, its input, to an `UpstreamRequest`. A `Transport` sends the request
+with a `Credential`, the header with the API key, and returns an `UpstreamResponse`. A `Decoder` converts one response
+to deltas, the pieces of a reply. A frame is one SSE event or one line of a streamed response. An `Adaptation` changes
+the dialect after a provider rejected a parameter. A `RelayWire` forwards requests and responses of the Messages API
+with few edits. The prefix of a dialect field is its purpose: the server `has_…` an endpoint or `accepts_…` content, and
+a request `sends_…` a field.
 """
 
 from abc import ABC, abstractmethod
@@ -26,9 +23,9 @@ from anthropic_proxy.messages.preparation import PreparedRequest, ServerToolKind
 
 
 class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """Base struct of dialects, which describe how servers differ, with the fields that other packages read.
+    """Base class of dialects, which describe how one server differs from the API of its wire.
 
-    Each wire adds the differences of its own servers.
+    It has the fields that code outside the wires reads. Each wire adds the differences of its own servers.
     """
 
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
@@ -110,7 +107,10 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
 
     @property
     def effective_max_input_tokens(self) -> int | None:
-        """Maximum number of input tokens. None: unknown. Used for errors about too long input that state no limit."""
+        """Maximum number of input tokens, or the context window if no lower maximum is known. None: both are unknown.
+
+        It is used in the client's error about a too long input, if the provider's error states no limit.
+        """
         return self.max_input_tokens or self.context_window
 
 
@@ -184,10 +184,10 @@ class UpstreamResponse(Protocol):
         ...
 
     async def close(self, *, wait_for_end: bool = False) -> None:
-        """Release the connection if the body was read completely, else abort it. Safe to call twice.
+        """End the use of the response. The connection is kept for reuse if the body was received, else it is closed.
 
         `wait_for_end`: True to wait a short time for the end of the body, so that the connection can be reused. Use it
-        after the last event of the reply.
+        after the last event of the reply. A second call has no effect.
         """
         ...
 
@@ -239,7 +239,7 @@ class Decoder(ABC):
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        """Fidelity notes on repairs of the model's output so far: tool names, arguments, tool calls in reply text."""
+        """Notes on the repairs of the model's output so far, such as corrected tool names and arguments."""
         return ()
 
     @abstractmethod
@@ -296,7 +296,10 @@ class Wire(ABC, Generic[DialectT]):
     def decode_error(
         self, call: Call[DialectT], status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | list[Delta]:
-        """Decode a response with a status other than 2xx. Return an error, or deltas if the body contains a reply."""
+        """Decode a response with a status other than 2xx. Return the error for the client, or the deltas of a reply.
+
+        It is a reply, for example, if the provider refused the content of the request.
+        """
 
     def accepts_media_url(self, dialect: DialectT, block: ImageBlock | DocumentBlock) -> bool:
         """Return True if the upstream server reads the file of `block` from its URL.
@@ -315,7 +318,7 @@ class Wire(ABC, Generic[DialectT]):
 
 
 class RelayWire(Wire[DialectT]):
-    """Wire for providers with the Messages API. Bytes are forwarded with few edits, and inspected."""
+    """Wire for providers with the Messages API. It forwards requests and responses with few edits."""
 
     @abstractmethod
     def replace_reply_model(self, reply: bytes, model: str) -> bytes:
@@ -331,11 +334,11 @@ class RelayWire(Wire[DialectT]):
 
     @abstractmethod
     def remove_events(self, behind: bytes) -> bytes:
-        """Return bytes that follow the event `message_stop`, without the SSE events in them, such as pings.
+        """Remove the SSE events from `behind`, the bytes that follow `message_stop`, and return the remainder.
 
-        Clients expect no events there.
+        Servers send pings there, which clients do not expect after the end.
         """
 
     @abstractmethod
     def frames_to_inspect(self, frames: bytes) -> bytes:
-        """Return the SSE events that may contain usage, a stop reason or an error. b"": none."""
+        """Return those of the SSE events in `frames` that may contain usage, a stop reason or an error. b"": none."""

@@ -1,8 +1,8 @@
-"""Splitting of streamed provider responses into frames: the data of one SSE event, or one NDJSON line.
+"""Splitting of streamed provider responses into frames. A frame is the data of one SSE event, or one NDJSON line.
 
-`SSEReader` and `NDJSONReader` return frames for decoders. `feed` adds received bytes and returns complete frames,
-`finish` returns the last one. `EventSplitter` cuts a stream at the ends of events, for relays that forward bytes. Its
-pending bytes are those of an unfinished event. Network reads may end at any byte.
+`SSEReader` and `NDJSONReader` return frames for decoders. Their method `feed` adds received bytes and returns the
+complete frames. `finish` returns a last frame without an end. `EventSplitter` is for relays, which forward bytes: it
+returns whole events and keeps the pending bytes, those of an unfinished event. Network reads may end at any byte.
 """
 
 from typing import Literal
@@ -139,7 +139,7 @@ _OVERLAP = max(map(len, _BOUNDARIES)) - 1
 
 
 class EventSplitter:
-    """Cuts a Server-Sent Events body at the ends of its events, for relays, which forward bytes unchanged."""
+    """Splits a Server-Sent Events body after complete events, for relays, which forward the bytes unchanged."""
 
     __slots__ = ("_overlap", "_pieces", "pending_bytes")
 
@@ -152,10 +152,10 @@ class EventSplitter:
         network read."""
 
     def feed(self, data: bytes) -> bytes:
-        """Add bytes of the body and return all complete events as one byte string. b"": none is complete.
+        """Add received bytes of the body and return the bytes of all events that are now complete. b"": none.
 
-        The bytes of an unfinished event are kept. Raises `UpstreamProtocolError` if they are more than
-        `MAX_FRAME_BYTES`.
+        The bytes of an unfinished event are kept for the next call. Raises `UpstreamProtocolError` if they are more
+        than `MAX_FRAME_BYTES`.
         """
         searched = self._overlap + data
         ends = (at + len(boundary) for boundary in _BOUNDARIES if (at := searched.rfind(boundary)) >= 0)

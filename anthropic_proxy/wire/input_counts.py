@@ -18,11 +18,11 @@ class InputTokens(NamedTuple):
 
 
 def split_input_tokens(total: int | None, read: int | None, written: int | None) -> InputTokens:
-    """Return the input tokens outside the cache, read from the cache and written to the cache.
+    """Split a provider's `total` of input tokens into uncached tokens, cache reads and cache writes.
 
-    `total`, `read` and `written`: counts of the provider, or None. A count that is not reported stays None. If the
-    counts contradict `total`, they are corrected, and no count is negative. OpenRouter counts some Gemini tokens as
-    both read and written; Azure counts more reads for Grok than the total (recorded 2026).
+    `read` and `written`: the provider's counts of cache reads and writes, which `total` includes. A count of None was
+    not reported and stays None. Counts that contradict `total` are corrected, and no result is negative. OpenRouter
+    (for Gemini) and Azure (for Grok) send such counts (recorded 2026).
     """
     if total is None:
         return InputTokens(None, read, written)

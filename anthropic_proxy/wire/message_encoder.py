@@ -1,10 +1,9 @@
 """`MessageEncoder`: base class of the encoders for the messages of Chat Completions, Ollama and Responses requests.
 
-All three APIs have the conversation as one list. Tool results come before the other content of a user message. Each
-wire implements the `_append_…` methods. Late system texts come from system messages inside the conversation; some
-providers get them as reminders, texts of a user message. Media (images and documents) that a tool result may not
-contain are moved to the next user message. `image_url`, `pdf_url`, `pdf_filename` and `join_system_prompt` encode
-single values.
+All three APIs have the conversation as one list, in which tool results come before the other content of a user message.
+Each wire implements the `_append_…` methods. A system message inside the conversation may become a reminder, a text in
+a user message. Media (images and documents) that a tool result may not contain are moved to the next user message.
+`image_url`, `pdf_url`, `pdf_filename` and `join_system_prompt` encode single values.
 """
 
 from abc import ABC, abstractmethod
@@ -53,9 +52,9 @@ _PDF = "application/pdf"
 
 
 class MessageEncoder(ABC):
-    """Encodes the messages of one client request, in order, into the list `messages` of the upstream request.
+    """Base class of encoders that append the messages of one client request, in order, to the list `messages`.
 
-    A part of a message is a text (a JSON string), or an image or document as the wire encodes it.
+    Each message has parts. A part is a text (a JSON string), or an image or document in the format of the wire.
     """
 
     accepts_media_in_results: bool = False
@@ -234,9 +233,10 @@ class MessageEncoder(ABC):
 
 
 def replace_media_by_text(blocks: list[Any], content: list[Any]) -> list[Raw]:
-    """Return the texts of encoded blocks, with a replacement text for each image and document.
+    """Return the texts of a tool result, with a short text in place of each image and document.
 
-    `content`: the encoded part for each of `blocks`. Raises `ValueError` if the lengths differ.
+    `blocks`: blocks of the result. `content`: their encoded parts, in the same order. Raises `ValueError` if the
+    lengths differ.
     """
     pairs = zip(blocks, content, strict=True)
     return [part if type(part) is Raw else MOVED_MEDIA_TEXTS[type(block)] for block, part in pairs]
@@ -254,7 +254,7 @@ def join_system_prompt(request: PreparedRequest, extra_text: str = "") -> Raw | 
 
 
 def image_url(block: ImageBlock, media_types: tuple[str, ...], *, accepts_urls: bool) -> str:
-    """Return the URL of an image for the upstream request. "": the provider does not accept the image.
+    """Return the URL to send for an image. "": the provider does not accept the image.
 
     Base64 data becomes a `data:` URL if its type is in `media_types`. A URL of the client is returned if `accepts_urls`
     is True.
@@ -266,7 +266,7 @@ def image_url(block: ImageBlock, media_types: tuple[str, ...], *, accepts_urls: 
 
 
 def pdf_url(block: DocumentBlock, *, accepts_urls: bool) -> str:
-    """Return the URL of a PDF document for the upstream request. "": the provider does not accept the document.
+    """Return the URL to send for a PDF document. "": the provider does not accept the document.
 
     Base64 data becomes a `data:` URL. A URL of the client is returned if `accepts_urls` is True.
     """

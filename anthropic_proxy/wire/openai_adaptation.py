@@ -1,8 +1,9 @@
 """Changes of an upstream request after the server rejected a parameter, shared by Chat Completions and Responses.
 
-An `Adaptation` is a named change of the dialect (settings for a server), such as `drop temperature`. The
-`find_…_adaptation` functions and `drop_adaptation` choose it by the error. `apply_drop` applies it.
-`reversed_path_names` splits the path of a parameter. Effort is the level of reasoning: `none`, `low`, `high`.
+An `Adaptation` is a named change of the dialect (settings for a server). The name `drop temperature` omits a parameter,
+and `effort none low` replaces a level of reasoning. The `find_…_adaptation` functions and `drop_adaptation` return the
+adaptation that fits an error. `apply_drop` applies it to a dialect. `reversed_path_names` splits the path of a
+parameter.
 """
 
 import re
@@ -62,10 +63,10 @@ def reversed_path_names(parameter: str) -> list[str]:
 
 
 def find_media_adaptation(call: Call[OpenAIDialect], error: UpstreamError, words: list[str]) -> Adaptation | None:
-    """Return the adaptation that omits images or documents, if the server rejected such a part of a message.
+    """Return the adaptation that omits images or documents, if the server rejected such content of a message.
 
     `words`: names in the path of the rejected parameter, last name first. None: another parameter was rejected, or the
-    cause of the error is already known.
+    cause of an image error is already known (`error.cause`).
     """
     last = words[0] if words else ""
     if (
@@ -82,7 +83,7 @@ def find_media_adaptation(call: Call[OpenAIDialect], error: UpstreamError, words
 
 
 def find_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation that replaces a rejected effort by a level that the error message lists.
+    """Return the adaptation that replaces a rejected effort (level of reasoning) by one that the error message lists.
 
     The next lower listed level is preferred. None: the message lists no other level.
     """
@@ -92,7 +93,7 @@ def find_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> A
 
 
 def find_lowest_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation for a model that rejects the effort `none`, because it always reasons.
+    """Return the adaptation for a model that always reasons, and therefore rejects the effort `none`.
 
     The new effort is the lowest level that the error message lists, else `low`. None: another effort was sent, or the
     error has another reason.
@@ -107,10 +108,10 @@ def find_lowest_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamErro
 def drop_adaptation(
     call: Call[D], name: str, drops: ParameterDrops, encode_request: Callable[[Call[D]], UpstreamRequest]
 ) -> Adaptation | None:
-    """Return the adaptation that omits the parameter `name` from later upstream requests.
+    """Return the adaptation that omits the request parameter `name`. None: it was not sent, or cannot be omitted.
 
-    `drops`: dialect fields that omit each parameter. `encode_request`: encoder of the wire, to check that the request
-    changes. None: the parameter was not in the request, or cannot be omitted.
+    `drops`: for each parameter, the dialect fields that omit it. `encode_request`: encoder of the wire, which shows if
+    the request changes.
     """
     fields = drops.get(name)
     if fields is None or (dialect := structs.replace(call.dialect, **fields)) == call.dialect:
@@ -122,9 +123,10 @@ def drop_adaptation(
 
 
 def apply_drop(dialect: D, name: str, drops: ParameterDrops) -> D:
-    """Return the dialect with an adaptation applied: `drop <parameter>` or `effort <requested> <sent>`.
+    """Return the dialect with an adaptation of this module applied. Any other `name` returns it unchanged.
 
-    For any other `name`, the dialect is returned unchanged.
+    `name`: `drop <parameter>` or `effort <requested> <sent>`. `drops`: for each parameter, the dialect fields that omit
+    it.
     """
     verb, _, value = name.partition(" ")
     fields: dict[str, object] = {}

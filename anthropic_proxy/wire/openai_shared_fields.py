@@ -1,9 +1,9 @@
 """Encoding of the upstream request fields that Chat Completions and Responses have in common.
 
 `OpenAIDialect` has the common dialect fields. The `add_…` functions add fields to `body`, the upstream request as a
-dict. A note is appended to `notes` for each client setting that is changed or dropped. `encode_reply_schema` encodes
-the client's JSON Schema for the reply. `reply_schema_instruction` sends it as a text instead. In strict mode, a tool
-call always matches its JSON Schema.
+dict. They append a note to `notes` for each client setting that is changed or dropped. `encode_reply_schema` encodes
+the client's JSON Schema for the reply. For a schema that the API cannot accept, `reply_schema_instruction` returns a
+text for the system prompt. In strict mode, a tool call always matches its JSON Schema.
 """
 
 from collections.abc import Mapping
@@ -49,10 +49,10 @@ class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
 def add_tools(
     body: dict[str, Any], definitions: list[Any], choice: Any, call: Call[OpenAIDialect], notes: list[FidelityNote]
 ) -> None:
-    """Add the fields for tools to `body`: `tools`, `tool_choice` and `parallel_tool_calls`.
+    """Add the tools to `body`: the fields `tools`, `tool_choice` and `parallel_tool_calls`.
 
-    `definitions`: encoded tools; an empty list adds no field. `choice`: None adds no tool choice. If the client
-    disabled parallel calls and the server lacks the field, a note is added.
+    `definitions`: encoded tools; an empty list adds no field. `choice`: encoded tool choice; None adds none. If the
+    client disabled parallel calls and the server lacks the field, a note is added.
     """
     if not definitions:
         return
@@ -77,9 +77,10 @@ def add_sampling(
     *,
     sends_top_k: bool = False,
 ) -> None:
-    """Add the client's `temperature`, `top_p` and `top_k` to `body`. A value that is not accepted becomes a note.
+    """Add the client's `temperature`, `top_p` and `top_k` to `body`. A value that is not sent adds a note instead.
 
-    `effort`: effort level that is sent. `sends_top_k`: True if the server accepts `top_k`.
+    `effort`: level of reasoning, because some models accept the first two only without reasoning. `sends_top_k`: True
+    if the server accepts `top_k`.
     """
     request, dialect = call.request, call.dialect
     accepted = dialect.sampling_support == "always" or (dialect.sampling_support == "not_thinking" and effort == "none")
@@ -97,9 +98,10 @@ def add_sampling(
 
 
 def add_user_and_tier(body: dict[str, Any], call: Call[OpenAIDialect], notes: list[FidelityNote]) -> Mapping[str, str]:
-    """Add user, session and service tier to `body`, if the server accepts them. Return the request headers.
+    """Add the client's user, session and service tier to `body`, each if the server accepts it.
 
-    User and session are sent as hashes. The headers include the session header of the dialect.
+    User and session are sent as hashes. The result is the headers of the request. They include the session header if
+    the dialect names one.
     """
     request, dialect = call.request, call.dialect
     if dialect.sends_user_id:
@@ -117,7 +119,7 @@ def add_user_and_tier(body: dict[str, Any], call: Call[OpenAIDialect], notes: li
 
 
 class EncodedReplySchema(NamedTuple):
-    """The client's reply schema, cleaned for the provider."""
+    """The client's JSON Schema for the reply, with only the keywords that the provider accepts."""
 
     schema: Raw
     """The cleaned schema, as JSON text."""
@@ -128,10 +130,10 @@ class EncodedReplySchema(NamedTuple):
 def encode_reply_schema(
     call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote], rules: SchemaRules = UNRESTRICTED_RULES
 ) -> EncodedReplySchema | None:
-    """Return the client's reply schema with only the keywords that `rules` permit.
+    """Return the client's JSON Schema for the reply, with only the keywords that `rules` permit.
 
-    None: the client sent no schema, or one that accepts no JSON object. Each loss becomes a note. Raises
-    `WorkLimitExceeded`.
+    None: the client sent no schema, or one that accepts no JSON object. A note for each loss is appended to `notes`.
+    Raises `WorkLimitExceeded` above the budget.
     """
     schema = bytes(call.request.output_schema)
     if not schema or not may_accept_object(schema, budget):
@@ -142,10 +144,9 @@ def encode_reply_schema(
 
 
 def reply_schema_instruction(call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote]) -> str:
-    """Return a text for the system prompt that requests JSON by a reply schema that accepts no object.
+    """Return a text for the system prompt that requests a reply by a schema that accepts no object.
 
-    "": the client sent no reply schema, or one that accepts an object. Both APIs accept only reply schemas with an
-    object at the root.
+    Both APIs accept only schemas of objects. "": the client sent no schema, or the schema accepts an object.
     """
     schema = bytes(call.request.output_schema)
     if not schema or may_accept_object(schema, budget):

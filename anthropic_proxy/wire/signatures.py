@@ -1,9 +1,9 @@
 """Encoding of provider state in the `signature` of a thinking block. Clients store the block and send it back.
 
 A signature is `px1.<tag>.<base64url of compact JSON, without padding>`. The tag identifies the provider that created
-the state. A block with another provider's tag is not sent upstream. `ReasoningState` is the state. `encode_signature`
-and `decode_signature` convert it. `empty_signature` is for a block without state. `digest_base_url` returns a hash of a
-server's URL.
+the state, because no other provider can read it. `ReasoningState` is the state. `encode_signature` and
+`decode_signature` convert it. `empty_signature` returns a signature without provider state. `digest_base_url` returns a
+hash of a server's URL.
 """
 
 import base64
@@ -47,7 +47,7 @@ _decoder = msgspec.json.Decoder(ReasoningState)
 
 @functools.lru_cache(maxsize=64)
 def empty_signature(tag: str, *, replay: Literal[0, 1] = 0) -> str:
-    """Return the signature of a thinking block for which the provider sent no state.
+    """Return a signature for a thinking block that came without provider state.
 
     `replay`: 1 if later requests send the text of the block to the provider, 0 if they omit it.
     """
@@ -56,7 +56,7 @@ def empty_signature(tag: str, *, replay: Literal[0, 1] = 0) -> str:
 
 @functools.lru_cache(maxsize=64)
 def digest_base_url(base_url: str) -> str | None:
-    """Return the first 12 hex digits of the SHA-256 of a base URL. None: the URL is empty.
+    """Return a short hash of a server's base URL: 12 hex digits of its SHA-256. None: the URL is empty.
 
     Signatures contain this hash instead of the URL, because a host name may be private.
     """

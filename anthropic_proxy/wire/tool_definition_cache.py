@@ -1,8 +1,8 @@
-"""Cache of tool definitions encoded for a provider, because a session repeats its tools in every request.
+"""Caches of tool definitions encoded for a provider, because a session repeats its tools in every request.
 
 `cached_encoder` adds a cache to a function that encodes one tool, `cached_list_encoder` to one that encodes a list of
-tools. `tool_description` returns the description of a tool for the provider. `resolve_strict` decides if `strict: true`
-is sent. In strict mode, the arguments of a tool call always match the schema.
+tools. `tool_description` returns the description of a tool for the provider. `resolve_strict` returns the decision to
+send `strict: true` for a tool, as `StrictMode`. In strict mode, the arguments of a tool call always match the schema.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,10 +28,10 @@ _Encoded = TypeVar("_Encoded")
 def cached_encoder(
     encode: Callable[[Tool, WorkBudget, *_Options], _Encoded],
 ) -> Callable[[Tool, WorkBudget, *_Options], _Encoded]:
-    """Return `encode`, which encodes one tool definition, with a cache of its results.
+    """Return a function that encodes one tool definition like `encode`, with a cache of the results.
 
-    The cache key is the JSON text of the tool and the further arguments. The work of a cached result counts too. Raises
-    `WorkLimitExceeded`, with the tool name in the message.
+    A result is found by the JSON text of the tool and the options of the encoder. Its work counts at each use for the
+    limit of a client request. Raises `WorkLimitExceeded` above the limit, with the tool name in the message.
     """
     encode_kept = WorkCache(encode, _source_of, _KEPT).get_or_encode
 
@@ -45,9 +45,10 @@ def cached_encoder(
 def cached_list_encoder(
     encode: Callable[[Sequence[Tool], WorkBudget, *_Options], _Encoded],
 ) -> Callable[[Sequence[Tool], WorkBudget, *_Options], _Encoded]:
-    """Return `encode`, which encodes the tools of a request, with a cache of its results.
+    """Return a function that encodes a list of tools like `encode`, with a cache of the results.
 
-    Callers must not change a result, because requests share it. Only results for a `ToolList` are cached.
+    Only results for a `ToolList`, which requests with equal tools share, are cached. Callers must not change a result,
+    because it is shared too.
     """
     encode_kept = WorkCache(encode, None, _LISTS_KEPT).get_or_encode
 
@@ -62,9 +63,9 @@ def _source_of(tool: Tool) -> bytes:
 
 
 def tool_description(tool: Tool, *further_texts: str) -> str:
-    """Return the text for the `description` of a tool in the upstream request. "": all texts are empty.
+    """Return the description of a tool for the upstream request. "": there is no text.
 
-    It has the client's description, `further_texts`, and the client's input examples as JSON.
+    It consists of the client's description, `further_texts`, and the client's input examples as JSON.
     """
     examples = bytes(tool.input_examples)
     shown = ""
@@ -74,7 +75,7 @@ def tool_description(tool: Tool, *further_texts: str) -> str:
 
 
 class StrictMode(NamedTuple):
-    """The decision of `resolve_strict` for one tool."""
+    """Result of `resolve_strict` for one tool: the value of `strict`, and a text if the client's `strict` is lost."""
 
     is_strict: bool
     """True if the tool is sent with `strict: true`."""
@@ -84,10 +85,10 @@ class StrictMode(NamedTuple):
 
 
 def resolve_strict(tool: Tool, *, qualifies: bool, sends_strict: bool) -> StrictMode:
-    """Return the decision to send a tool with `strict: true`, and a text if the client's `strict` is not sent.
+    """Return the value of `strict` to send for a tool, and a text if the client's `strict` is lost.
 
-    `qualifies`: True if strict mode allows the cleaned input schema. `sends_strict`: True if the server has strict
-    mode.
+    It is True if the client requests it and two conditions hold. `qualifies`: True if strict mode allows the input
+    schema. `sends_strict`: True if the server has strict mode.
     """
     if not tool.strict or (qualifies and sends_strict):
         return StrictMode(bool(tool.strict), ())

@@ -1,7 +1,7 @@
 """`TrailingThinkingBuffer`: drops thinking at the end of a reply, because a reply must not end with thinking.
 
-Decoders pass their deltas (pieces of the reply) through `feed`. `flush_pending` returns the buffered deltas after an
-interruption.
+A decoder passes all its deltas (pieces of the reply) through `feed`. `flush_pending` returns the buffered deltas after
+an interruption.
 """
 
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
@@ -26,9 +26,10 @@ class TrailingThinkingBuffer:
         """Buffered thinking deltas, and the deltas after them, until other content or the end of the reply follows."""
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas to send, for the next deltas of a reply.
+        """Add the next deltas of the reply and return those to send now.
 
-        Buffered thinking is returned before the content that follows it.
+        Thinking after text or tool calls is buffered. It is returned before the content that follows it, or dropped at
+        the end of the reply.
         """
         if not self._kept:
             awaited = self._awaited

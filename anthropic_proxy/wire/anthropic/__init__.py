@@ -1,7 +1,7 @@
-"""`AnthropicWire`: relay for providers with the Messages API. Bytes are forwarded unchanged and only inspected.
+"""`AnthropicWire`: relay for providers with the Messages API, which forwards requests and responses with few edits.
 
-Encoding a request again would lose signatures, citations and unknown fields. Only `model` is replaced, and blocks with
-signatures of other backends are removed, because the API would reject them. Deviations of servers are fields of the
+Encoding a request again would lose signatures, citations and unknown fields. The relay replaces `model`, and removes
+content that the provider would reject, such as signatures of other providers. Deviations of servers are fields of the
 `Dialect`. The methods of the class are explained in `RelayWire` (`wire/contract.py`).
 """
 
@@ -24,7 +24,7 @@ __all__ = ["WIRE", "Dialect"]
 
 
 class AnthropicWire(RelayWire[Dialect]):
-    """Wire that forwards Messages API requests and responses as a relay."""
+    """Wire that forwards requests and responses of the Messages API with few edits."""
 
     dialect_type = Dialect
     framing = "sse"
@@ -39,7 +39,7 @@ class AnthropicWire(RelayWire[Dialect]):
     frames_to_inspect = staticmethod(frames_to_inspect)
 
     def new_decoder(self, call: Call[Dialect]) -> Decoder:
-        """Return a decoder for one response. It reads only usage, stop reason and errors."""
+        """Return a decoder that reads usage, stop reason and errors from one forwarded response."""
         return RelayInspector(call)
 
 

@@ -1,9 +1,9 @@
-"""`RelayInspector`: reads usage, stop reason and errors from responses that a relay forwards unchanged.
+"""`RelayInspector`: reads usage, stop reason and errors from responses that a relay forwards to the client.
 
 `decode_frame` reads an SSE event, `decode_body` a complete message. `frames_to_inspect` selects the few events that
-need decoding. `replace_reply_model`, `remove_message_start`, `remove_events` and `split_after_message_end` edit
-forwarded bytes. `decode_error` decodes an error response. `find_adaptation` chooses a change of the next request after
-an error, and `apply_adaptation` applies it.
+need decoding. Four functions edit or split the forwarded bytes: `replace_reply_model`, `remove_message_start`,
+`remove_events` and `split_after_message_end`. `decode_error` decodes an error response. `find_adaptation` chooses a
+change of the next request after an error, and `apply_adaptation` applies it.
 """
 
 import re
@@ -38,9 +38,9 @@ _DROP_THINKING = "drop thinking"
 
 
 def frames_to_inspect(frames: bytes) -> bytes:
-    """Return the SSE events that may contain usage, a stop reason or an error. b"": none.
+    """Return those of the SSE events in `frames` that may contain usage, a stop reason or an error. b"": none.
 
-    If lines end with CRLF, all events or none are returned.
+    If the server ends lines with CRLF, the events are not separated, and all or none are returned.
     """
     if not (_OF_MESSAGE in frames or _OF_FAILURE in frames):
         return b""
@@ -60,7 +60,7 @@ def split_after_message_end(frames: bytes) -> tuple[bytes, bytes]:
 
 
 def remove_events(behind: bytes) -> bytes:
-    """Return `behind`, the bytes that the server sent after `message_stop`, without the SSE events in it.
+    """Remove the SSE events from `behind`, the bytes that follow `message_stop`, and return the remainder.
 
     Servers send pings there, which clients do not expect after the end.
     """
@@ -116,9 +116,10 @@ def _rename(text: bytes, at: int, end: int, model: str) -> list[Edit]:
 def decode_error(
     call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> UpstreamError | list[Delta]:
-    """Return the error of a response with a status other than 2xx.
+    """Return the client's error for a response with a status other than 2xx.
 
-    If the server has Anthropic's errors, the body is kept for the client, without secrets.
+    If the server sends errors in Anthropic's format, the client receives the status and body of the response, with API
+    keys redacted.
     """
     error = build_upstream_error(
         decode_error_body(status, headers, body),
@@ -146,9 +147,9 @@ def _is_object(body: bytes) -> bool:
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the change of the next request that omits thinking of earlier replies. None: the error has another reason.
+    """Return the adaptation that omits thinking blocks from the next request. None: it does not fit the error.
 
-    The change helps if the server rejected the `signature` of the thinking.
+    It fits an error 400 with both `signature` and `thinking` in its message, because the server rejected a signature.
     """
     if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
         return Adaptation(_DROP_THINKING, persistent=False)
@@ -222,9 +223,9 @@ class RelayInspector(Decoder):
         return list(_read(event.message, event.usage, event.delta))
 
     def decode_end(self) -> list[Delta]:
-        """Return an empty list at the end of the response.
+        """Check at the end of the response that the event `message_stop` was received. Return an empty list.
 
-        Raises `UpstreamProtocolError` if the event `message_stop` was not received.
+        Raises `UpstreamProtocolError` if it was not received.
         """
         if not self.finished:
             provider = self._call.provider

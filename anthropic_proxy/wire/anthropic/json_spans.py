@@ -86,7 +86,8 @@ def find_elements(text: bytes, at: int, end: int) -> list[JsonSpan]:
 def build_removal_edits(parts: Sequence[JsonSpan], kept: Sequence[bool]) -> list[Edit]:
     """Return the edits that remove members or elements from a JSON text, each with its comma.
 
-    `parts`: positions of all members or elements. `kept`: for each of them, False to remove it.
+    `parts`: positions of all members of one object, or of all elements of one list. `kept`: a boolean for each
+    position; False removes it.
     """
     edits: list[Edit] = []
     begin: int | None = None

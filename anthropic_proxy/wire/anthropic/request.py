@@ -1,6 +1,7 @@
 """`encode_request` of the relay wire: the bytes of the client request with the few edits that the provider requires.
 
-The edits replace `model`, and remove content that only other providers can read, such as their signatures.
+The edits replace `model`, and remove content that the provider would reject or must not receive. Examples are
+signatures of other providers, and the client's `metadata`.
 """
 
 import re
@@ -60,7 +61,8 @@ _decode_block = msgspec.json.Decoder(_Block).decode
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     """Return the upstream request: the client's bytes with the provider's model id as `model`.
 
-    Content that the server rejects or must not receive is removed.
+    Content that the provider would reject or must not receive is removed. The client's credentials and the headers of
+    its connection are not forwarded.
     """
     query = f"?{call.client_query}" if call.client_query else ""
     return UpstreamRequest(

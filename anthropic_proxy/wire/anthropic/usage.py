@@ -1,6 +1,7 @@
 """`decode_usage`: token counts of a Messages API response.
 
-A count with an unexpected type does not hide the others. `read_members` and `read_text` read fields of a JSON object.
+A count with an unexpected JSON type is ignored, and the other counts are still decoded. `read_members` and `read_text`
+read fields of a JSON object.
 """
 
 from collections.abc import Mapping

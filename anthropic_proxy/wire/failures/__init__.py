@@ -1,8 +1,8 @@
 """Classification of provider errors: converts HTTP status and error body to an `UpstreamError`.
 
 `decode_error_body` decodes a response into an `UpstreamFault`. `build_upstream_error` converts it to the error for the
-client. The other functions find the cause, such as a rejected parameter. Tables contain error texts and codes that
-several servers share. They are imported at the first error.
+client. The other functions detect one cause in an error, such as a rejected parameter. They search tables of error
+texts and codes that several servers share. The modules with the tables are imported at the first error.
 """
 
 from collections.abc import Callable, Container
@@ -51,9 +51,10 @@ def build_upstream_error(
 ) -> UpstreamError:
     """Return the error for the client that corresponds to a provider error.
 
-    The message starts with `provider`. The error for a too long input has Anthropic's text, which clients parse for its
-    numbers. `context_window`, `estimate_input` and `output_limit` (as sent) are used if the provider's error has no
-    numbers. They are in tokens, and None or 0 means unknown.
+    Its message starts with `provider`. An error for too many tokens may instead have Anthropic's text, which clients
+    parse for its numbers. If the provider's error lacks a number, it comes from `context_window`, `estimate_input` (a
+    function that returns the estimated input) or `output_limit` (the limit sent). They are in tokens; None or 0 means
+    unknown.
     """
     from anthropic_proxy.wire.failures import classification  # noqa: PLC0415
 
@@ -73,9 +74,9 @@ def is_policy_refusal(fault: UpstreamFault) -> bool:
 
 
 def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
-    """Return the first parameter in `names` that an error message rejects. None: none of them.
+    """Return the first request parameter that an error message rejects and that is in `names`. None: there is none.
 
-    A name that may be an ordinary word counts only in quotes, or before a word such as `parameter`.
+    A name that is also an ordinary word counts only in quotes, or before a word such as `parameter`.
     """
     from anthropic_proxy.wire.failures.kinds import parameters  # noqa: PLC0415
 
@@ -90,10 +91,10 @@ def rejects_role(text: str) -> bool:
 
 
 def find_accepted_effort(text: str, requested: str, sent: str) -> str | None:
-    """Return the effort level to send in place of a rejected one, from the levels that an error message lists.
+    """Return the effort (level of reasoning) to send in place of a rejected one. None: no level can replace it.
 
-    `text`: the message. `requested`: level of the client. `sent`: the server's name of that level. The next lower level
-    is preferred, then the lowest one. None: the message lists no levels, or accepts `sent`.
+    `text`: the error message, which lists the accepted levels. `requested`: the client's level. `sent`: the level that
+    was sent in its place. The next lower listed level is chosen, else the lowest one.
     """
     from anthropic_proxy.wire.failures.kinds import parameters  # noqa: PLC0415
 

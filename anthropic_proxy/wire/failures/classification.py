@@ -1,7 +1,7 @@
-"""Table of provider errors: status, codes and text of an error → status and error type for the client.
+"""Table of provider errors: status, codes and text of an error determine status and error type for the client.
 
-`build_upstream_error` uses the first row that matches. Errors about size, images and quota are recognized before, by
-the modules in `kinds/`.
+`build_upstream_error` uses the first row that matches. Before that, the modules in `kinds/` recognize errors about
+size, images and quota.
 """
 
 import re
@@ -129,7 +129,7 @@ def build_upstream_error(
     """Return the error for the client that corresponds to a provider error.
 
     `context_window`: context window of the model. `estimate_input`: function that returns the estimated input.
-    `output_limit`: output limit as sent. All are in tokens, and None or 0 means unknown.
+    `output_limit`: the output limit that was sent. All are in tokens, and None or 0 means unknown.
     """
     if fault.status not in _NO_KINDS:
         shortage = find_token_limit_fault(

@@ -1,7 +1,7 @@
 """Decoding of error responses of all providers into one struct, `UpstreamFault`.
 
-`decode_error_body` decodes an HTTP error response, `read_error_object` an error inside a reply.
-`wire/failures/classification.py` converts an `UpstreamFault` to the error for the client.
+`decode_error_body` decodes the body of an HTTP error. `read_error_object` decodes an error that a provider sent inside
+a reply. `wire/failures/classification.py` converts an `UpstreamFault` to the error for the client.
 """
 
 from collections.abc import Mapping
@@ -76,11 +76,10 @@ def _stays(headers: Mapping[str, str]) -> bool:
 
 
 def read_error_object(content: Any, status: int | None, headers: Mapping[str, str]) -> UpstreamFault:
-    """Return the content of a decoded error. Never raises.
+    """Return the content of a decoded error of any provider. Never raises.
 
-    `content`: a complete error body, or the value of its field `error`. Supported are `{"error": {…}}`, `{"error":
-    "text", "code": …}` (xAI, Ollama), `[{"error": …}]` (Gemini), `{"message": …}`, `{"detail": …}` (FastAPI) and plain
-    text.
+    `content`: the decoded error body, or the value of its field `error`. Supported are an object with `error`,
+    `message` or `detail`, a list of such objects, and plain text.
     """
     while isinstance(content, list) and content:
         content = content[0]

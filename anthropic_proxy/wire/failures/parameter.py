@@ -29,9 +29,9 @@ _STEP = re.compile(r"[\w-]+")
 
 
 def find_parameter_in_message(message: str) -> str | None:
-    """Return the name or path of the request parameter that an error message rejects. None: none is named.
+    """Return the name or path of the request parameter that an error message rejects. None: no parameter is found.
 
-    The provider's spelling is kept. A rejected tool schema is returned as `tools.parameters`.
+    The name has the provider's spelling. For a rejected tool schema, it is `tools.parameters`.
     """
     match = _PARAMETERS.search(message)
     if match is None:

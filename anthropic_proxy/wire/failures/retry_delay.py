@@ -34,11 +34,11 @@ hours."""
 
 
 def find_retry_delay(headers: Mapping[str, str], details: Any, message: str) -> float | None:
-    """Return the seconds until the next try, rounded up, from 1 to `MAX_DELAY_SECONDS`. None: not reported.
+    """Return the retry delay of a provider error in whole seconds, 1 to `MAX_DELAY_SECONDS`. None: not reported.
 
-    `headers`: response headers with lower-case names. `details`: value of `error.details` in the body. `message`: the
-    provider's error message. The first source with a delay counts: `retry-after-ms`, `retry-after`, Google's
-    `RetryInfo`, the message, and then `x-ratelimit-reset-*` of an exhausted limit.
+    The first source with a delay counts. The sources are the headers `retry-after-ms` and `retry-after`, Google's
+    `RetryInfo` in `details` (the value of `error.details`), the error message, and `x-ratelimit-reset-*` of an
+    exhausted limit.
     """
     seconds = _from_headers(headers)
     if seconds is None:

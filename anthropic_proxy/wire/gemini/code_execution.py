@@ -1,9 +1,8 @@
-"""Decoder of Gemini's code execution: parts `executableCode` and `codeExecutionResult` → blocks of the Messages API.
+"""Decoder of Gemini's code execution: converts code that Gemini ran, and its result, to blocks of the Messages API.
 
-A program is code that the model wrote and Gemini ran. `CodeExecutionDecoder` pairs each program with its result.
-`decode_program` returns the call block, `decode_result` the result block. Older models send no `id`; a result then
-belongs to the latest program (recorded by the project `pydantic/pydantic-ai`, cassette test_code_execution_stream,
-2026-08).
+A program is code that the model wrote and Gemini ran (`executableCode` in the response). `CodeExecutionDecoder` pairs
+each program with its result (`codeExecutionResult`). Older models send no `id`; a result then belongs to the latest
+program (recorded by the project `pydantic/pydantic-ai`, cassette test_code_execution_stream, 2026-08).
 """
 
 from collections.abc import Callable
@@ -21,7 +20,7 @@ _OK, _TOO_LONG = "OUTCOME_OK", "OUTCOME_DEADLINE_EXCEEDED"
 
 
 class CodeExecutionDecoder:
-    """Decoder of the code executions in one reply. It keeps the id of each program until its result arrives."""
+    """Decoder of the code executions in one reply. It keeps the id of each execution until its result arrives."""
 
     def __init__(self, new_id: Callable[[str], str]) -> None:
         self._new_id = new_id
@@ -29,15 +28,15 @@ class CodeExecutionDecoder:
         """Provider's id of a program without a result → id of its block in the reply to the client."""
 
     def decode_program(self, code: ExecutableCode) -> list[Block]:
-        """Return the block `server_tool_use` for the client with the code of a program that Gemini runs."""
+        """Return the client's `server_tool_use` block with the code that Gemini runs."""
         identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
         self._open[code.id or identifier] = identifier
         return [encode_code_execution(identifier, code.code or "")]
 
     def decode_result(self, result: CodeExecutionResult) -> list[Block]:
-        """Return the result block for a program that Gemini ran.
+        """Return the client's block with the result of a program, which is code that Gemini ran.
 
-        If Gemini sent no program before, a call block with empty code comes first.
+        If no program is waiting for its result, a call block with empty code comes first.
         """
         began: list[Block] = []
         if not self._open:

@@ -1,8 +1,8 @@
-"""Encoder of the conversation: messages of the client request → `contents` of the Gemini request.
+"""Encoder of the conversation: converts the messages of the client request to `contents` of the Gemini request.
 
-`ContentsEncoder` encodes one conversation: call `add_message` for each message, then `build_contents`. A part is one
-text, file, tool call or tool result. It is sent with the thought signature that Gemini gave it, its state of the
-reasoning.
+`ContentsEncoder` encodes one conversation. A content is one message in Gemini's format. A part of it is one text, file,
+tool call or tool result. A thought signature is opaque state of the reasoning that Gemini sent with a part. It is sent
+back with this part.
 """
 
 from typing import Any
@@ -113,7 +113,10 @@ class ContentsEncoder:
                 self._put("user", parts)
 
     def build_contents(self) -> list[_Content]:
-        """Return the value of `contents`. It begins and ends with a user content, which is added if necessary."""
+        """Return the value of `contents`, the list of encoded messages.
+
+        The first and the last message must be from the user. A short user text is added where this is not so.
+        """
         self._put("user", self._waiting)
         contents = self._contents
         if self._forgets:

@@ -1,8 +1,8 @@
-"""Dialect of Gemini: settings for the differences between models and servers. The defaults describe models 3 and later.
+"""`Dialect` of Gemini: settings for the differences between models and servers.
 
-A provider row must set `signature_tag`. Rules for older models must set `thinking` and other fields. The server
-`accepts_…` content, and a request `sends_…` a field. Effort is the level of reasoning that a client requests. An
-adaptation changes dialect fields after a rejected request. A continuation is another request for a reply that reached
+The defaults describe models 3 and later. Rules for older models change fields such as `thinking`. A field `accepts_…`
+describes the server, a field `sends_…` the request. An effort is the level of reasoning that a client requests. An
+adaptation is a change of fields after a rejected request. A continuation is a further request for a reply that reached
 the output limit. An alias replaces a tool name that Gemini does not accept. A thought signature is opaque text in a
 reply, which later requests send back.
 """

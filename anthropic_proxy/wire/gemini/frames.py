@@ -1,11 +1,10 @@
-"""Structs of Gemini responses: the fields of `GenerateContentResponse` that the proxy decodes, under Google's names.
+"""Structs of Gemini responses (`GenerateContentResponse`), with the fields that the proxy decodes.
 
-A response has `Candidate`s (replies). A candidate has a `Content`, which is a list of `Part`s: texts, calls and files.
-`ExecutableCode` is a program that Google runs, and `CodeExecutionResult` its result. `ServerToolCall` is a call of
-Google's own tools. Grounding is Google's term for a web search: a `GroundingChunk` is a source, a `GroundingSupport` a
-citation of a `Segment` of the reply. `UrlContextMetadata` has fetched URLs. `UsageMetadata` has token counts.
-`PromptFeedback` has the reason for a blocked prompt. Every field may be missing or null. `decode_reply` decodes a
-complete response, or a frame of a streamed one. Source: API reference (2026-11) and recorded traffic.
+The names of structs and fields are Google's. `decode_reply` decodes a complete response, or a frame of a streamed one.
+A response has `Candidate`s, which are alternative replies. A candidate has a `Content`, which is a list of `Part`s:
+texts, calls and files. Grounding is Google's term for a web search: a `GroundingChunk` is a source, a
+`GroundingSupport` a citation of a `Segment` of the reply. Every field may be missing or null. Source: API reference
+(2026-11) and recorded traffic.
 """
 
 from typing import Any
@@ -72,7 +71,7 @@ class ToolUseArguments(Struct, gc=False):
 
 
 class ServerToolCall(Struct, gc=False):
-    """Call of a tool that the provider runs itself, sent before the text that depends on the call."""
+    """Call of a tool that the provider runs itself. It is sent before the text that uses its result."""
 
     args: ToolUseArguments | None = None
     """Arguments of the call. Only those of the web search are decoded."""
@@ -228,9 +227,10 @@ decode_strict_reply = msgspec.json.Decoder(GenerateContentResponse).decode
 
 
 def decode_reply(data: bytes) -> GenerateContentResponse:
-    """Decode one frame of a stream, or a complete response of Gemini.
+    """Decode one frame of a streamed Gemini response, or a complete response.
 
-    Token counts may have other JSON types, such as strings. Raises `msgspec.DecodeError`.
+    Token counts may also be strings or other JSON types. Raises `msgspec.DecodeError` for other unexpected types and
+    for invalid JSON.
     """
     try:
         return decode_strict_reply(data)

@@ -1,10 +1,10 @@
-"""Decoder of grounding: web searches and URL fetches of the provider → blocks and citations of the Messages API.
+"""Decoder of grounding, Google's term for web searches and URL fetches that the provider runs for a reply.
 
-`GroundingDecoder` decodes the searches of one reply. Its `record_…` methods store searches. Gemini sends the sources of
-a search last, but a client needs the result block before the text that cites it. `feed_delta` therefore buffers text,
-and `release_buffered` returns it with its citations. If the provider announces its tool calls, only text after such a
-call is buffered (recorded by the project `pydantic/pydantic-ai`, cassettes test_google_model_web_search_tool_stream and
-test_native_output_with_builtin_tools_stream, 2026-08). `decode_url_fetches` returns the blocks of fetched URLs.
+`GroundingDecoder` converts them to blocks and citations of the Messages API. Gemini sends the sources of a search last,
+but a client needs the result block before the text that cites it. The decoder therefore buffers the text until the
+sources are known. If the provider announces its tool calls, only text after such a call is buffered (recorded by the
+project `pydantic/pydantic-ai`, cassettes test_google_model_web_search_tool_stream and
+test_native_output_with_builtin_tools_stream, 2026-08).
 """
 
 import re
@@ -36,7 +36,7 @@ _DOMAIN = re.compile(r"[\w-]+(\.[\w-]+)+")
 
 
 class GroundingDecoder:
-    """Decoder of the searches and URL fetches in one reply. It buffers text that later citations may refer to."""
+    """Decoder of the web searches and URL fetches in one reply. It buffers text that later citations may refer to."""
 
     def __init__(self, call: Call[Dialect], own: GoogleTools) -> None:
         self._new_id = call.new_id
@@ -52,13 +52,17 @@ class GroundingDecoder:
         self._searches = 0
 
     def record_tool_call(self, use: ServerToolCall) -> None:
-        """Record a call of Google's own tools. Text after the call is buffered until `release_buffered`."""
+        """Record a call of one of Google's own tools, with its search queries.
+
+        If the request offers web search, or citations of fetched pages, later text is buffered until
+        `release_buffered`.
+        """
         self._holds = self._holds or self._own.can_search or self._own.cites_fetches
         if use.args is not None:
             self._queries |= dict.fromkeys(query for query in use.args.queries or () if query)
 
     def feed_delta(self, delta: Delta) -> list[Delta]:
-        """Return the deltas (pieces of the reply) to send after one more delta. Empty list: the delta is buffered."""
+        """Add the next delta (piece of the reply) and return the deltas to send now. Empty list: it is buffered."""
         if self._held or (self._holds and isinstance(delta, Text)):
             self._held.append(delta)
             return []
@@ -69,9 +73,9 @@ class GroundingDecoder:
         return [delta]
 
     def decode_url_fetches(self, context: UrlContextMetadata) -> list[Delta]:
-        """Return the call and result blocks of fetched URLs, and the number of fetched URLs.
+        """Return the call and result blocks of newly fetched URLs, and the number of fetched URLs so far as `Usage`.
 
-        A URL that was reported before is skipped.
+        While text is buffered, the blocks are buffered too.
         """
         deltas: list[Delta] = []
         before = len(self._fetched)
@@ -87,7 +91,7 @@ class GroundingDecoder:
         return deltas
 
     def record_search_results(self, grounding: GroundingMetadata) -> None:
-        """Record queries, sources and citations of a search until `release_buffered`."""
+        """Store the queries, sources and citations of a web search until `release_buffered` returns them."""
         self._queries |= dict.fromkeys(query for query in grounding.web_search_queries or () if query)
         sources = [chunk.web for chunk in grounding.grounding_chunks or ()]
         self._sources |= {source.uri: source for source in sources if source is not None and source.uri}
@@ -99,7 +103,10 @@ class GroundingDecoder:
                 self._cited.append((passage, cited))
 
     def release_buffered(self) -> list[Delta]:
-        """Return the blocks of the recorded searches, then all buffered deltas with their citations."""
+        """Return the blocks of the recorded searches, then the buffered deltas with citations inserted.
+
+        Citations of text that was already sent come first.
+        """
         deltas: list[Delta] = []
         found = {url: source for url, source in self._sources.items() if self._may_show(source)}
         if self._queries or self._own.cites_fetches or not self._sources.keys() <= self._fetched:

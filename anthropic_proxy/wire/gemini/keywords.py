@@ -1,8 +1,9 @@
-"""Keywords of JSON Schema in Gemini requests: sets of supported keywords, and functions for single schemas.
+"""Keywords of JSON Schema in Gemini requests: sets of supported keywords, and functions that change one schema.
 
-Gemini has two fields for schemas: `parametersJsonSchema` accepts a subset of JSON Schema, `parameters` a subset of
-OpenAPI. An unsupported keyword is added to the description as text, so that the model can follow it. `simplify_schema`
-replaces keywords by simpler ones. The other functions add `enum`, `required` or texts to a schema.
+Gemini has two request fields for the schema of a tool: `parametersJsonSchema` accepts a subset of JSON Schema,
+`parameters` a subset of OpenAPI. An unsupported keyword is added to the description as text, so that the model can
+follow it. `simplify_schema` replaces keywords by simpler ones. The other functions read or add single keywords and
+texts.
 """
 
 from typing import Any
@@ -36,10 +37,10 @@ DROPPED_KEYWORDS = frozenset(
 
 
 def simplify_schema(schema: Schema, index: EqualityIndex) -> Schema:
-    """Return an equivalent schema with fewer keywords.
+    """Return a copy of a schema in which simpler keywords replace `allOf`, `const` and `nullable`.
 
-    `allOf`, `const` and `nullable` are replaced, as are exclusive bounds of integers. Schemas inside this schema are
-    not changed.
+    Exclusive bounds of integers become inclusive ones, and an `enum` without a type gets one. Schemas inside this
+    schema are not changed.
     """
     plain = merge_all_of(schema, index)
     if plain.get("nullable") is True and isinstance(plain.get("type"), str):
@@ -69,9 +70,10 @@ def _kinds_of(values: list[Any]) -> str | list[str]:
 
 
 def add_enum(reduced: Schema, values: Any, words: list[str]) -> None:
-    """Add the keyword `enum` to the schema `reduced` if all values are strings, numbers or null. Null is omitted.
+    """Add the keyword `enum` to `reduced`, the schema that is built for Gemini.
 
-    Otherwise a text with the values is appended to `words`, which becomes part of the description.
+    It is added if all `values` are strings, numbers or null; null is omitted. Otherwise a text that lists the values is
+    appended to `words`, the texts for the description.
     """
     if not isinstance(values, list) or not values:
         return
@@ -83,9 +85,9 @@ def add_enum(reduced: Schema, values: Any, words: list[str]) -> None:
 
 
 def add_required_and_description(reduced: Schema, words: list[str]) -> Schema:
-    """Return a schema in which `required` names only existing properties.
+    """Return the schema `reduced` with a valid `required`, and with the texts `words` in its description.
 
-    The texts in `words` are added to its description.
+    `required` keeps only the names of existing properties, because Gemini rejects others.
     """
     names, required = reduced.get("properties"), reduced.get("required")
     if isinstance(required, list):
@@ -104,9 +106,9 @@ def add_required_and_description(reduced: Schema, words: list[str]) -> Schema:
 
 
 def describe_keyword(key: str, value: Any) -> list[str]:
-    """Return a list with one text, `keyword: value`, for the description of a schema.
+    """Return a list with one text `keyword: value`, for the description of a schema.
 
-    Empty list: the keyword does not matter to a model, or its value is too long.
+    The list is empty if the keyword does not matter to a model, or its value is too long.
     """
     if key in DROPPED_KEYWORDS and not (key == "additionalProperties" and isinstance(value, dict) and value):
         return []

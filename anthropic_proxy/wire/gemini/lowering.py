@@ -1,7 +1,7 @@
-"""`encode_openapi_schema`: converts a JSON Schema without references to Gemini's `Schema`, a subset of OpenAPI.
+"""`encode_openapi_schema`: converts a JSON Schema to Gemini's `Schema`, a subset of OpenAPI.
 
-Models before 2.0 accept no other schema. The result is sent in `parameters` or `responseSchema`. Before this step,
-`clean_schema` replaced the references.
+Models before 2.0 accept no other kind of schema. The result is sent in the request field `parameters` or
+`responseSchema`. The JSON Schema must have no references, which `clean_schema` replaces before this step.
 """
 
 from typing import Any
@@ -27,7 +27,10 @@ alternative with these keywords."""
 
 
 def encode_openapi_schema(schema: Schema, budget: WorkBudget) -> Schema:
-    """Return a schema cleaned by `clean_schema` as Gemini's `Schema`. Raises `WorkLimitExceeded`."""
+    """Return a JSON Schema without references as Gemini's `Schema`, a subset of OpenAPI.
+
+    Raises `WorkLimitExceeded` if the schema causes too much work.
+    """
     lowered = _Lowering(budget).lower(schema, 0)
     budget.count_nodes(count_nodes(lowered))
     return lowered

@@ -1,4 +1,4 @@
-"""Encoder of upstream requests: a prepared request of the client → path and body of Google's `generateContent`.
+"""Encoder of upstream requests: converts a prepared client request to a request of Google's `generateContent`.
 
 The body has the conversation (`contents`), the tools, and `generationConfig` with limits, sampling and thinking. Other
 modules of the package encode conversation, tools and schemas.
@@ -39,9 +39,9 @@ _ANSWER_IN_JSON = "Answer with nothing but one JSON value that fits this JSON Sc
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    """Encode the upstream request for `generateContent`, or for `streamGenerateContent` if it is streamed.
+    """Return the upstream request for `generateContent`, or for `streamGenerateContent` if the response is streamed.
 
-    Raises `UnsupportedFeature` if a forced tool cannot be offered. Smaller losses become notes.
+    Raises `UnsupportedFeature` if a forced tool cannot be offered. Smaller losses are recorded as notes.
     """
     request, dialect = call.request, call.dialect
     notes: list[FidelityNote] = []

@@ -1,7 +1,8 @@
-"""Finish reasons of Gemini (`finishReason` of a candidate), classified for the stop reason of the reply.
+"""Finish reasons of Gemini: the field `finishReason` gives the reason for the end of a reply.
 
-`classify_finish_reason` returns the meaning. `is_unparsable_output` detects output that the server could not parse.
-`CONTINUATION_REASON` means that another request can continue the reply. Source: reference of `FinishReason` (2026-11).
+`classify_finish_reason` returns the meaning of a reason. `is_unparsable_output` detects output that the server could
+not parse. `CONTINUATION_REASON` means that another request can continue the reply. Source: reference of `FinishReason`
+(2026-11).
 """
 
 from anthropic_proxy.wire.finish_reasons import FinishKind, finish_kind
@@ -21,7 +22,7 @@ _BROKEN = frozenset(
 
 
 def classify_finish_reason(reason: str) -> FinishKind:
-    """Return the meaning of a finish reason: by Google's names, else by the names of other providers."""
+    """Return the meaning of a finish reason. Names that Google does not define are read as those of other providers."""
     if reason in _REFUSALS or reason.startswith("IMAGE_"):
         return "blocked"
     return "limit" if reason in _LIMITS else finish_kind(reason)

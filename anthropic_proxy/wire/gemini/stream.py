@@ -1,8 +1,7 @@
-"""Decoder of Gemini responses, streamed or complete: frames of `generateContent` → deltas of the reply.
+"""Decoder of Gemini responses, streamed or complete: converts them to deltas, the pieces of a reply.
 
-`GeminiDecoder` decodes one response. `decode_frame` reads a streamed frame (SSE event), `decode_body` a complete
-response, `decode_end` the end of a stream. `flush_pending` returns buffered deltas after an interruption. Deltas are
-the pieces of a reply: text, thinking, tool calls, usage, the stop reason.
+`GeminiDecoder` decodes one response. `decode_frame` reads a frame (one SSE event of a stream), `decode_body` a complete
+response. `decode_end` ends a stream. `flush_pending` returns buffered deltas after an interruption.
 """
 
 from collections.abc import Callable

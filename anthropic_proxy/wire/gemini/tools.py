@@ -1,7 +1,8 @@
-"""Encoder of tools and tool choice: function declarations for client tools, and the tools that Gemini runs itself.
+"""Encoder of tools and tool choice for Gemini: function declarations for client tools, and the tools that Gemini runs.
 
-`encode_tools` returns the `ToolFields` of a request. `GoogleTools` are Google's own tools in a request: `googleSearch`,
-`urlContext` and `codeExecution`. They replace the server tools of the Messages API. `find_google_tools` returns them.
+`encode_tools` returns the request fields for both as `ToolFields`. Gemini's own tools (`googleSearch`, `urlContext` and
+`codeExecution`) replace the server tools of the Messages API. `find_google_tools` returns those that a request offers,
+as `GoogleTools`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ _LIMITS = ("max_uses", "max_content_tokens")
 
 
 class GoogleTools(Struct, frozen=True):
-    """Google's own tools that a request offers, and the client's settings for their results."""
+    """Google's own tools that a request offers, with the client's settings for their results (domains, citations)."""
 
     field_names: frozenset[str] = frozenset()
     """Names of the offered tools: `googleSearch`, `urlContext`, `codeExecution`."""

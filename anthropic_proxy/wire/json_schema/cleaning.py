@@ -1,8 +1,8 @@
 """`clean_schema`: removes and replaces JSON Schema keywords that a provider does not accept.
 
-The schemas describe arguments of client tools, or the reply. `SchemaRules` has the restrictions of the provider. The
-result is a `CleanedSchema`, a schema with the losses as texts. `MAX_INLINED_REFERENCES` limits references that are
-replaced by the schemas that they name.
+The schemas describe the arguments of client tools, or the reply. `SchemaRules` has the restrictions of the provider.
+The result is a `CleanedSchema`: the schema, and a text for each loss. Some providers accept no references (`$ref`), so
+the schemas that they name are inserted. `MAX_INLINED_REFERENCES` limits this.
 """
 
 from typing import Any, NamedTuple
@@ -42,10 +42,10 @@ class CleanedSchema(NamedTuple):
 def clean_schema(
     schema: Any, rules: SchemaRules = UNRESTRICTED_RULES, budget: WorkBudget | None = None
 ) -> CleanedSchema:
-    """Return a copy of a decoded schema with only the keywords that `rules` permit, and a text for each loss.
+    """Return a copy of a schema with only the keywords that `rules` permit, and a text for each loss.
 
-    The root of the result is an object with `properties`. `budget`: limit of the work; None creates a new one. Raises
-    `WorkLimitExceeded` above the budget.
+    `schema`: decoded JSON. The root of the copy is an object with `properties`. `budget`: limit of the work, above
+    which `WorkLimitExceeded` is raised; None: a new budget.
     """
     budget = budget or WorkBudget("schema")
     lost: list[str] = []

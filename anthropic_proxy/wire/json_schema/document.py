@@ -1,7 +1,7 @@
-"""`SchemaDocument`: resolves the local references (`$ref`) in a client's JSON Schema, each of them once.
+"""`SchemaDocument`: finds the schemas that the local references (`$ref`) in a client's JSON Schema point to.
 
 A reference such as `#/$defs/place` points to a schema inside the document, which is called its target. `find_target`
-returns the target, `merge_target` a schema with its target's keywords. A `WorkBudget` limits the work for one client
+returns the target. `merge_target` replaces a reference by its target. A `WorkBudget` limits the work for one client
 request.
 """
 
@@ -17,7 +17,7 @@ _MISSING = object()
 
 
 class SchemaDocument:
-    """One decoded schema, with a search for the targets of its references, the schemas that they name."""
+    """One decoded JSON Schema, in which the targets of its local references can be searched."""
 
     def __init__(self, root: Schema, budget: WorkBudget) -> None:
         self.root = root
@@ -27,7 +27,7 @@ class SchemaDocument:
         self._targets: dict[str, Any] = {}
 
     def find_target(self, reference: str) -> Any:
-        """Return the JSON value that a local reference (`#/$defs/Name`) points to.
+        """Return the target of a local reference: the JSON value that `#/$defs/Name` points to.
 
         None: the value is missing, or in another document.
         """
@@ -38,10 +38,10 @@ class SchemaDocument:
         return target
 
     def merge_target(self, schema: Schema) -> Schema:
-        """Return a copy of a schema in which the target's keywords replace `$ref` at the top level.
+        """Return a schema in which the keywords of the referenced schema replace its `$ref`.
 
-        Keywords beside `$ref` take precedence. If the target is a reference too, it is also replaced. References deeper
-        in the schema are unchanged.
+        Keywords beside `$ref` take precedence. A chain of references is followed to its end. References inside
+        properties or other schemas stay unchanged.
         """
         seen: set[str] = set()
         while isinstance(reference := schema.get("$ref"), str) and reference not in seen:

@@ -1,7 +1,7 @@
-"""`encode_schema`: encodes a client's JSON Schema for a provider. JSON text in, cleaned JSON text out.
+"""`encode_schema`: converts the JSON text of a client's schema to the JSON text that a provider accepts.
 
 The result is an `EncodedSchema`, which also states if OpenAI's strict mode allows the schema. In strict mode, a tool
-call always matches its schema. `encode_schema_cached` is the same with a cache.
+call always matches its schema. `encode_schema_cached` does the same for the schema of a reply, with a cache.
 """
 
 from typing import NamedTuple
@@ -34,9 +34,9 @@ class EncodedSchema(NamedTuple):
 
 
 def encode_schema(schema: bytes, budget: WorkBudget, rules: SchemaRules = UNRESTRICTED_RULES) -> EncodedSchema:
-    """Return a JSON Schema as JSON text with only the keywords that the provider accepts, and the losses.
+    """Return a JSON Schema with only the keywords that the provider accepts, and a text for each loss.
 
-    `schema`: JSON text. b"": an object without properties is returned. `rules`: restrictions of the provider. Raises
+    `schema`: JSON text; b"" results in an object without properties. `rules`: restrictions of the provider. Raises
     `WorkLimitExceeded` above the budget.
     """
     budget.count_json(schema)
@@ -48,6 +48,9 @@ _encode_kept = WorkCache(encode_schema, bytes, _KEPT).get_or_encode
 
 
 def encode_schema_cached(schema: bytes, budget: WorkBudget, rules: SchemaRules) -> EncodedSchema:
-    """Return the result of `encode_schema` for a client's reply schema, from a cache if possible."""
+    """Return the result of `encode_schema` for the schema of a reply, from a cache if it was encoded before.
+
+    Large schemas are not cached. Raises `WorkLimitExceeded` above the budget.
+    """
     with budget.error_field(REPLY_SCHEMA_PATH):
         return (_encode_kept if len(schema) <= _MAX_KEPT_BYTES else encode_schema)(schema, budget, rules)

@@ -1,7 +1,7 @@
 """`EqualityIndex`: compares decoded JSON values (parts of a schema) in linear time, even if compared many times.
 
-`find_class_number` returns a number for each value. Equal values have equal numbers. A `WorkBudget` limits the work for
-one client request.
+`find_class_number` returns a number for each value. Two values are equal if they have the same number. A `WorkBudget`
+limits the work for one client request.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from anthropic_proxy.messages.work_budget import WorkBudget
 
 
 class EqualityIndex:
-    """Assigns a number to each decoded JSON value. Equal values have equal numbers.
+    """Assigns a number to each decoded JSON value. Two values are equal if they have the same number.
 
     Each list and object is read once, so that many comparisons of large values are fast. A value must not change after
     its number was assigned.
@@ -26,9 +26,9 @@ class EqualityIndex:
         """`id()` of a list or object → the value and its number. The value is kept so that its id is not reused."""
 
     def find_class_number(self, value: Any) -> int:
-        """Return the number of a value. Equal values have equal numbers.
+        """Return the number of a decoded JSON value. Equal values have the same number, others a different one.
 
-        Works at any nesting depth. Raises `WorkLimitExceeded` above the budget.
+        Raises `WorkLimitExceeded` above the budget.
         """
         open_values = [value] if isinstance(value, dict | list) else []
         while open_values:

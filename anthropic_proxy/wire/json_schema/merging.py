@@ -11,10 +11,10 @@ from anthropic_proxy.wire.json_schema.rules import Schema
 
 
 def merge_all_of(schema: Schema, index: EqualityIndex) -> Schema:
-    """Return a schema into which the schemas of its `allOf` are merged. Without `allOf`, it is returned unchanged.
+    """Return one schema with the keywords of a schema and of all schemas in its `allOf`.
 
-    The result has all properties and all required names. A property with different descriptions gets an `allOf` of
-    these. For other keywords, the schema's own value counts, then that of the first entry. Raises `WorkLimitExceeded`.
+    The result has all properties and all required names. A property with different schemas gets an `allOf` of them. For
+    any other keyword, the first value counts. Raises `WorkLimitExceeded` above the budget.
     """
     parts = schema.get("allOf")
     if not isinstance(parts, list):

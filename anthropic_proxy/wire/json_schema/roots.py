@@ -1,8 +1,8 @@
 """Conversion of the root of a client's JSON Schema into a plain object, which all providers require.
 
-`flatten_root` converts a root that is a reference or a choice (`anyOf`). `may_accept_object` decides if the root of a
-reply schema can be converted. `required_names` returns the names in `required`. A `WorkBudget` limits the work for one
-client request.
+`flatten_root` converts a root that is a reference, or that has alternatives (`anyOf`). `may_accept_object` is False for
+a reply schema that allows no object. `required_names` returns the names in the keyword `required`. A `WorkBudget`
+limits the work for one client request.
 """
 
 import hashlib
@@ -25,10 +25,10 @@ _OF_OBJECTS = frozenset(("title", "description", "required", "additionalProperti
 
 
 def flatten_root(document: SchemaDocument, index: EqualityIndex, lost: list[str]) -> Schema:
-    """Return the root of a schema as an object with `properties`. Raises `WorkLimitExceeded`.
+    """Return the root of a schema as an object with `properties`, into which its alternatives (`anyOf`) are merged.
 
-    The properties of all its alternatives are merged. Keywords that do not fit an object are dropped. A text for each
-    loss is appended to `lost`.
+    Keywords that do not fit an object are dropped. A text for each loss is appended to `lost`. Raises
+    `WorkLimitExceeded` above the budget of the document.
     """
     root = document.root
     flattened = _RootFlattener(document, index, lost).flatten(root, 0)
@@ -36,10 +36,9 @@ def flatten_root(document: SchemaDocument, index: EqualityIndex, lost: list[str]
 
 
 def may_accept_object(schema: bytes, budget: WorkBudget | None = None) -> bool:
-    """Return True if a reply schema, given as JSON text, may accept a JSON object.
+    """Return True if a reply schema may accept a JSON object. False: it requires a list or a plain value.
 
-    False: it requires a list or a plain value. `budget`: limit of the work; None creates a new one. Raises
-    `WorkLimitExceeded` above the budget.
+    `schema`: JSON text. `budget`: limit of the work, above which `WorkLimitExceeded` is raised; None: a new budget.
     """
     budget = budget or WorkBudget(REPLY_SCHEMA_PATH)
     with budget.error_field(REPLY_SCHEMA_PATH):
@@ -214,7 +213,7 @@ def _describe(kinds: Any) -> str:
 
 
 def required_names(required: Any) -> dict[str, None]:
-    """Return the names in the value of the keyword `required`, in order, as dictionary keys."""
+    """Return the property names in the value of the keyword `required`, as the keys of a dictionary, in order."""
     return dict.fromkeys(one for one in required if isinstance(one, str)) if isinstance(required, list) else {}
 
 

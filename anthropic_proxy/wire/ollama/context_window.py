@@ -12,7 +12,7 @@ may use 4,096 tokens and drop the beginning of the conversation."""
 
 
 def context_window(call: Call[Dialect]) -> int | None:
-    """Return the context window in tokens, input and output together. None: the server decides."""
+    """Return the size of the context window in tokens, for input and output together. None: the server decides."""
     if call.context_window is None and call.dialect.sends_num_ctx:
         return UNKNOWN_WINDOW
     return call.context_window

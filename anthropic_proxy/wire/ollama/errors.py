@@ -1,7 +1,7 @@
 """Decoding of Ollama's error responses: `decode_error` returns an `UpstreamError` with advice for the user.
 
-The advice is a command or setting, such as `ollama pull` for a model that is not installed. `classify_fault` converts a
-decoded error (fault) to the error for the client. `find_reply` returns a policy refusal as a reply.
+The advice is a command or setting, such as `ollama pull` for a model that is not installed. A fault is a decoded error.
+`classify_fault` converts it to the error for the client. `find_reply` converts a refusal because of content to a reply.
 """
 
 import re
@@ -51,9 +51,9 @@ def decode_error(
 
 
 def find_reply(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
-    """Return the deltas of a reply with stop reason `refusal`, if the server refused the content.
+    """Return the deltas of a reply with the stop reason `refusal` if the server refused the content.
 
-    None: another error.
+    None: the error has another reason.
     """
     fault = _unwrapped(fault)
     return (
@@ -62,10 +62,7 @@ def find_reply(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    """Return the error for the client, with advice for common errors of Ollama.
-
-    `fault`: decoded error of the server.
-    """
+    """Return the error for the client, with advice for common errors of Ollama. `fault`: the server's decoded error."""
     fault = _unwrapped(fault)
     message = fault.message
     if _BUSY.search(message):

@@ -1,7 +1,7 @@
 """`OllamaMessageEncoder`: encodes the conversation as `messages` of Ollama's `/api/chat`.
 
-An Ollama message has one text and a list of images. The base class `MessageEncoder` visits the client's messages.
-`sends_reminders` is True: a system message inside the conversation is sent as text of a user message (reminder).
+An Ollama message has one text and a list of images. The base class `MessageEncoder` calls a method for each message of
+the client. A system message inside the conversation becomes a reminder, a text in a user message. The attribute
 `begins_reply` is True if the conversation ends with an assistant message, which the model continues.
 """
 
@@ -55,7 +55,7 @@ class _ChatMessage(Struct, kw_only=True, gc=False):
 
 
 class OllamaMessageEncoder(MessageEncoder):
-    """Encodes the messages of one client request, in order. An image is sent as a base64 string."""
+    """Encodes the messages of one client request, in order, for Ollama. An image is sent as a base64 string."""
 
     sends_reminders = True
     """True: a system message inside the conversation is sent as text of a user message."""
@@ -73,7 +73,11 @@ class OllamaMessageEncoder(MessageEncoder):
         """Index of a message in `messages` → texts of consecutive messages that are sent as this one."""
 
     def encode(self, *, extra_system: str = "", ask: str = "") -> list[Any]:
-        """Return the encoded `messages`. `extra_system` is added to the system prompt, `ask` to the last user text."""
+        """Return the encoded `messages` of the conversation.
+
+        `extra_system`: text that is added to the system prompt. `ask`: text that is added at the end as user text. "":
+        no text.
+        """
         system = join_system_prompt(self._request, extra_system)
         if system is not None:
             self.messages.append(_ChatMessage(role="system", content=system))

@@ -53,7 +53,7 @@ class OllamaDecoder(Decoder):
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        """Fidelity notes on repairs of the model's output so far: tool names, arguments, tool calls written as text."""
+        """Notes on the repairs of the model's output so far: tool names, arguments, and tool calls written as text."""
         return (*(self._text.notes if self._text is not None else ()), *self._mender.notes)
 
     def decode_frame(self, frame: bytes) -> list[Delta]:

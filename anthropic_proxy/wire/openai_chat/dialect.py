@@ -1,10 +1,10 @@
 """`Dialect`: differences of Chat Completions servers and models from OpenAI's API with gpt-4.1, one field each.
 
-The prefix of a field is its purpose. The server `accepts_…` content, and a request `sends_…` a field. `…_field` and
-`…_header` are names in the request, and a `…_form` is one of several ways to send content. `replay…` fields concern
-reasoning of earlier replies. `repairs_…` fields concern invalid output of models. Effort is the requested level of
-reasoning: `none`, `low`, `high`. `is_thinking` is True if the model reasons at an effort. A prefill is a last assistant
-message that the model continues. An alias replaces a tool name that the server rejects.
+The prefix of a field is its purpose. A field `accepts_…` describes the server, a field `sends_…` the request. `…_field`
+and `…_header` are names in the request, and a `…_form` is one of several ways to send content. `replay…` fields concern
+reasoning of earlier replies, `repairs_…` fields invalid output of models. An effort is the requested level of
+reasoning: `none`, `low`, `high`. A prefill is a last assistant message that the model continues. An alias replaces a
+tool name that the server rejects.
 """
 
 from typing import Literal
@@ -286,9 +286,9 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     by: golden/openai_chat/tools/long_call_ids, mistral_call_ids, moonshot_k2_ids."""
 
     def must_disable_thinking(self, request: PreparedRequest) -> bool:
-        """Return True if the model must not reason, because the server forces no tool call while it reasons.
+        """Return True if reasoning must be disabled, because the server forces no tool call while the model reasons.
 
-        False if the client requested an effort level.
+        It is True only if the client forces a tool call and requests no effort (level of reasoning).
         """
         choice = request.tool_choice
         return (

@@ -1,7 +1,8 @@
-"""Errors of servers with the Chat Completions API: error objects → `UpstreamError`, or a reply in an error.
+"""Errors of servers with the Chat Completions API: converts them to errors or replies for the client.
 
-A reply is in an error if the provider refused the content, or if Groq could not parse a tool call. `reply_in_error`
-returns such a reply. `classify_fault` converts any other decoded error (fault) to the error for the client.
+Two kinds of errors become replies: a refusal because of content, and a tool call that Groq could not parse.
+`reply_in_error` returns such a reply. `classify_fault` converts any other error. A fault is the decoded error object of
+a provider.
 """
 
 import re
@@ -23,7 +24,10 @@ _ELSEWHERE = re.compile(r"\bv1/responses\b")
 
 
 def reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
-    """Return the reply in an error: a policy refusal, or tool calls that Groq could not parse. None: no reply."""
+    """Return the deltas of the reply that an error contains. None: the error contains no reply.
+
+    The reply is a refusal because of content, or tool calls that Groq could not parse but the proxy can.
+    """
     if is_policy_refusal(fault):
         return [blocked_reply_stop(call.provider, fault.message or "content policy")]
     if fault.failed_generation is None or _UNREADABLE not in fault.codes:
@@ -36,9 +40,9 @@ def reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | N
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    """Return the error for the client. The message has advice if the model requires the Responses API.
+    """Return the error for the client that corresponds to `fault`, the provider's decoded error.
 
-    `fault`: decoded error of the provider.
+    If the request requires the Responses API, the message names the variable that selects this API.
     """
     error = build_upstream_error(
         fault,
@@ -53,5 +57,5 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
 
 
 def requires_responses_wire(message: str) -> bool:
-    """Return True if the error message names `v1/responses`, because the request requires the Responses API."""
+    """Return True if the error message names `v1/responses`, because this request requires the Responses API."""
     return _ELSEWHERE.search(message) is not None

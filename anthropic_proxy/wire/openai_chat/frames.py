@@ -1,9 +1,9 @@
-"""Structs of Chat Completions response chunks and bodies, with only the fields that the decoder reads.
+"""Structs of Chat Completions responses, with only the fields that the decoder reads.
 
-`Chunk` is one event or body, `Choice` one reply in it, and `ChoiceDelta` a fragment of the reply. `ChatUsage` and
-`TokenDetails` have token counts. `GroqExtension` is Groq's field `x_groq`. `decode_chunk` accepts values of unexpected
-JSON types, such as a number as text. A missing field is None, or `ABSENT` if it is raw JSON; `is_present` checks the
-latter. A thought signature is opaque state of the reasoning.
+`Chunk` is one event of a stream or a complete body. `Choice` is one reply in it, and `ChoiceDelta` a fragment of that
+reply. `ChatUsage` and `TokenDetails` have token counts. `GroqExtension` is Groq's field `x_groq`. `decode_chunk`
+accepts values of unexpected JSON types, such as a number as text. Some fields are kept as raw JSON; `is_present` checks
+that such a field was sent and is not null. A thought signature is opaque state of the reasoning.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
-"""Encoder of the conversation: messages of the client request → `messages` of the Chat Completions request.
+"""Encoder of the conversation: converts the messages of the client request to `messages` of Chat Completions.
 
 `ChatMessageEncoder` encodes one conversation. A system message inside the conversation is sent as a system message, or
-as text of a user message (reminder).
+as a reminder, which is text of a user message.
 """
 
 import hashlib
@@ -97,7 +97,11 @@ class ChatMessageEncoder(MessageEncoder):
         """Index of a message in `messages` → contents of consecutive messages that are sent as this one."""
 
     def encode(self, *, extra_system: str = "", ask: str = "") -> list[Any]:
-        """Return the encoded `messages`. `extra_system` is added to the system prompt, `ask` as the last user text."""
+        """Return the encoded `messages` of the conversation.
+
+        `extra_system`: text that is added to the system prompt. `ask`: text that is added at the end as user text. "":
+        no text.
+        """
         system = join_system_prompt(self._request, extra_system)
         if system is not None:
             self.messages.append(_ChatMessage(self._dialect.system_role, system))

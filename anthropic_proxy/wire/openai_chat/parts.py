@@ -1,7 +1,7 @@
-"""Content of upstream messages: a JSON string (`Raw`), or a list of content parts.
+"""Functions that change the `content` of upstream messages: a JSON string (`Raw`), or a list of content parts.
 
-A part is a text, an image or a file in the format of the Chat Completions API. `add_cache_mark` and `prepend_thinking`
-change a content. `join_contents` joins the contents of several messages.
+A part is a text, an image or a file in the format of the Chat Completions API. `add_cache_mark` marks the end of a
+prompt to cache, and `prepend_thinking` adds reasoning. `join_contents` joins the contents of several messages.
 """
 
 import itertools
@@ -31,13 +31,19 @@ class _MarkedTextPart(Struct, tag="text", tag_field="type", gc=False):
 
 
 def prepend_thinking(thoughts: str, content: Any) -> list[Any]:
-    """Return `content` with a part of the type `thinking` before it, as Mistral requires. `thoughts`: its text."""
+    """Return a list of parts for Mistral: the reasoning text `thoughts`, then `content`.
+
+    `content`: a JSON string, which is omitted if it is empty.
+    """
     thinking = {"type": "thinking", "thinking": [{"type": "text", "text": thoughts}]}
     return [thinking, TextPart(content)] if isinstance(content, Raw) and bytes(content) not in _EMPTY else [thinking]
 
 
 def add_cache_mark(content: Any) -> Any:
-    """Return `content` with `cache_control` on its last nonempty text. Without such a text, it is unchanged."""
+    """Return `content` with the field `cache_control` on its last text that is not empty.
+
+    The provider then caches the prompt up to this text. Without such a text, `content` is returned unchanged.
+    """
     if isinstance(content, Raw):
         return content if bytes(content) in _EMPTY else [_MarkedTextPart(content, CACHE_MARK)]
     texts = [
@@ -53,8 +59,7 @@ def add_cache_mark(content: Any) -> Any:
 def join_contents(contents: Sequence[Any]) -> Any:
     """Return the contents of consecutive messages as the content of one message.
 
-    The result is one JSON string if all contents are strings. Otherwise it is a list of parts: the strings before the
-    first list become one text part, and each later string its own.
+    The result is one string if all contents are strings, else a list of parts.
     """
     texts = [*itertools.takewhile(lambda content: isinstance(content, Raw), contents)]
     if len(texts) == len(contents):

@@ -1,7 +1,7 @@
-"""Encoder of upstream requests: a prepared request of the client → path and body of the Chat Completions API.
+"""Encoder of upstream requests: converts a prepared client request to a request of the Chat Completions API.
 
-`encode_request` builds the body. Other modules of the package encode the conversation (`messages`), the tools and the
-schema of the reply. The dialect has the differences of server and model from OpenAI's API.
+`encode_request` builds path and body. Other modules of the package encode the conversation (`messages`), the tools and
+the schema of the reply. The dialect describes how server and model differ from OpenAI's API.
 """
 
 from typing import Any

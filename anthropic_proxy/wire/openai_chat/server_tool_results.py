@@ -1,9 +1,8 @@
-"""Decoder of results of server tools, which the provider runs: response fields → blocks of the Messages API.
+"""Decoder of results of server tools, which the provider runs: converts response fields to blocks of the Messages API.
 
-`ServerToolReader` decodes the results of one reply. `read_delta` decodes one chunk, and `end_searches` ends all
-searches at the end of the text. Groq sends each run of a tool as an entry of `executed_tools`, first without and then
-with the result. OpenRouter sends only the found pages, as annotations of the text. Both were recorded by the project
-`pydantic/pydantic-ai` (cassettes test_groq_model_web_search_tool_stream and
+`ServerToolReader` decodes the results of one reply. Groq sends each run of a tool as an entry of `executed_tools`,
+first without and then with the result. OpenRouter sends only the found pages, as annotations of the text. Both were
+recorded by the project `pydantic/pydantic-ai` (cassettes test_groq_model_web_search_tool_stream and
 test_openrouter_web_search_annotations_stream, 2026-08).
 """
 
@@ -72,7 +71,7 @@ class _Annotation(Struct):
 
 
 class ServerToolReader:
-    """Decodes the server tool results of one reply into deltas, the pieces of the reply."""
+    """Decodes the results of server tools (web search …) in one reply into deltas, the pieces of the reply."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._new_id = call.new_id
@@ -87,7 +86,7 @@ class ServerToolReader:
         self._fetches = 0
 
     def read_delta(self, piece: ChoiceDelta) -> list[Delta]:
-        """Return the server tool deltas of one chunk. They belong before the text of the chunk."""
+        """Return the deltas of the server tools in one chunk. Send them before the text of the chunk."""
         deltas: list[Delta] = []
         if is_present(piece.executed_tools):
             for executed in _list_of(piece.executed_tools, list[_Executed]):
@@ -100,7 +99,7 @@ class ServerToolReader:
         return deltas
 
     def end_searches(self) -> list[Delta]:
-        """Return the deltas that end all web searches of the reply. Call this at the end of the text.
+        """Return the remaining deltas of the web searches. Call this when the text of the reply has ended.
 
         A search without a result gets an empty result.
         """

@@ -1,7 +1,7 @@
-"""Encoder of server tools (web search …, run by the provider) for a Chat Completions request.
+"""Encoder of server tools, such as web search, which the provider runs, for a Chat Completions request.
 
-`encode_server_tools` returns the request fields as `ServerToolFields`. Providers differ in names and settings of these
-tools, which are fields of the `Dialect`. `offers_server_tools` is True if the client request has such a tool.
+`encode_server_tools` returns the request fields as `ServerToolFields`. Names and settings of the tools differ by
+provider, and are fields of the `Dialect`. `offers_server_tools` is True if the client request has a server tool.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from anthropic_proxy.wire.shared_notes import missing_setting_note
 
 
 class ServerToolFields(Struct):
-    """Fields of the upstream request that enable server tools (web search …), which the provider runs."""
+    """Request fields that enable server tools, which the provider runs, and notes on lost settings."""
 
     definitions: list[Raw]
     """Encoded server tools: entries of the request field `tools`, as JSON objects."""
@@ -30,12 +30,15 @@ class ServerToolFields(Struct):
 
 
 def offers_server_tools(call: Call[Dialect]) -> bool:
-    """Return True if the client request offers a server tool, a tool that the client does not run."""
+    """Return True if the client request offers a server tool (web search …), which the client does not run itself."""
     return not are_client_tools(call.request.tools)
 
 
 def encode_server_tools(call: Call[Dialect], dialect: Dialect) -> ServerToolFields:
-    """Return the request fields for the client's server tools, and notes on settings that are not sent."""
+    """Return the request fields for the client's server tools (web search …) that this provider has.
+
+    Notes on settings that are not sent are included.
+    """
     encoded = ServerToolFields([], {}, [])
     known = dict(dialect.server_tool_names)
     enabled: list[str] = []

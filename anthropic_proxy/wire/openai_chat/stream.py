@@ -1,9 +1,8 @@
-"""Decoder of Chat Completions responses, streamed or complete: chunks → deltas.
+"""Decoder of Chat Completions responses, streamed or complete: converts them to deltas, the pieces of a reply.
 
-Deltas are the pieces of a reply: text, thinking, tool calls, usage, the stop reason. `ChatDecoder` decodes one
-response. `decode_frame` reads a streamed chunk, `decode_body` a complete response, and `decode_end` the end of a
-stream. `flush_pending` returns buffered deltas after an interruption. `notes` has a note for each repair of the model's
-output. `decode_usage` converts the token counts.
+`ChatDecoder` decodes one response. `decode_frame` reads a streamed chunk, `decode_body` a complete response, and
+`decode_end` ends a stream. `flush_pending` returns buffered deltas after an interruption. `notes` has a note for each
+repair of the model's output. `decode_usage` converts the token counts.
 """
 
 from collections.abc import Callable, Sequence
@@ -84,7 +83,7 @@ class ChatDecoder(Decoder):
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        """Fidelity notes on repairs of the model's output so far: tool names, arguments, tool calls written as text."""
+        """Notes on the repairs of the model's output so far: tool names, arguments, and tool calls written as text."""
         found = self._text.notes if self._text is not None else ()
         return (*found, *self._calls.repair.notes) if self._calls is not None else found
 

@@ -1,8 +1,8 @@
-"""Replies by the client's JSON Schema: encoding of the schema, and decoding of a reply in a forced tool call.
+"""Replies that must match the client's JSON Schema: encoding of the schema in the request, and decoding of the reply.
 
-If a server has no field for schemas, the model must call an output tool with the reply as arguments.
-`encode_reply_schema_fields` encodes the request. `uses_output_tool` is True if the model must call this tool.
-`OutputToolReader` converts the call back to text.
+`encode_reply_schema_fields` sends the schema in one of three ways: in the server's field for schemas, as the arguments
+of an output tool that the model must call, or as a text in the system prompt. `uses_output_tool` is True if the output
+tool is used. `OutputToolReader` converts the call of this tool back to text.
 """
 
 from typing import Any
@@ -38,9 +38,11 @@ class ReplySchemaFields(Struct):
 def encode_reply_schema_fields(
     call: Call[Dialect], dialect: Dialect, tools: ToolFields, notes: list[FidelityNote], budget: WorkBudget
 ) -> ReplySchemaFields:
-    """Return the request fields for the client's reply schema.
+    """Return the request fields that request a reply by the client's JSON Schema.
 
-    If the server needs the output tool (called with the reply as arguments), it is added to `tools`.
+    The schema is sent in the server's field for schemas. If this is not possible, an output tool, which the model calls
+    with the reply as arguments, is added to `tools`. If the tool is not possible either, the schema becomes a text for
+    the system prompt.
     """
     found = encode_reply_schema(call, budget, notes, dialect.schema_rules)
     if found is None:
@@ -66,9 +68,10 @@ def encode_reply_schema_fields(
 
 
 def uses_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget | None = None) -> bool:
-    """Return True if the reply is requested as the arguments of a forced call of the output tool.
+    """Return True if the model must call the output tool, with the reply by the client's schema as arguments.
 
-    False if the client offers tools, because the model must remain free to call them. False if tools cannot be forced.
+    The schema must accept an object, and the server must have no field for schemas that this request can use. The
+    client must offer no tools, and the server must be able to force a call.
     """
     request = call.request
     schema = bytes(request.output_schema)
@@ -81,15 +84,15 @@ def uses_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget |
 
 
 class OutputToolReader:
-    """Converter of one reply: replaces the model's call of the output tool by its arguments as text."""
+    """Converter for one reply that replaces the call of the output tool by its arguments as text."""
 
     def __init__(self) -> None:
         self._keys: set[int | str] = set()
 
     def convert_to_text(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas of a reply with the arguments of the output tool as text, which is the reply.
+        """Return the deltas with the arguments of the output tool as text of the reply.
 
-        The stop reason becomes `end_turn`.
+        The stop reason `tool_use` then becomes `end_turn`. Other deltas are unchanged.
         """
         return [kept for delta in deltas if (kept := self._convert(delta)) is not None]
 

@@ -1,9 +1,9 @@
-"""Decoder of tool calls in Chat Completions responses: assigns streamed fragments to calls, and ends the calls.
+"""Decoder of tool calls in Chat Completions responses, which arrive as fragments of a name and of arguments.
 
-`ToolCallReader` decodes the calls of one response. `read_fragment` reads one fragment of a name or arguments.
+`ToolCallReader` decodes the calls of one response. `read_fragment` adds one fragment to the call that it belongs to.
 `end_complete_calls` ends the calls with complete arguments (a whole JSON object). `end_all_calls` ends all calls at the
 end of the reply. If the reply ended early (output limit, content filter, interruption), incomplete arguments are not
-repaired. `call_count` is the number of calls so far.
+repaired.
 """
 
 from anthropic_proxy.errors import UpstreamProtocolError
@@ -41,7 +41,7 @@ class ToolCallReader:
     """Converts the tool call fragments of one response into the deltas `ToolCall`, `ToolArgs` and `ToolEnd`.
 
     Fragments with the same `index` belong to one call. Some servers omit `index` or ids, or use index 0 for every call.
-    A call with complete arguments ends when other content begins, any other call at the end of the reply.
+    A call with complete arguments ends when text, reasoning or another call begins. Other calls end with the reply.
     """
 
     def __init__(self, call: Call[Dialect]) -> None:
@@ -84,7 +84,7 @@ class ToolCallReader:
                 deltas.append(ToolArgs(call.key, function.arguments))
 
     def flush_pending(self, deltas: list[Delta]) -> None:
-        """Append the buffered arguments of open calls to `deltas`, after an interrupted reply. The calls stay open."""
+        """Append the buffered arguments of open calls to `deltas` after an interruption. The calls are not ended."""
         for call in self._open:
             if self._holds and call.name and (text := "".join(call.arguments)):
                 call.arguments = []
@@ -96,10 +96,10 @@ class ToolCallReader:
             self._end(call, deltas)
 
     def end_all_calls(self, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
-        """Append `ToolEnd` for every open call, complete or not. Call this at the end of the reply.
+        """Append `ToolEnd` for every open call, complete or not, to `deltas`. Call this at the end of the reply.
 
-        `reply_ended_early`: True if the reply did not end normally; arguments are then not repaired. Raises
-        `UpstreamProtocolError` for a call without a name.
+        `reply_ended_early`: True if the reply did not end normally. Arguments are then not repaired. Raises
+        `UpstreamProtocolError` for a call without a name, unless a name is found for it.
         """
         for call in list(self._open):
             text = self._end(call, deltas, reply_ended_early=reply_ended_early)

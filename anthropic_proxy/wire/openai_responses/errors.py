@@ -1,8 +1,8 @@
-"""Errors of servers with the Responses API: error objects → `UpstreamError`, or a refusal as a reply.
+"""Errors of servers with the Responses API: converts them to errors for the client, or to a reply.
 
-`decode_error_object` decodes an error in a response. `decode_refusal` returns a refusal because of content as a reply.
-`classify_fault` converts any other decoded error (fault) to the error for the client. Rejected reasoning and servers
-without this API get their own errors.
+`decode_error_object` decodes an error inside a response into a fault, the decoded error. `decode_refusal` converts a
+refusal because of content to a reply. `classify_fault` converts any other fault to the error for the client. Rejected
+reasoning and servers without this API get their own errors.
 """
 
 import re
@@ -50,7 +50,7 @@ _CLIENT_FAULTS = frozenset(
 def decode_error_object(error: Any) -> UpstreamFault:
     """Decode the error object of a stream event or of a failed response. Never raises.
 
-    The error may be the object itself, or its field `error`.
+    `error`: the object itself, or an object with the field `error`.
     """
     nested = error.get("error") if isinstance(error, dict) else None
     fault = read_error_object({"error": error if nested is None else nested}, 200, {})
@@ -60,17 +60,20 @@ def decode_error_object(error: Any) -> UpstreamFault:
 
 
 def decode_refusal(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
-    """Return the deltas of a refusal if a content policy blocked the reply. None: the error has another reason."""
+    """Return the deltas of a reply with the stop reason `refusal` if a content policy is the cause.
+
+    None: the error has another cause.
+    """
     if is_policy_refusal(fault):
         return [blocked_reply_stop(call.provider, fault.message or "content policy")]
     return None
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    """Return the error for the client. The message has advice if the server lacks the Responses API.
+    """Return the error for the client that corresponds to `fault`, the provider's decoded error.
 
-    `fault`: decoded error of the provider. The result's `parameter` is `REASONING_PARAMETER` if reasoning of earlier
-    replies was rejected.
+    If the server lacks the Responses API, the message names the variable that selects Chat Completions. If the server
+    rejected reasoning of earlier replies, `parameter` of the error is `REASONING_PARAMETER`.
     """
     refused = bool(fault.codes & _REASONING_CODES) or _REFUSED_REASONING.search(fault.message) is not None
     if refused:  # some servers send 404 here

@@ -1,4 +1,4 @@
-"""`OutputItemState`: state of decoding one output item (message, reasoning or call) of a Responses stream.
+"""`OutputItemState`: decoding state of one output item (message, reasoning or call) in a Responses stream.
 
 `describe_unsupported_item` returns a text in place of a generated image.
 """
@@ -10,7 +10,7 @@ from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallItemDecoder
 
 
 class OutputItemState:
-    """State of decoding one output item: the decoder of its call, and the content returned so far."""
+    """Decoding state of one output item of a stream: the decoder of its tool call, and the content decoded so far."""
 
     __slots__ = ("citation_count", "complete", "item_id", "latest_part", "server_tool", "text_streamed", "tool_call")
 
@@ -28,9 +28,9 @@ class OutputItemState:
 
 
 def describe_unsupported_item(item: OutputItem) -> str | None:
-    """Return a text that replaces a generated image, for which the Messages API has no block.
+    """Return a text in place of a generated image, because the Messages API has no block for one.
 
-    None: another item, which is ignored.
+    None: the item is not a generated image.
     """
     if item.type == "image_generation_call" and item.result:
         return generated_image_text(f"image/{item.output_format or 'png'}", len(item.result))

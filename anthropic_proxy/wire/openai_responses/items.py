@@ -1,7 +1,7 @@
-"""Encoder of the conversation: messages of the client request → items in `input` of the Responses request.
+"""Encoder of the conversation: converts the messages of the client request to `input` of the Responses request.
 
-`ItemEncoder` encodes one conversation. Each text, reasoning, call and result becomes a separate item. A last assistant
-message (prefill) is followed by a user text that requests its continuation.
+`ItemEncoder` encodes one conversation. The field `input` is a list of items: each text, reasoning, call and result
+becomes a separate item. If the last message is from the assistant (prefill), a user text requests its continuation.
 """
 
 import hashlib
@@ -97,7 +97,7 @@ _Item = _InputMessage | _Reply | _Call | _Result | _Reasoning
 
 
 class ItemEncoder(MessageEncoder):
-    """Encodes the messages of one request, in order. Each text, reasoning, call and result becomes a separate item."""
+    """Encodes the messages of one client request, in order, as items: texts, reasoning, calls and results."""
 
     def __init__(self, call: Call[Dialect], dialect: Dialect) -> None:
         super().__init__(call.request)

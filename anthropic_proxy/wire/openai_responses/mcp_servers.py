@@ -1,8 +1,9 @@
-"""Encoder of MCP servers: a toolset of the client request → a tool of type `mcp`, which the provider calls itself.
+"""Encoder of MCP servers for the Responses API: the provider itself calls the tools of these servers.
 
-A toolset is an entry of `tools` that names one MCP server. `encode_mcp_server` encodes it. A label is a server's name
-in the characters that the API accepts. `mcp_server_names_by_label` translates labels in the reply back. Source: `Mcp`
-of the official SDK `openai` 3.51; "Remote MCP Tools" of xAI's documentation, 2026-11.
+A toolset is an entry of the client's `tools` that names one MCP server. `encode_mcp_server` converts it to a tool of
+the type `mcp`. A label is the name of the server in the upstream request, in which other characters replace those that
+the API rejects. `mcp_server_names_by_label` finds the client's name for a label in the reply. Source: `Mcp` of the
+official SDK `openai` 3.51; "Remote MCP Tools" of xAI's documentation, 2026-11.
 """
 
 import re
@@ -20,17 +21,21 @@ _NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def mcp_servers_by_name(request: PreparedRequest) -> dict[str, McpServer]:
-    """Return the MCP servers of the client request that have a URL, by name. Of equal names, the first counts."""
+    """Return the MCP servers of the client request that have a URL, by name.
+
+    If two servers have the same name, the first counts.
+    """
     return {server.name: server for server in reversed(request.mcp_servers) if server.url}
 
 
 def encode_mcp_server(
     tool: Tool, servers: Mapping[str, McpServer], dialect: Dialect, notes: list[FidelityNote]
 ) -> dict[str, Any] | None:
-    """Return a toolset as an `mcp` tool that needs no approval. None: no tool of the toolset is enabled.
+    """Return the `mcp` tool of the upstream request for a toolset, which names one MCP server of the client.
 
-    `servers`: MCP servers of the request by name. Raises `InvalidRequest` if the toolset names none of them. Raises
-    `UnsupportedFeature` if single tools are disabled.
+    `servers`: MCP servers of the request by name. None: the toolset enables no tool. Raises `InvalidRequest` if the
+    server is not among them. Raises `UnsupportedFeature` if the toolset only disables single tools, because the API has
+    no list of forbidden tools.
     """
     toolset = decode_toolset(tool)
     name = toolset.mcp_server_name
@@ -52,9 +57,9 @@ def encode_mcp_server(
 
 
 def mcp_server_names_by_label(request: PreparedRequest) -> dict[str, str]:
-    """Return the client's name of each MCP server by its label, the name that is sent upstream.
+    """Return a mapping from the label of each MCP server, its name in the upstream request, to the client's name.
 
-    Of equal labels, the first counts.
+    If two servers have the same label, the first counts.
     """
     return {_label_of(server.name): server.name for server in reversed(request.mcp_servers)}
 

@@ -22,7 +22,10 @@ class LocalOutputLimit:
         self._reached = False
 
     def cut_deltas(self, deltas: list[Delta]) -> list[Delta]:
-        """Return the deltas up to the client's output limit, then a `Stop`. After the limit, return only `Usage`."""
+        """Return the deltas up to the client's output limit. A `Stop` delta ends the reply at the limit.
+
+        After the limit, only `Usage` is returned.
+        """
         kept: list[Delta] = []
         for delta in deltas:
             if self._reached:

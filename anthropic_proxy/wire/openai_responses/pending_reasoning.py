@@ -1,9 +1,8 @@
-"""`PendingReasoning`: buffer for the reasoning of a reply until the next output item is known.
+"""`PendingReasoning`: holds the reasoning of a reply until the content after it is known.
 
-A later request can repeat reasoning only together with the text or call after it. `release_signed` therefore returns
-the reasoning with its signature (encrypted state) before such an item. `release_unsigned` returns it without the state
-before a search, which later requests do not repeat. `build_reasoning_state` returns the state of a complete reasoning
-item.
+Reasoning has a signature: encrypted state, which later requests send back. The API accepts it only together with the
+text or call that followed it. Before a text or call, `release_signed` therefore returns the reasoning with its
+signature. Before a web search, which later requests do not repeat, `release_unsigned` returns it without the state.
 """
 
 from msgspec.structs import replace
@@ -15,7 +14,7 @@ from anthropic_proxy.wire.signatures import ReasoningState
 
 
 class PendingReasoning:
-    """Buffer for the reasoning of a reply since its last text, call or search."""
+    """Buffer for the reasoning since the last text, call or search of a reply."""
 
     def __init__(self, signature: str) -> None:
         self._signature = signature
@@ -24,9 +23,9 @@ class PendingReasoning:
         """Buffered thinking deltas, each with True if the reasoning has text."""
 
     def buffer_thinking(self, thought: Thinking, *, item_has_text: bool) -> bool:
-        """Buffer a thinking delta and return True. Return False if the delta can be sent now.
+        """Buffer a piece of reasoning and return True. False: it is not buffered, and the caller can send it now.
 
-        Buffering starts with the first delta that has a signature. `item_has_text`: True if the reasoning has text.
+        Buffering starts with the first piece that has a signature. `item_has_text`: True if the reasoning has text.
         """
         if not self.buffered and not thought.signature:
             return False
@@ -34,12 +33,15 @@ class PendingReasoning:
         return True
 
     def release_signed(self) -> list[Thinking]:
-        """Empty the buffer and return all thinking deltas with their signatures. Used before a text or a call."""
+        """Empty the buffer and return its reasoning with the signatures. Use it before a text or a tool call."""
         kept, self.buffered = self.buffered, []
         return [thought for thought, _ in kept]
 
     def release_unsigned(self) -> list[Thinking]:
-        """Empty the buffer and return the thinking that has text, without its encrypted state. Used before a search."""
+        """Empty the buffer and return the reasoning that has text, without its encrypted state.
+
+        Use it before a web search.
+        """
         kept, self.buffered = self.buffered, []
         return [
             replace(thought, signature=self._signature) if thought.signature else thought
@@ -49,10 +51,10 @@ class PendingReasoning:
 
 
 def build_reasoning_state(item: OutputItem, state: OutputItemState) -> ReasoningState:
-    """Return the state of a complete reasoning item, which later requests send back.
+    """Return the state of a complete reasoning item that later requests send back.
 
-    It has encrypted content or, if the server sent none, the mark `replay`: the text itself is then sent. The state may
-    be empty.
+    It has the encrypted content of the item. If the server sent the text of the reasoning instead, `replay` is 1, and
+    later requests send this text. Otherwise the state is empty.
     """
     item_id = item.id or state.item_id  # xAI's complete items have none
     if item.encrypted_content:

@@ -1,7 +1,7 @@
-"""Encoder of upstream requests: a prepared request of the client → path and body of the Responses API.
+"""Encoder of upstream requests: converts a prepared client request to a request of the Responses API.
 
-`encode_request` builds the body. Other modules of the package encode the conversation (`input`, a list of items) and
-the tools.
+`encode_request` builds path and body. Other modules of the package encode the conversation (`input`, a list of items)
+and the tools.
 """
 
 from typing import Any

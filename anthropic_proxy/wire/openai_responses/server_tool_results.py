@@ -1,10 +1,10 @@
-"""Decoder of code execution and MCP calls, which the provider runs itself: output items → call and result blocks.
+"""Decoder of code execution and MCP calls, which the provider runs itself: converts output items to client blocks.
 
-`ServerToolItemDecoder` decodes one call. `start_call` returns the call block as soon as the program or the arguments
-are complete. `decode_complete_item` returns the result block. `abort_call` returns an error block for a call without a
-result. Source: `ResponseCodeInterpreterToolCall` and `McpCall` of the official SDK `openai` 3.51; recorded by the
-project `vercel/ai` (openai-code-interpreter-tool.1, openai-mcp-tool.1 and xai-code-execution-tool.1 of its fixtures,
-2026-08).
+`ServerToolItemDecoder` decodes one call. `start_call` returns the call block as soon as the program (code to run) or
+the arguments are complete. `decode_complete_item` returns the result block. `abort_call` returns an error block for a
+call without a result. Source: `ResponseCodeInterpreterToolCall` and `McpCall` of the official SDK `openai` 3.51;
+recorded by the project `vercel/ai` (openai-code-interpreter-tool.1, openai-mcp-tool.1 and xai-code-execution-tool.1 of
+its fixtures, 2026-08).
 """
 
 from typing import Any
@@ -49,7 +49,7 @@ class _Arguments(Struct):
 
 
 class ServerToolItemDecoder:
-    """Decoder of one code execution or MCP call, from the first event of its item to the last."""
+    """Decoder of one code execution or MCP call that the provider runs, from the first event to the last."""
 
     __slots__ = ("_call", "_identifier", "_is_program", "_item", "_shared")
 
@@ -61,9 +61,9 @@ class ServerToolItemDecoder:
         self._identifier = ""
 
     def start_call(self, program_or_arguments: str) -> list[Delta]:
-        """Return the block that begins a call. Empty list: it was returned before.
+        """Return the block that begins the call. Empty list: the block was already returned.
 
-        `program_or_arguments`: source text of the program that the provider runs, or JSON arguments of an MCP call.
+        `program_or_arguments`: source text of the code that the provider runs, or JSON arguments of an MCP call.
         """
         if self._identifier:
             return []
@@ -77,9 +77,9 @@ class ServerToolItemDecoder:
         return [encode_mcp_call(self._identifier, server, own_name, program_or_arguments)]
 
     def decode_complete_item(self, item: OutputItem) -> list[Delta]:
-        """Return the result block of a call from its complete output item.
+        """Return the block with the result of the call. `item`: the complete output item of the call.
 
-        The call block comes first, unless `start_call` returned it before.
+        The block that begins the call comes first, unless `start_call` returned it before.
         """
         self._item = item
         if self._is_program:
@@ -92,7 +92,7 @@ class ServerToolItemDecoder:
         return [*announced, encode_mcp_result(self._identifier, words, is_error=is_error)]
 
     def abort_call(self) -> list[Delta]:
-        """Return an error block as the result of a call that has no result when the reply ends.
+        """Return an error block in place of the result, for a call that has none when the reply ends.
 
         Empty list: the client received no call block, so it needs no result.
         """

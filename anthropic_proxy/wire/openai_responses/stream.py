@@ -39,7 +39,7 @@ _PARAGRAPH = "\n\n"
 
 
 class ResponsesDecoder(Decoder):
-    """Decoder of one reply. Output items are identified by their index, because some servers change their ids."""
+    """Decoder of one reply. It identifies output items by their index, because some servers change their ids."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         dialect = call.dialect
@@ -95,7 +95,7 @@ class ResponsesDecoder(Decoder):
         return []
 
     def flush_pending(self) -> list[Delta]:
-        """Return the buffered deltas after an interruption: reasoning, and all deltas after an unfinished search."""
+        """Return buffered deltas after an interruption: reasoning, and all that follows a search with unknown pages."""
         deltas: list[Delta] = []
         self._put(self._thoughts.release_signed(), deltas)
         deltas += self._search.release_buffered()

@@ -1,9 +1,9 @@
-"""Decoder of client tool calls in replies of the Responses API: streamed or complete.
+"""Decoder of client tool calls in replies of the Responses API, streamed or complete.
 
-`ToolCallItemDecoder` decodes one call: `start_call`, then fragments or complete arguments, then `end_call`. Each method
-appends deltas to a list. `ToolCallContext` has the state that all calls of a reply share. Some models call a tool
-`parallel` with several calls in its arguments (a parallel wrapper); these are returned as separate calls. A custom tool
-has plain text as input. A label is the name of an MCP server that is sent upstream.
+`ToolCallItemDecoder` decodes one call and appends its deltas to a list. `ToolCallContext` has the state that all calls
+of a reply share. A custom tool call has plain text as input. A parallel wrapper is a call of a tool `parallel` with
+several calls in its arguments, which some models write; the client receives these as separate calls. A label is the
+name of an MCP server in the upstream request.
 """
 
 import msgspec
@@ -52,9 +52,9 @@ class ToolCallItemDecoder:
         """True if the call ended early. Its item has the status `incomplete`, or its arguments are cut."""
 
     def start_call(self, item: OutputItem, deltas: list[Delta]) -> None:
-        """Append the start of a tool call to `deltas` once its name is known.
+        """Append the delta that starts a tool call to `deltas` once its name is known.
 
-        A custom tool call or a parallel wrapper starts only when its item is complete.
+        Custom tool calls and parallel wrappers (one call that contains several) start only when they are complete.
         """
         if self._began or self._ended or not item.name:
             return
@@ -66,7 +66,8 @@ class ToolCallItemDecoder:
     def add_arguments_fragment(self, fragment: str, deltas: list[Delta]) -> None:
         """Append a fragment of the arguments of a tool call to `deltas`.
 
-        If the call starts only when its item is complete, the fragment is kept.
+        If the call starts only when it is complete, the fragment is kept until then. Before the start of any other
+        call, a fragment is dropped, because the complete arguments follow.
         """
         if self._ended or not fragment:
             return
@@ -84,10 +85,11 @@ class ToolCallItemDecoder:
             self.add_arguments_fragment(arguments, deltas)
 
     def end_call(self, item: OutputItem | None, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
-        """Append the remaining deltas of the call and its `ToolEnd` to `deltas`. A second call has no effect.
+        """Append the remaining deltas of the tool call and its `ToolEnd` to `deltas`.
 
-        `item`: complete output item of the call. None: the reply ended before. `reply_ended_early`: True if the reply
-        did not end normally. Raises `UpstreamProtocolError` for a complete call without a name.
+        `item`: complete output item of the tool call. None: the reply ended before. `reply_ended_early`: True if the
+        reply did not end normally. Raises `UpstreamProtocolError` for a complete item without a tool name. Using this
+        method again has no effect.
         """
         if self._ended:
             return
@@ -126,7 +128,10 @@ class ToolCallContext:
         return self._count - 1
 
     def is_parallel_wrapper(self, name: str) -> bool:
-        """Return True if `name` is a parallel wrapper (tool with several calls), and the request has no such tool."""
+        """Return True if `name` is a parallel wrapper: a tool for several calls that the client does not offer.
+
+        Some models call this tool although the request does not offer it.
+        """
         if name not in _WRAPPERS:
             return False
         if self._wrappers is None:
@@ -134,7 +139,7 @@ class ToolCallContext:
         return name in self._wrappers
 
     def find_mcp_server_name(self, label: str) -> str:
-        """Return the client's name of the MCP server with this label, the name that was sent upstream.
+        """Return the client's name of an MCP server. `label`: the server's name in the upstream request.
 
         An unknown label is returned unchanged.
         """
@@ -147,7 +152,10 @@ class ToolCallContext:
         return ToolCall(key, self._ids.assign_client_id(upstream_id), self._call.client_tool_names.get(name, name))
 
     def emit_complete_call(self, key: int, item: OutputItem, arguments: str, deltas: list[Delta]) -> None:
-        """Append the deltas of a custom tool call (plain text input), or of each call in a parallel wrapper."""
+        """Append the deltas of a custom tool call (plain text as input), or of all calls in a parallel wrapper.
+
+        `item`: complete output item of the call. `arguments`: JSON with the calls of the wrapper.
+        """
         name = item.name or ""
         if item.type == "custom_tool_call":
             text_input = msgspec.json.encode({"input": item.input or ""}).decode()

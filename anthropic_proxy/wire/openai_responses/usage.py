@@ -41,10 +41,10 @@ def _fills_window(counts: ResponsesUsage | None, window: int | None) -> bool:
 
 
 def build_stop(response: Response, refusal: str, call: Call[Dialect], *, has_incomplete_call: bool) -> Stop:
-    """Return the `Stop` delta of a reply that has ended.
+    """Return the `Stop` delta with the stop reason of a reply that has ended.
 
     `refusal`: the model's refusal text; "": no refusal. `has_incomplete_call`: True if the arguments of a tool call are
-    incomplete. The stop reason is then never `end_turn`.
+    incomplete, so that the stop reason must not be `end_turn`.
     """
     reason = response.incomplete_details.reason if response.incomplete_details is not None else None
     kind = finish_kind(reason) if reason else "unknown"

@@ -1,10 +1,9 @@
-"""Decoder of the provider's web searches: output items and annotations → blocks and citations of the Messages API.
+"""Decoder of the provider's web searches: converts them to blocks and citations of the Messages API.
 
-`WebSearchDecoder` decodes the searches of one reply. `decode_search_item` returns the call and result blocks of one
-search, `decode_annotation` a citation. `record_text` stores sent text, because citations refer to offsets in it. OpenAI
-sends the found pages with each search. xAI sends them only as citations of the complete text, so later deltas are
-buffered (`buffer_deltas`) until the pages are known (`release_buffered`). Both were recorded by the project `vercel/ai`
-(fixtures openai-web-search-tool.1 and xai-web-search-tool.1, 2026-08).
+`WebSearchDecoder` decodes the searches of one reply. `decode_search_item` returns the blocks of one search,
+`decode_annotation` a citation. OpenAI sends the found pages with each search. xAI sends them only as citations of the
+complete text, so the deltas after a search are buffered until the pages are known. Both were recorded by the project
+`vercel/ai` (fixtures openai-web-search-tool.1 and xai-web-search-tool.1, 2026-08).
 """
 
 from collections.abc import Iterable, Sequence
@@ -68,7 +67,7 @@ class _Found(Struct):
 
 
 class WebSearchDecoder:
-    """Decodes the searches of one reply. After a search without pages, deltas are buffered until `release_buffered`."""
+    """Decodes the searches of one reply. After a search with unknown pages, deltas are buffered."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
@@ -85,17 +84,17 @@ class WebSearchDecoder:
         """True while the caller must pass all deltas to `buffer_deltas` instead of sending them."""
 
     def record_source_titles(self, items: Iterable[OutputItem]) -> None:
-        """Record the titles of cited pages in a complete reply, for the result blocks of searches."""
+        """Store the titles of the cited pages of a complete reply, for the result blocks of its searches."""
         for item in items:
             for part in item.content or () if item.type == "message" else ():
                 for mark in self._marks_of(part):
                     self._learn(mark)
 
     def decode_search_item(self, item: OutputItem) -> list[Delta]:
-        """Return the call block, the result block and the usage of a web search. Empty list: nothing to send now.
+        """Return the deltas of a web search: its call block, result block and usage. Empty list: nothing to send now.
 
-        `item`: complete output item of the search. A page that the model opened becomes a separate search, unless an
-        earlier search found it.
+        `item`: complete output item of the search. A page that the model opened becomes a separate search, or is added
+        to the last one while deltas are buffered. It is skipped if it was found before.
         """
         action = _action_of(item)
         pages = [_plain(source.url) for source in action.sources or () if source.url]
@@ -118,22 +117,23 @@ class WebSearchDecoder:
         return [*self._put(query, list(dict.fromkeys(pages)), waits=self.buffering or not pages), counted]
 
     def buffer_deltas(self, deltas: Iterable[Delta]) -> None:
-        """Buffer the deltas that follow a search without known pages."""
+        """Buffer deltas that follow a search until its pages are known."""
         self._waiting += deltas
 
     def record_text(self, text: str, place: tuple[int, int]) -> None:
-        """Record text that was sent, because citations refer to offsets in it.
+        """Store text that was sent to the client, because later citations refer to offsets in it.
 
-        `place`: index of the output item, and of the content part in it.
+        `place`: index of the output item, and index of the content part in it.
         """
         if place != self._place:
             self._place, self._text, self._cited_to = place, [], 0
         self._text.append(text)
 
     def decode_annotation(self, annotation: Raw, place: tuple[int, int]) -> list[Citation]:
-        """Return the citation in an annotation event. Empty list: no citation, or deltas are being buffered.
+        """Return the citation in an annotation event as a list.
 
-        `place`: index of the output item, and of the content part in it.
+        `place`: index of the output item, and index of the content part in it. The list is empty for other annotations,
+        and while deltas are buffered.
         """
         if self.buffering or place != self._place:
             return []
@@ -159,8 +159,8 @@ class WebSearchDecoder:
     def end_message_text(self, parts: Sequence[OutputContent], emitted_count: int) -> list[Delta]:
         """Return the citations of a complete streamed message that were not sent during the stream.
 
-        `emitted_count`: number of citations that were sent. The list is empty while deltas are buffered, because the
-        citations are then buffered too.
+        `parts`: content of the message. `emitted_count`: number of citations that were sent. While deltas are buffered,
+        the citations are buffered too, and the list is empty.
         """
         if not self._count:
             return []
@@ -174,7 +174,10 @@ class WebSearchDecoder:
         return []
 
     def release_buffered(self) -> list[Delta]:
-        """Return the buffered deltas at the end of the text. The result of the last search gets the cited pages."""
+        """Return the buffered deltas at the end of the text.
+
+        The cited pages that no search found are added to the result of the last search.
+        """
         if not self.buffering:
             return []
         self._add_to_last([url for url in self._titles if url not in self._found])

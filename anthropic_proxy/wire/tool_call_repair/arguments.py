@@ -1,9 +1,8 @@
 """`repair_arguments`: repairs the arguments of a tool call if the model's text is not a JSON object.
 
-The library `json_repair` proposes an object. It is accepted only if it has the same tokens as the model's text, except
-commas, quote style and closing brackets at the end. A marker is a text such as `<tool_call>` around a call. Text
-`between_markers` needs fewer repairs, because its start and end are known. `is_json_object` is True if no repair is
-needed.
+The library `json_repair` proposes an object. The proposal is accepted only if it has the same tokens as the model's
+text, apart from commas, quote style and closing brackets at the end. A marker is a text such as `<tool_call>` around a
+call. `is_json_object` is True if no repair is needed.
 """
 
 import json
@@ -54,14 +53,12 @@ def is_json_object(text: str) -> bool:
 
 
 def repair_arguments(text: str, *, between_markers: bool = False) -> str | None:
-    """Return the JSON object that the arguments of a tool call mean, as JSON text. A valid object is unchanged.
+    """Return the arguments of a tool call as a valid JSON object. None: they cannot be repaired with certainty.
 
-    None: no object, more than one possible meaning, or a text above `MAX_REPAIRED_CHARACTERS`.
-
-    Repaired are extra or missing commas, wrong brackets at the end, quotes and words of Python and JavaScript, and
-    an object encoded again as a string. `between_markers`: True if the text was found between the start and end
-    marker of a call. If False, these are repaired too: an unfinished string at the end, a repeated object, and text
-    or a code fence around the object.
+    Extra or missing commas, wrong brackets at the end, other quotes, and words of Python and JavaScript are repaired.
+    `between_markers`: True if the text stood between start and end marker of a call, so that it is complete. If False,
+    an unfinished string at the end and text around the object are repaired too. A text above `MAX_REPAIRED_CHARACTERS`
+    returns None.
 
     >>> repair_arguments('{"path": "a",}')
     '{"path": "a"}'

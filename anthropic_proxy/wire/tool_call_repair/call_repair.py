@@ -1,8 +1,8 @@
 """`ToolCallRepair`: repairs names and arguments of tool calls in a reply, before the client receives the calls.
 
 Small models misspell names of tools and write invalid JSON. `repair_name` and `repair_arguments` return the repaired
-values, and `find_name_by_arguments` the tool of a call without a name. `notes` has a note for each repair. An alias is
-a tool name sent to the provider in place of the client's name.
+values. `find_name_by_arguments` finds the tool of a call without a name. `notes` has a note for each repair. An alias
+is a tool name sent to the provider in place of the client's name.
 """
 
 from anthropic_proxy.messages.fidelity import TOOL_CALL_FIELDS, FidelityNote
@@ -16,7 +16,7 @@ _MAX_SHOWN_CHARACTERS = 80
 
 
 class ToolCallRepair:
-    """Repairs the tool calls of one reply, and adds a fidelity note for each change.
+    """Repairs the tool calls of one reply, and adds a note for each repair.
 
     A name or arguments with more than one possible meaning stay unchanged.
     """
@@ -48,10 +48,10 @@ class ToolCallRepair:
         return found
 
     def find_name_by_arguments(self, arguments: str) -> str | None:
-        """Return the client's tool name for a call without a name: the only tool that accepts these arguments.
+        """Return the client's tool name for a call without a name. None: names are not repaired, or no tool is offered.
 
-        `arguments`: JSON text. If not exactly one tool matches, `unnamed_tool` is returned. None: names are not
-        repaired, or the request has no client tools.
+        `arguments`: JSON text of the call. The name is that of the only tool that fits, or `unnamed_tool` if none or
+        several fit.
         """
         if not self._offered:
             return None

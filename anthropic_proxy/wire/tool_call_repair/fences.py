@@ -1,6 +1,7 @@
-"""Search for Markdown code fences and line breaks in reply text. Tool calls inside a fence are examples, not calls.
+"""Search for Markdown code fences and line breaks in reply text. A tool call inside a fence is an example, not a call.
 
-`find_fence` finds the next fence mark. `end_before_line_break` finds the line breaks before a possible call.
+`find_fence` finds the next mark (three backticks or tildes) that starts or ends a fence. `end_before_line_break` finds
+the line breaks between text and a possible call after it.
 """
 
 import re
@@ -15,7 +16,7 @@ _LINE_BREAK = re.compile(r"[\r\n]")
 def find_fence(text: str, offset: int) -> int | None:
     """Return the index after the next Markdown fence mark (three backticks or tildes). None: no fence mark.
 
-    The mark must end after `offset`. It starts a line, after at most three spaces.
+    The mark stands at the start of a line, after at most three spaces. It must end after index `offset`.
     """
     match = _FENCE.search(text, max(0, offset - MAX_FENCE_LENGTH))
     while match is not None and match.end() <= offset:
@@ -24,6 +25,9 @@ def find_fence(text: str, offset: int) -> int | None:
 
 
 def end_before_line_break(text: str, end: int) -> int:
-    """Return the index of the first line break in the white space before `end`. Without one, return `end`."""
+    """Return the index of the first line break in the white space before index `end`. Without one, return `end`.
+
+    `end`: index at which a possible tool call begins.
+    """
     line_break = _LINE_BREAK.search(text, len(text[:end].rstrip()), end)
     return line_break.start() if line_break else end

@@ -1,9 +1,9 @@
 """Table of the text formats in which models write tool calls: start marker, end marker and readers of each format.
 
-A `ToolCallReader` parses the text of a call. `StartMarker` has the properties of one start marker, such as
-`<tool_call>`. `FormatMarkers` has the markers of several formats and search patterns; `build_format_markers` returns
-it. Unmarked calls are a reply that consists only of calls without markers. `read_unmarked_calls` reads such a reply,
-and `can_be_unmarked_calls` checks its beginning.
+`StartMarker` has the properties of one start marker, such as `<tool_call>`. A `ToolCallReader` is a function that
+parses the text of a call. `FormatMarkers` has the markers of several formats for the search in text;
+`build_format_markers` returns it. Unmarked calls are a whole reply that consists only of calls without markers.
+`read_unmarked_calls` reads such a reply. `can_be_unmarked_calls` checks the beginning of a reply for them.
 """
 
 import functools
@@ -66,7 +66,7 @@ class StartMarker(Struct, frozen=True):
 
 
 class FormatMarkers(NamedTuple):
-    """Start and end markers of a set of text formats, prepared for the search in streamed text."""
+    """Start and end markers of several text formats of tool calls, with patterns for the search in streamed text."""
 
     start_markers: Mapping[str, StartMarker]
     """Mapping from each start marker to its properties."""
@@ -85,9 +85,9 @@ class FormatMarkers(NamedTuple):
     """All prefixes of the start markers, the complete markers included."""
 
     def find_partial_marker(self, text: str, offset: int, end: int) -> int:
-        """Return the index of an incomplete start marker at the end of `text`. Without one, return its length.
+        """Find an incomplete start marker at the end of `text`, and return the index at which it begins.
 
-        The marker may begin from `offset` to before `end`.
+        The result is the length of `text` if there is none. Only indexes from `offset` to before `end` are checked.
         """
         for start in range(max(offset, len(text) - self.max_marker_length + 1), end):
             if (
@@ -166,9 +166,9 @@ def build_format_markers(formats: tuple[ToolCallFormat, ...]) -> FormatMarkers:
 def read_unmarked_calls(
     text: str, formats: Sequence[ToolCallFormat], offered: OfferedTools
 ) -> tuple[ToolCallFormat, list[RecoveredCall]] | None:
-    """Return the format and the tool calls of a complete reply that consists of calls without markers.
+    """Return the format and the tool calls of a complete reply that consists only of calls without markers.
 
-    `formats`: text formats to try. None: the reply is other text.
+    `text`: the reply. `formats`: text formats to try. None: the reply is not in one of these formats.
     """
     if "bare_json" in formats and (calls := read_json_calls(text, offered, without_markers=True)):
         return "bare_json", calls
@@ -178,9 +178,9 @@ def read_unmarked_calls(
 
 
 def can_be_unmarked_calls(text: str, formats: Sequence[ToolCallFormat], offered: OfferedTools) -> bool:
-    """Return True if a reply that begins with `text` may consist of tool calls without markers.
+    """Return True if a reply may consist only of tool calls without markers. False: it is ordinary text.
 
-    `formats`: text formats to try. False: the reply is ordinary text, however it continues.
+    `text`: the beginning of the reply. `formats`: text formats to try.
     """
     remainder = text.lstrip()
     listed = remainder.startswith("[")

@@ -1,8 +1,8 @@
 """Readers of tool calls that a model wrote in its reply text as JSON objects with a name and arguments.
 
 `read_json_calls` returns the calls as `RecoveredCall` objects. `resolve_call` checks name and arguments of one call.
-`find_value_end` finds the end of a JSON value. Offered tools are those of the client request. A marker is a text such
-as `<tool_call>` around a call.
+`find_value_end` finds the end of a JSON value. The offered tools are the client tools of the request. A marker is a
+text such as `<tool_call>` around a call.
 """
 
 import json
@@ -41,10 +41,10 @@ _decode = msgspec.json.Decoder(_Written).decode
 
 
 def read_json_calls(text: str, offered: OfferedTools, *, without_markers: bool = False) -> list[RecoveredCall] | None:
-    """Return the tool calls of a text that consists of JSON objects, in a JSON list or one after another.
+    """Return the tool calls of a text that consists of JSON objects. None: other content, or a tool is not offered.
 
-    None: the text has other content, or calls a tool that is not offered. `without_markers`: True if no markers enclose
-    the text. Invalid JSON is then not repaired, and each object must have arguments.
+    The objects stand in a JSON list or one after another. `without_markers`: True if no markers enclose the text.
+    Invalid JSON is then not repaired, and each object must have arguments.
     """
     objects = _split(text.strip())
     if objects is None and not without_markers and (mended := repair_arguments(text, between_markers=True)):
@@ -55,10 +55,10 @@ def read_json_calls(text: str, offered: OfferedTools, *, without_markers: bool =
 
 
 def resolve_call(name: str, arguments: str, offered: OfferedTools) -> RecoveredCall | None:
-    """Return the tool call for the name and the arguments that a model wrote.
+    """Return the tool call for a name and arguments that a model wrote.
 
-    `arguments`: JSON text; empty text means an empty object. Invalid arguments are repaired. None: the tool is not
-    offered, or the repair failed.
+    `arguments`: JSON text, which is repaired if necessary; empty text means an empty object. None: the client offers no
+    such tool, or the repair failed.
     """
     known = offered.find_tool(name)
     arguments = arguments.strip() or "{}"

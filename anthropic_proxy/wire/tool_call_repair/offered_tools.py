@@ -49,8 +49,8 @@ class OfferedTools:
     def find_tool(self, name: str) -> str | None:
         """Return the client's name of the tool that a model calls `name`. None: no tool, or several.
 
-        The exact name is tried first, then the name without namespaces (`functions.`) and counter (`:0`). At last, case
-        and the difference of `-` and `_` are ignored.
+        The exact name is tried first, then the name without namespaces (`functions.`) and counter (`:0`). Finally,
+        upper and lower case, `-` and `_` are treated as equal.
         """
         if name in self._tools:
             return self._aliases.get(name, name)
@@ -66,10 +66,10 @@ class OfferedTools:
         return None
 
     def find_tool_by_arguments(self, arguments: str) -> str | None:
-        """Return the client's name of the tool that accepts `arguments`, for a call without a name.
+        """Return the client's name of the tool that a call without a name means. None: no tool fits, or several.
 
-        `arguments`: JSON text. The tool is the forced one, the only one, or the only one with a matching schema. None:
-        no tool, or several.
+        The tool is the one that the client forces, or the only one. Otherwise it is the only one with a schema that
+        fits `arguments`, a JSON text.
         """
         if self._forced is not None or len(self._tools) == 1:
             name = self._forced or next(iter(self._tools))

@@ -1,8 +1,8 @@
 """Readers of tool calls that a model wrote in its reply text between tags or special tokens, one function per format.
 
-Each `read_…` function is named after its tags or model. It parses the text from the start marker to the end marker,
-both included. It returns the calls, or None for text of another format and for a tool that is not offered. The time is
-linear in the length of the text, because repetitions in patterns are possessive where necessary.
+Each `read_…` function is named after its tags or model, and its docstring shows the format. It parses the text from the
+start marker to the end marker, both included. It returns the calls. None: the text has another format, or a tool is not
+offered. The time is linear in the length of the text.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""`TextCallDetector`: converts tool calls in reply text, after a marker such as `<tool_call>`, to deltas."""
+"""`TextCallDetector`: finds tool calls that a model wrote in its reply text, and converts them to deltas."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ searched."""
 class TextCallDetector:
     """Converts tool calls in streamed reply text into tool call deltas. Call `feed` for each fragment, then `finish`.
 
-    A call starts at a start marker such as `<tool_call>`, outside of code, and must call an offered tool. Text is
+    A call after a start marker such as `<tool_call>` must stand outside of code and name an offered tool. Text is
     buffered only while it may belong to a call.
     """
 
@@ -81,7 +81,7 @@ class TextCallDetector:
         self._count = 0
 
     def feed(self, text: str) -> list[Delta]:
-        """Return the deltas that no later text can change, after one more fragment. The remainder is buffered."""
+        """Return the deltas for one more fragment of reply text. Text that may belong to a tool call is buffered."""
         if self._state == "text" and not self._held and not self._spark.search(text):
             self._before = (self._before + text[-MAX_FENCE_LENGTH:])[-MAX_FENCE_LENGTH:]
             return [Text(text)]
@@ -94,7 +94,7 @@ class TextCallDetector:
         return deltas
 
     def finish(self, *, reply_ended_early: bool = False) -> list[Delta]:
-        """Return the deltas of the buffered text at the end of the reply: tool calls or text.
+        """Return the buffered text as deltas at the end of the text: tool calls or plain text.
 
         `reply_ended_early`: True if the reply did not end normally. A call without an end marker then becomes text.
         """

@@ -44,9 +44,9 @@ class TextSplitter:
         return self._calls.notes if self._calls is not None else ()
 
     def feed(self, text: str) -> list[Delta]:
-        """Return the deltas that no later text can change, after one more fragment of reply text.
+        """Return the deltas for one more fragment of reply text.
 
-        The remainder stays buffered until the next `feed` or `finish`.
+        Text that may belong to a tag or a tool call is buffered until a later `feed` or `finish`.
         """
         if self._tags is None:
             return self._calls.feed(text) if self._calls is not None else [Text(text)]
@@ -56,16 +56,20 @@ class TextSplitter:
         return self._find_calls(deltas)
 
     def finish(self, *, reply_ended_early: bool = False, is_text_reply: bool = False) -> list[Delta]:
-        """Return deltas for the buffered text. Call this before another block and at the end of the reply.
+        """Return the buffered text as deltas. Call this before another block and at the end of the reply.
 
-        `reply_ended_early`: True if the reply did not end normally; a call without an end marker is then text.
-        `is_text_reply`: True if the reply ended normally and contained only text.
+        `reply_ended_early`: True if the reply did not end normally. A call without an end marker then becomes text.
+        `is_text_reply`: True if the reply ended normally and contained only text. Text that was taken for reasoning,
+        although it had no tag, is then returned again as `Text`.
         """
         deltas = self._find_calls(self._tags.finish(is_text_reply=is_text_reply)) if self._tags is not None else []
         return deltas + self._calls.finish(reply_ended_early=reply_ended_early) if self._calls is not None else deltas
 
     def note_separate_reasoning(self) -> None:
-        """Record that the provider sends reasoning in a separate field. Text without a start tag is then reply text."""
+        """Record that the provider sends reasoning in a separate field.
+
+        Text before an end tag such as `</think>` is then reply text, unless it has a start tag.
+        """
         if self._tags is not None:
             self._tags.disable_unopened_form()
 

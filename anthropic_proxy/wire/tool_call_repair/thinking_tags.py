@@ -1,8 +1,8 @@
 """`ThinkingTagParser`: extracts reasoning between tags (`<think>…</think>`) from the start of a reply's text.
 
-Some servers do not separate reasoning from the reply. `feed` reads a fragment of the text, `finish` ends it. Both
-return `Thinking` and `Text` deltas. Some models write only the end tag (`unopened`); `disable_unopened_form` excludes
-this. `is_done` is True if all further text is reply text.
+Some servers do not separate reasoning from the reply. `feed` converts a fragment of the text to `Thinking` and `Text`
+deltas, and `finish` the buffered text. Some models write only the end tag. If the form `unopened` is enabled, text
+before this tag is reasoning; `disable_unopened_form` disables the form.
 """
 
 from collections.abc import Sequence
@@ -69,7 +69,10 @@ class ThinkingTagParser:
         return self._state == "text"
 
     def feed(self, text: str) -> list[Delta]:
-        """Return the deltas of a fragment of reply text. A possible start of a tag is buffered for the next call."""
+        """Add a fragment of reply text and return its `Thinking` and `Text` deltas.
+
+        Text that may be part of a tag is buffered until a later `feed` or `finish`.
+        """
         if self._state == "text":
             return [Text(text)]
         deltas: list[Delta] = []
@@ -89,10 +92,10 @@ class ThinkingTagParser:
         return deltas
 
     def finish(self, *, is_text_reply: bool = False) -> list[Delta]:
-        """Return deltas for the buffered text at the end of the reply.
+        """Return the buffered text as deltas at the end of the text.
 
-        `is_text_reply`: True if the reply ended normally and contained only text. If all of it was returned as
-        reasoning without a start tag and no end tag followed, it is returned again as `Text`.
+        `is_text_reply`: True if the reply ended normally and contained only text. If the text was taken for reasoning,
+        although it had no tag, it is then returned again as `Text`.
         """
         deltas: list[Delta] = []
         if self._state == "after":
@@ -112,7 +115,7 @@ class ThinkingTagParser:
     def disable_unopened_form(self) -> None:
         """Treat text before an end tag without a start tag as reply text, not as reasoning.
 
-        The caller has seen that the provider sends reasoning in a separate field.
+        Call it if the provider sends reasoning in a separate field.
         """
         self._unopened = False
 

@@ -1,7 +1,7 @@
 """`find_image_refusal`: recognizes provider errors for images that the model or server does not accept.
 
-The proxy then repeats the request with texts in place of the images. `rejects_tool_result_content` detects errors about
-content in tool results only.
+After such an error, the proxy may repeat the request with a text in place of each image. `rejects_tool_result_content`
+recognizes errors about content that is rejected in tool results only.
 """
 
 import re
@@ -123,8 +123,8 @@ _ABOUT_ANOTHER = re.compile(
 def find_image_refusal(fault: UpstreamFault) -> UpstreamErrorCause | None:
     """Return the error cause `images` if the provider rejected the request because it contains images.
 
-    Its `is_certain` is False if the error also fits other reasons. None: another error, or an error about one image or
-    tool results only.
+    Its `is_certain` is False if the error may also have another cause. None: the error has another cause, concerns a
+    single image, or concerns tool results only.
     """
     text = f"{fault.message}\n{fault.parameter or ''}"
     if rejects_tool_result_content(fault.message, fault.parameter):
@@ -143,7 +143,10 @@ def find_image_refusal(fault: UpstreamFault) -> UpstreamErrorCause | None:
 
 
 def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
-    """Return True if an error rejects content in tool results only. The server may accept it in user messages."""
+    """Return True if an error rejects content in tool results only. The server may accept it in user messages.
+
+    `message`: the provider's error message. `parameter`: path of the rejected field. None: not reported.
+    """
     return matches_any(PARAMETER_REJECTION_TEXTS, message) and bool(
         _RESULTS.search(message) or _RESULT_PATH.search(parameter or "")
     )

@@ -1,7 +1,7 @@
 """Search of provider error texts for a rejected parameter, a rejected message role, or a list of effort levels.
 
-`find_rejected_parameter`, `rejects_role` and `find_accepted_effort` return the results. The next upstream request is
-changed accordingly. Effort is the level of reasoning.
+`find_rejected_parameter`, `rejects_role` and `find_accepted_effort` return the results, by which the next upstream
+request is changed. An effort is a level of reasoning, such as `low`.
 """
 
 import re
@@ -51,10 +51,10 @@ _LEVEL = re.compile(r"\b(none|minimal|low|medium|high|xhigh|max|default)\b(?![_-
 
 
 def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
-    """Return the first parameter in `names` that an error message rejects. None: none of them.
+    """Return the first request parameter that an error message rejects and that is in `names`. None: there is none.
 
-    A name that may be an ordinary word counts only in quotes, or before a word such as `parameter`. `maxTokens` is read
-    as `max_tokens`.
+    A name that is also an ordinary word counts only in quotes, or before a word such as `parameter`. `maxTokens` is
+    read as `max_tokens`.
     """
     if not matches_any(PARAMETER_REJECTION_TEXTS, text):
         return None
@@ -78,10 +78,11 @@ def rejects_role(text: str) -> bool:
 
 
 def find_accepted_effort(text: str, requested: str, sent: str) -> str | None:
-    """Return the effort level to send in place of a rejected one, from the levels that an error message lists.
+    """Return the effort (level of reasoning) to send in place of a rejected one. None: no level can replace it.
 
-    `text`: the message. `requested`: level of the client. `sent`: the server's name of that level. The next lower level
-    is preferred, then the lowest one above `none`. None: the message lists no levels, or accepts `sent`.
+    `text`: the error message, which lists the accepted levels. `requested`: the client's level. `sent`: the level that
+    was sent in its place. The next lower listed level is chosen, else the lowest one. `none` is chosen only if the
+    message lists no other level.
     """
     listed: list[str] = []
     for match in _LIST.finditer(text):

@@ -1,7 +1,7 @@
 """`is_policy_refusal`: recognizes provider errors that refuse a request because of its content.
 
-Reasons are safety, moderation and usage policies. The client receives a reply with the stop reason `refusal` instead of
-an error. The tables `REFUSAL_…` contain typical texts and codes.
+The reason is a rule about safety, moderation or permitted use. The client receives a reply with the stop reason
+`refusal` instead of an error. The tables `REFUSAL_…` contain typical texts and codes.
 """
 
 import re

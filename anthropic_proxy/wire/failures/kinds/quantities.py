@@ -1,7 +1,7 @@
-"""`read_quantities`: token counts in a provider's error text, each with its meaning as a `Quantity`.
+"""`read_quantities`: finds the numbers of tokens in a provider's error text, and the meaning of each number.
 
-The subject of a number is the counted thing: input, output or both (context). Its role is a maximum (`limit`), the size
-of the request (`amount`), or the difference (`excess`). `find_subject` returns the subject that a word names.
+A `Quantity` is a number with its subject, the counted thing (input, output, or both as `context`), and its role. The
+role is a maximum (`limit`), the size of the request (`amount`), or the difference of the two (`excess`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -119,7 +119,7 @@ _ENDS = frozenset((".", "\n", "!", "?", ";"))
 
 
 class Quantity(Struct, frozen=True, kw_only=True):
-    """A number of tokens in an error text, with its meaning."""
+    """Number of tokens in an error text, with its meaning: the counted thing, and limit or actual size."""
 
     value: int
     """Number of tokens. For an exclusive limit (`less than 8192`): the largest allowed number."""
@@ -138,7 +138,7 @@ class Quantity(Struct, frozen=True, kw_only=True):
 
 
 def read_quantities(text: str) -> list[Quantity]:
-    """Return the numbers of tokens in an error text, in order. Numbers in other units are omitted."""
+    """Return the numbers of tokens in an error text, in order. Numbers of other things, such as bytes, are omitted."""
     lexemes = list(read_lexemes(text))
     found: list[Quantity] = []
     sentence = previous = 0
@@ -179,7 +179,7 @@ def _subject_of_word(word: str) -> QuantitySubject:
 
 
 def find_subject(lexemes: Sequence[Lexeme], place: int) -> QuantitySubject:
-    """Return the subject (input, output, context) named by the lexeme at index `place`. "": none."""
+    """Return the counted thing that the word at index `place` names: `input`, `output` or `context`. "": none."""
     word = lexemes[place].text
     if word.lower() == "tokens" and place and _is_output_limit(lexemes, place):
         return "output"

@@ -1,7 +1,7 @@
 """`find_quota`: recognizes provider errors for a used-up quota, which a retry after a short delay cannot fix.
 
-A quota is credit of the account, or the allowance of a period or plan. `BILLING_…` tables concern credit, `ALLOWANCE_…`
-tables the allowance. Rate limits per minute are not recognized.
+A quota is the credit of the account, or an allowance: the use that a period or plan permits. `BILLING_…` tables have
+error texts and codes about credit, `ALLOWANCE_…` tables about an allowance. Rate limits per minute are not recognized.
 """
 
 import re
@@ -90,7 +90,7 @@ delay (2026-11)."""
 def find_quota(fault: UpstreamFault) -> Literal["billing", "allowance"] | None:
     """Return the kind of quota that is used up: `billing` (credit) or `allowance` (of a period or plan).
 
-    None: another error, or a limit that ends in less than a minute.
+    None: the error has another reason, such as a rate limit that ends soon.
     """
     if fault.status not in _STATUSES:
         return None

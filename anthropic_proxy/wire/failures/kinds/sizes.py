@@ -1,8 +1,8 @@
 """`find_token_limit_fault`: recognizes provider errors for requests with too many tokens.
 
-The input exceeds the context window, the output limit (`max_tokens`) is too high, or a rate limit is too low for the
-request. `TokenLimitFault` is the result. `KnownTokenCounts` are counts from the request, used if the error text has no
-numbers. `new_input_overflow_fault` builds the result for a too long input.
+Three cases are recognized. The input exceeds the context window, the output limit (`max_tokens`) is too high, or the
+request exceeds a whole rate limit. `TokenLimitFault` describes the error. `KnownTokenCounts` has counts for error texts
+without numbers. `new_input_overflow_fault` returns the description of a too long input.
 """
 
 import re
@@ -108,7 +108,7 @@ class KnownTokenCounts(Struct, frozen=True, kw_only=True):
 
 
 class TokenLimitFault(Struct, frozen=True, kw_only=True):
-    """Result for a request with too many tokens, from which the error for the client is built."""
+    """Description of an error for too many tokens: message, rejected parameter and cause of the client's error."""
 
     message: str
     """Error message in the format of Anthropic's API, from which clients parse the numbers. "": use the provider's
@@ -120,9 +120,9 @@ class TokenLimitFault(Struct, frozen=True, kw_only=True):
 
 
 def find_token_limit_fault(fault: UpstreamFault, known: KnownTokenCounts) -> TokenLimitFault | None:
-    """Return the result for a request with too many tokens. None: the error has another reason.
+    """Return the description of an error for too many tokens. None: the error has another reason.
 
-    `known`: token counts, used if the error text has none.
+    `known`: token counts of the request and model, which replace numbers that the error text lacks.
     """
     text = f"{fault.message}\n{' '.join(sorted(fault.codes))}"
     quantities = _distinct(read_quantities(fault.message), _names_output(fault.parameter))
@@ -304,7 +304,7 @@ def _without_input(
 
 
 def new_input_overflow_fault(tokens: int, limit: int) -> TokenLimitFault:
-    """Return the result for an input of `tokens` tokens that exceeds the context window of `limit` tokens."""
+    """Return the description of the error for an input of `tokens` tokens in a context window of `limit` tokens."""
     text = f"prompt is too long: {tokens} tokens > {limit} maximum"
     return TokenLimitFault(message=text, parameter="messages", cause=UpstreamErrorCause(kind="overflow"))
 
