@@ -1,4 +1,5 @@
-"""The ledger: a database with one row per client request, and hourly sums of requests, tokens and costs.
+"""The ledger: a database of client requests, with hourly sums of requests, tokens and costs.
 
-This package is a plugin, which is enabled unless `DATABASE_URL=off`.
+It has one row for each request to `/v1/messages`, and for each other request that failed. The package is a plugin,
+which `DATABASE_URL=off` disables.
 """

@@ -1,7 +1,8 @@
-"""Routes of the ledger (database of requests) for programs: `/api/usage`, `/api/requests` and their OpenAPI document.
+"""HTTP routes under `/api/` by which other programs read the ledger, the database of requests.
 
-`LedgerApi` has the routes. `ApiQuery` checks the names of the query parameters of a URL. Responses contain no message
-content. The database is read in a thread, so that client requests do not wait.
+`/api/usage` returns sums of tokens and costs, `/api/requests` returns stored requests, and `/api/openapi.json`
+describes both. `LedgerApi` has the routes. `ApiQuery` rejects unknown query parameters. Responses contain no message
+content.
 """
 
 import os
@@ -35,9 +36,9 @@ _MAX_DIGITS = 9
 
 
 class LedgerApi:
-    """Routes of the ledger, the database of requests, for programs.
+    """HTTP routes by which programs read the ledger, the database of requests.
 
-    `current_gateway` returns the running proxy; None: the proxy has not started.
+    `current_gateway` is a function that returns the running proxy, or None before the proxy has started.
     """
 
     def __init__(self, current_gateway: Callable[[], Gateway | None]) -> None:
@@ -50,7 +51,7 @@ class LedgerApi:
 
     @property
     def routes(self) -> Sequence[Route]:
-        """The routes under `/api/` with their handlers, for the field `routes` of the plugin."""
+        """The HTTP routes under `/api/`, each with its path and its handler."""
         served: Mapping[str, Callable[[RouteRequest], RouteResponse]] = {
             "/api/usage": self._get_usage,
             "/api/requests": self._list_requests,
@@ -146,9 +147,9 @@ class LedgerApi:
 
 
 class ApiQuery:
-    """Query parameters in the URL of one request to a route.
+    """Query parameters of one HTTP request, by name.
 
-    `known` has the permitted names of parameters. Raises `InvalidRequest` (400) for any other name.
+    `known` lists the permitted names. The constructor raises `InvalidRequest` (400) if the URL has any other name.
     """
 
     def __init__(self, request: RouteRequest, known: Sequence[str]) -> None:

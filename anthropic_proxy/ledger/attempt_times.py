@@ -56,9 +56,9 @@ def find_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime]
 
 
 def shorten_attempt_times(text: str) -> str:
-    """Return `text`, a value of the column `attempt_times`, with shortened error messages.
+    """Shorten long error messages in `text`, a value of the column `attempt_times`, and return the new value.
 
-    API keys in `text` must be masked before, because a shortened key would not be recognized.
+    API keys in `text` must be redacted before, because a key that is cut off would not be recognized.
     """
     if len(text) <= MAX_ATTEMPT_ERROR_CHARACTERS:
         return text

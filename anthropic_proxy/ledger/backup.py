@@ -1,7 +1,7 @@
-"""Copy of a SQLite database before its migration (change of its tables for a new version), without message texts.
+"""Backup of a SQLite database before a migration changes its tables. The backup has no message texts.
 
-`write_backup` writes the copy beside the database, and replaces the copy of an earlier migration. `create_private_file`
-creates a file that only its owner may read.
+`write_backup` writes it to a file beside the database, and deletes the backups of earlier migrations.
+`create_private_file` creates an empty file that only its owner can read and write.
 """
 
 import errno
@@ -51,9 +51,9 @@ def write_backup(
 
 
 def create_private_file(file: Path) -> None:
-    """Create `file` empty with access for its owner only (mode 600). An existing file is not opened.
+    """Create an empty file that only its owner can read and write (mode 600). An existing file is not changed.
 
-    SQLite creates the other files of the database with the same mode.
+    SQLite gives the same mode to the other files of the database, such as the write-ahead log.
     """
     # POSIX: the close of any descriptor of a file releases all locks of this process on the file, also those of SQLite
     # connections in other threads. Another process could then delete the WAL that they use

@@ -1,6 +1,6 @@
-"""Check of a database: integrity of a SQLite file, and agreement of the hourly sums with the requests.
+"""Check of the ledger's database for damage, and for hourly sums that do not agree with the stored requests.
 
-`find_problems` yields the problems, for the command `db check`.
+`find_problems` yields the problems, for the command `db check`. Only a SQLite file is checked for damage.
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,10 @@ _COMPARED = (
 
 
 def find_problems(connection: Connection) -> Iterator[str]:
-    """Check the database of the ledger, and yield one sentence for each problem that is found.
+    """Check the database of the ledger, and yield one sentence for each problem.
 
-    The oldest hour is not checked, because some of its requests may already be deleted.
+    A SQLite file is checked for damage. Then the hourly sums are compared with the stored requests. The oldest hour is
+    left out, because some of its requests may already be deleted.
     """
     if connection.dialect.name == "sqlite":
         found = connection.exec_driver_sql("PRAGMA integrity_check").scalars()

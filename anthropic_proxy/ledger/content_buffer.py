@@ -70,8 +70,9 @@ class ContentBuffer:
     def record(self, request_id: str, point: RecordPoint, data: bytes) -> None:
         """Add `data`, bytes of the request with the id `request_id`, to the buffer.
 
-        `point` is the origin of the bytes: client request, reply, or request to a provider. If a client request or its
-        reply does not fit, all bytes of this request are dropped.
+        `point` is the origin of the bytes: the client request, the reply, or the request to a provider. If a client
+        request or its reply does not fit into the buffer, all bytes of this request are dropped. If a request to a
+        provider does not fit, only this one is left out.
         """
         if point == "client request":
             kept = data[: self._max_content_bytes]

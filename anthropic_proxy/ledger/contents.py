@@ -1,7 +1,8 @@
-"""Texts of requests and replies as rows of the table `contents`, redacted and compressed.
+"""Texts of requests and replies as rows of the table `contents`, compressed and without API keys.
 
-`build_content_rows` returns the rows for one request, and `read_contents` reads them as `StoredContent`. `join_deltas`
-joins the text fragments of a streamed reply, so that a key in several fragments is found and redacted.
+`build_content_rows` returns the rows of one client request. `read_contents` reads them as `StoredContent`, one object
+for each text. `join_deltas` joins the text fragments of a streamed reply, because an API key that is split over two
+fragments would not be found.
 """
 
 import zlib
@@ -29,7 +30,10 @@ _TEXT_FIELDS = {
 
 
 class StoredContent(Struct, frozen=True):
-    """One stored text of a request: the client request, the reply, or the structure of the request to the provider."""
+    """One stored text of a client request: its body, its reply, or the structure of the request to the provider.
+
+    The structure is a text with the fields of the JSON body. Each text of the conversation is replaced by its length.
+    """
 
     kind: str
     """`request`, `reply`, or `sent`: the structure of the request to the provider."""
@@ -45,7 +49,10 @@ class StoredContent(Struct, frozen=True):
 
 
 def read_contents(connection: Connection, request_id: str) -> list[StoredContent]:
-    """Return the stored texts of a request, in the order `sent`, `request`, `reply`. Empty: no texts are stored."""
+    """Return the stored texts of a client request. Empty: no texts are stored.
+
+    The order is `sent` (the structure of the request to the provider), `request`, `reply`. Each kind may be missing.
+    """
     query = select(contents.c.kind, contents.c.size, contents.c.data).where(contents.c.request_id == request_id)
     found = connection.execute(query.order_by(contents.c.kind.desc()))
     return [StoredContent(kind, size, zlib.decompress(data)) for kind, size, data in found]
@@ -54,7 +61,11 @@ def read_contents(connection: Connection, request_id: str) -> list[StoredContent
 def build_content_rows(
     request_id: str, started_at: int, content: Content, secrets: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the rows of the table `contents` for one request. `secrets` are keys that no row may contain."""
+    """Return the rows of the table `contents` with the texts of one client request, compressed and without API keys.
+
+    `content` has the recorded bytes. `secrets` are API keys that are replaced in the texts, besides all texts that look
+    like API keys. `started_at` is the start of the request in microseconds since the epoch.
+    """
     texts = [
         ("request", content.request_size, content.request),
         ("reply", content.reply_size, join_deltas(bytes(content.reply))),
@@ -74,7 +85,10 @@ def build_content_rows(
 
 
 def join_deltas(reply: bytes) -> bytes:
-    """Return a streamed reply with the text fragments of each content block joined. Other replies are unchanged."""
+    """Join the text fragments of each content block in a streamed reply, and return the reply.
+
+    Any other reply is returned unchanged.
+    """
     if not reply.startswith(b"event: "):
         return reply
     return b"\n\n".join(_join_frames(reply.split(b"\n\n")))

@@ -1,8 +1,8 @@
-"""`CostCalculator`: the cost of a request, at the used model and at the requested model.
+"""`CostCalculator`: calculates the cost of a client request from its receipt, the record of the finished request.
 
-The used model is that of the provider, the requested model the Claude model of the client. Costs are whole nano-dollars
-(10⁻⁹ US dollars). `find_usage` returns tokens and cost of one request as `Usage`. A receipt is the record of one
-finished client request.
+A `Cost` has two amounts: the cost at the used model of the provider, and at the model that the client requested.
+Amounts are whole nano-dollars (10⁻⁹ US dollars). `find_usage` returns the tokens and the cost of one request as
+`Usage`.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from anthropic_proxy.settings import Settings
 
 
 class Cost(Struct, frozen=True):
-    """Cost of one request in nano-dollars."""
+    """Cost of one request in nano-dollars, at the used model and at the requested model."""
 
     cost: int | None
     """Cost in nano-dollars of the tokens at the price of the used model. None: the price is unknown."""
@@ -28,9 +28,9 @@ class Cost(Struct, frozen=True):
 
 
 class CostCalculator:
-    """Calculator of costs with the prices of one version of the settings.
+    """Calculator of the costs of requests, at the prices that `settings` select.
 
-    After a reload of the settings or of the prices, the caller creates another one.
+    The caller creates another calculator after a reload of the settings or of the price list.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -40,10 +40,10 @@ class CostCalculator:
         model."""
 
     def calculate(self, receipt: Receipt) -> Cost:
-        """Return the cost in nano-dollars of the request in `receipt`, the record of one finished request.
+        """Return the cost in nano-dollars of the finished request in `receipt`, as the sum over its calls to providers.
 
-        It is the sum over the calls to providers, each at its own price. A request without tokens costs 0. The cost of
-        a cancelled call without reported tokens is unknown (None).
+        Each call is charged at the price of its own model. A request without tokens costs 0. The cost is None if a
+        price is unknown, or if the client disconnected before the provider reported tokens.
         """
         if _lacks_usage(receipt):
             return Cost(None, None, "")
@@ -84,9 +84,10 @@ class Usage(Struct, frozen=True):
 
 
 def find_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> Usage:
-    """Return tokens and cost of the finished request in `receipt`. Unreported input tokens are estimated.
+    """Return the tokens and the cost of the finished request in `receipt`, as sums over its calls to providers.
 
-    `input_tokens` is the estimated number of input tokens of the request.
+    `input_tokens` is an estimate for the request. It is used if the provider reported no input tokens for the last call
+    but may charge them.
     """
     calls = _list_calls(receipt)
     if _lacks_input(receipt):

@@ -1,8 +1,9 @@
-"""Queries of the dashboard: sums by period, latencies, output speeds, and neighbors of a request.
+"""Queries of the dashboard: sums of requests, tokens and costs, latencies, output speeds, and neighbors of a request.
 
-A `RequestSelection` is a time range with filters. A period is an equal division of this range, such as an hour.
-`sum_periods` and `sum_models` return numbers of requests, tokens and costs. `collect_latencies` returns histograms of
-the time to the first token. Functions `group_…` and `add_up_…` use results of other functions, without a query.
+Most functions read a `RequestSelection`, a time range with filters. The range is divided into periods, such as hours.
+`sum_periods` returns the sums of each period, and `sum_models` those of each model. `collect_latencies` returns
+histograms of the time to the first token. Functions `group_…` and `add_up_…` combine such results without reading the
+database.
 """
 
 from collections import Counter
@@ -44,21 +45,22 @@ def sum_periods(
     by: str = "",
     names: Sequence[str] = SUM_NAMES,
 ) -> list[PeriodSums]:
-    """Return numbers of requests, tokens and costs for each period (such as an hour) of the selection `chosen`.
+    """Return the numbers of requests, tokens and costs of the selection `chosen` for each period, such as an hour.
 
-    `period_seconds` is a multiple of 3,600, or any number for a range of at most three hours; 0: one period. `by` is
-    the column of `HOURLY_KEYS` to group by; "": no groups. `names` are the sums to calculate. Periods without requests
-    are missing.
+    `period_seconds` is the length of a period; 0: one period. For a range above three hours, it is a multiple of 3,600.
+    `by` is a column to group by, such as `model`; "": no groups. `names` are the sums to calculate. Periods without
+    requests are missing.
     """
     rows = _sum(connection, chosen, period_seconds, (by,) if by else (), names)
     return [PeriodSums(start, keys[0] if keys else "", sums) for start, keys, sums in rows]
 
 
 def count_requests_in_previous_range(connection: Connection, chosen: RequestSelection, now: int) -> int:
-    """Return the number of requests in the time range just before the range of `chosen`, for a comparison.
+    """Return the number of requests in the time range before that of `chosen`, for a comparison.
 
-    Both ranges have the same length and filters. `now` is the present in microseconds since the epoch. Of a range that
-    is not over, only the time until `now` counts.
+    The previous range has the same length and the same filters, and ends at the start of the range of `chosen`. `now`
+    is the present time in microseconds since the epoch. If the range of `chosen` ends later, only its length until
+    `now` counts.
     """
     is_single = chosen.is_fine or not chosen.has_hourly_sums
     start = chosen.start if is_single else chosen.start // MICROSECONDS_PER_HOUR * MICROSECONDS_PER_HOUR
@@ -111,9 +113,10 @@ def measure_model_periods(connection: Connection, chosen: RequestSelection, peri
 
 
 def group_latencies(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]) -> dict[KeyT, Histogram]:
-    """Return a histogram of the times to the first token for each group of `rows`, without a query.
+    """Return a histogram of the times to the first token for each group of `rows`.
 
-    `key` returns the group of a row. Groups without times are missing.
+    `key` returns the group of a row, for example its model. Groups without such times are missing. The database is not
+    read.
     """
     texts: dict[KeyT, list[str]] = {}
     for row in rows:
@@ -123,10 +126,11 @@ def group_latencies(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], Ke
 
 
 def group_speeds(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]) -> dict[KeyT, float]:
-    """Return the output speed in tokens per second for each group of `rows`, without a query.
+    """Return the output speed of each group of `rows`, in tokens per second.
 
-    It is the number of output tokens divided by the time after the first token, over successful requests. `key` returns
-    the group of a row. Groups without output tokens are missing.
+    The speed is the number of output tokens of successful requests, divided by their time after the first token. `key`
+    returns the group of a row, for example its model. Groups without output tokens are missing. The database is not
+    read.
     """
     found: dict[KeyT, tuple[int, int]] = {}
     for row in rows:
@@ -204,11 +208,11 @@ def collect_latencies(
     by: Sequence[str] = (),
     quantity: Literal["first_token", "duration"] = "first_token",
 ) -> dict[tuple[int, tuple[str, ...]], Histogram]:
-    """Return a histogram of the times to the first token for each period and group of the selection `chosen`.
+    """Return histograms of the time to the first token in the selection `chosen`, one for each period and group.
 
-    The key has the beginning of the period in seconds since the epoch, and the values of the columns `by`.
-    `period_seconds` is the length of a period; 0: one period. With the `quantity` `duration`, times to the last byte
-    are returned instead.
+    A key of the result has the beginning of the period in seconds since the epoch, and the values of the columns `by`.
+    `period_seconds` is the length of a period; 0: one period, which has the beginning 0. The `quantity` `duration`
+    selects the time to the last byte instead.
     """
     source = _find_source(chosen)
     times = _list_times(connection, source, quantity)
@@ -278,7 +282,7 @@ def find_neighbors(connection: Connection, row: StoredRequest) -> Neighbors:
 
 
 def find_session_place(connection: Connection, row: StoredRequest) -> SessionPlace:
-    """Return the number of the request `row` in its session, in order of time, and the number of all requests."""
+    """Return the place of the request `row` in its session by time, such as the third of eight stored requests."""
     column = requests.c
     until = column.started_at <= row.started_at
     query = select(func.sum(case((until, 1), else_=0)), func.count()).where(value_condition("session", row.session))

@@ -44,7 +44,7 @@ class ModelPeriod(Struct, frozen=True):
 
 
 class ErrorGroup(Struct, frozen=True):
-    """Failed requests of one provider with the same type of error."""
+    """Failed requests of one provider with the same type of error and the same HTTP status."""
 
     provider: str
     error_type: str

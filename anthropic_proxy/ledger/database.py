@@ -1,8 +1,8 @@
-"""Access to the database of the ledger: its address, SQLAlchemy engines for writing and reading, and its migration.
+"""Access to the database of the ledger, which is a SQLite file or on PostgreSQL.
 
-The default is the SQLite file `ledger.sqlite3` in the data directory of the user. The setting `DATABASE_URL` can select
-PostgreSQL. `open_for_writing` first migrates the tables to the schema of this version. `has_tables` checks if a
-database has them.
+The default is the file `ledger.sqlite3` in the data directory of the user, and the setting `DATABASE_URL` can select
+another database. `find_url` returns its address. `open_for_reading` and `open_for_writing` return SQLAlchemy engines.
+`open_for_writing` first migrates the tables to the schema of this version. `has_tables` checks if the tables exist.
 """
 
 import sqlite3
@@ -60,15 +60,19 @@ def find_file(url: URL) -> Path | None:
 
 
 def describe_place(url: URL) -> str:
-    """Return file path, or host and name of a PostgreSQL database, at the address `url`, without a password."""
+    """Return a text for the location of the database at the address `url`, without a password.
+
+    It is the path of a SQLite file, or the host and the database name on PostgreSQL.
+    """
     file = find_file(url)
     return str(file) if file is not None else f"PostgreSQL {url.host or 'localhost'}/{url.database or ''}"
 
 
 def open_for_reading(settings: Settings) -> Engine:
-    """Return a SQLAlchemy engine with connections that only read. No database and no tables are created.
+    """Return a SQLAlchemy engine for queries of the ledger. It creates neither the database nor tables.
 
-    A connection of the engine may be used in any thread. Raises `ConfigurationError` if the ledger is disabled.
+    Connections may be used in any thread. On SQLite, they cannot write. Raises `ConfigurationError` if the ledger is
+    disabled.
     """
     url = find_url(settings)
     if (file := find_file(url)) is None:
@@ -89,9 +93,10 @@ def open_for_reading(settings: Settings) -> Engine:
 
 
 def open_for_writing(settings: Settings) -> Engine:
-    """Return a SQLAlchemy engine for use in one thread.
+    """Return a SQLAlchemy engine that can write to the ledger, for use in one thread.
 
-    The database is created if it is missing, and migrated if its schema is older.
+    Missing tables are created, and tables of an older version are migrated. Raises `NewerSchemaError` if a newer
+    version of the program has migrated them.
     """
     url = find_url(settings)
     file = find_file(url)
@@ -108,10 +113,10 @@ def open_for_writing(settings: Settings) -> Engine:
 
 
 def migrate(engine: Engine, file: Path | None) -> str:
-    """Migrate the database of `engine` to the newest schema, and return its previous schema version.
+    """Migrate the database of `engine` to the newest schema, and return the schema version that it had before.
 
-    `file` is the path of a SQLite database, which is copied before; None: PostgreSQL. The result "" means that the
-    database was empty. Raises `NewerSchemaError` for the schema of a newer program.
+    The result "" means that it had no tables. `file` is the path of a SQLite database, which is backed up before the
+    migration; None: PostgreSQL. Raises `NewerSchemaError` if a newer version of the program has migrated the database.
     """
     with engine.connect() as connection:
         version = find_version(connection)
@@ -134,7 +139,8 @@ def migrate(engine: Engine, file: Path | None) -> str:
 def has_tables(connection: Connection, place: str) -> bool:
     """Return True if the database of `connection` has the tables of the ledger. False: no request has been stored yet.
 
-    `place` names the database in error messages. Raises `ConfigurationError` for another schema version.
+    `place` names the database in error messages. Raises `ConfigurationError` if the tables belong to an older or newer
+    version of the program.
     """
     version = find_version(connection)
     if version in (None, NEWEST_VERSION):

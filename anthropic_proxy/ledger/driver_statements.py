@@ -1,7 +1,7 @@
-"""SQL statements of the writer that are compiled once and then executed by the database driver, to need less CPU time.
+"""SQL statements that the database driver executes without SQLAlchemy, because this needs less CPU time per row.
 
-`DriverStatement` is such a statement. `SqliteInsertion` inserts many rows into a table of SQLite. Failures are raised
-as exceptions of SQLAlchemy.
+`DriverStatement` is a statement that SQLAlchemy compiles only once. `SqliteInsertion` inserts many rows into a table of
+SQLite. Errors of the driver are raised as exceptions of SQLAlchemy.
 """
 
 import sqlite3
@@ -23,10 +23,10 @@ _ReadValues = Callable[[Mapping[str, Any]], Any]
 
 
 class DriverStatement:
-    """SQL statement with at least two parameters, compiled at its first execution.
+    """SQL statement that SQLAlchemy compiles once, and that the database driver then executes directly.
 
-    `build` returns the statement for a database, `sqlite` or `postgresql`. The types of its columns must need no
-    conversion by SQLAlchemy.
+    `build` returns the statement for a database, `sqlite` or `postgresql`. The statement must have at least two
+    parameters. SQLAlchemy does not convert their values, so the types of the columns must need no conversion.
     """
 
     def __init__(self, build: Callable[[str], ClauseElement]) -> None:
@@ -37,7 +37,7 @@ class DriverStatement:
     def execute(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute the statement once for each of `rows`, which map the name of a parameter to its value.
 
-        A row may have further names.
+        Other names in a row are ignored.
         """
         sql, values = self._compile(connection.dialect)
         with _open_cursor(connection, sql) as cursor:
@@ -65,7 +65,10 @@ class DriverStatement:
 
 
 class SqliteInsertion:
-    """Insertion of rows into all columns of `table` in SQLite, with several rows in each call of the driver."""
+    """SQL statement that inserts rows into a table of SQLite, several rows in each call of the database driver.
+
+    A row has a value for each column of `table`.
+    """
 
     def __init__(self, table: Table) -> None:
         self._values = _read_names(table.c.keys())

@@ -1,7 +1,7 @@
-"""Queries for failed requests, for the charts and lists of errors.
+"""Queries for failed requests, for charts and lists of errors.
 
-`count_errors` returns one `ErrorPeriod` for each period, provider, type of error and HTTP status. `list_errors` adds up
-the periods and reads the latest error message of each group.
+`count_errors` counts them by period, provider, type of error and HTTP status, and returns an `ErrorPeriod` for each
+combination. `list_errors` adds up the periods, and reads the latest error message of each provider, type and status.
 """
 
 from collections.abc import Iterable
@@ -39,7 +39,8 @@ class ErrorPeriod(Struct, frozen=True):
 def count_errors(connection: Connection, chosen: RequestSelection, period_seconds: int) -> list[ErrorPeriod]:
     """Return the numbers of failed requests of the selection `chosen`, by period, provider, type of error and status.
 
-    They are in order of time. `period_seconds` is the length of a period. Periods above one hour begin by local time.
+    They are in order of time. `period_seconds` is the length of a period. Periods longer than one hour, such as days,
+    begin by local time.
     """
     if chosen.values.get("outcome_class", "error") != "error":
         return []

@@ -42,9 +42,9 @@ _json = msgspec.json.Encoder(decimal_format="number")
 
 
 class ExportTable(Struct, frozen=True):
-    """Table for export, with column titles and rows.
+    """Table for export as CSV or JSON, with column titles and rows.
 
-    A value is a text, a number, a `Decimal` for money, a list, or None (unknown).
+    A value in a row is a text, a number, a boolean, a list, a `Decimal` for money, or None (missing or unknown).
     """
 
     titles: Sequence[str]
@@ -57,7 +57,7 @@ class ExportTable(Struct, frozen=True):
         return text.getvalue()
 
     def list_objects(self) -> list[dict[str, Any]]:
-        """Return one dict (title → value) for each row of the `ExportTable`, to be encoded by `encode_json`."""
+        """Return the rows of the `ExportTable` as dicts (title → value), which `encode_json` can encode."""
         return [dict(zip(self.titles, row, strict=True)) for row in self.rows]
 
     def download(self, name: str, form: str) -> RouteResponse:
@@ -89,7 +89,7 @@ def encode_json(value: Any) -> bytes:
 def to_dollars(nano_dollars: int | None) -> Decimal | None:
     """Convert nano-dollars (10⁻⁹ US dollars) to US dollars without trailing zeros.
 
-    None, an unknown amount, stays None.
+    None, which is an unknown amount, is returned as None.
     """
     if nano_dollars is None:
         return None

@@ -1,7 +1,7 @@
-"""`count_facets`: numbers of requests by the values of columns, for the filters of the dashboard and of the API.
+"""`count_facets`: counts stored requests by the values of columns, for the filters of the dashboard and the API.
 
-A facet is a column by which stored requests can be filtered, such as the provider. The numbers come from sums by hour
-if their table has all filtered columns. Otherwise only the latest requests are counted.
+A facet is a column by which requests can be filtered, such as the provider. If possible, the counts come from a table
+of hourly sums. Otherwise only the latest `MAX_COUNTED_REQUESTS` requests are counted.
 """
 
 from collections import Counter
@@ -35,10 +35,11 @@ class FacetCounts(Struct, frozen=True):
 
 
 def count_facets(connection: Connection, chosen: RequestSelection, columns: Sequence[str], limit: int) -> FacetCounts:
-    """Return the number of requests of the selection `chosen` for each value of `columns`, columns of `requests`.
+    """Return the number of requests of the selection `chosen` for each value of each of `columns`.
 
-    A filter on a column is ignored for the counts of this column, so that the user can choose another value. `limit` is
-    the maximum number of values per column.
+    `columns` are columns of the table `requests`, such as `provider`. For the counts of a column, the filter on this
+    column itself is ignored, so that the user can choose another value. `limit` is the maximum number of values per
+    column.
     """
     found: dict[str, Sequence[tuple[str, int]]] = {}
     partial_columns = []

@@ -1,4 +1,4 @@
-"""Names by which users select stored requests in URLs of the API and the dashboard."""
+"""`FACETS`: query parameters that filter stored requests in URLs of the API and the dashboard, with their columns."""
 
 from collections.abc import Mapping
 

@@ -1,7 +1,7 @@
-"""Classification of database errors, with a sentence for the user about reason and remedy.
+"""Classification of database errors of the ledger, and messages about them with reason and remedy.
 
-`classify_failure` returns the condition of the ledger, such as `disk full` or `locked`. A value failure
-(`is_value_failure`) concerns only one request, for example a value that the database rejects. All other failures
+`classify_failure` returns the state of the ledger after an error, such as `disk full` or `locked`. `is_value_failure`
+returns True for an error that concerns only one request, such as a value that the database rejects. All other errors
 concern the whole database.
 """
 
@@ -58,7 +58,10 @@ _PRIMARY_CODE = 0xFF
 
 
 def classify_failure(error: BaseException) -> LedgerCondition:
-    """Return the condition of the ledger after the exception `error` of a transaction or of opening the database."""
+    """Return the state of the ledger, such as `disk full` or `locked`, after its database failed with `error`.
+
+    `failed` is returned for all causes without a state of their own.
+    """
     if isinstance(error, NewerSchemaError):
         return "newer schema"
     cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
@@ -90,9 +93,10 @@ def describe_failure(condition: LedgerCondition, place: str, error: BaseExceptio
 
 
 def is_value_failure(error: Exception) -> bool:
-    """Return True if `error` concerns one request, so that others can still be stored.
+    """Return True if `error` concerns only one request, so that other requests can still be stored.
 
-    Every exception that is neither an error of the database nor of the settings concerns one request.
+    This is so if the database rejects a value, or if neither the database, its files nor the settings caused the
+    exception.
     """
     if isinstance(error, exc.DBAPIError):
         return isinstance(error, (exc.DataError, exc.IntegrityError))
@@ -102,7 +106,7 @@ def is_value_failure(error: Exception) -> bool:
 
 
 def describe_value_failure(error: Exception) -> str:
-    """Return the reason of the exception `error` with the file and line of the code, for the log."""
+    """Return a text for the log with type and message of `error`, and the file and line that raised it."""
     cause = error.orig if isinstance(error, exc.StatementError) and error.orig is not None else error
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]} ({Path(frame.filename).name}:{frame.lineno})"

@@ -1,8 +1,8 @@
-"""Histograms of durations with logarithmic buckets, for percentiles with an error of at most 5 %.
+"""Histograms of durations, from which percentiles are calculated with an error of at most 5 %.
 
-A bucket is a range of durations. A histogram maps the number of a bucket to the number of durations. `encode_histogram`
-returns the bytes for a column of the table `hourly`. `find_percentile` returns the duration that a share of all
-durations does not exceed.
+A histogram counts durations in numbered buckets. Each bucket is a range of durations, and the limits grow by 10 % from
+bucket to bucket. `find_bucket` returns the bucket of a duration. `encode_histogram` returns the bytes for a column of
+the table `hourly`. `find_percentile` returns, for example, the 95th percentile.
 """
 
 from collections import Counter
@@ -59,9 +59,9 @@ def add_histogram(total: Histogram, added: Mapping[int, int]) -> None:
 
 
 def sum_histograms(encoded: str) -> Histogram:
-    """Return the sum of several histograms of the table `hourly`, as one histogram.
+    """Return the sum of several histograms as one histogram.
 
-    `encoded`: results of `encode_histogram` as hexadecimal text, separated by spaces.
+    `encoded` has the results of `encode_histogram` as hexadecimal texts, separated by spaces.
     """
     # MessagePack stores each pair of bucket and count in two bytes if all numbers are below 128. Such pairs are counted
     # without decoding, in a tenth of the time.
@@ -84,9 +84,9 @@ def sum_histograms(encoded: str) -> Histogram:
 
 
 def find_percentile(histogram: Mapping[int, int], share: float) -> int | None:
-    """Return the duration in microseconds that a share of the durations in `histogram` do not exceed.
+    """Return a percentile of the durations in `histogram`, in microseconds.
 
-    `share` is 0 to 1, such as 0.95. None: the histogram is empty.
+    `share` selects the percentile as a number from 0 to 1, such as 0.95. None: the histogram is empty.
     """
     remaining = share * sum(histogram.values())
     for bucket in sorted(histogram):

@@ -1,7 +1,7 @@
-"""Hourly sums (requests, tokens, costs, durations) of new rows of `requests`, which are added to the table `hourly`.
+"""Sums of requests, tokens, costs and durations by hour, which are added to the table `hourly`.
 
-`sum_rows` computes the sums for each key (hour, model, project and others). `add_sums` adds them to the table, in the
-transaction that stores the requests.
+`sum_rows` computes the sums of new rows of `requests`. Each sum has a key: the hour, and columns such as model and
+project. `add_sums` adds the sums to the table, in the transaction that stores the requests.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,7 +49,7 @@ _read_added = itemgetter(*_ADDED)
 
 
 class HourlySums(Struct):
-    """Sums over the requests with the same key: hour, model, provider, project, client key and outcome."""
+    """Sums over the requests with the same key: the same hour, model, project and other columns."""
 
     sums: dict[str, int]
     """Name of a column in `SUMS` → sum."""
@@ -62,9 +62,10 @@ HourlyKey = tuple[Any, ...]
 
 
 def sum_rows(rows: Iterable[Row], instance: str) -> dict[HourlyKey, HourlySums]:
-    """Compute the hourly sums of `rows`, new rows of the table `requests`, and return them by key.
+    """Return the hourly sums of `rows`, new rows of the table `requests`, by key.
 
-    `instance` is part of the key: the id of the writing process on PostgreSQL, "" on SQLite.
+    A key has the hour, `instance`, and columns such as the model. `instance` is the id of the writing process on
+    PostgreSQL, and "" on SQLite.
     """
     return {key: _sum_group(group) for key, group in group_by_hour(rows, instance, _read_key).items()}
 
@@ -72,9 +73,10 @@ def sum_rows(rows: Iterable[Row], instance: str) -> dict[HourlyKey, HourlySums]:
 def group_by_hour(
     rows: Iterable[Row], instance: str, read_key: Callable[[Row], tuple[Any, ...]]
 ) -> dict[HourlyKey, list[Row]]:
-    """Return groups of `rows`, rows of the table `requests`, by key.
+    """Group `rows`, rows of the table `requests`, by hour and by the values that `read_key` returns for a row.
 
-    The key is the hour of the request, `instance`, and the values that `read_key` returns for the row.
+    A key of the result has the hour, `instance`, and these values. `instance` is the id of the writing process on
+    PostgreSQL, and "" on SQLite.
     """
     groups: dict[HourlyKey, list[Row]] = {}
     for row in rows:
@@ -107,7 +109,7 @@ def _count_buckets(durations: Iterable[int]) -> Histogram:
 def add_sums(connection: Connection, added: Mapping[HourlyKey, HourlySums]) -> None:
     """Add the sums `added` to the rows of the table `hourly`, in the transaction of `connection`.
 
-    No other transaction may change the same rows.
+    No other transaction may change the same rows at the same time.
     """
     inserted, changed = [], []
     for key in sorted(added):

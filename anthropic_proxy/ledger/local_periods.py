@@ -1,7 +1,8 @@
-"""Periods of a time range in the time zone of the process: a day begins at local midnight, also if clocks change.
+"""Division of a time range into periods, such as days that begin at midnight in the time zone of the process.
 
-A period has a length in seconds and a number, which counts the periods since the epoch. Periods of at most one hour
-begin by UTC, longer ones by local time. `list_starts` returns the periods of a range.
+Periods of at most one hour begin by UTC. Longer ones begin by local time, also after a change of clocks. Each period
+has a number, which counts the periods of its length since the epoch. `find_number` returns the number of the period at
+a time, and `find_start` its beginning. `list_starts` returns the beginnings of all periods in a range.
 """
 
 import time
@@ -22,7 +23,7 @@ _QUARTER = 900
 def find_start(number: int, length: int) -> int:
     """Return the beginning of a period in seconds since the epoch.
 
-    `number` counts the periods of the same length since the epoch. `length` is the length of the period in seconds.
+    `length` is the length of the period in seconds. `number` counts the periods of this length since the epoch.
     """
     if length <= MAX_UTC_SECONDS:
         return number * length
@@ -38,10 +39,10 @@ def find_number(when: int, length: int) -> int:
 
 
 def find_end_hour(end: int) -> int:
-    """Return the first UTC hour after a time range, as number of hours since the epoch.
+    """Return the end of a time range as a whole UTC hour, in hours since the epoch, for hourly sums.
 
-    `end` is the exclusive end of the range in seconds since the epoch. An hour in which the range ends counts as
-    inside. A range that ends at a full hour of local time excludes this hour.
+    `end` is the exclusive end of the range in seconds since the epoch. It is rounded up to a full UTC hour. An end at a
+    full hour of local time is rounded down instead, which matters in time zones with half hours.
     """
     is_full = end % _QUARTER == 0 and (end + _offset(end)) % HOUR_SECONDS == 0
     return end // HOUR_SECONDS if is_full else -(-end // HOUR_SECONDS)
@@ -60,8 +61,8 @@ def list_starts(start: int, end: int, length: int) -> Sequence[int]:
 def number_column(seconds: ColumnElement[Any], length: int, start: int, end: int) -> ColumnElement[Any]:
     """Return the SQL expression for the number of the period that contains the time of a row.
 
-    `seconds` is a column with seconds since the epoch. `length` is the length of a period in seconds. `start` and `end`
-    are the time range of the rows.
+    `seconds` is the column with this time in seconds since the epoch. `length` is the length of a period in seconds.
+    `start` and `end` are the time range of the query, in which clocks may change.
     """
     if length <= MAX_UTC_SECONDS:
         return seconds // length

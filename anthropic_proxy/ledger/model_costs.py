@@ -1,7 +1,8 @@
-"""`ModelCosts`: prices of models by name, and the division of stored costs by kind of token.
+"""`ModelCosts`: finds the prices of models, and divides stored costs by kind of token (input, output and others).
 
-`find_price` finds a price by the name of the provider, `find_price_by_prefix` by its prefix in model ids. `divide_cost`
-divides a stored cost by the current prices. `cost_at` returns the cost of the same tokens at another price.
+`find_price` finds a price by the name of the provider, `find_price_by_prefix` by the prefix of the provider in model
+ids. `divide_cost` divides the stored cost of a model in proportion to current prices. `cost_at` returns the cost of
+given tokens at a given price.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ _LARGE_CONTEXT_SUFFIX = "[1m]"
 
 
 class ModelCosts:
-    """Prices of models under one version of the settings.
+    """Finder of model prices, with the providers and prices in `settings`.
 
     After a reload of the settings, the caller creates another object.
     """
@@ -52,10 +53,11 @@ class ModelCosts:
     def find_requested_price(
         self, requested: str, prefix: str, model: str, when: datetime | None = None
     ) -> Price | None:
-        """Return the price of the model id `requested`, which a client requested. None: the price is unknown.
+        """Return the price of `requested`, the model id in a client request. None: the price is unknown.
 
-        For a Claude model, it is the list price of Anthropic, for any other model the price of its provider. `prefix`
-        and `model` name the used model; "": none was used. `when` is the time of the request; None: now.
+        A Claude model has the list price of Anthropic. An id with the prefix of a provider, such as `groq/…`, has the
+        price at this provider. Any other id has a price only if it is `model`, the used model of the provider with the
+        prefix `prefix`. `when` is the time of the request; None: now.
         """
         name, when = requested.removesuffix(_LARGE_CONTEXT_SUFFIX), when or datetime.now(UTC)
         named, separator, own_name = name.partition("/")
@@ -65,7 +67,10 @@ class ModelCosts:
         return self.find_price_by_prefix(prefix, name, when) if listed is None and name == model else listed
 
     def find_prefix(self, provider: str) -> str:
-        """Return the prefix of model ids by which clients select a provider: `gemini` for the name `google`."""
+        """Return the prefix that selects the provider `provider` in model ids, such as `gemini` for the name `google`.
+
+        An unknown name is returned unchanged.
+        """
         return next((row.prefix for row in self._registry if row.name == provider), provider)
 
     def find_key_variable(self, provider: str) -> str:
@@ -80,8 +85,8 @@ class ModelCosts:
     def divide_cost(self, provider: str, model: str, sums: UsageSums) -> dict[str, int]:
         """Divide the stored cost of a model by kind of token, and return the nano-dollars of each kind.
 
-        The shares follow the current prices and the numbers of tokens in `sums`. The key "" has the cost of tokens
-        without a current price.
+        `sums` has the stored cost and the numbers of tokens. The division is in proportion to the cost of these tokens
+        at current prices. If there is no current price, the whole cost has the key "".
         """
         if not sums.cost:
             return {}

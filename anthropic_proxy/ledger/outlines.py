@@ -1,6 +1,7 @@
-"""`outline_json`: the structure of a JSON body as text, with `[text, 1,204 characters]` in place of its texts.
+"""`outline_json`: the structure of a JSON body as text, with `[text, 1,204 characters]` in place of a text.
 
-It lists the fields of a request to a provider, without texts of the conversation.
+It shows the request to a provider without the texts of the conversation. Only short strings in fields such as `model`,
+`role` and `id` are shown.
 """
 
 import json
@@ -24,7 +25,7 @@ _FIRST_ITEMS = 5
 def outline_json(body: bytes) -> str:
     """Return the structure of `body`, a JSON object, with one line for each field and each item of its lists.
 
-    "": the body is no JSON object, or is nested too deeply.
+    The result is "" if the body is no JSON object, or is nested too deeply.
     """
     try:
         fields = msgspec.json.decode(body)

@@ -1,7 +1,7 @@
-"""Time ranges in the notation that users write: `24h`, `7d`, `yesterday`, `2026-11-01`.
+"""Time ranges as users write them, such as `24h`, `7d`, `yesterday` or `2026-11-01`.
 
-`find_range` returns the range for the options `--since` and `--until`. `FORMS` lists the allowed texts in error
-messages.
+`find_range` returns the range between two such texts, those of the options `--since` and `--until`. `FORMS` is the
+sentence in error messages with the allowed texts.
 """
 
 import math
@@ -20,9 +20,9 @@ _UNIT_HOURS = {"h": 1, "d": 24, "w": 168}
 def find_range(since: str, until: str, now: datetime, timezone: tzinfo | None = None) -> UsageRange:
     """Return the time range from `since` to `until`, texts such as `24h`, `yesterday` or `2026-11-01`.
 
-    An empty `until` is the present (`now`), and a day in `until` is included. The first and the last hour are complete,
-    except in a range of at most three hours. `timezone` is the time zone in which days begin; None: that of the system.
-    Raises `ConfigurationError` for any other text.
+    An empty `until` means the present time `now`, and a day in `until` is included. A range above three hours is
+    extended to full hours. `timezone` is the time zone in which days begin; None: that of the system. Raises
+    `ConfigurationError` for any other text, and for a range that is empty or begins in the future.
     """
     first, _ = _find_times("--since", since, now, timezone)
     end = now if not until else _find_times("--until", until, now, timezone)[1]

@@ -1,4 +1,7 @@
-"""Location of the ledger's database: its SQLite file and the schema version in it, found without a database library."""
+"""Location of the ledger's SQLite file and the version of its tables, found without SQLAlchemy.
+
+`find_sqlite_file` returns the path of the file, and `find_file_version` the version.
+"""
 
 import os
 from contextlib import closing
@@ -27,7 +30,7 @@ def find_sqlite_file(settings: Settings) -> Path | None:
 def find_file_version(file: Path) -> str | None:
     """Return the version of the table schema in the SQLite database `file`.
 
-    None: the file does not exist or cannot be read.
+    None: the file does not exist, cannot be read, or has no version.
     """
     if not os.path.exists(file):  # `Path.exists` raises an exception for a directory without access
         return None

@@ -1,6 +1,6 @@
-"""The plugin of the ledger (the database of requests): its observer, and its start and stop with the server.
+"""Plugin of the ledger, the database of requests. It starts and stops with the server.
 
-The observer is a `ReceiptQueue`, which receives the receipt (record) of each finished request. A thread stores the
+Its observer is a `ReceiptQueue`, which receives the receipt (record) of each finished request. A thread stores the
 receipts in the database.
 """
 

@@ -24,7 +24,7 @@ _DATE = re.compile(r"\b20\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])\b")
 
 
 class InvalidPrices(Exception):
-    """A price list cannot be used. The text of the exception is the reason, without a final full stop."""
+    """Error: a price list cannot be used. Its text is the reason, without a final full stop."""
 
 
 class StoredPrices(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,6 +67,9 @@ def write_prices(file: Path, prices: StoredPrices) -> None:
 
 
 def find_newest_date(text: str, today: date) -> date | None:
-    """Return the newest date in `text`, such as `2026-11-09`, that is not after `today`. None: there is none."""
+    """Return the newest of the dates in `text`, such as `2026-11-09`, that are not after `today`.
+
+    None: `text` has no such date. The days 29 to 31 of a month are not recognized.
+    """
     newest = max((found for found in _DATE.findall(text) if found <= today.isoformat()), default=None)
     return None if newest is None else date.fromisoformat(newest)

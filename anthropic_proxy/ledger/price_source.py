@@ -63,7 +63,7 @@ class PriceSource:
         return self.current
 
     def reload_if_changed(self) -> None:
-        """Load the user's file if it was written since the last call. An invalid file changes nothing.
+        """Load the price list again if the user's file has changed since it was read. An invalid file is not used.
 
         Does nothing before `load`. Call it in a thread, because a new file needs up to half a second.
         """
@@ -100,7 +100,7 @@ _sources: dict[Path | None, PriceSource] = {}
 
 
 def find_price_source(directory: Path | None) -> PriceSource:
-    """Return the price list for the data directory `directory`, the same object at each call of this process."""
+    """Return the `PriceSource` of the data directory `directory`. All calls in this process return the same object."""
     return _sources.get(directory) or _sources.setdefault(directory, PriceSource(directory))
 
 
@@ -128,7 +128,7 @@ def describe_price_list(directory: Path | None) -> str:
 def find_newer_file(file: Path | None) -> StoredPrices | None:
     """Return the user's price file if its prices are used instead of those of the installed package.
 
-    None: there is no such file. Raises `InvalidPrices`.
+    None: there is no file, or the package has newer prices. Raises `InvalidPrices`.
     """
     stored = None if file is None else read_prices(file)
     if stored is None or stored.package == describe_package():
@@ -139,9 +139,9 @@ def find_newer_file(file: Path | None) -> StoredPrices | None:
 
 @cache
 def find_package_date(today: date) -> date | None:
-    """Return the newest date in the installed package `genai-prices` that is not after `today`.
+    """Return the newest date in the price list of the installed package that is not after `today`.
 
-    None: the package is not installed, or has no date.
+    The date shows the age of the prices. None: the package is not installed, or its list has no date.
     """
     found = find_spec("genai_prices.data") if has_price_data() else None
     if found is None or found.origin is None:

@@ -1,4 +1,4 @@
-"""Plugin that updates the price list in the background, at most every `PRICE_UPDATE_DAYS` days.
+"""Plugin that updates the price list in the background every `PRICE_UPDATE_DAYS` days.
 
 `PriceUpdater` downloads the list with the HTTP client of the proxy, and checks and stores it in a thread. A failure
 never affects a request.
@@ -32,15 +32,18 @@ CHECK_INTERVAL_SECONDS = 900.0
 
 
 def open_plugin(settings: Settings) -> Plugin:
-    """Return the plugin for `PRICE_UPDATE_DAYS`. Raises `ConfigurationError` if prices cannot be updated here."""
+    """Return the plugin that updates the price list every `PRICE_UPDATE_DAYS` days.
+
+    Raises `ConfigurationError` if `genai-prices` is not installed, or if there is no data directory to store the list.
+    """
     updater = PriceUpdater(settings)
     return Plugin(start=updater.start, stop=updater.stop)
 
 
 class PriceUpdater:
-    """Updater of the price list. Each worker has one, and `claim_update` selects the worker that downloads.
+    """Updater of the price list. Each worker process has one, but only one worker downloads the list.
 
-    `clock` returns seconds since the epoch.
+    `claim_update` selects this worker. `clock` returns seconds since the epoch.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:

@@ -1,7 +1,8 @@
-"""`store_new_prices`: checks a newer price list and stores it in the data directory, for all processes of this user.
+"""`store_new_prices`: checks a new price list and stores it in the data directory, for all processes of this user.
 
-The list is that of the project `genai-prices`, from a URL or file. With `PRICE_UPDATE_DAYS`, the proxy downloads it by
-itself: `claim_update` selects the one process that does so. `finish_update` records the success.
+The list is published by the project `genai-prices`, and comes from a URL or a file. With `PRICE_UPDATE_DAYS`, the proxy
+downloads it regularly. `claim_update` then selects one process for the download, and `finish_update` records its
+success.
 """
 
 import os
@@ -57,7 +58,10 @@ class PriceUpdate(Struct, frozen=True):
 
 
 def require_update_possible(settings: Settings) -> Path:
-    """Return the data directory of the user. Raises `ConfigurationError` without one, or without `genai-prices`."""
+    """Return the data directory of the user, in which a price list can be stored.
+
+    Raises `ConfigurationError` if there is none, or if `genai-prices` is not installed.
+    """
     if not has_price_data():
         raise ConfigurationError(MissingExtra("An update of prices needs genai-prices", "prices").message)
     if settings.data_directory is None:
@@ -77,9 +81,10 @@ def find_update_url(settings: Settings) -> str:
 
 
 async def download_prices(send: Callable[[str], Awaitable[HttpReply]], url: str) -> bytes:
-    """Return the body of the reply to a GET request of `url`, unchecked.
+    """Send a GET request to `url` and return the body of the response, which is not checked yet.
 
-    `send` sends the request. Raises `InvalidPrices` for another status than 200, and `UpstreamError`.
+    `send` is the function that sends the request. Raises `InvalidPrices` for another status than 200, and
+    `UpstreamError` if the request fails.
     """
     reply = await send(url)
     if reply.status != 200:
@@ -126,15 +131,19 @@ def store_new_prices(directory: Path, content: bytes, origin: str, today: date) 
 
 
 def describe_failure(error: InvalidPrices | UpstreamError, origin: str, directory: Path) -> str:
-    """Return the message about a failed update, which changed nothing. `origin`: URL or path of the price list."""
+    """Return the message about a failed update, which changed nothing.
+
+    `origin` is the URL or path of the price list.
+    """
     reason = error.message.rstrip(".") if isinstance(error, UpstreamError) else str(error)
     return f"The price list {origin} is not used: {reason}. The prices in use stay: {describe_price_list(directory)}."
 
 
 def claim_update(directory: Path, days: int, clock: Callable[[], float] = time.time) -> bool:
-    """Return True if this process must update the prices now. Only one process of all gets True.
+    """Return True if an automatic price update is due and this process must make it.
 
-    An update is due `days` days after the last one, or `RETRY_SECONDS` after a failed one. Raises `ConfigurationError`.
+    If several processes call this, only one of them gets True. An update is due `days` days after the last one, or
+    `RETRY_SECONDS` after a failed one. Raises `ConfigurationError` if `directory` cannot be written.
     """
     _create(directory)
     file = directory / CLAIM_FILE_NAME

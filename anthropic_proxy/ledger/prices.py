@@ -1,7 +1,8 @@
-"""Prices of backend models: own prices, free local models, and the PyPI package `genai-prices` (extra `prices`).
+"""Prices of models at providers, from the user's settings or from the PyPI package `genai-prices`.
 
-`PriceList` finds the `Price` of a model. Own prices in `anthropic-proxy.toml` take precedence. `Rates` has the price of
-each kind of token, in US dollars per million tokens. Costs are whole nano-dollars (10⁻⁹ US dollars).
+`PriceList` finds the `Price` of a model. Prices in `anthropic-proxy.toml` take precedence, and local models are free. A
+`Price` consists of `Rates`, the price of each kind of token in US dollars per million tokens. Costs are whole
+nano-dollars (10⁻⁹ US dollars).
 """
 
 from collections.abc import Sequence
@@ -92,7 +93,10 @@ class Rates(Struct, frozen=True, dict=True):
 
     @cached_property
     def scaled(self) -> tuple[tuple[int, ...], int]:
-        """The prices as exact fractions: their numerators in the order of the fields, and the common denominator."""
+        """The prices as exact fractions with a common denominator.
+
+        The first item has the numerators in the order of the fields, the second item is the denominator.
+        """
         ratios = [each.as_integer_ratio() for each in astuple(self)]
         scale = lcm(*(denominator for _, denominator in ratios))
         return tuple(numerator * (scale // denominator) for numerator, denominator in ratios), scale
@@ -164,11 +168,11 @@ def find_price(
     is_batch: bool = False,
     directory: Path | None = None,
 ) -> Price | None:
-    """Return the price of `model` in `genai-prices` at the server with the address `base_url`.
+    """Return the price of `model` in the list of `genai-prices`, at the server with the address `base_url`.
 
     None: the price is unknown, or the package is not installed. `when` is the time of the request; None: now.
-    `is_batch`: True for the price of the Batches API. `directory` is the data directory with the user's price file;
-    None: prices of the package.
+    `is_batch` is True for the price of the Batches API. `directory` is the data directory, in which the user may have a
+    newer list; None: only the list of the package is used.
     """
     data = find_price_source(directory).load()
     if data is None:
@@ -204,9 +208,9 @@ def _find_own_price(prices: Sequence[ConfiguredPrice], model: str, when: datetim
 
 
 class PriceList:
-    """Prices of all models under one version of the settings.
+    """Finder of the prices of models, with the own prices and the provider addresses in `settings`.
 
-    `find` caches its results, until another price list is loaded.
+    Results are cached until another price list is loaded.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -225,9 +229,9 @@ class PriceList:
         return self._find_cached(provider, model, base_url, when or datetime.now(UTC))
 
     def find_list_price(self, vendor: Provider, model: str, when: datetime) -> Price | None:
-        """Return the price of `model` at the default address of `vendor`. None: the price is unknown.
+        """Return the price of `model` at the default address of `vendor`, even if the settings have another address.
 
-        Another address in the settings is ignored. `when` is the time of the request.
+        None: the price is unknown. `when` is the time of the request.
         """
         return self._find_cached(vendor, model, vendor.base_url, when)
 

@@ -1,7 +1,7 @@
-"""Queries for sums of usage: requests, tokens and costs by day, model, provider, project, session and others.
+"""Queries for sums of usage: requests, tokens and costs by day, model, provider, project or session.
 
-`sum_usage` returns one `UsageGroup` for each day, model or other group. Sums come from tables with one row per hour and
-group. Only for a range of at most three hours, single requests are added up.
+`sum_usage` returns one `UsageGroup` for each day, model or other group. For a `UsageRange` above three hours, the sums
+come from tables of hourly sums. For a shorter one, single requests are added up.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,7 +40,7 @@ _COLUMNS: Mapping[str, Sequence[str]] = {
 class UsageRange(Struct, frozen=True):
     """Time range of requests, in seconds since the epoch.
 
-    The first and the last hour of a range above three hours are complete.
+    A range above three hours begins and ends at a full hour, because its sums are stored by hour.
     """
 
     start: int
@@ -49,7 +49,7 @@ class UsageRange(Struct, frozen=True):
 
     @property
     def is_fine(self) -> bool:
-        """True if the range is so short that sums are added up from single requests."""
+        """True if the range has at most three hours, so that single requests are added up instead of hourly sums."""
         return self.end - self.start <= MAX_FINE_HOURS * HOUR_SECONDS
 
 

@@ -1,6 +1,7 @@
-"""Limits of queries of pages and the API: their time, and the number of requests that a text search reads.
+"""Limits of database queries for pages and the API: their time, and the number of requests that a text search reads.
 
-`limit_time` ends slow queries. `limit_search` shortens the range of a search, which has no index.
+`limit_time` makes slow queries fail. `describe_read_failure` returns the message about a failed query. `limit_search`
+shortens the time range of a text search, which must read each request in the range.
 """
 
 import sqlite3
@@ -24,7 +25,7 @@ _CANCELED_STATE = "57014"
 
 
 class ReadFailure(Struct, frozen=True):
-    """HTTP status and message of the response to a request for which a database query failed."""
+    """HTTP status and message of the response after a database query failed."""
 
     status: int
     """HTTP status of the response."""
@@ -32,9 +33,9 @@ class ReadFailure(Struct, frozen=True):
 
 
 def limit_time(engine: Engine, seconds: float = MAX_READ_SECONDS) -> None:
-    """Make each query on connections of `engine` fail after `seconds`.
+    """Make database queries on connections of `engine` fail if they need more than `seconds`.
 
-    On SQLite, it is the limit of all queries of a connection together.
+    On PostgreSQL, this is the limit of each query. On SQLite, it is the limit of all queries of a connection together.
     """
 
     @event.listens_for(engine, "connect")
@@ -70,10 +71,11 @@ def limit_search(
     after: int | None = None,
     maximum: int = MAX_SEARCHED_REQUESTS,
 ) -> RequestSelection:
-    """Return `chosen`, a selection of requests, with a shorter time range if a search would read too many requests.
+    """Return `chosen` with a shorter time range if its search would read more than `maximum` requests.
 
-    `maximum` is the number of requests that the search may read. `before` or `after` is the time in microseconds at
-    which a later page of the list begins. Without `after`, the range is shortened to the latest requests.
+    A selection without a text search and without `is_changed` is returned unchanged. `before` and `after` are times in
+    microseconds at which another page of the list begins. With `after`, the earliest requests of the range are kept,
+    otherwise the latest ones.
     """
     if not (chosen.text or chosen.is_changed):
         return chosen

@@ -26,7 +26,7 @@ ResultT = TypeVar("ResultT")
 
 
 def name_client(request: RouteRequest) -> str:
-    """Return the name of the client of `request` for `ReaderThreads.run`: the label of its key, and its address."""
+    """Return the name by which `ReaderThreads` limits the queries of a client: the name of its key, and its address."""
     return f"{request.client.name} {request.address}"
 
 

@@ -1,8 +1,8 @@
-"""`ReceiptQueue`: bounded queue between the event loop, which adds receipts, and the thread that stores them.
+"""`ReceiptQueue`: bounded queue of finished requests that wait for storage in the ledger, the database of requests.
 
-A receipt is the record of one finished client request. `record` adds one. `pop_batch` returns those that the thread
-stores in one transaction. Receipts are lost if the queue is full or the database rejects them: `drop` counts one, and
-`drop_batch` a whole batch.
+The entries are receipts, the records of one request each. The event loop adds them with `record`. The thread of the
+ledger removes them with `pop_batch`, and stores such a batch in one transaction. A receipt is lost if the queue is
+full, or if the thread calls `drop` or `drop_batch` after an error.
 """
 
 import threading
@@ -24,8 +24,8 @@ EXCHANGE_PATH = "/v1/messages"
 class ReceiptQueue:
     """Queue of receipts (records of finished requests), which starts the thread that stores them.
 
-    `run` is the function of the thread, which returns after `stop`. `contents` has the texts of the requests; None:
-    they are not stored. `clock` returns seconds since the epoch.
+    `run` is the function of the thread, which must return after `stop`. `contents` has the recorded texts of the
+    requests; None: texts are not stored. `clock` returns seconds since the epoch.
     """
 
     def __init__(
@@ -54,9 +54,10 @@ class ReceiptQueue:
         self._thread: threading.Thread | None = None
 
     def record(self, receipt: Receipt) -> None:
-        """Add `receipt`, the record of a finished or failed request, to the queue.
+        """Queue `receipt`, the record of a finished request, for storage. The first one starts the thread.
 
-        If the queue is full, the receipt is dropped and counted as lost.
+        A request to another path than `/v1/messages` is ignored unless it failed. If the queue is full, the receipt is
+        dropped and counted as lost.
         """
         if receipt.path != EXCHANGE_PATH and receipt.outcome != "error":
             return
@@ -87,9 +88,9 @@ class ReceiptQueue:
         self._thread = thread
 
     def fail(self, problem: str) -> None:
-        """Set the condition of the ledger to `failed`, because its thread does not run or has a defect.
+        """Set the state of the ledger to `failed`, because its thread cannot start or raised an unexpected exception.
 
-        `problem` is the sentence for the user with reason and remedy.
+        `problem` is the message for the user.
         """
         self.state.condition, self.state.problem = "failed", problem
         self.state.queued_rows = len(self)
@@ -102,9 +103,9 @@ class ReceiptQueue:
         return len(self._waiting) + self.in_batch
 
     def drop_batch(self) -> int:
-        """Count all receipts of the present batch (those of one transaction) as lost, and return their number.
+        """Count all receipts of the current batch as lost, and return their number.
 
-        Their texts are dropped too. Called in the thread.
+        A batch is stored in one transaction. The recorded texts of its requests are dropped too. Called in the thread.
         """
         dropped, self.in_batch = self.in_batch, 0
         self.state.dropped_rows += dropped
@@ -129,9 +130,10 @@ class ReceiptQueue:
         return self._stopped.is_set()
 
     def wait(self, seconds: float | None) -> None:
-        """Wait until the queue has receipts, and then for a moment in which further ones arrive.
+        """Wait for a receipt, and then a moment longer, so that further receipts are stored in the same transaction.
 
-        Return after `seconds` without receipts; None: no limit. A stopped queue ends the wait. Called in the thread.
+        The wait for the first receipt ends after `seconds` (None: no limit), or when the queue is stopped. Called in
+        the thread.
         """
         if not len(self) and not self._added.wait(seconds):
             return
@@ -140,7 +142,7 @@ class ReceiptQueue:
         self._added.clear()
 
     def note_waiting(self) -> None:
-        """Set the time since which requests wait for the database to the present. An earlier time is kept."""
+        """Record that requests begin to wait for the database now. An earlier recorded time is kept."""
         if self.state.waiting_since is None:
             self.state.waiting_since = self._clock()
 
@@ -153,9 +155,9 @@ class ReceiptQueue:
         self._stopped.wait(seconds)
 
     def pop_batch(self, count: int) -> list[Receipt]:
-        """Remove the oldest receipts, at most `count`, from the queue and return them.
+        """Remove the oldest receipts, at most `count`, from the queue and return them as the current batch.
 
-        They still count as queued until the caller has written them and sets `in_batch` to 0.
+        They count as queued (`in_batch`) until the caller has written them and sets `in_batch` to 0.
         """
         batch: list[Receipt] = []
         while self._waiting and len(batch) < count:
@@ -165,7 +167,7 @@ class ReceiptQueue:
         return batch
 
     def stop(self, seconds: float) -> int:
-        """Wait until the thread has written all receipts and ended, for at most `seconds`.
+        """Stop the queue, and wait at most `seconds` until the thread has written all receipts and ended.
 
         Return the number of receipts that were not written.
         """

@@ -1,8 +1,8 @@
-"""Queries for stored requests: lists by filter and position, and one request.
+"""Queries for stored requests: one page of a list, all requests for an export, or one request by its id.
 
-`RequestSelection` is a time range with filters. `StoredRequest` is one row of the table `requests`.
-`list_stored_requests` returns one page of a list, from a position (time and id). Functions named `…_condition` and
-`…_conditions` return SQL conditions.
+`RequestSelection` is a time range with filters, and an argument of most functions. `StoredRequest` is one row of the
+table `requests`. `list_stored_requests` returns one page of a list. Functions named `…_condition` and `…_conditions`
+return SQL conditions for other queries.
 """
 
 from collections.abc import Iterator, Mapping
@@ -51,12 +51,12 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
 
     @property
     def end_hour(self) -> int:
-        """First hour after the time range, as number of hours since the epoch. Sums of earlier hours are included."""
+        """Exclusive end of the time range in hours since the epoch, for queries of hourly sums."""
         return find_end_hour(-(-self.end // MICROSECONDS))
 
     @property
     def is_fine(self) -> bool:
-        """True if the time range is so short that sums are calculated from single requests, not from hourly sums."""
+        """True if the range has at most three hours, so that single requests are added up instead of hourly sums."""
         return self.end - self.start <= MAX_FINE_HOURS * MICROSECONDS_PER_HOUR
 
 
@@ -128,10 +128,10 @@ def list_stored_requests(
     before: tuple[int, str] | None = None,
     after: tuple[int, str] | None = None,
 ) -> list[StoredRequest]:
-    """Return stored requests of the selection `chosen`, the latest first, at most `limit`.
+    """Return at most `limit` stored requests of the selection `chosen`, the latest first.
 
-    `before` and `after` are positions (start in microseconds, id). Only earlier or later requests are returned, those
-    nearest to the position.
+    With `before`, these are the latest requests before this position, and with `after`, the earliest ones after it. A
+    position is the start of a request in microseconds, and its id.
     """
     column, own, chosen = requests.c, [], narrow_range(connection, chosen)
     if before is not None:  # one limit of time, so that the database begins at this place of the index
@@ -159,9 +159,9 @@ def find_stored_request(connection: Connection, request_id: str) -> StoredReques
 
 
 def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[ColumnElement[bool]]:
-    """Return the SQL conditions for rows of a table of sums that belong to the selection `chosen`.
+    """Return the SQL conditions for rows of `sums`, a table of hourly sums, that belong to the selection `chosen`.
 
-    `sums` is the table. A text search and `is_changed` of the selection are ignored, because sums do not have them.
+    A text search and `is_changed` of the selection are ignored, because such a table has no columns for them.
     """
     conditions = [sums.c.hour >= chosen.start // MICROSECONDS_PER_HOUR, sums.c.hour < chosen.end_hour]
     return conditions + [sums.c[name] == value for name, value in chosen.values.items()]
@@ -176,7 +176,10 @@ def request_conditions(chosen: RequestSelection) -> list[ColumnElement[bool]]:
 
 
 def value_condition(name: str, value: Any) -> ColumnElement[bool]:
-    """Return the SQL condition for rows of `requests` with `value` in the column `name`. `value`: text, or a column."""
+    """Return the SQL condition for rows of the table `requests` with `value` in the column `name`.
+
+    `value` is a text, or another column.
+    """
     # a database uses the index without the common value only if the condition names this value
     matches: ColumnElement[bool] = requests.c[name] == value
     if name not in COMMON_VALUES or (isinstance(value, str) and value == COMMON_VALUES[name]):
@@ -185,15 +188,16 @@ def value_condition(name: str, value: Any) -> ColumnElement[bool]:
 
 
 def uncommon_condition(name: str) -> ColumnElement[bool]:
-    """Return the SQL condition for rows with another value than the most common one in the column `name`."""
+    """Return the SQL condition that excludes rows of `requests` with the most common value of the column `name`."""
     is_other: ColumnElement[bool] = requests.c[name] != bindparam(None, COMMON_VALUES[name], literal_execute=True)
     return is_other
 
 
 def narrow_range(connection: Connection, chosen: RequestSelection) -> RequestSelection:
-    """Return `chosen`, a selection of requests, with the shortest range of hours that contains its requests.
+    """Shorten the time range of `chosen` if it filters by a very common value, such as an empty project name.
 
-    The range is shortened only if the selection filters by the most common value of a column, which the index lacks.
+    The index of a column does not contain its most common value. The new range has only the hours with such requests,
+    so that fewer rows are read. Any other selection is returned unchanged.
     """
     for sums, keys in ((hourly, HOURLY_KEYS), (session_hours, SESSION_KEYS)):
         values = {name: value for name, value in chosen.values.items() if name in keys}
@@ -210,9 +214,9 @@ def narrow_range(connection: Connection, chosen: RequestSelection) -> RequestSel
 
 
 def search_conditions(chosen: RequestSelection, column: Any) -> list[ColumnElement[bool]]:
-    """Return the SQL conditions for the text search and `is_changed` of the selection `chosen`.
+    """Return the SQL conditions for the text search of the selection `chosen`, and for its filter `is_changed`.
 
-    `column` has the columns of the table `requests`, or of a subquery with these columns.
+    `column` has the columns of the table `requests`, or of a subquery with the same columns.
     """
     conditions: list[ColumnElement[bool]] = []
     if chosen.is_changed:

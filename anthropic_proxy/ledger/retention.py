@@ -36,9 +36,10 @@ _SAMPLED_ROWS = 1_000
 
 
 class Retention:
-    """Deletes rows that are older than the settings permit, and the oldest rows of a database that is too large.
+    """Deletion of rows that are older than the settings permit, and of the oldest rows of a database that is too large.
 
-    `is_due` and `seconds_until_due` return the time of the next deletion. `clock` returns seconds since the epoch.
+    `is_due` returns True if a deletion is due, and `seconds_until_due` the time until the next one. `clock` returns
+    seconds since the epoch.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
@@ -47,7 +48,7 @@ class Retention:
         self._next_at = 0.0
 
     def is_due(self) -> bool:
-        """Return True at the first call, and when `INTERVAL_SECONDS` have passed since the last deletion."""
+        """Return True before the first deletion, and when `INTERVAL_SECONDS` have passed since the last one."""
         return self._clock() >= self._next_at
 
     def seconds_until_due(self) -> float:
@@ -55,10 +56,10 @@ class Retention:
         return max(1.0, self._next_at - self._clock()) if self._next_at else INTERVAL_SECONDS
 
     def delete_expired(self, engine: Engine, is_stopped: Callable[[], bool] = lambda: False) -> None:
-        """Delete expired rows, then the oldest rows if the database exceeds its maximum size.
+        """Delete rows that are older than the settings permit, then the oldest rows if the database is too large.
 
-        `is_stopped` is called between transactions. True ends the deletion early, so that waiting requests can be
-        stored. `is_due` then stays True, and the next call continues.
+        `is_stopped` is called between transactions. If it returns True, the deletion ends early. `is_due` then stays
+        True, and the next call continues.
         """
         before = int((self._clock() - self._settings.ledger_days * DAY_SECONDS) * MICROSECONDS)
         content_before = int((self._clock() - self._settings.ledger_content_days * DAY_SECONDS) * MICROSECONDS)

@@ -1,7 +1,7 @@
-"""`restrict_rows`: limits a database connection to the requests of some virtual keys, for users with few rights.
+"""`restrict_rows`: limits the queries of a database connection to requests with certain virtual keys.
 
-A virtual key is a key that this proxy gives to a client. Each query on the connection is rewritten, so that no query of
-a page or an export can omit the restriction.
+A virtual key is a key that this proxy gives to a client. The limit is for users that may see only the requests of their
+own keys. Each query on the connection is rewritten, so that no page or export can omit the limit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from anthropic_proxy.ledger.tables import contents, hourly, requests, session_ho
 
 
 class RestrictedQueryError(Exception):
-    """A query on a restricted connection could return rows of other keys. The query is not sent to the database."""
+    """Error: a query on a restricted connection could return rows of other keys, so it is not sent to the database."""
 
 
 def find_key_labels(connection: Connection, owner: str) -> list[str]:
@@ -32,9 +32,10 @@ def find_key_labels(connection: Connection, owner: str) -> list[str]:
 
 
 def restrict_rows(connection: Connection, key_labels: Sequence[str]) -> None:
-    """Limit all later queries on `connection` to requests with virtual keys that have a label in `key_labels`.
+    """Limit all later queries on `connection` to requests with the virtual keys in `key_labels`.
 
-    A query of another table, or a statement as text, then raises `RestrictedQueryError`.
+    A label is the name of a virtual key. A query that cannot be limited, such as one of another table or one as SQL
+    text, then raises `RestrictedQueryError`.
     """
     permitted = _build_permitted(list(key_labels))
 

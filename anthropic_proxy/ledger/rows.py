@@ -52,7 +52,10 @@ _NO_CONTROL_CHARACTERS = dict.fromkeys((*range(32), 127), " ")
 
 
 class RowBuilder:
-    """Builder of rows of the table `requests`. `secrets` are keys that are redacted in each row."""
+    """Builder of rows of the table `requests`.
+
+    `secrets` are API keys that are redacted in each row, besides texts that look like API keys.
+    """
 
     def __init__(self, secrets: Sequence[str]) -> None:
         self._secrets = secrets
@@ -107,7 +110,8 @@ class RowBuilder:
 def classify_outcome(receipt: Receipt) -> str:
     """Return the value of the column `outcome_class` for `receipt`, the record of one request.
 
-    Values are `ok`, `retried`, `truncated` (by the token limit), `error` and `cancelled` (by the client).
+    Values are `ok`, `retried` (served after a failed call), `truncated` (by the token limit), `error`, and `cancelled`
+    (by the client).
     """
     if receipt.outcome in ("error", "cancelled"):
         return receipt.outcome

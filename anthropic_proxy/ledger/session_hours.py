@@ -1,7 +1,7 @@
-"""Hourly sums of sessions: computed from new rows of `requests`, and added to `session_hours` in the same transaction.
+"""Hourly sums of sessions in the table `session_hours`.
 
-A session is a conversation of a client such as Claude Code. `sum_sessions` computes the sums, and `add_sessions` adds
-them to the table.
+A session is a conversation of a client such as Claude Code. `sum_sessions` computes the sums of new rows of `requests`.
+`add_sessions` adds them to the table, in the transaction that stores these rows.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,8 @@
-"""Query for stored requests in the order of a numeric column, such as the most expensive or the slowest.
+"""Query for stored requests in the order of a numeric column, such as the cost or the duration.
 
-`list_sorted_requests` returns one page of the list. Only the latest requests of a selection are sorted, to limit the
-time of a query. A page begins after the position (value, time, id) of the last request of the previous page.
+`list_sorted_requests` returns one page of the list. A page begins at a position: value, time and id of the last request
+of the previous page. Only the latest `MAX_SORTED_REQUESTS` requests of a selection are sorted, to limit the time of a
+query.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,10 +74,10 @@ def list_sorted_requests(
     before: tuple[float, int, str] | None = None,
     after: tuple[float, int, str] | None = None,
 ) -> list[SortedRequest]:
-    """Return stored requests of the selection `chosen` in the order `order`, at most `limit`.
+    """Return at most `limit` stored requests of the selection `chosen`, sorted by `order`.
 
-    `before` and `after` are positions in the list: only requests that follow `before`, or precede `after`, are
-    returned. Requests with the same value are sorted by time, the latest first.
+    `before` and `after` are positions in the list. With `before`, only requests that follow this position are returned,
+    and with `after`, only those that precede it. Requests with the same value are sorted by time, the latest first.
     """
     unknown = _LOWEST if order.is_descending else _HIGHEST
     value = func.coalesce(SORT_KEYS[order.name] * 1.0, unknown).label("value")

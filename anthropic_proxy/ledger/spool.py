@@ -1,7 +1,8 @@
-"""`Spool`: rows of the ledger that wait in a file while PostgreSQL is unavailable. They survive a restart.
+"""`Spool`: file in which rows for the ledger wait while PostgreSQL is unavailable. They survive a restart.
 
-The file is a SQLite database in the data directory, which all workers of a machine use. `append` adds a block, the rows
-of one transaction. `claim` gives a block to one worker for a minute, so that no other worker stores it too.
+All workers of a machine use the same file, a SQLite database in the data directory. `append` adds a block, the rows of
+one transaction. `claim` gives the oldest block to one worker for a minute. The worker stores it and calls `delete`, or
+calls `release` after a failure.
 """
 
 import hashlib
@@ -44,7 +45,10 @@ class Block(Struct):
 
 
 class Spool:
-    """Blocks (rows of one transaction each) that wait for one PostgreSQL database, in a file of `folder`."""
+    """File in the directory `folder` with rows that wait for the PostgreSQL database at `url`.
+
+    The rows are stored as blocks, each with the rows of one transaction.
+    """
 
     def __init__(self, folder: Path, url: URL) -> None:
         self.file = folder / _FILE_NAME.format(_digest(url))
@@ -66,10 +70,10 @@ class Spool:
         return True
 
     def claim(self) -> Block | None:
-        """Return the oldest block that no worker has claimed, and claim it for `CLAIM_SECONDS`.
+        """Return the oldest block (rows of one transaction) that no worker has claimed, and claim it.
 
-        A block has the rows of one transaction. None: the file has no such block. The caller stores the block, and then
-        calls `delete` or `release`.
+        The claim lasts `CLAIM_SECONDS`. The caller stores the rows and calls `delete`, or calls `release` after a
+        failure. None: there is no such block, or the file cannot be used.
         """
         if not self._has_file:
             return None
@@ -92,7 +96,8 @@ class Spool:
     def delete(self, block: Block) -> None:
         """Delete `block` from the file, because its rows are now stored in the ledger.
 
-        If the file cannot be written, a worker claims the block again later, and stores no row twice.
+        If the file cannot be written, the block stays in it. A worker that claims it later skips the rows that are
+        already stored.
         """
         with suppress(sqlite3.Error, OSError), closing(self._open()) as database:
             database.execute("DELETE FROM block WHERE id = ?", (block.id,))

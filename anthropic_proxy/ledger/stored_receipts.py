@@ -1,7 +1,7 @@
-"""Receipts (records) of stored requests, for commands that print them like requests of a running proxy.
+"""Conversion of stored requests to receipts, the records of requests, so that commands can print them.
 
-`to_receipt` converts a row of the ledger to a receipt. `list_notes` and `list_failed_attempts` decode columns with JSON
-texts.
+`to_receipt` returns the receipt for one row of the ledger. `list_notes` and `list_failed_attempts` decode columns with
+JSON texts.
 """
 
 import msgspec

@@ -116,9 +116,10 @@ def add_up_groups(groups: Iterable[tuple[KeyT, UsageSums]]) -> dict[KeyT, UsageS
 
 
 def find_known_amount(amount: int, unknown_requests: int) -> int | None:
-    """Return `amount`, a sum of costs in nano-dollars, or None if it is unknown.
+    """Return `amount`, a sum of costs in nano-dollars. None: no cost is known.
 
-    `unknown_requests` is the number of requests without a price. If there are any, a sum of 0 is unknown.
+    `unknown_requests` is the number of requests without a known price. If there are any and the sum is 0, no cost is
+    known.
     """
     return None if unknown_requests and not amount else amount
 
@@ -156,7 +157,10 @@ def _count_if(condition: ColumnElement[bool]) -> ColumnElement[Any]:
 
 
 def to_sums(values: Sequence[Any], names: Sequence[str] = SUM_NAMES) -> UsageSums:
-    """Return a `UsageSums` with `values`, which are in the order of `names`. Other sums are 0."""
+    """Build a `UsageSums` from `values`, which are sums in the order of `names`.
+
+    Sums that `names` does not contain are 0.
+    """
     if names is SUM_NAMES:
         return UsageSums(*map(int, values))
     return UsageSums(**dict(zip(names, map(int, values), strict=True)))

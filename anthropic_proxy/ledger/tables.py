@@ -1,8 +1,8 @@
-"""Tables of the ledger: `requests` (one row per client request), sums in `hourly` and `session_hours`, `contents`.
+"""Tables of the ledger: `requests`, the sums in `hourly` and `session_hours`, `contents`, and tables of virtual keys.
 
-The tables of virtual keys are in the same database. Money is nano-dollars, a duration microseconds, and a time
-microseconds since the epoch, all as integers. In a text column, "" means that a value is missing. NULL in a number
-means unknown, never zero.
+`requests` has one row per stored client request, and `contents` has message texts if they are stored. Money is in
+nano-dollars, a duration in microseconds, and a time in microseconds since the epoch, all as integers. In a text column,
+"" means that a value is missing. In a number column of `requests`, NULL means unknown or missing, never zero.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
-"""Sums of usage for programs: a table with one row per group, and an object for JSON.
+"""Sums of usage in formats for other programs: a table for CSV, and an object for JSON.
 
-A group contains the requests with the same model, day, project or other quantity. `tabulate_usage` returns the table,
-`build_usage` the object.
+The sums are those of groups, for example of all requests with the same model or on the same day. `tabulate_usage`
+returns the table with one row per group, and `build_usage` the object.
 """
 
 from collections.abc import Sequence
@@ -27,9 +27,10 @@ _COSTS = {"cost": "unknown_cost_requests", "requested_cost": "unknown_requested_
 
 
 def name_group(settings: Settings, by: str, group: UsageGroup) -> str:
-    """Return the name of `group`, a group of requests, for users.
+    """Return the name of `group`, such as all requests with the same model, as users see it.
 
-    `by` is the grouping quantity. The name of a model begins with the prefix with which clients request it.
+    `by` is the quantity by which the requests are grouped, such as `model`. A provider is named by its prefix in model
+    ids, and a model by its id with this prefix.
     """
     if by not in ("model", "provider"):
         return group.name
@@ -40,7 +41,7 @@ def name_group(settings: Settings, by: str, group: UsageGroup) -> str:
 
 
 def encode_sums(sums: UsageSums) -> dict[str, Any]:
-    """Return `sums` as a dict with the keys `EXPORT_TITLES` and values for CSV or JSON.
+    """Return the sums in `sums` by their titles in exports (`EXPORT_TITLES`), for CSV or JSON.
 
     Costs are in US dollars. A cost is None if no request with tokens has a known price.
     """
@@ -51,18 +52,18 @@ def encode_sums(sums: UsageSums) -> dict[str, Any]:
 
 
 def tabulate_usage(settings: Settings, by: str, groups: Sequence[UsageGroup]) -> ExportTable:
-    """Return a table with one row for each of `groups`.
+    """Return a table with one row for each of `groups`, such as the requests with the same model.
 
-    The first column has the title `by`, the grouping quantity.
+    `by` is the quantity by which the requests are grouped. It is the title of the first column.
     """
     rows = [[name_group(settings, by, group), *encode_sums(group.sums).values()] for group in groups]
     return ExportTable([by, *EXPORT_TITLES], rows)
 
 
 def build_usage(settings: Settings, by: str, groups: Sequence[UsageGroup], chosen: UsageRange) -> dict[str, Any]:
-    """Return the sums of `groups` as an object for JSON.
+    """Return the sums of `groups`, such as the requests with the same model, as an object for JSON.
 
-    `by` is the grouping quantity. `chosen` is the time range of the requests.
+    `by` is the quantity by which the requests are grouped. `chosen` is the time range of the requests.
     """
     return {
         "from": _format_time(chosen.start),

@@ -1,8 +1,8 @@
-"""`LedgerWriter`: stores queued receipts (records of requests) in the database, in its own thread.
+"""`LedgerWriter`: stores finished requests from a queue in the database, in a thread of its own.
 
-A batch is the receipts of one transaction. It has the rows of `requests`, their sums and their texts, so that the
-tables always agree. A failed batch is kept and written later. While PostgreSQL is unavailable, batches wait in a file
-(`Spool`).
+The entries of the queue are receipts, the records of requests. A batch is stored in one transaction: the rows of
+`requests`, their hourly sums, and their texts, so that the tables always agree. A failed batch is kept and written
+later. While PostgreSQL is unavailable, batches wait in a file (`Spool`).
 """
 
 import os
@@ -55,11 +55,11 @@ _FileIdentity = tuple[int, int] | None
 
 
 class LedgerWriter:
-    """Writer that stores the receipts (records of requests) of a queue. All methods run in the thread of the queue.
+    """Writer that stores the receipts (records of requests) of `queue` in the database, in the thread of the queue.
 
     `current_settings` returns the settings, which a reload may replace. `warn` writes a line into the log.
-    `new_calculator` returns the function that calculates the cost of a receipt. `clock` returns seconds since the
-    epoch.
+    `new_calculator` returns the function that calculates the costs of a receipt with given settings. `clock` returns
+    seconds since the epoch.
     """
 
     def __init__(
@@ -97,9 +97,10 @@ class LedgerWriter:
         """Rows from the spool file that are the present batch. None: the present batch is from the queue."""
 
     def run(self) -> None:
-        """Store the receipts of the queue until it is stopped and empty, or until a transaction fails after the stop.
+        """Store the receipts of the queue until it is stopped and empty.
 
-        The database is opened and migrated first.
+        The database is opened and migrated first. A failed transaction is repeated later. If it fails after the stop,
+        the run ends.
         """
         try:
             self._store_until_stopped()

@@ -1,7 +1,7 @@
-"""Thread of the ledger: the decision about its start, and its continuation after a defect. Loads no library.
+"""`run_writer`: function of the thread that stores queued requests. It restarts the writer after a defect.
 
-`run_writer` is the function of the thread, in which the writer stores queued records of requests. A defect is an
-unexpected exception of the writer. `needs_migration` decides whether the thread must start before the first request.
+A defect is an unexpected exception of the writer. `needs_migration` returns True if the thread must start with the
+server, to migrate the database before the first request. The module does not load SQLAlchemy.
 """
 
 import traceback
@@ -18,9 +18,10 @@ DEFECT_PAUSE_SECONDS = 5.0
 
 
 def needs_migration(settings: Settings) -> bool:
-    """Return True if the database of `settings` exists and has, or may have, the schema of another version.
+    """Return True if the database of the ledger has, or may have, tables of another version of the program.
 
-    The version of a PostgreSQL database is not known here, so the result is then True.
+    False: a SQLite file has the newest tables or does not exist, or the ledger is disabled. The version on PostgreSQL
+    is not read here, so the result is then True.
     """
     file = find_sqlite_file(settings)
     return settings.has_ledger() and (file is None or find_file_version(file) not in (None, NEWEST_VERSION))
@@ -32,10 +33,10 @@ def run_writer(
     warn: Callable[[str], None],
     pause_seconds: float = DEFECT_PAUSE_SECONDS,
 ) -> None:
-    """Run the writer until `queue` is stopped. After a defect, drop its batch, pause, and run the writer again.
+    """Run the writer until `queue` is stopped. After a defect (unexpected exception), run it again.
 
-    `write` runs the writer until the queue is stopped. `warn` writes a line into the log, with the traceback of each
-    new defect. `pause_seconds` is the length of the pause.
+    `write` runs the writer until the queue is stopped. After a defect, the requests of its batch are dropped, and the
+    next run begins after `pause_seconds`. `warn` writes a line into the log, with the traceback of each new defect.
     """
     logged = ""
     while True:

@@ -1,6 +1,6 @@
 """Log of the proxy on standard error.
 
-`Log` writes two lines for each accepted `POST /v1/messages`, without keys and message content.
+`Log` writes an entry for each client request, without API keys and message content.
 """
 
 from anthropic_proxy.log.lines import escape_unprintable

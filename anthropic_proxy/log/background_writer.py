@@ -22,10 +22,10 @@ a pipe. A longer entry is written by itself."""
 
 
 class BackgroundWriter:
-    """Queue of log entries, and the thread that writes them to a file descriptor.
+    """Queue of log entries, and the thread that writes them to the file `descriptor`.
 
-    `encode`: function that returns a log entry as bytes. `describe_dropped`: function that returns the log entry
-    about a number of dropped entries. `max_queued`: size of the queue.
+    The function `encode` returns a log entry as bytes. The function `describe_dropped` returns the log entry that
+    reports a number of dropped entries. `max_queued` is the maximum number of queued entries; further ones are dropped.
     """
 
     def __init__(
@@ -47,7 +47,11 @@ class BackgroundWriter:
         """Held by the thread that starts `_thread`. Others do not wait for it: a signal handler may log too."""
 
     def set_encoder(self, encode: Callable[[str], bytes], describe_dropped: Callable[[int], str]) -> None:
-        """Replace the functions `encode` and `describe_dropped`, also for entries that are already queued."""
+        """Replace the functions that encode log entries, also for entries that are already queued.
+
+        `encode` returns a log entry as bytes. `describe_dropped` returns the log entry that reports a number of dropped
+        entries.
+        """
         self._encode, self._describe_dropped = encode, describe_dropped
 
     def enqueue(self, text: str) -> None:

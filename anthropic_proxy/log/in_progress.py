@@ -1,7 +1,7 @@
-"""Running client requests of a process, in memory that the supervisor of the workers can read.
+"""Running client requests of a worker process, in memory that the supervisor of the workers can read.
 
-The supervisor cannot ask a blocked worker for its requests, so each request is written into this memory. It has a
-slot of fixed size for each of 32 requests, and a count of heartbeats. `RequestsInProgress` writes the memory.
+A blocked worker cannot send its requests to the supervisor, so each request is written into shared memory at its start.
+This memory has slots for the 32 newest requests, and a count of heartbeats. `RequestsInProgress` writes the memory.
 `read_heartbeat_count` and `describe_requests` read it.
 """
 
@@ -29,9 +29,9 @@ _write_model = Struct(f"{MAX_FIELD_LENGTH}s").pack_into
 
 
 class RequestsInProgress:
-    """Running client requests of this process, and its heartbeat, in memory.
+    """List of the running client requests of this process, and its count of heartbeats, in shared memory.
 
-    `board`: memory that is shared with the supervisor, `SHARED_MEMORY_BYTES` long. None: memory of this process only.
+    `board` is memory that the supervisor can read, with `SHARED_MEMORY_BYTES` bytes. None: memory of this process only.
     """
 
     def __init__(self, board: memoryview | None = None) -> None:
@@ -58,9 +58,10 @@ class RequestsInProgress:
         self._board[:_BEAT_BYTES] = self._beats.to_bytes(_BEAT_BYTES, "little")
 
     def add_request(self, request_id: str, method: str, path: str) -> int:
-        """Write a new client request into the next slot, and return its number for `set_model` and `remove_request`.
+        """Add a new client request to the list, and return its number for `set_model` and `remove_request`.
 
-        If all slots are in use, the oldest request is overwritten.
+        The list has only the 32 newest requests. A request that still runs after 32 newer ones began is no longer
+        listed.
         """
         self._number = number = self._number + 1
         slot = number % _SLOTS
@@ -70,36 +71,39 @@ class RequestsInProgress:
         return number
 
     def set_model(self, number: int, model: str) -> None:
-        """Write the model id of a running request.
+        """Add the model id `model` to a running request in the list.
 
-        `number`: result of `add_request`. No effect if the slot has a newer request.
+        `number` is the result of `add_request`. Nothing happens if the request is no longer listed.
         """
         if self._number - number < _SLOTS:
             place = _STARTS[number % _SLOTS] + _TEXT_BYTES
             _write_model(self._board, place, model[:MAX_FIELD_LENGTH].encode("utf-8", "replace"))
 
     def remove_request(self, number: int) -> None:
-        """Remove a finished request. `number`: result of `add_request`. No effect if the slot has a newer request."""
+        """Remove a finished request from the list.
+
+        `number` is the result of `add_request`. Nothing happens if the request is no longer listed.
+        """
         if self._number - number < _SLOTS:
             self._board[_STARTS[number % _SLOTS]] = 0
 
     def describe(self) -> str:
-        """Return a text with the running requests of this process, in the form of `describe_requests`."""
+        """Return a text with the newest running requests of this process, as `describe_requests` does."""
         return describe_requests(self._board)
 
 
 def read_heartbeat_count(board: memoryview) -> int:
-    """Return the number of heartbeats of a worker.
+    """Return the number of heartbeats of a worker, which grows while its event loop runs.
 
-    The number grows while the event loop of the worker runs. `board`: memory of the worker.
+    `board` is the memory that the worker writes.
     """
     return int.from_bytes(board[:_BEAT_BYTES], "little")
 
 
 def describe_requests(board: memoryview) -> str:
-    """Return the three newest running requests of a process as text, and the number of the others.
+    """Return a text with the three newest running requests of a process, and the number of further ones.
 
-    "": no requests. `board`: memory of the process.
+    `board` is the memory that the process writes. "": no request is listed.
     """
     found = []
     for age in range(_SLOTS):

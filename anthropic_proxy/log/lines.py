@@ -1,8 +1,8 @@
-"""Text of log entries about client requests.
+"""Lines of the log about client requests, and functions that make texts from clients safe for the log.
 
-`format_request_lines` returns the first line of a request. `format_exchange_line` returns the second line, for an
-accepted `POST /v1/messages` (exchange). `format_note_line` returns the line about a request field that was changed or
-dropped (fidelity note). Functions `escape_*` make text from clients safe for terminals.
+`format_request_lines` returns the line of any request. An accepted `POST /v1/messages` (an exchange) has a second line,
+which `format_exchange_line` returns. `format_note_line` returns the line about a request field that was changed or
+dropped. Functions `escape_…` replace characters that control a terminal.
 """
 
 import functools
@@ -49,30 +49,30 @@ Paint = Callable[[str, str], str]
 
 
 def escape_unprintable(text: str) -> str:
-    """Return `text` with unprintable characters as escape sequences, so that it is safe in a log line.
+    """Replace unprintable characters in `text` by escape sequences, so that it is safe in a log line, and return it.
 
-    A client could otherwise add log lines, or reverse the text direction of a terminal.
+    Otherwise a client could add log lines, or reverse the direction of text on a terminal.
     """
     return text if text.isprintable() else "".join(map(_escape, text))
 
 
 def escape_terminal_controls(text: str) -> str:
-    """Return text of several lines with control characters as escape sequences, so that it is safe on a terminal.
+    """Replace control characters in a text of several lines by escape sequences, so that it is safe on a terminal.
 
-    Line breaks, tabs, all spaces and the joiners of emoji and scripts are kept.
+    Line breaks, tabs and all kinds of spaces are kept, also the invisible joiners of emoji and scripts.
     """
     return text if text.isprintable() else "".join(c if _is_layout(c) else _escape(c) for c in text)
 
 
 def escape_unprintable_json(text: str) -> str:
-    """Return JSON text with unprintable characters replaced by JSON escapes, because tools print it on terminals."""
+    """Replace unprintable characters in the JSON text `text` by JSON escapes, because tools print it on terminals."""
     return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
     """Return the receipt (record of a request) with API keys masked in texts that a client may have chosen.
 
-    `secrets`: keys to mask, in addition to texts that have the form of an API key.
+    `secrets` are keys to mask, besides texts that look like API keys.
     """
     words = (receipt.path, receipt.requested_model, receipt.model, receipt.route_reason, receipt.error)
     names = (receipt.user_agent, receipt.session, receipt.agent, receipt.project)
@@ -113,7 +113,7 @@ def to_ascii_symbols(text: str) -> str:
 
 
 def format_local_time(seconds: float) -> str:
-    """Return the local time of day as `HH:MM:SS`. `seconds`: seconds since the epoch."""
+    """Return the local time of day as `HH:MM:SS`. `seconds` is the time in seconds since the epoch."""
     return _format_time_cached(int(seconds))
 
 
@@ -128,15 +128,16 @@ def _iso_time_cached(milliseconds: int) -> str:
 
 
 def format_utc_time(seconds: float) -> str:
-    """Return date and time in UTC: `2026-11-20T21:04:32.120Z`. `seconds`: seconds since the epoch."""
+    """Return date and time in UTC, such as `2026-11-20T21:04:32.120Z`. `seconds` is the time since the epoch."""
     return _iso_time_cached(int(seconds * 1000))
 
 
 def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
     """Return the first log line of a request: time, method and path, status, incident, request id.
 
-    An incident is an error, a failed attempt, a disconnect or a truncated reply. If it does not fit, it follows on
-    further lines. `paint`: None: no color. `width`: columns of the terminal; None: no terminal.
+    An incident is an error, a failed attempt, a disconnect, or a truncated or refused reply. A long incident has
+    further lines. `paint` adds colors; None: no colors. `width` is the width of the terminal in columns; None: no
+    terminal.
     """
     path = receipt.path if len(receipt.path) <= MAX_PATH_CHARACTERS else receipt.path[: MAX_PATH_CHARACTERS - 1] + "…"
     clock, shown = format_local_time(receipt.started_at), str(receipt.status) if receipt.status else "–"
@@ -178,10 +179,10 @@ def _wrap(text: str, width: int | None) -> list[str]:
 
 
 def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | None = None) -> str:
-    """Return the second log line of an exchange: models, numbers of tools and messages, tokens, times and route.
+    """Return the second log line of an exchange (`POST /v1/messages`): models, tools, messages, tokens, times, route.
 
-    Columns that do not fit are left out, the rightmost first. `paint`: None: no color. `width`: columns of the
-    terminal; None: no limit.
+    `paint` adds colors; None: no colors. `width` is the width of the terminal in columns; None: no limit. Columns of
+    the line that do not fit are left out, the rightmost first.
     """
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
@@ -209,9 +210,9 @@ def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | Non
 
 
 def note_identity(note: FidelityNote, provider: str) -> tuple[str, str, str]:
-    """Return a key for a fidelity note, which is equal for similar notes.
+    """Return a key that is equal for similar notes, because the log contains only the first of them.
 
-    The log contains only the first note with the same key.
+    A note (fidelity note) describes a request field that was changed or dropped.
     """
     # fields of tools contain tool names; the reason is the same for all of them
     field = note.reason if note.field.startswith("tools") else _INDEX.sub("0", note.field)
@@ -219,7 +220,7 @@ def note_identity(note: FidelityNote, provider: str) -> tuple[str, str, str]:
 
 
 def format_note_line(note: FidelityNote, provider: str) -> str:
-    """Return the log line about a field that was changed or dropped (fidelity note): `✕ groq: top_k dropped: …`.
+    """Return the log line about a request field that was changed or dropped, such as `✕ groq: top_k dropped: …`.
 
     The sign is `✕` for a dropped field, and `~` for any other change.
     """

@@ -1,8 +1,8 @@
 """`Log`: the log of the proxy, colored on a terminal, plain elsewhere, or JSON with `LOG_FORMAT=json`.
 
-`write_exchange` writes two lines for an accepted `POST /v1/messages` (an exchange). `write_request` writes one line
-for any other client request, and `write_once` a line only if it is new. `inherit_from` continues the log from before
-a reload. A thread writes the entries (`background_writer`).
+`write_exchange` writes the lines of an accepted `POST /v1/messages` (an exchange). `write_request` writes the line of
+any other client request. `write_once` writes a line only if its text is new. After a reload of the settings,
+`inherit_from` continues the earlier log. A thread writes the entries (`background_writer`).
 """
 
 import io
@@ -42,11 +42,11 @@ _MAX_ONCE_KEYS = 10_000
 
 
 class Log:
-    """Log on one stream.
+    """Log on one stream, such as standard error. Entries have counts, names and times, but no message content.
 
-    Entries have counts, names and times, but no message content. `color`: None: only on a terminal. `max_queued`:
-    maximum number of entries that wait for the writing thread. `secrets`: keys that are masked in each entry.
-    `columns`: width of the lines; None: width of the terminal.
+    `color` is True for colored lines, and None for colors only on a terminal. `columns` is the width of the lines;
+    None: the width of the terminal. `secrets` are keys that are masked in each entry. `max_queued` is the maximum
+    number of entries that wait for the writing thread.
     """
 
     def __init__(
@@ -77,19 +77,20 @@ class Log:
             self._writer = BackgroundWriter(self._stream.fileno(), self._encode, self._describe_lost, max_queued)
 
     def inherit_from(self, before: "Log") -> None:
-        """Continue the queue and thread of `before`, the log before a reload, and its list of lines written only once.
+        """Continue the queue and the thread of `before`, the log before a reload of the settings.
 
-        No effect if the two logs write to different streams.
+        Lines that `before` has written with `write_once` are not written again. Nothing happens if the two logs have
+        different streams.
         """
         if self._stream is before._stream and before._writer is not None:
             self._written_once, self._writer = before._written_once, before._writer
             self._writer.set_encoder(self._encode, self._describe_lost)
 
     def write_exchange(self, receipt: Receipt) -> None:
-        """Write the two log lines of a finished exchange, and each new fidelity note about it.
+        """Write the log lines of a finished exchange (`POST /v1/messages`), and lines about changed request fields.
 
-        A note about a changed field is written once per process. In JSON, the exchange is one object that contains
-        its notes.
+        The line about a changed or dropped field is written only once per process. In JSON, the exchange is one object,
+        which contains all changes.
         """
         if not self._json and self._min_weight <= _WEIGHTS["info"]:
             for note in receipt.notes:
@@ -116,16 +117,16 @@ class Log:
     def write_request(self, receipt: Receipt, level: LogLevel = "info") -> None:
         """Write the log line of a request that is not an exchange, such as `GET /v1/models`.
 
-        `level`: level for a successful request.
+        `level` is the level of the line if the request did not fail.
         """
         level = level if _level_of(receipt) == "info" else _level_of(receipt)
         if self._is_wanted(level):
             self._write(self.format_request(receipt, level))
 
     def format_request(self, receipt: Receipt, level: LogLevel = "info") -> str:
-        """Return the log entry of a request that is not an exchange, without a line end.
+        """Return the log entry of a request that is not an exchange, such as `GET /v1/models`, without a line end.
 
-        `level`: level for a successful request.
+        `level` is the level of the entry if the request did not fail.
         """
         level = level if _level_of(receipt) == "info" else _level_of(receipt)
         receipt = redact_receipt(receipt, self._secrets)
@@ -136,7 +137,7 @@ class Log:
     def write_line(self, text: str, role: str = "", level: LogLevel = "info") -> None:
         """Write one line of text to the log.
 
-        `role`: meaning that selects the color: ok, warn, error, quiet, type or title. "": no color.
+        `role` is the meaning of the text, which selects the color: ok, warn, error, quiet, type or title. "": no color.
         """
         if not self._is_wanted(level):
             return
@@ -153,7 +154,7 @@ class Log:
     def write_json_event(self, name: str, **fields: object) -> None:
         """Write a JSON object with the field `event` and the given fields to the log, at level info.
 
-        `name`: value of the field `event`. Call this only if `is_json` is True.
+        `name` is the value of the field `event`. Call this only if `is_json` is True.
         """
         if self._is_wanted("info"):
             self._write(_encode_fields(level="info", event=name, **fields))
@@ -169,16 +170,16 @@ class Log:
             self.write_line(text if self._json else f"{format_local_time(time.time())}  {text}", level=level)
 
     def write_traceback(self, request_id: str) -> None:
-        """Write the traceback of the current exception, which is a defect of the proxy, to the log.
+        """Write the traceback of the current exception, a defect of the proxy or of a plugin, to the log.
 
-        `request_id`: id of the failed request.
+        `request_id` is the id of the request during which the exception was raised.
         """
         self._write_trace(request_id, traceback.format_exc())
 
     def write_loop_error(self, context: Mapping[str, Any]) -> None:
         """Write an error of a callback or task of the event loop to the log.
 
-        `context`: description of the error, as `loop.set_exception_handler` passes it.
+        `context` describes the error, as `loop.set_exception_handler` passes it.
         """
         error = context.get("exception")
         lines = traceback.format_exception(error) if isinstance(error, BaseException) else ()
@@ -192,17 +193,17 @@ class Log:
             self._write(f"{request_id}  " + f"\n{INDENT}".join(map(escape_unprintable, trace.split("\n"))))
 
     def paint(self, text: str, role: str) -> str:
-        """Return `text` in the color of its meaning.
+        """Return `text` in the terminal color of `role`, the meaning of the text.
 
-        `role`: the meaning: ok, warn, error, quiet, type, title or bar. Without colors, the text is unchanged.
+        Roles are ok, warn, error, quiet, type, title and bar. If the log has no colors, the text is unchanged.
         """
         return f"\x1b[{_COLORS[role]}m{text}\x1b[0m" if self.color and role else text
 
     @property
     def terminal_width(self) -> int | None:
-        """Columns available for a log line.
+        """Maximum number of columns of a log line: the given `columns`, or the width of the terminal.
 
-        None: not limited, because the stream is no terminal or has no known width.
+        None: no limit, because the stream is no terminal or its width is unknown.
         """
         if self._columns is not None or not self._is_terminal:
             return self._columns
@@ -226,7 +227,7 @@ class Log:
         return True
 
     def to_printable(self, text: str) -> str:
-        """Return a log entry, with ASCII text for symbols (`✓` → `ok`) if the stream cannot encode Unicode."""
+        """Return a log entry with ASCII text in place of symbols (`✓` → `ok`) if the stream cannot encode Unicode."""
         return text if self._has_signs else to_ascii_symbols(text)
 
     def _write(self, text: str) -> None:

@@ -1,8 +1,8 @@
 """Delivery of receipts (records of finished client requests) to the observers of plugins.
 
 `ReceiptQueues` has a queue and a task for each observer, so that a slow observer delays neither requests nor other
-observers. If a queue is full, its oldest receipt is dropped and counted. `close` waits until the receipts are
-delivered. An exchange is an accepted `POST /v1/messages` with its reply.
+observers. If a queue is full, its oldest receipt is dropped. `close` waits until the receipts are delivered. An
+exchange is an accepted `POST /v1/messages` with its reply.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ MAX_QUEUED_RECEIPTS = 1_000
 
 
 class ReceiptQueues:
-    """Queues of receipts, one for each observer.
+    """Queues of receipts (records of finished requests), one for each observer.
 
-    `count`: function that is called for each exchange. `count_rejected`: function that is called for each other
-    request with an error. `count_dropped`: function that is called with the class name of an observer for each
-    dropped receipt. `feed`: recent requests for views; None: a new one.
+    `count` is called with the receipt of each exchange, and `count_rejected` with that of each other request that
+    failed. `count_dropped` is called with the class name of an observer if a receipt for it is dropped. `feed` has the
+    recent requests for views; None: a new one.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class ReceiptQueues:
             self._enqueue(receipt)
 
     def queue_request_receipt(self, receipt: Receipt, *, is_frequent: bool = False) -> None:
-        """Queue the receipt of a request that is not an exchange for all observers.
+        """Queue the receipt of a request that is not an exchange, such as `GET /v1/models`, for all observers.
 
-        A rejected request is counted. `is_frequent`: True leaves a successful request out of the views of recent
-        requests.
+        A failed request is counted. `is_frequent` is True for a path that clients request often, such as
+        `count_tokens`. Such a request is left out of the views of recent requests, unless it failed.
         """
         if not is_frequent or receipt.outcome == "error":
             self.feed.add_finished(receipt, is_exchange=False)

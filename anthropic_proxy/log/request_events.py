@@ -1,7 +1,7 @@
 """Live view of client requests, as a stream of server-sent events.
 
-`stream_requests` yields the events. The first event, `snapshot`, has the recent and running requests. Each `request`
-then has a request that has finished, and each `running` all requests in progress.
+`stream_requests` yields the events. The first event, `snapshot`, has the recent and running requests. Later, an event
+`request` has one request that has just finished, and an event `running` has all requests in progress.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ async def stream_requests(
 ) -> AsyncGenerator[bytes, None]:
     """Yield the events of a live view of client requests as SSE bytes.
 
-    The stream ends after `MAX_LIVE_SECONDS`, or when the server stops. `client_names`: only requests of these
-    clients. None: all.
+    `client_names` limits the view to requests of these clients; None: all clients. The stream ends after
+    `MAX_LIVE_SECONDS`, or when the server stops.
     """
     view = feed.open_view()
     try:

@@ -1,8 +1,8 @@
 """Recent and running client requests of all server processes, for views such as the command `logs`.
 
-`RequestFeed` has the requests, and `RequestSnapshot` is a list of them. A `RequestView` is a queue of newly finished
-requests for one reader. Other processes send their requests only while a view is open, and `apply_update` adds them.
-A receipt is the record of one request, an exchange an accepted `POST /v1/messages`.
+`RequestFeed` has the requests of this process. While a view is open, other workers send theirs, and `apply_update` adds
+them. `RequestSnapshot` has the recent and running requests at one time. A `RequestView` is a queue of newly finished
+requests for one reader. A receipt is the record of one request, an exchange an accepted `POST /v1/messages`.
 """
 
 import asyncio
@@ -61,12 +61,12 @@ class RequestView:
         self._changed.set()
 
     def end(self) -> None:
-        """End the view because the server stops, so that `read` returns an empty list."""
+        """End the view because the server stops, so that `read` no longer waits."""
         self.ended = True
         self._changed.set()
 
     async def read(self, seconds: float) -> Sequence[LoggedRequest]:
-        """Return the requests that wait in this queue.
+        """Return the requests that wait in this queue, and remove them.
 
         If there are none, wait at most `seconds` for the first one. Empty: no request has finished, or the view has
         ended.
@@ -96,7 +96,7 @@ class _Collection:
 class RequestFeed:
     """Recent and running client requests of this process and, for views, of all workers.
 
-    `secrets`: function that returns the keys to mask.
+    `secrets` is a function that returns the API keys to mask.
     """
 
     def __init__(self, secrets: Callable[[], Sequence[str]] = tuple) -> None:
@@ -118,14 +118,18 @@ class RequestFeed:
         """Number of other worker processes."""
 
     def add_running(self, receipt: Receipt) -> None:
-        """Add a running exchange. Fields of its receipt may change until `add_finished`."""
+        """Add a running exchange by its receipt, the record of the request.
+
+        The fields of the receipt may change until `add_finished`. Above `MAX_RUNNING_REQUESTS`, the exchange is not
+        listed.
+        """
         if len(self._running) < MAX_RUNNING_REQUESTS:
             self._running[receipt.request_id] = receipt
 
     def add_finished(self, receipt: Receipt, *, is_exchange: bool = True) -> None:
         """Add a finished request to the recent requests, and remove it from the running ones.
 
-        `is_exchange`: True for an accepted `POST /v1/messages`.
+        `is_exchange` is True for an accepted `POST /v1/messages`.
         """
         self._running.pop(receipt.request_id, None)
         request = LoggedRequest(receipt, is_exchange)
@@ -150,7 +154,10 @@ class RequestFeed:
         return RequestSnapshot(finished, [redact_receipt(receipt, secrets) for receipt in snapshot.running])
 
     async def collect_snapshot(self) -> RequestSnapshot:
-        """Return the recent and running requests of all server processes, the latest last."""
+        """Return the recent and running requests of all server processes, the latest last.
+
+        Recent requests of workers that do not send them within `COLLECT_TIMEOUT_SECONDS` are missing.
+        """
         own = self.build_own_snapshot()
         if self.watch_peers is None or not self.peer_count:
             return own
@@ -171,17 +178,17 @@ class RequestFeed:
     def list_running(self) -> list[Receipt]:
         """Return the running exchanges (`POST /v1/messages`) of all server processes, the latest last.
 
-        Those of other workers are only included while a view of requests is open.
+        Exchanges of other workers are only included while a view of requests is open.
         """
         elsewhere = [receipt for receipts in self._running_elsewhere.values() for receipt in receipts]
         own = self.redact(RequestSnapshot(running=self.list_own_running())).running
         return sorted([*own, *elsewhere], key=lambda receipt: receipt.started_at)
 
     def apply_update(self, worker: int, snapshot: RequestSnapshot, *, is_complete: bool) -> None:
-        """Add the requests that another worker has sent.
+        """Add the requests in `snapshot`, which another worker has sent.
 
-        `worker`: index of that worker. `is_complete`: True: `snapshot` has all of its recent requests; False: only
-        those since its last update.
+        `worker` is the index of that worker. `is_complete` is True if `snapshot` has all of its recent requests, and
+        False if it has only those since the last update.
         """
         self._running_elsewhere[worker] = snapshot.running
         if not is_complete:

@@ -1,6 +1,7 @@
 """Metrics of all server processes for Prometheus.
 
-They are counters of requests and gauges of the current state, and `MetricsPage` serves them at `/metrics`.
+The metrics are counters and durations of requests, and gauges of the current state. `MetricsPage` serves them at
+`/metrics`.
 """
 
 from anthropic_proxy.metrics.page import MetricsPage

@@ -1,8 +1,8 @@
-"""Definitions of all Prometheus metrics, and their values from a `MetricsSnapshot`, the metrics of all processes.
+"""Definitions of all Prometheus metrics, and functions that return their values.
 
-A `MetricFamily` is the name, type, labels and description of one metric, such as `REQUESTS`. `FAMILIES` has all of
-them. `collect_samples` returns the values of counters and gauges, and `collect_histograms` those of histograms. A
-`Histogram` has durations with the same labels. `docs/guide/operations.md` has the same table.
+A `MetricFamily`, such as `REQUESTS`, is the name, type, labels and description of one metric. `FAMILIES` has all of
+them. `collect_samples` returns the values of counters and gauges, and `collect_histograms` those of histograms. Both
+read a `MetricsSnapshot`, the metrics of all processes. `docs/guide/operations.md` lists the same metrics.
 """
 
 from collections.abc import Iterator
@@ -135,12 +135,12 @@ class Histogram(Struct):
     """Sum of the durations in seconds."""
 
     def add_counts(self, counts: list[int], seconds: float) -> None:
-        """Add the bucket counts and the sum of another histogram."""
+        """Add a histogram with the bucket counts `counts` and the sum `seconds` to this one."""
         self.bucket_counts = [ours + theirs for ours, theirs in zip(self.bucket_counts, counts, strict=True)]
         self.sum_seconds += seconds
 
     def cumulative_counts(self) -> list[tuple[str, float]]:
-        """Return pairs of an upper limit and the number of durations up to this limit, as Prometheus requires them."""
+        """Return the upper limit of each bucket with the number of durations up to it, as Prometheus requires."""
         total, found = 0, []
         for limit, count in zip((*map(str, BUCKET_LIMITS_SECONDS), "+Inf"), self.bucket_counts, strict=True):
             total += count
@@ -151,10 +151,10 @@ class Histogram(Struct):
 def collect_samples(
     snapshot: MetricsSnapshot, unresponsive_workers: int, versions: Labels
 ) -> dict[MetricFamily, Samples]:
-    """Return the values of all counters and gauges.
+    """Return the values of all counters and gauges in `snapshot`, by metric and labels.
 
-    A counter without counted events has no values. `unresponsive_workers`: number of workers that did not report in
-    time. `versions`: versions of the proxy and of Python.
+    A counter without counted events has no values. `unresponsive_workers` is the number of workers that did not report
+    in time. `versions` are the versions of the proxy and of Python.
     """
     samples: dict[MetricFamily, Samples] = {family: {} for family in FAMILIES if family.kind != "histogram"}
     for (provider, model, stream, status, outcome), row in snapshot.counters.items():
@@ -201,9 +201,10 @@ def _gauge_values(gauges: Gauges) -> Iterator[tuple[MetricFamily, float]]:
 
 
 def collect_histograms(snapshot: MetricsSnapshot) -> dict[MetricFamily, dict[Labels, Histogram]]:
-    """Return the duration histograms of each metric by labels.
+    """Return the histograms of durations in `snapshot`, by metric and labels.
 
-    The labels are provider, model and streaming; requests that differ only in status or outcome are added.
+    The labels are provider, model and streaming. Requests that differ only in status or outcome are in the same
+    histogram.
     """
     found: dict[MetricFamily, dict[Labels, Histogram]] = {REQUEST_SECONDS: {}, FIRST_TOKEN_SECONDS: {}}
     for (provider, model, stream, _, _), row in snapshot.counters.items():

@@ -15,7 +15,7 @@ CollectSnapshot = Callable[[], Awaitable[tuple[MetricsSnapshot, int]]]
 class MetricsPage:
     """The page `/metrics`, in text format 0.0.4 or in OpenMetrics if the header `Accept` requests it.
 
-    `collect`: async function that returns the metrics of all processes.
+    `collect` is an async function that returns the metrics of all processes, and the number of unresponsive workers.
     """
 
     def __init__(self, collect: CollectSnapshot) -> None:

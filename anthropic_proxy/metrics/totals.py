@@ -1,9 +1,9 @@
-"""Metrics of one process, and their sum over several processes.
+"""Metrics of one server process, and their sum over several processes.
 
-`MetricsTotals` counts the requests of this process. `ExchangeCounters` counts finished requests with the same labels.
-`Gauges` is the current state of a process, such as its memory. `MetricsSnapshot` has the counters and gauges of one
-process or of several. `encode_snapshot`, `decode_snapshot` and `sum_snapshots` pass it between processes. An exchange
-is an accepted `POST /v1/messages` with its reply.
+`MetricsTotals` counts the requests of this process in a `MetricsSnapshot`. A snapshot has `ExchangeCounters`, the
+counts of requests with the same labels, and `Gauges`, the current state such as used memory. `encode_snapshot` and
+`decode_snapshot` pass it between processes, and `sum_snapshots` adds up several. An exchange is an accepted request to
+`/v1/messages` with its reply.
 """
 
 from bisect import bisect_left
@@ -43,7 +43,7 @@ def _no_times() -> list[int]:
 class ExchangeCounters(Struct, array_like=True):
     """Counters of the exchanges with the same labels (provider, model, streaming, HTTP status, outcome).
 
-    Tokens are counted as by Anthropic: cached input separately, thinking as output.
+    Tokens are counted as in Anthropic's API: input excludes cached tokens, and output includes thinking.
     """
 
     # Token counts are floats, as in Prometheus: sums of invalid usage numbers can exceed 64-bit integers, which no
@@ -76,7 +76,7 @@ class ExchangeCounters(Struct, array_like=True):
     """Number of exchanges by time to the first token, for each bucket of `BUCKET_LIMITS_SECONDS`."""
 
     def add_counters(self, other: "ExchangeCounters") -> None:
-        """Add the counters of the same label set in another process."""
+        """Add `other`, the counters of another process with the same labels."""
         self.requests += other.requests
         self.input_tokens += other.input_tokens
         self.output_tokens += other.output_tokens
@@ -130,8 +130,8 @@ class Gauges(Struct, array_like=True):
     def add_process(self, other: "Gauges") -> None:
         """Add the gauges of another process to these.
 
-        Numbers are summed. Open circuits and key cooldowns are the same in all processes, so the larger number is
-        kept.
+        Most numbers are summed. Open circuits and key cooldowns are the same in all processes, so the larger number is
+        kept. The start is the earliest one.
         """
         self.started_at = min(self.started_at, other.started_at)
         self.open_circuits = max(self.open_circuits, other.open_circuits)
@@ -171,9 +171,9 @@ class MetricsSnapshot(Struct):
     """Current state of the process. None: not yet measured, or the process has ended."""
 
     def find_or_add_counters(self, key: LabelSet) -> ExchangeCounters:
-        """Return the counters for the labels `key`, which are added if they are missing.
+        """Return the counters for the labels `key`. Missing counters are added.
 
-        If there are already `MAX_LABEL_SETS` label sets, the counters of the set `other` are returned.
+        Above `MAX_LABEL_SETS` combinations of labels, all new combinations share the counters with the labels `other`.
         """
         row = self.counters.get(key)
         if row is None:
@@ -185,7 +185,8 @@ class MetricsSnapshot(Struct):
     def count_failed_attempt(self, attempt: str, times: int = 1) -> None:
         """Add failed calls to the count of `attempt`, a provider and a status such as `groq 429`.
 
-        If there are already `MAX_FAILED_ATTEMPT_LABELS` pairs, a new one is counted as `other`.
+        `times` is the number of calls. If there are already `MAX_FAILED_ATTEMPT_LABELS` pairs, a new one is counted as
+        `other`.
         """
         if attempt not in self.failed_attempts and len(self.failed_attempts) >= MAX_FAILED_ATTEMPT_LABELS:
             attempt = f"{OTHER_LABEL} {OTHER_LABEL}"
@@ -213,7 +214,7 @@ class MetricsSnapshot(Struct):
 class MetricsTotals:
     """Metrics of this process, to which each finished request is added.
 
-    `contains_secret`: function that returns True if a name contains a secret; the name is then counted as `other`.
+    `contains_secret` returns True if a name contains a secret. Such a name is counted as `other`.
     """
 
     def __init__(self, contains_secret: Callable[[str], bool]) -> None:
@@ -223,27 +224,24 @@ class MetricsTotals:
         """Provider and model pairs with a label of their own."""
 
     def count_rejected_request(self, receipt: Receipt) -> None:
-        """Count a client request that got an error without an exchange."""
+        """Count a failed client request that is not an exchange, by its HTTP status."""
         self.snapshot.rejected_requests[receipt.status] = self.snapshot.rejected_requests.get(receipt.status, 0) + 1
 
     def count_dropped_receipt(self, observer: str) -> None:
         """Count a receipt that was dropped because the queue of an observer was full.
 
-        `observer`: class name of the observer.
+        `observer` is the class name of the observer.
         """
         self.snapshot.dropped_receipts[observer] = self.snapshot.dropped_receipts.get(observer, 0) + 1
 
     def set_ledger_state(self, state: LedgerState, gauges: Gauges) -> None:
-        """Copy the state of the ledger (database of requests) of this process into `gauges` and the counters."""
+        """Copy the state of the ledger (database of requests) into `gauges`, and its row counts into the counters."""
         gauges.ledger_failures = int(state.condition != "ok")
         gauges.ledger_queued_rows = state.queued_rows
         self.snapshot.ledger_rows = {"written": state.written_rows, "dropped": state.dropped_rows}
 
     def set_store_state(self, state: StoreState, gauges: Gauges) -> None:
-        """Copy the state of the store with the counters of limits into `gauges`.
-
-        No effect if the store is not in Redis.
-        """
+        """Copy the state of the store that counts the use of limits into `gauges`, if this store is in Redis."""
         if state.kind == "redis":
             gauges.redis_failures = int(not state.available)
             gauges.pending_settlements = state.pending_settlements
@@ -312,8 +310,8 @@ def encode_snapshot(snapshot: MetricsSnapshot) -> bytes:
 def sum_snapshots(snapshots: Iterable[bytes], ended: Sequence[bytes] = ()) -> MetricsSnapshot:
     """Return the sum of the metrics of several processes.
 
-    `snapshots`: results of `encode_snapshot` for running processes. `ended`: the same for ended processes, which no
-    longer have gauges.
+    `snapshots` has the results of `encode_snapshot` for running processes, and `ended` those of processes that have
+    ended. The gauges of ended processes are left out.
     """
     total = MetricsSnapshot()
     for encoded in ended:

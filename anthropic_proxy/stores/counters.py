@@ -1,10 +1,10 @@
-"""Counters of limits (such as requests per minute) as plain objects, for the stores in memory and in SQLite.
+"""Counters of limits, such as requests per minute, as plain objects for the stores in memory and in SQLite.
 
-`reserve` adds the estimated amounts of a request to the counters of its limits. `settle` replaces them with the actual
-amounts. `renew` extends the lease of a reservation, the time after which it ends by itself.
+`reserve` adds the estimated amounts of a request to the counters of its limits, and `settle` replaces them with the
+actual amounts. A reservation ends by itself after its lease, a time that `renew` extends.
 
-A counter of the kind `rate` is a sliding window of slots, each a 256th of the period. Counters of the kinds `amount`
-and `concurrency` have holds: amounts of unsettled reservations.
+A limit has one of three kinds. A `rate` has a sliding window of slots, each a 256th of the period. An `amount` (budget)
+and a `concurrency` have holds, the amounts of unsettled reservations.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,10 +26,11 @@ UNKNOWN_WAIT_SECONDS = 1.0
 
 
 class Counter(Struct):
-    """Counter of one limit, such as tokens per minute: the amounts in use.
+    """State of one limit, such as tokens per minute: the amounts that are in use.
 
-    A rate (kind `rate`) has the amount of each short interval in `slots`. A budget (`amount`) has the settled amount in
-    `used` and the reserved amounts in `holds`. A limit of parallel requests (`concurrency`) has them in `holds`.
+    A limit of the kind `rate` has the amount of each short interval in `slots`. A budget (`amount`) has the settled
+    amount in `used`, and the reserved amounts in `holds`. A limit of parallel requests (`concurrency`) has the running
+    requests in `holds`.
     """
 
     expires_at: float = 0.0
@@ -66,8 +67,7 @@ class Counter(Struct):
     def add(self, other: "Counter", limit: Limit, now: float) -> None:
         """Add the amounts of `other`, another counter of the same limit, to this counter.
 
-        The times of both counters must be by the same clock. `limit`: the limit of both counters. `now`: present time
-        in seconds.
+        `limit` is this limit. `now` is the present time in seconds, by the clock that both counters use.
         """
         self.remove_expired(limit, now)
         self.used += other.used
@@ -79,10 +79,10 @@ class Counter(Struct):
             self.expires_at = max(self.expires_at, other.expires_at)
 
     def find_wait_seconds(self, excess: int, limit: Limit, now: float) -> float:
-        """Return the time in seconds until the counter has decreased by `excess`.
+        """Return the time in seconds until the counter has decreased by `excess`, the amount above the maximum.
 
-        `excess` is the amount that is above the maximum now. `limit` is the limit of this counter. `now` is the present
-        time in seconds.
+        `limit` is the limit of this counter, and `now` the present time in seconds. If running requests must end first,
+        the time is unknown and the result is `UNKNOWN_WAIT_SECONDS`.
         """
         if limit.kind == "rate":
             for slot in sorted(self.slots):
@@ -98,7 +98,8 @@ class Counter(Struct):
     def seconds_until_reset(self, limit: Limit, now: float) -> float:
         """Return the time in seconds until the counter is 0 if no further request uses it.
 
-        `limit` is the limit of this counter. `now` is the present time in seconds.
+        The result is 0.0 if the counter is 0 now, or if the time is unknown because it depends on running requests.
+        `limit` is the limit of this counter, and `now` the present time in seconds.
         """
         if limit.kind == "rate":
             return self._slot_end(max(self.slots)) - now if self.slots else 0.0
@@ -115,10 +116,10 @@ def reserve(
     now: float,
     lease_seconds: float,
 ) -> tuple[Reservation, dict[str, Counter]]:
-    """Reserve the amounts of all `limits`, or none of them. Return the reservation, and the changed counters by key.
+    """Reserve the amounts of all `limits`, or of none. Return the reservation, and the changed counters by key.
 
-    The caller stores these counters. `find_counter` returns the stored counter of a key, or an empty one. `now` is the
-    present time in seconds. After `lease_seconds` the reservation ends unless it is renewed.
+    The caller stores the changed counters. `find_counter` returns the stored counter of a key, or an empty one. `now`
+    is the present time in seconds. After `lease_seconds` the reservation ends unless it is renewed.
     """
     counters = {limit.key: find_counter(limit.key) for limit in limits}
     waits = []
@@ -148,8 +149,8 @@ def add_amounts(
 ) -> Sequence[int]:
     """Add the amount of each of `limits` to its counter, and return the slot (time interval) of each amount.
 
-    `counters` maps each key to its counter. The slot is 0 for kinds other than `rate`. After `lease_seconds` the
-    reservation ends unless it is renewed.
+    `counters` has the counters by key. Only a limit of the kind `rate` has slots; the slot of any other amount is 0.
+    After `lease_seconds` the reservation ends unless it is renewed.
     """
     slots = []
     for limit in limits:
@@ -169,10 +170,10 @@ def add_amounts(
 def settle(
     find_counter: Callable[[str], Counter], reservation: Reservation, amounts: Sequence[int], now: float
 ) -> dict[str, Counter]:
-    """Replace the reserved amounts of `reservation` with actual ones. Return the changed counters by key.
+    """Replace the estimated amounts of `reservation` with the actual `amounts`, and return the changed counters by key.
 
-    `amounts` has the actual amount of each limit. `find_counter` returns the stored counter of a key. The caller stores
-    the changed counters, and makes sure that a reservation is settled only once.
+    `amounts` has one amount for each limit. `find_counter` returns the stored counter of a key. The caller stores the
+    changed counters, and makes sure that a reservation is settled only once.
     """
     changed: dict[str, Counter] = {}
     for limit, reserved_slot, amount in zip(reservation.limits, reservation.slots, amounts, strict=True):
@@ -193,10 +194,10 @@ def settle(
 def renew(
     find_counter: Callable[[str], Counter], reservations: Sequence[Reservation], now: float
 ) -> dict[str, Counter]:
-    """Extend the leases (time limits) of `reservations` from the time `now`. Return the changed counters by key.
+    """Extend the leases (time limits) of `reservations` from the time `now`, and return the changed counters by key.
 
-    `find_counter` returns the stored counter of a key. The caller stores the changed counters. A reservation with an
-    ended lease is added again.
+    If a lease has already ended, the amounts are reserved again. `find_counter` returns the stored counter of a key.
+    The caller stores the changed counters.
     """
     changed: dict[str, Counter] = {}
     for reservation in reservations:

@@ -1,8 +1,8 @@
 """`FallbackStore`: a store in Redis that keeps working while Redis is unavailable.
 
-Redis counts as unavailable after a failure or a wait of more than a second. With `REDIS_FAILURE=open`, this process
-then counts limits itself; with `closed`, the methods raise `StoreUnavailable`. A background task connects again, and
-adds the amounts of the interruption to Redis.
+Redis counts as unavailable after a failure, or after a wait of more than a second. With `REDIS_FAILURE=open`, this
+process then counts limits itself. With `REDIS_FAILURE=closed`, reservations and access to values raise
+`StoreUnavailable` instead. A background task connects again, and adds the amounts of the interruption to Redis.
 """
 
 import asyncio
@@ -41,8 +41,8 @@ _Result = TypeVar("_Result")
 class FallbackStore:
     """Store in Redis that keeps working while Redis is unavailable.
 
-    `fails_open`: True to count limits in this process meanwhile, False to raise `StoreUnavailable`. `address` is the
-    host and port for messages. `warn` logs a message.
+    `fails_open` is True to count limits in this process meanwhile, and False to raise `StoreUnavailable`. `address` is
+    the host and port of Redis for messages. `warn` logs a message.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class FallbackStore:
         )
 
     def start(self) -> None:
-        """Begin to send heartbeats (regular checks) to Redis. The first use of the store does so too."""
+        """Start to send heartbeats (regular checks) to Redis. The first use of the store does so too."""
         if self._task is None:
             self._task = asyncio.create_task(self._run_heartbeats())
 
@@ -102,7 +102,7 @@ class FallbackStore:
         )
 
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
-        """Add `amount` to the number under `key`, return the sum. A new number expires after `lifetime_seconds`."""
+        """Add `amount` to the number under `key`, and return the sum. A new one expires after `lifetime_seconds`."""
         return await self._call(
             lambda: self.redis.increment(key, amount, lifetime_seconds),
             lambda: self._usage.values.increment(key, amount, lifetime_seconds),
@@ -111,15 +111,15 @@ class FallbackStore:
         )
 
     async def delete(self, key: str) -> None:
-        """Delete the value and the counter under `key`, in this process and in Redis. Missing ones are ignored.
-
-        Raises `StoreUnavailable` if Redis is unavailable and limits are not counted in this process.
-        """
+        """Delete the value and the counter under `key`, in this process and in Redis. Missing ones are ignored."""
         await self._usage.values.delete(key)
         await self._call(lambda: self.redis.delete(key), lambda: self._usage.values.delete(key), [key])
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
-        """Reserve the amounts of all `limits`, or none. Without Redis, this process reserves in its own share."""
+        """Reserve the amounts of all `limits` in Redis, or of none.
+
+        If Redis is unavailable, this process reserves them in its share of the limits, or raises `StoreUnavailable`.
+        """
 
         async def reserve_in_redis() -> Reservation:
             id_ = os.urandom(16).hex()
@@ -140,7 +140,7 @@ class FallbackStore:
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
         """Replace the reserved amounts of `reservation` with the actual `amounts` at the end of a request.
 
-        If Redis is unavailable, the settlement waits in memory.
+        If Redis is unavailable, the actual amounts wait in memory and are sent later.
         """
         if not reservation.is_held or await self._usage.settle(reservation, amounts):
             return
@@ -149,7 +149,7 @@ class FallbackStore:
         self._usage.pending.append((reservation, amounts))
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
-        """Extend the leases of `reservations`, which belong to running requests."""
+        """Extend the leases (time limits) of `reservations`, which belong to running requests."""
         await self._usage.renew(reservations)
         for start in range(0, len(reservations), MAX_RENEWED):
             chosen = reservations[start : start + MAX_RENEWED]

@@ -1,7 +1,7 @@
-"""`Holds`: the reserved amounts of running requests of one counter, with their sum.
+"""`Holds`: the amounts that running requests have reserved in one counter, with their sum.
 
 A hold is the amount of one reservation. It ends with the lease of the reservation, a time limit. `put` adds a hold,
-`remove` removes it, and `remove_expired` removes those with ended leases.
+`remove` removes it, and `remove_expired` removes all holds with ended leases.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ _MIN_COMPACTED = 64
 
 
 class Holds:
-    """Reserved amounts (holds) of one counter, each with the end of its time limit in seconds."""
+    """Reserved amounts (holds) of one counter, each with the time at which it ends by itself."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -24,7 +24,7 @@ class Holds:
     def put(self, reservation_id: str, end: float, amount: int) -> None:
         """Add a hold of `amount` for the reservation `reservation_id`, or replace its earlier hold.
 
-        `end`: end of the lease in seconds.
+        `end` is the time in seconds at which the lease (time limit) of the reservation ends.
         """
         self.total += amount - self._found.get(reservation_id, (0.0, 0))[1]
         self._found[reservation_id] = end, amount
@@ -38,14 +38,17 @@ class Holds:
         self.total -= self._found.pop(reservation_id, (0.0, 0))[1]
 
     def remove_expired(self, now: float) -> None:
-        """Remove all holds with a lease that ended before `now` (seconds)."""
+        """Remove all holds with a lease (time limit) that has ended at the time `now` (seconds)."""
         while self._ends and self._ends[0][0] <= now:
             _, reservation_id = heappop(self._ends)
             if self._found.get(reservation_id, (now + 1, 0))[0] <= now:
                 self.remove(reservation_id)
 
     def items(self) -> Iterable[tuple[str, tuple[float, int]]]:
-        """Return (reservation id, (end of its lease in seconds, amount)) for each hold."""
+        """Return pairs of a reservation id and its hold.
+
+        A hold is a pair of the end of its lease (time limit) in seconds, and its amount.
+        """
         return self._found.items()
 
     def copy(self) -> "Holds":

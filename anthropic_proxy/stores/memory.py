@@ -1,4 +1,4 @@
-"""`MemoryStore`, the store in the memory of one process: values with a lifetime, and counters of limits.
+"""`MemoryStore`: store in the memory of one process, for values with a lifetime and for counters of limits.
 
 A value is a text (`put`) or a number (`increment`). `reserve` adds the estimated amounts of a request to the counters
 of its limits, and `settle` replaces them with the actual amounts. A reservation ends with its lease, a time limit,
@@ -25,7 +25,7 @@ MAX_COUNTERS = 100_000
 class MemoryStore:
     """Store in the memory of one worker process.
 
-    `clock`: function that returns monotonic seconds.
+    `clock` is a function that returns the time in seconds.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -56,7 +56,10 @@ class MemoryStore:
         return entry[1]
 
     async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
-        """Store `value` under `key` for `lifetime_seconds`, and call `on_put` if the value is new or changed."""
+        """Store `value` under `key` for `lifetime_seconds`.
+
+        If the value is new or changed, `on_put` is called, which sends it to the other workers.
+        """
         if self.on_put is not None and await self.get(key) != value:
             self.on_put(key, value, lifetime_seconds)
         self.put_from_peer(key, value, lifetime_seconds)
@@ -84,9 +87,9 @@ class MemoryStore:
         self._counters.pop(key, None)
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
-        """Reserve the amounts of all `limits`, or none of them if one has no room.
+        """Reserve the amounts of all `limits`, or of none if a limit has no room.
 
-        `lease_seconds`: time after which the reservation ends without renewal.
+        After `lease_seconds` the reservation ends unless it is renewed.
         """
         reservation, changed = counters.reserve(self._find, limits, os.urandom(16).hex(), self._clock(), lease_seconds)
         self._counters.update(changed)
@@ -97,7 +100,7 @@ class MemoryStore:
     def add_reservation(self, reservation: Reservation) -> Reservation:
         """Add the amounts of `reservation`, which another store has made, to the counters of this store.
 
-        Return the reservation with the slots of this store, which `settle` needs.
+        Return the reservation with the slots (time intervals) of this store, which `settle` needs.
         """
         now = self._clock()
         found = {limit.key: self._find(limit.key) for limit in reservation.limits}
@@ -110,7 +113,7 @@ class MemoryStore:
         return structs.replace(reservation, slots=slots)
 
     def find_counter(self, limit: Limit) -> Counter:
-        """Return the counter of `limit` without expired amounts. A missing counter is returned empty."""
+        """Return the counter of `limit` without its expired amounts. A missing counter is returned empty."""
         counter = self._find(limit.key)
         counter.remove_expired(limit, self._clock())
         return counter
@@ -125,7 +128,7 @@ class MemoryStore:
             self._counters.update(counters.settle(self._find, reservation, amounts, now))
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
-        """Extend the leases of `reservations`, which belong to running requests."""
+        """Extend the leases (time limits) of `reservations`, which belong to running requests."""
         running = [each for each in reservations if each.is_held and each.id not in self._settled]
         self._counters.update(counters.renew(self._find, running, self._clock()))
 

@@ -1,8 +1,9 @@
-"""`OwnUsage`: the amounts of limits that this process has reserved itself, for times without the shared store.
+"""`OwnUsage`: the amounts of limits that this process has reserved, for times without the shared store.
 
-The shared store is Redis or a SQLite file. While it is unavailable, `reserve` uses only a share of each limit. Later
-the caller adds the missing amounts to the shared store: `pop_unsent` returns those of the interruption. `collect_all`
-returns all amounts of this process, for a store that has lost its data.
+The shared store, Redis or a SQLite file, counts the use of limits by all processes. While it is unavailable, `reserve`
+counts in this process only, up to a share of each limit. Later the caller adds the missing amounts, which `pop_unsent`
+returns, to the shared store. `collect_all` returns all amounts of this process, for a shared store that has lost its
+data.
 """
 
 import time
@@ -35,9 +36,9 @@ class _Answer(Struct):
 
 
 class OwnUsage:
-    """Amounts that this process has reserved itself, in the shared store and without it.
+    """Amounts of limits that this process has reserved, in the shared store (Redis or SQLite) and without it.
 
-    `clock`: function that returns monotonic seconds.
+    `clock` is a function that returns the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -61,7 +62,7 @@ class OwnUsage:
     def add_reservation(self, reservation: Reservation) -> None:
         """Add `reservation`, which the shared store has made, to the amounts of this process.
 
-        `collect_all` returns its amounts if the shared store loses its data.
+        If the shared store loses its data later, `collect_all` returns these amounts.
         """
         for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
             own = None
@@ -76,10 +77,10 @@ class OwnUsage:
             self._add_running(self.values.add_reservation(reservation))
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float, processes: int) -> Reservation:
-        """Reserve the amounts of all `limits`, or none, within the share of this process.
+        """Reserve the amounts of all `limits` in this process, or of none, while the shared store is unavailable.
 
-        Called while the shared store is unavailable. After `lease_seconds` the reservation ends unless it is renewed.
-        `processes` is the number of processes that share the limits.
+        The process uses only its share of each limit, because `processes` processes have the same limits. After
+        `lease_seconds` the reservation ends unless it is renewed.
         """
         shares = [structs.replace(limit, maximum=self._find_share(limit, processes)) for limit in limits]
         reservation = await self.values.reserve(shares, lease_seconds)
@@ -93,7 +94,8 @@ class OwnUsage:
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> bool:
         """Replace the reserved amounts of `reservation` in this process with the actual `amounts`.
 
-        Return True if only this process has the reservation. False: the caller must settle it in the shared store too.
+        Return True if the reservation was made without the shared store. After False, the caller must settle it in the
+        shared store too.
         """
         running = self._running.pop(reservation.id, None)
         if running is None:
@@ -112,9 +114,10 @@ class OwnUsage:
         await self._unsent.renew([each for each in running if each.id in self._unsent_ids])
 
     def pop_unsent(self) -> Mapping[str, tuple[Limit, Counter]]:
-        """Return the amounts that the shared store does not have, and count them as sent.
+        """Return the amounts that the shared store lacks, and count them as sent.
 
-        The result maps each key to its limit and a counter with the amounts. The caller adds them to the shared store.
+        The result maps the key of a limit to this limit, and a counter with the amounts. The caller adds them to the
+        shared store.
         """
         found = {key: (limit, self._unsent.find_counter(limit)) for key, limit in self._unsent_limits.items()}
         self._unsent, self._unsent_ids, self._unsent_limits = MemoryStore(clock=self.clock), set(), {}
@@ -123,7 +126,8 @@ class OwnUsage:
     def collect_all(self) -> Mapping[str, tuple[Limit, Counter]]:
         """Return copies of all amounts of this process, for a shared store that has lost its data.
 
-        The result maps each key to its limit and a counter with the amounts. All of them then count as sent.
+        The result maps the key of a limit to this limit, and a counter with the amounts. The caller adds them to the
+        shared store, so all of them count as sent.
         """
         self.pop_unsent()
         found = {key: (limit, self.values.find_counter(limit)) for key, limit in self._limits.items()}

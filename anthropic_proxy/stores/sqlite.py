@@ -1,8 +1,8 @@
-"""`SqliteStore`: values and counters of limits in a SQLite file, for the workers of one machine.
+"""`SqliteStore`: values and counters of limits in a SQLite file, which the workers of one machine share.
 
 A value is a text (`put`) or a number (`increment`) with a lifetime. `reserve` adds the estimated amounts of a request
-to the counters of its limits, and `settle` replaces them with the actual amounts. If the file cannot be used, this
-process counts alone. It adds its amounts to the file later.
+to the counters of its limits, and `settle` replaces them with the actual amounts. While the file cannot be used, each
+process counts limits by itself. Later it adds its amounts to the file.
 """
 
 import asyncio
@@ -127,9 +127,10 @@ class SqliteStore:
         await self._run(write, lambda: self._usage.values.delete(key))
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
-        """Reserve the amounts of all `limits` in one transaction, or none of them.
+        """Reserve the amounts of all `limits` in one transaction, or of none.
 
-        After `lease_seconds` the reservation ends unless it is renewed.
+        If the file cannot be used, this process reserves them in its memory. After `lease_seconds` the reservation ends
+        unless it is renewed.
         """
 
         def write(database: sqlite3.Connection) -> Reservation:
@@ -166,7 +167,10 @@ class SqliteStore:
         await self._run(write, do_nothing)
 
     async def close(self) -> None:
-        """Wait for the running transaction, write waiting settlements, and close the file."""
+        """Wait for the running transaction, and close the file.
+
+        Amounts that the file lacks, because it could not be used, are written before.
+        """
         async with self._adding:
             if self._recovering is not None:
                 self._recovering.cancel()

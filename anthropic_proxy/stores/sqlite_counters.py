@@ -1,7 +1,7 @@
 """Counters of limits in the tables of a SQLite file, for `SqliteStore`.
 
-`read_counter` and `write_counters` run in a transaction of the store. The amount that a running request has reserved
-(its hold) is a row of its own, with the end of its lease, a time limit.
+`read_counter` and `write_counters` are called in a transaction of the store. A hold is the amount that a running
+request has reserved. It is a row of its own, with the end of its lease (time limit).
 """
 
 import sqlite3
@@ -121,9 +121,9 @@ def read_counter(database: sqlite3.Connection, key: str, now: float) -> Counter:
 
 
 def write_counters(database: sqlite3.Connection, changed: Mapping[str, Counter]) -> None:
-    """Write `changed` (key → counter) to the tables, including the reserved amounts.
+    """Write the counters in `changed`, by key, to the tables, with their reserved amounts.
 
-    The counters were returned by `read_counter` in the same transaction.
+    `read_counter` must have returned these counters in the same transaction.
     """
     for key, counter in changed.items():
         if isinstance(counter.holds, _StoredHolds):

@@ -1,8 +1,8 @@
-"""Plugin that exports traces with OpenTelemetry.
+"""Plugin that exports traces with OpenTelemetry. It needs the extra `otel`, and variables `OTEL_…` enable it.
 
-It needs the extra `otel`, and variables `OTEL_…` turn it on. Each client request becomes one span (record with start
-and end), and each call to a provider a child span. Spans have ids, names, counts and times, but no message content.
-`open_plugin` returns the plugin.
+A span is the record of an operation with its start and end. Each traced client request becomes one span, and each of
+its calls to a provider a child span. Spans have ids, names, counts and times, but no message content. `open_plugin`
+returns the plugin.
 """
 
 from anthropic_proxy.plugins import Plugin

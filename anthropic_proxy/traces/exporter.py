@@ -1,8 +1,8 @@
-"""Export of traces with the OpenTelemetry SDK.
+"""Export of traces with the OpenTelemetry SDK, to a collector (`otlp`) or to the console.
 
-`SpanExporters` selects the requests to trace, and sends their spans. A span is the record of one client request or
-provider call, with its start and end. The plugin calls `start_trace` at the beginning of a request, and `record` at
-its end. Spans go to a collector (`otlp`) or to the console.
+A span is the record of one client request or provider call, with its start and end. `SpanExporters.start_trace` decides
+at the beginning of a request if it is traced. `SpanExporters.record` builds its spans at the end, and a thread of the
+SDK sends them.
 """
 
 import asyncio
@@ -38,10 +38,10 @@ MIN_SECONDS_BETWEEN_WARNINGS = 60.0
 
 
 class SpanExporters:
-    """Trace ids and spans of this process: a `plugins.Tracer` and `plugins.Observer`.
+    """Exporter of the traces of this process, as `plugins.Tracer` and `plugins.Observer` of the plugin.
 
-    `names`: names of exporters, `otlp` or `console`. `open_exporter`: function that returns the exporter with a name;
-    None: the exporter of the SDK. The SDK reads its variables (`OTEL_…`) from the environment.
+    `names` are names of exporters, `otlp` or `console`. `open_exporter` returns the exporter with a name; None: that of
+    the SDK. The SDK reads its settings from the environment variables `OTEL_…`.
     """
 
     def __init__(self, names: Sequence[str], open_exporter: Callable[[str], SpanExporter] | None = None) -> None:
@@ -56,7 +56,7 @@ class SpanExporters:
         """API keys in `_settings`, which are masked in attributes of spans."""
 
     async def start(self, gateway: Gateway) -> None:
-        """Create the objects and threads of the OpenTelemetry SDK. Its problems are logged by `gateway`."""
+        """Start the OpenTelemetry SDK with its threads. Problems of the SDK are logged by `gateway`."""
         loop, self._gateway = asyncio.get_running_loop(), gateway
 
         def report(text: str) -> None:
@@ -72,7 +72,11 @@ class SpanExporters:
         self._builder = SpanBuilder(tracer, ids)
 
     def start_trace(self, parent: TraceContext | None) -> TraceContext:
-        """Return the trace ids for a new request, and whether the sampler (`OTEL_TRACES_SAMPLER`) selects the trace."""
+        """Return the trace ids for a new request. The field `flags` has the decision if the request is traced.
+
+        `parent` has the trace ids that the client sent; None: none. The sampler of the SDK (`OTEL_TRACES_SAMPLER`)
+        makes the decision.
+        """
         trace_id = new_trace_id() if parent is None else parent.trace_id
         parent_id, state = ("", "") if parent is None else (parent.parent_id, parent.state)
         flags = "00"
@@ -84,7 +88,7 @@ class SpanExporters:
         return TraceContext(trace_id=trace_id, span_id=new_span_id(), parent_id=parent_id, flags=flags, state=state)
 
     async def record(self, receipt: Receipt) -> None:
-        """Build the spans of a finished request. A thread of the SDK sends the spans."""
+        """Build the spans of a finished request, if it is traced. A thread of the SDK sends them."""
         if self._builder is not None and receipt.trace is not None and receipt.trace.is_sampled:
             self._builder.build_spans(redact_receipt(receipt, self._find_secrets()), receipt.trace)
 

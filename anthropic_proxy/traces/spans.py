@@ -1,8 +1,9 @@
-"""OpenTelemetry spans of one client request, built from its receipt (record) after the request has ended.
+"""OpenTelemetry spans of a finished client request, built from its receipt (record of the request).
 
-`SpanBuilder` builds one span for the request and a child span for each call to a provider (attempt). `PresetIds`
-gives the spans their ids, which were sent to the provider before. Names follow the OpenTelemetry conventions for HTTP
-server spans 1.44 and for GenAI client spans 1.42.0-dev (repository semantic-conventions-genai, read 2026-11).
+`SpanBuilder` builds one span for the request, and a child span for each attempt (call to a provider). Providers
+received the ids already during the request, so `PresetIds` passes these ids to the SDK. Names follow the OpenTelemetry
+conventions for HTTP server spans 1.44 and for GenAI client spans 1.42.0-dev (repository semantic-conventions-genai,
+read 2026-11).
 """
 
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ Attributes = dict[str, "AttributeValue"]
 
 
 class PresetIds(IdGenerator):
-    """Id generator that returns given ids for the next span, because the provider has already received them."""
+    """Id generator that returns preset ids, because spans are built after their ids were sent to the provider."""
 
     def __init__(self) -> None:
         self.trace_id = self.span_id = 0
@@ -68,7 +69,7 @@ class PresetIds(IdGenerator):
 class SpanBuilder:
     """Builder of the spans of finished requests.
 
-    `ids`: id generator of `tracer`, which receives the ids of each span.
+    `tracer` is the tracer of the OpenTelemetry SDK. `ids` is its id generator, which is set to the ids of each span.
     """
 
     def __init__(self, tracer: Tracer, ids: PresetIds) -> None:
@@ -78,7 +79,7 @@ class SpanBuilder:
     def build_spans(self, receipt: Receipt, trace: TraceContext) -> None:
         """Build the span of a finished request, and a child span for each of its calls to a provider.
 
-        `trace`: trace ids of the request.
+        `receipt` is the record of the request. `trace` has its trace ids.
         """
         self._ids.trace_id = int(trace.trace_id, 16)
         context = build_parent_context(trace) if trace.parent_id else Context()
@@ -111,7 +112,10 @@ class SpanBuilder:
 
 
 def build_parent_context(trace: TraceContext) -> Context:
-    """Return the context of the client's span, which is the parent of the request's span."""
+    """Return the OpenTelemetry context with the span of the client, the parent of the span of the request.
+
+    `trace` has the ids of the trace and of the client's span.
+    """
     parent = SpanContext(
         int(trace.trace_id, 16),
         int(trace.parent_id, 16),

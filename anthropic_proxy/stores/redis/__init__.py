@@ -1,8 +1,9 @@
-"""`RedisStore`: values, counters of limits, and observations in Redis or Valkey.
+"""`RedisStore`: store in Redis or Valkey for values, counters of limits, and observations about providers.
 
 A value is a text (`put`) or a number (`increment`) with a lifetime. `reserve` adds the estimated amounts of a request
-to the counters of its limits, and `settle` replaces them with the actual amounts. An observation is a JSON text about a
-provider, such as a key in cooldown, which processes share. The methods raise the errors of redis-py.
+to the counters of its limits, and `settle` replaces them with the actual amounts. An observation is a fact about a
+provider as JSON text, such as a key in cooldown. `publish` sends it to all processes. The methods raise the errors of
+redis-py.
 """
 
 import math
@@ -32,7 +33,7 @@ MAX_RENEWED = 100
 
 
 class StoredObservation(NamedTuple):
-    """One observation in Redis that has not expired."""
+    """One observation (fact about a provider) in Redis that has not expired."""
 
     lifetime_seconds: float
     """Time until its expiry, in seconds."""
@@ -41,11 +42,11 @@ class StoredObservation(NamedTuple):
 
 
 class LostStateError(Exception):
-    """The Redis server has lost the data that this process used: it started empty, or the data were deleted."""
+    """Error: Redis has lost the data that this process used, because it started empty or the data were deleted."""
 
 
 class Heartbeat(Struct, frozen=True):
-    """Reply of Redis to `RedisStore.send_heartbeat`, the regular message by which a process counts as running."""
+    """Reply of Redis to a heartbeat, the regular message by which a process counts as running."""
 
     processes: int
     """Number of running processes that use this Redis."""
@@ -61,9 +62,10 @@ class Heartbeat(Struct, frozen=True):
 
 
 class RedisStore:
-    """Store in Redis for values, counters of limits, and observations about providers.
+    """Store in Redis for values, counters of limits, and observations (facts about providers).
 
-    `prefix` is the beginning of all keys. `clock` returns the time; None: the time of the Redis server.
+    `url` is the address of the Redis server. `prefix` is the beginning of all keys. `clock` returns the time in
+    seconds; None: the time of the Redis server.
     """
 
     def __init__(self, url: str, prefix: str, *, clock: Callable[[], float] | None = None) -> None:
@@ -89,7 +91,7 @@ class RedisStore:
 
     @property
     def state(self) -> StoreState:
-        """Condition of the store. Failures of Redis are not part of it: `FallbackStore` adds them."""
+        """Condition of the store, without failures of Redis, which `FallbackStore` adds."""
         return StoreState(kind="redis")
 
     def _name_key(self, kind: str, name: str) -> str:
@@ -126,9 +128,9 @@ class RedisStore:
     async def reserve(
         self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS, reservation_id: str = ""
     ) -> Reservation:
-        """Reserve the amounts of all `limits` in Redis in one atomic step, or none of them.
+        """Reserve the amounts of all `limits` in Redis in one atomic step, or of none.
 
-        After `lease_seconds` the reservation ends unless it is renewed. An empty `reservation_id` selects a new id.
+        After `lease_seconds` the reservation ends unless it is renewed. `reservation_id` is its id; "": a new one.
         Raises `LostStateError` if Redis has lost the data that this process expects.
         """
         id_ = reservation_id or os.urandom(16).hex()
@@ -165,7 +167,10 @@ class RedisStore:
             raise LostStateError
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
-        """Extend the leases (time limits) of `reservations` of running requests, at most `MAX_RENEWED`."""
+        """Extend the leases (time limits) of `reservations`, which belong to running requests.
+
+        The caller passes at most `MAX_RENEWED` reservations.
+        """
         keys: list[str] = []
         words: list[object] = [self._now()]
         for each in reservations:
@@ -177,10 +182,11 @@ class RedisStore:
             await self._pipeline.run_script("renew", keys, words)
 
     async def restore_counter(self, key: str, limit: Limit, counter: Counter, now: float, interruption_id: str) -> None:
-        """Add the amounts of `counter`, a counter of this process, to the counter in Redis with the same `key`.
+        """Add the amounts of `counter`, which this process counted, to the counter in Redis after an interruption.
 
-        `limit` is the limit of both counters. `now` is the present time in seconds by the clock of `counter`. A
-        repeated call with the same `interruption_id` and `key` has no effect.
+        `limit` is the limit of both counters, and `key` is its key. `now` is the present time in seconds by the clock
+        of `counter`. A repeated call with the same `interruption_id` and `key` has no effect, so that no amount is
+        added twice.
         """
         words: list[object] = [self._now(), limit.kind, limit.seconds, counter.used]
         holds = list(counter.holds.items())
@@ -202,14 +208,14 @@ class RedisStore:
     async def publish(self, name: str, text: str, seconds: float) -> None:
         """Send an observation (a fact about a provider) to all processes that use this Redis, and store it.
 
-        `text` is the observation as JSON. It is stored for `seconds`, in place of one with the same `name`; with 0
-        `seconds`, the stored one is deleted.
+        `text` is the observation as JSON. It replaces a stored one with the same `name`, and expires after `seconds`.
+        If `seconds` is 0, the text is only sent, and the stored one is deleted.
         """
         words = [self.channel, name, text, seconds, self.process_id]
         await self._pipeline.run_script("publish", [self._name_key("observations", "")], words)
 
     async def list_observations(self) -> Sequence[StoredObservation]:
-        """Return the stored observations that have not expired, and delete the expired ones in Redis."""
+        """Return the stored observations (facts about providers) that have not expired, and delete the expired ones."""
         key = self._name_key("observations", "")
         async with self.client.pipeline(transaction=False) as pipeline:
             pipeline.execute_command("TIME")
@@ -222,10 +228,11 @@ class RedisStore:
         return [StoredObservation(float(end) - now, text) for end, text in found.values() if float(end) > now]
 
     async def send_heartbeat(self, *, is_complete: bool, since: str = "") -> Heartbeat:
-        """Send a heartbeat, which records this process as running. Return the state of Redis.
+        """Send a heartbeat, by which this process counts as running, and return the reply of Redis.
 
-        `is_complete`: False if Redis lacks amounts of this process; it is then not recorded. `since` is the
-        `Heartbeat.time` of an earlier heartbeat; the processes with later ones are counted. "": the present.
+        If `is_complete` is False, because Redis lacks amounts of this process, the heartbeat is not recorded. The reply
+        counts the processes with a heartbeat since the time `since`, the `Heartbeat.time` of an earlier reply. An empty
+        `since` means the present.
         """
         keys = [self._name_key("processes", ""), self._name_key("generation", "")]
         words = [self.process_id if is_complete else "", os.urandom(16).hex(), PROCESS_SECONDS, since, self.generation]

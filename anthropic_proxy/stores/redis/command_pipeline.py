@@ -1,7 +1,7 @@
-"""`CommandPipeline`: runs commands and Lua scripts in Redis over one connection.
+"""`CommandPipeline`: sends commands and Lua scripts to Redis, several in one message.
 
-`run_script` and `run_command` wait for the result of a call (one command or script). All waiting calls are sent
-together. `close` cancels them.
+`run_script` and `run_command` wait for the result of a script or command. All that wait at the same time are sent
+together over one connection. `close` cancels those without a result.
 """
 
 import asyncio
@@ -26,7 +26,10 @@ _Call = tuple[str, Sequence[str], Sequence[object], asyncio.Future[Any]]
 
 
 class CommandPipeline:
-    """Queue of commands and scripts that are sent together over one connection of the Redis client `client`."""
+    """Queue of Redis commands and Lua scripts, which are sent together over one connection.
+
+    `client` is the Redis client of redis-py.
+    """
 
     def __init__(self, client: Redis) -> None:
         self._client = client
@@ -34,9 +37,9 @@ class CommandPipeline:
         self._task: asyncio.Task[None] | None = None
 
     async def run_script(self, name: str, keys: Sequence[str], arguments: Sequence[object]) -> Any:
-        """Run the script `name` in Redis and return its result. Raises the errors of redis-py.
+        """Run a Lua script in Redis and return its result. Raises the errors of redis-py.
 
-        `keys`: Redis keys that the script uses. `arguments`: its other arguments.
+        `name` is one of `SCRIPTS`. `keys` are the Redis keys that the script uses, and `arguments` its other arguments.
         """
         return await self._run(name, keys, arguments)
 
@@ -52,7 +55,7 @@ class CommandPipeline:
         return await future
 
     async def close(self) -> None:
-        """Cancel all calls that wait for a result."""
+        """Cancel all commands and scripts that wait for a result."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -1,7 +1,8 @@
-"""Messages for the operator about failures of Redis: cause and remedy.
+"""Messages for the operator about failures of Redis, with cause and remedy.
 
-`is_data_error` detects errors that concern only the keys of one command. All other `FAILURES` mean that Redis is
-unavailable.
+`is_data_error` detects errors that concern only the keys of one command, such as a value of a wrong type, and
+`describe_data_error` returns their message. All other `FAILURES` mean that Redis is unavailable, and `describe_failure`
+returns their message.
 """
 
 import re
@@ -35,18 +36,18 @@ _DATA_PROBLEM = re.compile(r"WRONGTYPE|not an integer|not a valid float|would ov
 
 
 def is_data_error(error: BaseException) -> bool:
-    """Return True if `error` concerns only the data of the keys of the failed command.
+    """Return True if only the data of some keys caused `error`, such as a value of a wrong type.
 
-    The same command never succeeds, but commands for other keys can.
+    The same command would fail again, but commands for other keys can succeed.
     """
     found = isinstance(error, ResponseError) and _DATA_PROBLEM.search(str(error))
     return isinstance(error, DataError) or bool(found)
 
 
 def describe_data_error(error: BaseException, address: str, keys: Sequence[str]) -> str:
-    """Return a message for the operator about `error`, an error that concerns only the data of some keys.
+    """Return a message for the operator about `error`, which was caused by the data of some keys.
 
-    `address` is the host and port of Redis. `keys` are the counters of the failed command.
+    `address` is the host and port of Redis. `keys` are the names of the counters or values in the failed command.
     """
     text = _SCRIPT_END.sub("", " ".join(str(error).split())).rstrip(".")
     others = f" and {len(keys) - _MAX_NAMED_KEYS} others" if len(keys) > _MAX_NAMED_KEYS else ""
@@ -55,13 +56,19 @@ def describe_data_error(error: BaseException, address: str, keys: Sequence[str])
 
 
 def find_address(url: str) -> str:
-    """Return host and port in `url`, the value of `REDIS_URL`, without the password."""
+    """Return host and port in `url`, the value of `REDIS_URL`, without the password.
+
+    For a Unix socket, return its path.
+    """
     found = urlsplit(url)
     return found.path if found.scheme == "unix" else f"{found.hostname or 'localhost'}:{found.port or 6379}"
 
 
 def describe_failure(error: BaseException, address: str) -> str:
-    """Return a message for the operator about `error`, one of `FAILURES`. `address` is the host and port of Redis."""
+    """Return a message for the operator about `error`, an exception of a Redis call.
+
+    `address` is the host and port of Redis.
+    """
     subject = f"Redis at {address}"
     text = _SCRIPT_END.sub("", _CONNECTING.sub("", " ".join(str(error).split()))).rstrip(".")
     match error:

@@ -1,4 +1,4 @@
-"""Fourth schema of the ledger: the table `session_hours`, filled from `requests`, and cache writes for one hour."""
+"""Fourth schema of the ledger: hourly sums of sessions, and numbers of tokens that are cached for one hour."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +14,10 @@ _COUNTS = (
 
 
 def upgrade() -> None:
-    """Add the columns for cache writes, and create and fill the table `session_hours`. Called by Alembic."""
+    """Create the table `session_hours` with sums of the stored requests, and add a column for one-hour cache writes.
+
+    The column `cache_write_1h_tokens` is added to `requests` and `hourly`. Called by Alembic.
+    """
     for table in ("requests", "hourly"):
         op.add_column(table, _count("cache_write_1h_tokens"))
     op.create_table(

@@ -1,4 +1,4 @@
-"""Eighth schema of the ledger: indexes of `requests` without the values that most requests have."""
+"""Eighth schema of the ledger: smaller indexes of `requests`, which leave out the most common value of a column."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,9 +11,9 @@ _COMMON_VALUES = {"project": "", "session": "", "key_label": "local", "outcome_c
 
 
 def upgrade() -> None:
-    """Replace the indexes of five columns by ones without the most common value of the column. Called by Alembic.
+    """Replace the indexes of five columns by smaller ones, which leave out rows with the most common value.
 
-    The index of the time is replaced by one without the id.
+    The index by time is replaced by one without the request id. Called by Alembic.
     """
     for column, value in _COMMON_VALUES.items():
         op.drop_index(f"requests_by_{column}", "requests")
