@@ -13,7 +13,7 @@ __all__ = ["open_plugin"]
 def open_plugin(settings: Settings) -> Plugin:
     """Return the plugin of the dashboard, with the routes below `/dashboard`.
 
-    The libraries of its pages are loaded later, with the first page.
+    The template engine and other libraries for pages are not loaded here, but when the first page is requested.
     """
     from anthropic_proxy.dashboard.oidc_routes import require_usable_provider  # noqa: PLC0415
     from anthropic_proxy.dashboard.routes import Dashboard  # noqa: PLC0415

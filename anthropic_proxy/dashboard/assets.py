@@ -1,7 +1,7 @@
 """Static files of the dashboard: style sheet, script and images.
 
-Their names contain a hash of the content, so that browsers can keep them. `load_assets` returns all files, and
-`find_asset` the file at a URL path.
+The URL of each file contains a hash of its content, so that browsers can keep the file. `load_assets` returns all
+files, and `find_asset` returns the file at a URL path.
 """
 
 import gzip
@@ -28,7 +28,7 @@ class Asset(Struct, frozen=True):
 
 @cache
 def load_assets() -> Mapping[str, Asset]:
-    """Return all static files: name without the hash, such as `dashboard.css` → file."""
+    """Return all static files by name. The name has no hash: `dashboard.css`."""
     found = {}
     for file in files(__package__).joinpath("static").iterdir():
         stem, _, extension = file.name.rpartition(".")

@@ -1,8 +1,8 @@
-"""`BrowserSessions`: sessions of the browsers that are signed in to the dashboard.
+"""Sessions of the browsers that are signed in to the dashboard.
 
-A session has the role of the user, and the workers share it through a store. The browser has a random cookie, and the
-store only its hash. `create_for_key` and `create_for_user` begin a session after a sign-in. `find` returns the
-`Session` of a cookie, and `end` ends it.
+After a sign-in, the browser receives a cookie with a random text. The session of this cookie is kept in a store, which
+all workers share. `BrowserSessions` begins a session with `create_for_key` or `create_for_user`, returns the `Session`
+of a cookie with `find`, and ends it with `end`.
 """
 
 import asyncio
@@ -55,10 +55,10 @@ class _StoredSession(Struct, frozen=True, omit_defaults=True):
 
 
 class BrowserSessions:
-    """Sessions of signed-in browsers, shared by all workers and instances.
+    """Sessions of signed-in browsers, in a store that all workers share.
 
-    `current_settings`, `current_store`: functions that return the settings and the store in use. `clock`: function
-    that returns seconds since the epoch.
+    `current_settings` returns the settings in use, and `current_store` returns the store in use. `clock` returns
+    seconds since the epoch.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class BrowserSessions:
         """Store keys of sessions that a sign-out ended while Redis was unavailable. They are written later."""
 
     async def create_for_key(self, presented: str) -> str | None:
-        """Begin a session for a user with the key `presented`, and return the value of its cookie.
+        """Begin a session for the user of a key, and return the value of the cookie for the browser.
 
-        None: `presented` is not a key of the proxy.
+        `presented` is the key that the user entered. None: the settings do not contain this key.
         """
         matches = [hmac.compare_digest(key.encode(), presented.encode()) for _, _, key in self._list_keys()]
         if not any(matches):
@@ -83,13 +83,16 @@ class BrowserSessions:
         return cookie
 
     async def create_for_user(self, user: OidcUser) -> str:
-        """Begin a session for `user`, a user of the identity provider, and return the value of its cookie."""
+        """Begin a session for a user of the identity provider, and return the value of the cookie for the browser."""
         cookie = secrets.token_urlsafe(32)
         await self._save(cookie, _StoredSession(self._clock(), user=user))
         return cookie
 
     async def find(self, cookie: str) -> Session | None:
-        """Return the session of a cookie. None: the cookie is unknown, or its session has ended."""
+        """Return the session of the browser that sent `cookie`, the value of the session cookie.
+
+        None: the cookie is unknown, its session has ended, or the settings no longer contain the user's key or role.
+        """
         if not cookie or len(cookie) > _MAX_COOKIE_CHARACTERS:
             return None
         store, place = self._current_store(), _find_place(cookie)
@@ -105,9 +108,9 @@ class BrowserSessions:
         return session
 
     async def end(self, cookie: str) -> None:
-        """End the session of a cookie in all workers and instances.
+        """End the session of a cookie, so that all workers reject the cookie.
 
-        While Redis is unavailable, only this process rejects the cookie; the others follow when Redis is available
+        While Redis is unavailable, only this process rejects it. The other processes reject it when Redis is available
         again.
         """
         store, place = self._current_store(), _find_place(cookie)

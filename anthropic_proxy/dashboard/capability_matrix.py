@@ -1,7 +1,7 @@
-"""Table of the page Providers with limits and features of models, such as the context window.
+"""Table of the page Providers that shows the features and limits of several models side by side.
 
-`build_matrix` returns this table (`Matrix`). It has a `MatrixColumn` for each model, and a row of `MatrixCell` for
-each feature.
+`build_matrix` returns the table as a `Matrix`. Each `MatrixColumn` is a model. Each row is a feature, such as images or
+the context window, and has one `MatrixCell` for each model.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,10 @@ _MAX_MODELS = 8
 
 
 class MatrixCell(Struct, frozen=True):
-    """One feature of one model: a sign with its meaning for screen readers, or a text."""
+    """Cell of the table: one feature or limit of one model, as a sign, a text or both.
+
+    If there is a sign, the text is its meaning for screen readers.
+    """
 
     sign: str = ""
     role: str = ""
@@ -28,7 +31,7 @@ class MatrixCell(Struct, frozen=True):
 
 
 class MatrixColumn(Struct, frozen=True):
-    """Head of a column of the table of features: one model."""
+    """Head of one column of the table, which names a model and its provider."""
 
     prefix: str
     model: str
@@ -36,16 +39,20 @@ class MatrixColumn(Struct, frozen=True):
 
 
 class Matrix(Struct, frozen=True):
-    """Table of features and models: one column for each model, and rows with a title and one cell for each model."""
+    """Table of models and their features: the columns are models, and the rows are features.
+
+    Each row has a title, and one cell for each column.
+    """
 
     columns: Sequence[MatrixColumn]
     rows: Sequence[tuple[str, Sequence[MatrixCell]]]
 
 
 def build_matrix(context: PageContext) -> Matrix:
-    """Return the table for the models of the Claude tiers, and for the models with the most requests.
+    """Return the table with the features of the models that serve the Claude tiers, and of the most used models.
 
-    `context`: parameters of the URL, state of the proxy, and connection to the ledger.
+    The most used models are those with the most requests in the time range of the URL. The table has at most eight
+    models. `context` is the input of the page, such as the URL parameters.
     """
     features = context.describe_models(_list_names(context))
     columns = []

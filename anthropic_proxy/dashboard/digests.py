@@ -1,4 +1,4 @@
-"""`digest`: SHA-256 of a text, used as a name in the store, or to detect a change of the text."""
+"""SHA-256 of a text (`digest`), used as a name in the store, or to detect that a text has changed."""
 
 import hashlib
 

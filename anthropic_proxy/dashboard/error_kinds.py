@@ -1,8 +1,7 @@
-"""Kinds of errors with names and colors, the chart of errors over time, and incidents of providers.
+"""Failed requests on the pages: names for kinds of errors, the chart of errors over time, and incidents.
 
-A kind has one or more types of errors, such as `rate_limit_error`. `find_error_kind` returns the kind of a type.
-`draw_error_chart` returns the chart. `find_incidents` returns the incidents: times in which many requests to one
-provider failed.
+An incident is a time in which many requests to one provider failed. `find_incidents` returns the incidents.
+`find_error_kind` returns the name of an error for users, such as `rate limit`. `draw_error_chart` returns the chart.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +39,7 @@ _MAX_BANDS = 3
 class Incident(Struct, frozen=True):
     """Time in which many requests to one provider failed, mostly with the same kind of error.
 
-    It consists of periods, such as hours.
+    It lasts from the period (such as an hour) with the index `first` to the period with the index `last`.
     """
 
     first: int
@@ -53,15 +52,15 @@ class Incident(Struct, frozen=True):
 
 
 def find_error_kind(error_type: str) -> str:
-    """Return the name of a type of error for users: `rate limit` for `rate_limit_error`."""
+    """Return the name for users of an error type of the API: `rate limit` for `rate_limit_error`."""
     return KINDS[error_type][0] if error_type in KINDS else error_type.removesuffix("_error").replace("_", " ")
 
 
 def draw_error_chart(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnChart:
-    """Return the chart of failed requests over time, by kind of error.
+    """Return the chart of failed requests over time, divided by kind of error.
 
-    `periods`: divisions of the time range, such as hours. `errors`: numbers of failed requests by period, provider
-    and type.
+    `periods` is the time range, divided for example into hours. `errors` has the number of failed requests for each
+    period, provider and error type.
     """
     query = periods.query
     failed = structs.replace(query, facets={**query.facets, "outcome": "error"})
@@ -73,11 +72,11 @@ def draw_error_chart(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnCh
 def find_incidents(
     periods: Periods, errors: Iterable[ErrorPeriod], by_model: Iterable[ModelPeriod], costs: ModelCosts
 ) -> list[Incident]:
-    """Return the incidents with the most failed requests in a time range, in order of time.
+    """Return the incidents of a time range: times in which many requests to one provider failed.
 
-    Errors that the content of a request causes are no incident. `periods`: divisions of the range. `errors`: failed
-    requests by period, provider and type. `by_model`: all requests by period and model. `costs`: names and prefixes
-    of providers.
+    Only the incidents with the most failed requests are returned, in order of time. Errors that the content of a
+    request causes do not count. `periods` is the time range, divided for example into hours. `errors` has the failed
+    requests, and `by_model` all requests. `costs` has the prefixes of providers, which the labels contain.
     """
     numbers = {start: number for number, start in enumerate(periods.starts)}
     sent: dict[tuple[str, int], int] = {}
@@ -105,5 +104,5 @@ def find_incidents(
 
 
 def build_incident_bands(incidents: Iterable[Incident]) -> list[Band]:
-    """Return one band, a labeled time range in a chart, for each of `incidents`."""
+    """Return one band (labeled time range in a chart) for each incident."""
     return [Band(one.first, one.last, one.label) for one in incidents]

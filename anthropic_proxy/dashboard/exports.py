@@ -1,7 +1,6 @@
-"""Export of the tables of pages as CSV and JSON.
+"""Download of the tables of the dashboard's pages as CSV or JSON files.
 
-`TABLES` lists the tables of each page, and `export_table` returns one of them as a file. Each function `_tabulate_*`
-returns the rows of one table.
+`TABLES` lists the tables of each page. `export_table` returns one of them as a file.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,11 +36,11 @@ Tabulate = Callable[[PageContext], ExportTable]
 def export_table(
     context: PageContext, tables: Mapping[str, Tabulate], query: Mapping[str, Sequence[str]]
 ) -> RouteResponse | None:
-    """Return one table of a page as a file for the browser.
+    """Return one table of a page as a CSV or JSON file for download.
 
-    None: the table needs the ledger, which cannot be read. `tables`: name → function that returns the table. `query`:
-    URL parameters with `format`, and `table` for another table than the first. Raises `InvalidRequest` for an unknown
-    name or format.
+    `query` has the URL parameters: `format` is `csv` or `json`, and `table` is the name of the table. Without a name,
+    the first of `tables` is returned. None: the table needs the ledger (database of requests), which cannot be read.
+    Raises `InvalidRequest` for an unknown name or format.
     """
     name, form = query.get("table", [""])[-1], query["format"][-1]
     if form not in FORMATS:

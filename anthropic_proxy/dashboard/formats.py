@@ -1,8 +1,7 @@
-"""Texts of numbers, amounts of money, durations and times on the pages of the dashboard.
+"""Functions that return numbers, amounts of money, durations and times as texts for the pages of the dashboard.
 
-`count`, `percent` and `rate` are texts of numbers. `money`, `cost_or_free` and `cost_with_unknown` are texts of
-amounts in nano-dollars (10⁻⁹ dollars). `seconds` is the text of a duration, and `ago` of an age. `clock_time`,
-`day_and_time` and `full_time` are texts of times in microseconds since the epoch.
+Amounts are given in nano-dollars (10⁻⁹ dollars), and durations and times in microseconds, unless a function states
+another unit. Times count from the epoch. An unknown value (None) has the text `–`, an unknown amount `unknown`.
 """
 
 from datetime import datetime
@@ -33,9 +32,9 @@ def short_count(value: float | None) -> str:
 
 
 def money(nanodollars: int | None, *, exact: bool = False) -> str:
-    """Return an amount in nano-dollars as text in dollars: `$3.22`.
+    """Return an amount in nano-dollars as text in dollars: `$3.22`. An unknown amount (None) becomes `unknown`.
 
-    None: `unknown`. `exact`: True: four decimals for amounts below ten dollars.
+    With `exact`, amounts below ten dollars have four decimals.
     """
     if nanodollars is None:
         return "unknown"
@@ -48,23 +47,24 @@ def money(nanodollars: int | None, *, exact: bool = False) -> str:
 
 
 def chart_money(nanodollars: float) -> str:
-    """Return an amount in nano-dollars (10⁻⁹ dollars) as text in dollars, for charts."""
+    """Return an amount in nano-dollars as text in dollars, as `money` does. Fractions of a nano-dollar are dropped."""
     return money(int(nanodollars))
 
 
 def cost_or_free(nanodollars: int | None, *, exact: bool = False) -> str:
-    """Return a cost in nano-dollars as text in dollars, and 0 as `free`.
+    """Return a cost in nano-dollars as text in dollars. The cost 0 becomes `free`, an unknown one (None) `unknown`.
 
-    None: `unknown`. `exact`: True: four decimals for amounts below ten dollars.
+    With `exact`, costs below ten dollars have four decimals.
     """
     return "free" if nanodollars == 0 else money(nanodollars, exact=exact)
 
 
 def cost_with_unknown(nanodollars: int, unknown_requests: int, *, free: str = "free") -> str:
-    """Return a sum of costs as text, with the number of requests without a known cost: `≥ $0.01, 99 unknown`.
+    """Return the total cost of several requests as text, also if the costs of some are unknown: `≥ $0.01, 99 unknown`.
 
-    `nanodollars`: sum of the known costs. `unknown_requests`: number of requests without a known cost. `free`: text
-    for the sum 0.
+    `nanodollars` is the sum of the known costs. `unknown_requests` is the number of requests without a known cost. If
+    there are such requests and the sum is 0, the text is `unknown`. Without such requests, a sum of 0 has the text
+    `free`, or the one that the caller passes.
     """
     amount = find_known_amount(nanodollars, unknown_requests)
     if unknown_requests and amount:
@@ -89,8 +89,8 @@ def seconds(microseconds: float | None) -> str:
 def percent(value: float | None, whole: float | None, digits: int = 0) -> str:
     """Return the share of `value` in `whole` as text: `79 %`.
 
-    `digits`: number of decimals. None: unknown. A small share is not rounded to `0 %`, and an incomplete one not to
-    `100 %`.
+    `digits` is the number of decimals. A small share is not rounded to `0 %`, and an incomplete one is not rounded to
+    `100 %`. Without a `value` (None) or a `whole` (None or 0), the text is `–`.
     """
     if value is None or not whole:
         return UNKNOWN

@@ -1,8 +1,8 @@
-"""Forms of the dashboard, and their protection against other web sites.
+"""Forms of the dashboard, and their protection against forms that other web sites send in the user's name (CSRF).
 
-`read_own_form` returns the fields of a sent form. Each form contains a token that other web sites cannot read.
-`find_token` returns this `FormToken`, and `require_token` rejects a form without it. `find_own_path` prevents
-redirects to other sites.
+Each form contains a token, a random text that other sites cannot read. `find_token` returns it as a `FormToken`, and
+`require_token` rejects a sent form without it. `read_own_form` returns the fields of a sent form. `find_own_path`
+prevents redirects to other sites.
 """
 
 import hmac
@@ -25,9 +25,9 @@ MAX_TARGET_CHARACTERS = 2_000
 
 
 def read_own_form(request: RouteRequest) -> Mapping[str, str]:
-    """Return the fields of the form in the body of `request`: name → text.
+    """Return the fields of the form in the body of `request`, as texts by name.
 
-    Raises `PermissionDenied` if a page of another site sent it, and `InvalidRequest` if it has too many fields.
+    Raises `PermissionDenied` if a page of another site sent the form, and `InvalidRequest` if it has too many fields.
     """
     headers = request.headers
     origin = headers.get("origin", "")
@@ -44,7 +44,8 @@ def read_own_form(request: RouteRequest) -> Mapping[str, str]:
 def find_own_path(target: str) -> str:
     """Return `target` if it is a path of the dashboard, otherwise `/dashboard`.
 
-    A browser is redirected to this path after the sign-in, so a link of an attacker must not name another site.
+    A browser is redirected to the result after the sign-in. The check prevents a link that redirects it to another
+    site.
     """
     is_own = target == "/dashboard" or target.startswith(("/dashboard/", "/dashboard?"))
     is_short = len(target) <= MAX_TARGET_CHARACTERS
@@ -52,7 +53,7 @@ def find_own_path(target: str) -> str:
 
 
 class FormToken(NamedTuple):
-    """Token that the forms of a browser contain."""
+    """Random text that each form of one browser contains, as protection against forms of other sites."""
 
     token: str
     set_cookie: str = ""
@@ -60,10 +61,10 @@ class FormToken(NamedTuple):
 
 
 def find_token(request: RouteRequest, session: Session | None, *, is_https: bool) -> FormToken:
-    """Return the token for the forms of a browser.
+    """Return the random text that the forms of this browser contain. A browser without one receives a new one.
 
-    `request`: request of this browser. `session`: None: the browser is not signed in. `is_https`: True if the browser
-    uses TLS.
+    `request` is the request of the browser. `session` is its session; None if it is not signed in. `is_https` is True
+    if the browser uses TLS; the cookie for a new text is then sent only with TLS.
     """
     if session is not None:
         return FormToken(session.form_token)
@@ -76,18 +77,19 @@ def find_token(request: RouteRequest, session: Session | None, *, is_https: bool
 
 
 def require_token(request: RouteRequest, session: Session | None, presented: str) -> None:
-    """Raise `PermissionDenied` if a form lacks the token of this browser, as a page of another site may have sent it.
+    """Raise `PermissionDenied` if a sent form does not contain the token of the browser that sent it.
 
-    `presented`: token in the form. `session`: None: the browser is not signed in.
+    A page of another site may then have sent the form. `presented` is the token in the form. `session` is the session
+    of the browser; None if it is not signed in.
     """
     token, new_cookie = find_token(request, session, is_https=True)
     require_equal_tokens("" if new_cookie else token, presented)
 
 
 def require_equal_tokens(token: str, presented: str) -> None:
-    """Raise `PermissionDenied` if `presented`, the token in a form, is not `token`, the token of the browser.
+    """Raise `PermissionDenied` if the token in a form is not the token of the browser.
 
-    `token`: "": the browser has none, so the form is rejected.
+    `token` is the token of the browser; an empty one is always rejected. `presented` is the token in the form.
     """
     if not token or not hmac.compare_digest(token.encode(), presented.encode()):
         raise PermissionDenied("The form is not of this session. Open /dashboard again.")

@@ -52,10 +52,9 @@ class ChangeRow(Struct, frozen=True):
 
 
 def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
-    """Return the values for the template of the page of one virtual key.
+    """Return the values for the template of the page about the virtual key in the URL. None: this key does not exist.
 
-    None: the key in the URL does not exist. `context`: parameters of the URL, state of the proxy, and connection to
-    the ledger.
+    `context` is the input of the page, such as the URL parameters and the connection to the ledger.
     """
     key = find_key(context.connection, context.path_parameters["id"])
     if key is None:
@@ -92,13 +91,16 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
 
 
 def limit_to_key(context: PageContext, key: VirtualKey) -> PageContext:
-    """Return a copy of `context` that selects only the requests of `key`."""
+    """Return a copy of `context` that selects only the requests of `key`.
+
+    Other filters and the search text of the URL are removed.
+    """
     query = structs.replace(context.query, facets={"key": key.label}, text="", has_notes=False, measure="", order="")
     return structs.replace(context, query=query)
 
 
 def build_change_row(entry: AuditEntry) -> ChangeRow:
-    """Return the table row for `entry`, one change of a key or a team."""
+    """Return the table row for one entry of the audit log, which is a change of a key or a team."""
     key_id, _, label = entry.target.partition(" ")
     is_key = entry.action.endswith("key")
     return ChangeRow(

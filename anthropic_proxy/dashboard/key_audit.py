@@ -1,7 +1,7 @@
-"""Page of the audit log: each change of virtual keys and teams with time, author, and old and new values.
+"""Page of the audit log, which lists each change of virtual keys and teams with time, author, and old and new values.
 
-`build_audit_page` returns the values for the template of the page. `list_shown_entries` returns the changes on the
-page that the URL names.
+`build_audit_page` returns the values for the template of the page. `list_shown_entries` returns the changes that the
+page lists. A virtual key is a key that this proxy gives to a client.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,9 +39,10 @@ def build_audit_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def list_shown_entries(context: PageContext, limit: int = MAX_ROWS) -> Sequence[AuditEntry]:
-    """Return at most `limit` changes of keys and teams, from the position that the URL names.
+    """Return the changes of keys and teams that one page of the audit log lists, the latest first.
 
-    Raises `InvalidRequest` for an invalid position.
+    There are at most `limit` changes. The URL parameter `before` selects older changes, and `after` selects newer ones.
+    Raises `InvalidRequest` for an invalid value of these parameters.
     """
     query = context.query
     before, after = (_read_id(name, text) for name, text in (("before", query.before), ("after", query.after)))

@@ -1,6 +1,6 @@
-"""Export of the tables about virtual keys, teams and their changes as CSV and JSON, without the texts of keys.
+"""Tables about virtual keys, teams and their changes, for download as CSV or JSON. They do not contain the keys' texts.
 
-Each function `tabulate_*` returns the rows of one table.
+A virtual key is a key that this proxy gives to a client. Each function `tabulate_*` returns one table.
 """
 
 from collections.abc import Sequence
@@ -52,10 +52,7 @@ def tabulate_teams(context: PageContext) -> ExportTable:
 
 
 def tabulate_changes(context: PageContext) -> ExportTable:
-    """Return the changes of keys and teams on the page of the audit log, as a table.
-
-    The URL has the position in the list.
-    """
+    """Return the changes of keys and teams that the opened page of the audit log lists, as a table."""
     return _tabulate_entries(list_shown_entries(context))
 
 
@@ -66,9 +63,9 @@ def tabulate_key_changes(context: PageContext) -> ExportTable:
 
 
 def tabulate_key_requests(context: PageContext) -> ExportTable:
-    """Return the stored requests of the virtual key in the URL, as a table.
+    """Return the stored requests that clients sent with the virtual key in the URL, as a table.
 
-    Only requests in the time range are included.
+    Only requests in the time range of the URL are included.
     """
     key = require_key(context.connection, context.path_parameters["id"])
     return tabulate_requests(list_exported_requests(limit_to_key(context, key)))

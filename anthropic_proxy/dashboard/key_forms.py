@@ -1,8 +1,8 @@
-"""Forms of the page Keys, which create, change, rotate or revoke a virtual key, or change a team.
+"""Forms of the page Keys, in which a user creates, changes, rotates or revokes a virtual key, or changes a team.
 
-`load_form` returns the `KeyForm` of an action. `submit_form` adds a preview of the change, and makes the change when
-the user has confirmed it. A virtual key is a key that this proxy gives to a client. A rotation gives a key a new
-text.
+A virtual key is a key that this proxy gives to a client. A rotation replaces the text of a key. `load_form` returns the
+`KeyForm` before the user fills it in. `submit_form` returns the sent form with a preview, and makes the change after
+the confirmation.
 """
 
 import time
@@ -37,7 +37,7 @@ _TITLES = {
 
 
 class KeyForm(Struct, kw_only=True):
-    """Form for one change of a virtual key or a team: the values for its template."""
+    """Form for one change of a virtual key or a team, with its fields, the preview and the result."""
 
     action: str
     title: str
@@ -66,10 +66,10 @@ class KeyForm(Struct, kw_only=True):
 
 
 def load_form(administration: KeyAdministration, settings: Settings, action: str, target: str) -> KeyForm:
-    """Return the form of `action` with the present values of a key or team.
+    """Return the form for a change of a key or team, filled in with the present values.
 
-    `target`: id of the key, or name of the team; "": a new key. Raises `InvalidRequest` for an unknown action, and
-    `UnknownModel` for an unknown key.
+    `action` is the kind of change, such as `rotate`. `target` is the id of the key or the name of the team; it is empty
+    for a new key. Raises `InvalidRequest` for an unknown action, and `UnknownModel` for an unknown key.
     """
     if action not in _TITLES:
         raise InvalidRequest(f"action: {action[:20]!r} is not allowed; use {', '.join(_TITLES)}.")
@@ -101,10 +101,10 @@ def submit_form(
     sent: Mapping[str, str],
     clock: Callable[[], float] = time.time,
 ) -> KeyForm:
-    """Return the sent form with a preview of the change, or make the change if the user has confirmed the preview.
+    """Return a sent form with a preview of its change. If the user has confirmed the preview, make the change too.
 
-    `sent`: fields of the form; the field `before` marks the confirmation. Invalid values are described in the field
-    `problem` of the result.
+    `sent` has the fields of the form. A confirmed form has the field `before`, a digest of the values before the
+    change. Invalid values change nothing, and are described in the field `problem` of the result.
     """
     form = load_form(administration, settings, sent.get("action", ""), sent.get("target", ""))
     form.fields = {name: sent.get(name, "").strip() for name in form.fields}

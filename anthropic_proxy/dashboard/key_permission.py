@@ -1,6 +1,6 @@
-"""`explain_key_refusal`: the reason for which a user of the dashboard may not change virtual keys and teams.
+"""Permission to change virtual keys and teams in the dashboard.
 
-A virtual key is a key that this proxy gives to a client.
+`explain_key_refusal` explains why a user does not have it. A virtual key is a key that this proxy gives to a client.
 """
 
 from anthropic_proxy.dashboard.browser_sessions import Session
@@ -14,9 +14,9 @@ _NOT_ALLOWED = "Keys can be changed after a sign-in with a key of ADMIN_API_KEY.
 
 
 def explain_key_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
-    """Return the reason for which a user may not change virtual keys and teams.
+    """Return a text that explains why this user may not change virtual keys and teams. Empty: the user may.
 
-    "": the user may change them. `request`: request of the user's browser. `session`: None: the browser is not signed
+    `request` is the request of the user's browser. `session` is the session of the browser; None if it is not signed
     in.
     """
     if not settings.dashboard_editing:

@@ -1,6 +1,7 @@
-"""Route of the forms that change virtual keys and teams, at `/dashboard/keys/edit`.
+"""Routes of the forms in which a user changes virtual keys and teams, at `/dashboard/keys/edit`.
 
-`KeyFormRoutes` has the route. GET shows a form, and POST shows the preview of a change or makes the change.
+`KeyFormRoutes` has the routes. A GET request returns a form. A POST request returns a preview of the change, or makes
+the change if the user has confirmed it.
 """
 
 import asyncio
@@ -26,9 +27,10 @@ Open = Callable[[RouteRequest], Awaitable["tuple[Session | None, Pages, Gateway]
 
 
 class KeyFormRoutes:
-    """Route of the forms that change virtual keys and teams.
+    """Routes of the forms in which a user changes virtual keys and teams.
 
-    `open_pages`: function that returns the session of a browser, the pages, and the running proxy.
+    `open_pages` is called with each request. It returns the session of the browser, the pages of the dashboard, and the
+    running proxy.
     """
 
     def __init__(self, open_pages: Open) -> None:

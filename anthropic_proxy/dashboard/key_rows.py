@@ -1,8 +1,8 @@
 """Rows of the tables of virtual keys and teams, as texts.
 
 A virtual key is a key that this proxy gives to a client. `build_key_row` returns the `KeyRow` of a key from its
-`KeyUsage`. `build_team_row` returns the `TeamRow` of a team. `describe_state` returns the `KeyState`: active, expired
-or revoked. A `BudgetBar` shows the used share of a budget.
+`KeyUsage`, and `build_team_row` returns the `TeamRow` of a team. A `KeyState` shows if a key is active, expired or
+revoked. A `BudgetBar` shows the used share of a budget.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ STATUSES = tuple(_STATUS_SIGNS)
 
 
 class BudgetBar(Struct, frozen=True):
-    """Used amount of one budget, with the length and color of its bar."""
+    """Bar that shows how much of one budget is used, with a text."""
 
     text: str
     """Used amount as text: `$1.25 of $50.00 per month`."""
@@ -101,8 +101,8 @@ class KeyUsage(Struct, frozen=True):
 def build_key_row(key: VirtualKey, usage: KeyUsage, now: float, requests_link: str = "") -> KeyRow:
     """Return the table row of the virtual key `key`.
 
-    `usage`: its requests and used budgets. `now`: seconds since the epoch. `requests_link`: URL of the list of its
-    requests.
+    `usage` has its requests and used budgets. `now` is in seconds since the epoch. `requests_link` is the URL of the
+    list of its requests.
     """
     last = usage.last_used_at
     return KeyRow(
@@ -125,7 +125,8 @@ def build_key_row(key: VirtualKey, usage: KeyUsage, now: float, requests_link: s
 def build_team_row(team: Team, keys: Sequence[KeyRow], spending: Sequence[Spending] | None) -> TeamRow:
     """Return the table row of `team`.
 
-    `keys`: rows of the keys in the team. `spending`: used amounts of its budgets; None: unknown.
+    `keys` are the rows of the keys in the team. `spending` has the used amounts of its budgets; None if they are
+    unknown.
     """
     total = add_up(row.sums for row in keys)
     active = sum(row.state.text not in ("revoked", "expired") for row in keys)
@@ -144,9 +145,9 @@ def build_team_row(team: Team, keys: Sequence[KeyRow], spending: Sequence[Spendi
 
 
 def describe_state(key: VirtualKey, now: float) -> KeyState:
-    """Return the state of a virtual key with sign and color: `active`, `expires in 3 days`, `expired`, `revoked`.
+    """Return the state of a virtual key: active, expired or revoked. An expiry in the next days is mentioned.
 
-    `now`: seconds since the epoch.
+    `now` is the present time in seconds since the epoch.
     """
     status = key.find_status(now)
     if status == "active" and key.expires_at is not None and key.expires_at - now <= EXPIRY_NOTICE_SECONDS:
@@ -155,17 +156,17 @@ def describe_state(key: VirtualKey, now: float) -> KeyState:
 
 
 def list_allowed_names(rules: Rules) -> Sequence[tuple[str, str]]:
-    """Return the models, providers and routes that `rules` allow, as pairs of a title and names.
+    """Return the models, providers and routes to which `rules` limit a key or a team.
 
-    Empty: everything is allowed.
+    Each pair is a title, such as `models`, and the allowed names. Empty: everything is allowed.
     """
     return [(name, ", ".join(names)) for name in LIST_FIELDS if (names := getattr(rules, name))]
 
 
 def describe_limits(rules: Rules) -> str:
-    """Return the limits of a key or team as text: `60 requests/min, 4 at a time`.
+    """Return the limits of a key or team as text: `60 requests/min, 4 at a time`. Empty: there are none.
 
-    "": no limits. Budgets and allowed models are not included.
+    Budgets and allowed models are not included.
     """
     return describe_rules(
         Rules(
@@ -177,9 +178,9 @@ def describe_limits(rules: Rules) -> str:
 
 
 def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequence[BudgetBar]:
-    """Return one bar for each budget of a key or a team.
+    """Return one bar for each budget in `rules`, the rules of a key or a team.
 
-    `rules`: rules with the budgets. `spending`: used amounts in the same order; None: unknown.
+    `spending` has the used amount of each budget in the same order; None if the amounts are unknown.
     """
     if spending is None:
         return [BudgetBar(f"{formats.UNKNOWN} of {budget.describe()}", 0.0, "budget") for budget in rules.budgets]
@@ -191,7 +192,7 @@ def _choose_role(share: float) -> str:
 
 
 def format_cost(sums: UsageSums) -> str:
-    """Return the cost of the requests in `sums` as text in dollars."""
+    """Return the total cost of the requests in `sums` as text in dollars. Without requests, the text is `–`."""
     if not sums.requests:
         return formats.UNKNOWN
     return formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests, free="$0.00")

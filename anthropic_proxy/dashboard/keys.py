@@ -1,8 +1,8 @@
 """Page Keys: all virtual keys and teams with state, limits, used budgets, requests and cost.
 
-`build_keys_page` returns the values for the template of the page. A virtual key is a key that this proxy gives to a
-client. `read_key_list` returns all keys and teams (`KeyList`). `choose_key_rows` selects the keys for the page.
-`read_used_budgets` returns the used amounts of budgets.
+A virtual key is a key that this proxy gives to a client. `build_keys_page` returns the values for the template of the
+page. `read_key_list` returns all keys and teams as a `KeyList`. `choose_key_rows` selects the keys that match the
+filter and the search text. `read_used_budgets` returns how much of each budget is used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ COLUMNS: Sequence[SortableColumn[KeyRow]] = (
 
 
 class KeyList(Struct, frozen=True):
-    """All virtual keys and teams of the database with their usage."""
+    """All virtual keys and teams in the database, each with its requests, cost and used budgets."""
 
     keys: Sequence[KeyRow]
     teams: Sequence[TeamRow]
@@ -55,7 +55,7 @@ class KeyList(Struct, frozen=True):
 
 
 class UsedBudgets(NamedTuple):
-    """Used amounts of budgets."""
+    """Used amounts of the budgets of keys and teams."""
 
     by_owner: Mapping[str, Sequence[Spending]]
     """Id of a key, or `team/NAME` → used amount of each budget. Absent: unknown."""
@@ -90,9 +90,9 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def read_key_list(context: PageContext) -> KeyList:
-    """Return all virtual keys and teams with their requests in the time range.
+    """Return all virtual keys and teams, with their requests in the time range of the URL and their used budgets.
 
-    Active keys are first, then the order is by label.
+    Active keys come first, then expired and revoked ones. Keys with the same state are sorted by label.
     """
     keys, teams = list_keys(context.connection), list_teams(context.connection)
     named = {team.name: team for team in teams}
@@ -117,7 +117,7 @@ def read_key_list(context: PageContext) -> KeyList:
 
 
 def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team]) -> UsedBudgets:
-    """Return the used amounts of the budgets of `owners` (keys or teams)."""
+    """Return how much is used of each budget of `owners`, which are keys or teams."""
     scopes = {_name_owner(owner): _find_scope(owner) for owner in owners}
     store = context.store
     if store is None or not any(scope.rules != Rules() for scope in scopes.values()):
@@ -130,9 +130,9 @@ def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team])
 
 
 def choose_key_rows(context: PageContext, rows: Sequence[KeyRow]) -> list[KeyRow]:
-    """Return the keys that the filter and the search text in the URL select, in the order that the URL names.
+    """Return the keys of `rows` that match the filter and the search text in the URL, in the order of the URL.
 
-    Raises `InvalidRequest` for an unknown filter or order.
+    Raises `InvalidRequest` for an unknown filter or sort column.
     """
     query = context.query
     if query.measure not in ("", *STATUSES):

@@ -1,6 +1,6 @@
-"""Connections to the ledger (the database of client requests) for the pages of one process.
+"""Read-only connections to the ledger, the database of client requests, for the pages of one process.
 
-`LedgerConnections.open` returns an `OpenedLedger`, which is a connection that only reads.
+`LedgerConnections.open` returns a connection as an `OpenedLedger`.
 """
 
 import threading
@@ -19,7 +19,7 @@ from anthropic_proxy.settings import Settings
 
 
 class OpenedLedger(Struct, frozen=True):
-    """A connection to the ledger, and the extent of the ledger."""
+    """An open connection to the ledger, with the number of stored requests, and times of the first and the latest."""
 
     connection: Connection
     facts: LedgerFacts
@@ -32,7 +32,7 @@ class OpenedLedger(Struct, frozen=True):
 
 
 class LedgerConnections:
-    """Connections to the ledger, the database of client requests. Threads share a pool of connections."""
+    """Pool of read-only connections to the ledger, the database of client requests, for all threads of one process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -40,9 +40,10 @@ class LedgerConnections:
         self._settings: Settings | None = None
 
     def open(self, settings: Settings) -> OpenedLedger:
-        """Return a new connection to the ledger, which the caller must close.
+        """Return a connection to the ledger for one page, which the caller must close.
 
-        If the ledger cannot be read, the connection leads to an empty database. Any thread may call this.
+        If the ledger cannot be read, the result has a connection to an empty database instead. Any thread may call
+        this.
         """
         problem = None
         try:

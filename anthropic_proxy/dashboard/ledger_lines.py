@@ -1,6 +1,6 @@
-"""Lines below the summary of a page about problems of the ledger, the database of client requests.
+"""Lines on a page about problems of the ledger, the database of client requests.
 
-`describe_ledger` returns the lines (`StateLine`) about a failure, waiting requests and lost requests.
+`describe_ledger` returns a `StateLine` for each problem: a failure, requests that wait to be stored, and lost requests.
 """
 
 from msgspec import Struct
@@ -24,10 +24,10 @@ class StateLine(Struct, frozen=True):
 
 
 def describe_ledger(ledger: LedgerState | None, facts: LedgerFacts | None, now: float) -> list[StateLine]:
-    """Return the lines about problems of the ledger.
+    """Return a line for each problem of the ledger: a failure, waiting requests, or lost requests.
 
-    Empty: it stores all requests, or its state is unknown. `ledger`: condition of the ledger; None: unknown. `facts`:
-    number of requests and time of the latest one; None: the ledger cannot be read. `now`: seconds since the epoch.
+    `ledger` is the condition of the ledger; if it is None, there are no lines. `facts` has the time of the latest
+    stored request; None if the ledger cannot be read. `now` is the present time in seconds since the epoch.
     """
     if ledger is None:
         return []

@@ -1,7 +1,8 @@
-"""Tables of the page Models with prices, and with the cost of the same tokens at other models.
+"""Two tables of the page Models: the prices of models, and the cost that other models would have had.
 
-`list_prices` returns the rows of the first table (`PriceRow`), and `compare_costs` the second (`ComparedCost`).
-`describe_price_sources` returns the origin of the prices as text.
+`list_prices` returns the prices as `PriceRow`. `compare_costs` returns the comparison, with a `ComparedCost` for each
+other model: the cost of the tokens of the time range at the prices of that model. `describe_price_sources` returns a
+text about the origin of the prices.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ _RATES = ("input", "cache_read", "cache_write", "output", "thinking")
 
 
 class PriceRow(Struct, frozen=True, kw_only=True):
-    """Prices of one model as texts, a row of the table of prices."""
+    """Row of the table of prices: the prices of one model, as texts."""
 
     provider: str
     prefix: str
@@ -38,7 +39,7 @@ class PriceRow(Struct, frozen=True, kw_only=True):
 
 
 class ComparedCost(Struct, frozen=True, kw_only=True):
-    """Cost of the tokens of the time range at the price of another model."""
+    """Cost that another model would have had for the same tokens, with the difference to the actual cost."""
 
     model: str
     cost: str
@@ -48,9 +49,9 @@ class ComparedCost(Struct, frozen=True, kw_only=True):
 
 
 def list_prices(context: PageContext, costs: ModelCosts, found: Sequence[ModelSums]) -> list[PriceRow]:
-    """Return the prices of the models that were used in the time range, then those of the other mapped models.
+    """Return the prices of the models that were used in the time range, and of those that serve a Claude tier.
 
-    A mapped model serves a Claude tier. `costs`: prices of models. `found`: the used models with their sums.
+    `costs` finds the price of a model. `found` has the used models with their tokens.
     """
     find_price_source(context.settings.data_directory).reload_if_changed()
     used = [(costs.find_prefix(one.provider), one.model) for one in found if one.provider and one.model]
@@ -59,7 +60,7 @@ def list_prices(context: PageContext, costs: ModelCosts, found: Sequence[ModelSu
 
 
 def describe_price_sources(context: PageContext) -> str:
-    """Return a text about the origin and date of the prices, and about the file for prices of the user."""
+    """Return a text about the origin and date of the prices, and about the place where a user can set own prices."""
     directory = context.settings.data_directory
     described, problem = describe_price_list(directory), find_price_source(directory).problem
     own = "Own prices: anthropic-proxy.toml, [prices]."
@@ -71,10 +72,11 @@ def describe_price_sources(context: PageContext) -> str:
 def compare_costs(
     context: PageContext, costs: ModelCosts, found: Sequence[ModelSums], total: UsageSums
 ) -> Mapping[str, Any] | None:
-    """Return the values for the table that compares the cost of all tokens at other models.
+    """Return the table that shows how much the used tokens would have cost with other models.
 
-    None: there are no tokens. The table has the model in the URL, and the cheapest of the mapped, used and requested
-    models. `costs`: prices of models. `found`: the used models with their sums. `total`: sums of all.
+    Its rows are the model that the URL names, and the cheapest models of those that were used or requested, or serve a
+    Claude tier. `costs` finds the price of a model. `found` has the used models with their tokens, and `total` has the
+    sums of all tokens and costs. None: no tokens were used.
     """
     if not total.tokens:
         return None

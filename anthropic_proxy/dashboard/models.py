@@ -1,8 +1,8 @@
-"""Page Models: requests, cost and speed of each model, the model mapping, prices, and the cost of
-the same tokens at other models.
+"""Page Models: requests, cost and speed of each model, the model mapping, prices, and the cost at other models.
 
-`build_models_page` returns the values for the template of the page. `UsedModel` is a model with its requests and
-times. The speed is the number of output tokens per second after the first token.
+`build_models_page` returns the values for the template of the page. `UsedModel` is a model with its requests and times.
+The speed is the number of output tokens per second after the first token. The cost at other models is the cost that the
+same tokens would have had with them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,8 +62,8 @@ _COLUMNS: Sequence[SortableColumn[UsedModel]] = (
 def build_models_page(context: PageContext) -> Mapping[str, Any]:
     """Return the values for the template of the page Models.
 
-    A table or chart that fails is a `FailedPanel`. `context`: parameters of the URL, state of the proxy, and
-    connection to the ledger.
+    If a table or chart cannot be built, a message is in its place. `context` is the input of the page, such as the URL
+    parameters and the connection to the ledger.
     """
     periods, costs = divide_range(context.query), ModelCosts(context.settings)
     by_period = call_once(lambda: queries.measure_model_periods(context.connection, context.selection, periods.seconds))

@@ -1,7 +1,7 @@
-"""Notices of the page Overview: problems of the settings, and groups of failed requests.
+"""Notices on the page Overview about problems: wrong settings, and groups of failed requests.
 
-A `Notice` has a reason, a remedy and a link. `list_setup_notices` returns those about settings, and
-`build_error_notice` one about failed requests.
+`list_setup_notices` returns a `Notice` for each problem of the settings or providers. `build_error_notice` returns the
+notice about a group of failed requests.
 """
 
 from msgspec import Struct
@@ -15,7 +15,7 @@ from anthropic_proxy.ledger.model_costs import ModelCosts
 
 
 class Notice(Struct, frozen=True):
-    """A problem with its reason and remedy, and a link to a page with more."""
+    """A problem that a page shows, with an explanation, a remedy and a link to details if there are any."""
 
     sign: str
     role: str
@@ -36,10 +36,11 @@ def list_setup_notices(context: PageContext) -> list[Notice]:
 
 
 def build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
-    """Return the notice about failed requests with the same type of error from one provider or from the proxy.
+    """Return the notice about a group of failed requests with the same type of error.
 
-    It has their number, the latest message, and a remedy if `docs/fix/errors.md` has one. `costs`: names and prefixes
-    of providers.
+    The requests failed at one provider, or in the proxy itself. The notice has their number, the latest message, and a
+    remedy if the error catalog has one. `group` has the facts about the requests. `costs` has the prefix and the key
+    setting of each provider.
     """
     name = costs.find_prefix(group.provider) if group.provider else "the proxy"
     period = formats.day_and_time(group.first_at)

@@ -1,6 +1,6 @@
-"""`OidcError`: a sign-in with an identity provider (OpenID Connect) that fails or is rejected.
+"""Exception for a sign-in with an identity provider (OpenID Connect) that fails or is rejected.
 
-The constants are remedies, the last sentences of its messages.
+Each constant is a sentence with a remedy, the end of a message of `OidcError`.
 """
 
 RETRY = "Sign in again."
@@ -9,9 +9,9 @@ CHECK_ISSUER = "An administrator should check OIDC_ISSUER."
 
 
 class OidcError(Exception):
-    """Failed or rejected sign-in with the identity provider.
+    """Exception: a sign-in with the identity provider failed or was rejected.
 
-    The message is a text for the user with cause and remedy, without tokens.
+    Its message is shown to the user. It has the cause and usually a remedy, but no tokens.
     """
 
     def __init__(self, message: str, *, status: int = 403) -> None:

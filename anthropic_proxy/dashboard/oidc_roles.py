@@ -15,7 +15,7 @@ from anthropic_proxy.settings import OidcSettings
 
 
 class OidcUser(Struct, frozen=True, omit_defaults=True):
-    """User of the identity provider (OpenID Connect), as a session stores the user."""
+    """A user of the identity provider, as sessions store it: e-mail address, groups, and ids."""
 
     issuer: str
     """Value of `OIDC_ISSUER` at the sign-in. The session ends if the setting has another value."""
@@ -66,9 +66,10 @@ def resolve_role(settings: OidcSettings, user: OidcUser) -> Role | None:
 
 
 def find_claim_texts(claims: Mapping[str, Any], path: str) -> Sequence[str]:
-    """Return the texts of one claim, which is one text or a list of texts.
+    """Return the value of one claim (fact about a user) as a list of texts. A claim is one text or a list of texts.
 
-    `path`: name of the claim. A path such as `realm_access.roles` names a claim inside of objects.
+    `path` is the name of the claim. Dots separate the names of nested objects: `realm_access.roles`. Empty: the claims
+    have no such text.
     """
     value: Any = claims.get(path)
     if value is None:

@@ -1,8 +1,8 @@
-"""`OidcSignIn`: the two routes of a sign-in with an identity provider.
+"""Sign-in to the dashboard with an identity provider (OpenID Connect): the redirect to the provider, and the way back.
 
-`start` redirects the browser to the provider, with random values in a cookie. The provider then redirects it back
-with a code. `read_attempt` returns the `BegunSignIn` from the cookie. `finish` creates a session for the user, and
-returns its cookie (`SignedIn`). `require_usable_provider` checks the settings.
+`OidcSignIn.start` redirects the browser to the provider, and stores random values in a cookie (`BegunSignIn`). The
+provider then sends the browser back with a code. `OidcSignIn.finish` checks the code and creates a session
+(`SignedIn`). `require_usable_provider` checks the settings when the proxy starts.
 """
 
 import asyncio
@@ -40,10 +40,10 @@ _MAX_CODE_CHARACTERS = 4_096
 
 
 def require_usable_provider(settings: Settings) -> None:
-    """Raise `ConfigurationError` if the settings name an identity provider that cannot be used.
+    """Raise `ConfigurationError` if an identity provider is set, but sign-ins with it are not possible or useless.
 
-    Authlib must be installed. Clients must need a key, because a sign-in otherwise protects nothing: the API returns
-    the same data without it.
+    They are not possible without the package Authlib. They are useless if clients need no key, because the API then
+    returns the same data without a sign-in.
     """
     if settings.oidc is None:
         return
@@ -66,9 +66,9 @@ class SignedIn(Struct, frozen=True):
 
 
 class OidcSignIn:
-    """Sign-in with the identity provider of the settings.
+    """Sign-in of browsers with the identity provider of the settings.
 
-    `sessions`: sessions of the signed-in browsers.
+    `gateway` is the running proxy. `sessions` are the sessions of the signed-in browsers.
     """
 
     def __init__(self, gateway: Gateway, sessions: BrowserSessions) -> None:
@@ -77,9 +77,9 @@ class OidcSignIn:
         self._client: OidcClient | None = None
 
     async def start(self, request: RouteRequest) -> RouteResponse:
-        """Return a redirect to the sign-in page of the identity provider, with a cookie for this sign-in.
+        """Return a redirect to the sign-in page of the identity provider, with a cookie that remembers this sign-in.
 
-        Raises `OidcError` if the provider cannot be used.
+        Raises `OidcError` if the settings have no provider, or if it cannot be used.
         """
         client = await self._find_client()
         from anthropic_proxy.dashboard.oidc.client import SignInAttempt  # noqa: PLC0415
@@ -100,16 +100,17 @@ class OidcSignIn:
         )
 
     def read_attempt(self, request: RouteRequest) -> "BegunSignIn":
-        """Return the sign-in that this browser began, from its cookie.
+        """Return the sign-in that the browser began, from the cookie that `start` has set.
 
-        Raises `OidcError` if the cookie is missing or changed, or belongs to another sign-in.
+        Raises `OidcError` if the cookie is missing or changed, or belongs to another sign-in than the provider's
+        response.
         """
         return _read_attempt(request, request.query.get("state", [""])[-1], self._require_provider())
 
     async def finish(self, request: RouteRequest, begun: "BegunSignIn") -> SignedIn:
         """Check the response of the identity provider in the URL of `request`, and create a session for the user.
 
-        Raises `OidcError` if the sign-in is rejected. `begun`: result of `read_attempt`.
+        `begun` is the result of `read_attempt`. Raises `OidcError` if the sign-in is rejected.
         """
         query = {name: values[-1] for name, values in request.query.items()}
         attempt = begun.attempt
@@ -154,7 +155,7 @@ class OidcSignIn:
 
 
 class BegunSignIn(Struct, frozen=True):
-    """A sign-in that a browser began, from its cookie."""
+    """A sign-in with the identity provider that has begun: its random values, and the page to open afterwards."""
 
     attempt: "SignInAttempt"
     target: str
@@ -162,9 +163,10 @@ class BegunSignIn(Struct, frozen=True):
 
 
 def write_attempt_cookie(value: str, seconds: int, *, is_https: bool) -> str:
-    """Return the header `Set-Cookie` for a sign-in that has begun.
+    """Return the header `Set-Cookie` with the cookie that connects a browser to the sign-in that it has begun.
 
-    `value`: its random values. `seconds`: lifetime; 0 removes the cookie. `is_https`: browsers use TLS.
+    `value` is the value of the cookie. `seconds` is its lifetime; 0 removes the cookie. `is_https` is True if the
+    browser uses TLS.
     """
     secure = "; Secure" if is_https else ""
     return f"{ATTEMPT_COOKIE}={value}; Path=/dashboard/oidc; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"

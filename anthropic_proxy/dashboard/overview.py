@@ -59,8 +59,8 @@ class _Queries:
 def build_overview_page(context: PageContext) -> Mapping[str, Any]:
     """Return the values for the template of the page Overview.
 
-    A table or chart that fails is a `FailedPanel`. `context`: parameters of the URL, state of the proxy, and
-    connection to the ledger.
+    If a table or chart cannot be built, a message is in its place. `context` is the input of the page, such as the URL
+    parameters and the connection to the ledger.
     """
     query, found = context.query, _Queries(context)
     periods = found.periods

@@ -36,10 +36,10 @@ def build_figures(
     latencies: Latencies,
     previous_requests: int,
 ) -> list[Figure]:
-    """Return the five figures of a time range.
+    """Return the five figures of a time range: requests, success, cost, time to first token and cached input.
 
-    `periods`: divisions of the range, such as hours. `sums`: sums of each period. `latencies`: histograms of the
-    times to first token. `previous_requests`: number of requests in the previous range.
+    `periods` is the time range, divided for example into hours. `sums` has the sums of each period. `latencies` has
+    histograms of the times to first token. `previous_requests` is the number of requests in the time range before.
     """
     query, total = context.query, add_up(sums)
     failed = query.with_facet("outcome", "error", "/dashboard/requests")

@@ -1,8 +1,8 @@
-"""`PageContext`: the input for building one page of the dashboard.
+"""Input for the function that builds a page of the dashboard, as one object: `PageContext`.
 
-It has the URL parameters, the settings, the state of the proxy, and an open connection to the ledger. The ledger is
-the database of client requests. `selection` is the time range and the filters for its queries. A page is built in a
-thread, and `wait_for` runs a coroutine on the event loop.
+It has the URL parameters, the settings, the state of the proxy, and an open connection to the ledger, the database of
+client requests. `PageContext.selection` is the condition for database queries: the time range and the filters. Pages
+are built in threads. `WaitFor` runs a coroutine of the event loop from such a thread.
 """
 
 import asyncio
@@ -66,7 +66,10 @@ class PageContext(Struct, frozen=True, kw_only=True):
 
     @property
     def selection(self) -> RequestSelection:
-        """Time range and filters in the URL, as a selection of stored requests for queries."""
+        """Condition for database queries: the time range, the filters and the search text of the page.
+
+        The time range is that of the URL, or shorter if a slow search was limited.
+        """
         query = self.query
         start, end = self.searched or (query.start * MICROSECONDS, query.end * MICROSECONDS)
         return RequestSelection(

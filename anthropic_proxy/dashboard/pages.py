@@ -1,7 +1,8 @@
-"""`Pages`: builds the pages of the dashboard from the ledger, the database of client requests.
+"""Responses with the pages of the dashboard, which are built from the ledger, the database of client requests.
 
-A `PageKind` is one page. `Pages.respond` returns a page, or an error page with cause and remedy. `respond_form` and
-`respond_setting` return a page with a form. `list_sections` returns the entries of the navigation.
+A `PageKind` describes one page. `Pages.respond` returns a page, or an error page with cause and remedy.
+`Pages.respond_form` and `Pages.respond_setting` return a page with a form. `list_sections` returns the entries of the
+navigation.
 """
 
 import asyncio
@@ -133,10 +134,9 @@ def list_sections(settings: Settings) -> Sequence[NavigationEntry]:
 
 
 class Pages:
-    """The pages of one process.
+    """Builder of the pages of the dashboard, with connections to the ledger, in one process.
 
-    `gateway`: the running proxy. `threads`: threads in which pages are built. `clock`: function that returns seconds
-    since the epoch.
+    `gateway` is the running proxy. Pages are built in `threads`. `clock` returns seconds since the epoch.
     """
 
     def __init__(self, gateway: Gateway, threads: ReaderThreads, clock: Callable[[], float] = time.time) -> None:
@@ -152,7 +152,8 @@ class Pages:
     async def respond(self, kind: PageKind, request: RouteRequest, session: Session | None) -> RouteResponse:
         """Return the page `kind` as HTML, or its rows as CSV or JSON if the URL has the parameter `format`.
 
-        `session`: None: the browser is not signed in. Raises `PermissionDenied` if the user may not open the page.
+        `session` is the session of the browser; None if it is not signed in. Raises `PermissionDenied` if the user may
+        not open the page.
         """
         role = find_client_role(request.client) if session is None else session.role
         if not may_open(role, kind.section):
@@ -194,19 +195,16 @@ class Pages:
     async def respond_setting(
         self, request: RouteRequest, session: Session | None, values: Mapping[str, Any]
     ) -> RouteResponse:
-        """Return the page with the form of one setting.
-
-        `values`: values for the template, apart from those that each page has.
-        """
+        """Return the page with the form that changes one setting. `values` are the values for its template."""
         return await self.respond_form(request, session, "/dashboard/settings", "setting.html", values)
 
     async def respond_form(
         self, request: RouteRequest, session: Session | None, path: str, template: str, values: Mapping[str, Any]
     ) -> RouteResponse:
-        """Return a page with a form.
+        """Return a page with a form, rendered from `template` and `values`.
 
-        `path`: URL path of the page that the navigation marks as open. `values`: values for `template`, apart from
-        those that each page has; with a `problem`, the HTTP status is 400.
+        If `values` contain a text in `problem`, the HTTP status is 400. `path` is the URL path of the page that the
+        navigation marks as open.
         """
         frame = self._frame(PAGES[path], request, session) | {"live": False}
         token, cookie = find_token(request, session, is_https=is_https(request, self._gateway.settings))

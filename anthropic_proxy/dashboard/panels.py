@@ -1,7 +1,7 @@
-"""Panels of a page (charts, tables or figures), which are built separately, so that the others are shown if one fails.
+"""Building of the panels of a page, which are its charts and tables: if one panel fails, the others are still shown.
 
-`build_panel` returns the values of a panel or a `FailedPanel`. `call_once` shares the result of one query between
-several panels.
+`build_panel` returns the values of a panel, or a `FailedPanel` with an error message. `call_once` shares the result of
+one query between several panels.
 """
 
 from collections.abc import Callable
@@ -26,9 +26,10 @@ class FailedPanel(Struct, frozen=True):
 
 
 def build_panel(context: PageContext, name: str, build: Callable[[], PanelT]) -> PanelT | FailedPanel:
-    """Return the values of a panel, a chart or table of the page, or a `FailedPanel` if `build` fails.
+    """Return the values of a chart or table of a page, or a `FailedPanel` with a message if it cannot be built.
 
-    `name`: name of the panel for the log. A `ClientError` is raised, because it concerns the whole page.
+    `build` returns the values. `name` is the name of the panel for the log. A `ClientError` of `build` is raised,
+    because it concerns the whole page.
     """
     try:
         return build()

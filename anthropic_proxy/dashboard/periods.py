@@ -1,8 +1,8 @@
-"""Charts over time, and the division of a time range into periods, such as hours or days.
+"""Charts over time, and the division of a time range into periods of equal length, such as hours or days.
 
-`divide_range` returns the `Periods` of a range. Functions `*_chart` return a `DrawnChart`, which is a chart with a
-table. `group_chart` and `stacked_chart` have stacked bars. The others have lines of percentages, times to first
-token, or speeds.
+`divide_range` returns the `Periods` of a range. Each function `*_chart` returns a `DrawnChart`: the chart as SVG, and
+its values as a table. `group_chart` and `stacked_chart` draw stacked bars. `percentile_chart`, `median_chart`,
+`speed_chart` and `share_chart` draw lines.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -55,9 +55,9 @@ class Periods(Struct, frozen=True):
         return names[self.seconds]
 
     def columns(self, texts: Sequence[str], path: str = "/dashboard/requests") -> list[Column]:
-        """Return the positions on the time axis of a chart, one for each period.
+        """Return one position on the time axis of a chart for each period, with label, description and link.
 
-        `texts`: description of the values of each period. `path`: URL path of the page to which a position links.
+        `texts` describes the values of each period. `path` is the URL path of the page to which the links lead.
         """
         found = []
         ends = [*self.starts[1:], self.end]
@@ -72,7 +72,7 @@ class Periods(Struct, frozen=True):
 
 
 def divide_range(query: ViewQuery) -> Periods:
-    """Return the periods of the time range in `query`.
+    """Return the time range in `query`, divided into periods of equal length, such as hours.
 
     Days begin at local midnight. The first period may begin before the range, and the last one may end after it.
     """
@@ -88,11 +88,11 @@ def group_chart(
     text: Callable[[float], str],
     roles: Mapping[str, tuple[str, str]] | None = None,
 ) -> DrawnChart:
-    """Return a chart of stacked bars, with one color for each group.
+    """Return a chart of stacked bars: one bar for each period, with one color for each group of requests.
 
-    The smallest groups are added as `others`. `rows`: sums by period and group. `value`: returns the shown number of
-    a sum. `text`: returns the text of a number. `roles`: group → (name, CSS class of the color); None: the group
-    itself.
+    `rows` has the sums of each period and group, such as a provider. `value` returns the number to draw for a sum, and
+    `text` returns the number as text. `roles` has name and CSS class of the color for each group. The smallest groups
+    are added up as `others`.
     """
     totals: dict[str, float] = {}
     for row in rows:
@@ -112,9 +112,10 @@ def group_chart(
 def stacked_chart(
     periods: Periods, values: Mapping[tuple[str, str], Mapping[int, float]], text: Callable[[float], str]
 ) -> DrawnChart:
-    """Return a chart of stacked bars, with one color for each entry of `values`.
+    """Return a chart of stacked bars: one bar for each period, with one color for each series of `values`.
 
-    `values`: (name, CSS class of the color) → beginning of a period → value. `text`: returns the text of a value.
+    Each key of `values` is the name of a series and the CSS class of its color. Each item has the values of the series,
+    by the beginning of the period. `text` returns a value as text.
     """
     kept = {key: found for key, found in values.items() if any(found.values())}
     series = [
@@ -137,10 +138,10 @@ def percentile_chart(
     text: Callable[[float | None], str] = formats.seconds,
     bands: Sequence[Band] = (),
 ) -> DrawnChart:
-    """Return a chart with lines of the median and the 95th percentile, for example of the time to first token.
+    """Return a chart with two lines, the median and the 95th percentile, for example of the time to first token.
 
-    `found`: (beginning of a period, ()) → histogram. `text`: returns the text of a value. `bands`: labeled time
-    ranges.
+    `found` has the histogram of each period, by the beginning of the period. `text` returns a value as text. `bands`
+    are labeled time ranges, such as incidents.
     """
     histograms = [found.get((start, ())) for start in periods.starts]
     values = [[find_percentile(one, share) if one else None for one in histograms] for share in (0.5, 0.95)]
@@ -157,10 +158,10 @@ def median_chart(
     names: Mapping[str, str],
     bands: Sequence[Band] = (),
 ) -> DrawnChart:
-    """Return a chart with the median time to first token, one line for each of the groups with the most replies.
+    """Return a chart of the median time to first token, with one line for each group, such as a provider.
 
-    `found`: (beginning of a period, (group,)) → histogram. `names`: group → name of its line. `bands`: labeled time
-    ranges.
+    Only the groups with the most replies have a line. `found` has the histogram of each period and group. `names` has
+    the names of the lines. `bands` are labeled time ranges, such as incidents.
     """
     counts: dict[str, int] = {}
     for (_, (group,)), histogram in found.items():
@@ -175,9 +176,10 @@ def median_chart(
 def speed_chart(
     periods: Periods, speeds: Mapping[tuple[int, tuple[str, ...]], float], names: Mapping[str, str]
 ) -> DrawnChart:
-    """Return a chart of output tokens per second, one line for each group.
+    """Return a chart of the output tokens per second, with one line for each group, such as a model.
 
-    `speeds`: (beginning of a period, (group,)) → tokens per second. `names`: group → name of its line.
+    `speeds` has the tokens per second of each period and group. `names` has the names of the lines. At most
+    `MAX_SERIES` groups have a line.
     """
     groups = sorted({group for _, (group,) in speeds}, key=lambda one: list(names).index(one) if one in names else 99)
     series = [
@@ -209,7 +211,8 @@ def _draw_lines(
 def share_chart(periods: Periods, name: str, role: str, shares: Sequence[float | None]) -> DrawnChart:
     """Return a chart with one line of percentages.
 
-    `name`: name of the line. `role`: CSS class of its color. `shares`: 0 to 100 for each period; None: unknown.
+    `name` is the name of the line, and `role` is the CSS class of its color. `shares` has a percentage from 0 to 100
+    for each period; None: unknown.
     """
     texts = [formats.UNKNOWN if share is None else formats.percent(share, 100) for share in shares]
     series = [Series(name, role, shares)] if any(share is not None for share in shares) else []

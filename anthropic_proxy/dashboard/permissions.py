@@ -1,8 +1,9 @@
 """Roles of the users of the dashboard, and the pages and changes that each role permits.
 
-An `admin` has an `ADMIN_API_KEY`. An `owner` has a `PROXY_API_KEY`, or is on this machine if no key is required. A
-`viewer` reads everything, and a `member` only requests of own virtual keys. Functions `may_*` return True if a role
-permits an action.
+An `admin` may change settings, virtual keys and teams. An `owner` may change settings. A `viewer` only reads, and a
+`member` only reads requests of own virtual keys. A key of `ADMIN_API_KEY` has the role `admin`. A key of
+`PROXY_API_KEY`, or a client on this machine if no key is required, has the role `owner`. The settings give roles to
+users of an identity provider. Functions `may_*` return True if a role permits an action.
 """
 
 from collections.abc import Sequence
@@ -34,22 +35,22 @@ def find_client_role(client: Client) -> Role:
 
 
 def may_open(role: Role, section: str) -> bool:
-    """Return True if `role` permits to read the pages of a section, such as `Settings`."""
+    """Return True if a user with `role` may read the pages of a section of the navigation, such as `Settings`."""
     return role != "member" or section in MEMBER_SECTIONS
 
 
 def may_change_settings(role: Role) -> bool:
-    """Return True if `role` permits changes of settings."""
+    """Return True if a user with `role` may change settings in the dashboard."""
     return role in ("admin", "owner")
 
 
 def may_change_keys(role: Role) -> bool:
-    """Return True if `role` permits changes of virtual keys and teams. The API below `/admin` has the same rule."""
+    """Return True if a user with `role` may change virtual keys and teams. The API below `/admin` has the same rule."""
     return role == "admin"
 
 
 def reads_own_requests_only(role: Role) -> bool:
-    """Return True if `role` permits to read only the requests of the user's own virtual keys."""
+    """Return True if a user with `role` may read only the requests of the user's own virtual keys."""
     return role == "member"
 
 

@@ -1,6 +1,6 @@
-"""Remedies of failed requests, which are sections of the error catalog docs/fix/errors.md.
+"""Remedies for failed requests, from the error catalog `docs/fix/errors.md`.
 
-`find_remedy` returns the `Remedy` of an error by its status, type and text.
+`find_remedy` returns the `Remedy` of an error: the section of the catalog that fits its status, type and message.
 """
 
 from collections.abc import Mapping, Sequence
@@ -92,10 +92,9 @@ _OF_PROXY: Sequence[_Rule] = (
 
 
 def find_remedy(error: ErrorGroup | StoredRequest, key_variable: str = "") -> Remedy | None:
-    """Return the remedy for a failed request or a group of failed requests.
+    """Return the remedy for a failed request, or for a group of failed requests. None: the error catalog has none.
 
-    None: the error catalog has none. `key_variable`: setting with the keys of the provider, which replaces
-    `OPENAI_API_KEY` in the text. "": the text is not changed.
+    `key_variable` is the setting with the keys of the provider; the text names it in place of `OPENAI_API_KEY`.
     """
     if not error.error_type:
         return None

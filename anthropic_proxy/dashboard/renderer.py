@@ -1,7 +1,7 @@
-"""Rendering of pages by Jinja templates.
+"""Rendering of the dashboard's pages by Jinja templates.
 
-`render_page` returns the response with a template and its values. `render_public_page` returns a page for browsers
-that are not signed in, and `render_message` a page with an error message.
+`render_page` returns the response with a page. `render_public_page` returns a page for browsers that may not be signed
+in. `render_message` returns a page with an error message.
 """
 
 from collections.abc import Mapping
@@ -51,9 +51,9 @@ def render_page(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> RouteResponse:
-    """Return the response with the page that `template` and `values` give.
+    """Return the response with the page that Jinja renders from `template` and `values`.
 
-    It is compressed if the browser accepts it. `headers`: additional response headers.
+    It is compressed if the browser accepts this. `headers` are additional response headers.
     """
     text = load_environment().get_template(template).render(values)
     fields: dict[str, str] = {
@@ -78,7 +78,7 @@ def render_public_page(
 ) -> RouteResponse:
     """Return the response with a page for browsers that may not be signed in, without links to other pages.
 
-    `title`: title of the page. `values`: values for `template`, apart from those that each page has.
+    Jinja renders it from `template`, `title` and `values`.
     """
     frame = {"title": title, "section": "", "pages": (), "theme": "", "running": (), "form_token": "", "live": False}
     return render_page(request, template, {**frame, **values}, status=status, headers=headers)
@@ -87,5 +87,5 @@ def render_public_page(
 def render_message(
     request: RouteRequest, message: str, *, status: int, headers: Mapping[str, str] | None = None
 ) -> RouteResponse:
-    """Return the response with a page that shows the error message `message`. `status`: HTTP status."""
+    """Return the response with a page that shows only an error message. `status` is the HTTP status."""
     return render_public_page(request, "error.html", "Dashboard", {"message": message}, status=status, headers=headers)

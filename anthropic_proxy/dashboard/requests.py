@@ -72,10 +72,10 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def list_exported_requests(context: PageContext) -> list[StoredRequest]:
-    """Return the requests that the URL selects, in its order, for a download.
+    """Return the requests for a download, with the search, the filters and the order of the URL.
 
-    There are at most `MAX_EXPORTED_ROWS`. If the URL has a position in the list, only the page at this position is
-    returned.
+    There are at most `MAX_EXPORTED_ROWS`. If the URL selects a later page of the list, only the requests of this page
+    are returned.
     """
     limit = ROWS_PER_PAGE if context.query.before or context.query.after else MAX_EXPORTED_ROWS
     rows, _, _ = _read_rows(context, read_order(context.query.order, SORT_KEYS), limit)

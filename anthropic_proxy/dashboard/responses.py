@@ -1,7 +1,7 @@
-"""Parts of responses of the dashboard that need no page libraries: routes, headers, compression and redirects.
+"""Functions for the routes and responses of the dashboard that work before the libraries of pages are loaded.
 
-`page_route` returns the route of a page, and `form_route` that of a form. `compress_response` compresses a response
-by gzip. `redirect` sends the browser to another URL.
+`page_route` returns the route of a page, and `form_route` returns the route to which a form is sent.
+`compress_response` compresses a response by gzip. `redirect` sends the browser to another URL.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ def accepts_gzip(request: RouteRequest) -> bool:
 def redirect(target: str, *, set_cookie: Sequence[str] = ()) -> RouteResponse:
     """Return a response that redirects the browser to the URL `target`.
 
-    `set_cookie`: values of headers `Set-Cookie`.
+    `set_cookie` are the values of headers `Set-Cookie` in this response.
     """
     location = quote(target, safe="/?&=%:+,;@!$'()*#~-._")
     headers = {"location": location, "cache-control": "no-store"}
@@ -77,7 +77,7 @@ def page_route(path: str, respond: Respond) -> Route:
 def form_route(path: str, respond: Respond, max_bytes: int = MAX_FORM_BYTES) -> Route:
     """Return the route at the URL path `path` to which browsers send a form.
 
-    Errors of the client are shown as a page. `max_bytes`: maximum size of the form.
+    Errors of the client are shown as a page. A form with more than `max_bytes` is rejected.
     """
     explained = _with_error_page(respond)
     return Route(path=path, respond=explained, methods=["POST"], max_body_bytes=max_bytes, checks_key=True)

@@ -1,8 +1,8 @@
-"""Routes below `/dashboard`: pages, static files, live events, and forms.
+"""All routes below `/dashboard`: pages, static files, live events, and forms.
 
-`Dashboard` has the routes and the sessions of signed-in browsers. `start` connects it to the running proxy
-(`Gateway`), and `stop` ends its database queries and connections. The libraries of pages are loaded with the first
-page, because this module does not import them.
+`Dashboard` has the routes, and the sessions of signed-in browsers. The libraries for pages, such as the template
+engine, are loaded with the first page and not at the start of the proxy. A `Gateway` has the functions of the running
+proxy that a plugin may call.
 """
 
 import asyncio
@@ -77,9 +77,9 @@ class Dashboard:
         self._sign_in.start(gateway)
 
     async def stop(self) -> None:
-        """Cancel the database queries that wait for a thread, and close the connections to the database.
+        """Close the connections to the database, and cancel the queries that wait for a thread.
 
-        Called at shutdown.
+        The proxy calls this at shutdown.
         """
         await self._threads.stop()
         if self._pages is not None:

@@ -1,8 +1,8 @@
 """Rows of tables of requests, for finished and for running requests.
 
-A `TableRow` is one row as texts. `finished_row` builds it from a stored request, and `running_row` from the receipt
-(record so far) of a running one. `describe_outcome` returns sign, color and text for the outcome of a request.
-`decode_json_list` decodes a list that the ledger stores as JSON text.
+A `TableRow` is one row as texts. `finished_row` builds it from a stored request. `running_row` builds it from a
+receipt, the record of a running request. `describe_outcome` returns sign, color and text for the outcome of a request.
+`decode_json_list` decodes a list that the ledger (database of requests) stores as JSON text.
 """
 
 import json
@@ -60,7 +60,7 @@ def finished_row(
 ) -> TableRow:
     """Return the table row of a finished request.
 
-    `with_day`: the time contains the day. `columns`: columns that the user chose.
+    With `with_day`, the time contains the day. `columns` are the columns that the user has chosen.
     """
     sign, role, outcome = describe_outcome(row)
     is_exchange = bool(row.requested_model)
@@ -80,7 +80,10 @@ def finished_row(
 
 
 def running_row(receipt: Receipt, now: float) -> TableRow:
-    """Return the table row of a running request. `receipt`: its record so far. `now`: seconds since the epoch."""
+    """Return the table row of a running request from its receipt, the record so far.
+
+    `now` is in seconds since the epoch.
+    """
     started = int(receipt.started_at * MICROSECONDS)
     context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
     first = receipt.first_token_seconds

@@ -54,9 +54,10 @@ def read_views(cookie: str) -> list[SavedView]:
 
 
 def write_views(views: Sequence[SavedView], *, is_https: bool) -> str:
-    """Return the value of a header `Set-Cookie` that stores `views`.
+    """Return the value of a header `Set-Cookie` that stores the saved views in the browser.
 
-    `is_https`: True if browsers use TLS. Raises `InvalidRequest` if the views are too long for a cookie.
+    With `is_https`, browsers send the cookie only with TLS. Raises `InvalidRequest` if the views are too long for a
+    cookie.
     """
     value = base64.urlsafe_b64encode(msgspec.json.encode(views)).decode()
     if len(value) > _MAX_COOKIE_CHARACTERS:
@@ -67,10 +68,10 @@ def write_views(views: Sequence[SavedView], *, is_https: bool) -> str:
 
 
 def change_views(views: Sequence[SavedView], form: Mapping[str, str]) -> tuple[list[SavedView], str]:
-    """Return `views` with one view added or removed, and the URL of the next page.
+    """Return `views` after the user has saved or removed one in a form, and the URL of the next page.
 
-    `form`: fields of the form. `name` and `target` are name and URL of a view to save; `remove` is the name of a view
-    to remove. Raises `InvalidRequest` for a name or URL that is not allowed.
+    `form` has the fields of the form. To save a view, it has a `name` and the URL `target`. To remove a view, its name
+    is in `remove`. Raises `InvalidRequest` for a name or URL that is not allowed.
     """
     target = form.get("target", VIEWS_PATH)
     path, _, query = target.partition("?")

@@ -1,6 +1,6 @@
-"""`limit_range`: limits a search to the latest requests if it must read each stored request.
+"""Limit for slow searches: a search that must read each stored request covers only the latest ones.
 
-The page then has a line about the limit.
+`limit_range` shortens the time range of such a search, and adds a line about it to the page.
 """
 
 import re
@@ -17,10 +17,10 @@ _POSITION = re.compile(r"([0-9]{1,18})\..*")
 
 
 def limit_range(context: PageContext, lines: list[StateLine], maximum: int = MAX_SEARCHED_REQUESTS) -> PageContext:
-    """Return `context` with a shorter time range if its search would read more than `maximum` requests.
+    """Return `context` with a shorter time range if the search would read more than `maximum` stored requests.
 
-    A search by text, or for requests that the translation changed, reads each request. A line about the
-    limit is then added to `lines`, which are shown below the summary of the page.
+    Only searches for a text, or for requests that the translation changed, are limited, because they read each request.
+    The function then adds a line about the limit to `lines`, which the page shows.
     """
     whole = context.selection
     before, after = (_read_time(text) for text in (context.query.before, context.query.after))

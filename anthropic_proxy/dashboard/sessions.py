@@ -62,9 +62,9 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
-    """Return the values for the template of the page of one session.
+    """Return the values for the template of the page about the session in the URL.
 
-    None: the ledger has no request of the session in the URL.
+    None: the ledger (database of requests) has no request of this session.
     """
     session = context.query.facets.get("session", "")
     if not session:

@@ -1,4 +1,4 @@
-"""`load_meanings`: text about each setting for the page Settings, from the comments of `.env.example`."""
+"""Text about each setting for the page Settings, from the comments of `.env.example`. `load_meanings` returns it."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -16,6 +16,6 @@ class _Meanings(Struct, frozen=True):
 
 @cache
 def load_meanings() -> Mapping[str, str]:
-    """Return name of a setting → text about its meaning. A setting without a comment in `.env.example` is left out."""
+    """Return the text about each setting, by its name. Settings without a comment in `.env.example` are left out."""
     text = files("anthropic_proxy.dashboard").joinpath("setting_meanings.json").read_bytes()
     return msgspec.json.decode(text, type=_Meanings).meanings

@@ -1,7 +1,7 @@
-"""Changes of settings from the dashboard.
+"""Changes of settings in the file `.env` by the dashboard.
 
-`list_editable_settings` returns the settings that may change. `propose_change` checks a new value and returns a
-`Proposal`, and `write_change` writes it to `.env`. Addresses of providers and rules of access may not change, because
+`list_editable_settings` returns the settings that may change. `propose_change` checks a new value and returns it as a
+`Proposal`, which `write_change` writes to `.env`. Addresses of providers and rules of access may not change, because
 keys could then be sent to another host.
 """
 
@@ -60,9 +60,9 @@ class Proposal(Struct, frozen=True, kw_only=True):
 
 
 def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
-    """Return name → setting for the settings that may change in the dashboard.
+    """Return the settings that may change in the dashboard, by name.
 
-    Settings in the environment of the process are left out, because it overrides `.env`.
+    A setting in the environment of the process is left out, because it would override the value in `.env`.
     """
     keys = {row.key_variable for row in find_registry(settings) if row.key_variable and row.offered_to_users}
     return {
@@ -74,7 +74,7 @@ def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
 
 
 def propose_change(settings: Settings, name: str, value: str) -> Proposal:
-    """Return the change of the setting `name` to `value`, after a check; nothing is written yet.
+    """Check a new value of the setting `name`, and return the change. Nothing is written yet.
 
     Raises `InvalidRequest` if the setting may not change, or if the proxy could not start with the value.
     """
@@ -105,10 +105,10 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
 
 
 def write_change(proposal: Proposal, expected: str) -> None:
-    """Write a checked change of a setting to `.env`.
+    """Write a checked change of a setting to `.env`, and keep the previous file as `BACKUP_FILE`.
 
-    The previous file is stored as `BACKUP_FILE`. `expected`: digest of the file when the user saw the preview. Raises
-    `InvalidRequest` if the file has changed since.
+    `expected` is the digest of the file when the user saw the preview. Raises `InvalidRequest` if the file has changed
+    since.
     """
     try:
         with locked_for_change(Path(ENV_FILE)):

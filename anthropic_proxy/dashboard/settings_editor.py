@@ -1,8 +1,8 @@
 """Form of the page Settings that changes one setting, after a preview.
 
-`load_setting_form` returns the values of the form for a setting. `submit_setting_form` returns those after it was
-sent, and writes a confirmed change. `explain_settings_refusal` returns the reason for which a user may not change
-settings.
+`load_setting_form` returns the values for the form before the user enters a new value. `submit_setting_form` returns
+the sent form with a preview, and writes the change after the confirmation. `explain_settings_refusal` explains why a
+user may not change settings.
 """
 
 from collections.abc import Mapping
@@ -25,10 +25,11 @@ _ROLE_READS = "{} has the role {}, which changes no settings."
 
 
 def explain_settings_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
-    """Return the reason for which a user may not change settings.
+    """Return a text that explains why this user may not change settings. Empty: the user may.
 
-    "": the user may change them. `session`: None: the browser is not signed in. It must then be on this machine, and
-    `ALLOW_UNAUTHENTICATED` must be off.
+    `request` is the request of the user's browser. `session` is the session of the browser; None if it is not signed
+    in. Without a session, only a browser on this machine may change settings, and only if `ALLOW_UNAUTHENTICATED` is
+    off.
     """
     if not settings.dashboard_editing:
         return _DISABLED
@@ -39,7 +40,7 @@ def explain_settings_refusal(request: RouteRequest, session: Session | None, set
 
 
 def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
-    """Return the values for the template of the form of one setting, before a new value is entered.
+    """Return the values for the template of the form that changes one setting, before the user enters a value.
 
     Raises `InvalidRequest` if the setting does not exist or may not change.
     """
@@ -60,10 +61,10 @@ def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
 
 
 def submit_setting_form(settings: Settings, form: Mapping[str, str]) -> tuple[Mapping[str, Any], bool]:
-    """Return the values for the template after the form was sent, and True if the change was written.
+    """Return the sent form of a setting with a preview of the change, or write the change if the user has confirmed it.
 
-    `form`: fields of the form; only with the field `before`, the user has confirmed the change. A key must be entered
-    twice. An invalid value is described in `problem` of the values.
+    The result is the values for the template, and True if the change was written. `form` has the fields of the form;
+    the field `before` confirms the change. An invalid value is not written, but described in `problem` of the values.
     """
     name, value = form.get("name", ""), form.get("value", "")
     values = dict(load_setting_form(settings, name))

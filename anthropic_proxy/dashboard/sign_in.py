@@ -1,7 +1,7 @@
-"""Limits of failed sign-ins to the dashboard, and its cookies.
+"""Limit of failed sign-ins to the dashboard, and functions for its cookies.
 
-`SignInLimit` counts the failed sign-ins from one client address. `find_cookie` reads a cookie of a request, and
-`write_cookie` returns the header that sets the cookie of a session.
+`SignInLimit` counts the failed sign-ins from each client address. `find_cookie` reads a cookie of a request.
+`write_cookie` returns the header that sets the session cookie of a signed-in browser.
 """
 
 import ipaddress
@@ -29,10 +29,10 @@ _IPV6_NETWORK_BITS = 64
 
 
 class SignInLimit:
-    """Limit of failed sign-ins from one client address, shared by workers and instances.
+    """Limit of failed sign-ins from one client address, which all workers share.
 
-    Each sign-in is counted before its key is compared, and a successful one is removed from the count. `kind`: name
-    of the kind of sign-in, which has counters of its own. `per_minute`, `per_hour`: maximum numbers.
+    `kind` is the name of the kind of sign-in, such as `key`; each kind has its own counters. `per_minute` and
+    `per_hour` are the maximum numbers of failed sign-ins.
     """
 
     def __init__(
@@ -42,10 +42,11 @@ class SignInLimit:
         self._per_minute, self._per_hour = per_minute, per_hour
 
     async def begin(self, store: Store, address: str, forwarded: str = "") -> Reservation:
-        """Count a sign-in before its key is compared, and return the result for `finish`.
+        """Count a sign-in before it is checked. Call `finish` with the result afterwards.
 
-        If the field `refused` of the result is set, the limit is reached, and the sign-in must be rejected.
-        `address`: client address. `forwarded`: header `x-forwarded-for`; "": no reverse proxy.
+        The caller must reject the sign-in if the field `refused` of the result is set, because the limit is then
+        reached. `store` has the counters. `address` is the client address. `forwarded` is the header `x-forwarded-for`
+        of a reverse proxy, empty without one.
         """
         place = f"dashboard/sign-in/{self._kind}/{_find_network(address)}"
         limits = self._list_limits(place, _FORWARDED_FACTOR if forwarded else 1)
@@ -61,9 +62,9 @@ class SignInLimit:
         ]
 
     async def finish(self, store: Store, begun: Reservation, *, is_success: bool) -> None:
-        """Complete the count of a sign-in, which stays only if the sign-in failed.
+        """Complete the count of a sign-in: only a failed one stays counted.
 
-        `begun`: result of `begin`. `store`: store with the counters.
+        `store` has the counters. `begun` is the result of `begin`. `is_success` is True if the sign-in succeeded.
         """
         await store.settle(begun, [0 if is_success else 1] * len(begun.limits))
 
@@ -83,10 +84,10 @@ def find_cookie(header: str, name: str) -> str:
 
 
 def write_cookie(value: str, seconds: int, *, is_https: bool) -> str:
-    """Return the header `Set-Cookie` for the cookie of a session.
+    """Return the header `Set-Cookie` that sets the session cookie of a signed-in browser.
 
-    `value`: value of the cookie. `seconds`: lifetime; 0 removes the cookie. Browsers do not send the cookie with
-    links or forms of other sites.
+    `value` is the value of the cookie. `seconds` is its lifetime; 0 removes the cookie. Browsers do not send the cookie
+    with links or forms of other sites.
     """
     secure = "; Secure" if is_https else ""
     return f"{COOKIE}={value}; Path=/dashboard; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"

@@ -1,7 +1,8 @@
-"""`SignIn`: sign-in to the dashboard with a key of the proxy or by an identity provider (OpenID Connect), and sign-out.
+"""Sign-in to the dashboard with a key of the proxy or with an identity provider (OpenID Connect), and sign-out.
 
-A signed-in browser has a session, which is stored under its cookie. `SignIn.start` connects the routes to the running
-proxy, a `Gateway`. A form token is a random text of the session that each form contains.
+`SignIn` has the routes. A browser that signs in receives a session, which a cookie identifies. The form token is a
+random text of the session, which each form contains as protection against other sites. A `Gateway` has the functions of
+the running proxy that a plugin may call.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ _WRONG_KEY = "This is not a key of the proxy. The keys are set by PROXY_API_KEY 
 
 
 class SignIn:
-    """Routes for sign-in and sign-out of browsers. `sessions`: sessions of the signed-in browsers."""
+    """Routes for sign-in and sign-out of browsers. `sessions` are the sessions of the signed-in browsers."""
 
     def __init__(self, sessions: BrowserSessions) -> None:
         self._sessions = sessions
@@ -65,9 +66,9 @@ class SignIn:
         return await self._sessions.find(find_cookie(request.headers.get("cookie", ""), COOKIE))
 
     async def require_form_token(self, request: RouteRequest, form: Mapping[str, str]) -> None:
-        """Raise `PermissionDenied` if `form` does not have the token of the session.
+        """Raise `PermissionDenied` if a sent form does not contain the random text that the forms of this session have.
 
-        The form then comes from another site.
+        A page of another site may then have sent the form. `form` has the fields of the form.
         """
         session = await self.find_session(request)
         require_equal_tokens("" if session is None else session.form_token, form.get("token", ""))

@@ -1,7 +1,7 @@
-"""Responses for pages that need long: after 300 ms, the browser receives the head of the page and a text.
+"""Responses for slow pages: the browser first receives the head of the page, and later the content.
 
-The text is "Adding up 1,000,000 requests …", and the content follows in the same response. `respond_in_time` returns
-such a response. `Progress` has the number of requests that the page adds up.
+In between, the page shows "Adding up 1,000,000 requests …". `respond_in_time` returns such a response if a page needs
+more than 300 ms and adds up many requests. `Progress` has the number of these requests.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _GZIP_WINDOW = 31
 
 
 class Progress(Struct):
-    """Progress of one page, which a thread builds and the event loop reads."""
+    """Number of requests that a page adds up. The thread that builds the page sets it, and the event loop reads it."""
 
     requests: int = -1
     """Number of stored requests that the page adds up. -1: not yet known."""
@@ -40,10 +40,9 @@ async def respond_in_time(
     render_head: Callable[[], RouteResponse],
     progress: Progress,
 ) -> RouteResponse:
-    """Return the response of `page`, or a stream that begins with the head of the page if its content needs long.
+    """Return the response of `page`. If it is slow and adds up many requests, its head is sent before its content.
 
-    `render_head`: function that renders a page without content. `progress`: number of requests that the page adds up;
-    a page with few requests is returned as a whole.
+    `render_head` returns the page without content. `progress` has the number of requests that the page adds up.
     """
     task = asyncio.ensure_future(page)
     done, _ = await asyncio.wait((task,), timeout=PATIENCE_SECONDS)

@@ -1,7 +1,7 @@
-"""Order of table rows by a column with numbers.
+"""Order of table rows by a column with numbers, as the URL parameter `sort` requests it.
 
-`read_order` reads the order from the URL parameter `sort`, such as `cost` or `-cost`. `sort_rows` sorts rows by a
-`SortableColumn`.
+`sort_rows` sorts rows by a `SortableColumn`. `read_order` checks the parameter and returns the order; `cost` means
+lowest cost first, and `-cost` means highest cost first.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -26,18 +26,18 @@ class SortableColumn(Struct, Generic[RowT], frozen=True):
 
     @property
     def is_number(self) -> bool:
-        """True, because all these columns have numbers.
+        """Always True, because tables are only sorted by columns with numbers.
 
-        The template then aligns texts to the right, and the title sorts the rows.
+        The template then aligns the column to the right, and makes its title a link that sorts the rows.
         """
         return True
 
 
 def read_order(text: str, names: Collection[str]) -> SortOrder | None:
-    """Return the order in the URL parameter `sort`: `cost` for lowest first, `-cost` for highest first.
+    """Return the order that the URL parameter `sort` requests: `cost` for lowest first, `-cost` for highest first.
 
-    `text`: value of the parameter. None: it is empty. `names`: allowed columns. Raises `InvalidRequest` for any other
-    text.
+    `text` is the value of the parameter; an empty one returns None. `names` are the allowed columns. Raises
+    `InvalidRequest` for any other value.
     """
     if not text:
         return None
@@ -48,9 +48,10 @@ def read_order(text: str, names: Collection[str]) -> SortOrder | None:
 
 
 def sort_rows(rows: Sequence[RowT], columns: Sequence[SortableColumn[RowT]], text: str) -> list[RowT]:
-    """Return `rows` in the order of the URL parameter `sort`.
+    """Return `rows` in the order that the URL parameter `sort` requests.
 
-    `text`: value of the parameter; "": the order is unchanged. Raises `InvalidRequest` for an unknown column.
+    `text` is the value of the parameter; an empty one keeps the order. `columns` are the allowed columns. Raises
+    `InvalidRequest` for any other value.
     """
     values = {column.name: column.value for column in columns}
     order = read_order(text, values)

@@ -1,8 +1,8 @@
-"""Timeline of one request: a bar for each call to a provider and for each content block of the reply.
+"""Timeline of one request: a bar for each call to a provider, and for each content block of the reply.
 
-`build_timeline` returns the `Timeline` with its bars (`Bar`). `list_attempts` returns the calls (`Attempt`), and
-`sum_failed_time` the time that failed ones needed. `list_client_events` returns the events of the streamed reply
-(`ClientEvent`).
+`build_timeline` returns the `Timeline`, which consists of a `Bar` for each call or block. `list_attempts` returns the
+calls as texts (`Attempt`). `list_client_events` returns the events of the streamed reply (`ClientEvent`).
+`sum_failed_time` returns the time that failed calls cost.
 """
 
 from collections.abc import Iterator, Sequence
@@ -72,9 +72,9 @@ def build_timeline(row: StoredRequest) -> Timeline:
 
 
 def sum_failed_time(row: StoredRequest) -> int:
-    """Return the time that failed calls to providers needed before the first token, in microseconds.
+    """Return the time that was lost by failed calls to providers before the first token of the reply, in microseconds.
 
-    `row`: the request.
+    `row` is the stored request.
     """
     first = row.first_token or row.duration
     failed = [one for one in decode_attempt_times(row.attempt_times) if one.error_type]

@@ -1,6 +1,6 @@
-"""Charts of usage over time: cost, tokens, requests by outcome, and cached input.
+"""Charts of usage over time: cost, tokens, requests by outcome, and the share of cached input.
 
-`draw_usage` returns the chart that the URL names, one of `MEASURES`, and `find_chart_title` its title.
+`draw_usage` returns the chart that the URL requests, one of `MEASURES`, and `find_chart_title` returns its title.
 `draw_cached_share` returns the chart of input tokens that were read from a cache. `sum_by_provider` and
 `count_tokens_by_kind` return sums for charts.
 """
@@ -42,9 +42,9 @@ def find_chart_title(measure: str) -> str:
 
 
 def draw_usage(context: PageContext, periods: Periods, by_model: Sequence[ModelPeriod]) -> DrawnChart:
-    """Return the usage chart that the URL names, over `periods`.
+    """Return the chart of cost, tokens or requests that the URL parameter `by` requests.
 
-    `by_model`: sums of each model in each period, such as an hour.
+    `periods` is the time range, divided for example into hours. `by_model` has the sums of each model in each period.
     """
     measure = context.query.measure
     if measure == "tokens":
@@ -66,18 +66,18 @@ def draw_usage(context: PageContext, periods: Periods, by_model: Sequence[ModelP
 
 
 def sum_by_provider(by_model: Iterable[ModelPeriod]) -> list[PeriodSums]:
-    """Add up the sums of models to sums of providers, for each period.
+    """Return the sums of each provider in each period, such as an hour.
 
-    `by_model`: sums of each model in each period.
+    `by_model` has the sums of each model in each period.
     """
     found = add_up_groups(((one.start, one.model.provider), one.model.sums) for one in by_model)
     return [PeriodSums(start, provider, sums) for (start, provider), sums in found.items()]
 
 
 def count_tokens_by_kind(sums: UsageSums) -> dict[str, int]:
-    """Return kind of token → number of tokens in `sums`.
+    """Return the number of tokens of each kind in `sums`.
 
-    Tokens of thinking are a kind of their own, apart from output tokens.
+    The kinds are input from a cache, input written to a cache, other input, thinking, and other output.
     """
     thinking = min(sums.thinking_tokens, sums.output_tokens)
     return {
@@ -90,9 +90,9 @@ def count_tokens_by_kind(sums: UsageSums) -> dict[str, int]:
 
 
 def draw_cached_share(periods: Periods, sums: Sequence[UsageSums]) -> DrawnChart:
-    """Return a chart with the percentage of input tokens that were read from a cache.
+    """Return a chart with the percentage of input tokens that were read from a cache, over time.
 
-    `periods`: divisions of the time range, such as hours. `sums`: sums of each period.
+    `periods` is the time range, divided for example into hours. `sums` has the sums of each period.
     """
     shares = [None if one.cached_share is None else 100 * one.cached_share for one in sums]
     return share_chart(periods, "input read from cache", "cached", shares)

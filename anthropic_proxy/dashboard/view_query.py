@@ -1,8 +1,7 @@
-"""`ViewQuery`: the parameters in the URL of a page, such as time range and filters.
+"""Parameters in the URL of a page, such as time range, filters and order, and links with changed parameters.
 
-`read_view_query` returns them for a URL. Methods such as `link`, `with_facet` and `sorted_by` return URLs with a
-change. A facet is a property by which requests are filtered, such as the provider. `hidden_fields` yields the
-parameters for a form.
+`read_view_query` returns the parameters of a URL as a `ViewQuery`. Its methods, such as `link`, `with_facet` and
+`sorted_by`, return URLs with a change. A facet is a property by which requests are filtered, such as the provider.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,10 +75,10 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
     after: str = ""
 
     def link(self, path: str | None = None, **changes: object) -> str:
-        """Return the URL of a page with these parameters and some `changes`.
+        """Return the URL of a page with the same parameters as this page, apart from `changes`.
 
-        `path`: URL path of the page; None: this page. A change of filters or order removes the position in the list.
-        Another page does not receive the parameters of charts.
+        `path` is the URL path of the page; None means this page. Links to another page do not have the parameters of
+        charts. If `changes` select other rows or another order, the link leads to the beginning of the list.
         """
         if path not in (None, self.path):
             changes = {"measure": "", "speed": "", "compared": "", **changes}
@@ -90,9 +89,9 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         return f"{path or self.path}{'?' if pairs else ''}{pairs}"
 
     def with_facet(self, name: str, value: str, path: str | None = None) -> str:
-        """Return the URL of a page with one more filter: the property `name` has the value `value`.
+        """Return the URL of a page with an additional filter: the property `name` must have the value `value`.
 
-        `path`: URL path; None: this page.
+        `path` is the URL path of the page; None means this page.
         """
         return self.link(path, facets={**self.facets, name: value})
 
@@ -101,32 +100,32 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         return self.link(facets={key: value for key, value in self.facets.items() if key != name})
 
     def for_hours(self, start: int, end: int, path: str, **facets: str) -> str:
-        """Return the URL of the page `path` for the time from `start` to `end`, in seconds since the epoch.
+        """Return the URL of the page `path` with the same parameters, but for another time range.
 
-        `facets`: additional filters.
+        `start` and `end` of the range are in seconds since the epoch. `facets` are additional filters.
         """
         return self.link(path, range_name="", start=start, end=end, facets={**self.facets, **facets}, measure="")
 
     def sorted_by(self, name: str) -> str:
-        """Return the URL of this page after a click on the title of the column `name`.
+        """Return the URL to which the title of the column `name` links, so that a click changes the order.
 
-        The first click sorts highest first, the second lowest first, and the third by time.
+        The first click sorts highest first, the second lowest first, and the third restores the default order.
         """
         following = {f"-{name}": name, name: ""}
         return self.link(order=following.get(self.order, f"-{name}"))
 
     def export_link(self, form: str, table: str = "") -> str:
-        """Return the URL from which a browser downloads the rows of this page.
+        """Return the URL from which a browser downloads a table of this page as a file.
 
-        `form`: `csv` or `json`. `table`: name of a table of the page; "": the main table.
+        `form` is `csv` or `json`. `table` is the name of the table; an empty name means the main table.
         """
         address, chosen = self.link(before=self.before), f"&table={table}" if table else ""
         return f"{address}{'&' if '?' in address else '?'}format={form}{chosen}"
 
     def shifted(self, direction: int) -> str:
-        """Return the URL of this page for the previous time range or the next one, of the same length.
+        """Return the URL of this page for the time range before or after the present one, of the same length.
 
-        `direction`: -1 for the previous range, 1 for the next one.
+        `direction` is -1 for the range before, and 1 for the range after.
         """
         is_running = self.range_name not in ("", "yesterday")  # its last hour is incomplete
         length = RANGES[self.range_name] * HOUR_SECONDS if is_running else self.end - self.start
@@ -144,7 +143,7 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         return bool(self.facets or self.text or self.has_notes)
 
     def hidden_fields(self) -> Iterator[tuple[str, str]]:
-        """Yield (name, value) of the URL parameters for time range and filters, for hidden fields of a form."""
+        """Yield names and values of the URL parameters for time range and filters, as hidden fields of a form."""
         own = dict.fromkeys(_OWN_PARAMETERS, "")
         return structs.replace(self, **own)._pairs()
 
@@ -170,10 +169,10 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
 
 
 def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -> ViewQuery:
-    """Return the parameters in the URL of a page.
+    """Return the parameters in the URL of a page: time range, filters, order and position.
 
-    `path`: URL path. `query`: parameters of the URL. `now`: seconds since the epoch, the end of ranges such as `24h`.
-    Raises `InvalidRequest` for a value that is not allowed.
+    `path` is the URL path, and `query` has the parameters. `now` is in seconds since the epoch. Raises `InvalidRequest`
+    for a value that is not allowed.
     """
     values = {name: texts[-1] for name, texts in query.items()}
     for name, value in values.items():
@@ -203,9 +202,9 @@ def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -
 
 
 def require_valid_text(name: str, value: str) -> None:
-    """Raise `InvalidRequest` if the text of a parameter is too long, or has characters that databases reject.
+    """Raise `InvalidRequest` if the text of a URL parameter is too long, or has characters that databases reject.
 
-    `name`: name of the parameter.
+    `name` is the name of the parameter for the error message, and `value` is its text.
     """
     if len(value) > MAX_VALUE_CHARACTERS:
         raise InvalidRequest(f"{name}: the value has more than {MAX_VALUE_CHARACTERS} characters.")

@@ -1,7 +1,7 @@
-"""Checker for the event streams of the Messages API: `EventGrammar` collects each `Violation` of one stream.
+"""Checker that finds deviations of an event stream from the Messages API, each as a `Violation`.
 
-`check_events` and `check_bytes` check a finished stream. `feed` and `feed_bytes` check the next events, and `finish`
-the end. Source of the grammar: the API reference, "Streaming messages", and recorded streams, read 2026-11.
+`check_events` and `check_bytes` check a finished stream. `EventGrammar` checks a stream while it arrives, and `finish`
+checks its end. Source: the API reference, "Streaming messages", and recorded streams, read 2026-11.
 
     stream  := message_start (block | ping)* message_delta message_stop
              | message_start (beginning of blocks | ping)* error
@@ -47,7 +47,7 @@ _EMPTY_STARTS: Mapping[str, Mapping[str, Any]] = {
 
 
 class Violation(Struct, frozen=True):
-    """One deviation of a stream from the grammar."""
+    """One deviation of a stream from the event order and formats of the Messages API."""
 
     rule: str
     """Name of the rule, as in docs/guide/commands.md."""
@@ -63,7 +63,7 @@ class Violation(Struct, frozen=True):
 
 
 def check_events(events: Iterable[Mapping[str, Any]], *, requires_json_arguments: bool = True) -> list[str]:
-    """Return the violations of a finished stream of decoded events, as texts."""
+    """Return the deviations of a finished stream of decoded events from the Messages API, as texts."""
     grammar = EventGrammar(requires_json_arguments=requires_json_arguments)
     for event in events:
         grammar.feed(event)
@@ -71,16 +71,16 @@ def check_events(events: Iterable[Mapping[str, Any]], *, requires_json_arguments
 
 
 def check_bytes(stream: bytes, *, requires_json_arguments: bool = True) -> list[str]:
-    """Return the violations of a finished stream of SSE bytes, as texts."""
+    """Return the deviations of a finished stream of SSE bytes from the Messages API, as texts."""
     grammar = EventGrammar(requires_json_arguments=requires_json_arguments)
     grammar.feed_bytes(stream)
     return list(map(str, grammar.finish()))
 
 
 class EventGrammar:
-    """Checker of one stream, which collects its deviations in `violations`.
+    """Checker of one event stream, which collects its deviations from the Messages API in `violations`.
 
-    `requires_json_arguments`: False permits tool arguments that are no JSON object, which models sometimes write.
+    With `requires_json_arguments=False`, tool arguments need not be JSON objects. Models sometimes write other texts.
     """
 
     def __init__(self, *, requires_json_arguments: bool = True) -> None:

@@ -1,7 +1,7 @@
-"""Child processes of commands: a server that Ctrl+C does not stop, and a client that shares the terminal.
+"""Child processes of commands, with the same functions for Linux, macOS and Windows.
 
-`run_in_foreground` runs a client such as Claude Code. `exit_handles` detects the end of a process. Each function hides
-differences between Linux, macOS and Windows.
+`background_options` is for a server that Ctrl+C does not stop. `run_in_foreground` runs a client such as Claude Code in
+the terminal. `exit_handles` detects the end of a process. `stop_at_end_of_input` ends a child with its parent.
 """
 
 import os
@@ -27,9 +27,9 @@ def background_options() -> dict[str, Any]:
 
 
 def exit_handles(process: BaseProcess) -> list[int]:
-    """Return handles for a selector, which become ready when a process of `multiprocessing` has ended.
+    """Return handles that become ready for a selector when `process` has ended.
 
-    Empty on Windows, where callers check at an interval for ended processes.
+    There are none on Windows, where callers check at an interval if the process has ended.
     """
     # the handle of a process on Windows is no socket, and only sockets can be selected
     return [] if sys.platform == "win32" else [process.sentinel]
@@ -38,7 +38,7 @@ def exit_handles(process: BaseProcess) -> list[int]:
 def stop_at_end_of_input() -> None:
     """Start a thread that stops this process (SIGTERM) when its standard input ends.
 
-    The input is a pipe from the parent process, so this process ends with its parent.
+    If the input is a pipe from the parent process, this process is thus stopped when its parent ends.
     """
 
     def wait() -> None:

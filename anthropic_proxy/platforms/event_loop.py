@@ -1,6 +1,7 @@
-"""Event loop of the server process: uvloop where it is installed, else the loop of asyncio.
+"""Event loop of the server process: uvloop if it is installed, otherwise the loop of asyncio.
 
-The loop on Windows has no `add_reader` and no `add_signal_handler`, so only code in `platforms/` calls these methods.
+`new_event_loop` returns the loop. On Windows, the loop lacks the methods `add_reader` and `add_signal_handler`, so only
+code in `platforms/` calls these two.
 """
 
 import asyncio

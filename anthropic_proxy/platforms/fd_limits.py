@@ -28,7 +28,7 @@ def raise_fd_limit() -> None:
 
 
 def max_client_connections() -> int:
-    """Return the maximum number of client connections, derived from the soft limit of open file descriptors.
+    """Return the number of client connections for which the limit of open file descriptors suffices.
 
     Without a limit, it is 1,048,576.
     """

@@ -1,4 +1,4 @@
-"""`locked_folder`: lock of a folder between threads and processes, for the replacement of a file in it."""
+"""Lock of a folder (`locked_folder`), so that only one thread or process at a time replaces a file in it."""
 
 import errno
 import os
@@ -21,7 +21,8 @@ _UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 def locked_folder(folder: Path) -> Iterator[None]:
     """Return a context manager that holds the lock of a folder. The lock ends with the process, also after a crash.
 
-    Raises `TimeoutError` if another process or thread holds the lock for `LOCK_SECONDS`, and `OSError`.
+    If another process or thread holds the lock for `LOCK_SECONDS`, `TimeoutError` is raised. Raises `OSError` if the
+    folder cannot be opened or locked.
     """
     descriptor = _open(folder)
     try:

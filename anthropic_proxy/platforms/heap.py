@@ -1,8 +1,8 @@
-"""Memory of the server process: settings of the glibc heap, and thresholds of Python's garbage collector.
+"""Memory of the server process: return of free memory to the system, and less work for Python's garbage collector.
 
-`HeapTrimmer` returns free heap memory to the system after a burst of requests. `trim_heap` does so at once.
-`retain_freed_memory` makes glibc keep memory for later requests. `tune_gc` reduces garbage collections. With another C
-library than glibc, the functions for the heap have no effect.
+`HeapTrimmer` returns free heap memory to the system after a burst of requests, and `trim_heap` does so at once.
+`retain_freed_memory` makes glibc keep some memory for later requests. `tune_gc` reduces garbage collections. The heap
+functions need glibc. With another C library, they have no effect.
 """
 
 import ctypes
@@ -71,10 +71,10 @@ def free_heap_bytes() -> float:
 
 
 class HeapTrimmer:
-    """Trimmer that returns free heap memory to the system after a burst, a period with many bytes of finished requests.
+    """Returns free heap memory to the system after a burst of large requests.
 
-    The server calls `trim_if_due` once a second, and `note_freed` after each request. `measure_free` returns the number
-    of free bytes in the heap. `trim_heap` returns the free memory to the system.
+    The server calls `note_freed` when a request body is no longer needed, and `trim_if_due` once a second.
+    `measure_free` returns the number of free bytes in the heap. `trim_heap` returns the free memory to the system.
     """
 
     # A trim does not free objects below 512 bytes, which Python stores in its own arenas. Measured with 500 streams
@@ -91,13 +91,14 @@ class HeapTrimmer:
         """Monotonic seconds of the last second with a finished request, and of the last trim."""
 
     def note_freed(self, byte_count: int) -> None:
-        """Add the body size of a finished request to the count by which `trim_if_due` detects bursts."""
+        """Count the bytes of a request body that is no longer needed. `trim_if_due` detects bursts by this count."""
         self._freed_bytes += byte_count
 
     def trim_if_due(self, now: float) -> None:
-        """Return free heap memory to the system if a burst or an idle period is over, or a burst lasts long.
+        """Return free heap memory to the system, if this is due. Call this once a second.
 
-        Call this once a second. `now` is in monotonic seconds.
+        It is due after a burst of requests, during a long burst, and after some seconds without requests. `now` is in
+        monotonic seconds.
         """
         fresh, self._freed_at_tick = self._freed_bytes - self._freed_at_tick, self._freed_bytes
         if fresh:

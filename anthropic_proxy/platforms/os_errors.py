@@ -80,7 +80,7 @@ def clean_error_text(text: str) -> str:
 
 
 def is_connection_refused(error: BaseException) -> bool:
-    """Return True if the exception of a failed connection reports `ECONNREFUSED` for at least one tried address."""
+    """Return True if a connection failed because at least one tried address refused it (`ECONNREFUSED`)."""
     if isinstance(error, OSError) and error.errno:
         return error.errno == errno.ECONNREFUSED
     return str(errno.ECONNREFUSED) in _ERRNO.findall(str(error))

@@ -5,9 +5,9 @@ import sys
 
 
 def reserve_address(listener: socket.socket) -> None:
-    """Set the options with which an unbound socket gets an address that no other running program uses.
+    """Set the options of an unbound socket so that it does not share its address with another running program.
 
-    On POSIX systems, the address of a program that has ended is permitted (SO_REUSEADDR).
+    On POSIX systems, the address of a program that has just ended can be used again (SO_REUSEADDR).
     """
     if sys.platform == "win32":
         # SO_REUSEADDR would permit the address of a running program on Windows

@@ -1,8 +1,8 @@
-"""Signals of the server process: their names on each operating system, and their handling during start-up.
+"""Signals of the server process: their names on each operating system, and functions that block or handle them.
 
-`defer_sighup` and `restore_sighup` block and unblock SIGHUP during the start-up. `blocked_signals` blocks signals for a
-time, after which they are delivered. `restore_interrupts` is for commands that are no server. Windows has no SIGHUP,
-and Ctrl+Break (SIGBREAK) in place of SIGTERM.
+`defer_sighup` and `restore_sighup` block and unblock SIGHUP during the start-up. `blocked_signals` blocks signals
+within a `with` statement. `restore_interrupts` is for commands that are not a server. Windows has no SIGHUP, and has
+Ctrl+Break (SIGBREAK) in addition.
 """
 
 import os
@@ -28,9 +28,9 @@ SUPERVISOR_SIGNALS = STOP_SIGNALS if RELOAD_SIGNAL is None else STOP_SIGNALS | {
 
 
 def defer_sighup() -> None:
-    """Make stop signals end the process at once, and block SIGHUP until `restore_sighup` is called.
+    """Block SIGHUP until `restore_sighup` is called, and make stop signals end the process at once.
 
-    Called at the beginning of the start-up, in which no request is served yet.
+    It is called at the beginning of the start-up, when no request is served yet.
     """
     for number in STOP_SIGNALS:
         signal.signal(number, exit_immediately)
@@ -45,9 +45,9 @@ def restore_sighup() -> None:
 
 
 def restore_interrupts() -> None:
-    """Make Ctrl+C raise `KeyboardInterrupt`, and SIGTERM and SIGHUP end the process, as in any Python program.
+    """Restore the usual signal handling of Python programs, for a command that is not a server.
 
-    It is for commands that are not a server.
+    Ctrl+C then raises `KeyboardInterrupt`, and SIGTERM and SIGHUP end the process.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -62,9 +62,9 @@ def exit_immediately(number: int = 0, frame: FrameType | None = None) -> None:
 
 @contextmanager
 def blocked_signals(signals: Iterable[signal.Signals]) -> Iterator[None]:
-    """Block the given signals within a `with` statement. A child process that is started inside inherits the block.
+    """Return a context manager that blocks signals within a `with` statement. They are delivered afterwards.
 
-    No effect on Windows.
+    A child process that is started inside inherits the blocked signals. There is no effect on Windows.
     """
     signals = frozenset(signals)
     _block(signals)

@@ -1,7 +1,7 @@
-"""Notification of the event loop when a socket becomes readable or writable, for sockets without a transport.
+"""Callbacks of the event loop when a socket becomes readable or writable, for sockets without an asyncio transport.
 
 `SocketEvents` registers the callbacks. On Windows, where the event loop of asyncio lacks this function, a thread waits
-with `select` and calls the callbacks in the loop.
+for the events with `select`, and the callbacks are then called in the event loop.
 """
 
 import asyncio

@@ -1,4 +1,8 @@
-"""Standard streams (stdin, stdout, stderr): replacement of closed ones (`2>&-`), and the console of Windows."""
+"""Preparation of the standard streams (stdin, stdout, stderr) of a process.
+
+`open_missing_streams` replaces streams that the parent process has closed (`2>&-`). On Windows, it also prepares the
+console for UTF-8 and colors.
+"""
 
 import ctypes
 import os
@@ -13,7 +17,10 @@ _VIRTUAL_TERMINAL_PROCESSING = 4
 
 
 def open_missing_streams() -> None:
-    """Open the null device in place of each closed standard stream. Call this before any other file is opened."""
+    """Open the null device in place of each closed standard stream. Call this before any other file is opened.
+
+    On Windows, the console is also set to UTF-8 and color sequences.
+    """
     # otherwise the next socket gets descriptor 0, 1 or 2, and C code that prints to stderr writes to a client
     for number in range(3):
         try:

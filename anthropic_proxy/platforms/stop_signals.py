@@ -1,10 +1,9 @@
 """Signal handlers that stop the server process, even if its event loop is blocked.
 
-`StopSignals` installs the handlers of stop signals. `call_at_signal` is for other signals, such as SIGHUP.
-
-The handler of a stop signal starts two timers, which `stop_timers` cancels when the server has stopped. After the first
-one, the requests in progress are logged and the process ends. The second one (`faulthandler`) ends the process even if
-Python code can no longer run.
+`StopSignals` installs the handlers of stop signals. `call_at_signal` installs a handler for another signal, such as
+SIGHUP. The handler of a stop signal starts two timers, which `StopSignals.stop_timers` cancels when the server has
+stopped. At the end of the first timer, the requests in progress are logged and the process ends. The second timer is
+longer, and ends the process even if Python code can no longer run (`faulthandler`).
 """
 
 import asyncio
@@ -79,11 +78,11 @@ def call_at_signal(number: signal.Signals, loop: asyncio.AbstractEventLoop, call
 
 
 class StopSignals:
-    """Handlers of stop signals, each of which calls `stop` in the event loop.
+    """Handlers of stop signals, which call `stop` in the event loop and end a process that does not stop.
 
-    If the event loop does not respond within `loop_timeout` seconds, `report` logs the requests in progress and the
-    process ends with status 1. The same happens if `stop_timers` is not called within `exit_timeout` seconds after this
-    response.
+    The process ends with status 1 if the event loop does not respond within `loop_timeout` seconds. A second stop
+    signal shortens this time to one second. The process also ends if `stop_timers` is not called within `exit_timeout`
+    seconds after the response. Before the end, `report` logs the requests in progress.
     """
 
     def __init__(
@@ -97,14 +96,17 @@ class StopSignals:
         self._unanswered_since: float | None = None
 
     def install(self, loop: asyncio.AbstractEventLoop, signals: Iterable[signal.Signals]) -> None:
-        """Install the handlers of these stop signals, and of the timer that ends a blocked process."""
+        """Install a handler for each of these stop signals, and the timer that ends a blocked process.
+
+        `loop` is the event loop in which `stop` is called.
+        """
         self._loop = loop
         self._timer = _Timer(self._end)
         for number in signals:
             signal.signal(number, self._receive)
 
     def stop_timers(self) -> None:
-        """Cancel the timers that would end the process, because the server has stopped completely.
+        """Cancel the timers that would end the process. Call this when the server has stopped completely.
 
         The signal handlers remain installed.
         """

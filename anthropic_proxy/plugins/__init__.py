@@ -1,9 +1,9 @@
 """Interface of plugins, which are optional packages that extend the proxy.
 
-A package returns a `Plugin`. An `Observer` receives a `Receipt`, the record of one finished client request. A
-`Policy` identifies clients and admits or rejects requests. A `Tracer` starts traces, a `Recorder` receives content,
-and a `Store` shares state. A `Route` serves a URL path. `Gateway` has the functions of the proxy that a plugin may
-call.
+A package returns a `Plugin`. A `Policy` identifies clients, and admits or rejects their requests. An `Observer`
+receives a `Receipt`, the record of one client request without message content. A `Recorder` receives the content. A
+`Tracer` starts traces, and a `Store` shares state. A `Route` serves a URL path. `Gateway` has the functions of the
+proxy that a plugin may call.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -46,16 +46,16 @@ class Policy(Protocol):
     """Access rules of a plugin. Each method may raise a `ClientError`, which rejects the client request."""
 
     async def identify(self, headers: Headers) -> Client | None:
-        """Return the client of a request from its headers.
+        """Return the client of a request from its headers. None: this policy does not know the client.
 
-        Called before the body is read. None: this policy does not know the client.
+        The proxy calls this before it reads the body.
         """
         ...
 
     async def admit(self, request: AdmissionRequest) -> Settle | None:
-        """Check a client request before any call to a provider.
+        """Check a client request before any call to a provider. Raise a `ClientError` to reject it.
 
-        Raises a `ClientError` to reject it. Return a function for the receipt at the end of the request, or None.
+        The proxy calls the returned function at the end of the request, with its receipt (record). None: no function.
         """
         ...
 
@@ -78,13 +78,13 @@ class Observer(Protocol):
 class Tracer(Protocol):
     """Creates the trace ids of each client request.
 
-    The trace itself is built later by an observer, from the receipt of the request.
+    It does not export the trace: an observer builds the trace later, from the receipt (record) of the request.
     """
 
     def start_trace(self, parent: TraceContext | None) -> TraceContext:
-        """Return the ids of the trace for a new client request.
+        """Return the trace ids for a new client request. Must not block.
 
-        `parent`: trace that the client sent; None: a new trace begins. Must not block.
+        `parent` is the trace that the client sent. None: the client sent none, so a new trace begins.
         """
         ...
 
@@ -97,21 +97,22 @@ class Gateway(Protocol):
         """Settings in use. A reload of the settings files replaces this object."""
 
     async def run(self, body: bytes, client: Client) -> bytes:
-        """Serve a request of the Messages API without `stream`, and return the reply message as JSON.
+        """Serve a request of the Messages API that the plugin sends, and return the reply message as JSON.
 
-        `body`: JSON of the request. `client`: client for the receipt (record) of the request. Raises `ProxyError`.
+        `body` is the JSON of the request, without `stream`. `client` appears in the receipt (record) as the client of
+        the request. Raises `ProxyError` if the request fails.
         """
 
     def describe_targets(self, model: str) -> str:
-        """Return the targets (provider and model) for a requested model id as text, with the reason for this choice.
+        """Return a text with the models to which a requested model id is routed, and the reason for this choice.
 
         Example: `openai/gpt-4.1 (opus is BIG_MODEL (default of openai))`. Raises `UnknownModel`.
         """
 
     def list_models(self) -> Sequence[str]:
-        """Return the model ids that the proxy lists at `GET /v1/models`.
+        """Return the model ids that the proxy itself lists for `GET /v1/models`.
 
-        If Anthropic is the preferred provider, clients receive the list of Anthropic instead.
+        If Anthropic is the preferred provider, clients of this URL receive the list of Anthropic instead.
         """
 
     async def send_http(
@@ -125,8 +126,8 @@ class Gateway(Protocol):
     ) -> HttpReply:
         """Send an HTTP request to another server, and return its reply.
 
-        Redirects are not followed, and HTTP proxies of the environment are used. Raises `UpstreamError` if the
-        request fails or takes more than ten seconds, or if the body exceeds `max_bytes`.
+        Redirects are not followed. The settings for HTTP proxies in the environment are used. Raises `UpstreamError` if
+        the request fails, takes more than ten seconds, or has a reply body of more than `max_bytes`.
         """
 
     @property
@@ -137,9 +138,9 @@ class Gateway(Protocol):
         """Log a warning, but only once per process for the same text. API keys in the text are masked."""
 
     def health(self) -> Mapping[str, int]:
-        """Return the number of blocked provider addresses (`open_circuits`) and of skipped keys (`keys_in_cooldown`).
+        """Return two counts: blocked servers of providers (`open_circuits`), and skipped API keys (`keys_in_cooldown`).
 
-        An address is blocked after repeated failures. An API key is skipped after a rate limit or a rejection.
+        A server is blocked after repeated failures. A key is skipped for some time after a rate limit or a rejection.
         """
 
     @property
@@ -153,7 +154,7 @@ class Gateway(Protocol):
         """
 
     def describe_setup(self) -> Setup:
-        """Return the state of the providers and the model mapping. No request is sent to providers.
+        """Return the state of the providers, and the models to which Claude models are mapped. No request is sent.
 
         Any thread may call the method.
         """
@@ -167,19 +168,20 @@ class Gateway(Protocol):
     async def describe_models(self, names: Sequence[str]) -> Sequence[ModelFeatures]:
         """Return the limits and features of models, such as the context window.
 
-        `names`: model ids with prefix (`openai/gpt-4.1`). A model that no request can reach is left out.
+        `names` are model ids with prefix (`openai/gpt-4.1`). A model that no request can reach is left out.
         """
 
     async def collect_running_requests(self) -> Sequence[Receipt]:
-        """Return a receipt for each running request of all workers, the latest last.
+        """Return a receipt (record) for each running request of all workers, the latest last.
 
-        Its fields about the reply are empty.
+        The fields about the reply are still empty.
         """
 
     def stream_requests(self, client_names: Collection[str] | None = None) -> AsyncIterator[bytes]:
-        """Yield the changes of the requests of all workers, as events for `GET /api/requests/live`.
+        """Yield the events of `GET /api/requests/live`: first the running and latest requests, then each change.
 
-        `client_names`: only requests of these clients. None: all.
+        They include the requests of all workers. `client_names` selects the requests of these clients. None: all
+        requests.
         """
 
 

@@ -43,7 +43,7 @@ class AdmissionTarget(Struct, frozen=True, kw_only=True):
 
 
 class AdmissionRequest(Struct, frozen=True, kw_only=True):
-    """Facts about a client request, for the decision of a policy to admit or reject it."""
+    """Facts about a client request from which a policy decides to admit or reject it."""
 
     client: Client
     """Client that sent the request."""

@@ -13,7 +13,10 @@ another error, which is in the log.
 
 
 class LedgerState(Struct):
-    """Condition of the ledger (database of requests) of this process, and numbers of requests since its start."""
+    """Condition of the ledger (database of requests), and numbers of stored, waiting and lost requests.
+
+    The numbers are those of this process since its start.
+    """
 
     condition: LedgerCondition = "ok"
     """Result of the last attempt to store requests."""

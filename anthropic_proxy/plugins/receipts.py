@@ -1,7 +1,7 @@
-"""`Receipt`: the record of one client request, with an `UpstreamAttempt` for each call to a provider.
+"""Record of one client request (`Receipt`), with an `UpstreamAttempt` for each call to a provider.
 
-It has names, numbers of tokens, times and the result, but no message content. A fidelity note (`notes`) records the
-handling of one field that was changed, emulated, kept or dropped.
+It has names, numbers of tokens, times and the result, but no message content. A fidelity note records that one field of
+the request or reply was changed, emulated, kept or dropped.
 """
 
 from msgspec import Struct, field
@@ -50,9 +50,9 @@ class UpstreamAttempt(Struct, kw_only=True, omit_defaults=True):
 
 
 class Receipt(Struct, kw_only=True):
-    """Facts about one client request: ids, names, counts and times, without message content.
+    """Record of one client request: ids, names, counts and times, without message content.
 
-    They are complete when the request has finished.
+    The proxy creates it at the start of the request. It is complete when the request has finished.
     """
 
     request_id: str
@@ -142,5 +142,5 @@ class Receipt(Struct, kw_only=True):
 
     @property
     def notes(self) -> list[FidelityNote]:
-        """Fidelity notes, each about the handling of one field of the request or reply, such as its loss."""
+        """Fidelity notes, which record that a field of the request or reply was changed, emulated, kept or dropped."""
         return self.fidelity.notes

@@ -1,8 +1,7 @@
-"""Providers and models as plugins show them.
+"""State of providers and models, for plugins that show it to users.
 
-`Setup` has the state of all providers and the model mapping. `ProviderSetup` is the state of one provider.
-`ModelMapping` names the model that serves requests for some Claude tiers (opus, sonnet …). `ModelFeatures` has the
-limits and features of one model.
+`Setup` has the state of all providers (`ProviderSetup`) and the model mapping. A `ModelMapping` names the model that
+serves requests for some Claude tiers (opus, sonnet …). `ModelFeatures` has the limits and features of one model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +37,7 @@ class ProviderSetup(Struct, frozen=True, kw_only=True):
 
 
 class ModelMapping(Struct, frozen=True, kw_only=True):
-    """Models that serve the requests for one or more Claude tiers."""
+    """The model that serves the requests for one or more Claude tiers (opus, sonnet …), with its fallbacks."""
 
     tiers: str
     """Names of the Claude tiers: `opus, sonnet …`."""
@@ -51,7 +50,7 @@ class ModelMapping(Struct, frozen=True, kw_only=True):
 
 
 class Setup(Struct, frozen=True, kw_only=True):
-    """Providers and model mapping of the current settings."""
+    """State of all providers, and the model mapping, both for the current settings."""
 
     providers: Sequence[ProviderSetup] = ()
     """State of each provider that the proxy offers to users, also of those without a key. The demo is left out."""
@@ -64,7 +63,7 @@ class Setup(Struct, frozen=True, kw_only=True):
 
 
 class ModelFeatures(Struct, frozen=True, kw_only=True):
-    """Limits and features of a backend model, as the proxy uses them for requests."""
+    """Limits and features of one model of a provider, as the proxy assumes them when it sends requests."""
 
     model: str
     """Model id with prefix: `openai/gpt-4.1`."""

@@ -1,8 +1,8 @@
-"""Interfaces of plugins for stored data: `Recorder` for the content of requests, `Store` for state shared by workers.
+"""Interfaces of plugins for stored data: `Recorder` for the content of requests, and `Store` for state of the workers.
 
-A store has texts and numbers that expire, and counters of limits. A `Limit` is a counter with its maximum and the
-amount that one request needs. `Store.reserve` adds the amounts of a request to its limits and returns a
-`Reservation`. `Store.settle` replaces these amounts by the actual ones. `StoreState` is the condition of a store.
+A store has texts and numbers that expire, and counters of limits. A `Limit` is one counter with its maximum, and the
+amount that a request needs. `Store.reserve` adds the amounts of a request to its counters, and returns a `Reservation`.
+`Store.settle` replaces these estimated amounts by the actual ones. `StoreState` is the condition of a store.
 """
 
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ class Recorder(Protocol):
     def record(self, request_id: str, point: RecordPoint, data: bytes) -> None:
         """Record bytes of one request: its body, the body of a call to a provider, or a piece of the response.
 
-        Must not block, because it runs on the event loop. After an exception, the recorder receives no more pieces of
-        this response.
+        `point` states which of them `data` is. The method must not block, because it runs on the event loop. If it
+        raises an exception for a piece of the response, it receives no more pieces of this response.
         """
         ...
 
@@ -44,7 +44,7 @@ LEASE_SECONDS = 60.0
 
 
 class Limit(Struct, frozen=True):
-    """A counter with its maximum, and the amount of it that a request needs."""
+    """One counter with its maximum, and the amount that a request adds to it."""
 
     key: str
     """Name of the counter: `key/ab12/requests`. The name of a budget contains its period."""
@@ -61,7 +61,7 @@ class Limit(Struct, frozen=True):
 
 
 class Reservation(Struct, frozen=True):
-    """Result of `Store.reserve`: the amounts of all limits were reserved, or of none."""
+    """Result of `Store.reserve`: either the amounts of all limits of a request were added to the counters, or none."""
 
     id: str
     """Unique id. "": nothing is reserved, because a limit has no room or all amounts are 0."""
@@ -116,10 +116,10 @@ class StoreState(Struct, frozen=True, kw_only=True):
 
 
 class Store(Protocol):
-    """Storage for values that expire, and for counters of limits, shared by workers or instances.
+    """Storage for values that expire, and for counters of limits.
 
-    Durations are in seconds. Methods raise `StoreUnavailable` if the store has failed and `REDIS_FAILURE` is
-    `closed`.
+    The workers share it, and with Redis several instances of the proxy too. Durations are in seconds. If Redis has
+    failed and `REDIS_FAILURE` is `closed`, methods raise `StoreUnavailable`.
     """
 
     @property
@@ -147,31 +147,31 @@ class Store(Protocol):
         ...
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
-        """Add the amounts of a request to the counters of all `limits`, or of none if one limit has no room.
+        """Add the amounts of a request to the counters of all `limits`, or to none if one limit has no room.
 
-        Amounts of the kind `rate` count for the period of their limit. Other amounts are held until `settle`, or
-        until `lease_seconds` pass without `renew`, for example after a crash.
+        A `rate` amount counts for the period of its limit. Other amounts count until `settle` replaces them, or until
+        `lease_seconds` pass without `renew`, for example after a crash.
         """
         ...
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
-        """Replace the reserved amounts by the actual `amounts`, one for each limit in the same order.
+        """Replace the amounts of a reservation, which are estimates, by the actual `amounts` of the request.
 
-        An amount of the kind `concurrency` is released, so its value is ignored. A repeated call has no effect. Never
-        raises `StoreUnavailable`, because amounts wait until the store is available.
+        There is one amount for each limit, in the same order. A `concurrency` amount is always released. A repeated
+        call has no effect. Never raises `StoreUnavailable`, because the amounts wait until the store is available.
         """
         ...
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
-        """Extend the time limit of `reservations`, which belong to running requests.
+        """Extend the lifetime of the reservations of running requests.
 
-        Each one then ends `Reservation.lease_seconds` from now. Never raises `StoreUnavailable`.
+        Each one then lasts for another `Reservation.lease_seconds` from now. Never raises `StoreUnavailable`.
         """
         ...
 
     async def close(self) -> None:
-        """Close connections and files.
+        """Close connections and files of the store.
 
-        Actual amounts that wait for the store are written first, for at most two seconds.
+        Actual amounts that still wait for the store are written before, for at most two seconds.
         """
         ...

@@ -1,8 +1,8 @@
-"""`OidcClient`: requests to an identity provider, which signs users in by OpenID Connect.
+"""Requests to an identity provider, which signs users in to the dashboard by OpenID Connect.
 
-`build_authorization_url` returns the URL of its sign-in page. `request_claims` returns claims (facts about the user)
-after the sign-in. `SignInAttempt` has the random values of one sign-in. A `CachedDocument` is a document of the
-provider, such as its keys, that is requested again when it is too old.
+`OidcClient` sends the requests. `build_authorization_url` returns the URL of the provider's sign-in page.
+`request_claims` returns the claims (facts about the user) after the sign-in. `SignInAttempt` has the random values of
+one sign-in. A `CachedDocument` keeps a document of the provider, such as its keys, for some time.
 """
 
 import asyncio
@@ -39,9 +39,9 @@ _FORM = {"content-type": "application/x-www-form-urlencoded", "accept": "applica
 
 
 class SignInAttempt(Struct, frozen=True, kw_only=True):
-    """Random values that connect the two requests of a browser during a sign-in.
+    """Random values of one sign-in, which prove that the provider's response belongs to it.
 
-    The browser stores them in a cookie.
+    The browser keeps them in a cookie until the response arrives.
     """
 
     state: str
@@ -71,10 +71,10 @@ class _Metadata(Struct, frozen=True):
 
 
 class CachedDocument(Generic[ValueT]):
-    """A document of the identity provider that several sign-ins use.
+    """Cache for one document of the identity provider, such as its keys, for all sign-ins.
 
-    `load`: function that requests the document, or raises `OidcError`. Sign-ins at the same time wait for one
-    request.
+    `load` requests the document from the provider, and raises `OidcError` if that fails. `clock` returns seconds since
+    the epoch.
     """
 
     def __init__(self, load: Callable[[], Awaitable[ValueT]], clock: Callable[[], float]) -> None:
@@ -85,10 +85,9 @@ class CachedDocument(Generic[ValueT]):
         self._lock = asyncio.Lock()
 
     async def find(self, max_age: float) -> ValueT:
-        """Return the document.
+        """Return the cached document, or request it again if it is older than `max_age` seconds.
 
-        It is requested again if it is older than `max_age` seconds; if that fails, the old one is returned. Raises
-        `OidcError` if the document was never received.
+        If the request fails, the old document is returned. Without an old one, `OidcError` is raised.
         """
         async with self._lock:
             now = self._clock()
@@ -105,9 +104,9 @@ class CachedDocument(Generic[ValueT]):
 
 
 class OidcClient:
-    """Client of one identity provider.
+    """Client of one identity provider, which requests its configuration, its keys and the facts about a user.
 
-    `gateway`: the running proxy, which sends the HTTP requests. `clock`: function that returns seconds since the epoch.
+    `gateway` is the running proxy, which sends the HTTP requests. `clock` returns seconds since the epoch.
     """
 
     def __init__(self, settings: OidcSettings, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
@@ -120,8 +119,8 @@ class OidcClient:
     async def build_authorization_url(self, attempt: SignInAttempt, redirect_uri: str) -> str:
         """Return the URL of the sign-in page of the identity provider, to which the browser is redirected.
 
-        `attempt`: random values of this sign-in. `redirect_uri`: URL to which the provider sends the browser back.
-        Raises `OidcError` if the provider cannot be used.
+        `attempt` has the random values of this sign-in. `redirect_uri` is the URL to which the provider sends the
+        browser back. Raises `OidcError` if the provider's configuration cannot be loaded.
         """
         metadata = await self._metadata.find(CACHE_SECONDS)
         url: str = prepare_grant_uri(
@@ -138,9 +137,10 @@ class OidcClient:
         return url
 
     async def require_issuer(self, presented: str | None) -> None:
-        """Raise `OidcError` if a response in the browser came from another identity provider (RFC 9207).
+        """Raise `OidcError` if the response of a sign-in came from another identity provider than this one (RFC 9207).
 
-        `presented`: parameter `iss` of the response; None: missing.
+        `presented` is the parameter `iss` of the response. It may be missing (None) if the provider does not announce
+        it.
         """
         metadata = await self._metadata.find(CACHE_SECONDS)
         if presented is None and not metadata.authorization_response_iss_parameter_supported:
@@ -151,8 +151,8 @@ class OidcClient:
     async def request_claims(self, code: str, attempt: SignInAttempt, redirect_uri: str) -> Mapping[str, Any]:
         """Return the claims (facts about the user) for the authorization code of a completed sign-in.
 
-        `attempt`: random values of this sign-in. `redirect_uri`: the same URL as in the authorization URL. Raises
-        `OidcError` if the provider or a check rejects the sign-in.
+        `code` is the authorization code. `attempt` has the random values of this sign-in. `redirect_uri` is the same
+        URL as in the authorization URL. Raises `OidcError` if the provider or a check rejects the sign-in.
         """
         tokens = await self._request_tokens(code, attempt, redirect_uri)
         id_token, access_token = tokens.get("id_token"), tokens.get("access_token")

@@ -1,7 +1,7 @@
-"""`check_id_token`: check of an ID token, a text with claims about a user that the identity provider signs.
+"""Check of an ID token: a text with facts about a user (claims), which the identity provider has signed.
 
-The signature and the claims are checked (OpenID Connect Core 1.0, section 3.1.3.7). `read_keys` returns the public
-keys of the provider.
+`check_id_token` checks the signature and the claims (OpenID Connect Core 1.0, section 3.1.3.7). `read_keys` returns the
+public keys of the provider. `UnknownKeyError` means that the provider may have new keys.
 """
 
 from collections.abc import Mapping
@@ -35,9 +35,9 @@ _CLAIM_TEXTS = {
 
 
 class UnknownKeyError(Exception):
-    """Exception: the known keys of the provider do not include the key of a token.
+    """Exception: a token was signed with a key that is not one of the provider's known keys.
 
-    The provider may have new keys, so they are requested again.
+    The caller then requests the keys of the provider again, because it may have new ones.
     """
 
 
@@ -60,11 +60,11 @@ def read_keys(document: Mapping[str, Any]) -> KeySet:
 def check_id_token(
     text: str, keys: KeySet, *, issuer: str, client_id: str, nonce: str, access_token: str, now: float
 ) -> Mapping[str, Any]:
-    """Check the ID token `text`, and return its claims about the user.
+    """Check an ID token, the signed text with facts about a user, and return its claims.
 
-    `keys`: public keys of the provider. `issuer`, `client_id`, `nonce`: values that the claims must have.
-    `access_token`: token received together with it. `now`: seconds since the epoch. Raises `OidcError` for an invalid
-    token, and `UnknownKeyError` if `keys` lack its key.
+    `text` is the token, and `keys` are the public keys of the provider. The token must be for this `issuer`,
+    `client_id` and `nonce`, and belong to `access_token` if it has a hash of one. `now` is in seconds since the epoch.
+    Raises `OidcError` for an invalid token, and `UnknownKeyError` if `keys` lack its key.
     """
     if not nonce:
         raise _invalid("its nonce is not that of this sign-in")

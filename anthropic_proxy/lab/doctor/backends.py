@@ -1,7 +1,7 @@
-"""Selection of the models that the doctor examines.
+"""Selection of the models that the doctor examines. A backend is one model of one provider.
 
 `select_backends` returns the models of the Claude tiers (haiku, sonnet, opus, fable), and one model of each other
-configured provider. `is_configured` is True if the settings enable a provider.
+configured provider. `is_configured` returns True if the settings enable a provider.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,10 +26,11 @@ _UNKNOWN_SERVERS = ("local", "other")
 
 
 def select_backends(services: Services, names: Sequence[str], *, searches_known_servers: bool = False) -> list[Backend]:
-    """Return the backends (provider and model) to examine.
+    """Return the backends to examine: models, each with its provider.
 
-    `names`: providers or models; empty: all configured ones. `searches_known_servers`: True: the probes also find out
-    how known servers deviate from the API. Raises `ConfigurationError` for an unknown name.
+    `names` are providers or models; without names, all configured providers are examined. With
+    `searches_known_servers`, the probes also search deviations of servers that are well known. Raises
+    `ConfigurationError` for an unknown name.
     """
     found = list(_list_configured(services))
     if names:
@@ -41,7 +42,10 @@ def select_backends(services: Services, names: Sequence[str], *, searches_known_
 
 
 def is_configured(provider: Provider, settings: Settings) -> bool:
-    """Return True if a setting enables the provider: its key, project or base URL."""
+    """Return True if a setting enables the provider: an API key or a base URL.
+
+    Vertex AI is enabled by its project, or as the preferred provider.
+    """
     if provider.key_source == "google":
         return settings.preferred_provider == provider.name or bool(settings.vertex_project)
     if provider.transport != "http":

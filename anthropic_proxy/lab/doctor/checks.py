@@ -1,7 +1,7 @@
-"""Checks of the replies to doctor probes, which are requests that each show a feature.
+"""Checks of the replies to the doctor's probes. A probe is a request that tests one feature.
 
-Each function `check_…` returns the problem of a result as text, or "" if the feature works. Any rejected request is a
-problem.
+Each function `check_…` returns the problem of a result as text, or an empty text if there is no problem. A failed
+request is always a problem. `new_color_check` returns such a function for a picture.
 """
 
 import json
@@ -27,43 +27,43 @@ picture has."""
 
 
 def check_accepted(result: ProbeResult) -> str:
-    """Return the problem if the server rejected the request, otherwise "". The reply may have any content."""
+    """Return the error message if the request failed, otherwise an empty text. The reply may have any content."""
     return result.error.message if result.error is not None else ""
 
 
 def check_content(result: ProbeResult) -> str:
-    """Return the problem if the reply has neither text nor thinking."""
+    """Return the problem if the request failed, or if the reply has neither text nor thinking."""
     return check_accepted(result) or ("" if result.text or result.thinking else "the reply is empty")
 
 
 def check_streamed_text(result: ProbeResult) -> str:
-    """Return the problem if the reply has neither text nor thinking, or its text contains a tag such as `</think>`."""
+    """Return the problem if the reply is empty, or if its text contains reasoning with a tag such as `</think>`."""
     if result.error is None and (tag := _END_TAG.search(result.text)):
         return f"the text contains reasoning, which ends with {tag[0]}"
     return check_content(result)
 
 
 def check_tool_call(result: ProbeResult) -> str:
-    """Return the problem if the model called no tool."""
+    """Return the problem if the request failed, or if the model called no tool."""
     return check_accepted(result) or ("" if result.calls else "the model called no tool")
 
 
 def check_truncation(result: ProbeResult) -> str:
-    """Return the problem if the reply did not end because of the output limit (`max_tokens`)."""
+    """Return the problem if the reply did not end because of the output limit (`max_tokens`) in the request."""
     if problem := check_accepted(result):
         return problem
     return "" if result.stop_reason == "max_tokens" else "the server ignored the output limit"
 
 
 def check_stop_sequence(result: ProbeResult) -> str:
-    """Return the problem if no stop sequence ended the reply."""
+    """Return the problem if the reply did not end with one of the stop sequences in the request."""
     if problem := check_accepted(result):
         return problem
     return "" if result.stop_reason == "stop_sequence" else f"the stop reason is {result.stop_reason}"
 
 
 def check_schema(result: ProbeResult) -> str:
-    """Return the problem if the reply is not a JSON object with the requested fields."""
+    """Return the problem if the reply is not a JSON object with the fields of the requested schema."""
     if problem := check_accepted(result):
         return problem
     try:
@@ -91,7 +91,7 @@ def check_image_types(result: ProbeResult) -> str:
 
 
 def new_color_check(colors: Sequence[str]) -> Check:
-    """Return a check function that passes if the reply names exactly these colors of a picture."""
+    """Return a check function for the reply to a picture, which passes if the reply names exactly these colors."""
 
     def check(result: ProbeResult) -> str:
         text = result.text.lower()

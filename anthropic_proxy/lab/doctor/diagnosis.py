@@ -1,6 +1,7 @@
-"""`diagnose_backend`: runs all probes of one backend, a model of a provider, and stores the results.
+"""Examination of one backend (a model of a provider) by all probes, the test requests of the doctor.
 
-A probe is one request that shows a feature. `must_run` is True if a backend gets a probe.
+`diagnose_backend` runs the probes and stores their results in a `Diagnosis`. `must_run` returns True if a backend gets
+a probe.
 """
 
 import json
@@ -38,9 +39,10 @@ _NO_API = re.compile(r"^(?:nothing is served at|the response is a web page|HTTP 
 async def diagnose_backend(
     runner: ProbeRunner, diagnosis: Diagnosis, settings: Settings, on_change: Callable[[], None]
 ) -> None:
-    """Run all probes (test requests) of one backend, and store their results in `diagnosis`.
+    """Run the probes (test requests) of one backend, and store their results in `diagnosis`.
 
-    `on_change`: function that is called after each probe.
+    If the first probe fails, the others are not run, and the problem is stored. `runner` sends the probes. `on_change`
+    is called after each probe.
     """
     search = DialectSearch(runner, diagnosis, settings)
     try:
@@ -86,10 +88,10 @@ async def _run_probes(
 
 
 def must_run(probe: Probe, backend: Backend) -> bool:
-    """Return True if `probe` is run for `backend`.
+    """Return True if `probe` is one of the test requests that `backend` gets.
 
-    The built-in demo gets only the first two probes. Probes of a single deviation from the API are only run for
-    servers with unknown deviations.
+    The built-in demo gets only the first two probes. Any other backend gets all probes of features. It gets probes of
+    deviations from the API only if these are searched, as for unknown servers.
     """
     if backend.target.provider.transport == "demo":
         return probe in PROBES[:2]

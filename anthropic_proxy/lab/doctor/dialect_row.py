@@ -1,8 +1,8 @@
-"""Configuration for an unknown server, as text for `anthropic-proxy.toml`, from the results of the doctor.
+"""Configuration of an unknown server as text for `anthropic-proxy.toml`, from the results of the doctor.
 
-`find_servers` returns a `FoundServer` for each base URL. `format_server` builds its table with the models and the
-dialect of the server. The dialect is the server's deviations from the API. `describe_evidence` returns comments for
-the table.
+`find_servers` returns a `FoundServer` for each base URL. `format_server` returns its configuration, which has the
+server's models and its dialect. A dialect is a set of fields that describe how a server deviates from its API.
+`describe_evidence` returns comments with the reason for a field.
 """
 
 import json
@@ -22,7 +22,7 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class FoundServer(Struct, frozen=True, kw_only=True):
-    """A server with its configuration table, after the probes searched its dialect (deviations from the API)."""
+    """A server that the doctor examined for deviations from its API, with its configuration as text."""
 
     name: str
     """Name of the server's table in `anthropic-proxy.toml`."""
@@ -35,9 +35,9 @@ class FoundServer(Struct, frozen=True, kw_only=True):
 
 
 def find_servers(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[FoundServer]:
-    """Return one `FoundServer` for each base URL at which the probes searched the dialect, the deviations from the API.
+    """Return one `FoundServer` for each server for which the doctor searched deviations from the API.
 
-    `diagnoses`: results of the probes.
+    Servers are distinguished by base URL. `diagnoses` are the results of all examined models.
     """
     groups: dict[str, list[Diagnosis]] = {}
     for diagnosis in diagnoses:
@@ -55,10 +55,10 @@ def find_servers(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[Fou
 
 
 def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
-    """Return the tables of one server for `anthropic-proxy.toml`, as TOML text.
+    """Return the configuration of one server for `anthropic-proxy.toml`, as TOML text.
 
-    `diagnoses`: results of its models. A dialect field with the same value for all models is in the table of the
-    server, any other in the tables of the models.
+    `diagnoses` are the results of the server's models. If all models need the same value of a dialect field, the value
+    is in the table of the server. Other values are in the tables of the models.
     """
     first = diagnoses[0]
     target, name = first.found_target, propose_name(first, settings)
@@ -82,7 +82,10 @@ def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
 
 
 def list_model_facts(diagnosis: Diagnosis) -> dict[str, Any]:
-    """Return the observed limits, effort levels and image support of a model as fields of its configuration table."""
+    """Return limits, effort levels and image support of a model, as fields of its table in `anthropic-proxy.toml`.
+
+    Only facts that the doctor has found are included.
+    """
     facts: dict[str, Any] = {}
     if diagnosis.context_window:
         facts["context_window"] = diagnosis.context_window
@@ -97,9 +100,10 @@ def list_model_facts(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def describe_evidence(evidence: Evidence) -> Iterator[str]:
-    """Yield comment lines about the observation that decided a dialect field.
+    """Yield comment lines that explain the value of one dialect field, a deviation of the server from its API.
 
-    They name the probe with the rejected request and the response, or the missing effect.
+    The lines name the probe (test request). They quote the rejected field and the error message, or state the effect
+    that was missing.
     """
     if evidence.status:
         sent = evidence.sent
@@ -111,9 +115,10 @@ def describe_evidence(evidence: Evidence) -> Iterator[str]:
 
 
 def propose_name(diagnosis: Diagnosis, settings: Settings) -> str:
-    """Return a name for the configuration table of a server.
+    """Return a name for the table of a server in `anthropic-proxy.toml`.
 
-    It is the name of the provider. For a built-in provider with another base URL, the name comes from the host name.
+    It is usually the name of the provider. For a built-in provider with another base URL, it comes from the host name,
+    or from the port of a local server.
     """
     target = diagnosis.found_target
     if target.provider.name not in settings.base_urls or target.provider.is_configured:

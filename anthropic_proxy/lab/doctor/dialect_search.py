@@ -1,8 +1,8 @@
-"""`DialectSearch`: finds out how a server deviates from its API (its dialect), by requests with changed fields.
+"""Search for the dialect of a server: the set of fields that describe how the server deviates from its API.
 
-`run` sends a probe, a request that shows a feature. If the server rejects it, other values of dialect fields are
-tried. `try_change` sends a probe with one change, and `adopt` keeps a change for later probes. `use_wire` selects
-another API of the provider.
+`DialectSearch.run` sends a probe, a request that tests one feature. If the probe fails, it is repeated with other
+values of dialect fields. `try_change` sends a probe with changed fields. `adopt` keeps the changed fields for later
+probes. `use_wire` selects another API of the provider.
 """
 
 import json
@@ -33,9 +33,9 @@ _REASON = re.compile(r"support|unknown|unexpected|unrecognized|invalid|not (?:al
 
 
 class DialectSearch:
-    """Search for the dialect (deviations from the API) of one backend, a model at a provider.
+    """Search for the deviations of one server from its API (its dialect), by probes with one model.
 
-    `target`: the model with the dialect found so far, to which the next probe is sent.
+    `target` has the model and the dialect found so far. The next probe is sent with this dialect.
     """
 
     def __init__(self, runner: ProbeRunner, diagnosis: Diagnosis, settings: Settings) -> None:
@@ -53,14 +53,14 @@ class DialectSearch:
 
     @property
     def searches_dialect(self) -> bool:
-        """True if the dialect fields of the server are probed."""
+        """True if the probes search the deviations of this server from its API, as for unknown servers."""
         return self._diagnosis.backend.searches_dialect or bool(self._diagnosis.wire)
 
     async def run(self, probe: Probe) -> ProbeResult:
-        """Send `probe`, store its outcome, and return the result.
+        """Send `probe` (a test request), store the support of its feature, and return the result.
 
-        If its check fails and the server is not well known, other values of dialect fields are tried until one
-        passes. If none passes, the first result is returned.
+        If the probe fails and the dialect is searched, it may be repeated with other values of dialect fields. The
+        first result that passes its check is returned. If none passes, the result without a change is returned.
         """
         result = await self._runner.send(self.target, probe.body)
         problem = probe.check(result)
@@ -74,9 +74,9 @@ class DialectSearch:
         return result
 
     async def try_change(self, probe: Probe, change: Mapping[str, object]) -> ProbeResult | None:
-        """Send `probe` with the dialect fields `change`, and return the result without storing it.
+        """Send `probe` with other values of dialect fields, and return the result. Nothing is stored.
 
-        None: the API of the server does not have the fields.
+        `change` has the values by field. None: the dialect of this API lacks one of the fields.
         """
         dialect = change_dialect(self.target.dialect, change)
         if dialect is None:
@@ -92,19 +92,19 @@ class DialectSearch:
         *,
         effect: str = "",
     ) -> None:
-        """Use the dialect fields `change` for all later probes, and store the reason.
+        """Keep changed values of dialect fields for all later probes, and store the reason for the report.
 
-        `failed`, `result`: results of `probe` before and after the change. `effect`: observation that justifies the
-        change, if the server rejected nothing.
+        `change` has the values by field. `failed` and `result` are the results of `probe` before and after the change.
+        If the server rejected nothing, `effect` is the observation that justifies the change.
         """
         dialect = change_dialect(self.target.dialect, change)
         if dialect is not None and dialect != self.target.dialect:
             self._record(probe, dialect, failed, result, kind="improvement" if effect else "required", effect=effect)
 
     def use_wire(self, name: str) -> bool:
-        """Use another API (wire) of the provider for later probes.
+        """Send all later probes by another API (wire) of the provider, such as `chat`.
 
-        Return False if the provider does not have it, or if it is already used.
+        Return False if the provider does not have this API, or if it is already used.
         """
         provider = self.target.provider
         switched = switch_wire(self.target, name, self._settings)
@@ -120,7 +120,7 @@ class DialectSearch:
         return text if len(text) <= max_characters else f"{text[: max_characters - 1]}…"
 
     def describe_rejection(self, exchange: UpstreamExchange) -> str:
-        """Return the error message in the response of `exchange`, a rejected upstream request."""
+        """Return the server's error message for a rejected upstream request, without keys and on one line."""
         fault = decode_error_body(exchange.status, {}, bytes(exchange.response))
         return self.redact(fault.message or fault.excerpt or "no message")
 
@@ -206,7 +206,10 @@ class DialectSearch:
 
 
 def change_dialect(dialect: BaseDialect, change: Mapping[str, object]) -> BaseDialect | None:
-    """Return `dialect` with the fields `change`. None: this kind of dialect does not have the fields."""
+    """Return a copy of `dialect` with other values of fields. None: this kind of dialect lacks one of the fields.
+
+    `change` has the values by field.
+    """
     known = structs.asdict(dialect)
     if not change.keys() <= known.keys():
         return None
@@ -218,7 +221,10 @@ def change_dialect(dialect: BaseDialect, change: Mapping[str, object]) -> BaseDi
 
 
 def find_difference(rejected: bytes, accepted: bytes) -> str:
-    """Return the fields of a rejected request body that differ from an accepted body, as JSON text."""
+    """Return the fields of a rejected request body that the accepted body does not have or has with another value.
+
+    The result is JSON text such as `"max_tokens": 1024`. Long values are cut.
+    """
     try:
         before, after = json.loads(rejected), json.loads(accepted)
     except ValueError:

@@ -1,8 +1,8 @@
-"""Results of the doctor.
+"""Results of the doctor, which examines models of providers by probes: requests that each test one feature.
 
-`Diagnosis` has all results of one `Backend`, a model of a provider. An `Outcome` is the result of one probe, a
-request that shows a feature. `Evidence` is the reason for one dialect field, a deviation of a server from its API. A
-`Problem` prevents all requests to a backend. `Totals` counts requests and tokens.
+A `Backend` is one model of one provider, and a `Diagnosis` has all results for it. An `Outcome` is the result of one
+probe. A `Problem` prevents all requests to a backend. A dialect is a set of fields that describe how a server deviates
+from its API, and `Evidence` is the reason for the value of one field. `Totals` counts requests and tokens.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from anthropic_proxy.routing.router import Target
 
 
 class Totals(Struct):
-    """Cost of probes (test requests of the doctor): number of requests and of tokens."""
+    """Numbers of requests and tokens that the probes (test requests) have used."""
 
     requests: int = 0
     """Number of upstream requests."""
@@ -37,7 +37,7 @@ ProblemKind = Literal["unreachable", "key", "address", "server", "model", "quota
 
 
 class Outcome(Struct, kw_only=True):
-    """Result of one probe (test request), which is the support of the feature that it shows."""
+    """Result of one probe (test request): whether the backend supports the tested feature."""
 
     state: State
     """Support of the feature that the probe shows."""
@@ -56,7 +56,7 @@ makes the change itself after a rejection.
 
 
 class Evidence(Struct, frozen=True, kw_only=True):
-    """Observation that decided the value of one dialect field."""
+    """Reason for the value of one dialect field: the request that failed, and the value with which it succeeded."""
 
     kind: EvidenceKind
     """Effect of the change: `automatic`, `required` or `improvement`."""
@@ -91,7 +91,7 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 
 class Backend(Struct, frozen=True, kw_only=True, eq=False):
-    """One model of one provider to examine."""
+    """One model of one provider that the doctor examines."""
 
     name: str
     """Prefix of the provider: `openai`."""
@@ -149,21 +149,21 @@ class Diagnosis(Struct, kw_only=True):
 
     @property
     def found_target(self) -> Target:
-        """The model with the dialect and API that the probes found.
+        """The model with the API and the dialect that the probes found.
 
-        Before the end of the probes, those of the settings.
+        Before the probes have ended, API and dialect are those of the settings.
         """
         return self.target or self.backend.target
 
     @property
     def shows_dialect(self) -> bool:
-        """True if the probes searched the dialect of the server, so that the report shows it."""
+        """True if the report shows how the server deviates from its API, because the probes have searched this."""
         return self.problem is None and (self.backend.searches_dialect or bool(self.wire))
 
     def state_of(self, probe: str) -> State:
-        """Return the support of the feature that the probe with the name `probe` shows.
+        """Return the support of the feature that a probe tests. `probe` is the name of the probe.
 
-        `untested`: the probe did not run.
+        `untested`: the probe has not run, or its feature could not be judged.
         """
         outcome = self.outcomes.get(probe)
         return outcome.state if outcome else "untested"

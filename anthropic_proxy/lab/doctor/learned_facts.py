@@ -1,6 +1,6 @@
-"""`list_learned_models`: limits and features of models that the doctor observed, for a file.
+"""Limits and features of models that the doctor observed, in the format of a file that the proxy reads at its start.
 
-The proxy reads this file at its start.
+`list_learned_models` returns them.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from anthropic_proxy.routing.router import name_server
 
 
 def list_learned_models(diagnoses: Sequence[Diagnosis], today: date) -> list[LearnedModel]:
-    """Return the limits and features of models that the probes observed, to store in a file.
+    """Return the limits and features of models that the doctor observed, to store them in a file.
 
-    Models without a successful request and models of Ollama, which reports these values itself, are left out.
-    `today`: date of the observation.
+    Models without such observations, or to which no request is possible, are left out. So are models of Ollama, which
+    reports these values itself. `today` is stored as the date of the observation.
     """
     return [
         learned

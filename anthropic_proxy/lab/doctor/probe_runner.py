@@ -1,8 +1,8 @@
-"""`ProbeRunner`: sends probes (requests of the Messages API) through the complete proxy, and records the traffic.
+"""Sending of probes (test requests of the doctor) through the complete proxy, with a record of the upstream traffic.
 
-`ProbeResult` is the result of one probe, which is a reply or an error. `UpstreamExchange` is one upstream request
-with its response. `ToolUse` is a tool call in the reply. `query_capabilities` and `list_models` query limits and
-models of a provider.
+`ProbeRunner.send` sends a probe and returns a `ProbeResult`: the reply or the error. `UpstreamExchange` is one upstream
+request with its response. `ToolUse` is a tool call in the reply. `ProbeRunner.query_capabilities` and
+`ProbeRunner.list_models` query limits and models of a provider.
 """
 
 import asyncio
@@ -56,10 +56,10 @@ class UpstreamExchange(Struct):
 
     @property
     def is_rejected(self) -> bool:
-        """True if the server rejected a field of the request.
+        """True if the status of the response means that the server rejected a field of the request.
 
-        Statuses with another known cause, such as 401 or 429, are excluded. Status 500 is included, because some
-        servers return it for unknown fields.
+        Statuses with another known cause, such as 401 or 429, do not count. Status 500 counts, because some servers
+        return it for unknown fields.
         """
         return 400 <= self.status <= 500 and self.status not in _OTHER_CAUSES
 
@@ -116,9 +116,9 @@ class ProbeResult(Struct, kw_only=True):
 
     @property
     def last_status(self) -> int:
-        """HTTP status of the last response of the provider.
+        """HTTP status of the provider's last response. 0: there was neither a response nor an error.
 
-        Without a response: status of the proxy's error. 0: neither.
+        If the provider sent no response, it is the status of the proxy's error.
         """
         answered = [exchange.status for exchange in self.upstream if exchange.status]
         return answered[-1] if answered else self.error.status if self.error is not None else 0
@@ -130,9 +130,9 @@ class ProbeResult(Struct, kw_only=True):
 
 
 class ProbeRunner:
-    """Sends probes through the proxy.
+    """Sends probes (test requests) through the proxy, to one model each.
 
-    `services`: objects of the proxy. `totals`: requests and tokens of all probes so far.
+    `services` are the objects of the proxy. `totals` counts the requests and tokens of all probes so far.
     """
 
     def __init__(self, services: Services, totals: Totals) -> None:
@@ -140,7 +140,10 @@ class ProbeRunner:
         self.totals = totals
 
     async def send(self, target: Target, body: Mapping[str, Any]) -> ProbeResult:
-        """Send `body`, a request of the Messages API without `model`, to `target` and return the result."""
+        """Send a probe to one model, and return the reply or error with the upstream requests.
+
+        `body` is a request of the Messages API without `model`, and `target` is the model with its provider.
+        """
         recorded: list[UpstreamExchange] = []
         observations = ModelObservations(MemoryStore())
         name = target.provider.transport
@@ -176,10 +179,7 @@ class ProbeRunner:
         return result
 
     async def query_capabilities(self, target: Target) -> ModelCapabilities | None:
-        """Return the limits of a model, as its server reports them.
-
-        None: the server cannot be queried for limits, or the query failed.
-        """
+        """Return the limits of a model, as its server reports them. None: it reports none, or the query failed."""
         catalog, provider = self._services.catalog, target.provider.name
         if not catalog.can_query_provider(provider):
             return None

@@ -1,8 +1,8 @@
-"""`PROBES`: requests of the doctor, each of which shows a feature of a server or a deviation from its API.
+"""Probes: the requests with which the doctor tests features of a server, and its deviations from the API.
 
-A `Probe` is a request with a check of the result. If the check fails, the request is repeated with other values of
-dialect fields, which describe deviations. `build_request` and `build_results_request` return requests. `LIMITS_BODY`
-and `THINKING_BODY` are requests of further probes.
+`PROBES` lists them. Each `Probe` is a request with a check of the result. If the check fails, the request may be
+repeated with other values of dialect fields, which describe deviations. `build_request` and `build_results_request`
+return requests. `LIMITS_BODY` and `THINKING_BODY` are requests for the limits and the reasoning of a model.
 """
 
 import base64
@@ -80,7 +80,7 @@ _CALL_ID = "toolu_01Doctor0000000000000001"
 
 
 class Probe(Struct, frozen=True, kw_only=True):
-    """One request of the doctor with a check of the result."""
+    """Test request of the doctor for one feature, with a check of the result."""
 
     name: str
     """Name in the report: `images`."""
@@ -125,10 +125,10 @@ def build_request(text: str, *, stream: bool = True, **fields: Any) -> dict[str,
 def build_results_request(
     question: str, reply: Sequence[Mapping[str, Any]], *, after: str = "", **fields: Any
 ) -> dict[str, Any]:
-    """Return a request that continues a conversation with results for the tool calls of a reply.
+    """Return a request that continues a conversation: the client sends the results of the tool calls in a reply.
 
-    `question`: first user message. `reply`: content blocks of the reply. `after`: user text after the results; "":
-    none. `fields`: further fields.
+    `question` is the first user message. `reply` has the content blocks of the reply. `after` is the user's text after
+    the results, if any. `fields` are further fields of the request.
     """
     results: list[Mapping[str, Any]] = [
         {"type": "tool_result", "tool_use_id": block["id"], "content": "sunny, 20 degrees"}

@@ -1,6 +1,6 @@
-"""`list_fixes`: settings that solve the problems that the doctor found.
+"""Settings and commands that solve the problems that the doctor found.
 
-A `Fix` is one problem with its setting. A `Diagnosis` has the results of one backend, a model of a provider.
+`list_fixes` returns a `Fix` for each problem. It reads each `Diagnosis`: the results for one model of a provider.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ _LARGER_WINDOW = 81_920
 
 
 class Fix(Struct, frozen=True, kw_only=True):
-    """A problem of one backend, with the setting that solves it."""
+    """A problem of one model of a provider, with the setting or command that solves it."""
 
     name: str
     """Prefix of the provider with the problem: `groq`."""
@@ -30,7 +30,10 @@ class Fix(Struct, frozen=True, kw_only=True):
 
 
 def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[Fix]:
-    """Return one `Fix` for each problem of the backends that a setting solves. Empty: no setting needs a change."""
+    """Return one `Fix` for each problem that a setting or a command solves. Empty: nothing needs a change.
+
+    `diagnoses` are the results of the examined models.
+    """
     found = (
         fix
         for diagnosis in diagnoses

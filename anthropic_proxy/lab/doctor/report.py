@@ -1,6 +1,7 @@
-"""`Report`: the result of one run of the doctor, which `encode_report` returns as JSON or Markdown.
+"""Report of one run of the doctor, the command that examines the configured providers.
 
-It has a `Diagnosis` for each examined model. `find_total_price` returns the price of all requests of the run.
+A `Report` has a `Diagnosis` for each examined model. `encode_report` returns it as JSON or Markdown. `find_total_price`
+returns the price of all requests of the run.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,7 @@ class Report(Struct, kw_only=True):
 
     @property
     def exit_status(self) -> int:
-        """Exit status of the command, 0 if all backends are ready.
+        """Exit status of the command: 0 if the doctor found no problem to fix.
 
         1: a fix is needed. 2: no server is reachable, or only the built-in demo was examined.
         """
@@ -73,9 +74,9 @@ def format_count(count: int, noun: str) -> str:
 
 
 def find_total_price(diagnoses: Sequence[Diagnosis], settings: Settings) -> float | None:
-    """Return the price of all requests of the run in US dollars.
+    """Return the price of all requests of the run in US dollars. None: a price is unknown, or all models are free.
 
-    None: the price of a backend is unknown, or all are free.
+    `diagnoses` have the models and the used tokens.
     """
     prices, total, is_known = PriceList(settings), 0.0, False
     for diagnosis in diagnoses:
@@ -99,10 +100,9 @@ def is_demo(diagnosis: Diagnosis) -> bool:
 
 
 def encode_report(report: Report, form: Literal["json", "markdown"], today: date, secrets: Sequence[str]) -> str:
-    """Return `report` as text in JSON or Markdown, as `form` states.
+    """Return `report` as text in JSON or Markdown. `form` selects the format.
 
-    `today`: date of the report. `secrets`: keys that are masked in the text, because an error message may contain
-    one.
+    `today` is the date of the report. Keys in `secrets` are masked, because an error message may contain one.
     """
     if form == "json":
         text = msgspec.json.format(msgspec.json.encode(_build_json(report, today)), indent=2).decode() + "\n"

@@ -1,7 +1,7 @@
-"""`ROWS`: the rows of the doctor's table.
+"""Table in the doctor's report: one row for each feature, and one column for each backend (model of a provider).
 
-A `Row` has one `Cell` (sign and text) for each backend, a model of a provider. `find_context_window` and
-`find_max_output` return the limits of a model in tokens.
+`ROWS` lists the rows. A `Row` has a title, and a function that returns the `Cell` (sign and text) of a backend.
+`find_context_window` and `find_max_output` return the limits of a model in tokens.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -78,13 +78,19 @@ def _show_number(number: Callable[[Diagnosis], int | None]) -> Callable[[Diagnos
 
 
 def find_context_window(diagnosis: Diagnosis) -> int | None:
-    """Return the context window of a model in tokens, as observed or else as the proxy knows it. None: unknown."""
+    """Return the context window of a model in tokens. None: unknown.
+
+    A value that the doctor observed has priority over the value that the proxy uses.
+    """
     facts = diagnosis.backend.target.capabilities
     return diagnosis.context_window or (facts.context_window if facts.known else None)
 
 
 def find_max_output(diagnosis: Diagnosis) -> int | None:
-    """Return the output limit of a model in tokens, as observed or else as the proxy knows it. None: unknown."""
+    """Return the output limit of a model in tokens. None: unknown.
+
+    A value that the doctor observed has priority over the value that the proxy uses.
+    """
     facts = diagnosis.backend.target.capabilities
     return diagnosis.max_output or (facts.max_output if facts.known else None)
 

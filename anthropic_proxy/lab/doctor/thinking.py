@@ -1,7 +1,7 @@
-"""`probe_thinking`: finds out how a model reasons.
+"""Test of the reasoning of a model, by requests of the doctor.
 
-The requests show the field for the effort (level of reasoning), and the levels that the server accepts. They also
-show if the server accepts its earlier reasoning again (replay).
+`probe_thinking` finds out in which request field the server expects the effort (level of reasoning), and which levels
+it accepts. It also finds out if the server accepts the reasoning of its earlier replies in later requests (replay).
 """
 
 import re
@@ -26,9 +26,9 @@ _THINKING = Probe(name="thinking", body=THINKING_BODY, check=check_accepted)
 
 
 async def probe_thinking(search: DialectSearch, diagnosis: Diagnosis, tools_result: ProbeResult) -> None:
-    """Probe the reasoning of a backend, and store the outcomes `thinking` and `thinking replay` in `diagnosis`.
+    """Test the reasoning of a model, and store the results as `thinking` and `thinking replay` in `diagnosis`.
 
-    `tools_result`: result of the probe of tools, which requested no effort.
+    `search` sends the requests. `tools_result` is the result of an earlier probe, which requested no reasoning effort.
     """
     facts = diagnosis.backend.target.capabilities
     if search.searches_dialect:

@@ -1,8 +1,8 @@
-"""Sandbox: runs a small Python program of the proxy in its own process, with limits of time, CPU and memory.
+"""Sandbox: runs a small Python program file in its own process, with limits of time, CPU and memory.
 
-It is used for regular expressions of a model and for fetched web pages. `run_sandboxed` runs a `SandboxedProgram`: a
-file with a function `main`, which receives one JSON value and returns another. Unlike a
-thread, a process can be killed while C code runs. The program imports nothing of this project, for a fast start.
+`run_sandboxed` runs a `SandboxedProgram`: a file with a function `main`, which receives one JSON value and returns
+another. The sandbox is used for regular expressions that a model wrote, and for fetched web pages. Unlike a thread, a
+process can be killed while C code runs.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
-"""Script that runs one sandboxed program file: `python launcher.py <program file> <memory bytes> <CPU seconds>`.
+"""Script that the proxy starts as a child process, to run one sandboxed program file with limits.
 
-The proxy starts it as a child process. Standard input and output are one JSON value each.
+Its arguments are the path of the program file, the maximum bytes of memory, and the maximum CPU seconds. Standard input
+and output are one JSON value each.
 """
 
 import importlib.machinery
@@ -13,9 +14,10 @@ if sys.platform != "win32":  # which has no limits of memory and CPU time; the p
 
 
 def main(program: str, memory_bytes: int, cpu_seconds: int) -> None:
-    """Limit this process, then call `main` of the program file with the JSON value of standard input.
+    """Limit the memory and CPU time of this process (not on Windows), then run a program file.
 
-    The returned value is written to standard output as JSON. `program` is the path of the program file.
+    `program` is the path of the file. Its function `main` is called with the JSON value of standard input, and returns
+    the JSON value for standard output.
     """
     if sys.platform != "win32":
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
