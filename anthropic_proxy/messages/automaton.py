@@ -1,9 +1,9 @@
 """Search for many strings at once in one text, with the Aho-Corasick algorithm.
 
-`Automaton` is built from the list of searched strings. `Automaton.step` reads one character of the text and returns a
-`State`. A state has a `match` if a searched string ends at this character. `matched_string` returns this string,
-`find_order` its index in the list. `min_order` returns the lowest index among the strings that begin with the text of a
-state. The search time is linear in the length of the text.
+An `Automaton` is built from the list of searched strings. Its method `step` reads one character of the text and returns
+the `State` of the search after it. If a searched string ends at this character, the state has a `match`, and
+`matched_string` returns the string. `find_order` and `min_order` return indexes in the list of searched strings, by
+which a caller selects one of several matches. The search time is linear in the length of the text.
 """
 
 from bisect import bisect_left, bisect_right
@@ -11,7 +11,10 @@ from collections.abc import Sequence
 
 
 class State:
-    """State of a search: the longest suffix of the text read so far that begins a searched string."""
+    """State of a search after some characters of a text have been read.
+
+    The text of a state is the longest suffix of the read characters that is a prefix of a searched string.
+    """
 
     __slots__ = ("depth", "fallback", "following", "high", "low", "match")
 
@@ -33,7 +36,10 @@ class State:
 
 
 class Automaton:
-    """Finds the strings that end at each character of a text, which `step` reads character by character."""
+    """Search for several strings in a text, which `step` reads character by character.
+
+    The state after each character shows whether a searched string ends there.
+    """
 
     def __init__(self, strings: Sequence[str]) -> None:
         """Prepare a search for `strings`. The strings must differ, and none may be empty."""
@@ -63,9 +69,9 @@ class Automaton:
         return target
 
     def matched_string(self, match: State) -> str:
-        """Return the searched string that ends at the current character.
+        """Return the longest searched string that ends at the current character of the text.
 
-        `match`: the attribute `match` of the current state.
+        `match` is the attribute `match` of the current state, which is not None.
         """
         return self._sorted[match.low]
 
@@ -74,9 +80,10 @@ class Automaton:
         return self._order[string]
 
     def min_order(self, state: State) -> int:
-        """Return the lowest index of the strings that begin with the text of `state`.
+        """Return the lowest index of the searched strings that begin with the text of `state`.
 
-        The indexes are those of the constructor's list.
+        The text of a state is the suffix of the read characters that begins a searched string. An index is a position
+        in the constructor's list of strings.
         """
         return min(map(self._order.__getitem__, self._sorted[state.low : state.high]))
 

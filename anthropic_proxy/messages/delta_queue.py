@@ -1,8 +1,8 @@
-"""`DeltaQueue`: queue of pieces of a model's reply (deltas) that arrive while a tool call is open.
+"""`DeltaQueue`: queue for pieces of a model's reply (deltas) that arrive while a tool call is open.
 
-Content blocks of a stream cannot overlap, so text and other calls wait until the open call ends. `QueuedCall` is a tool
-call in the queue, with its own arguments. The `append_…` methods add to the end of the queue, `pop_oldest` removes from
-its start. `require_bounded_reply` limits the memory for one reply.
+A stream to the client has only one open content block, so text and other calls wait until the open call ends. A
+`QueuedCall` is a tool call in the queue, with the arguments that have arrived for it. The `append_…` methods add to the
+end of the queue, and `pop_oldest` removes from its start. `require_bounded_reply` limits the memory for one reply.
 """
 
 from collections import deque
@@ -28,7 +28,7 @@ class QueuedCall(msgspec.Struct):
 class DeltaQueue:
     """Queue of deltas (pieces of a reply) and tool calls, in the order of their arrival.
 
-    The `append_…` methods raise `UpstreamProtocolError` if the queue becomes larger than `MAX_REPLY_CHARACTERS`.
+    The `append_…` methods raise `UpstreamProtocolError` if they add more than `MAX_REPLY_CHARACTERS` for one reply.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class DeltaQueue:
         self.items.append(queued)
 
     def append_arguments(self, queued: QueuedCall, delta: ToolArgs) -> None:
-        """Add a fragment of the arguments to a call that is in the queue."""
+        """Add a fragment of the arguments to `queued`, a tool call that waits in the queue."""
         self._count(len(delta.json))
         queued.arguments.append(delta)
 

@@ -26,10 +26,9 @@ class Citation(Struct, frozen=True, gc=False):
 
 
 class Thinking(Struct, frozen=True, gc=False):
-    """A fragment of the model's reasoning, or the signature of a thinking block.
+    """A fragment of the model's reasoning. The last fragment of a thinking block may have a signature.
 
-    The signature is opaque state of the provider that the client sends back later. It is in the last delta of the
-    block.
+    The signature is an opaque text that the client sends back with the reasoning in later requests.
     """
 
     text: str = ""
@@ -67,14 +66,17 @@ class ToolEnd(Struct, frozen=True, gc=False):
 
 
 class Block(Struct, frozen=True, gc=False):
-    """A complete content block, forwarded to the client unchanged."""
+    """A complete content block, such as the result of a server tool, which the client receives unchanged."""
 
     raw: Raw
     """The content block as JSON: one object with a `type`."""
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Token totals of the upstream call so far. None: not reported. A later value replaces an earlier one."""
+    """Token counts of the upstream call, as far as the provider has reported them. None: not reported.
+
+    The counts are totals since the beginning of the call, so a later count replaces an earlier one.
+    """
 
     input_tokens: int | None = None
     """Input tokens that were neither read from nor written to a prompt cache, as in Anthropic's API."""

@@ -50,7 +50,10 @@ class ToolCallStart(Struct, frozen=True, gc=False):
 
 
 class BlockStart(Struct, frozen=True, gc=False):
-    """Event `content_block_start` with a complete block, to which no text is added."""
+    """Event `content_block_start` of a block that is sent complete, such as a web search result.
+
+    Only the arguments of a server tool call follow in a separate event.
+    """
 
     index: int
     """Number of the content block in the reply."""
@@ -172,9 +175,10 @@ class _Called(Struct):
 
 
 def block_events(index: int, raw: Raw) -> list[Event]:
-    """Return the events for a complete content block: its start, the arguments of a server tool call, and its stop.
+    """Return the events for a content block that is complete: its start and its stop.
 
-    Clients read the arguments of a server tool call only from `input_json_delta` events (observed with Claude Code).
+    The arguments of a server tool call are sent between them in an `input_json_delta` event. Clients read them only
+    from this event (observed with Claude Code).
     """
     called = msgspec.json.decode(raw, type=_Called)
     if called.type not in _CALLED:

@@ -1,9 +1,9 @@
-"""Fidelity report: the request and reply fields that the proxy approximated, emulated or dropped.
+"""Fidelity report of a client request: the fields that the proxy approximated, emulated or dropped.
 
-A `FidelityNote` records this for one field. `FidelityReport` collects the notes of one client request; `clear_notes`
-removes them before a retry. A note on a dropped field is a loss. The mode `strict` rejects a request with a loss, the
-mode `best-effort` serves it. `lossy_notes` returns the losses for the mode `strict`. `format_counts` returns the number
-of notes as text.
+A `FidelityNote` records the handling of one field of the request or reply. A `FidelityReport` collects the notes of one
+request. `add_notes` adds notes, and `clear_notes` removes them before a retry. A dropped field is a loss: the mode
+`strict` rejects the request because of it, and the mode `best-effort` serves the request. `lossy_notes` returns the
+notes because of which a request is rejected. `format_counts` returns the number of notes as text.
 """
 
 from collections.abc import Collection
@@ -22,11 +22,9 @@ are no JSON object."""
 
 
 class FidelityNote(Struct, frozen=True):
-    """Record of the handling of one field of a request or reply.
+    """Record of the handling of one field of a request or reply by the proxy, with the reason.
 
     >>> FidelityNote("approximated", "max_tokens", "64000 → 32768, the model's limit")
-
-    Notes with a fixed text are constants of the modules that use them.
     """
 
     handling: Handling
@@ -41,7 +39,10 @@ class FidelityNote(Struct, frozen=True):
 
 
 class FidelityReport(Struct):
-    """Fidelity notes of one client request, each once. After a retry, they describe only the last upstream call."""
+    """Fidelity notes of one client request (records of changed fields), without duplicates.
+
+    `clear_notes` removes the notes before a retry, so that they do not describe failed upstream calls.
+    """
 
     mode: Fidelity = "best-effort"
     """Fidelity mode of the request: `strict` rejects losses, `best-effort` accepts them."""
@@ -60,10 +61,10 @@ class FidelityReport(Struct):
         self.approximated = self.emulated = self.dropped = 0
 
     def add_notes(self, notes: Collection[FidelityNote], *, is_later_call: bool = False) -> None:
-        """Add notes to this report, except notes that the report already contains.
+        """Add notes to this report, except notes that it already contains.
 
-        `is_later_call`: True for a later upstream call of the same reply. A note on a field that already has one is
-        then skipped, because later calls repeat the fields of the first call.
+        `is_later_call` is True for a later upstream call of the same reply, which repeats the fields of the first call.
+        Then notes on fields that already have a note are skipped too.
         """
         if not notes:
             return
@@ -82,7 +83,7 @@ class FidelityReport(Struct):
         return [note for note in self.notes if note.handling == "dropped"] if self.mode == "strict" else []
 
     def format_counts(self) -> str:
-        """Return the mode and the number of notes of each handling as one line of text.
+        """Return one line with the mode and the numbers of notes on approximated, emulated and dropped fields.
 
         >>> FidelityReport(emulated=1).format_counts()
         'best-effort; approximated=0; emulated=1; dropped=0'

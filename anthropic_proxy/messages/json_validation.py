@@ -1,11 +1,12 @@
-"""JSON Schema validation (draft 2020-12) with a limit on its work, by the library `jsonschema`.
+"""Validation of JSON values by a JSON Schema (draft 2020-12), with a limit on the work.
 
-`load_validator` decodes a schema, and `find_violation` returns the error in a value. A `WorkBudget` counts the steps of
-both. The library is changed in three ways:
+`load_validator` decodes a schema, and `find_violation` returns the error in a value. Both count their steps in a
+`WorkBudget`, which raises an error above its limit. They use the library `jsonschema` with three changes:
 
-- Patterns of a schema are not executed: a pattern of a client can block the process.
-- Of the errors of several alternatives, only the most relevant one is kept: nested alternatives multiply errors.
-- Each keyword counts its steps in the `WorkBudget` of the check; the library itself has no limit.
+- Patterns in a schema are not checked, because a client's pattern could block the process.
+- If a value matches none of several alternatives, only the most relevant error is kept, because nested alternatives
+  multiply the errors.
+- Each keyword counts its steps in the `WorkBudget`, because the library itself has no limit.
 """
 
 import json
@@ -44,7 +45,10 @@ _budget: ContextVar[WorkBudget] = ContextVar("work budget of the current validat
 
 
 def load_validator(schema: bytes, budget: WorkBudget) -> Validator:
-    """Return a validator for a schema in JSON. Raises `InvalidRequest` for an invalid schema."""
+    """Return a validator for a schema in JSON.
+
+    Raises `InvalidRequest` if the schema is invalid, or if its check needs more work than `budget` allows.
+    """
     read = _decode_schema(schema, budget)
     problem = find_violation(_META_VALIDATOR, read, budget)
     if problem:
@@ -57,10 +61,10 @@ def load_validator(schema: bytes, budget: WorkBudget) -> Validator:
 
 
 def find_violation(validator: Validator, value: Any, budget: WorkBudget) -> str:
-    """Return the path and message of the most relevant error in a value. "": the value is valid.
+    """Return the most relevant error in a value: its path and message. "": the value is valid.
 
-    Raises `InvalidRequest` if a reference has no target, the schema refers to itself without end, or the work limit is
-    exceeded.
+    Raises `InvalidRequest` if the check needs more work than `budget` allows. The same error is raised if a reference
+    in the schema has no target, or the schema refers to itself without end.
     """
     token = _budget.set(budget)
     refusal = ""

@@ -30,9 +30,9 @@ class ExtractedJson(NamedTuple):
 
 
 class ReplySchema:
-    """The JSON Schema (draft 2020-12) of a reply.
+    """The JSON Schema (draft 2020-12) that the client requires for a reply.
 
-    Raises `InvalidRequest` if the schema is invalid or needs too many steps.
+    The constructor raises `InvalidRequest` if the schema is invalid or too large to process.
     """
 
     def __init__(self, schema: bytes, *, max_steps: int = MAX_CHECK_STEPS, max_steps_here: int | None = None) -> None:
@@ -44,7 +44,10 @@ class ReplySchema:
         self._validator: Validator = load_validator(schema, budget)
 
     def extract_json(self, text: str) -> ExtractedJson:
-        """Return the JSON in the text of a reply, with the error of its validation by the schema."""
+        """Return the JSON in the text of a reply, with the error of its validation by the schema.
+
+        Raises `InvalidRequest` if the validation cannot be completed, for example because of its work limit.
+        """
         found = next((found for found in map(_decode, _candidates(text)) if found is not None), None)
         if found is None:
             return ExtractedJson(text, "it is no JSON" if text.strip() else "it is empty")

@@ -1,7 +1,7 @@
 """Encoding of web page text in the field `encrypted_content` of search results.
 
-Clients return the field unchanged with the next request, so the model sees the text again. The value is `px1.web.` and
-the text in base64url without padding. The text is not encrypted.
+Clients return the field unchanged with the next request, so the model sees the text again. The value consists of
+`px1.web.` and the text in base64url without padding. It is not encrypted.
 """
 
 import base64

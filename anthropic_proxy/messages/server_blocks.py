@@ -100,7 +100,10 @@ def search_content(pages: Iterable[SearchResultPage]) -> Content:
 def fetch_content(
     url: str, source: Mapping[str, str], title: str | None, citations: Any = None, retrieved_at: str | None = None
 ) -> Content:
-    """Return the `content` for a fetched web page. `source`: text or PDF, as in a document block."""
+    """Return the `content` of a web fetch result: the fetched page or PDF as a document.
+
+    `source` has the text or the PDF, in the format of a document block.
+    """
     document = {"type": "document", "source": source, "title": title, "citations": citations}
     return {"type": "web_fetch_result", "url": url, "content": document, "retrieved_at": retrieved_at}
 
@@ -192,7 +195,10 @@ def encode_mcp_result(identifier: str, text: str, *, is_error: bool = False) -> 
 
 
 def is_domain_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> bool:
-    """Return True if the client's allowed and blocked domains permit a URL. An invalid list permits all URLs."""
+    """Return True if the client's lists of allowed and blocked domains permit a URL.
+
+    If a list has an invalid entry, all URLs are permitted.
+    """
     if not allowed and not blocked:
         return True
     try:

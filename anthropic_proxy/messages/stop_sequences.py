@@ -17,10 +17,10 @@ _ENDING: frozenset[type] = frozenset((Thinking, ToolCall, Block, Stop))
 
 
 class StopSequenceFilter:
-    """Filter of the deltas (fragments) of one reply. It ends the text before the first stop sequence.
+    """Filter of the deltas (fragments) of one reply, which ends the reply before the first stop sequence.
 
-    The sequence with the earliest position wins, then the first in the list. A match may span several deltas, but only
-    one content block.
+    If several sequences match, the earliest position in the text decides, then the order in the client's list. A match
+    may span several deltas, but only one content block.
     """
 
     def __init__(self, sequences: Sequence[str]) -> None:
@@ -48,9 +48,9 @@ class StopSequenceFilter:
         """Citations after the buffered text. They are returned after it."""
 
     def feed(self, deltas: Iterable[Delta]) -> list[Delta]:
-        """Filter the deltas of one network read. Return the deltas to forward to the client.
+        """Return the deltas to forward to the client for the deltas of one network read.
 
-        After a match, only `Usage` is forwarded.
+        A match adds a `Stop`. After it, only `Usage` is forwarded.
         """
         released: list[Delta] = []
         for delta in deltas:

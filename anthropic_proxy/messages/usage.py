@@ -18,9 +18,9 @@ MAX_COUNT = 2**53 - 1
 
 
 def merge_latest(before: Usage, new: Usage) -> Usage:
-    """Merge two usage reports of one upstream call.
+    """Return the combination of two usage reports of one upstream call.
 
-    A count of `new` replaces the count of `before`, unless it is None.
+    A count of `new` replaces the count of `before`, unless it is None (not reported).
     """
     searches, fetches, tier = new.web_search_requests, new.web_fetch_requests, new.service_tier
     long = new.cache_write_1h_tokens
@@ -38,10 +38,11 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
 
 
 def final_totals(usage: Usage, *, estimate: int, characters: int, usage_is_partial: bool) -> UsageBody:
-    """Return the `usage` of a reply for the client. Counts that the upstream did not report are estimated.
+    """Return the `usage` of a reply for the client. Input and output tokens that were not reported are estimated.
 
-    `estimate`: estimated input tokens, cached ones included. `characters`: length of the output. `usage_is_partial`:
-    True if the reply ended before the upstream's last report; the output then is at least the estimate.
+    `estimate` is the estimated number of input tokens, cached ones included. `characters` is the length of the output,
+    from which its tokens are estimated. If `usage_is_partial` is True, the reply ended before the upstream's last
+    report, and the output is at least this estimate.
     """
     cached, written = _counted(usage.cache_read_tokens), _counted(usage.cache_write_tokens)
     reported, output, tier = usage.input_tokens, usage.output_tokens, usage.service_tier
@@ -81,10 +82,10 @@ def _count_server_tools(usage: Usage) -> dict[str, int] | msgspec.UnsetType:
 
 
 def sum_usages(spent: Usage, running: Usage) -> Usage:
-    """Return the sum of two usages, for a reply with several upstream calls.
+    """Return the sum of the token counts of a reply that needed several upstream calls.
 
-    `spent`: sum of the finished upstream calls. `running`: counts of the current upstream call. A count is None if both
-    are None.
+    `spent` is the sum of the finished upstream calls, and `running` has the counts of the current one. A count that
+    neither has is None.
     """
     return Usage(
         input_tokens=_sum(spent.input_tokens, running.input_tokens),

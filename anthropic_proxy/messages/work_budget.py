@@ -1,10 +1,10 @@
 """`WorkBudget`: limit on the work that the JSON Schemas of one client request may cause.
 
 A small schema can describe a huge tree, because references and alternatives multiply. Work is counted in steps (visits
-to schemas) and nodes (written keys and values). The `count_…` methods count work before it is done. They raise
-`WorkLimitExceeded` above the limit, or `WorkPostponed` to repeat the work in a thread. `CountedWork` is an amount of
-work, and `cost` the amount so far. `error_field` sets the path in error messages. `WorkCache` caches results, and
-counts their work again on each use.
+to schemas) and nodes (written keys and values). The `count_…` methods are called before the work, and raise
+`WorkLimitExceeded` above a limit. They raise `WorkPostponed` if the work would block the event loop; the caller then
+repeats it in a thread. `CountedWork` is an amount of work. `error_field` sets the path of the schema in error messages.
+`WorkCache` caches results, and counts their work again on each use.
 """
 
 from collections import OrderedDict
@@ -39,9 +39,9 @@ class WorkLimitExceeded(InvalidRequest):
 
 
 class WorkPostponed(Exception):
-    """Exception: the JSON Schemas need too much work for the event loop.
+    """Exception for work on JSON Schemas that would block the event loop too long.
 
-    The caller repeats the encoding in a thread.
+    The caller repeats the work in a thread.
     """
 
 
@@ -54,7 +54,7 @@ class CountedWork(NamedTuple):
     """Number of written nodes (keys and values of JSON)."""
 
     def subtract(self, before: "CountedWork") -> "CountedWork":
-        """Return the work done since an earlier moment. `before`: amount of the same budget at that moment."""
+        """Return the work done since `before`, an earlier amount of the same budget."""
         return CountedWork(self.steps - before.steps, self.nodes - before.nodes)
 
 
@@ -96,9 +96,9 @@ class WorkBudget:
         return CountedWork(self._steps, self._nodes)
 
     def count_steps(self, steps: int = 1) -> None:
-        """Count steps before they are done. Raises `WorkLimitExceeded` if the request has too many steps.
+        """Count steps of work before they are done. Raises `WorkLimitExceeded` above the limit of the request.
 
-        Raises `WorkPostponed` if the steps are too many for the event loop.
+        Raises `WorkPostponed` if the steps would block the event loop too long.
         """
         self._steps += steps
         if self._steps > self.max_steps:
@@ -134,7 +134,7 @@ class WorkBudget:
     def count_cached(self, cost: CountedWork) -> None:
         """Count the work of a cached result as if it were computed again, so that limits do not depend on the cache.
 
-        Raises `WorkLimitExceeded`.
+        `cost` is the work of the first computation. Raises `WorkLimitExceeded` above a limit.
         """
         self._nodes += cost.nodes
         self._steps += cost.steps
@@ -144,9 +144,9 @@ class WorkBudget:
 
     @contextmanager
     def error_field(self, field: str) -> Iterator[None]:
-        """Return a context manager: errors inside its block name `field` as the path of the schema.
+        """Return a context manager in which errors of this budget name `field` as the path of the schema.
 
-        A `RecursionError` in the block becomes `WorkLimitExceeded`.
+        A `RecursionError` in its block becomes `WorkLimitExceeded`.
         """
         before, self.field = self.field, field
         try:
@@ -157,11 +157,14 @@ class WorkBudget:
             self.field = before
 
     def tool_schema_path(self, name: str) -> str:
-        """Return the path of a tool's schema in the client request, with the client's name of the tool."""
+        """Return the path of a tool's schema in the client request, for error messages.
+
+        `name` is the tool name that is sent upstream. The path contains the client's name of the tool.
+        """
         return f"tools.{self.client_tool_name(name)}.input_schema"
 
     def client_tool_name(self, name: str) -> str:
-        """Return the client's name of a tool from its name in the upstream request. Used in error messages."""
+        """Return the client's name of a tool, for error messages. `name`: the tool name that is sent upstream."""
         return self._tool_names.get(name, name)
 
     def _too_deep(self) -> str:
@@ -222,9 +225,10 @@ _Arguments = TypeVarTuple("_Arguments")
 
 
 class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
-    """Bounded cache of the results of a function that counts its work in a `WorkBudget`. Threads may share it.
+    """Bounded cache for the results of a function that counts its work in a `WorkBudget`. Threads may share it.
 
-    A cached result counts the work of its first computation again, so that limits do not depend on the cache.
+    Each use of a cached result counts the work of its first computation again, so that limits do not depend on the
+    cache.
     """
 
     def __init__(
@@ -244,9 +248,9 @@ class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
         self._kept: OrderedDict[Hashable, tuple[_Encoded, CountedWork]] = OrderedDict()
 
     def get_or_encode(self, argument: _Argument, budget: WorkBudget, *arguments: *_Arguments) -> _Encoded:
-        """Return the result of the cached function for these arguments.
+        """Return the result of the cached function for these arguments, from the cache or by calling the function.
 
-        The work is counted in `budget`, even if the result is cached.
+        In both cases the work is counted in `budget`.
         """
         place = (argument if self._identity is None else self._identity(argument), *arguments)
         found = self._kept.get(place)

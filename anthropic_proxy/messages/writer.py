@@ -1,7 +1,7 @@
-"""`MessageWriter`: converts the deltas of a reply, its decoded pieces, to events of the Messages API.
+"""`MessageWriter`: converts the deltas of a reply (its decoded pieces) to events of the Messages API.
 
-`start` returns `message_start`, and `feed` the events for deltas. `finish` returns the end of the reply, `fail` its end
-after an error. `keep_alive` returns an event without content for a slow reply. `totals` are the token counts so far. A
+`start` returns the first event, `feed` the events for deltas, and `finish` the last events. `fail` ends the reply after
+an error. `keep_alive` returns events without content while a reply is slow. `totals` are the token counts so far. A
 stream has at most one open content block, but upstreams interleave text and several tool calls. The writer therefore
 queues deltas until the open call ends. The table `_RULES` at the end of this file has the rule for each delta in each
 state.
@@ -55,10 +55,10 @@ row marks the end of the last."""
 
 
 class MessageWriter:
-    """Writes the events of one reply: `start` once, `feed` and `keep_alive` repeatedly, then `finish` or `fail`.
+    """Converts the deltas of one reply to events. Each method returns the events to send to the client.
 
-    Each method returns the events to send. A call in the wrong order, such as `feed` before `start`, raises
-    `InternalError`. After an error, only `fail` is allowed.
+    Call `start` once, then `feed` and `keep_alive` repeatedly, and at the end `finish` or `fail`. A call in the wrong
+    order, such as `feed` before `start`, raises `InternalError`. After an error, only `fail` is allowed.
     """
 
     def __init__(self, *, message_id: str, model: str, signature: str) -> None:
@@ -139,10 +139,10 @@ class MessageWriter:
         return events
 
     def keep_alive(self) -> list[Event]:
-        """Return an event with an empty delta, which keeps the client's connection open.
+        """Return events without content, which keep the client's connection open.
 
-        The delta belongs to the open block, or to a new thinking block. Pings do not suffice, because clients time out
-        after ten minutes of pings alone.
+        They add an empty delta to the open block, or open a new thinking block. Pings do not suffice, because clients
+        time out after ten minutes of pings alone.
         """
         self._require_open()
         if self._state == _TEXT:

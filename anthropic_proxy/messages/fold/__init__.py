@@ -1,7 +1,7 @@
 """`fold`: combines the deltas of a reply (its decoded pieces) into one message, for requests without streaming.
 
-`Fold` does the same step by step. `feed` adds the deltas of one network read, `finish` returns the message. Both use
-the stream events of `MessageWriter`, so a message is equal with and without streaming.
+The class `Fold` does the same step by step: `feed` adds the deltas of one network read, and `finish` returns the
+message. Both use the stream events of `MessageWriter`, so a message is equal with and without streaming.
 """
 
 from collections.abc import Iterable
@@ -40,7 +40,8 @@ def fold(
 ) -> MessagesResponse:
     """Return the complete message for all deltas (decoded pieces) of a reply.
 
-    `estimate` is the estimated number of input tokens. The other keyword arguments are those of `MessageWriter`.
+    `estimate` is the estimated number of input tokens, used if the provider reports none. The other keyword arguments
+    are those of `MessageWriter`.
     """
     writer = MessageWriter(message_id=message_id, model=model, signature=signature)
     writer.start(estimate)
@@ -50,7 +51,7 @@ def fold(
 
 
 class Fold:
-    """Collects the deltas of one reply, its decoded pieces, into a message."""
+    """Combines the deltas of one reply (its decoded pieces) into a message, as they arrive."""
 
     def __init__(self, writer: MessageWriter) -> None:
         self._writer = writer

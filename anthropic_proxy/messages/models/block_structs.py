@@ -1,12 +1,13 @@
 """Structs of the content blocks in client requests: `TextBlock`, `ImageBlock`, `DocumentBlock` and others.
 
 `Source` is the file of an image or document; `is_cited` is True if the reply must cite a document. `ToolUseBlock` is a
-tool call of the model, and `ToolResultBlock` its result. `ServerToolUseBlock` is a call of a server tool, such as
-`web_search`. `SearchResultBlock` is a passage of the client's own search. `ToolReferenceBlock` is a tool that a tool
-search found. `ToolChange` is the tool that a `ToolAdditionBlock` or `ToolRemovalBlock` names. `ThinkingBlock` is
-reasoning of an earlier reply. `CompactionBlock` is a summary that replaces earlier messages. `FallbackBlock` marks the
-place where another model continued a reply. `UnknownBlock` is a block of an unknown type. Source: the API reference and
-the official SDK, read 2026-11.
+tool call of the model, and `ToolResultBlock` the result that the client sends. A server tool, such as web search, is
+run by the provider or the proxy. `ServerToolUseBlock` is a call of a server tool. A `ToolReferenceBlock` names a tool
+that a tool search found. A `ToolChange` names the tool of a `ToolAdditionBlock` or `ToolRemovalBlock`.
+`SearchResultBlock` is a passage of the client's own search. `ThinkingBlock` is reasoning of an earlier reply.
+`CompactionBlock` is a summary that replaces earlier messages. `FallbackBlock` marks the place where another model
+continued a reply. `UnknownBlock` is a block of an unknown type. Source: the API reference and the official SDK, read
+2026-11.
 """
 
 from msgspec import Raw, Struct
@@ -23,7 +24,7 @@ class TextBlock(Struct, tag="text", tag_field="type", omit_defaults=True, gc=Fal
 
 
 class Source(Struct, omit_defaults=True, gc=False):
-    """Source of an image or a document: `base64`, `url`, `file`, `text` or `content`."""
+    """File of an image or document: base64 data, a URL, the id of an uploaded file, a text, or content blocks."""
 
     type: str
     """Kind of the source: `base64`, `url`, `file`, `text` or `content`. It decides which other field has the content.
@@ -122,7 +123,7 @@ class ToolReferenceBlock(Struct, tag="tool_reference", tag_field="type", gc=Fals
 
 
 class ServerToolUseBlock(Struct, tag="server_tool_use", tag_field="type", gc=False):
-    """Call of a server tool in an earlier reply."""
+    """Call of a server tool in an earlier reply: a tool, such as web search, that the provider or the proxy runs."""
 
     id: str
     """Id of the call. The result of the call has the same id as `tool_use_id`."""
@@ -160,7 +161,7 @@ class ToolSearchResultBlock(Struct, tag="tool_search_tool_result", tag_field="ty
 
 
 class ToolChange(Struct):
-    """The tool of a `tool_addition` or `tool_removal` block."""
+    """The tool that a `tool_addition` or `tool_removal` block adds or removes, given by name or definition."""
 
     type: str = ""
     """`tool_reference`: a tool of the request, given by `name`. `tool_definition`: a new tool, given by `definition`.

@@ -55,7 +55,7 @@ _KNOWN_TYPES = frozenset(kind.__struct_config__.tag for kind in get_args(Block) 
 def decode_content(content: Raw) -> list[Block]:
     """Decode the `content` of a tool result or a search result into blocks. Raises `InvalidRequest`.
 
-    The content is a JSON string, a list of blocks, null or `ABSENT`. An empty string gives no block.
+    The content is a JSON string, a list of blocks, null, or `ABSENT` (field not sent). An empty string gives no block.
     """
     if is_string_or_absent(content):
         return [TextBlock(content)] if len(content) > EMPTY_STRING_LENGTH else []
@@ -92,9 +92,10 @@ def decode_string(raw: Raw) -> str | None:
 
 
 def are_well_formed(blocks: list[Block]) -> bool:
-    """Return True if all `Raw` fields of the blocks have the right JSON type and allowed nesting.
+    """Return True if texts, arguments and results in the blocks have the right JSON type and allowed nesting.
 
-    The type of a field is judged by its first character. `MAX_JSON_DEPTH` is the allowed nesting.
+    These fields are undecoded JSON (`Raw`), so the type is judged by the first character. `MAX_JSON_DEPTH` is the
+    maximum nesting. A block of unknown type gives False.
     """
     for block in blocks:
         if type(block) is TextBlock:
@@ -125,7 +126,7 @@ def _tree_of(block: Block) -> Raw:
 
 
 def exceeds_depth(tree: Raw) -> bool:
-    """Return True if a JSON value nests lists and objects deeper than `MAX_JSON_DEPTH`."""
+    """Return True if a `Raw` value (undecoded JSON) nests lists and objects deeper than `MAX_JSON_DEPTH`."""
     return len(tree) > _SHALLOW_BYTES and text_exceeds_depth(bytes(tree))
 
 
@@ -150,7 +151,7 @@ def schema_error(schema: bytes) -> str:
 
 
 def text_exceeds_depth(text: bytes) -> bool:
-    """Return True if JSON text nests lists and objects deeper than `MAX_JSON_DEPTH`."""
+    """Return True if `text`, the bytes of a JSON text, nests lists and objects deeper than `MAX_JSON_DEPTH`."""
     if text.count(b"{") + text.count(b"[") <= MAX_JSON_DEPTH:
         return False
     depth = 0

@@ -6,9 +6,9 @@ _CACHE_MARK = b'"cache_control"'
 
 
 class CacheMarks(Struct):
-    """A client request body that may contain cache marks, which are fields `cache_control`.
+    """Body of a client request, in which `has_mark` searches for cache marks (fields `cache_control`).
 
-    The body is searched only if the marks may be sent to the provider.
+    Callers search only if the marks may be sent to the provider, because a search reads the whole body.
     """
 
     body: bytes

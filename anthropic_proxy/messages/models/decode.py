@@ -1,9 +1,9 @@
-"""`decode_request`: decoding of the body of a client request into a `MessagesRequest`.
+"""`decode_request`: decodes the body of a client request into a `MessagesRequest`.
 
-An invalid body raises an error with the path of the invalid field. Optional fields of a wrong type are dropped. A relay
-forwards the client's body unchanged to a provider with the same API, so it also serves invalid bodies. For a relay,
-`decode_request_or_keep` stores the error in `decode_error` instead. `decode_envelope` decodes only `model` and
-`stream`.
+For an invalid body, it raises an error with the path of the invalid field. Some optional fields of a wrong type are
+dropped instead. A relay forwards the client's body unchanged to a provider with the same API, so it may forward invalid
+bodies too. For a relay, `decode_request_or_keep` therefore stores the error in `decode_error`. `decode_envelope`
+decodes only `model` and `stream` of an invalid body.
 """
 
 import msgspec
@@ -63,7 +63,7 @@ _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
     """Decode a body of `POST /v1/messages`. Raises `InvalidRequest` with the path of the invalid field.
 
-    `for_token_count`: True for a request that only counts tokens; `max_tokens` is then optional. Raises
+    `for_token_count` is True for a request that only counts tokens; `max_tokens` is then optional. Raises
     `UnsupportedFeature` for fields that require conversations stored by the API.
     """
     repairs: list[str] = []
@@ -80,9 +80,11 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
 
 
 def decode_request_or_keep(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
-    """Decode a client request body. An invalid body is returned with its error in the field `decode_error`.
+    """Decode a client request body. If it is invalid, decode only `model` and `stream`, and keep the error.
 
-    A relay can forward such a body unchanged. Raises the error if `model` and `stream` cannot be decoded.
+    The error is then in the field `decode_error`, because a relay can still forward the body unchanged. The error is
+    raised only if `model` and `stream` cannot be decoded either. `for_token_count` is True for a request that only
+    counts tokens.
     """
     try:
         return decode_request(body, for_token_count=for_token_count)
@@ -91,9 +93,10 @@ def decode_request_or_keep(body: bytes, *, for_token_count: bool = False) -> Mes
 
 
 def decode_envelope(body: bytes, error: ClientError) -> MessagesRequest:
-    """Decode only `model` and `stream` of an invalid client request body, which a relay forwards unchanged.
+    """Return only `model` and `stream` of an invalid client request body, which a relay may forward unchanged.
 
-    `error`: the error that `decode_request` raised. It is raised again if these two fields cannot be decoded.
+    `error` is the error of `decode_request` for this body. It is stored in the result, or raised if these two fields
+    cannot be decoded either.
     """
     try:
         read = _decode_envelope(body)

@@ -1,8 +1,8 @@
-"""Detection of messages that need no preparation, which is the case in almost all client requests.
+"""Fast check for messages that need no cleaning, which is the case in almost all client requests.
 
-Preparation changes messages for a provider. `as_clean_messages` checks all messages in one pass. It returns them as
-`CleanMessages`, which preparation leaves unchanged. `is_supported_media` is True for an image or document that all
-providers' encoders (wires) accept unchanged.
+Cleaning is a step of the preparation of a request for a provider. `as_clean_messages` checks all messages in one pass.
+If they are valid and all providers accept their content, it returns them as `CleanMessages`, and cleaning is skipped.
+`is_supported_media` is True for an image or document that all providers' encoders (wires) accept unchanged.
 """
 
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ AUDIO_VIDEO_PREFIXES = ("audio/", "video/")
 
 
 class CleanMessages(list[Message]):
-    """Messages that need no preparation. The list is immutable.
+    """Immutable list of messages that need no cleaning before they are sent to a provider.
 
     All content is valid and accepted by all providers' encoders (wires). Call ids are unique. The results of tool calls
     begin the next message, in the order of the calls.
@@ -48,7 +48,7 @@ class CleanMessages(list[Message]):
 
 
 def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
-    """Return the messages as `CleanMessages`. None: they are invalid, or a provider may require changes."""
+    """Return the messages as `CleanMessages` (no cleaning needed). None: they may be invalid or require changes."""
     clean = CleanMessages(messages)
     names: dict[str, str] = {}
     expected_ids: list[str] = []

@@ -74,9 +74,9 @@ _decode_string = msgspec.json.Decoder(str).decode
 
 
 def decode_field_by_field(body: bytes, repairs: list[str]) -> RequestBody:
-    """Return the fields of an invalid or unusual body. Raises `InvalidRequest` if it cannot be repaired.
+    """Return the fields of an invalid or unusual body, after repairs. Raises `InvalidRequest` if it stays invalid.
 
-    A description of each repair is added to `repairs`.
+    A description of each replaced character or dropped field is added to `repairs`.
     """
     body = _repair_encoding(body, repairs)
     try:
@@ -92,7 +92,10 @@ def are_sound(messages: list[Message]) -> bool:
 
 
 def is_sound(content: str | list[Block] | None) -> bool:
-    """Return True if the content of a message needs no repair. It is a text, or blocks with valid fields."""
+    """Return True if the content of a message or the system prompt is a text, or blocks with valid fields.
+
+    Such content needs no repair. None (no system prompt) gives True.
+    """
     return are_well_formed(content) if type(content) is list else True
 
 

@@ -1,8 +1,8 @@
-"""Definitions of MCP servers in a client request: `decode_mcp_servers` decodes the request field `mcp_servers`.
+"""Decoding of the request field `mcp_servers`: the MCP servers of a client, which the provider calls.
 
-A `McpServer` offers tools over the network; the provider calls them. `McpToolPermissions` restricts its tools, as in
-the older beta. In the newer beta, toolsets (`toolsets.py`) do so. Source: `BetaRequestMCPServerURLDefinitionParam` of
-the official SDK `anthropic` 2.10.
+An MCP server offers tools over the network. `decode_mcp_servers` returns one `McpServer` for each entry of the field.
+In an older beta of the API, `McpToolPermissions` restricts the tools of a server; in the newer beta, toolsets do so
+(`toolsets.py`). Source: `BetaRequestMCPServerURLDefinitionParam` of the official SDK `anthropic` 2.10.
 """
 
 import msgspec

@@ -7,7 +7,7 @@ BlockT_co = TypeVar("BlockT_co", covariant=True)
 
 
 class DecodedMessage(Protocol[BlockT_co]):
-    """Message of a client request, as far as it was decoded."""
+    """Interface of a message of a client request. Its content blocks may be decoded only in part."""
 
     @property
     def role(self) -> str:

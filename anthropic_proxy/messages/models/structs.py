@@ -1,9 +1,10 @@
 """Structs of client requests (`MessagesRequest`) and replies (`MessagesResponse`) of the Messages API.
 
-`Message` is an entry of `messages`, and `Tool` a tool definition. `ToolChoice` restricts tool calls, `ThinkingConfig`
-the reasoning. `OutputConfig` has the effort and the format of the reply. `Metadata` has the user id, and `UsageBody`
-the token counts of a reply. Most fields have the names of the API; the others, such as `message_count`, describe the
-body. `release_body` frees the memory of the content. Source: the API reference and the official SDK, read 2026-11.
+`Message` is an entry of the field `messages`, and `Tool` a tool definition. `ToolChoice` restricts the tool calls of
+the reply, and `ThinkingConfig` its reasoning. `OutputConfig` has the level of reasoning (effort) and the format of the
+reply. `Metadata` has the user id. `UsageBody` has the token counts of a reply. Most fields have the names of the API;
+the others, such as `message_count`, describe the body. `release_body` frees the memory of the content. Source: the API
+reference and the official SDK, read 2026-11.
 """
 
 from typing import Any
@@ -76,7 +77,7 @@ class Tool(Struct, kw_only=True, frozen=True):
 
 
 class ToolChoice(Struct):
-    """Restriction of tool calls: `auto`, `any`, `tool` (the tool `name`) or `none`."""
+    """Request field `tool_choice`: tool calls are optional (`auto`), required (`any`, `tool`) or forbidden (`none`)."""
 
     type: str
     """Kind of the choice: `auto`, `any`, `tool` or `none`."""
@@ -87,7 +88,7 @@ class ToolChoice(Struct):
 
 
 class ThinkingConfig(Struct):
-    """Request field `thinking`: `enabled` with `budget_tokens`, `adaptive`, `between_tools` or `disabled`."""
+    """Request field `thinking`, by which the client turns the model's reasoning on or off and limits its tokens."""
 
     type: str
     """Kind of thinking: `enabled`, `adaptive`, `between_tools` or `disabled`."""
@@ -118,7 +119,7 @@ class OutputConfig(Struct):
 
 
 class Metadata(Struct):
-    """Request field `metadata`: the id of the user. It is never forwarded unchanged."""
+    """Request field `metadata`, with the id of the user. Providers with another API receive only hashes of it."""
 
     user_id: str | None = None
     """Opaque id of the user. Claude Code puts JSON with its session id into it."""

@@ -1,8 +1,9 @@
-"""Decoding of the tool definitions of a client request: the field `tools`.
+"""Decoding of the request field `tools`: the tool definitions of a client.
 
-`decode_tools` decodes the complete list, `decode_tool` one definition. Both cache their results, because requests of a
-session repeat their tools. `ToolList` is the immutable list of a request. A client tool is a function that the client
-runs; other tools are types that Anthropic defines. `is_client_tool` checks one tool, `are_client_tools` a list.
+`decode_tools` decodes the complete list, and `decode_tool` one definition. Both cache results, because the requests of
+a session repeat their tools. A `ToolList` is an immutable list of tools, which equal requests share. A client tool is a
+function that the client defines and runs; other tools have types that Anthropic defines. `is_client_tool` checks one
+tool, and `are_client_tools` a list.
 """
 
 import functools

@@ -1,9 +1,9 @@
-"""Toolsets: entries in `tools` of a client request that select the tools of one MCP server.
+"""Toolsets: entries of the request field `tools` that offer the tools of one MCP server to the model.
 
-An MCP server offers tools over the network; the provider calls them. `decode_toolset` decodes an entry.
-`McpToolPermission` offers or hides one tool. A `PinnedTool` is a tool of the server that the client defines itself.
-`implied_toolsets` returns the entries that clients of an older beta omit. Source: `BetaMCPToolsetParam` of the official
-SDK `anthropic` 2.10.
+An MCP server offers tools over the network, and the provider calls it. `decode_toolset` decodes an entry.
+`McpToolPermission` offers or hides one tool of the server. A `PinnedTool` is a tool of the server that the client
+defines itself. `implied_toolsets` returns the toolsets that clients of an older beta omit. Source:
+`BetaMCPToolsetParam` of the official SDK `anthropic` 2.10.
 """
 
 import msgspec
@@ -18,14 +18,14 @@ MCP_TOOLSET_TYPE = "mcp_toolset"
 
 
 class McpToolPermission(Struct):
-    """Permission for one tool of an MCP server: offered to the model or not."""
+    """Setting in a toolset that offers a tool of an MCP server to the model, or hides it."""
 
     enabled: bool | None = None
     """False: the tool is not offered. None: offered."""
 
 
 class PinnedTool(Struct):
-    """A tool of an MCP server with a definition by the client. Only its name is decoded."""
+    """A tool of an MCP server that the client defines itself in the toolset. Only its name is decoded."""
 
     name: str = ""
     """Name of the tool on its MCP server."""
@@ -53,9 +53,9 @@ def decode_toolset(tool: Tool) -> Toolset:
 
 
 def implied_toolsets(request: MessagesRequest) -> list[Tool]:
-    """Return a toolset for each enabled MCP server that no toolset in `tools` names.
+    """Return a toolset for each enabled MCP server of the request that has no toolset in `tools`.
 
-    In the older beta `mcp-client-2025-04-04`, clients list MCP servers (`mcp_servers`) but no toolsets.
+    Clients of the older beta `mcp-client-2025-04-04` list their MCP servers in `mcp_servers`, but send no toolsets.
     """
     named = {decode_toolset(tool).mcp_server_name for tool in request.tools if tool.type == MCP_TOOLSET_TYPE}
     return [_toolset_of(server) for server in request.mcp_servers if server.name not in named and _is_on(server)]

@@ -1,7 +1,7 @@
 """Preparation of a client request for one provider and model, before it is encoded for the provider's API.
 
-`prepare` runs all steps: cleaning of messages, effort, pairing of calls and results, aliases of tool names, token
-limits.
+`prepare` runs all steps. It cleans the messages, chooses the effort level, pairs tool calls with their results,
+replaces tool names and limits the output tokens.
 """
 
 from anthropic_proxy.messages.preparation.prepare import prepare

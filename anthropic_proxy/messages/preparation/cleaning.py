@@ -1,8 +1,9 @@
 """Cleaning of the client's messages before they are encoded for a provider.
 
-`clean_messages` removes empty text, replaces blocks that providers do not accept by text, and merges consecutive
-messages of one role. `Transcript` is the list of messages under construction; `extend` appends several messages.
-`clean_system_prompt` cleans the system prompt. `orphan_result_blocks` converts a tool result without a call.
+`clean_messages` removes empty text, merges consecutive messages of one role, and puts text in place of blocks that
+providers do not accept. A `Transcript` is the list of cleaned messages under construction, and `extend` appends several
+messages to it. `clean_system_prompt` cleans the system prompt. `orphan_result_blocks` converts a tool result without a
+call.
 """
 
 from collections.abc import Iterable
@@ -91,10 +92,10 @@ def clean_system_prompt(system: str | list[Block]) -> list[TextBlock]:
 
 
 def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[Message]:
-    """Return the messages with only the blocks that providers' encoders (wires) accept.
+    """Return the messages with only the content that providers' encoders (wires) accept.
 
-    A note on each change is added to `notes`. Raises `InvalidRequest` if no content is left, and `UnsupportedFeature`
-    for audio and video.
+    Fidelity notes on replaced or dropped blocks are added to `notes`. Raises `InvalidRequest` if no content is left,
+    and `UnsupportedFeature` for audio and video.
     """
     cleaned = Transcript()
     for place, message in enumerate(messages):

@@ -102,9 +102,9 @@ _CLIENT_TYPE = re.compile(r"(?:bash|text_editor|computer|memory)_\d+")
 
 
 def function_for_client_tool(tool: Tool) -> Tool | None:
-    """Return a function for a tool that Anthropic defines and the client runs. None: any other tool.
+    """Return the function definition for a tool that Anthropic defines and the client runs. None: any other tool.
 
-    >>> function_for_client_tool(Tool(type="bash_20250124", name="bash")).type
+    It has the name, description and JSON Schema that any model needs to call the tool, and no `type`.
     """
     if tool.type is None or not _CLIENT_TYPE.fullmatch(tool.type):
         return None

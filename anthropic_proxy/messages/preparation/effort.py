@@ -1,4 +1,4 @@
-"""`resolve_effort`: choice of the effort level (`low`, `high`, …) that is sent to a target, a provider and model.
+"""`resolve_effort`: chooses the effort level (`low`, `high`, …) that is sent to a target (provider and model).
 
 Clients request reasoning by several fields, such as `thinking` with a number of tokens or `output_config.effort`. A
 fidelity note records each field that was approximated.
@@ -28,9 +28,9 @@ _UNSUPPORTED = {
 
 
 def resolve_effort(request: MessagesRequest, limits: TargetLimits) -> tuple[str, list[FidelityNote]]:
-    """Return the effort level to send, and notes on changes of the client's level.
+    """Return the effort level to send upstream, and fidelity notes on its differences from the client's request.
 
-    The effort is `default` (send no level), `none` (no reasoning), or a level of the target.
+    The effort is one of the levels in `limits`, `default` (no level is sent), or `none` (no reasoning).
     """
     requested, notes = _requested(request)
     if not limits.efforts:

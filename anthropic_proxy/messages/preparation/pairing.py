@@ -1,7 +1,7 @@
 """Pairing of tool calls and results: each message with calls is followed by all their results, in order.
 
-`pair_calls_with_results` repairs the messages. Clients send results in another order or mixed with text, truncate
-histories and repeat call ids. Providers reject such messages.
+Some clients send results in another order or mixed with text, truncate histories or repeat call ids. Providers reject
+such messages, so `pair_calls_with_results` repairs them.
 """
 
 from collections import deque
@@ -22,10 +22,10 @@ _UNNAMED = "call"
 
 
 def pair_calls_with_results(messages: list[Message], names: ToolNames, notes: list[FidelityNote]) -> list[Message]:
-    """Return messages in which each tool call is followed by its result. Call ids are unique.
+    """Return the messages with each tool call followed by its result. Repeated call ids are made unique.
 
-    `messages`: messages that `clean_messages` returned. `names`: tool names that the provider accepts; they replace the
-    client's names. Notes on calls without a result, and results without a call, are added to `notes`.
+    `messages` are messages that `clean_messages` returned. `names` replaces tool names that the provider does not
+    accept. If a call has no result, or a result no call, a fidelity note is added to `notes`.
     """
     if _are_in_order(messages, names):
         return messages

@@ -1,6 +1,6 @@
-"""`prepare`: all preparation steps of a client request for one target (provider and model), in order.
+"""`prepare`: adapts a client request to one target (provider and model), with all preparation steps in order.
 
-The result has a `PreparedRequest`, which is the input of the wires, the encoders of the providers' APIs.
+Its result contains a `PreparedRequest`, from which a wire (encoder of a provider's API) builds the upstream request.
 """
 
 import functools
@@ -52,8 +52,9 @@ def prepare(
 ) -> PreparationResult:
     """Return the request with all changes that a target (provider and model) requires.
 
-    `limits`: limits of the target. `count` returns the estimated input tokens, and is called only if the context window
-    may be exceeded. None: no check. Raises `InvalidRequest` and `UnsupportedFeature`.
+    `limits` has the limits and features of the target. `count` returns the estimated input tokens; without it, the
+    context window is not checked. Raises `InvalidRequest` or `UnsupportedFeature` if the target cannot serve the
+    request.
     """
     notes = notes_on_fields(request, limits)
     names = ToolNames(limits.tool_name_pattern, limits.max_tool_name_length)

@@ -1,10 +1,11 @@
-"""Input and output of `prepare`, which adapts a client request to a target, a provider and model.
+"""Input and output of `prepare`, which adapts a client request to a target (provider and model).
 
-`TargetLimits` has the limits of the target. `PreparedRequest` is the adapted request. Its `session_key` and `user_key`
-are hashes for provider caches; `release_content` frees memory after the reply has begun. `PreparationResult` adds notes
-on the changes and aliases, which replace tool names that the target rejects. `ProxyTool` is a server tool (web search,
-…) that the proxy runs itself. Deferred tools are hidden from the model until a tool search finds them. `find_session`
-returns the session in a user id. `UNPREPARED` is an empty request for relays, which forward the client's bytes.
+`TargetLimits` has the limits of the target. `PreparationResult` has the adapted request (`PreparedRequest`), fidelity
+notes on the changes, and aliases, which replace tool names that the target rejects. `session_key` and `user_key` are
+hashes of session and user for the caches of providers. `release_content` frees memory after the reply has begun. A
+`ProxyTool` is a server tool, such as web search, that the proxy runs itself. Deferred tools are hidden from the model
+until a tool search finds them. `find_session` returns the session id in a user id. `UNPREPARED` is an empty request for
+relays, which forward the client's bytes.
 """
 
 import hashlib
@@ -35,8 +36,8 @@ window. The input is then only estimated."""
 def available_output_tokens(window: int, tokens: int, margin: float = 0.0) -> int:
     """Return the number of output tokens that still fit into a context window. 0 or less: none.
 
-    `window`: size of the window in tokens. `tokens`: estimated input. `margin`: share of the input that stays free too,
-    up to half of the remaining tokens.
+    `window` is the size of the context window in tokens, and `tokens` the estimated input. `margin` is a share of the
+    input that also stays free, but at most half of the remaining tokens.
     """
     available = window - tokens - WINDOW_MARGIN_TOKENS
     return max(available - math.ceil(tokens * margin), available // 2) if margin else available
@@ -135,7 +136,7 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
             self.cache_marks.body = b""
 
     def has_cache_marks(self) -> bool:
-        """Return True if the client sent cache marks. Each call searches the request body."""
+        """Return True if the client sent cache marks (`cache_control`). Each call searches the request body."""
         return self.cache_marks is not None and self.cache_marks.has_mark()
 
     def session_key(self) -> str:
@@ -171,7 +172,7 @@ class _UserId(Struct):
 
 
 def find_session(user_id: str) -> str | None:
-    """Return the session id in `user_id`, the client's `metadata.user_id`. None: no session id."""
+    """Return the session id that a client, such as Claude Code, stores in `metadata.user_id`. None: no session id."""
     try:
         return msgspec.json.decode(user_id, type=_UserId).session_id
     except (msgspec.DecodeError, RecursionError):

@@ -1,9 +1,9 @@
-"""Conversion of server tool calls in the history back to function calls and results.
+"""Conversion of server tool calls in earlier replies back to function calls and results.
 
-Proxy tools are the server tools (web search …) that the proxy runs itself; the model calls them as functions. A client
-stores a reply with several such calls as one message. `as_function_calls` restores the separate messages that the model
-saw. `find_pending_calls` returns the calls without a result. A paused reply ends with a server tool call or result;
-`ends_with_paused_reply` detects it.
+Proxy tools are the server tools, such as web search, that the proxy runs itself; the model calls them as functions. A
+client stores a reply with several such calls as one message. `as_function_calls` restores the separate messages that
+the model saw. `find_pending_calls` returns the calls without a result. A paused reply ends with a server tool call or
+its result, and the client requests its continuation. `ends_with_paused_reply` detects it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,9 +30,10 @@ ServerResult = WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBloc
 
 
 def as_function_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[Message]:
-    """Return the messages with calls of proxy tools (server tools that the proxy runs) as function calls.
+    """Return the messages with the calls of proxy tools as function calls, and their results as tool results.
 
-    Their results become tool results. `tools`: name of the tool in calls of the model → proxy tool.
+    Proxy tools are server tools that the proxy runs itself. The keys of `tools` are the names by which the model calls
+    them.
     """
     if isinstance(messages, CleanMessages):
         return messages

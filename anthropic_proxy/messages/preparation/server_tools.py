@@ -1,9 +1,9 @@
 """Decision for each server tool of a request: run by the provider, run by the proxy, or dropped.
 
 Server tools are tools that the client does not run, such as web search, code execution and MCP toolsets.
-`assign_server_tools` decides, and `ToolOffer` is its result. `server_tool_kind` returns the kind of a tool:
-`web_search`. `require_offered` rejects a tool choice that forces a dropped tool. Deferred tools are hidden from the
-model until a tool search finds them.
+`assign_server_tools` makes the decision, and `ToolOffer` is its result. `server_tool_kind` returns the kind of a tool,
+such as `web_search`. `require_offered` rejects a tool choice that forces a dropped tool. Deferred tools are hidden from
+the model until a tool search finds them.
 """
 
 import functools
@@ -34,7 +34,7 @@ _MAX_SHOWN, _MAX_SHOWN_CHARACTERS = 3, 60
 
 
 class ToolOffer(Struct):
-    """The tools of a client request, divided by the place where they run."""
+    """Decision about the tools of a client request: the tools to offer to the model, and the tools that are dropped."""
 
     tools: list[Tool]
     """Functions, and server tools that the provider runs, in the order of the request, without aliases."""
@@ -47,7 +47,7 @@ class ToolOffer(Struct):
 
 
 def server_tool_kind(tool: Tool) -> ServerToolKind:
-    """Return the kind of a server tool from its type. "": a function, or a tool that only Anthropic runs.
+    """Return the kind of a server tool from its type. "": any other tool.
 
     >>> server_tool_kind(Tool(type="web_search_20250305", name="web_search"))
     'web_search'
@@ -64,10 +64,11 @@ def server_tool_kinds(tools: Sequence[Tool]) -> frozenset[str]:
 
 
 def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[FidelityNote]) -> ToolOffer:
-    """Return the tools to offer for the tools that the client declares.
+    """Return the tools to offer to the model, after the decision where each server tool runs.
 
-    A server tool runs at the provider if possible, else in the proxy, else it is dropped. Each server tool that the
-    provider does not run adds a note to `notes`. Raises `InvalidRequest` for invalid domains.
+    `declared` are the tools of the client. A server tool runs at the provider if possible, else in the proxy, else it
+    is dropped. A note on each server tool that the provider does not run is added to `notes`. Raises `InvalidRequest`
+    for invalid domains.
     """
     offer = ToolOffer([], {}, [])
     proxy_tools: dict[str, ProxyTool] = {}

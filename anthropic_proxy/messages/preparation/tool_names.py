@@ -35,9 +35,10 @@ class ToolNames:
 
 @functools.lru_cache(maxsize=4096)
 def name_or_alias(name: str, pattern: str, length: int) -> str:
-    """Return `name` if it matches `pattern` and has at most `length` characters, otherwise its alias.
+    """Return `name` if it is allowed, otherwise a replacement (alias) that is allowed.
 
-    The same name always has the same alias, so nothing is stored between requests.
+    An allowed name matches `pattern` and has at most `length` characters. Equal arguments always give the same alias,
+    so nothing is stored between requests.
     """
     if len(name) <= length and re.fullmatch(pattern, name):
         return name

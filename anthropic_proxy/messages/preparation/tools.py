@@ -1,8 +1,8 @@
 """Selection of the tools and the tool choice that are sent to the model.
 
-`select_offered_tools` returns the tools, `select_tool_choice` the tool choice. Deferred tools are hidden from the model
-until a tool search finds them: `split_deferred_tools` separates them. `list_visible_tools` returns the tools that the
-model can see. `proxy_tools` returns the server tools (web search …) that the proxy runs itself.
+`select_offered_tools` returns the tools, and `select_tool_choice` the tool choice. A deferred tool is hidden from the
+model until a tool search finds it; `split_deferred_tools` separates such tools. `list_visible_tools` returns the tools
+that the model can see. `proxy_tools` returns the server tools, such as web search, that the proxy runs itself.
 """
 
 import functools
@@ -47,10 +47,11 @@ _REFERENCE = b'"tool_reference'
 def split_deferred_tools(
     tools: list[Tool], messages: list[Message], forced_name: str | None
 ) -> tuple[list[Tool], list[Tool]]:
-    """Return two lists: the tools to offer now, and all deferred tools, which stay hidden until they are found.
+    """Return a list of the tools to offer to the model now, and a list of all deferred tools.
 
-    A deferred tool is offered after a tool search found it or the model called it. `forced_name`: tool in the client's
-    tool choice, which is offered too. Found tools come last, so that prompt caches still match.
+    A deferred tool is hidden until a tool search finds it, the model calls it, or a system message adds it.
+    `forced_name` is the tool in the client's tool choice, which is offered too. In the first list, found tools come
+    last, so that prompt caches still match.
     """
     deferred = {tool.name: tool for tool in tools if tool.defer_loading}
     if not deferred:
@@ -108,9 +109,10 @@ _MAX_LISTED = 20
 def select_offered_tools(
     request: MessagesRequest, limits: TargetLimits, names: ToolNames, notes: list[FidelityNote]
 ) -> ToolOffer:
-    """Return the tools to offer to a target, which is a provider and model.
+    """Return the tools to offer to the model, after the changes that the target (provider and model) requires.
 
-    Tool names that the target rejects are replaced, and added to `names`. Notes on other changes are added to `notes`.
+    `limits` has the features of the target. Tool names that the target rejects are replaced, and the replacements are
+    added to `names`. Notes on other changes are added to `notes`.
     """
     declared = _with_changes(request)
     if request.mcp_servers and "mcp_toolset" in limits.server_tools:
@@ -131,7 +133,10 @@ def select_offered_tools(
 
 
 def list_visible_tools(request: MessagesRequest) -> list[Tool]:
-    """Return the tools that the model can see: all except deferred tools that were not found yet."""
+    """Return the tools that the model can see.
+
+    If the request has a tool search, deferred tools that were not found yet are left out.
+    """
     tools = _with_changes(request)
     if not any(tool.defer_loading for tool in tools):
         return tools
@@ -142,7 +147,7 @@ def list_visible_tools(request: MessagesRequest) -> list[Tool]:
 
 
 def proxy_tools(request: MessagesRequest, limits: TargetLimits) -> Mapping[str, ProxyTool]:
-    """Return the server tools that the proxy would run for a request. Key: tool name in calls of the model."""
+    """Return the server tools of a request that the proxy would run itself, by their names in calls of the model."""
     if not limits.accepts_tools or are_client_tools(request.tools):
         return {}
     return assign_server_tools([_defined(tool) for tool in _with_changes(request)], limits, []).proxy_tools
@@ -153,8 +158,8 @@ def select_tool_choice(
 ) -> ToolChoice | None:
     """Return the tool choice to send, with the tool name that the provider accepts. None: no tool choice is sent.
 
-    Raises `InvalidRequest` for a forced tool that is not offered. Raises `UnsupportedFeature` for a forced tool that
-    neither provider nor proxy runs, or if the model supports no tools.
+    Raises `InvalidRequest` if the client forces a tool call, but does not offer the tool. Raises `UnsupportedFeature`
+    if neither provider nor proxy runs the forced tool, or if the model supports no tools.
     """
     choice, tools = request.tool_choice, offer.tools
     if choice is None:

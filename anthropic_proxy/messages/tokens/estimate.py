@@ -1,7 +1,7 @@
 """`estimate`: number of input tokens of a request, estimated from its text, images, documents and tools.
 
-`EstimateCache` keeps the estimate of the latest request, and `get_or_count` returns it. Deferred tools do not count,
-because the model cannot see them until a tool search finds them.
+`EstimateCache` keeps the estimate of the latest request, and `get_or_count` returns it. Deferred tools, which are
+hidden until a tool search finds them, count only after they were found.
 """
 
 import msgspec
@@ -121,7 +121,7 @@ class _TokenCounter:
 
 
 class EstimateCache:
-    """Cache of the token estimate of the latest request. Preparation and `message_start` use the same estimate."""
+    """Cache for the token estimate of the latest request, because several steps of a request need the same estimate."""
 
     def __init__(self) -> None:
         self._last: tuple[MessagesRequest, int] | None = None
@@ -134,7 +134,7 @@ class EstimateCache:
 
 
 def estimate(request: MessagesRequest) -> int:
-    """Return the estimated input tokens of a request: system, messages, the tools offered now, images and PDFs.
+    """Return the estimated input tokens of a request: system prompt, messages, visible tools, images and PDFs.
 
     The average error of text is 6 % (`density.py`). Small requests differ more, because providers add text of their own
     before tools. Reasoning of earlier replies does not count, because most providers do not receive it. Raises

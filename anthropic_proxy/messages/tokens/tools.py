@@ -1,7 +1,7 @@
-"""`tool_tokens`: estimated tokens of a tool definition.
+"""`tool_tokens`: estimates the tokens of a tool definition.
 
-A tool counts as a function signature: names, types, descriptions, allowed values. The estimate matches the counts of
-OpenAI and Gemini in recorded traffic. It is too low for servers that insert the JSON Schema into a prompt.
+A tool counts as a function signature: names, types, descriptions and allowed values. The estimate matches the counts of
+OpenAI and Gemini in recorded traffic. It is too low for servers that insert the complete JSON Schema into the prompt.
 """
 
 import functools
@@ -33,7 +33,7 @@ _decode = msgspec.json.Decoder(_Definition).decode
 
 
 def tool_tokens(tool: Tool) -> float:
-    """Return the estimated tokens of a tool definition. The result is cached."""
+    """Return the estimated tokens of a tool definition. Results for small definitions are cached."""
     if len(tool.source) > _MAX_CACHED_BYTES:
         return _weigh(tool.source)
     return _weigh_cached(tool.source) if tool.source else _weigh_struct(tool)
