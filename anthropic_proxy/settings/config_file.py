@@ -1,8 +1,8 @@
 """`ConfigFile`: the configuration file `anthropic-proxy.toml` beside `.env`, with checks that report file and line.
 
-A `KeyPath` has the keys from the top of the file to a value. `find_value` returns the value, `check_type` checks its
-type, and `decode_table` returns a table as a struct. Methods `describe_*` return file and line of a key, methods
-`*_error` return errors. The structs of `file_format` define the allowed fields.
+A `KeyPath` is the path of a value: the keys from the top of the file to the value. `find_value` returns the value,
+`check_type` checks it, and `decode_table` returns a table as a struct. The structs of `file_format` define the allowed
+fields. Methods `describe_*` return the file and line of a key. Methods `*_error` return errors for invalid values.
 """
 
 import os
@@ -67,9 +67,9 @@ class ConfigFile:
             raise ConfigurationError(f"{where}is not valid TOML: {problem}.") from None
 
     def describe_origin(self, path: KeyPath) -> str:
-        """Return the file and line of a key: `anthropic-proxy.toml line 4`.
+        """Return the file and line of a key, for lists of settings: `anthropic-proxy.toml line 4`.
 
-        For a key that is missing in the file, the line of its table is returned.
+        If the file does not have the key, the line of its table is returned.
         """
         if self._lines is None:
             from anthropic_proxy.settings.toml_lines import find_key_lines  # noqa: PLC0415
@@ -82,11 +82,14 @@ class ConfigFile:
         return self.path
 
     def describe_place(self, path: KeyPath) -> str:
-        """Return the file and line of a key for a sentence: `anthropic-proxy.toml, line 4`."""
+        """Return the file and line of a key, for use in a sentence: `anthropic-proxy.toml, line 4`."""
         return self.describe_origin(path).replace(" line ", ", line ")
 
     def build_setting(self, path: KeyPath, text: str) -> FoundSetting:
-        """Return a text of the file as a `FoundSetting`, the input of the decoders in `settings.values`."""
+        """Return `text`, the value at `path` of the file, as a `FoundSetting` with its file and line.
+
+        The decoders in `settings.values` accept this object.
+        """
         return FoundSetting(join_keys(path), text, self.describe_origin(path), (text,), path[-1])
 
     def invalid_value_error(
@@ -124,7 +127,11 @@ class ConfigFile:
         return value
 
     def check_type(self, path: KeyPath, value: object, expected: Any) -> None:
-        """Raise `ConfigurationError` with all parts of a value that have another type than `expected`."""
+        """Raise `ConfigurationError` with a message for each invalid part of a value.
+
+        `value` is the value at `path` of the file. `expected` is the type that it must have, such as a struct of
+        `file_format`.
+        """
         from anthropic_proxy.settings import type_checks  # noqa: PLC0415  # most installations have no file
 
         if path and path[-1] == "api_key":
@@ -226,7 +233,7 @@ class ConfigFile:
 
 
 def config_file_beside(env_file: str | None) -> str | None:
-    """Return the path of the configuration file in the folder of a `.env` file. None: no files are read."""
+    """Return the path of the configuration file, which is in the folder of `env_file`. None: `env_file` is None."""
     return None if env_file is None else os.path.join(os.path.dirname(env_file), CONFIG_FILE)
 
 

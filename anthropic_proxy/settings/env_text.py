@@ -1,4 +1,4 @@
-"""Decoding of the text of a `.env` file of another program."""
+"""`decode_env_text`: returns the variables in the text of a `.env` file."""
 
 import io
 

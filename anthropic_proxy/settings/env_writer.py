@@ -1,5 +1,6 @@
-"""Changes of `.env`: `append_lines` adds lines and changes no others, `set_value` replaces the line of one variable.
+"""Changes of settings files, such as `.env`.
 
+`append_lines` adds lines to a file and changes no others. `set_value` replaces the line of one variable in a text.
 `replace_file` replaces a file in one step, so that readers get the old or the new content. `locked_for_change` holds a
 lock against other processes during a change.
 """
@@ -36,10 +37,10 @@ def format_line(name: str, value: str) -> str:
 
 
 def append_lines(file: Path, values: Mapping[str, str]) -> bool:
-    """Add a line for each variable to the end of a file, which is created if it is missing.
+    """Add a line for each variable to the end of a settings file. A missing file is created.
 
-    The permissions of the file are kept, unless a key is added that other users could read. Return True if other users
-    could read the file before and cannot now. Raises `ConfigurationError` if the file cannot be written.
+    If a key is added, other users lose the permission to read the file (except on Windows). The result is then True if
+    they had it before. Raises `ConfigurationError` if the file cannot be written.
     """
     with locked_for_change(file):
         text = read_text(file)
@@ -65,10 +66,10 @@ def locked_for_change(file: Path) -> Iterator[None]:
 
 
 def set_value(text: str, name: str, value: str) -> str:
-    """Return the text of a `.env` file with a new value of one variable. `value` "": the variable is removed.
+    """Return the text of a `.env` file with a new value of one variable, or without the variable if `value` is "".
 
-    `text` is the content of the file. If several lines set the variable, the last one is replaced, because readers use
-    that line. A missing variable is added to the end.
+    `text` is the content of the file. A missing variable is added to the end. If several lines set the variable, the
+    last one gets the new value, because readers use that line.
     """
     from dotenv.parser import parse_stream  # noqa: PLC0415  # only needed for a change
 
@@ -99,9 +100,10 @@ def read_text(file: Path) -> str:
 
 
 def replace_file(file: Path, text: str, *, has_keys: bool) -> bool:
-    """Replace the content of a file in one step. Return True if other users could read it before and now cannot.
+    """Replace the content of a file in one step, so that readers get the old or the new content.
 
-    `has_keys`: True if the new content has keys, which other users may not read. Raises `ConfigurationError`.
+    If `has_keys` is True, other users lose the permission to read the file (except on Windows). The result is then True
+    if they had it before. Raises `ConfigurationError` if the file cannot be written.
     """
     target = file.resolve()
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")

@@ -1,8 +1,8 @@
-"""Environment variables that other programs and libraries also read: color, HTTP proxies, LiteLLM, clients.
+"""Environment variables that other programs and libraries also use, such as those for color and HTTP proxies.
 
 `find_color_setting`, `find_proxies` and `find_data_directory` read the environment. `export_to_litellm` copies
-variables of `.env` into it. `find_bound_host` returns the listen address on the command line of another server, such as
-uvicorn.
+variables of `.env` into it, where the library LiteLLM reads them. `find_bound_host` returns the listen address on the
+command line of another server, such as uvicorn.
 """
 
 import os
@@ -100,8 +100,8 @@ _exporting = threading.Lock()
 def export_to_litellm(settings: Settings, exported: MutableMapping[str, Secret] | None = None) -> None:
     """Copy `settings.litellm_variables` and LiteLLM's start options to `os.environ`, where LiteLLM reads them.
 
-    Variables that are already set are not changed. `exported` has the variables that the previous call set, which are
-    replaced, and receives those of this call. Any thread may call the function.
+    Variables that are already set are not changed. `exported` has the variables that the previous call set. They are
+    removed first, and then `exported` receives those of this call. Any thread may call the function.
     """
     with _exporting:
         _export(settings, exported)

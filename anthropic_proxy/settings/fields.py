@@ -1,8 +1,8 @@
-"""`Settings`, the decoded settings of the proxy: one field per setting, with its variable and default.
+"""`Settings`: the decoded settings of the proxy, with one field for each setting.
 
-Several fields map the name of a provider to its value, such as keys and base URLs. Claude models belong to tiers
-(haiku, sonnet, …). A prefix before a model id names the provider: `openai/gpt-4.1`. A `Secret` hides a key in logs;
-`reveal` returns the key.
+The description of each field names its variable. Some fields map the name of a provider to a value, such as its keys or
+its base URL. A prefix before a model id names the provider: `openai/gpt-4.1`. Claude models belong to tiers (haiku,
+sonnet, …). A `Secret` hides a key in logs, and `reveal` returns the key.
 """
 
 from collections.abc import Mapping, Sequence
@@ -97,7 +97,7 @@ class SearchService(Struct, frozen=True, kw_only=True):
 
 
 class ReferencedVariable(Struct, frozen=True):
-    """Variable with API keys that the configuration file refers to: `api_key = { env = "LOCAL_KEY" }`."""
+    """A variable with API keys that the configuration file names: `api_key = { env = "LOCAL_KEY" }`."""
 
     keys: tuple[Secret, ...]
     """API keys in the value of the variable. Empty: the variable is not set."""
@@ -108,8 +108,8 @@ class ReferencedVariable(Struct, frozen=True):
 class Settings(Struct, frozen=True, kw_only=True):
     """All settings of the proxy. A reload creates a new object.
 
-    Each field names its variable. `<PROVIDER>` in a variable stands for the provider's prefix of variables: OPENAI,
-    GEMINI.
+    The description of each field names its variable. `<PROVIDER>` stands for the beginning of the names of a provider's
+    variables, such as OPENAI or GEMINI.
     """
 
     keys: Mapping[str, Sequence[Secret]] = {}

@@ -1,8 +1,9 @@
-"""Format of the configuration file `anthropic-proxy.toml`: the structs that its tables are checked against.
+"""Format of the configuration file `anthropic-proxy.toml`: the structs for its tables.
 
-`FileContents` is the whole file, and `ProviderTable`, `ModelTable`, `SearchTable` and `PriceTable` are its tables.
-`ConfiguredProvider`, `ConfiguredModel` and `ConfiguredPrice` are checked tables. The name of a provider is the prefix
-of its model ids: `vllm/qwen3-8b`. A dialect lists the deviations of a server from the API.
+`FileContents` is the whole file. `ProviderTable`, `ModelTable`, `SearchTable` and `PriceTable` are its tables as users
+write them. `ConfiguredProvider`, `ConfiguredModel` and `ConfiguredPrice` are tables after the checks. The name of a
+provider is the prefix of its model ids: `vllm/qwen3-8b`. A dialect lists the deviations of a server from the API that
+it offers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ class KeyReference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class ModelTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits and features of the models with a matching id. A field that is not set keeps its known value."""
+    """Limits and features of models. A field that is not set keeps the value that the proxy already knows."""
 
     context_window: TokenCount | None = None
     """Maximum tokens of input and output together."""
@@ -58,7 +59,7 @@ class ModelTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One compatible server. Models with the prefix `NAME/` are sent to it."""
+    """A server with a supported API. Requests for models with the prefix `NAME/` are sent to it."""
 
     base_url: str
     """Address of the server, as its documentation states it: `http://localhost:8000/v1`."""
@@ -159,7 +160,7 @@ class ConfiguredPrice(Struct, frozen=True, kw_only=True, eq=False):
 
 
 class ConfiguredModel(Struct, frozen=True, kw_only=True, eq=False):
-    """Limits, features and deviations of the models of one configured provider that match a pattern."""
+    """Limits, features and API deviations of the models of one configured provider that match a pattern."""
 
     pattern: str
     """`fnmatch` pattern of model ids, as in the file. Case is ignored."""
@@ -170,7 +171,10 @@ class ConfiguredModel(Struct, frozen=True, kw_only=True, eq=False):
 
 
 class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
-    """A valid `[providers.NAME]` table. The API keys are in `Settings.keys`. Compared by identity."""
+    """A checked `[providers.NAME]` table of the configuration file. Its API keys are in `Settings.keys`.
+
+    Two objects are equal only if they are the same object.
+    """
 
     name: str
     """Name of the provider, from `[providers.NAME]`. It is the prefix of model ids."""
@@ -190,7 +194,10 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
     """The table as JSON text, by which a reload finds changes. Contains no key."""
 
     def list_details(self) -> dict[tuple[str, ...], object]:
-        """Return path of keys below the table → value, for the wire, dialect fields, and fields of models."""
+        """Return the values in this table for the API (`wire`), the dialect and the models.
+
+        The keys of the result are paths below the table: `("models", "qwen3-*", "max_output")`.
+        """
         details: dict[tuple[str, ...], object] = {("wire",): self.wire}
         details |= {("dialect", name): value for name, value in self.dialect.items()}
         for model in self.models:
@@ -200,18 +207,18 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
         return details
 
     def format_setting_name(self, field: str) -> str:
-        """Return the name of the setting `field` of this provider: `wire of [providers.vllm]` for the field `wire`.
+        """Return the full name of a setting of this provider: `wire of [providers.vllm]` for the field `wire`.
 
-        Messages to users contain the name, and it is a key of `Settings.origins`.
+        The name is used in messages to users, and as a key of `Settings.origins` (source of each setting).
         """
         return f"{field} of [providers.{self.name}]"
 
     @property
     def base_url_setting(self) -> str:
-        """Name of the setting `base_url` in messages and in `Settings.origins`: `base_url of [providers.NAME]`."""
+        """Full name of the setting `base_url`, for messages and `Settings.origins`: `base_url of [providers.NAME]`."""
         return self.format_setting_name("base_url")
 
     @property
     def api_key_setting(self) -> str:
-        """Name of the setting `api_key` in messages and in `Settings.origins`: `api_key of [providers.NAME]`."""
+        """Full name of the setting `api_key`, for messages and `Settings.origins`: `api_key of [providers.NAME]`."""
         return self.format_setting_name("api_key")

@@ -45,9 +45,10 @@ class ResolvedKeys(Struct, frozen=True):
 
 
 def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, runs_commands: bool) -> ResolvedKeys:
-    """Return the API keys for the reference at `path` of the configuration file, or the reason why there are none.
+    """Return the API keys for a reference in the configuration file, or the reason why there are none.
 
-    `runs_commands`: False if a command is not run and gives no key. Raises `ConfigurationError` for an invalid
+    `path` is the path of the reference in the file. `sources` has the variables to which it may refer. If
+    `runs_commands` is False, a command is not run and gives no key. Raises `ConfigurationError` for an invalid
     reference.
     """
     reference = file.decode_table(path, KeyReference)

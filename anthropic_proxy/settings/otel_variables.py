@@ -56,9 +56,9 @@ def load_trace_fields(sources: Sources) -> tuple[dict[str, Any], list[str]]:
 
 
 def find_otel_secrets(environ: Mapping[str, str], variables: Mapping[str, Secret]) -> tuple[Secret, ...]:
-    """Return the values of the headers for the trace collector, so that the log can mask them.
+    """Return the values of the headers that are sent to the trace collector, so that the log can mask them.
 
-    `variables` are the variables `OTEL_…` of `.env` that are not in the environment.
+    `environ` has the environment variables. `variables` are the variables `OTEL_…` of `.env` that are not in it.
     """
     text = environ.get(OTEL_HEADERS) or (variables[OTEL_HEADERS].reveal() if OTEL_HEADERS in variables else "")
     values = (pair.partition("=")[2].strip() for pair in text.split(","))

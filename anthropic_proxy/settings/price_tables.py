@@ -13,7 +13,7 @@ _ID_WITH_PREFIX = re.compile(r"[^/\s]+/\S+|\*")
 
 
 def load_prices(file: ConfigFile, sources: Sources) -> tuple[ConfiguredPrice, ...]:
-    """Return the tables `[prices."MODEL"]` in the order of the configuration file.
+    """Return the valid tables `[prices."MODEL"]` in the order of the configuration file.
 
     Each invalid field is added to the errors of `sources`, with value, file and line.
     """

@@ -1,7 +1,7 @@
-"""The part of the provider registry that the settings need: names of providers and of their variables.
+"""Facts about providers that are needed to read the settings: their names, their variables and their default models.
 
-`ProviderVariables` has the names and default models of one provider. `BuiltInProviders` is the list of the built-in
-providers. `with_configured` adds those of the configuration file.
+`ProviderVariables` has these facts about one provider. `BuiltInProviders` is the list of the built-in providers, and
+its method `with_configured` adds those of the configuration file.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,7 +15,10 @@ from anthropic_proxy.settings.file_format import ConfiguredProvider
 
 
 class ProviderVariables(Struct, frozen=True, kw_only=True):
-    """Names of a provider and of its variables, and its default models. `routing.providers` adds all other fields."""
+    """Names of a provider and of its variables, and its default models.
+
+    The subclass `Provider` in `routing.providers` has all other facts about a provider.
+    """
 
     name: str
     """Name of the provider, as key of the mappings in `Settings`: `google`."""
@@ -46,12 +49,12 @@ class ProviderVariables(Struct, frozen=True, kw_only=True):
 
     @property
     def has_default_models(self) -> bool:
-        """True if requests for all Claude tiers have a model without BIG_MODEL and SMALL_MODEL."""
+        """True if all Claude tiers have a model of the provider without the settings BIG_MODEL and SMALL_MODEL."""
         return self.serves_claude or (self.default_big_model is not None and self.default_small_model is not None)
 
 
 class BuiltInProviders(Protocol):
-    """Interface of the provider registry: the built-in providers.
+    """Interface of the list of built-in providers, which `routing.providers` implements.
 
     `with_configured` adds the providers of the configuration file.
     """

@@ -1,7 +1,7 @@
 """`SettingsReader`: reads the settings at the start and at each reload of the server.
 
-They come from the environment, `.env` and the configuration file. `find_changed_variables` compares the settings before
-and after a reload.
+The settings come from the environment, `.env` and the configuration file. `find_changed_variables` compares the
+settings before and after a reload.
 """
 
 import os
@@ -20,8 +20,9 @@ ENV_FILE = ".env"
 class SettingsReader:
     """Reader of the settings, for start-up and each reload.
 
-    `overrides` has `Settings` fields from the command line, which take precedence. The environment is copied once,
-    because the proxy adds values of `.env` to it later.
+    `overrides` are fields of `Settings` from the command line, which take precedence. The environment is copied at
+    start-up, because the proxy later adds values of `.env` to it. At a reload, these values would hide changes of
+    `.env`.
     """
 
     def __init__(self, providers: BuiltInProviders, overrides: Mapping[str, object] | None = None) -> None:

@@ -1,7 +1,8 @@
 """Search for routes of the configuration file that are never used, because an earlier route matches all their requests.
 
-`EarlierRoutes.find_cover` returns an earlier route that covers a route, which means that it matches all its requests.
-`matches_every_request` detects conditions without effect.
+Only the first route that matches a request is used. A route covers a later one if it matches all requests of the later
+one. `EarlierRoutes.find_cover` returns a route that covers a given one. `matches_every_request` detects conditions that
+exclude no request.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,9 +34,10 @@ class _Compared(Struct, frozen=True, eq=False):
 
 
 class EarlierRoutes:
-    """Routes that come earlier in the configuration file, with a search for one that makes a later route unreachable.
+    """The earlier routes of the configuration file, among which `find_cover` searches one that covers a route.
 
-    For each route in the order of the file, the caller calls `find_cover`, and then `add` if the result is None.
+    A route covers a later one if it matches all requests of the later one. For each route in the order of the file, the
+    caller calls `find_cover`, and then `add` if the result is None.
     """
 
     def __init__(self) -> None:
@@ -43,9 +45,10 @@ class EarlierRoutes:
         self._index: dict[_IndexKey, list[_Compared]] = {}
 
     def add(self, route: ConfiguredRoute) -> None:
-        """Add `route`, which precedes all routes that are checked later.
+        """Add `route` to the routes with which later routes are compared.
 
-        A route for only a share of the sessions is ignored, because it covers no other route.
+        A route that matches only a share of the sessions is ignored, because it cannot match all requests of another
+        route.
         """
         if not _matches_every_session(route.when):
             return
@@ -57,7 +60,7 @@ class EarlierRoutes:
     def find_cover(self, route: ConfiguredRoute) -> ConfiguredRoute | None:
         """Return an earlier route that matches all requests of `route`, so that `route` is never used.
 
-        None: no such route.
+        None: no such route was found.
         """
         if (identical := self._identical.get(repr(route.when))) is not None:
             return identical
@@ -70,7 +73,10 @@ class EarlierRoutes:
 
 
 def matches_every_request(when: RouteConditions) -> bool:
-    """Return True if the conditions `when` exclude no request. A `share` of 100 % excludes none."""
+    """Return True if `when`, the conditions of a route, match every request.
+
+    A `share` of 100 % counts as no condition.
+    """
     return _matches_every_session(when) and structs.replace(when, share=None) == RouteConditions()
 
 

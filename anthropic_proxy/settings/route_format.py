@@ -1,8 +1,8 @@
 """Format of the tables `[[routes]]` of `anthropic-proxy.toml`: rules that choose the models for matching requests.
 
-`RouteTable` is one table of the file, `RouteConditions` its conditions on the request. `ConfiguredRoute` is a checked
-table. Its targets are the models to try in order. A tier is a family of Claude models (haiku, sonnet, opus, fable).
-Patterns are those of `fnmatch`: `*` stands for any characters.
+`RouteTable` is one table of the file, and `RouteConditions` its conditions on the request. `ConfiguredRoute` is a table
+after the checks. The targets of a route are the models to try, in order. A tier is a family of Claude models (haiku,
+sonnet, opus, fable). Patterns are those of `fnmatch`: `*` stands for any characters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,9 +33,9 @@ Weight = Annotated[float, Meta(gt=0, le=1_000_000)]
 
 
 class RouteConditions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Conditions of a route on a request. A route matches if all conditions that are set hold.
+    """Conditions of a route. The route matches a request that meets all conditions that are set.
 
-    A condition with a list holds if one item of the list matches.
+    A condition with a list is met if one item of the list matches.
     """
 
     tier: Tier | list[Tier] | None = None
@@ -110,7 +110,10 @@ class TimePeriod(Struct, frozen=True):
 
 
 class ConfiguredRoute(Struct, frozen=True, kw_only=True, eq=False):
-    """A valid `[[routes]]` table. Two objects are equal only if they are the same object."""
+    """A checked `[[routes]]` table: a rule that chooses the models for matching requests.
+
+    Two objects are equal only if they are the same object.
+    """
 
     name: str
     """Name of the route, for the log and the response header `x-proxy-route`."""
@@ -144,7 +147,10 @@ class ConfiguredRoute(Struct, frozen=True, kw_only=True, eq=False):
 
 
 def list_alternatives(value: str | Sequence[str] | None) -> Sequence[str]:
-    """Return the texts of a condition that has one text or a list of texts. None: return an empty list."""
+    """Return the texts of a condition, which is one text, a list of texts, or None.
+
+    None (condition not set) gives an empty list.
+    """
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else value

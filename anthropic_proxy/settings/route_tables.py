@@ -36,8 +36,8 @@ _CREDENTIAL_HEADERS = ("authorization", "x-api-key")
 def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ...]:
     """Return the valid routes of the configuration file in the order of the file.
 
-    Each invalid field is added to the errors of `sources`. A warning about each route that no request can reach is
-    added to `file`.
+    Each invalid field is added to the errors of `sources`. For each route that no request can reach, a warning is added
+    to `file.warnings`.
     """
     tables = file.find_value(("routes",))
     found: dict[str, ConfiguredRoute] = {}

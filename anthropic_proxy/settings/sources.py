@@ -51,9 +51,9 @@ class FoundSetting(Struct, frozen=True):
     """
 
     def format_assignment(self, text: str) -> str:
-        """Return the line with which a user would set the setting to `text`: `BIG_MODEL=gpt-4.1`.
+        """Return the line that a user would write to set this setting to `text`: `BIG_MODEL=gpt-4.1`.
 
-        For a setting of the configuration file, it is a TOML line: `base_url = "…"`.
+        For a setting of the configuration file, it is a line of TOML: `base_url = "…"`.
         """
         return f'{self.toml_key} = "{text}"' if self.toml_key else f"{self.variable}={text}"
 
@@ -98,10 +98,10 @@ class Sources:
                 self.file = {key: given for key, given in self._load_file(env_file) if given.text}
 
     def find_setting(self, *variables: str, is_list: bool = False) -> FoundSetting | None:
-        """Return the text of a setting. None: no variable is set.
+        """Return the text of a setting from the environment or `.env`. None: it is not set.
 
         `variables` are the main name of the setting and its aliases. The environment takes precedence over `.env`, also
-        with an alias. `is_list`: True for a comma-separated list, of which only placeholders are dropped.
+        with an alias. `is_list` is True for a comma-separated list, in which placeholders are skipped.
         """
         self.requested_variables.extend(variables)
         for find in (self._find_in_environment, self.file.get):
@@ -116,9 +116,9 @@ class Sources:
         return None
 
     def find_referenced(self, variable: str) -> FoundSetting | None:
-        """Return the text of a variable with comma-separated keys that the configuration file refers to.
+        """Return the text of a variable that the configuration file names as the place of API keys.
 
-        None: it is not set, or a placeholder.
+        The text may have several keys, separated by commas. None: the variable is not set, or only a placeholder.
         """
         given = self._find_in_environment(variable) or self.file.get(variable)
         found = None if given is None else self._keep(variable, given, is_list=True)
@@ -137,17 +137,18 @@ class Sources:
                 )
 
     def list_variable_sources(self) -> Iterator[tuple[str, str]]:
-        """Yield pairs of a variable and its source: `environment`, or `.env line 4`.
+        """Yield each variable of the environment and `.env` with its source: `environment`, or `.env line 4`.
 
-        A variable in both is yielded for `.env`.
+        A variable in both has the source `.env`.
         """
         yield from ((name, "environment") for name, text in self._environ.items() if text and name not in self.file)
         yield from ((name, given.origin) for name, given in self.file.items())
 
     def find_litellm_variables(self, excluded: Collection[str]) -> dict[str, _Given]:
-        """Return variables that only `.env` sets, for LiteLLM, without placeholders and without those in `excluded`.
+        """Return the variables that only `.env` sets, for libraries that read the environment, such as LiteLLM.
 
-        `…_PROXY` variables are omitted, because libraries read them at different times.
+        Placeholders and the variables in `excluded` are left out. `…_PROXY` variables are left out too, because
+        libraries read them at different times.
         """
         return {
             name: given

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 
 
 def find_key_lines(text: str) -> dict[tuple[str, ...], int]:
-    """Return the line, from 1, of each table header and key in a valid TOML text.
+    """Return the line number, from 1, of each table header and key in a valid TOML text.
 
-    The tables of a list (`[[routes]]`) have an index in their path: `routes[0]`. Keys in an inline table have the line
-    on which it begins.
+    The keys of the result are paths. The path of a table in a list (`[[routes]]`) has an index: `routes[0]`. A key in
+    an inline table has the line on which the statement with this table begins.
     """
     lines: dict[tuple[str, ...], int] = {}
     counts: dict[tuple[str, ...], int] = {}

@@ -1,8 +1,8 @@
 """Checks and descriptions of types for the configuration file: the allowed values of a field of a struct.
 
 `has_type` checks a value of the file against `expected`, the type of a struct field. `describe_type` returns the
-allowed values for error messages. A table is a `StructType` (known fields) or a `DictType` (names that users choose),
-which `find_table_type` returns.
+allowed values for error messages. The type of a table is a `StructType` (known fields) or a `DictType` (names that
+users choose); `find_table_type` returns it.
 """
 
 from functools import cache
@@ -54,9 +54,9 @@ def drop_invalid_fields(value: object, expected: Any) -> object:
 
 @cache
 def find_table_type(expected: Any) -> StructType | DictType | None:
-    """Return the type of a TOML table that `expected` permits. None: no table, or one with arbitrary values.
+    """Return the type of the TOML table that `expected`, the type of a struct field, permits. None: no such table.
 
-    The table has known fields, or tables with known fields as values.
+    A `StructType` has known fields. A `DictType` has names that users choose, each with a table of known fields.
     """
     for each in _alternatives(inspect.type_info(expected)):
         if isinstance(each, StructType) or (isinstance(each, DictType) and isinstance(each.value_type, StructType)):
@@ -66,7 +66,7 @@ def find_table_type(expected: Any) -> StructType | DictType | None:
 
 @cache
 def find_item_struct(expected: Any) -> Any:
-    """Return the struct class of the items if `expected` is a list of tables. None: it is another type."""
+    """Return the struct class of the items if `expected` is a list of tables. None: another type."""
     for each in _alternatives(inspect.type_info(expected)):
         if isinstance(each, inspect.ListType) and isinstance(each.item_type, StructType):
             return each.item_type.cls
@@ -74,13 +74,13 @@ def find_item_struct(expected: Any) -> Any:
 
 
 def find_value_struct(kind: DictType) -> Any:
-    """Return the struct class of the values of `kind`, a dictionary type that `find_table_type` returned."""
+    """Return the struct class of the values of `kind`, the type of a table with names that users choose."""
     assert isinstance(kind.value_type, StructType)
     return kind.value_type.cls
 
 
 def list_allowed_texts(expected: Any) -> list[str]:
-    """Return the texts that `expected` allows if it is a type with fixed texts. Empty: it is another type."""
+    """Return the fixed texts that `expected`, the type of a struct field, allows. Empty: a type without fixed texts."""
     alternatives = _alternatives(inspect.type_info(expected))
     return [str(word) for each in alternatives if isinstance(each, inspect.LiteralType) for word in each.values]
 

@@ -45,9 +45,9 @@ def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "
 
 
 def decode_choice(found: FoundSetting, choices: Mapping[str, str], listed: Sequence[str]) -> str:
-    """Return the value that `choices` has for the setting text. Upper and lower case are equal.
+    """Return the value for a setting text that must be one of several words, in upper or lower case.
 
-    `choices` maps accepted lower-case words to values. `listed` has the words that an error text lists.
+    `choices` maps each accepted word, in lower case, to its value. `listed` has the words that an error message lists.
     """
     chosen = choices.get(found.text.lower())
     if chosen is None:
@@ -79,7 +79,7 @@ def decode_seconds(found: FoundSetting) -> float:
 
 
 def decode_duration(found: FoundSetting) -> str:
-    """Return the setting text unchanged if it is a duration: in Go's format (`10m`, `1h30m`) or whole seconds.
+    """Return a duration as its setting text, which must be in Go's format (`10m`, `1h30m`) or whole seconds.
 
     A negative duration means no limit.
     """
