@@ -1,7 +1,7 @@
-"""The plugin packages, which are parts of this project that settings turn on, such as the ledger or traces.
+"""The plugin packages: optional features of this project, such as the ledger (database of requests) or traces.
 
-`open_plugins` opens those that are enabled. The dashboard is enabled if the packages that it imports are installed
-(`has_dashboard_packages`).
+`PLUGIN_PACKAGES` lists them with the conditions that enable them, and `open_plugins` opens the enabled ones. The
+dashboard is enabled if the packages that it imports are installed (`has_dashboard_packages`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ for the settings."""
 
 
 def open_plugins(settings: Settings) -> Iterator[Plugin]:
-    """Yield the plugins of the packages in `PLUGIN_PACKAGES` that are enabled. Other packages are not imported."""
+    """Yield the plugin of each enabled package in `PLUGIN_PACKAGES`. Disabled packages are not imported."""
     for package, is_enabled in PLUGIN_PACKAGES:
         if is_enabled(settings):
             plugin: Plugin = import_module(package).open_plugin(settings)

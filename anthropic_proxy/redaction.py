@@ -1,9 +1,9 @@
 """Redaction of API keys in messages and logs.
 
-`redact_secrets` masks known keys (secrets) in a text, `redact_secret_bytes` in bytes, and `redact_error` in all texts
-of an error. `redact_key_patterns` masks everything that looks like an API key. `list_spellings` returns the encodings
-of secrets, such as JSON and URL. The last four characters of a long key remain. Very short secrets are not searched,
-because they would match ordinary words.
+Secrets are the known keys. `redact_secrets` masks them in a text, `redact_secret_bytes` in bytes, and `redact_error` in
+all texts of an error. `redact_key_patterns` masks everything that looks like an API key. The last four characters of a
+long key remain. Very short secrets are not searched, because they would match ordinary words. `list_spellings` returns
+the forms in which a text may contain a secret, such as its encoding in a URL.
 """
 
 import re
@@ -75,9 +75,9 @@ def redact_secrets(text: str, secrets: Iterable[str]) -> str:
 
 
 def list_spellings(secrets: Iterable[str]) -> Sequence[str]:
-    """Return all encodings of the secrets in which a text may contain them readably: plain, JSON and URL.
+    """Return the forms in which a text may contain the secrets: plain, escaped in JSON, and encoded in a URL.
 
-    Callers search a text for these encodings first, because `redact_secrets` takes longer.
+    Callers first search a text for these forms, because `redact_secrets` is slower.
     """
     return [spelled for secret in secrets if _is_redactable(secret) for spelled in _spell(secret)]
 

@@ -15,7 +15,7 @@ _PARAMETER = re.compile(r"\{([a-z_]+\*?)\}")
 
 
 class FoundRoute(Struct, frozen=True):
-    """Result of the search for a URL path: its routes by HTTP method, and the values of the parameters in the path."""
+    """The routes that serve one URL path, by HTTP method, with the values of the parameters in the path."""
 
     routes: Mapping[str, Route]
     """HTTP method → route of a plugin that serves the path with this method."""
@@ -24,9 +24,10 @@ class FoundRoute(Struct, frozen=True):
 
 
 class RouteTable:
-    """Routes of all plugins by URL path. A path without parameters has priority, then the first pattern that matches.
+    """The routes of all plugins, which `find` searches by URL path.
 
-    If two routes have the same method and path, the first one is used.
+    A path without parameters has priority over patterns such as `/api/requests/{id}`. If several patterns or routes
+    match, the first one is used.
     """
 
     def __init__(self, routes: Sequence[Route] = ()) -> None:

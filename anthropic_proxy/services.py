@@ -1,8 +1,8 @@
 """`Services`: the objects that outlive one client request, such as connections, keys, the log and the model catalog.
 
-`open_services` builds them for given settings, with the objects of plugins and the state of the previous services. It
-uses `build_services`, which opens no connection. `BackgroundWork` runs long computations in a thread, and tasks that no
-request waits for. Functions `new_*` build one object. `prefetch_default_models` queries limits of models in the
+`open_services` builds them for given settings, with the objects of plugins. At a reload, it copies state from the
+previous services. `build_services` is its first step, which opens no connection. Functions `new_*` build one object.
+`BackgroundWork` runs long computations in a thread. `prefetch_default_models` queries the limits of models in the
 background. Receipts are records of finished requests. Each worker process has its own services.
 """
 
@@ -51,7 +51,7 @@ _ID_CHARACTERS = bytes(_BASE_62[byte % len(_BASE_62)] for byte in range(256))
 
 
 class BackgroundWork:
-    """Thread for long computations, one at a time, and owner of tasks that no request waits for."""
+    """Runs long computations in a thread, one at a time, and tasks on the event loop that no request waits for."""
 
     def __init__(self) -> None:
         # several threads share one interpreter lock: they need more memory, delay the loop more, and end no earlier
@@ -147,7 +147,10 @@ class Services(Struct, frozen=True, kw_only=True):
     """List of the running client requests, which is logged if this process stops responding."""
 
     async def close(self) -> None:
-        """Stop the background refresh of model lists, and close the store and owned transports."""
+        """Stop the background refresh of model lists, and close the store and the owned connections to providers.
+
+        Connections (transports) of another owner stay open.
+        """
         await self.catalog.close()
         await self.store.close()
         if self.owned_transports is not None:
@@ -168,9 +171,9 @@ async def open_services(
 ) -> Services:
     """Return new services for these settings, ready for requests. The caller closes them.
 
-    The model list of Ollama is requested first if Ollama is preferred or no provider has a key. `transports` …
-    `in_progress`: existing objects to use; None: new ones. `worker_index_and_count`: index of this worker process, from
-    0, and number of workers. `previous`: services that a reload replaces; their state is kept.
+    `transports`, `log`, `receipts`, `heap_trimmer` and `in_progress` are existing objects to use; None: new ones are
+    built. `worker_index_and_count` is the index of this worker process, from 0, and the number of workers. `previous`
+    are the services that a reload replaces; they provide the store and other state.
     """
     transports, log = transports or new_transports(settings), log or new_log(settings)
     by_name, tokens = transports.transports_by_name(), {"google": transports.google_tokens}
@@ -236,9 +239,9 @@ def new_log(settings: Settings) -> Log:
 
 
 def new_id(prefix: str) -> str:
-    """Return a new identifier: the prefix and 24 base-62 characters (22 after `toolu_px`).
+    """Return a new unique identifier: the prefix and 24 random letters and digits (22 after `toolu_px`).
 
-    It is unique, but not secret.
+    It is not secret.
     """
     return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_ID_CHARACTERS).decode()
 
@@ -264,9 +267,9 @@ def build_services(
     receipts: ReceiptQueues | None = None,
     worker_index_and_count: tuple[int, int] = (0, 1),
 ) -> Services:
-    """Return new services for these settings and transports, without a network connection.
+    """Return new services for these settings and transports (connections to providers), without opening a connection.
 
-    The store is in memory, and no objects of plugins are included. `tokens`: token source name → source of access
+    The store is in memory, and plugins are left out. `tokens` maps the name of a token source to the source of access
     tokens. `worker_index_and_count`: index of this worker process, from 0, and number of workers.
     """
     credentials, limit = Credentials(settings, tokens), settings.max_upstream_calls

@@ -46,8 +46,8 @@ def log_startup_summary(
 ) -> None:
     """Log the start-up summary, as lines of text or as one object of a JSON log.
 
-    `address`: URL of the server; None: unknown. `today`: date for notices about retired models; None: the current date.
-    `exposure_warning`: warning that other machines reach the proxy without a key; "": no warning.
+    `address` is the URL of the server, or None if it is unknown. `today` is the date for notices about retired models;
+    None: the current date. `exposure_warning` is a warning that other machines reach the proxy without a key, or "".
     """
     log, where = services.log, address or UNKNOWN_ADDRESS
     if log.is_json:

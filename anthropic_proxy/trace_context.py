@@ -47,7 +47,8 @@ class TraceContext(Struct, frozen=True, kw_only=True):
     def encode_headers(self, span_id: str) -> dict[str, str]:
         """Return the headers `traceparent` and `tracestate` for a provider call.
 
-        `span_id`: id of this call as a step of the trace.
+        `span_id` is the id of this call as a span (step) of the trace. `tracestate` is left out if the client sent
+        none.
         """
         headers = {TRACEPARENT: f"{_VERSION}-{self.trace_id}-{span_id}-{self.flags}"}
         return {**headers, TRACESTATE: self.state} if self.state else headers
@@ -56,7 +57,7 @@ class TraceContext(Struct, frozen=True, kw_only=True):
 def read_trace_context(headers: Mapping[str, str]) -> TraceContext | None:
     """Return the trace ids in the headers of a client request. None: there is no valid header `traceparent`.
 
-    `headers`: names in lower case.
+    The names in `headers` are in lower case.
     """
     match = _PARENT.fullmatch(headers.get(TRACEPARENT, "").strip())
     if match is None or (match[4] and match[0].startswith(_VERSION)):

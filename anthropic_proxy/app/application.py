@@ -1,8 +1,8 @@
-"""`App`, the ASGI application: serves requests, reloads the settings, and starts and stops with its server.
+"""`App`: the ASGI application, which serves client requests and reloads the settings.
 
-Services are the objects that outlive one request, such as the log and the connections to providers. `App.start` opens
-them and `App.close` closes them. `reload_settings` replaces them. With several worker processes, their supervisor
-(parent process) has an `App` too, which serves no request.
+Its services are the objects that outlive one request, such as the log and the connections to providers. `App.start`
+opens the services, `reload_settings` replaces them, and `App.close` closes them. With several worker processes, their
+supervisor (parent process) has an `App` too, which serves no request.
 """
 
 import asyncio
@@ -44,11 +44,11 @@ SHUTDOWN_GRACE_SECONDS = 2.0
 
 
 class App:
-    """The ASGI application. It opens its services when the server starts, or else at the first request.
+    """The ASGI application. It opens its services (long-lived objects) when the server starts, or at the first request.
 
-    `address`: URL of the server; None: another server, such as uvicorn, runs this application. `reader`: reads the
-    settings again at a reload; None: no reload. `link`: connection to the other workers; None: a single process.
-    `plugins`: plugins to use; None: those that the settings enable.
+    `address` is the URL of the server, or None if another server, such as uvicorn, runs this application. `reader`
+    reads the settings again at a reload; None: no reload is possible. `link` connects this process to the other
+    workers; None: there is a single process. `plugins` are used instead of the plugins that the settings enable.
     """
 
     def __init__(
@@ -137,9 +137,10 @@ class App:
         return receipt.request_id
 
     def check_settings(self) -> bool:
-        """Read the settings again and log their changes or errors. Return False if they are invalid.
+        """Read the settings again, and log their changes or errors. Return False if the settings are invalid.
 
-        The supervisor (parent of the workers) calls this before its workers reload. Invalid settings change nothing.
+        The supervisor (parent process of the workers) calls this before its workers reload. Invalid settings are not
+        used.
         """
         settings = self._read()
         if settings is not None:
@@ -251,7 +252,11 @@ class App:
         return services
 
     async def close(self) -> None:
-        """Close all services, after cancelled exchanges have sent their errors to the clients."""
+        """Close all services and plugins.
+
+        Before that, wait at most `SHUTDOWN_GRACE_SECONDS` until cancelled requests have sent their errors to the
+        clients.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(SHUTDOWN_GRACE_SECONDS):
                 await self._transports.wait_until_idle()

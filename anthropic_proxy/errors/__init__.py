@@ -1,6 +1,6 @@
 """Exceptions of the proxy, each with the HTTP status and the Anthropic error type that the client receives.
 
-ProxyError                            `retryable`: the proxy may send the unchanged request to a provider again
+ProxyError                            base class
 ├─ ClientError                       the client, or the user of the proxy, can remove the cause
 │  ├─ InvalidRequest, UnsupportedFeature   400 invalid_request_error
 │  │  └─ MethodNotAllowed, UnsupportedEncoding, RequestTimeout, MalformedHttp   405, 415, 408, 400: the same type
@@ -17,15 +17,16 @@ ProxyError                            `retryable`: the proxy may send the unchan
 │  ├─ UpstreamOverloaded                   529 overloaded_error
 │  └─ CircuitOpen                          provider not called after repeated failures; status of the last failure
 ├─ ProxyBusy                         529 overloaded_error; the queue in front of the upstreams is full
-├─ ServerToolFailed                  a tool that the proxy runs failed; becomes a block in the reply, never a status
-│  └─ WebFetchFailed, WebSearchFailed      a page could not be fetched; the search service failed
+├─ ServerToolFailed                  a web search or web fetch of the proxy failed; the request continues
+│  └─ WebFetchFailed, WebSearchFailed      a page or link could not be fetched; a search failed
 ├─ MissingExtra                      500 api_error; an optional package is not installed
 ├─ ShuttingDown                      503 api_error; the server stops before the reply is complete
-├─ ConfigurationError                found at start; never reaches a client
-└─ InternalError                     500 api_error; a bug of the proxy, logged with its traceback
+├─ ConfigurationError                the user of the proxy must correct a setting, option, file or database
+└─ InternalError                     500 api_error; usually a bug of the proxy
 
-Clients decide by the type about a retry, so they get only types of https://docs.anthropic.com/en/api/errors.
-`error_type` is this type. `closes_connection`: the server closes the client connection after the response.
+Clients decide about a retry by the error type (`error_type`), so it is always one of
+https://docs.anthropic.com/en/api/errors. If `retryable` is True, the proxy may send the unchanged request to a provider
+again. If `closes_connection` is True, the server closes the client connection after the response.
 """
 
 from collections.abc import Iterable
@@ -55,7 +56,7 @@ class ClientError(ProxyError):
 
 
 class InvalidRequest(ClientError):
-    """A field of the client request is missing or wrong. The message names field, value and allowed values."""
+    """The client request is invalid, for example because a field is missing or wrong. The message names the cause."""
 
 
 class MethodNotAllowed(InvalidRequest):
@@ -89,7 +90,7 @@ class MalformedHttp(InvalidRequest):
 
 
 class UnsupportedFeature(ClientError):
-    """The client request depends on a feature that the chosen provider or model lacks."""
+    """The client request depends on a feature that the proxy, the chosen provider or the model lacks."""
 
 
 class AuthenticationFailed(ClientError):
@@ -107,7 +108,7 @@ class PermissionDenied(ClientError):
 
 
 class UnknownModel(ClientError):
-    """The model or the URL path of the client request does not exist in the proxy."""
+    """The client requested something that does not exist: a model, URL path, stored request or client key."""
 
     status = 404
     error_type = "not_found_error"
@@ -135,7 +136,7 @@ class HeadersTooLarge(RequestTooLarge):
 
 
 class LimitReached(ClientError):
-    """The client has reached a limit of the proxy, such as a request rate or a budget. Raised by plugin policies."""
+    """The client has reached a limit of the proxy, such as a request rate, a budget or a number of database queries."""
 
     status = 429
     error_type = "rate_limit_error"
@@ -160,10 +161,10 @@ class ShuttingDown(ProxyError):
 
 
 class MissingExtra(ProxyError):
-    """An optional Python package that a provider needs is not installed.
+    """An optional Python package is not installed that a provider, a database or another feature needs.
 
-    `subject`: beginning of the message, such as `Vertex AI needs google-auth`. `extra`: name of the extra in
-    `pyproject.toml` that installs the package.
+    `subject` is the beginning of the message, such as `Vertex AI needs google-auth`. `extra` is the name of the extra
+    (group of optional packages) that installs the package.
     """
 
     def __init__(self, subject: str, extra: str) -> None:
@@ -175,7 +176,10 @@ class MissingExtra(ProxyError):
 
 
 class ConfigurationError(ProxyError):
-    """Error in the settings or options at start-up or reload, with one message for each. Never sent to a client."""
+    """Error that the user of the proxy must correct, such as an invalid setting, option, file or database.
+
+    It may stand for several errors: `messages` has a text for each.
+    """
 
     def __init__(self, *messages: str) -> None:
         super().__init__("\n".join(messages))
@@ -183,4 +187,4 @@ class ConfigurationError(ProxyError):
 
 
 class InternalError(ProxyError):
-    """An unexpected exception, which is a bug of the proxy. Its traceback is in the log."""
+    """An unexpected error inside the proxy, usually a bug. The log has the traceback of an unexpected exception."""

@@ -1,4 +1,4 @@
-"""`ServerToolFailed` and its subclasses: failures of tools that the proxy runs, with Anthropic's codes."""
+"""`ServerToolFailed` and its subclasses: failed web searches and fetches of the proxy, with Anthropic's codes."""
 
 from typing import Literal
 
@@ -24,7 +24,7 @@ SearchErrorCode = Literal[
 
 
 class ServerToolFailed(ProxyError):
-    """A tool that the proxy itself runs for the model failed. The reply has status 200 and contains an error block."""
+    """A web search or web fetch that the proxy itself runs for a client request failed. The request continues."""
 
 
 class WebFetchFailed(ServerToolFailed):

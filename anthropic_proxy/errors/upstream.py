@@ -8,9 +8,9 @@ from anthropic_proxy.errors.base import ProxyError
 
 
 class UpstreamErrorCause(Struct, frozen=True, kw_only=True):
-    """Cause of a failed upstream call, read from the provider's error message. All numbers are tokens.
+    """Cause of a failed upstream call, such as an input that is too long, read from the provider's error message.
 
-    `exchange/adaptation.py` changes the request according to the cause, for example to a lower `max_tokens`.
+    `exchange/adaptation.py` uses it to change the request, for example to a lower `max_tokens`. All numbers are tokens.
     """
 
     kind: Literal["overflow", "output_limit", "images", "quota"]
@@ -69,7 +69,7 @@ class UpstreamRefused(UpstreamError):
 
 
 class UpstreamUnreachable(UpstreamError):
-    """No answer from the provider: DNS or TLS failed, or the connection was refused or closed before the answer."""
+    """The provider did not answer, for example because DNS or TLS failed, or the connection was refused or closed."""
 
     retryable = True
 
