@@ -1,8 +1,8 @@
-"""Creation, change and revocation of virtual keys, with an audit log of all changes.
+"""Creation, change and revocation of virtual keys, which are API keys that the proxy itself issues to clients.
 
-A virtual key is a key that the proxy issues to a client. The client sends the text of the key, of which the database
-has only a hash. `KeyAdministration` makes the changes, and `open_administration` returns it. `KeyChange` has new
-values for a key. Rules are the models, limits and budgets of a key or a team.
+`open_administration` opens the database and yields a `KeyAdministration`, which makes the changes. Each change is
+recorded in the audit log. The key text is the secret that the client sends. The database stores only its hash. Rules
+are the allowed models, limits and budgets of a key or a team. A `KeyChange` contains the new values for a key.
 """
 
 import re
@@ -46,7 +46,7 @@ Ids in the audit log thus ascend in the order of the changes.
 
 
 class KeyChange(Struct, frozen=True, kw_only=True):
-    """New values for fields of a virtual key. UNSET: the field is not changed."""
+    """New values for the fields of an existing virtual key. A field with the value UNSET is not changed."""
 
     label: str | UnsetType = UNSET
     owner: str | UnsetType = UNSET
@@ -57,10 +57,9 @@ class KeyChange(Struct, frozen=True, kw_only=True):
 
 
 class KeyAdministration:
-    """Changes of virtual keys and teams in the database.
+    """Operations of an administrator on virtual keys and teams: previews and changes in the database.
 
-    Each change adds a row to the audit log. `actor`: author of the changes for the audit log. `clock`: function that
-    returns seconds since the epoch.
+    Each change adds a row to the audit log, with `actor` as its author. `clock` returns seconds since the epoch.
     """
 
     def __init__(self, engine: Engine, actor: str, clock: Callable[[], float] = time.time) -> None:
@@ -69,10 +68,10 @@ class KeyAdministration:
         self._clock = clock
 
     def create_key(self, key: VirtualKey) -> tuple[VirtualKey, str]:
-        """Store the virtual key `key` with a new id, and return it with its text.
+        """Store a new virtual key with the values of `key`, and return it with its key text (secret for the client).
 
-        The database has only a hash of the text, so the caller can show the text only now. Raises `InvalidRequest`
-        for invalid values.
+        The stored key gets a new id. The key text can be shown only now, because the database stores only its hash.
+        Raises `InvalidRequest` for invalid values.
         """
         now = self._clock()
         key = structs.replace(key, id=f"key_{secrets.token_hex(12)}", created_at=now, revoked_at=None, hashes=())
@@ -86,7 +85,9 @@ class KeyAdministration:
     def change_key(self, name: str, change: KeyChange, expected: VirtualKey | None = None) -> VirtualKey:
         """Change the virtual key with the id or label `name`, and return the changed key.
 
-        `expected`: the key as the user saw it; `InvalidRequest` is raised if it has changed since. None: not checked.
+        `change` contains the new values. `expected` is the key as the user saw it: `InvalidRequest` is raised if the
+        key has changed since. None skips this check. Raises `UnknownModel` if there is no such key, and
+        `InvalidRequest` for invalid values.
         """
         now = self._clock()
         with self._changing() as connection:
@@ -103,30 +104,32 @@ class KeyAdministration:
             return require_key(connection, name)
 
     def find_team(self, name: str) -> Team:
-        """Return the team `name`. A team that is not stored is returned without rules."""
+        """Return the team with the given name. A name that is not stored gives a team without rules."""
         with self._engine.connect() as connection:
             return find_team(connection, name) or Team(name)
 
     def preview_new_key(self, key: VirtualKey) -> Changes:
-        """Return the fields that `create_key` would store for `key`, without storing them.
+        """Return the field values that `create_key` would store for `key`, without storing them.
 
-        Raises the same errors as `create_key`.
+        The result maps each field that differs from an empty key to (old value, new value). Raises the same errors as
+        `create_key`.
         """
         with self._engine.connect() as connection:
             return self._check_new_key(connection, key, self._clock())
 
     def preview_change(self, name: str, change: KeyChange) -> Changes:
-        """Return the fields of the virtual key `name` that `change` would set, as old and new values.
+        """Return how `change` would change the virtual key with the id or label `name`, without changing it.
 
-        Nothing is stored. Raises the same errors as `change_key`.
+        The result maps each changed field to (old value, new value). Raises `UnknownModel` if there is no such key, and
+        `InvalidRequest` for invalid values.
         """
         with self._engine.connect() as connection:
             return self._check_change(connection, require_key(connection, name), change, self._clock())[1]
 
     def preview_team(self, name: str, rules: Mapping[str, Any]) -> Changes:
-        """Return the rules of the team `name` that `rules` would set, as old and new values.
+        """Return how the new values `rules` would change the rules of the team `name`, without changing them.
 
-        Nothing is stored. Raises the same errors as `change_team`.
+        The result maps each changed rule to (old value, new value). Raises `InvalidRequest` for invalid values.
         """
         with self._engine.connect() as connection:
             return _check_team(connection, name, rules)[1]
@@ -134,10 +137,10 @@ class KeyAdministration:
     def rotate_key(
         self, name: str, overlap_seconds: float = 0.0, expected: VirtualKey | None = None
     ) -> tuple[VirtualKey, str]:
-        """Replace the text of the virtual key with the id or label `name`.
+        """Give the virtual key with the id or label `name` a new key text (secret), and return the key with this text.
 
-        Return the key and its new text. `overlap_seconds`: time for which the old text is still accepted. `expected`:
-        the key as the user saw it; `InvalidRequest` is raised if it has changed since. None: not checked.
+        The old text stays valid for `overlap_seconds` more. `expected` is the key as the user saw it: `InvalidRequest`
+        is raised if the key has changed since. None skips this check. A revoked key raises `InvalidRequest` too.
         """
         if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:
             raise InvalidRequest(
@@ -160,9 +163,9 @@ class KeyAdministration:
             return require_key(connection, key.id), key_text
 
     def revoke_key(self, name: str) -> VirtualKey:
-        """Revoke the virtual key with the id or label `name` for ever, and return it.
+        """Revoke the virtual key with the id or label `name` permanently, and return it.
 
-        An already revoked key is returned unchanged.
+        A key that is already revoked is returned unchanged.
         """
         now = self._clock()
         with self._changing() as connection:
@@ -174,10 +177,10 @@ class KeyAdministration:
             return require_key(connection, key.id)
 
     def change_team(self, name: str, rules: Mapping[str, Any], expected: Rules | None = None) -> Team:
-        """Change the rules of the team `name`, and return the team.
+        """Set the given `rules` (name of a rule → new value) of the team `name`, and return the team.
 
-        `rules`: field of `Rules` → new value. A team without rules is deleted, but its keys stay. `expected`: the
-        rules as the user saw them; `InvalidRequest` is raised if they have changed since. None: not checked.
+        Other rules keep their values. A team without any rule left is deleted, but its keys stay. `expected` is
+        the rules as the user saw them: `InvalidRequest` is raised if they have changed since. None skips this check.
         """
         with self._changing() as connection:
             _require_same((find_team(connection, name) or Team(name)).rules, expected)
@@ -240,10 +243,10 @@ class KeyAdministration:
 def open_administration(
     settings: Settings, actor: str, clock: Callable[[], float] = time.time
 ) -> Iterator[KeyAdministration]:
-    """Return a context manager that opens the database for changes of virtual keys.
+    """Return a context manager that opens the database for changes of virtual keys, and yields a `KeyAdministration`.
 
-    The database is created or migrated if necessary. `actor`: author of the changes for the audit log. `clock`:
-    function that returns seconds since the epoch.
+    The database is created or migrated if necessary. `actor` is recorded in the audit log as the author of the changes.
+    `clock` returns seconds since the epoch.
     """
     engine = open_for_writing(settings)
     try:

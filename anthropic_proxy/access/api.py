@@ -1,7 +1,8 @@
-"""Routes below `/admin`: virtual keys, teams and the audit log as JSON, for clients with an `ADMIN_API_KEY`.
+"""JSON API below `/admin` for virtual keys, teams and the audit log. Its clients need an `ADMIN_API_KEY`.
 
-`AdminApi` has the routes. The structs `KeyFields`, `RuleFields` and `RotationFields` are request bodies. A virtual
-key is a key that the proxy issues to a client. Fields are named as in Anthropic's Admin API if it has an equivalent.
+A virtual key is a key that the proxy itself issues to a client. `AdminApi` contains the routes. `KeyFields`,
+`RuleFields` and `RotationFields` are the bodies of requests. A field has the same name as in Anthropic's Admin API if
+that API has an equivalent.
 """
 
 import asyncio
@@ -33,9 +34,10 @@ BodyT = TypeVar("BodyT")
 
 
 class RuleFields(Struct, forbid_unknown_fields=True):
-    """Request body with allowed models and limits of a key or team.
+    """Body of a request that changes the allowed models, limits and budgets of a team.
 
-    An absent field is not changed; null removes a limit.
+    A field that the body lacks is not changed. The value null removes a limit of requests, tokens or concurrency. An
+    empty list removes the other rules.
     """
 
     models: tuple[str, ...] | UnsetType = UNSET
@@ -47,13 +49,13 @@ class RuleFields(Struct, forbid_unknown_fields=True):
     budgets: tuple[Budget, ...] | UnsetType = UNSET
 
     def list_changes(self) -> dict[str, Any]:
-        """Return the fields of `Rules` that the request body contains, with their new values."""
+        """Return the models, limits and budgets that the request body sets: field name → new value."""
         values = {name: getattr(self, name) for name in Rules.__struct_fields__}
         return {name: value for name, value in values.items() if value is not UNSET}
 
 
 class KeyFields(RuleFields, forbid_unknown_fields=True):
-    """Body of a request that creates or changes a virtual key. An absent field is not changed."""
+    """Body of a request that creates or changes a virtual key. A field that the body lacks is not changed."""
 
     name: str | UnsetType = UNSET
     owner: str | UnsetType = UNSET
@@ -61,7 +63,10 @@ class KeyFields(RuleFields, forbid_unknown_fields=True):
     expires_at: datetime | UnsetType | None = UNSET
 
     def find_expiry(self) -> float | UnsetType | None:
-        """Return the time of expiry in seconds since the epoch. None: the key never expires. UNSET: not changed."""
+        """Return the time of expiry in the request body, in seconds since the epoch. UNSET: not changed.
+
+        None: the key never expires. Raises `InvalidRequest` for a time without a time zone.
+        """
         if not isinstance(self.expires_at, datetime):
             return self.expires_at
         if self.expires_at.tzinfo is None:
@@ -70,16 +75,16 @@ class KeyFields(RuleFields, forbid_unknown_fields=True):
 
 
 class RotationFields(Struct, forbid_unknown_fields=True):
-    """Body of a request that rotates a virtual key, which gives the key a new text."""
+    """Body of a request that rotates a virtual key, which means that its secret is replaced by a new one."""
 
     overlap_seconds: float = 0.0
 
 
 class AdminApi:
-    """Routes below `/admin` with their handlers.
+    """The routes below `/admin`, with the functions that answer their requests.
 
-    `current_store`: function that returns the store with the counters of limits; None: the server has not started.
-    `changed`: function that is called after each change. `clock`: function that returns seconds since the epoch.
+    `current_store` returns the store with the used amounts of limits, or None before the server has started. `changed`
+    is called after each change of keys or teams. `clock` returns seconds since the epoch.
     """
 
     def __init__(
@@ -96,7 +101,7 @@ class AdminApi:
 
     @property
     def routes(self) -> Sequence[Route]:
-        """The routes below `/admin` with their handlers, for the field `routes` of the plugin."""
+        """The routes below `/admin` with the functions that answer their requests, for the plugin of virtual keys."""
         reading: Mapping[str, Callable[[RouteRequest], Any]] = {
             "/admin/keys": self._list_keys,
             "/admin/teams": self._list_teams,

@@ -1,7 +1,7 @@
-"""Tokens and cost of requests that use budgets of virtual keys.
+"""Estimated and actual tokens and costs of client requests, for the token limits and budgets of virtual keys.
 
-`RequestCosts.estimate` returns an estimate before the request, and `find_actual` the actual values after it. Prices
-are those of the ledger, the database of requests.
+A virtual key is a key that the proxy issues to a client. `RequestCosts.estimate` computes the estimate before a
+request, and `find_actual` the actual values after it. The prices are those of the ledger, the database of requests.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from anthropic_proxy.settings import Settings
 
 
 class RequestCosts:
-    """Estimated and actual tokens and costs of requests.
+    """Calculator of the estimated and the actual tokens and costs of client requests.
 
-    `current_settings`: function that returns the settings in use, which may have other prices after a reload.
+    `current_settings` returns the settings in use. Their prices may change when the settings are reloaded.
     """
 
     def __init__(self, current_settings: Callable[[], Settings]) -> None:
@@ -25,10 +25,10 @@ class RequestCosts:
         self._costs = ModelCosts(self._settings)
 
     def estimate(self, request: AdmissionRequest, input_tokens: int) -> Amounts:
-        """Return the maximum number of tokens and the maximum cost that `request` can need.
+        """Return an estimate of the maximum number of tokens and the maximum cost (in nano-dollars) of `request`.
 
-        Its models are compared, which are the first choice and its fallbacks. `input_tokens`: estimated input tokens.
-        A free model and a model without a known price cost 0.
+        The maximum is that of all models that may answer: the first choice and its fallbacks. `input_tokens` is the
+        estimated number of input tokens. A model without a known price counts as free.
         """
         costs = self._current_costs()
         found = Amounts(1, 0)
@@ -39,9 +39,9 @@ class RequestCosts:
         return found
 
     def find_target_without_price(self, request: AdmissionRequest) -> AdmissionTarget | None:
-        """Return the first provider and model of `request` without a known price.
+        """Return the first provider and model that may answer `request` and has no known price.
 
-        None: all have one, so a budget in dollars can be checked.
+        None: all prices are known, so a budget in dollars can be checked.
         """
         costs = self._current_costs()
         return next(
@@ -51,8 +51,8 @@ class RequestCosts:
     def find_actual(self, receipt: Receipt, input_tokens: int) -> Amounts:
         """Return the number of tokens and the cost (in nano-dollars) of a finished request.
 
-        `receipt`: record of the request. `input_tokens`: estimate, which is used if the request ended before the
-        provider reported tokens.
+        `receipt` is the record of the request. `input_tokens` is an estimate, which is used if the provider has not
+        reported the input tokens. An unknown cost counts as 0.
         """
         usage = find_usage(self._current_costs(), receipt, input_tokens)
         return Amounts(usage.tokens, usage.cost or 0)

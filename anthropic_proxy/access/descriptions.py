@@ -45,10 +45,10 @@ def format_time(seconds: float | None) -> str | None:
 
 
 def encode_key(key: VirtualKey, now: float) -> dict[str, Any]:
-    """Return a virtual key as a JSON object.
+    """Return a virtual key as a JSON object for the API and for commands.
 
-    `now`: seconds since the epoch, which decide if the key has expired. Fields are named as in Anthropic's Admin API
-    if it has an equivalent.
+    `now`, in seconds since the epoch, decides whether the key has expired. A field has the same name as in Anthropic's
+    Admin API if that API has an equivalent.
     """
     return {
         "id": key.id,
@@ -88,9 +88,9 @@ def list_rules(rules: Rules) -> dict[str, Any]:
 
 
 def describe_unknown_routes(names: Iterable[str], settings: Settings) -> Sequence[str]:
-    """Return a warning for each name of a route that the configuration file does not have.
+    """Return one warning for each of `names` that is no route of the configuration file.
 
-    A route is a table `[[routes]]`, which selects the model for some requests.
+    A route is a table `[[routes]]` of the file, a rule that chooses the model for some requests.
     """
     known = {route.name for route in settings.routes}
     unknown = [name for name in names if name not in known]

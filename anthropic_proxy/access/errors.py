@@ -1,6 +1,7 @@
-"""Errors for requests with a virtual key, a key that the proxy issues to a client.
+"""Errors for client requests with a virtual key, which is a key that the proxy issues to a client.
 
-Functions `*_error` return an exception with the message for the client, and functions `require_*` raise one.
+Functions `*_error` return an exception with the message for the client. Functions `require_*` raise one if the key does
+not permit a request.
 """
 
 import math
@@ -42,9 +43,10 @@ class KeysUnavailable(ProxyBusy):
 
 
 def rejected_key_error(entry: KeyEntry, has_valid_checksum: bool) -> AuthenticationFailed:
-    """Return the error (401) for a virtual key that is not accepted.
+    """Return the error (401) for a virtual key that the proxy does not accept.
 
-    `entry`: entry of the key table with the reason. `has_valid_checksum`: False: the key was mistyped or truncated.
+    `entry` contains the reason, such as a revoked or an unknown key. `has_valid_checksum` is False if the text of the
+    key is mistyped or incomplete, which the message for an unknown key then mentions.
     """
     typed = ("" if has_valid_checksum else ", or it was not copied completely") * (entry.ending == "unknown")
     end = format_time(max(entry.ends_at, 0.0))
@@ -53,9 +55,10 @@ def rejected_key_error(entry: KeyEntry, has_valid_checksum: bool) -> Authenticat
 
 
 def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float) -> LimitReached:
-    """Return the error (429) for a limit of a virtual key that a request would exceed.
+    """Return the error (429) for a request that would exceed a limit or budget of a virtual key or its team.
 
-    `refused`: the limit. `reservation`: its remaining amount and the time to wait. `now`: seconds since the epoch.
+    `refused` is this limit. `reservation` contains the time after which the client may try again. `now` is in seconds
+    since the epoch.
     """
     wait = reservation.retry_after_seconds
     scope, maximum = refused.scope, refused.limit.maximum
@@ -104,10 +107,11 @@ def _budget_error(refused: KeyLimit, budget: Budget, wait: float, now: float) ->
 
 
 def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
-    """Raise `PermissionDenied` if a key or its team may not use a model or provider of `request`.
+    """Raise `PermissionDenied` if a virtual key or its team may not use a model or provider of `request`.
 
-    The requested model and each model that would serve it are checked. `scopes`: the key and its team with their
-    rules.
+    Models are allowed if the rules list the requested model, or each model that may answer (the first choice and its
+    fallbacks). The rules must also allow the provider of each of these. `scopes` contains the key and, if it has rules,
+    the team of the key.
     """
     for scope in scopes:
         rules = scope.rules
@@ -129,10 +133,11 @@ def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -
 
 
 def require_allowed_route(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
-    """Raise `PermissionDenied` if a key or its team may not use the route of `request`.
+    """Raise `PermissionDenied` if a virtual key or its team may not use the route of `request`.
 
-    A route is a table `[[routes]]` of the configuration file. If the rules list routes, a request without a matching
-    route is denied too. `scopes`: the key and its team with their rules.
+    A route is a table `[[routes]]` of the configuration file, which chooses the model. A key with a list of allowed
+    routes may not send requests that match no route. `scopes` contains the key and, if it has rules, the team of the
+    key.
     """
     for scope in scopes:
         if scope.rules.allows_route(request.route):
@@ -150,9 +155,9 @@ def require_allowed_route(scopes: Sequence[Scope], request: AdmissionRequest) ->
 
 
 def unknown_price_error(scope: Scope, target: AdmissionTarget) -> PermissionDenied:
-    """Return the error (403) for a model without a known price, because its cost cannot be limited.
+    """Return the error (403) for a model without a known price, if a budget in dollars limits the cost.
 
-    `scope`: the key or the team with a budget in dollars. `target`: the model.
+    `scope` is the virtual key or the team with this budget. `target` is the model.
     """
     name = f"{target.prefix}/{target.model}"
     return PermissionDenied(

@@ -1,8 +1,8 @@
-"""Virtual keys and teams in the memory of a worker, so that no request queries the database.
+"""In-memory table of all virtual keys and teams, so that a client request needs no database query.
 
-A virtual key is a key that the proxy issues to a client, which sends the text of the key. A key has two texts while a
-rotation replaces the old text. A `KeyEntry` belongs to one text, and `KeyTable` finds it by the hash of the text. A
-background task updates the table after each change in the database.
+A virtual key is a key that the proxy issues to a client. Its key text is the secret that the client sends. `KeyTable`
+finds a key by the hash of this text. A rotation (replacement of the text) may leave the old text valid for a while, so
+a key can have several texts. Each has its own `KeyEntry`. A background task queries the database for changes.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ Ending = Literal["unknown", "revoked", "expired", "replaced"]
 
 
 class KeyEntry(Struct, frozen=True):
-    """One text of a virtual key, with the client that sends it and the time from which it is rejected."""
+    """Entry of the key table for one text (secret) of a virtual key, with the time from which this text is rejected."""
 
     ends_at: float
     """Time from which the text is rejected, in seconds since the epoch."""
@@ -45,9 +45,9 @@ UNKNOWN = KeyEntry(-math.inf, "unknown", VirtualKey(id="", label=""), Client(nam
 
 
 class KeyTable:
-    """All virtual keys, found by the hash of their texts.
+    """Table of all virtual keys in memory, which finds a key by the hash of the text that a client sent.
 
-    `warn`: function that logs a line if the database cannot be read. It is called once until the next success.
+    `warn` logs a warning if the database cannot be read. It is called once for each interruption, not for each query.
     """
 
     def __init__(self, settings: Settings, warn: Callable[[str], None]) -> None:
@@ -94,9 +94,9 @@ class KeyTable:
             self._engine.dispose()
 
     async def refresh(self) -> bool:
-        """Read the keys again if one was changed in the database.
+        """Read all keys and teams again if the database contains a change of them.
 
-        Return False if the database cannot be read; the known keys then stay in use.
+        Return False if the database cannot be read. The keys of the last successful query then stay in use.
         """
         async with self._reading:
             problem = await asyncio.to_thread(self._load)

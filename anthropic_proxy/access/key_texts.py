@@ -1,7 +1,7 @@
-"""Texts of virtual keys, which the proxy issues to clients: `sk-ap-`, 40 random characters, and a checksum.
+"""Key texts, the secrets that clients send: `sk-ap-`, 40 random characters, and a checksum.
 
-`new_key` returns a random text. `hash_key` returns its hash, because the database has only hashes. `find_hint`
-returns a short form for lists.
+A virtual key is a key that the proxy issues to a client. `new_key` returns a random key text. `hash_key` returns its
+hash, because the database stores only hashes. `find_hint` returns a short form for lists.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ def new_key() -> str:
 
 
 def hash_key(key: bytes) -> str:
-    """Return the SHA-256 hash of the text of a virtual key, which the database has instead of the text.
+    """Return the SHA-256 hash of the text (secret) of a virtual key. The database stores this hash, but not the text.
 
     A plain hash suffices, because 238 random bits cannot be guessed (decision 0047).
     """

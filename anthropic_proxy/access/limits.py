@@ -1,8 +1,8 @@
-"""Limits and budgets of virtual keys and teams, as counters in a store.
+"""Limits and budgets of virtual keys and teams, expressed as counters in a store (memory, a file or Redis).
 
-A `Scope` is a key or a team with its rules. `build_limits` returns a `KeyLimit` for each rule and budget, with the
-amount to reserve at the start of a request. `find_actual_amounts` returns the amounts that replace the reserved ones
-at its end.
+A virtual key is a key that the proxy issues to a client. A `Scope` is the owner of limits: a key or a team, with its
+rules. `build_limits` returns a `KeyLimit` for each limit and budget, with the estimated amount that a request reserves
+when it starts. `find_actual_amounts` returns the amounts that replace the estimates when the request ends.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,10 @@ _TOTAL_SECONDS = 3_650 * 86_400.0
 
 
 class Scope(Struct, frozen=True):
-    """A virtual key or a team, with its rules. A request must obey the rules of its key and of the team of the key."""
+    """Owner of limits: a virtual key or a team, with its rules (models, limits and budgets).
+
+    A request must comply with the rules of its key and with those of the team of the key.
+    """
 
     kind: str
     """`key` or `team`."""
@@ -35,20 +38,20 @@ class Scope(Struct, frozen=True):
     rules: Rules
 
     def describe(self) -> str:
-        """Return the key or team of this `Scope` as text for messages: `The key 'ci'`."""
+        """Return the name of this key or team for error messages: `The key 'ci'`."""
         return f"The {self.kind} {self.name!r}"
 
     def describe_change(self, option: str) -> str:
-        """Return the command that changes a limit of this key or team, for messages.
+        """Return the shell command that changes a limit of this key or team, for error messages.
 
-        `option`: option of the command, with its value.
+        `option` is the option of the command with its value, such as `--rpm N`.
         """
         command = "change" if self.kind == "key" else "team"
         return f"anthropic-proxy keys {command} {self.name!r} {option}"
 
 
 class KeyLimit(Struct, frozen=True):
-    """One limit of a key or team, with its counter in the store. The limit is either a rule or a budget."""
+    """One limit or budget of a virtual key or a team, together with its counter in the store."""
 
     scope: Scope
     limit: Limit
@@ -68,41 +71,42 @@ class Amounts(Struct, frozen=True):
 
 
 def list_scopes(key: VirtualKey, team: Team | None) -> Sequence[Scope]:
-    """Return the key and, if it has rules, its team, as scopes (owners of rules) for requests of the key.
+    """Return the owners of the limits that apply to requests of `key`: the key itself and, if there is one, its `team`.
 
-    `team`: None: the key has no team, or the team has no rules.
+    `team` is None if the key belongs to no team, or if the team has no rules.
     """
     own = Scope("key", key.label, f"key/{key.id}", key.rules)
     return [own] if team is None else [own, Scope("team", team.name, f"team/{team.name}", team.rules)]
 
 
 def needs_estimate(scopes: Sequence[Scope]) -> bool:
-    """Return True if a limit of `scopes` (a key and its team) is on tokens or money.
+    """Return True if a key or its team (`scopes`) has a limit or budget that depends on tokens.
 
-    The tokens of a request must then be estimated before it.
+    The tokens of a request must then be estimated before the request is sent. Budgets in dollars depend on tokens too.
     """
     return any(scope.rules.tokens_per_minute is not None or scope.rules.budgets for scope in scopes)
 
 
 def has_money_budget(scopes: Sequence[Scope]) -> bool:
-    """Return True if one of `scopes` has a budget in US dollars."""
+    """Return True if one of `scopes` (virtual keys or teams) has a budget in US dollars."""
     return any(budget.unit == "usd" for scope in scopes for budget in scope.rules.budgets)
 
 
 def build_limits(scopes: Sequence[Scope], estimate: Amounts, now: float) -> Sequence[KeyLimit]:
-    """Return all limits of a key and its team, each with its counter and the amount that a request reserves.
+    """Return all limits of a key and its team, each with its counter and the amount that one request reserves.
 
-    `scopes`: the key and the team. `estimate`: estimated tokens and cost of the request. `now`: seconds since the
-    epoch.
+    `scopes` contains the key and the team. `estimate` has the estimated tokens and cost of the request. `now` is in
+    seconds since the epoch.
     """
     return [limit for scope in scopes for limit in _build_limits(scope, estimate, now)]
 
 
 def build_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
-    """Return the limits for a request that only counts tokens (`/v1/messages/count_tokens`).
+    """Return the limits for a request to `/v1/messages/count_tokens`, which only counts tokens.
 
-    The limit of requests per minute applies, but token counts and messages are counted separately
-    (docs.anthropic.com, "Token counting", read on 2026-11-22). `scopes`: the key and its team.
+    Only the limit of requests per minute applies. It has its own counter, because token counts and messages do not use
+    up each other's limit in Anthropic's API (docs.anthropic.com, "Token counting", read on 2026-11-22). `scopes`
+    contains the key and its team.
     """
     return [
         KeyLimit(
@@ -114,9 +118,10 @@ def build_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
 
 
 def find_actual_amounts(limits: Sequence[KeyLimit], actual: Amounts) -> Sequence[int]:
-    """Return the amounts that a finished request has used of each of `limits`, in the same order.
+    """Return the amount that a finished request has used of each of `limits`, in the same order.
 
-    `actual`: tokens and cost of the request.
+    `actual` has the tokens and the cost of the request. The limit of concurrent requests gets the amount 0, because the
+    request has ended.
     """
     actual = Amounts(min(actual.tokens, MAX_COUNTER_AMOUNT), min(actual.cost, MAX_COUNTER_AMOUNT))
     by_rule = {
@@ -129,9 +134,9 @@ def find_actual_amounts(limits: Sequence[KeyLimit], actual: Amounts) -> Sequence
 
 
 def find_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
-    """Return the counter of a budget in the present period, from which its used amount can be read.
+    """Return the counter for the present day or month of a budget. Its used amount can be read from the store.
 
-    `scope`: key or team with the budget. `now`: seconds since the epoch. The amount to reserve is 0.
+    `scope` is the key or team with the budget. `now` is in seconds since the epoch. The counter reserves nothing.
     """
     moment = datetime.fromtimestamp(now, UTC)
     end = find_period_end(budget.period, moment)
@@ -143,7 +148,7 @@ def find_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
 def format_integer_amount(amount: int, budget: Budget) -> str:
     """Return an amount of a budget as text for messages: `$1.25`, `20,000 tokens`.
 
-    `amount`: nano-dollars or tokens, as the unit of `budget` states.
+    `amount` is in nano-dollars (10⁻⁹ US dollars) for a budget in dollars, otherwise in tokens.
     """
     return f"${amount / NANO_DOLLARS:,.2f}" if budget.unit == "usd" else f"{amount:,} tokens"
 

@@ -40,9 +40,9 @@ def build_document() -> Schema:
 
 
 def build_paths() -> Schema:
-    """Return the paths of the OpenAPI document.
+    """Return the section `paths` of the OpenAPI document: the routes below `/admin` with their methods.
 
-    They refer to the schemas of `build_schemas`, and to a schema with the name `Error`.
+    The paths refer to the schemas of `build_schemas`, and to a schema named `Error` that the caller must add.
     """
     key, key_path, team_path = _refer("VirtualKey"), _in_path("id"), _in_path("name")
     return {
@@ -69,7 +69,7 @@ def build_paths() -> Schema:
 
 
 def build_schemas() -> Schema:
-    """Return the schemas of the OpenAPI document, to which the paths of `build_paths` refer: name → schema."""
+    """Return the schemas of request and response bodies to which the paths of `build_paths` refer: name → schema."""
     unit, period = {"enum": ["usd", "tokens"]}, {"enum": ["day", "month", "total"]}
     budget = _object({"amount": {"type": "number"}, "unit": unit, "period": period})
     counts = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency"), _COUNT)

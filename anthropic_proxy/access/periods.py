@@ -15,7 +15,7 @@ _UNIT_SECONDS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 def decode_duration(name: str, text: str) -> float:
     """Return the duration in `text`, such as `30m`, `12h`, `30d` or `4w`, in seconds.
 
-    `name`: name of the option with the text, for the error. Raises `InvalidRequest` for other texts.
+    Raises `InvalidRequest` for any other text. The message names the option `name`, which contains the text.
     """
     found = _DURATION.fullmatch(text.strip().lower())
     if found is None:
@@ -24,10 +24,10 @@ def decode_duration(name: str, text: str) -> float:
 
 
 def decode_expiry(name: str, text: str, now: float) -> float | None:
-    """Return the time of expiry in `text`, in seconds since the epoch.
+    """Return the time of expiry that a user wrote as `text`, in seconds since the epoch. None: `text` is `never`.
 
-    None: `text` is `never`. `text`: a duration from `now`, or a date, which means the end of that day in UTC. `name`:
-    name of the option with the text, for the error. Raises `InvalidRequest` for other texts.
+    A duration such as `30d` begins at `now`, and a date such as `2026-12-31` means the end of this day in UTC. Raises
+    `InvalidRequest` for any other text. The message names the option `name`, which contains the text.
     """
     if text.strip().lower() == "never":
         return None

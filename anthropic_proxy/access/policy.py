@@ -1,8 +1,8 @@
-"""`KeyPolicy`: authentication of requests by virtual keys, and the limits of these keys.
+"""`KeyPolicy`: authentication of client requests by virtual keys, and enforcement of the limits of these keys.
 
-A virtual key is a key that the proxy issues to a client. `identify` finds the key in the headers, before the body is
-read. `admit` checks the models and limits of the key, before a provider is called. It reserves an estimated amount,
-which is replaced by the actual one after the request.
+A virtual key is a key that the proxy issues to a client. `identify` finds the key in the request headers, before the
+body is read. `admit` checks the models and limits of the key, before a provider is called. It reserves estimated
+amounts (tokens, money) of the limits, which are replaced by the actual amounts after the request.
 """
 
 import asyncio
@@ -40,10 +40,10 @@ counts."""
 
 
 class KeyPolicy:
-    """Authentication and limits of client requests with virtual keys.
+    """Policy that authenticates client requests by their virtual key, and applies the limits of the key and its team.
 
-    `table`: all virtual keys. `current_settings`: function that returns the settings in use. `clock`: function that
-    returns seconds since the epoch.
+    `table` contains all virtual keys. `current_settings` returns the settings in use. `clock` returns seconds since the
+    epoch.
     """
 
     def __init__(
@@ -57,14 +57,15 @@ class KeyPolicy:
         """Prices of models. None: not loaded, because no limit has needed prices yet."""
 
     def set_reservations(self, reservations: Reservations) -> None:
-        """Set the object that reserves limits in the store. Called after the start of the server."""
+        """Set the object that reserves the limits of requests in the store. Called after the start of the server."""
         self._reservations = reservations
 
     async def identify(self, headers: Headers) -> Client | None:
-        """Return the client of the virtual key or admin key in the request headers.
+        """Return the client that the virtual key or admin key in the request headers belongs to.
 
-        None: there is no key, or it is a `PROXY_API_KEY`, which the server checks itself. Raises
-        `AuthenticationFailed` for any other key.
+        None: the headers contain no key, or a `PROXY_API_KEY`, which the server checks itself. Raises
+        `AuthenticationFailed` for any other key, such as a revoked one. Raises `KeysUnavailable` if the keys were not
+        yet read from the database.
         """
         presented = find_credentials(headers)
         if not presented:
@@ -96,10 +97,12 @@ class KeyPolicy:
         raise rejected_key_error(entries[described], has_valid_checksum(presented[described]))
 
     async def admit(self, request: AdmissionRequest) -> Settle | None:
-        """Check that the virtual key of `request` allows it, and reserve the amounts that it may need.
+        """Check that the virtual key of `request` allows it, and reserve the estimated amounts of its limits.
 
-        Return the function that replaces the reserved amounts by the actual ones after the request; None: nothing is
-        reserved. Raises `LimitReached`, or `PermissionDenied` for a model, provider or route.
+        Return the function that replaces these amounts by the actual ones after the request. None: nothing is reserved,
+        as for clients without a virtual key. Raises `LimitReached` for an exceeded limit, and `PermissionDenied` for a
+        model, provider or route that the key may not use. Errors are also raised if the table or the store of limits is
+        unavailable.
         """
         if request.client.role != "member":
             return None

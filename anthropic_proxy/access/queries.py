@@ -65,11 +65,11 @@ def list_audit_entries(
     key_id: str = "",
     limit: int | None = None,
 ) -> Sequence[AuditEntry]:
-    """Return rows of the audit log (changes of keys and teams), the latest first.
+    """Return rows of the audit log (changes of keys and teams), the latest first, at most `limit` of them.
 
-    `since`: only rows from this time, in seconds since the epoch. `before`: only rows with a lower id. `after`: only
-    the next rows with a higher id. `key_id`: only changes of this key; "": all. `limit`: maximum number of rows;
-    None: all.
+    `since` excludes rows before this time, in seconds since the epoch. `before` selects rows with a lower id, and
+    `after` the next rows with a higher id. `key_id` selects the changes of one key; "": all. `limit` None returns all
+    rows.
     """
     column = audit_log.c.id
     statement = select(audit_log).where(audit_log.c.at >= round(since * MICROSECONDS))

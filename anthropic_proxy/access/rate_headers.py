@@ -1,6 +1,6 @@
-"""Response headers with the state of rate limits, like those of Anthropic's API (docs.anthropic.com, "Rate limits").
+"""Response headers that report rate limits to clients, as in Anthropic's API (docs.anthropic.com, "Rate limits").
 
-`build_rate_headers` returns them for the limits per minute of a virtual key and its team.
+`build_rate_headers` returns them for the limits per minute of a virtual key (a key that the proxy issues) and its team.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ _KINDS = {"requests_per_minute": "requests", "token_counts_per_minute": "request
 
 
 def build_rate_headers(limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> Mapping[str, str]:
-    """Return the response headers `anthropic-ratelimit-requests-…` and `anthropic-ratelimit-tokens-…`.
+    """Return the response headers that report the state of the limits on requests and tokens per minute.
 
-    They have the limit, the remaining amount and the time of the reset. If a key and its team both have a limit, the
-    one with the smaller remaining amount is described. `reservation`: state of each of `limits`. `now`: seconds since
-    the epoch.
+    They are `anthropic-ratelimit-requests-…` and `anthropic-ratelimit-tokens-…`, each with the limit, the remaining
+    amount and the time of the reset. If a key and its team both have a limit, the one with less remaining is reported.
+    `reservation` has the state of each of `limits`. `now` is in seconds since the epoch.
     """
     headers: dict[str, str] = {}
     lowest: dict[str, int] = {}

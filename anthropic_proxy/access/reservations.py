@@ -1,8 +1,9 @@
-"""`Reservations`: amounts of limits that running requests of a virtual key have reserved in the store.
+"""`Reservations`: amounts of limits that running client requests have reserved in the store (Redis, a file or memory).
 
-`reserve` adds the estimated amounts of a request to the counters, and `settle` replaces them by the actual ones.
-Reservations are renewed while requests run, so that those of a crashed process end by themselves. `HeldLimits` are
-the reserved limits of one request. The store is Redis, a file or memory.
+A request with a virtual key (a key that the proxy issues) counts against limits, such as tokens per minute. `reserve`
+adds its estimated amounts to the counters of these limits, and `settle` replaces them by the actual amounts. A
+`HeldLimits` is the reservation of one request. It is renewed while the request runs, so that the store can drop the
+reservations of a crashed process.
 """
 
 import asyncio
@@ -22,16 +23,16 @@ RENEW_SECONDS = 20.0
 
 
 class HeldLimits(Struct, eq=False):
-    """Limits that are reserved for one running request, with their reservation in the store."""
+    """Limits of one running client request, together with the reservation of their amounts in the store."""
 
     limits: Sequence[KeyLimit]
     reservation: Reservation
 
 
 class Reservations:
-    """Reserved limits of the requests that run in this worker process.
+    """Reservations of limits for the client requests that run in this worker process.
 
-    `warn`: function that logs a line. `renew_seconds`: pause between two renewals.
+    `warn` logs a warning. `renew_seconds` is the pause between two renewals of the reservations.
     """
 
     def __init__(self, store: Store, warn: Callable[[str], None], renew_seconds: float = RENEW_SECONDS) -> None:
@@ -47,18 +48,21 @@ class Reservations:
         self._renewing = asyncio.create_task(self._renew())
 
     async def stop(self) -> None:
-        """End the background task that renews reservations, and wait at most two seconds for pending settlements."""
+        """End the background task that renews reservations, and wait up to two seconds for pending settlements.
+
+        A settlement writes the actual amounts of a finished request to the store.
+        """
         if self._renewing is not None:
             self._renewing.cancel()
         if self._settling:
             await asyncio.wait({*self._settling}, timeout=2.0)
 
     async def reserve(self, limits: Sequence[KeyLimit], headers: dict[str, str], now: float) -> HeldLimits:
-        """Reserve the amounts of all `limits` for a request.
+        """Reserve the amounts of all `limits` for a request, or none of them.
 
-        Raises `LimitReached` if one would be exceeded. Exception: if a part of a budget is left, this part is reserved,
-        so that the budget can be used up. `headers`: response headers, to which the state of the
-        limits is added. `now`: seconds since the epoch.
+        Raises `LimitReached` if a limit would be exceeded. If finished requests leave a remainder of a budget that is
+        too small for the estimate, only this remainder is reserved. The state of the limits is added to `headers`, the
+        response headers. `now` is in seconds since the epoch.
         """
         reservation = await self._reserve(limits)
         for _ in limits:
@@ -77,7 +81,10 @@ class Reservations:
         return held
 
     def settle(self, held: HeldLimits, actual: Amounts) -> None:
-        """Replace the reserved amounts of a request by the actual ones. A background task writes them to the store."""
+        """Replace the reserved amounts of a finished request by the actual ones.
+
+        A background task writes the amounts to the store, so this method does not wait.
+        """
         if held in self._held:
             self._held.discard(held)
             amounts = find_actual_amounts(held.limits, actual)

@@ -19,10 +19,10 @@ RULE_NAMES = (*LIST_FIELDS, *NUMBER_FIELDS, "budget")
 
 
 def decode_rule_texts(given: Mapping[str, str | Sequence[str]], prefix: str = "") -> dict[str, Any]:
-    """Convert texts that a user wrote to fields of `Rules`.
+    """Convert texts of a user, such as `60` or `50USD/month`, to values for fields of `Rules`: field name → value.
 
-    Raises `InvalidRequest` for an invalid text. `given`: name in `RULE_NAMES` → text, with commas between several
-    items. `prefix`: text before names in error messages: `--` for options of a command.
+    `given` maps option names of `RULE_NAMES` to texts. Commas separate several items. `prefix` is put before option
+    names in error messages, such as `--` for a command. Raises `InvalidRequest` for an invalid number or budget.
     """
     changes: dict[str, Any] = {}
     for name, value in given.items():
@@ -39,7 +39,7 @@ def decode_rule_texts(given: Mapping[str, str | Sequence[str]], prefix: str = ""
 
 
 def encode_rule_texts(rules: Rules) -> dict[str, str]:
-    """Convert `rules` to texts that `decode_rule_texts` reads: name in `RULE_NAMES` → text. "": no limit."""
+    """Convert `rules` to the texts that `decode_rule_texts` accepts: option name → text. "": no limit."""
     texts = {name: ",".join(getattr(rules, name)) for name in LIST_FIELDS}
     for name, field in NUMBER_FIELDS.items():
         value = getattr(rules, field)

@@ -112,9 +112,9 @@ _EXAMPLES = {"models": "names or patterns such as claude-*", "providers": "prefi
 
 
 def require_valid(rules: Rules) -> Rules:
-    """Return `rules` unchanged.
+    """Check `rules` and return them unchanged.
 
-    Raises `InvalidRequest` for an invalid value, or for two budgets with equal unit and period.
+    Raises `InvalidRequest` for an invalid value, or for two budgets with the same unit and the same period.
     """
     for name in LIMIT_FIELDS:
         value = getattr(rules, name)

@@ -15,7 +15,7 @@ KeyStatus = Literal["active", "expired", "revoked"]
 
 
 class KeyHash(Struct, frozen=True):
-    """Stored hash of one text of a virtual key. Times are seconds since the epoch."""
+    """Stored hash of one text (secret) of a virtual key. Times are seconds since the epoch."""
 
     hash: str
     """SHA-256 hash of the text in hexadecimal."""
