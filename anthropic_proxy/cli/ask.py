@@ -59,9 +59,10 @@ def _encode_request(question: str, model: str) -> bytes:
 
 
 def print_reply(events: Iterator[dict[str, Any]], *, as_json: bool) -> None:
-    """Print the text of a reply on stdout while it arrives, then its model, tokens and stop reason on stderr.
+    """Print the text of a streamed reply on stdout while it arrives, then its model, tokens and stop reason on stderr.
 
-    `events`: events of the reply. `as_json`: print the events instead. On a terminal, control characters are escaped.
+    `events` are the decoded SSE events of the reply. With `as_json`, these events are printed instead, one per line. On
+    a terminal, control characters in the text are escaped.
     """
     from anthropic_proxy.log.lines import escape_terminal_controls, escape_unprintable  # noqa: PLC0415
 

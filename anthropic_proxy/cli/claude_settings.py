@@ -1,9 +1,9 @@
-"""Settings of Claude Code that would send its requests past the proxy, or that choose another model.
+"""Settings of Claude Code that would send its requests to another server than the proxy, or that choose a model.
 
-`read_claude_settings` returns a `ClaudeSettings` for each settings file and for the option `--settings`.
-`find_overrides` returns settings that would replace the variables of the proxy. `merge_settings` returns a value of
-`--settings` with these variables. Source: tests with version 2.1.328; `--settings` overrides all files except the
-managed ones, and the last `--settings` counts.
+`read_claude_settings` returns a `ClaudeSettings` for each settings file and for the command line option `--settings`.
+`find_overrides` returns the settings that would replace the address or credential of the proxy. `merge_settings`
+returns a value of `--settings` by which Claude Code uses the proxy. Source: tests with version 2.1.328. `--settings`
+overrides all files except those managed by the organization. If it is repeated, the last one counts.
 """
 
 import json
@@ -50,11 +50,11 @@ class ClaudeSettings(Struct, frozen=True):
 
 
 def read_claude_settings(environ: Mapping[str, str], directory: Path, option: str | None) -> list[ClaudeSettings]:
-    """Return all settings of Claude Code, those with the lowest precedence first.
+    """Return the settings of Claude Code from its files and its option `--settings`, the lowest precedence first.
 
-    `directory`: working directory, which may have a folder `.claude`. `option`: value of the option `--settings`,
-    JSON or a path; None: not used. Missing and invalid files are ignored. Raises `ConfigurationError` if `option` has
-    no JSON object.
+    `directory` is the working directory, which may contain a folder `.claude`. `option` is the value of `--settings`:
+    JSON or the path of a file. None: the option is not used. Missing and invalid files are ignored, but an `option`
+    without a JSON object raises `ConfigurationError`.
     """
     home = Path(environ.get("CLAUDE_CONFIG_DIR") or Path(environ.get("HOME") or Path.home()) / ".claude")
     project = directory / ".claude"
@@ -71,9 +71,9 @@ def read_claude_settings(environ: Mapping[str, str], directory: Path, option: st
 
 
 def separate_settings_option(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Separate the option `--settings` from the arguments of Claude Code.
+    """Return the value of the option `--settings` in `arguments` of Claude Code, and the arguments without this option.
 
-    Return the value of the last one, and the other arguments. None: the option is missing.
+    The value is None if the option is missing. If the option is repeated, the last value is returned.
     """
     value: str | None = None
     others: list[str] = []
@@ -92,9 +92,9 @@ def separate_settings_option(arguments: Sequence[str]) -> tuple[str | None, list
 
 
 def effective_environment(levels: Sequence[ClaudeSettings], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment variables that Claude Code uses, after its settings have replaced some of them.
+    """Return the environment variables that Claude Code uses: those in `environ`, overridden by its own settings.
 
-    `levels`: its settings, those with the lowest precedence first.
+    `levels` contains the settings of Claude Code, those with the lowest precedence first.
     """
     merged = dict(environ)
     for level in levels:
@@ -103,18 +103,19 @@ def effective_environment(levels: Sequence[ClaudeSettings], environ: Mapping[str
 
 
 def find_model_setting(levels: Sequence[ClaudeSettings]) -> str:
-    """Return the setting `model` of Claude Code with the highest precedence.
+    """Return the model that the settings of Claude Code select by their field `model`. "": no settings have this field.
 
-    "": it is not set. `levels`: settings of Claude Code, those with the lowest precedence first.
+    `levels` contains these settings, those with the lowest precedence first. The last value counts.
     """
     models = [model for level in levels if isinstance(model := level.content.get("model"), str)]
     return models[-1] if models else ""
 
 
 def find_overrides(level: ClaudeSettings, variables: Mapping[str, str]) -> list[str]:
-    """Return the names of settings that would make Claude Code use another server or credential than the proxy.
+    """Return the names of settings by which Claude Code would use another server or credential than the proxy.
 
-    `level`: one settings file, or the option `--settings`. `variables`: variables of the proxy.
+    `level` is one settings file, or the option `--settings`. `variables` are the environment variables that make a
+    client use the proxy.
     """
     conflicts = conflicting_variables(variables)
     found = [
@@ -133,11 +134,10 @@ def find_overrides(level: ClaudeSettings, variables: Mapping[str, str]) -> list[
 
 
 def list_model_selectors(level: ClaudeSettings, arguments: Sequence[str]) -> dict[str, str]:
-    """Return the settings of Claude Code that choose a model: name → value.
+    """Return the settings in one settings file of Claude Code that choose a model: name → value.
 
-    `level`: one settings file. `arguments`: arguments of Claude Code; `--model` replaces some settings, which are
-    then left out. The result is empty for the option `--settings`, because the user chose its values for
-    this run.
+    `level` is this file. If `arguments` of Claude Code contain `--model`, the settings that this option replaces are
+    left out. The result is empty for the option `--settings`, because the user chose its values for this run.
     """
     if level.source == _OPTION:
         return {}
@@ -149,10 +149,11 @@ def list_model_selectors(level: ClaudeSettings, arguments: Sequence[str]) -> dic
 
 
 def merge_settings(levels: Sequence[ClaudeSettings], variables: Mapping[str, str]) -> dict[str, Any]:
-    """Return a value for the option `--settings` with which Claude Code uses the proxy.
+    """Return a value for the option `--settings` that makes Claude Code use the proxy, as a JSON object.
 
-    It keeps the user's own `--settings`. `levels`: all settings of Claude Code. `variables`: variables of the proxy.
-    Variables that select another server or credential are set to "".
+    `variables` are the environment variables that make a client use the proxy. `levels` contains all settings of Claude
+    Code. The user's own `--settings` among them is kept, except for values that would select another server or
+    credential.
     """
     own = next((level for level in levels if level.source == _OPTION), ClaudeSettings(_OPTION, {}))
     disabled = dict.fromkeys(conflicting_variables(variables), "")

@@ -1,7 +1,7 @@
-"""Environment variables with which Claude Code and the Anthropic SDKs use a proxy, for `code`, `run` and `env`.
+"""Environment variables that make Claude Code and the Anthropic SDKs use a proxy, for `code`, `run` and `env`.
 
-`client_variables` returns them. `conflicting_variables` returns those that select another server or credential.
-`child_environment` returns the complete environment for a client that a command starts.
+`client_variables` returns these variables. `conflicting_variables` returns the names of variables that would select
+another server or credential. `child_environment` returns the complete environment for a client that a command starts.
 """
 
 import re
@@ -41,10 +41,11 @@ suffix."""
 def client_variables(
     proxy: LocalProxy, environ: Mapping[str, str], arguments: Sequence[str] = (), model: str = ""
 ) -> dict[str, str]:
-    """Return the variables for a client of this proxy: address, credential, and the limits of the model.
+    """Return the environment variables that make a client use `proxy`: address, credential and limits of the model.
 
-    `environ`: variables of the user; a limit among them stays. `arguments`: arguments of the client; its option
-    `--model` decides the limits. `model`: model in the settings of the client, used without `--model`.
+    The limits are those of the model that Claude Code will request. It is given by `--model` in `arguments`, by the
+    variables of the user (`environ`), or by `model`, the choice in the settings of the client. A limit that `environ`
+    sets is kept.
     """
     variables = {"ANTHROPIC_BASE_URL": proxy.address, **_bypass_http_proxies(proxy.host, environ)}
     if proxy.token:
@@ -57,17 +58,19 @@ def client_variables(
 
 
 def conflicting_variables(variables: Mapping[str, str]) -> Sequence[str]:
-    """Return the names of variables that would make a client use another server or credential than the proxy.
+    """Return the names of variables by which a client would use another server or credential than the proxy.
 
-    `variables`: variables of the proxy. Credentials are only included if it has one.
+    `variables` are those that make a client use the proxy. If they contain no credential, variables with the client's
+    own credential do not conflict.
     """
     return (*_SERVER_VARIABLES, *(_CREDENTIAL_VARIABLES if "ANTHROPIC_AUTH_TOKEN" in variables else ()))
 
 
 def child_environment(variables: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for a client that a command starts.
+    """Return the complete environment for a client that a command starts, such as Claude Code.
 
-    `variables`: variables of the proxy. `environ`: variables of the user, of which conflicting ones are removed.
+    It consists of `environ`, the environment of the user, and `variables`, which make the client use the proxy.
+    Variables of the user that would select another server or credential are left out.
     """
     conflicts = conflicting_variables(variables)
     return {**{name: value for name, value in environ.items() if name not in conflicts}, **variables}
@@ -79,7 +82,7 @@ def has_credential_header(headers: str) -> bool:
 
 
 def has_model_option(arguments: Sequence[str]) -> bool:
-    """Return True if `arguments` of Claude Code contain an option that chooses a model."""
+    """Return True if `arguments` of Claude Code contain the option `--model`."""
     return any(map(_MODEL_OPTION.fullmatch, arguments))
 
 

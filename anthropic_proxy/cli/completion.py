@@ -1,6 +1,6 @@
-"""Command `completion`: prints the script with which a shell completes commands and options.
+"""Command `completion`: prints the script by which a shell completes commands and options.
 
-`complete_providers` returns the names of providers for such a completion.
+`complete_providers` returns the model prefixes of providers, which are completed too.
 """
 
 import os
@@ -29,7 +29,10 @@ def completion(shell: Shell, /) -> None:
 
 
 def complete_providers(_context: "CompletionContext") -> Sequence[str]:
-    """Return the prefixes of all providers, those of the configuration file included, for a shell."""
+    """Return the model prefixes of all providers, such as `openai`, as words that a shell can complete.
+
+    They include the providers of the configuration file if the settings are valid.
+    """
     from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
     from anthropic_proxy.routing.providers import PROVIDERS, find_registry  # noqa: PLC0415
     from anthropic_proxy.settings import Settings, load_settings  # noqa: PLC0415

@@ -33,10 +33,10 @@ _WAITING_SECONDS = 10.0
 
 
 class DoctorProgress:
-    """Table on stderr that is updated while the test requests run.
+    """Progress of the command `doctor`: a table on stderr that is updated while the test requests run.
 
-    If stderr is no terminal, lines about unfinished backends are written instead. `shows_table`: False: lines, also
-    on a terminal.
+    If stderr is no terminal, or if `shows_table` is False, lines with the names of unfinished backends are written
+    instead.
     """
 
     def __init__(self, *, shows_table: bool) -> None:
@@ -66,7 +66,7 @@ class DoctorProgress:
             self._live.update(Text.from_ansi("\n".join(_format_table(output, diagnoses))))
 
     async def report_unfinished_backends(self, interval: float = _WAITING_SECONDS) -> None:
-        """Write a line with the unfinished backends after each `interval` (seconds), unless the table is shown."""
+        """Write a line with the names of unfinished backends every `interval` seconds, unless the table is shown."""
         while self._live is None:
             await asyncio.sleep(interval)
             names = [one.backend.prefixed_id for one in self._diagnoses if not one.is_complete]

@@ -1,4 +1,4 @@
-"""Command `explain`: the route and translation of a request, without sending it, or the route of a stored request.
+"""Command `explain`: the route and translation of a request that is not sent, or the route of a stored request.
 
 `dry_run_request` does all steps of a request except the call to the provider, and returns a `RequestDryRun`. Stored
 requests are in the ledger, the database of requests.
@@ -151,7 +151,7 @@ def _build(content: bytes, name: str, model: str | None) -> "Explanation":
 
 
 class RequestDryRun(NamedTuple):
-    """A client request that passed all steps except the call to the provider, and the result."""
+    """Result of a dry run, in which a client request passes all steps except the call to the provider."""
 
     body: dict[str, Any]
     """Fields of the client request."""
@@ -169,11 +169,11 @@ def dry_run_request(
     sender: "Sender | None" = None,
     clock: Callable[[], float] | None = None,
 ) -> RequestDryRun:
-    """Do all steps of a request except the call to the provider, and return the result.
+    """Do all steps of a client request except the call to the provider, and return the result.
 
-    `content`: body of the client request. `name`: name of the input for messages. `model`: replaces the requested
-    model; None: as in the body. `sender`: client of the request; None: on this machine. `clock`: returns the time of
-    the request; None: the present.
+    `content` is the body of the request, and `name` its name for error messages. `model` replaces the requested model;
+    None keeps it. `sender` is the client; None means a client on this machine. `clock` returns the time of the request;
+    None means the present.
     """
     from anthropic_proxy.exchange.dry_run import COUNT_TOKENS_PATH, LOCAL_SENDER  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
-"""Output of the command `explain` for a request that is not sent.
+"""Output of the command `explain` for a client request that was processed up to the call to the provider (dry run).
 
-`Explanation` writes a summary of route and changes, one JSON object, or the request that the provider would receive.
-`mask_credential` hides the key in this request.
+An `Explanation` writes a summary of the route and the changed fields, or the same facts as one JSON object. It can also
+write the complete request that the provider would receive. `mask_credential` hides the key in this request.
 """
 
 import sys
@@ -36,7 +36,10 @@ _SECRET_HEADERS = ("authorization", "proxy-authorization")
 
 
 def mask_credential(credential: Credential | None) -> Credential | None:
-    """Return `credential` with only the last four characters of its secret. None: there is no credential."""
+    """Return `credential` with all but the last four characters of its secret masked. None gives None.
+
+    A placeholder for a credential that is found only when the request is sent is returned unchanged.
+    """
     if credential is None or credential.value in (CLIENT_CREDENTIAL, ACCESS_TOKEN):
         return credential
     scheme = credential.value.removesuffix(credential.secret)
@@ -44,10 +47,11 @@ def mask_credential(credential: Credential | None) -> Credential | None:
 
 
 class Explanation:
-    """Explanation of one client request that is not sent.
+    """Explanation of one client request that was processed without the call to the provider.
 
-    `body`: decoded body of the request. `result`: result of all steps except the call to the provider. `head`:
-    request line and headers for the provider, with a masked credential; b"": no HTTP request would be sent.
+    `body` is the decoded body of the client request. `result` is the result of all other steps. `head` contains the
+    request line and headers that the provider would receive, with a masked credential. b"": no HTTP request would be
+    sent.
     """
 
     def __init__(self, settings: Settings, body: Mapping[str, Any], result: DryRun, head: bytes) -> None:
@@ -66,16 +70,13 @@ class Explanation:
 
     @property
     def has_upstream_request(self) -> bool:
-        """True if a request would be sent to a provider.
-
-        False: the client request is rejected, or the proxy replies by itself.
-        """
+        """True if the proxy would send a request to a provider. False: it rejects the request, or replies by itself."""
         return self._result.recorded is not None
 
     def write_summary(self, command: str) -> None:
         """Write the route, the model with its provider, and the changed fields to stdout.
 
-        `command`: command that prints the request to the provider, for the last line.
+        If a request would be sent, the last line shows `command`, the shell command that prints this request.
         """
         self._write_route()
         result, output = self._result, self._output

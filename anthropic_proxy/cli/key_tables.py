@@ -28,9 +28,10 @@ _AUDIT_TITLES = ("id", "at", "actor", "action", "object", "changes")
 
 
 def write_new_key(key: VirtualKey, key_text: str, done: str, settings: Settings, *, as_json: bool) -> None:
-    """Write the text of a new key to stdout, and facts about the key to stderr.
+    """Write the text of a new or rotated virtual key to stdout, and notices about the key to stderr.
 
-    `key_text`: text that the client sends. `done`: `created` or `rotated`.
+    `key_text` is the secret that the client sends. `done` is `created` or `rotated`. With `as_json`, stdout gets one
+    JSON object with the key.
     """
     output = Output()
     if as_json:
@@ -105,10 +106,7 @@ def write_team(team: Team) -> None:
 
 
 def write_audit_entries(entries: Sequence[AuditEntry], form: Literal["json", "csv", "table"]) -> None:
-    """Write changes of keys and teams to stdout, as a table, CSV, or one JSON object per line.
-
-    `entries`: the changes. `form`: the format.
-    """
+    """Write `entries`, changes of keys and teams, to stdout: as a table, as CSV, or as one JSON object per line."""
     output = Output()
     rows = [encode_audit_entry(entry) for entry in entries]
     if form == "json":

@@ -30,10 +30,10 @@ _NUMBER_COLUMNS = frozenset({"In", "Cached", "Out", "First", "Total"})
 
 
 class LiveView(App[None]):
-    """Full-screen view of the requests of one proxy.
+    """Full-screen view of the recent and running requests of one proxy.
 
-    `address`: host and port for the title. `updates`: changes of the requests, which a thread reads. `clock`:
-    function that returns seconds since the epoch.
+    `address` is the host and port of the proxy, for the title. `updates` yields the changes of the requests, which a
+    thread reads. `clock` returns seconds since the epoch.
     """
 
     CSS = """
@@ -78,7 +78,7 @@ class LiveView(App[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        """Start to read changes of the requests, when Textual has built the view."""
+        """Start the thread that reads changes of the requests. Textual calls this method when the widgets exist."""
         table = self._table
         for title in COLUMNS:
             table.add_column(Text(title, justify="right" if title in _NUMBER_COLUMNS else "left"), key=title)

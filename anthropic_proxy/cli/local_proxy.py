@@ -1,8 +1,8 @@
-"""The proxy on this machine, for commands that send requests to it.
+"""Access to the proxy on this machine, for commands that send requests to it.
 
-`LocalProxy` has its address and a credential for clients. `find_proxy` finds the proxy at PORT, and `require_proxy`
-raises an error if none runs. `open_proxy` starts one if none runs. `client_token` returns a credential that the proxy
-accepts.
+A `LocalProxy` has the address of a running proxy and a credential for its clients. `find_proxy` finds the proxy that
+listens on PORT. `require_proxy` raises an error if there is none, and `open_proxy` starts one instead. `client_token`
+returns the credential.
 """
 
 import subprocess
@@ -75,9 +75,9 @@ def find_proxy(settings: Settings) -> LocalProxy | None:
 
 
 def require_proxy(settings: Settings) -> LocalProxy:
-    """Return the proxy on the PORT of `settings` on this machine.
+    """Return the proxy that listens on the PORT of `settings` on this machine.
 
-    Raises `ConfigurationError` if no proxy responds. The message names the program that uses PORT.
+    Raises `ConfigurationError` if no proxy responds. The message names another program that uses PORT, if one is found.
     """
     if (proxy := find_proxy(settings)) is not None:
         return proxy
@@ -93,9 +93,10 @@ def require_proxy(settings: Settings) -> LocalProxy:
 
 
 def client_token(settings: Settings) -> str:
-    """Return a credential that a proxy with `settings` accepts: its first key, or `local` if it requires none.
+    """Return the credential that clients of a proxy with these settings must send.
 
-    "": clients use their own Anthropic credential, which the proxy forwards because it has no key.
+    It is the first `PROXY_API_KEY`, or `local` if none is set. "": clients send their own Anthropic credential, which
+    the proxy forwards because it has no key for the preferred provider.
     """
     if settings.proxy_api_keys:
         return settings.proxy_api_keys[0].reveal()
@@ -104,7 +105,7 @@ def client_token(settings: Settings) -> str:
 
 
 def require_accepted_credential(proxy: LocalProxy) -> None:
-    """Raise `ConfigurationError` if a running proxy rejects the credential that this command would give to clients."""
+    """Raise `ConfigurationError` if `proxy`, a running proxy, rejects the credential that its clients would send."""
     if is_credential_rejected(proxy.host, proxy.port, _PRIVATE_PATH, proxy.token, proxy.certificate_file):
         raise ConfigurationError(
             f"The proxy at {proxy.address} requires a key, and these settings have none that it accepts. "
@@ -114,10 +115,10 @@ def require_accepted_credential(proxy: LocalProxy) -> None:
 
 @contextmanager
 def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
-    """Return a context manager that yields the proxy on PORT of this machine.
+    """Return a context manager that yields a proxy on this machine: the one that runs on PORT, or a new one.
 
-    If none responds, one is started on a free port, and stopped afterwards. Raises `ConfigurationError` if it cannot
-    start, or if a running proxy rejects the key.
+    A new proxy is started on a free port, and stopped at the end. Raises `ConfigurationError` if it cannot start, or if
+    the running proxy rejects the credential of these settings.
     """
     proxy = find_proxy(settings)
     if proxy is not None:

@@ -143,7 +143,7 @@ def _read_stored(
 
 
 def is_failed(request: "LoggedRequest") -> bool:
-    """Return True if the client of a request received an error. A request that the client ended has not failed."""
+    """Return True if the client of the request received an error. A request that the client cancelled is no failure."""
     return request.receipt.outcome == "error" or request.receipt.status >= 400
 
 

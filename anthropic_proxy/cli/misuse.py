@@ -22,9 +22,10 @@ _FORMS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def require_known_command(commands: Commands, words: Sequence[str]) -> None:
-    """Raise `ConfigurationError` if a command line begins with an unknown command or subcommand.
+    """Raise `ConfigurationError` if the command line begins with an unknown command or subcommand.
 
-    A line that begins with an option is accepted, because `serve` is the default command. `words`: the command line.
+    `words` is the command line without the program name. `serve` is the default command, so a line without a command,
+    such as one that begins with an option, is accepted.
     """
     line = [_PROGRAM]
     if words[:1] == [_COMPLETE]:

@@ -1,8 +1,8 @@
-"""Data for the command `models`: the model of each Claude tier, and the models of each provider.
+"""Data for the command `models`: models of the Claude tiers and of providers, with limits and prices.
 
-A Claude tier is a family of models (haiku, sonnet, opus, fable), and `map_tiers` returns its `MappedTiers`.
-`query_provider` and `query_all_providers` request the models of providers (`ProviderModels`). `ModelFacts` has limits
-and price of one model. `has_queried_list` is True if the models of a provider are requested.
+A Claude tier is a family of models: haiku, sonnet, opus or fable. `map_tiers` returns the `MappedTiers`, which are the
+tiers with their models. `query_provider` requests the model list of one provider, and `query_all_providers` those of
+all configured providers. Both return `ProviderModels`, in which a `ModelFacts` has the limits and price of one model.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class ModelPrice(TokenPrices, frozen=True, kw_only=True):
 
 
 class ModelFacts(Struct, frozen=True):
-    """A backend model with its limits and price."""
+    """Limits and price of one model of a provider."""
 
     model: str
     """Model id with the prefix of the provider: `openai/gpt-4.1`. For a tier that is sent to Anthropic unchanged:
@@ -69,7 +69,7 @@ class ModelFacts(Struct, frozen=True):
 
 
 class MappedTiers(Struct, frozen=True):
-    """Claude tiers (haiku, sonnet, …) that the settings map to the same target model."""
+    """One or more Claude tiers (haiku, sonnet, opus, fable), and the model to which one setting maps all of them."""
 
     tiers: tuple[str, ...]
     facts: ModelFacts
@@ -80,9 +80,9 @@ class MappedTiers(Struct, frozen=True):
 
 
 class ProviderModels(Struct, frozen=True):
-    """Models of one provider: those that it lists, or those that the proxy knows.
+    """Models of one provider: those in the provider's own list, or those that the proxy knows if there is no such list.
 
-    After a failed query, it also has a message.
+    After a failed query, a message for the user is added.
     """
 
     provider: str
@@ -96,7 +96,10 @@ class ProviderModels(Struct, frozen=True):
 
 
 async def map_tiers(services: Services) -> list[MappedTiers]:
-    """Return the model to which each Claude tier is mapped. Tiers with the same model and setting are one item."""
+    """Return the model to which each Claude tier (haiku, sonnet, …) is mapped, with its limits and price.
+
+    Tiers that the same setting maps to the same model are one item of the result.
+    """
     groups: dict[tuple[str, str], MappedTiers] = {}
     for row in list_tier_mappings(services.settings, services.catalog):
         key = (row.target, row.reason)
@@ -108,16 +111,19 @@ async def map_tiers(services: Services) -> list[MappedTiers]:
 
 
 async def query_all_providers(services: Services) -> list[ProviderModels]:
-    """Return the models of all providers that `has_queried_list` selects. They are queried at the same time."""
+    """Request the model lists of all configured providers at the same time, and return their models.
+
+    Providers without a model list are left out, as `has_queried_list` decides.
+    """
     rows = [row for row in find_registry(services.settings) if has_queried_list(row, services)]
     return list(await asyncio.gather(*(query_provider(services, row) for row in rows)))
 
 
 async def query_provider(services: Services, provider: Provider) -> ProviderModels:
-    """Return the models that a provider lists.
+    """Request the model list of `provider`, and return its models with limits and prices.
 
-    If it has no list or cannot be queried, the models that the proxy knows are returned. After a failed query, and if
-    no model is known, the field `problem` of the result has a message.
+    If the provider has no list or the query fails, the models that the proxy knows are returned. The field `problem` of
+    the result explains a failed query or an empty result to the user.
     """
     if provider.uses_installed_models:
         return await _list_installed(services, provider)
@@ -149,10 +155,11 @@ def _is_own_address(provider: Provider, settings: Settings) -> bool:
 
 
 async def find_provider_model(services: Services, provider: Provider, name: str) -> ProviderModels:
-    """Return limits and price of one model of a provider, as the only model of the result.
+    """Return the limits and price of one model of a provider, as a `ProviderModels` with only this model.
 
-    `name`: model id without prefix. If the list of the provider lacks the model, the result has no model but a
-    message in `problem`.
+    `name` is the model id without the prefix of the provider. If the provider does not list this model, the result
+    contains no model, but a message for the user in `problem`. After a failed query, the facts that the proxy knows are
+    returned.
     """
     offered = await query_provider(services, provider)
     found = tuple(fact for fact in offered.models if fact.model == f"{provider.prefix}/{name}")
@@ -169,10 +176,9 @@ async def find_provider_model(services: Services, provider: Provider, name: str)
 
 
 def has_queried_list(provider: Provider, services: Services) -> bool:
-    """Return True if the command `models` requests the models of `provider`.
+    """Return True if `provider` has a model list and is configured by a key or an address.
 
-    The provider must be configured and have a model list. A local Ollama server must be the preferred provider, or
-    have a configured address.
+    A local Ollama server is only queried if it is the preferred provider, or if its address is set.
     """
     settings = services.settings
     if not provider.offered_to_users or not has_model_list(provider):
@@ -226,7 +232,7 @@ def _add_facts(services: Services, provider: Provider, models: Iterable[OfferedM
 
 
 def find_model_price(settings: Settings, name: str) -> ModelPrice | None:
-    """Return the price of a model. `name`: id with prefix, such as `openai/gpt-4.1`. None: the price is unknown."""
+    """Return the price of the model `name`, an id with prefix such as `openai/gpt-4.1`. None: the price is unknown."""
     prefix, _, model = name.partition("/")
     provider = find_registry(settings).find_by_prefix(prefix)
     return None if provider is None else _find_price(PriceList(settings), provider, model)
@@ -261,10 +267,9 @@ def _explain(error: ProxyError, provider: Provider, settings: Settings) -> str:
 
 
 def find_provider(name: str, settings: Settings) -> Provider | None:
-    """Return the provider that the user calls `name`.
+    """Return the provider that the user calls `name`. None: there is no such provider.
 
-    None: there is none. A name, model prefix and variable prefix are accepted, such as `google`, `gemini` and
-    `GEMINI`.
+    The name, the model prefix and the prefix of its variables are accepted, such as `google`, `gemini` and `GEMINI`.
     """
     word = name.lower().removesuffix("/")
     rows = find_registry(settings)

@@ -1,6 +1,6 @@
-"""Message about a port that another program uses, for the command `serve`.
+"""Error message about a port that another program uses, for the command `serve`.
 
-`describe_occupied_port` returns the message with this program, and a command that uses a free port.
+`describe_occupied_port` returns the message, which names this program if possible, and a command for another port.
 """
 
 import sys
@@ -18,9 +18,10 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
 def describe_occupied_port(host: str, port: int) -> str:
-    """Return the message that a port is in use, with the name of the program that uses it, and a free port.
+    """Return the message that `port` is in use, with the program that uses it and a command that uses another port.
 
     The program is another anthropic-proxy that answers at the port, or the process that the operating system reports.
+    If neither is found, the message contains a command that shows the process.
     """
     free = f"anthropic-proxy serve --port {_find_free_port(host, port)}"
     health = get_json(_WILDCARDS.get(host, host), port, "/health")

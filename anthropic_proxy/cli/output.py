@@ -1,7 +1,7 @@
-"""Output of commands: in colors on a terminal, and without them in a pipe.
+"""Output of commands on stdout and stderr: in colors on a terminal, and as plain text in a pipe.
 
-`Output` writes lines, tables (with `Column`) and JSON to stdout, and notices to stderr. A role is the meaning of a
-text that selects its color: ok, warn, error, quiet or type. `shorten_home` replaces the home directory in a path by
+`Output` writes lines, tables (with a `Column` for each column) and JSON to stdout, and notices to stderr. The color of
+a text is given by its role: ok, warn, error, quiet or type. `shorten_home` replaces the home directory in a path by
 `~`.
 """
 
@@ -31,9 +31,9 @@ class Column(Struct, frozen=True):
 
 
 class Output:
-    """Standard output of a command, and notices on stderr.
+    """Writer for the output of a command to stdout, and for notices to stderr.
 
-    `stream`: another stream instead of stdout. Colors and symbols are as in the log.
+    `stream` replaces stdout. Colors and symbols are the same as in the log.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -51,7 +51,7 @@ class Output:
         return self._style.terminal_width
 
     def paint(self, text: str, role: str) -> str:
-        """Return `text` in the color of `role`, such as `warn`. Without colors, the text is unchanged."""
+        """Return `text` in the color of `role`, such as `warn`. If colors are off, the text is returned unchanged."""
         return self._style.paint(text, role)
 
     def write_line(self, text: str = "") -> None:
@@ -63,9 +63,9 @@ class Output:
         self._stream.write(text)
 
     def write_notice(self, text: str, sign: str = "", role: str = "") -> None:
-        """Write a notice to stderr, after all output so far.
+        """Write a notice to stderr, after all output so far. On a terminal, long lines are wrapped.
 
-        `sign`: symbol before the text. `role`: role of its color. On a terminal, the notice is wrapped.
+        `sign` is a symbol before the text, and `role` selects its color, such as `warn`.
         """
         self._stream.flush()
         lead = f"{sign} " if sign else ""
@@ -83,10 +83,10 @@ class Output:
         sys.stdout.write(msgspec.json.format(encoded, indent=2).decode() + "\n")
 
     def write_table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, last_row_role: str = "") -> None:
-        """Write a table to the output.
+        """Write a table. Each of `rows` has one cell for each column.
 
         On a terminal, the rightmost columns that do not fit are left out. In a pipe, all cells are written, separated
-        by tabs. `rows`: one cell for each column. `last_row_role`: role of the color of the last row.
+        by tabs. `last_row_role` selects the color of the last row, such as that of a sum.
         """
         rows = [[escape_unprintable(cell) for cell in row] for row in rows]
         titles = [column.title for column in columns]

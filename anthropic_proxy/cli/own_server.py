@@ -36,10 +36,10 @@ _MAX_LISTED_MODELS = 8
 
 
 def ask_server(output: "Output", settings: Settings) -> tuple[Provider, FilesToWrite] | None:
-    """Ask the user for address, key and model of a server.
+    """Ask the user for the address, key and model of a server, and test them by a query for its models.
 
-    Return the server as a provider, and the lines for the files. None: several attempts failed, for example because
-    no server answers.
+    Return the server as a provider, and the lines for the files. None: several attempts failed, for example because no
+    server answers.
     """
     for _ in range(_MAX_ATTEMPTS):
         address = _ask_address(output)
@@ -63,9 +63,9 @@ def ask_server(output: "Output", settings: Settings) -> tuple[Provider, FilesToW
 
 
 def show_files(output: "Output", provider: Provider, files: FilesToWrite) -> None:
-    """Print the lines that would be added to each file, and notes about settings that stay.
+    """Print the lines that would be added to each file, with masked keys, and notices about settings that stay.
 
-    The notes name settings with another value, and those that send requests to another provider than `provider`.
+    A notice names a setting with another value, or one that still sends requests to another provider than `provider`.
     """
     for addition in files.additions:
         if addition.added:

@@ -66,10 +66,10 @@ def list_changes(
     renamed_tools: Mapping[str, str],
     unnoted: Sequence[FidelityNote] = (),
 ) -> list[Change]:
-    """Return the changes of a client request.
+    """Return the changes that the proxy makes to the client request `body` before it is sent, with their reasons.
 
-    `body`: the request. `notes`: changes that the translation has recorded (fidelity notes). `renamed_tools`: tool
-    name of the client → sent name. `unnoted`: changes found by a comparison with the request to the provider.
+    `notes` are the changes that the translation recorded, and `unnoted` those that a comparison with the upstream
+    request found. `renamed_tools` maps the client's name of a tool to the name that is sent.
     """
     changes = [_describe_note(note, body) for note in [*notes, *_without_noted(unnoted, notes)]]
     for name, alias in renamed_tools.items():
@@ -79,9 +79,9 @@ def list_changes(
 
 
 def list_unchanged_fields(body: Mapping[str, Any], changes: Sequence[Change]) -> list[str]:
-    """Return the fields of a client request that are not changed, such as `messages.text` or `tools.NAME`.
+    """Return the fields of the client request `body` that are sent unchanged, such as `messages.text` or `tools.NAME`.
 
-    `model` is left out. `changes`: result of `list_changes`.
+    `changes` is the result of `list_changes`. The field `model` is left out.
     """
     fields = list(list_fields(body))
     changed = {field for change in changes if change.handling != "kept" for field in _affected(change.field, fields)}

@@ -1,6 +1,6 @@
-"""Paths of the fields of a request, as the command `explain` shows them.
+"""Paths of the fields in a request body, such as `thinking.type`, which the command `explain` shows.
 
-`list_fields` returns path → values, so that two requests can be compared.
+`list_fields` returns the values at each path, so that two requests can be compared.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,9 +11,10 @@ _EXPANDED_LISTS = {"tools": "name", "mcp_servers": "name"}
 
 
 def list_fields(body: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the values of each field of a request, without `model`: path → values.
+    """Return the fields in a request body except `model`, as a mapping: path of the field → its values.
 
-    Examples of paths: `max_tokens`, `thinking.type`, `tools.NAME`. `messages.TYPE` has all content blocks of a type.
+    Paths are `max_tokens`, `thinking.type`, `tools.NAME` and others. `messages.TYPE` contains all content blocks of one
+    type, so a path can have several values.
     """
     fields: dict[str, list[Any]] = {}
     for field, value in _list_values(body):

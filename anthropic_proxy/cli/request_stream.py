@@ -1,6 +1,7 @@
-"""Changes of the requests of the proxy on this machine, for the command `logs`.
+"""Live list of the requests of the proxy on this machine, for the command `logs`.
 
-`RequestStream` reads them from the event stream of the proxy, and returns each as a `RequestUpdate`.
+`RequestStream` reads the event stream in which the proxy sends its requests, and yields each change of the list as a
+`RequestUpdate`.
 """
 
 import time
@@ -26,7 +27,7 @@ _decode_running = msgspec.json.Decoder(list[Receipt]).decode
 
 
 class RequestUpdate(Struct, kw_only=True):
-    """Change of the list of requests. It has the requests that have finished, and those that are running."""
+    """Change of the list of requests: those that have finished since the previous update, and those that run."""
 
     finished: list[LoggedRequest] = []
     """Requests that have finished since the previous update. The first update has the recent requests."""
@@ -37,7 +38,10 @@ class RequestUpdate(Struct, kw_only=True):
 
 
 class RequestStream:
-    """Requests of the proxy on PORT of this machine. Each request is returned once, even if the connection is lost."""
+    """Reader of the requests of the proxy on PORT of this machine. It connects again if the connection is lost.
+
+    Each finished request is returned once, also after a reconnection.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -58,9 +62,9 @@ class RequestStream:
         raise UpstreamUnreachable(f"The proxy at {proxy.address} closed the connection.")
 
     def read_updates(self) -> Iterator[RequestUpdate]:
-        """Yield the recent requests, then an update for each change, without end.
+        """Yield the recent requests of the proxy, then an update for each change, without end.
 
-        Raises `ConfigurationError` if no proxy responds at first, or if the key is rejected.
+        Raises `ConfigurationError` if no proxy responds at the beginning, or if the proxy rejects the key.
         """
         proxy: LocalProxy | None = require_proxy(self._settings)
         is_lost = False

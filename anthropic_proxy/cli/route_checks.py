@@ -1,7 +1,7 @@
-"""Texts about the routes of the configuration file that were checked for a request.
+"""Output of the routes of the configuration file that were checked for a request, as text or JSON.
 
-A route is a rule that chooses the models of a request. `describe_checks` returns the result for each route
-(`RouteCheck`) as text, and `encode_checks` as objects for JSON.
+A route is a rule of the file that chooses the models of a request. A `RouteCheck` is the result for one route: it
+matches the request, or one of its conditions failed. `describe_checks` returns texts, and `encode_checks` JSON objects.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,10 @@ from anthropic_proxy.routing.rules import RouteCheck
 
 
 def describe_checks(checks: Sequence[RouteCheck], limit: int | None = None) -> Iterator[tuple[str, str]]:
-    """Yield label and text for the conditions of the matching route, then for each route that does not match.
+    """Yield lines about the checked routes, as pairs of label and text, the matching route first.
 
-    `limit`: maximum number of routes without a match, of which the last ones in the file are kept; None: all.
+    The first line lists the conditions of the matching route, or states that none matches. With a `limit`, only that
+    many routes without a match are shown, the last ones in the file.
     """
     if not checks:
         return
@@ -30,7 +31,7 @@ def describe_checks(checks: Sequence[RouteCheck], limit: int | None = None) -> I
 
 
 def encode_checks(checks: Sequence[RouteCheck]) -> list[dict[str, object]]:
-    """Return the checked routes for a JSON object, in the order of the file."""
+    """Return the checked routes as objects for JSON, in the order of the configuration file."""
     return [
         {
             "route": check.route.name,

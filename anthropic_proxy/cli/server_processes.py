@@ -1,6 +1,6 @@
-"""Server processes of the command `serve`.
+"""Start of the server processes of the command `serve`.
 
-`run_server` opens the listening socket and starts them: one process, several workers under a supervisor, or one
+`run_server` opens the listening socket and serves in one process, in several workers under a supervisor, or in one
 process that restarts when the code changes.
 """
 
@@ -34,13 +34,12 @@ def run_server(
     heartbeat_timeout_seconds: float = 30.0,
     attached: bool = False,
 ) -> None:
-    """Serve HTTP requests until SIGTERM or SIGINT.
+    """Open the listening socket, and serve HTTP requests until SIGTERM or SIGINT stops the server.
 
-    Raises `ConfigurationError` if the address cannot be used. `port`: 0: any free port. `workers`: 0: one process
-    that restarts when the code changes. `stop_timeout`, `drain_delay`: seconds after the signal for running replies,
-    and in which requests are still accepted. `tls_files`: PEM files of certificate and key. `watched_files`: settings
-    files that are reloaded after a change. `heartbeat_timeout_seconds`: time after which an unresponsive worker is
-    replaced. `attached`: write the address to stdout, and stop when stdin ends.
+    `workers` is the number of processes; 0 is one process that restarts when the code changes. After the signal,
+    requests are accepted for `drain_delay` seconds, and running replies may take `stop_timeout` seconds more.
+    `attached` makes the server write its address to stdout, and stop when stdin ends. Raises `ConfigurationError` if
+    the address cannot be used.
     """
     defer_sighup()
     raise_fd_limit()

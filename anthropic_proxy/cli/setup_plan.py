@@ -1,8 +1,9 @@
-"""Choices and lines of the command `init`.
+"""Provider choices, key test and `.env` lines of the command `init`.
 
-`list_provider_choices` returns the offered providers (`ProviderChoice`), and `check_key` tests a key
-(`KeyTestResult`). `list_env_lines` returns the lines for `.env`. `separate_existing_lines` separates those that the
-file already has (`LineDifference`). `list_tier_differences` describes settings that use another provider.
+`list_provider_choices` returns the offered providers (`ProviderChoice`). `check_key` tests a key and returns a
+`KeyTestResult`. `list_env_lines` returns the lines for `.env`, and `separate_existing_lines` separates those that the
+file already has. A `LineDifference` is a present value that differs from the wanted one. `list_tier_differences`
+describes settings that send requests to another provider.
 """
 
 import asyncio
@@ -44,7 +45,10 @@ class KeyTestResult(Struct, frozen=True):
 
 
 class LineDifference(Struct, frozen=True):
-    """A line of `.env` or a variable with another value than `init` would write. It is not changed."""
+    """Setting in `.env` or in the environment with another value than the one that `init` would write.
+
+    The present value is not changed.
+    """
 
     name: str
     place: str
@@ -54,9 +58,9 @@ class LineDifference(Struct, frozen=True):
 
 
 def list_provider_choices(settings: Settings) -> list[ProviderChoice]:
-    """Return the providers that `init` offers, those with a detected key, project or server first.
+    """Return the providers that `init` offers. Those with a detected key, project or server are first.
 
-    A local Ollama server is queried.
+    The local Ollama server is queried for this.
     """
     installed = asyncio.run(_query_ollama(settings))
     choices = [
@@ -68,9 +72,10 @@ def list_provider_choices(settings: Settings) -> list[ProviderChoice]:
 
 
 def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | None = None) -> dict[str, str]:
-    """Return the lines for `.env` that select a provider: variable → value.
+    """Return the lines for `.env` that make `provider` the preferred provider: variable → value.
 
-    `values`: key or project that the user has entered. A default model that is retired is replaced by its successor.
+    `values` contains the key or project that the user has entered. If a default model of the provider is retired on the
+    day `today`, a line sets its successor.
     """
     lines = {PREFERRED_PROVIDER_VARIABLE: provider.name, **values}
     defaults = {"BIG_MODEL": provider.default_big_model, "SMALL_MODEL": provider.default_small_model}
@@ -84,10 +89,10 @@ def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | 
 def separate_existing_lines(
     lines: Mapping[str, str], file_settings: Settings, used_settings: Settings
 ) -> tuple[dict[str, str], list[LineDifference]]:
-    """Return the lines that `.env` lacks, and the differences between the other lines and the present settings.
+    """Return those of `lines` (variable → value) that `.env` lacks, and the present settings that differ from `lines`.
 
-    `lines`: variable → value to write. `file_settings`: settings of `.env` alone. `used_settings`: settings with the
-    environment, which overrides `.env`.
+    `file_settings` contains the settings of `.env` alone. `used_settings` also contains the environment, which
+    overrides `.env`.
     """
     added, differences = {}, []
     for name, value in lines.items():
@@ -109,7 +114,7 @@ def separate_existing_lines(
 
 
 def list_tier_differences(settings: Settings, provider: Provider) -> list[str]:
-    """Return a text for each setting that sends requests of Claude tiers to another provider than `provider`."""
+    """Return a text for each setting that sends requests for Claude models to another provider than `provider`."""
     tiers: dict[str, list[TierMapping]] = {}
     for row in list_tier_mappings(structs.replace(settings, preferred_provider=provider.name), Catalog()):
         variable = row.reason.partition(",")[0]
@@ -128,10 +133,10 @@ def list_tier_differences(settings: Settings, provider: Provider) -> list[str]:
 
 
 def check_key(settings: Settings, provider: Provider, key: str, address: str = "") -> KeyTestResult:
-    """Test a key by a query for the models of its provider, and return the result.
+    """Test an API key by a query for the models of its provider. Return these models and the duration of the query.
 
-    `key`, `address`: "": the key or address of `settings` is used. Raises `UpstreamError` if the key is rejected or
-    no server answers.
+    If `key` or `address` is empty, the value in `settings` is used. Raises `UpstreamError` if the key is rejected or no
+    server answers.
     """
     if address:
         settings = structs.replace(settings, base_urls={**settings.base_urls, provider.name: address})

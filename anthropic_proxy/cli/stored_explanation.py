@@ -20,7 +20,7 @@ _SIGNS = {"kept": ("✓", "ok"), "approximated": ("~", "warn"), "emulated": ("~"
 
 
 class StoredExplanation:
-    """Explanation of one stored request. `row`: the request in the ledger, the database of requests."""
+    """Explanation of one stored request. `row` is the request as stored in the ledger, the database of requests."""
 
     def __init__(self, row: StoredRequest) -> None:
         self._row = row

@@ -43,10 +43,10 @@ def read_last_requests(
 
 
 def require_stored_body(settings: Settings, row: StoredRequest, option: str, remedy: str = "") -> bytes:
-    """Return the body of a stored request as its client sent it, with masked keys.
+    """Return the body of a stored request as its client sent it, but with masked keys.
 
-    `option`: command or option that needs the body, for the message. `remedy`: last sentence of the message. Raises
-    `ConfigurationError` if the body is not stored completely.
+    Raises `ConfigurationError` if the ledger does not contain the complete body. The message names `option`, the
+    command or option that needs the body, and ends with `remedy`.
     """
     with reading_ledger(settings) as connection:
         found = [] if connection is None else read_contents(connection, row.id)
@@ -65,7 +65,10 @@ def require_stored_body(settings: Settings, row: StoredRequest, option: str, rem
 
 
 def require_stored_request(settings: Settings, request_id: str | None) -> StoredRequest:
-    """Return a stored request. `request_id`: None: the last one. Raises `ConfigurationError` if there is none."""
+    """Return the stored request with the id `request_id`, or the last stored request for None.
+
+    Raises `ConfigurationError` if there is no such request.
+    """
     with reading_ledger(settings) as connection:
         if connection is not None:
             found = (

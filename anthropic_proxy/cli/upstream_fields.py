@@ -1,6 +1,7 @@
-"""Changes between a client request and the request to the provider that no fidelity note (record of a change) reports.
+"""Comparison of a client request with the upstream request, to find changes that the translation has not recorded.
 
-`find_unnoted_changes` returns them for the command `explain`, which must not list such a field as unchanged.
+The translation records its changes as fidelity notes. `find_unnoted_changes` returns the changes without a note for the
+command `explain`, which would otherwise list such a field as unchanged.
 """
 
 import json
@@ -29,10 +30,10 @@ _SCHEMA_FIELDS = ("parameters", "parametersJsonSchema", "input_schema")
 def find_unnoted_changes(
     body: Mapping[str, Any], sent: bytes, renamed_tools: Mapping[str, str], *, is_relayed: bool
 ) -> list[FidelityNote]:
-    """Return the changes between the client request `body` and the request to the provider, as fidelity notes.
+    """Compare the client request `body` with the body `sent` to the provider, and return the changes as fidelity notes.
 
-    `sent`: body of the request to the provider. `renamed_tools`: tool name of the client → sent name. `is_relayed`:
-    True if both requests have the format of the Messages API.
+    `renamed_tools` maps the client's name of a tool to the name that is sent. `is_relayed` is True if both bodies have
+    the format of the Messages API.
     """
     try:
         upstream = json.loads(sent)

@@ -42,9 +42,9 @@ _OWN_PRICES = "anthropic-proxy.toml, [prices]"
 
 
 class UsageReport:
-    """Sums of requests, tokens and costs by group.
+    """Report of requests, tokens and costs for each group of requests, such as each model or day.
 
-    `by`: property by which requests are grouped, such as `model`. `groups`: the sums.
+    `by` is the property by which the requests are grouped. `groups` contains the sums of each group.
     """
 
     def __init__(self, settings: Settings, by: str, groups: Sequence[UsageGroup]) -> None:
@@ -143,9 +143,9 @@ class UsageReport:
 
 
 def format_tokens(counts: Sequence[int]) -> list[str]:
-    """Return numbers of tokens as texts with the same unit: `22.9 M`, `0.9 M`.
+    """Return numbers of tokens as texts for one column, in the unit of the largest number: `22.9 M`, `0.9 M`.
 
-    A number that is too small for the unit has a smaller one.
+    A number that is too small for this unit has a smaller unit.
     """
     highest = max(counts, default=0)
     return [_format_count(count, highest) for count in counts]

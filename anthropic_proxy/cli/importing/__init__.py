@@ -1,5 +1,5 @@
-"""Import of the configuration of other projects, for the command `import`.
+"""Import of the configuration of another proxy, for the command `import`.
 
-`detection` selects the reader of a file. Each reader returns an `ImportPlan`, the settings to write. `writing` adds
-them to the files.
+`detection` recognizes the format of the file and calls the reader for it. The reader returns an `ImportPlan`, the
+settings that this proxy needs. `writing` adds these settings to the files.
 """

@@ -19,10 +19,10 @@ _ACCEPTED = (
 
 
 def read_configuration(content: bytes, name: str) -> ImportPlan:
-    """Return the settings for this proxy that correspond to `content`, a configuration file of another project.
+    """Return the settings of this proxy that correspond to `content`, the configuration file of another project.
 
-    The format is detected by the content. `name`: name of the file for messages. Raises `ConfigurationError` if the
-    format is unknown, or if a value has an unexpected type.
+    The format of the file is detected by its content. `name` is the name of the file for messages. Raises
+    `ConfigurationError` if the format is unknown, or if a value has an unexpected type.
     """
     try:
         text = content.decode("utf-8-sig")

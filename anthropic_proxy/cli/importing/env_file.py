@@ -1,8 +1,8 @@
 """Reader of the `.env` of an earlier proxy: 1rgs/claude-code-proxy, fuergaosi233/claude-code-proxy and their forks.
 
-`read_env_file` returns an `ImportPlan` with the variables that this proxy needs for the same models. The first family
-has variables for several providers. The second sends every model to `OPENAI_BASE_URL`, and its `ANTHROPIC_API_KEY` is
-the key of its clients. The files were read 2026-11.
+`read_env_file` returns an `ImportPlan`, the variables that this proxy needs for the same models. The first project and
+its forks have variables for several providers. The second and its forks send every model to the one server
+`OPENAI_BASE_URL`, and their `ANTHROPIC_API_KEY` is the key of their clients. The files were read 2026-11.
 """
 
 from collections.abc import Mapping
@@ -40,9 +40,9 @@ _TIER_DEFAULTS = {"haiku": "gpt-5-mini", "sonnet": "gpt-5", "opus": "gpt-5", "fa
 
 
 def read_env_file(given: Mapping[str, str]) -> ImportPlan:
-    """Return the settings of this proxy for the `.env` of an earlier proxy.
+    """Return the settings of this proxy that correspond to the `.env` of an earlier proxy. API keys are copied.
 
-    `given`: variables in the file. API keys are copied.
+    `given` contains the variables in this file.
     """
     plan = ImportPlan("an earlier proxy (.env)")
     found = {_RENAMED.get(name, name): value for name, value in given.items() if value}

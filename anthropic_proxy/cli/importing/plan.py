@@ -1,8 +1,9 @@
-"""`ImportPlan`: the settings that the command `import` writes, and notes about settings that are not imported.
+"""`ImportPlan`: the settings that the command `import` will write, and notes about settings that are not imported.
 
-`add_server` adds a server of the other configuration (`ImportedServer`). A known provider becomes variables, and any
-other server a `ServerTable` of `anthropic-proxy.toml`. `set_tier_models` sets the models of the Claude tiers (haiku,
-sonnet, opus, fable). Keys are not copied: variables refer to them.
+`add_server` adds a model server of the other project's configuration (`ImportedServer`). If the proxy knows its
+provider, variables for `.env` suffice. Any other server becomes a `ServerTable` for `anthropic-proxy.toml`. No key is
+copied by `add_server`, only the name of the variable that contains it. `set_tier_models` sets the models to which the
+Claude tiers (haiku, sonnet, opus, fable) are mapped.
 """
 
 import json
@@ -40,7 +41,7 @@ class ServerTable(Struct, kw_only=True):
     """Model id → limits of the model, such as `max_output`."""
 
     def write_toml(self, name: str) -> str:
-        """Return the table `[providers.NAME]` as lines of TOML. `name`: name of the table."""
+        """Return this table as text in TOML, with the heading `[providers.NAME]`, in which `name` is the NAME."""
         lines = [f"[providers.{name}]", f"base_url = {_quote(self.base_url)}"]
         if self.key_variable:
             lines.append(f"api_key = {{ env = {_quote(self.key_variable)} }}")
@@ -72,7 +73,10 @@ class ImportedServer(Struct, kw_only=True):
 
 
 class ImportPlan:
-    """Settings to write, and notes about settings that are not imported. `source`: name of the other project."""
+    """Settings that the command `import` will write, and notes about settings that are not imported.
+
+    `source` is the name of the other project.
+    """
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -84,17 +88,18 @@ class ImportPlan:
         """Pairs: setting in the other configuration, and the reason for which it is not imported."""
 
     def add_note(self, setting: str, reason: str) -> None:
-        """Add a note that a setting of the other configuration is not imported.
+        """Add a note for the user that a setting of the other configuration is not imported, with the `reason`.
 
-        `reason`: reason for the user. The same note is added only once.
+        The same note is added only once.
         """
         if (setting, reason) not in self.notes:
             self.notes.append((setting, reason))
 
     def add_server(self, server: ImportedServer) -> str:
-        """Add a server of the other configuration, and return the prefix of its models in this proxy.
+        """Add a model server of the other configuration, and return the prefix of its model ids in this proxy.
 
-        The prefix is that of a known provider, or the name of a new table for the server.
+        The server of a known provider gets the prefix of this provider. Any other server gets a table in
+        `anthropic-proxy.toml`, and its prefix is the name of the table.
         """
         provider = find_built_in_provider(server.base_url)
         if provider is not None:
@@ -110,10 +115,10 @@ class ImportPlan:
         return name
 
     def set_secret_reference(self, variable: str, value: str, setting: str) -> None:
-        """Set `variable` to a reference to another variable: the value `$KEY` becomes `${KEY}`.
+        """Set `variable` of `.env` to a reference to another variable: the value `$KEY` becomes `${KEY}`.
 
-        If `value` is itself a secret, it is not copied, and a note is added. `setting`: name of the setting in the
-        other configuration, for the note.
+        If `value` is a secret instead of such a reference, it is not copied, and a note for the user is added.
+        `setting` is the name of the setting in the other configuration, for this note.
         """
         reference = find_referenced_variable(value)
         if reference and reference != variable:
@@ -122,9 +127,10 @@ class ImportPlan:
             self.add_note(setting, f"secrets are not copied. Set it in .env:  {variable}=…")
 
     def set_tier_models(self, targets: Mapping[str, str], fallbacks: Mapping[str, Sequence[str]] | None = None) -> None:
-        """Set the models of the Claude tiers (haiku, sonnet, opus, fable), and the preferred provider.
+        """Set the models to which the Claude tiers (haiku, sonnet, opus, fable) are mapped, and the preferred provider.
 
-        `targets`: tier → model with prefix. `fallbacks`: tier → models that are used after a failure.
+        `targets` maps a tier to a model id with prefix. `fallbacks` maps a tier to the models that are used after a
+        failure.
         """
         for tier, models in (fallbacks or {}).items():
             if models:
@@ -184,9 +190,9 @@ def find_referenced_variable(text: str) -> str:
 
 
 def find_built_in_provider(base_url: str) -> Provider | None:
-    """Return the known provider with the host of `base_url`.
+    """Return the provider that the proxy knows by the host of `base_url`. None: the proxy does not know this server.
 
-    None: the server is not known. Port 11434 means Ollama. Raises `ConfigurationError` if the text is no URL.
+    Any server at port 11434 counts as Ollama. Raises `ConfigurationError` if `base_url` is no URL.
     """
     try:
         url = urlsplit(base_url)
@@ -210,7 +216,10 @@ def _needs_key(server: ImportedServer) -> bool:
 
 
 def is_local_host(host: str) -> bool:
-    """Return True if `host` is this machine or a local one: `localhost`, a private address, or a name without a dot."""
+    """Return True if `host` is this machine or in a local network, such as `localhost` or a private address.
+
+    Names without a dot and names that end with `.local`, `.internal` or `.lan` count as local.
+    """
     try:
         return ip_address(host).is_private
     except ValueError:

@@ -1,6 +1,7 @@
-"""Files of the command `import`: adds lines to `.env` and tables to `anthropic-proxy.toml`, and overwrites nothing.
+"""Writing of the files for the command `import`: lines in `.env`, and tables in `anthropic-proxy.toml`.
 
-`prepare_files` returns the additions (`FilesToWrite`) after a check, and `FilesToWrite.write` appends them.
+`prepare_files` checks the settings and returns the additions (`FilesToWrite`). `FilesToWrite.write` appends them.
+Existing lines are never changed.
 """
 
 import os
@@ -25,7 +26,7 @@ _PLAIN = re.compile(r"[\w./:@+,?=%{}$-]*")
 
 
 class FileAddition(Struct):
-    """Lines to add to one file, and names of existing values that stay unchanged."""
+    """Text to append to one file, and names of settings that the file keeps with another value than the import has."""
 
     path: Path
     added: str
@@ -35,7 +36,7 @@ class FileAddition(Struct):
 
 
 class FilesToWrite(Struct):
-    """Additions to `.env` and `anthropic-proxy.toml`, and the settings that result from them."""
+    """Text to append to `.env` and `anthropic-proxy.toml`, and the settings of a proxy with the extended files."""
 
     additions: Sequence[FileAddition]
     settings: Settings
@@ -48,9 +49,10 @@ class FilesToWrite(Struct):
 
 
 def prepare_files(plan: ImportPlan, folder: Path) -> FilesToWrite:
-    """Return the lines that would be added to the files in `folder`, after a check of the resulting settings.
+    """Return the text that the command `import` would add to `.env` and `anthropic-proxy.toml` in `folder`.
 
-    Raises `ConfigurationError` if the proxy could not start with them.
+    The settings in `plan` that a file lacks are added. Raises `ConfigurationError` if the proxy could not start with
+    the resulting settings, or if a file cannot be read.
     """
     env, config = folder / ENV_FILE, folder / CONFIG_FILE
     env_text, config_text = _read(env), _read(config)

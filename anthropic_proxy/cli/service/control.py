@@ -31,9 +31,9 @@ time."""
 
 
 class Service(Struct, frozen=True):
-    """The background program on one platform: its file, and commands of the system.
+    """The proxy as a background program of the operating system: its definition file and its commands.
 
-    The commands start, stop and query the program.
+    The commands start the program, stop it and query its state.
     """
 
     path: Path
@@ -52,9 +52,9 @@ class Service(Struct, frozen=True):
     """Texts for the user after the installation, such as a command that keeps the service running."""
 
     def install(self) -> None:
-        """Write the file of the service, and start the service.
+        """Write the file that defines the service, and start the service. A running service is stopped first.
 
-        A running one is stopped first. Raises `ConfigurationError` if a step fails.
+        Raises `ConfigurationError` if the file cannot be written or the service cannot be started.
         """
         if self.is_installed():
             self._run(self.uninstall_commands, check=False)
@@ -90,10 +90,10 @@ class Service(Struct, frozen=True):
 
 
 def find_service(platform: str, directory: Path) -> Service:
-    """Return the service for a platform.
+    """Return the background service for an operating system, which need not be installed yet.
 
-    `platform`: value of `sys.platform`. `directory`: folder of `.env`. Raises `ConfigurationError` if the platform is
-    not supported, or if the Python interpreter is a temporary one.
+    `platform` is a value of `sys.platform`. `directory` is the folder with `.env`. Raises `ConfigurationError` if the
+    platform is not supported, or if this Python runs in a temporary environment such as that of uvx.
     """
     interpreter = Path(sys.executable)
     if any(word in folder for folder in interpreter.parts for word in _TEMPORARY):

@@ -109,7 +109,7 @@ _TASK = """<?xml version="1.0" encoding="UTF-16"?>
 
 
 class ServiceDefinition(Struct, frozen=True):
-    """Program, folder and log file of the service."""
+    """Properties of the background service on every platform: interpreter, working directory, log file and user."""
 
     interpreter: PurePath
     """Path of the Python interpreter with the installed package."""
@@ -124,14 +124,14 @@ class ServiceDefinition(Struct, frozen=True):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """Arguments of the interpreter."""
+        """Command-line arguments with which the Python interpreter starts the proxy."""
         return ("-m", "anthropic_proxy", "serve")
 
 
 def write_systemd_unit(definition: ServiceDefinition, *, system_wide: bool = False) -> str:
-    """Return a unit of systemd (systemd.service(5), systemd.exec(5)) for the user.
+    """Return the text of a systemd unit that runs the proxy for one user (systemd.service(5), systemd.exec(5)).
 
-    `system_wide`: True: a unit for the whole machine, which runs as another user with more restrictions.
+    With `system_wide`, the unit runs for the whole machine as a separate user, with more restrictions.
     """
     command = " ".join(map(_quote_for_systemd, (str(definition.interpreter), *definition.arguments)))
     environment = (
@@ -170,7 +170,7 @@ def write_systemd_unit(definition: ServiceDefinition, *, system_wide: bool = Fal
 
 
 def write_launchd_agent(definition: ServiceDefinition) -> str:
-    """Return the property list of a launchd agent (launchd.plist(5))."""
+    """Return the text of a launchd agent that runs the proxy on macOS, a property list (launchd.plist(5))."""
     environment = {"PYTHONUNBUFFERED": "1"} | ({"PATH": definition.search_path} if definition.search_path else {})
     content = {
         "Label": SERVICE_NAME,
@@ -190,7 +190,7 @@ def write_launchd_agent(definition: ServiceDefinition) -> str:
 
 
 def write_windows_task(definition: ServiceDefinition) -> str:
-    """Return a task of the Windows task scheduler as XML (Task Scheduler Schema, version 1.2).
+    """Return the text of a task that runs the proxy on Windows, as XML (Task Scheduler Schema, version 1.2).
 
     The task runs without a window, and writes to the log file.
     """
