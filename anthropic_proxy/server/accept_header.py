@@ -1,6 +1,6 @@
-"""Selection between HTML and JSON by the request header `Accept` (RFC 9110, section 12.5.1).
+"""Choice between an HTML and a JSON response by the request header `Accept` (RFC 9110, section 12.5.1).
 
-`prefers_html` is True for web browsers. Other programs get JSON.
+`prefers_html` returns True for the headers of web browsers. Other programs get JSON.
 """
 
 import re
@@ -18,8 +18,8 @@ _JSON_RANGES = ("application/json", "application/*", "*/*")
 def prefers_html(accept: str) -> bool:
     """Return True if the request header `Accept` prefers HTML to JSON, as web browsers do.
 
-    It must contain `text/html` with a weight (`q`) that is above 0 and not below that of JSON. A wildcard such as
-    `*/*`, which programs send, does not count as HTML.
+    The header must contain `text/html` with a weight (`q`) above 0 that is not below the weight of JSON. A wildcard
+    such as `*/*` does not count as HTML, because programs send it.
     """
     qualities: dict[str, float] = {}
     for media_range, quality in _split_header(accept):

@@ -1,8 +1,8 @@
-"""Interfaces between a server process and the application that answers the client requests.
+"""Interfaces between the HTTP server and the application, the ASGI application that answers client requests.
 
-`Application` is the ASGI application. The server calls `start` before the first request and `close` after the last one.
-`LoadApp` builds the application in each process. `Peer` exchanges statistics and observed facts with the other
-processes of the server.
+The server calls `Application.start` before the first request, and `close` after the last one. `LoadApp` is the function
+that builds the application in each process. A `Peer` exchanges statistics and observed facts, such as keys in cooldown,
+with the other processes of the server.
 """
 
 from typing import Protocol
@@ -13,7 +13,10 @@ from anthropic_proxy.server.http1.lifecycle import HttpApplication
 
 
 class Peer(Protocol):
-    """Exchange of statistics and observed facts (such as keys in cooldown) with the other processes of a server."""
+    """Interface by which one server process exchanges statistics and observed facts with the others.
+
+    A fact is, for example, that an API key is in cooldown.
+    """
 
     in_progress: RequestsInProgress
     """Client requests in progress in this process, and the heartbeat of this process."""
@@ -31,9 +34,9 @@ class Peer(Protocol):
         ...
 
     def end_views(self) -> None:
-        """End the streamed responses that show live requests to users.
+        """End the streamed responses in which users watch live requests.
 
-        Otherwise these responses would delay the stop of the server.
+        They would otherwise delay the stop of the server.
         """
         ...
 
@@ -43,7 +46,7 @@ class Peer(Protocol):
 
 
 class Application(HttpApplication, Protocol):
-    """Interface of the ASGI application that a server process serves. `app.App` implements it."""
+    """Interface of the ASGI application of the proxy, as the server uses it. `app.App` implements it."""
 
     async def start(self) -> None:
         """Open the services and connections that requests use. The server calls the method before the first request."""
@@ -81,9 +84,9 @@ class Application(HttpApplication, Protocol):
 
 
 class LoadApp(Protocol):
-    """Function that builds the application. Each process calls the function once.
+    """Function that builds the application. Each server process calls it once.
 
-    It is picklable, so that a worker process can receive it.
+    The function can be pickled, so that a new worker process can receive it.
     """
 
     def __call__(self, *, address: str, logs_startup: bool = True) -> Application:

@@ -1,9 +1,11 @@
 """Authentication of a client request by its headers and address, before the proxy reads its body.
 
-`authenticate` returns the client. With the setting `PROXY_API_KEY`, every client needs a key. Without it, only clients
-on this machine are served, unless `ALLOW_UNAUTHENTICATED` is set.
+`authenticate` returns the client. If the proxy has keys for its clients, such as `PROXY_API_KEY`, every request to the
+API needs one. Otherwise only clients on this machine are served, unless `ALLOW_UNAUTHENTICATED` is set. Paths such as
+`/health` need no key.
 
-`exposure_warning` and `require_auth_if_exposed` detect a proxy that other machines reach without a key.
+`require_auth_if_exposed` rejects settings by which other machines reach a proxy without keys. `exposure_warning`
+returns a warning about such a proxy.
 """
 
 import functools
@@ -44,11 +46,12 @@ async def authenticate(
     *,
     route_checks_key: bool = False,
 ) -> Client:
-    """Return the client of a request, identified by a plugin policy, a key of the proxy, or an address of this machine.
+    """Return the client of a request, or raise an error if the proxy does not serve this client.
 
-    `route_checks_key`: True if the requested route itself checks clients without a key; their name is then empty.
-    Raises `AuthenticationFailed` (401) for a missing or wrong key, and `PermissionDenied` (403) for another machine or
-    a foreign web page. Errors of the request limits and of policies are raised too.
+    A client is identified by the policy of a plugin, by a key of the proxy or, if no key is required, by its address.
+    `PUBLIC_PATHS` are served to every client. `route_checks_key` is True if the requested route itself decides about
+    clients without a key. Raises `AuthenticationFailed` (401) for a missing or wrong key, `PermissionDenied` (403) for
+    another machine or a foreign web page, and the errors of the request limits.
     """
     reject_ambiguous_framing(scope, headers)
     require_within_limits(scope, headers)
@@ -67,9 +70,9 @@ async def authenticate(
 
 
 def require_auth_if_exposed(settings: Settings) -> None:
-    """Raise `ConfigurationError` if the proxy would listen on an address that other machines can reach without a key.
+    """Raise `ConfigurationError` if the proxy would listen for other machines although it requires no key.
 
-    The setting `ALLOW_UNAUTHENTICATED` permits such an address.
+    The setting `ALLOW_UNAUTHENTICATED` permits this.
     """
     if not (is_loopback(settings.host) or settings.requires_client_key() or settings.allow_unauthenticated):
         raise ConfigurationError(
@@ -81,16 +84,18 @@ def require_auth_if_exposed(settings: Settings) -> None:
 def claude_code_command(address: str, settings: Settings) -> str:
     """Return the shell command that starts Claude Code with this proxy, for display to the user.
 
-    `address` is the URL of the proxy. A proxy without keys gets the token `local`, because Claude Code requires one.
+    `address` is the URL of the proxy. Instead of a key, the command contains a placeholder. If the proxy requires no
+    key, it contains the token `local`, because Claude Code requires a token.
     """
     token = "'one of PROXY_API_KEY'" if settings.proxy_api_keys else "'your key'" if settings.virtual_keys else "local"
     return f"ANTHROPIC_BASE_URL={address} ANTHROPIC_AUTH_TOKEN={token} claude"
 
 
 def exposure_warning(settings: Settings, host: str) -> str:
-    """Return the warning that other machines can reach the proxy without a key. "": no warning is necessary.
+    """Return a warning if other machines can reach the proxy and no key is required. "": no warning is necessary.
 
-    `host` is the address on which the proxy listens, or that of a client. An unknown `host` ("") gives no warning.
+    `host` is the address on which the proxy listens, or the address of a client. An unknown `host` ("") gives no
+    warning.
     """
     if not host or is_loopback(host) or settings.requires_client_key():
         return ""

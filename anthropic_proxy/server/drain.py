@@ -1,8 +1,8 @@
-"""End of serving in two steps: `announce_stop` for load balancers, then `end_connections`.
+"""Stop of the server in two steps, so that neither new nor running requests fail unnecessarily.
 
-`announce_stop` makes `/readyz` return 503, and still accepts requests for the time `DRAIN_DELAY`. `end_connections`
-waits up to `STOP_TIMEOUT` for running replies and cancels the others. The event `stop_now`, set by the second stop
-signal, ends both waits.
+First, `announce_stop` makes `/readyz` return 503 for load balancers, while requests are still accepted for the time
+`DRAIN_DELAY`. Then `end_connections` waits up to `STOP_TIMEOUT` for running replies, and cancels the others. A second
+stop signal sets the event `stop_now`, which ends both waits.
 """
 
 import asyncio
@@ -20,9 +20,10 @@ _POLL_SECONDS = 0.02
 
 
 async def announce_stop(state: ServerState, seconds: float, stop_now: asyncio.Event) -> None:
-    """Mark the server as stopping, and accept requests for `seconds` more. 0: return at once.
+    """Mark the server as stopping, then return after `seconds`, in which it still accepts requests.
 
-    In this time a load balancer detects the stop by `/readyz`. The event `stop_now` ends the wait early.
+    In this time, load balancers detect the stop by the status 503 of `/readyz`. The event `stop_now` ends the wait
+    early.
     """
     state.draining = True
     if seconds:
@@ -33,10 +34,9 @@ async def announce_stop(state: ServerState, seconds: float, stop_now: asyncio.Ev
 async def end_connections(
     state: ServerState, seconds: float, stop_now: asyncio.Event, log_warning: Callable[[str], None]
 ) -> None:
-    """Wait for running replies, cancel the others, and close all client connections.
+    """Wait up to `seconds` for running replies, cancel the remaining ones, and close all client connections.
 
-    `seconds` is the maximum wait for running replies, which the event `stop_now` ends early. The clients of cancelled
-    replies get an error.
+    The event `stop_now` ends the wait early. The clients of cancelled replies get an error.
     """
     for connection in list(state.connections):
         connection.close_after_responses()

@@ -1,10 +1,9 @@
-"""HTTP endpoints of the proxy, and `serve_request`, which passes one client request to its endpoint.
+"""HTTP endpoints of the proxy, and `serve_request`, which authenticates a client request and passes it to its endpoint.
 
-An endpoint is an async function named by method and path: `get_models` serves `GET /v1/models`. `ENDPOINTS` contains
-those with fixed paths, `MODEL_ENDPOINTS` those below `/v1/models/`. The main endpoint is `post_messages`.
-
-`log_rejected_request` logs a request that the HTTP parser rejected, and returns its receipt (record for log and
-metrics).
+An endpoint is an async function that serves one method and URL path, such as `get_models` for `GET /v1/models`. The
+main one is `post_messages`. `ENDPOINTS` contains those with fixed paths, and `MODEL_ENDPOINTS` those for the paths
+below `/v1/models/`. A receipt is the record of one request for log and metrics. `log_rejected_request` returns the
+receipt of a request that the HTTP parser rejected.
 """
 
 import asyncio
@@ -72,7 +71,7 @@ _PAGE_SIZE_DIGITS = re.compile(r"[0-9]{1,4}")
 
 
 async def serve_request(services: Services, scope: Scope, receive: Receive, send: Send) -> None:
-    """Authenticate the client, read its request body and call the endpoint. Exceptions become error responses."""
+    """Authenticate the client of a request, read the body and call the endpoint. Exceptions become error responses."""
     request_id = services.new_id("req_")
     sink = AsgiSink(receive, send, request_id)
     receipt = Receipt(request_id=request_id, client=Client(), started_at=services.clock(), method=scope["method"])
@@ -130,10 +129,10 @@ def _start_trace(services: Services, headers: Mapping[str, str]) -> TraceContext
 def log_rejected_request(
     error: ProxyError, log: Log, new_id: Callable[[str], str], clock: Callable[[], float], proxy_keys: Sequence[str]
 ) -> Receipt:
-    """Log a client request that the HTTP parser rejected, and return its receipt (record) with a new request id.
+    """Log a client request that is no valid HTTP, and return its receipt (record of a request) with a new request id.
 
-    `new_id` returns an id with the given prefix. `clock` returns seconds since the epoch. `proxy_keys` are the keys to
-    mask in the log.
+    `error` is the error of the HTTP parser. `new_id` returns an id with the given prefix. `clock` returns seconds since
+    the epoch. `proxy_keys` are the keys to mask in the log.
     """
     receipt = Receipt(request_id=new_id("req_"), client=Client(), started_at=clock(), method="–", path="–")
     record_failure(receipt, error, proxy_keys)
@@ -167,7 +166,7 @@ def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) ->
 
 
 async def post_count_tokens(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `POST /v1/messages/count_tokens`: send the provider's count, or an estimate."""
+    """Serve `POST /v1/messages/count_tokens`: send the provider's count of input tokens, or an estimate."""
     async with admitted_token_count(services, request):
         reply = await forwarding.count_tokens(services, request)
     await sink.send_json_reply(reply)
@@ -176,8 +175,8 @@ async def post_count_tokens(services: Services, request: ClientRequest, sink: As
 async def get_models(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET /v1/models`: send the list of models. Query parameters: `limit`, `after_id`, `before_id`.
 
-    If the preferred provider serves Claude models and sends a list, the list is forwarded. Otherwise the proxy sends
-    one page of its own list.
+    If the preferred provider serves Claude models and returns a list, its response is forwarded. Otherwise the proxy
+    sends one page of its own list.
     """
     if reply := await forwarding.list_models(services, request):
         await sink.send_json_reply(reply)
@@ -188,7 +187,11 @@ async def get_models(services: Services, request: ClientRequest, sink: AsgiSink)
 
 
 async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /v1/models/{id}`: send the entry of one model. An unknown id gets status 404."""
+    """Serve `GET /v1/models/{id}`: send the entry of one model. An unknown id gets status 404.
+
+    If the preferred provider serves Claude models and knows this one, its response is forwarded. Otherwise the entry in
+    the proxy's own list is sent.
+    """
     if reply := await forwarding.list_models(services, request):
         await sink.send_json_reply(reply)
         return
@@ -199,8 +202,8 @@ async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) 
 async def render_root(services: Services, request: RouteRequest) -> RouteResponse:
     """Return the response to `GET /`: a web page for browsers, and a JSON message for other clients.
 
-    Both contain the command that starts Claude Code. The page shows models and providers only to a client at an address
-    that needs no key.
+    Both contain the command that starts Claude Code. The page also shows models and providers, but only to clients that
+    need no key because of their address.
     """
     settings = services.settings
     scheme = "http" if settings.tls_certificate_file is None else "https"
@@ -253,9 +256,10 @@ def remove_repeated_v1(path: str) -> str:
 
 
 def find_endpoint(method: str, path: str) -> Endpoint:
-    """Return the function that serves an HTTP method and URL path of the proxy itself, without plugins.
+    """Return the endpoint (async function) of the proxy itself for an HTTP method and URL path.
 
-    Raises `UnknownModel` (404) for an unknown path, and `MethodNotAllowed` (405) for another method.
+    Plugins are not searched. Raises `UnknownModel` (404) for an unknown path, and `MethodNotAllowed` (405) if the path
+    has no such method.
     """
     methods = ENDPOINTS.get(path)
     if methods is None and path.startswith("/v1/models/"):
@@ -268,9 +272,9 @@ def find_endpoint(method: str, path: str) -> Endpoint:
 
 
 def path_not_found_error(path: str) -> UnknownModel:
-    """Return the 404 error for an unknown URL path.
+    """Return the 404 error for a URL path that the proxy does not serve.
 
-    The error text names the API if the path is that of OpenAI, Gemini or Ollama.
+    If the path belongs to the API of OpenAI, Gemini or Ollama, or to the dashboard, the error text explains this.
     """
     text = f"Nothing is served at {path!r}. The main endpoint is POST /v1/messages."
     for api, pattern in _OTHER_FORMATS.items():
@@ -283,10 +287,10 @@ def path_not_found_error(path: str) -> UnknownModel:
 
 
 def paginate_models(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
-    """Return one page of a model list, as the JSON object of Anthropic's `GET /v1/models`.
+    """Return one page of the proxy's model list, as the JSON object of Anthropic's `GET /v1/models`.
 
-    `query` has the URL parameters `limit`, `after_id` and `before_id`. Raises `InvalidRequest` for an invalid limit or
-    an unknown id.
+    `query` contains the URL parameters, of which `limit`, `after_id` and `before_id` select the page. Raises
+    `InvalidRequest` for an invalid limit or an unknown id.
     """
     requested = query.get("limit", str(DEFAULT_MODELS_PER_PAGE))
     limit = int(requested) if _PAGE_SIZE_DIGITS.fullmatch(requested) else 0

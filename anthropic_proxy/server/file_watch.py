@@ -11,16 +11,17 @@ POLL_INTERVAL_SECONDS = 0.5
 
 
 class FileWatch:
-    """Detector of changes of files, by modification time, size and inode. Creation and deletion are changes too."""
+    """Detector of changed files, by modification time, size and inode. Creation and deletion are changes too."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths
         self._reported = self._latest = self._state()
 
     def has_changed(self) -> bool:
-        """Return True if a file has changed since the last result True, or since the object was created.
+        """Return True once for each change of the files since the object was created.
 
-        A change is reported when two successive calls find the same new state, so that the file is completely written.
+        A change is reported only when two successive calls find the same new state, so that the file is probably
+        complete.
         """
         before, self._latest = self._latest, self._state()
         if self._latest != before or self._latest == self._reported:

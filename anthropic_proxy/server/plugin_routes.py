@@ -1,7 +1,7 @@
-"""Requests for the URL paths that plugins serve: checks method and body size, calls the route, and sends its response.
+"""Requests to URL paths that plugins serve: checks of method and body size, call of the plugin, and its response.
 
-A route of a plugin is a URL path with a function that returns the response. `FoundRoute` has the routes of one path by
-HTTP method. The server rejects clients without a valid key, except for a route that checks the key itself
+A route is a method and URL path with the function of the plugin that returns the response. `FoundRoute` contains the
+routes of one path, by HTTP method. Clients need a valid key, unless the route checks the key itself
 (`is_key_checked_by_route`). `send_own_route` serves pages of the proxy itself by the same interface.
 """
 
@@ -23,15 +23,15 @@ Responder = Callable[[Services, RouteRequest], Awaitable[RouteResponse]]
 
 
 async def send_own_route(respond: Responder, services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Call `respond` for a request to a path of the proxy itself, and send the response, without a body for HEAD."""
+    """Call `respond`, a function of the proxy itself, for a client request, and send the response that it returns."""
     await sink.send_route_response(await respond(services, build_route_request(request)))
 
 
 async def send_plugin_route(found: FoundRoute, scope: Scope, request: ClientRequest, sink: AsgiSink) -> None:
-    """Call the route of a plugin for the method of a request, and send its response.
+    """Call the plugin's function for the path and method of a client request, and send the response that it returns.
 
-    `found` has the routes of the URL path by method. `scope` is the ASGI scope. Raises `MethodNotAllowed` if no route
-    has the method, and `RequestTooLarge` above the maximum body size of the route.
+    `found` contains the routes of the path by HTTP method. `scope` is the ASGI scope. Raises `MethodNotAllowed` if no
+    route has the method, and `RequestTooLarge` for a body above the limit of the route.
     """
     route = found.routes[require_method(scope["method"], request.path, found)]
     if len(request.body) > route.max_body_bytes:
@@ -41,16 +41,20 @@ async def send_plugin_route(found: FoundRoute, scope: Scope, request: ClientRequ
 
 
 def require_method(method: str, path: str, found: FoundRoute) -> str:
-    """Return `method` if a route of the path has this HTTP method. Raises `MethodNotAllowed` (405) otherwise."""
+    """Raise `MethodNotAllowed` (405) if no plugin serves the URL path with this HTTP method. Otherwise return `method`.
+
+    `found` contains the routes of the path by HTTP method.
+    """
     if method not in found.routes:
         raise MethodNotAllowed(f"{method} is not supported at {path!r}; use {' or '.join(found.routes)}.", found.routes)
     return method
 
 
 def is_key_checked_by_route(method: str, found: FoundRoute | None) -> bool:
-    """Return True if a route itself decides about clients without a key, so that the server does not reject them.
+    """Return True if the plugin that serves a URL path checks the keys of clients itself, as for a sign-in page.
 
-    `found` has the routes of the URL path; None: no plugin serves the path.
+    The server then accepts requests without a key for this HTTP method. `found` contains the routes of the path by HTTP
+    method. None: no plugin serves the path.
     """
     route = found.routes.get(method) if found else None
     return route is not None and route.checks_key
@@ -59,10 +63,10 @@ def is_key_checked_by_route(method: str, found: FoundRoute | None) -> bool:
 def build_route_request(
     request: ClientRequest, scope: Mapping[str, Any] | None = None, path_parameters: Mapping[str, str] | None = None
 ) -> RouteRequest:
-    """Return a client request in the form that routes of plugins receive, without keys in its headers.
+    """Convert a client request to the `RouteRequest` that plugins receive. Headers with keys are left out.
 
-    `scope` is the ASGI scope; None: a GET request from an unknown address. `path_parameters` has the values of
-    parameters in the URL path.
+    `scope` is the ASGI scope. Without it, the result is a GET request from an unknown address. `path_parameters`
+    contains the values of parameters in the URL path.
     """
     scope = scope or {}
     return RouteRequest(

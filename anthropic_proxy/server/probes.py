@@ -38,8 +38,8 @@ async def get_livez(services: Services, request: ClientRequest, sink: AsgiSink) 
 async def get_readyz(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET /readyz`: 200 if the process accepts new requests, 503 while it stops.
 
-    The conditions of the database and of Redis are added. A failed one does not change the status, because requests are
-    served without it.
+    The conditions of the database and of Redis are added. They do not change the status, because a load balancer would
+    otherwise remove all servers that use the same database or Redis.
     """
     # all instances share a failed dependency: with another status, a load balancer would remove all of them
     draining = services.in_progress.draining

@@ -1,8 +1,8 @@
-"""Server process: opens the application, accepts connections, reloads settings, and stops after the running replies.
+"""Server process: it opens the application, accepts connections, reloads settings, and stops after the running replies.
 
-`ServerProcess` is the only process of a server, or a worker under a supervisor. `ServerConfig` has the address, the TLS
-files, the watched settings files and the times of a stop. The supervisor replaces a worker without heartbeats, the
-signs that its event loop runs.
+`ServerProcess` is the only process of a server, or one of several workers that a supervisor process starts and
+replaces. `ServerConfig` contains the URL, the TLS files, the settings files to watch, and the times of a stop. Each
+worker sends heartbeats, the signs that its event loop runs.
 """
 
 import asyncio
@@ -84,10 +84,10 @@ class ServerConfig:
 
 
 class ServerProcess:
-    """Server of one listening socket, in the current process, until a signal or the supervisor stops it.
+    """HTTP server in the current process, which serves one listening socket until a signal or the supervisor stops it.
 
-    `control` is the socket for commands from a supervisor; None: no supervisor. `logs_startup`: True to log the
-    start-up summary and watch the settings file.
+    `control` is the socket for commands from the supervisor. None: there is no supervisor. `logs_startup` is True if
+    this process logs the start-up summary and watches the settings files.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ Only the proxy's own server sets the key.
 def body_if_complete(scope: Mapping[str, Any]) -> bytes | None:
     """Return the request body without waiting if the server has received all of it. None: call `read_body` instead.
 
-    `scope` is the ASGI scope. Other servers, such as uvicorn, always give None.
+    `scope` is the ASGI scope. With another ASGI server, such as uvicorn, the result is always None.
     """
     pop = scope.get("extensions", {}).get(COMPLETE_BODY_EXTENSION)
     return None if pop is None else pop()

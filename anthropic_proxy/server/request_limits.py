@@ -35,10 +35,11 @@ def decode_headers(scope: Mapping[str, Any]) -> dict[str, str]:
 
 
 def reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-    """Raise `MalformedHttp` if two HTTP programs could find different ends of a client request (request smuggling).
+    """Raise `MalformedHttp` for a client request that could be used for request smuggling, or has no clear host.
 
-    Rejected are a missing `Host` in HTTP/1.1, a repeated `Host`, each `transfer-encoding` other than `chunked`, and any
-    in HTTP/1.0 (RFC 9112, 3.2 and 6.1).
+    In request smuggling, two HTTP programs find different ends of the same request. Rejected are a repeated `Host`, a
+    missing one in HTTP/1.1, a `transfer-encoding` other than `chunked`, and any `transfer-encoding` in HTTP/1.0 (RFC
+    9112, 3.2 and 6.1).
     """
     host = headers.get("host")
     if host is None:
@@ -52,10 +53,10 @@ def reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str
 
 
 def require_within_limits(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-    """Raise an error for a client request that is too large or compressed.
+    """Raise an error for a client request that is too large or has a compressed body.
 
-    The errors are `HeadersTooLarge`, `UriTooLong` for path and query, `RequestTooLarge` for the body, and
-    `UnsupportedEncoding` for a compressed body.
+    The errors are `HeadersTooLarge`, `UriTooLong` for path and query, `RequestTooLarge` for a `content-length` above
+    the limit of the body, and `UnsupportedEncoding` for a compressed body.
     """
     size = sum(map(len, itertools.chain.from_iterable(scope["headers"])))
     if size > MAX_HEADER_BYTES:

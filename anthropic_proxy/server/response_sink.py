@@ -1,8 +1,8 @@
 """Sink of one HTTP response: sends events, a message or an error to the client through the ASGI function `send`.
 
-`AsgiSink` implements `ResponseSink`, by which an exchange (client request with its provider calls) responds. The
-`send_…` methods send the response. `attach_receipt` sets the record of the exchange, for response headers.
-`record_body` passes the body to a function too.
+`AsgiSink` is the sink. Its `send_…` methods send the response of an exchange, which is a client request with its calls
+to providers. `attach_receipt` sets the record of the exchange, from which response headers are built. `record_body`
+makes the sink pass the body to another function too.
 """
 
 import asyncio
@@ -34,9 +34,10 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class AsgiSink:
-    """Sink of the response to one client request, through ASGI.
+    """Object that sends the response to one client request through the ASGI function `send`.
 
-    It implements `ResponseSink` of `exchange/client_request.py`, so that exchanges need not import the server.
+    It implements the interface `ResponseSink`, by which the package `exchange` sends responses without importing the
+    server.
     """
 
     def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
@@ -48,16 +49,16 @@ class AsgiSink:
         self._receipt: Receipt | None = None
 
     def attach_receipt(self, receipt: Receipt) -> None:
-        """Set the record of the exchange. Response headers report its changed fields and failed attempts.
+        """Set the record of the client request, from which response headers are built. Call this before sending.
 
-        Call this before any other method.
+        The headers report changed request fields, failed attempts, the route and the state of rate limits.
         """
         self._receipt = receipt
 
     def record_body(self, record: Callable[[bytes], None]) -> None:
-        """Make the sink pass each piece of the response body to `record` before it sends the piece.
+        """Pass each piece of the response body to the function `record`, before the piece is sent to the client.
 
-        Call this before the first piece.
+        Call this before the first piece is sent.
         """
         send = self._send
 
@@ -79,10 +80,10 @@ class AsgiSink:
         await self._send({"type": "http.response.body", "body": body, "more_body": not is_last})
 
     async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool) -> None:
-        """Send bytes of a provider response to the client unchanged, with status 200.
+        """Send bytes of a provider's response unchanged to the client, with status 200 and the provider's `headers`.
 
-        `headers` are those of the provider. `is_stream`: True for a fragment of a stream, False for the complete body.
-        `is_last`: True if no bytes follow.
+        `is_stream` is True for a fragment of a stream, and False for the complete body. `is_last` is True if no bytes
+        follow.
         """
         if not is_stream:
             await self.send_response(200, data, {**json_headers(self._request_id), **headers})
@@ -96,7 +97,7 @@ class AsgiSink:
         await self.send_response(200, encode_message(response))
 
     async def send_json_reply(self, reply: JsonReply) -> None:
-        """Send a JSON body unchanged with status 200. The headers of the provider in `reply`, if any, are sent too."""
+        """Send the JSON body of `reply` unchanged with status 200, and the provider's headers in `reply`, if any."""
         await self.send_response(200, reply.body, {**json_headers(self._request_id), **reply.headers})
 
     async def send_response(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
@@ -106,9 +107,10 @@ class AsgiSink:
         await self._send({"type": "http.response.body", "body": body})
 
     async def send_route_response(self, response: RouteResponse, *, has_body: bool = True) -> None:
-        """Send the response of a route of a plugin. When the client disconnects, a streamed body is closed.
+        """Send the response that a plugin's route, or a page of the proxy itself, has returned.
 
-        `has_body`: False to send only the headers of a stream, for the method HEAD.
+        A body that is a stream is closed when the client disconnects. If `has_body` is False, only the headers of a
+        stream are sent, for the method HEAD.
         """
         lines = {"request-id": [self._request_id]}
         lines |= {name: [value] if isinstance(value, str) else [*value] for name, value in response.headers.items()}

@@ -1,7 +1,7 @@
 """Encoding of responses to clients as bytes: SSE frames of events, JSON messages, error bodies, response headers.
 
 `encode_events`, `encode_message` and `encode_error` return the bytes. Functions named `*_headers` return response
-headers. A lone surrogate (half of a UTF-16 character), which UTF-8 cannot encode, is replaced.
+headers. A lone surrogate (half of a UTF-16 character) in a text is replaced, because UTF-8 cannot encode it.
 """
 
 import math
@@ -65,9 +65,9 @@ _ERROR = b"event: error\ndata: %b\n\n"
 
 
 def encode_events(events: Iterable[Event], request_id: str = "") -> bytes:
-    """Return the SSE frames of events as one bytes object.
+    """Return the SSE frames of several events as one bytes object.
 
-    `request_id` is the id in the data of `error` events; "": no id. Invalid UTF-16 characters in texts are replaced.
+    `request_id` is added to the data of `error` events. "": no id. Invalid UTF-16 characters in texts are replaced.
     """
     try:
         return _encode_frames(events, request_id)
@@ -108,9 +108,10 @@ def encode_error(error: ProxyError, request_id: str) -> bytes:
 
 
 def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
-    """Return the response headers of an error: those of a JSON body, and advice on a retry if known.
+    """Return the response headers of an error: those of a JSON body, and advice for the client on a retry.
 
-    `retry-after` has whole seconds, from 1 to `MAX_RETRY_AFTER_SECONDS`. Anthropic's SDK reads `x-should-retry`.
+    `retry-after` has whole seconds, from 1 to `MAX_RETRY_AFTER_SECONDS`. Anthropic's SDK reads `x-should-retry`. Advice
+    that is unknown is left out.
     """
     headers = json_headers(request_id)
     if error.retry_after is not None:
@@ -121,11 +122,11 @@ def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
 
 
 def help_headers(error: ProxyError) -> dict[str, str]:
-    """Return the response header that names the section of the error catalog (documentation) for an error.
+    """Return the response header that names the documentation of an error, a section of the error catalog.
 
     `x-proxy-help: docs/fix/errors.md#upstream-refused`
 
-    The error class of a plugin has the section of its base class.
+    An error class of a plugin gets the section of its base class.
     """
     known = next(base for base in type(error).__mro__ if vars(errors).get(base.__name__) is base)
     section = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", known.__name__).lower()
@@ -151,14 +152,14 @@ def stream_headers(request_id: str) -> dict[str, str]:
 
 
 def fidelity_headers(report: FidelityReport | None, failed_attempts: Sequence[str], route: str = "") -> dict[str, str]:
-    """Return the response headers about changes to the request (fidelity), failed calls to providers, and the route.
+    """Return response headers about changed request fields (fidelity), failed calls to providers, and the route.
 
     `x-proxy-fidelity: best-effort; approximated=2; emulated=1; dropped=0`
     `x-proxy-failed-attempts: openai 503, groq 429`
     `x-proxy-route: long context`
 
-    With `report` None, the response is an error without the first header. `route` is the name of the matching route of
-    the configuration file; "": none.
+    `report` counts the changed fields. None leaves out the first header, as in error responses. `route` is the name of
+    the route of the configuration file that matches the request. "": none matches.
     """
     headers = {} if report is None else {"x-proxy-fidelity": report.format_counts()}
     if failed_attempts:

@@ -1,7 +1,8 @@
-"""TLS of the server: certificate and key of `TLS_CERT_FILE` and `TLS_KEY_FILE`, replaced while the server runs.
+"""TLS of the server: loads certificate and key, and loads them again when their files change.
 
-`ServerTls` has the TLS context (`ssl.SSLContext`) for new connections, and reloads changed files. Open connections keep
-their context. TLS 1.2 is the minimum, and HTTP/1.1 the only protocol.
+`ServerTls` has the TLS context (`ssl.SSLContext`) for new connections. Open connections keep the context with which
+they began. TLS 1.2 is the minimum version, and HTTP/1.1 the only protocol. The files are `TLS_CERT_FILE` and
+`TLS_KEY_FILE`.
 """
 
 import asyncio
@@ -21,10 +22,10 @@ _CERTIFICATE_MARK, _KEY_MARK = b"-----BEGIN CERTIFICATE-----", b"PRIVATE KEY----
 
 
 class ServerTls:
-    """TLS context of the server, built again after each change of the certificate file or the key file.
+    """TLS context for new connections of the server, which is built again when a certificate or key file changes.
 
-    An empty `key_file` means that the certificate file contains the key too. `log_line` and `log_warning` log the
-    result of a reload. Raises `ConfigurationError` if the files cannot be used.
+    If `key_file` is empty, the certificate file contains the key too. `log_line` and `log_warning` log the result of a
+    reload. Raises `ConfigurationError` if the files cannot be used at the start.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Web page at `/` for browsers: command for Claude Code, model mapping, state of the providers, links.
+"""Web page at `/` for browsers: command that starts Claude Code, model mapping, state of the providers, links.
 
-`render_web_page` returns the HTML. `SetupView` has the content about models and providers. The mapping has a row for
-each Claude tier (haiku, sonnet, opus, fable) with its backend model. The page has no script and no keys.
+`render_web_page` returns the HTML. A `SetupView` contains the models and providers to show: the backend model of each
+Claude tier (haiku, sonnet, opus, fable), and the state of the providers. The page has no script and contains no keys.
 """
 
 from base64 import b64encode
@@ -64,7 +64,7 @@ _LINKS = {
 
 
 class SetupView(Struct, frozen=True):
-    """Model mapping and provider states that the web page shows."""
+    """Models and providers that the web page shows: the backend model of each Claude tier, and provider states."""
 
     mapping: Sequence[tuple[str, TierMapping]]
     """Rows of the model mapping: Claude tiers (such as haiku) and their common backend model."""

@@ -1,1 +1,1 @@
-"""HTTP/1.1 server side of client connections: acceptance, parsing, limits, timeouts, and the ASGI interface."""
+"""HTTP/1.1 on client connections: accepting, parsing, limits, timeouts, and calls of the ASGI application."""

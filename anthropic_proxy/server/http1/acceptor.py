@@ -1,7 +1,8 @@
-"""Acceptor of client connections on the listening socket, up to the limit of open file descriptors.
+"""Acceptor of client connections on the listening socket, up to a maximum number of open connections.
 
-`start` begins to accept connections. Connections above the limit wait in the backlog, the kernel's queue of the socket.
-`close` accepts the waiting connections and closes the socket.
+The maximum follows from the limit of open file descriptors. `Acceptor.start` begins to accept connections. Connections
+above the maximum wait in the backlog, the kernel's queue of the socket. `Acceptor.close` accepts the waiting
+connections and closes the socket.
 """
 
 import asyncio
@@ -42,8 +43,8 @@ _FD_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class Acceptor:
     """Acceptor of client connections on one listening socket.
 
-    `new_protocol` builds the protocol object of a connection. `connections` has all open client connections.
-    `find_tls_context` returns the TLS context of the next connection; None: no TLS.
+    `new_protocol` builds the asyncio protocol object of a connection. `connections` contains all open connections.
+    `find_tls_context` returns the TLS context for the next connection, or None for a connection without TLS.
     """
 
     def __init__(
@@ -75,7 +76,8 @@ class Acceptor:
     async def close(self) -> None:
         """Accept the connections that wait in the backlog (queue of the socket), then close the listening socket.
 
-        It returns when all accepted connections are open.
+        Returns when the accepted connections are open. TLS handshakes that take longer than `HANDSHAKE_GRACE_SECONDS`
+        are cancelled.
         """
         if self._resume_timer is not None:
             self._resume_timer.cancel()

@@ -1,7 +1,8 @@
 """HTTP/1.1 connection of a client: an `asyncio.Protocol` that parses client requests with httptools, within limits.
 
-`Http1Connection` is the protocol object of one connection. Methods marked "(asyncio)" are called for events of the
-socket, methods marked "(httptools)" by the parser. The head of a request is its request line with the headers.
+`Http1Connection` is the protocol object of one connection. asyncio calls its methods marked "(asyncio)" for events of
+the socket. The parser httptools calls its methods marked "(httptools)". The head of a request is its request line with
+the headers.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
 class Http1Connection(ConnectionLifecycle):
-    """HTTP/1.1 connection of a client. It starts one `RequestResponseCycle` for each request.
+    """HTTP/1.1 connection of a client. Each request on it gets one `RequestResponseCycle`.
 
     The `on_*` methods are callbacks of the httptools parser. Offers of another protocol (`Upgrade: h2c`) are ignored.
     """
@@ -61,7 +62,7 @@ class Http1Connection(ConnectionLifecycle):
         del self._parser  # breaks a reference cycle
 
     def data_received(self, data: bytes) -> None:
-        """Parse bytes that were read from the socket (asyncio). Ignored after a rejected request."""
+        """Parse bytes that were read from the socket (asyncio). Bytes after a rejected request are ignored."""
         if self._rejected:
             return
         self._steps = 0
@@ -126,7 +127,7 @@ class Http1Connection(ConnectionLifecycle):
             self.pipeline.append(cycle)
 
     def on_body(self, body: bytes) -> None:
-        """Add a piece of the body to the current request (httptools). Dropped if the response is already complete."""
+        """Add a piece of the body to the current request (httptools), or drop it if its response is complete."""
         self._head_bytes = 0
         self._steps += 1
         if self.cycle is not None and not self.cycle.response_complete:

@@ -1,8 +1,8 @@
 """One client request and its response on an HTTP/1.1 connection.
 
-`RequestResponseCycle.run_app` calls the application, the ASGI application of the proxy. The application reads the
-request body with `receive` and writes the response with `send`. The connection adds pieces of the body with `feed_body`
-and `finish_body`. `wake_receiver` ends a wait in `receive`.
+`RequestResponseCycle.run_app` calls the ASGI application of the proxy, which reads the request body with `receive` and
+writes the response with `send`. Meanwhile the connection adds received pieces of the body with `feed_body`, and marks
+its end with `finish_body`. `wake_receiver` ends a wait of the application in `receive`.
 """
 
 import asyncio
@@ -41,13 +41,11 @@ class AsgiApp(Protocol):
 
 
 class RequestResponseCycle:
-    """One client request and its response, for which one task runs the application.
+    """One client request and its response. `run_app` runs the application for it, in its own task.
 
-    `scope` is the ASGI scope. `keep_alive`: the connection stays open after the response. `more_body`: the request body
-    is incomplete. `waiting_for_100_continue`: the client sends the body only after an interim response 100.
-
-    `note_freed` is called with the number of body bytes at the end of the request. `on_response` is called when the
-    response is complete.
+    `scope` is the ASGI scope. `waiting_for_100_continue` is True while the client waits for the interim response 100
+    before it sends the body. `note_freed` is called with the number of body bytes at the end of the request, and
+    `on_response` when the response is complete.
     """
 
     __slots__ = (
@@ -111,14 +109,14 @@ class RequestResponseCycle:
         """Number of unsent bytes of the response body. None: the response has no `content-length`."""
 
     def buffered_bytes(self) -> int:
-        """Return the estimated memory in bytes of this client request: its buffered body and headers."""
+        """Return the estimated memory in bytes that the unread body and the headers of this request occupy."""
         return self._held + HEADER_OVERHEAD_BYTES * len(self.scope["headers"])
 
     def feed_body(self, piece: bytes) -> None:
-        """Add a piece of the request body to the buffer.
+        """Add a received piece of the request body to the buffer.
 
-        A full buffer wakes the application, or pauses reading from the socket if the application does not wait in
-        `receive`.
+        If the buffer is full, the application is woken. If it does not wait in `receive`, the socket is not read until
+        it does.
         """
         pieces = self._pieces
         self._held += len(piece)
@@ -139,9 +137,10 @@ class RequestResponseCycle:
         self.wake_receiver()
 
     def schedule_wakeup(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Call `wake_receiver` after `WAKEUP_DELAY_SECONDS`, so that more of the request body can arrive before.
+        """Schedule a wake-up of the application that waits in `receive`, after `WAKEUP_DELAY_SECONDS`.
 
-        Does nothing if the call is already scheduled or done, or if no body bytes are buffered.
+        In this time more pieces of the body can arrive, which the application then receives together. Does nothing if
+        no body bytes are buffered, or if a wake-up is already scheduled or done.
         """
         if self._timer is None and self._held and not self._notified:
             self._timer = loop.call_later(WAKEUP_DELAY_SECONDS, self.wake_receiver)
@@ -161,10 +160,10 @@ class RequestResponseCycle:
         self.wake_receiver()
 
     async def run_app(self, app: AsgiApp) -> None:
-        """Run the application for this request, then release its resources.
+        """Run the application `app` for this request, then release the memory of the request.
 
-        If the application leaves the response incomplete, status 500 is sent. After the response head, the connection
-        is closed instead.
+        If the application returns without a complete response, status 500 is sent, or the connection is closed if the
+        response has already begun.
         """
         self.scope["extensions"] = {COMPLETE_BODY_EXTENSION: self._pop_complete_body}
         try:
@@ -176,10 +175,7 @@ class RequestResponseCycle:
             self.release_resources()
 
     def release_resources(self) -> None:
-        """Drop the references to connection and body.
-
-        Called at the end of a request, and for a request that is never run.
-        """
+        """Drop the buffered body and the callbacks to the connection, because the request has ended or is never run."""
         self._on_response = self._close_connection = _do_nothing  # breaks a reference cycle
         self._pieces = []
         self._note_freed(self._consumed + self._held)

@@ -1,17 +1,17 @@
-"""Backpressure on a client connection: pauses reading for a slow application, and writing for a slow client.
+"""Backpressure on a client connection: pauses of reading for a slow application, and of writing for a slow client.
 
-`pause_reading` stops reading from the socket while the application does not consume the request body. After
-`pause_writing`, senders of a response wait in `wait_writable`.
+While the application does not consume the request body, `pause_reading` keeps the socket unread. While the client does
+not read the response, `pause_writing` makes senders of the response wait in `wait_writable`.
 """
 
 import asyncio
 
 
 class FlowControl:
-    """Flow control of one client connection.
+    """Pauses in reading and writing the socket of one client connection.
 
-    The socket is not read while too much of a request body is unread. Senders of a response wait while the write buffer
-    is full. `read_paused` and `write_paused` are True meanwhile.
+    `read_paused` is True while the socket is not read, because too many received bytes are unread or unparsed.
+    `write_paused` is True while senders of a response must wait, because the write buffer is full.
     """
 
     __slots__ = ("_body_unread", "_transport", "_writable", "paused_for_unparsed", "read_paused", "write_paused")
@@ -29,13 +29,19 @@ class FlowControl:
         self._update()
 
     def resume_reading(self) -> None:
-        """End the pause that `pause_reading` began. The socket stays unread while too many bytes are unparsed."""
+        """Read the socket again after `pause_reading`, because the application has consumed the buffered request body.
+
+        If too many received bytes are unparsed, the socket stays unread.
+        """
         if self._body_unread:
             self._body_unread = False
             self._update()
 
     def pause_for_unparsed(self, paused: bool) -> None:
-        """Stop reading the socket if `paused` is True, because too many bytes are unparsed. End this pause if False."""
+        """Stop reading the socket while too many received bytes are unparsed.
+
+        `paused` True begins this pause, and False ends it.
+        """
         self.paused_for_unparsed = paused
         self._update()
 

@@ -1,9 +1,10 @@
 """Lifecycle of one client connection: order of responses, timeouts, error responses, closing.
 
-`ConnectionLifecycle` is the base class of a connection; `server/http1/connection.py` adds the parser of requests.
-`HttpApplication` is the ASGI application, which also logs requests that the parser rejects. `ServerState` is shared by
-all connections. The pipeline is the queue of parsed requests that wait for the response of an
-earlier one. Methods marked "(asyncio)" are called for events of the socket.
+`ConnectionLifecycle` is the base class of a connection. `server/http1/connection.py` adds the parser of requests.
+`HttpApplication` is the interface of the ASGI application that answers the requests. `ServerState` is the state that
+all connections share. A client may send several requests without waiting for responses. The pipeline is the queue of
+those that wait for the response to an earlier one. asyncio calls the methods marked "(asyncio)" for events of the
+socket.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ _SAFE_METHODS = frozenset(("GET", "HEAD"))
 
 
 class HttpApplication(AsgiApp, Protocol):
-    """ASGI application that also logs client requests that the HTTP parser rejects."""
+    """Interface of the ASGI application that answers client requests, and logs those that the HTTP parser rejects."""
 
     def log_rejected_request(self, error: ProxyError) -> str:
         """Log a client request that the HTTP parser rejected, and return the request id for the error body."""
@@ -67,9 +68,10 @@ class ServerState:
 
 
 class ConnectionLifecycle(asyncio.Protocol):
-    """Base class of a client connection, without the parser of requests.
+    """Base class of a client connection: timeouts, order of responses and closing, but no parser of requests.
 
-    A subclass sets `cycle`, `_in_head` and `_in_body`. It starts each request with `_start` or adds it to `pipeline`.
+    The subclass with the parser sets `cycle`, the latest request, and `_in_head` and `_in_body`, which are True while
+    head or body are incomplete. It starts each request with `_start`, or adds it to `pipeline`, the queue of requests.
     """
 
     # class attributes, so that tests can use shorter timeouts
@@ -120,10 +122,10 @@ class ConnectionLifecycle(asyncio.Protocol):
         self.flow.resume_writing()
 
     def eof_received(self) -> bool:
-        """Handle the end of the client's sending direction (asyncio). Return True to keep the connection open.
+        """Handle the end of the data from the client (asyncio). Return True to keep the connection open for responses.
 
-        Responses are still sent if all unfinished requests are GET or HEAD. Otherwise the unfinished requests count as
-        disconnected, because a useless call to a provider costs money.
+        Without TLS, responses to complete GET and HEAD requests are still sent. With TLS, or if any other request is
+        unfinished, all unfinished requests count as disconnected, because a useless call to a provider costs money.
         """
         unfinished = self._unfinished()
         self._write_timer.start()
@@ -154,7 +156,7 @@ class ConnectionLifecycle(asyncio.Protocol):
             self._write_timer.stop()
 
     def close_after_responses(self) -> None:
-        """Close the connection after the responses to its current requests, because the server stops.
+        """Close the connection after the responses to its current requests. The server calls this method when it stops.
 
         An idle connection is closed at once. A new connection has `NEW_CONNECTION_GRACE_SECONDS` to send a request.
         """
@@ -174,9 +176,9 @@ class ConnectionLifecycle(asyncio.Protocol):
             self._close()
 
     def head_wait_seconds(self) -> float:
-        """Return for how many seconds the server has waited for the current request head (request line and headers).
+        """Return for how many seconds the server has waited for the next request head (request line and headers).
 
-        0: no head is expected.
+        0: the server is waiting for no head.
         """
         return self._head_timer.elapsed_seconds()
 

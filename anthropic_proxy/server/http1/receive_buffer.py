@@ -1,8 +1,8 @@
-"""Buffer of received, unparsed bytes of a client connection, which divides the bytes into pieces for the parser.
+"""Buffer for received bytes of a client connection, which passes them to the HTTP parser in pieces.
 
-`ReceiveBuffer.append` adds bytes from the socket, and `pop_piece` returns the next piece. A piece completes at most one
-request head, the request line with the headers. `accepts_request_line` rejects invalid request lines that the parser
-would accept.
+`ReceiveBuffer.append` adds bytes from the socket, and `pop_piece` returns the next piece for the parser. The head of a
+request is its request line with the headers. A piece contains the end of at most one head, so that the limits of each
+request can be checked. `accepts_request_line` detects invalid request lines that the parser would accept.
 """
 
 import re
@@ -45,10 +45,10 @@ class ReceiveBuffer:
             self.data, self._start = data, 0
 
     def find_head_length(self, data: bytes, limit: int) -> int:
-        """Return the length in bytes of the request head (request line and headers) at the beginning of `data`.
+        """Return the length in bytes of the complete request head (request line and headers) at the start of `data`.
 
-        0: the head is incomplete, longer than `limit` bytes, or has no valid request line. The caller then passes
-        `data` to `append`.
+        0: the head is incomplete, longer than `limit` bytes, or has an invalid request line. The caller must then add
+        `data` to the buffer with `append`.
         """
         if self._request_line is None or self._request_line:
             return 0
@@ -70,10 +70,10 @@ class ReceiveBuffer:
             self._later = bytearray()
 
     def pop_piece(self, limit: int) -> memoryview:
-        """Remove the next piece of received bytes for the parser and return it.
+        """Remove the next piece of the buffered bytes, and return it for the HTTP parser.
 
-        It ends at the end of the next request head, or after `limit` bytes. In a body of known length, it is all
-        buffered bytes of the body.
+        The piece ends at the end of the next request head (request line and headers), or after `limit` bytes. Within a
+        body of known length, the piece is all buffered bytes of the body.
         """
         if self._later:
             self.data, self._start = self.data[self._start :] + self._later, 0
@@ -92,14 +92,14 @@ class ReceiveBuffer:
         return piece
 
     def begin_request(self) -> None:
-        """Prepare for the next request on the connection. The bytes that follow are its request line."""
+        """Prepare for the next request on the connection. The next bytes are the beginning of its request line."""
         self._request_line, self._tail = bytearray(), b""
 
     def accepts_request_line(self, piece: memoryview) -> bool:
-        """Return False if `piece` completes a request line that is invalid.
+        """Return False if `piece` completes an invalid request line. Call this for each piece before it is parsed.
 
-        True: the line is valid, incomplete or already checked. The parser accepts some invalid
-        lines, such as those with several spaces (RFC 9112, 3).
+        The parser itself accepts some invalid lines, such as those with several spaces (RFC 9112, 3). True means that
+        the line is valid, still incomplete, or already checked.
         """
         if self._request_line is None:
             return True

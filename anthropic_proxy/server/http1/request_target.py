@@ -1,7 +1,7 @@
-"""Functions for the request line and head of a client request: its target, an offer of another protocol, parse errors.
+"""Functions for the head of a client request (request line and headers): target, upgrade headers, parse errors.
 
-The target is the address in the request line: a path with a query, or a complete URL. An upgrade offer is a header by
-which a client offers to change to another protocol, such as HTTP/2.
+The target is the address in the request line: a path with a query, or a complete URL. Upgrade headers offer a change to
+another protocol, such as HTTP/2.
 """
 
 import re
@@ -20,9 +20,10 @@ _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 @lru_cache(maxsize=16)
 def split_target(target: bytes) -> tuple[str, bytes, bytes]:
-    """Return the percent-decoded path, the path as received, and the query of a request target (path or URL).
+    """Return three values of a request target: the percent-decoded path, the path as received, and the query.
 
-    The query is b"" if there is none. Raises `MalformedHttp` if the target is invalid.
+    The target is the address in the request line, a path or a complete URL. The query is b"" if there is none. Raises
+    `MalformedHttp` for an invalid target.
     """
     try:
         url = httptools.parse_url(target)
@@ -33,7 +34,7 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes]:
 
 
 def origin_form(target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
-    """Return the address in a request line (the target) with a path. A URL without a path gets the path `/`.
+    """Return the request target (address in the request line), with the path `/` added to a URL without a path.
 
     Raises `MalformedHttp` if the host of a URL differs from the `Host` header (RFC 9112, 3.2.2).
     """
@@ -51,7 +52,7 @@ def origin_form(target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
 def encode_head_without_upgrade(
     method: bytes, target: bytes, version: str, headers: list[tuple[bytes, bytes]]
 ) -> bytes:
-    """Return the encoded head of a request, without the headers that offer another protocol.
+    """Return the encoded head of a request without its upgrade headers, which offer another protocol.
 
     `version` is `1.1` or `1.0`. `Connection: close` is kept.
     """

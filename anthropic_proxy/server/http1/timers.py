@@ -40,9 +40,10 @@ class Timeout:
 
 
 class KeepAliveTimer:
-    """Timer that calls `on_timeout` when a client connection has had no request for `seconds`.
+    """Timer that calls `on_timeout` when a client connection has been idle (without a request) for `seconds`.
 
-    `begin_idle` and `end_idle` mark the time without a request. `release` ends the timer with its connection.
+    `begin_idle` and `end_idle` mark the beginning and end of an idle period. `release` ends the timer with its
+    connection.
     """
 
     __slots__ = ("_idle_since", "_loop", "_on_timeout", "_seconds", "_timer")
@@ -82,7 +83,7 @@ class KeepAliveTimer:
 
 
 class WriteTimeout:
-    """Timer that aborts a client connection if the client reads no byte of a waiting response for `seconds`."""
+    """Timer that aborts a client connection if its client reads no byte of a pending response for `seconds`."""
 
     __slots__ = ("_loop", "_progress_at", "_seconds", "_timer", "_transport", "_unread")
 
@@ -95,7 +96,10 @@ class WriteTimeout:
         self._progress_at = 0.0
 
     def start(self) -> None:
-        """Begin to check the write buffer periodically, if it contains bytes. Does nothing if already started."""
+        """Begin to check periodically whether the client reads the bytes in the write buffer.
+
+        Does nothing if the write buffer is empty or the checks have already begun.
+        """
         if self._timer is None and (unread := self._transport.get_write_buffer_size()):
             self._unread, self._progress_at = unread, self._loop.time()
             self._timer = self._loop.call_later(self._seconds / _POLLS, self._poll)
