@@ -1,1 +1,4 @@
-"""Several server processes on one listening socket (`--workers`): workers, their supervisor, and the hub inside it."""
+"""Several server processes (workers) that share one listening socket, for the option `--workers`.
+
+The supervisor process starts and replaces the workers. The hub in the supervisor passes messages between them.
+"""

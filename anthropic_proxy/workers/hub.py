@@ -1,8 +1,8 @@
 """Hub in the supervisor process, which connects the workers: it sums their statistics and forwards their messages.
 
-`Hub` has an `IpcChannel` to each worker. `receive_from` processes the messages of one worker. A query is a worker's
-question for the sum of all statistics, which the hub answers when all workers have reported. `answer_due_queries` also
-answers at the deadline (`next_query_deadline`).
+`Hub` has an `IpcChannel` (a pair of sockets) to each worker. `receive_from` processes the messages of one worker. A
+query is the request of a worker for the sum of all statistics. The hub answers it when all workers have reported, or at
+a deadline (`next_query_deadline`), when `answer_due_queries` must be called.
 """
 
 import time
@@ -48,10 +48,10 @@ class _Query:
 
 
 class Hub:
-    """Hub for messages between the workers of a server, each connected by one `IpcChannel`.
+    """Hub in the supervisor, which receives the messages of all workers, sums their statistics and forwards facts.
 
-    `aggregator` returns the supervisor's own statistics, and sums those of all processes. `clock` returns monotonic
-    seconds.
+    `aggregator` returns the statistics of the supervisor itself, and can sum those of all processes. `clock` returns
+    monotonic seconds.
     """
 
     def __init__(self, aggregator: WorkerPeer, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -78,7 +78,10 @@ class Hub:
         return [channel for channel in self._channels if not channel.ended]
 
     def add_worker(self, channel: IpcChannel) -> None:
-        """Add the channel of a new worker, and send it all stored facts (observations) that have not expired."""
+        """Add the channel to a new worker, and send it the facts of other workers that are still valid.
+
+        An example of such a fact (observation) is an API key in cooldown.
+        """
         self._channels.append(channel)
         now = self._clock()
         for until, observation in self._observations.values():
@@ -86,10 +89,11 @@ class Hub:
                 channel.send(replace(observation, lifetime_seconds=until - now))
 
     def receive_from(self, channel: IpcChannel) -> None:
-        """Process all messages that a worker has sent, without waiting for more.
+        """Process all messages that a worker has sent so far, without waiting for more.
 
-        Statistics are stored, and a query is passed to the other workers. A `ReloadRequest` sets `reload_requested`.
-        Other messages are forwarded.
+        A report of statistics is stored. A query for the statistics of all workers makes the hub request reports from
+        the others. A `ReloadRequest` sets `reload_requested`, which the supervisor reads. Other messages are forwarded
+        to other workers.
         """
         for message in channel.receive():
             if isinstance(message, StatsReport):
@@ -112,7 +116,7 @@ class Hub:
             self._note_end(channel)
 
     def remove_worker(self, channel: IpcChannel) -> None:
-        """Remove and close the channel of an ended worker. Its last counters remain in the sum of all workers."""
+        """Remove and close the channel of an ended worker. Its counters stay part of the statistics of all workers."""
         self.receive_from(channel)
         self._channels.remove(channel)
         self._watch_ends.pop(channel, None)
@@ -120,14 +124,17 @@ class Hub:
         self._note_end(channel)
 
     def next_query_deadline(self) -> float | None:
-        """Return the time, in seconds of the clock, at which `answer_due_queries` must be called.
+        """Return the time, in seconds of the clock, at which `answer_due_queries` must be called next.
 
-        None: no worker waits for statistics.
+        None: no worker waits for the sum of the statistics.
         """
         return min((query.deadline for query in self._queries), default=None)
 
     def answer_due_queries(self) -> None:
-        """Answer each query for statistics for which all workers have reported or the deadline has passed."""
+        """Send the sum of all statistics to each worker that has requested it, if all workers have reported.
+
+        If the deadline of the request has passed, the sum is sent with the previous reports of the missing workers.
+        """
         now = self._clock()
         for query in list(self._queries):
             if not query.missing or now >= query.deadline:

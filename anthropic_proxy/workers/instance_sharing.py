@@ -1,8 +1,8 @@
-"""`InstanceSharing`: exchange of observations between server processes through Redis.
+"""`InstanceSharing`: exchange of observed facts between all server processes that use the same Redis.
 
-An instance is one server process, on any machine, with the same Redis. An observation is a fact such as a key in
-cooldown or an open circuit. `publish` sends it in the background to all instances, after about half a second. It is
-stored for instances that start later. `close` drops observations that were not sent.
+Such a process is called an instance. It may run on any machine. An observation is a fact such as an API key in cooldown
+or an open circuit. `publish` sends it to all other instances in the background, after about half a second. Redis also
+stores it for instances that start later.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ _decode = msgspec.json.Decoder(SharedObservation).decode
 
 
 class InstanceSharing:
-    """Exchange of observations (such as keys in cooldown) with other instances, the processes with the same Redis.
+    """Exchange of observed facts, such as keys in cooldown, with the other server processes that use the same Redis.
 
-    `store` is the store in Redis. `apply` applies an observation of another instance to this process.
+    `store` is the store in Redis. `apply` is called with each fact (observation) that another process has sent.
     """
 
     def __init__(self, store: FallbackStore, apply: Callable[[SharedObservation], None]) -> None:
@@ -44,13 +44,19 @@ class InstanceSharing:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to send and to receive observations, in the running event loop."""
+        """Begin to send observed facts to the other processes with the same Redis, and to receive theirs.
+
+        Call this in the event loop.
+        """
         if not self._tasks:
             self._store.start()
             self._tasks = [asyncio.create_task(self._send_all()), asyncio.create_task(self._receive_all())]
 
     def publish(self, observation: SharedObservation) -> None:
-        """Queue an observation that is sent to all other instances after `SEND_DELAY_SECONDS`."""
+        """Queue an observed fact, such as a key in cooldown, to be sent to all other processes with the same Redis.
+
+        It is sent after `SEND_DELAY_SECONDS`. Until then, a newer fact about the same object replaces it.
+        """
         name = f"{observation.kind} {observation.settings_digest} {observation.name}"
         if name in self._unsent or len(self._unsent) < MAX_UNSENT_OBSERVATIONS:
             self._unsent[name] = observation

@@ -1,14 +1,15 @@
-"""Messages between the hub in the supervisor process and a worker process, over a pair of sockets.
+"""Messages between a worker process and the hub in the supervisor process, over a pair of sockets.
 
 `IpcChannel` is one end of the sockets.
 
-`StatsReport` has the statistics of a worker. A worker's `StatsQuery` requests the sum of all workers, which
-`StatsTotal` returns.
+Statistics: `StatsReport` contains those of one worker. A worker sends a `StatsQuery` to get the sum of all workers,
+which `StatsTotal` contains. The hub first asks the other workers for their reports with a `StatsRequest`.
 
-A worker that shows requests to a user sends `RequestsWatch`. The others then send `RequestsUpdate` for a limited time.
+Client requests: a worker that shows requests to a user sends `RequestsWatch`. The other workers then send theirs as
+`RequestsUpdate` for a limited time.
 
-`SharedObservation` has a fact about a model, an API key or a provider address. `ReloadRequest` makes all workers read
-the settings again.
+`SharedObservation` contains a fact about a model, an API key or a provider address. `ReloadRequest` makes all workers
+read the settings again.
 """
 
 import socket
@@ -27,7 +28,7 @@ _LENGTH_BYTES = 4
 
 
 class StatsReport(Struct, tag="report"):
-    """Message from a worker to the hub: the worker's request counters since its start, and its current gauges."""
+    """Message in which a worker sends its statistics to the hub: counters since its start, and current gauges."""
 
     stats: bytes
     """Statistics of the worker, encoded by `metrics.encode_snapshot`."""
@@ -36,7 +37,7 @@ class StatsReport(Struct, tag="report"):
 
 
 class StatsQuery(Struct, tag="query"):
-    """Message from a worker to the hub: a query for the sum of the statistics of all workers."""
+    """Message in which a worker asks the hub for the sum of the statistics of all workers."""
 
     query_number: int
     """Number chosen by the worker, which the answer (`StatsTotal`) repeats."""
@@ -45,14 +46,17 @@ class StatsQuery(Struct, tag="query"):
 
 
 class StatsRequest(Struct, tag="request"):
-    """Message from the hub to a worker: a request to send a `StatsReport` now."""
+    """Message in which the hub asks a worker to send its statistics now, because another worker has requested the sum.
+
+    The worker answers with a `StatsReport`.
+    """
 
     query_number: int
     """Number chosen by the hub, which the answer (`StatsReport`) repeats."""
 
 
 class StatsTotal(Struct, tag="total"):
-    """Message from the hub to a worker: the sum of the statistics of all workers, as the answer to a `StatsQuery`."""
+    """Message in which the hub sends the sum of the statistics of all workers, as the answer to a `StatsQuery`."""
 
     query_number: int
     """Number of the `StatsQuery` that this message answers."""
@@ -63,9 +67,9 @@ class StatsTotal(Struct, tag="total"):
 
 
 class SharedObservation(Struct, tag="observation", frozen=True):
-    """Message with a fact about a model, an API key or a provider address, sent by a worker for all other workers.
+    """Message with a fact that one worker has observed, such as an API key in cooldown, for all other workers.
 
-    The hub forwards the message. `workers/shared_state.py` builds and applies it.
+    The hub forwards the message. `workers/shared_state.py` builds it, and applies the fact in the other workers.
     """
 
     kind: str
@@ -92,9 +96,9 @@ class ReloadRequest(Struct, tag="reload"):
 
 
 class RequestsWatch(Struct, tag="watch"):
-    """Message that makes the other workers send their requests, because this worker shows requests to a user.
+    """Message in which a worker asks the others for their client requests, because it shows them to a user.
 
-    The hub forwards the message. It is valid for `duration_seconds`.
+    The hub forwards the message to the other workers, which then send `RequestsUpdate` messages for `duration_seconds`.
     """
 
     duration_seconds: float
@@ -104,9 +108,9 @@ class RequestsWatch(Struct, tag="watch"):
 
 
 class RequestsUpdate(Struct, tag="requests"):
-    """Message with the requests of one worker, sent after a `RequestsWatch`.
+    """Message with recent and running client requests of one worker, which another worker has requested.
 
-    The hub forwards it to the workers with an open view.
+    The request is a `RequestsWatch`. The hub forwards the update to the workers that show requests to a user.
     """
 
     worker: int
@@ -133,9 +137,10 @@ _decode = msgspec.msgpack.Decoder(Message).decode
 
 
 class IpcChannel:
-    """One end of the socket pair between the hub and a worker, for messages in both directions.
+    """One end of the pair of sockets between the hub and a worker, which sends and receives messages.
 
-    `send`, `flush` and `receive` never block. Bytes that the socket does not accept are kept until `flush`.
+    `send`, `flush` and `receive` never block. Bytes that the socket does not accept yet are kept until `flush` is
+    called.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -161,9 +166,10 @@ class IpcChannel:
         return bool(self._outgoing)
 
     def send(self, message: Message) -> bool:
-        """Send a message, or keep it for `flush` if the socket is full. Return False if the message is lost.
+        """Send a message. Bytes that the socket does not accept yet are kept for `flush`.
 
-        A message is lost if the other process does not read, or if the message is too large or not valid UTF-8.
+        Return False if the message is lost: the other process does not read or has ended, or the message is too large
+        or not valid UTF-8.
         """
         if len(self._outgoing) > MAX_UNSENT_BYTES:
             return False
@@ -179,7 +185,7 @@ class IpcChannel:
     def flush(self) -> bool:
         """Send the bytes that `send` has kept, as far as the socket accepts them without blocking.
 
-        Return False if the connection is broken.
+        Return False if the connection is broken, and the kept bytes are lost.
         """
         while self._outgoing:
             try:
@@ -193,9 +199,9 @@ class IpcChannel:
         return True
 
     def receive(self) -> Sequence[Message]:
-        """Read the available bytes and return the messages that are complete. Empty: no complete message yet.
+        """Read the available bytes from the socket, and return the messages that are complete.
 
-        A damaged message ends the channel. The messages before it are returned.
+        Empty: no message is complete yet. A damaged message ends the channel, but the messages before it are returned.
         """
         while not self.ended:
             try:

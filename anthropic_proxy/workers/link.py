@@ -1,8 +1,9 @@
-"""Statistics of a server process, and the link by which a worker exchanges messages with the other processes.
+"""Statistics of one server process, and its exchange of messages with the other processes of the server.
 
-`WorkerPeer` is the interface for the application: `collect_stats` returns the statistics of this process, and
-`query_totals` the sum of all workers. `find_publisher` returns the function that sends an observation, a fact about a
-model, an API key or a provider address. `WorkerLink` is a worker's connection to the hub in the supervisor.
+`WorkerPeer` is the interface for the application. Its `collect_stats` returns the statistics of this process, and
+`query_totals` the sum of all workers. An observation is a fact about a model, an API key or a provider address.
+`find_publisher` returns the function that sends an observation to the other processes. `WorkerLink` is the connection
+of a worker to the hub, which passes messages between the workers.
 """
 
 import asyncio
@@ -51,11 +52,11 @@ CLOSE_TIMEOUT_SECONDS = 1.0
 
 
 class WorkerPeer:
-    """Object that collects the statistics of this process, and exchanges them with the other workers.
+    """Statistics of this server process, and their exchange with the other workers, together with observed facts.
 
-    It also exchanges observed facts, such as keys in cooldown. `contains_secret` returns True if a word contains a
-    secret. `collect_gauges` sets the application's gauges. `link` is the connection to the hub; None: the only process,
-    or the supervisor. `secrets` returns the keys to redact in requests that other workers receive.
+    An observed fact is, for example, that an API key is in cooldown. `link` is the connection to the hub; None in the
+    supervisor or the only process. `collect_gauges` sets the application's gauges. `contains_secret` returns True for a
+    word with a secret, and `secrets` the keys to redact in requests that other workers receive.
     """
 
     def __init__(
@@ -82,12 +83,12 @@ class WorkerPeer:
             self.in_progress.use_shared_memory(link.board)
 
     def open(self) -> None:
-        """Begin to exchange statistics and observations with the hub. Without a link to a hub: no effect."""
+        """Begin to exchange statistics and observed facts with the hub. Without a link to a hub: no effect."""
         if self._link is not None:
             self._link.open(self)
 
     def close(self) -> None:
-        """Send the last observations and statistics to the hub and close the link. Without a link: no effect."""
+        """Send the last statistics and observed facts to the hub, and close the link. Without a link: no effect."""
         if self._link is not None:
             self._link.close()
 
@@ -103,8 +104,8 @@ class WorkerPeer:
     def find_publisher(self, store: Store) -> Callable[[SharedObservation], None] | None:
         """Return the function that sends an observed fact, such as a key in cooldown, to all other processes.
 
-        None: this is the only process. `store` is the store of the services. With a store in Redis, all processes that
-        use it receive the fact.
+        `store` is the store of this server. If it is in Redis, all processes with the same Redis receive the fact,
+        otherwise the other workers of this server. None: there is neither another worker nor Redis.
         """
         if store.state.kind == "redis" and self._instances is None:
             from anthropic_proxy.stores.fallback import FallbackStore  # noqa: PLC0415  # loads redis-py
@@ -123,7 +124,10 @@ class WorkerPeer:
         return publish
 
     def start_sharing(self) -> None:
-        """Begin to exchange observed facts with the other servers that use the same Redis. Without Redis: no effect."""
+        """Begin to exchange observed facts with the other servers that use the same Redis.
+
+        Without a store in Redis, do nothing.
+        """
         if self._instances is not None:
             self._instances.start()
 
@@ -157,18 +161,18 @@ class WorkerPeer:
         return sum(row.requests for row in self.totals.snapshot.counters.values())
 
     def sum_stats(self, running_stats: Sequence[bytes], ended_stats: Sequence[bytes]) -> bytes:
-        """Return the sum of the statistics of several processes, all encoded by `metrics.encode_snapshot`.
+        """Return the sum of the statistics of several processes. All values are encoded by `metrics.encode_snapshot`.
 
-        `running_stats` are those of running processes. `ended_stats` are those of ended workers, of which only the
-        counters are added.
+        Of `running_stats`, from running processes, counters and gauges are added. Of `ended_stats`, from ended
+        processes, only the counters are added.
         """
         return encode_snapshot(sum_snapshots(running_stats, ended_stats))
 
     async def query_totals(self) -> tuple[MetricsSnapshot, int]:
         """Return the sum of the statistics of all workers, and the number of workers that did not report in time.
 
-        The metrics request that is being served is not counted as running. Raises `InternalError` if the hub does not
-        answer.
+        The metrics request for which this is called is not counted as running. Raises `InternalError` if the hub does
+        not answer.
         """
         if self._link is None:
             encoded, unresponsive_count = self.collect_stats(), 0
@@ -182,7 +186,7 @@ class WorkerPeer:
 
 
 class WorkerLink:
-    """Worker's end of the connection to the hub: sends statistics and observations, and receives those of others."""
+    """Connection of a worker to the hub, for statistics, observed facts and client requests that workers share."""
 
     def __init__(self, channel: IpcChannel, board: memoryview, worker_index: int, worker_count: int) -> None:
         self.board = board
@@ -199,9 +203,9 @@ class WorkerLink:
         """True if the event loop waits until the socket is writable."""
 
     def open(self, peer: WorkerPeer) -> None:
-        """Connect `peer` with the hub: report its statistics, and pass on facts that other workers send.
+        """Begin the exchange with the hub: report the statistics of `peer`, and pass messages of other workers to it.
 
-        Must be called in the event loop.
+        Call this in the event loop.
         """
         self._peer, self._loop = peer, asyncio.get_running_loop()
         self._socket_events = SocketEvents(self._loop)
@@ -212,14 +216,14 @@ class WorkerLink:
     def publish(self, observation: SharedObservation) -> None:
         """Send an observed fact, such as a key in cooldown, to all other workers after `PUBLISH_DELAY_SECONDS`.
 
-        A newer fact about the same object replaces an unsent one.
+        A newer fact about the same object replaces one that is not sent yet.
         """
         if not self._observations:
             self._loop.call_later(PUBLISH_DELAY_SECONDS, self._publish_pending)
         self._observations[observation.kind, observation.settings_digest, observation.name] = observation
 
     def request_reload(self) -> None:
-        """Send the supervisor the request to reload the settings of all workers."""
+        """Ask the supervisor to reload the settings of all workers."""
         self._channel.send(ReloadRequest())
 
     async def query_totals(self) -> StatsTotal:

@@ -1,7 +1,8 @@
-"""Exchange of recent and running client requests between workers, so that a user can view those of all workers.
+"""Exchange of recent and running client requests between workers, so that a user sees those of all workers.
 
-A worker with an open view (such as the command `logs`) sends `RequestsWatch` through the hub. The other workers then
-send `RequestsUpdate` messages for `WATCH_SECONDS`. `RequestSharing.apply_message` processes both messages.
+If a user views requests, for example with the command `logs`, the worker that serves the view sends `RequestsWatch` to
+the others through the hub. They then send their requests as `RequestsUpdate` messages for `WATCH_SECONDS`.
+`RequestSharing.apply_message` processes both messages.
 """
 
 import asyncio
@@ -27,10 +28,10 @@ _decode_snapshot = msgspec.json.Decoder(RequestSnapshot).decode
 
 
 class RequestSharing:
-    """Exchange of one worker's requests with the other workers.
+    """Exchange of recent and running client requests between this worker and the others.
 
-    `feed` has the requests of this process. `worker` is the index of this worker, and `worker_count` the number of all
-    workers. `send` sends a message to the hub.
+    `feed` contains the requests of this process. `worker` is the index of this worker, and `worker_count` the number of
+    all workers. `send` sends a message to the hub, which forwards it.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class RequestSharing:
         feed.watch_peers = lambda needs_recent: send(RequestsWatch(WATCH_SECONDS, needs_recent))
 
     def apply_message(self, message: RequestsWatch | RequestsUpdate) -> None:
-        """Apply a message about requests (`RequestsWatch`, `RequestsUpdate`) from another worker."""
+        """Process a message of another worker: begin to send it the requests of this worker, or show those in it."""
         if isinstance(message, RequestsUpdate):
             snapshot = _decode_snapshot(message.requests)
             self._feed.apply_update(message.worker, snapshot, is_complete=message.contains_recent)

@@ -1,6 +1,6 @@
-"""Routing state that workers share through the hub: facts about models, API keys in cooldown, open circuits.
+"""Facts for routing that all workers share through the hub: facts about models, API keys in cooldown, open circuits.
 
-`publish_observations` sends each change in one worker as a `SharedObservation`. `apply_observation` applies it in the
+`publish_observations` makes a worker send each new fact as a `SharedObservation`. `apply_observation` applies it in the
 other workers.
 """
 
@@ -20,10 +20,10 @@ _DIGEST_BYTES = 16
 
 
 def publish_observations(services: Services, publish: Callable[[SharedObservation], None]) -> None:
-    """Make `services` call `publish` for each later fact about a model, key cooldown and circuit change.
+    """Make `services` call `publish` for each new fact about a model, each key cooldown and each change of a circuit.
 
-    Messages contain digests of API keys, never the keys. Facts about models are published only if `services` keep them
-    in memory, not in a shared store.
+    The messages contain digests of API keys, not the keys. Facts about models are published only if `services` keep
+    them in memory. A shared store needs no messages.
     """
     addresses, upstreams = _settings_digests(services.settings)
     if isinstance(store := services.observations.store, MemoryStore):
@@ -39,9 +39,9 @@ def publish_observations(services: Services, publish: Callable[[SharedObservatio
 
 
 def apply_observation(services: Services, observation: SharedObservation) -> None:
-    """Apply a fact that another worker has observed, such as a key in cooldown, to `services`.
+    """Apply a fact that another worker has observed, such as a key in cooldown, to the `services` of this process.
 
-    Facts about models and addresses are ignored if they were observed with other settings.
+    Facts about models and addresses are ignored if they were observed with other provider settings.
     """
     addresses, upstreams = _settings_digests(services.settings)
     if (

@@ -1,8 +1,8 @@
 """Supervisor process of several workers that share one listening socket (`anthropic-proxy serve --workers`).
 
-`Supervisor` starts, replaces and stops the workers, forwards signals to them and runs the hub, which exchanges messages
-between them. It serves no client request. It kills a worker without heartbeats, the signs once a second that its event
-loop runs.
+`Supervisor` starts, replaces and stops the worker processes, and makes them stop or reload the settings after a signal.
+It runs the hub, which passes messages between the workers, but serves no client request itself. Each worker sends a
+heartbeat once a second while its event loop runs. A worker without heartbeats is killed and replaced.
 """
 
 import selectors
@@ -72,8 +72,8 @@ class _Worker:
 class Supervisor:
     """Supervisor that starts, replaces and stops the worker processes of a server.
 
-    `load_app` builds the application in each worker. `application` is the supervisor's own one, for its log, settings
-    and statistics.
+    `load_app` builds the application in each worker. `application` belongs to the supervisor itself, which uses its
+    log, settings and statistics.
     """
 
     def __init__(
@@ -112,7 +112,8 @@ class Supervisor:
     def run(self) -> int:
         """Run the workers until SIGTERM or SIGINT stops the server. Return the exit status of the supervisor.
 
-        Status 0: stopped by a signal. `EXIT_STARTUP_FAILED`: a worker ended before any worker had begun to serve.
+        The status is 0 after a signal. It is `EXIT_STARTUP_FAILED` if a worker ended before any worker had begun to
+        serve.
         """
         inbox, outbox = socket.socketpair()
         inbox.setblocking(False)

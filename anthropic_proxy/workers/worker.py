@@ -1,8 +1,8 @@
 """Entry points of worker processes, which serve client requests under a supervisor process.
 
-`run_worker` is the target of a new process of `anthropic-proxy serve --workers`. `serve_supervised` also runs under
-uvicorn's supervisor. `SupervisorConnection` has the sockets and the shared memory between a worker and its supervisor.
-`LoadWorkerApp` builds the application.
+A new process of `anthropic-proxy serve --workers` runs `run_worker`. `serve_supervised` also serves under uvicorn's
+supervisor, which restarts the process when the code changes. A `SupervisorConnection` has the sockets and the shared
+memory between a worker and its supervisor. `LoadWorkerApp` is the function that builds the application.
 """
 
 import socket
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class WorkerApplication(Application, Protocol):
-    """Application that several processes can serve. `app.App` implements it."""
+    """Interface of an application that one or several server processes can serve. `app.App` implements it."""
 
     @property
     def peer(self) -> WorkerPeer:
@@ -42,9 +42,9 @@ class WorkerApplication(Application, Protocol):
 
 
 class LoadWorkerApp(Protocol):
-    """Function that builds the application. Each process calls the function once.
+    """Function that builds the application. Each server process, also the supervisor, calls it once.
 
-    It is picklable, so that a worker process can receive it.
+    The function can be pickled, so that a new worker process can receive it.
     """
 
     def __call__(self, *, address: str, logs_startup: bool = True, link: WorkerLink | None = None) -> WorkerApplication:
@@ -58,7 +58,10 @@ class LoadWorkerApp(Protocol):
 
 @dataclass(frozen=True)
 class SupervisorConnection:
-    """Connections of a worker to its supervisor. It can be pickled only as an argument of the new worker process."""
+    """Two sockets and a shared memory that connect a worker with its supervisor.
+
+    It can be pickled only as an argument of the new worker process.
+    """
 
     control: socket.socket
     """Socket for commands of the supervisor, and for the worker's reply that it has begun to serve."""
@@ -75,10 +78,10 @@ def run_worker(
     supervisor: SupervisorConnection,
     index_and_count: tuple[int, int],
 ) -> None:
-    """Serve client requests in this worker process until the supervisor stops or ends.
+    """Serve client requests in a new worker process until the supervisor sends the command to stop, or ends.
 
-    `listener` is the listening socket that all workers share. `supervisor` has the connections to the supervisor
-    process. `index_and_count` has the index of this worker, from 0, and the number of workers.
+    `listener` is the listening socket that all workers share. `supervisor` has the connections to the supervisor.
+    `index_and_count` is the index of this worker, from 0, and the number of all workers.
     """
     link = WorkerLink(IpcChannel(supervisor.channel), memoryview(supervisor.board).cast("B"), *index_and_count)
     serve_supervised(partial(load_app, link=link), config, supervisor.control, sockets=[listener], logs_startup=False)
@@ -92,11 +95,11 @@ def serve_supervised(
     *,
     logs_startup: bool = True,
 ) -> None:
-    """Serve client requests until the supervisor sends the command to stop, or ends.
+    """Serve client requests in this process until its supervisor sends the command to stop, or ends.
 
-    `control` is the socket for commands from the supervisor. `sockets` has one listening socket. `logs_startup`: True
-    to log the start-up summary and watch the settings file. An invalid setting ends the process with status
-    `EXIT_STARTUP_FAILED`.
+    `control` is the socket for commands of the supervisor. `sockets` contains one listening socket. `logs_startup` is
+    True if this process logs the start-up summary and watches the settings files. An invalid setting ends the process
+    with the status `EXIT_STARTUP_FAILED`.
     """
     try:
         ServerProcess(load_app, config, sockets[0], control=control, logs_startup=logs_startup).run()
