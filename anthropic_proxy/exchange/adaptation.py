@@ -1,8 +1,8 @@
 """Adaptations: changes of an upstream request after the provider rejected it, such as `drop temperature`.
 
-`Adaptations` collects the changes for one client request. `find_adapted_target` returns the changed target (provider
-and model) for a retry. `store_for_model` stores the changes after the retry has succeeded. `apply_stored_adaptations`
-applies stored changes to a later request.
+The proxy repeats the rejected request with such a change. `Adaptations` collects the changes for one client request.
+`find_adapted_target` returns a changed target (provider and model) for the repetition. `store_for_model` stores the
+changes after a success, and `apply_stored_adaptations` applies them to later requests for the same model.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from anthropic_proxy.wire.contract import Adaptation, BaseDialect, Call
 
 
 class Adaptations:
-    """Changes of the upstream request after rejections, for one client request and one target (provider and model).
+    """Changes of the upstream request after the provider rejected it, for one client request and one provider's model.
 
-    `used_names`: list to which the names of the changes are added.
+    The name of each change is added to the list `used_names`.
     """
 
     def __init__(self, services: Services, used_names: list[str]) -> None:
@@ -33,9 +33,9 @@ class Adaptations:
         """Names of adaptations to store for the model once a request with them succeeds."""
 
     async def find_adapted_target(self, target: Target, call: Call[BaseDialect], error: UpstreamError) -> Target | None:
-        """Return a copy of the target that changes the request, so that a retry may avoid this upstream error.
+        """Return a copy of `target` with changed settings, with which the rejected request is repeated.
 
-        None: no known change fits the error.
+        The settings change the encoded request, to avoid the cause of `error`. None: no known change fits the error.
         """
         adaptations = await run_for_call(self._services, lambda call: _find_adaptations(target, call, error), call)
         adapted: Target | None = target if adaptations else None
@@ -52,9 +52,9 @@ class Adaptations:
         return adapted
 
     async def store_for_model(self, target: Target) -> None:
-        """Store the lasting changes of a request, so that later requests to the same model use them at once.
+        """Store the lasting changes of this request, so that later requests to the same model apply them at once.
 
-        Call this after the changed request has succeeded, which proves that the changes are correct.
+        Call this after the changed request has succeeded, because the success proves the changes.
         """
         for name in self.lasting:
             await self._services.observations.store_adaptation(target.upstream, target.model, name)
@@ -62,9 +62,9 @@ class Adaptations:
 
 
 async def apply_stored_adaptations(services: Services, target: Target, used_names: list[str]) -> Target:
-    """Return a copy of the target with the request changes that earlier requests stored for its model.
+    """Return `target` with the request changes that earlier requests have stored for its model.
 
-    `used_names`: list in which the names of these changes replace all items.
+    The list `used_names` is cleared and receives the names of these changes.
     """
     used_names.clear()
     for name in await services.observations.find_adaptations(target.upstream, target.model):

@@ -1,8 +1,8 @@
-"""`Admissions`: admission of a client request by the policies of plugins, and the end of their reservations.
+"""`Admissions`: asks the policies of plugins if a client request may be served.
 
-A policy is plugin code that admits or rejects requests, for example by a budget. It may reserve a part of the budget
-for a running request. `settle` passes the record of the finished request to such policies. `admit_token_count` and
-`admitted_token_count` are for `count_tokens` requests.
+A policy is plugin code that admits or rejects requests, for example by a budget. A policy may reserve an amount of the
+budget until the request has ended. `settle` then passes the record of the request to the policy, which replaces the
+reservation by the real amount. `admitted_token_count` does both for a `count_tokens` request.
 """
 
 from collections.abc import AsyncIterator
@@ -19,9 +19,9 @@ from anthropic_proxy.services import Services
 
 
 class Admissions:
-    """Admission of one client request by the policies (plugin code that may reject it).
+    """Admission of one client request by the policies, plugin code that may reject requests.
 
-    Without policies, nothing happens.
+    Without policies, every request is admitted.
     """
 
     def __init__(self, services: Services, receipt: Receipt) -> None:
@@ -32,9 +32,10 @@ class Admissions:
     async def admit(
         self, incoming: ClientRequest, request: MessagesRequest, route: Route, estimates: EstimateCache
     ) -> None:
-        """Call the policies of the plugins, in order, for a request that gets a reply of a model.
+        """Ask all policies of plugins to admit a request to `/v1/messages`.
 
-        Raises the `ClientError` of the first policy that rejects the request. `estimates`: cache of the token estimate.
+        Raises the `ClientError` of the first policy that rejects the request. A policy may need the token estimate,
+        which `estimates` caches.
         """
         if not self._services.policies:
             return
@@ -55,7 +56,7 @@ class Admissions:
         await self._ask_policies(described)
 
     async def admit_token_count(self, incoming: ClientRequest) -> None:
-        """Call the policies of the plugins, in order, for a request that only counts tokens (`count_tokens`).
+        """Ask all policies of plugins to admit a `count_tokens` request, which gets no reply of a model.
 
         Raises the `ClientError` of the first policy that rejects the request.
         """
@@ -77,7 +78,7 @@ class Admissions:
                 self._settles.append(settle)
 
     def settle(self) -> None:
-        """Pass the record of the finished request to the policies that reserved a part of a limit for it.
+        """Pass the record of the finished request to the policies that reserved an amount for it.
 
         Call this once, at the end of the request.
         """
@@ -87,7 +88,7 @@ class Admissions:
 
 @asynccontextmanager
 async def admitted_token_count(services: Services, incoming: ClientRequest) -> AsyncIterator[None]:
-    """Admit a `count_tokens` request for the duration of an `async with` block, then settle the reservations.
+    """Admit a `count_tokens` request at the start of an `async with` block, and end its reservations after the block.
 
     Raises the `ClientError` of a policy (plugin code) that rejects the request.
     """

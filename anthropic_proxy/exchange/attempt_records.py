@@ -1,8 +1,8 @@
-"""`AttemptRecords`: records the requests to providers (attempts) in the receipt, the record of a client request.
+"""`AttemptRecords`: records each request to a provider in the receipt, the record of the client request.
 
-`begin_attempt` adds an attempt and sets its trace headers. `fail_attempt` or `end_attempt` ends it.
-`finish_last_attempt` ends the last attempt when the client request ends. `set_status` and `add_usage` record the HTTP
-status and the token usage.
+A request to a provider is an attempt. `begin_attempt` records its start. `fail_attempt` records its end with an error,
+`end_attempt` an end without one. `set_status` records the HTTP status, and `add_usage` the token usage.
+`finish_last_attempt` completes the record when the client request ends.
 """
 
 import functools
@@ -23,7 +23,10 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class AttemptRecords:
-    """Writer of `Receipt.attempts`, the requests to providers for one client request. At most one of them is open."""
+    """Writer of `Receipt.attempts`, the list of the requests to providers for one client request.
+
+    At most one attempt is open (without a recorded end) at a time.
+    """
 
     def __init__(self, receipt: Receipt, services: Services) -> None:
         self._receipt = receipt
@@ -34,9 +37,9 @@ class AttemptRecords:
         """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
 
     def begin_attempt(self, target: Target, request: UpstreamRequest) -> UpstreamRequest:
-        """Record a new attempt, and return `request` with the trace headers of this attempt.
+        """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces.
 
-        Plugins that record requests receive its body.
+        The body of `request` is passed to plugins that record requests.
         """
         if self._open is not None:
             self.end_attempt()
@@ -59,29 +62,33 @@ class AttemptRecords:
             self._open.status = status
 
     def fail_attempt(self, error: UpstreamError) -> None:
-        """End the open attempt and record its error. The caller has removed keys from the error message."""
+        """Record that the open attempt ended with `error`. The caller has removed API keys from its message."""
         if self._open is not None:
             self._open.error_type, self._open.error = error.error_type, error.message
             self._uncounted = None
         self.end_attempt()
 
     def end_attempt(self) -> None:
-        """End the open attempt without an error. No effect if no attempt is open."""
+        """Record that the open attempt ended without an error. Does nothing if no attempt is open."""
         if self._open is not None:
             self._open.duration_seconds = self._clock() - self._receipt.started_at - self._open.offset_seconds
             self._open = None
 
     def add_usage(self, usage: Usage) -> None:
-        """Record the token usage of the last attempt, before another upstream call for the same reply."""
+        """Record `usage` as the token usage of the last attempt.
+
+        Call this only for a reply that consists of several upstream calls.
+        """
         last, self._uncounted = self._receipt.attempts[-1], None
         last.input_tokens, last.output_tokens = usage.input_tokens or 0, usage.output_tokens or 0
         last.cache_read_tokens, last.cache_write_tokens = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
         last.cache_write_1h_tokens, last.thinking_tokens = usage.cache_write_1h_tokens or 0, usage.thinking_tokens or 0
 
     def finish_last_attempt(self) -> None:
-        """Record the token usage of the last attempt when the client request ends, and end it if it is still open.
+        """Record the token usage of the last attempt, and its end if it is still open, when the client request ends.
 
-        Its usage is the usage of the complete reply minus the usage of earlier attempts.
+        The usage of the last attempt is that of the complete reply minus that of the earlier attempts. A failed
+        attempt, or one with a recorded usage, is not changed.
         """
         receipt, last = self._receipt, self._uncounted
         if last is None:

@@ -1,7 +1,8 @@
-"""The steps of one request to a provider: prepare and encode the request, send it, and open the reply.
+"""`AttemptSteps`: the steps of one request to a provider: prepare it, encode it, send it, and open the reply.
 
-An attempt is one request to a target (provider and model). `AttemptSteps` has the steps. `TargetRun` has the state
-that all attempts at one target share. `Attempts` in `attempts.py` chooses the target and repeats failed attempts.
+A request to a provider is an attempt. Its target is a provider and model. Several attempts at one target are possible,
+because some failed attempts are repeated; `TargetRun` has the state that they share. `Attempts` in `attempts.py`
+chooses the target and repeats attempts.
 """
 
 import asyncio
@@ -43,7 +44,7 @@ from anthropic_proxy.wire.contract import Credential, RelayWire, UpstreamRequest
 
 
 class TargetRun(Struct):
-    """State that all attempts at one target (provider and model) share: their inputs, and the adaptations so far."""
+    """State that all attempts at one target (provider and model) share, such as request changes after an error."""
 
     request: MessagesRequest
     token_scale: float
@@ -58,9 +59,9 @@ class TargetRun(Struct):
 
 
 class AttemptSteps:
-    """The steps of each attempt (request to a provider) for one client request.
+    """The steps of each request to a provider (attempt) for one client request.
 
-    `records`: writer of the attempts in the receipt. `estimates`: cache of the token estimate of the request.
+    `records` writes the attempts to the record of the client request. `estimates` caches its token estimate.
     """
 
     def __init__(
@@ -81,9 +82,9 @@ class AttemptSteps:
         self._estimates = estimates
 
     async def prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> AttemptState:
-        """Return a new attempt, with the client request adapted to the limits of its provider and model.
+        """Return a new attempt, with the client request adapted to the limits of the provider and model.
 
-        Raises the decoding error of an invalid client request.
+        A relay gets the client's body unchanged. Otherwise, an invalid client request raises its decoding error.
         """
         request, report, again = run.request, self._receipt.fidelity, run.continuation is not None
         if target.is_relayed:
@@ -122,10 +123,10 @@ class AttemptSteps:
         )
 
     async def encode(self, state: AttemptState, run: TargetRun) -> tuple[UpstreamRequest, ReplySchema | None]:
-        """Return the encoded upstream request, and the JSON Schema that the proxy must check in the reply.
+        """Return the encoded upstream request, and the JSON Schema that the proxy itself must check in the reply.
 
-        Schema None: the client requested none, or the provider enforces it. Lost fields of the request are noted in the
-        receipt (record of the request). In fidelity mode `strict`, they raise `UnsupportedFeature`.
+        The schema is None if the client requested none or the provider enforces it. Lossy changes of fields are noted
+        in the receipt (record of the request). In fidelity mode `strict`, dropped fields raise `UnsupportedFeature`.
         """
         target, call = state.target, state.call
         upstream_request = await run_for_call(self._services, target.wire.encode_request, call, is_large=self._large)
@@ -142,7 +143,7 @@ class AttemptSteps:
     async def send(
         self, state: AttemptState, upstream_request: UpstreamRequest, stop_filter: StopSequenceFilter | None
     ) -> UpstreamStream | RelayStream:
-        """Send an encoded request and return the reply once its first content has arrived. Raises `UpstreamError`."""
+        """Send an encoded request, and return the reply once its first content has arrived. Raises `UpstreamError`."""
         target = state.target
         self._watchdog.begin_upstream_call()
         try:

@@ -1,8 +1,8 @@
-"""`Attempts`: the requests to providers (attempts) for one client request.
+"""`Attempts`: sends the requests to providers (attempts) for one client request, with retries.
 
-`open_reply` calls the targets (provider and model) of the route in order until one replies. `open_next_call` opens
-another call for the same reply. `estimate_scaled_tokens` multiplies a token estimate by `token_scale`, a correction
-factor for the model. `annotate_error` completes an error message.
+A target is a provider and model. `open_reply` calls the targets of the route in order until one replies.
+`open_next_call` opens another upstream call for the same reply. `estimate_scaled_tokens` returns a token estimate,
+multiplied by the correction factor of the model (`token_scale`). `annotate_error` completes an error message.
 """
 
 from msgspec import structs
@@ -50,9 +50,9 @@ RETRY_DELAY_SECONDS = 0.5
 
 
 class Attempts:
-    """Requests to providers (attempts) for one client request. They are recorded in its receipt.
+    """Sender of the requests to providers (attempts) for one client request. Each is recorded in the receipt.
 
-    `sent`: object that receives the state of the latest attempt.
+    The object `sent` receives the state of the latest attempt.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class Attempts:
         self._steps = AttemptSteps(services, incoming, receipt, self.records, watchdog, estimates=sent.estimates)
 
     async def open_reply(self, request: MessagesRequest, route: Route) -> AnyOpenedStream:
-        """Call the targets of the route in order, and return the first reply after its first content has arrived.
+        """Call the targets of the route in order, and return the first reply once its first content has arrived.
 
-        A target (provider and model) that cannot serve the request is skipped. Raises the error of the last called
-        target. If no target was called, raises the error of the first skipped one.
+        A target (provider and model) that cannot serve the request is skipped. If no target replies, the error of the
+        last called one is raised. If all were skipped, the error of the first one is raised.
         """
         failure: ProxyError | None = None
         services, rule, session = self._services, route.rule, self._receipt.session
@@ -107,9 +107,10 @@ class Attempts:
     async def open_next_call(
         self, previous: OpenedStream[UpstreamStream], request: MessagesRequest, continuation: str = ""
     ) -> OpenedStream[UpstreamStream]:
-        """Open another upstream call for a reply that has already started, at the same target.
+        """Open another upstream call for a reply that has already started, at the same provider and model.
 
-        `continuation`: the provider's token that continues a split reply; "": another reason. Raises `UpstreamError`.
+        `continuation` is the provider's token that continues a split reply. It is "" if the call has another reason,
+        such as results of tools. Raises `UpstreamError`.
         """
         state, target = previous.state, previous.state.target
         run = TargetRun(request, state.token_scale, skips_open_circuit=False, continuation=continuation)
@@ -125,7 +126,7 @@ class Attempts:
         self._receipt.fidelity.add_notes([note])
 
     def estimate_scaled_tokens(self, request: MessagesRequest, token_scale: float) -> int:
-        """Return the estimated input tokens of a request, multiplied by `token_scale`, the factor for the model."""
+        """Return the estimated input tokens of a request, multiplied by the model's correction factor `token_scale`."""
         return estimate_scaled_tokens(self._sent.estimates, token_scale, request)
 
     def annotate_error(self, error: UpstreamError, state: AttemptState) -> None:

@@ -1,10 +1,10 @@
-"""`AttemptState`, the state of one request to a provider (attempt), and functions that build the attempt.
+"""`AttemptState`, the state of one request to a provider (attempt), and functions that prepare such a request.
 
-A `Call` is the input from which a wire (provider protocol) encodes the upstream request. `build_call` builds it from
-the prepared client request, `build_relay_call` from the client's unchanged body. `find_target_limits` returns the
-limits of a provider and model, and `build_target_limits` the same for given settings. `client_credential` returns the
-client's own key, if it is forwarded. `token_scale` is a factor that corrects token estimates of a model. `SentAttempts`
-has the attempt that was sent last. `continuation_target` is for providers that split a long reply.
+A wire is the code for one provider protocol. A `Call` is the input from which a wire encodes the upstream request.
+`build_call` builds it from a prepared client request, `build_relay_call` from an unchanged body. `find_target_limits`
+returns the limits of a provider and model. `client_credential` returns the client's own key, if it is forwarded.
+`token_scale` is a model's correction factor for token estimates. `SentAttempts` has the latest attempt.
+`continuation_target` is for a provider that splits long replies.
 """
 
 import functools
@@ -58,9 +58,9 @@ class AttemptState(Struct, frozen=True, kw_only=True):
 
 
 class SentAttempts(Struct):
-    """Latest attempt (request to a provider) for one client request.
+    """The request to a provider (attempt) that was sent last for a client request, with the token estimate.
 
-    Pings and error messages use its provider and its token estimate.
+    Error messages and pings depend on its provider.
     """
 
     estimates: EstimateCache
@@ -79,10 +79,10 @@ _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch
 def build_target_limits(
     target: Target, *, rejects_overflow: bool = False, has_web_search: bool = True, has_web_fetch: bool = False
 ) -> TargetLimits:
-    """Return the limits of a target (provider and model), to which client requests are adapted.
+    """Return the limits of a provider's model (`target`) to which client requests are adapted.
 
-    `rejects_overflow`: True if a request above the context window is rejected. `has_web_search`: True if `SEARCH_URL`
-    is set. `has_web_fetch`: True if `FETCH_URLS` is set.
+    If `rejects_overflow` is True, a request above the context window is rejected. `has_web_search` and `has_web_fetch`
+    are True if the proxy itself can run these tools.
     """
     facts, dialect = target.capabilities, target.dialect
     stated = facts.context_window_from_error
@@ -112,7 +112,7 @@ def build_target_limits(
 
 
 def find_target_limits(services: Services, target: Target) -> TargetLimits:
-    """Return the limits of a target (provider and model), to which client requests are adapted."""
+    """Return the limits of a provider's model (`target`) to which requests are adapted with the current settings."""
     return build_target_limits(
         target,
         rejects_overflow=services.settings.check_context_window,
@@ -131,10 +131,11 @@ def build_call(
     estimate: Callable[[], int],
     new_id: Callable[[str], str],
 ) -> Call[BaseDialect]:
-    """Return the input for encoding the upstream request, from a prepared client request.
+    """Return the input from which the wire (provider protocol) encodes the upstream request.
 
-    `continuation`: token that continues a split reply; "": none. `estimate`: returns the estimated input tokens.
-    `new_id`: returns an id with the given prefix.
+    `prepared` is the client request after its adaptation to the `limits` of the model. `continuation` is the provider's
+    token that continues a split reply; "": none. `estimate` returns the estimated input tokens. `new_id` returns an id
+    that begins with a given prefix.
     """
     return Call(
         request=prepared.request,
@@ -157,7 +158,7 @@ def build_call(
 def build_relay_call(
     incoming: ClientRequest, request: MessagesRequest, target: Target, new_id: Callable[[str], str]
 ) -> Call[BaseDialect]:
-    """Return the input for a relay, which forwards the client's body, headers, path and query."""
+    """Return the input for a relay: a provider that receives the client's body, headers, path and query."""
     return Call(
         request=UNPREPARED,
         model=target.model,
@@ -185,9 +186,10 @@ def _estimate(request: MessagesRequest, incoming: ClientRequest) -> int:
 def estimate_received_tokens(
     incoming: ClientRequest, estimates: EstimateCache, token_scale: float, request: MessagesRequest
 ) -> int:
-    """Return the estimated input tokens of a client request, multiplied by the correction factor `token_scale`.
+    """Return the estimated input tokens of a client request, multiplied by the model's correction factor `token_scale`.
 
-    A request for a relay is not decoded yet, so its body is decoded here. If that fails, the body size is used.
+    If only the top-level fields of the request were decoded, the body is decoded first. If the body cannot be decoded,
+    its size is used.
     """
     if request.scanned_only:
         request = decode_request_or_keep(incoming.body)
@@ -200,14 +202,15 @@ def estimate_received_tokens(
 
 
 def estimate_scaled_tokens(estimates: EstimateCache, token_scale: float, request: MessagesRequest) -> int:
-    """Return the estimated input tokens of a request, multiplied by the correction factor `token_scale`."""
+    """Return the estimated input tokens of a request, multiplied by the model's correction factor `token_scale`."""
     return round(estimates.get_or_count(request) * token_scale)
 
 
 def client_credential(services: Services, incoming: ClientRequest, provider: Provider) -> Credential | None:
-    """Return the client's own API key, to send it to the provider. None: the key is not forwarded.
+    """Return the client's own API key if it is to be sent to the provider, else None.
 
-    None if the provider accepts no client keys, the proxy has its own key, or the client sent no key to forward.
+    It is not sent if the provider accepts no client keys, or if the proxy has a key for this provider. A key that is
+    for the proxy only is not sent.
     """
     if not (
         provider.accepts_client_credential and incoming.client.credential_forwardable
@@ -220,9 +223,9 @@ def client_credential(services: Services, incoming: ClientRequest, provider: Pro
 
 
 def continuation_target(target: Target) -> Target:
-    """Return the target for another call that continues a reply which the provider has split.
+    """Return the target (provider and model) for the call that continues a reply which the provider has split.
 
-    Its base URL may differ, because some providers continue replies only in another API version.
+    It differs from `target` only in the base URL, because some providers continue replies only in another API version.
     """
     version = target.dialect.continuation_version
     if not version:

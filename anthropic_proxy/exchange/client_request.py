@@ -1,6 +1,6 @@
-"""The client side of an exchange: `ClientRequest`, the authenticated request, and `ResponseSink`, its response.
+"""The client's side of an exchange: `ClientRequest` is the request, and `ResponseSink` sends the response.
 
-An exchange is one client request with its reply. The methods `send_…` send stream events, bytes of a provider, a
+An exchange is one client request with its reply. The `send_…` methods send stream events, bytes of a provider, a
 complete message, or an error. The receipt is the record of the exchange, for log and metrics. `queue_key` groups
 waiting requests, so that different clients are served in turn.
 """
@@ -42,12 +42,12 @@ class ClientRequest(Struct, kw_only=True):
 
     @property
     def queue_key(self) -> str:
-        """Client name and session id. Waiting requests are grouped by this text, and the groups are served in turn."""
+        """Client name and session id as one text. The queue for upstream calls serves different texts in turn."""
         return f"{self.client.name} {self.headers.get('x-claude-code-session-id', '')}"
 
 
 class ResponseSink(Protocol):
-    """Interface for the HTTP response to one client request. `server/response_sink.py` implements it."""
+    """Interface to send the HTTP response to one client request. `server/response_sink.py` implements it."""
 
     def attach_receipt(self, receipt: Receipt) -> None:
         """Set the record of the exchange, from which response headers are built. Call this before any other method."""
@@ -61,9 +61,10 @@ class ResponseSink(Protocol):
         ...
 
     async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool) -> None:
-        """Send bytes of a provider unchanged. The first call also sends status 200 and `headers`.
+        """Send bytes of a provider to the client unchanged. The first call also sends status 200 and `headers`.
 
-        `is_stream`: True for a fragment of a stream, False for a complete body. `is_last`: True if no bytes follow.
+        `is_stream` is True if the bytes are a fragment of a stream, False if they are a complete body. `is_last` is
+        True if no bytes follow.
         """
         ...
 

@@ -1,8 +1,8 @@
-"""`run_dry`: processes a client request like a real one, but does not send the upstream request.
+"""`run_dry`: processes a client request like a real one, but stops before anything is sent to a provider.
 
-The result, `DryRun`, has the upstream request, the route, and the web tools that were skipped. `Sender` is the client
-that the dry run assumes. `NotSent` is raised in place of sending. Only a local server is queried, for the limits of its
-installed models.
+The result is a `DryRun`, with the upstream request that would be sent and the chosen providers. `Sender` describes the
+client for which the request is processed. `NotSent` is the exception that is raised in place of sending. Web searches
+and fetches are skipped. Only a local server is queried, for the limits of its installed models.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ COUNT_TOKENS_PATH = "/v1/messages/count_tokens"
 
 
 class Sender(Struct, frozen=True, kw_only=True):
-    """Client that a dry run assumes, with its key and its headers. The conditions of routes examine them."""
+    """Key name and headers of the imaginary client of a dry run, because conditions of routes may depend on them."""
 
     key: str = "local"
     """Name of the key that the client of the dry run presents. `local`: no key."""
@@ -53,14 +53,14 @@ LOCAL_SENDER = Sender()
 
 
 class NotSent(ProxyError):
-    """Exception that a dry run raises in place of sending the encoded upstream request."""
+    """Exception that a dry run raises where a real request would send the upstream request."""
 
     status = 0
     """0 in place of an HTTP status, because a client never receives this error."""
 
 
 class RecordedRequest(Struct, frozen=True):
-    """An upstream request that was encoded and not sent."""
+    """The encoded upstream request of a dry run, which was not sent."""
 
     transport: str
     """Means by which the request would be sent: `http`, `demo` (built-in replies) or `litellm` (Python library)."""
@@ -100,7 +100,7 @@ async def run_dry(
 ) -> DryRun:
     """Process a client request up to its first upstream request, and return the result without sending it.
 
-    `path`: `/v1/messages` or `COUNT_TOKENS_PATH`. `sender`: client and headers, which the conditions of routes examine.
+    `path` is `/v1/messages` or `COUNT_TOKENS_PATH`. `sender` has the key name and headers of an imaginary client.
     """
     receipt = Receipt(request_id=services.new_id("req_"), client=Client(), started_at=services.clock(), path=path)
     result = DryRun(receipt=receipt)

@@ -1,7 +1,8 @@
-"""Choice of the place for CPU work of a request: the event loop, or a thread for long work.
+"""Functions that run long CPU work of a request in a thread, and short work on the event loop.
 
-The event loop serves all clients, so long work on it delays them. `is_large` decides by the size of a request.
-`run_for_call` runs a function in the chosen place. `decode_reply_schema` decodes the JSON Schema of a reply.
+The event loop serves all clients, so long work on it delays them. `is_large` estimates the work by the size of the
+request. `run_for_call` runs a function on the event loop or in a thread. `decode_reply_schema` decodes the JSON Schema
+of a reply.
 """
 
 from collections.abc import Callable
@@ -35,9 +36,9 @@ _Result = TypeVar("_Result")
 
 
 def is_large(incoming: ClientRequest, tool_count: int) -> bool:
-    """Return True if preparing and encoding a request would delay other requests on the event loop.
+    """Return True if a request is so large that its work on the event loop would delay other requests.
 
-    The decision uses the bytes of the body and the number of tools.
+    The size is computed from the bytes of the body and the number of tools.
     """
     return len(incoming.body) + _BYTES_PER_TOOL * tool_count > MAX_BYTES_ON_LOOP
 
@@ -49,9 +50,10 @@ async def run_for_call(
     *,
     is_large: bool = False,
 ) -> _Result:
-    """Return `function(call)`, for example the encoded request, computed on the event loop or in a thread.
+    """Return the result of `function(call)`, for example the encoded request.
 
-    A thread is used if `is_large` is True, or if the function raises `WorkPostponed` (too much work) on the event loop.
+    The function runs on the event loop if it is short. It runs in a thread if `is_large` is True, or if it raises
+    `WorkPostponed` (too much work) on the event loop.
     """
     if is_large:
         return await services.background.run_in_thread(function, structs.replace(call, max_schema_steps=None))
@@ -62,7 +64,7 @@ async def run_for_call(
 
 
 async def decode_reply_schema(services: Services, schema: bytes) -> ReplySchema:
-    """Decode the JSON Schema of a structured reply. A large schema is decoded in a thread.
+    """Decode the JSON Schema that the client requests for the reply. A large schema is decoded in a thread.
 
     Raises `InvalidRequest` for an invalid schema.
     """

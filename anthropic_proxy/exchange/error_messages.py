@@ -1,9 +1,8 @@
-"""Functions that complete error messages for the client: with the provider, the cause and the setting to change.
+"""Functions that decode provider errors and complete their messages: with the provider and the setting to change.
 
 `decode_error_response` raises the `UpstreamError` of a response with an error status. `require_api_response` rejects
-responses of other servers. `prefix_provider`, `add_key_setting` and `add_address_setting` extend the message of an
-error in place. `next_target_may_help` decides if another provider is tried. `describe_attempt` returns a text for the
-log.
+responses of other servers. `prefix_provider`, `add_key_setting` and `add_address_setting` add to the message of an
+error. `next_target_may_help` decides if another provider is tried. `describe_attempt` returns a text for the log.
 """
 
 import re
@@ -40,22 +39,25 @@ def idle_timeout_error(provider: str, seconds: float) -> UpstreamTimeout:
 
 
 def describe_attempt(target: Target, error: UpstreamError) -> str:
-    """Return provider and status of a failed attempt, for the log and a response header: `groq 429`."""
+    """Return the provider and the status of a failed attempt as text, such as `groq 429`.
+
+    The text appears in the log and in a response header.
+    """
     return f"{target.provider.prefix} {'circuit_open' if isinstance(error, CircuitOpen) else error.status}"
 
 
 def next_target_may_help(error: UpstreamError) -> bool:
-    """Return True if another target (provider and model) may succeed after this error of the current target.
+    """Return True if another target (provider and model) may succeed after this error.
 
-    False: the error depends on the request, so each target would return it.
+    False: the cause is the request itself, so each target would reject it.
     """
     return error.status in (401, 402, 403, 404, 408, 429) or error.status >= 500
 
 
 def require_api_response(response: UpstreamResponse, target: Target) -> None:
-    """Raise `UpstreamProtocolError` if an upstream response cannot come from the API of the provider.
+    """Raise `UpstreamProtocolError` if a response cannot come from the API of the provider.
 
-    Examples are a redirect, a web page, an invalid status, or an unsupported content encoding.
+    Such a response is a redirect, a web page, has an invalid status, or an unsupported compression.
     """
     status, variable = response.status, target.provider.base_url_variable
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -82,10 +84,10 @@ def require_api_response(response: UpstreamResponse, target: Target) -> None:
 def decode_error_response(
     target: Target, call: Call[BaseDialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> list[Delta]:
-    """Raise the `UpstreamError` of a provider's response with an error status.
+    """Decode a provider's response with an error status, and raise it as `UpstreamError`.
 
-    Some providers send a complete reply, such as a refusal, with an error status. Its deltas (decoded fragments) are
-    returned instead.
+    Some providers send a complete reply, such as a refusal, with an error status. The deltas (decoded fragments) of
+    such a reply are returned instead.
     """
     outcome = target.wire.decode_error(call, status, headers, body)
     if isinstance(outcome, UpstreamError) and target.is_relayed:
@@ -98,16 +100,16 @@ def decode_error_response(
 
 
 def prefix_provider(error: UpstreamError, name: str) -> None:
-    """Put `name`, the provider, before the message of an error, unless the error already has one."""
+    """Put `name`, the provider, before the message of an error, unless the error already names a provider."""
     if name and not error.provider:
         error.provider = name
         error.message = f"{name}: {error.message}"
 
 
 def add_key_setting(error: UpstreamError, target: Target, credential: Credential | None) -> None:
-    """Put the provider's name before the message of an error.
+    """Put the provider's name before the message of an error, and add the source of a rejected key to it.
 
-    For a rejected key, also name the setting with the key.
+    A key is rejected if the status is 401. Its source is the setting with the key, or the client.
     """
     prefix_provider(error, target.provider.prefix)
     ours = credential is not None and credential.origin != CLIENT_CREDENTIAL_ORIGIN
@@ -121,9 +123,9 @@ def add_key_setting(error: UpstreamError, target: Target, credential: Credential
 
 
 def add_address_setting(error: UpstreamError, target: Target) -> None:
-    """Add the setting of the provider's base URL to the message of a failed connection.
+    """Add the name of the base URL setting to the message of an error, if the connection to the provider failed.
 
-    The message stays unchanged if no setting changes the base URL.
+    Nothing is added for the default address of a provider, unless that is on this machine.
     """
     variable, default = target.provider.base_url_variable, urlsplit(target.provider.base_url)
     if not target.provider.is_local and urlsplit(target.base_url)[:2] == default[:2]:

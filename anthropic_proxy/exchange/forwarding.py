@@ -1,6 +1,6 @@
-"""Forwarding of token counts and model lists to providers with the Messages API, by one call without retry.
+"""Forwarding of token count and model list requests to providers with the Messages API, without retries.
 
-`count_tokens` and `list_models` return a `JsonReply`, which has the body and the headers for the client.
+`count_tokens` and `list_models` return a `JsonReply`: the body and the headers of the response to the client.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ query."""
 
 
 class JsonReply(Struct, frozen=True):
-    """Response to the client: a body of JSON text, and headers of the provider."""
+    """Response to a token count or model list request: a JSON body, and headers of the provider for the client."""
 
     body: bytes
     """Body of the client response: JSON text."""
@@ -58,8 +58,8 @@ class JsonReply(Struct, frozen=True):
 async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply:
     """Return the response to `POST /v1/messages/count_tokens`.
 
-    The provider counts the tokens if it has this endpoint. Otherwise, or if the provider fails, the proxy estimates
-    them.
+    The provider counts the tokens if it has this endpoint. Otherwise, or if the provider fails, the proxy returns an
+    estimate.
     """
     large = len(incoming.body) > MAX_BYTES_ON_LOOP
     request = await services.background.run_in_thread_if(
@@ -84,9 +84,10 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
 
 
 async def list_models(services: Services, incoming: ClientRequest) -> JsonReply | None:
-    """Return the preferred provider's own response to `GET /v1/models` or a path below it.
+    """Return the preferred provider's own response to `GET /v1/models` or to a path below it.
 
-    None: the provider has no such list, does not know the model, or failed. The caller then sends the proxy's list.
+    None: the provider has no such list, does not know the model, or failed. The caller then sends the proxy's own list.
+    The preferred provider is the one for model ids without a provider prefix.
     """
     preferred = find_preferred_provider(services.settings, services.catalog)
     if not preferred.serves_claude or not _MODEL_PATHS.fullmatch(incoming.path):

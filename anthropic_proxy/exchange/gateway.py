@@ -1,8 +1,8 @@
-"""`ExchangeGateway`: the methods of the proxy that plugins may call, behind the interface `plugins.Gateway`.
+"""`ExchangeGateway`: the methods of the proxy that plugins may call. It implements the interface `plugins.Gateway`.
 
-`run` serves a request of a plugin. `describe_targets` explains which provider and model serve a model id.
-`collect_running_requests` returns the records of running requests. `health` counts blocked servers and skipped keys.
-`store` keeps limits and shared state. The ledger is the database of finished requests.
+`run` serves a request that a plugin makes. `describe_targets` explains which provider and model serve a model id.
+`health` counts blocked servers and skipped keys. `store` keeps limits and shared state. `ledger_state` describes the
+ledger, the database of finished requests. `collect_running_requests` returns the records of running requests.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ from anthropic_proxy.settings import Settings
 class ExchangeGateway:
     """Implementation of `plugins.Gateway`, the interface through which plugins use the proxy.
 
-    `current_services`: returns the objects that serve new requests. `reload`: reads the settings files again in all
-    workers, and returns False if this server cannot.
+    `current_services` returns the objects that serve new requests. `reload` reads the settings files again in all
+    workers, and returns False if this server cannot do this.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class ExchangeGateway:
         return self._current_services().settings
 
     async def run(self, body: bytes, client: Client) -> bytes:
-        """Serve a Messages API request of a plugin, and return the reply message as JSON.
+        """Serve a Messages API request of a plugin, and return the reply message as JSON. Raises `ProxyError`.
 
-        `body`: request without `stream`. `client`: the client in the record of the request. Raises `ProxyError`.
+        `body` is a request without `stream`. `client` is entered as the client in the record of the request.
         """
         services, sink = self._current_services(), _BufferSink()
         request = ClientRequest(request_id=services.new_id("req_"), client=client, headers={}, body=body)
@@ -62,7 +62,7 @@ class ExchangeGateway:
         return sink.body
 
     def describe_targets(self, model: str) -> str:
-        """Return a text with the providers and models that serve a requested model id, and the reason for this choice.
+        """Return a text with the providers and models that serve the model id `model`, and the reason for this choice.
 
         Raises `UnknownModel`.
         """
@@ -71,7 +71,7 @@ class ExchangeGateway:
         return f"{', '.join(f'{target.provider.prefix}/{target.model}' for target in route.targets)} ({route.reason})"
 
     def list_models(self) -> Sequence[str]:
-        """Return the model ids that the proxy itself lists for `GET /v1/models`.
+        """Return the ids of the model list that the proxy itself sends for `GET /v1/models`.
 
         If Anthropic is the preferred provider, clients receive Anthropic's list instead.
         """
@@ -87,10 +87,10 @@ class ExchangeGateway:
         *,
         max_bytes: int = MAX_REPLY_BYTES,
     ) -> HttpReply:
-        """Send an HTTP request to any server, for example a database, and return the response.
+        """Send an HTTP request of a plugin to any server, for example a database, and return the response.
 
-        Raises `UpstreamError` if the request fails, takes more than ten seconds, or the body has more than `max_bytes`
-        bytes.
+        Raises `UpstreamError` if the request fails or lasts more than ten seconds, or if the response body has more
+        than `max_bytes` bytes.
         """
         return await send_http(self._current_services(), method, url, headers or {}, body, max_bytes=max_bytes)
 
@@ -104,10 +104,10 @@ class ExchangeGateway:
         self._current_services().log.write_once(text, "warning")
 
     def health(self) -> Mapping[str, int]:
-        """Return two counts: blocked servers of providers, and API keys that are skipped for some time.
+        """Return two counts: `open_circuits` and `keys_in_cooldown`.
 
-        `open_circuits`: servers that are not called after repeated failures. `keys_in_cooldown`: keys that are not used
-        after a rate limit or a rejection.
+        The first is the number of servers that are not called now, because calls failed repeatedly. The second is the
+        number of API keys that are not used now, because of a rate limit or a rejection.
         """
         services = self._current_services()
         return {
@@ -122,7 +122,7 @@ class ExchangeGateway:
         return None if find_state is None else find_state()
 
     def log_warning_each_time(self, text: str) -> None:
-        """Log a warning on each call, even if its text repeats. API keys in the text are masked.
+        """Log a warning even if the same text was logged before. API keys in the text are masked.
 
         Any thread may call the method.
         """
@@ -141,24 +141,23 @@ class ExchangeGateway:
         return self._reload is not None and await self._reload()
 
     async def describe_models(self, names: Sequence[str]) -> Sequence[ModelFeatures]:
-        """Return the limits and features of models.
+        """Return the limits and features of the models `names`. Models that no request can reach are omitted.
 
-        `names`: model ids with the prefix of a provider (`openai/gpt-4.1`). Models that no request can reach are
-        omitted.
+        Each name is a model id with the prefix of a provider: `openai/gpt-4.1`.
         """
         return await describe_models(self._current_services(), names)
 
     async def collect_running_requests(self) -> Sequence[Receipt]:
-        """Return the receipts (records) of the running requests of all worker processes, the latest last.
+        """Return the records (receipts) of the running requests of all worker processes, the latest last.
 
-        Fields about the reply are still empty.
+        The fields about the reply are still empty.
         """
         return (await self._current_services().receipts.feed.collect_snapshot()).running
 
     def stream_requests(self, client_names: Collection[str] | None = None) -> AsyncIterator[bytes]:
-        """Return the events of `GET /api/requests/live`, which report changes of the requests of all workers.
+        """Return an iterator over the events of `GET /api/requests/live`: changes of the requests of all workers.
 
-        `client_names`: only requests of these clients. None: all.
+        With `client_names`, only requests of these clients are included. None: all clients.
         """
         return stream_requests(self._current_services().receipts.feed, client_names)
 

@@ -1,8 +1,8 @@
-"""`MediaInliner`: fetches images and documents that a client request links to, for providers that accept no URLs.
+"""`MediaInliner`: downloads images and documents that a client request links to, for providers that accept no URLs.
 
-`new_media_inliner` returns the inliner of a request, if the setting `FETCH_URLS` is on. `inline_urls` fetches each URL
-once and puts the file into the request. If a fetch fails, a text with the URL is sent instead. The `MAX_…` constants
-limit the fetches of one request.
+`new_media_inliner` returns the inliner of a request, if the setting `FETCH_URLS` is on. `inline_urls` downloads each
+URL once and puts the file into the request. If a download fails, a text with the URL is sent instead. The `MAX_…`
+constants limit the downloads of one request.
 """
 
 import asyncio
@@ -55,14 +55,17 @@ _Key = tuple[str, str]
 
 
 def new_media_inliner(services: Services, incoming: ClientRequest) -> "MediaInliner | None":
-    """Return the inliner for one client request. None: the request has no URLs of files, or `FETCH_URLS` is off."""
+    """Return a downloader for the images and documents that one client request links to.
+
+    None: the request has no URLs of files, or the setting `FETCH_URLS` is off.
+    """
     if services.web_fetch is None or _SOURCE_OF_LINK not in incoming.body:
         return None
     return MediaInliner(services.web_fetch)
 
 
 class MediaInliner:
-    """Fetched images and documents of one client request. Each URL is fetched once for all targets and retries."""
+    """Downloader of the images and documents of one client request. All targets and retries share the files."""
 
     def __init__(self, fetch: WebFetch) -> None:
         self._fetch = fetch
@@ -73,9 +76,9 @@ class MediaInliner:
         """Fidelity notes (records of changed fields) about the URLs of the latest request."""
 
     async def inline_urls(self, request: MessagesRequest, target: Target, limits: TargetLimits) -> MessagesRequest:
-        """Return the request with fetched files in place of the URLs of images and documents.
+        """Return the request with downloaded files in place of the URLs of images and documents.
 
-        Only URLs that the target (provider and model) does not accept are fetched. If a fetch fails, a text with the
+        A URL that the target (provider and model) accepts stays in the request. If a download fails, a text with the
         URL replaces the image or document.
         """
         to_fetch = {_key(block): block for block in _linked(request.messages) if _is_fetched(block, target, limits)}

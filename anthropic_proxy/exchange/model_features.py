@@ -13,9 +13,9 @@ from anthropic_proxy.services import Services
 
 
 async def describe_models(services: Services, names: Sequence[str]) -> list[ModelFeatures]:
-    """Return the limits and features of models, for plugins that show them.
+    """Return the limits and features of the models `names`. Models that no request can reach are omitted.
 
-    `names`: model ids with the prefix of a provider (`openai/gpt-4.1`). Models that no request can reach are omitted.
+    Each name is a model id with the prefix of a provider: `openai/gpt-4.1`.
     """
     found = []
     for name in names:

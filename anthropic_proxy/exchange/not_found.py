@@ -1,8 +1,8 @@
-"""`add_not_found_cause`: adds the cause, a wrong model or a wrong URL, to the error for a provider's 404.
+"""`add_not_found_cause`: adds the probable cause to the error if a provider does not know the URL or the model.
 
 Claude Code replaces the text of every 404 by a text about the requested model (version 2.1.328, observed 2026-11).
-Therefore a 404 with another cause, such as a wrong setting, becomes a 400. `describe_address` names the setting of a
-provider's URL.
+Therefore a 404 that a setting of the proxy has caused becomes a 400. `describe_address` names the setting of a
+provider's base URL.
 """
 
 import re
@@ -44,11 +44,10 @@ _MAX_ROUTE_ERROR_CHARACTERS = 200
 
 
 def add_not_found_cause(error: UpstreamError, target: Target, path: str, settings: Settings) -> None:
-    """Add the cause and a remedy to the message of a provider's error about an unknown URL or model, in place.
+    """Add cause and remedy to the message of `error`, if the provider does not know the URL or the model.
 
-    A 404 or 405 because of a wrong URL becomes a 400, and so does a 404 for a model that a setting chose. A 404 for a
-    model that the client chose is not changed. A 400 or 403 about an unknown model keeps its status. `path`: path of
-    the upstream request.
+    An error about a wrong URL becomes a 400. A 404 about a model becomes a 400 if a setting chose the model; a model
+    that the client chose keeps its 404. `path` is the path of the upstream request.
     """
     is_405 = error.status == 400 and _METHOD_REFUSED.search(error.message) is not None
     if (error.status == 404 or is_405) and _is_about_address(error, target, settings):
@@ -102,9 +101,9 @@ def _describe_address(error: UpstreamError, target: Target, path: str, settings:
 
 
 def describe_address(provider: Provider, settings: Settings, *, adds_remedy: bool) -> str:
-    """Return a sentence with the setting of a provider's base URL and its source. "": the URL is the default.
+    """Return a sentence that names the setting of a provider's base URL, and the place of the setting.
 
-    `adds_remedy`: True if the sentence also has a remedy for a wrong path.
+    "": the default URL is used. With `adds_remedy`, the sentence also has a remedy for a wrong path.
     """
     variable = _find_address_variable(provider, settings)
     if variable is None:

@@ -1,4 +1,4 @@
-"""`OpenedStream`: an upstream stream with its first content, and the attempt that opened it."""
+"""`OpenedStream`: an upstream stream with its first content, and the attempt (request to a provider) that opened it."""
 
 from typing import Generic, TypeVar
 

@@ -1,6 +1,7 @@
-"""Functions that store facts of a client request in its receipt, the record of the request.
+"""Functions that store facts about a client request in its receipt, the record of the request.
 
-`record_failure` stores the error of a failed request. `log_internal_error` returns the error for a defect of the proxy.
+`record_failure` stores the error of a failed request. `log_internal_error` logs an unexpected exception, and returns
+the error for the client.
 """
 
 from collections.abc import Iterable, Mapping
@@ -55,7 +56,7 @@ def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str
 def log_internal_error(error: Exception, services: Services, request_id: str) -> InternalError:
     """Log the traceback of an unexpected exception, which is a defect of the proxy.
 
-    Returns an `InternalError` without details, which is sent to the client.
+    Return an `InternalError` for the client, which has only the class name of the exception.
     """
     services.log.write_traceback(request_id)
     return InternalError(f"{type(error).__name__} in the proxy; the traceback is in its log.")

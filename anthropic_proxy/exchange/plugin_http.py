@@ -1,4 +1,7 @@
-"""`send_http`: HTTP requests of plugins to other servers, with the proxies and certificates of the upstream client."""
+"""`send_http`: sends HTTP requests of plugins to other servers, through the HTTP client for requests to providers.
+
+Thus the configured HTTP proxies and certificates apply to them too.
+"""
 
 import asyncio
 from collections.abc import Mapping
@@ -24,10 +27,10 @@ async def send_http(
     *,
     max_bytes: int = MAX_REPLY_BYTES,
 ) -> HttpReply:
-    """Send an HTTP request of a plugin to any server, and return the reply. Redirects are not followed.
+    """Send an HTTP request of a plugin to any server, and return the response. Redirects are not followed.
 
-    Raises `UpstreamError` if the request fails, takes more than ten seconds, or the body has more than `max_bytes`
-    bytes.
+    Raises `UpstreamError` if the request fails or lasts more than ten seconds, or if the response body has more than
+    `max_bytes` bytes.
     """
     parsed = urlsplit(url)
     path = f"{parsed.path or '/'}{'?' if parsed.query else ''}{parsed.query}"

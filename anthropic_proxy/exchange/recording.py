@@ -1,6 +1,6 @@
-"""`start_recording` and `record_upstream_request`: pass the bytes of requests and replies to recorders of plugins.
+"""Functions that pass the bytes of requests and replies to recorders, plugins that store them, for example to debug.
 
-A recorder stores these bytes, for example for debugging.
+`start_recording` passes the client request and its response, `record_upstream_request` a request to a provider.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from anthropic_proxy.services import Services
 
 
 def start_recording(services: Services, request: ClientRequest) -> Callable[[bytes], None]:
-    """Pass the body of a client request to the recorders of plugins, which store it.
+    """Pass the body of a client request to the recorders, plugins that store bytes of requests.
 
-    The returned function passes one piece of the response to the recorders.
+    Return a function that passes them a piece of the response to the client.
     """
     recorders = [*services.recorders]
     _record(recorders, services.log, request.request_id, "client request", request.body)
@@ -23,7 +23,10 @@ def start_recording(services: Services, request: ClientRequest) -> Callable[[byt
 
 
 def record_upstream_request(services: Services, request_id: str, body: bytes) -> None:
-    """Pass the body of an upstream request to the recorders of plugins. `request_id`: id of the client request."""
+    """Pass the body of an upstream request to the recorders, plugins that store bytes of requests.
+
+    `request_id` is the id of the client request.
+    """
     _record([*services.recorders], services.log, request_id, "upstream request", body)
 
 

@@ -1,8 +1,8 @@
 """`RelayStream`: the response of a provider with the Messages API, forwarded to the client byte for byte.
 
-Only the model name can be replaced. The bytes are also decoded, for the token usage and the stop reason in the receipt.
-`wait_for_content` returns at the first event, `read` returns the next bytes, and `close` ends the upstream call.
-`final_usage` is the token usage so far. `omit_message_start` removes an event that the client already has.
+Only the model name can be replaced. The token usage and the stop reason are decoded for the receipt, the record of the
+request. `wait_for_content` returns at the first event, `read` returns the next bytes, and `close` ends the upstream
+call. `final_usage` is the token usage so far. `omit_message_start` removes an event that the client already has.
 `forwarded_headers` selects the headers for the client.
 """
 
@@ -34,7 +34,7 @@ stream."""
 
 
 class RelayStream:
-    """One upstream response as bytes for the client, with its token usage, its stop reason and its failure.
+    """Response of a provider as bytes for the client, with the token usage and stop reason decoded from it.
 
     A stream is forwarded in complete SSE events. If it breaks off before the stop reason, an error event follows.
     """
@@ -77,7 +77,7 @@ class RelayStream:
         """Loop time until which bytes after the last event are awaited. 0: the wait has not started."""
 
     async def wait_for_content(self) -> None:
-        """Wait for the first event of the stream, or for the complete body of an unstreamed reply.
+        """Wait for the first event of a stream, or for the complete body of a reply without streaming.
 
         Raises `UpstreamError` if the response fails before any content.
         """
@@ -139,7 +139,8 @@ class RelayStream:
     def final_usage(self) -> Usage:
         """Token usage of the reply so far.
 
-        For an incomplete stream, the output tokens are estimated from its content if the provider reported fewer.
+        If a stream is incomplete, its output tokens are estimated from the received content, unless the provider
+        reported more.
         """
         if self.stop_reason is not None or not self._streams:
             return self.usage
@@ -282,10 +283,9 @@ _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the provider headers that the client receives: rate limits, the organization, and advice on retries.
+    """Return the provider's headers for the client: rate limits, the organization, and advice on retries.
 
-    The header `request-id` becomes `x-upstream-request-id`. Headers with an invalid name or value are omitted. The
-    bytes of the values are decoded as Latin-1.
+    The header `request-id` becomes `x-upstream-request-id`. Headers with an invalid name or value are omitted.
     """
     passed = {
         lower: _raw(value)

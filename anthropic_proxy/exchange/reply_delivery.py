@@ -40,7 +40,7 @@ _WARM_UP = FidelityNote(
 
 
 class ReplyDelivery:
-    """Delivery of the reply, or of an error, to one client request. The results are recorded in its receipt."""
+    """Sender of the reply, or of an error, to one client request. The outcome is recorded in its receipt."""
 
     def __init__(
         self,
@@ -70,10 +70,10 @@ class ReplyDelivery:
         """True while the exchange waits in the queue that limits concurrent upstream calls."""
 
     async def deliver_reply(self, route: Route) -> None:
-        """Call the targets of the route in order, and send the client the first reply.
+        """Call the targets (provider and model) of the route in order, and send the client the first reply.
 
-        Without a reply, send the error of the last called target. If no target was called, send the error of the first
-        skipped one.
+        If no target replies, the error of the last called one is sent. If all were skipped, the error of the first one
+        is sent. A request with `max_tokens: 0` gets an empty reply without a call, unless the first target is a relay.
         """
         self._route = route
         request, timeouts = self._request, self._services.settings.timeouts

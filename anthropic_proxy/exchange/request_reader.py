@@ -1,7 +1,7 @@
-"""`read_client_request`: decodes a client request, as far as the providers that may serve it require.
+"""`read_client_request`: decodes the body of a client request, only as far as its possible providers require.
 
-A relay forwards the body unchanged. If all possible targets (provider and model) are relays, only top-level fields are
-decoded.
+A relay is a provider to which the body is forwarded unchanged. If all possible providers are relays, only the top-level
+fields are decoded.
 """
 
 from anthropic_proxy.errors import ClientError
@@ -15,10 +15,11 @@ from anthropic_proxy.services import Services
 
 
 def read_client_request(services: Services, incoming: ClientRequest) -> tuple[MessagesRequest, RuleChoice | None]:
-    """Return the decoded request, and the result of the search for a matching route of the configuration file.
+    """Return the decoded request, and its matching route of the configuration file (`RuleChoice`), if known.
 
-    Second value None: the routes were not examined yet. If all possible targets are relays (the body is forwarded
-    unchanged), only top-level fields are decoded. Raises `InvalidRequest` for a body that is no valid request.
+    The second value is None if the routes were not examined yet. Only the top-level fields are decoded if the body is
+    forwarded unchanged to every possible provider. The error of an invalid request is in its field `decode_error`; if
+    its model cannot be decoded, `InvalidRequest` is raised.
     """
     choice = None
     if _may_be_relayed(services, incoming):

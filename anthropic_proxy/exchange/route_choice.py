@@ -1,9 +1,9 @@
 """Choice of the route of a client request: its targets (provider and model) in the order of the calls.
 
-`choose_rule` finds the first `[[routes]]` table of the configuration file with matching conditions. `find_rule_route`
-returns its targets, or those of the model mapping. `choose_route` does both. `record_reply` and `record_failed_call`
-store response times and failures for routes with `balance = "latency"`. `require_decodable` raises the error of an
-invalid request.
+Each route of the configuration file has conditions. `choose_rule` finds the first route with conditions that the
+request meets. `find_rule_route` returns its targets. `choose_route` does both; without a matching route, the model
+mapping of the settings decides. `record_reply` and `record_failed_call` store response times and failures of targets,
+for routes with `balance = "latency"`.
 """
 
 from msgspec import Struct, structs
@@ -25,7 +25,7 @@ _KEY_ERRORS = (401, 429)
 
 
 class RuleChoice(Struct, frozen=True):
-    """Result of the search for a matching route of the configuration file, for one client request."""
+    """The first route of the configuration file that matches a client request, and the facts that were compared."""
 
     facts: RequestFacts
     """Properties of the request that the conditions of the routes compare."""
@@ -42,8 +42,8 @@ async def choose_route(
 ) -> Route:
     """Return the route of a client request: its targets (provider and model) in the order of the calls.
 
-    `estimates`: cache of the token estimate, which conditions may need. `choice`: result of `choose_rule`; None: not
-    called yet. Raises `ClientError` if no target can serve the request.
+    If `choose_rule` was already called, `choice` is its result. `estimates` caches the token estimate, which conditions
+    of routes may need. Raises `ClientError` if no target can serve the request.
     """
     query = routing_query(request)
     rules = services.route_rules
@@ -65,13 +65,16 @@ async def choose_route(
 def choose_rule(
     services: Services, rules: RouteRules, incoming: ClientRequest, request: MessagesRequest, estimates: EstimateCache
 ) -> RuleChoice:
-    """Return the first route of the configuration file that matches a request, with the compared facts."""
+    """Return the first route of the configuration file that matches a request, and the facts that were compared."""
     facts = collect_facts(services, incoming, request, estimates)
     return RuleChoice(facts, rules.find(facts))
 
 
 def find_rule_route(services: Services, query: RoutingQuery, rule: ConfiguredRoute | None) -> Route:
-    """Return the targets of a route of the configuration file. `rule` None: return those of the model mapping."""
+    """Return the targets (provider and model) that the route `rule` of the configuration file names.
+
+    If `rule` is None, the targets follow from the model mapping of the settings.
+    """
     if rule is not None:
         query = structs.replace(query, rule=rule)
     return services.route_cache.find_route(query, services.settings, services.catalog)
@@ -80,7 +83,7 @@ def find_rule_route(services: Services, query: RoutingQuery, rule: ConfiguredRou
 def collect_facts(
     services: Services, incoming: ClientRequest, request: MessagesRequest, estimates: EstimateCache
 ) -> RequestFacts:
-    """Return the facts of a client request, such as its model and headers, that the conditions of routes compare."""
+    """Return the facts about a client request, such as model and headers, that conditions of routes compare."""
     settings = services.settings
     model, tier = normalize_model(request.model, find_preferred_provider(settings, services.catalog), settings)
     return RequestFacts(
@@ -96,14 +99,14 @@ def collect_facts(
 
 
 def routing_query(request: MessagesRequest) -> RoutingQuery:
-    """Return the two facts of a client request from which its targets follow: the model and the server tools."""
+    """Return the model and the kinds of server tools of a request, from which its route is computed."""
     return RoutingQuery(request.model, server_tool_kinds(request.tools))
 
 
 def require_decodable(request: MessagesRequest, route: Route) -> None:
     """Raise the decoding error of an invalid request, unless its first target is a relay.
 
-    A relay forwards the body unchanged, and its provider validates the fields.
+    A relay receives the body unchanged, and validates it itself.
     """
     if request.decode_error is not None and not route.targets[0].is_relayed:
         raise request.decode_error
@@ -112,9 +115,10 @@ def require_decodable(request: MessagesRequest, route: Route) -> None:
 def record_reply(
     services: Services, rule: ConfiguredRoute | None, target: Target, session: str, seconds: float
 ) -> None:
-    """Store how fast `target` replied, and that the session uses it, for a route with `balance = "latency"`.
+    """Store the response time of a target (provider and model), for a route with `balance = "latency"`.
 
-    Does nothing for other routes. `seconds`: time until the first content. A background task writes the store.
+    `seconds` is the time until the first content. If the route is sticky, the target is also stored for the `session`,
+    so that it serves later requests of the session. Does nothing for routes with another `balance`.
     """
     if rule is not None and rule.balance == "latency":
         services.background.start_task(_store_reply(services, rule, target, session, seconds))
@@ -129,10 +133,10 @@ async def _store_reply(services: Services, rule: ConfiguredRoute, target: Target
 def record_failed_call(
     services: Services, incoming: ClientRequest, rule: ConfiguredRoute | None, target: Target, error: UpstreamError
 ) -> None:
-    """Store a failure of a target, so that a route with `balance = "latency"` calls it last for some time.
+    """Store a failed call of a target, so that a route with `balance = "latency"` calls it last for some time.
 
-    Does nothing for other routes. Only statuses from 500 count, and 401 and 429 for a key of the proxy. A background
-    task writes the store.
+    Only statuses from 500 count, and 401 and 429 for a key of the proxy. Does nothing for routes with another
+    `balance`.
     """
     if rule is None or rule.balance != "latency":
         return

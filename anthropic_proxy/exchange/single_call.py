@@ -1,23 +1,24 @@
-"""`SingleToolCallFilter`: limits a reply to one tool call, for providers without a setting for this limit.
+"""`SingleToolCallFilter`: drops all tool calls of a reply after the first one.
 
-A client requests the limit with `disable_parallel_tool_use`. `feed` filters deltas, the decoded fragments of a reply.
-`flush_pending` returns thinking that was held back, because it could belong to a dropped tool call.
+It is used if the client requests `disable_parallel_tool_use`. `feed` filters deltas, the decoded fragments of the
+reply. Thinking after the first call may belong to a call that is dropped, so it is held back. `flush_pending` returns
+such thinking.
 """
 
 from anthropic_proxy.messages.deltas import Block, Delta, Text, Thinking, ToolArgs, ToolCall, ToolEnd
 
 
 class SingleToolCallFilter:
-    """Filter of one reply: drops all tool calls after the first one."""
+    """Filter of one reply that drops all tool calls after the first one."""
 
     def __init__(self) -> None:
         self._key: int | str | None = None
         self._thoughts: list[Delta] = []
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
-        """Return `deltas`, decoded fragments of a reply, without those of dropped tool calls.
+        """Return `deltas`, decoded fragments of a reply, without those of tool calls after the first one.
 
-        Thinking after the first tool call is held back, because it could belong to a dropped call.
+        Thinking after the first call is held back until other content shows that it does not belong to a dropped call.
         """
         kept: list[Delta] = []
         for delta in deltas:
@@ -25,7 +26,7 @@ class SingleToolCallFilter:
         return kept
 
     def flush_pending(self) -> list[Delta]:
-        """Return thinking that the filter still holds, when the reply ends early."""
+        """Return the thinking that the filter still holds back. Call this when the reply ends early."""
         thoughts, self._thoughts = self._thoughts, []
         return thoughts
 

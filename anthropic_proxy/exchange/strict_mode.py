@@ -1,4 +1,4 @@
-"""`require_lossless`: rejects a request in fidelity mode `strict` if its target can serve it only with losses."""
+"""`require_lossless`: in fidelity mode `strict`, rejects a request that the provider can serve only with losses."""
 
 from anthropic_proxy.errors import UnsupportedFeature
 from anthropic_proxy.messages.fidelity import FidelityReport
@@ -9,9 +9,9 @@ _LISTED = 20
 
 
 def require_lossless(report: FidelityReport, target: Target) -> None:
-    """In fidelity mode `strict`, raise `UnsupportedFeature` if the upstream request loses fields of the client request.
+    """Raise `UnsupportedFeature` if the mode is `strict` and the upstream request drops fields of the client request.
 
-    The message names the lost fields. In other modes, do nothing.
+    The message names the dropped fields. In the other fidelity mode, nothing is raised.
     """
     losses = report.lossy_notes()
     if not losses:

@@ -1,10 +1,10 @@
 """`UpstreamStream`: one upstream response, decoded as lists of deltas.
 
 Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. `wait_for_content` returns when
-the first content has arrived. `read` returns the deltas of one network read, and `flush_pending` buffered ones after an
-early end. `set_deltas` is for a reply inside an error response. `signature` is the value for thinking blocks that the
-provider did not sign. `continuation` is the token that continues a reply which the provider has split. `DeltaStream` is
-the interface of all such streams. `add_missing_date` sets the header `date`.
+the first content has arrived. `read` returns the deltas of one network read. `flush_pending` returns deltas that are
+still buffered after an early end. `signature` is the value for thinking blocks that the provider did not sign. Some
+providers split a long reply; `continuation` is the token with which another call continues it. `DeltaStream` is the
+interface of streams of deltas.
 """
 
 import asyncio
@@ -36,7 +36,10 @@ _SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 class DeltaStream(Protocol):
-    """Interface for the deltas (decoded fragments) of one reply, from one or from several upstream responses."""
+    """Interface of a stream that returns one reply as deltas, its decoded fragments.
+
+    The reply may come from several upstream responses.
+    """
 
     @property
     def signature(self) -> str:
@@ -65,7 +68,7 @@ class DeltaStream(Protocol):
 
 
 class UpstreamStream:
-    """One upstream response, decoded as lists of deltas (fragments of a reply), one list for each network read."""
+    """Stream that decodes one upstream response, and returns its deltas (fragments of the reply)."""
 
     def __init__(
         self,
@@ -116,16 +119,16 @@ class UpstreamStream:
 
     @property
     def continuation(self) -> str | None:
-        """Token with which another upstream call continues this reply, if the provider splits replies.
+        """Token with which another upstream call continues this reply, if the provider has split it.
 
-        None: the provider never splits replies. "": the reply is complete.
+        "": the reply is complete. None: this provider never splits replies.
         """
         return self._decoder.continuation_token
 
     async def wait_for_content(self) -> None:
-        """Wait for the first content of the reply: text, thinking, a tool call, a block, or the stop reason.
+        """Wait until the first content of the reply has arrived, for example text, a tool call or the stop reason.
 
-        The next `read` returns everything that arrived until then. Raises `UpstreamError` if the response fails before.
+        The next `read` returns this content. Raises `UpstreamError` if the response fails before.
         """
         first: list[Delta] = []
         has_content = False
@@ -135,9 +138,9 @@ class UpstreamStream:
         self._first = first
 
     async def read(self) -> list[Delta] | None:
-        """Return the next deltas (decoded fragments) that arrive. None: the end of the response.
+        """Return the next deltas (decoded fragments) of the response. None: the end of the response.
 
-        If the response fails, `UpstreamError` is raised after all earlier deltas were returned.
+        If the response fails, its earlier deltas are returned first, and then `UpstreamError` is raised.
         """
         if self._first:
             first, self._first = self._first, []
@@ -171,7 +174,7 @@ class UpstreamStream:
         return None
 
     def flush_pending(self) -> list[Delta]:
-        """Return the deltas that the decoder and the stop filter still buffer, when the reply ends early."""
+        """Return the deltas (decoded fragments) that are still buffered when the reply ends early."""
         if self._stopped:
             return []
         deltas = self._decoder.flush_pending()
@@ -183,7 +186,7 @@ class UpstreamStream:
         await self._response.close(wait_for_end=self._decoder.finished)
 
     def set_deltas(self, deltas: Iterable[Delta]) -> None:
-        """Set the deltas that `read` returns, for a complete reply inside an error response of the provider.
+        """Set the deltas of a complete reply, which the provider sent with an error status. `read` returns them.
 
         Nothing else is read from the response.
         """
@@ -274,7 +277,7 @@ class UpstreamStream:
 
 
 async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> bytes:
-    """Return the body of an error response. b"": the body is incomplete or was not received in time."""
+    """Return the body of an error response. b"": the body did not arrive completely, or not in time."""
     try:
         return await read_body(response, MAX_BODY_BYTES, watchdog.note_first_byte)
     except UpstreamError:
@@ -286,7 +289,7 @@ async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> byt
 
 
 def add_missing_date(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[str, str]:
-    """Return response headers that have a `date`: that of the provider, else the current time (RFC 9110, 6.6.1)."""
+    """Return the response headers with a header `date`: the provider's, or else the current time (RFC 9110, 6.6.1)."""
     if "date" in headers:
         return headers
     return {"date": formatdate(clock(), usegmt=True)} | {name.lower(): value for name, value in headers.items()}

@@ -1,8 +1,9 @@
-"""`Watchdog`: detects an idle provider and a disconnected client during one client request, and sends pings.
+"""`Watchdog`: observes one client request, detects an idle provider or a disconnected client, and sends pings.
 
-A timeout or a disconnect cancels the task of the request. `uncancel` lets the task continue, for example to send an
-error. `recover_from_idle` does this after a timeout, so that another provider can be called. `begin_upstream_call`,
-`note_first_byte` and `end_upstream_call` control the time limits. `stop` ends the watchdog.
+After a timeout or a disconnect, the watchdog cancels the task of the request. `uncancel` lets the task continue, for
+example to send an error. `recover_from_idle` does this if the provider was idle, so that another provider can be
+called. `begin_upstream_call`, `note_first_byte` and `end_upstream_call` start and stop the time limits for the
+provider. `stop` ends the watchdog.
 """
 
 import asyncio
@@ -21,10 +22,10 @@ DISCONNECT_CHECK_DELAY_SECONDS = 0.05
 
 
 class Watchdog:
-    """Monitor of one client request. It sends pings, and cancels the request's task after a timeout or a disconnect.
+    """Monitor of one client request: it sends pings, and cancels the request's task after a timeout or a disconnect.
 
-    `reason` is then the reason of the cancellation. The caller sets `upstream_at` and `client_at` after each network
-    read and write.
+    `reason` is then the reason of the cancellation. After each network read, the caller sets `upstream_at` to the time;
+    after each write to the client, `client_at`.
     """
 
     def __init__(
@@ -73,14 +74,14 @@ class Watchdog:
             self._set_upstream_limit(self._first_byte_seconds)
 
     def end_upstream_call(self) -> None:
-        """Stop the time limit of the upstream call, after its response.
+        """Stop the time limit for the provider, after the end or the failure of its response.
 
-        The limit must not apply to retry delays, the queue and tools of the proxy.
+        Without a limit, the proxy can wait before a retry, wait in the queue, or run tools.
         """
         self._call_open = False
 
     def note_first_byte(self) -> None:
-        """Note that the upstream response has begun. From then on, `idle_seconds` limits each pause between bytes."""
+        """Note that bytes of an upstream response have arrived. From now on, `idle_seconds` limits each pause."""
         self.upstream_at = self.now()
         if self.upstream_limit != self._idle_seconds:
             self._set_upstream_limit(self._idle_seconds)
@@ -92,7 +93,7 @@ class Watchdog:
             self._timer = self._loop.call_at(self._due(), self._tick)
 
     def recover_from_idle(self) -> bool:
-        """If an idle provider caused the cancellation of the task, undo it and return True.
+        """Undo the cancellation of the task and return True, if an idle provider was its reason. Else return False.
 
         The time limit starts again, so that the caller can call another provider.
         """

@@ -1,8 +1,8 @@
-"""Tool loop: several upstream calls for one reply.
+"""Tool loop: several upstream calls for one reply to the client.
 
-After the model calls a tool of the proxy (web search, web fetch, tool search), the proxy runs the tool and calls the
-model again. The proxy also calls again if a provider splits a long reply, or if a reply violates its JSON Schema.
-`open_reply` returns the stream of the complete reply.
+The proxy itself runs some tools: web search, web fetch, tool search. After the model calls such a tool, the proxy runs
+it and calls the model again with the result. The proxy also makes another call if a provider splits a long reply, or if
+a reply violates its JSON Schema. `open_reply` returns the stream of the complete reply.
 """
 
 from anthropic_proxy.exchange.attempts import Attempts
@@ -27,8 +27,8 @@ async def open_reply(
 ) -> DeltaStream | RelayStream:
     """Call the targets (provider and model) of the route, and return the reply of the first that sends content.
 
-    The reply is a `ToolLoop` if it may need several upstream calls, and a `SchemaCheckedStream` if the proxy checks its
-    JSON Schema. Otherwise it is the upstream stream itself. Raises the error of the last called target if none replies.
+    The reply is a `ToolLoop` if it may need several upstream calls. It is a `SchemaCheckedStream` if the proxy checks
+    its JSON Schema. Otherwise it is the upstream stream itself. Raises an error if no target replies.
     """
     runner: ProxyToolRunner | None = None
     ahead: list[Delta] = []

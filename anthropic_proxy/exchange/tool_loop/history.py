@@ -1,7 +1,8 @@
-"""Messages for the next upstream call in a tool loop, in which the proxy runs tools between calls.
+"""Functions that build the messages of the next upstream call, after the proxy has run tools for the model.
 
-`append_assistant_blocks` adds the reply so far to the conversation. `without_forced_tool` removes a forced tool,
-because the model has called it. `run_pending_calls` resumes a paused reply (`pause_turn`).
+`append_assistant_blocks` adds the reply so far to the conversation. `without_forced_tool` allows a reply without the
+forced tool, because the model has already called it. `run_pending_calls` resumes a paused reply: one that ended with
+the stop reason `pause_turn` and that the client sends back.
 """
 
 from collections.abc import Sequence
@@ -21,9 +22,10 @@ from anthropic_proxy.services import Services
 
 
 def append_assistant_blocks(request: MessagesRequest, raws: Sequence[Raw]) -> MessagesRequest:
-    """Return the request with blocks of the reply added to its last assistant message, or as a new one.
+    """Return the request with the blocks of the reply so far at the end of its messages.
 
-    `raws`: blocks of the reply as JSON.
+    `raws` are the blocks as JSON. They are added to the last message if it is from the assistant, else as a new
+    message.
     """
     if not raws:
         return request
@@ -39,9 +41,9 @@ def append_assistant_blocks(request: MessagesRequest, raws: Sequence[Raw]) -> Me
 
 
 def without_forced_tool(request: MessagesRequest) -> MessagesRequest:
-    """Return the request with `tool_choice: auto` in place of a forced tool.
+    """Return the request with `tool_choice: auto`, if it forces the model to call a tool.
 
-    Otherwise the model would have to call the forced tool again in each further upstream call.
+    Otherwise the model would have to call the tool again in each further upstream call.
     """
     choice = request.tool_choice
     if choice is None or choice.type not in ("any", "tool"):
@@ -52,11 +54,10 @@ def without_forced_tool(request: MessagesRequest) -> MessagesRequest:
 async def run_pending_calls(
     services: Services, runner: ProxyToolRunner, request: MessagesRequest, route: Route
 ) -> tuple[MessagesRequest, list[Delta]]:
-    """Run the calls of the proxy's tools that a paused reply left open, when a client request resumes the reply.
+    """Run the calls of the proxy's tools that have no result yet, when a client resumes a paused reply.
 
-    Return the request with the results, and the results as deltas (decoded fragments) for the client. The first target
-    of the route decides which tools the proxy runs. A request for a relay is returned unchanged, because its provider
-    resumes the reply.
+    Return the request with the results added, and the results as deltas (decoded fragments) for the client. Nothing is
+    run if the first target of the route is a relay, because its provider resumes the reply.
     """
     target = route.targets[0]
     if target.is_relayed:

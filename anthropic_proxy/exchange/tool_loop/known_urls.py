@@ -1,8 +1,8 @@
 """`KnownUrls`: the URLs of a conversation, which are the only ones that a model may fetch.
 
 As in the API, a URL must occur in a user message, a result of a client tool, or a result of an earlier search or fetch.
-Otherwise a web page could make a model send the conversation away in a URL. `contains` checks a URL. `normalize_urls`
-decodes percent-encoding for the comparison.
+Otherwise a web page could make a model send the conversation to a server as a URL. `contains` checks a URL.
+`normalize_urls` decodes percent-encoding for the comparison.
 """
 
 import re
@@ -38,13 +38,16 @@ _SAME_WITHOUT = frozenset("!$'()*,;-._~")
 
 
 class KnownUrls:
-    """The URLs that occur in a conversation, for comparison with a URL that a model wants to fetch."""
+    """The URLs that occur in a conversation. A model may fetch only these."""
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self._messages = messages
 
     def contains(self, url: str) -> bool:
-        """Return True if the URL occurs in the conversation, ignoring scheme, `www.`, fragment and percent-encoding."""
+        """Return True if the URL occurs in the conversation.
+
+        The comparison ignores `http` or `https`, `www.`, the fragment, a last slash and percent-encoding.
+        """
         try:
             split = urlsplit(normalize_urls(url.strip()))
             hosts = _spellings(split.netloc.lower().removeprefix("www."), split.hostname or "")
@@ -63,7 +66,7 @@ class KnownUrls:
 
 
 def normalize_urls(text: str) -> str:
-    """Return a text in which percent-encoded characters are decoded if the meaning of its URLs stays the same.
+    """Return the text with decoded percent-encoding, wherever its URLs keep their meaning.
 
     >>> normalize_urls("https://a.test/caf%c3%a9%2fb")
     'https://a.test/café%2Fb'

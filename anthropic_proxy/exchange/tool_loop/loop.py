@@ -1,9 +1,9 @@
-"""`ToolLoop`: the stream of one reply that may consist of several upstream responses.
+"""`ToolLoop`: the stream of one reply to the client that may consist of several upstream responses.
 
-Another upstream call follows if a response calls tools that the proxy runs, or if the provider split its reply. `read`
-returns deltas, the decoded fragments of the reply. `retry_with_feedback` calls the model again after a reply that does
-not match the schema. `flush_pending` returns buffered deltas after an early end, and `close` ends the open upstream
-call. `signature` is the value for thinking blocks that the provider did not sign.
+Another upstream call follows if the model calls tools that the proxy runs, or if the provider splits its reply. `read`
+returns deltas, the decoded fragments of the reply. `retry_with_feedback` prepares another call after a reply that does
+not match the JSON Schema. `flush_pending` returns buffered deltas after an early end, and `close` ends the open
+upstream call. `signature` is the value for thinking blocks that the provider did not sign.
 """
 
 from collections.abc import Sequence
@@ -33,9 +33,9 @@ _ASKED_AGAIN = FidelityNote(
 
 
 class ToolLoop:
-    """Stream of one reply that runs the proxy's tools and continues responses that the provider split.
+    """Stream of one reply, for which the proxy runs tools and continues responses that the provider split.
 
-    `ahead`: deltas (decoded fragments) that the client receives before those of the first response.
+    The client first receives the deltas (decoded fragments) in `ahead`, then those of the first response.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ToolLoop:
 
     @property
     def provider(self) -> str:
-        """Name of the provider that replies: `openai`."""
+        """Prefix of the provider's model ids, such as `openai`. Error messages name the provider by this text."""
         return self._state.target.provider.prefix
 
     @property
@@ -97,7 +97,10 @@ class ToolLoop:
         return None
 
     def flush_pending(self) -> list[Delta]:
-        """Return the deltas that are still buffered when the reply ends early. Incomplete tool calls are not run."""
+        """Return the deltas (decoded fragments) that are still buffered when the reply ends early.
+
+        Incomplete tool calls are not run.
+        """
         if self._call_pending or self._finished:  # between two answers
             return []
         return [*self._step.feed(self._stream.flush_pending()), *self._step.finish()]
@@ -107,10 +110,10 @@ class ToolLoop:
         await self._stream.close()
 
     def retry_with_feedback(self, feedback: str) -> bool:
-        """Prepare another call of the model, after a reply that does not match the requested schema.
+        """Prepare another call of the model, after a reply that does not match the requested JSON Schema.
 
-        `feedback`: text about the mismatch, sent as an additional user message. Return False, without a call, if the
-        request's `max_tokens` is used up.
+        `feedback` is a text about the mismatch, which the model receives as a user message. Return False, without
+        another call, if the reply has used up the request's `max_tokens`.
         """
         self._add_to_history([])
         if self._is_exhausted():

@@ -1,8 +1,9 @@
-"""`ModelStep`: one reply of the model within a tool loop, in which the proxy runs tools between model calls.
+"""`ModelStep`: one reply of the model between two runs of the proxy's tools.
 
-`feed` returns the deltas (decoded fragments) for the client and collects the calls of tools that the proxy runs.
-`begin_continuation` prepares for the next response of a reply that the provider split. `finish` ends the step.
-`sent_blocks_and_tokens` returns the blocks that the client received.
+The proxy runs some tools itself and then calls the model again. `feed` returns the deltas (decoded fragments) of a
+reply for the client, and collects its calls of such tools in `calls`. `begin_continuation` prepares for the next
+response of a reply that the provider split. `finish` ends the step. `sent_blocks_and_tokens` returns the blocks that
+the client has received.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +31,10 @@ class _IncompleteCall(Struct):
 
 
 class ModelStep:
-    """One reply of the model within a tool loop. It has several upstream responses if the provider splits the reply."""
+    """One reply of the model, after which the proxy may run tools and call the model again.
+
+    It has several upstream responses if the provider splits the reply.
+    """
 
     def __init__(
         self, proxy_tools: Mapping[str, ProxyTool], signature: str, new_id: Callable[[str], str], *, one_call: bool
@@ -54,7 +58,8 @@ class ModelStep:
     def feed(self, deltas: list[Delta]) -> list[Delta]:
         """Process the deltas (decoded fragments) of one network read, and return those for the client.
 
-        Calls of the proxy's tools, token usage and the stop reason are kept in fields instead.
+        A complete call of a proxy tool is added to `calls`, and the client receives it as one block. Token usage and
+        the stop reason are stored in `usage` and `stop`, and not returned.
         """
         if self._call_filter is not None:
             deltas = self._call_filter.feed(deltas)
@@ -65,9 +70,9 @@ class ModelStep:
         return forwarded
 
     def finish(self) -> list[Delta]:
-        """End the step, and return blocks for calls of the proxy's tools with incomplete arguments.
+        """End the step, and return blocks for the calls of the proxy's tools that have incomplete arguments.
 
-        These calls are not run. Their arguments in the blocks are a repaired or empty object.
+        These calls are not run. The arguments in their blocks are repaired, or an empty object.
         """
         forwarded: list[Delta] = [self._encode_call(incomplete)[1] for incomplete in self._incomplete_calls.values()]
         self._incomplete_calls = {}

@@ -1,6 +1,6 @@
-"""Program in a separate process that searches texts by regular expressions of the model.
+"""Program in a separate process that searches tool definitions by regular expressions of the model.
 
-It limits its own CPU time, because some patterns would run without end.
+It limits its own CPU time, because some patterns would run without end. On Windows, only the process has a time limit.
 """
 
 import re
@@ -14,10 +14,11 @@ class _TooSlow(Exception):
 
 
 def main(query: dict[str, Any]) -> list[dict[str, Any]]:
-    """Search the texts by each pattern of `{"patterns": […], "texts": [[name, text], …], "seconds": …}`.
+    """Search all texts by each pattern, and return one result per pattern, within a time limit.
 
-    Return one result per pattern: `{"names": […]}` with the names of matching texts, `{"error": …}` for an invalid
-    pattern, or `{"slow": true}`. The patterns share the seconds equally.
+    The input is `{"patterns": […], "texts": [[name, text], …], "seconds": …}`; each pattern gets an equal share of the
+    seconds. A result is `{"names": […]}` with the names of matching texts, `{"error": …}` for an invalid pattern, or
+    `{"slow": true}`.
     """
     patterns, texts = query["patterns"], query["texts"]
     share = query["seconds"] / max(len(patterns), 1)
@@ -42,9 +43,9 @@ def _stop(*_: object) -> None:
 
 
 def search_texts(pattern: str, texts: list[list[str]]) -> dict[str, Any]:
-    """Search the names and texts by one pattern. `texts`: list of `[name, text]`.
+    """Return the names of the `texts` that match a regular expression, as `{"names": […]}`.
 
-    Return `{"names": […]}` with the names of matching texts, or `{"error": …}` for an invalid pattern.
+    Each text is a list `[name, text]`, and both are searched. An invalid pattern returns `{"error": …}`.
     """
     try:
         compiled = re.compile(pattern)

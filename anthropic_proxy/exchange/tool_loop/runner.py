@@ -1,8 +1,8 @@
-"""`ProxyToolRunner`: runs tools of the proxy (web search, web fetch, tool search) that a model calls.
+"""`ProxyToolRunner`: runs those tools for a model that the proxy itself offers (web search, web fetch, tool search).
 
-The proxy runs such a tool if the provider does not. `run_calls` runs each `ProxyToolCall`, a complete call, within
-limits of number and time. It returns result blocks for the reply and for the next upstream call. `usage` counts
-successful searches and fetches.
+The proxy runs such a tool if the provider does not. A `ProxyToolCall` is a call of such a tool by the model.
+`run_calls` runs calls within limits of number and time, and returns result blocks for the reply and for the next
+upstream call. `usage` counts successful searches and fetches.
 """
 
 import asyncio
@@ -75,7 +75,7 @@ class _ToolQuery(Struct, frozen=True):
 
 
 class ProxyToolRunner:
-    """Runner of the proxy's tools for one reply. It counts the calls, because limits apply to the whole reply."""
+    """Runner of the proxy's tools (web search …) for one reply. It counts the calls of the reply, for limits."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -102,10 +102,10 @@ class ProxyToolRunner:
         *,
         accepts_pdf: bool,
     ) -> list[Delta]:
-        """Run calls of the proxy's tools concurrently, and return the result blocks in the order of the calls.
+        """Run calls of the proxy's tools at the same time, and return one result block per call, in the same order.
 
-        `messages`: the conversation; only its URLs may be fetched. `deferred`: tools that tool search can find.
-        `accepts_pdf`: True if the model reads PDF documents. A failed call has an error as result.
+        Only URLs in the conversation `messages` may be fetched. Tool search finds the tools in `deferred`.
+        `accepts_pdf` is True if the model reads PDF documents. A failed call gets an error block.
         """
         contents = {index: refusal for index, call in enumerate(calls) if (refusal := self._reject(call))}
         left = [index for index in range(len(calls)) if index not in contents]

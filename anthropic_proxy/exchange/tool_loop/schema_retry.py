@@ -1,8 +1,9 @@
 """`SchemaCheckedStream`: the stream of a reply that the proxy checks against the client's JSON Schema.
 
-It is used if the provider does not enforce the schema. Text is buffered until the reply is complete. After a mismatch,
-the model is called once more. `read` returns the deltas (decoded fragments) for the client, and `flush_pending`
-buffered ones after an early end. `signature` is the value for thinking blocks that the provider did not sign.
+It is used if the provider does not enforce the schema. The text is buffered until the reply is complete. After a
+mismatch, the model is called once more. `read` returns the deltas (decoded fragments) for the client. `flush_pending`
+returns buffered deltas after an early end. `signature` is the value for thinking blocks without a signature of the
+provider.
 """
 
 from anthropic_proxy.errors import UpstreamProtocolError
@@ -19,10 +20,10 @@ _TEXT_DELTAS = (Text, Citation)
 
 
 class SchemaCheckedStream:
-    """Stream of one reply that buffers its text until it matches the client's JSON Schema.
+    """Stream of one reply that buffers the text, and checks it against the client's JSON Schema at the end.
 
-    After a mismatch, the model is called once more with the validation error. The client receives only the JSON as
-    text, because its SDK decodes all text as JSON.
+    After a mismatch, the model is called once more with the validation error. Text around the JSON is removed, because
+    the client's SDK decodes all text as JSON. Truncated replies, refusals and replies with tool calls are not checked.
     """
 
     def __init__(self, reply: ToolLoop, reply_schema: ReplySchema, background: BackgroundWork) -> None:
@@ -45,10 +46,7 @@ class SchemaCheckedStream:
 
     @property
     def usage(self) -> Usage:
-        """Token usage of all upstream calls for the reply so far.
-
-        The client receives it only at the end of the reply.
-        """
+        """Token usage of all upstream calls for the reply so far. The client receives it at the end of the reply."""
         return self._usage
 
     @property
@@ -57,10 +55,10 @@ class SchemaCheckedStream:
         return False
 
     async def read(self) -> list[Delta] | None:
-        """Return the next deltas (decoded fragments) for the client, the checked JSON last.
+        """Return the next deltas (decoded fragments) for the client. None: the reply is complete.
 
-        None: the reply is complete. Raises `UpstreamProtocolError` if neither the reply nor its retry matches the
-        schema.
+        The JSON is returned at the end of the reply, after its check. Raises `UpstreamProtocolError` if neither the
+        reply nor its retry matches the schema.
         """
         while not self._finished:
             deltas = await self._reply.read()

@@ -1,7 +1,7 @@
-"""Search over the tool definitions that a client has deferred, for the tool search tool.
+"""Search for tools of the client, for models that receive some tool definitions only on demand.
 
-The model receives a deferred tool only after a search has found it. `search_by_regex` and `search_by_words` return the
-names of matching tools.
+A client may defer tools: the model receives their definitions only after a tool search has found them.
+`search_by_regex` and `search_by_words` return the names of matching tools.
 """
 
 import asyncio
@@ -62,10 +62,10 @@ class _Found(Struct):
 
 
 async def search_by_regex(patterns: Sequence[str], tools: Sequence[Tool]) -> list[SearchOutcome]:
-    """Return one result per pattern: the names of the matching tools, those with a match in the name first.
+    """Search the definitions of `tools` by regular expressions, and return one result per pattern.
 
-    Patterns are regular expressions of Python, case-sensitive without `(?i)`. A pattern that is invalid or too slow has
-    an error as result. Raises `OSError` if the separate process for the search cannot be started.
+    A result is a list of the names of matching tools, or the error of an invalid or slow pattern. The syntax is that of
+    Python. Raises `OSError` if the separate process for the search cannot be started.
     """
     wanted = [pattern for pattern in patterns if len(pattern) <= MAX_PATTERN_LENGTH]
     found = iter(await _search(wanted, tools) if wanted else ())
@@ -96,9 +96,9 @@ def _too_long(pattern: str) -> InvalidPattern:
 
 
 def search_by_words(queries: Sequence[str], tools: Sequence[Tool]) -> list[list[str]]:
-    """Return for each query the names of the matching tools, best match first (BM25, a ranking by word frequency).
+    """Return for each query the names of the tools with its words, the best match first.
 
-    Call this in a thread, because it takes long for many tools.
+    The order is by BM25, a ranking by word frequency. Call this in a thread, because it takes long for many tools.
     """
     documents = [Counter(_words(_text_of(tool))) for tool in tools]
     return [_ranked(query, tools, documents) if documents else [] for query in queries]
