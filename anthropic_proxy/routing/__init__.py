@@ -1,4 +1,4 @@
 """Selection of the provider, model and API key for a client request, and limits on upstream calls.
 
-A backend model is a model of a provider that replies in place of the requested Claude model.
+Clients usually request a Claude model. A backend model is the provider's model that replies in its place.
 """

@@ -1,7 +1,7 @@
-"""Checks that find missing packages, files and settings of the configured backends, without network calls.
+"""Checks for missing packages, files and settings of the configured providers, without network calls.
 
-`find_obstacles` checks one provider, `find_feature_problems` the optional features. Both return error texts with a
-remedy.
+`find_obstacles` checks one provider, `find_feature_problems` the optional features of the proxy. Both return error
+texts with a remedy.
 """
 
 import json
@@ -26,10 +26,9 @@ _KEY_STEMS = {"bedrock": "AWS", "sagemaker": "AWS"}
 
 
 def find_obstacles(provider: Provider, models: Sequence[str], settings: Settings, catalog: Catalog) -> list[str]:
-    """Return one error text, with a remedy, for each problem that prevents calls to a provider. Empty: no problem.
+    """Return one error text with a remedy for each problem that prevents calls to a provider.
 
-    `models`: ids, without prefix, of the provider's models that the settings use for Claude tiers (haiku, sonnet,
-    opus).
+    `models` are the ids, without prefix, of those models of the provider that the settings use.
     """
     if provider.key_source == "google":
         return _check_google(settings)
@@ -41,7 +40,7 @@ def find_obstacles(provider: Provider, models: Sequence[str], settings: Settings
 
 
 def find_feature_problems(settings: Settings) -> list[str]:
-    """Return one text for each enabled feature that cannot work, because a Python package or a key is missing."""
+    """Return one text for each enabled feature that cannot work, because a package or a key is missing."""
     problems = []
     if settings.fetch_urls and not _is_installed("lxml"):
         problems.append(f"FETCH_URLS needs lxml to read HTML pages, which is not installed:  {extra_command('fetch')}")

@@ -1,10 +1,10 @@
 """`Credentials`: chooses the API key or access token for each upstream request.
 
-If a provider has several keys, `next_credential` returns them in turn. `exclude_failed_key` starts the cooldown of a
-key after an error, during which the key is skipped. `max_key_changes` limits the keys that one client request may try.
-Access tokens expire and come from a `TokenSource`, such as Google's log-in; `next_token_and_url` returns one.
-`describe_key` returns a masked text for logs. `restore_state` keeps cooldowns at a reload of the settings.
-`cooldown_count` and `list_cooldown_seconds` describe cooldowns for displays.
+If a provider has several keys, `next_credential` returns them in turn. After an error that concerns a key,
+`exclude_failed_key` starts its cooldown: the key is skipped for some time. `max_key_changes` limits the keys that one
+client request may try. An access token expires and comes from a `TokenSource`, such as Google's log-in;
+`next_token_and_url` returns one. `describe_key` returns a masked text for logs. `restore_state` keeps the cooldowns
+when the settings are reloaded.
 """
 
 import time
@@ -25,24 +25,25 @@ RATE_LIMIT_COOLDOWN_SECONDS = 20.0
 
 
 class TokenSource(Protocol):
-    """Source of expiring access tokens for a provider. `upstream/` implements this interface."""
+    """Interface of a source of access tokens, which expire. `upstream/google_auth.py` implements it."""
 
     async def next_token(self) -> tuple[Credential, str | None]:
-        """Return the authorization header with a valid access token, and the Google Cloud project of the credentials.
+        """Return the header `authorization` with a valid access token, and the Google Cloud project of its credentials.
 
-        The project is None if they name none. Raises `AuthenticationFailed` if there is no token.
+        The project is None if the credentials name none. Raises `AuthenticationFailed` if there is no token.
         """
         ...
 
     def invalidate(self, credential: Credential) -> bool:
-        """Discard an access token that the provider rejected. Return True if another token can be requested."""
+        """Discard an access token that the provider rejected. Return True if a retry can use another token."""
         ...
 
 
 class Credentials:
     """Source of the API key or access token for each upstream request. Several keys of a provider are used in turn.
 
-    `tokens`: value of `Provider.key_source` → source of its tokens. `clock`: returns monotonic seconds.
+    `tokens` maps a value of `Provider.key_source`, such as `google`, to the source of access tokens. `clock` returns
+    monotonic seconds.
     """
 
     def __init__(
@@ -64,15 +65,15 @@ class Credentials:
         """Callback for each cooldown after a failed call, with unredacted key and seconds. Informs other workers."""
 
     def restore_state(self, before: "Credentials") -> None:
-        """Copy the rotation of keys and their cooldowns from `before`, the object that a settings reload replaces."""
+        """Copy the cooldowns and the order of the keys from `before`, the object in use before a settings reload."""
         self._next_positions.update(before._next_positions)
         self._cooldown_ends.update(before._cooldown_ends)
 
     def next_credential(self, provider: Provider) -> Credential | None:
-        """Return the header with the next API key of a provider, without keys in cooldown. None: no key is required.
+        """Return the header with the next API key of a provider. None: the provider needs no API key of the proxy.
 
-        If all keys are in cooldown, the key with the earliest end is used. Raises `AuthenticationFailed` if a required
-        key is missing.
+        Keys in cooldown (skipped after an error) are not returned, unless all keys are in cooldown. Raises
+        `AuthenticationFailed` if a required key is missing.
         """
         keys = self._settings.keys.get(provider.name, ())
         if keys:
@@ -88,10 +89,10 @@ class Credentials:
         return None
 
     async def next_token_and_url(self, provider: Provider, base_url: str) -> tuple[Credential, str]:
-        """Return the header with an access token, and the base URL with the Google Cloud project in it.
+        """Return the header with an access token, and `base_url` with the Google Cloud project inserted.
 
-        Call this only for a provider with access tokens (`key_source` is not `settings`). Raises `AuthenticationFailed`
-        if there is no token, or no project for the placeholder in the URL.
+        Call this only for a provider that requires access tokens instead of API keys. Raises `AuthenticationFailed` if
+        there is no token, or if the URL needs a project and none is known.
         """
         credential, project = await self._tokens[provider.key_source].next_token()
         if project is None and UNKNOWN_PROJECT in base_url:
@@ -103,19 +104,19 @@ class Credentials:
         return credential, base_url.replace(UNKNOWN_PROJECT, project or "")
 
     def max_key_changes(self, provider: Provider) -> int:
-        """Return how often one client request may change the key of a provider.
+        """Return how often one client request may change to another key or token of a provider.
 
-        With API keys, each key is tried once. With access tokens, one change is allowed.
+        API keys: often enough to try each key once. Access tokens: once.
         """
         if provider.key_source != "settings":
             return 1
         return max(len(self._settings.keys.get(provider.name, ())) - 1, 0)
 
     def exclude_failed_key(self, provider: Provider, credential: Credential | None, error: UpstreamError) -> bool:
-        """Start the cooldown of a key after an upstream error. Return True if a retry can use another key or token.
+        """Skip a key for some time after an upstream error (cooldown), if the error concerns the key.
 
-        Only errors 401, 402, 403 and 429 concern a key. A token is discarded after 401. A provider's only key has no
-        cooldown.
+        Such errors have status 401, 402, 403 or 429. A provider's only key is not skipped. An access token is discarded
+        after status 401. Return True if a retry can use another key or token.
         """
         if provider.key_source != "settings":
             return (
@@ -135,7 +136,7 @@ class Credentials:
         return any(self._is_available(key) for key in keys)
 
     def start_cooldown(self, key: str, seconds: float) -> None:
-        """Skip a key for `seconds`. If all keys of a provider are skipped, they are used nevertheless."""
+        """Skip an API key for `seconds`. If all keys of a provider are skipped, they are used nevertheless."""
         self._cooldown_ends[key] = self._clock() + seconds
 
     def cooldown_count(self) -> int:
@@ -144,18 +145,15 @@ class Credentials:
         return sum(end > now for end in self._cooldown_ends.values())
 
     def list_cooldown_seconds(self, provider: str) -> list[float]:
-        """Return the remaining cooldown, in seconds, of each key of a provider that is skipped now. Empty: none is.
-
-        The list does not contain the keys.
-        """
+        """Return for each skipped key of a provider the seconds until it is used again. The keys are not returned."""
         now = self._clock()
         ends = (self._cooldown_ends.get(key.reveal(), 0.0) for key in self._settings.keys.get(provider, ()))
         return [end - now for end in ends if end > now]
 
     def describe_key(self, provider: Provider, credential: Credential | None) -> str:
-        """Return the source of a key and its masked text, for the log: `OPENAI_API_KEY in .env, line 1: …abcd`.
+        """Return the source of an API key and its masked text, for the log: `OPENAI_API_KEY in .env, line 1: …abcd`.
 
-        "": `credential` is None or an access token.
+        "": there is no key, or the provider requires access tokens.
         """
         if credential is None or provider.key_source != "settings":
             return ""

@@ -55,8 +55,9 @@ def list_models(settings: Settings, catalog: Catalog) -> list[ModelEntry]:
 def find_model(requested: str, settings: Settings, catalog: Catalog) -> ModelEntry:
     """Return the entry of one model, for `GET /v1/models/<id>`.
 
-    Accepts ids of the list, ids with a Claude tier (haiku, sonnet, opus, fable), and ids with a provider prefix. Raises
-    `UnknownModel` for any other id, although requests accept it, and the errors of `resolve_route`.
+    The id may be in the list, name a Claude tier (haiku, sonnet, opus, fable), or have a provider prefix. Raises
+    `UnknownModel` for an id that no provider is known to have, although requests accept it. Raises the errors of
+    `resolve_route`.
     """
     for entry in list_models(settings, catalog):
         if entry.id == requested:

@@ -1,8 +1,8 @@
-"""`ModelObservations`: facts learned from upstream replies, stored by provider and model.
+"""`ModelObservations`: facts about models that the proxy has learned from upstream replies, in a store.
 
-An adaptation is a change of requests that a server requires, such as a dropped field. A token scale is the ratio of
-real to estimated tokens. Both expire after `RETENTION_SECONDS`. `find_adaptations` and `token_scale` read them,
-`store_adaptation` and `record_token_count` write them.
+An adaptation is a change of requests that a provider requires, such as a dropped field. The token scale of a model is
+the ratio of real to estimated tokens, which corrects estimates. Both expire after `RETENTION_SECONDS`.
+`find_adaptations` and `token_scale` return the facts, `store_adaptation` and `record_token_count` store them.
 """
 
 from anthropic_proxy.plugins.storage import Store
@@ -36,9 +36,9 @@ class ModelObservations:
         return tuple(known.split("\n")) if known else ()
 
     async def store_adaptation(self, provider: str, model: str, adaptation: str) -> None:
-        """Store the name of a request change that a model requires, for `RETENTION_SECONDS`.
+        """Store the name of a request change that a model requires, such as `drop temperature`.
 
-        If the name is already stored, its expiry is not extended.
+        The name expires after `RETENTION_SECONDS`. Storing a known name again does not extend its time.
         """
         known = await self.find_adaptations(provider, model)
         if adaptation in known:
@@ -53,9 +53,10 @@ class ModelObservations:
         return float(known) if known else 1.0
 
     async def record_token_count(self, provider: str, model: str, estimated: int, counted: int) -> None:
-        """Update the ratio of real to estimated input tokens of a model from one request.
+        """Update the ratio of real to estimated input tokens of a model, after a reply.
 
-        `estimated`: input tokens estimated by the proxy, without correction. `counted`: input tokens in the reply.
+        `estimated` is the proxy's estimate without correction. `counted` is the number in the reply. Requests below
+        `MIN_RECORDED_TOKENS` are ignored.
         """
         if estimated < MIN_RECORDED_TOKENS or counted <= 0:
             return

@@ -1,7 +1,7 @@
-"""`query_models`: queries a provider for its models, with the provider's own list endpoint (`GET /models`).
+"""`query_models`: queries a provider for its model list, such as `GET /models`.
 
 `OfferedModel` is one entry of the list, with limits if the vendor states them. `has_model_list` is False for providers
-without a list.
+that have no list.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ _MAX_BYTES = 16 * 1024 * 1024
 
 
 class OfferedModel(Struct, frozen=True):
-    """One entry of a provider's model list."""
+    """One model in a provider's model list."""
 
     id: str
     """Model id as the provider's list has it."""
@@ -63,9 +63,10 @@ def has_model_list(provider: Provider) -> bool:
 async def query_models(
     provider: Provider, settings: Settings, send: Transport, credential: Credential | None, seconds: float
 ) -> list[OfferedModel]:
-    """Return the chat models in a provider's list, in the same order. `seconds`: time limit for the whole query.
+    """Query the model list of a provider, and return its chat models in the same order.
 
-    Raises `UpstreamError` if there is no connection, the key is rejected, or the response has no list.
+    `seconds` is the time limit for the whole query. Raises `UpstreamError` if there is no connection, the key is
+    rejected, or the response has no list.
     """
     wire = _list_wire(provider)
     request = UpstreamRequest(path=_PATHS[wire], body=b"", method="GET", headers=_HEADERS.get(wire, {}))

@@ -1,10 +1,10 @@
-"""`find_readiness`: state of the configured providers and the model mapping, for the start-up summary and the web page.
+"""`find_readiness`: finds which providers can be called, and problems of the settings, without a request to providers.
 
-The result, `Readiness`, has the usable providers and texts about problems. No request is sent to providers.
-`list_problems_and_warnings` returns all problems of the settings as texts. `list_ignored_settings` finds settings
-without effect. A tier is a Claude family (opus, sonnet, haiku) that settings map to models. `group_tier_mappings` joins
-tiers with the same mapping, and `find_used_models` lists their models. `describe_retirement` returns a
-`RetirementNotice` about a model that its provider no longer serves.
+The start-up summary and the web page show the result, `Readiness`. `list_problems_and_warnings` returns all problems as
+texts. `list_ignored_settings` finds settings without effect. A tier is a Claude family (opus, sonnet, haiku …), which
+the settings map to a model. `group_tier_mappings` joins tiers with the same mapping. `find_used_models` lists the
+models that the settings use. `describe_retirement` returns a `RetirementNotice` about a mapped model that its provider
+has retired.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ _MAX_TIERS = 2
 
 
 class ReadyProvider(Struct, frozen=True):
-    """A usable provider, with a text about its state for the start-up summary."""
+    """A provider that can be called, with a text about its keys or models for the start-up summary."""
 
     name: str
     """Prefix of the provider's settings in lower case (`gemini`), or its name in the configuration file."""
@@ -48,7 +48,7 @@ class ReadyProvider(Struct, frozen=True):
 
 
 class Readiness(Struct):
-    """State of the configured providers: those that can be called, and texts about problems with others."""
+    """The providers that can be called, those without a key, and the problems of the settings."""
 
     ready: list[ReadyProvider]
     """Providers that can be called: key or address are set, and their packages are installed."""
@@ -62,7 +62,7 @@ class Readiness(Struct):
 
 
 def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
-    """Return the usable providers, the problems of providers, features and routes, and the providers without a key."""
+    """Return the providers that can be called, those without a key, and the problems of the settings."""
     used = find_used_models(settings, catalog)
     found = Readiness([], find_feature_problems(settings), [], [])
     for provider in find_registry(settings):
@@ -85,7 +85,10 @@ def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
 
 
 def find_used_models(settings: Settings, catalog: Catalog) -> dict[str, list[str]]:
-    """Return provider name → its models that the settings use, for Claude tiers (opus …), as fallbacks or in routes."""
+    """Return a mapping from provider name to those of its models that the settings use.
+
+    Settings use a model for a Claude tier (opus …), as a fallback, or in a route.
+    """
     by_prefix = {provider.prefix: provider.name for provider in find_registry(settings)}
     used: dict[str, list[str]] = {}
     for row in list_tier_mappings(settings, catalog):
@@ -139,9 +142,10 @@ def _list_shadowed_models(preferred: Provider, settings: Settings, catalog: Cata
 
 
 def group_tier_mappings(settings: Settings, catalog: Catalog) -> list[tuple[str, TierMapping]]:
-    """Return one pair for each distinct model mapping: the names of its tiers (`opus, sonnet …`), and the mapping.
+    """Return the model mapping of the Claude tiers, in which tiers with the same models are joined.
 
-    A tier is a Claude family that settings map to a model. An ellipsis stands for further tiers.
+    A tier is a Claude family: opus, sonnet, haiku or fable. Each pair has the names of the joined tiers (`opus, sonnet
+    …`) and their mapping.
     """
     groups: dict[tuple[str, str, Sequence[str]], list[TierMapping]] = {}
     for row in list_tier_mappings(settings, catalog):
@@ -191,7 +195,7 @@ def _key_source(provider: Provider, origins: Mapping[str, str]) -> str:
 
 
 class RetirementNotice(NamedTuple):
-    """Notice about a retired model that a Claude tier (opus, sonnet, haiku) is mapped to."""
+    """Notice that the model of a Claude tier (opus, sonnet, haiku …) is retired, with its successor."""
 
     text: str
     """Vendor, model and date of the retirement, followed by `Its successor:`."""
@@ -200,10 +204,7 @@ class RetirementNotice(NamedTuple):
 
 
 def describe_retirement(row: TierMapping, today: date) -> RetirementNotice | None:
-    """Return the notice about a retired model of a Claude tier (opus …).
-
-    None: it is not retired on the date `today`.
-    """
+    """Return a notice if the model of a Claude tier (opus …) is retired on the date `today`. None: it is not."""
     retired = row.retirement
     if retired is None or (day := date.fromisoformat(retired.retired_on)) > today:
         return None
@@ -215,7 +216,7 @@ def describe_retirement(row: TierMapping, today: date) -> RetirementNotice | Non
 def list_problems_and_warnings(settings: Settings, catalog: Catalog, today: date) -> tuple[list[str], list[str]]:
     """Return two lists of texts: problems that prevent replies, and warnings about the settings.
 
-    Each text has a remedy. `today`: date for warnings about retired models.
+    A model that is retired on the date `today` gets a warning.
     """
     rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog)
     problems = dict.fromkeys((*(problem for row in rows for problem in row.problems), *found.obstacles))

@@ -1,6 +1,6 @@
-"""`list_settings`: all settings with value, default and source, for the command `config show`. Keys are masked.
+"""`list_settings`: lists all settings with value, default and source, for the command `config show`.
 
-A `SettingRow` is one setting.
+Each setting is a `SettingRow`. Keys are masked.
 """
 
 from urllib.parse import urlsplit

@@ -1,4 +1,4 @@
-"""`describe_setup`: the state of all providers and the model mapping, for plugins that show them.
+"""`describe_setup`: describes the state of all providers and the model mapping, for plugins that show them.
 
 Providers without a key are included, with the state `unset`.
 """
@@ -24,10 +24,9 @@ def describe_setup(
     breakers: CircuitBreakers | None = None,
     credentials: Credentials | None = None,
 ) -> Setup:
-    """Return the state of all providers, the model mapping and the problems of the settings.
+    """Return the state of all providers, the model mapping, and the problems of the settings.
 
-    `breakers` and `credentials`: objects of the running proxy. None: blocked servers and skipped keys are not
-    described.
+    With `breakers` and `credentials` of the running proxy, blocked servers and skipped keys are included.
     """
     readiness = find_readiness(settings, catalog)
     rows = group_tier_mappings(settings, catalog)

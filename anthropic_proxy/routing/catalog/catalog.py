@@ -1,9 +1,9 @@
-"""`Catalog`: the cached limits and features (capabilities) of backend models, and the model lists of providers.
+"""`Catalog`: a cache of the limits and features (capabilities) of models, and of the model lists of providers.
 
-The values come from the table `models.toml`, from queries of providers (`ModelListing`), and from tests by the command
-`doctor` (learned). Methods `cached_…` use only the cache, `fetch_capabilities` waits for a query, and `refresh_…`
-methods query again. `is_reported` is True if the provider itself reported the values. `set_learned` and `find_learned`
-access the learned facts. `close` ends the queries.
+The values come from the file `models.toml`, or from queries of a provider, for which `ModelListing` is the interface.
+Methods `cached_…` use only the cache, `fetch_capabilities` waits for a query, and `refresh_…` methods query again.
+`is_reported` is True if the provider itself has reported the values. Learned facts are observations of the command
+`doctor`; `set_learned` stores them. `close` ends the queries.
 """
 
 import asyncio
@@ -28,29 +28,32 @@ _MAX_ENTRIES = 4096
 
 
 class ModelListing(Protocol):
-    """Interface for queries of one provider's models and their capabilities. `OllamaListing` implements it."""
+    """Interface of a client that queries one provider for its models and their limits and features.
+
+    `OllamaListing` implements it.
+    """
 
     async def list_models(self) -> Sequence[str] | None:
         """Query and return the ids of the provider's models, the largest model first. None: no reply."""
         ...
 
     async def query_capabilities(self, model: str) -> ModelCapabilities | None:
-        """Query and return the capabilities of a model. None: no reply, or unknown model."""
+        """Query and return the limits and features of a model. None: no reply, or unknown model."""
         ...
 
     def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-        """Return capabilities of a model for use until `query_capabilities` has returned.
+        """Return the limits and features of a model that apply until the provider has replied to a query.
 
-        `capabilities`: values of `models.toml` for the model.
+        They are based on `capabilities`, the values of `models.toml` for the model.
         """
         ...
 
 
 class Catalog:
-    """Cached capabilities (limits and features) of backend models, and model lists of providers.
+    """Cached limits and features (capabilities) of models, and model lists of providers.
 
-    `listings`: provider name → its model ids, the largest model first. `sources`: provider name → client for queries.
-    `clock`: returns monotonic seconds.
+    `listings` maps a provider name to its model ids, the largest model first. `sources` maps a provider name to the
+    client that queries this provider. `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -82,9 +85,10 @@ class Catalog:
         return self._listings.get(provider)
 
     def cached_capabilities(self, provider: str, model: str, table: str = "") -> ModelCapabilities:
-        """Return the cached capabilities of a model, as reported by the provider or else from `models.toml`.
+        """Return the cached limits and features of a model, as its provider reported them or else from `models.toml`.
 
-        `table`: name of the table in `models.toml`; "": the name of the provider. Any thread may call the method.
+        `table` is the name of the table in `models.toml`; "" stands for the name of the provider. Any thread may call
+        the method.
         """
         capabilities = self._found.get((provider, model))
         if capabilities is None:
@@ -103,9 +107,9 @@ class Catalog:
         return bool(self._learned)
 
     def find_learned(self, server: str, model: str) -> LearnedModel | None:
-        """Return the facts that the command `doctor` has observed about a model. None: there are none.
+        """Return the facts about a model that the command `doctor` has observed. None: there are none.
 
-        `server`: provider and host, such as `openai api.openai.com`.
+        `server` is a provider and host, such as `openai api.openai.com`.
         """
         return self._learned.get((server, model))
 
@@ -116,20 +120,21 @@ class Catalog:
             self.edition += 1
 
     def can_query_provider(self, provider: str) -> bool:
-        """Return True if the provider can be queried for capabilities. False: only `models.toml` has values."""
+        """Return True if the limits and features of the provider's models can be queried from the provider."""
         return provider in self._sources
 
     def is_reported(self, provider: str, model: str) -> bool:
-        """Return True if the provider itself has reported the cached capabilities of a model.
+        """Return True if the provider itself has reported the cached limits and features of a model.
 
-        False: they come from `models.toml`.
+        False: they come from `models.toml`, or from a setting.
         """
         return (provider, model) in self._described
 
     async def fetch_capabilities(self, provider: str, model: str) -> ModelCapabilities:
-        """Return the capabilities of a model, after a query of the provider if none are cached.
+        """Return the limits and features of a model, if possible as its provider reports them.
 
-        The wait is limited to `first_seconds`. After this time, the values of `models.toml` are returned.
+        A request for a new model waits at most `first_seconds` for the provider's reply. Without a reply, the cached
+        values are returned, which come from `models.toml`.
         """
         self.refresh_in_background(provider, model)
         key = (provider, model)
@@ -141,7 +146,7 @@ class Catalog:
         return self.cached_capabilities(provider, model)
 
     def refresh_in_background(self, provider: str, model: str) -> None:
-        """Start queries for the provider's model list and for one model, if the cached values are too old.
+        """Start queries of the provider for its model list and for one model, if the cached values are too old.
 
         The call does not wait for the replies.
         """
@@ -198,9 +203,9 @@ class Catalog:
 def load_catalog(
     ollama_models: Sequence[str] | None = None, sources: Mapping[str, ModelListing] | None = None
 ) -> Catalog:
-    """Return a new catalog, which uses `models.toml` for models that no provider has reported.
+    """Return a new catalog of models, which uses `models.toml` for models that no provider has reported.
 
-    `ollama_models`: installed models of Ollama, the largest first; None: unknown. `sources`: provider name → client for
-    queries.
+    `ollama_models` are the installed models of Ollama, the largest first; None: unknown. `sources` maps a provider name
+    to the client that queries this provider.
     """
     return Catalog({} if ollama_models is None else {"ollama": tuple(ollama_models)}, sources)

@@ -1,8 +1,8 @@
-"""Facts about models that the command `doctor` has observed, stored in a file.
+"""Facts about models that the command `doctor` has observed, and their file in the user's data directory.
 
 A `LearnedModel` has the facts about one model at one server, because limits may differ between servers.
-`load_learned_models` reads the file and returns warnings about it. `store_learned_models` writes the file.
-`LearnedModel.apply` puts the facts in place of the values of `models.toml`.
+`LearnedModel.apply` replaces values of `models.toml` by these facts. `load_learned_models` reads the file and returns
+warnings about it. `store_learned_models` writes the file.
 """
 
 import os
@@ -45,7 +45,7 @@ class LearnedModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Levels of reasoning effort that the server accepted: `low`, `high`. Empty: not observed."""
 
     def apply(self, capabilities: ModelCapabilities) -> ModelCapabilities:
-        """Return capabilities with the observed values in place of those of `models.toml`."""
+        """Return the limits and features of the model, with the observed values in place of those in `capabilities`."""
         changes: dict[str, object] = {}
         if self.context_window is not None:
             known_output = capabilities.max_output if capabilities.known else self.context_window
@@ -73,9 +73,9 @@ class _File(Struct, kw_only=True):
 
 
 def load_learned_models(directory: Path | None, today: date) -> tuple[LearnedModels, Sequence[str]]:
-    """Return the stored facts that are at most `MAX_AGE_DAYS` old, and warnings about the file for the log.
+    """Return the facts in the file that are at most `MAX_AGE_DAYS` old, and warnings about the file for the log.
 
-    Without a directory or a valid file, no facts are returned. `directory`: data directory of the user.
+    `directory` is the data directory of the user. Without a directory or a valid file, no facts are returned.
     """
     if directory is None:
         return {}, ()
@@ -101,9 +101,10 @@ def load_learned_models(directory: Path | None, today: date) -> tuple[LearnedMod
 
 
 def store_learned_models(directory: Path, models: Sequence[LearnedModel], today: date) -> Path:
-    """Add facts to the file in the data directory, and return its path. Facts about the same model are replaced.
+    """Add facts about models to the file in the data directory, and return the path of the file.
 
-    A reader of the file never sees an incomplete one. Raises `OSError`.
+    Facts about the same model at the same server are replaced, and facts older than `MAX_AGE_DAYS` are removed. Raises
+    `OSError`.
     """
     known, _ = load_learned_models(directory, today)
     merged = {**known, **{(learned.server, learned.model): learned for learned in models}}

@@ -1,4 +1,4 @@
-"""`OllamaListing`: queries an Ollama server for its models (`/api/tags`) and their capabilities (`/api/show`).
+"""`OllamaListing`: queries an Ollama server for its models (`/api/tags`) and their limits and features (`/api/show`).
 
 The server is queried because its user decides which models are installed. `query_capabilities` returns the limits and
 features of a model. `provisional_capabilities` returns values for use before the first reply. Source: Ollama's API
@@ -63,11 +63,10 @@ class _ModelDetails(Struct):
 
 
 class OllamaListing:
-    """Queries for the models of one Ollama server and their capabilities (limits and features).
+    """Client that queries one Ollama server for its models and their limits and features.
 
-    `window`: context window in tokens for all local models; None: derived from each model. `find_credential`: returns
-    the key header for each query, or None. `adjust`: changes the reported capabilities of a model by the configuration
-    file.
+    `window` is the context window in tokens for all local models; None: each model has its own. `find_credential`
+    returns the header with the key, or None. `adjust` applies the configuration file to the reported limits of a model.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class OllamaListing:
         self._adjust = adjust
 
     async def list_models(self) -> Sequence[str] | None:
-        """Query and return the ids of the installed chat models, largest file first. None: no valid reply."""
+        """Query and return the ids of the installed chat models, the largest first. None: no valid reply."""
         request = UpstreamRequest(path="/api/tags", body=b"", method="GET")
         tags = await self._query(request, _Tags, TAGS_TIMEOUT_SECONDS)
         if tags is None or tags.models is None:
@@ -94,7 +93,7 @@ class OllamaListing:
         return [model.name for model in sorted(tags.models, key=lambda model: -model.size) if _can_chat(model)]
 
     async def query_capabilities(self, model: str) -> ModelCapabilities | None:
-        """Query and return the capabilities of a model. None: no valid reply, or the model is not installed."""
+        """Query and return the limits and features of a model. None: no valid reply, or not installed."""
         body = msgspec.json.encode({"model": model})
         request = UpstreamRequest(path="/api/show", body=body, headers={"content-type": "application/json"})
         details = await self._query(request, _ModelDetails, SHOW_TIMEOUT_SECONDS)
@@ -117,9 +116,10 @@ class OllamaListing:
         return self._adjust(model, reported)
 
     def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-        """Return capabilities of a model for use until `query_capabilities` has returned.
+        """Return the limits and features of a model that apply until the server has replied to a query.
 
-        A context window of the settings replaces the limits of a local model.
+        They are the values of `models.toml`, given as `capabilities`. If a setting has the context window, it replaces
+        the limits of a local model.
         """
         if self._window is None or self._is_cloud_model(model):
             return capabilities

@@ -1,8 +1,8 @@
-"""`ModelCapabilities`, the limits and features of a backend model, and their lookup in the file `models.toml`.
+"""`ModelCapabilities`: the limits and features of a model, and functions that read them from the file `models.toml`.
 
-`find_table_capabilities` looks a model up. `load_model_rows` reads the file. A `ModelRow` of the file applies to the
-models of one provider with certain id prefixes. Fields named `rejects_…` and `…_from_error` are facts from an error of
-the provider.
+`find_table_capabilities` returns the values for a model. `load_model_rows` reads the whole file. A `ModelRow` is one
+row of the file: it applies to models of one provider with certain id prefixes. Fields named `rejects_…` and
+`…_from_error` have facts from errors of the provider.
 """
 
 import re
@@ -15,7 +15,7 @@ from msgspec import Struct, field, structs
 
 
 class ModelCapabilities(Struct, frozen=True, kw_only=True):
-    """The limits and features of one backend model. The field defaults apply to unknown models."""
+    """The limits and features of one model. The field defaults apply to unknown models."""
 
     context_window: int = 128_000
     """Maximum tokens of input and output together."""
@@ -57,7 +57,10 @@ _FIRST_DATE = 1_000
 
 
 class ModelRow(Struct, frozen=True, kw_only=True):
-    """A row of `models.toml`: the capabilities of models with certain id prefixes, or of all others of a provider."""
+    """One row of `models.toml`: the limits and features of the models with certain id prefixes.
+
+    A row without prefixes is the fallback for all other models of a provider.
+    """
 
     id_prefixes: tuple[str, ...] = field(default=(), name="starts")
     """Beginnings of the model ids that the row applies to. Empty: the fallback for all other models."""
@@ -92,10 +95,10 @@ class _Table(Struct, frozen=True):
 
 
 def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
-    """Return the capabilities of a model from `models.toml`, or the fallback of the provider.
+    """Return the limits and features of a model from `models.toml`, or else the fallback values of its provider.
 
-    The row with the longest matching id prefix applies. Without a match, the row of an older version of the model may
-    apply (`covers_newer_versions`). `provider`: name of the table in the file.
+    The row with the longest matching prefix of the id applies. Without one, the row of an older version of the model
+    may apply. `provider` is the name of the table in the file.
     """
     table = _load_tables().get(provider)
     if table is None:
@@ -112,9 +115,10 @@ def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
 
 
 def load_model_rows() -> dict[str, tuple[ModelRow, ...]]:
-    """Read `models.toml` and return provider name → its rows, in the order of the file and the fallback last.
+    """Read `models.toml` and return a mapping from provider name to its rows, in the order of the file.
 
-    Raises `msgspec.ValidationError` for a row with missing or invalid fields.
+    The fallback is the last row of a provider. Raises `msgspec.ValidationError` for a row with missing or invalid
+    fields.
     """
     import tomllib  # noqa: PLC0415  # imported by the first request, to shorten the start
 

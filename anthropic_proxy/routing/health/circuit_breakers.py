@@ -1,9 +1,9 @@
-"""`CircuitBreakers`: block calls to an upstream (provider and host) for some time after several failures.
+"""`CircuitBreakers`: block calls to an upstream (provider and host) for some time after several failures in a row.
 
-A circuit is open while calls are blocked. After this time one trial call is allowed, and its success closes the
-circuit. The caller checks `require_closed` before a call, and reports the result afterwards, or `release_trial` without
-one. Methods `…_from_peer` apply changes of other worker processes. `open_count` counts the open circuits, and
-`list_open_circuits` describes each as an `OpenCircuit`.
+A circuit is open while calls are blocked. After this time, one trial call is allowed; its success closes the circuit.
+Before a call, the caller checks `require_closed`. Afterwards it reports `record_success` or `record_failure`, or
+`release_trial` if there is no result. Methods `…_from_peer` apply changes of other worker processes. `OpenCircuit`
+describes an open circuit for displays.
 """
 
 import time
@@ -24,7 +24,7 @@ MAX_OPEN_SECONDS = 60.0
 
 
 class OpenCircuit(NamedTuple):
-    """An open circuit: the block of all calls to one upstream (provider and host) after failures."""
+    """Description of an open circuit: calls to one upstream (provider and host) are blocked after failures."""
 
     seconds_to_trial: float
     """Seconds until the next trial call."""
@@ -47,7 +47,7 @@ class _Breaker(Struct):
 class CircuitBreakers:
     """The circuit breakers of all upstreams. An upstream is a provider and host, such as `openai api.openai.com`.
 
-    `clock`: returns monotonic seconds.
+    `clock` returns monotonic seconds.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,9 +60,10 @@ class CircuitBreakers:
         """
 
     def require_closed(self, upstream: str) -> None:
-        """Raise `CircuitOpen` if a call to the upstream is blocked now. The first call after the block is the trial.
+        """Raise `CircuitOpen` if calls to the upstream are blocked now.
 
-        After each allowed call, the caller calls `record_success`, `record_failure` or `release_trial`.
+        After the block, one call is allowed as a trial. After each allowed call, the caller calls `record_success`,
+        `record_failure` or `release_trial`.
         """
         breaker = self._breakers.get(upstream)
         if breaker is None or breaker.error is None or not breaker.retry_at:
@@ -73,10 +74,7 @@ class CircuitBreakers:
         breaker.is_trial_running = True
 
     def record_success(self, upstream: str) -> None:
-        """Close the circuit of an upstream after a successful call, so that calls are allowed.
-
-        Earlier failures are deleted.
-        """
+        """Delete the failures of an upstream after a successful call, so that calls are not blocked any more."""
         if not self._breakers:
             return
         breaker = self._breakers.pop(upstream, None)
@@ -84,7 +82,7 @@ class CircuitBreakers:
             self.on_change(upstream, "", 0.0)
 
     def record_failure(self, upstream: str, error: UpstreamError) -> None:
-        """Count a failed call. After `FAILURES_TO_OPEN` failures in a row, or a failed trial, calls are blocked.
+        """Count a failed call. After `FAILURES_TO_OPEN` failures in a row, or a failed trial call, calls are blocked.
 
         An error with a status below 500 counts as a success, because the request or the key is its cause.
         """
@@ -104,14 +102,14 @@ class CircuitBreakers:
         breaker.is_trial_running = False
 
     def open_from_peer(self, upstream: str, error: UpstreamError, seconds: float) -> None:
-        """Block the calls to an upstream for `seconds`, because another worker process did so."""
+        """Block calls to an upstream for `seconds`, because another worker process has blocked them."""
         breaker = self._breakers.setdefault(upstream, _Breaker())
         breaker.failures = max(breaker.failures, FAILURES_TO_OPEN)
         breaker.open_seconds = min(max(breaker.open_seconds, seconds), MAX_OPEN_SECONDS)
         breaker.error, breaker.retry_at = error, self._clock() + seconds
 
     def reset_from_peer(self, upstream: str) -> None:
-        """Allow the calls to an upstream again, because another worker process did so."""
+        """Allow calls to an upstream again, because another worker process has allowed them."""
         self._breakers.pop(upstream, None)
 
     def open_count(self) -> int:
@@ -120,7 +118,7 @@ class CircuitBreakers:
         return sum(breaker.retry_at > now for breaker in self._breakers.values())
 
     def list_open_circuits(self) -> dict[str, OpenCircuit]:
-        """Return upstream → its open circuit, for all upstreams to which calls are blocked now.
+        """Return the open circuits by upstream, for all upstreams to which calls are blocked now.
 
         Any thread may call the method.
         """
@@ -132,9 +130,9 @@ class CircuitBreakers:
         }
 
     def release_trial(self, upstream: str) -> None:
-        """End a trial call without a result, for example because the client disconnected.
+        """End a call without a result, for example because the client has disconnected.
 
-        The next call is the new trial.
+        If the call was the trial after a block, the next call is a new trial.
         """
         breaker = self._breakers.get(upstream)
         if breaker is not None:

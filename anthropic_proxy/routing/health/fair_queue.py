@@ -1,7 +1,7 @@
-"""`FairQueue`: limit on concurrent calls to providers, with a queue that serves clients in turn.
+"""`FairQueue`: limits the concurrent calls to providers. Further calls wait in a queue that serves clients in turn.
 
-A slot is the permission for one call; a call has it from `acquire` to `release`. `slots_per_worker` divides the slots
-among worker processes.
+A slot is the permission for one call, from `acquire` to `release`. `slots_per_worker` divides the slots among worker
+processes.
 """
 
 import asyncio
@@ -19,7 +19,8 @@ RETRY_AFTER_SECONDS = 2.0
 class FairQueue:
     """Limit on concurrent calls to providers. Waiting clients receive free slots (permissions for a call) in turn.
 
-    `slots`: maximum calls of this process; None: no limit. `limit`: maximum calls of all workers, for error texts.
+    `slots` is the maximum number of calls of this process; None: no limit. `limit` is the maximum of all workers, for
+    error texts.
     """
 
     def __init__(self, slots: int | None, limit: int | None = None) -> None:
@@ -31,10 +32,10 @@ class FairQueue:
         self._waiting_count = 0
 
     async def acquire(self, client: str) -> None:
-        """Wait for a free slot and occupy it for one upstream call. Call `release` after the call.
+        """Wait until an upstream call is allowed, and count it as running. Call `release` after the call.
 
-        `client`: text that identifies the client and its session; distinct texts are served in turn. Raises `ProxyBusy`
-        if the queue is full.
+        `client` is a text for a client and its session. Waiting calls with different texts are served in turn. Raises
+        `ProxyBusy` if the queue is full.
         """
         if self._slots is None:
             return
@@ -60,7 +61,7 @@ class FairQueue:
             raise
 
     def release(self) -> None:
-        """Free the slot of an ended upstream call, or pass it to the next waiting call."""
+        """End an upstream call that `acquire` has allowed, and allow the next waiting call."""
         if self._slots is None:
             return
         while self._waiting:
@@ -84,7 +85,9 @@ class FairQueue:
 
 
 def slots_per_worker(limit: int, worker_index: int, worker_count: int) -> int:
-    """Return the slots (concurrent calls) of one worker process, at least 1. `limit`: slots of all workers.
+    """Return the number of concurrent upstream calls of one worker process, at least 1.
+
+    `limit` is the number for all workers, which is divided evenly.
 
     >>> [slots_per_worker(5, index, 3) for index in range(3)]
     [2, 2, 1]

@@ -1,7 +1,7 @@
-"""`RetryBudget`: limit on the proxy's retries per upstream (provider and host).
+"""`RetryBudget`: limits the proxy's retries for each upstream (provider and host), because retries worsen an outage.
 
-Unlimited retries would worsen an outage. The budget is a number of allowed retries, and each retry spends 1. Time and
-the first call of each request add to it.
+The budget of an upstream is the number of retries that are still allowed. Each retry spends 1. The budget grows with
+time, and with the first call of each request.
 """
 
 import time
@@ -23,7 +23,10 @@ class _Account(Struct):
 
 
 class RetryBudget:
-    """The number of retries that are still allowed for each upstream. `clock`: returns monotonic seconds."""
+    """The number of retries that are still allowed for each upstream (provider and host).
+
+    `clock` returns monotonic seconds.
+    """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -31,15 +34,12 @@ class RetryBudget:
         """Upstream → its budget. Absent: no retry yet, so the budget is full."""
 
     def record_first_call(self, upstream: str) -> None:
-        """Add `RETRY_RATIO` to the retry budget of an upstream. Call this only for the first call of a request."""
+        """Add `RETRY_RATIO` to the retry budget of an upstream. Call this for the first call of a request."""
         if self._accounts and (account := self._accounts.get(upstream)) is not None:
             account.balance = min(account.balance + RETRY_RATIO, MAX_SAVED_RETRIES)
 
     def try_spend_retry(self, upstream: str) -> bool:
-        """Spend one retry of the upstream's budget and return True.
-
-        False: none is left, so the caller must not retry.
-        """
+        """Return True if a retry is allowed, and subtract it from the retry budget of the upstream."""
         now = self._clock()
         account = self._accounts.setdefault(upstream, _Account(MAX_SAVED_RETRIES, now))
         account.balance = min(account.balance + (now - account.updated_at) * RETRIES_PER_SECOND, MAX_SAVED_RETRIES)

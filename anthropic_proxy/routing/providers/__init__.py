@@ -1,7 +1,7 @@
 """Provider registry: base URLs, keys, models and APIs of all providers that the proxy can call.
 
-`PROVIDERS` contains the built-in providers, each as a `Provider`. `find_registry` adds the providers of the
-configuration file.
+`PROVIDERS` contains the built-in providers, each as a `Provider`. `find_registry` adds the providers that the
+configuration file defines.
 """
 
 from anthropic_proxy.routing.providers import openai_chat

@@ -1,8 +1,8 @@
-"""`ANTHROPIC`: the registry entry of Anthropic, and the Messages API of other vendors.
+"""`ANTHROPIC`: the registry entry of Anthropic. Other objects configure the Messages API of other vendors.
 
-`MOONSHOT`, `OLLAMA`, `DEEPSEEK` and `CHAT_SERVERS` (vLLM and others) describe the deviations of these vendors from
-Anthropic's API. The setting `<PROVIDER>_WIRE=messages` selects them. These vendors accept the key as `Authorization:
-Bearer`. Ollama's cloud and vLLM do not accept `x-api-key` (sources below, read 2026-11).
+`MOONSHOT`, `OLLAMA`, `DEEPSEEK` and `CHAT_SERVERS` (vLLM and others) are used if the setting `<PROVIDER>_WIRE` is
+`messages`. They list how these vendors deviate from Anthropic's API. The key is sent as `Authorization: Bearer`,
+because Ollama's cloud and vLLM do not accept `x-api-key` (sources below, read 2026-11).
 """
 
 from msgspec import structs

@@ -1,7 +1,7 @@
-"""`build_configured_provider`: builds the registry entry for a provider of the configuration file.
+"""`build_configured_provider`: builds the registry entry of a provider that the configuration file defines.
 
-The entry inherits from the known vendor at the same address, or from the entry of an unknown server. Fields of the file
-override inherited ones. `check_configured_provider` validates the table of the file.
+The file may omit fields. They are copied from the built-in provider or known server with the same address, or else from
+the entry for unknown servers. `check_configured_provider` validates the provider's table in the file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,10 +44,10 @@ class _Origin(Struct, frozen=True):
 
 
 def check_configured_provider(table: ConfiguredProvider, built_in: Sequence[Provider], file: ConfigFile) -> None:
-    """Raise `ConfigurationError` if a `[providers.NAME]` table of the configuration file is invalid.
+    """Raise `ConfigurationError` if a table `[providers.NAME]` of the configuration file is invalid.
 
     NAME must not be the name or prefix of a built-in provider. The wire (API) and the fields for deviations from it
-    must be valid. `file`: the configuration file, for line numbers in the error.
+    must be valid. `file` is used for line numbers in the error.
     """
     errors = ErrorList()
     with errors.collect():
@@ -60,7 +60,10 @@ def check_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
 
 
 def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Provider:
-    """Return the registry entry for a valid `[providers.NAME]` table. `built_in`: all built-in providers."""
+    """Return the registry entry of a provider that the configuration file defines by a valid table.
+
+    Omitted fields are copied from a similar provider in `built_in`.
+    """
     origin = _find_origin(table, built_in)
     row, server = origin.row, origin.server
     serves_installed = row.uses_installed_models and table.wire == "ollama"

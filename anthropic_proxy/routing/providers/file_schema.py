@@ -1,4 +1,4 @@
-"""`build_file_schema`: JSON Schema of the configuration file `anthropic-proxy.toml`, for editors.
+"""`build_file_schema`: builds the JSON Schema of the configuration file `anthropic-proxy.toml`, for editors.
 
 The schema is derived from the structs that decode the file. Its descriptions are the docstrings of their fields. It
 uses draft 7, because editor plug-ins for TOML support it.
@@ -25,7 +25,10 @@ _REFERENCE = "#/definitions/"
 
 
 def build_file_schema(providers: ProviderRegistry) -> Schema:
-    """Return the JSON Schema of the configuration file. `providers`: the built-in providers, for their APIs."""
+    """Return the JSON Schema of the configuration file.
+
+    The fields of each API are taken from the built-in `providers`.
+    """
     dialects = {wire: config.wire.dialect_type for row in providers for wire, config in row.wires.items()}
     definitions = _define(FileContents)
     definitions[KeyReference.__name__] |= {"minProperties": 1, "maxProperties": 1}

@@ -1,4 +1,4 @@
-"""`LITELLM`: the registry entry of LiteLLM, a Python library for calls to many providers, with model rules."""
+"""`LITELLM`: the registry entry of LiteLLM, a Python library through which many more providers can be called."""
 
 from anthropic_proxy.routing.providers.registry import Provider, WireConfig, build_model_rules
 from anthropic_proxy.wire import openai_chat

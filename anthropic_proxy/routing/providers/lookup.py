@@ -1,8 +1,8 @@
 """`ProviderRegistry`: the list of all providers, with search by name and by the prefix of a model id.
 
-The prefix names the provider: `openai/gpt-4.1`. An extra prefix, such as `bedrock/` for LiteLLM, stays in the model id.
-`with_configured` adds the providers of the configuration file after a check, `extend` adds checked ones.
-`list_setup_variables` returns the variables that enable providers.
+A prefix, such as `openai/` in `openai/gpt-4.1`, selects the provider and is then removed from the id. An extra prefix,
+such as `bedrock/` for LiteLLM, also selects the provider but stays in the id. `with_configured` and `extend` add the
+providers of the configuration file. `list_setup_variables` returns the environment variables that enable providers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,10 @@ from anthropic_proxy.settings import ConfigFile, ConfiguredProvider, ErrorList
 
 
 class ProviderRegistry(Sequence[Provider]):
-    """Providers in order of precedence. If several list a model id without a prefix, the first one serves it."""
+    """All providers in order of precedence. If several list the same model id, the first one serves it.
+
+    A provider prefix in the requested id overrides this order.
+    """
 
     def __init__(self, providers: Sequence[Provider]) -> None:
         self._rows = tuple(providers)
@@ -50,13 +53,13 @@ class ProviderRegistry(Sequence[Provider]):
         return self._by_name[name]
 
     def find_by_prefix(self, prefix: str) -> Provider | None:
-        """Return the provider with this lower-case name or prefix of model ids. None: there is no such provider."""
+        """Return the provider with this name or prefix of model ids, in lower case. None: there is no such provider."""
         return self._by_prefix.get(prefix)
 
     def find_by_extra_prefix(self, prefix: str) -> Provider | None:
-        """Return the provider that has this prefix among its `extra_prefixes`. None: no provider has it.
+        """Return the provider with this extra prefix, such as `bedrock` for LiteLLM. None: no provider has it.
 
-        An extra prefix, such as `bedrock/` for LiteLLM, stays in the model id of the upstream request.
+        An extra prefix selects the provider, and stays in the model id of the upstream request.
         """
         return self._by_extra_prefix.get(prefix)
 
@@ -70,10 +73,9 @@ class ProviderRegistry(Sequence[Provider]):
     def with_configured(
         self, tables: tuple[ConfiguredProvider, ...], file: ConfigFile, errors: ErrorList
     ) -> "ProviderRegistry":
-        """Return a copy of this registry with one more provider for each valid table of the configuration file.
+        """Return a copy of this registry with the providers of all valid `tables` of the configuration file.
 
-        `errors`: receives the messages about invalid tables. `file`: the configuration file, for line numbers in the
-        messages.
+        `errors` receives messages about the invalid tables. `file` is used for line numbers in these messages.
         """
         valid = []
         for table in tables:
@@ -83,7 +85,10 @@ class ProviderRegistry(Sequence[Provider]):
         return self.extend(tuple(valid))
 
     def extend(self, tables: tuple[ConfiguredProvider, ...]) -> "ProviderRegistry":
-        """Return a copy of this registry with one more provider for each table, which must be valid."""
+        """Return a copy of this registry with the providers of `tables` of the configuration file.
+
+        The tables must be valid.
+        """
         return _extend(self, tables) if tables else self
 
 

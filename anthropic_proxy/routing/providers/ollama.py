@@ -1,7 +1,6 @@
-"""`OLLAMA`: the registry entry of Ollama.
+"""`OLLAMA`: the registry entry of Ollama, with its addresses, keys, models and APIs.
 
-A registry entry (`Provider`) has the APIs, addresses, keys and models of a provider. A dialect lists the deviations of
-models from the API.
+For an API, the dialect lists the deviations of Ollama. Model rules change the dialect for some models.
 """
 
 from anthropic_proxy.routing.providers import anthropic as messages

@@ -1,6 +1,6 @@
-"""`OPENAI`: the registry entry of OpenAI, which has its APIs, addresses, keys and models.
+"""`OPENAI`: the registry entry of OpenAI, with its addresses, keys, models and APIs.
 
-`OPENAI_BASE_URL` selects a server of `compatible_servers` instead.
+The setting `OPENAI_BASE_URL` can select another server with the same API, from `compatible_servers`.
 """
 
 from anthropic_proxy.routing.providers import anthropic as messages

@@ -1,7 +1,8 @@
-"""Registry entries of `GROQ`, `MOONSHOT`, `XAI` and `DEMO`, and the configuration `OPENAI` of Chat Completions.
+"""Providers with the API Chat Completions: the registry entries `GROQ`, `MOONSHOT`, `XAI` and `DEMO`.
 
-A registry entry (`Provider`) has the APIs, addresses, keys and models of a provider. A configuration (`WireConfig`) is
-an API with its dialect, the deviations of a server. A model rule changes the dialect for some models.
+`OPENAI` is not an entry, but the configuration of this API for calls to OpenAI. A registry entry (`Provider`) has the
+addresses, keys, models and APIs of a provider. For an API, the dialect lists the deviations of the provider. Model
+rules change the dialect for some models.
 """
 
 from anthropic_proxy.routing.providers import anthropic as messages

@@ -1,7 +1,7 @@
-"""Configurations of the Responses API for calls to OpenAI (`OPENAI`) and xAI (`XAI`).
+"""Configurations of the Responses API: `OPENAI` for calls to OpenAI, `XAI` for calls to xAI.
 
-A configuration (`WireConfig`) is an API with its dialect, the deviations of a provider. A model rule changes the
-dialect for some models. `OPENAI_WIRE_RULES` chooses the API for each model of OpenAI.
+The dialect of a configuration lists the deviations of the provider from the API. Model rules change the dialect for
+some models. `OPENAI_WIRE_RULES` chooses the default API for each model of OpenAI.
 """
 
 from anthropic_proxy.routing.providers.registry import WireConfig, build_model_rules

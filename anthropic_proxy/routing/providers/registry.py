@@ -1,9 +1,8 @@
-"""Types of the provider registry, above all `Provider`: the URLs, keys and models of one provider.
+"""Types of the provider registry, above all `Provider`: the addresses, keys, models and APIs of one provider.
 
-`WireConfig` is the configuration of one wire (API) for a provider. A `ModelRule` changes it for some models.
-`ServerOverride` describes another server that a base URL setting selects. `RetiredModel` is a model that its provider
-stops serving. `wire_rules` and `capability_rules` are pairs of a model pattern and a value. `setup_variable` is the
-environment variable that enables a provider.
+A wire is the code for one API. A `WireConfig` has a wire and its dialect, the deviations of a provider from the API. A
+`ModelRule` changes the dialect for some models. A `ServerOverride` describes another server that a base URL setting can
+select. A `RetiredModel` has the date on which a provider stops serving a model, and the successor.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ UNKNOWN_PROJECT = "{project}"
 
 
 class ModelRule(Struct, frozen=True):
-    """Changes to a dialect (the deviations of a provider from an API) for some models."""
+    """Rule that changes a dialect (the deviations of a provider from an API) for some models."""
 
     pattern: str
     """`fnmatch` pattern, compared with the lower-case model id: `gpt-5*`."""
@@ -32,20 +31,20 @@ class ModelRule(Struct, frozen=True):
     """Date on which `source` was read: `2026-11`, `2026-11-20`."""
 
     def matches_model(self, model: str) -> bool:
-        """Return True if `pattern` matches the model id. Upper and lower case are equal."""
+        """Return True if the rule applies to the model id, in upper or lower case."""
         return fnmatchcase(model.lower(), self.pattern)
 
 
 def build_model_rules(source: str, read_date: str, *rules: tuple[str, Mapping[str, object]]) -> tuple[ModelRule, ...]:
     """Return one `ModelRule` for each pair of model pattern and dialect fields in `rules`.
 
-    All have the same `source`, from which the values were read on `read_date`.
+    The dialect fields were read from `source` on `read_date`.
     """
     return tuple(ModelRule(pattern, fields, source, read_date) for pattern, fields in rules)
 
 
 class WireConfig(Struct, Generic[DialectT], frozen=True, kw_only=True, eq=False):
-    """Configuration of one wire (API such as Chat Completions) for calls to one provider."""
+    """Configuration of one wire (the code for an API such as Chat Completions) for calls to one provider."""
 
     wire: Wire[DialectT]
     """Encoder of requests and decoder of replies for the API."""
@@ -72,7 +71,7 @@ AnyWireConfig = WireConfig[Any]
 
 
 class RetiredModel(Struct, frozen=True, kw_only=True):
-    """Retirement of a model: its provider has stopped serving it, or will stop on a known date."""
+    """Retirement of a model: the date on which its provider stops or stopped serving it, and its successor."""
 
     retired_on: str
     """Date of the retirement, past or future: `2026-08-16`."""
@@ -87,10 +86,10 @@ class RetiredModel(Struct, frozen=True, kw_only=True):
 def build_retired_models(
     source: str, read_date: str, *retirements: tuple[str, str, tuple[str, ...]]
 ) -> Mapping[str, RetiredModel]:
-    """Return model id → its retirement, for all models in one announcement of a provider.
+    """Return a mapping from model id to its retirement, for the models in one announcement of a provider.
 
-    `source`: page with the announcement. `read_date`: date on which the page was read. `retirements`: tuples of the
-    date, the recommended successor, and the ids of the models.
+    Each tuple in `retirements` has the date, the recommended successor and the ids of the models. The announcement is
+    the page `source`, read on `read_date`.
     """
     return {
         model: RetiredModel(retired_on=retired_on, successor=successor, source=source, read_date=read_date)
@@ -100,7 +99,7 @@ def build_retired_models(
 
 
 class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
-    """A server that is called instead of the provider's own one, because `<PROVIDER>_BASE_URL` has its address.
+    """A server that is called in place of the provider's own one, if a base URL setting has its address.
 
     For example, `OPENAI_BASE_URL=https://api.deepseek.com/v1` selects DeepSeek.
     """
@@ -133,7 +132,7 @@ class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Provider(ProviderVariables, frozen=True, kw_only=True, eq=False):
-    """Registry entry of one provider: a company or server with models that the proxy can call."""
+    """Registry entry of one provider, a company or server with models: its addresses, keys, models and APIs."""
 
     title: str
     """Name of the provider in texts for the user: `Google Gemini`."""
@@ -200,9 +199,10 @@ class Provider(ProviderVariables, frozen=True, kw_only=True, eq=False):
 
     @property
     def setup_variable(self) -> str | None:
-        """Environment variable that enables the provider: its key, its project, or its base URL if no key is required.
+        """Name of the environment variable that enables the provider, such as `OPENAI_API_KEY`.
 
-        None: no variable enables the provider.
+        It sets the key. For Vertex AI it sets the project, and for a provider that requires no key the base URL. None:
+        no variable enables the provider.
         """
         if self.is_configured:
             return None

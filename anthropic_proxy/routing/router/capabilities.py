@@ -1,7 +1,7 @@
-"""`find_capabilities`: limits and features of a model at the server that the settings select.
+"""`find_capabilities`: finds the limits and features of a model at the server that the settings select.
 
-Values of `models.toml` are overridden by facts of the command `doctor`, and both by the configuration file
-(`apply_capability_rules`).
+Values of `models.toml` are overridden by facts that the command `doctor` has observed. The configuration file overrides
+both; `apply_capability_rules` applies it.
 """
 
 from fnmatch import fnmatchcase
@@ -15,10 +15,9 @@ from anthropic_proxy.settings import Settings
 
 
 def find_capabilities(row: Provider, model: str, settings: Settings, catalog: Catalog) -> ModelCapabilities:
-    """Return the capabilities (limits and features) of a provider's model.
+    """Return the limits and features (capabilities) of a provider's model at the server that is called.
 
-    If the base URL setting selects another server, the values of this server apply. Facts of the command `doctor`
-    override `models.toml`, and the configuration file overrides both.
+    If the base URL setting selects another known server, the values of this server apply.
     """
     server = find_server_override(row, settings)
     learned = _find_learned(row, model, settings, catalog)
@@ -44,9 +43,9 @@ def _find_learned(row: Provider, model: str, settings: Settings, catalog: Catalo
 
 
 def apply_capability_rules(row: Provider, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-    """Return the capabilities (limits and features) of a model, changed by the matching rules of its provider.
+    """Return the limits and features of a model, changed by the configuration file.
 
-    Only providers of the configuration file have such rules.
+    Only a provider that the configuration file defines can have such changes.
     """
     changes: dict[str, object] = {}
     for pattern, fields in row.capability_rules:

@@ -1,13 +1,15 @@
-"""Resolution of the model id in a client request to a provider and its model id.
+"""Functions that find the provider and model for the model id in a client request.
 
-`choose_models` returns the `ModelChoice`s for a requested id, by these rules:
+`choose_models` returns each possible model as a `ModelChoice`, by these rules:
+
 1. `claude-<prefix>/<name>`, as listed by `/v1/models`, is an alias of `<prefix>/<name>`. A suffix `[1m]` is ignored.
 2. A provider prefix decides, unless the list of the preferred provider contains the complete name.
 3. An id with a Claude tier is mapped by the settings, else by the defaults of the preferred provider.
 4. An unknown BIG_MODEL or SMALL_MODEL goes to the `unknown_model_provider` of the preferred provider.
 5. A bare name goes to the provider that lists it, else to the preferred provider.
 
-`normalize_model` removes alias and suffix, and also returns the Claude tier. `find_tier` returns the tier in an id.
+A tier is a Claude family, such as opus. `normalize_model` removes alias and suffix. `find_tier` returns the tier in an
+id.
 """
 
 import re
@@ -32,7 +34,7 @@ _CLOUD_SUFFIXES = (":cloud", "-cloud")
 
 
 class ModelChoice(Struct, frozen=True, kw_only=True):
-    """A provider and model chosen for a requested model id, with the reason for the log."""
+    """A provider and model that was chosen for a requested model id, with the reason for the log."""
 
     provider: Provider
     """Registry entry of the provider that serves the model."""
@@ -58,9 +60,10 @@ class ModelChoice(Struct, frozen=True, kw_only=True):
 
 
 def choose_models(requested: str, preferred: Provider, settings: Settings, catalog: Catalog) -> list[ModelChoice]:
-    """Return the models that may serve a requested model id: the first choice, then the fallbacks of its Claude tier.
+    """Return the models that may serve the model id `requested`: the first choice, then its fallbacks.
 
-    Raises `InvalidRequest` if the id is empty, too long, or a provider prefix alone.
+    Only an id with a Claude tier (opus, sonnet …) has fallbacks. Raises `InvalidRequest` if the id is empty, too long,
+    or a provider prefix alone.
     """
     registry = find_registry(settings)
     name = _strip_suffixes(requested, registry)
@@ -81,8 +84,8 @@ def choose_models(requested: str, preferred: Provider, settings: Settings, catal
 def normalize_model(requested: str, preferred: Provider, settings: Settings) -> tuple[str, str]:
     """Return the model id of a request without alias and suffix `[1m]`, and its Claude tier (haiku, sonnet …).
 
-    Tier "": the id names no tier, or another provider than Anthropic. Raises `InvalidRequest` if the id is empty or too
-    long.
+    The tier is "" if the id names no tier, or another provider than Anthropic. Raises `InvalidRequest` if the id is
+    empty or too long.
     """
     registry = find_registry(settings)
     name = _strip_suffixes(requested, registry)
@@ -95,9 +98,10 @@ def normalize_model(requested: str, preferred: Provider, settings: Settings) -> 
 def choose_models_for_rule(
     rule: ConfiguredRoute, requested: str, preferred: Provider, settings: Settings, catalog: Catalog
 ) -> list[ModelChoice]:
-    """Return the models that a matching route of the configuration file names as targets, without duplicates.
+    """Return the models that the route `rule` of the configuration file names as targets, without duplicates.
 
-    `requested`: model id in the client request, for targets that depend on it.
+    If a target is a Claude tier (opus …) or `default`, its models may depend on `requested`, the model id in the client
+    request.
     """
     choices: dict[str, ModelChoice] = {}
     for target in rule.targets:
@@ -119,10 +123,10 @@ def choose_models_for_rule(
 def choose_models_for_tier(
     tier: str, requested: str, preferred: Provider, settings: Settings, catalog: Catalog
 ) -> list[ModelChoice]:
-    """Return the models for a Claude tier (haiku, sonnet …): the mapped model, then its fallbacks, without duplicates.
+    """Return the models for a Claude tier (haiku, sonnet …): the mapped model, then its fallbacks.
 
-    `requested`: model id in the client request. If the provider is Anthropic and no setting maps the tier, it is used
-    unchanged.
+    If Anthropic is the preferred provider and no setting maps the tier, the id `requested` by the client is the first
+    model.
     """
     variable, value = _find_setting(tier, preferred, settings)
     if value is not None:
@@ -152,7 +156,7 @@ def choose_models_for_tier(
 def find_tier(name: str) -> str | None:
     """Return the Claude tier in a model id: `opus` for `claude-opus-5`. None: the id names no tier.
 
-    The tier must be a separate word, in upper or lower case. For `mythos` the tier `fable` is returned.
+    Upper and lower case are equal. For `mythos`, the tier `fable` is returned.
     """
     match = _TIER.search(name.lower())
     return _OTHER_TIERS.get(match[1], match[1]) if match else None

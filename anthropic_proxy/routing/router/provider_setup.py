@@ -1,9 +1,9 @@
-"""Effects of the settings on one provider: its base URL, its server, its missing key.
+"""Functions that find the base URL, the server and the missing key of a provider, according to the settings.
 
 `find_base_url` returns the base URL. `find_server_override` returns the registry entry of another vendor's server, if
 the setting has its URL. `describe_missing_key` returns an error text. `is_preferable` is True if a provider may become
-the preferred one, for model ids without a provider prefix. `name_server` returns provider and host, the text under
-which facts about a server are stored.
+the preferred one, which serves model ids without a provider prefix. `name_server` returns provider and host as one
+text.
 """
 
 from fnmatch import fnmatchcase
@@ -16,9 +16,9 @@ from anthropic_proxy.settings import Settings
 
 
 def find_base_url(row: Provider, config: AnyWireConfig, settings: Settings) -> str:
-    """Return the base URL for calls to a provider, without a trailing slash. `config`: the API of the calls.
+    """Return the base URL for calls to a provider by the API `config`, without a trailing slash.
 
-    The URL contains `UNKNOWN_PROJECT` if it requires a Google Cloud project and no setting has one.
+    If the URL needs a Google Cloud project and no setting has one, it contains the placeholder `UNKNOWN_PROJECT`.
     """
     base_url = _configured_base_url(row, settings)
     for suffix, replacement in config.url_suffixes:
@@ -30,7 +30,7 @@ def find_base_url(row: Provider, config: AnyWireConfig, settings: Settings) -> s
 def find_server_override(row: Provider, settings: Settings) -> ServerOverride | None:
     """Return the registry entry of the server that the base URL setting of a provider selects.
 
-    None: the provider's own server, or a server without an entry.
+    None: no setting, the provider's own server, or a server without an entry.
     """
     base_url = settings.base_urls.get(row.name)
     return None if base_url is None or not row.servers else _match(row, base_url)
@@ -67,10 +67,10 @@ def _regional_base_url(row: Provider, location: str) -> str:
 
 
 def is_preferable(row: Provider, settings: Settings) -> bool:
-    """Return True if a provider can become the preferred one without the setting `PREFERRED_PROVIDER`.
+    """Return True if a provider can become the preferred one although the user has not chosen it.
 
-    The preferred one serves model ids without a provider prefix. The key or project must be set. A provider of the
-    configuration file needs a model, and a key only if its server requires one.
+    The preferred provider serves model ids without a provider prefix. A built-in provider needs a key or a project. A
+    provider of the configuration file needs a model, and a key only if its server requires one.
     """
     if row.is_configured:
         has_model = row.has_default_models or settings.big_model is not None
@@ -81,9 +81,9 @@ def is_preferable(row: Provider, settings: Settings) -> bool:
 
 
 def describe_missing_key(provider: Provider, settings: Settings) -> str:
-    """Return an error text with a remedy if the key of a provider is missing. "": no key is missing.
+    """Return an error text with a remedy if a provider has no key but requires one. "": no key is missing.
 
-    A provider with Google access tokens only needs a setting that selects it.
+    A provider with Google access tokens instead of a key only needs a setting that selects it.
     """
     if provider.key_source == "google":
         chosen = settings.preferred_provider == provider.name or settings.use_vertex_auth
@@ -114,5 +114,8 @@ def _add_key(provider: Provider, settings: Settings) -> str:
 
 
 def name_server(provider: Provider, base_url: str) -> str:
-    """Return provider and host as one text, such as `openai api.openai.com`, for facts about the models of a server."""
+    """Return the provider and the host as one text, such as `openai api.openai.com`.
+
+    Facts about the models of a server are stored under this text.
+    """
     return f"{provider.name} {urlsplit(base_url).netloc.rpartition('@')[2]}"

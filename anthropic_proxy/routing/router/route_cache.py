@@ -1,6 +1,7 @@
 """`RouteCache`: caches the routes of recent requests, because clients request few models repeatedly.
 
-A route is the list of targets (provider and model) for a request. `FixedRouteCache` always returns the same route.
+A route is the list of targets (provider and model) for a request. `FixedRouteCache` always returns the same route, for
+dry runs and the command `doctor`.
 """
 
 from anthropic_proxy.routing.catalog import Catalog
@@ -12,7 +13,10 @@ _MAX_ENTRIES = 1_024
 
 
 class RouteCache:
-    """Cache of routes (targets for a request) by model, server tools and matching rule."""
+    """Cache of routes, the lists of targets (provider and model) for requests.
+
+    A route is cached by the requested model, the server tools and the matching route of the configuration file.
+    """
 
     def __init__(self) -> None:
         self._cached: tuple[Settings, Catalog, int, dict[RoutingQuery, Route]] | None = None
@@ -22,9 +26,10 @@ class RouteCache:
         """True if any route returned by this cache is relayed."""
 
     def find_route(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
-        """Return the route of a client request, cached or new. Raises `ClientError` as the function `resolve_route`.
+        """Return the route of a client request from the cache, or a new one from the function `resolve_route`.
 
-        The cache is cleared if the settings or the catalog change. Any thread may call the method.
+        The cache is cleared if the settings or the catalog of models change. Raises the `ClientError` of
+        `resolve_route`. Any thread may call the method.
         """
         cached = self._cached
         if cached is None or cached[0] is not settings or cached[1] is not catalog or cached[2] != catalog.edition:

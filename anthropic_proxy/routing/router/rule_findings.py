@@ -1,7 +1,7 @@
-"""Problems and warnings about the targets of routes (`[[routes]]`) in the configuration file.
+"""Problems and warnings about routes (`[[routes]]`) in the configuration file, found without a request to providers.
 
-A target is a provider and model that a route names. `list_rule_problems_and_warnings` returns the texts, and
-`list_rule_choices` the models.
+A route names targets, for example model ids. `list_rule_choices` returns the models that the routes name.
+`list_rule_problems_and_warnings` returns texts about those that cannot reply or have no clear provider.
 """
 
 from anthropic_proxy.routing.catalog import Catalog
@@ -15,7 +15,10 @@ this model are reported with the model mapping."""
 
 
 def list_rule_choices(settings: Settings, catalog: Catalog) -> list[tuple[ConfiguredRoute, ModelChoice]]:
-    """Return each model that a route of the configuration file names as target, with the first route that names it."""
+    """Return each model that a route of the configuration file names by its id, with the first such route.
+
+    Models that follow from the model mapping (targets `default` or `opus` …) are left out.
+    """
     found: dict[str, tuple[ConfiguredRoute, ModelChoice]] = {}
     preferred = find_preferred_provider(settings, catalog)
     for rule in settings.routes:
@@ -26,9 +29,9 @@ def list_rule_choices(settings: Settings, catalog: Catalog) -> list[tuple[Config
 
 
 def list_rule_problems_and_warnings(settings: Settings, catalog: Catalog) -> tuple[list[str], list[str]]:
-    """Return two lists of texts: targets of routes that cannot reply, and models with a guessed provider.
+    """Return two lists of texts about models in routes: problems that prevent replies, and warnings.
 
-    A provider is guessed if a model id has no provider prefix and is in no model list.
+    A warning is about a model id without a provider prefix that is in no model list, so its provider is a guess.
     """
     problems, warnings = [], []
     for rule, choice in list_rule_choices(settings, catalog):

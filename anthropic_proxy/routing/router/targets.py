@@ -1,9 +1,9 @@
 """`resolve_route`: finds the route of a client request, the list of targets for the upstream calls.
 
 A `Target` is a provider, model, wire (API) and base URL. A `Route` has the first choice and its fallbacks. A relayed
-target receives the client's bytes unchanged. `upstream` is the provider and host of a target. A `TierMapping` lists the
-models for one Claude tier (haiku, sonnet …). The preferred provider serves tiers and names without a provider prefix;
-`choose_preferred_provider_name` and `find_preferred_provider` return it. `switch_wire` changes the API of a target.
+target receives the client's bytes unchanged. The preferred provider serves model ids without a provider prefix;
+`find_preferred_provider` returns it. A `TierMapping` has the models for one Claude tier (haiku, sonnet …).
+`switch_wire` changes the API of a target.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ from anthropic_proxy.wire.contract import BaseDialect, RelayWire, Wire
 
 
 class RoutingQuery(Struct, frozen=True):
-    """The properties of a client request that its route depends on."""
+    """The properties of a client request from which its route (list of providers and models) is computed."""
 
     model: str
     """Model id in the client request."""
@@ -47,7 +47,7 @@ class RoutingQuery(Struct, frozen=True):
 
 
 class Target(Struct, frozen=True, kw_only=True, eq=False):
-    """One provider, model and wire (API) for upstream calls."""
+    """One provider, model, wire (API) and base URL for upstream calls."""
 
     provider: Provider
     """Registry entry of the provider to call."""
@@ -68,12 +68,12 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def is_relayed(self) -> bool:
-        """True if the request and the reply are forwarded unchanged, instead of encoded and decoded."""
+        """True if the client's request and the provider's reply are forwarded unchanged, without translation."""
         return isinstance(self.wire, RelayWire)
 
     @property
     def upstream(self) -> str:
-        """Provider and host, such as `openai api.openai.com`. Failures and retries are counted for each such pair."""
+        """Provider and host as one text, such as `openai api.openai.com`. Failures are counted for each upstream."""
         return _name_upstream(self.provider.name, self.base_url)
 
 
@@ -95,7 +95,7 @@ class Route(Struct, frozen=True):
 
 
 class TierMapping(Struct, frozen=True, kw_only=True):
-    """The models to which one Claude tier (haiku …) is mapped, for the start-up summary and `GET /v1/models`."""
+    """The models to which one Claude tier (haiku, sonnet …) is mapped, with the deciding setting."""
 
     tier: str
     """Name of the Claude tier: `opus`."""
@@ -145,10 +145,11 @@ def resolve_route(query: RoutingQuery, settings: Settings, catalog: Catalog) -> 
 
 
 def choose_preferred_provider_name(settings: Settings, ollama_models: Sequence[str] | None) -> str:
-    """Return the name of the preferred provider, for Claude model ids and unlisted ids without a provider prefix.
+    """Return the name of the preferred provider, which serves Claude ids and unlisted ids without a prefix.
 
-    `ollama_models`: installed models of Ollama; None: it did not reply, or was not queried. Ollama is chosen if no
-    provider has a key and Ollama is running.
+    A setting can choose it. Otherwise it is the first provider that is set up, for example with a key. If there is
+    none, it is Ollama if that is running. `ollama_models` are Ollama's installed models; None: not running, or not
+    queried.
     """
     if settings.preferred_provider is not None:
         return settings.preferred_provider
@@ -165,19 +166,19 @@ def choose_preferred_provider_name(settings: Settings, ollama_models: Sequence[s
 def should_query_ollama(settings: Settings) -> bool:
     """Return True if the proxy must query Ollama for its models at its start.
 
-    This is the case if Ollama is preferred by a setting, or no other provider has a key.
+    This is the case if a setting chooses Ollama as preferred provider, or if no other provider has a key.
     """
     return choose_preferred_provider_name(settings, ()) == find_registry(settings).local.name
 
 
 def find_preferred_provider(settings: Settings, catalog: Catalog) -> Provider:
-    """Return the preferred provider, which serves Claude model ids and unlisted ids without a provider prefix."""
+    """Return the preferred provider, which serves Claude ids and unlisted ids without a provider prefix."""
     registry = find_registry(settings)
     return registry.find(choose_preferred_provider_name(settings, catalog.cached_model_ids(registry.local.name)))
 
 
 def list_tier_mappings(settings: Settings, catalog: Catalog) -> list[TierMapping]:
-    """Return the models to which each Claude tier is mapped, in the order haiku, sonnet, opus, fable."""
+    """Return the model mapping of each Claude tier, in the order haiku, sonnet, opus, fable."""
     preferred_provider = find_preferred_provider(settings, catalog)
     rows = []
     for tier in TIERS:
@@ -199,9 +200,9 @@ def list_tier_mappings(settings: Settings, catalog: Catalog) -> list[TierMapping
 
 
 def switch_wire(target: Target, wire_name: str, settings: Settings) -> Target | None:
-    """Return a copy of the target (provider and model) with another wire (API) of the provider.
+    """Return a copy of a target (provider and model) that uses the wire (API) `wire_name` instead.
 
-    None: the provider does not support the wire, or a setting selects its wire.
+    None: the wire is not available at the provider, or a setting prescribes the wire of the provider.
     """
     row, server = target.provider, find_server_override(target.provider, settings)
     if row.name in settings.wires or wire_name not in row.wires:
@@ -236,7 +237,7 @@ def _prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: Se
 
 
 def find_problem(choice: ModelChoice, settings: Settings, catalog: Catalog) -> str:
-    """Return the reason, with a remedy, why a chosen model cannot serve requests. "": no problem."""
+    """Return the reason why a chosen model cannot serve requests, with a remedy. "": no problem."""
     try:
         _build_target(choice, settings, catalog)
     except ClientError as error:

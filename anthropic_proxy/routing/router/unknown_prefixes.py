@@ -1,6 +1,6 @@
-"""`describe_unknown_prefix`: error text for a model setting with the prefix of no provider.
+"""`describe_unknown_prefix`: returns an error text if a model in the settings has an unknown provider prefix.
 
-For example, no provider has the prefix of `BIG_MODEL=grok/grok-3`.
+For example, the prefix `grok` of `BIG_MODEL=grok/grok-3` belongs to no provider.
 """
 
 from anthropic_proxy.routing.providers import Provider, ProviderRegistry, find_registry
@@ -12,9 +12,10 @@ _MIN_SIMILARITY = 0.7
 
 
 def describe_unknown_prefix(choice: ModelChoice, settings: Settings) -> str:
-    """Return an error text if a setting names a model with an unknown provider prefix. "": no such error.
+    """Return an error text if the model of a setting has an unknown provider prefix. "": no such error.
 
-    A slash causes no error at providers with slashes in their model ids, such as Ollama and Groq.
+    Some providers, such as Ollama and Groq, have model ids with a slash. If one of them is to serve the model, the text
+    before the slash may be a part of the id, so there is no error.
     """
     prefix, slash, model = choice.model.partition("/")
     is_guess = bool(choice.variable and choice.note)  # no prefix and no model list has selected the provider

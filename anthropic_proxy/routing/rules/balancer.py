@@ -1,9 +1,9 @@
-"""`RouteBalancer`: orders the targets (provider and model) of a route with `balance`, by weight, latency or price.
+"""`RouteBalancer`: orders the targets (provider and model) of a route by weight, latency or price.
 
-The first target in the result of `order_targets` serves the request, the others are its fallbacks. `record_latency` and
-`record_failure` change the stored latency of a target, a moving average. `keep_session` stores the target of a session.
-If the store is unavailable, requests are served as if nothing was stored. `name_target` returns the model id with
-prefix.
+The field `balance` of the route chooses the order. The first target in the result of `order_targets` serves the
+request, the others are its fallbacks. `record_latency` and `record_failure` store measurements for the order by
+latency. A sticky route sends all requests of a session to one target; for the order by latency, `keep_session` stores
+this target. If the store is unavailable, requests are served as if nothing was stored.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ _NEW_MEASUREMENT = 0.3
 
 
 class RouteBalancer:
-    """Order of the targets (provider and model) of a route, chosen for each request.
+    """Orders the targets (provider and model) of a route for each request, by weight, latency or price.
 
-    `store`: keeps latencies and sessions. `prices`: model id with prefix → price. `random`: returns a random number
-    from 0 to 1.
+    `store` keeps latencies and sessions. `prices` maps a model id with prefix to its price. `random` returns a random
+    number from 0 to 1.
     """
 
     def __init__(
@@ -47,7 +47,10 @@ class RouteBalancer:
     async def order_targets(
         self, targets: Sequence[Target], rule: ConfiguredRoute, facts: RequestFacts
     ) -> Sequence[Target]:
-        """Return the targets of a request in the order of the calls, by the field `balance` of its route `rule`."""
+        """Return `targets` in the order in which they are called for a request.
+
+        The field `balance` of the route `rule` decides: their order in the file, weights, latencies or prices.
+        """
         if rule.balance == "order" or len(targets) < 2:
             return targets
         if rule.balance == "cost":
@@ -57,20 +60,20 @@ class RouteBalancer:
         return await self._order_by_latency(targets, rule, facts)
 
     async def record_latency(self, target: Target, seconds: float) -> None:
-        """Record the seconds until the first token of a reply, in the average latency of the target."""
+        """Add the time until the first content of a reply, in seconds, to the average latency of a target."""
         key = _latency_key(target)
         stored = await self._find(key)
         average = seconds if stored is None else seconds * _NEW_MEASUREMENT + float(stored) * (1 - _NEW_MEASUREMENT)
         await self._put(key, f"{average:.6f}", LATENCY_SECONDS)
 
     async def record_failure(self, target: Target) -> None:
-        """Move a target to the end of the order by latency for `FAILURE_SECONDS`, because a call has failed."""
+        """Store that a call to a target failed, so that the order by latency has it last for `FAILURE_SECONDS`."""
         await self._put(_latency_key(target), f"{FAILURE_LATENCY_SECONDS}", FAILURE_SECONDS)
 
     async def keep_session(self, rule: ConfiguredRoute, session: str, target: Target) -> None:
-        """Store the target that served a session, so that a sticky route sends later requests of the session there.
+        """Store the target that served a session, if the route is sticky.
 
-        Does nothing for other routes.
+        A sticky route sends later requests of the session to the same target.
         """
         if rule.sticky and session:
             await self._put(_session_key(rule, session), name_target(target), SESSION_SECONDS)

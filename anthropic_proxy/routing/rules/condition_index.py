@@ -1,9 +1,9 @@
-"""Indexes that quickly find the routes with conditions that a request meets, for files with many routes.
+"""Indexes that quickly find the routes that match a request, for configuration files with many routes.
 
-A set of routes is an integer: bit n is the route at position n of the configuration file. `combine_positions` builds
-it. `IntervalIndex` finds routes by a number such as the token count, and `TextIndex` by a text such as the model id.
-`ShareIndex` finds routes that match only a share of the sessions. A session matches if its draw, a pseudo-random number
-for the route, is below the share.
+Each index is for one kind of condition. `IntervalIndex` finds routes by a number, such as the token count. `TextIndex`
+finds them by a text, such as the model id. `ShareIndex` is for routes that match only a share of the sessions, for
+example 10 %. A set of routes is stored as an integer: bit n is set if it contains route n of the file.
+`combine_positions` builds such an integer.
 """
 
 import re
@@ -35,7 +35,7 @@ _IS_SET = bytes([ord("0"), ord("1"), *[ord("0")] * 254])
 
 
 def combine_positions(positions: Iterable[int]) -> int:
-    """Return a set of routes as an integer, in which bit n is set if `positions` contains n."""
+    """Return a set of route numbers as one integer, in which bit n is set if `positions` contains n."""
     digits = bytearray()
     for position in positions:
         if position // 8 >= len(digits):
@@ -45,9 +45,9 @@ def combine_positions(positions: Iterable[int]) -> int:
 
 
 class IntervalIndex:
-    """Index that finds routes by a number, for conditions on intervals such as 1,000 to 2,000 tokens.
+    """Index of routes with a condition on a number, such as 1,000 to 2,000 input tokens.
 
-    `intervals`: position of a route → its intervals, which may overlap.
+    `intervals` maps the position of a route in the file to its allowed intervals.
     """
 
     def __init__(self, intervals: Mapping[int, Iterable[Interval]]) -> None:
@@ -65,7 +65,7 @@ class IntervalIndex:
         """For each block of sorted interval limits: set of the routes with an interval that contains its beginning."""
 
     def find(self, number: int) -> int:
-        """Return the set of the routes (one bit each) with an interval that contains `number`."""
+        """Return the routes with an interval that contains `number`, as an integer with one bit for each route."""
         count = bisect_right(self._limits, number)
         block = count // _BLOCK
         return _change(self._sets[block], self._positions[block * _BLOCK : count])
@@ -105,9 +105,10 @@ class _Pattern(Struct, frozen=True):
 
 
 class TextIndex:
-    """Index that finds routes by a text, such as a model id, for conditions with names and patterns.
+    """Index of routes with a condition on a text, such as the model id.
 
-    `texts`: position of a route → its names and patterns. `ignores_case`: True if searched texts are in lower case.
+    `texts` maps the position of a route in the file to its allowed names and patterns. If `ignores_case` is True, the
+    texts to search must be in lower case.
     """
 
     # A pattern is stored under one of its literal pieces (text between wildcards), which as few other patterns as
@@ -127,9 +128,9 @@ class TextIndex:
         self._pattern_lengths = {kind: sorted({*map(len, found)}) for kind, found in self._patterns.items()}
 
     def find(self, text: str) -> int:
-        """Return the set of the routes (one bit each) with a name or pattern that matches `text`.
+        """Return the routes with a name or pattern that matches `text`, as an integer with one bit for each route.
 
-        A pattern does not match "".
+        A pattern does not match an empty text.
         """
         found = self._names.get(text, 0)
         if not text:
@@ -195,10 +196,10 @@ def _list_pieces(pattern: str) -> Sequence[tuple[str, str]]:
 
 
 class ShareIndex:
-    """Index that finds routes by a session, for routes that match only a share of the sessions.
+    """Index of routes that match only a share of the sessions, for example 10 %.
 
-    A session has a pseudo-random number (draw) for each route, and matches if this number is below the share. `shares`:
-    position of a route → its name and share in percent.
+    For each route, a session has a pseudo-random number. The route matches if this number is below its share. `shares`
+    maps the position of a route in the file to its name and its share in percent.
     """
 
     # A draw has 32 bits: the lower half of the route's factor times the number of the session. For many routes, one
@@ -216,9 +217,10 @@ class ShareIndex:
         self._limits = self._join(threshold + DRAW_COUNT - 1 for _, threshold in rows)
 
     def find(self, number: int, candidates: int) -> int:
-        """Return the set of those `candidates` (routes, one bit each) that match a session by their share.
+        """Return those of the routes `candidates` that match a session by their share.
 
-        `number`: `RequestFacts.session_number` of the session.
+        Both sets of routes are integers with one bit for each route. `number` is the `RequestFacts.session_number` of
+        the session.
         """
         asked = candidates & self.routes
         if asked.bit_count() > _MAX_SINGLE_DRAWS:

@@ -1,7 +1,7 @@
-"""`compile_conditions`: the conditions of a route of the configuration file, as functions for requests.
+"""`compile_conditions`: converts the conditions of a route in the configuration file to functions that check a request.
 
-A `Condition` is a requirement in the table `when` that a request must meet. A `TextPattern` compares a text with names
-and patterns of `fnmatch`; its method `matches` is True if one of them matches.
+The table `when` of a route has the conditions. Each becomes a `Condition`. A `TextPattern` compares a text, such as the
+model id, with names and patterns.
 """
 
 import re
@@ -27,7 +27,10 @@ READS_BODY = frozenset({"thinking", "background", "images", "pdfs", "input"})
 
 
 class Condition(Struct, frozen=True, eq=False):
-    """One condition of a route, which a request must meet for the route to match."""
+    """One condition of a route, as a function that checks a request, and as text for users.
+
+    A route matches a request that meets all its conditions.
+    """
 
     name: str
     """Name of the field of `when`. `input` and `time` are conditions that join several fields."""
@@ -40,9 +43,9 @@ class Condition(Struct, frozen=True, eq=False):
 
 
 class TextPattern:
-    """A list of names and `fnmatch` patterns, of which one must match a text.
+    """Alternatives for a text: names and `fnmatch` patterns, one of which must match.
 
-    `ignores_case`: True for model ids; the text is then given in lower case.
+    If `ignores_case` is True (for model ids), the compared text must be in lower case.
     """
 
     def __init__(self, patterns: Sequence[str], *, ignores_case: bool = False) -> None:
@@ -53,17 +56,14 @@ class TextPattern:
         self._others = [re.compile(translate(text)) for text in others]
 
     def matches(self, text: str) -> bool:
-        """Return True if one of the names and patterns matches. A pattern does not match an empty text."""
+        """Return True if one of the names and patterns matches the text. A pattern never matches an empty text."""
         if text in self._names or (text and text.startswith(self._beginnings)):
             return True
         return 0 < len(text) <= MAX_PATTERN_TEXT and any(pattern.match(text) for pattern in self._others)
 
 
 def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
-    """Return the conditions of a route, in the order of the work that they need.
-
-    The token count, which needs most work, is last.
-    """
+    """Return the conditions of a route. Those that need more work to check come later, the token count last."""
     when = route.when
     found = [
         *_compile_names(route),

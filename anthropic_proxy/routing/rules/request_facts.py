@@ -1,9 +1,9 @@
-"""`RequestFacts`: the properties of a client request that the conditions of routes examine.
+"""`RequestFacts`: the properties of a client request that the conditions of routes check.
 
-A route may match only a share of the sessions. For this, `draw` returns a pseudo-random number of the session for the
-route, which must be below the share. `draw_integer` returns the number as an integer. `draw_factor` and
-`share_threshold` convert a route's name and share for the comparison. `background` marks calls of Claude Code beside
-the conversation, and `subagent` those of its sub-agents.
+A route may match only a share of the sessions. For this, `draw` returns a pseudo-random number for a session and a
+route, and the route matches if the number is below the share. `draw_integer`, `draw_factor` and `share_threshold` do
+the same with integers. `background` is True for calls of Claude Code beside the conversation, `subagent` for calls of
+its sub-agents.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -36,11 +36,11 @@ matches."""
 
 
 class RequestFacts:
-    """Properties of one client request that the conditions of routes examine.
+    """Properties of one client request that the conditions of routes check.
 
-    `model` and `tier`: requested model, and its Claude tier (haiku …). `headers`: names in lower case. `key`: name of
-    the client. `now`: seconds since the epoch. `count_tokens`: returns the estimated input tokens of a request.
-    `request_id`: replaces the session of a client that sends none.
+    `tier` is the Claude tier (haiku …) of the requested model, `key` the name of the client. `headers` have names in
+    lower case. `now` is the time in seconds since the epoch. `count_tokens` estimates the input tokens. `request_id` is
+    used in place of a missing session id.
     """
 
     def __init__(
@@ -90,13 +90,19 @@ class RequestFacts:
 
     @property
     def background(self) -> bool:
-        """True for a call that Claude Code sends beside the conversation, such as a title: no tools and no thinking."""
+        """True if Claude Code sent the call beside the conversation, for example for a title.
+
+        Such calls have no tools and no thinking.
+        """
         is_claude_code = SESSION_HEADER in self.headers or self.headers.get("user-agent", "").startswith(_CLAUDE_CODE)
         return is_claude_code and not self._request.tools and not self.thinking
 
     @property
     def input_tokens(self) -> int:
-        """Estimated input tokens. If the request cannot be decoded, the body size in bytes divided by 4."""
+        """Estimated input tokens of the request.
+
+        If the request cannot be decoded, the size of its body in bytes, divided by 4.
+        """
         if self._input_tokens is None:
             try:
                 self._input_tokens = self._count_tokens(self._request)
@@ -135,7 +141,7 @@ class RequestFacts:
     def local_weekday_and_minute(self, zone: str | None) -> tuple[int, int]:
         """Return the time of the request as day of the week (0: Monday) and minutes since midnight.
 
-        `zone`: time zone (`Europe/Berlin`). None: time zone of the server.
+        `zone` is a time zone, such as `Europe/Berlin`; None: that of the server.
         """
         if zone not in self._times:
             moment = datetime.fromtimestamp(self.now, find_time_zone(zone))
@@ -143,34 +149,34 @@ class RequestFacts:
         return self._times[zone]
 
     def draw(self, name: str) -> float:
-        """Return a pseudo-random number from 0 to 100 that is the same for all requests of a session.
+        """Return a pseudo-random number from 0 to 100 for the route `name`, the same for all requests of a session.
 
-        `name`: name of the route; each route has its own number. Without a session, each request has its own number.
+        A request without a session has a number of its own.
         """
         return self.draw_integer(draw_factor(name)) * _PERCENT / DRAW_COUNT
 
     def draw_integer(self, factor: int) -> int:
-        """Return a pseudo-random integer of 32 bits for a route that is the same for all requests of a session.
+        """Return a pseudo-random integer of 32 bits for a route, the same for all requests of a session.
 
-        `factor`: result of `draw_factor` for the name of the route.
+        `factor` is the result of `draw_factor` for the name of the route.
         """
         return factor * self.session_number % DRAW_COUNT
 
     @cached_property
     def session_number(self) -> int:
-        """Hash of 32 bits of the session id, or of the request id if there is no session."""
+        """Hash of 32 bits of the session id, or of the request id if the client sent no session id."""
         return _hash(self.session or self._request_id)
 
 
 def draw_factor(name: str) -> int:
-    """Return an odd hash of 32 bits of a route's name. Its product with `session_number` gives `draw_integer`."""
+    """Return a hash of 32 bits of a route's name, from which `RequestFacts.draw_integer` computes its numbers."""
     return _hash(name) | 1
 
 
 def share_threshold(percent: float) -> int:
-    """Return a share in percent as an integer from 0 to `DRAW_COUNT`, for comparison with `draw_integer`.
+    """Return a share in percent as an integer for comparison with `RequestFacts.draw_integer`.
 
-    A session with a smaller number is in the share.
+    A session with a smaller number belongs to the share.
     """
     return round(percent / _PERCENT * DRAW_COUNT)
 

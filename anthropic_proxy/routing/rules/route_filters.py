@@ -1,8 +1,7 @@
-"""`build_filters`: one `RouteFilter` for each kind of condition, to examine the conditions of many routes at once.
+"""`build_filters`: builds filters that find the routes that match a request, for many routes at once.
 
-For a client request, a filter returns the routes with a condition of this kind that the request meets. A set of routes
-is an integer, in which bit n is the route at position n. `list_week_intervals` returns the times at which a route
-matches, in minutes since Monday.
+There is one `RouteFilter` for each kind of condition, such as the model id. A set of routes is stored as an integer, in
+which bit n is route n of the configuration file. `list_week_intervals` returns the times at which a route matches.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 class RouteFilter(Struct, frozen=True, eq=False):
-    """Check of one kind of condition, such as the model id, for all routes that have such a condition."""
+    """Filter for one kind of condition, such as the model id, over all routes that have such a condition."""
 
     routes: int
     """Set of the routes that have this kind of condition. All other routes pass the filter."""
@@ -36,7 +35,7 @@ class RouteFilter(Struct, frozen=True, eq=False):
 
 
 def build_filters(routes: Sequence[ConfiguredRoute]) -> Sequence[RouteFilter]:
-    """Return one filter for each kind of condition that a route has. Filters with little work come first."""
+    """Return the filters for all kinds of conditions in the routes. Filters with little work come first."""
     found = [
         _filter_texts(routes, lambda route: route.when.tier, lambda facts: facts.tier),
         _filter_texts(routes, lambda route: route.when.model, lambda facts: facts.model, ignores_case=True),
@@ -123,9 +122,9 @@ def _time_search(zone: str | None, index: IntervalIndex) -> Callable[[RequestFac
 
 
 def list_week_intervals(route: ConfiguredRoute) -> Sequence[Interval]:
-    """Return the times at which a route matches by its time of day and weekday, as minutes since Monday 00:00.
+    """Return the times of the week at which a route matches, as intervals in minutes since Monday 00:00.
 
-    A period that passes midnight on Sunday becomes two intervals.
+    They follow from the conditions on the time of day and the weekday.
     """
     days = [_DAYS.index(day) for day in list_alternatives(route.when.weekdays)] or range(7)
     found: list[Interval] = []

@@ -1,7 +1,8 @@
 """`RouteRules`: the routes of the configuration file, with a fast search for the first one that matches a request.
 
-`find` returns this route. `check_routes` returns a `RouteCheck`, a result for users, for each route up to the first
-match. `describe_conditions` returns the conditions of a route as text for users.
+A route matches if the request meets all its conditions. `find` returns the first such route. `check_routes` explains
+the search to users by a `RouteCheck` for each checked route. `describe_conditions` returns the conditions of a route as
+text.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from anthropic_proxy.settings import ConfiguredRoute
 
 
 class RouteCheck(Struct, frozen=True):
-    """Result of the conditions of one route for one request, as text for users."""
+    """Explanation for users why a route of the configuration file matches a request, or does not."""
 
     route: ConfiguredRoute
     """Route of the configuration file of which the conditions were checked."""
@@ -33,7 +34,7 @@ class _CompiledRoute(Struct, frozen=True, eq=False):
 
 
 class RouteRules:
-    """The routes of the configuration file, in its order, prepared for the search."""
+    """The routes of the configuration file in its order, prepared for a fast search."""
 
     def __init__(self, routes: Sequence[ConfiguredRoute]) -> None:
         self._routes = [_CompiledRoute(route, compile_conditions(route)) for route in routes]
@@ -59,7 +60,7 @@ class RouteRules:
         return self._routes[(candidates & -candidates).bit_length() - 1].route if candidates else None
 
     def check_routes(self, facts: RequestFacts) -> list[RouteCheck]:
-        """Return the results of the conditions for each route, up to and including the first route that matches."""
+        """Return an explanation for each route up to the first match: the conditions that the request meets or not."""
         checks: list[RouteCheck] = []
         for compiled in self._routes:
             failed = next((each for each in compiled.conditions if not each.is_met(facts)), None)
@@ -71,5 +72,5 @@ class RouteRules:
 
 
 def describe_conditions(route: ConfiguredRoute) -> str:
-    """Return the conditions of a route as text: `tier opus, input above 200,000 tokens`."""
+    """Return the conditions of a route as text for users: `tier opus, input above 200,000 tokens`."""
     return ", ".join(condition.requirement for condition in compile_conditions(route)) or "every request"
