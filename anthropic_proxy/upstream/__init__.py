@@ -1,1 +1,4 @@
-"""Outgoing connections: transports to providers, web fetch, web search. No other package of the proxy opens them."""
+"""All outgoing connections of the proxy: to providers, for web fetch and for web search.
+
+No other package opens such connections.
+"""

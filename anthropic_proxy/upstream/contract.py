@@ -1,8 +1,8 @@
 """Interfaces of the web fetch and the web search that the proxy runs for a model.
 
-`WebFetch` returns one web page (`FetchedPage`), `WebSearch` a list of `SearchResult`. `upstream/web_fetch` and
-`upstream/web_search` implement them. `snippet` is an excerpt of a found page, and `page_age` its date of publication.
-`body_base64` is a fetched PDF or image. The errors become error blocks in the reply of the Messages API.
+`WebFetch` returns one web page as a `FetchedPage`. `WebSearch` returns a list of `SearchResult`. The packages
+`upstream/web_fetch` and `upstream/web_search` implement them. If a fetch or search fails, the model receives an error
+block of the Messages API.
 """
 
 from base64 import b64encode
@@ -42,12 +42,12 @@ class FetchedPage(Struct, frozen=True, kw_only=True):
 
     @property
     def body_base64(self) -> str:
-        """The bytes of a PDF or image in Base64, for a `base64` source of the Messages API."""
+        """The bytes of the PDF or image in Base64, as the Messages API requires them in a `base64` source."""
         return b64encode(self.body).decode()
 
 
 class SearchResult(Struct, frozen=True, kw_only=True):
-    """One web page that a web search found."""
+    """One web page in the results of a web search."""
 
     url: str
     """URL of the web page that was found."""
@@ -60,7 +60,7 @@ class SearchResult(Struct, frozen=True, kw_only=True):
 
 
 class WebFetch(Protocol):
-    """Function that fetches one URL for a model. It rejects URLs of private addresses."""
+    """Interface of a function that fetches one URL for a model. It rejects URLs of private addresses."""
 
     async def __call__(
         self,
@@ -80,7 +80,7 @@ class WebFetch(Protocol):
 
 
 class WebSearch(Protocol):
-    """Function that runs a web search for a model with the configured search service."""
+    """Interface of a function that runs a web search for a model, with the search service of the settings."""
 
     async def __call__(
         self, query: str, *, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10

@@ -1,9 +1,8 @@
 """Access tokens for Google Cloud (Vertex AI), requested by the library google-auth.
 
 `GoogleCredentials.request_token` requests an `AccessToken` from Google. `GoogleTokens` caches one token for all
-requests to providers. Its method `next_token` returns the token, and `invalidate` discards it after a rejection.
-google-auth blocks, so it runs in a thread. If a renewal takes too long, the waiting requests fail and the next request
-starts another one.
+requests to providers: `next_token` returns it, and `invalidate` discards it after a rejection. google-auth blocks, so
+it runs in a thread. If a request for a token takes too long, the waiting requests fail, and the next one tries again.
 """
 
 import asyncio
@@ -56,9 +55,9 @@ class AccessToken(Struct, frozen=True):
 
 
 class GoogleTokens:
-    """Cache of one access token, which all requests to providers share. It is renewed before it expires.
+    """Cache of one Google access token, which all requests to providers share. It is renewed before it expires.
 
-    `clock`: returns seconds since the epoch. `seconds`: maximum time for one renewal.
+    `clock` returns seconds since the epoch. `seconds` is the maximum time for one renewal.
     """
 
     def __init__(
@@ -80,10 +79,10 @@ class GoogleTokens:
         self._invalidated_at = -math.inf
 
     async def next_token(self) -> tuple[Credential, str | None]:
-        """Return the request header with a valid access token, and the Google Cloud project (None: unknown).
+        """Return the request header with a valid access token, and the Google Cloud project of the credentials.
 
-        Raises `AuthenticationFailed` if the credentials are missing or rejected, and `UpstreamUnreachable` or
-        `UpstreamTimeout` if Google does not reply. Raises `MissingExtra` if google-auth is not installed.
+        The project is None if it is unknown. Raises `AuthenticationFailed` if the credentials are missing or rejected,
+        `UpstreamUnreachable` or `UpstreamTimeout` if Google does not reply, and `MissingExtra` without google-auth.
         """
         token, now = self._token, self._clock()
         if token is None or now >= token.expires_at - EXPIRY_MARGIN_SECONDS:
@@ -93,9 +92,9 @@ class GoogleTokens:
         return token.credential, token.project_id
 
     def invalidate(self, credential: Credential) -> bool:
-        """Discard an access token that the provider rejected. Return True if a retry can use another token.
+        """Discard the cached access token, which the provider has rejected. Return True if a retry can use another.
 
-        False: another token was rejected shortly before, so its expiry cannot be the cause.
+        False: another token was rejected shortly before, so new tokens do not help.
         """
         if self._token is None or self._token.credential.value != credential.value:
             return True
@@ -156,10 +155,10 @@ class GoogleTokens:
 
 
 class GoogleCredentials:
-    """Google credentials, which request access tokens. The request blocks, so call it in a thread.
+    """Google credentials that request access tokens. Use them in a thread, because a request blocks.
 
-    `file`: path of a credentials file; None: google-auth searches for credentials. `needs_project`: True if no setting
-    names the project.
+    `file` is the path of a credentials file; None: google-auth searches for one. `needs_project` is True if no setting
+    names the Google Cloud project.
     """
 
     def __init__(self, file: str | None, *, needs_project: bool, connect_timeout: float) -> None:

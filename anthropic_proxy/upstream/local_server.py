@@ -1,8 +1,8 @@
-"""HTTP client by which commands of this program call a running proxy on this machine.
+"""HTTP client with which commands of this program call a running proxy on this machine.
 
 `get_json` and `is_credential_rejected` send one `GET` request. `stream_message` sends a message request and yields the
-events of the reply. `stream_events` yields those of any event stream. The token is the credential for the proxy. Only
-the standard library is imported, so that commands start quickly.
+events of the reply. `stream_events` yields the events of any event stream. The parameter `token` is the credential for
+the proxy. Only the standard library is imported, so that commands start quickly.
 """
 
 import http.client
@@ -23,8 +23,8 @@ STREAM_TIMEOUT_SECONDS = 30.0
 def get_json(host: str, port: int, path: str, token: str = "", certificate_file: str = "") -> Any | None:
     """Send `GET` for a path to the proxy and return the decoded JSON of the response.
 
-    None: no response in time, a status other than 200, or no JSON. `token`: credential for the proxy; "": none.
-    `certificate_file`: `TLS_CERT_FILE` of the proxy; "": it uses no TLS.
+    None: no response in time, a status other than 200, or no JSON. `token` is the credential for the proxy, if any.
+    `certificate_file` is the proxy's `TLS_CERT_FILE`; "": it uses no TLS.
     """
     with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
         try:
@@ -36,7 +36,10 @@ def get_json(host: str, port: int, path: str, token: str = "", certificate_file:
 
 
 def is_credential_rejected(host: str, port: int, path: str, token: str, certificate_file: str = "") -> bool:
-    """Return True if the proxy rejects the credential `token`, by status 401 for a `GET` of the path."""
+    """Return True if the proxy answers a `GET` of the path with status 401, because it rejects `token`.
+
+    False: another status, or no response.
+    """
     with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
         try:
             connection.request("GET", path, headers=_headers(token))
@@ -50,7 +53,8 @@ def stream_message(
 ) -> Iterator[dict[str, Any]]:
     """Send a streaming request of the Messages API to the proxy and yield the events of the reply.
 
-    Raises `UpstreamError` with the proxy's message for an error, or `UpstreamUnreachable` if the connection breaks.
+    Raises `UpstreamError` with the proxy's message if the proxy sends an error, and `UpstreamUnreachable` if the
+    connection breaks.
     """
     with closing(_connect(host, port, certificate_file)) as connection:
         try:
@@ -72,10 +76,10 @@ def stream_message(
 def stream_events(
     host: str, port: int, path: str, token: str, certificate_file: str = ""
 ) -> Iterator[tuple[str, bytes]]:
-    """Send `GET` for an event stream of the proxy and yield the name and data of each event until the stream ends.
+    """Send `GET` for an event stream of the proxy, and yield the name and data of each event until its end.
 
-    Raises `UpstreamError` with the proxy's message for an error. Raises `UpstreamUnreachable` if the connection breaks
-    or is idle for `STREAM_TIMEOUT_SECONDS`.
+    Raises `UpstreamError` with the proxy's message if the proxy sends an error. Raises `UpstreamUnreachable` if the
+    connection breaks or is idle for `STREAM_TIMEOUT_SECONDS`.
     """
     with closing(_connect(host, port, certificate_file, STREAM_TIMEOUT_SECONDS)) as connection:
         try:

@@ -1,6 +1,6 @@
-"""`is_public`: check for public IP addresses, so that web fetch reaches no server in a private network.
+"""`is_public`: checks that an IP address is public, so that web fetch reaches no server in a private network.
 
-IPv4 addresses inside IPv6 addresses are checked too. The tables are our own, because the results of `ipaddress` differ
+An IPv4 address inside an IPv6 address is checked too. The tables are our own, because the results of `ipaddress` differ
 between Python versions. Sources: IANA's registries of special-purpose addresses (IPv4 and IPv6, read 2026-11), RFC 6052
 (NAT64), RFC 4291 (mapped addresses) and the cloud providers' pages on their metadata services.
 """
@@ -58,7 +58,10 @@ _LOW_32 = 0xFFFFFFFF
 
 
 def is_public(address: str, allowed: Sequence[IpNetwork] = ()) -> bool:
-    """Return True if an IP address is public or in one of the `allowed` networks. False for text that is no address."""
+    """Return True if an IP address is public, or is in one of the networks `allowed`.
+
+    False: a private address, or a text that is no address.
+    """
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,9 +1,9 @@
-"""`Transports`: all outgoing connections for the current settings, with a count of the requests that use them.
+"""`Transports`: the functions that open outgoing connections: to providers, for web fetch and for web search.
 
-A transport is a function that sends one request to a provider: by HTTP, through LiteLLM, or to the built-in demo. Web
-fetch and web search are included. `reuse_or_replace` applies new settings. `begin_exchange` and `end_exchange` count
-client requests (`running_exchanges`), so that `close_when_idle` closes replaced connections after the last one.
-`encode_http_head` returns the request line and headers of a request without sending it.
+A transport is a function that sends one request to a provider: by HTTP, through LiteLLM, or to the built-in demo.
+`reuse_or_replace` applies new settings. `begin_exchange` and `end_exchange` count the client requests that use the
+connections (`running_exchanges`). After a replacement, `close_when_idle` waits for the last of them before it closes
+the connections. `encode_http_head` returns the request line and headers of a request without sending it.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class Transports:
     """All outgoing connections of the proxy: to providers, for web fetch and search, and for Google tokens.
 
-    `setup_variables`: settings that configure a provider, which replies of the demo mention. Call `wait_until_idle`
-    before `close`.
+    Replies of the demo mention `setup_variables`, the settings that configure a provider. Call `wait_until_idle` before
+    `close`.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Transports:
         self._empty: asyncio.Event | None = None
 
     def transports_by_name(self) -> Mapping[str, Transport]:
-        """Return transport name (`http`, `litellm`, `demo`) → function that sends a request to a provider.
+        """Return the functions that send a request to a provider, by name: `http`, `litellm` and `demo`.
 
-        `Provider.transport` has the name of a provider's transport.
+        `Provider.transport` has the name for a provider.
         """
         return {"http": self._http.send, "demo": self._send_to_demo, "litellm": self._send_to_litellm}
 
     def encode_http_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
-        """Return the request line and headers of an upstream request, as HTTP would send them. Nothing is sent."""
+        """Return the request line and headers of an upstream request as HTTP would send them. Nothing is sent."""
         return self._http.encode_head(base_url, request, credential)
 
     @property
@@ -76,7 +76,10 @@ class Transports:
         return None if service is None else _new_search(self._http.send, service)
 
     def reuse_or_replace(self, settings: Settings) -> "Transports":
-        """Return the transports for new settings: this object if its connections can be kept, or else a new object."""
+        """Return the transports for new settings.
+
+        The result is this object if its connections can be kept, or else a new object.
+        """
         previous = self._settings
         if _connection_settings(settings) != _connection_settings(previous):
             return Transports(
@@ -90,11 +93,14 @@ class Transports:
         return self
 
     def begin_exchange(self) -> None:
-        """Count one more client request that uses these connections. Call `end_exchange` at its end."""
+        """Count a client request that begins to use these connections. Call `end_exchange` at its end."""
         self.running_exchanges += 1
 
     def end_exchange(self) -> None:
-        """Count one client request less. After the last one, `wait_until_idle` returns."""
+        """Count a client request that no longer uses these connections.
+
+        After the last such request, `wait_until_idle` returns.
+        """
         self.running_exchanges -= 1
         if self._empty is not None and not self.running_exchanges:
             self._empty.set()
@@ -112,7 +118,7 @@ class Transports:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections to providers, and end the LiteLLM thread."""
+        """Close all connections at once, and end the LiteLLM thread."""
         await self._http.close()
         if self._fetcher is not None:
             await self._fetcher.close()

@@ -1,9 +1,8 @@
 """Demo: a built-in provider without a model, for trying the proxy without a key.
 
-Its replies follow fixed rules: a text about the demonstration, a tool call for a few simple requests, or a repeated
-tool result. `new_demo_transport` returns the transport, which opens no connection. `DemoResponse` is its response, in
-the format of Chat Completions. Setup variables are settings that configure a real provider (`OPENAI_API_KEY` …);
-replies mention them.
+Its replies follow fixed rules: a text about the demo, a tool call for a few simple requests, or a repeated tool result.
+`new_demo_transport` returns the function that receives the requests; no connection is opened. `DemoResponse` is the
+response, in the format of Chat Completions.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ CHUNK_INTERVAL_SECONDS = 0.01
 
 
 class DemoResponse:
-    """Response of the demo, produced while it is read. `pace`: seconds before each chunk."""
+    """Response of the demo, which is produced while it is read. `pace` is the pause before each chunk in seconds."""
 
     body_received = False
     """Always False: whether the body has ended is not known before `DemoResponse.read` returns its end."""
@@ -33,14 +32,14 @@ class DemoResponse:
         self._pace = pace
 
     async def read(self) -> bytes:
-        """Wait for `pace` seconds and return the next chunk of the response body. b"": the end of the body."""
+        """Return the next chunk of the response body after a pause of `pace` seconds. b"": the end of the body."""
         chunk = next(self._chunks, b"")
         if chunk and self._pace:
             await asyncio.sleep(self._pace)
         return chunk
 
     async def close(self, *, wait_for_end: bool = False) -> None:
-        """Drop the chunks of the body that were not read yet. `wait_for_end` has no effect."""
+        """Drop the unread chunks of the body. `wait_for_end` has no effect."""
         self._chunks = iter(())
 
 
@@ -51,10 +50,11 @@ def new_demo_transport(
     new_id: Callable[[str], str] = lambda prefix: prefix + secrets.token_hex(12),
     clock: Callable[[], float] = time.time,
 ) -> Transport:
-    """Return the transport of the demo, which creates replies in this process and sends nothing.
+    """Return the function that passes a request to the demo and returns its reply. Nothing is sent.
 
-    `setup_variables`: settings that configure a real provider, which replies mention. `pace`: seconds before each chunk
-    of a stream. `new_id`: returns a new id with a prefix. `clock`: returns seconds since the epoch.
+    `setup_variables` are the settings that configure a real provider, which replies mention. `pace` is the pause before
+    each chunk of a stream in seconds. `new_id` returns an id that begins with a given prefix. `clock` returns seconds
+    since the epoch.
     """
 
     async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:

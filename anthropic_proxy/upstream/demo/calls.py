@@ -1,8 +1,8 @@
 """Tool calls of the demo, the built-in provider that replies by fixed rules.
 
-`find_requested_call` compares the user's last text with the patterns in `DEMO_TOOL_RULES`, and returns a call of a
-suitable tool of the client. The whole text must match, to avoid wrong calls. `build_tool_call` adds default values for
-required arguments. `build_default_value` derives such a value from a JSON Schema.
+If the user's last text is a simple request such as "list the files here", `find_requested_call` returns a call of a
+suitable tool of the client. `DEMO_TOOL_RULES` has the patterns of such texts. `build_tool_call` completes a call with
+default values for required arguments. `build_default_value` derives such a value from a JSON Schema.
 """
 
 import posixpath
@@ -25,7 +25,7 @@ _UNION_KEYWORDS = ("anyOf", "oneOf", "allOf")
 
 
 def build_tool_call(tool: OfferedTool, given: Mapping[str, Any]) -> ToolCall:
-    """Return a call of `tool` with the arguments `given`, and with default values for other required arguments.
+    """Return a call of `tool` with the arguments `given`. Other required arguments get default values.
 
     Raises `WorkLimitExceeded` if the default values are too large.
     """
@@ -36,7 +36,7 @@ def build_tool_call(tool: OfferedTool, given: Mapping[str, Any]) -> ToolCall:
 def build_default_value(field: str, schema: Any) -> Any:
     """Return a default value of the type that a JSON Schema requires.
 
-    `field`: path of the schema, for errors. Raises `WorkLimitExceeded` if the value is too large.
+    `field` is the path of the schema for errors. Raises `WorkLimitExceeded` if the value is too large.
     """
     return _Defaults(field, schema).fill(schema, 0)
 
@@ -206,7 +206,10 @@ DEMO_TOOL_RULES = (
 
 
 def find_requested_call(request: DemoRequest) -> ToolCall | None:
-    """Return the tool call for the user's last text. None: no rule matches, or the client offers no suitable tool."""
+    """Return the tool call that the user's last text requests. None: no rule of the demo matches the text.
+
+    Also None if the client offers no suitable tool.
+    """
     prompt = request.last_user_text
     if not request.tools or len(prompt) > MAX_PROMPT_CHARACTERS:
         return None

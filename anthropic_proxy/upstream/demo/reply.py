@@ -1,6 +1,6 @@
 """Replies of the demo, the built-in provider that replies by fixed rules.
 
-`build_reply` chooses the content (`DemoReply`): a tool call, repeated tool results, JSON, or a text about the demo.
+`build_reply` chooses the content, a `DemoReply`: a tool call, repeated tool results, JSON, or a text about the demo.
 `encode_reply` encodes it as a Chat Completions response. Source: OpenAI's API reference, 2026-11.
 """
 
@@ -33,10 +33,10 @@ class DemoReply(Struct, frozen=True):
 
 
 def build_reply(request: DemoRequest, setup_variables: Sequence[str]) -> DemoReply:
-    """Return the content of the demo reply to a request.
+    """Return the content of the demo's reply to a request.
 
-    `setup_variables`: settings that configure a real provider, the most common first. Raises `WorkLimitExceeded` if the
-    schema of a tool or of the reply requires values that are too large.
+    A text about the demo mentions `setup_variables`, the settings that configure a real provider. Raises
+    `WorkLimitExceeded` if a JSON Schema of the request requires values that are too large.
     """
     call = None if request.tool_choice == "none" else find_requested_call(request)
     if request.tool_choice not in {"auto", "none"}:
@@ -106,9 +106,10 @@ MAX_STREAM_FRAGMENTS = 300
 
 
 def encode_reply(reply: DemoReply, request: DemoRequest, head: Mapping[str, Any], call_id: str) -> Iterator[bytes]:
-    """Return the response body in chunks: the events of a stream with `[DONE]` last, or one JSON object.
+    """Return the response body in chunks: the events of a stream, or one JSON object.
 
-    `head`: fields of every chunk. A reply is cut at `request.max_reply_tokens`.
+    `head` has fields that every chunk contains. `call_id` is the id of the tool call. The reply is cut at
+    `request.max_reply_tokens`.
     """
     limit = 1 << 30 if request.max_reply_tokens is None else request.max_reply_tokens
     texts, spent, cut = _split(reply.text, limit)

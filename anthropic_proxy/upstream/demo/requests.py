@@ -27,7 +27,7 @@ class OfferedTool(Struct, frozen=True):
 
 
 class ToolCall(Struct, frozen=True):
-    """A tool call with decoded arguments, made by the demo or part of the conversation."""
+    """A tool call with decoded arguments: one in the conversation, or one that the demo makes."""
 
     name: str
     """Name of the called tool."""
@@ -36,7 +36,7 @@ class ToolCall(Struct, frozen=True):
 
 
 class DemoRequest(Struct, kw_only=True):
-    """A decoded Chat Completions request, with the fields on which replies of the demo depend."""
+    """A decoded Chat Completions request, with only the fields on which the demo's replies depend."""
 
     model: str
     """Model id in the Chat Completions request."""
@@ -121,7 +121,10 @@ def _read_reply(request: DemoRequest, calls: Sequence[dict[str, Any]]) -> None:
 
 
 def remove_tagged_sections(text: str) -> str:
-    """Return a user text without the sections in tags that Claude Code adds. A tag without an end tag is kept."""
+    """Return a user text without the sections that Claude Code adds in tags, such as `<system-reminder>`.
+
+    A tag without an end tag is kept.
+    """
     for tag in _REMINDER_TAGS:
         first, *others = text.split(f"<{tag}>")
         kept = [first]

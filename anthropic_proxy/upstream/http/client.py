@@ -62,11 +62,11 @@ class _Head(Struct, frozen=True):
 
 
 class HttpTransport:
-    """Client that sends HTTP requests to providers and reuses connections, in one event loop.
+    """Client that sends HTTP requests to providers and reuses connections.
 
-    `proxies`: URL scheme → URL of an HTTP proxy. `unproxied`: comma-separated hosts that are connected without a proxy.
-    `dialer`: opens TCP connections; None: to any address. `tls`: TLS context; None: certificates of the system.
-    `keep_alive_seconds`: time after which an idle connection is closed; 0: no reuse.
+    `proxies` maps a URL scheme to the URL of an HTTP proxy. The comma-separated hosts `unproxied` are connected without
+    a proxy. `dialer` opens TCP connections; None: to any address. Without `tls`, the certificates of the system are
+    used. An idle connection is closed after `keep_alive_seconds`; 0: no reuse.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class HttpTransport:
         self._closed = False
 
     async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> HttpResponse:
-        """Send a request to a provider and return the response once its status and headers have arrived.
+        """Send a request to a provider, and return the response once its status and headers have arrived.
 
-        A request is sent again if the server closed a reused connection before replying. Raises `UpstreamUnreachable`,
-        `UpstreamProtocolError` (invalid HTTP) or `ShuttingDown`.
+        If the server has closed a reused connection before replying, the request is sent again. Raises
+        `UpstreamUnreachable`, `UpstreamProtocolError` for invalid HTTP, or `ShuttingDown`.
         """
         if self._closed:
             raise ShuttingDown

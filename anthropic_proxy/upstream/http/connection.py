@@ -1,9 +1,9 @@
 """`Connection`: one HTTP/1.1 connection to a provider, with one request at a time.
 
-`send_request` sends a request and returns its `HttpResponse`, to which received bytes are appended. After a complete
-response the connection is idle: it can send another request. `abort` closes it at once. `ConnectionLost` and
-`InvalidHttp` are the errors. Methods `on_…` are callbacks of the response parser; `connection_…`, `data_received` and
-`eof_received` are callbacks of asyncio.
+`send_request` sends a request and returns its `HttpResponse`, which receives the bytes of the body later. After a
+complete response the connection is idle and can send another request. `abort` closes it at once. `ConnectionLost` and
+`InvalidHttp` are its errors. The response parser calls the methods `on_…`. asyncio calls `connection_…`,
+`data_received` and `eof_received`.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ _SWITCHING = 101
 
 
 def new_response_parser(callbacks: object) -> httptools.HttpResponseParser:
-    """Return a parser for HTTP responses that accepts common deviations of servers, such as missing carriage returns.
+    """Return a parser for HTTP responses, which accepts some deviations, such as missing carriage returns.
 
-    `callbacks`: object with the `on_…` methods that the parser calls.
+    The parser calls the `on_…` methods of the object `callbacks`.
     """
     parser = httptools.HttpResponseParser(callbacks)
     parser.set_dangerous_leniencies(
@@ -43,10 +43,10 @@ def new_response_parser(callbacks: object) -> httptools.HttpResponseParser:
 
 
 class ConnectionLost(Exception):
-    """Error: the connection ended before a complete response head (status and headers).
+    """Error: the connection ended before the status and headers of a response were complete.
 
-    `begun`: True if bytes of a response were received. `cause`: error of the operating system; None: the server closed
-    the connection.
+    `begun` is True if some bytes of a response were received. `cause` is the error of the operating system; None: the
+    server closed the connection.
     """
 
     def __init__(self, *, begun: bool = False, cause: Exception | None = None) -> None:
@@ -60,9 +60,9 @@ class InvalidHttp(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """One connection to a server, for one request at a time.
+    """One connection to the server `origin`, for one request at a time.
 
-    `origin`: the server. `owner`: pool to which the connection returns after a complete response.
+    `owner` is the pool to which the connection returns after a complete response.
     """
 
     def __init__(self, origin: Origin, owner: "ConnectionPool") -> None:
@@ -90,9 +90,10 @@ class Connection(asyncio.Protocol):
         """True if the last response permits another request on this connection."""
 
     async def send_request(self, head: bytes, body: bytes) -> HttpResponse:
-        """Send a request to the provider, and return its response once the status and headers have arrived.
+        """Send a request, and return the response once its status and headers have arrived.
 
-        `head`: request line and headers. Raises `ConnectionLost` if the connection ends before, or `InvalidHttp`.
+        `head` has the request line and headers. Raises `ConnectionLost` if the connection ends before, or
+        `InvalidHttp`.
         """
         transport = self._transport
         if transport is None or transport.is_closing():
@@ -113,7 +114,7 @@ class Connection(asyncio.Protocol):
             self._pending = None
 
     def is_idle(self) -> bool:
-        """Return True if the connection is open, has sent its last request completely, and permits another one."""
+        """Return True if the connection can send another request: it is open, and the last response is complete."""
         transport = self._transport
         return (
             self._can_reuse
@@ -135,7 +136,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse received bytes of a response (callback of asyncio).
 
-        Bytes before the first request are buffered. Bytes between two requests close the connection.
+        Bytes that arrive before the first request are buffered. Bytes between two requests are invalid, so the
+        connection is closed.
         """
         if self._parser is None or (self._response is None and self._pending is None):
             self._buffer_early_data(data)
@@ -167,10 +169,10 @@ class Connection(asyncio.Protocol):
         self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the response body, or fail the waiting request (callback of asyncio for a closed connection).
+        """End the response, because the connection is closed (callback of asyncio).
 
-        A body without a stated length ends with the connection, so it is complete. Any other body is incomplete. `exc`:
-        error of the operating system; None: closed regularly.
+        A body without a stated length is then complete. Any other response is incomplete. `exc` is the error of the
+        operating system, if any.
         """
         self._transport = self._parser = None
         self._owner.remove_closed(self)
@@ -181,11 +183,11 @@ class Connection(asyncio.Protocol):
             self._pending.set_exception(ConnectionLost(begun=self._head_bytes > 0, cause=exc))
 
     def on_message_begin(self) -> None:
-        """Mark the connection as not reusable until the response is complete (parser callback at its first byte)."""
+        """Mark the connection as not reusable, because a response has begun (callback of the parser)."""
         self._can_reuse = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Store one response header (parser callback). Headers after the body (trailers) are ignored."""
+        """Store one response header (callback of the parser). Headers after the body (trailers) are ignored."""
         if self._response is None:
             key, text = name.decode("latin-1").lower(), value.decode(errors="surrogateescape")
             if key in self._headers:
@@ -194,7 +196,7 @@ class Connection(asyncio.Protocol):
                 self._headers[key] = text
 
     def on_headers_complete(self) -> None:
-        """Pass the response to the waiting request (parser callback after the last header).
+        """Return the response to the waiting `send_request` (callback of the parser after the last header).
 
         Responses with a status 1xx, and responses that no request expects, are ignored.
         """
@@ -213,15 +215,15 @@ class Connection(asyncio.Protocol):
         self._pending.set_result(self._response)
 
     def on_body(self, data: bytes) -> None:
-        """Append received bytes to the body of the current response (parser callback)."""
+        """Append received bytes to the body of the response (callback of the parser)."""
         self._head_bytes = 0
         if self._response is not None:
             self._response.append_body(data)
 
     def on_message_complete(self) -> None:
-        """End the body of the response (parser callback).
+        """End the body of the response (callback of the parser at its last byte).
 
-        A status 1xx is ignored, because the final response follows.
+        The end of an ignored response, such as one with a status 1xx, has no effect.
         """
         if self._response is None:
             return

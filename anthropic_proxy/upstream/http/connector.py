@@ -1,7 +1,7 @@
-"""Opening of connections to servers: TCP, TLS, and tunnels through an HTTP proxy (CONNECT).
+"""`Connector`: opens connections to servers by TCP and TLS, directly or through an HTTP proxy.
 
-`Connector.connect` opens one connection within a time limit. `proxy_status_error` returns the error for a response of
-the HTTP proxy itself.
+`connect` opens one connection within a time limit. For `https`, the HTTP proxy opens a tunnel (CONNECT).
+`proxy_status_error` returns the error if the HTTP proxy itself sends an error status.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ PROXY_AUTHENTICATION_REQUIRED = 407
 class Connector:
     """Opens connections to servers, directly or through an HTTP proxy, each within `timeout_seconds`.
 
-    `owner`: pool to which the connections belong. `dialer`: opens TCP connections without a proxy; None: to any
-    address. `tls`: TLS context; None: certificates of the system.
+    The connections belong to the pool `owner`. `dialer` opens TCP connections without a proxy; None: to any address.
+    Without `tls`, the certificates of the system are used.
     """
 
     def __init__(
@@ -41,9 +41,10 @@ class Connector:
         self._tls = tls
 
     async def connect(self, origin: Origin, proxy: str | None) -> Connection:
-        """Return a new connection to the server `origin`. `proxy`: URL of an HTTP proxy; None: connect directly.
+        """Return a new connection to the server `origin`.
 
-        Raises `OSError` (including `TimeoutError`), or `ValueError` for an unsupported proxy URL.
+        `proxy` is the URL of the HTTP proxy for the connection; None: connect directly. Raises `OSError` (including
+        `TimeoutError`), or `ValueError` for an unsupported proxy URL.
         """
         async with asyncio.timeout(self._seconds):
             if proxy is None:
@@ -98,7 +99,7 @@ class Connector:
 
 
 def proxy_status_error(status: int) -> ConnectionRefusedError:
-    """Return the error for an HTTP status that the HTTP proxy itself sent, instead of forwarding to the provider."""
+    """Return the error for a status that the HTTP proxy itself has sent, for example because it needs a password."""
     advice = ""
     if status == PROXY_AUTHENTICATION_REQUIRED:
         advice = "; set user and password in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY: http://user:password@host:port"

@@ -1,8 +1,8 @@
 """Opening of TCP connections: name lookup, then connection attempts to the addresses of the host.
 
 `Dialer` is the interface; its method `dial` returns a connected socket. `DnsCachingDialer` implements it for providers.
-`connect_first` uses the first address that accepts (Happy Eyeballs, RFC 8305, section 5). `LocalConnectionRefused`
-means that no server listens at a local address.
+`connect_first` tries several addresses and uses the first that accepts (Happy Eyeballs, RFC 8305, section 5).
+`LocalConnectionRefused` means that no server listens at a local address.
 """
 
 import asyncio
@@ -27,9 +27,10 @@ SocketFactory = Callable[[AddressInfo], socket.socket]
 async def connect_first(
     addresses: Sequence[AddressInfo], new_socket: SocketFactory, *, delay_seconds: float
 ) -> socket.socket:
-    """Return a non-blocking socket, connected to the first address that accepts. Raises `OSError` if none accepts.
+    """Return a non-blocking socket, connected to the first of the `addresses` that accepts.
 
-    The next address is tried when an attempt fails, or `delay_seconds` after the start of the last attempt.
+    The next address is tried when an attempt fails, or `delay_seconds` after the start of the last attempt. Raises
+    `OSError` if no address accepts.
     """
     if len(addresses) == 1:
         return await _connect(addresses[0], new_socket)
@@ -96,7 +97,7 @@ SOCKET_RECEIVE_BUFFER_BYTES = 64 * 1024
 
 
 class LocalConnectionRefused(ConnectionRefusedError):
-    """Error: no server listens at an address of this machine or of a private network."""
+    """Error: a connection was refused at an address of this machine or of a private network."""
 
 
 class Dialer(Protocol):
@@ -108,7 +109,7 @@ class Dialer(Protocol):
 
 
 class DnsCachingDialer:
-    """Dialer that connects to any address. It caches the addresses of each host name."""
+    """Dialer for TCP connections to any address. It caches the addresses of each host name."""
 
     def __init__(self) -> None:
         self._lookups: dict[Origin, tuple[float, asyncio.Task[Sequence[AddressInfo]]]] = {}
@@ -118,7 +119,7 @@ class DnsCachingDialer:
     async def dial(self, origin: Origin) -> socket.socket:
         """Return a connected non-blocking socket to the server `origin`. Raises `OSError` if no address accepts.
 
-        The error is `LocalConnectionRefused` if a server refused the connection and no tried address is public.
+        If the connection was refused and all tried addresses are private, the error is `LocalConnectionRefused`.
         """
         infos: Sequence[AddressInfo] = ()
         try:
@@ -141,7 +142,7 @@ class DnsCachingDialer:
 
 
 def is_local_connection_refused(error: BaseException, addresses: Sequence[str]) -> bool:
-    """Return True if `error` is a refused connection and none of the tried addresses is public."""
+    """Return True if `error` is a refused connection and all tried `addresses` are private."""
     return is_connection_refused(error) and not any(map(is_public, addresses))
 
 

@@ -1,8 +1,8 @@
-"""`ConnectionPool`: open connections to providers, for reuse by later requests.
+"""`ConnectionPool`: keeps idle connections to providers, so that later requests reuse them.
 
-A connection is idle after a complete response. `put_idle` stores it in the pool, and `pop_idle` removes it for the next
-request. It is closed after some time without a request. `add_open` and `remove_closed` register all open connections,
-so that `close` can close them.
+A connection is idle after a complete response. `put_idle` stores an idle connection, and `pop_idle` returns one for the
+next request. After some time without a request, an idle connection is closed. `add_open` and `remove_closed` keep the
+set of all open connections, which `close` closes.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ _CLEANUP_INTERVAL_SECONDS = 15.0
 
 
 class ConnectionPool:
-    """Idle connections for reuse, by server, and the set of all open connections.
+    """Idle connections by server, for reuse, and the set of all open connections.
 
-    `keep_alive_seconds`: time after which an idle connection is closed. 0: no reuse.
+    An idle connection is closed after `keep_alive_seconds`; 0: no reuse.
     """
 
     def __init__(self, keep_alive_seconds: float = KEEP_ALIVE_SECONDS) -> None:
@@ -30,11 +30,14 @@ class ConnectionPool:
         self._cleanup_timer: asyncio.TimerHandle | None = None
 
     def add_open(self, connection: Connection) -> None:
-        """Register a new connection, so that `ConnectionPool.close` can close it."""
+        """Add a new connection to the set of open connections, so that `close` closes it."""
         self._open.add(connection)
 
     def pop_idle(self, origin: Origin) -> Connection | None:
-        """Remove an idle connection to a server from the pool and return it. None: no connection is idle."""
+        """Return an idle connection to a server for the next request, and remove it from the idle ones.
+
+        None: no connection to this server is idle.
+        """
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
@@ -44,7 +47,7 @@ class ConnectionPool:
         return None
 
     def put_idle(self, connection: Connection) -> None:
-        """Store an open connection for reuse by a later request. Call this after a complete response."""
+        """Keep a connection for a later request. Call this after a complete response."""
         if not self.keep_alive_seconds:
             connection.abort()
             return

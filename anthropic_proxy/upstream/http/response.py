@@ -1,8 +1,8 @@
-"""HTTP response of a provider while its body is being received, and the decompression of the body.
+"""`HttpResponse`: the response of a provider. Its body can be read while it is still being received.
 
-The connection calls `append_body` and `end_body` of `HttpResponse`; the receiver of the reply calls `read` and `close`.
-`unread_bytes` counts received bytes that were not read. `body_received` is True once the body has ended. `Decompressor`
-decodes `gzip` and `deflate`.
+The connection calls `append_body` for received bytes and `end_body` at the end. The user of the response calls `read`
+and `close`. `unread_bytes` counts received bytes that were not read. `body_received` is True after the end of the body.
+`Decompressor` decodes the compressions `gzip` and `deflate`.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ _CHUNK_BYTES = 256 * 1024
 
 
 class Decompressor:
-    """Decoder for a compressed body (`gzip` or `deflate`). `encoding`: the header `content-encoding`.
+    """Decoder of a response body that is compressed by `gzip` or `deflate`.
 
-    The output consists of chunks of limited size, so that the caller can enforce a maximum.
+    `encoding` is the header `content-encoding`. The output has chunks of limited size, so that a caller can stop early.
     """
 
     def __init__(self, encoding: str) -> None:
@@ -29,7 +29,7 @@ class Decompressor:
 
     @property
     def supports_encoding(self) -> bool:
-        """True if the `content-encoding` of this object is known, so that `decompress` can decode it."""
+        """True if the compression in the header `content-encoding` is supported, so that the body can be decoded."""
         return self._encoding in ("", "identity", "gzip", "x-gzip", "deflate")
 
     def decompress(self, data: bytes) -> Iterator[bytes]:
@@ -63,8 +63,8 @@ be reused."""
 class HttpResponse:
     """Response of a provider: the connection appends received bytes, and `read` returns them.
 
-    `on_release`: called at the end, with True if the complete response was received. `resume_reading`: called by `read`
-    after a pause of the connection, which happens if too many bytes are unread.
+    If too many bytes are unread, the connection pauses; the next `read` then calls `resume_reading`. At the end,
+    `on_release` is called, with True if the response was received completely.
     """
 
     __slots__ = (
@@ -114,24 +114,24 @@ class HttpResponse:
         self._decompressed_bytes = 0
 
     def append_body(self, data: bytes) -> None:
-        """Append bytes that the connection has received to the body."""
+        """Append received bytes to the body. The connection calls this."""
         self._fragments.append(data)
         self.unread_bytes += len(data)
         if self._waiter is not None:
             self._wake()
 
     def end_body(self, error: Exception | None = None) -> None:
-        """Mark the body as ended. `error`: reason if the body is incomplete. None: the body is complete."""
+        """Mark the body as ended. `error` is the reason if the body is incomplete; None: it is complete."""
         self.body_received, self._error = True, error
         if self._waiter is not None:
             self._wake()
 
     def mark_reading_paused(self) -> None:
-        """Record that the connection has paused, because too many bytes are unread. The next `read` ends the pause."""
+        """Note that the connection has paused, because too many bytes are unread. The next `read` ends the pause."""
         self._reading_paused = True
 
     async def read(self) -> bytes:
-        """Return the next decompressed bytes of the body, and wait for some if none were received. b"": the end.
+        """Return the next bytes of the body, decompressed, and wait if none have arrived. b"": the end of the body.
 
         Raises `UpstreamProtocolError` if the body ends early, is damaged, or is too large after decompression.
         """
@@ -142,9 +142,10 @@ class HttpResponse:
         return self._pop_received()
 
     async def close(self, *, wait_for_end: bool = False) -> None:
-        """Release the connection for reuse if the body was received completely, else close the connection.
+        """End the use of the response. Its connection can be reused if the body was received completely.
 
-        `wait_for_end`: wait up to `DRAIN_TIMEOUT_SECONDS` for the end of the body, for a reply that is already decoded.
+        Otherwise the connection is closed. With `wait_for_end`, the end of the body is first awaited for at most
+        `DRAIN_TIMEOUT_SECONDS`.
         """
         on_release, self._on_release = self._on_release, None
         if on_release is None:

@@ -1,8 +1,8 @@
-"""URLs of requests to providers, and the encoding of request headers.
+"""URLs of requests to providers, and the encoding of request lines and headers.
 
-`parse_url` returns a `Url`: an `Origin` (scheme, host, port), and path with query (`request_target`). `host_header` and
-`host_and_port` are texts of an origin. `join_url` appends a path to a base URL. `find_proxy` chooses the HTTP proxy for
-a URL. `encode_request_head` encodes the request line and headers.
+`parse_url` returns a `Url`. Its server is an `Origin`: scheme, host and port. `request_target` is its path with query.
+`join_url` appends a path to a base URL. `find_proxy` returns the HTTP proxy for a URL. `encode_request_head` encodes
+the request line and headers.
 """
 
 import base64
@@ -52,7 +52,7 @@ class Origin(Struct, frozen=True, cache_hash=True):
 
     @property
     def host_and_port(self) -> str:
-        """Host and port as `host:port`, for a CONNECT request to an HTTP proxy. IPv6 addresses are in brackets."""
+        """Host and port as `host:port`, for a CONNECT request to an HTTP proxy. An IPv6 address is in brackets."""
         return f"{self._bracketed}:{self.port}"
 
     @property
@@ -94,7 +94,7 @@ def parse_url(url: str) -> Url:
 
 
 def join_url(base_url: str, path: str) -> str:
-    """Return a base URL with a path appended. A query of the base URL (`api-version` of Azure) is moved to the end."""
+    """Return the base URL with `path` appended. If the base URL has a query, such as `api-version`, it comes last."""
     if "?" not in base_url:
         return base_url + path
     base, _, query = base_url.partition("?")
@@ -102,10 +102,10 @@ def join_url(base_url: str, path: str) -> str:
 
 
 def encode_request_head(method: str, target: str, host: str, headers: dict[str, str]) -> bytes:
-    """Return request line and headers as bytes, without `content-length` and the final empty line.
+    """Return the request line and the headers as bytes, without `content-length` and the final empty line.
 
-    `target`: path and query, or the complete URL for an HTTP proxy. `headers`: names in lower case. Raises `ValueError`
-    for a line break or NUL in a header.
+    `target` is the path with query, or the complete URL for an HTTP proxy. `host` is the value of the header `host`.
+    Names in `headers` are in lower case. Raises `ValueError` for a line break or NUL in a header.
     """
     lines = encode_header_lines(_DEFAULT_HEADERS | headers)
     return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode() + lines
@@ -120,9 +120,9 @@ def encode_header_lines(headers: Mapping[str, str]) -> bytes:
 
 
 def find_proxy(url: str, proxies: Mapping[str, str], unproxied: str) -> str | None:
-    """Return the URL of the HTTP proxy through which `url` is requested. None: direct connection.
+    """Return the URL of the HTTP proxy for requests to `url`. None: no proxy, so connect directly.
 
-    `proxies`: URL scheme → URL of a proxy. `unproxied`: comma-separated hosts, as in `NO_PROXY`.
+    `proxies` maps a URL scheme to the URL of its proxy. The comma-separated hosts `unproxied` need no proxy.
     """
     target = urlsplit(url)
     if target.scheme not in proxies:

@@ -1,7 +1,7 @@
 """`LiteLLMThread`: a thread with its own event loop, in which the Python library LiteLLM runs.
 
-LiteLLM may block, and must not delay the event loop that serves clients. `LiteLLMLibrary` has the imported functions.
-`run_coroutine` waits for a result, `submit_coroutine` does not.
+LiteLLM may block, and would then delay the event loop that serves clients. `LiteLLMLibrary` has the imported functions.
+`run_coroutine` runs a coroutine in the thread and waits for its result. `submit_coroutine` does not wait.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ class LiteLLMLibrary(Struct, frozen=True):
 
 
 class LiteLLMThread:
-    """The thread in which LiteLLM runs, with its event loop and the imported library.
+    """The thread in which the library LiteLLM runs, with its event loop and the imported library.
 
-    `export_variables`: sets the environment variables of LiteLLM; called once, before the import.
+    `export_variables` sets the environment variables of LiteLLM. It is called once, before the import.
     """
 
     def __init__(self, export_variables: Callable[[], None]) -> None:
@@ -39,7 +39,7 @@ class LiteLLMThread:
         self._library: LiteLLMLibrary | None = None
 
     async def run_coroutine(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine in the LiteLLM thread and return its result. Cancelling the caller cancels the coroutine.
+        """Run a coroutine in the LiteLLM thread and return its result. If the caller is cancelled, so is the coroutine.
 
         Raises `RuntimeError` if the system has no thread left.
         """
@@ -64,7 +64,7 @@ class LiteLLMThread:
     def load_library(self, model: str) -> LiteLLMLibrary:
         """Import LiteLLM and return its functions. Call this in the LiteLLM thread, because the import takes long.
 
-        `model`: model id of the request, for the error. Raises `MissingExtra` if LiteLLM is not installed.
+        Raises `MissingExtra` with the requested `model` in its message if LiteLLM is not installed.
         """
         if self._library is None:
             self._export_variables()

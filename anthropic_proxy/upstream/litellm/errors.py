@@ -1,7 +1,7 @@
-"""`decode_exception`: converts an exception of the Python library LiteLLM to an error of the provider.
+"""`decode_exception`: converts an exception of the Python library LiteLLM to the provider's error that caused it.
 
-The result is a `LiteLLMFailure`, with the error in OpenAI's format. `encode_error_body` returns it as JSON.
-`connection_error` is set if the connection failed.
+The result is a `LiteLLMFailure`, with the fields of OpenAI's errors. `encode_error_body` encodes it as JSON. If the
+connection to the provider failed, `connection_error` has the error to raise.
 """
 
 import re
@@ -33,7 +33,7 @@ _ADVICE = re.compile(
 
 
 class LiteLLMFailure(Struct, frozen=True, kw_only=True):
-    """A failed call through LiteLLM: HTTP status, error and headers of the provider's response."""
+    """A failed call through LiteLLM: HTTP status, error object and headers of the provider's response."""
 
     status: int
     """HTTP status of the provider's response, as LiteLLM reports it."""
@@ -46,7 +46,10 @@ class LiteLLMFailure(Struct, frozen=True, kw_only=True):
 
 
 def decode_exception(error: Exception) -> LiteLLMFailure:
-    """Return the status, error object and headers of the provider that an exception of LiteLLM contains."""
+    """Return the provider's error that caused a LiteLLM exception: its status, error object and headers.
+
+    If the connection to the provider failed, `connection_error` is set too.
+    """
     inner = getattr(error, "original_exception", None)  # errors within a stream are wrapped
     if isinstance(inner, Exception) and hasattr(inner, "status_code"):
         error = inner
@@ -79,7 +82,7 @@ def _unreachable(text: str) -> UpstreamUnreachable:
 def encode_error_body(failure: LiteLLMFailure) -> bytes:
     """Return the error of a failed call as a JSON body in OpenAI's format.
 
-    Its field `status_code` has the HTTP status, for errors inside a stream.
+    The additional field `status_code` has the HTTP status, because an error inside a stream has no status line.
     """
     return msgspec.json.encode({"error": {**failure.error_object, "status_code": failure.status}})
 

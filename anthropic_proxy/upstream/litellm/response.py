@@ -1,8 +1,8 @@
 """`LiteLLMTransport`: sends Chat Completions requests through the Python library LiteLLM.
 
-`LiteLLMResponse` presents the result as the HTTP response of a Chat Completions server. Its method `start_call` calls
-LiteLLM, `read` returns the next SSE event, and `close` ends the call. `ChunkConverter` converts LiteLLM's objects to
-JSON. `to_acompletion_arguments` returns the arguments for LiteLLM's function `acompletion`.
+`LiteLLMResponse` is the response, as if it came from a Chat Completions server. Its method `start_call` calls LiteLLM,
+`read` returns the next SSE event, and `close` ends the call. `ChunkConverter` converts LiteLLM's objects to JSON.
+`to_acompletion_arguments` returns the arguments for LiteLLM's function `acompletion`.
 """
 
 from collections.abc import Mapping
@@ -22,9 +22,9 @@ _ALWAYS: dict[str, Any] = {
 
 
 def to_acompletion_arguments(body: bytes, timeout: float) -> dict[str, Any]:
-    """Return the arguments of LiteLLM's function `acompletion` for the body of a Chat Completions request.
+    """Return the arguments of LiteLLM's function `acompletion` for a Chat Completions request body.
 
-    `timeout`: maximum seconds without data from the provider.
+    `timeout` is the maximum time without data from the provider, in seconds.
     """
     arguments: dict[str, Any] = msgspec.json.decode(body)
     for message in arguments["messages"]:
@@ -35,14 +35,14 @@ def to_acompletion_arguments(body: bytes, timeout: float) -> dict[str, Any]:
 
 
 class ChunkConverter:
-    """Converter from LiteLLM's objects to Chat Completions JSON, for the chunks or the body of one reply."""
+    """Converts LiteLLM's objects for one reply, or for its chunks, to JSON of Chat Completions."""
 
     def __init__(self) -> None:
         self._blocks = 0
         """Number of thinking blocks that are complete. It is the index of the current thinking block."""
 
     def to_json_values(self, answer: Any) -> dict[str, Any]:
-        """Return a streamed chunk or an unstreamed reply of LiteLLM as decoded JSON of the Chat Completions format."""
+        """Return a reply of LiteLLM, or a chunk of a stream, as decoded JSON of the Chat Completions format."""
         # no warnings: the models of LiteLLM contain values that violate their annotations
         fields: dict[str, Any] = answer.model_dump(mode="json", exclude_none=True, warnings=False)
         for choice in fields.get("choices", ()):
@@ -79,7 +79,7 @@ _DONE = b"data: [DONE]\n\n"
 class LiteLLMTransport:
     """Client that sends Chat Completions requests through the Python library LiteLLM.
 
-    `timeout`: maximum seconds without data from a provider.
+    `timeout` is the maximum time without data from a provider, in seconds.
     """
 
     def __init__(self, engine: LiteLLMThread, timeout: float) -> None:
@@ -87,7 +87,7 @@ class LiteLLMTransport:
         self._timeout = timeout
 
     async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> "LiteLLMResponse":
-        """Send a request through LiteLLM, and return the response after its body or the first chunk of a stream.
+        """Send a request through LiteLLM, and return the response after its body or its first chunk has arrived.
 
         `base_url` and `credential` have no effect, because LiteLLM reads environment variables. Raises
         `UpstreamUnreachable` if no provider replied, and `MissingExtra` if LiteLLM is not installed.
@@ -108,7 +108,7 @@ class LiteLLMTransport:
 class LiteLLMResponse:
     """Response of one call through LiteLLM, in the format of a Chat Completions server.
 
-    `start_call` runs in the LiteLLM thread, the other public methods in the event loop of the caller.
+    `start_call` runs in the LiteLLM thread, the other public methods run in the event loop of the caller.
     """
 
     body_received = False
@@ -125,10 +125,10 @@ class LiteLLMResponse:
         self._ended = False
 
     async def start_call(self, arguments: dict[str, Any]) -> None:
-        """Call LiteLLM, and wait for the body of the reply or for the first chunk of a stream.
+        """Call LiteLLM, and wait until the body of the reply or the first chunk of a stream has arrived.
 
-        `arguments`: arguments of LiteLLM's function `acompletion`. An error of the provider becomes status and body of
-        this response. Raises `UpstreamUnreachable` if no provider replied.
+        `arguments` are those of LiteLLM's function `acompletion`. An error of the provider is stored as status and body
+        of this response. Raises `UpstreamUnreachable` if no provider replied.
         """
         library = self._library = self._engine.load_library(arguments["model"])
         try:
@@ -146,7 +146,7 @@ class LiteLLMResponse:
             self._first, self._ended = encode_error_body(failure), True
 
     async def read(self) -> bytes:
-        """Return the next server-sent event of a stream, or the body of a reply without streaming. b"": the end."""
+        """Return the next SSE event of a stream, or the body of a reply without streaming. b"": the end."""
         if self._first or self._ended:
             first, self._first = self._first, b""
             return first

@@ -1,4 +1,4 @@
-"""Web fetch by the proxy: pages for a model, from public addresses only."""
+"""Web fetch: the proxy fetches web pages for a model, from public addresses only."""
 
 from anthropic_proxy.upstream.web_fetch.fetcher import PageFetcher
 

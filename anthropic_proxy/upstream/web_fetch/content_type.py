@@ -1,8 +1,8 @@
 """Media types and charsets of fetched web pages.
 
-Servers often declare a wrong media type. `detect_media_type` therefore recognizes images and PDFs by their first bytes.
-`may_match_media_types` checks the declared type before the body is read, and `matches_media_types` the detected type.
-`decode_text` returns the text of a body.
+Servers often declare a wrong media type. `may_match_media_types` checks the declared type before the body is read.
+Afterwards, `detect_media_type` recognizes images and PDFs by their first bytes, and `matches_media_types` checks the
+detected type. `decode_text` decodes a body as text.
 """
 
 import codecs
@@ -34,10 +34,10 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (code
 
 
 def may_match_media_types(declared: str, wanted: Collection[str]) -> bool:
-    """Return True if a body with the declared media type may turn out to have one of the `wanted` types.
+    """Return True if a body with the media type `declared` may have one of the `wanted` types.
 
-    This check precedes the reading of the body. Servers declare generic types for any file, and one image type for
-    another.
+    The answer is also True for generic types, and for another image type if an image is wanted, because servers declare
+    them wrongly. The body is read only if the answer is True.
     """
     if declared in _GENERIC_TYPES or matches_media_types(declared, wanted):
         return True
@@ -49,14 +49,14 @@ def may_match_media_types(declared: str, wanted: Collection[str]) -> bool:
 
 
 def matches_media_types(media_type: str, wanted: Collection[str]) -> bool:
-    """Return True if a media type is one of the wanted types. `text/*` matches all text types."""
+    """Return True if a media type is one of the `wanted` types, of which `text/*` matches all text types."""
     return media_type in wanted or (media_type.startswith("text/") and "text/*" in wanted)
 
 
 def detect_media_type(declared: str, body: bytes) -> str:
-    """Return the media type of a body by its first bytes, else the declared type.
+    """Return the media type of an image or PDF by its first bytes. For other bodies, return the type `declared`.
 
-    "": declared as an image or PDF, but the bytes are neither.
+    "": the body is declared as an image or PDF, but is neither.
     """
     found = next((media_type for magic, media_type in _MAGIC if magic.match(body)), "")
     if found or declared not in _BY_MAGIC:
@@ -65,7 +65,7 @@ def detect_media_type(declared: str, body: bytes) -> str:
 
 
 def is_text_media_type(media_type: str) -> bool:
-    """Return True if the web fetch returns a body of this media type as text."""
+    """Return True if a page with this media type is returned as text, not as bytes."""
     return media_type.startswith("text/") or media_type in _TEXTS or media_type.endswith(("+json", "+xml"))
 
 
@@ -76,7 +76,7 @@ def find_charset_parameter(content_type: str) -> str | None:
 
 
 def decode_text(body: bytes, charset: str | None, *, is_html: bool) -> str:
-    """Return the body of a web page as text. `charset`: parameter of the `Content-Type` header, or None.
+    """Return the body of a web page as text. `charset` is the parameter of its `Content-Type` header, if any.
 
     The charset is that of the byte order mark, else `charset`, else that of the HTML `meta` element, else UTF-8.
     """

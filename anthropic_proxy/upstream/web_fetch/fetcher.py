@@ -1,11 +1,11 @@
-"""Fetch of one web page for a model, by https only, within five seconds and 20 MiB.
+"""`PageFetcher`: fetches web pages for a model, by https only, within five seconds and 20 MiB.
 
-`PageFetcher.fetch` sends the request, follows redirects and converts HTML to Markdown. A URL with `http://` is fetched
-with `https://`. Redirects are checked like the first URL. `HTML_CONVERTER` is the program for the conversion, in a
-separate process.
+`fetch` sends the request, follows redirects and converts HTML to Markdown. A URL with `http://` is fetched with
+`https://`. Redirects are checked like the first URL. `HTML_CONVERTER` is the program that converts HTML, in a separate
+process.
 
-Behind an HTTP proxy (`HTTPS_PROXY`), the proxy resolves host names. Hosts that resolve to private addresses on this
-machine are rejected nevertheless.
+With an HTTP proxy (`HTTPS_PROXY`), the proxy looks up the host names. A host is also rejected if this machine finds a
+private address for it.
 """
 
 import asyncio
@@ -85,11 +85,10 @@ class _FetchOptions(NamedTuple):
 
 
 class PageFetcher:
-    """Client that fetches web pages for a model. Each request has its own connection.
+    """Client that fetches web pages for a model. Each request opens a new connection.
 
-    `allowed_networks`: permitted networks besides the public ones. `tls`: TLS context; None: certificates of the
-    system. `proxies` and `unproxied`: as in `HttpTransport`. `lookup`: function for name lookups. `html_converter`:
-    program that converts HTML to Markdown.
+    Pages are fetched from public networks and from `allowed_networks`. `tls`, `proxies` and `unproxied` are those of
+    `HttpTransport`. `lookup` looks up host names. `html_converter` is the program that converts HTML to Markdown.
     """
 
     def __init__(
@@ -126,7 +125,7 @@ class PageFetcher:
     ) -> FetchedPage:
         """Fetch a URL, and return its content as text or bytes. Raises `WebFetchFailed`.
 
-        The interface `WebFetch` documents the parameters.
+        The parameters are described in the interface `WebFetch`.
         """
         if len(url) > max_url_length:
             raise WebFetchFailed(
@@ -146,7 +145,7 @@ class PageFetcher:
             return await self._page(found, options)
 
     async def close(self) -> None:
-        """Close the connections of running fetches, and end the lookup threads."""
+        """Close the connections of running fetches, and end the threads for name lookups and texts."""
         await self._http.close()
         self._dialer.close()
         self._text_threads.shutdown(wait=False, cancel_futures=True)

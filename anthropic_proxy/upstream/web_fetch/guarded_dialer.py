@@ -1,7 +1,7 @@
-"""`GuardedDialer`: opens TCP connections to public addresses only, for web fetch with URLs of clients and models.
+"""`GuardedDialer`: opens TCP connections to public addresses only, because clients and models choose the URLs.
 
 `resolve_public_addresses` returns the checked addresses of a host, `dial` a connected socket. A host is looked up once
-per connection, so that a changed address at a second lookup (DNS rebinding) has no effect. The address of the connected
+per connection, so that a second lookup cannot return another address (DNS rebinding). The address of the connected
 server is checked again.
 """
 
@@ -23,9 +23,9 @@ providers."""
 
 
 class GuardedDialer:
-    """Opens TCP connections to public addresses, for URLs that clients or models choose.
+    """Opens TCP connections to public addresses only, for URLs that clients or models choose.
 
-    `allowed_networks`: permitted networks besides the public ones. `lookup`: function for name lookups.
+    Addresses in `allowed_networks` are permitted too. `lookup` looks up host names.
     """
 
     def __init__(self, allowed_networks: Sequence[IpNetwork], lookup: NameLookup = socket.getaddrinfo) -> None:
@@ -36,7 +36,7 @@ class GuardedDialer:
     async def dial(self, origin: Origin) -> socket.socket:
         """Return a non-blocking socket that is connected to a public address of the host.
 
-        Raises `WebFetchFailed` for a host with a private address, `OSError` if no address accepts.
+        Raises `WebFetchFailed` for a host with a private address, and `OSError` if no address accepts.
         """
         opened = await connect_first(
             await self.resolve_public_addresses(origin), _new_socket, delay_seconds=HAPPY_EYEBALLS_DELAY_SECONDS
@@ -49,9 +49,9 @@ class GuardedDialer:
         return opened
 
     async def resolve_public_addresses(self, origin: Origin) -> Sequence[AddressInfo]:
-        """Return the addresses of a host, which must all be public or in an allowed network.
+        """Look up a host and return its addresses, if all of them are public or in an allowed network.
 
-        Raises `WebFetchFailed` if one address is private, `OSError` for an unknown host.
+        Raises `WebFetchFailed` if one address is private, and `OSError` for an unknown host.
         """
         infos: Sequence[AddressInfo]
         kind = socket.SOCK_STREAM
@@ -66,7 +66,7 @@ class GuardedDialer:
         return infos
 
     def close(self) -> None:
-        """End the threads for name lookups without waiting for running lookups."""
+        """End the threads for name lookups, without waiting for running lookups."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _require_public_peer(self, origin: Origin, peer: str, local: str) -> None:
@@ -79,7 +79,7 @@ class GuardedDialer:
 
 
 def private_address_error(host: str) -> WebFetchFailed:
-    """Return the error for a web fetch from a host with a private address."""
+    """Return the error for a web fetch that is rejected because the host has a private address."""
     return WebFetchFailed(f"{host} is not a public address; pages are fetched from public ones only", "url_not_allowed")
 
 

@@ -1,7 +1,7 @@
-"""`convert_html`: converts the visible text of an HTML page to Markdown, in a separate process.
+"""`convert_html`: converts the visible text of an HTML page to Markdown. It runs in a separate process.
 
-`PageText` is the result. `main` is the entry point of the process. A process of its own is necessary, because libxml2
-needs quadratic time for some pages and blocks other threads meanwhile. Reasons for lxml:
+The result is a `PageText`. `main` is the entry point of the process. A separate process is necessary, because libxml2
+needs quadratic time for some pages, and blocks other threads meanwhile. Reasons for lxml:
 docs/contributing/decisions/0021-web-pages-as-text.md.
 """
 
@@ -50,9 +50,9 @@ class PageText(NamedTuple):
 
 
 def main(input_value: dict[str, str]) -> PageText | None:
-    """Convert one HTML page to Markdown. Entry point of the separate process.
+    """Convert one HTML page to Markdown, as the entry point of a separate process.
 
-    `input_value`: `{"html": …, "url": …}`, the page and its URL. None: lxml is not installed.
+    The input is `{"html": …, "url": …}`: the page and its URL. None: lxml is not installed.
     """
     try:
         return convert_html(input_value["html"], input_value["url"])
@@ -61,7 +61,7 @@ def main(input_value: dict[str, str]) -> PageText | None:
 
 
 def convert_html(html: str, url: str) -> PageText:
-    """Return the title and the Markdown text of an HTML page. `url`: URL of the page, for its relative links."""
+    """Return the title and the Markdown text of an HTML page. Relative links are completed with its `url`."""
     if not html.strip():
         return PageText("", "")
     from lxml import etree  # type: ignore[import-untyped]  # noqa: PLC0415  # only required by the program

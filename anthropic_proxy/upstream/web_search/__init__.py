@@ -1,4 +1,4 @@
-"""Web search for models by a search service that the user chooses: SearXNG, Brave, Tavily or Exa.
+"""Web search for models, by a search service that the user chooses: SearXNG, Brave, Tavily or Exa.
 
 `client` sends a query and chooses the results. `searxng` and `keyed_services` encode requests and decode responses.
 """

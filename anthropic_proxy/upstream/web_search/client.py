@@ -1,7 +1,8 @@
 """`SearchClient`: base class of the clients for search services, which run web searches for models.
 
-`search` runs one search, with a time limit and a filter for domains. Each service has a subclass, which implements
-`encode_query` (request), `decode_results` (response) and `describe_error_response` (cause of an error).
+`search` runs one search with a time limit, and filters the results by domain. Each service has a subclass with three
+methods: `encode_query` for the request, `decode_results` for the response, and `describe_error_response` for an error.
+`site_filter` restricts a query to domains.
 """
 
 import asyncio
@@ -27,9 +28,10 @@ words; only the results are filtered."""
 
 
 class SearchClient(ABC):
-    """Client of a search service. `url`: base URL of the service. `send`: transport for the HTTP requests.
+    """Client of a search service. Each service has a subclass.
 
-    `setting`: name of the setting that configures the service, which error messages mention.
+    `url` is the base URL of the service, and `send` sends the HTTP requests. Error messages name the setting `setting`,
+    which configures the service.
     """
 
     max_query_characters: int
@@ -48,7 +50,8 @@ class SearchClient(ABC):
     def encode_query(self, query: str, sites: Sequence[str], excluded: Sequence[str], limit: int) -> UpstreamRequest:
         """Return the HTTP request for a search with at most `limit` results.
 
-        `sites`: domain names to search in; empty: all. `excluded`: domain names to omit.
+        The search is restricted to the domains `sites`, if any, and omits the domains `excluded`, if the service
+        supports this.
         """
 
     @abstractmethod
@@ -60,9 +63,9 @@ class SearchClient(ABC):
 
     @abstractmethod
     def describe_error_response(self, status: int, body: bytes) -> str:
-        """Return the cause of an error response of the search service, or a remedy, as text. "": unknown.
+        """Return the cause of an error response of the search service, or a remedy. "": unknown.
 
-        `status`: HTTP status other than 200. `body`: response body, which may contain an error message.
+        `status` is an HTTP status other than 200. `body` may contain an error message.
         """
 
     async def search(
@@ -70,7 +73,7 @@ class SearchClient(ABC):
     ) -> Sequence[SearchResult]:
         """Return at most `limit` results of a web search, the best first. Raises `WebSearchFailed`.
 
-        The domain filters apply to the results, and to the query if the service supports them.
+        The results are filtered by the allowed and blocked domains. So is the query, if the service supports this.
         """
         words = " ".join(query.split())
         if not words or not words.isprintable():
@@ -136,9 +139,10 @@ class SearchClient(ABC):
 
 
 def site_filter(sites: Sequence[str]) -> str:
-    """Return a text that restricts a query to the domains `sites`, as most search engines understand it.
+    """Return a text that, added to a query, restricts the search to the domains `sites`.
 
-    "": no domains, or too many for a query. The results are filtered too, because an engine may ignore the text.
+    "": there are no domains, or too many for a query. Search engines may ignore the text, so the results are filtered
+    too.
     """
     if not 0 < len(sites) <= _MAX_SITES:
         return ""

@@ -1,8 +1,8 @@
-"""Web search by Brave Search, Tavily and Exa, which require an API key.
+"""Clients of the search services Brave Search, Tavily and Exa, which require an API key.
 
-`BraveClient`, `TavilyClient` and `ExaClient` are the clients of these services. `encode_query` encodes the HTTP request
-of a query, `decode_results` decodes the results, and `describe_error_response` reads the message of an error response.
-`MissingKey` replaces a service without its key.
+`BraveClient`, `TavilyClient` and `ExaClient` have the same methods. `encode_query` returns the HTTP request for a
+query. `decode_results` decodes the results. `describe_error_response` returns the message of an error response.
+`MissingKey` takes the place of a service without a key.
 
 Sources, read 2026-11-21: api-dashboard.search.brave.com, "Web search" (query, GET); docs.tavily.com, "Tavily Search"
 (POST /search); exa.ai/docs, "Search" and "Error codes" (POST /search).
@@ -53,9 +53,10 @@ class BraveClient(SearchClient):
     """Maximum characters of a query to Brave Search. A longer query is rejected."""
 
     def encode_query(self, query: str, sites: Sequence[str], excluded: Sequence[str], limit: int) -> UpstreamRequest:
-        """Return the HTTP request for a query to Brave Search. `sites`, `excluded`: domain names to search or omit.
+        """Return the HTTP request for a query to Brave Search.
 
-        If the domains exceed Brave's limits for a query, they are left out. The results are filtered by domain too.
+        The query contains the domains to search (`sites`) and to omit (`excluded`), unless it would then be too long.
+        The results are filtered by domain too.
         """
         narrowed = query + site_filter(sites) + "".join(f" -site:{site}" for site in excluded)
         if len(narrowed) > self.max_query_characters or len(narrowed.split()) > _BRAVE_MAX_WORDS:
@@ -80,7 +81,7 @@ class BraveClient(SearchClient):
         ]
 
     def describe_error_response(self, status: int, body: bytes) -> str:
-        """Return the message in an error response of Brave Search: `error.detail`. "": none.
+        """Return the message in an error response of Brave Search, the field `error.detail`. "": none.
 
         Brave answers a wrong key with status 422.
         """
@@ -99,20 +100,23 @@ class _TavilyResponse(Struct):
 
 
 class TavilyClient(SearchClient):
-    """Client of the search service Tavily. The credential has the header `authorization` with the scheme Bearer."""
+    """Client of the search service Tavily. The API key is sent in the header `authorization`, as Bearer token."""
 
     max_query_characters = 400
     """Maximum characters of a query to Tavily. A longer query is rejected."""
 
     def encode_query(self, query: str, sites: Sequence[str], excluded: Sequence[str], limit: int) -> UpstreamRequest:
-        """Return the HTTP request for a query to Tavily, which filters the domains `sites` and `excluded` itself."""
+        """Return the HTTP request for a query to Tavily.
+
+        Tavily itself filters by the domains to search (`sites`) and to omit (`excluded`).
+        """
         fields: dict[str, object] = {"query": query, "max_results": min(limit, _TAVILY_MAX_RESULTS)}
         fields |= {"include_domains": list(sites)} if sites else {}
         fields |= {"exclude_domains": list(excluded)} if excluded else {}
         return UpstreamRequest(path="/search", body=msgspec.json.encode(fields), headers=_JSON)
 
     def decode_results(self, body: bytes) -> Iterable[SearchResult]:
-        """Return the results in a response of Tavily. Their excerpts consist of passages of the page."""
+        """Return the results in a response of Tavily. The excerpt of a result consists of passages of the page."""
         return [
             SearchResult(
                 url=result.url,
@@ -124,9 +128,9 @@ class TavilyClient(SearchClient):
         ]
 
     def describe_error_response(self, status: int, body: bytes) -> str:
-        """Return the message in an error response of Tavily: `detail.error`. "": none.
+        """Return the message in an error response of Tavily, the field `detail.error`. "": none.
 
-        Status 432 or 433: the limit of the user's plan is reached.
+        Status 432 or 433 means that the limit of the user's plan is reached.
         """
         return _quote(body, "detail", "error")
 
@@ -143,13 +147,16 @@ class _ExaResponse(Struct):
 
 
 class ExaClient(SearchClient):
-    """Client of the search service Exa. The credential has the header `x-api-key`."""
+    """Client of the search service Exa. The API key is sent in the header `x-api-key`."""
 
     max_query_characters = 1_000
     """Maximum characters of a query to Exa. A longer query is rejected."""
 
     def encode_query(self, query: str, sites: Sequence[str], excluded: Sequence[str], limit: int) -> UpstreamRequest:
-        """Return the HTTP request for a query to Exa, which filters the domains `sites` and `excluded` itself."""
+        """Return the HTTP request for a query to Exa.
+
+        Exa itself filters by the domains to search (`sites`) and to omit (`excluded`).
+        """
         fields: dict[str, object] = {
             "query": query,
             "numResults": min(limit, _EXA_MAX_RESULTS),
@@ -172,18 +179,21 @@ class ExaClient(SearchClient):
         ]
 
     def describe_error_response(self, status: int, body: bytes) -> str:
-        """Return the message in an error response of Exa: the field `error`. "": none."""
+        """Return the message in an error response of Exa, the field `error`. "": none."""
         return _quote(body, "error")
 
 
 class MissingKey:
-    """Search service without its API key. Each search fails with the reason `problem`."""
+    """Replacement for a search service without its API key: each search fails.
+
+    `problem` is the error text.
+    """
 
     def __init__(self, problem: str) -> None:
         self._problem = problem
 
     async def search(self, query: str, **options: object) -> Sequence[SearchResult]:
-        """Raise `WebSearchFailed` for every query, because the key of the search service is missing."""
+        """Raise `WebSearchFailed`, because the API key of the search service is missing."""
         raise WebSearchFailed(self._problem, "unavailable")
 
 

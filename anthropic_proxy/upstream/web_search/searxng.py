@@ -1,4 +1,4 @@
-"""`SearxngClient`: web search by a SearXNG server, which may be on any host, including this machine.
+"""`SearxngClient`: runs web searches by a SearXNG server, which may be on any host, including this machine.
 
 Source: docs.searxng.org, "Search API" and "Limiter", and the source of SearXNG, read 2026-11.
 """
@@ -19,7 +19,7 @@ MAX_QUERY_CHARACTERS = 1_000
 
 
 class SearxngClient(SearchClient):
-    """Client of the SearXNG server at `url`. The server's `settings.yml` must enable the JSON format."""
+    """Client of a SearXNG server with the base URL `url`. Its `settings.yml` must enable the JSON format."""
 
     max_query_characters = MAX_QUERY_CHARACTERS
     """Maximum characters of a query to SearXNG. A longer query is rejected."""
@@ -28,9 +28,9 @@ class SearxngClient(SearchClient):
         super().__init__(send, url.removesuffix("/search"), setting=setting)
 
     def encode_query(self, query: str, sites: Sequence[str], excluded: Sequence[str], limit: int) -> UpstreamRequest:
-        """Return the HTTP request for a query: `GET /search?q=…&format=json`.
+        """Return the HTTP request for a query to SearXNG: `GET /search?q=…&format=json`.
 
-        Its headers are those that SearXNG's limiter requires of clients that are no bots.
+        Its headers are those by which SearXNG's limiter recognizes clients that are no bots.
         """
         parameters = urlencode({"q": _without_commands(query + site_filter(sites)), "format": "json"})
         headers = {
@@ -43,7 +43,7 @@ class SearxngClient(SearchClient):
     def decode_results(self, body: bytes) -> Iterable[SearchResult]:
         """Return the results in a response of SearXNG.
 
-        Raises `WebSearchFailed` if search engines failed and nothing was found.
+        Raises `WebSearchFailed` if there are none because search engines behind SearXNG failed.
         """
         reply = _decode_response(body)
         if not reply.results and reply.unresponsive:
@@ -63,7 +63,7 @@ class SearxngClient(SearchClient):
         ]
 
     def describe_error_response(self, status: int, body: bytes) -> str:
-        """Return the remedy for an HTTP status other than 200 of the SearXNG server. "": no known remedy."""
+        """Return a remedy for an error status of the SearXNG server. "": no remedy is known."""
         if status == 403:
             return "it does not give JSON; add json to search.formats in SearXNG's settings.yml"
         if status == 429:
