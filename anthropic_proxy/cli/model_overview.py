@@ -52,6 +52,8 @@ class ModelPrice(TokenPrices, frozen=True, kw_only=True):
     """Origin of the price: `genai-prices 0.2.3`, `anthropic-proxy.toml line 12`, `local`."""
     long_contexts: dict[int, TokenPrices] = {}
     """Number of input tokens → prices of requests with more input tokens."""
+    web_search_per_1000: float | None = None
+    """Price of 1,000 web searches by the provider, in US dollars. None: unknown."""
 
 
 class ModelFacts(Struct, frozen=True):
@@ -243,7 +245,8 @@ def _find_price(prices: PriceList, provider: Provider, model: str) -> ModelPrice
     if found is None:
         return None
     longer = {above: TokenPrices(*_list_amounts(rates)) for above, rates in found.long_contexts}
-    return ModelPrice(*_list_amounts(found.base), source=found.source, long_contexts=longer)
+    search = None if found.web_search is None else float(found.web_search)
+    return ModelPrice(*_list_amounts(found.base), source=found.source, long_contexts=longer, web_search_per_1000=search)
 
 
 def _list_amounts(rates: Rates) -> tuple[float, ...]:

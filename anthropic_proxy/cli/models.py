@@ -120,7 +120,7 @@ async def _show(output: "Output", name: str, as_json: bool) -> int:
 
 
 def _write_price(output: "Output", price: "ModelPrice | None") -> None:
-    """Print all prices of one model with their source: each kind of token, and surcharges for long contexts."""
+    """Print all prices of one model with their source: each kind of token, long contexts and web searches."""
     from anthropic_proxy.cli.output import Column  # noqa: PLC0415
 
     if price is None:
@@ -130,7 +130,9 @@ def _write_price(output: "Output", price: "ModelPrice | None") -> None:
     rows = [["any" if not price.long_contexts else f"up to {min(price.long_contexts):,}", *_list_amounts(price)]]
     rows += [[f"above {above:,}", *_list_amounts(longer)] for above, longer in price.long_contexts.items()]
     output.write_table([Column(titles[0]), *(Column(title, True) for title in titles[1:])], rows)
-    output.write_line(output.paint(f"  US dollars per million tokens. Source: {price.source}", "quiet"))
+    searches = price.web_search_per_1000
+    note = f" 1,000 web searches by the provider: ${_dollars(searches)}." if searches else ""
+    output.write_line(output.paint(f"  US dollars per million tokens.{note} Source: {price.source}", "quiet"))
 
 
 def _list_amounts(prices: "TokenPrices") -> list[str]:

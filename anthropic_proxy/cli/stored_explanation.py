@@ -98,7 +98,8 @@ def _describe_tokens(row: StoredRequest) -> str:
 def _describe_cost(row: StoredRequest) -> str:
     """Return text about the request `row`: its cost, the source of the price, and the cost at the requested model."""
     if row.cost is None:
-        text = f"unknown: no price for {_name_target(row)}. Set it in anthropic-proxy.toml, [prices]"
+        reason = row.price_source or f"no price for {_name_target(row)}"
+        text = f"unknown: {reason}. Set it in anthropic-proxy.toml, [prices]"
     else:
         text = f"${to_dollars(row.cost):f} ({row.price_source})" if row.cost else "free"
     if row.requested_cost and row.requested_cost != row.cost:

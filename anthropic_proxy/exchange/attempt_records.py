@@ -13,6 +13,7 @@ from msgspec import structs
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.exchange.recording import record_upstream_request
 from anthropic_proxy.messages.deltas import Usage
+from anthropic_proxy.messages.usage import limit_count
 from anthropic_proxy.plugins import Receipt, UpstreamAttempt
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.services import Services
@@ -83,6 +84,7 @@ class AttemptRecords:
         last.input_tokens, last.output_tokens = usage.input_tokens or 0, usage.output_tokens or 0
         last.cache_read_tokens, last.cache_write_tokens = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
         last.cache_write_1h_tokens, last.thinking_tokens = usage.cache_write_1h_tokens or 0, usage.thinking_tokens or 0
+        last.billed_searches, last.service_tier = limit_count(usage.billed_searches), usage.billed_tier or ""
 
     def finish_last_attempt(self) -> None:
         """Record the token usage of the last attempt, and its end if it is still open, when the client request ends.
@@ -100,6 +102,7 @@ class AttemptRecords:
         last.input_tokens, last.output_tokens = receipt.input_tokens, receipt.output_tokens
         last.cache_read_tokens, last.cache_write_tokens = receipt.cache_read_tokens, receipt.cache_write_tokens
         last.cache_write_1h_tokens, last.thinking_tokens = receipt.cache_write_1h_tokens, receipt.thinking_tokens
+        last.billed_searches, last.service_tier = receipt.billed_searches, receipt.service_tier
         for earlier in receipt.attempts[:-1]:
             last.input_tokens = max(last.input_tokens - earlier.input_tokens, 0)
             last.output_tokens = max(last.output_tokens - earlier.output_tokens, 0)
@@ -107,6 +110,7 @@ class AttemptRecords:
             last.cache_write_tokens = max(last.cache_write_tokens - earlier.cache_write_tokens, 0)
             last.cache_write_1h_tokens = max(last.cache_write_1h_tokens - earlier.cache_write_1h_tokens, 0)
             last.thinking_tokens = max(last.thinking_tokens - earlier.thinking_tokens, 0)
+            last.billed_searches = max(last.billed_searches - earlier.billed_searches, 0)
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,30 +1,35 @@
 """`CostCalculator`: calculates the cost of a client request from its receipt, the record of the finished request.
 
-A `Cost` has two amounts: the cost at the used model of the provider, and at the model that the client requested.
-Amounts are whole nano-dollars (10⁻⁹ US dollars). `find_usage` returns the tokens and the cost of one request as
-`Usage`.
+A `Cost` has two amounts: the cost at the used model of the provider, and at the model that the client requested. They
+include the web searches that the provider bills, and follow the service tier that it reported. Amounts are whole
+nano-dollars (10⁻⁹ US dollars). `find_usage` returns the tokens and the cost of one request as `Usage`.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.ledger.model_costs import ModelCosts
 from anthropic_proxy.ledger.prices import CONSTANT_SECONDS, MAX_CACHED_PRICES, Price, TokenCounts, count_tokens
 from anthropic_proxy.plugins import Receipt, UpstreamAttempt
-from anthropic_proxy.settings import Settings
+from anthropic_proxy.settings import Settings, normalize_tier
 
 
 class Cost(Struct, frozen=True):
     """Cost of one request in nano-dollars, at the used model and at the requested model."""
 
     cost: int | None
-    """Cost in nano-dollars of the tokens at the price of the used model. None: the price is unknown."""
+    """Cost in nano-dollars of tokens and searches at the price of the used model. None: a price is unknown."""
     requested_cost: int | None
-    """Cost in nano-dollars of the same tokens at Claude's list price of the requested model. None: unknown."""
+    """Cost in nano-dollars of the same tokens and searches at Claude's list price of the requested model, in the normal
+    service tier. None: unknown."""
     source: str
-    """Origin of the price of the used model, such as `genai-prices 0.2.3`, or `local` for a free model."""
+    """Origin of the price of the used model, such as `genai-prices 0.2.3`, or `local` for a free model.
+
+    Service tier and number of searches follow: `genai-prices 0.2.3, tier flex, 2 web searches`. If only a part of the
+    price is unknown, the text names it: `genai-prices 0.2.3, no price of web searches`. "": the model has no price.
+    """
 
 
 class CostCalculator:
@@ -42,22 +47,50 @@ class CostCalculator:
     def calculate(self, receipt: Receipt) -> Cost:
         """Return the cost in nano-dollars of the finished request in `receipt`, as the sum over its calls to providers.
 
-        Each call is charged at the price of its own model. A request without tokens costs 0. The cost is None if a
-        price is unknown, or if the client disconnected before the provider reported tokens.
+        Each call is charged at the price of its own model and service tier. A request without tokens costs 0. The cost
+        is None if a price is unknown, also that of its web searches, or if the client disconnected before the provider
+        reported tokens.
         """
         if _lacks_usage(receipt):
             return Cost(None, None, "")
+        if len(receipt.attempts) < 2 and not receipt.billed_searches and not normalize_tier(receipt.service_tier):
+            return self._calculate_tokens(receipt)  # almost all requests
         calls = _list_calls(receipt)
         if not calls:
             return Cost(0, 0, "")
+        used, (_, requested) = _find_used_prices(self._costs, receipt, calls), self._find_prices(receipt)
+        cost, listed = _add_costs(calls, used), _add_costs(calls, [requested] * len(calls))
+        return Cost(cost, listed, self._describe_source(receipt, calls, used))
+
+    def _calculate_tokens(self, receipt: Receipt) -> Cost:
+        """Return the cost of a request with one call to a provider, without searches, in the normal service tier."""
+        tokens = count_tokens(receipt)
+        if not _has_tokens(tokens):
+            return Cost(0, 0, "")
         price, requested = self._find_prices(receipt)
-        if len(calls) == 1 and not calls[0].provider:
-            tokens = calls[0].tokens
-            listed = None if requested is None else requested.calculate_cost(tokens)
-            return Cost(None, listed, "") if price is None else Cost(price.calculate_cost(tokens), listed, price.source)
-        used = _find_used_prices(self._costs, receipt, calls)
-        cost, sources = _add_costs(calls, used), dict.fromkeys(price.source for price in used if price is not None)
-        return Cost(cost, _add_costs(calls, [requested] * len(calls)), "" if cost is None else ", ".join(sources))
+        listed = None if requested is None else requested.calculate_cost(tokens)
+        return Cost(None, listed, "") if price is None else Cost(price.calculate_cost(tokens), listed, price.source)
+
+    def _describe_source(self, receipt: Receipt, calls: Sequence["_Call"], used: Sequence[Price | None]) -> str:
+        """Return `Cost.source` of `receipt`. `used`: price of each call in `calls`, at its service tier."""
+        normal = _find_used_prices(self._costs, receipt, [structs.replace(call, tier="") for call in calls])
+        if any(price is None for price in normal):
+            return ""
+        tiers = dict.fromkeys(call.tier for call in calls if call.tier)
+        searches = sum(call.searches for call in calls)
+        missing = [call.tier for call, price in zip(calls, used, strict=True) if price is None]
+        unpriced = any(
+            price is not None and price.calculate_search_cost(call.searches) is None
+            for call, price in zip(calls, normal, strict=True)
+        )
+        return ", ".join(
+            [
+                *dict.fromkeys(price.source for price in normal if price is not None),
+                *(f"no price of tier {tier}" if tier in missing else f"tier {tier}" for tier in tiers),
+                *(["no price of web searches"] if unpriced else []),
+                *([f"{searches} web search{'es' if searches > 1 else ''}"] if searches and not unpriced else []),
+            ]
+        )
 
     def _find_prices(self, receipt: Receipt) -> tuple[Price | None, Price | None]:
         """Return the price of the used and of the requested model of `receipt`. None: the price is unknown."""
@@ -87,7 +120,8 @@ def find_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> Usage:
     """Return the tokens and the cost of the finished request in `receipt`, as sums over its calls to providers.
 
     `input_tokens` is an estimate for the request. It is used if the provider reported no input tokens for the last call
-    but may charge them.
+    but may charge them. A service tier without a known price costs the normal price, and web searches without a known
+    price cost nothing: a budget counts the known part.
     """
     calls = _list_calls(receipt)
     if _lacks_input(receipt):
@@ -95,9 +129,20 @@ def find_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> Usage:
         calls = [call for call in calls if call.tokens.context]
         context = max([input_tokens, *(call.tokens.context for call in calls)])
         tokens = TokenCounts(input=context, output=last.output_tokens, thinking=last.thinking_tokens)
-        calls.append(_Call(tokens, last.provider, last.model) if len(receipt.attempts) > 1 else _Call(tokens))
+        one = _to_call(tokens, last)
+        calls.append(
+            structs.replace(one, provider=last.provider, model=last.model) if len(receipt.attempts) > 1 else one
+        )
     new_tokens = sum(call.tokens.input + call.tokens.cache_write + call.tokens.output for call in calls)
-    return Usage(new_tokens, _add_costs(calls, _find_used_prices(costs, receipt, calls)))
+    used = _find_used_prices(costs, receipt, calls)
+    if any(price is None for price in used):
+        normal = _find_used_prices(costs, receipt, [structs.replace(call, tier="") for call in calls])
+        used = [price or other for price, other in zip(used, normal, strict=True)]
+    priced = [
+        structs.replace(call, searches=0) if price and price.web_search is None else call
+        for call, price in zip(calls, used, strict=True)
+    ]
+    return Usage(new_tokens, _add_costs(priced, used))
 
 
 class _Call(Struct, frozen=True):
@@ -107,27 +152,42 @@ class _Call(Struct, frozen=True):
     provider: str = ""
     """Name of the provider. "": provider and model are those of the receipt."""
     model: str = ""
+    searches: int = 0
+    """Number of web searches that the provider bills."""
+    tier: str = ""
+    """Service tier as `normalize_tier` returns it. "": the normal tier."""
+
+
+def _to_call(tokens: TokenCounts, source: Receipt | UpstreamAttempt) -> _Call:
+    """Return a call with `tokens`, and with the searches and the service tier of `source`."""
+    return _Call(tokens, searches=source.billed_searches, tier=normalize_tier(source.service_tier))
 
 
 def _list_calls(receipt: Receipt) -> list[_Call]:
-    """Return the tokens of each call to a provider in `receipt`, without calls that used no tokens.
+    """Return the usage of each call to a provider in `receipt`, without calls that used neither tokens nor searches.
 
     The last item has tokens that belong to no attempt, such as those of an interrupted reply.
     """
-    whole = count_tokens(receipt)
+    whole = _to_call(count_tokens(receipt), receipt)
     if len(receipt.attempts) < 2:
-        return [_Call(whole)] if _has_tokens(whole) else []
-    calls = [_Call(count_tokens(one), one.provider, one.model) for one in receipt.attempts]
-    calls.append(_Call(_subtract(whole, [call.tokens for call in calls])))
-    return [call for call in calls if _has_tokens(call.tokens)]
+        calls = [whole]
+    else:
+        calls = [
+            structs.replace(_to_call(count_tokens(one), one), provider=one.provider, model=one.model)
+            for one in receipt.attempts
+        ]
+        left = _subtract(whole.tokens, [call.tokens for call in calls])
+        searches = max(whole.searches - sum(call.searches for call in calls), 0)
+        calls.append(structs.replace(whole, tokens=left, searches=searches))
+    return [call for call in calls if call.searches or _has_tokens(call.tokens)]
 
 
 def _find_used_prices(costs: ModelCosts, receipt: Receipt, calls: Sequence[_Call]) -> list[Price | None]:
     when = datetime.fromtimestamp(receipt.started_at, UTC)
     return [
-        costs.find_price(call.provider, call.model, when)
+        costs.find_price(call.provider, call.model, when, call.tier)
         if call.provider
-        else costs.find_price_by_prefix(receipt.prefix, receipt.model, when)
+        else costs.find_price_by_prefix(receipt.prefix, receipt.model, when, call.tier)
         for call in calls
     ]
 
@@ -174,5 +234,10 @@ def _add_costs(calls: Sequence[_Call], prices: Sequence[Price | None]) -> int | 
 
     `prices` has the price of each call, in the same order.
     """
-    costs = [price.calculate_cost(call.tokens) for call, price in zip(calls, prices, strict=True) if price is not None]
-    return sum(costs) if len(costs) == len(calls) else None
+    whole = 0
+    for call, price in zip(calls, prices, strict=True):
+        searches = None if price is None else price.calculate_search_cost(call.searches)
+        if price is None or searches is None:
+            return None
+        whole += price.calculate_cost(call.tokens) + searches
+    return whole

@@ -34,21 +34,25 @@ class ModelCosts:
         self._registry = find_registry(settings)
         self._prices = PriceList(settings)
 
-    def find_price(self, provider: str, model: str, when: datetime | None = None) -> Price | None:
+    def find_price(self, provider: str, model: str, when: datetime | None = None, tier: str = "") -> Price | None:
         """Return the price of the model `model` of a provider. None: the price is unknown.
 
-        `provider` is the name of the provider in the ledger. `when` is the time of the request; None: now.
+        `provider` is the name of the provider in the ledger. `when` is the time of the request; None: now. `tier` is a
+        service tier as `normalize_tier` returns it.
         """
         row = next((row for row in self._registry if row.name == provider), None)
-        return None if row is None else self._prices.find(row, model, when)
+        return None if row is None else self._prices.find(row, model, when, tier)
 
-    def find_price_by_prefix(self, prefix: str, model: str, when: datetime | None = None) -> Price | None:
+    def find_price_by_prefix(
+        self, prefix: str, model: str, when: datetime | None = None, tier: str = ""
+    ) -> Price | None:
         """Return the price of the model `model` at the provider with the prefix `prefix` in model ids.
 
-        None: the price is unknown. `when` is the time of the request; None: now.
+        None: the price is unknown. `when` is the time of the request; None: now. `tier` is a service tier as
+        `normalize_tier` returns it.
         """
         provider = self._registry.find_by_prefix(prefix)
-        return None if provider is None else self._prices.find(provider, model, when)
+        return None if provider is None else self._prices.find(provider, model, when, tier)
 
     def find_requested_price(
         self, requested: str, prefix: str, model: str, when: datetime | None = None
@@ -102,7 +106,10 @@ class ModelCosts:
 
 
 def cost_at(price: Price, sums: UsageSums) -> int:
-    """Return the cost in nano-dollars of the tokens in `sums` at `price`, without surcharges for long contexts."""
+    """Return the cost in nano-dollars of the tokens in `sums` at `price`.
+
+    Surcharges for long contexts, web searches and service tiers are not included.
+    """
     return structs.replace(price, long_contexts=()).calculate_cost(count_tokens(sums))
 
 

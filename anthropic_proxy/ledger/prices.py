@@ -1,11 +1,11 @@
 """Prices of models at providers, from the user's settings or from the PyPI package `genai-prices`.
 
-`PriceList` finds the `Price` of a model. Prices in `anthropic-proxy.toml` take precedence, and local models are free. A
-`Price` consists of `Rates`, the price of each kind of token in US dollars per million tokens. Costs are whole
-nano-dollars (10⁻⁹ US dollars).
+`PriceList` finds the `Price` of a model in a service tier. Prices in `anthropic-proxy.toml` take precedence, and local
+models are free. A `Price` consists of `Rates`, the price of each kind of token in US dollars per million tokens, and the
+price of web searches. Costs are whole nano-dollars (10⁻⁹ US dollars).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -20,10 +20,10 @@ from msgspec.structs import astuple
 from anthropic_proxy.ledger.price_source import LoadedPrices, find_price_source
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router.provider_setup import find_base_url
-from anthropic_proxy.settings import ConfiguredPrice, PriceFields, Settings
+from anthropic_proxy.settings import ConfiguredPrice, Settings, TokenPriceFields, normalize_tier
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelPrice, TieredPrices
+    from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
 NANO_DOLLARS = 1_000_000_000
 """Number of nano-dollars in one US dollar."""
@@ -31,6 +31,9 @@ _NANO_DOLLARS_PER_MICRO_DOLLAR = 1_000
 _CLOUD_ADDRESS = "//ollama.com"
 """Address of Ollama's paid servers, to which a local Ollama can forward requests."""
 _LITELLM = "litellm:"
+_TIER_KEYS = ("service_tier", "speed", "processing")
+"""Conditions of prices in `genai-prices` that are service tiers: OpenAI's `service_tier`, Anthropic's `speed: fast`,
+and `processing: batch`."""
 CONSTANT_SECONDS = 900
 """Period in seconds in which a price is constant, because some prices depend on the time of day."""
 MAX_CACHED_PRICES = 1_000
@@ -109,8 +112,16 @@ class Price(Struct, frozen=True, kw_only=True):
     """Prices of requests without a surcharge for a long context."""
     long_contexts: tuple[tuple[int, Rates], ...] = ()
     """Pairs (number of input tokens, prices of requests with more input tokens), in ascending order."""
+    web_search: Decimal | None = None
+    """Price of 1,000 web searches by the provider, in US dollars. None: unknown."""
     source: str = ""
     """Origin of the price: a price list such as `genai-prices 0.2.3`, `anthropic-proxy.toml line 12`, or `local`."""
+
+    def calculate_search_cost(self, searches: int) -> int | None:
+        """Return the cost of web searches by the provider, in nano-dollars. None: their price is unknown."""
+        if not searches:
+            return 0
+        return None if self.web_search is None else round(searches * self.web_search * (NANO_DOLLARS // 1_000))
 
     @property
     def is_free(self) -> bool:
@@ -156,7 +167,7 @@ class Price(Struct, frozen=True, kw_only=True):
         )
 
 
-FREE = Price(base=Rates(*[Decimal(0)] * 6), source="local")
+FREE = Price(base=Rates(*[Decimal(0)] * 6), web_search=Decimal(0), source="local")
 """Price of models that run on a machine of the user, and of the demo provider: 0 for every kind of token."""
 
 
@@ -165,14 +176,14 @@ def find_price(
     model: str,
     when: datetime | None = None,
     *,
-    is_batch: bool = False,
+    tier: str = "",
     directory: Path | None = None,
 ) -> Price | None:
     """Return the price of `model` in the list of `genai-prices`, at the server with the address `base_url`.
 
-    None: the price is unknown, or the package is not installed. `when` is the time of the request; None: now.
-    `is_batch` is True for the price of the Batches API. `directory` is the data directory, in which the user may have a
-    newer list; None: only the list of the package is used.
+    None: the price is unknown, or the package is not installed. `when` is the time of the request; None: now. `tier` is
+    a service tier such as `flex`, `priority`, `fast` or `batch`; "": the normal one. `directory` is the data directory,
+    in which the user may have a newer list; None: only the list of the package is used.
     """
     data = find_price_source(directory).load()
     if data is None:
@@ -183,28 +194,49 @@ def find_price(
         )
     except LookupError:
         return None
-    context = {"processing": "batch"} if is_batch and any(found is each for each in provider.models) else None
-    return _convert(found.get_prices(when or datetime.now(UTC), context), data.source)
+    when = when or datetime.now(UTC)
+    if not tier:
+        return _convert(found.get_prices(when), data.source)
+    context = dict.fromkeys(_TIER_KEYS, tier)
+    if not any(found is each for each in provider.models) or not _has_tier(found, when, context):
+        return None  # another provider of the same model may have other tiers
+    return _convert(found.get_prices(when, context), data.source)
 
 
-def _find_own_price(prices: Sequence[ConfiguredPrice], model: str, when: datetime) -> Price | None:
-    """Return the price of `model` in the tables `[prices]` of the configuration file. None: no table matches.
+def _has_tier(model: "ModelInfo", when: datetime, context: Mapping[str, str]) -> bool:
+    """Return True if `genai-prices` has prices of `model` for the service tier in `context` at the time `when`."""
+    return any(
+        variant.when.items() <= context.items() and (variant.constraint is None or variant.constraint.active(when))
+        for variant in model.price_variants or ()
+    )
+
+
+def _find_own_table(prices: Sequence[ConfiguredPrice], model: str) -> ConfiguredPrice | None:
+    """Return the table of `model` in `[prices]` of the configuration file. None: no table matches.
 
     `model` is an id with prefix. An exact name takes precedence over patterns, and a later pattern over an earlier one.
-    `when` is the time of the request.
     """
     name, found = model.lower(), None
     for each in prices:
         if each.pattern.lower() == name:
-            found = each
-            break
+            return each
         if fnmatchcase(name, each.pattern.lower()):
             found = each
-    if found is None:
-        return None
+    return found
+
+
+def _find_own_price(found: ConfiguredPrice, when: datetime, tier: str) -> Price | None:
+    """Return the price of the table `found` for requests at the time `when` in the service tier `tier`.
+
+    None: the table has no prices of this tier. A free model is free in each tier.
+    """
     earlier = [past for past in found.table.earlier if when.astimezone(UTC).date() <= past.until]
     table = min(earlier, key=lambda past: past.until) if earlier else found.table
-    return _convert_table(table, found.origin)
+    price = _convert_table(table, table.web_search_per_1000, found.origin)
+    if not tier or price.is_free:
+        return price
+    rates = next((rates for name, rates in table.tiers.items() if normalize_tier(name) == tier), None)
+    return None if rates is None else _convert_table(rates, table.web_search_per_1000, found.origin)
 
 
 class PriceList:
@@ -218,15 +250,15 @@ class PriceList:
         self._source = find_price_source(settings.data_directory)
         self._data: LoadedPrices | None = None
         """Price list from which the cached prices are."""
-        self._found: dict[tuple[str, str, int], Price | None] = {}
+        self._found: dict[tuple[str, str, int, str], Price | None] = {}
 
-    def find(self, provider: Provider, model: str, when: datetime | None = None) -> Price | None:
-        """Return the price of `model` at `provider`. None: the price is unknown.
+    def find(self, provider: Provider, model: str, when: datetime | None = None, tier: str = "") -> Price | None:
+        """Return the price of `model` at `provider` in the service tier `tier`. None: the price is unknown.
 
         `when` is the time of the request; None: now.
         """
         base_url = find_base_url(provider, next(iter(provider.wires.values())), self._settings)
-        return self._find_cached(provider, model, base_url, when or datetime.now(UTC))
+        return self._find_cached(provider, model, base_url, when or datetime.now(UTC), tier)
 
     def find_list_price(self, vendor: Provider, model: str, when: datetime) -> Price | None:
         """Return the price of `model` at the default address of `vendor`, even if the settings have another address.
@@ -235,35 +267,38 @@ class PriceList:
         """
         return self._find_cached(vendor, model, vendor.base_url, when)
 
-    def _find_cached(self, provider: Provider, model: str, base_url: str, when: datetime) -> Price | None:
+    def _find_cached(
+        self, provider: Provider, model: str, base_url: str, when: datetime, tier: str = ""
+    ) -> Price | None:
         if self._source.current is not self._data:
             self._data = self._source.current
             self._found.clear()
-        key = (base_url, f"{provider.prefix}/{model}", int(when.timestamp()) // CONSTANT_SECONDS)
+        key = (base_url, f"{provider.prefix}/{model}", int(when.timestamp()) // CONSTANT_SECONDS, tier)
         if key not in self._found:
             if len(self._found) >= MAX_CACHED_PRICES:
                 self._found.clear()
-            self._found[key] = self._find(provider, model, base_url, when)
+            self._found[key] = self._find(provider, model, base_url, when, tier)
         return self._found[key]
 
-    def _find(self, provider: Provider, model: str, base_url: str, when: datetime) -> Price | None:
-        own = _find_own_price(self._settings.prices, f"{provider.prefix}/{model}", when)
+    def _find(self, provider: Provider, model: str, base_url: str, when: datetime, tier: str) -> Price | None:
+        own = _find_own_table(self._settings.prices, f"{provider.prefix}/{model}")
         if own is not None:
-            return own
+            return _find_own_price(own, when, tier)
         is_cloud = model.rpartition(":")[2].endswith("cloud") or _CLOUD_ADDRESS in base_url
         if provider.transport == "demo" or (provider.uses_installed_models and not is_cloud):
             return FREE
-        return find_price(base_url, model, when, directory=self._settings.data_directory)
+        return find_price(base_url, model, when, tier=tier, directory=self._settings.data_directory)
 
 
-def _convert_table(table: PriceFields, origin: str) -> Price:
+def _convert_table(table: TokenPriceFields, web_search: float | None, origin: str) -> Price:
+    """Convert `table` of the configuration file to a `Price`. `web_search`: US dollars per 1,000 searches, or None."""
     amounts = [table.input, table.cache_read, table.cache_write, table.output]
     cached = [table.input if amount is None else amount for amount in amounts]
     long = cached[2] if table.cache_write_1h is None else table.cache_write_1h
     base = Rates(*(Decimal(str(amount)) for amount in (*cached, table.output, long)))
-    longer = table.long_context
+    longer, search = table.long_context, None if web_search is None else Decimal(str(web_search))
     if longer is None:
-        return Price(base=base, source=origin)
+        return Price(base=base, web_search=search, source=origin)
     own = (longer.input, longer.cache_read, longer.cache_write, longer.output, longer.output, longer.cache_write_1h)
     names = Rates.__struct_fields__
     surcharged = Rates(
@@ -272,7 +307,7 @@ def _convert_table(table: PriceFields, origin: str) -> Price:
             for name, amount in zip(names, own, strict=True)
         )
     )
-    return Price(base=base, long_contexts=((longer.above, surcharged),), source=origin)
+    return Price(base=base, long_contexts=((longer.above, surcharged),), web_search=search, source=origin)
 
 
 def _convert(found: "ModelPrice", source: str) -> Price | None:
@@ -296,7 +331,9 @@ def _convert(found: "ModelPrice", source: str) -> Price | None:
     )
     starts = sorted({tier.start for kind in kinds if isinstance(kind, types.TieredPrices) for tier in kind.tiers})
     longer = tuple((start, Rates(*(_find_rate(kind, start) for kind in kinds))) for start in starts)
-    return Price(base=Rates(*(_find_rate(kind, -1) for kind in kinds)), long_contexts=longer, source=source)
+    base, searches = Rates(*(_find_rate(kind, -1) for kind in kinds)), found.web_searches_kcount
+    search = None if searches is None else _find_rate(searches, -1)
+    return Price(base=base, long_contexts=longer, web_search=search, source=source)
 
 
 def _find_rate(price: "Decimal | TieredPrices", start: int) -> Decimal:

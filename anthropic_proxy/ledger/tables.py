@@ -119,7 +119,8 @@ requests = Table(
 - `route`: name of the `[[routes]]` table that chose the target; "": none, or an earlier version stored the request.
 - `failed_attempts`, `notes`, `adaptations`, `attempt_times`, `reply_blocks`: JSON texts; "" for an
   empty list.
-- `cost`: price of the tokens at the used model; NULL: unknown. `requested_cost`: the same at the requested model.
+- `cost`: price of tokens and billed searches at the used model; NULL: unknown. `requested_cost`: the same at the
+  requested model. `price_source`: origin of the price, with service tier and number of billed searches; "": unknown.
 - `first_token`: NULL: no content. `output_rate`: output tokens per second after the first token; NULL: unknown.
 - `instance`: host name of the proxy. `worker`: process id.
 """

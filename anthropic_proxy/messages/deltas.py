@@ -96,6 +96,11 @@ class Usage(Struct, frozen=True, kw_only=True):
     """Number of web fetches that the provider or the proxy ran."""
     service_tier: str | None = None
     """Priority class of the request as the provider reported it: `standard`, `priority`."""
+    billed_searches: int | None = None
+    """Number of web searches that the provider ran and bills. The client receives `web_search_requests` instead."""
+    billed_tier: str | None = None
+    """Service tier by which the provider bills the call, in its own words. Unlike `service_tier`, the client does not
+    receive it."""
 
 
 class Stop(Struct, frozen=True):

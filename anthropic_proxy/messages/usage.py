@@ -23,7 +23,7 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
     A count of `new` replaces the count of `before`, unless it is None (not reported).
     """
     searches, fetches, tier = new.web_search_requests, new.web_fetch_requests, new.service_tier
-    long = new.cache_write_1h_tokens
+    long, billed = new.cache_write_1h_tokens, new.billed_searches
     return Usage(
         input_tokens=before.input_tokens if new.input_tokens is None else new.input_tokens,
         output_tokens=before.output_tokens if new.output_tokens is None else new.output_tokens,
@@ -34,6 +34,8 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
         web_search_requests=before.web_search_requests if searches is None else searches,
         web_fetch_requests=before.web_fetch_requests if fetches is None else fetches,
         service_tier=before.service_tier if tier is None else tier,
+        billed_searches=before.billed_searches if billed is None else billed,
+        billed_tier=before.billed_tier if new.billed_tier is None else new.billed_tier,
     )
 
 
@@ -44,18 +46,18 @@ def final_totals(usage: Usage, *, estimate: int, characters: int, usage_is_parti
     from which its tokens are estimated. If `usage_is_partial` is True, the reply ended before the upstream's last
     report, and the output is at least this estimate.
     """
-    cached, written = _counted(usage.cache_read_tokens), _counted(usage.cache_write_tokens)
+    cached, written = limit_count(usage.cache_read_tokens), limit_count(usage.cache_write_tokens)
     reported, output, tier = usage.input_tokens, usage.output_tokens, usage.service_tier
     if output is None or usage_is_partial:
         output = max(output or 0, -(-characters // CHARACTERS_PER_TOKEN))
-    output = _counted(output)
+    output = limit_count(output)
     return UsageBody(
-        input_tokens=_counted(estimate - cached - written if reported is None else reported),
+        input_tokens=limit_count(estimate - cached - written if reported is None else reported),
         cache_creation_input_tokens=written,
         cache_creation=_divide_cache_writes(written, usage.cache_write_1h_tokens),
         cache_read_input_tokens=cached,
         output_tokens=output,
-        output_tokens_details={"thinking_tokens": min(_counted(usage.thinking_tokens), output)},
+        output_tokens_details={"thinking_tokens": min(limit_count(usage.thinking_tokens), output)},
         server_tool_use=_count_server_tools(usage),
         service_tier=msgspec.UNSET if tier is None else tier,
     )
@@ -69,7 +71,7 @@ def _divide_cache_writes(written: int, long: int | None) -> dict[str, int] | msg
     """
     if long is None:
         return msgspec.UNSET
-    long = min(_counted(long), written)
+    long = min(limit_count(long), written)
     return {"ephemeral_5m_input_tokens": written - long, "ephemeral_1h_input_tokens": long}
 
 
@@ -78,14 +80,14 @@ def _count_server_tools(usage: Usage) -> dict[str, int] | msgspec.UnsetType:
     searches, fetches = usage.web_search_requests, usage.web_fetch_requests
     if searches is None and fetches is None:
         return msgspec.UNSET
-    return {"web_search_requests": _counted(searches), "web_fetch_requests": _counted(fetches)}
+    return {"web_search_requests": limit_count(searches), "web_fetch_requests": limit_count(fetches)}
 
 
 def sum_usages(spent: Usage, running: Usage) -> Usage:
     """Return the sum of the token counts of a reply that needed several upstream calls.
 
     `spent` is the sum of the finished upstream calls, and `running` has the counts of the current one. A count that
-    neither has is None.
+    neither has is None. The billed tier is that of the current call, or "".
     """
     return Usage(
         input_tokens=_sum(spent.input_tokens, running.input_tokens),
@@ -97,11 +99,13 @@ def sum_usages(spent: Usage, running: Usage) -> Usage:
         web_search_requests=_sum(spent.web_search_requests, running.web_search_requests),
         web_fetch_requests=_sum(spent.web_fetch_requests, running.web_fetch_requests),
         service_tier=running.service_tier or spent.service_tier,
+        billed_searches=_sum(spent.billed_searches, running.billed_searches),
+        billed_tier=running.billed_tier or "",
     )
 
 
-def _counted(count: int | None) -> int:
-    """Return a token count limited to the range from 0 to `MAX_COUNT`. None counts as 0."""
+def limit_count(count: int | None) -> int:
+    """Return a count of a provider limited to the range from 0 to `MAX_COUNT`. None counts as 0."""
     return min(max(count, 0), MAX_COUNT) if count else 0
 
 

@@ -45,6 +45,10 @@ class UpstreamAttempt(Struct, kw_only=True, omit_defaults=True):
     """Output tokens, thinking included."""
     thinking_tokens: int = 0
     """Output tokens of thinking; 0 if the provider does not count them."""
+    billed_searches: int = 0
+    """Web searches that the provider ran and bills. Searches of the proxy itself do not count."""
+    service_tier: str = ""
+    """Service tier that the provider reported, in its own words: `default`, `flex`, `fast`. "": none."""
     span_id: str = ""
     """Span id sent to the provider in `traceparent`. "": traces are off."""
 
@@ -109,6 +113,10 @@ class Receipt(Struct, kw_only=True):
     """Output tokens, thinking included."""
     thinking_tokens: int = 0
     """Output tokens of thinking; 0 if the provider does not count them."""
+    billed_searches: int = 0
+    """Web searches that providers ran and bill. Searches of the proxy itself do not count."""
+    service_tier: str = ""
+    """Service tier that the provider of the last call reported, in its own words: `default`, `flex`. "": none."""
     first_token_seconds: float | None = None
     """Seconds from the start of the request to the first content of the reply. None: the reply has no content."""
     duration_seconds: float = 0.0

@@ -8,7 +8,12 @@ from anthropic_proxy.settings.config_file import CONFIG_FILE, ConfigFile
 from anthropic_proxy.settings.environment import copy_environment, export_to_litellm, find_bound_host
 from anthropic_proxy.settings.error_list import ErrorList
 from anthropic_proxy.settings.fields import FIXED_VARIABLES, TIERS, Fidelity, SearchService, Secret, Settings, Timeouts
-from anthropic_proxy.settings.file_format import ConfiguredPrice, ConfiguredProvider, PriceFields, PriceTable
+from anthropic_proxy.settings.file_format import (
+    ConfiguredPrice,
+    ConfiguredProvider,
+    PriceTable,
+    TokenPriceFields,
+)
 from anthropic_proxy.settings.load import list_variables, load_settings
 from anthropic_proxy.settings.oidc_variables import OidcSettings
 from anthropic_proxy.settings.otel_variables import export_to_otel
@@ -23,6 +28,7 @@ from anthropic_proxy.settings.route_format import (
     list_alternatives,
 )
 from anthropic_proxy.settings.route_tables import DEFAULT_TARGET, find_time_zone
+from anthropic_proxy.settings.service_tiers import normalize_tier
 
 __all__ = [
     "BALANCE_TEXTS",
@@ -39,7 +45,6 @@ __all__ = [
     "ErrorList",
     "Fidelity",
     "OidcSettings",
-    "PriceFields",
     "PriceTable",
     "ProviderVariables",
     "RouteConditions",
@@ -49,6 +54,7 @@ __all__ = [
     "SettingsReader",
     "TimePeriod",
     "Timeouts",
+    "TokenPriceFields",
     "copy_environment",
     "export_to_litellm",
     "export_to_otel",
@@ -58,4 +64,5 @@ __all__ = [
     "list_alternatives",
     "list_variables",
     "load_settings",
+    "normalize_tier",
 ]

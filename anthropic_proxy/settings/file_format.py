@@ -104,8 +104,8 @@ class LongContextPrice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """US dollars per million input tokens written to the cache for one hour."""
 
 
-class PriceFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Prices of a model in US dollars per million tokens."""
+class TokenPriceFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices of each kind of token in US dollars per million tokens."""
 
     input: Dollars
     """US dollars per million input tokens. 0 for a free model."""
@@ -119,6 +119,15 @@ class PriceFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """US dollars per million input tokens written to the cache for one hour. By default the price of cache_write."""
     long_context: LongContextPrice | None = None
     """Prices of requests with many input tokens. By default the normal prices."""
+
+
+class PriceFields(TokenPriceFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices of a model: tokens, web searches by the provider, and tokens in other service tiers."""
+
+    web_search_per_1000: Dollars | None = None
+    """US dollars per 1,000 web searches that the provider runs. By default unknown. Searches of the proxy are free."""
+    tiers: dict[str, TokenPriceFields] = {}
+    """Prices of tokens by service tier as the provider reports it: `flex`, `priority`. By default unknown."""
 
 
 class EarlierPrice(PriceFields, frozen=True, kw_only=True, forbid_unknown_fields=True):

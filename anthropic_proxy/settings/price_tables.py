@@ -6,6 +6,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.settings.config_file import ConfigFile
 from anthropic_proxy.settings.fields import Secret
 from anthropic_proxy.settings.file_format import ConfiguredPrice, PriceTable
+from anthropic_proxy.settings.service_tiers import normalize_tier
 from anthropic_proxy.settings.sources import Sources
 
 _PATH = ("prices",)
@@ -35,6 +36,13 @@ def _load_price(file: ConfigFile, name: str, sources: Sources) -> ConfiguredPric
             f'[prices] has the model "{name}" without a prefix. Use the prefix of the provider and the model id, '
             f'or a pattern, in quotes. It is in {file.describe_place(path)}. Did you mean [prices."openai/{name}"]'
         )
+    for place, fields in [(path, table), *(((*path, "earlier"), past) for past in table.earlier)]:
+        for tier in fields.tiers:
+            if not normalize_tier(tier):
+                raise ConfigurationError(
+                    f'prices."{name}".tiers has the normal service tier "{tier}". Its prices are the fields of the '
+                    f"table itself. It is in {file.describe_place(place)}."
+                )
     origin = file.describe_origin(path)
     sources.origins[f'[prices."{name}"]'] = origin
     return ConfiguredPrice(pattern=name, table=table, origin=origin)

@@ -137,7 +137,7 @@ class ToolLoop:
         return forwarded
 
     def _usage(self) -> Usage:
-        running = sum_usages(self._step.usage, self._runner.usage)
+        running = sum_usages(self._runner.usage, self._step.usage)
         return running if self._spent is None else sum_usages(self._spent, running)
 
     async def _open_next_call(self) -> None:

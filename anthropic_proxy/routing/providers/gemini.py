@@ -14,6 +14,7 @@ _BEFORE_3 = {
     "accepts_media_in_results": False,
     "accepts_schema_with_functions": False,
     "server_tools_exclusive": True,
+    "searches_billed_per_reply": True,
 }
 _BEFORE_2_5 = {**_BEFORE_3, "thinking": "none", "accepts_file_urls": False}
 _RULES = build_model_rules(

@@ -12,6 +12,9 @@ from msgspec import Raw, Struct
 from anthropic_proxy.messages.deltas import Usage
 from anthropic_proxy.wire.json_repair import DECODE_ERRORS, decode_repaired, parse_token_count
 
+_FAST = "fast"
+"""Value of `speed` with prices of its own, "Fast mode" in Anthropic's price list (2026-11)."""
+
 
 class _OutputDetails(Struct, gc=False):
     thinking_tokens: int | None = None
@@ -35,6 +38,7 @@ class _CountedUsage(Struct, gc=False):
     output_tokens_details: _OutputDetails | None = None
     server_tool_use: _ServerTools | None = None
     service_tier: str | None = None
+    speed: str | None = None
 
 
 _decode_usage = msgspec.json.Decoder(_CountedUsage | None).decode
@@ -58,6 +62,8 @@ def decode_usage(usage: Raw) -> Usage | None:
         web_search_requests=server_tools.web_search_requests if server_tools else None,
         web_fetch_requests=server_tools.web_fetch_requests if server_tools else None,
         service_tier=counts.service_tier,
+        billed_searches=server_tools.web_search_requests if server_tools else None,
+        billed_tier=counts.speed if counts.speed == _FAST else counts.service_tier,
     )
 
 
@@ -102,6 +108,7 @@ def _count_loosely(usage: Raw) -> _CountedUsage | None:
             _read_number(tools, "web_search_requests"), _read_number(tools, "web_fetch_requests")
         ),
         service_tier=read_text(members, "service_tier"),
+        speed=read_text(members, "speed"),
     )
 
 

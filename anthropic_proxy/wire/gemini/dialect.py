@@ -130,6 +130,12 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/gemini/server_tools/vertex_search.
     """
+    searches_billed_per_reply: bool = False
+    """True if the provider bills a reply with web searches once (before 3). False: it bills each search query.
+
+    Source: "Grounding with Google Search" of the Gemini API documentation, 2026-09.
+    Proven by: tests/unit/exchange/test_attempt_records.py.
+    """
     schema_form: Literal["json_schema", "lowered"] = "json_schema"
     """Field and language of tool schemas. "json_schema": JSON Schema in `parametersJsonSchema`. "lowered": Google's
     OpenAPI subset in `parameters`, which models before 2.0 require. Proven by: golden/gemini/structured_output/schema,

@@ -207,6 +207,10 @@ class UsageMetadata(Struct, rename="camel", gc=False):
     """Number of output tokens without thinking tokens."""
     thoughts_token_count: int | None = None
     """Output tokens of thinking, not included in `candidates_token_count`."""
+    service_tier: str | None = None
+    """Service tier of AI Studio: `standard`, `flex`, `priority`."""
+    traffic_type: str | None = None
+    """Service tier of Vertex AI: `ON_DEMAND`, `ON_DEMAND_FLEX`."""
 
 
 class GenerateContentResponse(Struct, rename="camel", gc=False):
@@ -226,6 +230,9 @@ decode_strict_reply = msgspec.json.Decoder(GenerateContentResponse).decode
 """Decode a response or frame. Raises `msgspec.ValidationError` for unexpected types."""
 
 
+_TIER_FIELDS = ("serviceTier", "trafficType")
+
+
 def decode_reply(data: bytes) -> GenerateContentResponse:
     """Decode one frame of a streamed Gemini response, or a complete response.
 
@@ -239,5 +246,8 @@ def decode_reply(data: bytes) -> GenerateContentResponse:
         counts = content.get("usageMetadata") if isinstance(content, dict) else None
         if not isinstance(counts, dict):
             raise
-        content["usageMetadata"] = {name: parse_token_count(count) for name, count in counts.items()}
+        content["usageMetadata"] = {
+            name: parse_token_count(value) if name not in _TIER_FIELDS else value if isinstance(value, str) else None
+            for name, value in counts.items()
+        }
         return decode_strict_reply(msgspec.json.encode(content))

@@ -41,6 +41,7 @@ class GroundingDecoder:
     def __init__(self, call: Call[Dialect], own: GoogleTools) -> None:
         self._new_id = call.new_id
         self._own = own
+        self._bills_replies = call.dialect.searches_billed_per_reply
         self._holds = not own.announces_calls and (own.can_search or own.cites_fetches)
         self._held: list[Delta] = []
         self._left: list[str] = []
@@ -118,7 +119,8 @@ class GroundingDecoder:
         if self._queries or results:
             deltas += encode_search(self._new_id(SERVER_TOOL_ID_PREFIX), ", ".join(self._queries), results)
             self._searches += max(len(self._queries), 1)
-            deltas.append(Usage(web_search_requests=self._searches))
+            billed = 1 if self._bills_replies else self._searches
+            deltas.append(Usage(web_search_requests=self._searches, billed_searches=billed))
         for delta in _joined(self._held):
             if isinstance(delta, Text):
                 remainder, cited = self._with_citations(delta.text)

@@ -248,6 +248,7 @@ class GeminiDecoder(Decoder):
                 output_tokens=None if output is None and thoughts is None else (output or 0) + (thoughts or 0),
                 cache_read_tokens=cached,
                 thinking_tokens=thoughts,
+                billed_tier=totals.service_tier or _find_tier(totals.traffic_type),
             )
         )
 
@@ -322,7 +323,21 @@ def _later(before: UsageMetadata, latest: UsageMetadata) -> UsageMetadata:
         latest.candidates_token_count = before.candidates_token_count
     if latest.thoughts_token_count is None:
         latest.thoughts_token_count = before.thoughts_token_count
+    if latest.service_tier is None:
+        latest.service_tier = before.service_tier
+    if latest.traffic_type is None:
+        latest.traffic_type = before.traffic_type
     return latest
+
+
+def _find_tier(traffic_type: str | None) -> str | None:
+    """Return the service tier in the words of AI Studio: `flex` for Vertex AI's `ON_DEMAND_FLEX`.
+
+    Source: `TrafficType` of the official SDK google-genai 3.3.
+    """
+    if traffic_type is None or traffic_type == "TRAFFIC_TYPE_UNSPECIFIED":
+        return None
+    return traffic_type.removeprefix("ON_DEMAND_").lower()
 
 
 def _blob_in_words(blob: InlineData) -> str:

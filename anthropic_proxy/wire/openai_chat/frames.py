@@ -153,6 +153,10 @@ class Chunk(Struct, gc=False):
     """Error that replaces the reply, as JSON."""
 
 
+class _TierField(Struct, gc=False):
+    service_tier: str | None = None
+
+
 def _fields_of(kind: type[Struct], field_type: object) -> tuple[str, ...]:
     return tuple(field.name for field in structs.fields(kind) if field.type == field_type)
 
@@ -162,6 +166,7 @@ _RAW_FIELDS = _fields_of(ChoiceDelta, Raw)
 _CALL_RAW_FIELDS = _fields_of(ToolCallDelta, Raw)
 _COUNTED = frozenset(field.name for field in structs.fields(ChatUsage) if field.type != int | None)
 _decode = msgspec.json.Decoder(Chunk).decode
+_decode_tier = msgspec.json.Decoder(_TierField).decode
 
 
 def decode_chunk(data: bytes) -> Chunk:
@@ -176,6 +181,17 @@ def decode_chunk(data: bytes) -> Chunk:
     if chunk.choices is None and chunk.usage is None and chunk.error is ABSENT and _is_bare_error(data):
         chunk.error = Raw(data)
     return chunk
+
+
+def find_service_tier(data: bytes) -> str | None:
+    """Return the `service_tier` of a complete body or of one event. None: it has none.
+
+    OpenAI's events all have the field. It is not a field of `Chunk`, so that only one event of a reply decodes it.
+    """
+    try:
+        return _decode_tier(data).service_tier
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _is_bare_error(data: bytes) -> bool:

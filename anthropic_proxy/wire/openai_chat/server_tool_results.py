@@ -144,7 +144,7 @@ class ServerToolReader:
             found = executed.search_results.results if executed.search_results else None
             results = [*(found or ()), *(executed.browser_results or ())]
             deltas.append(encode_pages(self._open.pop(index), self._shown(results)))
-            deltas.append(Usage(web_search_requests=self._searches))
+            deltas.append(Usage(web_search_requests=self._searches, billed_searches=self._searches))
         return deltas
 
     def _read_citations(self, results: list[_Found]) -> list[Delta]:

@@ -30,6 +30,7 @@ from anthropic_proxy.wire.openai_chat.frames import (
     TokenDetails,
     ToolCallDelta,
     decode_chunk,
+    find_service_tier,
     is_present,
 )
 from anthropic_proxy.wire.openai_chat.reasoning import (
@@ -99,7 +100,7 @@ class ChatDecoder(Decoder):
             chunk = decode_chunk(frame)
         except DECODE_ERRORS:
             chunk = self._decode_mended(frame, self._mender.repair)
-        return self._order(self._read(chunk))
+        return self._order(self._read(chunk, frame))
 
     def decode_body(self, body: bytes) -> list[Delta]:
         """Return the deltas of a complete body. Raises `UpstreamError` for an error object or invalid JSON."""
@@ -110,7 +111,7 @@ class ChatDecoder(Decoder):
         for choice in chunk.choices or ():
             if choice.delta is not None and choice.message is not None:
                 choice.delta, choice.message = choice.reply_delta(), None
-        deltas = self._order(self._read(chunk))
+        deltas = self._order(self._read(chunk, body))
         self.finished = True
         return deltas + self.decode_end()
 
@@ -145,11 +146,11 @@ class ChatDecoder(Decoder):
         except DECODE_ERRORS as error:
             raise UpstreamProtocolError(f"{self._provider} sent invalid JSON.", provider=self._provider) from error
 
-    def _read(self, chunk: Chunk) -> list[Delta]:
+    def _read(self, chunk: Chunk, data: bytes) -> list[Delta]:
         deltas: list[Delta] = []
         if chunk.error is not ABSENT and is_present(chunk.error):
             if self._stop is not None:  # OpenRouter: an error after the end is redundant
-                self._read_usage(chunk, None, deltas)
+                self._read_usage(chunk, None, deltas, data)
                 return deltas
             return self._fail(decode_repaired(chunk.error))
         choice = chunk.choices[0] if chunk.choices else None
@@ -161,7 +162,7 @@ class ChatDecoder(Decoder):
             if choice.finish_reason:
                 self._finish(choice.finish_reason, deltas)
         if chunk.usage is not None or chunk.x_groq is not None or (choice is not None and choice.usage is not None):
-            self._read_usage(chunk, choice, deltas)
+            self._read_usage(chunk, choice, deltas, data)
         return deltas
 
     def _read_piece(self, piece: ChoiceDelta, deltas: list[Delta]) -> None:
@@ -293,16 +294,16 @@ class ChatDecoder(Decoder):
         self._stop_emitted = True
         return deltas + reply
 
-    def _read_usage(self, chunk: Chunk, choice: Choice | None, deltas: list[Delta]) -> None:
+    def _read_usage(self, chunk: Chunk, choice: Choice | None, deltas: list[Delta], data: bytes) -> None:
         for counts in (chunk.usage, choice.usage if choice else None, chunk.x_groq.usage if chunk.x_groq else None):
             if counts is not None and not counts.is_empty:
-                self._usage = decode_usage(counts)
+                self._usage = decode_usage(counts, find_service_tier(data))
                 deltas.append(self._usage)
                 return
 
 
-def decode_usage(counts: ChatUsage) -> Usage:
-    """Return the token counts of a reply as the Messages API counts tokens.
+def decode_usage(counts: ChatUsage, tier: str | None = None) -> Usage:
+    """Return the token counts of a reply as the Messages API counts tokens. `tier`: `service_tier` of the response.
 
     Cached input is subtracted from the input tokens. xAI's reasoning tokens are added to the output tokens (recorded:
     xai/tool_call).
@@ -315,13 +316,16 @@ def decode_usage(counts: ChatUsage) -> Usage:
     prompt, output, thinking = counts.prompt_tokens, counts.completion_tokens, spent.reasoning_tokens
     if prompt and output is not None and thinking and counts.total_tokens == prompt + output + thinking:
         output += thinking
+    searches = (counts.server_tool_use_details or _NO_TOOL_COUNTS).web_search_requests
     return Usage(
         input_tokens=uncached,
         output_tokens=output,
         cache_read_tokens=cached,
         cache_write_tokens=written,
         thinking_tokens=thinking,
-        web_search_requests=(counts.server_tool_use_details or _NO_TOOL_COUNTS).web_search_requests,
+        web_search_requests=searches,
+        billed_searches=searches,
+        billed_tier=tier,
     )
 
 

@@ -117,6 +117,8 @@ class Response(Struct, gc=False):
     """Output items as JSON text. Decode each with `decode_item`."""
     usage: ResponsesUsage | None = None
     """Token counts of the response. None: the response has not ended."""
+    service_tier: Any = None
+    """Service tier that served the response: `default`, `flex`, `priority`. None: not reported."""
     error: Raw = ABSENT
     """Error of a failed response, as JSON."""
     incomplete_details: IncompleteDetails | None = None

@@ -13,7 +13,6 @@ from anthropic_proxy.wire.openai_responses.frames import (
     OutputContent,
     OutputItem,
     Response,
-    ResponsesUsage,
     StreamEvent,
     decode_event,
     decode_item,
@@ -281,7 +280,7 @@ class ResponsesDecoder(Decoder):
         if response.status is None and response.output is None and not is_present(response.error):
             raise self._broken("sent an answer without any output")
         if is_present(response.error):
-            self._read_usage(response.usage, deltas)
+            self._read_usage(response, deltas)
             deltas += self._fail(decode_repaired(response.error))
             return
         if response.status in ("failed", "cancelled", "in_progress", "queued"):
@@ -296,7 +295,7 @@ class ResponsesDecoder(Decoder):
             self._last = place
             self._complete(self._items.setdefault(place, OutputItemState()), item, deltas)
         self._end_open(deltas, reply_ended_early=response.status == "incomplete")
-        self._read_usage(response.usage, deltas)
+        self._read_usage(response, deltas)
         self._stopped = True
         cut = [state for state in self._items.values() if state.tool_call is not None and state.tool_call.incomplete]
         deltas.append(build_stop(response, self._refusal, self._call, has_incomplete_call=bool(cut)))
@@ -311,9 +310,10 @@ class ResponsesDecoder(Decoder):
         self._put(self._thoughts.release_signed(), deltas)
         deltas += self._search.release_buffered()
 
-    def _read_usage(self, counts: ResponsesUsage | None, deltas: list[Delta]) -> None:
+    def _read_usage(self, response: Response, deltas: list[Delta]) -> None:
+        counts = response.usage
         if counts is not None and (counts.input_tokens is not None or counts.output_tokens is not None):
-            deltas.append(decode_usage(counts))
+            deltas.append(decode_usage(counts, response.service_tier))
 
     def _fail(self, error: Any) -> list[Delta]:
         """Raise the `UpstreamError` for an error object. If a policy refused the content, return a reply instead."""

@@ -15,8 +15,8 @@ _NO_INPUT_DETAILS = InputTokenDetails()
 _NO_OUTPUT_DETAILS = OutputTokenDetails()
 
 
-def decode_usage(counts: ResponsesUsage) -> Usage:
-    """Return the token counts of a reply as the Messages API counts tokens.
+def decode_usage(counts: ResponsesUsage, tier: object = None) -> Usage:
+    """Return the token counts of a reply as the Messages API counts tokens. `tier`: `service_tier` of the response.
 
     Cache reads and writes are subtracted from the input tokens. The output tokens include reasoning in both APIs
     (recorded, also for xAI).
@@ -30,6 +30,7 @@ def decode_usage(counts: ResponsesUsage) -> Usage:
         cache_read_tokens=cached,
         cache_write_tokens=written,
         thinking_tokens=spent.reasoning_tokens,
+        billed_tier=tier if isinstance(tier, str) else None,
     )
 
 

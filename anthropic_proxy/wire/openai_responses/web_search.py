@@ -113,7 +113,7 @@ class WebSearchDecoder:
             return self._keep([encode_search_call(identifier, query), failure])
         self._count += 1
         self.requires_recorded_text = True
-        counted = Usage(web_search_requests=self._count)
+        counted = Usage(web_search_requests=self._count, billed_searches=self._count)
         return [*self._put(query, list(dict.fromkeys(pages)), waits=self.buffering or not pages), counted]
 
     def buffer_deltas(self, deltas: Iterable[Delta]) -> None:

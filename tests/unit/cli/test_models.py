@@ -41,6 +41,17 @@ def test_the_mapping_has_limits_prices_and_fallbacks_without_a_reachable_provide
     ]
 
 
+def test_one_model_has_the_price_of_web_searches(tmp_path: Path) -> None:
+    settings = {"OPENAI_API_KEY": "sk-test-0123456789abcdef", "HTTPS_PROXY": NOBODY}
+    own = '[prices."openai/own"]\ninput = 1\noutput = 2\n[prices."openai/searching"]\ninput = 1\noutput = 2\n'
+    (tmp_path / "anthropic-proxy.toml").write_text(f"{own}web_search_per_1000 = 4.5\n", encoding="utf-8")
+    found = {}
+    for name in ("gpt-4.1", "own", "searching"):
+        ended = run_command("models", f"openai/{name}", "--json", directory=tmp_path, settings=settings)
+        found[name] = json.loads(ended.stdout)["models"][0]["price"]["web_search_per_1000"]
+    assert found == {"gpt-4.1": 10, "own": None, "searching": 4.5}
+
+
 def test_lists_are_counted_and_failures_are_lines(tmp_path: Path, openai: Running) -> None:
     with serving_strictly(gemini.new_gemini()) as google, serving(openai_chat.new_openai()) as other:
         settings = {

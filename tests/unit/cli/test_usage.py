@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
+from anthropic_proxy.ledger.price_source import describe_package
+from anthropic_proxy.settings import Settings
 from tests.support.command_line import run_command
 from tests.support.fakes import openai_chat
 from tests.support.fakes.server import Running, serving_strictly
+from tests.support.ledger import new_receipt, running_ledger
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import wait_for
 
@@ -283,3 +286,23 @@ def test_programs_read_the_ledger_from_the_running_proxy(stored: Stored) -> None
         assert set(document["paths"]) == {"/api/usage", "/api/requests", "/api/requests/{id}"}
         assert set(row) == set(document["components"]["schemas"]["Request"]["properties"])
         assert set(usage["total"]) == set(document["components"]["schemas"]["Sums"]["properties"])
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        ("gpt-4.1", f"unknown: {describe_package()}, no price of tier scale. Set it in anthropic-proxy.toml, [prices]"),
+        ("no-such-model", "unknown: no price for openai/no-such-model. Set it in anthropic-proxy.toml, [prices]"),
+    ],
+)
+def test_the_reason_of_an_unknown_cost_is_explained(tmp_path: Path, model: str, text: str) -> None:
+    settings = Settings(data_directory=tmp_path)
+    asked = new_receipt(
+        1, provider="openai", prefix="openai", model=model, requested_model="unknown", service_tier="scale"
+    )
+    with running_ledger(settings, cost=None) as ledger:
+        ledger.queue.record(asked)
+        ledger.wait_written(1)
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+    ended = run_command("explain", "--last", directory=tmp_path, settings={"DATABASE_URL": url})
+    assert [line for line in ended.stdout.splitlines() if "unknown:" in line] == [f"    cost       {text}"]

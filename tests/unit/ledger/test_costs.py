@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.ledger.costs import Cost, CostCalculator
+from anthropic_proxy.ledger.costs import Cost, CostCalculator, Usage, find_usage
+from anthropic_proxy.ledger.model_costs import ModelCosts
 from anthropic_proxy.ledger.price_source import describe_package
 from anthropic_proxy.ledger.prices import TokenCounts, find_price
 from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
@@ -188,14 +189,12 @@ def new_attempt(provider: str, model: str, input_tokens: int, output_tokens: int
             TokenCounts(input=200_001, output=1_000),
             257_501_250,
         ),
-        # a model without batch prices has its usual price: 1,000 × 0.59
-        ("https://api.groq.com/openai/v1", "llama-3.3-70b-versatile", TokenCounts(input=1_000), 590_000),
     ],
 )
 def test_a_batch_has_the_batch_price_of_each_kind_of_token(
     base_url: str, model: str, tokens: TokenCounts, cost: int
 ) -> None:
-    price = find_price(base_url, model, NOVEMBER, is_batch=True)
+    price = find_price(base_url, model, NOVEMBER, tier="batch")
     assert price is not None
     assert price.calculate_cost(tokens) == cost
 
@@ -214,3 +213,83 @@ def test_the_list_price_of_claude_does_not_depend_on_the_address_of_a_gateway() 
         receipt("claude-opus-4-8", "anthropic/claude-opus-4-8", (1_000, 0, 0, 0, 0))
     )
     assert found == Cost(None, 5_000_000, "")
+
+
+TOKENS = (1_000, 0, 0, 500, 0)
+PACKAGE = describe_package()
+OWN_TIERS = """
+[prices."openai/own"]
+input = 1
+output = 2
+web_search_per_1000 = 5
+tiers.flex = { input = 0.5, output = 1 }
+[prices."openai/without"]
+input = 1
+output = 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("used", "searches", "tier", "found"),
+    [
+        # claude-opus-4-8: 1,000 × 5 + 500 × 25 = $0.0175, and $10 per 1,000 searches
+        ("anthropic/claude-opus-4-8", 0, "standard", Cost(17_500_000, 17_500_000, PACKAGE)),
+        ("anthropic/claude-opus-4-8", 1, "", Cost(27_500_000, 27_500_000, f"{PACKAGE}, 1 web search")),
+        ("anthropic/claude-opus-4-8", 3, "standard", Cost(47_500_000, 47_500_000, f"{PACKAGE}, 3 web searches")),
+        # fast mode: $10 and $50
+        ("anthropic/claude-opus-4-8", 2, "fast", Cost(55_000_000, 37_500_000, f"{PACKAGE}, tier fast, 2 web searches")),
+        ("anthropic/claude-opus-4-8", 0, "priority", Cost(None, 17_500_000, f"{PACKAGE}, no price of tier priority")),
+        # gpt-5: $1.25 and $10; flex half, priority twice
+        ("openai/gpt-5", 0, "default", Cost(6_250_000, 17_500_000, PACKAGE)),
+        ("openai/gpt-5", 0, "flex", Cost(3_125_000, 17_500_000, f"{PACKAGE}, tier flex")),
+        ("openai/gpt-5", 2, "priority", Cost(32_500_000, 37_500_000, f"{PACKAGE}, tier priority, 2 web searches")),
+        ("openai/gpt-5", 0, "ultrafast", Cost(None, 17_500_000, f"{PACKAGE}, no price of tier ultrafast")),
+        # gemini-2.5-flash: $0.30 and $2.50, and $35 per 1,000
+        ("gemini/gemini-2.5-flash", 1, "standard", Cost(36_550_000, 27_500_000, f"{PACKAGE}, 1 web search")),
+        # the list has no price of xAI's searches
+        ("xai/grok-4.5", 2, "default", Cost(None, 37_500_000, f"{PACKAGE}, no price of web searches")),
+        (
+            "xai/grok-4.5",
+            2,
+            "priority",
+            Cost(None, 37_500_000, f"{PACKAGE}, no price of tier priority, no price of web searches"),
+        ),
+        ("openai/no-such-model", 2, "flex", Cost(None, 37_500_000, "")),
+        ("openai/own", 2, "flex", Cost(11_000_000, 37_500_000, "{file} line 2, tier flex, 2 web searches")),
+        ("openai/own", 0, "priority", Cost(None, 17_500_000, "{file} line 2, no price of tier priority")),
+        ("openai/without", 0, "", Cost(2_000_000, 17_500_000, "{file} line 7")),
+        ("openai/without", 1, "", Cost(None, 27_500_000, "{file} line 7, no price of web searches")),
+        ("ollama/qwen3:8b", 0, "priority", Cost(0, 17_500_000, "local, tier priority")),
+    ],
+)
+def test_searches_and_tier_of_the_provider_are_part_of_the_cost(
+    tmp_path: Path, used: str, searches: int, tier: str, found: Cost
+) -> None:
+    (tmp_path / CONFIG_FILE).write_text(OWN_TIERS, encoding="utf-8")
+    calculator = CostCalculator(load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env")))
+    billed = structs.replace(receipt("claude-opus-4-8", used, TOKENS), billed_searches=searches, service_tier=tier)
+    expected = structs.replace(found, source=found.source.replace("{file}", str(tmp_path / CONFIG_FILE)))
+    assert calculator.calculate(billed) == expected
+    assert calculator.calculate(billed) == expected, "also the second time, from the cache"
+
+
+def test_each_call_of_a_tool_loop_has_its_own_tier_and_searches(calculator: CostCalculator) -> None:
+    first, second = new_attempt("openai", "gpt-5", 1_000, 0), new_attempt("openai", "gpt-5", 1_000, 100)
+    first.service_tier, first.billed_searches = "flex", 1
+    looped = receipt("claude-opus-4-8", "openai/gpt-5", (2_000, 0, 0, 100, 0))
+    looped = structs.replace(looped, attempts=[first, second], billed_searches=2, service_tier="default")
+    # 1,000 × 0.625 + 1,000 × 1.25 + 100 × 10, and two searches, of which one belongs to no call
+    assert calculator.calculate(looped) == Cost(22_875_000, 32_500_000, f"{PACKAGE}, tier flex, 2 web searches")
+
+
+def test_a_budget_counts_the_known_part_of_a_cost(tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).write_text(OWN_TIERS, encoding="utf-8")
+    costs = ModelCosts(load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env")))
+    for used, searches, tier, cost in (
+        ("openai/own", 2, "flex", 11_000_000),
+        ("openai/own", 2, "priority", 12_000_000),  # the normal price
+        ("openai/without", 2, "priority", 2_000_000),
+        ("openai/no-such-model", 2, "priority", None),
+    ):
+        billed = structs.replace(receipt("x", used, TOKENS), billed_searches=searches, service_tier=tier)
+        assert find_usage(costs, billed, 0) == Usage(1_500, cost)

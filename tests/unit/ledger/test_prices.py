@@ -10,7 +10,7 @@ import pytest
 from anthropic_proxy.ledger.price_source import find_package_date
 from anthropic_proxy.ledger.prices import FREE, NANO_DOLLARS, PriceList, Rates, TokenCounts, find_price
 from anthropic_proxy.routing.providers import PROVIDERS, find_registry
-from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
+from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings, normalize_tier
 
 TODAY = datetime(2026, 11, 21, tzinfo=UTC)
 GOOGLE = "https://generativelanguage.googleapis.com/v1beta"
@@ -76,7 +76,7 @@ def test_the_time_of_the_request_and_a_batch_select_the_price() -> None:
     assert before.long_contexts == ((200_000, rates("6", "0.6", "7.5", "22.5", "22.5", "12")),)
     assert after is not None
     assert (after.base, after.long_contexts) == (rates("3", "0.3", "3.75", "15", "15", "6"), ())
-    batch = find_price(ANTHROPIC, "claude-sonnet-4-6", TODAY, is_batch=True)
+    batch = find_price(ANTHROPIC, "claude-sonnet-4-6", TODAY, tier="batch")
     assert batch is not None
     assert batch.base == rates("1.5", "0.15", "1.875", "7.5", "7.5", "3")
 
@@ -144,17 +144,34 @@ COUNTED = [
 """Requests with cache reads, both kinds of cache writes, thinking and long contexts."""
 
 
-@pytest.mark.parametrize("is_batch", [False, True], ids=["request", "batch"])
+CONTEXTS: dict[str, Mapping[str, str] | None] = {
+    "": None,
+    "batch": {"processing": "batch"},
+    "flex": {"service_tier": "flex"},
+    "priority": {"service_tier": "priority"},
+    "fast": {"service_tier": "fast", "speed": "fast"},
+}
+"""Service tier → conditions by which the package selects its prices."""
+WITH_TIER = {
+    "batch": {*SERVERS} - {"deepseek"},
+    "flex": {"openai", "google"},
+    "priority": {"openai", "google"},
+    "fast": {"openai", "anthropic"},
+}
+"""Service tier → vendors with prices in this tier."""
+
+
+@pytest.mark.parametrize("tier", CONTEXTS)
 @pytest.mark.parametrize("vendor", SERVERS)
-def test_costs_equal_those_of_the_package_for_each_model_of_a_vendor(vendor: str, is_batch: bool) -> None:
+def test_costs_equal_those_of_the_package_for_each_model_of_a_vendor(vendor: str, tier: str) -> None:
     from genai_prices import Usage  # collecting the tests needs none of it
     from genai_prices.data_snapshot import get_snapshot
 
     snapshot, compared = get_snapshot(), 0
-    context = {"processing": "batch"} if is_batch else None
+    context = CONTEXTS[tier]
     for model in next(each for each in snapshot.providers if each.id == vendor).models:
         for when in (TODAY, datetime(2026, 2, 1, 17, tzinfo=UTC)):
-            price = find_price(SERVERS[vendor], model.id, when, is_batch=is_batch)
+            price = find_price(SERVERS[vendor], model.id, when, tier=tier)
             for tokens in COUNTED if price is not None else ():
                 usage = Usage(
                     input_tokens=tokens.context,
@@ -163,9 +180,101 @@ def test_costs_equal_those_of_the_package_for_each_model_of_a_vendor(vendor: str
                     cache_write_1h_tokens=tokens.cache_write_1h,
                     output_tokens=tokens.output,
                     output_reasoning_tokens=tokens.thinking,
+                    web_searches=0 if price is None or price.web_search is None else 3,
                 )
                 own = snapshot.calc(usage, model.id, None, SERVERS[vendor], when, context).total_price
                 assert price is not None
-                assert abs(price.calculate_cost(tokens) - own * NANO_DOLLARS) <= 1, model.id
+                searches = price.calculate_search_cost(0 if price.web_search is None else 3)
+                assert searches is not None
+                assert abs(price.calculate_cost(tokens) + searches - own * NANO_DOLLARS) <= 1, model.id
                 compared += 1
-    assert compared > 20
+    assert compared > 3 if vendor in WITH_TIER.get(tier, SERVERS) else compared == 0
+
+
+@pytest.mark.parametrize(
+    ("base_url", "model", "tier"),
+    [
+        ("https://api.groq.com/openai/v1", "llama-3.3-70b-versatile", "flex"),
+        ("https://api.openai.com/v1", "gpt-4.1", "scale"),
+        (ANTHROPIC, "claude-opus-4-8", "priority"),
+        ("https://x.openai.azure.com/openai", "gpt-4.1", "priority"),  # prices of OpenAI apply, but not its tiers
+    ],
+)
+def test_a_tier_without_listed_prices_has_no_price(base_url: str, model: str, tier: str) -> None:
+    assert find_price(base_url, model, TODAY) is not None
+    assert find_price(base_url, model, TODAY, tier=tier) is None
+
+
+def test_a_tier_has_no_price_before_its_listed_date() -> None:
+    url, before = "https://api.openai.com/v1", datetime(2026, 10, 1, tzinfo=UTC)
+    flex = find_price(url, "gpt-4.1", TODAY, tier="flex")
+    assert find_price(url, "gpt-5", TODAY, tier="flex") is not None
+    assert flex is None or flex.base.input < Decimal(2)
+    assert find_price(url, "gpt-5", before, tier="flex") is None
+
+
+OWN_TIERS = """
+[prices."groq/*"]
+input = 1
+output = 2
+web_search_per_1000 = 4.5
+tiers.flex = { input = 0.5, output = 1, cache_read = 0.25, long_context = { above = 1000, input = 2 } }
+tiers.Performance = { input = 3, output = 6 }
+earlier = [{ until = 2026-06-30, input = 4, output = 8 }]
+
+[prices."vllm/*"]
+input = 0
+output = 0
+
+[providers.vllm]
+base_url = "http://localhost:8000/v1"
+"""
+
+
+def test_own_prices_have_tiers_and_searches(tmp_path: Path) -> None:
+    settings = load(tmp_path, OWN_TIERS)
+    groq = find_registry(settings).find_by_prefix("groq")
+    assert groq is not None
+    prices, june = PriceList(settings), datetime(2026, 6, 1, tzinfo=UTC)
+    found = {tier: prices.find(groq, "llama", TODAY, tier) for tier in ("", "flex", "performance", "batch")}
+    assert found.pop("batch") is None
+    known = {tier: price for tier, price in found.items() if price is not None}
+    assert {tier: price.base for tier, price in known.items()} == {
+        "": rates("1", "1", "1", "2", "2"),
+        "flex": rates("0.5", "0.25", "0.5", "1", "1"),
+        "performance": rates("3", "3", "3", "6", "6"),
+    }
+    assert [price.web_search for price in known.values()] == [Decimal("4.5")] * 3
+    assert known["flex"].long_contexts == ((1_000, rates("2", "0.25", "0.5", "1", "1")),)
+    assert known["flex"].calculate_search_cost(3) == 13_500_000
+    earlier = prices.find(groq, "llama", june)
+    assert earlier is not None
+    assert (earlier.calculate_search_cost(0), earlier.calculate_search_cost(1)) == (0, None)
+    assert prices.find(groq, "llama", june, "flex") is None
+
+
+def test_a_free_model_is_free_in_each_tier_but_its_searches_are_not(tmp_path: Path) -> None:
+    settings = load(tmp_path, OWN_TIERS)
+    found = []
+    for prefix, model in (("vllm", "qwen"), ("ollama", "qwen3:8b")):
+        provider = find_registry(settings).find_by_prefix(prefix)
+        assert provider is not None
+        price = PriceList(settings).find(provider, model, TODAY, "priority")
+        assert price is not None
+        found.append((price.calculate_cost(TokenCounts(input=1_000)), price.calculate_search_cost(2)))
+    assert found == [(0, None), (0, 0)]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "default", "standard", "on_demand", "auto", "STANDARD", "unspecified", " Default "]
+)
+def test_names_of_the_normal_tier(name: str) -> None:
+    assert normalize_tier(name) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "tier"),
+    [("Flex", "flex"), ("provisioned_throughput", "provisioned_throughput"), ("x" * 25, "other"), ("a\0", "other")],
+)
+def test_other_tiers_are_compared_without_case_and_have_short_names(name: str, tier: str) -> None:
+    assert normalize_tier(name) == tier

@@ -9,6 +9,7 @@ from sqlalchemy import delete, text
 from anthropic_proxy.ledger.costs import Cost
 from anthropic_proxy.ledger.database import open_for_writing
 from anthropic_proxy.ledger.histograms import decode_histogram, find_percentile
+from anthropic_proxy.ledger.price_source import describe_package
 from anthropic_proxy.ledger.tables import requests
 from anthropic_proxy.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.plugins import Client, UpstreamAttempt
@@ -170,6 +171,27 @@ async def test_unknown_costs_are_counted_and_never_zero(database: Settings) -> N
     (sums,) = read_hourly(database)
     assert [row["cost"] for row in read_rows(database)] == [None, None]
     assert (sums["cost"], sums["unknown_cost_requests"], sums["unknown_requested_cost_requests"]) == (0, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "cost", "source"),
+    [
+        ({"billed_searches": 2}, 21_000_000, f"{describe_package()}, 2 web searches"),  # 500 × 2, and $10 per 1,000
+        ({"service_tier": "priority"}, 1_750_000, f"{describe_package()}, tier priority"),
+        ({"service_tier": "scale"}, None, f"{describe_package()}, no price of tier scale"),
+        ({"service_tier": "bad\0 tier"}, None, f"{describe_package()}, no price of tier other"),
+    ],
+)
+async def test_searches_and_tiers_have_the_same_cost_in_rows_and_sums(
+    database: Settings, fields: dict[str, object], cost: int | None, source: str
+) -> None:
+    usual = {"provider": "openai", "prefix": "openai", "model": "gpt-4.1", "input_tokens": 500, "output_tokens": 0}
+    with running_ledger(database, cost=None) as ledger:
+        await ledger.record(new_receipt(1, **{**usual, "cache_read_tokens": 0, **fields}))
+        ledger.wait_written(1)
+    (row,), (sums,) = read_rows(database), read_hourly(database)
+    assert (row["cost"], row["price_source"]) == (cost, source)
+    assert (sums["cost"], sums["unknown_cost_requests"]) == (cost or 0, int(cost is None))
 
 
 async def test_a_receipt_is_stored_once(database: Settings) -> None:

@@ -153,6 +153,24 @@ INVALID = [
         "Set in anthropic-proxy.toml, line 4.",
     ),
     (
+        "[prices.'a/b']\ninput = 2\noutput = 8\ntiers.flex = { input = 1 }\n",
+        'prices."a/b".tiers.flex.output is missing. Set it in anthropic-proxy.toml, line 4.',
+    ),
+    (
+        "[prices.'a/b']\ninput = 2\noutput = 8\ntiers.flex = { input = 1, output = 2, web_search_per_1000 = 3 }\n",
+        'prices."a/b".tiers.flex.web_search_per_1000 is not a setting. It is in anthropic-proxy.toml, line 4. '
+        "Allowed here: cache_read, cache_write, cache_write_1h, input, long_context, output.",
+    ),
+    (
+        "[prices.'a/b']\ninput = 2\noutput = 8\ntiers.Default = { input = 1, output = 2 }\n",
+        'prices."a/b".tiers has the normal service tier "Default". Its prices are the fields of the table itself. '
+        "It is in anthropic-proxy.toml, line 1.",
+    ),
+    (
+        "[prices.'a/b']\ninput = 2\noutput = 8\nweb_search_per_1000 = 'ten'\n",
+        'prices."a/b".web_search_per_1000 is "ten". Use a number of at least 0. Set in anthropic-proxy.toml, line 4.',
+    ),
+    (
         "[provider.vllm]\nbase_url = 'http://a'\n",
         "provider is not a setting. It is in anthropic-proxy.toml, line 1. Did you mean providers",
     ),
