@@ -45,7 +45,7 @@ REPORT_INTERVAL_SECONDS = 1.0
 """Interval at which a worker reports changed statistics to the hub. A killed worker loses its unreported statistics."""
 PUBLISH_DELAY_SECONDS = 0.1
 """Delay before a worker sends facts (observations) to the hub. Only the last one about the same object is sent."""
-HUB_TIMEOUT_SECONDS = 2.0
+HUB_TIMEOUT_SECONDS = 5.0
 """Maximum seconds of a worker's wait for statistics from the hub. The hub itself waits up to 1 s for other workers."""
 CLOSE_TIMEOUT_SECONDS = 1.0
 """Maximum seconds to send the last messages to the hub when the worker ends."""

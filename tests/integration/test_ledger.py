@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, text
 
 from anthropic_proxy.ledger.migrations import upgrade_schema
 from tests.support.fakes.server import Running
+from tests.support.machine_pauses import unpaused_time
 from tests.support.process_checks import MESSAGES, METRICS, ask, total
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.tls import NO_AUTHORITIES
@@ -111,11 +112,11 @@ class Load:
                     reply = client.post(MESSAGES, json=ask("Say exactly: load"))
                 except httpx.HTTPError:
                     return
-                self.finished[reply.headers["request-id"]] = time.monotonic()
+                self.finished[reply.headers["request-id"]] = unpaused_time()
 
     def count_finished(self, seconds: float) -> int:
         """Return the number of replies that ended at least so many seconds ago."""
-        limit = time.monotonic() - seconds
+        limit = unpaused_time() - seconds
         return sum(finished_at < limit for finished_at in list(self.finished.values()))
 
     def join(self) -> None:
@@ -134,7 +135,7 @@ def test_a_killed_server_loses_no_more_than_the_last_second(
             wait_for_rows(proxy, 20 + 10 * (number % 4))
             wait_for_rows(proxy, load.count_finished(1.0))  # those that waited until the ledger was loaded
             proxy.process.kill()
-            killed_at = time.monotonic()
+            killed_at = unpaused_time()
             proxy.process.wait(WAIT_SECONDS)
             load.join()
         required |= {name for name, finished_at in load.finished.items() if finished_at < killed_at - 1.0}

@@ -2,16 +2,17 @@
 
 `pause_file` returns the file with the results. Its content, `PAUSES`, is the time of the last measurement on the
 monotonic clock, and the sum of all pauses since the start, both in seconds. `measuring_pauses` runs the process.
+`unpaused_time` returns the time of a clock that stands still during a pause.
 """
 
 import atexit
 import functools
 import mmap
-import select
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -43,11 +44,21 @@ def measuring_pauses(file: Path) -> Iterator["subprocess.Popen[bytes]"]:
         yield process
 
 
+def unpaused_time() -> float:
+    """Return the seconds of a monotonic clock that stands still while the machine pauses."""
+    now = time.monotonic()
+    measured, pauses = PAUSES.unpack(pause_file().read_bytes())
+    delay = now - measured - _INTERVAL_SECONDS
+    return now - pauses - (delay if delay > _MAX_DELAY_SECONDS else 0.0)
+
+
 def _measure(file: Path) -> None:
     """Update `file` until the standard input ends."""
+    ended = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     with file.open("r+b") as opened, mmap.mmap(opened.fileno(), PAUSES.size) as memory:
         last, pauses = time.monotonic(), 0.0
-        while not select.select([sys.stdin], [], [], _INTERVAL_SECONDS)[0]:
+        while not ended.wait(_INTERVAL_SECONDS):
             now = time.monotonic()
             delay = now - last - _INTERVAL_SECONDS
             pauses += delay if delay > _MAX_DELAY_SECONDS else 0.0

@@ -19,8 +19,10 @@ _SCHEDULED = "/proc/thread-self/schedstat"
 _PAUSE_FILE = "EVENT_LOOP_MONITOR_PAUSES"
 """Name of the variable with the path of the file that `tests.support.machine_pauses` updates."""
 _PAUSES = struct.Struct("dd")
-_MAX_DELAY_SECONDS = 0.15
-"""Seconds since the last measurement of pauses after which the machine has paused since then."""
+_INTERVAL_SECONDS = 0.05
+"""Time between two measurements of pauses."""
+_MAX_DELAY_SECONDS = 0.1
+"""Longest delay of a measurement that is not a pause of the machine."""
 
 
 class _Clock:
@@ -42,7 +44,8 @@ class _Clock:
         if threading.current_thread() is not threading.main_thread():
             return now
         measured, pauses = _PAUSES.unpack_from(self._pauses)
-        pauses += now - measured if now - measured > _MAX_DELAY_SECONDS else 0.0
+        delay = now - measured - _INTERVAL_SECONDS
+        pauses += delay if delay > _MAX_DELAY_SECONDS else 0.0
         return now - pauses - int(os.pread(self._file, 64, 0).split()[1]) / 1e9
 
 
