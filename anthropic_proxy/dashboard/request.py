@@ -20,6 +20,7 @@ from anthropic_proxy.dashboard.view_query import require_valid_text
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES
 from anthropic_proxy.ledger.contents import StoredContent, read_contents
+from anthropic_proxy.ledger.costs import read_search_count
 from anthropic_proxy.ledger.model_costs import KINDS, ModelCosts
 from anthropic_proxy.ledger.receipt_queue import EXCHANGE_PATH
 from anthropic_proxy.ledger.request_queries import StoredRequest, find_stored_request
@@ -36,7 +37,7 @@ class TokenCost(Struct, frozen=True):
 
     name: str
     role: str
-    """CSS class of the color of this kind of token."""
+    """CSS class of the color of this kind of token. "": web searches, which have no color."""
     tokens: str
     price: str
     """Price in dollars per million tokens, as text. "": unknown, or free."""
@@ -211,9 +212,9 @@ def _count_notes(notes: Sequence[Mapping[str, str]]) -> str:
 
 
 def _tokens(context: PageContext, row: StoredRequest) -> list[TokenCost]:
-    """Return the tokens of the request `row` by kind, with price and cost.
+    """Return the tokens of the request `row` by kind, with price and cost. Billed web searches are the last kind.
 
-    The stored cost is divided in the proportion of the current prices of the kinds.
+    The stored cost without that of searches is divided in the proportion of the current prices of the kinds.
     """
     thinking = min(row.thinking_tokens, row.output_tokens)
     numbers = {
@@ -223,11 +224,12 @@ def _tokens(context: PageContext, row: StoredRequest) -> list[TokenCost]:
         "output": row.output_tokens - thinking,
         "thinking": thinking,
     }
-    costs: Mapping[str, int] = {}
+    prices, costs = ModelCosts(context.settings), dict[str, int]()
+    search_cost, searches = _find_searches(prices, row)
     if row.cost:
         names = ("cache_read", "cache_write", "cache_write_1h", "input", "output", "thinking")
-        sums = UsageSums(cost=row.cost, **{f"{name}_tokens": getattr(row, f"{name}_tokens") for name in names})
-        costs = ModelCosts(context.settings).divide_cost(row.provider, row.model, sums)
+        counts = {f"{name}_tokens": getattr(row, f"{name}_tokens") for name in names}
+        costs = prices.divide_cost(row.provider, row.model, UsageSums(cost=row.cost - search_cost, **counts))
     found = []
     for kind in KINDS:
         number, amount = numbers[kind], costs.get(kind)
@@ -235,4 +237,20 @@ def _tokens(context: PageContext, row: StoredRequest) -> list[TokenCost]:
             each = formats.money(round(amount * 1_000_000 / number)) if amount and number else ""
             cost = formats.money(amount, exact=True) if amount else ""
             found.append(TokenCost(kind.replace("_", " "), kind.replace("_", "-"), formats.count(number), each, cost))
-    return found
+    return [*found, *searches]
+
+
+def _find_searches(prices: ModelCosts, row: StoredRequest) -> tuple[int, list[TokenCost]]:
+    """Return the cost in nano-dollars of the web searches in the request `row` at the current price, and their line.
+
+    The cost is 0 if their current price is unknown. The list is empty without searches in the stored cost.
+    """
+    count = read_search_count(row.price_source)
+    if not count:
+        return 0, []
+    price = prices.find_price(row.provider, row.model)
+    whole = None if price is None else price.calculate_search_cost(count)
+    if price is None or whole is None:
+        return 0, [TokenCost("web search", "", formats.count(count), "", "")]
+    cost, each = min(whole, row.cost or 0), f"{formats.money(price.calculate_search_cost(1_000))} per 1,000"
+    return cost, [TokenCost("web search", "", formats.count(count), each, formats.money(cost, exact=True))]

@@ -5,6 +5,7 @@ include the web searches that the provider bills, and follow the service tier th
 nano-dollars (10⁻⁹ US dollars). `find_usage` returns the tokens and the cost of one request as `Usage`.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -30,6 +31,15 @@ class Cost(Struct, frozen=True):
     Service tier and number of searches follow: `genai-prices 0.2.3, tier flex, 2 web searches`. If only a part of the
     price is unknown, the text names it: `genai-prices 0.2.3, no price of web searches`. "": the model has no price.
     """
+
+
+_SEARCH_COUNT = re.compile(r", (\d+) web search(?:es)?$")
+
+
+def read_search_count(source: str) -> int:
+    """Return the number of billed web searches in `source`, a text of `Cost.source`. 0: none, or no known price."""
+    found = _SEARCH_COUNT.search(source)
+    return 0 if found is None else int(found[1])
 
 
 class CostCalculator:
