@@ -348,3 +348,16 @@ async def test_a_cancelled_call_of_a_tool_loop_is_counted_at_its_own_context(key
     assert later.settle is not None
     used = [counter.used for counter in keys.store._counters.values() if counter.used]
     assert used == [round((300_000 * 1.25 + 120 * 10) * 1_000), 300_120]
+
+
+async def test_a_budget_counts_the_searches_of_a_provider_also_in_a_tier_without_a_known_price(keys: Keys) -> None:
+    key = await keys.create("ci")
+    await keys.change_rules("ci", budgets=(Budget(0.01, "usd", "day"),))
+    admitted = await keys.admit(key, estimate_input_tokens=lambda: 10)
+    admitted.finish(input_tokens=10, output_tokens=0, billed_searches=1, service_tier="scale")  # $10 per 1,000 searches
+    await keys.settled()
+    spent = await keys.refuse(key, 429, estimate_input_tokens=lambda: 10)
+    assert spent.message == (
+        "The key 'ci' has used up its budget of $0.01 per day. It is renewed at 2026-11-22T00:00:00Z. Another budget:  "
+        "anthropic-proxy keys change 'ci' --budget AMOUNT/day"
+    )

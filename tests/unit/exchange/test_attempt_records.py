@@ -8,6 +8,7 @@ import pytest
 from anthropic_proxy.plugins import Receipt
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.paths import GOLDEN
+from tests.support.provider_replies.messages import block, event, message_start
 from tests.support.tool_loop import SEARCH, WEATHER, Script, Searcher, call, calls, frame, gemini, proxy, reply, text
 
 TEXT = {"type": "text", "text": "Cold."}
@@ -82,6 +83,19 @@ async def test_anthropic_reports_searches_tier_and_speed(usage: dict[str, Any], 
         message(**usage), "claude-opus-5-5", stream=False, ANTHROPIC_API_KEY="k", PREFERRED_PROVIDER="anthropic"
     )
     assert (receipt.billed_searches, receipt.service_tier) == found
+
+
+@pytest.mark.parametrize(("start", "tier"), [({"service_tier": "standard", "speed": "fast"}, "fast"), ({}, "")])
+async def test_a_stream_of_anthropic_reports_the_tier_first_and_the_searches_last(
+    start: dict[str, Any], tier: str
+) -> None:
+    usage = {"output_tokens": 9, "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 1}}
+    delta = {"stop_reason": "end_turn", "stop_sequence": None}
+    body = message_start(**start) + block(0, {"type": "text", "text": ""})
+    body += event("message_delta", 0, delta=delta, usage=usage)
+    body += event("message_stop", 0)
+    receipt = await receipt_of(body, "claude-opus-5-5", ANTHROPIC_API_KEY="k", PREFERRED_PROVIDER="anthropic")
+    assert (receipt.billed_searches, receipt.service_tier, receipt.output_tokens) == (2, tier, 9)
 
 
 @pytest.mark.parametrize(
