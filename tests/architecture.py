@@ -24,7 +24,8 @@ MAY_IMPORT: Mapping[str, str] = {
     "installation": "",
     "lab": "",
     "lab.doctor": "services exchange routing messages wire plugins log redaction settings server.responses"
-    " ledger.prices stores.memory",
+    " ledger.prices stores.memory doctor_run",
+    "doctor_run": "platforms.file_lock settings",
     "platforms": "",
     "workers": "workers server services routing settings metrics platforms log.in_progress log.request_feed"
     " stores plugins",
@@ -89,6 +90,9 @@ MAY_IMPORT: Mapping[str, str] = {
     "dashboard.key_routes": "plugins ledger dashboard access",
     "dashboard.key_rows": "ledger dashboard access",
     "dashboard.keys": "plugins ledger dashboard access",
+    "dashboard.doctor_panel": "settings dashboard doctor_run",
+    "dashboard.doctor_processes": "plugins dashboard doctor_run platforms.child_process redaction settings",
+    "dashboard.doctor_routes": "plugins dashboard doctor_run",
     "dashboard.exports": "plugins settings ledger dashboard routing.settings_listing",
     "dashboard.configuration": "settings ledger dashboard routing.settings_listing",
     "dashboard.settings_change": "settings routing.providers routing.settings_listing",

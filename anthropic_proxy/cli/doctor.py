@@ -5,8 +5,9 @@ It also prints useful settings.
 
 import os
 import sys
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from cyclopts import Parameter
 
@@ -14,13 +15,34 @@ from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from anthropic_proxy.lab.doctor import Backend, Report
+    from anthropic_proxy.lab.doctor.run_recorder import RunRecorder
+    from anthropic_proxy.services import Services
     from anthropic_proxy.settings import Settings
 
 MAX_UNCONFIRMED_REQUESTS = 150
 """Number of expected requests above which the command asks the user before it sends them."""
+_LOCK_SECONDS = 1.0
+"""Seconds for which the command waits for the lock of stored runs. A page of the dashboard may hold it for a moment."""
+
+
+class _Options(NamedTuple):
+    """Options of the command."""
+
+    names: "Sequence[str]"
+    """Providers or models to examine. Empty: all that the settings configure."""
+    asks: bool
+    """True: ask the user before many requests."""
+    searches_dialect: bool
+    """True: probe the deviations of known servers too."""
+    as_json: bool
+    report: Path | None
+    learns: bool
+    """True: store the results."""
+    is_attached: bool
+    """True: the parent process holds the lock of stored runs, and this process stops when its standard input ends."""
 
 
 def doctor(
@@ -30,6 +52,8 @@ def doctor(
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     report: Path | None = None,
     learn: bool = True,
+    dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
+    attached: Annotated[bool, Parameter(name="--attached", negative="", show=False)] = False,
 ) -> None:
     """Probe the configured backends: address, key, tools, images, thinking, limits and more.
 
@@ -49,20 +73,77 @@ def doctor(
     report
         File for the report, without secrets: Markdown, or JSON if its name ends with .json.
     learn
-        Store the observed limits and features, for the next start or reload of the proxy.
+        Store the observed limits and features, for the next start or reload of the proxy and for the dashboard.
+    dry_run
+        Print the models and the expected cost, and send nothing.
+    attached
+        Stop when standard input ends; for the dashboard, which holds the lock of stored runs.
     """
+    options = _Options(names, not yes, dialect, as_json, report, learn, attached)
+    if dry_run:
+        _print_estimate(options)
+    else:
+        sys.exit(_run(options))
+
+
+def _run(options: _Options) -> int:
+    """Send the probes, write and store the results, and return the exit status."""
     import asyncio  # noqa: PLC0415  # --help needs none of it
 
+    settings = _load_settings()
+    _require_writable(options.report)
+    with _open_recorder(settings, options) as recorder:
+        result = asyncio.run(_examine(settings, options, recorder))
+        _write_results(result, settings, as_json=options.as_json, file=options.report)
+        if options.learns and settings.data_directory is not None:
+            _store_facts(result, settings.data_directory)
+            _store_run(recorder, result, settings.data_directory)
+    return result.exit_status
+
+
+def _load_settings() -> "Settings":
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
-    settings = load_settings(os.environ, PROVIDERS)
-    _require_writable(report)
-    result = asyncio.run(_examine(settings, names, asks=not yes, searches=dialect, quiet=as_json))
-    _write_results(result, settings, as_json=as_json, file=report)
-    if learn and settings.data_directory is not None:
-        _store_facts(result, settings.data_directory)
-    sys.exit(result.exit_status)
+    return load_settings(os.environ, PROVIDERS)
+
+
+@contextmanager
+def _open_recorder(settings: "Settings", options: _Options) -> "Iterator[RunRecorder]":
+    """Return a context manager with the recorder that stores the run for the dashboard.
+
+    It stores nothing if only some backends are examined, if another run is in progress, or if the folder cannot be
+    written.
+    """
+    import time  # noqa: PLC0415
+
+    from anthropic_proxy import doctor_run  # noqa: PLC0415
+    from anthropic_proxy.lab.doctor.run_recorder import RunRecorder  # noqa: PLC0415
+    from anthropic_proxy.platforms.child_process import stop_at_end_of_input  # noqa: PLC0415
+
+    directory = settings.data_directory if options.learns and not options.names else None
+    with ExitStack() as stack:
+        if options.is_attached:
+            stop_at_end_of_input()
+        elif directory is not None:
+            try:
+                stack.enter_context(doctor_run.locked_run(directory, _LOCK_SECONDS))
+            except OSError:  # also TimeoutError
+                directory = None
+        yield RunRecorder(directory, settings, time.time)
+        if directory is not None and not options.is_attached:
+            with suppress(OSError):
+                doctor_run.remove_current(directory)
+
+
+def _store_run(recorder: "RunRecorder", result: "Report", directory: Path) -> None:
+    """Store the complete run for the dashboard. A failure is written to stderr."""
+    from anthropic_proxy.platforms.os_errors import describe_os_error  # noqa: PLC0415
+
+    try:
+        recorder.finish(result)
+    except OSError as error:
+        sys.stderr.write(f"! The results cannot be stored in {directory}: {describe_os_error(error)}.\n")
 
 
 def _store_facts(result: "Report", directory: Path) -> None:
@@ -85,36 +166,107 @@ def _store_facts(result: "Report", directory: Path) -> None:
     sys.stderr.write(f"Facts about {len(learned)} {noun} for the next start or reload: {file}\n")
 
 
-async def _examine(
-    settings: "Settings", names: "Sequence[str]", *, asks: bool, searches: bool, quiet: bool
-) -> "Report":
-    """Send the probes (test requests) to the configured backends, and return the report.
-
-    `asks`: ask the user before many requests. `searches`: probe the deviations of known servers too. `quiet`: True:
-    show no table while the probes run.
-    """
-    import asyncio  # noqa: PLC0415
+@asynccontextmanager
+async def _open_backends(
+    settings: "Settings", options: _Options
+) -> "AsyncIterator[tuple[Services, Sequence[Backend]]]":
+    """Return a context manager with the services and the backends to examine."""
     import io  # noqa: PLC0415
 
-    from anthropic_proxy.cli.doctor_table import DoctorProgress  # noqa: PLC0415
-    from anthropic_proxy.lab.doctor import run_doctor, select_backends  # noqa: PLC0415
+    from anthropic_proxy.lab.doctor import select_backends  # noqa: PLC0415
     from anthropic_proxy.log import Log  # noqa: PLC0415
     from anthropic_proxy.services import open_services  # noqa: PLC0415
 
     services = await open_services(settings, log=Log(io.StringIO()))
     try:
-        if not settings.keys or names:
+        if not settings.keys or options.names:
             await services.catalog.refresh_listing("ollama")
-        backends = select_backends(services, names, searches_known_servers=searches)
-        _announce(backends, settings, asks=asks)
-        with DoctorProgress(shows_table=not quiet) as progress:
-            waiting = asyncio.create_task(progress.report_unfinished_backends())
-            try:
-                return await run_doctor(services, backends, progress.update)
-            finally:
-                waiting.cancel()
+        yield services, select_backends(services, options.names, searches_known_servers=options.searches_dialect)
     finally:
         await services.close()
+
+
+async def _examine(settings: "Settings", options: _Options, recorder: "RunRecorder") -> "Report":
+    """Send the probes (test requests) to the configured backends, and return the report.
+
+    Raises `ConfigurationError` if a user of the dashboard stops the run.
+    """
+    import asyncio  # noqa: PLC0415
+
+    from anthropic_proxy.lab.doctor import estimate_cost  # noqa: PLC0415
+
+    async with _open_backends(settings, options) as (services, backends):
+        _announce(backends, settings, asks=options.asks)
+        recorder.start(estimate_cost(backends).requests)
+        try:
+            return await _show_run(services, backends, recorder, shows_table=not options.as_json)
+        except asyncio.CancelledError:
+            if recorder.is_stopped:
+                raise ConfigurationError("The run was stopped on the page Providers of the dashboard.") from None
+            raise
+
+
+async def _show_run(
+    services: "Services", backends: "Sequence[Backend]", recorder: "RunRecorder", *, shows_table: bool
+) -> "Report":
+    """Run the doctor, show and store its progress, and return the report. `recorder` may cancel this task."""
+    import asyncio  # noqa: PLC0415
+
+    from anthropic_proxy.cli.doctor_table import DoctorProgress  # noqa: PLC0415
+    from anthropic_proxy.lab.doctor import Diagnosis, run_doctor  # noqa: PLC0415
+
+    run = asyncio.current_task()
+    assert run is not None
+    with DoctorProgress(shows_table=shows_table) as progress:
+
+        def show(diagnoses: "Sequence[Diagnosis]") -> None:
+            progress.update(diagnoses)
+            recorder.update(diagnoses)
+
+        tasks = [
+            asyncio.create_task(progress.report_unfinished_backends()),
+            asyncio.create_task(recorder.store_changes(run.cancel)),
+        ]
+        try:
+            return await run_doctor(services, backends, show)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def _describe_cost(backends: "Sequence[Backend]", settings: "Settings") -> tuple[str, str]:
+    """Return the number of backends and the expected cost as texts: `2 backends`, `about 41 requests and …`."""
+    from anthropic_proxy.lab.doctor import estimate_cost, estimate_price  # noqa: PLC0415
+
+    expected = estimate_cost(backends)
+    price = estimate_price(backends, settings)
+    shown = f", about ${price:.3f}" if price else ""
+    cost = f"about {expected.requests} requests and {expected.input_tokens:,} tokens{shown}"
+    return f"{len(backends)} {'backend' if len(backends) == 1 else 'backends'}", cost
+
+
+def _print_estimate(options: _Options) -> None:
+    """Print the models to examine and the expected cost. No probe is sent."""
+    import asyncio  # noqa: PLC0415
+    import json  # noqa: PLC0415
+
+    from anthropic_proxy.lab.doctor import estimate_cost, estimate_price  # noqa: PLC0415
+
+    settings = _load_settings()
+
+    async def find_backends() -> "Sequence[Backend]":
+        async with _open_backends(settings, options) as (_, found):
+            return found
+
+    backends = asyncio.run(find_backends())
+    expected, models = estimate_cost(backends), [one.prefixed_id for one in backends]
+    if options.as_json:
+        price = estimate_price(backends, settings)
+        found = {"models": models, "requests": expected.requests, "tokens": expected.input_tokens, "price": price}
+        print(json.dumps(found))
+        return
+    count, cost = _describe_cost(backends, settings)
+    print(f"{count}: {cost}.", *models, sep="\n  ")
 
 
 def _announce(backends: "Sequence[Backend]", settings: "Settings", *, asks: bool) -> None:
@@ -122,16 +274,12 @@ def _announce(backends: "Sequence[Backend]", settings: "Settings", *, asks: bool
 
     `asks`: ask the user before many requests. Raises `ConfigurationError` if the user does not accept.
     """
-    from anthropic_proxy.lab.doctor import estimate_cost, estimate_price  # noqa: PLC0415
+    from anthropic_proxy.lab.doctor import estimate_cost  # noqa: PLC0415
 
-    expected = estimate_cost(backends)
-    noun = "backend" if len(backends) == 1 else "backends"
-    price = estimate_price(backends, settings)
-    shown = f", about ${price:.3f}" if price else ""
-    cost = f"about {expected.requests} requests and {expected.input_tokens:,} tokens{shown}"
-    sys.stderr.write(f"Probing {len(backends)} {noun}: {cost}.\n")
+    count, cost = _describe_cost(backends, settings)
+    sys.stderr.write(f"Probing {count}: {cost}.\n")
     sys.stderr.flush()
-    if not asks or expected.requests <= MAX_UNCONFIRMED_REQUESTS:
+    if not asks or estimate_cost(backends).requests <= MAX_UNCONFIRMED_REQUESTS:
         return
     remedy = "To send them without a question:  anthropic-proxy doctor --yes"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):

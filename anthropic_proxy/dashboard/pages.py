@@ -27,6 +27,7 @@ from anthropic_proxy.dashboard import (
 )
 from anthropic_proxy.dashboard import request as request_page
 from anthropic_proxy.dashboard.browser_sessions import Session
+from anthropic_proxy.dashboard.doctor_permission import explain_doctor_refusal
 from anthropic_proxy.dashboard.exports import TABLES, export_table
 from anthropic_proxy.dashboard.forms import find_token
 from anthropic_proxy.dashboard.key_permission import explain_key_refusal
@@ -324,6 +325,7 @@ class Pages:
             "zone": time.strftime("%Z", time.localtime(self._clock())),
             "form_token": session.form_token if session else "",
             "key_refusal": explain_key_refusal(request, session, self._gateway.settings),
+            "doctor_refusal": explain_doctor_refusal(request, session, self._gateway.settings),
             "edit_refusal": explain_settings_refusal(request, session, self._gateway.settings),
             "live": True,
         }

@@ -12,6 +12,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.capability_matrix import build_matrix
 from anthropic_proxy.dashboard.charts import sparkline
+from anthropic_proxy.dashboard.doctor_panel import build_doctor_panel
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.panels import FailedPanel, build_panel
 from anthropic_proxy.dashboard.periods import divide_range
@@ -61,11 +62,13 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
     rows = [_build_row(provider, known.get(provider.name)) for provider in context.setup.providers]
     order = {"✕": 0, "!": 1, "✓": 2, "–": 3}
     rows.sort(key=lambda row: order[row.sign])
+    doctor = build_doctor_panel(context.settings, context.now)
     return {
-        "verdict": _summarize(context, rows),
+        "verdict": _summarize(context, rows, len(doctor.remedies)),
         "figures": figures,
         "rows": rows,
         "problems": [*context.setup.problems, *context.setup.advice],
+        "doctor": doctor,
         "matrix": build_panel(context, "the capabilities", lambda: build_matrix(context)),
     }
 
@@ -134,8 +137,11 @@ def _describe_state(provider: ProviderSetup) -> tuple[str, str, str, str]:
     return "✓", "ok", "ready", "Nothing to do."
 
 
-def _summarize(context: PageContext, rows: Sequence[ProviderRow]) -> str:
-    """Return the sentence at the top of the page about the states of all providers in `rows`."""
+def _summarize(context: PageContext, rows: Sequence[ProviderRow], found: int) -> str:
+    """Return the sentence at the top of the page about the states of all providers in `rows`.
+
+    `found`: number of problems that the doctor has found.
+    """
     ready = [row for row in rows if row.state == "ready"]
     limited = [row for row in rows if row.sign == "!"]
     if not ready and not limited:
@@ -143,5 +149,5 @@ def _summarize(context: PageContext, rows: Sequence[ProviderRow]) -> str:
     verdict = f"{formats.plural(len(ready), 'provider')} ready."
     for row in limited:
         verdict += f" {row.prefix}: {'circuit open' if row.state == 'blocked' else 'all keys in cooldown'}."
-    problems = len(context.setup.problems) + len(context.setup.advice)
+    problems = len(context.setup.problems) + len(context.setup.advice) + found
     return f"{verdict} {formats.plural(problems, 'problem')}." if problems else verdict

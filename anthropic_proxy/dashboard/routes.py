@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from anthropic_proxy.dashboard.browser_sessions import BrowserSessions, Session
+from anthropic_proxy.dashboard.doctor_routes import DoctorRoutes
 from anthropic_proxy.dashboard.forms import MAX_TARGET_CHARACTERS, read_own_form, require_token
 from anthropic_proxy.dashboard.key_routes import KeyFormRoutes
 from anthropic_proxy.dashboard.permissions import reads_own_requests_only
+from anthropic_proxy.dashboard.reloads import reload_settings
 from anthropic_proxy.dashboard.responses import (
     SECURITY_HEADERS,
     Respond,
@@ -47,7 +49,6 @@ PATHS = (
 """URL paths of the pages."""
 KEY_PATHS = ("/dashboard/keys", "/dashboard/keys/audit", "/dashboard/keys/{id}")
 """URL paths of the pages about virtual keys."""
-_RELOAD_POLLS, _RELOAD_POLL_SECONDS = 20, 0.1
 _SAVED = {
     "now": "Written to .env. The previous file is .env.bak. New requests use the value.",
     "start": "Written to .env. The previous file is .env.bak. Start the proxy again to use the value.",
@@ -70,6 +71,7 @@ class Dashboard:
         self._gateway: Gateway | None = None
         self._pages: Pages | None = None
         self._threads = ReaderThreads()
+        self._doctor = DoctorRoutes(self._open_pages)
 
     async def start(self, gateway: Gateway) -> None:
         """Connect the dashboard to `gateway`, the running proxy. Called at the start of the server."""
@@ -77,10 +79,11 @@ class Dashboard:
         self._sign_in.start(gateway)
 
     async def stop(self) -> None:
-        """Close the connections to the database, and cancel the queries that wait for a thread.
+        """Stop a run of the doctor, close the database connections, and cancel the queries that wait for a thread.
 
         The proxy calls this at shutdown.
         """
+        await self._doctor.stop()
         await self._threads.stop()
         if self._pages is not None:
             self._pages.close()
@@ -98,6 +101,7 @@ class Dashboard:
             form_route("/dashboard/views", self._change_views),
             page_route("/dashboard/settings/edit", self._show_setting),
             form_route("/dashboard/settings/edit", self._change_setting),
+            *self._doctor.routes(),
             *(KeyFormRoutes(self._open_pages).routes() if has_keys else ()),
             page_route("/dashboard/{rest*}", _report_missing),
         ]
@@ -164,12 +168,7 @@ class Dashboard:
         values, is_written = await asyncio.to_thread(submit_setting_form, gateway.settings, form)
         if not is_written:
             return await pages.respond_setting(request, session, values)
-        before = gateway.settings
-        is_reloaded = await gateway.reload_settings()
-        for _ in range(_RELOAD_POLLS if is_reloaded else 0):  # other workers reload by a message
-            if gateway.settings is not before:
-                break
-            await asyncio.sleep(_RELOAD_POLL_SECONDS)
+        is_reloaded = await reload_settings(gateway)
         return redirect(f"{EDIT_PATH}?name={quote(form['name'])}&saved={'now' if is_reloaded else 'start'}")
 
     async def _open_editor(self, request: RouteRequest) -> "tuple[Session | None, Pages, Gateway]":

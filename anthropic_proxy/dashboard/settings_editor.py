@@ -35,8 +35,15 @@ def explain_settings_refusal(request: RouteRequest, session: Session | None, set
         return _DISABLED
     if session is not None:
         return "" if may_change_settings(session.role) else _ROLE_READS.format(session.client_name, session.role)
-    is_local = request.client.address_trusted and not settings.allow_unauthenticated
-    return "" if is_local else _NOT_ALLOWED
+    return "" if is_on_this_machine(request, settings) else _NOT_ALLOWED
+
+
+def is_on_this_machine(request: RouteRequest, settings: Settings) -> bool:
+    """Return True if a browser without a session may make changes: it is on this machine, and keys are not disabled.
+
+    With `ALLOW_UNAUTHENTICATED`, the address proves nothing, so the result is False.
+    """
+    return request.client.address_trusted and not settings.allow_unauthenticated
 
 
 def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:

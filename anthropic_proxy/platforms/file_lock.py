@@ -18,22 +18,22 @@ _UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 
 
 @contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path, seconds: float | None = None) -> Iterator[None]:
     """Return a context manager that holds the lock of a folder. The lock ends with the process, also after a crash.
 
-    If another process or thread holds the lock for `LOCK_SECONDS`, `TimeoutError` is raised. Raises `OSError` if the
-    folder cannot be opened or locked.
+    If another process or thread holds the lock for `seconds`, `TimeoutError` is raised. None: `LOCK_SECONDS`. Raises
+    `OSError` if the folder cannot be opened or locked.
     """
     descriptor = _open(folder)
     try:
-        _lock(descriptor)
+        _lock(descriptor, LOCK_SECONDS if seconds is None else seconds)
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> None:
-    end = time.monotonic() + LOCK_SECONDS
+def _lock(descriptor: int, seconds: float) -> None:
+    end = time.monotonic() + seconds
     while not _try_lock(descriptor):
         if time.monotonic() > end:
             raise TimeoutError

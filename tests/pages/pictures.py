@@ -9,6 +9,7 @@ from playwright.sync_api import FloatRect, Locator, Page
 from tests.pages.browser import Appearance, find_chromium, open_browser, open_tab
 from tests.pages.click_paths import PATHS, ClickPath, follow
 from tests.pages.sample_day import write_sample_day
+from tests.pages.sample_doctor import store_sample_run
 from tests.pages.sample_keys import running_sample_keys, sign_in
 from tests.support.dashboard import ledger_settings
 from tests.support.paths import ROOT
@@ -65,6 +66,7 @@ def main() -> None:
         directory = Path(folder)
         settings = ledger_settings(directory, **KEYS)
         write_sample_day(directory / "ledger.sqlite3")
+        store_sample_run(directory, settings)
         with running_proxy(directory, settings) as proxy, open_browser(path) as browser:
             for name, address, appearance in PICTURES:
                 page = open_tab(browser, proxy.url, appearance)

@@ -28,6 +28,7 @@ PATHS = [
     f"/dashboard/session?session={SESSION}",
     "/dashboard?range=7d",
     "/dashboard/settings/edit?name=BIG_MODEL",
+    "/dashboard/providers/doctor",
 ]
 
 

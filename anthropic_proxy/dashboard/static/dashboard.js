@@ -11,7 +11,6 @@ function switchTheme() {
   document.cookie = `anthropic_proxy_theme=${root.dataset.theme}; path=/dashboard; max-age=31536000; samesite=strict`;
 }
 document.querySelector(".top nav a[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
-// Buttons.
 let paused = false;
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
@@ -89,17 +88,16 @@ function prepareChart(box) {
       if (!isVertical && !/^Arrow(Left|Right)$/.test(event.key)) return;
       let to = at + step;
       while (isVertical && stops[to] && stops[to].dataset.column !== column) to += step;
-      const next = stops[to];
-      if (!next) return;
+      if (!stops[to]) return;
       stops[at].setAttribute("tabindex", -1);
-      next.setAttribute("tabindex", 0);
-      next.focus();
+      stops[to].setAttribute("tabindex", 0);
+      stops[to].focus();
       event.preventDefault();
     });
     if (!chart.matches(".week")) dragRange(stops);
   }
-  const card = box.appendChild(document.createElement("div"));
-  Object.assign(card, { className: "card", hidden: true, ariaHidden: "true" });
+  const card = Object.assign(element("div", ""), { className: "card", hidden: true, ariaHidden: "true" });
+  box.append(card);
   const show = (event) => {
     const stop = event.target.closest("svg a");
     if (!stop) return;
@@ -121,8 +119,7 @@ function prepareChart(box) {
 function dragRange(stops) {
   let first = -1;
   const mark = (last) => stops.forEach((stop, index) => {
-    const inside = first >= 0 && (index - first) * (index - last) <= 0;
-    stop.classList.toggle("chosen", inside && last !== first);
+    stop.classList.toggle("chosen", first >= 0 && last !== first && (index - first) * (index - last) <= 0);
   });
   stops.forEach((stop, index) => {
     stop.setAttribute("draggable", "false");
@@ -147,9 +144,9 @@ const prepareCharts = (parent) => parent.querySelectorAll(".chart-box").forEach(
 // Live updates: an event of the server means that requests have changed; the changed parts of this page are fetched.
 const REFRESH_MILLISECONDS = 2000;
 let [timer, newer] = [0, 0];
-function schedule() {
-  if (!timer && !paused && !document.hidden) timer = setTimeout(refresh, REFRESH_MILLISECONDS);
-}
+const schedule = () => { if (!timer && !paused && !document.hidden) timer = setTimeout(refresh, REFRESH_MILLISECONDS); };
+// While the doctor runs, the page is fetched repeatedly, and once more after its end.
+const isExamining = () => Boolean(document.querySelector("[data-running]"));
 const sent = new Map([...document.querySelectorAll("[data-live]")].map((panel) => [panel.id, panel.outerHTML]));
 prepareCharts(document);
 // Replaces an element; the focus, open details and hidden series in it stay.
@@ -188,6 +185,7 @@ async function refresh() {
   if (!response?.ok || response.redirected) { lose(response?.redirected); return; }
   markFresh();
   if (paused) return;
+  const wasExamining = isExamining();
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   for (const panel of document.querySelectorAll("[data-live]")) {
     const fresh = page.getElementById(panel.id);
@@ -195,6 +193,8 @@ async function refresh() {
     sent.set(panel.id, fresh.outerHTML);
     if (!replaceRows(panel, fresh)) replace(panel, fresh);
   }
+  if (wasExamining || isExamining()) schedule();
+  if (wasExamining && !isExamining()) announce("The doctor has ended");
   if (newer) announce(`${newer} new request${newer === 1 ? "" : "s"}`);
   newer = 0;
   document.querySelector("#newer")?.setAttribute("hidden", "");
@@ -206,8 +206,7 @@ function countNewer() {
   else schedule();
 }
 
-// A lost connection: the page states since when its data is old, and connects again. The server ends each stream after
-// a minute, so a short gap is normal, and a longer silence means that the connection is broken.
+// A lost connection is shown and made again. The server ends each stream after a minute, so a short gap is normal.
 const [GAP, SILENCE, RETRY] = [6000, 75000, 3000];
 const timers = { gap: 0, silence: 0, retry: 0 };
 let [freshAt, source] = [Date.now(), null];
@@ -246,5 +245,6 @@ function connect() {
 }
 if (main.dataset.events) {
   connect();
-  document.addEventListener("visibilitychange", () => { if (!document.hidden && newer) schedule(); });
+  if (isExamining()) schedule();
+  document.addEventListener("visibilitychange", () => { if (newer || isExamining()) schedule(); });
 }

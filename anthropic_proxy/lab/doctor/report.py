@@ -185,17 +185,24 @@ def _cell(cell: object) -> str:
     return str(cell).replace("|", "\\|")
 
 
-def _format_details(diagnosis: Diagnosis) -> Iterator[str]:
-    reasons = {name: outcome.reason for name, outcome in diagnosis.outcomes.items() if outcome.reason}
+def list_details(diagnosis: Diagnosis) -> dict[str, str]:
+    """Return name of a probe or deviation → its cause or description. The problem and the limits are included."""
+    details = {name: outcome.reason for name, outcome in diagnosis.outcomes.items() if outcome.reason}
     if diagnosis.problem is not None:
-        reasons["problem"] = diagnosis.problem.message
-    if not (reasons or diagnosis.quirks or diagnosis.evidence):
+        details["problem"] = diagnosis.problem.message
+    details.update(diagnosis.quirks)
+    if diagnosis.limits_source:
+        details["limits"] = diagnosis.limits_source
+    return details
+
+
+def _format_details(diagnosis: Diagnosis) -> Iterator[str]:
+    details = list_details(diagnosis)
+    if not (details.keys() - {"limits"} or diagnosis.evidence):
         return
     yield ""
     yield f"## {diagnosis.backend.prefixed_id}"
     yield ""
-    yield from (f"- {name}: {reason}" for name, reason in {**reasons, **diagnosis.quirks}.items())
-    if diagnosis.limits_source:
-        yield f"- limits: {diagnosis.limits_source}"
+    yield from (f"- {name}: {text}" for name, text in details.items())
     for evidence in diagnosis.evidence:
         yield f"- `{evidence.field}`: " + " ".join(line.strip() for line in describe_evidence(evidence))

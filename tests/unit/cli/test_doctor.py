@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from anthropic_proxy import doctor_run
 from anthropic_proxy.cli.doctor_table import DoctorProgress
 from anthropic_proxy.lab.doctor import Diagnosis, estimate_cost, estimate_price, select_backends
 from anthropic_proxy.lab.doctor.picture import TOOL_COLORS, USER_COLORS
@@ -72,6 +73,42 @@ def test_the_table_of_two_working_backends(tmp_path: Path) -> None:
     assert without_figures(start).strip() == "Probing 2 backends: about N requests and N tokens."
     file = find_data_directory({"HOME": str(tmp_path)}) or tmp_path
     assert stored == f"Facts about 2 models for the next start or reload: {file / FILE_NAME}"
+
+
+def test_the_estimate_names_models_and_cost_and_sends_nothing(tmp_path: Path) -> None:
+    with serving(new_server("groq")) as groq, serving(new_server("local")) as local:
+        settings = settings_of(groq, local)
+        ended = run_command("doctor", "--dry-run", directory=tmp_path, settings=settings)
+        as_json = run_command("doctor", "groq", "--dry-run", "--json", directory=tmp_path, settings=settings)
+        assert groq.journal.exchanges == local.journal.exchanges == []
+    estimate = (
+        "2 backends: about 49 requests and 12,250 tokens.\n  groq/llama-3.3-70b-versatile\n  openai/qwen3-coder\n"
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, estimate, "")
+    found = {"models": ["groq/llama-3.3-70b-versatile"], "requests": 12, "tokens": 3000, "price": None}
+    assert (json.loads(as_json.stdout), as_json.stderr) == (found, "")
+
+
+def test_only_a_run_of_all_backends_is_stored_for_the_dashboard(tmp_path: Path) -> None:
+    data = find_data_directory({"HOME": str(tmp_path)}) or tmp_path
+    with serving(new_server("groq")) as groq, serving(new_server("local")) as local:
+        settings = settings_of(groq, local)
+        for words in (("groq",), ("--no-learn",)):
+            run_command("doctor", *words, directory=tmp_path, settings=settings)
+            assert (doctor_run.load_complete(data), doctor_run.load_current(data)) == (None, None)
+        with doctor_run.locked_run(data):  # another run is in progress
+            other = run_command("doctor", directory=tmp_path, settings=settings)
+        assert (other.returncode, doctor_run.load_complete(data)) == (0, None)
+        run_command("doctor", directory=tmp_path, settings=settings)
+    run = doctor_run.load_complete(data)
+    assert run is not None
+    assert [f"{one.prefix}/{one.model}" for one in run.columns] == [
+        "groq/llama-3.3-70b-versatile",
+        "openai/qwen3-coder",
+    ]
+    titles = [line[2:30].strip() for line in TABLE.splitlines()[2:14]]
+    assert [row.title for row in run.rows] == titles
+    assert doctor_run.load_current(data) is None
 
 
 def test_a_rejected_key_is_named_and_never_shown(tmp_path: Path) -> None:

@@ -1,0 +1,226 @@
+"""Processes of the command `doctor` that the dashboard starts.
+
+`DoctorProcesses.estimate` returns the expected cost of a run as an `Estimate`. `start` begins a run, and `stop` ends
+all processes. A thread waits for the run and holds its lock, so that all workers of the proxy see one run. The process
+ends if its standard input ends, also after a crash of this process.
+"""
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct, structs
+
+from anthropic_proxy import doctor_run
+from anthropic_proxy.dashboard.reloads import reload_settings
+from anthropic_proxy.doctor_run import DoctorRun
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.platforms.child_process import background_options
+from anthropic_proxy.platforms.os_errors import describe_os_error
+from anthropic_proxy.plugins import Gateway
+from anthropic_proxy.redaction import redact_secrets
+from anthropic_proxy.settings import copy_environment
+
+_COMMAND = (sys.executable, "-m", "anthropic_proxy", "doctor")
+_ESTIMATE_SECONDS = 60.0
+"""Maximum seconds of the estimate. It lists the models of a local server, and sends no request to a model."""
+_RELOAD_SECONDS = 30.0
+_STOP_SECONDS = 5.0
+"""Seconds in which a process must end after its standard input. Then it is killed."""
+_MAX_OUTPUT_CHARACTERS = 2_000
+_PROXY_STOPPED = "The proxy was stopped."
+_IN_A_TERMINAL = "For details, run in a terminal: anthropic-proxy doctor"
+
+
+class Estimate(Struct, frozen=True):
+    """Expected cost of a run."""
+
+    models: Sequence[str]
+    """Models to examine, with prefix."""
+    requests: int
+    tokens: int
+    price: float | None
+    """Price in US dollars. None: a price is unknown."""
+
+
+class DoctorProcesses:
+    """The processes of the command `doctor` that this process has started. `gateway`: the running proxy."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._estimating = asyncio.Lock()
+        self._processes: set[subprocess.Popen[str]] = set()
+        self._threads: set[threading.Thread] = set()
+        self._is_stopping = False
+
+    async def estimate(self) -> Estimate:
+        """Return the expected cost of a run, from `doctor --dry-run`. One estimate is made at a time.
+
+        Raises `InvalidRequest` with the error of the command.
+        """
+        async with self._estimating:
+            return await asyncio.to_thread(self._estimate)
+
+    async def start(self, directory: Path, latest_start: float) -> None:
+        """Start a run and return when its process runs.
+
+        Nothing is started if another run has begun since the user saw the page. `latest_start`: start of the latest
+        run at that time. Raises `InvalidRequest` if the process cannot start.
+        """
+        if await asyncio.to_thread(doctor_run.is_running, directory):
+            return
+        loop = asyncio.get_running_loop()
+        started: asyncio.Future[str] = loop.create_future()
+
+        def set_result(problem: str) -> None:
+            if not started.done():
+                started.set_result(problem)
+
+        def report(problem: str) -> None:
+            with suppress(RuntimeError):  # at the end of a run, the event loop may have ended
+                loop.call_soon_threadsafe(set_result, problem)
+
+        thread = threading.Thread(
+            target=self._run, args=(directory, latest_start, loop, report), name="doctor", daemon=True
+        )
+        self._threads.add(thread)
+        thread.start()
+        if problem := await started:
+            raise InvalidRequest(f"The doctor cannot start: {problem}")
+
+    async def stop(self) -> None:
+        """End all processes and wait for their threads. Called when the proxy stops."""
+        self._is_stopping = True
+        for process in list(self._processes):
+            await asyncio.to_thread(_end, process)
+        for thread in list(self._threads):
+            await asyncio.to_thread(thread.join, _STOP_SECONDS)
+
+    def _run(
+        self,
+        directory: Path,
+        latest_start: float,
+        loop: asyncio.AbstractEventLoop,
+        report: Callable[[str], None],
+    ) -> None:
+        """Run the doctor in a process, and use its results. Called in a thread.
+
+        `report`: receives the reason for which the process cannot start, or "" when it runs.
+        """
+        try:
+            with doctor_run.locked_run(directory):
+                if doctor_run.find_latest_start(directory) == latest_start and not self._is_stopping:
+                    self._run_locked(directory, loop, report)
+        except TimeoutError:
+            pass  # another run is in progress, which the page shows
+        except OSError as error:
+            report(f"{describe_os_error(error)} ({doctor_run.find_folder(directory)}).")
+        finally:
+            report("")
+            self._threads.discard(threading.current_thread())
+
+    def _run_locked(self, directory: Path, loop: asyncio.AbstractEventLoop, report: Callable[[str], None]) -> None:
+        previous = doctor_run.load_complete(directory)
+        doctor_run.store_current(directory, DoctorRun(started_at=time.time()))
+        try:
+            process = self._open_process("--yes", "--attached", stdin=subprocess.PIPE)
+        except OSError:
+            doctor_run.remove_current(directory)
+            raise
+        report("")
+        try:
+            assert process.stderr is not None
+            output = ""
+            for line in process.stderr:
+                output = (output + line)[-_MAX_OUTPUT_CHARACTERS:]
+            status = process.wait()
+        finally:
+            self._close(process)
+        if doctor_run.load_complete(directory) == previous:
+            self._store_failure(directory, _find_error(output, status))
+            return
+        if not self._is_stopping:
+            reload = asyncio.run_coroutine_threadsafe(reload_settings(self._gateway), loop)
+            with suppress(TimeoutError):
+                reload.result(_RELOAD_SECONDS)
+        doctor_run.remove_current(directory)
+
+    def _store_failure(self, directory: Path, problem: str) -> None:
+        """Store the reason for which the run ended early, unless the process has stored one."""
+        run = doctor_run.load_current(directory) or DoctorRun(started_at=time.time())
+        text = _PROXY_STOPPED if self._is_stopping else problem
+        if not run.problem:
+            text = redact_secrets(text, self._gateway.settings.reveal_all_secrets())
+            doctor_run.store_current(directory, structs.replace(run, problem=text))
+
+    def _estimate(self) -> Estimate:
+        try:
+            process = self._open_process("--dry-run", "--json", stdin=subprocess.DEVNULL)
+        except OSError as error:
+            raise InvalidRequest(f"The doctor cannot start: {describe_os_error(error)}.") from None
+        try:
+            output, errors = process.communicate(timeout=_ESTIMATE_SECONDS)
+            return msgspec.json.decode(output, type=Estimate)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise InvalidRequest(
+                f"The doctor did not respond within {_ESTIMATE_SECONDS:g} s. {_IN_A_TERMINAL}"
+            ) from None
+        except msgspec.DecodeError:
+            problem = _find_error(errors, process.returncode)
+            problem = redact_secrets(problem, self._gateway.settings.reveal_all_secrets())
+            raise InvalidRequest(f"The doctor cannot start: {problem}") from None
+        finally:
+            self._close(process)
+
+    def _open_process(self, *options: str, stdin: int) -> "subprocess.Popen[str]":
+        environment = {**copy_environment(), "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
+        process = subprocess.Popen(
+            [*_COMMAND, *options],
+            stdin=stdin,
+            stdout=subprocess.PIPE if "--json" in options else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment,
+            encoding="utf-8",
+            errors="replace",
+            **background_options(),
+        )
+        self._processes.add(process)
+        return process
+
+    def _close(self, process: "subprocess.Popen[str]") -> None:
+        _end(process)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+        self._processes.discard(process)
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End a process by the end of its standard input. Kill it if it has none, or does not end in time."""
+    if process.stdin is None:
+        process.kill()
+    else:
+        with suppress(OSError):
+            process.stdin.close()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _find_error(output: str, status: int) -> str:
+    """Return the error messages in the output of a command, or its last line. `status`: exit status."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    messages = [line.removeprefix("✕ ") for line in lines if line.startswith("✕ ")]
+    if messages:
+        return " ".join(messages)
+    last = f" ({lines[-1]})" if lines else ""
+    return f"The command ended with status {status}{last}. {_IN_A_TERMINAL}"

@@ -1,0 +1,207 @@
+"""Stored runs of the doctor, by which the command `doctor` and the dashboard exchange progress and results.
+
+The files are in a folder of the data directory. `DoctorRun` is one run. `load_current` returns the run in progress or
+a run that has failed, and `load_complete` the latest complete one. A run holds `locked_run`, so `is_running` is also
+correct after a crash. `request_stop` asks the running process to stop.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.platforms.file_lock import locked_folder
+from anthropic_proxy.settings import Settings
+from anthropic_proxy.settings.masking import mask_setting
+
+FOLDER_NAME = "doctor"
+"""Name of the folder with the files, in the data directory of the user."""
+_CURRENT, _COMPLETE, _STOP = "current-run.json", "last-run.json", "stop"
+_PROBE_SECONDS = 0.05
+"""Seconds for which `is_running` tries to get the lock. Another caller may hold it for a moment."""
+_VERSION = 1
+_RELEVANT = re.compile(
+    r"PREFERRED_PROVIDER|MODEL|FALLBACK_|(?<!PROXY)(?<!ADMIN)_API_KEY|_BASE_URL|_API_BASE|_WIRE|OLLAMA_|VERTEX_"
+    r"|^providers|^routes"
+)
+"""Matches names of settings on which the results and remedies of a run depend."""
+
+
+class RunColumn(Struct, frozen=True):
+    """One examined model."""
+
+    prefix: str
+    """Prefix of the provider: `openai`."""
+    model: str
+    """Model id without prefix: `gpt-4.1`."""
+    provider: str
+    """Name of the provider: `google` for the prefix `gemini`."""
+    details: Mapping[str, str] = {}
+    """Feature → cause of its result: error text of the server, or the observed deviation."""
+
+
+class RunCell(Struct, frozen=True):
+    """Result of one feature for one model."""
+
+    sign: str
+    """`✓`, `~`, `✕`, `–`, or `…` while the test requests run. "": a number without a sign."""
+    text: str
+    """Text after the sign. "": none."""
+
+
+class RunRow(Struct, frozen=True):
+    """One row of the table of results: a feature with one cell for each model."""
+
+    title: str
+    cells: Sequence[RunCell]
+
+
+class RunFix(Struct, frozen=True):
+    """A problem that the run found, with the setting that solves it."""
+
+    name: str
+    """Prefix of the provider."""
+    problem: str
+    remedy: str
+    """Setting or command."""
+
+
+class RunTable(Struct, frozen=True):
+    """Table for `anthropic-proxy.toml` with the observed deviations of an unknown server."""
+
+    base_url: str
+    """Base URL of the server, without credentials."""
+    text: str
+    """Text of the table, in TOML."""
+
+
+class DoctorRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One run of the doctor: cost, results and remedies so far. It contains no secrets."""
+
+    version: int = _VERSION
+    started_at: float
+    """Time of the start in seconds since the epoch."""
+    ended_at: float = 0.0
+    """Time of the end in seconds since the epoch. 0: not complete."""
+    expected_requests: int = 0
+    """Number of requests that were estimated before the start. 0: not estimated yet."""
+    requests: int = 0
+    """Number of requests so far."""
+    tokens: int = 0
+    """Number of input and output tokens so far."""
+    price: float | None = None
+    """Price of all requests in US dollars. None: a price is unknown, all models are free, or the run is not complete.
+    """
+    columns: Sequence[RunColumn] = ()
+    rows: Sequence[RunRow] = ()
+    fixes: Sequence[RunFix] = ()
+    tables: Sequence[RunTable] = ()
+    settings_digest: str = ""
+    """Digest of the settings at the start. If it differs now, the remedies may no longer apply."""
+    problem: str = ""
+    """Reason for which the run ended before it was complete, with its remedy. "": none is known."""
+
+
+def find_folder(data_directory: Path) -> Path:
+    """Return the folder with the files of runs. It may not exist."""
+    return data_directory / FOLDER_NAME
+
+
+def load_current(data_directory: Path) -> DoctorRun | None:
+    """Return the run that is in progress, or that ended before it was complete. None: the latest run is complete."""
+    return _load(find_folder(data_directory) / _CURRENT)
+
+
+def load_complete(data_directory: Path) -> DoctorRun | None:
+    """Return the latest complete run. None: there is none, or its file cannot be read."""
+    return _load(find_folder(data_directory) / _COMPLETE)
+
+
+def store_current(data_directory: Path, run: DoctorRun) -> None:
+    """Write the file of the run in progress. A reader never sees an incomplete file. Raises `OSError`."""
+    _store(find_folder(data_directory) / _CURRENT, run)
+
+
+def store_complete(data_directory: Path, run: DoctorRun) -> None:
+    """Write the file of the latest complete run. Raises `OSError`."""
+    _store(find_folder(data_directory) / _COMPLETE, run)
+
+
+def remove_current(data_directory: Path) -> None:
+    """Remove the file of the run in progress after its end. Raises `OSError`."""
+    (find_folder(data_directory) / _CURRENT).unlink(missing_ok=True)
+
+
+def digest_settings(settings: Settings) -> str:
+    """Return a digest of the settings on which the results of a run depend. Keys are masked before."""
+    lines = [
+        f"{name}={mask_setting(name, value.reveal())}"
+        for name, value in sorted(settings.raw_values.items())
+        if _RELEVANT.search(name)
+    ]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "replace")).hexdigest()
+
+
+@contextmanager
+def locked_run(data_directory: Path, seconds: float | None = None) -> Iterator[None]:
+    """Return a context manager that holds the lock of a run, and forgets an earlier request to stop.
+
+    Raises `TimeoutError` if another run holds the lock for `seconds`, and `OSError`. None: the usual time of a lock.
+    """
+    folder = find_folder(data_directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked_folder(folder, seconds):
+        (folder / _STOP).unlink(missing_ok=True)
+        yield
+
+
+def is_running(data_directory: Path) -> bool:
+    """Return True if a process runs the doctor. After a crash or the end of this process, the result is False."""
+    if not (find_folder(data_directory) / _CURRENT).exists():
+        return False
+    try:
+        with locked_folder(find_folder(data_directory), _PROBE_SECONDS):
+            return False
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+
+
+def request_stop(data_directory: Path) -> None:
+    """Ask the process that runs the doctor to stop. Raises `OSError`."""
+    (find_folder(data_directory) / _STOP).touch()
+
+
+def is_stop_requested(data_directory: Path) -> bool:
+    """Return True if a user has asked the process that runs the doctor to stop."""
+    return (find_folder(data_directory) / _STOP).exists()
+
+
+def find_latest_start(data_directory: Path) -> float:
+    """Return the start of the latest run, complete or not, in seconds since the epoch. 0: there was no run."""
+    runs = load_current(data_directory), load_complete(data_directory)
+    return max((run.started_at for run in runs if run is not None), default=0.0)
+
+
+def _load(file: Path) -> DoctorRun | None:
+    try:
+        run = msgspec.json.decode(file.read_bytes(), type=DoctorRun)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return run if run.version == _VERSION else None
+
+
+def _store(file: Path, run: DoctorRun) -> None:
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(msgspec.json.encode(run) + b"\n")
+        temporary.replace(file)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()

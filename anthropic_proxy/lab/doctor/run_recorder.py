@@ -1,0 +1,107 @@
+"""Storage of the progress and results of a run of the doctor, for the dashboard: `RunRecorder`."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from msgspec import structs
+
+from anthropic_proxy import doctor_run
+from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTable
+from anthropic_proxy.lab.doctor.dialect_row import hide_credentials
+from anthropic_proxy.lab.doctor.findings import Diagnosis
+from anthropic_proxy.lab.doctor.report import Report, list_details
+from anthropic_proxy.lab.doctor.rows import ROWS, Cell
+from anthropic_proxy.redaction import redact_secrets
+from anthropic_proxy.settings import Settings
+
+INTERVAL_SECONDS = 0.5
+"""Seconds between two writes of the progress, and between two checks for a request to stop."""
+_STOPPED = "A user stopped it on this page."
+
+
+class RunRecorder:
+    """Stores one run of the doctor in the files of `doctor_run`.
+
+    `directory`: data directory of the user. None: nothing is stored. `clock`: function that returns seconds since the
+    epoch.
+    """
+
+    def __init__(self, directory: Path | None, settings: Settings, clock: Callable[[], float]) -> None:
+        self._directory = directory
+        self._secrets = settings.reveal_all_secrets()
+        self._clock = clock
+        self._run = DoctorRun(started_at=clock(), settings_digest=doctor_run.digest_settings(settings))
+        self._diagnoses: Sequence[Diagnosis] = ()
+        self._stored: DoctorRun | None = None
+        self.is_stopped = False
+        """True if a user of the dashboard has stopped the run."""
+
+    def start(self, expected_requests: int) -> None:
+        """Store the start of the run. `expected_requests`: estimated number of requests."""
+        self._run = structs.replace(self._run, expected_requests=expected_requests)
+        self._store_progress()
+
+    def update(self, diagnoses: Sequence[Diagnosis]) -> None:
+        """Set the results so far. They are stored later by `store_changes`."""
+        self._diagnoses = diagnoses
+
+    async def store_changes(self, stop: Callable[[], object], interval: float = INTERVAL_SECONDS) -> None:
+        """Store the progress every `interval` seconds, and call `stop` once if a user asks the run to stop."""
+        while self._directory is not None and not self.is_stopped:
+            await asyncio.sleep(interval)
+            self._store_progress()
+            if doctor_run.is_stop_requested(self._directory):
+                self.is_stopped = True
+                self._run = structs.replace(self._run, problem=_STOPPED)
+                self._store_progress()
+                stop()
+
+    def finish(self, report: Report) -> None:
+        """Store the complete run. Raises `OSError`."""
+        if self._directory is None:
+            return
+        self._diagnoses = report.diagnoses
+        fixes = [RunFix(fix.name, fix.problem, fix.remedy) for fix in report.fixes]
+        tables = [
+            RunTable(hide_credentials(server.base_url), server.table)
+            for server in report.servers
+            if any(diagnosis.evidence for diagnosis in server.diagnoses)
+        ]
+        run = structs.replace(self._build(), ended_at=self._clock(), price=report.price, fixes=fixes, tables=tables)
+        doctor_run.store_complete(self._directory, self._redact(run))
+
+    def _store_progress(self) -> None:
+        """Store the results so far, if they have changed. A failure is ignored, because later results follow."""
+        run = self._build()
+        if self._directory is None or run == self._stored:
+            return
+        with suppress(OSError):
+            doctor_run.store_current(self._directory, self._redact(run))
+            self._stored = run
+
+    def _build(self) -> DoctorRun:
+        totals = [one.totals for one in self._diagnoses]
+        targets = [one.backend.target for one in self._diagnoses]
+        details = [list_details(one) for one in self._diagnoses]
+        columns = [
+            RunColumn(one.provider.prefix, one.model, one.provider.name, found)
+            for one, found in zip(targets, details, strict=True)
+        ]
+        return structs.replace(
+            self._run,
+            requests=sum(one.requests for one in totals),
+            tokens=sum(one.input_tokens + one.output_tokens for one in totals),
+            columns=columns,
+            rows=[RunRow(row.title, [_copy(row.build(one)) for one in self._diagnoses]) for row in ROWS],
+        )
+
+    def _redact(self, run: DoctorRun) -> DoctorRun:
+        text = redact_secrets(msgspec.json.encode(run).decode(), self._secrets)
+        return msgspec.json.decode(text, type=DoctorRun)
+
+
+def _copy(cell: Cell) -> RunCell:
+    return RunCell(cell.sign, cell.text)

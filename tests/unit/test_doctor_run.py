@@ -1,0 +1,75 @@
+"""Stored runs of the doctor: the lock, requests to stop, damaged files, and the digest of settings."""
+
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy import doctor_run
+from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTable
+from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.settings import load_settings
+
+RUN = DoctorRun(
+    started_at=1.0,
+    ended_at=2.0,
+    requests=41,
+    columns=[RunColumn("gemini", "gemini-2.5-pro", "google", {"images": "HTTP 400"})],
+    rows=[RunRow("images", [RunCell("✕", "HTTP 400")])],
+    fixes=[RunFix("gemini", "rejects images.", "SMALL_MODEL=openai/gpt-4.1")],
+    tables=[RunTable("http://127.0.0.1:8000/v1", "[providers.local8000]\n")],
+)
+
+
+def test_a_stored_run_is_read_unchanged(tmp_path: Path) -> None:
+    with doctor_run.locked_run(tmp_path):
+        doctor_run.store_current(tmp_path, DoctorRun(started_at=3.0))
+        doctor_run.store_complete(tmp_path, RUN)
+    assert (doctor_run.load_complete(tmp_path), doctor_run.load_current(tmp_path)) == (RUN, DoctorRun(started_at=3.0))
+    assert doctor_run.find_latest_start(tmp_path) == 3.0
+    doctor_run.remove_current(tmp_path)
+    assert doctor_run.find_latest_start(tmp_path) == 1.0
+
+
+def test_a_run_holds_the_lock_until_its_end(tmp_path: Path) -> None:
+    assert not doctor_run.is_running(tmp_path)
+    with doctor_run.locked_run(tmp_path):
+        doctor_run.store_current(tmp_path, RUN)
+        assert doctor_run.is_running(tmp_path)
+        with pytest.raises(TimeoutError), doctor_run.locked_run(tmp_path, 0):
+            pass
+    assert not doctor_run.is_running(tmp_path)
+
+
+def test_a_request_to_stop_concerns_only_the_run_in_progress(tmp_path: Path) -> None:
+    with doctor_run.locked_run(tmp_path):
+        assert not doctor_run.is_stop_requested(tmp_path)
+        doctor_run.request_stop(tmp_path)
+        assert doctor_run.is_stop_requested(tmp_path)
+    with doctor_run.locked_run(tmp_path):
+        assert not doctor_run.is_stop_requested(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"version":99,"started_at":1}'])
+def test_a_damaged_file_or_another_version_is_ignored(tmp_path: Path, content: bytes) -> None:
+    doctor_run.find_folder(tmp_path).mkdir()
+    (doctor_run.find_folder(tmp_path) / "last-run.json").write_bytes(content)
+    assert doctor_run.load_complete(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_equal"),
+    [
+        ({"LOG_LEVEL": "debug", "PORT": "9000", "PROXY_API_KEY": "team-key-of-this-proxy"}, True),
+        ({"SMALL_MODEL": "openai/gpt-4.1"}, False),
+        ({"OPENAI_API_KEY": "sk-another-key-5678"}, False),
+        ({"OPENAI_BASE_URL": "http://127.0.0.1:8000/v1"}, False),
+    ],
+    ids=["others", "model", "key", "address"],
+)
+def test_settings_of_models_and_providers_change_the_digest(changes: dict[str, str], is_equal: bool) -> None:
+    before = {"OPENAI_API_KEY": "sk-some-key-of-a-test-1234"}
+    digests = [
+        doctor_run.digest_settings(load_settings(variables, PROVIDERS, env_file=None))
+        for variables in (before, {**before, **changes})
+    ]
+    assert (digests[0] == digests[1]) is is_equal
