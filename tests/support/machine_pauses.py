@@ -52,6 +52,11 @@ def unpaused_time() -> float:
     return now - pauses - (delay if delay > _MAX_DELAY_SECONDS else 0.0)
 
 
+def write_pauses(memory: mmap.mmap, now: float, pauses: float) -> None:
+    """Write a measurement to the file, which another process reads meanwhile."""
+    memory[:] = PAUSES.pack(now, pauses)  # `pack_into` writes zeros first
+
+
 def _measure(file: Path) -> None:
     """Update `file` until the standard input ends."""
     ended = threading.Event()
@@ -62,7 +67,7 @@ def _measure(file: Path) -> None:
             now = time.monotonic()
             delay = now - last - _INTERVAL_SECONDS
             pauses += delay if delay > _MAX_DELAY_SECONDS else 0.0
-            PAUSES.pack_into(memory, 0, now, pauses)
+            write_pauses(memory, now, pauses)
             last = now
 
 
