@@ -8,6 +8,7 @@ correct after a crash. `request_stop` asks the running process to stop.
 import hashlib
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ FOLDER_NAME = "doctor"
 _CURRENT, _COMPLETE, _STOP = "current-run.json", "last-run.json", "stop"
 _PROBE_SECONDS = 0.05
 """Seconds for which `is_running` tries to get the lock. Another caller may hold it for a moment."""
+_REPLACE_ATTEMPTS, _REPLACE_PAUSE_SECONDS = 10, 0.05
 _VERSION = 1
 _RELEVANT = re.compile(
     r"PREFERRED_PROVIDER|MODEL|FALLBACK_|(?<!PROXY)(?<!ADMIN)_API_KEY|_BASE_URL|_API_BASE|_WIRE|OLLAMA_|VERTEX_"
@@ -201,6 +203,13 @@ def _store(file: Path, run: DoctorRun) -> None:
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
     try:
         temporary.write_bytes(msgspec.json.encode(run) + b"\n")
+        for _ in range(_REPLACE_ATTEMPTS - 1):
+            try:
+                temporary.replace(file)
+            except PermissionError:  # on Windows while a page reads the file
+                time.sleep(_REPLACE_PAUSE_SECONDS)
+            else:
+                return
         temporary.replace(file)
     finally:
         with suppress(OSError):

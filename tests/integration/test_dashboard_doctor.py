@@ -93,7 +93,7 @@ def test_a_run_shows_cost_then_results_which_all_workers_use(tmp_path: Path) -> 
         fields = start(client)
         page = wait_for_end(client)
         sent = len(server.journal.exchanges)
-        assert re.fullmatch(rf"Doctor ran \d+ s ago, {sent} requests, \$0\.\d\d\d", line_of(page))
+        assert re.fullmatch(rf"Doctor ran \d+ \w+ ago, {sent} requests, \$0\.\d\d\d", line_of(page))
         repeated = client.post(FORM, data=fields)  # a reload of the page sends the form again
         assert (repeated.status_code, line_of(client.get(PAGE))[-22:]) == (303, line_of(page)[-22:])
         assert len(server.journal.exchanges) == sent
@@ -168,7 +168,7 @@ def test_a_user_stops_a_run_and_the_results_before_stay(tmp_path: Path) -> None:
             assert other.post(FORM, data=fields).status_code == 303
         page = wait_for_end(client)
         wait_for(lambda: gate.cancelled)
-    failure = r"The run that started \d+ s ago ended, before it was complete\. A user stopped it on this page\."
+    failure = r"The run that started \d+ \w+ ago ended, before it was complete\. A user stopped it on this page\."
     assert re.search(failure, text_of(page)), text_of(page)
     assert line_of(page)[-22:] == line_of(before)[-22:]
 
@@ -190,7 +190,7 @@ def test_the_run_ends_with_the_proxy_and_the_next_one_explains_it(tmp_path: Path
             page = proxy.client().get(PAGE)
             assert open_form(proxy.client())["action"] == "start"
     assert line_of(page) == NEVER
-    failure = rf"The run that started \d+ s ago ended, before it was complete\. {re.escape(reason)}"
+    failure = rf"The run that started \d+ \w+ ago ended, before it was complete\. {re.escape(reason)}"
     assert re.search(failure, text_of(page)), text_of(page)
 
 
@@ -286,7 +286,7 @@ def test_a_run_in_a_terminal_is_shown_until_the_settings_change(tmp_path: Path) 
             page = proxy.client().get(PAGE)
         with running_proxy(tmp_path, {**settings, "SMALL_MODEL": "openai/gpt-oss-20b"}) as proxy:
             other = proxy.client().get(PAGE)
-    assert re.fullmatch(rf"Doctor ran \d+ s ago, {sent} requests, \$0\.\d\d\d", line_of(page))
+    assert re.fullmatch(rf"Doctor ran \d+ \w+ ago, {sent} requests, \$0\.\d\d\d", line_of(page))
     assert (changed in text_of(page), changed in text_of(other)) == (False, True)
 
 

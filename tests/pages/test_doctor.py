@@ -17,7 +17,7 @@ from tests.support.waiting import wait_for
 
 PAGE = "/dashboard/providers"
 APPEARANCES: tuple[Appearance, ...] = ("light", "dark", "phone")
-ENDED = re.compile(r"^Doctor ran \d+ s ago, \d+ requests, [\d,]+ tokens$")
+ENDED = re.compile(r"^Doctor ran \d+ \w+ ago, \d+ requests, [\d,]+ tokens$")
 
 
 @pytest.fixture
