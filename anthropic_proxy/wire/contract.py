@@ -1,12 +1,7 @@
 """Interface between wires (`wire/*`) and the exchange, the code that serves one client request.
 
-A `Wire` encodes requests and decodes responses of one provider API. Its dialect (`BaseDialect`) describes the
-differences of one server. A wire converts a `Call`, its input, to an `UpstreamRequest`. A `Transport` sends the request
-with a `Credential`, the header with the API key, and returns an `UpstreamResponse`. A `Decoder` converts one response
-to deltas, the pieces of a reply. A frame is one SSE event or one line of a streamed response. An `Adaptation` changes
-the dialect after a provider rejected a parameter. A `RelayWire` forwards requests and responses of the Messages API
-with few edits. The prefix of a dialect field is its purpose: the server `has_…` an endpoint or `accepts_…` content, and
-a request `sends_…` a field.
+A `Wire` encodes a `Call` as an upstream request. A `Decoder` converts one response to deltas, pieces of a reply. A
+frame is one SSE event or response line.
 """
 
 from abc import ABC, abstractmethod
@@ -22,11 +17,10 @@ from anthropic_proxy.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.messages.preparation import PreparedRequest, ServerToolKind
 
 
+# The prefix of a field is its purpose: the server `has_…` an endpoint or `accepts_…` content, a request `sends_…` a
+# field.
 class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """Base class of dialects, which describe how one server differs from the API of its wire.
-
-    It has the fields that code outside the wires reads. Each wire adds the differences of its own servers.
-    """
+    """Base class of dialects, which describe how one server differs from the API of its wire."""
 
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
     """Regular expression of allowed tool names. Any other name is replaced by an alias. Default: the rule of the
@@ -107,10 +101,7 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
 
     @property
     def effective_max_input_tokens(self) -> int | None:
-        """Maximum number of input tokens, or the context window if no lower maximum is known. None: both are unknown.
-
-        It is used in the client's error about a too long input, if the provider's error states no limit.
-        """
+        """Maximum number of input tokens, or the context window if no lower maximum is known. None: both unknown."""
         return self.max_input_tokens or self.context_window
 
 
@@ -184,10 +175,9 @@ class UpstreamResponse(Protocol):
         ...
 
     async def close(self, *, wait_for_end: bool = False) -> None:
-        """End the use of the response. The connection is kept for reuse if the body was received, else it is closed.
+        """End the use of the response. The connection is reused only if the body was received.
 
-        `wait_for_end`: True to wait a short time for the end of the body, so that the connection can be reused. Use it
-        after the last event of the reply. A second call has no effect.
+        `wait_for_end` allows a short time for the end of the body.
         """
         ...
 
@@ -259,10 +249,9 @@ class Decoder(ABC):
 
     @abstractmethod
     def flush_pending(self) -> list[Delta]:
-        """Return the buffered deltas after the response was interrupted. A second call returns an empty list.
+        """Return the buffered deltas after the response was interrupted, without ending a tool call.
 
-        Decoders buffer text that may be a tool call or thinking, and incomplete arguments. This method ends no tool
-        call, because a client must not run an incomplete call.
+        A second call returns an empty list.
         """
 
 
@@ -296,10 +285,7 @@ class Wire(ABC, Generic[DialectT]):
     def decode_error(
         self, call: Call[DialectT], status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | list[Delta]:
-        """Decode a response with a status other than 2xx. Return the error for the client, or the deltas of a reply.
-
-        It is a reply, for example, if the provider refused the content of the request.
-        """
+        """Return the error for the client, or the deltas of a reply if the provider refused the content."""
 
     def accepts_media_url(self, dialect: DialectT, block: ImageBlock | DocumentBlock) -> bool:
         """Return True if the upstream server reads the file of `block` from its URL.

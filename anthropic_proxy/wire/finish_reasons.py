@@ -1,11 +1,7 @@
 """Classification of a provider's finish reason, the field that gives the reason for the end of a reply (`length`).
 
 `finish_kind` returns its meaning. One pattern table serves all wires, because servers also send the values of other
-protocols and undocumented ones. Sources of the values (read 2026-11-20): vLLM `v1/engine/__init__.py` (abort, error,
-repetition); SGLang (abort); Z.ai's Chat Completion reference (sensitive, model_context_window_exceeded, network_error);
-vercel/ai `map-mistral-finish-reason.ts` (model_length); DeepSeek's API reference (insufficient_system_resource); TGI
-(eos_token); LM Studio's SDK (contextLengthReached, maxPredictedTokensReached); Cohere (MAX_TOKENS); OpenRouter's SDK
-(error).
+protocols.
 """
 
 import re
@@ -19,6 +15,11 @@ the reply. `failed`: the server stopped the reply after an error. `unknown`: any
 
 _MAX_CHARACTERS = 100
 """Maximum number of characters of a finish reason that are read. The remaining characters are ignored."""
+# Sources of the values (read 2026-11-20): vLLM `v1/engine/__init__.py` (abort, error, repetition); SGLang (abort);
+# Z.ai's Chat Completion reference (sensitive, model_context_window_exceeded, network_error); vercel/ai
+# `map-mistral-finish-reason.ts` (model_length); DeepSeek's API reference (insufficient_system_resource); TGI
+# (eos_token); LM Studio's SDK (contextLengthReached, maxPredictedTokensReached); Cohere (MAX_TOKENS); OpenRouter's SDK
+# (error).
 _KINDS: tuple[tuple[FinishKind, re.Pattern[str]], ...] = (
     ("end", re.compile(r"^(?:stop|end|eos)(?:_?(?:turn|token|sequence|string|stringfound|found))?$|^completed?$")),
     ("calls", re.compile(r"^(?:tool|function)_?(?:calls?|use)$")),

@@ -1,8 +1,7 @@
 """Splitting of streamed provider responses into frames. A frame is the data of one SSE event, or one NDJSON line.
 
-`SSEReader` and `NDJSONReader` return frames for decoders. Their method `feed` adds received bytes and returns the
-complete frames. `finish` returns a last frame without an end. `EventSplitter` is for relays, which forward bytes: it
-returns whole events and keeps the pending bytes, those of an unfinished event. Network reads may end at any byte.
+`SSEReader` and `NDJSONReader` return frames for decoders. `EventSplitter` returns whole events for relays, which
+forward bytes.
 """
 
 from typing import Literal
@@ -61,8 +60,7 @@ class _Lines:
 class SSEReader(_Lines):
     """Splits a Server-Sent Events body of a provider into the data of its events (WHATWG HTML, section 9.2.6).
 
-    Several `data` lines of one event are joined by LF. Other fields, comments and events without data are skipped.
-    `limit`: maximum size of an event in bytes.
+    `limit` is the maximum size of an event in bytes.
     """
 
     __slots__ = ("_values",)
@@ -74,8 +72,7 @@ class SSEReader(_Lines):
     def feed(self, data: bytes) -> list[bytes]:
         """Add bytes of the body and return the data of each event that is now complete.
 
-        An unfinished event is kept for the next `feed` or `finish`. Raises `UpstreamProtocolError` if an event exceeds
-        the maximum size.
+        Raises `UpstreamProtocolError` if an event exceeds the maximum size.
         """
         values = self._values
         start = data.find(b"\n") + 1 if data[:6] == b"event:" else 0
@@ -119,8 +116,7 @@ class NDJSONReader(_Lines):
     def feed(self, data: bytes) -> list[bytes]:
         """Add bytes of the body and return each line that is now complete, without its line end.
 
-        An unfinished line is kept for the next `feed` or `finish`. Raises `UpstreamProtocolError` if a line exceeds the
-        maximum size.
+        Raises `UpstreamProtocolError` if a line exceeds the maximum size.
         """
         frames = [line for line in self._split(data) if line]
         if frames or not self._pieces:
@@ -152,10 +148,9 @@ class EventSplitter:
         network read."""
 
     def feed(self, data: bytes) -> bytes:
-        """Add received bytes of the body and return the bytes of all events that are now complete. b"": none.
+        """Add received bytes and return the bytes of all events that are now complete. b"": none.
 
-        The bytes of an unfinished event are kept for the next call. Raises `UpstreamProtocolError` if they are more
-        than `MAX_FRAME_BYTES`.
+        Raises `UpstreamProtocolError` if an unfinished event exceeds `MAX_FRAME_BYTES`.
         """
         searched = self._overlap + data
         ends = (at + len(boundary) for boundary in _BOUNDARIES if (at := searched.rfind(boundary)) >= 0)

@@ -20,15 +20,14 @@ class InputTokens(NamedTuple):
 def split_input_tokens(total: int | None, read: int | None, written: int | None) -> InputTokens:
     """Split a provider's `total` of input tokens into uncached tokens, cache reads and cache writes.
 
-    `read` and `written`: the provider's counts of cache reads and writes, which `total` includes. A count of None was
-    not reported and stays None. Counts that contradict `total` are corrected, and no result is negative. OpenRouter
-    (for Gemini) and Azure (for Grok) send such counts (recorded 2026).
+    Reads and writes of None stay None. Counts that contradict `total` are corrected.
     """
     if total is None:
         return InputTokens(None, read, written)
     reads, writes = read or 0, written or 0
     if reads >= 0 <= writes and reads + writes <= total:
         return InputTokens(total - reads - writes, read, written)
+    # OpenRouter (for Gemini) and Azure (for Grok) send counts that contradict the total (recorded 2026).
     reads, writes = max(reads, 0), max(writes, 0)
     within = reads if reads <= total else 0
     writes = min(writes, max(total - within, 0))

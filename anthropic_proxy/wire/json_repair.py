@@ -1,9 +1,7 @@
 """Repair of JSON in provider responses that contains half a character or invalid UTF-8.
 
-Some servers split an emoji or another character between two frames (SSE events or lines) of a stream. `FrameRepair`
-repairs the frames of one stream, and `repair_json` a single text. An unreadable character becomes U+FFFD, so that the
-reply continues. `decode_repaired` decodes JSON, repaired if necessary. `parse_token_count` reads a count that may be a
-string.
+Some servers split a character between two frames (SSE events or lines). `FrameRepair` repairs the frames of one stream,
+and `repair_json` a single text.
 """
 
 import math
@@ -38,11 +36,11 @@ class FrameRepair:
         self._half = b""
 
     def repair(self, frame: bytes) -> bytes:
-        """Return a frame as valid UTF-8 with complete characters. Call it for a frame that is not valid JSON.
+        """Return a frame that is not valid JSON as valid UTF-8 with complete characters.
 
-        Half a character at the end of a string is kept for the next call, and is completed there. Other errors are not
-        repaired: decoding the result may still raise one of `DECODE_ERRORS`.
+        Decoding the result may still raise one of `DECODE_ERRORS`.
         """
+        # Half a character at the end of a string is kept for the next call, and is completed there.
         if self._half:
             frame = _SECOND_HALF.sub(lambda _: b'"' + self._half, frame, count=1)
             self._half = b""
@@ -74,10 +72,7 @@ def decode_repaired(text: Raw | bytes) -> Any:
 
 
 def parse_token_count(value: Any) -> int | None:
-    """Return a token count from a decoded JSON value: a number, or a string of digits. Fractions are cut off.
-
-    None: the value has another type, is not finite, or is a string of more than 20 digits.
-    """
+    """Return a token count from a decoded JSON value: a number, or a string of digits. None: another value."""
     if isinstance(value, str):
         return int(value) if len(value) <= _MAX_DIGITS and value.isdecimal() and value.isascii() else None
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -1,9 +1,7 @@
 """`RelayInspector`: reads usage, stop reason and errors from responses that a relay forwards to the client.
 
-`decode_frame` reads an SSE event, `decode_body` a complete message. `frames_to_inspect` selects the few events that
-need decoding. Four functions edit or split the forwarded bytes: `replace_reply_model`, `remove_message_start`,
-`remove_events` and `split_after_message_end`. `decode_error` decodes an error response. `find_adaptation` chooses a
-change of the next request after an error, and `apply_adaptation` applies it.
+The module's functions edit the forwarded bytes and decode error responses. `frames_to_inspect` selects the few events
+that need decoding.
 """
 
 import re
@@ -38,12 +36,10 @@ _DROP_THINKING = "drop thinking"
 
 
 def frames_to_inspect(frames: bytes) -> bytes:
-    """Return those of the SSE events in `frames` that may contain usage, a stop reason or an error. b"": none.
-
-    If the server ends lines with CRLF, the events are not separated, and all or none are returned.
-    """
+    """Return those of the SSE events in `frames` that may contain usage, a stop reason or an error. b"": none."""
     if not (_OF_MESSAGE in frames or _OF_FAILURE in frames):
         return b""
+    # If the server ends lines with CRLF, the events are not separated, and all or none are returned.
     parts = frames.split(_EVENT_END)
     return _EVENT_END.join([part for part in parts if _OF_MESSAGE in part or _OF_FAILURE in part])
 
@@ -118,8 +114,7 @@ def decode_error(
 ) -> UpstreamError | list[Delta]:
     """Return the client's error for a response with a status other than 2xx.
 
-    If the server sends errors in Anthropic's format, the client receives the status and body of the response, with API
-    keys redacted.
+    An error in Anthropic's format keeps its status and body, except for redacted API keys.
     """
     error = build_upstream_error(
         decode_error_body(status, headers, body),
@@ -147,10 +142,7 @@ def _is_object(body: bytes) -> bool:
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation that omits thinking blocks from the next request. None: it does not fit the error.
-
-    It fits an error 400 with both `signature` and `thinking` in its message, because the server rejected a signature.
-    """
+    """Return the adaptation that omits thinking blocks if the server rejected a signature. None: it does not fit."""
     if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
         return Adaptation(_DROP_THINKING, persistent=False)
     return None

@@ -1,7 +1,6 @@
 """Edits of JSON text at byte positions. All other bytes of a client request stay unchanged.
 
-`find_members` and `find_elements` return the positions of the values in an object or a list. Each position is a
-`JsonSpan`. An `Edit` replaces bytes, and `apply_edits` returns the edited text.
+A `JsonSpan` is the position of a value in an object or a list. `apply_edits` returns the text changed by `Edit`s.
 """
 
 import re
@@ -84,10 +83,9 @@ def find_elements(text: bytes, at: int, end: int) -> list[JsonSpan]:
 
 
 def build_removal_edits(parts: Sequence[JsonSpan], kept: Sequence[bool]) -> list[Edit]:
-    """Return the edits that remove members or elements from a JSON text, each with its comma.
+    """Return the edits that remove the members or elements with False in `kept`, each with its comma.
 
-    `parts`: positions of all members of one object, or of all elements of one list. `kept`: a boolean for each
-    position; False removes it.
+    `parts` must be all of one object or list.
     """
     edits: list[Edit] = []
     begin: int | None = None

@@ -61,8 +61,7 @@ _decode_block = msgspec.json.Decoder(_Block).decode
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     """Return the upstream request: the client's bytes with the provider's model id as `model`.
 
-    Content that the provider would reject or must not receive is removed. The client's credentials and the headers of
-    its connection are not forwarded.
+    Content that the provider would reject and the client's credentials are removed.
     """
     query = f"?{call.client_query}" if call.client_query else ""
     return UpstreamRequest(

@@ -1,8 +1,7 @@
 """Classification of provider errors: converts HTTP status and error body to an `UpstreamError`.
 
 `decode_error_body` decodes a response into an `UpstreamFault`. `build_upstream_error` converts it to the error for the
-client. The other functions detect one cause in an error, such as a rejected parameter. They search tables of error
-texts and codes that several servers share. The modules with the tables are imported at the first error.
+client. The other functions detect one cause in an error, such as a rejected parameter.
 """
 
 from collections.abc import Callable, Container
@@ -51,10 +50,7 @@ def build_upstream_error(
 ) -> UpstreamError:
     """Return the error for the client that corresponds to a provider error.
 
-    Its message starts with `provider`. An error for too many tokens may instead have Anthropic's text, which clients
-    parse for its numbers. If the provider's error lacks a number, it comes from `context_window`, `estimate_input` (a
-    function that returns the estimated input) or `output_limit` (the limit sent). They are in tokens; None or 0 means
-    unknown.
+    The limits are token counts, which replace numbers that the error lacks. None or 0: unknown.
     """
     from anthropic_proxy.wire.failures import classification  # noqa: PLC0415
 
@@ -74,10 +70,7 @@ def is_policy_refusal(fault: UpstreamFault) -> bool:
 
 
 def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
-    """Return the first request parameter that an error message rejects and that is in `names`. None: there is none.
-
-    A name that is also an ordinary word counts only in quotes, or before a word such as `parameter`.
-    """
+    """Return the first request parameter that an error message rejects and that is in `names`. None: there is none."""
     from anthropic_proxy.wire.failures.kinds import parameters  # noqa: PLC0415
 
     return parameters.find_rejected_parameter(text, names)
@@ -91,21 +84,14 @@ def rejects_role(text: str) -> bool:
 
 
 def find_accepted_effort(text: str, requested: str, sent: str) -> str | None:
-    """Return the effort (level of reasoning) to send in place of a rejected one. None: no level can replace it.
-
-    `text`: the error message, which lists the accepted levels. `requested`: the client's level. `sent`: the level that
-    was sent in its place. The next lower listed level is chosen, else the lowest one.
-    """
+    """Return the effort (level of reasoning) to send in place of a rejected one. None: no level can replace it."""
     from anthropic_proxy.wire.failures.kinds import parameters  # noqa: PLC0415
 
     return parameters.find_accepted_effort(text, requested, sent)
 
 
 def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
-    """Return True if an error rejects content in tool results only, such as `image not supported in tool messages`.
-
-    The server may accept the content in user messages. `parameter`: path of the rejected field, or None.
-    """
+    """Return True if an error rejects content in tool results only, such as `image not supported in tool messages`."""
     from anthropic_proxy.wire.failures import kinds  # noqa: PLC0415
 
     return kinds.rejects_tool_result_content(message, parameter)

@@ -128,8 +128,7 @@ def build_upstream_error(
 ) -> UpstreamError:
     """Return the error for the client that corresponds to a provider error.
 
-    `context_window`: context window of the model. `estimate_input`: function that returns the estimated input.
-    `output_limit`: the output limit that was sent. All are in tokens, and None or 0 means unknown.
+    The limits are token counts, which replace numbers that the error lacks. None or 0: unknown.
     """
     if fault.status not in _NO_KINDS:
         shortage = find_token_limit_fault(

@@ -54,7 +54,7 @@ class UpstreamFault(Struct, frozen=True, kw_only=True):
 def decode_error_body(status: int | None, headers: Mapping[str, str], body: bytes) -> UpstreamFault:
     """Return the content of an error response of a provider. Never raises.
 
-    A body that is not a JSON error gives an `UpstreamFault` with the beginning of the body as `excerpt`.
+    If the body is not a JSON error, `excerpt` has its beginning.
     """
     try:
         content = msgspec.json.decode(body)
@@ -78,8 +78,7 @@ def _stays(headers: Mapping[str, str]) -> bool:
 def read_error_object(content: Any, status: int | None, headers: Mapping[str, str]) -> UpstreamFault:
     """Return the content of a decoded error of any provider. Never raises.
 
-    `content`: the decoded error body, or the value of its field `error`. Supported are an object with `error`,
-    `message` or `detail`, a list of such objects, and plain text.
+    `content` is the decoded error body, or the value of its field `error`.
     """
     while isinstance(content, list) and content:
         content = content[0]

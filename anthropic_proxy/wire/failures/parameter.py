@@ -29,10 +29,7 @@ _STEP = re.compile(r"[\w-]+")
 
 
 def find_parameter_in_message(message: str) -> str | None:
-    """Return the name or path of the request parameter that an error message rejects. None: no parameter is found.
-
-    The name has the provider's spelling. For a rejected tool schema, it is `tools.parameters`.
-    """
+    """Return the name or path of the request parameter that an error message rejects. None: no parameter is found."""
     match = _PARAMETERS.search(message)
     if match is None:
         return None

@@ -36,10 +36,10 @@ hours."""
 def find_retry_delay(headers: Mapping[str, str], details: Any, message: str) -> float | None:
     """Return the retry delay of a provider error in whole seconds, 1 to `MAX_DELAY_SECONDS`. None: not reported.
 
-    The first source with a delay counts. The sources are the headers `retry-after-ms` and `retry-after`, Google's
-    `RetryInfo` in `details` (the value of `error.details`), the error message, and `x-ratelimit-reset-*` of an
-    exhausted limit.
+    `details` is the value of `error.details`.
     """
+    # The first source with a delay counts: retry headers, Google's `RetryInfo`, the message, headers of exhausted
+    # limits.
     seconds = _from_headers(headers)
     if seconds is None:
         seconds = _from_details(details)

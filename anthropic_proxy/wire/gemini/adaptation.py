@@ -1,8 +1,7 @@
 """Changes of the next upstream request after Gemini rejected a parameter of the last one.
 
 An adaptation is a named change of the dialect, the settings for a server. `find_adaptation` chooses one by the error
-text, `apply_adaptation` applies it. The error texts are quoted from issue trackers of several clients (2025-05 to
-2026-11).
+text, `apply_adaptation` applies it.
 """
 
 import re
@@ -34,6 +33,7 @@ _CHANGES: Mapping[str, Mapping[str, Any]] = {
     "drop thoughtSignature": {"replays_signatures": False},
 }
 """Name of an adaptation → dialect fields that the adaptation sets."""
+# The error texts are quoted from issue trackers of several clients (2025-05 to 2026-11).
 _TEXTS = tuple(
     (re.compile(text, re.IGNORECASE), lessons)
     for text, lessons in (
@@ -71,10 +71,7 @@ _RANGE = re.compile(r"budget (\d+) is invalid\W+please choose a value between (\
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the first change of the dialect that may avoid the provider's error. None: no known change helps.
-
-    The change is chosen by the error text, and must change the encoded request.
-    """
+    """Return the first change of the dialect that may avoid the provider's error. None: no known change helps."""
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
     sent_body = encode_request(call).body

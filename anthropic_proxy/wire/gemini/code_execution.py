@@ -1,8 +1,6 @@
 """Decoder of Gemini's code execution: converts code that Gemini ran, and its result, to blocks of the Messages API.
 
-A program is code that the model wrote and Gemini ran (`executableCode` in the response). `CodeExecutionDecoder` pairs
-each program with its result (`codeExecutionResult`). Older models send no `id`; a result then belongs to the latest
-program (recorded by the project `pydantic/pydantic-ai`, cassette test_code_execution_stream, 2026-08).
+`CodeExecutionDecoder` pairs each program, the code that the model wrote, with its result.
 """
 
 from collections.abc import Callable
@@ -19,6 +17,8 @@ from anthropic_proxy.wire.gemini.frames import CodeExecutionResult, ExecutableCo
 _OK, _TOO_LONG = "OUTCOME_OK", "OUTCOME_DEADLINE_EXCEEDED"
 
 
+# Older models send no `id`; a result then belongs to the latest program (recorded by the project
+# `pydantic/pydantic-ai`, cassette test_code_execution_stream, 2026-08).
 class CodeExecutionDecoder:
     """Decoder of the code executions in one reply. It keeps the id of each execution until its result arrives."""
 
@@ -34,12 +34,10 @@ class CodeExecutionDecoder:
         return [encode_code_execution(identifier, code.code or "")]
 
     def decode_result(self, result: CodeExecutionResult) -> list[Block]:
-        """Return the client's block with the result of a program, which is code that Gemini ran.
-
-        If no program is waiting for its result, a call block with empty code comes first.
-        """
+        """Return the client's block with the result of a program, which is code that Gemini ran."""
         began: list[Block] = []
         if not self._open:
+            # No program is waiting for its result: a call block with empty code comes first.
             began = self.decode_program(ExecutableCode(id=result.id))
         key = result.id if result.id in self._open else next(reversed(self._open))
         identifier = self._open.pop(key)

@@ -1,8 +1,7 @@
 """Encoder of the conversation: converts the messages of the client request to `contents` of the Gemini request.
 
-`ContentsEncoder` encodes one conversation. A content is one message in Gemini's format. A part of it is one text, file,
-tool call or tool result. A thought signature is opaque state of the reasoning that Gemini sent with a part. It is sent
-back with this part.
+A content is one message in Gemini's format. A thought signature is opaque state of the reasoning, which is sent back
+with its part of the content.
 """
 
 from typing import Any
@@ -115,7 +114,7 @@ class ContentsEncoder:
     def build_contents(self) -> list[_Content]:
         """Return the value of `contents`, the list of encoded messages.
 
-        The first and the last message must be from the user. A short user text is added where this is not so.
+        If the first or the last message is not from the user, a short user text is added.
         """
         self._put("user", self._waiting)
         contents = self._contents

@@ -1,10 +1,7 @@
 """`Dialect` of Gemini: settings for the differences between models and servers.
 
-The defaults describe models 3 and later. Rules for older models change fields such as `thinking`. A field `accepts_…`
-describes the server, a field `sends_…` the request. An effort is the level of reasoning that a client requests. An
-adaptation is a change of fields after a rejected request. A continuation is a further request for a reply that reached
-the output limit. An alias replaces a tool name that Gemini does not accept. A thought signature is opaque text in a
-reply, which later requests send back.
+The defaults describe models 3 and later. A field `accepts_…` describes the server, a field `sends_…` the request. Rules
+for older models change fields such as `thinking`.
 """
 
 from typing import Literal
@@ -13,6 +10,9 @@ from anthropic_proxy.messages.preparation import ServerToolKind
 from anthropic_proxy.wire.contract import BaseDialect
 
 
+# An effort is the level of reasoning that a client requests. An adaptation is a change of fields after a rejected
+# request. A continuation is a further request for a reply that reached the output limit. An alias replaces a tool name
+# that Gemini does not accept. A thought signature is opaque text in a reply, which later requests send back.
 class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     """Deviations of one provider, or by model rules of one model, from `generateContent`."""
 

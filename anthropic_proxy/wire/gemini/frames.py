@@ -1,10 +1,7 @@
 """Structs of Gemini responses (`GenerateContentResponse`), with the fields that the proxy decodes.
 
-The names of structs and fields are Google's. `decode_reply` decodes a complete response, or a frame of a streamed one.
-A response has `Candidate`s, which are alternative replies. A candidate has a `Content`, which is a list of `Part`s:
-texts, calls and files. Grounding is Google's term for a web search: a `GroundingChunk` is a source, a
-`GroundingSupport` a citation of a `Segment` of the reply. Every field may be missing or null. Source: API reference
-(2026-11) and recorded traffic.
+The names are Google's, and every field may be missing or null. `decode_reply` decodes a complete response or a frame.
+Grounding is Google's term for a web search.
 """
 
 from typing import Any
@@ -14,6 +11,7 @@ from msgspec import Raw, Struct, field
 
 from anthropic_proxy.wire.json_repair import parse_token_count
 
+# Source of the structs: API reference (2026-11) and recorded traffic.
 ABSENT = Raw(b"")
 """Value of a `Raw` field that the provider did not send."""
 
@@ -236,8 +234,7 @@ _TIER_FIELDS = ("serviceTier", "trafficType")
 def decode_reply(data: bytes) -> GenerateContentResponse:
     """Decode one frame of a streamed Gemini response, or a complete response.
 
-    Token counts may also be strings or other JSON types. Raises `msgspec.DecodeError` for other unexpected types and
-    for invalid JSON.
+    Raises `msgspec.DecodeError` for invalid JSON and, except in token counts, for unexpected types.
     """
     try:
         return decode_strict_reply(data)

@@ -1,9 +1,7 @@
 """Keywords of JSON Schema in Gemini requests: sets of supported keywords, and functions that change one schema.
 
-Gemini has two request fields for the schema of a tool: `parametersJsonSchema` accepts a subset of JSON Schema,
-`parameters` a subset of OpenAPI. An unsupported keyword is added to the description as text, so that the model can
-follow it. `simplify_schema` replaces keywords by simpler ones. The other functions read or add single keywords and
-texts.
+`simplify_schema` replaces keywords by simpler ones. An unsupported keyword is added to the description as text, so that
+the model can follow it.
 """
 
 from typing import Any
@@ -37,11 +35,7 @@ DROPPED_KEYWORDS = frozenset(
 
 
 def simplify_schema(schema: Schema, index: EqualityIndex) -> Schema:
-    """Return a copy of a schema in which simpler keywords replace `allOf`, `const` and `nullable`.
-
-    Exclusive bounds of integers become inclusive ones, and an `enum` without a type gets one. Schemas inside this
-    schema are not changed.
-    """
+    """Return a copy of a schema in which simpler keywords replace others, such as `allOf`, `const` and `nullable`."""
     plain = merge_all_of(schema, index)
     if plain.get("nullable") is True and isinstance(plain.get("type"), str):
         plain = {**plain, "type": [plain["type"], "null"]}  # OpenAPI's way
@@ -72,8 +66,7 @@ def _kinds_of(values: list[Any]) -> str | list[str]:
 def add_enum(reduced: Schema, values: Any, words: list[str]) -> None:
     """Add the keyword `enum` to `reduced`, the schema that is built for Gemini.
 
-    It is added if all `values` are strings, numbers or null; null is omitted. Otherwise a text that lists the values is
-    appended to `words`, the texts for the description.
+    For values that Gemini rejects, a text is appended to `words`.
     """
     if not isinstance(values, list) or not values:
         return
@@ -108,7 +101,7 @@ def add_required_and_description(reduced: Schema, words: list[str]) -> Schema:
 def describe_keyword(key: str, value: Any) -> list[str]:
     """Return a list with one text `keyword: value`, for the description of a schema.
 
-    The list is empty if the keyword does not matter to a model, or its value is too long.
+    Empty list: the model does not need it, or it is too long.
     """
     if key in DROPPED_KEYWORDS and not (key == "additionalProperties" and isinstance(value, dict) and value):
         return []

@@ -1,8 +1,6 @@
 """Encoder of JSON Schemas for Gemini: schemas of tools and replies, reduced to the keywords that Gemini supports.
 
-`encode_parameter_schema` encodes the arguments of a tool, `encode_reply_schema` the schema of a reply. The result is
-JSON Schema or, for old models, Google's OpenAPI subset. An unsupported keyword is added to the description as text.
-`find_unsupported_keywords` returns these keywords.
+An unsupported keyword is added to the description as text. `find_unsupported_keywords` returns these keywords.
 """
 
 import re
@@ -30,10 +28,9 @@ _INLINED = SchemaRules(inlines_references=True)
 
 
 def encode_parameter_schema(schema: Any, budget: WorkBudget | None = None, *, as_openapi: bool) -> Schema | None:
-    """Return the JSON Schema of a tool's arguments for the request field `parametersJsonSchema`.
+    """Return the JSON Schema of a tool's arguments, or Google's OpenAPI subset if `as_openapi`.
 
-    `as_openapi`: True to return Google's OpenAPI subset for the field `parameters`. A tool without arguments then gives
-    None, because Gemini rejects empty `properties`. Raises `WorkLimitExceeded`.
+    None: a tool without arguments in the OpenAPI form. Raises `WorkLimitExceeded`.
     """
     budget = budget or WorkBudget("schema")
     if not as_openapi:

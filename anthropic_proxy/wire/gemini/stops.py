@@ -1,12 +1,11 @@
 """Finish reasons of Gemini: the field `finishReason` gives the reason for the end of a reply.
 
-`classify_finish_reason` returns the meaning of a reason. `is_unparsable_output` detects output that the server could
-not parse. `CONTINUATION_REASON` means that another request can continue the reply. Source: reference of `FinishReason`
-(2026-11).
+`classify_finish_reason` returns its meaning. `CONTINUATION_REASON` means that another request can continue the reply.
 """
 
 from anthropic_proxy.wire.finish_reasons import FinishKind, finish_kind
 
+# Source of the values: reference of `FinishReason` (2026-11).
 _REFUSALS = frozenset(
     (
         *("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR", "ESCALATION"),

@@ -1,7 +1,6 @@
 """Recognition of provider errors by their text and codes, with one module for each kind of error.
 
-The kinds are size, images, policy, quota and rejected parameters. A kind is recognized by typical words, so that
-unknown error texts match too. Each search takes time proportional to the error text.
+A kind is recognized by typical words, so that unknown error texts match too.
 """
 
 from anthropic_proxy.wire.failures.kinds.images import find_image_refusal, rejects_tool_result_content

@@ -123,8 +123,7 @@ _ABOUT_ANOTHER = re.compile(
 def find_image_refusal(fault: UpstreamFault) -> UpstreamErrorCause | None:
     """Return the error cause `images` if the provider rejected the request because it contains images.
 
-    Its `is_certain` is False if the error may also have another cause. None: the error has another cause, concerns a
-    single image, or concerns tool results only.
+    None: the error concerns something else, for example a single image.
     """
     text = f"{fault.message}\n{fault.parameter or ''}"
     if rejects_tool_result_content(fault.message, fault.parameter):
@@ -143,10 +142,7 @@ def find_image_refusal(fault: UpstreamFault) -> UpstreamErrorCause | None:
 
 
 def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
-    """Return True if an error rejects content in tool results only. The server may accept it in user messages.
-
-    `message`: the provider's error message. `parameter`: path of the rejected field. None: not reported.
-    """
+    """Return True if an error rejects content in tool results only. The server may accept it in user messages."""
     return matches_any(PARAMETER_REJECTION_TEXTS, message) and bool(
         _RESULTS.search(message) or _RESULT_PATH.search(parameter or "")
     )

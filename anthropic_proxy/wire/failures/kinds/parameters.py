@@ -51,15 +51,13 @@ _LEVEL = re.compile(r"\b(none|minimal|low|medium|high|xhigh|max|default)\b(?![_-
 
 
 def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
-    """Return the first request parameter that an error message rejects and that is in `names`. None: there is none.
-
-    A name that is also an ordinary word counts only in quotes, or before a word such as `parameter`. `maxTokens` is
-    read as `max_tokens`.
-    """
+    """Return the first request parameter that an error message rejects and that is in `names`. None: there is none."""
     if not matches_any(PARAMETER_REJECTION_TEXTS, text):
         return None
     for opened, word, closed, noun in _WORD.findall(text):
+        # `maxTokens` is read as `max_tokens`.
         name = _HUMP.sub(lambda hump: f"_{hump[0].lower()}", word)
+        # A name that is also an ordinary word counts only in quotes, or before a word such as `parameter`.
         if name in names and ("_" in name or name == "temperature" or (opened and closed) or noun):
             return name
     return None
@@ -78,12 +76,7 @@ def rejects_role(text: str) -> bool:
 
 
 def find_accepted_effort(text: str, requested: str, sent: str) -> str | None:
-    """Return the effort (level of reasoning) to send in place of a rejected one. None: no level can replace it.
-
-    `text`: the error message, which lists the accepted levels. `requested`: the client's level. `sent`: the level that
-    was sent in its place. The next lower listed level is chosen, else the lowest one. `none` is chosen only if the
-    message lists no other level.
-    """
+    """Return the effort (level of reasoning) to send in place of a rejected one. None: no level can replace it."""
     listed: list[str] = []
     for match in _LIST.finditer(text):
         listed += [word.lower() for word in _LEVEL.findall(_LIST_ENDS.split(match[1], maxsplit=1)[0])]
@@ -96,4 +89,5 @@ def find_accepted_effort(text: str, requested: str, sent: str) -> str | None:
     below = [
         level for level in supported if EFFORT_LEVELS.index(level) < EFFORT_LEVELS.index(requested) and level != "none"
     ]
+    # The next lower listed level, else the lowest one. `none` is chosen only if no other level is listed.
     return below[-1] if below else next(iter(reasoning or supported), None)

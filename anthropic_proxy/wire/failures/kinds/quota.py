@@ -1,7 +1,6 @@
 """`find_quota`: recognizes provider errors for a used-up quota, which a retry after a short delay cannot fix.
 
-A quota is the credit of the account, or an allowance: the use that a period or plan permits. `BILLING_…` tables have
-error texts and codes about credit, `ALLOWANCE_…` tables about an allowance. Rate limits per minute are not recognized.
+A quota is the credit of the account, or an allowance of a period or plan. Rate limits per minute are not recognized.
 """
 
 import re
@@ -88,10 +87,7 @@ delay (2026-11)."""
 
 
 def find_quota(fault: UpstreamFault) -> Literal["billing", "allowance"] | None:
-    """Return the kind of quota that is used up: `billing` (credit) or `allowance` (of a period or plan).
-
-    None: the error has another reason, such as a rate limit that ends soon.
-    """
+    """Return the kind of quota that is used up: `billing` (credit) or `allowance` (of a period). None: another error."""
     if fault.status not in _STATUSES:
         return None
     if fault.codes & BILLING_CODES or _is_billing(fault):

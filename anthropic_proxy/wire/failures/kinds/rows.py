@@ -1,7 +1,6 @@
 """Regular expressions of the tables in this package, which classify provider error texts.
 
-`regex` compiles one expression, a row of a table. `matches_any` searches a text with all rows of a table. A comment at
-each row names the providers with such a text, and the date read.
+A comment at each row names the providers with such a text, and the date read.
 """
 
 import re

@@ -1,8 +1,6 @@
 """`find_token_limit_fault`: recognizes provider errors for requests with too many tokens.
 
-Three cases are recognized. The input exceeds the context window, the output limit (`max_tokens`) is too high, or the
-request exceeds a whole rate limit. `TokenLimitFault` describes the error. `KnownTokenCounts` has counts for error texts
-without numbers. `new_input_overflow_fault` returns the description of a too long input.
+`TokenLimitFault` describes the error. `KnownTokenCounts` has counts for error texts without numbers.
 """
 
 import re
@@ -122,7 +120,7 @@ class TokenLimitFault(Struct, frozen=True, kw_only=True):
 def find_token_limit_fault(fault: UpstreamFault, known: KnownTokenCounts) -> TokenLimitFault | None:
     """Return the description of an error for too many tokens. None: the error has another reason.
 
-    `known`: token counts of the request and model, which replace numbers that the error text lacks.
+    The counts in `known` replace numbers that the error text lacks.
     """
     text = f"{fault.message}\n{' '.join(sorted(fault.codes))}"
     quantities = _distinct(read_quantities(fault.message), _names_output(fault.parameter))
