@@ -8,7 +8,7 @@ from msgspec import Raw
 def join_json_strings(texts: Sequence[Raw], before: bytes = b"", after: bytes = b"") -> Raw:
     """Return one JSON string with the content of all `texts`, separated by blank lines.
 
-    `before` and `after`: text to add at the start and the end, already escaped for a JSON string.
+    `before` and `after` must be escaped for a JSON string.
     """
     if len(texts) == 1 and not before and not after:
         return texts[0]

@@ -1,9 +1,7 @@
 """`MessageEncoder`: base class of the encoders for the messages of Chat Completions, Ollama and Responses requests.
 
-All three APIs have the conversation as one list, in which tool results come before the other content of a user message.
-Each wire implements the `_append_…` methods. A system message inside the conversation may become a reminder, a text in
-a user message. Media (images and documents) that a tool result may not contain are moved to the next user message.
-`image_url`, `pdf_url`, `pdf_filename` and `join_system_prompt` encode single values.
+Each wire implements the `_append_…` methods. Media are images and documents. A reminder is a system message sent as
+text of a user message.
 """
 
 from abc import ABC, abstractmethod
@@ -52,9 +50,9 @@ _PDF = "application/pdf"
 
 
 class MessageEncoder(ABC):
-    """Base class of encoders that append the messages of one client request, in order, to the list `messages`.
+    """Base class of encoders that append the messages of a client request, in order, to the list `messages`.
 
-    Each message has parts. A part is a text (a JSON string), or an image or document in the format of the wire.
+    A message part is a text, image or document.
     """
 
     accepts_media_in_results: bool = False
@@ -235,8 +233,7 @@ class MessageEncoder(ABC):
 def replace_media_by_text(blocks: list[Any], content: list[Any]) -> list[Raw]:
     """Return the texts of a tool result, with a short text in place of each image and document.
 
-    `blocks`: blocks of the result. `content`: their encoded parts, in the same order. Raises `ValueError` if the
-    lengths differ.
+    Raises `ValueError` if the two lists differ in length.
     """
     pairs = zip(blocks, content, strict=True)
     return [part if type(part) is Raw else MOVED_MEDIA_TEXTS[type(block)] for block, part in pairs]
@@ -254,11 +251,7 @@ def join_system_prompt(request: PreparedRequest, extra_text: str = "") -> Raw | 
 
 
 def image_url(block: ImageBlock, media_types: tuple[str, ...], *, accepts_urls: bool) -> str:
-    """Return the URL to send for an image. "": the provider does not accept the image.
-
-    Base64 data becomes a `data:` URL if its type is in `media_types`. A URL of the client is returned if `accepts_urls`
-    is True.
-    """
+    """Return the URL to send for an image, for base64 data a `data:` URL. "": the provider accepts no such image."""
     source = block.source
     if source.type == "base64" and source.media_type in media_types:
         return f"data:{source.media_type};base64,{source.data}"
@@ -266,10 +259,7 @@ def image_url(block: ImageBlock, media_types: tuple[str, ...], *, accepts_urls: 
 
 
 def pdf_url(block: DocumentBlock, *, accepts_urls: bool) -> str:
-    """Return the URL to send for a PDF document. "": the provider does not accept the document.
-
-    Base64 data becomes a `data:` URL. A URL of the client is returned if `accepts_urls` is True.
-    """
+    """Return the URL to send for a PDF, for base64 data a `data:` URL. "": the provider accepts no such document."""
     source = block.source
     if source.type == "base64" and source.media_type == _PDF:
         return f"data:{_PDF};base64,{source.data}"

@@ -1,8 +1,6 @@
 """Changes of an upstream request after the server rejected a parameter, shared by Chat Completions and Responses.
 
-An `Adaptation` is a named change of the dialect (settings for a server). The name `drop temperature` omits a parameter,
-and `effort none low` replaces a level of reasoning. The `find_…_adaptation` functions and `drop_adaptation` return the
-adaptation that fits an error. `apply_drop` applies it to a dialect. `reversed_path_names` splits the path of a
+An `Adaptation` is a named change of the dialect, the settings for a server. For example, `drop temperature` omits a
 parameter.
 """
 
@@ -63,10 +61,9 @@ def reversed_path_names(parameter: str) -> list[str]:
 
 
 def find_media_adaptation(call: Call[OpenAIDialect], error: UpstreamError, words: list[str]) -> Adaptation | None:
-    """Return the adaptation that omits images or documents, if the server rejected such content of a message.
+    """Return the adaptation that omits images or documents, if the server rejected such content. None: another error.
 
-    `words`: names in the path of the rejected parameter, last name first. None: another parameter was rejected, or the
-    cause of an image error is already known (`error.cause`).
+    `words` are the names in the parameter's path, last first.
     """
     last = words[0] if words else ""
     if (
@@ -85,7 +82,7 @@ def find_media_adaptation(call: Call[OpenAIDialect], error: UpstreamError, words
 def find_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
     """Return the adaptation that replaces a rejected effort (level of reasoning) by one that the error message lists.
 
-    The next lower listed level is preferred. None: the message lists no other level.
+    None: the message lists no other level.
     """
     asked = call.request.effort
     level = find_accepted_effort(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
@@ -95,12 +92,12 @@ def find_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> A
 def find_lowest_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamError) -> Adaptation | None:
     """Return the adaptation for a model that always reasons, and therefore rejects the effort `none`.
 
-    The new effort is the lowest level that the error message lists, else `low`. None: another effort was sent, or the
-    error has another reason.
+    None: the error has another reason.
     """
     sent = dict(call.dialect.effort_names).get(call.request.effort, call.request.effort)
     if sent != "none" or not _ALWAYS_REASONS.search(error.message):
         return None
+    # The new effort is the lowest level that the error message lists, else `low`.
     listed = [level for level in _LEVELS if re.search(rf"\b{level}\b", error.message, re.IGNORECASE)]
     return Adaptation(f"effort {call.request.effort} {listed[0] if listed else 'low'}")
 
@@ -108,11 +105,7 @@ def find_lowest_effort_adaptation(call: Call[OpenAIDialect], error: UpstreamErro
 def drop_adaptation(
     call: Call[D], name: str, drops: ParameterDrops, encode_request: Callable[[Call[D]], UpstreamRequest]
 ) -> Adaptation | None:
-    """Return the adaptation that omits the request parameter `name`. None: it was not sent, or cannot be omitted.
-
-    `drops`: for each parameter, the dialect fields that omit it. `encode_request`: encoder of the wire, which shows if
-    the request changes.
-    """
+    """Return the adaptation that omits the request parameter `name`. None: it was not sent, or cannot be omitted."""
     fields = drops.get(name)
     if fields is None or (dialect := structs.replace(call.dialect, **fields)) == call.dialect:
         return None
@@ -123,11 +116,7 @@ def drop_adaptation(
 
 
 def apply_drop(dialect: D, name: str, drops: ParameterDrops) -> D:
-    """Return the dialect with an adaptation of this module applied. Any other `name` returns it unchanged.
-
-    `name`: `drop <parameter>` or `effort <requested> <sent>`. `drops`: for each parameter, the dialect fields that omit
-    it.
-    """
+    """Return the dialect with an adaptation of this module applied. Any other `name` returns it unchanged."""
     verb, _, value = name.partition(" ")
     fields: dict[str, object] = {}
     if verb == "drop":

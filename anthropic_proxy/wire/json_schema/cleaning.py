@@ -1,8 +1,7 @@
 """`clean_schema`: removes and replaces JSON Schema keywords that a provider does not accept.
 
-The schemas describe the arguments of client tools, or the reply. `SchemaRules` has the restrictions of the provider.
-The result is a `CleanedSchema`: the schema, and a text for each loss. Some providers accept no references (`$ref`), so
-the schemas that they name are inserted. `MAX_INLINED_REFERENCES` limits this.
+`SchemaRules` has the restrictions of the provider. `CleanedSchema` is the result. Some providers accept no references
+(`$ref`), so the schemas that they name are inserted.
 """
 
 from typing import Any, NamedTuple
@@ -44,8 +43,7 @@ def clean_schema(
 ) -> CleanedSchema:
     """Return a copy of a schema with only the keywords that `rules` permit, and a text for each loss.
 
-    `schema`: decoded JSON. The root of the copy is an object with `properties`. `budget`: limit of the work, above
-    which `WorkLimitExceeded` is raised; None: a new budget.
+    Raises `WorkLimitExceeded` above the budget.
     """
     budget = budget or WorkBudget("schema")
     lost: list[str] = []

@@ -1,8 +1,6 @@
 """`SchemaDocument`: finds the schemas that the local references (`$ref`) in a client's JSON Schema point to.
 
-A reference such as `#/$defs/place` points to a schema inside the document, which is called its target. `find_target`
-returns the target. `merge_target` replaces a reference by its target. A `WorkBudget` limits the work for one client
-request.
+A reference such as `#/$defs/place` points to a schema inside the document. This schema is called its target.
 """
 
 from typing import Any
@@ -40,8 +38,7 @@ class SchemaDocument:
     def merge_target(self, schema: Schema) -> Schema:
         """Return a schema in which the keywords of the referenced schema replace its `$ref`.
 
-        Keywords beside `$ref` take precedence. A chain of references is followed to its end. References inside
-        properties or other schemas stay unchanged.
+        Keywords beside `$ref` take precedence. Nested schemas are not changed.
         """
         seen: set[str] = set()
         while isinstance(reference := schema.get("$ref"), str) and reference not in seen:

@@ -1,7 +1,6 @@
 """`encode_schema`: converts the JSON text of a client's schema to the JSON text that a provider accepts.
 
-The result is an `EncodedSchema`, which also states if OpenAI's strict mode allows the schema. In strict mode, a tool
-call always matches its schema. `encode_schema_cached` does the same for the schema of a reply, with a cache.
+An `EncodedSchema` also states if OpenAI's strict mode, in which a tool call always matches its schema, allows it.
 """
 
 from typing import NamedTuple
@@ -36,8 +35,7 @@ class EncodedSchema(NamedTuple):
 def encode_schema(schema: bytes, budget: WorkBudget, rules: SchemaRules = UNRESTRICTED_RULES) -> EncodedSchema:
     """Return a JSON Schema with only the keywords that the provider accepts, and a text for each loss.
 
-    `schema`: JSON text; b"" results in an object without properties. `rules`: restrictions of the provider. Raises
-    `WorkLimitExceeded` above the budget.
+    Raises `WorkLimitExceeded` above the budget.
     """
     budget.count_json(schema)
     cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {}, rules, budget)

@@ -12,8 +12,7 @@ from anthropic_proxy.messages.work_budget import WorkBudget
 class EqualityIndex:
     """Assigns a number to each decoded JSON value. Two values are equal if they have the same number.
 
-    Each list and object is read once, so that many comparisons of large values are fast. A value must not change after
-    its number was assigned.
+    A value must not change after its number was assigned.
     """
 
     def __init__(self, budget: WorkBudget) -> None:

@@ -1,7 +1,6 @@
 """Merging of the schemas in an `allOf` into one schema, for providers that do not accept `allOf`.
 
-`merge_all_of` returns the merged schema. A value must match all schemas of an `allOf`, so the merged schema has the
-conditions of each. A `WorkBudget` limits the work for one client request.
+`merge_all_of` returns the merged schema, which has the conditions of each schema.
 """
 
 from typing import Any
@@ -13,12 +12,12 @@ from anthropic_proxy.wire.json_schema.rules import Schema
 def merge_all_of(schema: Schema, index: EqualityIndex) -> Schema:
     """Return one schema with the keywords of a schema and of all schemas in its `allOf`.
 
-    The result has all properties and all required names. A property with different schemas gets an `allOf` of them. For
-    any other keyword, the first value counts. Raises `WorkLimitExceeded` above the budget.
+    Raises `WorkLimitExceeded` above the budget.
     """
     parts = schema.get("allOf")
     if not isinstance(parts, list):
         return schema
+    # A property with different schemas gets an `allOf` of them. Required names are joined; else the first value counts.
     merger = _Merger({key: value for key, value in schema.items() if key != "allOf"}, index)
     for part in parts:
         if isinstance(part, dict):

@@ -1,8 +1,7 @@
 """Conversion of the root of a client's JSON Schema into a plain object, which all providers require.
 
-`flatten_root` converts a root that is a reference, or that has alternatives (`anyOf`). `may_accept_object` is False for
-a reply schema that allows no object. `required_names` returns the names in the keyword `required`. A `WorkBudget`
-limits the work for one client request.
+`flatten_root` converts a root that is a reference or has alternatives (`anyOf`). `may_accept_object` is False for a
+reply schema that allows no object.
 """
 
 import hashlib
@@ -27,8 +26,7 @@ _OF_OBJECTS = frozenset(("title", "description", "required", "additionalProperti
 def flatten_root(document: SchemaDocument, index: EqualityIndex, lost: list[str]) -> Schema:
     """Return the root of a schema as an object with `properties`, into which its alternatives (`anyOf`) are merged.
 
-    Keywords that do not fit an object are dropped. A text for each loss is appended to `lost`. Raises
-    `WorkLimitExceeded` above the budget of the document.
+    Texts for losses are appended to `lost`. Raises `WorkLimitExceeded`.
     """
     root = document.root
     flattened = _RootFlattener(document, index, lost).flatten(root, 0)
@@ -38,7 +36,7 @@ def flatten_root(document: SchemaDocument, index: EqualityIndex, lost: list[str]
 def may_accept_object(schema: bytes, budget: WorkBudget | None = None) -> bool:
     """Return True if a reply schema may accept a JSON object. False: it requires a list or a plain value.
 
-    `schema`: JSON text. `budget`: limit of the work, above which `WorkLimitExceeded` is raised; None: a new budget.
+    Raises `WorkLimitExceeded` above the budget.
     """
     budget = budget or WorkBudget(REPLY_SCHEMA_PATH)
     with budget.error_field(REPLY_SCHEMA_PATH):

@@ -19,10 +19,8 @@ _STRICT = frozenset(
 
 
 def qualifies_for_strict(schema: Any) -> bool:
-    """Return True if a schema, cleaned by `clean_schema`, may be sent with `strict: true`.
-
-    Each object must require all its properties and forbid others. Each keyword must be accepted by strict mode.
-    """
+    """Return True if a schema, cleaned by `clean_schema`, may be sent with `strict: true`."""
+    # Each object must require all its properties and forbid others. Each keyword must be accepted by strict mode.
     open_schemas = [schema]
     while open_schemas:
         one = open_schemas.pop()

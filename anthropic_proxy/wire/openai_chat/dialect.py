@@ -1,10 +1,7 @@
 """`Dialect`: differences of Chat Completions servers and models from OpenAI's API with gpt-4.1, one field each.
 
-The prefix of a field is its purpose. A field `accepts_…` describes the server, a field `sends_…` the request. `…_field`
-and `…_header` are names in the request, and a `…_form` is one of several ways to send content. `replay…` fields concern
-reasoning of earlier replies, `repairs_…` fields invalid output of models. An effort is the requested level of
-reasoning: `none`, `low`, `high`. A prefill is a last assistant message that the model continues. An alias replaces a
-tool name that the server rejects.
+A field `accepts_…` describes the server, a field `sends_…` the request. `replay…` fields concern reasoning of earlier
+replies, `repairs_…` fields invalid output.
 """
 
 from typing import Literal
@@ -15,13 +12,14 @@ from anthropic_proxy.wire.openai_shared_fields import OpenAIDialect
 from anthropic_proxy.wire.tool_call_repair import ThinkingTags, ToolCallFormat
 
 
+# Terms: `…_field` and `…_header` are names in the request, a `…_form` is one of several ways to send content. An effort
+# is the requested level of reasoning: `none`, `low`, `high`. A prefill is a last assistant message that the model
+# continues. An alias replaces a tool name that the server rejects.
 class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
-    """Deviations of one server from OpenAI's Chat Completions API. Model rules may replace fields for one model.
+    """Deviations of one server from OpenAI's Chat Completions API. Model rules may replace fields for one model."""
 
-    Each field names the servers, the source and the golden case (a test folder) that fails without the field. Unnamed
-    sources are the vendors' own API references, read 2026-11.
-    """
-
+    # Each field names the servers, the source and the golden case (a test folder) that fails without the field. Unnamed
+    # sources are the vendors' own API references, read 2026-11.
     signature_tag: str = "oai"
     """Tag in the signatures of thinking blocks (`px1.<tag>.…`). Signatures with other tags are not sent back.
 
@@ -286,10 +284,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     by: golden/openai_chat/tools/long_call_ids, mistral_call_ids, moonshot_k2_ids."""
 
     def must_disable_thinking(self, request: PreparedRequest) -> bool:
-        """Return True if reasoning must be disabled, because the server forces no tool call while the model reasons.
-
-        It is True only if the client forces a tool call and requests no effort (level of reasoning).
-        """
+        """Return True if reasoning must be disabled, because the server forces no tool call while the model reasons."""
         choice = request.tool_choice
         return (
             choice is not None

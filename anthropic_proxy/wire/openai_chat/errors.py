@@ -1,7 +1,6 @@
 """Errors of servers with the Chat Completions API: converts them to errors or replies for the client.
 
-Two kinds of errors become replies: a refusal because of content, and a tool call that Groq could not parse.
-`reply_in_error` returns such a reply. `classify_fault` converts any other error. A fault is the decoded error object of
+`reply_in_error` returns the reply, for example for a refusal because of content. A fault is the decoded error object of
 a provider.
 """
 
@@ -24,10 +23,7 @@ _ELSEWHERE = re.compile(r"\bv1/responses\b")
 
 
 def reply_in_error(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | None:
-    """Return the deltas of the reply that an error contains. None: the error contains no reply.
-
-    The reply is a refusal because of content, or tool calls that Groq could not parse but the proxy can.
-    """
+    """Return the deltas of the reply that an error contains, such as a refusal. None: the error contains no reply."""
     if is_policy_refusal(fault):
         return [blocked_reply_stop(call.provider, fault.message or "content policy")]
     if fault.failed_generation is None or _UNREADABLE not in fault.codes:

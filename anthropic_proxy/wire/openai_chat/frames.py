@@ -1,9 +1,7 @@
 """Structs of Chat Completions responses, with only the fields that the decoder reads.
 
-`Chunk` is one event of a stream or a complete body. `Choice` is one reply in it, and `ChoiceDelta` a fragment of that
-reply. `ChatUsage` and `TokenDetails` have token counts. `GroqExtension` is Groq's field `x_groq`. `decode_chunk`
-accepts values of unexpected JSON types, such as a number as text. Some fields are kept as raw JSON; `is_present` checks
-that such a field was sent and is not null. A thought signature is opaque state of the reasoning.
+A `Chunk` is one event of a stream or a complete body. `decode_chunk` accepts values of unexpected JSON types, such as a
+number as text.
 """
 
 from typing import Any
@@ -184,10 +182,8 @@ def decode_chunk(data: bytes) -> Chunk:
 
 
 def find_service_tier(data: bytes) -> str | None:
-    """Return the `service_tier` of a complete body or of one event. None: it has none.
-
-    OpenAI's events all have the field. It is not a field of `Chunk`, so that only one event of a reply decodes it.
-    """
+    """Return the `service_tier` of a complete body or of one event. None: it has none."""
+    # `Chunk` has no such field, so that only one event of a reply decodes it. OpenAI's events all have it.
     try:
         return _decode_tier(data).service_tier
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,7 +1,6 @@
 """Functions that change the `content` of upstream messages: a JSON string (`Raw`), or a list of content parts.
 
-A part is a text, an image or a file in the format of the Chat Completions API. `add_cache_mark` marks the end of a
-prompt to cache, and `prepend_thinking` adds reasoning. `join_contents` joins the contents of several messages.
+A part is a text, an image or a file in the format of the Chat Completions API.
 """
 
 import itertools
@@ -42,7 +41,7 @@ def prepend_thinking(thoughts: str, content: Any) -> list[Any]:
 def add_cache_mark(content: Any) -> Any:
     """Return `content` with the field `cache_control` on its last text that is not empty.
 
-    The provider then caches the prompt up to this text. Without such a text, `content` is returned unchanged.
+    The provider caches the prompt up to this text.
     """
     if isinstance(content, Raw):
         return content if bytes(content) in _EMPTY else [_MarkedTextPart(content, CACHE_MARK)]

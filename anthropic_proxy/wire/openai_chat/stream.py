@@ -1,8 +1,7 @@
 """Decoder of Chat Completions responses, streamed or complete: converts them to deltas, the pieces of a reply.
 
-`ChatDecoder` decodes one response. `decode_frame` reads a streamed chunk, `decode_body` a complete response, and
-`decode_end` ends a stream. `flush_pending` returns buffered deltas after an interruption. `notes` has a note for each
-repair of the model's output. `decode_usage` converts the token counts.
+`ChatDecoder` decodes one response. `notes` has a note for each repair of the model's output. `decode_usage` converts
+the token counts.
 """
 
 from collections.abc import Callable, Sequence
@@ -303,11 +302,7 @@ class ChatDecoder(Decoder):
 
 
 def decode_usage(counts: ChatUsage, tier: str | None = None) -> Usage:
-    """Return the token counts of a reply as the Messages API counts tokens. `tier`: `service_tier` of the response.
-
-    Cached input is subtracted from the input tokens. xAI's reasoning tokens are added to the output tokens (recorded:
-    xai/tool_call).
-    """
+    """Return the token counts of a reply as the Messages API counts tokens, with its `service_tier`."""
     within, spent = counts.prompt_tokens_details or _NO_DETAILS, counts.completion_tokens_details or _NO_DETAILS
     places = (within.cached_tokens, counts.prompt_cache_hit_tokens, counts.cached_tokens)
     reads = [read for read in places if read is not None]
@@ -315,6 +310,7 @@ def decode_usage(counts: ChatUsage, tier: str | None = None) -> Usage:
     uncached, cached, written = split_input_tokens(counts.prompt_tokens, cached, within.cache_write_tokens)
     prompt, output, thinking = counts.prompt_tokens, counts.completion_tokens, spent.reasoning_tokens
     if prompt and output is not None and thinking and counts.total_tokens == prompt + output + thinking:
+        # xAI's output tokens do not include reasoning (recorded: xai/tool_call).
         output += thinking
     searches = (counts.server_tool_use_details or _NO_TOOL_COUNTS).web_search_requests
     return Usage(

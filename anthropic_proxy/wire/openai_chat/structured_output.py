@@ -1,8 +1,6 @@
 """Replies that must match the client's JSON Schema: encoding of the schema in the request, and decoding of the reply.
 
-`encode_reply_schema_fields` sends the schema in one of three ways: in the server's field for schemas, as the arguments
-of an output tool that the model must call, or as a text in the system prompt. `uses_output_tool` is True if the output
-tool is used. `OutputToolReader` converts the call of this tool back to text.
+The schema is sent in the server's field, as an output tool that the model must call, or as text in the system prompt.
 """
 
 from typing import Any
@@ -40,9 +38,7 @@ def encode_reply_schema_fields(
 ) -> ReplySchemaFields:
     """Return the request fields that request a reply by the client's JSON Schema.
 
-    The schema is sent in the server's field for schemas. If this is not possible, an output tool, which the model calls
-    with the reply as arguments, is added to `tools`. If the tool is not possible either, the schema becomes a text for
-    the system prompt.
+    If the server has no usable field, an output tool may be added to `tools`.
     """
     found = encode_reply_schema(call, budget, notes, dialect.schema_rules)
     if found is None:
@@ -68,11 +64,7 @@ def encode_reply_schema_fields(
 
 
 def uses_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget | None = None) -> bool:
-    """Return True if the model must call the output tool, with the reply by the client's schema as arguments.
-
-    The schema must accept an object, and the server must have no field for schemas that this request can use. The
-    client must offer no tools, and the server must be able to force a call.
-    """
+    """Return True if the model must call the output tool, with the reply by the client's schema as arguments."""
     request = call.request
     schema = bytes(request.output_schema)
     if not schema or request.tools or not dialect.accepts_tools or not may_accept_object(schema, budget):

@@ -1,9 +1,7 @@
 """Decoder of tool calls in Chat Completions responses, which arrive as fragments of a name and of arguments.
 
-`ToolCallReader` decodes the calls of one response. `read_fragment` adds one fragment to the call that it belongs to.
-`end_complete_calls` ends the calls with complete arguments (a whole JSON object). `end_all_calls` ends all calls at the
-end of the reply. If the reply ended early (output limit, content filter, interruption), incomplete arguments are not
-repaired.
+`ToolCallReader` decodes the calls of one response. Incomplete arguments are not repaired if the reply ended early
+(output limit, content filter, interruption).
 """
 
 from anthropic_proxy.errors import UpstreamProtocolError
@@ -38,12 +36,10 @@ class _OpenCall:
 
 
 class ToolCallReader:
-    """Converts the tool call fragments of one response into the deltas `ToolCall`, `ToolArgs` and `ToolEnd`.
+    """Converts the tool call fragments of one response into the deltas `ToolCall`, `ToolArgs` and `ToolEnd`."""
 
-    Fragments with the same `index` belong to one call. Some servers omit `index` or ids, or use index 0 for every call.
-    A call with complete arguments ends when text, reasoning or another call begins. Other calls end with the reply.
-    """
-
+    # Fragments with the same `index` belong to one call. Some servers omit `index` or ids, or use index 0 for every
+    # call.
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
         self._slots: dict[int, _OpenCall] = {}
@@ -96,10 +92,9 @@ class ToolCallReader:
             self._end(call, deltas)
 
     def end_all_calls(self, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
-        """Append `ToolEnd` for every open call, complete or not, to `deltas`. Call this at the end of the reply.
+        """Append `ToolEnd` for every open call to `deltas`. Call this at the end of the reply.
 
-        `reply_ended_early`: True if the reply did not end normally. Arguments are then not repaired. Raises
-        `UpstreamProtocolError` for a call without a name, unless a name is found for it.
+        Raises `UpstreamProtocolError` if the name of a call is missing.
         """
         for call in list(self._open):
             text = self._end(call, deltas, reply_ended_early=reply_ended_early)

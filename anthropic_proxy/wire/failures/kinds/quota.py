@@ -87,7 +87,7 @@ delay (2026-11)."""
 
 
 def find_quota(fault: UpstreamFault) -> Literal["billing", "allowance"] | None:
-    """Return the kind of quota that is used up: `billing` (credit) or `allowance` (of a period). None: another error."""
+    """Return the quota that is used up: `billing` (credit) or `allowance` (of a period or plan). None: other error."""
     if fault.status not in _STATUSES:
         return None
     if fault.codes & BILLING_CODES or _is_billing(fault):
