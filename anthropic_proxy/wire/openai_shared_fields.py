@@ -1,9 +1,7 @@
 """Encoding of the upstream request fields that Chat Completions and Responses have in common.
 
 `OpenAIDialect` has the common dialect fields. The `add_…` functions add fields to `body`, the upstream request as a
-dict. They append a note to `notes` for each client setting that is changed or dropped. `encode_reply_schema` encodes
-the client's JSON Schema for the reply. For a schema that the API cannot accept, `reply_schema_instruction` returns a
-text for the system prompt. In strict mode, a tool call always matches its JSON Schema.
+dict, and notes on changed client settings to `notes`.
 """
 
 from collections.abc import Mapping
@@ -51,8 +49,7 @@ def add_tools(
 ) -> None:
     """Add the tools to `body`: the fields `tools`, `tool_choice` and `parallel_tool_calls`.
 
-    `definitions`: encoded tools; an empty list adds no field. `choice`: encoded tool choice; None adds none. If the
-    client disabled parallel calls and the server lacks the field, a note is added.
+    An empty list of `definitions` adds no field.
     """
     if not definitions:
         return
@@ -79,8 +76,7 @@ def add_sampling(
 ) -> None:
     """Add the client's `temperature`, `top_p` and `top_k` to `body`. A value that is not sent adds a note instead.
 
-    `effort`: level of reasoning, because some models accept the first two only without reasoning. `sends_top_k`: True
-    if the server accepts `top_k`.
+    `effort` is the level of reasoning.
     """
     request, dialect = call.request, call.dialect
     accepted = dialect.sampling_support == "always" or (dialect.sampling_support == "not_thinking" and effort == "none")
@@ -100,8 +96,7 @@ def add_sampling(
 def add_user_and_tier(body: dict[str, Any], call: Call[OpenAIDialect], notes: list[FidelityNote]) -> Mapping[str, str]:
     """Add the client's user, session and service tier to `body`, each if the server accepts it.
 
-    User and session are sent as hashes. The result is the headers of the request. They include the session header if
-    the dialect names one.
+    The result is the headers of the request.
     """
     request, dialect = call.request, call.dialect
     if dialect.sends_user_id:
@@ -132,8 +127,7 @@ def encode_reply_schema(
 ) -> EncodedReplySchema | None:
     """Return the client's JSON Schema for the reply, with only the keywords that `rules` permit.
 
-    None: the client sent no schema, or one that accepts no JSON object. A note for each loss is appended to `notes`.
-    Raises `WorkLimitExceeded` above the budget.
+    None: no schema, or one that accepts no object. Raises `WorkLimitExceeded`.
     """
     schema = bytes(call.request.output_schema)
     if not schema or not may_accept_object(schema, budget):
@@ -144,10 +138,7 @@ def encode_reply_schema(
 
 
 def reply_schema_instruction(call: Call[OpenAIDialect], budget: WorkBudget, notes: list[FidelityNote]) -> str:
-    """Return a text for the system prompt that requests a reply by a schema that accepts no object.
-
-    Both APIs accept only schemas of objects. "": the client sent no schema, or the schema accepts an object.
-    """
+    """Return the system prompt text that requests a reply by a schema that accepts no object. "": no such schema."""
     schema = bytes(call.request.output_schema)
     if not schema or may_accept_object(schema, budget):
         return ""

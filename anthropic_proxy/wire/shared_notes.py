@@ -1,8 +1,6 @@
 """Notes that several wires use. A note records a field of the client request that was changed or dropped.
 
-Constants are notes with a fixed text. The `…_note` functions return a note for the given setting. "Backend" in a note
-means the provider and its model. An effort is a level of reasoning. A prefill is a last assistant message that the
-model continues.
+Constants are notes with a fixed text. "Backend" in a note means the provider and its model.
 """
 
 import functools
@@ -61,9 +59,9 @@ MEDIA_MOVED = FidelityNote(
 def replaced_media_note(kind: str, media_type: str, *, has_url: bool) -> FidelityNote:
     """Return the note for an image or document that was replaced by a text.
 
-    `kind`: `image` or `document`. `has_url`: True if the client sent a URL. The note contains no title or URL, because
-    notes must not contain content.
+    `kind` is `image` or `document`.
     """
+    # The note contains no title or URL, because notes must not contain content.
     what = f"{kind}s by URL" if has_url else f"{kind}s of type {media_type or 'unknown'}"
     return FidelityNote("dropped", f"messages.{kind}", f"replaced by a text: the model is not known to accept {what}")
 
@@ -72,8 +70,7 @@ def replaced_media_note(kind: str, media_type: str, *, has_url: bool) -> Fidelit
 def missing_setting_note(tool: str, limit: str) -> FidelityNote:
     """Return the note for a setting of a server tool (web search …) that the provider's own tool does not have.
 
-    `tool`: name of the tool. `limit`: name of the setting. The note is `dropped` for a list of domains, and
-    `approximated` for any other setting.
+    `limit` is the setting's name.
     """
     fate: Handling = "dropped" if limit.endswith("_domains") else "approximated"
     return FidelityNote(fate, f"tools.{tool}.{limit}", "the provider's own tool has no known setting for it")

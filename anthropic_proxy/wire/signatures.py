@@ -1,9 +1,7 @@
 """Encoding of provider state in the `signature` of a thinking block. Clients store the block and send it back.
 
 A signature is `px1.<tag>.<base64url of compact JSON, without padding>`. The tag identifies the provider that created
-the state, because no other provider can read it. `ReasoningState` is the state. `encode_signature` and
-`decode_signature` convert it. `empty_signature` returns a signature without provider state. `digest_base_url` returns a
-hash of a server's URL.
+the state, because no other provider can read it.
 """
 
 import base64
@@ -49,17 +47,15 @@ _decoder = msgspec.json.Decoder(ReasoningState)
 def empty_signature(tag: str, *, replay: Literal[0, 1] = 0) -> str:
     """Return a signature for a thinking block that came without provider state.
 
-    `replay`: 1 if later requests send the text of the block to the provider, 0 if they omit it.
+    With `replay` 1, later requests send the text of the block.
     """
     return encode_signature(tag, ReasoningState(replay=replay))
 
 
 @functools.lru_cache(maxsize=64)
 def digest_base_url(base_url: str) -> str | None:
-    """Return a short hash of a server's base URL: 12 hex digits of its SHA-256. None: the URL is empty.
-
-    Signatures contain this hash instead of the URL, because a host name may be private.
-    """
+    """Return a short hash of a server's base URL: 12 hex digits of its SHA-256. None: the URL is empty."""
+    # Signatures contain this hash instead of the URL, because a host name may be private.
     return hashlib.sha256(base_url.encode()).hexdigest()[:12] if base_url else None
 
 

@@ -23,8 +23,7 @@ class ToolCallIds:
     def assign_client_id(self, upstream_id: str | None) -> str:
         """Return the id that the client receives for a tool call, and record it as used.
 
-        The provider's id is kept if the Messages API accepts it and no other call has it. Otherwise a new id is
-        returned.
+        A valid, unused id of the provider is kept.
         """
         if self._used_ids is None:
             blocks = (block for message in self._call.request.messages for block in message.blocks)

@@ -1,8 +1,7 @@
 """Caches of tool definitions encoded for a provider, because a session repeats its tools in every request.
 
-`cached_encoder` adds a cache to a function that encodes one tool, `cached_list_encoder` to one that encodes a list of
-tools. `tool_description` returns the description of a tool for the provider. `resolve_strict` returns the decision to
-send `strict: true` for a tool, as `StrictMode`. In strict mode, the arguments of a tool call always match the schema.
+`cached_encoder` adds a cache to a function that encodes one tool. In strict mode (`StrictMode`), the arguments of a
+tool call always match the schema.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,9 +29,9 @@ def cached_encoder(
 ) -> Callable[[Tool, WorkBudget, *_Options], _Encoded]:
     """Return a function that encodes one tool definition like `encode`, with a cache of the results.
 
-    A result is found by the JSON text of the tool and the options of the encoder. Its work counts at each use for the
-    limit of a client request. Raises `WorkLimitExceeded` above the limit, with the tool name in the message.
+    The function raises `WorkLimitExceeded` above the limit of the request.
     """
+    # A result is found by the JSON text of the tool and the options. Its work counts at each use.
     encode_kept = WorkCache(encode, _source_of, _KEPT).get_or_encode
 
     def encode_tool(tool: Tool, budget: WorkBudget, *options: *_Options) -> _Encoded:
@@ -47,8 +46,7 @@ def cached_list_encoder(
 ) -> Callable[[Sequence[Tool], WorkBudget, *_Options], _Encoded]:
     """Return a function that encodes a list of tools like `encode`, with a cache of the results.
 
-    Only results for a `ToolList`, which requests with equal tools share, are cached. Callers must not change a result,
-    because it is shared too.
+    Callers must not change a result, because it is shared.
     """
     encode_kept = WorkCache(encode, None, _LISTS_KEPT).get_or_encode
 
@@ -87,8 +85,7 @@ class StrictMode(NamedTuple):
 def resolve_strict(tool: Tool, *, qualifies: bool, sends_strict: bool) -> StrictMode:
     """Return the value of `strict` to send for a tool, and a text if the client's `strict` is lost.
 
-    It is True if the client requests it and two conditions hold. `qualifies`: True if strict mode allows the input
-    schema. `sends_strict`: True if the server has strict mode.
+    `qualifies` is True if strict mode allows the schema.
     """
     if not tool.strict or (qualifies and sends_strict):
         return StrictMode(bool(tool.strict), ())

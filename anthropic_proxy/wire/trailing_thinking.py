@@ -11,14 +11,11 @@ _LATE: frozenset[type] = frozenset((Thinking,))
 
 
 class TrailingThinkingBuffer:
-    """Buffers thinking after text or tool calls, and drops it if the reply ends before other content follows.
-
-    The Messages API rejects a history in which a reply ends with thinking. Thinking before any other content is not
-    buffered, because it may be the complete reply.
-    """
+    """Buffers thinking after text or tool calls, and drops it if the reply ends before other content follows."""
 
     __slots__ = ("_awaited", "_kept")
 
+    # The Messages API rejects a history in which a reply ends with thinking. Thinking alone may be the complete reply.
     def __init__(self) -> None:
         self._awaited = _ANSWERS
         """Types of deltas at which the buffer acts next: first text, calls or blocks, and then thinking."""
@@ -28,8 +25,7 @@ class TrailingThinkingBuffer:
     def feed(self, deltas: list[Delta]) -> list[Delta]:
         """Add the next deltas of the reply and return those to send now.
 
-        Thinking after text or tool calls is buffered. It is returned before the content that follows it, or dropped at
-        the end of the reply.
+        Thinking after text or tool calls is buffered.
         """
         if not self._kept:
             awaited = self._awaited

@@ -1,9 +1,7 @@
 """`Dialect` of the Responses API: settings for the differences between servers and models.
 
-The defaults describe OpenAI's server with gpt-5. The prefix of a field is its purpose. A field `accepts_…` describes
-the server, the fields `sends_…` and `requests_…` the request. A field `replays_…` concerns content of earlier replies.
-An effort is the requested level of reasoning: `none`, `low`, `high`. An adaptation is a change of fields after a server
-has rejected a request. An alias replaces a tool name that the server rejects.
+The defaults describe OpenAI's server with gpt-5. A field `accepts_…` describes the server, the fields `sends_…` and
+`requests_…` the request. A field `replays_…` concerns content of earlier replies.
 """
 
 from typing import Literal
@@ -13,13 +11,13 @@ from anthropic_proxy.wire.json_schema import UNRESTRICTED_RULES, SchemaRules
 from anthropic_proxy.wire.openai_shared_fields import OpenAIDialect
 
 
+# An effort is the requested level of reasoning: `none`, `low`, `high`. An adaptation is a change of fields after a
+# server has rejected a request. An alias replaces a tool name that the server rejects.
 class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
-    """Deviations of one server from OpenAI's Responses API. Model rules may replace fields for one model.
+    """Deviations of one server from OpenAI's Responses API. Model rules may replace fields for one model."""
 
-    Each field names the servers, the source and the golden case (a test folder) that fails without the field. Unnamed
-    sources are the vendors' own API references, read 2026-11.
-    """
-
+    # Each field names the servers, the source and the golden case (a test folder) that fails without the field. Unnamed
+    # sources are the vendors' own API references, read 2026-11.
     signature_tag: str = "oai"
     """Tag in the signatures of thinking blocks (`px1.<tag>.…`). Signatures with other tags are not sent back.
 

@@ -1,8 +1,7 @@
 """Errors of servers with the Responses API: converts them to errors for the client, or to a reply.
 
-`decode_error_object` decodes an error inside a response into a fault, the decoded error. `decode_refusal` converts a
-refusal because of content to a reply. `classify_fault` converts any other fault to the error for the client. Rejected
-reasoning and servers without this API get their own errors.
+A fault is a decoded error. `decode_refusal` converts a refusal because of content to a reply, `classify_fault` any
+other fault to an error.
 """
 
 import re
@@ -72,8 +71,7 @@ def decode_refusal(fault: UpstreamFault, call: Call[Dialect]) -> list[Delta] | N
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     """Return the error for the client that corresponds to `fault`, the provider's decoded error.
 
-    If the server lacks the Responses API, the message names the variable that selects Chat Completions. If the server
-    rejected reasoning of earlier replies, `parameter` of the error is `REASONING_PARAMETER`.
+    If the server rejected reasoning, `parameter` of the error is `REASONING_PARAMETER`.
     """
     refused = bool(fault.codes & _REASONING_CODES) or _REFUSED_REASONING.search(fault.message) is not None
     if refused:  # some servers send 404 here

@@ -1,9 +1,7 @@
 """Encoder of MCP servers for the Responses API: the provider itself calls the tools of these servers.
 
-A toolset is an entry of the client's `tools` that names one MCP server. `encode_mcp_server` converts it to a tool of
-the type `mcp`. A label is the name of the server in the upstream request, in which other characters replace those that
-the API rejects. `mcp_server_names_by_label` finds the client's name for a label in the reply. Source: `Mcp` of the
-official SDK `openai` 3.51; "Remote MCP Tools" of xAI's documentation, 2026-11.
+A toolset is an entry of the client's `tools` that names one MCP server. A label is the name of the server in the
+upstream request.
 """
 
 import re
@@ -17,6 +15,7 @@ from anthropic_proxy.messages.models.toolsets import Toolset, decode_toolset
 from anthropic_proxy.messages.preparation import PreparedRequest
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
 
+# Sources: `Mcp` of the official SDK `openai` 3.51; "Remote MCP Tools" of xAI's documentation, 2026-11.
 _NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_-]")
 
 
@@ -31,17 +30,16 @@ def mcp_servers_by_name(request: PreparedRequest) -> dict[str, McpServer]:
 def encode_mcp_server(
     tool: Tool, servers: Mapping[str, McpServer], dialect: Dialect, notes: list[FidelityNote]
 ) -> dict[str, Any] | None:
-    """Return the `mcp` tool of the upstream request for a toolset, which names one MCP server of the client.
+    """Return the upstream tool for a toolset, which names one MCP server. None: the toolset enables no tool.
 
-    `servers`: MCP servers of the request by name. None: the toolset enables no tool. Raises `InvalidRequest` if the
-    server is not among them. Raises `UnsupportedFeature` if the toolset only disables single tools, because the API has
-    no list of forbidden tools.
+    Raises `InvalidRequest` for unknown servers, and `UnsupportedFeature` for certain toolsets.
     """
     toolset = decode_toolset(tool)
     name = toolset.mcp_server_name
     server = servers.get(name)
     if server is None:
         raise InvalidRequest(f"tools: mcp_toolset: mcp_servers has no server named {name!r} with a url")
+    # The API has no list of forbidden tools, so a toolset that only disables single tools is unsupported.
     allowed = _allowed(toolset)
     if allowed == []:
         notes.append(FidelityNote("dropped", f"mcp_servers.{name}", "none of its tools is enabled"))

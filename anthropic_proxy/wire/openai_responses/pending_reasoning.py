@@ -1,8 +1,7 @@
 """`PendingReasoning`: holds the reasoning of a reply until the content after it is known.
 
-Reasoning has a signature: encrypted state, which later requests send back. The API accepts it only together with the
-text or call that followed it. Before a text or call, `release_signed` therefore returns the reasoning with its
-signature. Before a web search, which later requests do not repeat, `release_unsigned` returns it without the state.
+The API accepts the encrypted state of reasoning (its signature) only with the text or call that followed it. Before a
+web search, `release_unsigned` therefore omits the state.
 """
 
 from msgspec.structs import replace
@@ -23,10 +22,8 @@ class PendingReasoning:
         """Buffered thinking deltas, each with True if the reasoning has text."""
 
     def buffer_thinking(self, thought: Thinking, *, item_has_text: bool) -> bool:
-        """Buffer a piece of reasoning and return True. False: it is not buffered, and the caller can send it now.
-
-        Buffering starts with the first piece that has a signature. `item_has_text`: True if the reasoning has text.
-        """
+        """Buffer a piece of reasoning and return True. False: it is not buffered, and the caller can send it now."""
+        # Buffering starts with the first piece that has a signature.
         if not self.buffered and not thought.signature:
             return False
         self.buffered.append((thought, item_has_text))
@@ -51,11 +48,7 @@ class PendingReasoning:
 
 
 def build_reasoning_state(item: OutputItem, state: OutputItemState) -> ReasoningState:
-    """Return the state of a complete reasoning item that later requests send back.
-
-    It has the encrypted content of the item. If the server sent the text of the reasoning instead, `replay` is 1, and
-    later requests send this text. Otherwise the state is empty.
-    """
+    """Return the state of a complete reasoning item, possibly empty, that later requests send back."""
     item_id = item.id or state.item_id  # xAI's complete items have none
     if item.encrypted_content:
         return ReasoningState(item_id=item_id, encrypted=item.encrypted_content)

@@ -1,10 +1,6 @@
 """Decoder of code execution and MCP calls, which the provider runs itself: converts output items to client blocks.
 
-`ServerToolItemDecoder` decodes one call. `start_call` returns the call block as soon as the program (code to run) or
-the arguments are complete. `decode_complete_item` returns the result block. `abort_call` returns an error block for a
-call without a result. Source: `ResponseCodeInterpreterToolCall` and `McpCall` of the official SDK `openai` 3.51;
-recorded by the project `vercel/ai` (openai-code-interpreter-tool.1, openai-mcp-tool.1 and xai-code-execution-tool.1 of
-its fixtures, 2026-08).
+`ServerToolItemDecoder` decodes one call. A program is the code to run.
 """
 
 from typing import Any
@@ -28,6 +24,9 @@ from anthropic_proxy.wire.openai_responses.dialect import Dialect
 from anthropic_proxy.wire.openai_responses.frames import ABSENT, OutputItem, decode_lenient
 from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallContext
 
+# Sources: `ResponseCodeInterpreterToolCall` and `McpCall` of the official SDK `openai` 3.51; recorded by the project
+# `vercel/ai` (openai-code-interpreter-tool.1, openai-mcp-tool.1 and xai-code-execution-tool.1 of its fixtures,
+# 2026-08).
 _PROGRAMS = frozenset(("code_interpreter_call", "code_execution_call"))
 SERVER_TOOL_ITEM_TYPES = _PROGRAMS | {"mcp_call"}
 """Types of output items that this module decodes."""
@@ -63,7 +62,7 @@ class ServerToolItemDecoder:
     def start_call(self, program_or_arguments: str) -> list[Delta]:
         """Return the block that begins the call. Empty list: the block was already returned.
 
-        `program_or_arguments`: source text of the code that the provider runs, or JSON arguments of an MCP call.
+        The argument is source text to run, or JSON of an MCP call.
         """
         if self._identifier:
             return []
@@ -92,10 +91,7 @@ class ServerToolItemDecoder:
         return [*announced, encode_mcp_result(self._identifier, words, is_error=is_error)]
 
     def abort_call(self) -> list[Delta]:
-        """Return an error block in place of the result, for a call that has none when the reply ends.
-
-        Empty list: the client received no call block, so it needs no result.
-        """
+        """Return an error block in place of the missing result. Empty list: the client received no call block."""
         if not self._identifier:
             return []
         if self._is_program:

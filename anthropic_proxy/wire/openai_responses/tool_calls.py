@@ -1,9 +1,7 @@
 """Decoder of client tool calls in replies of the Responses API, streamed or complete.
 
-`ToolCallItemDecoder` decodes one call and appends its deltas to a list. `ToolCallContext` has the state that all calls
-of a reply share. A custom tool call has plain text as input. A parallel wrapper is a call of a tool `parallel` with
-several calls in its arguments, which some models write; the client receives these as separate calls. A label is the
-name of an MCP server in the upstream request.
+A custom tool call has text as input. A parallel wrapper is a call of a tool `parallel` with several calls in its
+arguments. A label names an MCP server upstream.
 """
 
 import msgspec
@@ -54,10 +52,11 @@ class ToolCallItemDecoder:
     def start_call(self, item: OutputItem, deltas: list[Delta]) -> None:
         """Append the delta that starts a tool call to `deltas` once its name is known.
 
-        Custom tool calls and parallel wrappers (one call that contains several) start only when they are complete.
+        Some calls start only when they are complete.
         """
         if self._began or self._ended or not item.name:
             return
+        # Custom tool calls and parallel wrappers (one call that contains several) start only when they are complete.
         self._streams = item.type == "function_call" and not self._reader.is_parallel_wrapper(item.name)
         if self._streams:
             self._began = True
@@ -66,13 +65,14 @@ class ToolCallItemDecoder:
     def add_arguments_fragment(self, fragment: str, deltas: list[Delta]) -> None:
         """Append a fragment of the arguments of a tool call to `deltas`.
 
-        If the call starts only when it is complete, the fragment is kept until then. Before the start of any other
-        call, a fragment is dropped, because the complete arguments follow.
+        If the call has not started, the fragment is kept or dropped.
         """
         if self._ended or not fragment:
             return
         if self._began:
             deltas.append(ToolArgs(self._key, fragment))
+        # The call starts only when it is complete. Other calls drop fragments before the start, because complete
+        # arguments follow.
         elif not self._streams:
             self._held.append(fragment)
         else:
@@ -87,9 +87,7 @@ class ToolCallItemDecoder:
     def end_call(self, item: OutputItem | None, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
         """Append the remaining deltas of the tool call and its `ToolEnd` to `deltas`.
 
-        `item`: complete output item of the tool call. None: the reply ended before. `reply_ended_early`: True if the
-        reply did not end normally. Raises `UpstreamProtocolError` for a complete item without a tool name. Using this
-        method again has no effect.
+        `item` is None if the reply ended first. Raises `UpstreamProtocolError` without a name.
         """
         if self._ended:
             return
@@ -128,10 +126,7 @@ class ToolCallContext:
         return self._count - 1
 
     def is_parallel_wrapper(self, name: str) -> bool:
-        """Return True if `name` is a parallel wrapper: a tool for several calls that the client does not offer.
-
-        Some models call this tool although the request does not offer it.
-        """
+        """Return True if `name` is a parallel wrapper: a tool for several calls that the client does not offer."""
         if name not in _WRAPPERS:
             return False
         if self._wrappers is None:
@@ -152,10 +147,7 @@ class ToolCallContext:
         return ToolCall(key, self._ids.assign_client_id(upstream_id), self._call.client_tool_names.get(name, name))
 
     def emit_complete_call(self, key: int, item: OutputItem, arguments: str, deltas: list[Delta]) -> None:
-        """Append the deltas of a custom tool call (plain text as input), or of all calls in a parallel wrapper.
-
-        `item`: complete output item of the call. `arguments`: JSON with the calls of the wrapper.
-        """
+        """Append the deltas of a custom tool call (plain text as input), or of all calls in a parallel wrapper."""
         name = item.name or ""
         if item.type == "custom_tool_call":
             text_input = msgspec.json.encode({"input": item.input or ""}).decode()

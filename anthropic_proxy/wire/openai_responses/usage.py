@@ -16,16 +16,13 @@ _NO_OUTPUT_DETAILS = OutputTokenDetails()
 
 
 def decode_usage(counts: ResponsesUsage, tier: object = None) -> Usage:
-    """Return the token counts of a reply as the Messages API counts tokens. `tier`: `service_tier` of the response.
-
-    Cache reads and writes are subtracted from the input tokens. The output tokens include reasoning in both APIs
-    (recorded, also for xAI).
-    """
+    """Return the token counts of a reply as the Messages API counts tokens, with its `service_tier`."""
     within = counts.input_tokens_details or _NO_INPUT_DETAILS
     spent = counts.output_tokens_details or _NO_OUTPUT_DETAILS
     uncached, cached, written = split_input_tokens(counts.input_tokens, within.cached_tokens, within.cache_write_tokens)
     return Usage(
         input_tokens=uncached,
+        # The output tokens include reasoning in both APIs (recorded, also for xAI).
         output_tokens=counts.output_tokens,
         cache_read_tokens=cached,
         cache_write_tokens=written,
@@ -44,8 +41,7 @@ def _fills_window(counts: ResponsesUsage | None, window: int | None) -> bool:
 def build_stop(response: Response, refusal: str, call: Call[Dialect], *, has_incomplete_call: bool) -> Stop:
     """Return the `Stop` delta with the stop reason of a reply that has ended.
 
-    `refusal`: the model's refusal text; "": no refusal. `has_incomplete_call`: True if the arguments of a tool call are
-    incomplete, so that the stop reason must not be `end_turn`.
+    An empty `refusal` means that the model did not refuse.
     """
     reason = response.incomplete_details.reason if response.incomplete_details is not None else None
     kind = finish_kind(reason) if reason else "unknown"

@@ -1,9 +1,7 @@
 """Decoder of the provider's web searches: converts them to blocks and citations of the Messages API.
 
-`WebSearchDecoder` decodes the searches of one reply. `decode_search_item` returns the blocks of one search,
-`decode_annotation` a citation. OpenAI sends the found pages with each search. xAI sends them only as citations of the
-complete text, so the deltas after a search are buffered until the pages are known. Both were recorded by the project
-`vercel/ai` (fixtures openai-web-search-tool.1 and xai-web-search-tool.1, 2026-08).
+xAI sends the found pages only as citations of the complete text, so the deltas after a search are buffered until the
+pages are known.
 """
 
 from collections.abc import Iterable, Sequence
@@ -66,6 +64,8 @@ class _Found(Struct):
     urls: list[str]
 
 
+# OpenAI sends the found pages with each search. Both forms were recorded by the project `vercel/ai` (fixtures
+# openai-web-search-tool.1 and xai-web-search-tool.1, 2026-08).
 class WebSearchDecoder:
     """Decodes the searches of one reply. After a search with unknown pages, deltas are buffered."""
 
@@ -91,11 +91,7 @@ class WebSearchDecoder:
                     self._learn(mark)
 
     def decode_search_item(self, item: OutputItem) -> list[Delta]:
-        """Return the deltas of a web search: its call block, result block and usage. Empty list: nothing to send now.
-
-        `item`: complete output item of the search. A page that the model opened becomes a separate search, or is added
-        to the last one while deltas are buffered. It is skipped if it was found before.
-        """
+        """Return the deltas of a web search: its call block, result block and usage. Empty list: nothing to send."""
         action = _action_of(item)
         pages = [_plain(source.url) for source in action.sources or () if source.url]
         query = action.query or ", ".join(action.queries or ())
@@ -130,10 +126,9 @@ class WebSearchDecoder:
         self._text.append(text)
 
     def decode_annotation(self, annotation: Raw, place: tuple[int, int]) -> list[Citation]:
-        """Return the citation in an annotation event as a list.
+        """Return the citation in an annotation event as a list. Empty list: another annotation, or deltas are buffered.
 
-        `place`: index of the output item, and index of the content part in it. The list is empty for other annotations,
-        and while deltas are buffered.
+        `place` has the indexes of item and part.
         """
         if self.buffering or place != self._place:
             return []
@@ -159,8 +154,7 @@ class WebSearchDecoder:
     def end_message_text(self, parts: Sequence[OutputContent], emitted_count: int) -> list[Delta]:
         """Return the citations of a complete streamed message that were not sent during the stream.
 
-        `parts`: content of the message. `emitted_count`: number of citations that were sent. While deltas are buffered,
-        the citations are buffered too, and the list is empty.
+        While deltas are buffered, the list is empty.
         """
         if not self._count:
             return []

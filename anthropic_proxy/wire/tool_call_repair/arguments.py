@@ -1,8 +1,7 @@
 """`repair_arguments`: repairs the arguments of a tool call if the model's text is not a JSON object.
 
-The library `json_repair` proposes an object. The proposal is accepted only if it has the same tokens as the model's
-text, apart from commas, quote style and closing brackets at the end. A marker is a text such as `<tool_call>` around a
-call. `is_json_object` is True if no repair is needed.
+The library `json_repair` proposes an object. The proposal is accepted only if it has almost the same tokens as the
+model's text.
 """
 
 import json
@@ -52,13 +51,10 @@ def is_json_object(text: str) -> bool:
     return True
 
 
+# The tokens may differ only in commas, quote style and closing brackets at the end. A marker is a text such as
+# `<tool_call>` around a call.
 def repair_arguments(text: str, *, between_markers: bool = False) -> str | None:
     """Return the arguments of a tool call as a valid JSON object. None: they cannot be repaired with certainty.
-
-    Extra or missing commas, wrong brackets at the end, other quotes, and words of Python and JavaScript are repaired.
-    `between_markers`: True if the text stood between start and end marker of a call, so that it is complete. If False,
-    an unfinished string at the end and text around the object are repaired too. A text above `MAX_REPAIRED_CHARACTERS`
-    returns None.
 
     >>> repair_arguments('{"path": "a",}')
     '{"path": "a"}'
@@ -72,6 +68,7 @@ def repair_arguments(text: str, *, between_markers: bool = False) -> str | None:
         if not (inner := _decode_text(text)):
             break
         text = inner.strip()
+    # Text between start and end marker of a call is complete, so unfinished strings are not closed.
     if between_markers:
         return _repair(text, closes_strings=False) if text.startswith("{") else None
     begin, end = text.find("{"), text.rfind("}") + 1

@@ -1,8 +1,7 @@
 """`ToolCallRepair`: repairs names and arguments of tool calls in a reply, before the client receives the calls.
 
-Small models misspell names of tools and write invalid JSON. `repair_name` and `repair_arguments` return the repaired
-values. `find_name_by_arguments` finds the tool of a call without a name. `notes` has a note for each repair. An alias
-is a tool name sent to the provider in place of the client's name.
+Small models misspell names of tools and write invalid JSON. An alias is a tool name sent to the provider in place of
+the client's name.
 """
 
 from anthropic_proxy.messages.fidelity import TOOL_CALL_FIELDS, FidelityNote
@@ -31,7 +30,7 @@ class ToolCallRepair:
     def repair_name(self, name: str) -> str:
         """Return the client's tool name for a tool name in the provider's reply.
 
-        An unknown name is replaced by the only offered tool that it can mean. Otherwise it is returned unchanged.
+        A name with no certain meaning is returned unchanged.
         """
         client_name = self._aliases.get(name, name)
         found = self._offered.find_tool(name) if self._offered else None
@@ -48,10 +47,9 @@ class ToolCallRepair:
         return found
 
     def find_name_by_arguments(self, arguments: str) -> str | None:
-        """Return the client's tool name for a call without a name. None: names are not repaired, or no tool is offered.
+        """Return the client's tool name for a call without a name, or `unnamed_tool` if none or several fit.
 
-        `arguments`: JSON text of the call. The name is that of the only tool that fits, or `unnamed_tool` if none or
-        several fit.
+        None: names are not repaired, or no tool is offered.
         """
         if not self._offered:
             return None
@@ -61,9 +59,9 @@ class ToolCallRepair:
         return found
 
     def repair_arguments(self, arguments: str, name: str) -> str:
-        """Return the arguments of a call as the JSON text of one object. `name`: the called tool, for the note.
+        """Return the arguments of a call as the JSON text of one object.
 
-        Arguments that are empty, or have more than one possible meaning, are returned unchanged.
+        Empty or ambiguous arguments are returned unchanged.
         """
         if not arguments.strip() or is_json_object(arguments):
             return arguments

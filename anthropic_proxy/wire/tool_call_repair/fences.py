@@ -1,7 +1,6 @@
 """Search for Markdown code fences and line breaks in reply text. A tool call inside a fence is an example, not a call.
 
-`find_fence` finds the next mark (three backticks or tildes) that starts or ends a fence. `end_before_line_break` finds
-the line breaks between text and a possible call after it.
+`find_fence` finds the next mark (three backticks or tildes) that starts or ends a fence.
 """
 
 import re
@@ -16,7 +15,7 @@ _LINE_BREAK = re.compile(r"[\r\n]")
 def find_fence(text: str, offset: int) -> int | None:
     """Return the index after the next Markdown fence mark (three backticks or tildes). None: no fence mark.
 
-    The mark stands at the start of a line, after at most three spaces. It must end after index `offset`.
+    The mark must end after `offset`.
     """
     match = _FENCE.search(text, max(0, offset - MAX_FENCE_LENGTH))
     while match is not None and match.end() <= offset:

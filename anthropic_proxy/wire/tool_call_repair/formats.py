@@ -1,9 +1,7 @@
 """Table of the text formats in which models write tool calls: start marker, end marker and readers of each format.
 
-`StartMarker` has the properties of one start marker, such as `<tool_call>`. A `ToolCallReader` is a function that
-parses the text of a call. `FormatMarkers` has the markers of several formats for the search in text;
-`build_format_markers` returns it. Unmarked calls are a whole reply that consists only of calls without markers.
-`read_unmarked_calls` reads such a reply. `can_be_unmarked_calls` checks the beginning of a reply for them.
+A `ToolCallReader` is a function that parses the text of a call. Unmarked calls are a whole reply that consists only of
+calls without markers.
 """
 
 import functools
@@ -85,9 +83,9 @@ class FormatMarkers(NamedTuple):
     """All prefixes of the start markers, the complete markers included."""
 
     def find_partial_marker(self, text: str, offset: int, end: int) -> int:
-        """Find an incomplete start marker at the end of `text`, and return the index at which it begins.
+        """Return the index at which an incomplete start marker at the end of `text` begins.
 
-        The result is the length of `text` if there is none. Only indexes from `offset` to before `end` are checked.
+        Without a marker, the length of `text` is returned.
         """
         for start in range(max(offset, len(text) - self.max_marker_length + 1), end):
             if (
@@ -168,7 +166,7 @@ def read_unmarked_calls(
 ) -> tuple[ToolCallFormat, list[RecoveredCall]] | None:
     """Return the format and the tool calls of a complete reply that consists only of calls without markers.
 
-    `text`: the reply. `formats`: text formats to try. None: the reply is not in one of these formats.
+    None: the reply is not in one of `formats`.
     """
     if "bare_json" in formats and (calls := read_json_calls(text, offered, without_markers=True)):
         return "bare_json", calls

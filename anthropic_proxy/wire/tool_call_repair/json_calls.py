@@ -1,8 +1,7 @@
 """Readers of tool calls that a model wrote in its reply text as JSON objects with a name and arguments.
 
-`read_json_calls` returns the calls as `RecoveredCall` objects. `resolve_call` checks name and arguments of one call.
-`find_value_end` finds the end of a JSON value. The offered tools are the client tools of the request. A marker is a
-text such as `<tool_call>` around a call.
+`RecoveredCall` is the result. A marker is a text such as `<tool_call>` around a call. The offered tools are the client
+tools of the request.
 """
 
 import json
@@ -41,12 +40,9 @@ _decode = msgspec.json.Decoder(_Written).decode
 
 
 def read_json_calls(text: str, offered: OfferedTools, *, without_markers: bool = False) -> list[RecoveredCall] | None:
-    """Return the tool calls of a text that consists of JSON objects. None: other content, or a tool is not offered.
-
-    The objects stand in a JSON list or one after another. `without_markers`: True if no markers enclose the text.
-    Invalid JSON is then not repaired, and each object must have arguments.
-    """
+    """Return the tool calls of a text that consists of JSON objects. None: other content, or a tool is not offered."""
     objects = _split(text.strip())
+    # Without markers, invalid JSON is not repaired, and each object must have arguments.
     if objects is None and not without_markers and (mended := repair_arguments(text, between_markers=True)):
         objects = [mended]
     calls = [_read_object(part, offered, without_markers=without_markers) for part in objects or ()]
@@ -57,8 +53,7 @@ def read_json_calls(text: str, offered: OfferedTools, *, without_markers: bool =
 def resolve_call(name: str, arguments: str, offered: OfferedTools) -> RecoveredCall | None:
     """Return the tool call for a name and arguments that a model wrote.
 
-    `arguments`: JSON text, which is repaired if necessary; empty text means an empty object. None: the client offers no
-    such tool, or the repair failed.
+    None: the client offers no such tool, or the repair of the arguments failed.
     """
     known = offered.find_tool(name)
     arguments = arguments.strip() or "{}"

@@ -1,8 +1,6 @@
 """Search for the client tool that a model means by the name or the arguments of a tool call.
 
-`OfferedTools` is the index of the client's tools in a request; server tools are not included. `find_tool` searches by
-name, `find_tool_by_arguments` for calls without a name. `schema_properties` returns the properties of a tool's
-arguments.
+`OfferedTools` is the index of the client's tools in a request. Server tools are not included.
 """
 
 import functools
@@ -47,15 +45,13 @@ class OfferedTools:
         return {tool.name: tool for tool in self._given if is_client_tool(tool)}
 
     def find_tool(self, name: str) -> str | None:
-        """Return the client's name of the tool that a model calls `name`. None: no tool, or several.
-
-        The exact name is tried first, then the name without namespaces (`functions.`) and counter (`:0`). Finally,
-        upper and lower case, `-` and `_` are treated as equal.
-        """
+        """Return the client's name of the tool that a model calls `name`. None: no tool, or several."""
         if name in self._tools:
             return self._aliases.get(name, name)
         if len(name) > _MAX_NAME_LENGTH:
             return None
+        # The name without namespaces (`functions.`) and counter (`:0`), then with upper and lower case, `-` and `_`
+        # equal.
         endings = _endings_of(name)
         for ending in endings:
             if ending in self._tools:
@@ -66,11 +62,8 @@ class OfferedTools:
         return None
 
     def find_tool_by_arguments(self, arguments: str) -> str | None:
-        """Return the client's name of the tool that a call without a name means. None: no tool fits, or several.
-
-        The tool is the one that the client forces, or the only one. Otherwise it is the only one with a schema that
-        fits `arguments`, a JSON text.
-        """
+        """Return the client's name of the tool that a call without a name means. None: no tool fits, or several."""
+        # The tool that the client forces, the only tool, or the only one with a schema that fits `arguments`.
         if self._forced is not None or len(self._tools) == 1:
             name = self._forced or next(iter(self._tools))
             return self._aliases.get(name, name)

@@ -1,8 +1,6 @@
 """Readers of tool calls that a model wrote in its reply text between tags or special tokens, one function per format.
 
-Each `read_…` function is named after its tags or model, and its docstring shows the format. It parses the text from the
-start marker to the end marker, both included. It returns the calls. None: the text has another format, or a tool is not
-offered. The time is linear in the length of the text.
+Each docstring shows the format. The readers return None if the text has another format, or a tool is not offered.
 """
 
 import re
@@ -64,9 +62,10 @@ def read_tagged_json(text: str, offered: OfferedTools) -> list[RecoveredCall] | 
 def read_function_tags(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of `<function=name><parameter=x>…</parameter></function>`, with or without `<tool_call>`.
 
-    A value gets the type in the tool's schema, without a line break at its start and end. Written by Qwen 3 Coder (chat
-    template; vLLM's `qwen3coder_tool_parser`).
+    Written by Qwen 3 Coder.
     """
+    # A value gets the type in the tool's schema, without a line break at its start and end. Sources: Qwen 3 Coder's
+    # chat template; vLLM's `qwen3coder_tool_parser`.
     calls: list[RecoveredCall] = []
     text = text.strip().removeprefix(_TAG).removesuffix(_TAG_END).rstrip()
     position = 0
@@ -97,11 +96,11 @@ def read_function_json(text: str, offered: OfferedTools) -> list[RecoveredCall] 
 def read_invoke_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of one or more `<invoke name="…"><parameter name="x">…</parameter></invoke>`.
 
-    The calls may stand in a wrapper tag. Written by MiniMax M2 (wrapper `<minimax:tool_call>`), DeepSeek V3.2
-    (`<｜DSML｜function_calls>`) and models that imitate Claude (`<function_calls>`). Sources: vLLM's `minimax_m2` and
-    `deepseek_v32` parsers.
+    Written by MiniMax M2, DeepSeek V3.2 and models that imitate Claude.
     """
     calls: list[RecoveredCall] = []
+    # Wrappers: `<minimax:tool_call>` (MiniMax M2), `<｜DSML｜function_calls>` (DeepSeek V3.2), `<function_calls>` (like
+    # Claude). Sources: vLLM's `minimax_m2` and `deepseek_v32` parsers.
     wrapper = _WRAPPER.match(text)
     position = wrapper.end() if wrapper else 0
     while begin := _INVOKE.match(text, position):
@@ -135,9 +134,10 @@ def read_key_value_call(text: str, offered: OfferedTools) -> list[RecoveredCall]
 def read_mistral_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of one or more `[TOOL_CALLS][{"name": …, "arguments": {…}}]` or `[TOOL_CALLS]name[ARGS]{…}`.
 
-    The first form is of Mistral's tokenizers up to version 7, the second of version 11 and later (mistral-common;
-    vLLM's `mistral_tool_parser`). Version 13 adds `[CALL_ID]…` before `[ARGS]`. Some servers drop `[ARGS]`.
+    Written by Mistral's models.
     """
+    # The first form is of Mistral's tokenizers up to version 7, the second of version 11 and later (mistral-common;
+    # vLLM's `mistral_tool_parser`). Version 13 adds `[CALL_ID]…` before `[ARGS]`. Some servers drop `[ARGS]`.
     calls: list[RecoveredCall] = []
     for part in text.split(_LISTED)[1:]:
         if part.lstrip()[:1] in ("[", "{"):
@@ -174,10 +174,11 @@ def read_kimi_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | N
 def read_deepseek_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of `<｜tool▁call▁begin｜>name<｜tool▁sep｜>{…}<｜tool▁call▁end｜>`.
 
-    The calls may stand in `<｜tool▁calls▁begin｜>…<｜tool▁calls▁end｜>`. Written by DeepSeek V3.1.
-    DeepSeek V3 and R1 write `function<｜tool▁sep｜>name` and put the arguments in a code fence (chat templates; vLLM's
-    `deepseekv3_tool_parser` and `deepseekv31_tool_parser`).
+    Written by DeepSeek V3.1, and in a similar form by V3 and R1.
     """
+    # The calls may stand in `<｜tool▁calls▁begin｜>…<｜tool▁calls▁end｜>`. DeepSeek V3 and R1 write
+    # `function<｜tool▁sep｜>name` and put the arguments in a code fence (chat templates; vLLM's
+    # `deepseekv3_tool_parser` and `deepseekv31_tool_parser`).
     return _read_all(text, _BARRED_CALL, _BARRED_MARKERS, offered)
 
 

@@ -35,12 +35,12 @@ searched."""
 
 
 class TextCallDetector:
-    """Converts tool calls in streamed reply text into tool call deltas. Call `feed` for each fragment, then `finish`.
+    """Converts tool calls in streamed reply text into tool call deltas.
 
-    A call after a start marker such as `<tool_call>` must stand outside of code and name an offered tool. Text is
-    buffered only while it may belong to a call.
+    Call `feed` for each fragment, then `finish`.
     """
 
+    # A call after a start marker such as `<tool_call>` must stand outside of code and name an offered tool.
     def __init__(self, formats: Sequence[ToolCallFormat], offered: OfferedTools, new_id: Callable[[str], str]) -> None:
         self.notes: list[FidelityNote] = []
         """Fidelity notes: one for each tool call that was found in the reply text."""
@@ -96,7 +96,7 @@ class TextCallDetector:
     def finish(self, *, reply_ended_early: bool = False) -> list[Delta]:
         """Return the buffered text as deltas at the end of the text: tool calls or plain text.
 
-        `reply_ended_early`: True if the reply did not end normally. A call without an end marker then becomes text.
+        If the reply ended early, unfinished calls become text.
         """
         deltas: list[Delta] = []
         if self._held or self._pieces:

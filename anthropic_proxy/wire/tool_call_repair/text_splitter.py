@@ -1,8 +1,6 @@
 """`TextSplitter`: separates a provider's reply text into text, reasoning (thinking tags) and tool calls.
 
-`feed` returns the deltas (pieces of the reply) of a text fragment, and `finish` those of the buffered text.
-`note_separate_reasoning` records that the provider sends reasoning in a separate field. `notes` has a note for each
-tool call that was found in the text.
+Deltas are pieces of the reply. `notes` has a note for each tool call that was found in the text.
 """
 
 from collections.abc import Sequence
@@ -20,10 +18,7 @@ _WHOLE_ANSWERS = ("bare_json", "bare_python")
 
 
 class TextSplitter:
-    """Splits the streamed text of one reply into deltas: reasoning at the start, then text and tool calls.
-
-    `tags`: tags that may enclose reasoning. `formats`: text formats of tool calls to search for.
-    """
+    """Splits the streamed text of one reply into deltas: reasoning at the start, then text and tool calls."""
 
     def __init__(
         self, call: Call[BaseDialect], tags: Sequence[ThinkingTags], formats: Sequence[ToolCallFormat]
@@ -58,10 +53,10 @@ class TextSplitter:
     def finish(self, *, reply_ended_early: bool = False, is_text_reply: bool = False) -> list[Delta]:
         """Return the buffered text as deltas. Call this before another block and at the end of the reply.
 
-        `reply_ended_early`: True if the reply did not end normally. A call without an end marker then becomes text.
-        `is_text_reply`: True if the reply ended normally and contained only text. Text that was taken for reasoning,
-        although it had no tag, is then returned again as `Text`.
+        Set `is_text_reply` only for a complete reply of text.
         """
+        # A reply of text only may have been taken for reasoning, although it had no tag; it is then returned again as
+        # `Text`. After an early end, a call without an end marker becomes text.
         deltas = self._find_calls(self._tags.finish(is_text_reply=is_text_reply)) if self._tags is not None else []
         return deltas + self._calls.finish(reply_ended_early=reply_ended_early) if self._calls is not None else deltas
 

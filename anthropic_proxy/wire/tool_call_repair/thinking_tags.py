@@ -1,8 +1,6 @@
 """`ThinkingTagParser`: extracts reasoning between tags (`<think>…</think>`) from the start of a reply's text.
 
-Some servers do not separate reasoning from the reply. `feed` converts a fragment of the text to `Thinking` and `Text`
-deltas, and `finish` the buffered text. Some models write only the end tag. If the form `unopened` is enabled, text
-before this tag is reasoning; `disable_unopened_form` disables the form.
+Some models write only the end tag. If the form `unopened` is enabled, text before this tag is reasoning.
 """
 
 from collections.abc import Sequence
@@ -94,8 +92,7 @@ class ThinkingTagParser:
     def finish(self, *, is_text_reply: bool = False) -> list[Delta]:
         """Return the buffered text as deltas at the end of the text.
 
-        `is_text_reply`: True if the reply ended normally and contained only text. If the text was taken for reasoning,
-        although it had no tag, it is then returned again as `Text`.
+        `is_text_reply` is True if the reply ended normally and contained only text.
         """
         deltas: list[Delta] = []
         if self._state == "after":
@@ -103,6 +100,7 @@ class ThinkingTagParser:
         held, self._held = self._held, ""
         if self._state == "thinking":
             self._emit(held, deltas)
+            # The text was taken for reasoning, although it had no tag.
             if is_text_reply and self._doubtful:
                 deltas.append(Text("".join(self._doubtful)))
             self._doubtful = []
