@@ -68,7 +68,7 @@ def replaced_media_note(kind: str, media_type: str, *, has_url: bool) -> Fidelit
 
 @functools.lru_cache(maxsize=256)
 def missing_setting_note(tool: str, limit: str) -> FidelityNote:
-    """Return the note for a setting of a server tool (web search …) that the provider's own tool does not have.
+    """Return the note for a setting of a server tool that the provider's own tool does not have.
 
     `limit` is the setting's name.
     """

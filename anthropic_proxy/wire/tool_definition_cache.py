@@ -83,7 +83,7 @@ class StrictMode(NamedTuple):
 
 
 def resolve_strict(tool: Tool, *, qualifies: bool, sends_strict: bool) -> StrictMode:
-    """Return the value of `strict` to send for a tool, and a text if the client's `strict` is lost.
+    """Return the value of `strict` to send for a tool, and a text if the client's is lost.
 
     `qualifies` is True if strict mode allows the schema.
     """

@@ -142,7 +142,7 @@ def _is_object(body: bytes) -> bool:
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
-    """Return the adaptation that omits thinking blocks if the server rejected a signature. None: it does not fit."""
+    """Return the adaptation that omits thinking blocks if the server rejected a signature. None: no change applies."""
     if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
         return Adaptation(_DROP_THINKING, persistent=False)
     return None

@@ -50,7 +50,7 @@ def build_upstream_error(
 ) -> UpstreamError:
     """Return the error for the client that corresponds to a provider error.
 
-    The limits are token counts, which replace numbers that the error lacks. None or 0: unknown.
+    The token counts replace numbers that the error text lacks. None or 0: unknown.
     """
     from anthropic_proxy.wire.failures import classification  # noqa: PLC0415
 
@@ -91,7 +91,7 @@ def find_accepted_effort(text: str, requested: str, sent: str) -> str | None:
 
 
 def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
-    """Return True if an error rejects content in tool results only, such as `image not supported in tool messages`."""
+    """Return True if an error rejects content in tool results only, for example images."""
     from anthropic_proxy.wire.failures import kinds  # noqa: PLC0415
 
     return kinds.rejects_tool_result_content(message, parameter)

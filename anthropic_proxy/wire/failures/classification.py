@@ -128,7 +128,7 @@ def build_upstream_error(
 ) -> UpstreamError:
     """Return the error for the client that corresponds to a provider error.
 
-    The limits are token counts, which replace numbers that the error lacks. None or 0: unknown.
+    The token counts replace numbers that the error text lacks. None or 0: unknown.
     """
     if fault.status not in _NO_KINDS:
         shortage = find_token_limit_fault(

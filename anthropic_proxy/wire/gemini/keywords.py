@@ -101,7 +101,7 @@ def add_required_and_description(reduced: Schema, words: list[str]) -> Schema:
 def describe_keyword(key: str, value: Any) -> list[str]:
     """Return a list with one text `keyword: value`, for the description of a schema.
 
-    Empty list: the model does not need it, or it is too long.
+    Empty list: the model needs no text, or it is too long.
     """
     if key in DROPPED_KEYWORDS and not (key == "additionalProperties" and isinstance(value, dict) and value):
         return []

@@ -1,6 +1,6 @@
 """Finish reasons of Gemini: the field `finishReason` gives the reason for the end of a reply.
 
-`classify_finish_reason` returns its meaning. `CONTINUATION_REASON` means that another request can continue the reply.
+`classify_finish_reason` returns the meaning. `CONTINUATION_REASON` means that another request can continue the reply.
 """
 
 from anthropic_proxy.wire.finish_reasons import FinishKind, finish_kind

@@ -41,7 +41,7 @@ class CleanedSchema(NamedTuple):
 def clean_schema(
     schema: Any, rules: SchemaRules = UNRESTRICTED_RULES, budget: WorkBudget | None = None
 ) -> CleanedSchema:
-    """Return a copy of a schema with only the keywords that `rules` permit, and a text for each loss.
+    """Return a copy of a schema with only the permitted keywords, and a text for each loss.
 
     Raises `WorkLimitExceeded` above the budget.
     """

@@ -1,6 +1,7 @@
 """`encode_schema`: converts the JSON text of a client's schema to the JSON text that a provider accepts.
 
-An `EncodedSchema` also states if OpenAI's strict mode, in which a tool call always matches its schema, allows it.
+An `EncodedSchema` also states if OpenAI's strict mode allows the schema. In strict mode, a tool call always matches its
+schema.
 """
 
 from typing import NamedTuple

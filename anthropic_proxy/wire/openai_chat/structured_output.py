@@ -64,7 +64,7 @@ def encode_reply_schema_fields(
 
 
 def uses_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget | None = None) -> bool:
-    """Return True if the model must call the output tool, with the reply by the client's schema as arguments."""
+    """Return True if the model must call the output tool, with the reply as arguments."""
     request = call.request
     schema = bytes(request.output_schema)
     if not schema or request.tools or not dialect.accepts_tools or not may_accept_object(schema, budget):

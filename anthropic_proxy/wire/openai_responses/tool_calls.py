@@ -126,7 +126,7 @@ class ToolCallContext:
         return self._count - 1
 
     def is_parallel_wrapper(self, name: str) -> bool:
-        """Return True if `name` is a parallel wrapper: a tool for several calls that the client does not offer."""
+        """Return True if `name` is a parallel wrapper, a tool that the client does not offer."""
         if name not in _WRAPPERS:
             return False
         if self._wrappers is None:
@@ -147,7 +147,7 @@ class ToolCallContext:
         return ToolCall(key, self._ids.assign_client_id(upstream_id), self._call.client_tool_names.get(name, name))
 
     def emit_complete_call(self, key: int, item: OutputItem, arguments: str, deltas: list[Delta]) -> None:
-        """Append the deltas of a custom tool call (plain text as input), or of all calls in a parallel wrapper."""
+        """Append the deltas of a custom tool call, or of all calls in a parallel wrapper."""
         name = item.name or ""
         if item.type == "custom_tool_call":
             text_input = msgspec.json.encode({"input": item.input or ""}).decode()

@@ -43,9 +43,9 @@ def read_tool_code(text: str, offered: OfferedTools) -> list[RecoveredCall] | No
 def read_python_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of Python code: one call per line, or a list of calls (`[a(x=1), b()]`).
 
-    None: other text, or a tool is not offered.
+    Written by Llama 3.2 and 4 ("pythonic"). None: other text.
     """
-    # Arguments must be keywords with literal values. Written by Llama 3.2 and 4 ("pythonic").
+    # Arguments must be keywords with literal values.
     if len(text) > _MAX_CHARACTERS:
         return None
     try:

@@ -62,10 +62,9 @@ def read_tagged_json(text: str, offered: OfferedTools) -> list[RecoveredCall] | 
 def read_function_tags(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of `<function=name><parameter=x>…</parameter></function>`, with or without `<tool_call>`.
 
-    Written by Qwen 3 Coder.
+    Written by Qwen 3 Coder (chat template; vLLM's `qwen3coder_tool_parser`).
     """
-    # A value gets the type in the tool's schema, without a line break at its start and end. Sources: Qwen 3 Coder's
-    # chat template; vLLM's `qwen3coder_tool_parser`.
+    # A value gets the type in the tool's schema, without a line break at its start and end.
     calls: list[RecoveredCall] = []
     text = text.strip().removeprefix(_TAG).removesuffix(_TAG_END).rstrip()
     position = 0
@@ -96,11 +95,11 @@ def read_function_json(text: str, offered: OfferedTools) -> list[RecoveredCall] 
 def read_invoke_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of one or more `<invoke name="…"><parameter name="x">…</parameter></invoke>`.
 
-    Written by MiniMax M2, DeepSeek V3.2 and models that imitate Claude.
+    Written by MiniMax M2 and DeepSeek V3.2 (vLLM's `minimax_m2` and `deepseek_v32` parsers), and by others.
     """
     calls: list[RecoveredCall] = []
-    # Wrappers: `<minimax:tool_call>` (MiniMax M2), `<｜DSML｜function_calls>` (DeepSeek V3.2), `<function_calls>` (like
-    # Claude). Sources: vLLM's `minimax_m2` and `deepseek_v32` parsers.
+    # Wrappers: `<minimax:tool_call>` (MiniMax M2), `<｜DSML｜function_calls>` (DeepSeek V3.2), `<function_calls>`
+    # (models that imitate Claude).
     wrapper = _WRAPPER.match(text)
     position = wrapper.end() if wrapper else 0
     while begin := _INVOKE.match(text, position):
@@ -134,10 +133,10 @@ def read_key_value_call(text: str, offered: OfferedTools) -> list[RecoveredCall]
 def read_mistral_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of one or more `[TOOL_CALLS][{"name": …, "arguments": {…}}]` or `[TOOL_CALLS]name[ARGS]{…}`.
 
-    Written by Mistral's models.
+    Written by Mistral's models (mistral-common; vLLM's `mistral_tool_parser`).
     """
-    # The first form is of Mistral's tokenizers up to version 7, the second of version 11 and later (mistral-common;
-    # vLLM's `mistral_tool_parser`). Version 13 adds `[CALL_ID]…` before `[ARGS]`. Some servers drop `[ARGS]`.
+    # The first form is of Mistral's tokenizers up to version 7, the second of version 11 and later. Version 13 adds
+    # `[CALL_ID]…` before `[ARGS]`. Some servers drop `[ARGS]`.
     calls: list[RecoveredCall] = []
     for part in text.split(_LISTED)[1:]:
         if part.lstrip()[:1] in ("[", "{"):
@@ -174,11 +173,11 @@ def read_kimi_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | N
 def read_deepseek_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of `<｜tool▁call▁begin｜>name<｜tool▁sep｜>{…}<｜tool▁call▁end｜>`.
 
-    Written by DeepSeek V3.1, and in a similar form by V3 and R1.
+    Written by DeepSeek V3.1 (vLLM's `deepseekv31_tool_parser`), and in a similar form by V3 and R1.
     """
     # The calls may stand in `<｜tool▁calls▁begin｜>…<｜tool▁calls▁end｜>`. DeepSeek V3 and R1 write
     # `function<｜tool▁sep｜>name` and put the arguments in a code fence (chat templates; vLLM's
-    # `deepseekv3_tool_parser` and `deepseekv31_tool_parser`).
+    # `deepseekv3_tool_parser`).
     return _read_all(text, _BARRED_CALL, _BARRED_MARKERS, offered)
 
 
