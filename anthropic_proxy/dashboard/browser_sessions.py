@@ -1,8 +1,7 @@
 """Sessions of the browsers that are signed in to the dashboard.
 
-After a sign-in, the browser receives a cookie with a random text. The session of this cookie is kept in a store, which
-all workers share. `BrowserSessions` begins a session with `create_for_key` or `create_for_user`, returns the `Session`
-of a cookie with `find`, and ends it with `end`.
+`BrowserSessions` begins, finds and ends sessions, which all workers share in a store. The browser sends the random text
+of its session as a cookie.
 """
 
 import asyncio
@@ -71,9 +70,9 @@ class BrowserSessions:
         """Store keys of sessions that a sign-out ended while Redis was unavailable. They are written later."""
 
     async def create_for_key(self, presented: str) -> str | None:
-        """Begin a session for the user of a key, and return the value of the cookie for the browser.
+        """Begin a session for the user of a key, and return the value of its cookie.
 
-        `presented` is the key that the user entered. None: the settings do not contain this key.
+        None: the settings do not contain this key.
         """
         matches = [hmac.compare_digest(key.encode(), presented.encode()) for _, _, key in self._list_keys()]
         if not any(matches):
@@ -89,9 +88,9 @@ class BrowserSessions:
         return cookie
 
     async def find(self, cookie: str) -> Session | None:
-        """Return the session of the browser that sent `cookie`, the value of the session cookie.
+        """Return the session of the browser that sent this session cookie.
 
-        None: the cookie is unknown, its session has ended, or the settings no longer contain the user's key or role.
+        None: the session is unknown or has ended, or the settings no longer permit it.
         """
         if not cookie or len(cookie) > _MAX_COOKIE_CHARACTERS:
             return None
@@ -108,10 +107,9 @@ class BrowserSessions:
         return session
 
     async def end(self, cookie: str) -> None:
-        """End the session of a cookie, so that all workers reject the cookie.
+        """End the session of a cookie for all workers.
 
-        While Redis is unavailable, only this process rejects it. The other processes reject it when Redis is available
-        again.
+        While Redis is unavailable, other processes may still accept the cookie.
         """
         store, place = self._current_store(), _find_place(cookie)
         self._unsaved_ends.add(place)

@@ -1,7 +1,7 @@
 """Table of the page Providers that shows the features and limits of several models side by side.
 
-`build_matrix` returns the table as a `Matrix`. Each `MatrixColumn` is a model. Each row is a feature, such as images or
-the context window, and has one `MatrixCell` for each model.
+`build_matrix` returns the table as a `Matrix`. Each `MatrixColumn` is a model. Each row has one `MatrixCell` for each
+model.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,14 +18,12 @@ _MAX_MODELS = 8
 
 
 class MatrixCell(Struct, frozen=True):
-    """Cell of the table: one feature or limit of one model, as a sign, a text or both.
-
-    If there is a sign, the text is its meaning for screen readers.
-    """
+    """Cell of the table: one feature or limit of one model, as a sign, a text or both."""
 
     sign: str = ""
     role: str = ""
     text: str = ""
+    """Text of the cell. With a sign: its meaning for screen readers."""
     note: str = ""
     """Source of the value, if it differs from the source of the other values of the model. "": the same source."""
 
@@ -49,11 +47,7 @@ class Matrix(Struct, frozen=True):
 
 
 def build_matrix(context: PageContext) -> Matrix:
-    """Return the table with the features of the models that serve the Claude tiers, and of the most used models.
-
-    The most used models are those with the most requests in the time range of the URL. The table has at most eight
-    models. `context` is the input of the page, such as the URL parameters.
-    """
+    """Return the table with the features of the most used models, and of those of the Claude tiers."""
     features = context.describe_models(_list_names(context))
     columns = []
     for one in features:

@@ -94,10 +94,9 @@ DEFAULT_COLUMNS: Sequence[RequestColumn] = tuple(
 
 
 def choose_columns(text: str) -> Sequence[RequestColumn]:
-    """Return the columns that the user has chosen in the URL parameter `columns`, in the order of the table.
+    """Return the columns that the URL parameter `columns` selects, in the order of the table.
 
-    `text` is the value of the parameter; an empty one means the default columns. Raises `InvalidRequest` for an unknown
-    name.
+    Raises `InvalidRequest` for an unknown name.
     """
     if not text:
         return DEFAULT_COLUMNS

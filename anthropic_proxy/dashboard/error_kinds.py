@@ -1,7 +1,6 @@
 """Failed requests on the pages: names for kinds of errors, the chart of errors over time, and incidents.
 
-An incident is a time in which many requests to one provider failed. `find_incidents` returns the incidents.
-`find_error_kind` returns the name of an error for users, such as `rate limit`. `draw_error_chart` returns the chart.
+An incident is a time in which many requests to one provider failed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,10 +36,7 @@ _MAX_BANDS = 3
 
 
 class Incident(Struct, frozen=True):
-    """Time in which many requests to one provider failed, mostly with the same kind of error.
-
-    It lasts from the period (such as an hour) with the index `first` to the period with the index `last`.
-    """
+    """Time in which many requests to one provider failed, mostly with the same kind of error."""
 
     first: int
     """Index of the first period of the incident in the time range."""
@@ -59,8 +55,7 @@ def find_error_kind(error_type: str) -> str:
 def draw_error_chart(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnChart:
     """Return the chart of failed requests over time, divided by kind of error.
 
-    `periods` is the time range, divided for example into hours. `errors` has the number of failed requests for each
-    period, provider and error type.
+    `errors` has the number of failed requests for each period, provider and error type.
     """
     query = periods.query
     failed = structs.replace(query, facets={**query.facets, "outcome": "error"})
@@ -72,12 +67,7 @@ def draw_error_chart(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnCh
 def find_incidents(
     periods: Periods, errors: Iterable[ErrorPeriod], by_model: Iterable[ModelPeriod], costs: ModelCosts
 ) -> list[Incident]:
-    """Return the incidents of a time range: times in which many requests to one provider failed.
-
-    Only the incidents with the most failed requests are returned, in order of time. Errors that the content of a
-    request causes do not count. `periods` is the time range, divided for example into hours. `errors` has the failed
-    requests, and `by_model` all requests. `costs` has the prefixes of providers, which the labels contain.
-    """
+    """Return the largest incidents of a time range: times in which many requests to one provider failed."""
     numbers = {start: number for number, start in enumerate(periods.starts)}
     sent: dict[tuple[str, int], int] = {}
     for row in by_model:

@@ -36,11 +36,9 @@ Tabulate = Callable[[PageContext], ExportTable]
 def export_table(
     context: PageContext, tables: Mapping[str, Tabulate], query: Mapping[str, Sequence[str]]
 ) -> RouteResponse | None:
-    """Return one table of a page as a CSV or JSON file for download.
+    """Return one table of a page as a CSV or JSON file.
 
-    `query` has the URL parameters: `format` is `csv` or `json`, and `table` is the name of the table. Without a name,
-    the first of `tables` is returned. None: the table needs the ledger (database of requests), which cannot be read.
-    Raises `InvalidRequest` for an unknown name or format.
+    None: the ledger cannot be read, but the table needs it. Raises `InvalidRequest` for unknown names.
     """
     name, form = query.get("table", [""])[-1], query["format"][-1]
     if form not in FORMATS:

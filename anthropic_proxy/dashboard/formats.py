@@ -1,7 +1,7 @@
-"""Functions that return numbers, amounts of money, durations and times as texts for the pages of the dashboard.
+"""Functions that return numbers, amounts of money, durations and times as texts for the dashboard.
 
-Amounts are given in nano-dollars (10⁻⁹ dollars), and durations and times in microseconds, unless a function states
-another unit. Times count from the epoch. An unknown value (None) has the text `–`, an unknown amount `unknown`.
+Unless a function states another unit, amounts are in nano-dollars (10⁻⁹ dollars), and durations and times in
+microseconds. Times count from the epoch.
 """
 
 from datetime import datetime
@@ -60,11 +60,9 @@ def cost_or_free(nanodollars: int | None, *, exact: bool = False) -> str:
 
 
 def cost_with_unknown(nanodollars: int, unknown_requests: int, *, free: str = "free") -> str:
-    """Return the total cost of several requests as text, also if the costs of some are unknown: `≥ $0.01, 99 unknown`.
+    """Return the total cost of several requests as text, even with unknown costs: `≥ $0.01, 99 unknown`.
 
-    `nanodollars` is the sum of the known costs. `unknown_requests` is the number of requests without a known cost. If
-    there are such requests and the sum is 0, the text is `unknown`. Without such requests, a sum of 0 has the text
-    `free`, or the one that the caller passes.
+    `nanodollars` is the sum of the known costs.
     """
     amount = find_known_amount(nanodollars, unknown_requests)
     if unknown_requests and amount:
@@ -87,11 +85,7 @@ def seconds(microseconds: float | None) -> str:
 
 
 def percent(value: float | None, whole: float | None, digits: int = 0) -> str:
-    """Return the share of `value` in `whole` as text: `79 %`.
-
-    `digits` is the number of decimals. A small share is not rounded to `0 %`, and an incomplete one is not rounded to
-    `100 %`. Without a `value` (None) or a `whole` (None or 0), the text is `–`.
-    """
+    """Return the share of `value` in `whole` as text: `79 %`. Without one of them, the text is `–`."""
     if value is None or not whole:
         return UNKNOWN
     share = 100 * value / whole

@@ -1,8 +1,7 @@
-"""Forms of the dashboard, and their protection against forms that other web sites send in the user's name (CSRF).
+"""Forms of the dashboard, and their protection against forms of other web sites (CSRF).
 
-Each form contains a token, a random text that other sites cannot read. `find_token` returns it as a `FormToken`, and
-`require_token` rejects a sent form without it. `read_own_form` returns the fields of a sent form. `find_own_path`
-prevents redirects to other sites.
+Each form contains a `FormToken`, a random text that other sites cannot read. `require_token` rejects a sent form
+without it.
 """
 
 import hmac
@@ -25,9 +24,9 @@ MAX_TARGET_CHARACTERS = 2_000
 
 
 def read_own_form(request: RouteRequest) -> Mapping[str, str]:
-    """Return the fields of the form in the body of `request`, as texts by name.
+    """Return the fields of the form in the body of `request`.
 
-    Raises `PermissionDenied` if a page of another site sent the form, and `InvalidRequest` if it has too many fields.
+    Raises `PermissionDenied` if another site sent the form, and `InvalidRequest` for too many fields.
     """
     headers = request.headers
     origin = headers.get("origin", "")
@@ -42,11 +41,8 @@ def read_own_form(request: RouteRequest) -> Mapping[str, str]:
 
 
 def find_own_path(target: str) -> str:
-    """Return `target` if it is a path of the dashboard, otherwise `/dashboard`.
-
-    A browser is redirected to the result after the sign-in. The check prevents a link that redirects it to another
-    site.
-    """
+    """Return `target` if it is a path of the dashboard, otherwise `/dashboard`."""
+    # prevents a link that redirects the browser to another site after the sign-in
     is_own = target == "/dashboard" or target.startswith(("/dashboard/", "/dashboard?"))
     is_short = len(target) <= MAX_TARGET_CHARACTERS
     return target if is_own and is_short and "\\" not in target and target.isprintable() else "/dashboard"
@@ -61,11 +57,7 @@ class FormToken(NamedTuple):
 
 
 def find_token(request: RouteRequest, session: Session | None, *, is_https: bool) -> FormToken:
-    """Return the random text that the forms of this browser contain. A browser without one receives a new one.
-
-    `request` is the request of the browser. `session` is its session; None if it is not signed in. `is_https` is True
-    if the browser uses TLS; the cookie for a new text is then sent only with TLS.
-    """
+    """Return the random text that the forms of this browser contain. A browser without one receives a new one."""
     if session is not None:
         return FormToken(session.form_token)
     token = find_cookie(request.headers.get("cookie", ""), TOKEN_COOKIE)
@@ -77,11 +69,7 @@ def find_token(request: RouteRequest, session: Session | None, *, is_https: bool
 
 
 def require_token(request: RouteRequest, session: Session | None, presented: str) -> None:
-    """Raise `PermissionDenied` if a sent form does not contain the token of the browser that sent it.
-
-    A page of another site may then have sent the form. `presented` is the token in the form. `session` is the session
-    of the browser; None if it is not signed in.
-    """
+    """Raise `PermissionDenied` if `presented`, the token in a sent form, is not the token of the browser."""
     token, new_cookie = find_token(request, session, is_https=True)
     require_equal_tokens("" if new_cookie else token, presented)
 
@@ -89,7 +77,7 @@ def require_token(request: RouteRequest, session: Session | None, presented: str
 def require_equal_tokens(token: str, presented: str) -> None:
     """Raise `PermissionDenied` if the token in a form is not the token of the browser.
 
-    `token` is the token of the browser; an empty one is always rejected. `presented` is the token in the form.
+    An empty token of the browser is rejected too.
     """
     if not token or not hmac.compare_digest(token.encode(), presented.encode()):
         raise PermissionDenied("The form is not of this session. Open /dashboard again.")

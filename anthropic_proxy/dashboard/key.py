@@ -52,10 +52,7 @@ class ChangeRow(Struct, frozen=True):
 
 
 def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
-    """Return the values for the template of the page about the virtual key in the URL. None: this key does not exist.
-
-    `context` is the input of the page, such as the URL parameters and the connection to the ledger.
-    """
+    """Return the template values of the page about the virtual key in the URL. None: this key does not exist."""
     key = find_key(context.connection, context.path_parameters["id"])
     if key is None:
         return None

@@ -1,7 +1,6 @@
-"""Page of the audit log, which lists each change of virtual keys and teams with time, author, and old and new values.
+"""Page of the audit log, which lists each change of virtual keys and teams.
 
-`build_audit_page` returns the values for the template of the page. `list_shown_entries` returns the changes that the
-page lists. A virtual key is a key that this proxy gives to a client.
+A virtual key is a key that this proxy gives to a client.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,10 +38,9 @@ def build_audit_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def list_shown_entries(context: PageContext, limit: int = MAX_ROWS) -> Sequence[AuditEntry]:
-    """Return the changes of keys and teams that one page of the audit log lists, the latest first.
+    """Return the changes of keys and teams on one page of the audit log, the latest first.
 
-    There are at most `limit` changes. The URL parameter `before` selects older changes, and `after` selects newer ones.
-    Raises `InvalidRequest` for an invalid value of these parameters.
+    Raises `InvalidRequest` for an invalid URL parameter.
     """
     query = context.query
     before, after = (_read_id(name, text) for name, text in (("before", query.before), ("after", query.after)))

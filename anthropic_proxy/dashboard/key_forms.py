@@ -1,8 +1,7 @@
-"""Forms of the page Keys, in which a user creates, changes, rotates or revokes a virtual key, or changes a team.
+"""Forms of the page Keys, in which a user changes virtual keys and teams.
 
-A virtual key is a key that this proxy gives to a client. A rotation replaces the text of a key. `load_form` returns the
-`KeyForm` before the user fills it in. `submit_form` returns the sent form with a preview, and makes the change after
-the confirmation.
+A virtual key is a key that this proxy gives to a client. A rotation replaces its text. `submit_form` makes a change
+after the user has confirmed its preview.
 """
 
 import time
@@ -66,10 +65,9 @@ class KeyForm(Struct, kw_only=True):
 
 
 def load_form(administration: KeyAdministration, settings: Settings, action: str, target: str) -> KeyForm:
-    """Return the form for a change of a key or team, filled in with the present values.
+    """Return the form for a change of a key or team, with the present values.
 
-    `action` is the kind of change, such as `rotate`. `target` is the id of the key or the name of the team; it is empty
-    for a new key. Raises `InvalidRequest` for an unknown action, and `UnknownModel` for an unknown key.
+    Raises `InvalidRequest` for an unknown action, and `UnknownModel` for an unknown key.
     """
     if action not in _TITLES:
         raise InvalidRequest(f"action: {action[:20]!r} is not allowed; use {', '.join(_TITLES)}.")
@@ -101,10 +99,9 @@ def submit_form(
     sent: Mapping[str, str],
     clock: Callable[[], float] = time.time,
 ) -> KeyForm:
-    """Return a sent form with a preview of its change. If the user has confirmed the preview, make the change too.
+    """Return a sent form with a preview, and make its change if the user has confirmed it.
 
-    `sent` has the fields of the form. A confirmed form has the field `before`, a digest of the values before the
-    change. Invalid values change nothing, and are described in the field `problem` of the result.
+    Invalid values change nothing, and are described in `problem`.
     """
     form = load_form(administration, settings, sent.get("action", ""), sent.get("target", ""))
     form.fields = {name: sent.get(name, "").strip() for name in form.fields}

@@ -14,11 +14,7 @@ _NOT_ALLOWED = "Keys can be changed after a sign-in with a key of ADMIN_API_KEY.
 
 
 def explain_key_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
-    """Return a text that explains why this user may not change virtual keys and teams. Empty: the user may.
-
-    `request` is the request of the user's browser. `session` is the session of the browser; None if it is not signed
-    in.
-    """
+    """Return a text that explains why this user may not change virtual keys and teams. Empty: the user may."""
     if not settings.dashboard_editing:
         return _DISABLED
     if may_change_keys(find_client_role(request.client) if session is None else session.role):

@@ -29,8 +29,7 @@ Open = Callable[[RouteRequest], Awaitable["tuple[Session | None, Pages, Gateway]
 class KeyFormRoutes:
     """Routes of the forms in which a user changes virtual keys and teams.
 
-    `open_pages` is called with each request. It returns the session of the browser, the pages of the dashboard, and the
-    running proxy.
+    `open_pages` is called with each request.
     """
 
     def __init__(self, open_pages: Open) -> None:

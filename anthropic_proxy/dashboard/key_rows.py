@@ -1,8 +1,7 @@
 """Rows of the tables of virtual keys and teams, as texts.
 
-A virtual key is a key that this proxy gives to a client. `build_key_row` returns the `KeyRow` of a key from its
-`KeyUsage`, and `build_team_row` returns the `TeamRow` of a team. A `KeyState` shows if a key is active, expired or
-revoked. A `BudgetBar` shows the used share of a budget.
+A virtual key is a key that this proxy gives to a client. A `KeyState` shows if a key is active, expired or revoked. A
+`BudgetBar` shows the used share of a budget.
 """
 
 from collections.abc import Mapping, Sequence
@@ -99,11 +98,7 @@ class KeyUsage(Struct, frozen=True):
 
 
 def build_key_row(key: VirtualKey, usage: KeyUsage, now: float, requests_link: str = "") -> KeyRow:
-    """Return the table row of the virtual key `key`.
-
-    `usage` has its requests and used budgets. `now` is in seconds since the epoch. `requests_link` is the URL of the
-    list of its requests.
-    """
+    """Return the table row of the virtual key `key`. `now` is in seconds since the epoch."""
     last = usage.last_used_at
     return KeyRow(
         key=key,
@@ -156,10 +151,7 @@ def describe_state(key: VirtualKey, now: float) -> KeyState:
 
 
 def list_allowed_names(rules: Rules) -> Sequence[tuple[str, str]]:
-    """Return the models, providers and routes to which `rules` limit a key or a team.
-
-    Each pair is a title, such as `models`, and the allowed names. Empty: everything is allowed.
-    """
+    """Return the models, providers and routes to which `rules` limit a key or a team. Empty: everything is allowed."""
     return [(name, ", ".join(names)) for name in LIST_FIELDS if (names := getattr(rules, name))]
 
 
@@ -178,9 +170,9 @@ def describe_limits(rules: Rules) -> str:
 
 
 def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequence[BudgetBar]:
-    """Return one bar for each budget in `rules`, the rules of a key or a team.
+    """Return one bar for each budget of a key or a team.
 
-    `spending` has the used amount of each budget in the same order; None if the amounts are unknown.
+    `spending` has their used amounts in the same order. None: the amounts are unknown.
     """
     if spending is None:
         return [BudgetBar(f"{formats.UNKNOWN} of {budget.describe()}", 0.0, "budget") for budget in rules.budgets]

@@ -1,8 +1,7 @@
 """Page Keys: all virtual keys and teams with state, limits, used budgets, requests and cost.
 
-A virtual key is a key that this proxy gives to a client. `build_keys_page` returns the values for the template of the
-page. `read_key_list` returns all keys and teams as a `KeyList`. `choose_key_rows` selects the keys that match the
-filter and the search text. `read_used_budgets` returns how much of each budget is used.
+A virtual key is a key that this proxy gives to a client. `choose_key_rows` selects the keys that match the filter and
+the search text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -90,9 +89,9 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def read_key_list(context: PageContext) -> KeyList:
-    """Return all virtual keys and teams, with their requests in the time range of the URL and their used budgets.
+    """Return all virtual keys and teams, with their requests in the time range and their used budgets.
 
-    Active keys come first, then expired and revoked ones. Keys with the same state are sorted by label.
+    Active keys come first.
     """
     keys, teams = list_keys(context.connection), list_teams(context.connection)
     named = {team.name: team for team in teams}
@@ -130,7 +129,7 @@ def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team])
 
 
 def choose_key_rows(context: PageContext, rows: Sequence[KeyRow]) -> list[KeyRow]:
-    """Return the keys of `rows` that match the filter and the search text in the URL, in the order of the URL.
+    """Return the keys of `rows` that match the filter and the search text of the URL.
 
     Raises `InvalidRequest` for an unknown filter or sort column.
     """

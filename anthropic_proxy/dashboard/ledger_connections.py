@@ -42,8 +42,7 @@ class LedgerConnections:
     def open(self, settings: Settings) -> OpenedLedger:
         """Return a connection to the ledger for one page, which the caller must close.
 
-        If the ledger cannot be read, the result has a connection to an empty database instead. Any thread may call
-        this.
+        If the ledger cannot be read, the database of the connection is empty.
         """
         problem = None
         try:

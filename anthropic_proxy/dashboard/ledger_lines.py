@@ -26,8 +26,7 @@ class StateLine(Struct, frozen=True):
 def describe_ledger(ledger: LedgerState | None, facts: LedgerFacts | None, now: float) -> list[StateLine]:
     """Return a line for each problem of the ledger: a failure, waiting requests, or lost requests.
 
-    `ledger` is the condition of the ledger; if it is None, there are no lines. `facts` has the time of the latest
-    stored request; None if the ledger cannot be read. `now` is the present time in seconds since the epoch.
+    `facts` is None if the ledger cannot be read.
     """
     if ledger is None:
         return []

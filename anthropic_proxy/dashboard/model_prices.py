@@ -1,8 +1,6 @@
-"""Two tables of the page Models: the prices of models, and the cost that other models would have had.
+"""Two tables of the page Models: prices of models, and the cost that other models would have had.
 
-`list_prices` returns the prices as `PriceRow`. `compare_costs` returns the comparison, with a `ComparedCost` for each
-other model: the cost of the tokens of the time range at the prices of that model. `describe_price_sources` returns a
-text about the origin of the prices.
+`list_prices` returns the prices. `compare_costs` returns the cost of the used tokens at the prices of other models.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,10 +47,7 @@ class ComparedCost(Struct, frozen=True, kw_only=True):
 
 
 def list_prices(context: PageContext, costs: ModelCosts, found: Sequence[ModelSums]) -> list[PriceRow]:
-    """Return the prices of the models that were used in the time range, and of those that serve a Claude tier.
-
-    `costs` finds the price of a model. `found` has the used models with their tokens.
-    """
+    """Return the prices of the used models (`found`) and of the models that serve a Claude tier."""
     find_price_source(context.settings.data_directory).reload_if_changed()
     used = [(costs.find_prefix(one.provider), one.model) for one in found if one.provider and one.model]
     names = dict.fromkeys([*used, *_mapped(context)])
@@ -74,9 +69,7 @@ def compare_costs(
 ) -> Mapping[str, Any] | None:
     """Return the table that shows how much the used tokens would have cost with other models.
 
-    Its rows are the model that the URL names, and the cheapest models of those that were used or requested, or serve a
-    Claude tier. `costs` finds the price of a model. `found` has the used models with their tokens, and `total` has the
-    sums of all tokens and costs. None: no tokens were used.
+    None: no tokens were used.
     """
     if not total.tokens:
         return None

@@ -1,8 +1,6 @@
-"""Page Models: requests, cost and speed of each model, the model mapping, prices, and the cost at other models.
+"""Page Models: requests, cost and speed of each model, the model mapping, and prices.
 
-`build_models_page` returns the values for the template of the page. `UsedModel` is a model with its requests and times.
-The speed is the number of output tokens per second after the first token. The cost at other models is the cost that the
-same tokens would have had with them.
+The speed is the number of output tokens per second after the first token.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,11 +58,7 @@ _COLUMNS: Sequence[SortableColumn[UsedModel]] = (
 
 
 def build_models_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values for the template of the page Models.
-
-    If a table or chart cannot be built, a message is in its place. `context` is the input of the page, such as the URL
-    parameters and the connection to the ledger.
-    """
+    """Return the template values of the page Models. A failed table or chart is replaced by a message."""
     periods, costs = divide_range(context.query), ModelCosts(context.settings)
     by_period = call_once(lambda: queries.measure_model_periods(context.connection, context.selection, periods.seconds))
     found = call_once(lambda: queries.add_up_models(by_period()))

@@ -38,9 +38,7 @@ def list_setup_notices(context: PageContext) -> list[Notice]:
 def build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
     """Return the notice about a group of failed requests with the same type of error.
 
-    The requests failed at one provider, or in the proxy itself. The notice has their number, the latest message, and a
-    remedy if the error catalog has one. `group` has the facts about the requests. `costs` has the prefix and the key
-    setting of each provider.
+    The notice has a remedy if the error catalog has one.
     """
     name = costs.find_prefix(group.provider) if group.provider else "the proxy"
     period = formats.day_and_time(group.first_at)

@@ -30,7 +30,7 @@ class OidcUser(Struct, frozen=True, omit_defaults=True):
 def find_user(settings: OidcSettings, claims: Mapping[str, Any]) -> OidcUser:
     """Return the user for `claims`, the checked facts in an ID token.
 
-    Raises `OidcError` if the e-mail address is missing or not accepted, or if the settings give the user no role.
+    Raises `OidcError` if the user has no accepted e-mail address or no role.
     """
     email = claims.get(settings.email_claim)
     if not isinstance(email, str) or email.count("@") != 1 or not (email.isascii() and email.isprintable()):
@@ -66,10 +66,9 @@ def resolve_role(settings: OidcSettings, user: OidcUser) -> Role | None:
 
 
 def find_claim_texts(claims: Mapping[str, Any], path: str) -> Sequence[str]:
-    """Return the value of one claim (fact about a user) as a list of texts. A claim is one text or a list of texts.
+    """Return one claim (fact about a user) as a list of texts.
 
-    `path` is the name of the claim. Dots separate the names of nested objects: `realm_access.roles`. Empty: the claims
-    have no such text.
+    Dots in `path` separate the names of nested objects. Empty: the claims have no such text.
     """
     value: Any = claims.get(path)
     if value is None:

@@ -1,8 +1,7 @@
-"""Sign-in to the dashboard with an identity provider (OpenID Connect): the redirect to the provider, and the way back.
+"""Sign-in to the dashboard with an identity provider (OpenID Connect).
 
-`OidcSignIn.start` redirects the browser to the provider, and stores random values in a cookie (`BegunSignIn`). The
-provider then sends the browser back with a code. `OidcSignIn.finish` checks the code and creates a session
-(`SignedIn`). `require_usable_provider` checks the settings when the proxy starts.
+`OidcSignIn.start` redirects the browser to the provider, which later sends it back with a code. `OidcSignIn.finish`
+checks the code and creates a session.
 """
 
 import asyncio
@@ -40,11 +39,7 @@ _MAX_CODE_CHARACTERS = 4_096
 
 
 def require_usable_provider(settings: Settings) -> None:
-    """Raise `ConfigurationError` if an identity provider is set, but sign-ins with it are not possible or useless.
-
-    They are not possible without the package Authlib. They are useless if clients need no key, because the API then
-    returns the same data without a sign-in.
-    """
+    """Raise `ConfigurationError` if an identity provider is set, but sign-ins with it are not possible or useless."""
     if settings.oidc is None:
         return
     if not settings.requires_client_key():
@@ -79,7 +74,7 @@ class OidcSignIn:
     async def start(self, request: RouteRequest) -> RouteResponse:
         """Return a redirect to the sign-in page of the identity provider, with a cookie that remembers this sign-in.
 
-        Raises `OidcError` if the settings have no provider, or if it cannot be used.
+        Raises `OidcError` if no provider is usable.
         """
         client = await self._find_client()
         from anthropic_proxy.dashboard.oidc.client import SignInAttempt  # noqa: PLC0415
@@ -102,15 +97,14 @@ class OidcSignIn:
     def read_attempt(self, request: RouteRequest) -> "BegunSignIn":
         """Return the sign-in that the browser began, from the cookie that `start` has set.
 
-        Raises `OidcError` if the cookie is missing or changed, or belongs to another sign-in than the provider's
-        response.
+        Raises `OidcError` if the cookie is missing or not valid.
         """
         return _read_attempt(request, request.query.get("state", [""])[-1], self._require_provider())
 
     async def finish(self, request: RouteRequest, begun: "BegunSignIn") -> SignedIn:
-        """Check the response of the identity provider in the URL of `request`, and create a session for the user.
+        """Check the response of the identity provider in the URL, and create a session for the user.
 
-        `begun` is the result of `read_attempt`. Raises `OidcError` if the sign-in is rejected.
+        Raises `OidcError` if the sign-in is rejected.
         """
         query = {name: values[-1] for name, values in request.query.items()}
         attempt = begun.attempt
@@ -163,10 +157,9 @@ class BegunSignIn(Struct, frozen=True):
 
 
 def write_attempt_cookie(value: str, seconds: int, *, is_https: bool) -> str:
-    """Return the header `Set-Cookie` with the cookie that connects a browser to the sign-in that it has begun.
+    """Return the header `Set-Cookie` that connects a browser to the sign-in that it has begun.
 
-    `value` is the value of the cookie. `seconds` is its lifetime; 0 removes the cookie. `is_https` is True if the
-    browser uses TLS.
+    With 0 `seconds`, the browser removes the cookie.
     """
     secure = "; Secure" if is_https else ""
     return f"{ATTEMPT_COOKIE}={value}; Path=/dashboard/oidc; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"

@@ -57,11 +57,7 @@ class _Queries:
 
 
 def build_overview_page(context: PageContext) -> Mapping[str, Any]:
-    """Return the values for the template of the page Overview.
-
-    If a table or chart cannot be built, a message is in its place. `context` is the input of the page, such as the URL
-    parameters and the connection to the ledger.
-    """
+    """Return the template values of the page Overview. A failed table or chart is replaced by a message."""
     query, found = context.query, _Queries(context)
     periods = found.periods
     bands = build_panel(context, "incidents", found.build_incident_bands)

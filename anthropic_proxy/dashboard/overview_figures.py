@@ -36,11 +36,7 @@ def build_figures(
     latencies: Latencies,
     previous_requests: int,
 ) -> list[Figure]:
-    """Return the five figures of a time range: requests, success, cost, time to first token and cached input.
-
-    `periods` is the time range, divided for example into hours. `sums` has the sums of each period. `latencies` has
-    histograms of the times to first token. `previous_requests` is the number of requests in the time range before.
-    """
+    """Return the five figures of a time range: requests, success, cost, time to first token and cached input."""
     query, total = context.query, add_up(sums)
     failed = query.with_facet("outcome", "error", "/dashboard/requests")
     listed, models = query.link("/dashboard/requests", measure=""), query.link("/dashboard/models", measure="")

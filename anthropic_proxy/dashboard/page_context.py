@@ -1,8 +1,7 @@
 """Input for the function that builds a page of the dashboard, as one object: `PageContext`.
 
-It has the URL parameters, the settings, the state of the proxy, and an open connection to the ledger, the database of
-client requests. `PageContext.selection` is the condition for database queries: the time range and the filters. Pages
-are built in threads. `WaitFor` runs a coroutine of the event loop from such a thread.
+The ledger is the database of client requests. Pages are built in threads. `WaitFor` runs a coroutine of the event loop
+from such a thread.
 """
 
 import asyncio
@@ -66,10 +65,7 @@ class PageContext(Struct, frozen=True, kw_only=True):
 
     @property
     def selection(self) -> RequestSelection:
-        """Condition for database queries: the time range, the filters and the search text of the page.
-
-        The time range is that of the URL, or shorter if a slow search was limited.
-        """
+        """Condition for database queries: the time range, the filters and the search text of the page."""
         query = self.query
         start, end = self.searched or (query.start * MICROSECONDS, query.end * MICROSECONDS)
         return RequestSelection(

@@ -1,8 +1,6 @@
 """Responses with the pages of the dashboard, which are built from the ledger, the database of client requests.
 
 A `PageKind` describes one page. `Pages.respond` returns a page, or an error page with cause and remedy.
-`Pages.respond_form` and `Pages.respond_setting` return a page with a form. `list_sections` returns the entries of the
-navigation.
 """
 
 import asyncio
@@ -137,7 +135,7 @@ def list_sections(settings: Settings) -> Sequence[NavigationEntry]:
 class Pages:
     """Builder of the pages of the dashboard, with connections to the ledger, in one process.
 
-    `gateway` is the running proxy. Pages are built in `threads`. `clock` returns seconds since the epoch.
+    Pages are built in `threads`.
     """
 
     def __init__(self, gateway: Gateway, threads: ReaderThreads, clock: Callable[[], float] = time.time) -> None:
@@ -151,10 +149,9 @@ class Pages:
         self._ledger.close()
 
     async def respond(self, kind: PageKind, request: RouteRequest, session: Session | None) -> RouteResponse:
-        """Return the page `kind` as HTML, or its rows as CSV or JSON if the URL has the parameter `format`.
+        """Return the page `kind` as HTML, or its rows in the `format` of the URL.
 
-        `session` is the session of the browser; None if it is not signed in. Raises `PermissionDenied` if the user may
-        not open the page.
+        Raises `PermissionDenied` if the user may not open the page.
         """
         role = find_client_role(request.client) if session is None else session.role
         if not may_open(role, kind.section):
@@ -204,8 +201,7 @@ class Pages:
     ) -> RouteResponse:
         """Return a page with a form, rendered from `template` and `values`.
 
-        If `values` contain a text in `problem`, the HTTP status is 400. `path` is the URL path of the page that the
-        navigation marks as open.
+        If `values` contain a text in `problem`, the HTTP status is 400.
         """
         frame = self._frame(PAGES[path], request, session) | {"live": False}
         token, cookie = find_token(request, session, is_https=is_https(request, self._gateway.settings))

@@ -1,7 +1,6 @@
-"""Building of the panels of a page, which are its charts and tables: if one panel fails, the others are still shown.
+"""Building of the panels of a page, which are its charts and tables.
 
-`build_panel` returns the values of a panel, or a `FailedPanel` with an error message. `call_once` shares the result of
-one query between several panels.
+If one panel fails, the others are still shown. `call_once` shares the result of one query between several panels.
 """
 
 from collections.abc import Callable
@@ -26,10 +25,9 @@ class FailedPanel(Struct, frozen=True):
 
 
 def build_panel(context: PageContext, name: str, build: Callable[[], PanelT]) -> PanelT | FailedPanel:
-    """Return the values of a chart or table of a page, or a `FailedPanel` with a message if it cannot be built.
+    """Return the values of a chart or table, or a `FailedPanel` if it cannot be built.
 
-    `build` returns the values. `name` is the name of the panel for the log. A `ClientError` of `build` is raised,
-    because it concerns the whole page.
+    A `ClientError` of `build` is raised.
     """
     try:
         return build()

@@ -1,8 +1,7 @@
-"""Charts over time, and the division of a time range into periods of equal length, such as hours or days.
+"""Charts over time, and the division of a time range into periods, such as hours or days.
 
-`divide_range` returns the `Periods` of a range. Each function `*_chart` returns a `DrawnChart`: the chart as SVG, and
-its values as a table. `group_chart` and `stacked_chart` draw stacked bars. `percentile_chart`, `median_chart`,
-`speed_chart` and `share_chart` draw lines.
+`divide_range` returns the `Periods` of a range. Each function `*_chart` returns the chart as SVG, and its values as a
+table.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -55,10 +54,7 @@ class Periods(Struct, frozen=True):
         return names[self.seconds]
 
     def columns(self, texts: Sequence[str], path: str = "/dashboard/requests") -> list[Column]:
-        """Return one position on the time axis of a chart for each period, with label, description and link.
-
-        `texts` describes the values of each period. `path` is the URL path of the page to which the links lead.
-        """
+        """Return one position on the time axis of a chart for each period, with label, description and link."""
         found = []
         ends = [*self.starts[1:], self.end]
         for start, end, text in zip(self.starts, ends, texts, strict=True):
@@ -74,7 +70,7 @@ class Periods(Struct, frozen=True):
 def divide_range(query: ViewQuery) -> Periods:
     """Return the time range in `query`, divided into periods of equal length, such as hours.
 
-    Days begin at local midnight. The first period may begin before the range, and the last one may end after it.
+    The periods may extend beyond the range.
     """
     seconds = next((length for hours, length in _PERIODS if query.hours <= hours), _PERIODS[-1][1])
     end = find_start(find_number(query.end - 1, seconds) + 1, seconds)
@@ -88,11 +84,9 @@ def group_chart(
     text: Callable[[float], str],
     roles: Mapping[str, tuple[str, str]] | None = None,
 ) -> DrawnChart:
-    """Return a chart of stacked bars: one bar for each period, with one color for each group of requests.
+    """Return a chart of stacked bars over time, with one color for each group of requests.
 
-    `rows` has the sums of each period and group, such as a provider. `value` returns the number to draw for a sum, and
-    `text` returns the number as text. `roles` has name and CSS class of the color for each group. The smallest groups
-    are added up as `others`.
+    The smallest groups are added up as `others`.
     """
     totals: dict[str, float] = {}
     for row in rows:
@@ -112,10 +106,9 @@ def group_chart(
 def stacked_chart(
     periods: Periods, values: Mapping[tuple[str, str], Mapping[int, float]], text: Callable[[float], str]
 ) -> DrawnChart:
-    """Return a chart of stacked bars: one bar for each period, with one color for each series of `values`.
+    """Return a chart of stacked bars over time, with one color for each series of `values`.
 
-    Each key of `values` is the name of a series and the CSS class of its color. Each item has the values of the series,
-    by the beginning of the period. `text` returns a value as text.
+    Each series has its values by the beginning of the period.
     """
     kept = {key: found for key, found in values.items() if any(found.values())}
     series = [
@@ -138,11 +131,7 @@ def percentile_chart(
     text: Callable[[float | None], str] = formats.seconds,
     bands: Sequence[Band] = (),
 ) -> DrawnChart:
-    """Return a chart with two lines, the median and the 95th percentile, for example of the time to first token.
-
-    `found` has the histogram of each period, by the beginning of the period. `text` returns a value as text. `bands`
-    are labeled time ranges, such as incidents.
-    """
+    """Return a chart with two lines over time: the median and the 95th percentile."""
     histograms = [found.get((start, ())) for start in periods.starts]
     values = [[find_percentile(one, share) if one else None for one in histograms] for share in (0.5, 0.95)]
     series = [Series("p50 (median)", "p50", values[0]), Series("p95", "p95", values[1])]
@@ -158,11 +147,7 @@ def median_chart(
     names: Mapping[str, str],
     bands: Sequence[Band] = (),
 ) -> DrawnChart:
-    """Return a chart of the median time to first token, with one line for each group, such as a provider.
-
-    Only the groups with the most replies have a line. `found` has the histogram of each period and group. `names` has
-    the names of the lines. `bands` are labeled time ranges, such as incidents.
-    """
+    """Return a chart of the median time to first token, with one line for each of the largest groups."""
     counts: dict[str, int] = {}
     for (_, (group,)), histogram in found.items():
         counts[group] = counts.get(group, 0) + sum(histogram.values())
@@ -176,11 +161,7 @@ def median_chart(
 def speed_chart(
     periods: Periods, speeds: Mapping[tuple[int, tuple[str, ...]], float], names: Mapping[str, str]
 ) -> DrawnChart:
-    """Return a chart of the output tokens per second, with one line for each group, such as a model.
-
-    `speeds` has the tokens per second of each period and group. `names` has the names of the lines. At most
-    `MAX_SERIES` groups have a line.
-    """
+    """Return a chart of the output tokens per second, with lines for at most `MAX_SERIES` groups of requests."""
     groups = sorted({group for _, (group,) in speeds}, key=lambda one: list(names).index(one) if one in names else 99)
     series = [
         Series(names.get(group, group) or "none", group, [speeds.get((start, (group,))) for start in periods.starts])
@@ -209,10 +190,9 @@ def _draw_lines(
 
 
 def share_chart(periods: Periods, name: str, role: str, shares: Sequence[float | None]) -> DrawnChart:
-    """Return a chart with one line of percentages.
+    """Return a chart with one line of percentages, in the color of the CSS class `role`.
 
-    `name` is the name of the line, and `role` is the CSS class of its color. `shares` has a percentage from 0 to 100
-    for each period; None: unknown.
+    A share is unknown if it is None.
     """
     texts = [formats.UNKNOWN if share is None else formats.percent(share, 100) for share in shares]
     series = [Series(name, role, shares)] if any(share is not None for share in shares) else []

@@ -1,9 +1,7 @@
 """Roles of the users of the dashboard, and the pages and changes that each role permits.
 
-An `admin` may change settings, virtual keys and teams. An `owner` may change settings. A `viewer` only reads, and a
-`member` only reads requests of own virtual keys. A key of `ADMIN_API_KEY` has the role `admin`. A key of
-`PROXY_API_KEY`, or a client on this machine if no key is required, has the role `owner`. The settings give roles to
-users of an identity provider. Functions `may_*` return True if a role permits an action.
+An `admin` may change settings, virtual keys and teams, and an `owner` settings. A `viewer` only reads, and a `member`
+only reads requests of own virtual keys.
 """
 
 from collections.abc import Sequence
@@ -31,6 +29,7 @@ class NavigationEntry(NamedTuple):
 
 def find_client_role(client: Client) -> Role:
     """Return the role of a client that is not signed in, but sent a key in a header or is on this machine."""
+    # an owner has sent a key of PROXY_API_KEY, or is on this machine while no key is required
     return "admin" if client.role == "admin" else "owner"
 
 

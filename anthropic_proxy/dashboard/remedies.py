@@ -92,9 +92,9 @@ _OF_PROXY: Sequence[_Rule] = (
 
 
 def find_remedy(error: ErrorGroup | StoredRequest, key_variable: str = "") -> Remedy | None:
-    """Return the remedy for a failed request, or for a group of failed requests. None: the error catalog has none.
+    """Return the remedy for a failed request, or for a group of failed requests.
 
-    `key_variable` is the setting with the keys of the provider; the text names it in place of `OPENAI_API_KEY`.
+    None: the error catalog has none.
     """
     if not error.error_type:
         return None

@@ -72,11 +72,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def list_exported_requests(context: PageContext) -> list[StoredRequest]:
-    """Return the requests for a download, with the search, the filters and the order of the URL.
-
-    There are at most `MAX_EXPORTED_ROWS`. If the URL selects a later page of the list, only the requests of this page
-    are returned.
-    """
+    """Return at most `MAX_EXPORTED_ROWS` requests for a download, with the filters and the order of the URL."""
     limit = ROWS_PER_PAGE if context.query.before or context.query.after else MAX_EXPORTED_ROWS
     rows, _, _ = _read_rows(context, read_order(context.query.order, SORT_KEYS), limit)
     return [row for row, _ in rows]

@@ -1,7 +1,6 @@
 """Functions for the routes and responses of the dashboard that work before the libraries of pages are loaded.
 
 `page_route` returns the route of a page, and `form_route` returns the route to which a form is sent.
-`compress_response` compresses a response by gzip. `redirect` sends the browser to another URL.
 """
 
 import asyncio
@@ -77,7 +76,7 @@ def page_route(path: str, respond: Respond) -> Route:
 def form_route(path: str, respond: Respond, max_bytes: int = MAX_FORM_BYTES) -> Route:
     """Return the route at the URL path `path` to which browsers send a form.
 
-    Errors of the client are shown as a page. A form with more than `max_bytes` is rejected.
+    Errors of the client are shown as a page.
     """
     explained = _with_error_page(respond)
     return Route(path=path, respond=explained, methods=["POST"], max_body_bytes=max_bytes, checks_key=True)

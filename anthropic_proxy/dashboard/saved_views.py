@@ -56,8 +56,7 @@ def read_views(cookie: str) -> list[SavedView]:
 def write_views(views: Sequence[SavedView], *, is_https: bool) -> str:
     """Return the value of a header `Set-Cookie` that stores the saved views in the browser.
 
-    With `is_https`, browsers send the cookie only with TLS. Raises `InvalidRequest` if the views are too long for a
-    cookie.
+    Raises `InvalidRequest` if the views are too long.
     """
     value = base64.urlsafe_b64encode(msgspec.json.encode(views)).decode()
     if len(value) > _MAX_COOKIE_CHARACTERS:
@@ -68,10 +67,9 @@ def write_views(views: Sequence[SavedView], *, is_https: bool) -> str:
 
 
 def change_views(views: Sequence[SavedView], form: Mapping[str, str]) -> tuple[list[SavedView], str]:
-    """Return `views` after the user has saved or removed one in a form, and the URL of the next page.
+    """Return the views after the user has saved or removed one, and the URL of the next page.
 
-    `form` has the fields of the form. To save a view, it has a `name` and the URL `target`. To remove a view, its name
-    is in `remove`. Raises `InvalidRequest` for a name or URL that is not allowed.
+    Raises `InvalidRequest` for an invalid name or URL.
     """
     target = form.get("target", VIEWS_PATH)
     path, _, query = target.partition("?")

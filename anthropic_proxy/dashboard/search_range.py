@@ -19,8 +19,7 @@ _POSITION = re.compile(r"([0-9]{1,18})\..*")
 def limit_range(context: PageContext, lines: list[StateLine], maximum: int = MAX_SEARCHED_REQUESTS) -> PageContext:
     """Return `context` with a shorter time range if the search would read more than `maximum` stored requests.
 
-    Only searches for a text, or for requests that the translation changed, are limited, because they read each request.
-    The function then adds a line about the limit to `lines`, which the page shows.
+    If so, a line about the limit is added to `lines`.
     """
     whole = context.selection
     before, after = (_read_time(text) for text in (context.query.before, context.query.after))

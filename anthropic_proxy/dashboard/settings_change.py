@@ -1,8 +1,7 @@
 """Changes of settings in the file `.env` by the dashboard.
 
 `list_editable_settings` returns the settings that may change. `propose_change` checks a new value and returns it as a
-`Proposal`, which `write_change` writes to `.env`. Addresses of providers and rules of access may not change, because
-keys could then be sent to another host.
+`Proposal`, which `write_change` writes to `.env`.
 """
 
 import re
@@ -25,6 +24,7 @@ from anthropic_proxy.settings.masking import is_secret, mask_setting
 BACKUP_FILE = ".env.bak"
 """Name of the copy of `.env` that is written before each change."""
 MAX_VALUE_CHARACTERS = 1_000
+# No addresses of providers or rules of access, because keys could then be sent to another host.
 _EDITABLE = re.compile(
     r"PREFERRED_PROVIDER|(?:BIG|MIDDLE|SMALL)_MODEL|(?:MODEL|FALLBACK|FIDELITY)_[A-Z]+|FIDELITY|CHECK_WINDOW|SERVE_DEMO"
     r"|MAX_UPSTREAM_CALLS|UPSTREAM(?:_[A-Z]+)*_TIMEOUT|OLLAMA_CONTEXT_LENGTH|OLLAMA_KEEP_ALIVE|LOG_LEVEL|LOG_FORMAT"
@@ -74,9 +74,9 @@ def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
 
 
 def propose_change(settings: Settings, name: str, value: str) -> Proposal:
-    """Check a new value of the setting `name`, and return the change. Nothing is written yet.
+    """Check a new value of the setting `name`, and return the change without writing it.
 
-    Raises `InvalidRequest` if the setting may not change, or if the proxy could not start with the value.
+    Raises `InvalidRequest` for an invalid name or value.
     """
     row = list_editable_settings(settings).get(name)
     if row is None:
@@ -107,8 +107,7 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
 def write_change(proposal: Proposal, expected: str) -> None:
     """Write a checked change of a setting to `.env`, and keep the previous file as `BACKUP_FILE`.
 
-    `expected` is the digest of the file when the user saw the preview. Raises `InvalidRequest` if the file has changed
-    since.
+    Raises `InvalidRequest` if `expected` is not the digest of the present file.
     """
     try:
         with locked_for_change(Path(ENV_FILE)):

@@ -1,8 +1,6 @@
 """Form of the page Settings that changes one setting, after a preview.
 
-`load_setting_form` returns the values for the form before the user enters a new value. `submit_setting_form` returns
-the sent form with a preview, and writes the change after the confirmation. `explain_settings_refusal` explains why a
-user may not change settings.
+`submit_setting_form` returns the sent form with a preview, and writes the change after the confirmation.
 """
 
 from collections.abc import Mapping
@@ -27,9 +25,7 @@ _ROLE_READS = "{} has the role {}, which changes no settings."
 def explain_settings_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
     """Return a text that explains why this user may not change settings. Empty: the user may.
 
-    `request` is the request of the user's browser. `session` is the session of the browser; None if it is not signed
-    in. Without a session, only a browser on this machine may change settings, and only if `ALLOW_UNAUTHENTICATED` is
-    off.
+    `session` is None without a sign-in.
     """
     if not settings.dashboard_editing:
         return _DISABLED
@@ -47,7 +43,7 @@ def is_on_this_machine(request: RouteRequest, settings: Settings) -> bool:
 
 
 def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
-    """Return the values for the template of the form that changes one setting, before the user enters a value.
+    """Return the template values of the form that changes one setting.
 
     Raises `InvalidRequest` if the setting does not exist or may not change.
     """
@@ -68,10 +64,9 @@ def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
 
 
 def submit_setting_form(settings: Settings, form: Mapping[str, str]) -> tuple[Mapping[str, Any], bool]:
-    """Return the sent form of a setting with a preview of the change, or write the change if the user has confirmed it.
+    """Return the template values of a sent form with a preview, or write the confirmed change.
 
-    The result is the values for the template, and True if the change was written. `form` has the fields of the form;
-    the field `before` confirms the change. An invalid value is not written, but described in `problem` of the values.
+    The second value is True if the change was written.
     """
     name, value = form.get("name", ""), form.get("value", "")
     values = dict(load_setting_form(settings, name))

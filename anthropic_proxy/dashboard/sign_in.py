@@ -31,8 +31,7 @@ _IPV6_NETWORK_BITS = 64
 class SignInLimit:
     """Limit of failed sign-ins from one client address, which all workers share.
 
-    `kind` is the name of the kind of sign-in, such as `key`; each kind has its own counters. `per_minute` and
-    `per_hour` are the maximum numbers of failed sign-ins.
+    Each `kind` of sign-in has its own counters.
     """
 
     def __init__(
@@ -42,11 +41,9 @@ class SignInLimit:
         self._per_minute, self._per_hour = per_minute, per_hour
 
     async def begin(self, store: Store, address: str, forwarded: str = "") -> Reservation:
-        """Count a sign-in before it is checked. Call `finish` with the result afterwards.
+        """Count a sign-in before it is checked. Reject the sign-in if the field `refused` of the result is set.
 
-        The caller must reject the sign-in if the field `refused` of the result is set, because the limit is then
-        reached. `store` has the counters. `address` is the client address. `forwarded` is the header `x-forwarded-for`
-        of a reverse proxy, empty without one.
+        Call `finish` afterwards.
         """
         place = f"dashboard/sign-in/{self._kind}/{_find_network(address)}"
         limits = self._list_limits(place, _FORWARDED_FACTOR if forwarded else 1)
@@ -84,10 +81,9 @@ def find_cookie(header: str, name: str) -> str:
 
 
 def write_cookie(value: str, seconds: int, *, is_https: bool) -> str:
-    """Return the header `Set-Cookie` that sets the session cookie of a signed-in browser.
+    """Return the header `Set-Cookie` with the session cookie of a signed-in browser.
 
-    `value` is the value of the cookie. `seconds` is its lifetime; 0 removes the cookie. Browsers do not send the cookie
-    with links or forms of other sites.
+    With 0 `seconds`, the browser removes the cookie.
     """
     secure = "; Secure" if is_https else ""
     return f"{COOKIE}={value}; Path=/dashboard; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"

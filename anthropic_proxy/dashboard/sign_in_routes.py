@@ -1,8 +1,6 @@
-"""Sign-in to the dashboard with a key of the proxy or with an identity provider (OpenID Connect), and sign-out.
+"""Sign-in to the dashboard with a key or with an identity provider (OpenID Connect), and sign-out.
 
-`SignIn` has the routes. A browser that signs in receives a session, which a cookie identifies. The form token is a
-random text of the session, which each form contains as protection against other sites. A `Gateway` has the functions of
-the running proxy that a plugin may call.
+A browser that signs in receives a session. The form token is a random text that protects its forms against other sites.
 """
 
 import asyncio
@@ -66,10 +64,7 @@ class SignIn:
         return await self._sessions.find(find_cookie(request.headers.get("cookie", ""), COOKIE))
 
     async def require_form_token(self, request: RouteRequest, form: Mapping[str, str]) -> None:
-        """Raise `PermissionDenied` if a sent form does not contain the random text that the forms of this session have.
-
-        A page of another site may then have sent the form. `form` has the fields of the form.
-        """
+        """Raise `PermissionDenied` if a sent form does not contain the random text of the forms of this session."""
         session = await self.find_session(request)
         require_equal_tokens("" if session is None else session.form_token, form.get("token", ""))
 

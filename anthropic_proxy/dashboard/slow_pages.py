@@ -1,7 +1,6 @@
 """Responses for slow pages: the browser first receives the head of the page, and later the content.
 
-In between, the page shows "Adding up 1,000,000 requests …". `respond_in_time` returns such a response if a page needs
-more than 300 ms and adds up many requests. `Progress` has the number of these requests.
+`respond_in_time` returns such a response if a page needs more than 300 ms and adds up many requests.
 """
 
 import asyncio
@@ -40,10 +39,7 @@ async def respond_in_time(
     render_head: Callable[[], RouteResponse],
     progress: Progress,
 ) -> RouteResponse:
-    """Return the response of `page`. If it is slow and adds up many requests, its head is sent before its content.
-
-    `render_head` returns the page without content. `progress` has the number of requests that the page adds up.
-    """
+    """Return the response of `page`. If it is slow and adds up many requests, its head is sent before its content."""
     task = asyncio.ensure_future(page)
     done, _ = await asyncio.wait((task,), timeout=PATIENCE_SECONDS)
     while not done and progress.requests < 0:

@@ -36,8 +36,7 @@ class SortableColumn(Struct, Generic[RowT], frozen=True):
 def read_order(text: str, names: Collection[str]) -> SortOrder | None:
     """Return the order that the URL parameter `sort` requests: `cost` for lowest first, `-cost` for highest first.
 
-    `text` is the value of the parameter; an empty one returns None. `names` are the allowed columns. Raises
-    `InvalidRequest` for any other value.
+    None: `text` is empty. Raises `InvalidRequest` for an unknown column.
     """
     if not text:
         return None
@@ -48,10 +47,9 @@ def read_order(text: str, names: Collection[str]) -> SortOrder | None:
 
 
 def sort_rows(rows: Sequence[RowT], columns: Sequence[SortableColumn[RowT]], text: str) -> list[RowT]:
-    """Return `rows` in the order that the URL parameter `sort` requests.
+    """Return `rows` in the order that `text`, the URL parameter `sort`, requests.
 
-    `text` is the value of the parameter; an empty one keeps the order. `columns` are the allowed columns. Raises
-    `InvalidRequest` for any other value.
+    Raises `InvalidRequest` for a column that is not in `columns`.
     """
     values = {column.name: column.value for column in columns}
     order = read_order(text, values)

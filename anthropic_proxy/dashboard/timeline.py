@@ -1,8 +1,6 @@
-"""Timeline of one request: a bar for each call to a provider, and for each content block of the reply.
+"""Timeline of one request: a bar for each call to a provider and each content block.
 
-`build_timeline` returns the `Timeline`, which consists of a `Bar` for each call or block. `list_attempts` returns the
-calls as texts (`Attempt`). `list_client_events` returns the events of the streamed reply (`ClientEvent`).
-`sum_failed_time` returns the time that failed calls cost.
+`list_attempts` returns the calls as texts. `list_client_events` returns the events of the streamed reply.
 """
 
 from collections.abc import Iterator, Sequence
@@ -191,8 +189,7 @@ class ClientEvent(NamedTuple):
 def list_client_events(row: StoredRequest) -> list[ClientEvent]:
     """Return the events of a streamed reply as the client received them, without deltas.
 
-    They are derived from the stored times of content blocks. Empty: the reply was not streamed, or no times are
-    stored.
+    Empty: the reply was not streamed, or has no stored times.
     """
     blocks = decode_block_times(row.reply_blocks)
     if not (blocks and row.stream and row.first_token):

@@ -1,8 +1,7 @@
 """Charts of usage over time: cost, tokens, requests by outcome, and the share of cached input.
 
-`draw_usage` returns the chart that the URL requests, one of `MEASURES`, and `find_chart_title` returns its title.
-`draw_cached_share` returns the chart of input tokens that were read from a cache. `sum_by_provider` and
-`count_tokens_by_kind` return sums for charts.
+`draw_usage` returns the chart that the URL requests. `draw_cached_share` returns the chart of input tokens that were
+read from a cache.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,7 +43,7 @@ def find_chart_title(measure: str) -> str:
 def draw_usage(context: PageContext, periods: Periods, by_model: Sequence[ModelPeriod]) -> DrawnChart:
     """Return the chart of cost, tokens or requests that the URL parameter `by` requests.
 
-    `periods` is the time range, divided for example into hours. `by_model` has the sums of each model in each period.
+    `by_model` has the sums of each model in each period.
     """
     measure = context.query.measure
     if measure == "tokens":
@@ -90,10 +89,7 @@ def count_tokens_by_kind(sums: UsageSums) -> dict[str, int]:
 
 
 def draw_cached_share(periods: Periods, sums: Sequence[UsageSums]) -> DrawnChart:
-    """Return a chart with the percentage of input tokens that were read from a cache, over time.
-
-    `periods` is the time range, divided for example into hours. `sums` has the sums of each period.
-    """
+    """Return a chart with the percentage of input tokens that were read from a cache, over time."""
     shares = [None if one.cached_share is None else 100 * one.cached_share for one in sums]
     return share_chart(periods, "input read from cache", "cached", shares)
 

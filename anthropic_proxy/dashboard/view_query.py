@@ -1,7 +1,6 @@
-"""Parameters in the URL of a page, such as time range, filters and order, and links with changed parameters.
+"""Parameters in the URL of a page, such as the time range, and links with changed parameters.
 
-`read_view_query` returns the parameters of a URL as a `ViewQuery`. Its methods, such as `link`, `with_facet` and
-`sorted_by`, return URLs with a change. A facet is a property by which requests are filtered, such as the provider.
+A facet is a property by which requests are filtered, such as the provider.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,10 +74,9 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
     after: str = ""
 
     def link(self, path: str | None = None, **changes: object) -> str:
-        """Return the URL of a page with the same parameters as this page, apart from `changes`.
+        """Return the URL of a page with the parameters of this page, apart from `changes`.
 
-        `path` is the URL path of the page; None means this page. Links to another page do not have the parameters of
-        charts. If `changes` select other rows or another order, the link leads to the beginning of the list.
+        None as `path` means this page.
         """
         if path not in (None, self.path):
             changes = {"measure": "", "speed": "", "compared": "", **changes}
@@ -102,31 +100,22 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
     def for_hours(self, start: int, end: int, path: str, **facets: str) -> str:
         """Return the URL of the page `path` with the same parameters, but for another time range.
 
-        `start` and `end` of the range are in seconds since the epoch. `facets` are additional filters.
+        `start` and `end` are in seconds since the epoch.
         """
         return self.link(path, range_name="", start=start, end=end, facets={**self.facets, **facets}, measure="")
 
     def sorted_by(self, name: str) -> str:
-        """Return the URL to which the title of the column `name` links, so that a click changes the order.
-
-        The first click sorts highest first, the second lowest first, and the third restores the default order.
-        """
+        """Return the URL to which the title of the column `name` links. A click then changes the order."""
         following = {f"-{name}": name, name: ""}
         return self.link(order=following.get(self.order, f"-{name}"))
 
     def export_link(self, form: str, table: str = "") -> str:
-        """Return the URL from which a browser downloads a table of this page as a file.
-
-        `form` is `csv` or `json`. `table` is the name of the table; an empty name means the main table.
-        """
+        """Return the URL from which a browser downloads a table of this page as a file. `form` is `csv` or `json`."""
         address, chosen = self.link(before=self.before), f"&table={table}" if table else ""
         return f"{address}{'&' if '?' in address else '?'}format={form}{chosen}"
 
     def shifted(self, direction: int) -> str:
-        """Return the URL of this page for the time range before or after the present one, of the same length.
-
-        `direction` is -1 for the range before, and 1 for the range after.
-        """
+        """Return the URL of this page for the time range before (-1) or after (1) the present one."""
         is_running = self.range_name not in ("", "yesterday")  # its last hour is incomplete
         length = RANGES[self.range_name] * HOUR_SECONDS if is_running else self.end - self.start
         start = self.start + length * direction
@@ -171,8 +160,7 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
 def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -> ViewQuery:
     """Return the parameters in the URL of a page: time range, filters, order and position.
 
-    `path` is the URL path, and `query` has the parameters. `now` is in seconds since the epoch. Raises `InvalidRequest`
-    for a value that is not allowed.
+    Raises `InvalidRequest` for a value that is not allowed.
     """
     values = {name: texts[-1] for name, texts in query.items()}
     for name, value in values.items():
@@ -202,10 +190,7 @@ def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -
 
 
 def require_valid_text(name: str, value: str) -> None:
-    """Raise `InvalidRequest` if the text of a URL parameter is too long, or has characters that databases reject.
-
-    `name` is the name of the parameter for the error message, and `value` is its text.
-    """
+    """Raise `InvalidRequest` if the text of a URL parameter is too long, or has characters that databases reject."""
     if len(value) > MAX_VALUE_CHARACTERS:
         raise InvalidRequest(f"{name}: the value has more than {MAX_VALUE_CHARACTERS} characters.")
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):

@@ -1,7 +1,6 @@
-"""Grid of the hours of a week: one cell for each weekday and hour of the day, darker for higher values.
+"""Grid of a week: one cell for each weekday and hour of the day, darker for higher values.
 
-`draw_week` returns the `WeekGrid`, as SVG and as a table. If the time range has several weeks, a cell adds up their
-hours, and links to the hour with the highest value.
+`draw_week` returns the `WeekGrid`, as SVG and as a table.
 """
 
 from collections.abc import Callable, Sequence
@@ -51,10 +50,9 @@ class WeekGrid(Struct, frozen=True):
 def draw_week(
     query: ViewQuery, hours: Sequence[PeriodSums], value: Callable[[UsageSums], float], text: Callable[[float], str]
 ) -> WeekGrid:
-    """Return the grid of a time range: one cell for each weekday and hour of the day, in the time zone of the server.
+    """Return the grid of a time range: one cell for each weekday and hour of the day.
 
-    `query` has the URL parameters for the links. `hours` has the sums of each hour of the time range. `value` returns
-    the number to show for a sum, and `text` returns the number as text.
+    The hours are in the time zone of the server.
     """
     cells = [[Cell() for _ in _HOURS] for _ in _WEEKDAYS]
     for hour in hours:

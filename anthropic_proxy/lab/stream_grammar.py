@@ -1,13 +1,13 @@
 """Checker that finds deviations of an event stream from the Messages API, each as a `Violation`.
 
-`check_events` and `check_bytes` check a finished stream. `EventGrammar` checks a stream while it arrives, and `finish`
-checks its end. Source: the API reference, "Streaming messages", and recorded streams, read 2026-11.
+`EventGrammar` checks a stream while it arrives, and `check_events` checks a finished one.
 
     stream  := message_start (block | ping)* message_delta message_stop
              | message_start (beginning of blocks | ping)* error
     block   := content_block_start content_block_delta* content_block_stop
 """
 
+# Source of the grammar: the API reference, "Streaming messages", and recorded streams, read 2026-11.
 # No code is shared with `MessageWriter`, which writes such streams, so that one does not hide defects of the other.
 
 import json

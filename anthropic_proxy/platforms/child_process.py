@@ -1,7 +1,7 @@
 """Child processes of commands, with the same functions for Linux, macOS and Windows.
 
-`background_options` is for a server that Ctrl+C does not stop. `run_in_foreground` runs a client such as Claude Code in
-the terminal. `exit_handles` detects the end of a process. `stop_at_end_of_input` ends a child with its parent.
+`run_in_foreground` runs a client such as Claude Code in the terminal. `stop_at_end_of_input` ends a child with its
+parent.
 """
 
 import os
@@ -38,7 +38,7 @@ def exit_handles(process: BaseProcess) -> list[int]:
 def stop_at_end_of_input() -> None:
     """Start a thread that stops this process (SIGTERM) when its standard input ends.
 
-    If the input is a pipe from the parent process, this process is thus stopped when its parent ends.
+    A pipe from the parent process ends with the parent.
     """
 
     def wait() -> None:
@@ -53,10 +53,9 @@ def stop_at_end_of_input() -> None:
 
 
 def run_in_foreground(command: Sequence[str], environment: dict[str, str]) -> int:
-    """Run a program in the terminal of this process and return its exit status, as a shell reports it.
+    """Run a program in the terminal of this process and return its exit status.
 
-    Ctrl+C reaches the program directly. SIGTERM and SIGHUP to this process are forwarded to the program. Raises
-    `OSError` if the program cannot be started.
+    Raises `OSError` if the program cannot be started.
     """
     with subprocess.Popen(command, env=environment) as process, _forwarded_signals(process.send_signal):
         status = process.wait()

@@ -19,11 +19,11 @@ _UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 
 @contextmanager
 def locked_folder(folder: Path, seconds: float | None = None) -> Iterator[None]:
-    """Return a context manager that holds the lock of a folder. The lock ends with the process, also after a crash.
+    """Return a context manager that holds the lock of a folder.
 
-    If another process or thread holds the lock for `seconds`, `TimeoutError` is raised. None: `LOCK_SECONDS`. Raises
-    `OSError` if the folder cannot be opened or locked.
+    Raises `TimeoutError` after `seconds` (None: `LOCK_SECONDS`), and `OSError` if the folder cannot be opened.
     """
+    # the system releases the lock at the end of the process, also after a crash
     descriptor = _open(folder)
     try:
         _lock(descriptor, LOCK_SECONDS if seconds is None else seconds)

@@ -1,8 +1,6 @@
-"""Memory of the server process: return of free memory to the system, and less work for Python's garbage collector.
+"""Memory of the server process: return of free memory to the system, and fewer garbage collections.
 
-`HeapTrimmer` returns free heap memory to the system after a burst of requests, and `trim_heap` does so at once.
-`retain_freed_memory` makes glibc keep some memory for later requests. `tune_gc` reduces garbage collections. The heap
-functions need glibc. With another C library, they have no effect.
+`HeapTrimmer` returns free heap memory after a burst of requests. The heap functions have an effect only with glibc.
 """
 
 import ctypes
@@ -73,8 +71,7 @@ def free_heap_bytes() -> float:
 class HeapTrimmer:
     """Returns free heap memory to the system after a burst of large requests.
 
-    The server calls `note_freed` when a request body is no longer needed, and `trim_if_due` once a second.
-    `measure_free` returns the number of free bytes in the heap. `trim_heap` returns the free memory to the system.
+    The server calls `trim_if_due` once a second.
     """
 
     # A trim does not free objects below 512 bytes, which Python stores in its own arenas. Measured with 500 streams
@@ -95,10 +92,9 @@ class HeapTrimmer:
         self._freed_bytes += byte_count
 
     def trim_if_due(self, now: float) -> None:
-        """Return free heap memory to the system, if this is due. Call this once a second.
+        """Return free heap memory to the system if this is due, for example after a burst of requests.
 
-        It is due after a burst of requests, during a long burst, and after some seconds without requests. `now` is in
-        monotonic seconds.
+        `now` is in monotonic seconds.
         """
         fresh, self._freed_at_tick = self._freed_bytes - self._freed_at_tick, self._freed_bytes
         if fresh:

@@ -26,9 +26,9 @@ class PortOwner(Struct, frozen=True):
 
 
 def find_port_owner(port: int, proc: Path = _PROC) -> PortOwner | None:
-    """Return the process that listens on a TCP port. None: unknown, for example a process of another user.
+    """Return the process that listens on a TCP port.
 
-    `proc` is the directory of the /proc file system. macOS and Windows have none, so the result is None there.
+    None: unknown, for example on macOS and Windows, or for a process of another user.
     """
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port, proc)}
     if not sockets:

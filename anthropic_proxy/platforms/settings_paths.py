@@ -6,10 +6,7 @@ from pathlib import Path
 
 
 def managed_claude_settings(environ: Mapping[str, str]) -> list[Path]:
-    """Return the paths of the settings files with which an organization controls Claude Code on this machine.
-
-    The first path is the main file. Further files are in a folder beside it.
-    """
+    """Return the paths of the settings files with which an organization controls Claude Code on this machine."""
     if sys.platform == "win32":
         names = [environ.get("PROGRAMFILES", r"C:\Program Files"), environ.get("PROGRAMDATA", r"C:\ProgramData")]
         roots = [Path(name) / "ClaudeCode" for name in names]

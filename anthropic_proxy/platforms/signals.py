@@ -1,8 +1,6 @@
 """Signals of the server process: their names on each operating system, and functions that block or handle them.
 
-`defer_sighup` and `restore_sighup` block and unblock SIGHUP during the start-up. `blocked_signals` blocks signals
-within a `with` statement. `restore_interrupts` is for commands that are not a server. Windows has no SIGHUP, and has
-Ctrl+Break (SIGBREAK) in addition.
+`blocked_signals` blocks signals within a `with` statement. `restore_interrupts` is for commands that are not a server.
 """
 
 import os
@@ -62,10 +60,11 @@ def exit_immediately(number: int = 0, frame: FrameType | None = None) -> None:
 
 @contextmanager
 def blocked_signals(signals: Iterable[signal.Signals]) -> Iterator[None]:
-    """Return a context manager that blocks signals within a `with` statement. They are delivered afterwards.
+    """Return a context manager that delays signals until the end of a `with` statement.
 
-    A child process that is started inside inherits the blocked signals. There is no effect on Windows.
+    The context manager has no effect on Windows.
     """
+    # a child process that is started inside inherits the blocked signals
     signals = frozenset(signals)
     _block(signals)
     try:

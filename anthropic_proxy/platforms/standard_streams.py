@@ -17,10 +17,7 @@ _VIRTUAL_TERMINAL_PROCESSING = 4
 
 
 def open_missing_streams() -> None:
-    """Open the null device in place of each closed standard stream. Call this before any other file is opened.
-
-    On Windows, the console is also set to UTF-8 and color sequences.
-    """
+    """Open the null device in place of each closed standard stream. Call this before any other file is opened."""
     # otherwise the next socket gets descriptor 0, 1 or 2, and C code that prints to stderr writes to a client
     for number in range(3):
         try:

@@ -1,9 +1,7 @@
 """Signal handlers that stop the server process, even if its event loop is blocked.
 
 `StopSignals` installs the handlers of stop signals. `call_at_signal` installs a handler for another signal, such as
-SIGHUP. The handler of a stop signal starts two timers, which `StopSignals.stop_timers` cancels when the server has
-stopped. At the end of the first timer, the requests in progress are logged and the process ends. The second timer is
-longer, and ends the process even if Python code can no longer run (`faulthandler`).
+SIGHUP.
 """
 
 import asyncio
@@ -78,13 +76,13 @@ def call_at_signal(number: signal.Signals, loop: asyncio.AbstractEventLoop, call
 
 
 class StopSignals:
-    """Handlers of stop signals, which call `stop` in the event loop and end a process that does not stop.
+    """Handlers of stop signals, which call `stop` and end a process that does not stop.
 
-    The process ends with status 1 if the event loop does not respond within `loop_timeout` seconds. A second stop
-    signal shortens this time to one second. The process also ends if `stop_timers` is not called within `exit_timeout`
-    seconds after the response. Before the end, `report` logs the requests in progress.
+    Before the end, `report` logs the requests in progress.
     """
 
+    # The process ends with status 1 if the event loop does not respond within `loop_timeout` seconds, or if
+    # `stop_timers` is not called within `exit_timeout` seconds after the response.
     def __init__(
         self, stop: Callable[[], None], report: Callable[[], None], *, loop_timeout: float, exit_timeout: float
     ) -> None:

@@ -1,8 +1,6 @@
 """Interface of plugins, which are optional packages that extend the proxy.
 
-A package returns a `Plugin`. A `Policy` identifies clients, and admits or rejects their requests. An `Observer`
-receives a `Receipt`, the record of one client request without message content. A `Recorder` receives the content. A
-`Tracer` starts traces, and a `Store` shares state. A `Route` serves a URL path. `Gateway` has the functions of the
+A package returns a `Plugin`, which has objects such as a `Policy` or an `Observer`. `Gateway` has the functions of the
 proxy that a plugin may call.
 """
 
@@ -55,7 +53,7 @@ class Policy(Protocol):
     async def admit(self, request: AdmissionRequest) -> Settle | None:
         """Check a client request before any call to a provider. Raise a `ClientError` to reject it.
 
-        The proxy calls the returned function at the end of the request, with its receipt (record). None: no function.
+        The returned function is called at the end of the request.
         """
         ...
 
@@ -69,9 +67,9 @@ class Observer(Protocol):
     def record(self, receipt: Receipt) -> Awaitable[None] | None:
         """Process the receipt of a finished request.
 
-        The proxy calls this after the last byte of the response. An `async` method runs in a task, and receives the
-        next receipt when it has returned. A plain method runs at once, which needs less CPU time, and returns None.
+        An `async` method runs in a task, and receives the next receipt when it has returned.
         """
+        # called after the last byte of the response; a plain method runs at once, which needs less CPU time
         ...
 
 
@@ -97,10 +95,9 @@ class Gateway(Protocol):
         """Settings in use. A reload of the settings files replaces this object."""
 
     async def run(self, body: bytes, client: Client) -> bytes:
-        """Serve a request of the Messages API that the plugin sends, and return the reply message as JSON.
+        """Serve a request of the Messages API without `stream`, and return the reply message as JSON.
 
-        `body` is the JSON of the request, without `stream`. `client` appears in the receipt (record) as the client of
-        the request. Raises `ProxyError` if the request fails.
+        Raises `ProxyError` if the request fails.
         """
 
     def describe_targets(self, model: str) -> str:
@@ -126,9 +123,9 @@ class Gateway(Protocol):
     ) -> HttpReply:
         """Send an HTTP request to another server, and return its reply.
 
-        Redirects are not followed. The settings for HTTP proxies in the environment are used. Raises `UpstreamError` if
-        the request fails, takes more than ten seconds, or has a reply body of more than `max_bytes`.
+        Raises `UpstreamError` if the request fails, takes more than ten seconds, or its reply exceeds `max_bytes`.
         """
+        # redirects are not followed; the settings for HTTP proxies in the environment are used
 
     @property
     def store(self) -> Store:
@@ -138,10 +135,7 @@ class Gateway(Protocol):
         """Log a warning, but only once per process for the same text. API keys in the text are masked."""
 
     def health(self) -> Mapping[str, int]:
-        """Return two counts: blocked servers of providers (`open_circuits`), and skipped API keys (`keys_in_cooldown`).
-
-        A server is blocked after repeated failures. A key is skipped for some time after a rate limit or a rejection.
-        """
+        """Return two counts: blocked provider servers (`open_circuits`), and skipped API keys (`keys_in_cooldown`)."""
 
     @property
     def ledger_state(self) -> LedgerState | None:
@@ -180,8 +174,7 @@ class Gateway(Protocol):
     def stream_requests(self, client_names: Collection[str] | None = None) -> AsyncIterator[bytes]:
         """Yield the events of `GET /api/requests/live`: first the running and latest requests, then each change.
 
-        They include the requests of all workers. `client_names` selects the requests of these clients. None: all
-        requests.
+        None as `client_names` selects all requests.
         """
 
 

@@ -1,7 +1,6 @@
 """Record of one client request (`Receipt`), with an `UpstreamAttempt` for each call to a provider.
 
-It has names, numbers of tokens, times and the result, but no message content. A fidelity note records that one field of
-the request or reply was changed, emulated, kept or dropped.
+A fidelity note records that one field of the request or reply was changed, emulated, kept or dropped.
 """
 
 from msgspec import Struct, field
@@ -56,7 +55,7 @@ class UpstreamAttempt(Struct, kw_only=True, omit_defaults=True):
 class Receipt(Struct, kw_only=True):
     """Record of one client request: ids, names, counts and times, without message content.
 
-    The proxy creates it at the start of the request. It is complete when the request has finished.
+    The record is complete when the request has finished.
     """
 
     request_id: str

@@ -1,8 +1,7 @@
-"""Interfaces of plugins for stored data: `Recorder` for the content of requests, and `Store` for state of the workers.
+"""Interfaces of plugins for stored data: `Recorder` for request content, and `Store` for state of the workers.
 
-A store has texts and numbers that expire, and counters of limits. A `Limit` is one counter with its maximum, and the
-amount that a request needs. `Store.reserve` adds the amounts of a request to its counters, and returns a `Reservation`.
-`Store.settle` replaces these estimated amounts by the actual ones. `StoreState` is the condition of a store.
+A `Limit` is one counter with its maximum. `Store.reserve` adds estimated amounts to counters, and `Store.settle`
+replaces them by the actual ones.
 """
 
 from collections.abc import Sequence
@@ -20,16 +19,15 @@ for the client."""
 class Recorder(Protocol):
     """Receives the content of requests to `POST /v1/messages` and of their responses.
 
-    API keys in it are not redacted, so a recorder must do that before it stores the content. Observers receive the
-    receipt of a request after all its content.
+    API keys in the content are not redacted, so a recorder must redact them.
     """
 
     def record(self, request_id: str, point: RecordPoint, data: bytes) -> None:
-        """Record bytes of one request: its body, the body of a call to a provider, or a piece of the response.
+        """Record bytes of one request: a request body, or a piece of the response.
 
-        `point` states which of them `data` is. The method must not block, because it runs on the event loop. If it
-        raises an exception for a piece of the response, it receives no more pieces of this response.
+        Must not block, because it runs on the event loop.
         """
+        # a recorder that raises an exception for a piece of a response receives no more pieces of it
         ...
 
 
@@ -116,10 +114,9 @@ class StoreState(Struct, frozen=True, kw_only=True):
 
 
 class Store(Protocol):
-    """Storage for values that expire, and for counters of limits.
+    """Storage for values that expire and for counters of limits, which the workers share.
 
-    The workers share it, and with Redis several instances of the proxy too. Durations are in seconds. If Redis has
-    failed and `REDIS_FAILURE` is `closed`, methods raise `StoreUnavailable`.
+    Durations are in seconds. Methods may raise `StoreUnavailable`.
     """
 
     @property
@@ -147,19 +144,19 @@ class Store(Protocol):
         ...
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
-        """Add the amounts of a request to the counters of all `limits`, or to none if one limit has no room.
+        """Add the amounts of a request to all counters, or to none if one limit has no room.
 
-        A `rate` amount counts for the period of its limit. Other amounts count until `settle` replaces them, or until
-        `lease_seconds` pass without `renew`, for example after a crash.
+        Amounts are usually released after `lease_seconds` without `settle` or `renew`.
         """
+        # a `rate` amount counts for the period of its limit, also without `renew`
         ...
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
-        """Replace the amounts of a reservation, which are estimates, by the actual `amounts` of the request.
+        """Replace the estimated amounts of a reservation by the actual ones, in the order of its limits.
 
-        There is one amount for each limit, in the same order. A `concurrency` amount is always released. A repeated
-        call has no effect. Never raises `StoreUnavailable`, because the amounts wait until the store is available.
+        Does not raise `StoreUnavailable`.
         """
+        # a `concurrency` amount is released in any case, and a repeated call has no effect
         ...
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:

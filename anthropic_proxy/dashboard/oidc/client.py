@@ -1,8 +1,7 @@
 """Requests to an identity provider, which signs users in to the dashboard by OpenID Connect.
 
-`OidcClient` sends the requests. `build_authorization_url` returns the URL of the provider's sign-in page.
-`request_claims` returns the claims (facts about the user) after the sign-in. `SignInAttempt` has the random values of
-one sign-in. A `CachedDocument` keeps a document of the provider, such as its keys, for some time.
+`OidcClient` sends the requests. Claims are facts about the user. A `SignInAttempt` has the random values of one
+sign-in.
 """
 
 import asyncio
@@ -71,10 +70,9 @@ class _Metadata(Struct, frozen=True):
 
 
 class CachedDocument(Generic[ValueT]):
-    """Cache for one document of the identity provider, such as its keys, for all sign-ins.
+    """Cache for one document of the identity provider, such as its keys.
 
-    `load` requests the document from the provider, and raises `OidcError` if that fails. `clock` returns seconds since
-    the epoch.
+    `clock` returns seconds since the epoch.
     """
 
     def __init__(self, load: Callable[[], Awaitable[ValueT]], clock: Callable[[], float]) -> None:
@@ -87,7 +85,7 @@ class CachedDocument(Generic[ValueT]):
     async def find(self, max_age: float) -> ValueT:
         """Return the cached document, or request it again if it is older than `max_age` seconds.
 
-        If the request fails, the old document is returned. Without an old one, `OidcError` is raised.
+        Raises `OidcError` if the request fails and there is no old document.
         """
         async with self._lock:
             now = self._clock()
@@ -104,10 +102,7 @@ class CachedDocument(Generic[ValueT]):
 
 
 class OidcClient:
-    """Client of one identity provider, which requests its configuration, its keys and the facts about a user.
-
-    `gateway` is the running proxy, which sends the HTTP requests. `clock` returns seconds since the epoch.
-    """
+    """Client of one identity provider, which requests its configuration, its keys and the facts about a user."""
 
     def __init__(self, settings: OidcSettings, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
@@ -117,10 +112,9 @@ class OidcClient:
         self._keys = CachedDocument(self._load_keys, clock)
 
     async def build_authorization_url(self, attempt: SignInAttempt, redirect_uri: str) -> str:
-        """Return the URL of the sign-in page of the identity provider, to which the browser is redirected.
+        """Return the URL of the sign-in page of the identity provider.
 
-        `attempt` has the random values of this sign-in. `redirect_uri` is the URL to which the provider sends the
-        browser back. Raises `OidcError` if the provider's configuration cannot be loaded.
+        Raises `OidcError` if the provider's configuration cannot be loaded.
         """
         metadata = await self._metadata.find(CACHE_SECONDS)
         url: str = prepare_grant_uri(
@@ -137,11 +131,7 @@ class OidcClient:
         return url
 
     async def require_issuer(self, presented: str | None) -> None:
-        """Raise `OidcError` if the response of a sign-in came from another identity provider than this one (RFC 9207).
-
-        `presented` is the parameter `iss` of the response. It may be missing (None) if the provider does not announce
-        it.
-        """
+        """Raise `OidcError` if the response of a sign-in came from another identity provider (RFC 9207)."""
         metadata = await self._metadata.find(CACHE_SECONDS)
         if presented is None and not metadata.authorization_response_iss_parameter_supported:
             return
@@ -151,8 +141,7 @@ class OidcClient:
     async def request_claims(self, code: str, attempt: SignInAttempt, redirect_uri: str) -> Mapping[str, Any]:
         """Return the claims (facts about the user) for the authorization code of a completed sign-in.
 
-        `code` is the authorization code. `attempt` has the random values of this sign-in. `redirect_uri` is the same
-        URL as in the authorization URL. Raises `OidcError` if the provider or a check rejects the sign-in.
+        Raises `OidcError` if the sign-in is rejected.
         """
         tokens = await self._request_tokens(code, attempt, redirect_uri)
         id_token, access_token = tokens.get("id_token"), tokens.get("access_token")

@@ -1,7 +1,7 @@
-"""Check of an ID token: a text with facts about a user (claims), which the identity provider has signed.
+"""Check of an ID token: signed facts about a user (claims) from the identity provider.
 
 `check_id_token` checks the signature and the claims (OpenID Connect Core 1.0, section 3.1.3.7). `read_keys` returns the
-public keys of the provider. `UnknownKeyError` means that the provider may have new keys.
+provider's public keys.
 """
 
 from collections.abc import Mapping
@@ -35,10 +35,7 @@ _CLAIM_TEXTS = {
 
 
 class UnknownKeyError(Exception):
-    """Exception: a token was signed with a key that is not one of the provider's known keys.
-
-    The caller then requests the keys of the provider again, because it may have new ones.
-    """
+    """Exception: a token was signed with a key that is not one of the provider's known keys."""
 
 
 def read_keys(document: Mapping[str, Any]) -> KeySet:
@@ -62,9 +59,7 @@ def check_id_token(
 ) -> Mapping[str, Any]:
     """Check an ID token, the signed text with facts about a user, and return its claims.
 
-    `text` is the token, and `keys` are the public keys of the provider. The token must be for this `issuer`,
-    `client_id` and `nonce`, and belong to `access_token` if it has a hash of one. `now` is in seconds since the epoch.
-    Raises `OidcError` for an invalid token, and `UnknownKeyError` if `keys` lack its key.
+    Raises `OidcError`, or `UnknownKeyError` if `keys` lack its key.
     """
     if not nonce:
         raise _invalid("its nonce is not that of this sign-in")

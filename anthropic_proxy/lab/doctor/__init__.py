@@ -1,8 +1,7 @@
 """Doctor: a command that finds out features and problems of the configured providers by small requests.
 
-`run_doctor` examines backends (models of providers), and returns a `Report`. A probe is one of the requests, which
-tests one feature. `select_backends` returns the backends to examine. `estimate_cost` and `estimate_price` return the
-expected cost.
+`run_doctor` examines backends (models of providers), and returns a `Report`. A probe is a request that tests one
+feature.
 """
 
 import asyncio
@@ -73,8 +72,7 @@ async def run_doctor(
 ) -> Report:
     """Send all probes (small requests) to `backends`, and return the report.
 
-    `services` are the objects of the proxy that sends the probes. `on_change` is called with all results so far, at the
-    start and after each probe.
+    `on_change` is called with all results so far, at the start and after each probe.
     """
     started = time.monotonic()
     diagnoses = [Diagnosis(backend=backend, outcomes={}) for backend in backends]

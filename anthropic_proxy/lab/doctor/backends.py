@@ -28,9 +28,7 @@ _UNKNOWN_SERVERS = ("local", "other")
 def select_backends(services: Services, names: Sequence[str], *, searches_known_servers: bool = False) -> list[Backend]:
     """Return the backends to examine: models, each with its provider.
 
-    `names` are providers or models; without names, all configured providers are examined. With
-    `searches_known_servers`, the probes also search deviations of servers that are well known. Raises
-    `ConfigurationError` for an unknown name.
+    Without `names`, all configured providers are examined. Raises `ConfigurationError` for an unknown name.
     """
     found = list(_list_configured(services))
     if names:

@@ -41,8 +41,7 @@ async def diagnose_backend(
 ) -> None:
     """Run the probes (test requests) of one backend, and store their results in `diagnosis`.
 
-    If the first probe fails, the others are not run, and the problem is stored. `runner` sends the probes. `on_change`
-    is called after each probe.
+    If the first probe fails, the others are not run.
     """
     search = DialectSearch(runner, diagnosis, settings)
     try:
@@ -88,11 +87,7 @@ async def _run_probes(
 
 
 def must_run(probe: Probe, backend: Backend) -> bool:
-    """Return True if `probe` is one of the test requests that `backend` gets.
-
-    The built-in demo gets only the first two probes. Any other backend gets all probes of features. It gets probes of
-    deviations from the API only if these are searched, as for unknown servers.
-    """
+    """Return True if `probe` is one of the test requests that `backend` gets."""
     if backend.target.provider.transport == "demo":
         return probe in PROBES[:2]
     return probe.is_feature or backend.searches_dialect

@@ -1,8 +1,7 @@
 """Configuration of an unknown server as text for `anthropic-proxy.toml`, from the results of the doctor.
 
-`find_servers` returns a `FoundServer` for each base URL. `format_server` returns its configuration, which has the
-server's models and its dialect. A dialect is a set of fields that describe how a server deviates from its API.
-`describe_evidence` returns comments with the reason for a field.
+`format_server` returns the text for one server, with its models and its dialect. A dialect is a set of fields that
+describe how a server deviates from its API.
 """
 
 import json
@@ -57,8 +56,7 @@ def find_servers(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[Fou
 def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
     """Return the configuration of one server for `anthropic-proxy.toml`, as TOML text.
 
-    `diagnoses` are the results of the server's models. If all models need the same value of a dialect field, the value
-    is in the table of the server. Other values are in the tables of the models.
+    `diagnoses` are the results of the server's models.
     """
     first = diagnoses[0]
     target, name = first.found_target, propose_name(first, settings)
@@ -100,11 +98,7 @@ def list_model_facts(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def describe_evidence(evidence: Evidence) -> Iterator[str]:
-    """Yield comment lines that explain the value of one dialect field, a deviation of the server from its API.
-
-    The lines name the probe (test request). They quote the rejected field and the error message, or state the effect
-    that was missing.
-    """
+    """Yield comment lines that explain the value of one dialect field."""
     if evidence.status:
         sent = evidence.sent
         shown = sent if len(sent) <= _MAX_SENT_CHARACTERS else f"{sent[: _MAX_SENT_CHARACTERS - 1]}…"
@@ -115,11 +109,7 @@ def describe_evidence(evidence: Evidence) -> Iterator[str]:
 
 
 def propose_name(diagnosis: Diagnosis, settings: Settings) -> str:
-    """Return a name for the table of a server in `anthropic-proxy.toml`.
-
-    It is usually the name of the provider. For a built-in provider with another base URL, it comes from the host name,
-    or from the port of a local server.
-    """
+    """Return a name for the table of a server in `anthropic-proxy.toml`, usually the name of the provider."""
     target = diagnosis.found_target
     if target.provider.name not in settings.base_urls or target.provider.is_configured:
         return target.provider.name

@@ -1,8 +1,7 @@
-"""Search for the dialect of a server: the set of fields that describe how the server deviates from its API.
+"""Search for the dialect of a server: the fields that describe its deviations from its API.
 
-`DialectSearch.run` sends a probe, a request that tests one feature. If the probe fails, it is repeated with other
-values of dialect fields. `try_change` sends a probe with changed fields. `adopt` keeps the changed fields for later
-probes. `use_wire` selects another API of the provider.
+`DialectSearch.run` sends a probe, a request that tests one feature. After a failure, the probe may be repeated with
+other values of dialect fields.
 """
 
 import json
@@ -35,7 +34,7 @@ _REASON = re.compile(r"support|unknown|unexpected|unrecognized|invalid|not (?:al
 class DialectSearch:
     """Search for the deviations of one server from its API (its dialect), by probes with one model.
 
-    `target` has the model and the dialect found so far. The next probe is sent with this dialect.
+    `target` has the dialect found so far.
     """
 
     def __init__(self, runner: ProbeRunner, diagnosis: Diagnosis, settings: Settings) -> None:
@@ -59,8 +58,7 @@ class DialectSearch:
     async def run(self, probe: Probe) -> ProbeResult:
         """Send `probe` (a test request), store the support of its feature, and return the result.
 
-        If the probe fails and the dialect is searched, it may be repeated with other values of dialect fields. The
-        first result that passes its check is returned. If none passes, the result without a change is returned.
+        A failed probe may be repeated with other values of dialect fields.
         """
         result = await self._runner.send(self.target, probe.body)
         problem = probe.check(result)
@@ -74,9 +72,9 @@ class DialectSearch:
         return result
 
     async def try_change(self, probe: Probe, change: Mapping[str, object]) -> ProbeResult | None:
-        """Send `probe` with other values of dialect fields, and return the result. Nothing is stored.
+        """Send `probe` with other values of dialect fields, and return the result without storing it.
 
-        `change` has the values by field. None: the dialect of this API lacks one of the fields.
+        None: the dialect of this API lacks one of the fields.
         """
         dialect = change_dialect(self.target.dialect, change)
         if dialect is None:
@@ -92,11 +90,7 @@ class DialectSearch:
         *,
         effect: str = "",
     ) -> None:
-        """Keep changed values of dialect fields for all later probes, and store the reason for the report.
-
-        `change` has the values by field. `failed` and `result` are the results of `probe` before and after the change.
-        If the server rejected nothing, `effect` is the observation that justifies the change.
-        """
+        """Keep changed values of dialect fields for all later probes, and store the reason for the report."""
         dialect = change_dialect(self.target.dialect, change)
         if dialect is not None and dialect != self.target.dialect:
             self._record(probe, dialect, failed, result, kind="improvement" if effect else "required", effect=effect)
@@ -221,9 +215,9 @@ def change_dialect(dialect: BaseDialect, change: Mapping[str, object]) -> BaseDi
 
 
 def find_difference(rejected: bytes, accepted: bytes) -> str:
-    """Return the fields of a rejected request body that the accepted body does not have or has with another value.
+    """Return the fields of a rejected request body that differ from the accepted body, as JSON text.
 
-    The result is JSON text such as `"max_tokens": 1024`. Long values are cut.
+    Long values are cut.
     """
     try:
         before, after = json.loads(rejected), json.loads(accepted)

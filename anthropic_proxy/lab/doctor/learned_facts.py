@@ -12,11 +12,11 @@ from anthropic_proxy.routing.router import name_server
 
 
 def list_learned_models(diagnoses: Sequence[Diagnosis], today: date) -> list[LearnedModel]:
-    """Return the limits and features of models that the doctor observed, to store them in a file.
+    """Return the limits and features of models that the doctor observed.
 
-    Models without such observations, or to which no request is possible, are left out. So are models of Ollama, which
-    reports these values itself. `today` is stored as the date of the observation.
+    `today` is stored as the date of the observation.
     """
+    # without models of Ollama, which reports these values itself
     return [
         learned
         for diagnosis in diagnoses

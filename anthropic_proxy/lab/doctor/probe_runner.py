@@ -1,8 +1,7 @@
-"""Sending of probes (test requests of the doctor) through the complete proxy, with a record of the upstream traffic.
+"""Sending of probes (test requests of the doctor) through the complete proxy.
 
 `ProbeRunner.send` sends a probe and returns a `ProbeResult`: the reply or the error. `UpstreamExchange` is one upstream
-request with its response. `ToolUse` is a tool call in the reply. `ProbeRunner.query_capabilities` and
-`ProbeRunner.list_models` query limits and models of a provider.
+request with its response.
 """
 
 import asyncio
@@ -56,11 +55,8 @@ class UpstreamExchange(Struct):
 
     @property
     def is_rejected(self) -> bool:
-        """True if the status of the response means that the server rejected a field of the request.
-
-        Statuses with another known cause, such as 401 or 429, do not count. Status 500 counts, because some servers
-        return it for unknown fields.
-        """
+        """True if the status of the response means that the server rejected a field of the request."""
+        # includes 500, because some servers return it for unknown fields
         return 400 <= self.status <= 500 and self.status not in _OTHER_CAUSES
 
 
@@ -142,7 +138,7 @@ class ProbeRunner:
     async def send(self, target: Target, body: Mapping[str, Any]) -> ProbeResult:
         """Send a probe to one model, and return the reply or error with the upstream requests.
 
-        `body` is a request of the Messages API without `model`, and `target` is the model with its provider.
+        `body` is a request of the Messages API without `model`.
         """
         recorded: list[UpstreamExchange] = []
         observations = ModelObservations(MemoryStore())

@@ -1,8 +1,7 @@
-"""Probes: the requests with which the doctor tests features of a server, and its deviations from the API.
+"""Probes: requests with which the doctor tests features of a server, and its deviations from the API.
 
-`PROBES` lists them. Each `Probe` is a request with a check of the result. If the check fails, the request may be
-repeated with other values of dialect fields, which describe deviations. `build_request` and `build_results_request`
-return requests. `LIMITS_BODY` and `THINKING_BODY` are requests for the limits and the reasoning of a model.
+`PROBES` lists them. Each `Probe` has a check of the result. A failed probe may be repeated with other values of dialect
+fields, which describe deviations.
 """
 
 import base64
@@ -125,10 +124,9 @@ def build_request(text: str, *, stream: bool = True, **fields: Any) -> dict[str,
 def build_results_request(
     question: str, reply: Sequence[Mapping[str, Any]], *, after: str = "", **fields: Any
 ) -> dict[str, Any]:
-    """Return a request that continues a conversation: the client sends the results of the tool calls in a reply.
+    """Return a request in which the client sends the results of the tool calls in a reply.
 
-    `question` is the first user message. `reply` has the content blocks of the reply. `after` is the user's text after
-    the results, if any. `fields` are further fields of the request.
+    `question` is the first user message of the conversation.
     """
     results: list[Mapping[str, Any]] = [
         {"type": "tool_result", "tool_use_id": block["id"], "content": "sunny, 20 degrees"}

@@ -42,7 +42,7 @@ class Report(Struct, kw_only=True):
     def exit_status(self) -> int:
         """Exit status of the command: 0 if the doctor found no problem to fix.
 
-        1: a fix is needed. 2: no server is reachable, or only the built-in demo was examined.
+        1: a fix is needed. 2: no server except the built-in demo is reachable.
         """
         problems = [diagnosis.problem for diagnosis in self.diagnoses if not is_demo(diagnosis)]
         if all(problem is not None and problem.kind == "unreachable" for problem in problems):
@@ -100,9 +100,9 @@ def is_demo(diagnosis: Diagnosis) -> bool:
 
 
 def encode_report(report: Report, form: Literal["json", "markdown"], today: date, secrets: Sequence[str]) -> str:
-    """Return `report` as text in JSON or Markdown. `form` selects the format.
+    """Return `report` as text in JSON or Markdown.
 
-    `today` is the date of the report. Keys in `secrets` are masked, because an error message may contain one.
+    Keys in `secrets` are masked, because an error message may contain one.
     """
     if form == "json":
         text = msgspec.json.format(msgspec.json.encode(_build_json(report, today)), indent=2).decode() + "\n"

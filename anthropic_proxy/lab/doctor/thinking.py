@@ -1,7 +1,7 @@
 """Test of the reasoning of a model, by requests of the doctor.
 
 `probe_thinking` finds out in which request field the server expects the effort (level of reasoning), and which levels
-it accepts. It also finds out if the server accepts the reasoning of its earlier replies in later requests (replay).
+it accepts.
 """
 
 import re
@@ -26,10 +26,7 @@ _THINKING = Probe(name="thinking", body=THINKING_BODY, check=check_accepted)
 
 
 async def probe_thinking(search: DialectSearch, diagnosis: Diagnosis, tools_result: ProbeResult) -> None:
-    """Test the reasoning of a model, and store the results as `thinking` and `thinking replay` in `diagnosis`.
-
-    `search` sends the requests. `tools_result` is the result of an earlier probe, which requested no reasoning effort.
-    """
+    """Test the reasoning of a model, and store the results as `thinking` and `thinking replay` in `diagnosis`."""
     facts = diagnosis.backend.target.capabilities
     if search.searches_dialect:
         result = await _find_effort_form(search, diagnosis, tools_result)

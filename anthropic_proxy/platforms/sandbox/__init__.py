@@ -1,8 +1,6 @@
-"""Sandbox: runs a small Python program file in its own process, with limits of time, CPU and memory.
+"""Sandbox: runs a small Python program file in its own process, with limits of time and memory.
 
-`run_sandboxed` runs a `SandboxedProgram`: a file with a function `main`, which receives one JSON value and returns
-another. The sandbox is used for regular expressions that a model wrote, and for fetched web pages. Unlike a thread, a
-process can be killed while C code runs.
+A `SandboxedProgram` is a file with a function `main`, which receives one JSON value and returns another.
 """
 
 import asyncio
@@ -39,13 +37,13 @@ class SandboxFailed(Exception):
 
 
 async def run_sandboxed(program: SandboxedProgram, input_value: Any) -> bytes:
-    """Run a program in its own process and return its output as JSON text. A cancellation kills the process.
+    """Run a program in its own process and return its output as JSON text.
 
-    `input_value` is the JSON value that the program's function `main` receives. Raises `TimeoutError` after the maximum
-    duration or CPU time, `SandboxFailed` if the program fails, and `OSError` if no process can be started.
+    Raises `TimeoutError`, `SandboxFailed` if the program fails, or `OSError` if it cannot be started.
     """
     flags = ("-I",) if program.imports_packages else ("-I", "-S")
     limits = (str(program.memory_bytes), str(program.cpu_seconds))
+    # a process and not a thread, because a process can be killed while C code runs
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *flags, _LAUNCHER, program.path, *limits), stdin=PIPE, stdout=PIPE, stderr=DEVNULL
     )

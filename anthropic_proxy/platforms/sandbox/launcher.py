@@ -14,11 +14,7 @@ if sys.platform != "win32":  # which has no limits of memory and CPU time; the p
 
 
 def main(program: str, memory_bytes: int, cpu_seconds: int) -> None:
-    """Limit the memory and CPU time of this process (not on Windows), then run a program file.
-
-    `program` is the path of the file. Its function `main` is called with the JSON value of standard input, and returns
-    the JSON value for standard output.
-    """
+    """Limit the memory and CPU time of this process (not on Windows), then run a program file."""
     if sys.platform != "win32":
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
