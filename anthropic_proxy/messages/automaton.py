@@ -1,9 +1,7 @@
 """Search for many strings at once in one text, with the Aho-Corasick algorithm.
 
-An `Automaton` is built from the list of searched strings. Its method `step` reads one character of the text and returns
-the `State` of the search after it. If a searched string ends at this character, the state has a `match`, and
-`matched_string` returns the string. `find_order` and `min_order` return indexes in the list of searched strings, by
-which a caller selects one of several matches. The search time is linear in the length of the text.
+`Automaton.step` reads one character of the text and returns the `State` of the search after it. If a searched string
+ends at this character, the state has a `match`.
 """
 
 from bisect import bisect_left, bisect_right
@@ -11,9 +9,9 @@ from collections.abc import Sequence
 
 
 class State:
-    """State of a search after some characters of a text have been read.
+    """State of a search after some characters were read.
 
-    The text of a state is the longest suffix of the read characters that is a prefix of a searched string.
+    Its text is the longest suffix of these characters that begins a searched string.
     """
 
     __slots__ = ("depth", "fallback", "following", "high", "low", "match")
@@ -82,8 +80,7 @@ class Automaton:
     def min_order(self, state: State) -> int:
         """Return the lowest index of the searched strings that begin with the text of `state`.
 
-        The text of a state is the suffix of the read characters that begins a searched string. An index is a position
-        in the constructor's list of strings.
+        The index is a position in the constructor's list.
         """
         return min(map(self._order.__getitem__, self._sorted[state.low : state.high]))
 

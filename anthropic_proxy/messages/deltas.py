@@ -1,9 +1,6 @@
 """The nine deltas: structs for the pieces of a model's reply, independent of the provider's format.
 
-The decoder of a provider's API creates them. `Text` and `Thinking` add text, `Citation` adds a source of the text.
-`ToolCall` starts a tool call, `ToolArgs` adds to its arguments, and `ToolEnd` ends it. `Block` is a complete content
-block, and `Usage` has token counts. `Stop` ends the reply with a stop reason. `MessageWriter` converts deltas into
-events of the Messages API.
+The decoder of a provider's API creates them, and `MessageWriter` converts them into events of the Messages API.
 """
 
 from typing import Any
@@ -26,10 +23,7 @@ class Citation(Struct, frozen=True, gc=False):
 
 
 class Thinking(Struct, frozen=True, gc=False):
-    """A fragment of the model's reasoning. The last fragment of a thinking block may have a signature.
-
-    The signature is an opaque text that the client sends back with the reasoning in later requests.
-    """
+    """A fragment of the model's reasoning. The last fragment of a thinking block may have a signature."""
 
     text: str = ""
     """The fragment. "": only a signature."""
@@ -73,10 +67,7 @@ class Block(Struct, frozen=True, gc=False):
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Token counts of the upstream call, as far as the provider has reported them. None: not reported.
-
-    The counts are totals since the beginning of the call, so a later count replaces an earlier one.
-    """
+    """Token counts of the upstream call so far, as totals that replace earlier ones. None: not reported."""
 
     input_tokens: int | None = None
     """Input tokens that were neither read from nor written to a prompt cache, as in Anthropic's API."""

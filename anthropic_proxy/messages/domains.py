@@ -1,9 +1,7 @@
 """Domain filter of web search and web fetch, with the client's lists `allowed_domains` and `blocked_domains`.
 
-An entry of a list is a domain without scheme, with an optional path: `example.com/docs`. It also applies to subdomains
-and to longer paths. `is_url_allowed` checks a URL against both lists. `domain_names` returns the domains of a list, and
-`ascii_host` a host name in IDNA encoding. Source: Anthropic's page on the web search tool, "Domain filtering", read
-2026-11.
+An entry of a list is a domain without scheme, with an optional path: `example.com/docs`. Source: Anthropic's page on
+the web search tool, "Domain filtering", read 2026-11.
 """
 
 import re
@@ -19,8 +17,7 @@ _ENTRY = re.compile(r"(?P<host>[^\s/*:?#@\\]+)(?P<path>/[^\s*?#]*(?:\*[^\s*?#]*)
 def is_url_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> bool:
     """Return True if the client's lists of allowed and blocked domains permit a URL.
 
-    The URL must match an entry of `allowed` and no entry of `blocked`. An empty list restricts nothing. An invalid URL
-    is not permitted. Raises `ValueError` for an invalid entry of a list.
+    An empty list restricts nothing. Raises `ValueError` for an invalid entry.
     """
     allowing = [_pattern(entry) for entry in allowed]
     blocking = [_pattern(entry) for entry in blocked]

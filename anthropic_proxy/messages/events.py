@@ -1,9 +1,7 @@
 """The SSE events of a streamed reply to the client, with one struct for each event of the Messages API.
 
-A reply is a list of content blocks. A `…Start` event begins a block, a `…Delta` event adds to it, and `BlockStop` ends
-it. `index` is the number of the block. `MessageDelta` has the stop reason, and `ErrorEvent` ends a failed reply.
-`block_events` returns the events for a complete block. `replace_surrogates` makes a text valid for UTF-8. Source: the
-API reference, "Streaming messages", read 2026-11.
+`index` is the number of the content block. `block_events` returns the events for a complete block. Source: the API
+reference, "Streaming messages", read 2026-11.
 """
 
 from typing import Any
@@ -175,14 +173,11 @@ class _Called(Struct):
 
 
 def block_events(index: int, raw: Raw) -> list[Event]:
-    """Return the events for a content block that is complete: its start and its stop.
-
-    The arguments of a server tool call are sent between them in an `input_json_delta` event. Clients read them only
-    from this event (observed with Claude Code).
-    """
+    """Return the events for a complete content block, from its start to its stop."""
     called = msgspec.json.decode(raw, type=_Called)
     if called.type not in _CALLED:
         return [BlockStart(index, raw), BlockStop(index)]
     opened = msgspec.json.decode(raw, type=dict[str, Raw]) | {"input": Raw(b"{}")}
+    # clients read the arguments of a server tool call only from this event (observed with Claude Code)
     given = InputDelta(index, bytes(called.input).decode())
     return [BlockStart(index, Raw(msgspec.json.encode(opened))), given, BlockStop(index)]

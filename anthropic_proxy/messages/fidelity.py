@@ -1,9 +1,7 @@
 """Fidelity report of a client request: the fields that the proxy approximated, emulated or dropped.
 
-A `FidelityNote` records the handling of one field of the request or reply. A `FidelityReport` collects the notes of one
-request. `add_notes` adds notes, and `clear_notes` removes them before a retry. A dropped field is a loss: the mode
-`strict` rejects the request because of it, and the mode `best-effort` serves the request. `lossy_notes` returns the
-notes because of which a request is rejected. `format_counts` returns the number of notes as text.
+A `FidelityNote` records the handling of one field, and a `FidelityReport` collects the notes of one request. The mode
+`strict` rejects a request because of a dropped field.
 """
 
 from collections.abc import Collection
@@ -63,11 +61,11 @@ class FidelityReport(Struct):
     def add_notes(self, notes: Collection[FidelityNote], *, is_later_call: bool = False) -> None:
         """Add notes to this report, except notes that it already contains.
 
-        `is_later_call` is True for a later upstream call of the same reply, which repeats the fields of the first call.
-        Then notes on fields that already have a note are skipped too.
+        If `is_later_call` is True, notes on fields that already have a note are skipped too.
         """
         if not notes:
             return
+        # a later upstream call of the same reply repeats the fields of the first call
         noted = {note.field for note in self.notes} if is_later_call else ()
         known = set(self.notes)
         for note in dict.fromkeys(notes):

@@ -1,12 +1,7 @@
 """Validation of JSON values by a JSON Schema (draft 2020-12), with a limit on the work.
 
-`load_validator` decodes a schema, and `find_violation` returns the error in a value. Both count their steps in a
-`WorkBudget`, which raises an error above its limit. They use the library `jsonschema` with three changes:
-
-- Patterns in a schema are not checked, because a client's pattern could block the process.
-- If a value matches none of several alternatives, only the most relevant error is kept, because nested alternatives
-  multiply the errors.
-- Each keyword counts its steps in the `WorkBudget`, because the library itself has no limit.
+`find_violation` returns the error in a value. Patterns in a schema are not checked, because a client's pattern could
+block the process.
 """
 
 import json
@@ -63,8 +58,7 @@ def load_validator(schema: bytes, budget: WorkBudget) -> Validator:
 def find_violation(validator: Validator, value: Any, budget: WorkBudget) -> str:
     """Return the most relevant error in a value: its path and message. "": the value is valid.
 
-    Raises `InvalidRequest` if the check needs more work than `budget` allows. The same error is raised if a reference
-    in the schema has no target, or the schema refers to itself without end.
+    Raises `InvalidRequest` if the check cannot be completed.
     """
     token = _budget.set(budget)
     refusal = ""

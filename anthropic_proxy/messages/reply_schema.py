@@ -1,7 +1,7 @@
 """`ReplySchema`: checks that a reply matches the JSON Schema that the client requires.
 
-It is used for providers that do not enforce the schema. `extract_json` finds the JSON in the text of a reply and
-validates it. The work is limited, so that a schema or reply cannot block the process.
+It is used for providers that do not enforce the schema. The work is limited, so that a schema or reply cannot block the
+process.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -46,7 +46,7 @@ class ReplySchema:
     def extract_json(self, text: str) -> ExtractedJson:
         """Return the JSON in the text of a reply, with the error of its validation by the schema.
 
-        Raises `InvalidRequest` if the validation cannot be completed, for example because of its work limit.
+        Raises `InvalidRequest` if the validation cannot be completed.
         """
         found = next((found for found in map(_decode, _candidates(text)) if found is not None), None)
         if found is None:

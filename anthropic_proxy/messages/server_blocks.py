@@ -1,10 +1,7 @@
 """Content blocks for calls and results of server tools, which a provider or the proxy runs.
 
 `encode_…` functions return complete blocks. `…_content` functions return only the field `content` of a result block.
-`is_error_content` is True if this field belongs to a failed call. `SearchResultPage` is a web page that a search found.
-Source: the types of the official SDK `anthropic` 2.10 (`ServerToolUseBlock`, `WebSearchToolResultBlock`,
-`WebFetchToolResultBlock`, `ToolSearchToolResultBlock`, `CodeExecutionToolResultBlock`, `BetaMCPToolUseBlock`,
-`BetaMCPToolResultBlock`).
+Source: the types of the official SDK `anthropic` 2.10.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +13,9 @@ from msgspec import Raw
 from anthropic_proxy.messages.deltas import Block, Citation, Delta
 from anthropic_proxy.messages.domains import is_url_allowed
 from anthropic_proxy.messages.sealed_passages import encode_passage
+
+# Types of the SDK: `ServerToolUseBlock`, `WebSearchToolResultBlock`, `WebFetchToolResultBlock`,
+# `ToolSearchToolResultBlock`, `CodeExecutionToolResultBlock`, `BetaMCPToolUseBlock`, `BetaMCPToolResultBlock`.
 
 _MAX_QUOTE_LENGTH = 150
 """Maximum characters of the quoted text of a citation (`cited_text`), as in Anthropic's own search."""
@@ -67,11 +67,9 @@ def encode_result(kind: str, identifier: str, content: Content) -> Block:
 
 
 def error_content(kind: str, code: str, message: str | None = None) -> Content:
-    """Return the `content` of a result block for a failed call of a server tool.
-
-    `message` is used only for a tool search, because other results have no field for text.
-    """
+    """Return the `content` of a result block for a failed call of a server tool."""
     fields = {"type": f"{kind}_tool_result_error", "error_code": code}
+    # other results have no field for text
     return fields | {"error_message": message} if kind == "tool_search" else fields
 
 
@@ -150,10 +148,8 @@ def encode_citation(url: str, title: str | None, passage: str) -> Citation:
 def encode_fetch(
     identifier: str, url: str, *, title: str | None = None, error: FetchError | None = None
 ) -> list[Delta]:
-    """Return the blocks of a web fetch by a provider: its call and its result.
-
-    Providers report the URL of a fetched page but not its content, so the document of the result is empty.
-    """
+    """Return the blocks of a web fetch by a provider: its call and its result."""
+    # providers report the URL of a fetched page but not its content
     source = {"type": "text", "media_type": "text/plain", "data": ""}
     content = fetch_content(url, source, title) if error is None else error_content("web_fetch", error)
     return [_call(identifier, "web_fetch", {"url": url}), encode_result("web_fetch", identifier, content)]

@@ -1,8 +1,6 @@
 """`StopSequenceFilter`: ends a reply at the first stop sequence, a text that the client lists in its request.
 
-It filters the deltas, which are fragments of the reply. Text that may begin a stop sequence is held back, and `flush`
-returns it at the end of the reply. The proxy does this itself, because only Anthropic's API reports the matched
-sequence.
+Text that may begin a stop sequence is held back, and `flush` returns it at the end of the reply.
 """
 
 import re
@@ -16,11 +14,11 @@ _ENDING: frozenset[type] = frozenset((Thinking, ToolCall, Block, Stop))
 """Types of deltas that end a text block. No stop sequence spans such a delta."""
 
 
+# The proxy applies stop sequences itself, because only Anthropic's API reports the matched sequence.
 class StopSequenceFilter:
     """Filter of the deltas (fragments) of one reply, which ends the reply before the first stop sequence.
 
-    If several sequences match, the earliest position in the text decides, then the order in the client's list. A match
-    may span several deltas, but only one content block.
+    A match may span several deltas, but only one content block.
     """
 
     def __init__(self, sequences: Sequence[str]) -> None:

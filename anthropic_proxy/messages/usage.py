@@ -1,7 +1,7 @@
 """Token counts of a reply, merged from the usage reports of the provider.
 
-A provider reports counts several times during a reply. `merge_latest` keeps the last value of each count. `sum_usages`
-adds the upstream calls of one reply. `final_totals` returns the `usage` for the client, and estimates missing counts.
+`merge_latest` keeps the last value of each count, and `sum_usages` adds the upstream calls of one reply. `final_totals`
+returns the `usage` for the client.
 """
 
 import msgspec
@@ -42,12 +42,11 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
 def final_totals(usage: Usage, *, estimate: int, characters: int, usage_is_partial: bool) -> UsageBody:
     """Return the `usage` of a reply for the client. Input and output tokens that were not reported are estimated.
 
-    `estimate` is the estimated number of input tokens, cached ones included. `characters` is the length of the output,
-    from which its tokens are estimated. If `usage_is_partial` is True, the reply ended before the upstream's last
-    report, and the output is at least this estimate.
+    `characters` is the length of the output.
     """
     cached, written = limit_count(usage.cache_read_tokens), limit_count(usage.cache_write_tokens)
     reported, output, tier = usage.input_tokens, usage.output_tokens, usage.service_tier
+    # a partial usage precedes the end of the reply, so the output is at least its estimate
     if output is None or usage_is_partial:
         output = max(output or 0, -(-characters // CHARACTERS_PER_TOKEN))
     output = limit_count(output)
@@ -86,8 +85,7 @@ def _count_server_tools(usage: Usage) -> dict[str, int] | msgspec.UnsetType:
 def sum_usages(spent: Usage, running: Usage) -> Usage:
     """Return the sum of the token counts of a reply that needed several upstream calls.
 
-    `spent` is the sum of the finished upstream calls, and `running` has the counts of the current one. A count that
-    neither has is None. The billed tier is that of the current call, or "".
+    A count is None if both usages lack it.
     """
     return Usage(
         input_tokens=_sum(spent.input_tokens, running.input_tokens),

@@ -1,10 +1,7 @@
 """`WorkBudget`: limit on the work that the JSON Schemas of one client request may cause.
 
 A small schema can describe a huge tree, because references and alternatives multiply. Work is counted in steps (visits
-to schemas) and nodes (written keys and values). The `count_…` methods are called before the work, and raise
-`WorkLimitExceeded` above a limit. They raise `WorkPostponed` if the work would block the event loop; the caller then
-repeats it in a thread. `CountedWork` is an amount of work. `error_field` sets the path of the schema in error messages.
-`WorkCache` caches results, and counts their work again on each use.
+to schemas) and nodes (written keys and values).
 """
 
 from collections import OrderedDict
@@ -61,7 +58,7 @@ class CountedWork(NamedTuple):
 class WorkBudget:
     """Counts the work on the JSON Schemas of one request and raises `WorkLimitExceeded` above a limit.
 
-    Not safe for two threads at once. Each attempt to encode a request has its own budget.
+    Not safe for two threads at once.
     """
 
     __slots__ = (
@@ -132,10 +129,8 @@ class WorkBudget:
             raise self._exceeded(self._too_deep())
 
     def count_cached(self, cost: CountedWork) -> None:
-        """Count the work of a cached result as if it were computed again, so that limits do not depend on the cache.
-
-        `cost` is the work of the first computation. Raises `WorkLimitExceeded` above a limit.
-        """
+        """Count the work of a cached result as if it were computed again. Raises `WorkLimitExceeded` above a limit."""
+        # limits must not depend on the cache
         self._nodes += cost.nodes
         self._steps += cost.steps
         if self._nodes > self.max_nodes or self._steps > self.max_steps:
@@ -159,7 +154,7 @@ class WorkBudget:
     def tool_schema_path(self, name: str) -> str:
         """Return the path of a tool's schema in the client request, for error messages.
 
-        `name` is the tool name that is sent upstream. The path contains the client's name of the tool.
+        `name` is the tool name that is sent upstream.
         """
         return f"tools.{self.client_tool_name(name)}.input_schema"
 
@@ -180,8 +175,9 @@ class WorkBudget:
 def count_nodes(value: Any) -> int:
     """Return the number of nodes (keys and values) of a decoded JSON value.
 
-    An object that occurs several times counts each time. The time is linear in the number of different objects.
+    An object that occurs several times counts each time.
     """
+    # by identity, so that the time is linear in the number of different objects
     counts: dict[int, int] = {}
     open_values = [value]
     while open_values:
@@ -225,10 +221,9 @@ _Arguments = TypeVarTuple("_Arguments")
 
 
 class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
-    """Bounded cache for the results of a function that counts its work in a `WorkBudget`. Threads may share it.
+    """Bounded, thread-safe cache for the results of a function that counts its work in a `WorkBudget`.
 
-    Each use of a cached result counts the work of its first computation again, so that limits do not depend on the
-    cache.
+    Each use of a cached result counts its work again.
     """
 
     def __init__(

@@ -1,10 +1,7 @@
 """`MessageWriter`: converts the deltas of a reply (its decoded pieces) to events of the Messages API.
 
-`start` returns the first event, `feed` the events for deltas, and `finish` the last events. `fail` ends the reply after
-an error. `keep_alive` returns events without content while a reply is slow. `totals` are the token counts so far. A
-stream has at most one open content block, but upstreams interleave text and several tool calls. The writer therefore
-queues deltas until the open call ends. The table `_RULES` at the end of this file has the rule for each delta in each
-state.
+A stream has at most one open content block, so other deltas wait until an open call ends. The table `_RULES` has the
+rule for each delta and state.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -55,10 +52,9 @@ row marks the end of the last."""
 
 
 class MessageWriter:
-    """Converts the deltas of one reply to events. Each method returns the events to send to the client.
+    """Converts the deltas of one reply to the events that the client receives.
 
-    Call `start` once, then `feed` and `keep_alive` repeatedly, and at the end `finish` or `fail`. A call in the wrong
-    order, such as `feed` before `start`, raises `InternalError`. After an error, only `fail` is allowed.
+    Call `start` once, then `feed` repeatedly, and at the end `finish` or `fail`.
     """
 
     def __init__(self, *, message_id: str, model: str, signature: str) -> None:
@@ -139,11 +135,8 @@ class MessageWriter:
         return events
 
     def keep_alive(self) -> list[Event]:
-        """Return events without content, which keep the client's connection open.
-
-        They add an empty delta to the open block, or open a new thinking block. Pings do not suffice, because clients
-        time out after ten minutes of pings alone.
-        """
+        """Return events without content, which keep the client's connection open."""
+        # pings do not suffice: clients time out after ten minutes of pings alone
         self._require_open()
         if self._state == _TEXT:
             return [TextDelta(self._index, "")]

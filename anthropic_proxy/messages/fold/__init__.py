@@ -1,7 +1,6 @@
 """`fold`: combines the deltas of a reply (its decoded pieces) into one message, for requests without streaming.
 
-The class `Fold` does the same step by step: `feed` adds the deltas of one network read, and `finish` returns the
-message. Both use the stream events of `MessageWriter`, so a message is equal with and without streaming.
+The class `Fold` does the same step by step. Both use the stream events of `MessageWriter`.
 """
 
 from collections.abc import Iterable
@@ -40,8 +39,7 @@ def fold(
 ) -> MessagesResponse:
     """Return the complete message for all deltas (decoded pieces) of a reply.
 
-    `estimate` is the estimated number of input tokens, used if the provider reports none. The other keyword arguments
-    are those of `MessageWriter`.
+    `estimate` is the number of input tokens if the provider reports none.
     """
     writer = MessageWriter(message_id=message_id, model=model, signature=signature)
     writer.start(estimate)

@@ -1,8 +1,6 @@
 """Conversion of tool call arguments to the JSON object that a reply without streaming must contain.
 
-Models sometimes write truncated or invalid JSON. `build_arguments_object` returns an object for any text.
-`is_truncated_object` detects an object without its end. In a stream, the client receives the model's text unchanged
-instead.
+Models sometimes write truncated or invalid JSON. In a stream, the client receives the model's text unchanged instead.
 """
 
 import re
@@ -14,16 +12,17 @@ _object_decoder = msgspec.json.Decoder(dict[str, Raw])
 
 
 def build_arguments_object(text: str) -> Raw:
-    """Return the arguments of a tool call, which are a text of the model, as one JSON object.
+    """Return the JSON object for the arguments of a tool call, which the model may have truncated.
 
-    A valid object is unchanged, and empty text becomes `{}`. A truncated object keeps its complete members, as in the
-    official SDKs. Any other text becomes the value of `__unparsedToolInput`, as in Claude Code.
+    Unusable text is kept in `__unparsedToolInput`.
     """
     if not text or text.isspace():
         return Raw(b"{}")
+    # a truncated object keeps its complete members, as in the official SDKs
     for candidate in (text, _close_truncated(text)):
         if candidate is not None and _is_object(candidate):
             return Raw(candidate.encode())
+    # as in Claude Code
     length = len(text.encode("utf-16-le")) // 2  # JavaScript's length of a string
     return Raw(msgspec.json.encode({"__unparsedToolInput": {"raw": text, "len": length}}))
 

@@ -1,7 +1,7 @@
 """Decoding of content blocks, the elements of a message: text, image, tool call, tool result and others.
 
 `decode_blocks` decodes a list of blocks, `decode_content` the content of a tool result. `are_well_formed` checks
-decoded blocks. `exceeds_depth` detects JSON that is nested too deeply, and `schema_error` an invalid JSON Schema.
+decoded blocks.
 """
 
 import re
@@ -55,7 +55,7 @@ _KNOWN_TYPES = frozenset(kind.__struct_config__.tag for kind in get_args(Block) 
 def decode_content(content: Raw) -> list[Block]:
     """Decode the `content` of a tool result or a search result into blocks. Raises `InvalidRequest`.
 
-    The content is a JSON string, a list of blocks, null, or `ABSENT` (field not sent). An empty string gives no block.
+    Content that is null or absent gives no block.
     """
     if is_string_or_absent(content):
         return [TextBlock(content)] if len(content) > EMPTY_STRING_LENGTH else []
@@ -92,11 +92,8 @@ def decode_string(raw: Raw) -> str | None:
 
 
 def are_well_formed(blocks: list[Block]) -> bool:
-    """Return True if texts, arguments and results in the blocks have the right JSON type and allowed nesting.
-
-    These fields are undecoded JSON (`Raw`), so the type is judged by the first character. `MAX_JSON_DEPTH` is the
-    maximum nesting. A block of unknown type gives False.
-    """
+    """Return True if texts, arguments and results in the blocks have the right JSON type and allowed nesting."""
+    # these fields are undecoded JSON (`Raw`), so the type is judged by the first character
     for block in blocks:
         if type(block) is TextBlock:
             if not is_string_or_absent(block.text):

@@ -6,10 +6,7 @@ _CACHE_MARK = b'"cache_control"'
 
 
 class CacheMarks(Struct):
-    """Body of a client request, in which `has_mark` searches for cache marks (fields `cache_control`).
-
-    Callers search only if the marks may be sent to the provider, because a search reads the whole body.
-    """
+    """Body of a client request, in which `has_mark` searches for cache marks (fields `cache_control`)."""
 
     body: bytes
     """Bytes of the client request body."""

@@ -1,9 +1,7 @@
 """`decode_request`: decodes the body of a client request into a `MessagesRequest`.
 
-For an invalid body, it raises an error with the path of the invalid field. Some optional fields of a wrong type are
-dropped instead. A relay forwards the client's body unchanged to a provider with the same API, so it may forward invalid
-bodies too. For a relay, `decode_request_or_keep` therefore stores the error in `decode_error`. `decode_envelope`
-decodes only `model` and `stream` of an invalid body.
+Some optional fields of a wrong type are dropped. For a relay, which forwards the client's body,
+`decode_request_or_keep` stores the error of an invalid body in `decode_error`.
 """
 
 import msgspec
@@ -63,8 +61,7 @@ _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
     """Decode a body of `POST /v1/messages`. Raises `InvalidRequest` with the path of the invalid field.
 
-    `for_token_count` is True for a request that only counts tokens; `max_tokens` is then optional. Raises
-    `UnsupportedFeature` for fields that require conversations stored by the API.
+    Raises `UnsupportedFeature` for fields that require conversations stored by the API.
     """
     repairs: list[str] = []
     if len(body) >= _MIN_COUNTED_BYTES:
@@ -80,11 +77,9 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
 
 
 def decode_request_or_keep(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
-    """Decode a client request body. If it is invalid, decode only `model` and `stream`, and keep the error.
+    """Decode a client request body. Of an invalid body, decode only `model` and `stream`, and set `decode_error`.
 
-    The error is then in the field `decode_error`, because a relay can still forward the body unchanged. The error is
-    raised only if `model` and `stream` cannot be decoded either. `for_token_count` is True for a request that only
-    counts tokens.
+    Raises the error if these fields are invalid too.
     """
     try:
         return decode_request(body, for_token_count=for_token_count)
@@ -93,10 +88,9 @@ def decode_request_or_keep(body: bytes, *, for_token_count: bool = False) -> Mes
 
 
 def decode_envelope(body: bytes, error: ClientError) -> MessagesRequest:
-    """Return only `model` and `stream` of an invalid client request body, which a relay may forward unchanged.
+    """Return only `model` and `stream` of an invalid client request body, with `error` as its `decode_error`.
 
-    `error` is the error of `decode_request` for this body. It is stored in the result, or raised if these two fields
-    cannot be decoded either.
+    Raises `error` if these fields are invalid too.
     """
     try:
         read = _decode_envelope(body)

@@ -1,8 +1,6 @@
 """Fast check for messages that need no cleaning, which is the case in almost all client requests.
 
 Cleaning is a step of the preparation of a request for a provider. `as_clean_messages` checks all messages in one pass.
-If they are valid and all providers accept their content, it returns them as `CleanMessages`, and cleaning is skipped.
-`is_supported_media` is True for an image or document that all providers' encoders (wires) accept unchanged.
 """
 
 from collections.abc import Iterable
@@ -33,8 +31,7 @@ AUDIO_VIDEO_PREFIXES = ("audio/", "video/")
 class CleanMessages(list[Message]):
     """Immutable list of messages that need no cleaning before they are sent to a provider.
 
-    All content is valid and accepted by all providers' encoders (wires). Call ids are unique. The results of tool calls
-    begin the next message, in the order of the calls.
+    Their content is accepted by the encoders (wires) of all providers.
     """
 
     __slots__ = ("called", "light")
@@ -51,6 +48,7 @@ def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
     """Return the messages as `CleanMessages` (no cleaning needed). None: they may be invalid or require changes."""
     clean = CleanMessages(messages)
     names: dict[str, str] = {}
+    # call ids must be unique, and results must begin the next message in the order of the calls
     expected_ids: list[str] = []
     lists: list[Raw] = []
     for message in messages:

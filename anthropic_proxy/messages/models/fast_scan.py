@@ -1,8 +1,7 @@
 """`scan_request`: fast decoding of a client request for a relay, without its messages.
 
-A relay forwards the client's bytes to a provider with the same API, so it needs only fields such as `model`, `stream`
-and `tools`. The messages are read only for some counts, and to find signatures of the proxy, which a relay must remove.
-`guess_model` finds the model id before any decoding.
+A relay forwards the client's bytes to a provider with the same API. The messages are read only for some counts, and to
+find signatures of the proxy.
 """
 
 import re
@@ -92,8 +91,7 @@ def guess_model(body: bytes) -> str:
 def scan_request(body: bytes) -> MessagesRequest | None:
     """Return a client request with the fields that a relay needs, without its messages.
 
-    A relay forwards the client's bytes to a provider with the same API. None: the body may be invalid, so
-    `decode_request` must decode it.
+    None: the body may be invalid, so `decode_request` must decode it.
     """
     try:
         read = _read(body)

@@ -1,7 +1,6 @@
 """Decoding of the body of a client request field by field, to repair it or to find the path of an error.
 
-`RequestBody` contains the fields. `decode_field_by_field` drops optional fields of a wrong type and replaces invalid
-characters. `decode_body_at_once` is faster, but accepts only a valid body.
+`decode_body_at_once` is faster, but accepts only a valid body.
 """
 
 import re
@@ -92,10 +91,7 @@ def are_sound(messages: list[Message]) -> bool:
 
 
 def is_sound(content: str | list[Block] | None) -> bool:
-    """Return True if the content of a message or the system prompt is a text, or blocks with valid fields.
-
-    Such content needs no repair. None (no system prompt) gives True.
-    """
+    """Return True if the content needs no repair: it is text, None, or blocks with valid fields."""
     return are_well_formed(content) if type(content) is list else True
 
 

@@ -1,9 +1,7 @@
 """Decoding of the request field `tools`: the tool definitions of a client.
 
-`decode_tools` decodes the complete list, and `decode_tool` one definition. Both cache results, because the requests of
-a session repeat their tools. A `ToolList` is an immutable list of tools, which equal requests share. A client tool is a
-function that the client defines and runs; other tools have types that Anthropic defines. `is_client_tool` checks one
-tool, and `are_client_tools` a list.
+A client tool is a function that the client defines and runs. `decode_tools` decodes the list, and caches results,
+because the requests of a session repeat their tools.
 """
 
 import functools
@@ -70,10 +68,9 @@ class ToolList(list[Tool]):
 
 
 def decode_tools(content: Raw) -> list[Tool]:
-    """Return the tools of a JSON list, in order.
+    """Return the tools of a JSON list, which other requests may share.
 
-    Requests with equal lists share one object, unless the list is very large. Raises `InvalidRequest` for an invalid
-    list or tool, or a repeated name.
+    Raises `InvalidRequest` for an invalid list or tool, or a repeated name.
     """
     source = _Source(content)
     return _read_list_cached(source) if len(source) <= _MAX_CACHED_LIST_BYTES else _read_list(source)

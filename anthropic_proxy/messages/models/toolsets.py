@@ -1,9 +1,7 @@
 """Toolsets: entries of the request field `tools` that offer the tools of one MCP server to the model.
 
-An MCP server offers tools over the network, and the provider calls it. `decode_toolset` decodes an entry.
-`McpToolPermission` offers or hides one tool of the server. A `PinnedTool` is a tool of the server that the client
-defines itself. `implied_toolsets` returns the toolsets that clients of an older beta omit. Source:
-`BetaMCPToolsetParam` of the official SDK `anthropic` 2.10.
+An MCP server offers tools over the network, and the provider calls it. Source: `BetaMCPToolsetParam` of the official
+SDK `anthropic` 2.10.
 """
 
 import msgspec
@@ -53,10 +51,8 @@ def decode_toolset(tool: Tool) -> Toolset:
 
 
 def implied_toolsets(request: MessagesRequest) -> list[Tool]:
-    """Return a toolset for each enabled MCP server of the request that has no toolset in `tools`.
-
-    Clients of the older beta `mcp-client-2025-04-04` list their MCP servers in `mcp_servers`, but send no toolsets.
-    """
+    """Return a toolset for each enabled MCP server of the request that has no toolset in `tools`."""
+    # clients of the older beta `mcp-client-2025-04-04` list MCP servers in `mcp_servers`, but send no toolsets
     named = {decode_toolset(tool).mcp_server_name for tool in request.tools if tool.type == MCP_TOOLSET_TYPE}
     return [_toolset_of(server) for server in request.mcp_servers if server.name not in named and _is_on(server)]
 

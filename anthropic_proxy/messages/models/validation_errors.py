@@ -1,8 +1,7 @@
 """Errors (400) for invalid request bodies, in the format of Anthropic's API.
 
-A message has the path of the invalid value (`messages.0.content`), the violated rule and the value. `validation_error`
-converts an exception of the JSON library. `wrong_type_error` and `missing_field_error` build two frequent errors.
-`decode_lenient_fields` drops optional fields of a wrong type instead of raising an error.
+`validation_error` converts an exception of the JSON library. `decode_lenient_fields` drops optional fields of a wrong
+type instead of raising an error.
 """
 
 import re
@@ -58,11 +57,9 @@ def missing_field_error(path: str) -> InvalidRequest:
 def decode_lenient_fields(
     fields: dict[str, Raw], decode: Callable[[bytes], T], optional: Collection[str], path: str = ""
 ) -> tuple[T, list[str]]:
-    """Decode an object from its fields, after dropping optional fields of a wrong type.
+    """Decode an object, without its optional fields of a wrong type. Return it and the names of the dropped fields.
 
-    Return the object and the names of the dropped fields. `decode` is the decoder of the object. `optional` has the
-    names of the fields that may be dropped. Raises `InvalidRequest` for any other invalid field, with `path`, the path
-    of the object in the request body.
+    Raises `InvalidRequest` for any other invalid field.
     """
     dropped: list[str] = []
     fields = dict(fields)

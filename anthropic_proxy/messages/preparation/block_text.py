@@ -1,8 +1,6 @@
 """Text in place of content blocks that providers do not accept, such as results of server tools.
 
-Providers accept text, images, documents, thinking, tool calls and tool results. `to_upstream_blocks` returns accepted
-blocks for any block of the client. The `…_text` functions return a block's text. `new_text_block` and
-`join_text_blocks` convert between text and blocks.
+`to_upstream_blocks` returns accepted blocks for any block of the client. The `…_text` functions return a block's text.
 """
 
 from collections.abc import Iterable
@@ -56,7 +54,7 @@ def new_text_block(text: str) -> TextBlock:
 def to_upstream_blocks(block: Block) -> Iterable[Block]:
     """Return the content blocks to send to the provider in place of one block of the client.
 
-    An accepted block is returned unchanged. Any other block is replaced by text blocks, or dropped.
+    A block that providers reject becomes text, or is dropped.
     """
     if isinstance(block, TextBlock):
         return (block,) if len(block.text) > EMPTY_STRING_LENGTH else ()

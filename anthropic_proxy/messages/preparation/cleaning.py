@@ -1,9 +1,7 @@
 """Cleaning of the client's messages before they are encoded for a provider.
 
 `clean_messages` removes empty text, merges consecutive messages of one role, and puts text in place of blocks that
-providers do not accept. A `Transcript` is the list of cleaned messages under construction, and `extend` appends several
-messages to it. `clean_system_prompt` cleans the system prompt. `orphan_result_blocks` converts a tool result without a
-call.
+providers do not accept.
 """
 
 from collections.abc import Iterable
@@ -77,14 +75,12 @@ _MEDIA = (ImageBlock, DocumentBlock)
 
 
 def clean_system_prompt(system: str | list[Block]) -> list[TextBlock]:
-    """Return the system prompt as text blocks, without empty blocks and without Claude Code's billing line.
-
-    The billing line has a random value per session, which would make prompt caches useless.
-    """
+    """Return the system prompt as text blocks, without empty blocks and without Claude Code's billing line."""
     blocks: list[Block] = [TextBlock(json_string(system))] if isinstance(system, str) else system
     texts = []
     for block in blocks:
         for sent in to_upstream_blocks(block):
+            # the billing line has a random value per session, which would make prompt caches useless
             kept = _without_billing(sent) if isinstance(sent, TextBlock) else None
             if kept is not None and len(kept.text) > EMPTY_STRING_LENGTH:
                 texts.append(kept)
@@ -94,8 +90,7 @@ def clean_system_prompt(system: str | list[Block]) -> list[TextBlock]:
 def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[Message]:
     """Return the messages with only the content that providers' encoders (wires) accept.
 
-    Fidelity notes on replaced or dropped blocks are added to `notes`. Raises `InvalidRequest` if no content is left,
-    and `UnsupportedFeature` for audio and video.
+    Raises `InvalidRequest` if no content is left, and `UnsupportedFeature` for audio and video.
     """
     cleaned = Transcript()
     for place, message in enumerate(messages):

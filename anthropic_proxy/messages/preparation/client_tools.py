@@ -1,8 +1,7 @@
 """Function definitions for tools that Anthropic defines and the client runs, such as `bash_20250124`.
 
-A request names such a tool only by its type, without a JSON Schema. `function_for_client_tool` returns a function with
-description and schema, which any model can call. Source: the tool pages of the API reference and the types of the
-official SDK, read 2026-11.
+A request names such a tool only by its type, without a JSON Schema. Source: the API reference (tool pages) and the
+types of the official SDK, read 2026-11.
 """
 
 import functools
@@ -102,10 +101,7 @@ _CLIENT_TYPE = re.compile(r"(?:bash|text_editor|computer|memory)_\d+")
 
 
 def function_for_client_tool(tool: Tool) -> Tool | None:
-    """Return the function definition for a tool that Anthropic defines and the client runs. None: any other tool.
-
-    It has the name, description and JSON Schema that any model needs to call the tool, and no `type`.
-    """
+    """Return the function definition for a tool that Anthropic defines and the client runs. None: any other tool."""
     if tool.type is None or not _CLIENT_TYPE.fullmatch(tool.type):
         return None
     return _function(tool.type, tool.name, tool.display_width_px, tool.display_height_px)

@@ -30,7 +30,7 @@ _UNSUPPORTED = {
 def resolve_effort(request: MessagesRequest, limits: TargetLimits) -> tuple[str, list[FidelityNote]]:
     """Return the effort level to send upstream, and fidelity notes on its differences from the client's request.
 
-    The effort is one of the levels in `limits`, `default` (no level is sent), or `none` (no reasoning).
+    The level `default` is not sent, and `none` means no reasoning.
     """
     requested, notes = _requested(request)
     if not limits.efforts:

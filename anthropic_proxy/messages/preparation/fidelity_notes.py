@@ -1,8 +1,7 @@
 """Fidelity notes (records of changed fields) on client requests to providers other than Anthropic.
 
-A fidelity note records that the proxy approximated, emulated or dropped a field. `notes_on_fields` returns the notes on
-the fields of a request, and `notes_on_blocks` those on the content blocks of its messages. Constants are notes with a
-fixed text. A field without a note is sent, or has no effect on the content of the answer, such as `cache_control`.
+`notes_on_fields` and `notes_on_blocks` return the notes on one request. A field without a note is sent, or has no
+effect on the content of the answer.
 """
 
 import functools
@@ -88,9 +87,9 @@ def notes_on_fields(request: MessagesRequest, limits: TargetLimits) -> list[Fide
 
 
 def notes_on_blocks(blocks: Iterable[Block], role: str) -> Iterator[FidelityNote]:
-    """Yield a note for each content block that cannot be sent unchanged in a message of the given role.
+    """Yield a note for each content block that cannot be sent unchanged in a message of `role`.
 
-    `role` is `user`, `assistant` or `system`, or `result` for the content of a tool result.
+    The role `result` stands for the content of a tool result.
     """
     for block in blocks:
         kind = type(block)

@@ -22,10 +22,9 @@ _UNNAMED = "call"
 
 
 def pair_calls_with_results(messages: list[Message], names: ToolNames, notes: list[FidelityNote]) -> list[Message]:
-    """Return the messages with each tool call followed by its result. Repeated call ids are made unique.
+    """Return the messages of `clean_messages` with each tool call followed by its result, and unique call ids.
 
-    `messages` are messages that `clean_messages` returned. `names` replaces tool names that the provider does not
-    accept. If a call has no result, or a result no call, a fidelity note is added to `notes`.
+    A missing call or result causes a fidelity note in `notes`.
     """
     if _are_in_order(messages, names):
         return messages

@@ -52,9 +52,7 @@ def prepare(
 ) -> PreparationResult:
     """Return the request with all changes that a target (provider and model) requires.
 
-    `limits` has the limits and features of the target. `count` returns the estimated input tokens; without it, the
-    context window is not checked. Raises `InvalidRequest` or `UnsupportedFeature` if the target cannot serve the
-    request.
+    Without `count`, the context window is not checked. Raises `InvalidRequest` or `UnsupportedFeature`.
     """
     notes = notes_on_fields(request, limits)
     names = ToolNames(limits.tool_name_pattern, limits.max_tool_name_length)

@@ -1,11 +1,7 @@
 """Input and output of `prepare`, which adapts a client request to a target (provider and model).
 
-`TargetLimits` has the limits of the target. `PreparationResult` has the adapted request (`PreparedRequest`), fidelity
-notes on the changes, and aliases, which replace tool names that the target rejects. `session_key` and `user_key` are
-hashes of session and user for the caches of providers. `release_content` frees memory after the reply has begun. A
-`ProxyTool` is a server tool, such as web search, that the proxy runs itself. Deferred tools are hidden from the model
-until a tool search finds them. `find_session` returns the session id in a user id. `UNPREPARED` is an empty request for
-relays, which forward the client's bytes.
+`TargetLimits` has the limits of the target, and `PreparationResult` the adapted request (`PreparedRequest`). A
+`ProxyTool` is a server tool, such as web search, that the proxy runs itself.
 """
 
 import hashlib
@@ -34,12 +30,12 @@ window. The input is then only estimated."""
 
 
 def available_output_tokens(window: int, tokens: int, margin: float = 0.0) -> int:
-    """Return the number of output tokens that still fit into a context window. 0 or less: none.
+    """Return the number of output tokens that fit into a context window. 0 or less: none.
 
-    `window` is the size of the context window in tokens, and `tokens` the estimated input. `margin` is a share of the
-    input that also stays free, but at most half of the remaining tokens.
+    `margin` is a share of the input that usually stays free too.
     """
     available = window - tokens - WINDOW_MARGIN_TOKENS
+    # the margin is at most half of the remaining tokens
     return max(available - math.ceil(tokens * margin), available // 2) if margin else available
 
 

@@ -1,9 +1,7 @@
 """Conversion of server tool calls in earlier replies back to function calls and results.
 
-Proxy tools are the server tools, such as web search, that the proxy runs itself; the model calls them as functions. A
-client stores a reply with several such calls as one message. `as_function_calls` restores the separate messages that
-the model saw. `find_pending_calls` returns the calls without a result. A paused reply ends with a server tool call or
-its result, and the client requests its continuation. `ends_with_paused_reply` detects it.
+Proxy tools are server tools, such as web search, that the proxy runs itself. A client stores a reply with several calls
+as one message, and `as_function_calls` restores the separate messages.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,11 +30,11 @@ ServerResult = WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBloc
 def as_function_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[Message]:
     """Return the messages with the calls of proxy tools as function calls, and their results as tool results.
 
-    Proxy tools are server tools that the proxy runs itself. The keys of `tools` are the names by which the model calls
-    them.
+    Proxy tools are server tools that the proxy runs itself.
     """
     if isinstance(messages, CleanMessages):
         return messages
+    # the keys of `tools` are the names by which the model calls them
     names = {tool.name: name for name, tool in tools.items()}
     replayed: list[Message] = []
     for message in messages:

@@ -1,9 +1,7 @@
 """Decision for each server tool of a request: run by the provider, run by the proxy, or dropped.
 
-Server tools are tools that the client does not run, such as web search, code execution and MCP toolsets.
-`assign_server_tools` makes the decision, and `ToolOffer` is its result. `server_tool_kind` returns the kind of a tool,
-such as `web_search`. `require_offered` rejects a tool choice that forces a dropped tool. Deferred tools are hidden from
-the model until a tool search finds them.
+Server tools are tools that the client does not run, such as web search. `assign_server_tools` makes the decision, and
+`ToolOffer` is its result.
 """
 
 import functools
@@ -64,11 +62,9 @@ def server_tool_kinds(tools: Sequence[Tool]) -> frozenset[str]:
 
 
 def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[FidelityNote]) -> ToolOffer:
-    """Return the tools to offer to the model, after the decision where each server tool runs.
+    """Decide where each server tool runs, and return the tools to offer to the model.
 
-    `declared` are the tools of the client. A server tool runs at the provider if possible, else in the proxy, else it
-    is dropped. A note on each server tool that the provider does not run is added to `notes`. Raises `InvalidRequest`
-    for invalid domains.
+    Raises `InvalidRequest` for invalid domains.
     """
     offer = ToolOffer([], {}, [])
     proxy_tools: dict[str, ProxyTool] = {}

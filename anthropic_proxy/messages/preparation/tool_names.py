@@ -37,11 +37,11 @@ class ToolNames:
 def name_or_alias(name: str, pattern: str, length: int) -> str:
     """Return `name` if it is allowed, otherwise a replacement (alias) that is allowed.
 
-    An allowed name matches `pattern` and has at most `length` characters. Equal arguments always give the same alias,
-    so nothing is stored between requests.
+    An allowed name matches `pattern` and has at most `length` characters.
     """
     if len(name) <= length and re.fullmatch(pattern, name):
         return name
+    # equal arguments always give the same alias, so nothing is stored between requests
     mark = hashlib.sha256(name.encode()).hexdigest()[:8]
     start = _INVALID_CHARACTER.sub("_", name)[: min(_MAX_KEPT_CHARACTERS, length - len(mark) - 1)]
     alias = f"{start}_{mark}"

@@ -1,8 +1,7 @@
 """Selection of the tools and the tool choice that are sent to the model.
 
-`select_offered_tools` returns the tools, and `select_tool_choice` the tool choice. A deferred tool is hidden from the
-model until a tool search finds it; `split_deferred_tools` separates such tools. `list_visible_tools` returns the tools
-that the model can see. `proxy_tools` returns the server tools, such as web search, that the proxy runs itself.
+A deferred tool is hidden from the model until a tool search finds it. `proxy_tools` returns the server tools, such as
+web search, that the proxy runs itself.
 """
 
 import functools
@@ -47,11 +46,9 @@ _REFERENCE = b'"tool_reference'
 def split_deferred_tools(
     tools: list[Tool], messages: list[Message], forced_name: str | None
 ) -> tuple[list[Tool], list[Tool]]:
-    """Return a list of the tools to offer to the model now, and a list of all deferred tools.
+    """Return the tools to offer to the model now, and all deferred tools.
 
-    A deferred tool is hidden until a tool search finds it, the model calls it, or a system message adds it.
-    `forced_name` is the tool in the client's tool choice, which is offered too. In the first list, found tools come
-    last, so that prompt caches still match.
+    A deferred tool is hidden until, for example, a tool search finds it.
     """
     deferred = {tool.name: tool for tool in tools if tool.defer_loading}
     if not deferred:
@@ -60,6 +57,7 @@ def split_deferred_tools(
     if forced_name in deferred:
         found[forced_name] = None
     offered = [tool for tool in tools if not tool.defer_loading]
+    # found tools come last, so that prompt caches still match
     return offered + [deferred[name] for name in found], list(deferred.values())
 
 
@@ -111,8 +109,7 @@ def select_offered_tools(
 ) -> ToolOffer:
     """Return the tools to offer to the model, after the changes that the target (provider and model) requires.
 
-    `limits` has the features of the target. Tool names that the target rejects are replaced, and the replacements are
-    added to `names`. Notes on other changes are added to `notes`.
+    Replacements of tool names are added to `names`.
     """
     declared = _with_changes(request)
     if request.mcp_servers and "mcp_toolset" in limits.server_tools:
@@ -156,10 +153,9 @@ def proxy_tools(request: MessagesRequest, limits: TargetLimits) -> Mapping[str, 
 def select_tool_choice(
     request: MessagesRequest, offer: ToolOffer, limits: TargetLimits, names: ToolNames, notes: list[FidelityNote]
 ) -> ToolChoice | None:
-    """Return the tool choice to send, with the tool name that the provider accepts. None: no tool choice is sent.
+    """Return the tool choice to send, with the upstream tool name. None: no tool choice is sent.
 
-    Raises `InvalidRequest` if the client forces a tool call, but does not offer the tool. Raises `UnsupportedFeature`
-    if neither provider nor proxy runs the forced tool, or if the model supports no tools.
+    Raises `InvalidRequest` or `UnsupportedFeature` if a forced tool call is impossible.
     """
     choice, tools = request.tool_choice, offer.tools
     if choice is None:

@@ -136,17 +136,17 @@ class EstimateCache:
 def estimate(request: MessagesRequest) -> int:
     """Return the estimated input tokens of a request: system prompt, messages, visible tools, images and PDFs.
 
-    The average error of text is 6 % (`density.py`). Small requests differ more, because providers add text of their own
-    before tools. Reasoning of earlier replies does not count, because most providers do not receive it. Raises
-    `InvalidRequest` for a tool result that cannot be decoded.
+    Raises `InvalidRequest` for a tool result that cannot be decoded.
     """
     counter = _TokenCounter()
     for content in (request.system, *[message.content for message in request.messages]):
         if isinstance(content, str):
             counter.texts.append(content.encode(errors="replace"))
         else:
+            # without reasoning of earlier replies, which most providers do not receive
             counter.add(content)
     total = counter.tokens + _PER_MESSAGE * (1 + len(request.messages)) + estimate_text_tokens(b"".join(counter.texts))
+    # the error is greater for small requests, because providers add text of their own before tools
     if tools := list_visible_tools(request):
         total += _ANY_TOOL + sum(map(tool_tokens, tools))
     return max(1, round(total))
