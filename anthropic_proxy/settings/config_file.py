@@ -1,8 +1,6 @@
 """`ConfigFile`: the configuration file `anthropic-proxy.toml` beside `.env`, with checks that report file and line.
 
-A `KeyPath` is the path of a value: the keys from the top of the file to the value. `find_value` returns the value,
-`check_type` checks it, and `decode_table` returns a table as a struct. The structs of `file_format` define the allowed
-fields. Methods `describe_*` return the file and line of a key. Methods `*_error` return errors for invalid values.
+A `KeyPath` has the keys from the top of the file to a value. The structs of `file_format` define the allowed fields.
 """
 
 import os
@@ -35,10 +33,9 @@ StructT = TypeVar("StructT", bound=Struct)
 
 
 class ConfigFile:
-    """Contents of the configuration file `anthropic-proxy.toml`. A missing file has no contents.
+    """Contents of the configuration file `anthropic-proxy.toml`, empty if it is missing.
 
-    `path` is the path of the file; None: no file. The error of a file that is unreadable or not TOML is added to
-    `errors`.
+    The error of an unreadable or invalid file is added to `errors`.
     """
 
     def __init__(self, path: str | None, errors: ErrorList) -> None:
@@ -129,8 +126,7 @@ class ConfigFile:
     def check_type(self, path: KeyPath, value: object, expected: Any) -> None:
         """Raise `ConfigurationError` with a message for each invalid part of a value.
 
-        `value` is the value at `path` of the file. `expected` is the type that it must have, such as a struct of
-        `file_format`.
+        `path` is the place of `value` in the file.
         """
         from anthropic_proxy.settings import type_checks  # noqa: PLC0415  # most installations have no file
 

@@ -13,10 +13,8 @@ _FIRST_BYTE, _IDLE, _CONNECT = "UPSTREAM_FIRST_BYTE_TIMEOUT", "UPSTREAM_IDLE_TIM
 
 
 def list_defaults(providers: Sequence[ProviderVariables]) -> dict[str, str]:
-    """Return the default of each setting as text, by variable. Variables without a default are absent.
-
-    The default models and the base URLs depend on other settings and are absent too.
-    """
+    """Return the default of each setting as text, by variable. Variables without a default are absent."""
+    # default models and base URLs are absent, because they depend on other settings
     plain, timeouts = Settings(), Timeouts()
     defaults = {
         variables[0]: _format(getattr(plain, field))

@@ -1,8 +1,7 @@
 """Changes of settings files, such as `.env`.
 
-`append_lines` adds lines to a file and changes no others. `set_value` replaces the line of one variable in a text.
-`replace_file` replaces a file in one step, so that readers get the old or the new content. `locked_for_change` holds a
-lock against other processes during a change.
+`append_lines` adds lines to a file, and `set_value` replaces the line of one variable in a text. `locked_for_change`
+holds a lock against other processes during a change.
 """
 
 import io
@@ -37,10 +36,9 @@ def format_line(name: str, value: str) -> str:
 
 
 def append_lines(file: Path, values: Mapping[str, str]) -> bool:
-    """Add a line for each variable to the end of a settings file. A missing file is created.
+    """Add a line for each variable to a settings file.
 
-    If a key is added, other users lose the permission to read the file (except on Windows). The result is then True if
-    they had it before. Raises `ConfigurationError` if the file cannot be written.
+    Return True if other users lost the permission to read it. Raises `ConfigurationError` if it cannot be written.
     """
     with locked_for_change(file):
         text = read_text(file)
@@ -66,10 +64,9 @@ def locked_for_change(file: Path) -> Iterator[None]:
 
 
 def set_value(text: str, name: str, value: str) -> str:
-    """Return the text of a `.env` file with a new value of one variable, or without the variable if `value` is "".
+    """Return the text of a `.env` file with a new value of one variable.
 
-    `text` is the content of the file. A missing variable is added to the end. If several lines set the variable, the
-    last one gets the new value, because readers use that line.
+    If `value` is "", the variable is removed.
     """
     from dotenv.parser import parse_stream  # noqa: PLC0415  # only needed for a change
 
@@ -78,6 +75,7 @@ def set_value(text: str, name: str, value: str) -> str:
     places = [index for index, key in enumerate(names) if key == name]
     if not places:
         return _append(text, format_line(name, value)) if value else text
+    # readers use the last line with the variable
     for index in places if not value else places[-1:]:
         old = bindings[index]
         start = old[: len(old) - len(old.lstrip())]
@@ -100,10 +98,10 @@ def read_text(file: Path) -> str:
 
 
 def replace_file(file: Path, text: str, *, has_keys: bool) -> bool:
-    """Replace the content of a file in one step, so that readers get the old or the new content.
+    """Replace a file in one step.
 
-    If `has_keys` is True, other users lose the permission to read the file (except on Windows). The result is then True
-    if they had it before. Raises `ConfigurationError` if the file cannot be written.
+    Return True if other users lost the permission to read it, because of `has_keys`. Raises `ConfigurationError` if it
+    cannot be written.
     """
     target = file.resolve()
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
@@ -116,6 +114,7 @@ def replace_file(file: Path, text: str, *, has_keys: bool) -> bool:
         mode = target.stat().st_mode & 0o7777 if target.exists() else _NEW_FILE_MODE
         is_open = bool(mode & _OTHER_USERS) and has_keys and sys.platform != "win32"
         temporary.chmod(mode & ~_OTHER_USERS if is_open else mode)
+        # in one step: readers get the old or the new content
         temporary.replace(target)
     except OSError as error:
         with suppress(OSError):

@@ -1,8 +1,6 @@
 """Environment variables that other programs and libraries also use, such as those for color and HTTP proxies.
 
-`find_color_setting`, `find_proxies` and `find_data_directory` read the environment. `export_to_litellm` copies
-variables of `.env` into it, where the library LiteLLM reads them. `find_bound_host` returns the listen address on the
-command line of another server, such as uvicorn.
+`export_to_litellm` copies variables of `.env` into the environment, where the library LiteLLM reads them.
 """
 
 import os
@@ -37,10 +35,7 @@ def find_color_setting(environ: Mapping[str, str]) -> bool | None:
 
 
 def find_proxies(environ: Mapping[str, str]) -> tuple[dict[str, Secret], list[str]]:
-    """Return the HTTP proxies for upstream calls and the warnings about unsupported proxies, such as SOCKS.
-
-    The dict maps the scheme of a base URL (`http`, `https`) to the URL of its proxy.
-    """
+    """Return the HTTP proxies by scheme (`http`, `https`) of base URLs, and warnings about unsupported proxies."""
     proxies: dict[str, Secret] = {}
     warnings: dict[str, None] = {}
     for scheme in _SCHEMES:
@@ -100,8 +95,7 @@ _exporting = threading.Lock()
 def export_to_litellm(settings: Settings, exported: MutableMapping[str, Secret] | None = None) -> None:
     """Copy `settings.litellm_variables` and LiteLLM's start options to `os.environ`, where LiteLLM reads them.
 
-    Variables that are already set are not changed. `exported` has the variables that the previous call set. They are
-    removed first, and then `exported` receives those of this call. Any thread may call the function.
+    `exported` has the variables of the previous call, which this call replaces.
     """
     with _exporting:
         _export(settings, exported)

@@ -1,8 +1,7 @@
 """`Settings`: the decoded settings of the proxy, with one field for each setting.
 
-The description of each field names its variable. Some fields map the name of a provider to a value, such as its keys or
-its base URL. A prefix before a model id names the provider: `openai/gpt-4.1`. Claude models belong to tiers (haiku,
-sonnet, …). A `Secret` hides a key in logs, and `reveal` returns the key.
+The description of each field names its variable. A prefix before a model id names the provider, as in `openai/gpt-4.1`.
+Claude models belong to tiers (haiku, sonnet, …).
 """
 
 from collections.abc import Mapping, Sequence
@@ -106,11 +105,7 @@ class ReferencedVariable(Struct, frozen=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """All settings of the proxy. A reload creates a new object.
-
-    The description of each field names its variable. `<PROVIDER>` stands for the beginning of the names of a provider's
-    variables, such as OPENAI or GEMINI.
-    """
+    """All settings of the proxy. In the names of variables, `<PROVIDER>` stands for a name such as OPENAI."""
 
     keys: Mapping[str, Sequence[Secret]] = {}
     """Provider name → API keys for the provider (`OPENAI_API_KEY`, …; separated by commas). Calls use the keys in turn.

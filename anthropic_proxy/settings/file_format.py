@@ -1,9 +1,7 @@
 """Format of the configuration file `anthropic-proxy.toml`: the structs for its tables.
 
-`FileContents` is the whole file. `ProviderTable`, `ModelTable`, `SearchTable` and `PriceTable` are its tables as users
-write them. `ConfiguredProvider`, `ConfiguredModel` and `ConfiguredPrice` are tables after the checks. The name of a
-provider is the prefix of its model ids: `vllm/qwen3-8b`. A dialect lists the deviations of a server from the API that
-it offers.
+`…Table` structs are tables as users write them, and `Configured…` structs are tables after the checks. The name of a
+provider is the prefix of its model ids, as in `vllm/qwen3-8b`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -216,10 +214,8 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
         return details
 
     def format_setting_name(self, field: str) -> str:
-        """Return the full name of a setting of this provider: `wire of [providers.vllm]` for the field `wire`.
-
-        The name is used in messages to users, and as a key of `Settings.origins` (source of each setting).
-        """
+        """Return the full name of a setting of this provider, such as `wire of [providers.vllm]` for `wire`."""
+        # also a key of `Settings.origins`
         return f"{field} of [providers.{self.name}]"
 
     @property

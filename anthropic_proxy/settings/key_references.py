@@ -47,9 +47,7 @@ class ResolvedKeys(Struct, frozen=True):
 def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, runs_commands: bool) -> ResolvedKeys:
     """Return the API keys for a reference in the configuration file, or the reason why there are none.
 
-    `path` is the path of the reference in the file. `sources` has the variables to which it may refer. If
-    `runs_commands` is False, a command is not run and gives no key. Raises `ConfigurationError` for an invalid
-    reference.
+    Raises `ConfigurationError` for an invalid reference.
     """
     reference = file.decode_table(path, KeyReference)
     where = f"{join_keys(path)} in {file.describe_place(path)}"

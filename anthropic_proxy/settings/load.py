@@ -46,10 +46,9 @@ _FOREIGN_BEGINNINGS = ("ANTHROPIC_BASE_", "ANTHROPIC_AUTH_", "ANTHROPIC_MODEL", 
 def load_settings(
     environ: Mapping[str, str], built_in: BuiltInProviders, *, env_file: str | None = ".env", runs_commands: bool = True
 ) -> Settings:
-    """Return the settings from the environment, `.env` and the configuration file. The environment takes precedence.
+    """Return the settings from the environment, which takes precedence, `.env` and the configuration file.
 
-    `env_file` is the path of `.env`, beside the configuration file; None: no files are read. If `runs_commands` is
-    False, keys that a command writes are left out. Raises one `ConfigurationError` with all errors.
+    If `env_file` is None, no files are read. Raises one `ConfigurationError` with all errors.
     """
     sources = Sources(environ, env_file)
     file = ConfigFile(config_file_beside(env_file), sources.errors)

@@ -22,8 +22,7 @@ def is_secret(name: str) -> bool:
 def mask_setting(name: str, text: str) -> str:
     """Return the value of a variable for display, with each key replaced by its last four characters.
 
-    User names, passwords and keys in a URL are masked. JSON text is masked as a whole. A reference to another variable
-    (`${NAME}`) is not masked.
+    User names and passwords in a URL are masked too.
     """
     if _REFERENCE.fullmatch(text):
         return text

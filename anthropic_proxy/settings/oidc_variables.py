@@ -23,7 +23,7 @@ _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 class OidcSettings(Struct, frozen=True, kw_only=True):
     """An identity provider (OpenID Connect) for the sign-in to the dashboard, and the roles of its users.
 
-    The roles list e-mail addresses, or values of the claim `role_claim` in the ID token.
+    The roles list e-mail addresses, or values of the claim `role_claim`.
     """
 
     issuer: str

@@ -1,8 +1,7 @@
 """Standard variables of OpenTelemetry, which turn trace spans on.
 
-`load_trace_fields` reads the variables that the proxy uses. `export_to_otel` copies those of `.env` to the environment,
-where the OpenTelemetry SDK reads them. `find_otel_secrets` returns keys that the log masks. Source: OpenTelemetry
-specification 1.56, "Environment Variable Specification" (read 2026-11).
+`export_to_otel` copies those of `.env` to the environment, where the OpenTelemetry SDK reads them. Source:
+OpenTelemetry specification 1.56, "Environment Variable Specification" (read 2026-11).
 """
 
 import os
@@ -56,9 +55,9 @@ def load_trace_fields(sources: Sources) -> tuple[dict[str, Any], list[str]]:
 
 
 def find_otel_secrets(environ: Mapping[str, str], variables: Mapping[str, Secret]) -> tuple[Secret, ...]:
-    """Return the values of the headers that are sent to the trace collector, so that the log can mask them.
+    """Return the header values for the trace collector, which the log masks.
 
-    `environ` has the environment variables. `variables` are the variables `OTEL_…` of `.env` that are not in it.
+    `variables` are the variables `OTEL_…` that only `.env` sets.
     """
     text = environ.get(OTEL_HEADERS) or (variables[OTEL_HEADERS].reveal() if OTEL_HEADERS in variables else "")
     values = (pair.partition("=")[2].strip() for pair in text.split(","))

@@ -29,10 +29,9 @@ _PATTERN_CHARACTERS = re.compile(r"[*?\[]")
 
 
 def load_provider_tables(file: ConfigFile, errors: ErrorList) -> tuple[ConfiguredProvider, ...]:
-    """Return the providers of the configuration file in the order of the file, without their invalid fields.
+    """Return the providers of the configuration file in order, without invalid fields.
 
-    A provider with an invalid name is left out. `errors` receives one message for each invalid name or field, with file
-    and line.
+    `errors` receives a message for each invalid name or field.
     """
     names, valid = list_table_names(file), []
     for name in names:
@@ -56,8 +55,7 @@ def load_provider_fields(
 ) -> dict[str, dict[str, Any]]:
     """Return fields of `Settings`, such as keys and base URLs, for the providers of the configuration file.
 
-    Each field maps the name of a provider to its value. If `runs_commands` is False, keys that a command writes are
-    left out. Errors about invalid keys are added to the errors of `sources`.
+    Each field maps the name of a provider to its value.
     """
     keys: dict[str, Any] = {}
     problems: dict[str, Any] = {}

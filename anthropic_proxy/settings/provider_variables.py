@@ -64,6 +64,6 @@ class BuiltInProviders(Protocol):
     ) -> Sequence[ProviderVariables]:
         """Return the built-in providers, followed by the valid ones of the configuration file.
 
-        `errors` receives one message for each invalid name or field. A table with such an error is omitted.
+        `errors` receives one message for each invalid name or field.
         """
         ...

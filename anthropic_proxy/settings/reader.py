@@ -20,9 +20,7 @@ ENV_FILE = ".env"
 class SettingsReader:
     """Reader of the settings, for start-up and each reload.
 
-    `overrides` are fields of `Settings` from the command line, which take precedence. The environment is copied at
-    start-up, because the proxy later adds values of `.env` to it. At a reload, these values would hide changes of
-    `.env`.
+    `overrides` are fields of `Settings` from the command line, which take precedence.
     """
 
     def __init__(self, providers: BuiltInProviders, overrides: Mapping[str, object] | None = None) -> None:

@@ -1,8 +1,6 @@
 """Search for routes of the configuration file that are never used, because an earlier route matches all their requests.
 
-Only the first route that matches a request is used. A route covers a later one if it matches all requests of the later
-one. `EarlierRoutes.find_cover` returns a route that covers a given one. `matches_every_request` detects conditions that
-exclude no request.
+A route covers a later one if it matches all requests of the later one. `EarlierRoutes.find_cover` returns such a route.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,10 +32,9 @@ class _Compared(Struct, frozen=True, eq=False):
 
 
 class EarlierRoutes:
-    """The earlier routes of the configuration file, among which `find_cover` searches one that covers a route.
+    """Earlier routes, among which `find_cover` searches one that matches all requests of a later route.
 
-    A route covers a later one if it matches all requests of the later one. For each route in the order of the file, the
-    caller calls `find_cover`, and then `add` if the result is None.
+    For each route, call `find_cover`, and then `add` if the result is None.
     """
 
     def __init__(self) -> None:
@@ -45,11 +42,8 @@ class EarlierRoutes:
         self._index: dict[_IndexKey, list[_Compared]] = {}
 
     def add(self, route: ConfiguredRoute) -> None:
-        """Add `route` to the routes with which later routes are compared.
-
-        A route that matches only a share of the sessions is ignored, because it cannot match all requests of another
-        route.
-        """
+        """Add `route` to the routes with which later routes are compared."""
+        # a route for a share of the sessions cannot match all requests of another route
         if not _matches_every_session(route.when):
             return
         self._identical.setdefault(repr(route.when), route)

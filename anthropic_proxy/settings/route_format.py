@@ -1,8 +1,7 @@
 """Format of the tables `[[routes]]` of `anthropic-proxy.toml`: rules that choose the models for matching requests.
 
-`RouteTable` is one table of the file, and `RouteConditions` its conditions on the request. `ConfiguredRoute` is a table
-after the checks. The targets of a route are the models to try, in order. A tier is a family of Claude models (haiku,
-sonnet, opus, fable). Patterns are those of `fnmatch`: `*` stands for any characters.
+`RouteTable` is one table of the file, and `ConfiguredRoute` a table after the checks. The targets of a route are the
+models to try, in order.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,6 @@
 """Checks of the tables `[[routes]]` of the configuration file, and warnings about routes that no request can reach.
 
-A route is a rule that chooses the models (targets) of matching requests. `load_routes` returns the checked routes.
-`find_time_zone` returns the time zone of a condition on the time.
+A route is a rule that chooses the models (targets) of matching requests.
 """
 
 import re
@@ -36,8 +35,7 @@ _CREDENTIAL_HEADERS = ("authorization", "x-api-key")
 def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ...]:
     """Return the valid routes of the configuration file in the order of the file.
 
-    Each invalid field is added to the errors of `sources`. For each route that no request can reach, a warning is added
-    to `file.warnings`.
+    Errors are added to those of `sources`, and warnings to `file.warnings`.
     """
     tables = file.find_value(("routes",))
     found: dict[str, ConfiguredRoute] = {}

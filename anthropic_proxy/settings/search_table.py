@@ -17,7 +17,7 @@ _PATH = ("search",)
 def load_search_service(file: ConfigFile, sources: Sources, *, runs_commands: bool) -> SearchService | None:
     """Return the search service of the configuration file. None: the table `[search]` is missing or invalid.
 
-    Errors are added to those of `sources`. If `runs_commands` is False, a key that a command writes is left out.
+    Errors are added to those of `sources`.
     """
     with sources.errors.collect():
         if file.find_value(_PATH) is not None:

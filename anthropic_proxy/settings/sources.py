@@ -51,10 +51,7 @@ class FoundSetting(Struct, frozen=True):
     """
 
     def format_assignment(self, text: str) -> str:
-        """Return the line that a user would write to set this setting to `text`: `BIG_MODEL=gpt-4.1`.
-
-        For a setting of the configuration file, it is a line of TOML: `base_url = "…"`.
-        """
+        """Return the line that a user would write to set this setting to `text`, such as `BIG_MODEL=gpt-4.1`."""
         return f'{self.toml_key} = "{text}"' if self.toml_key else f"{self.variable}={text}"
 
     @property
@@ -71,9 +68,9 @@ class _Given(Struct, frozen=True):
 
 
 class Sources:
-    """The environment and the `.env` file, in which settings are searched. Searched and found variables are recorded.
+    """The environment and the `.env` file, in which settings are searched.
 
-    `env_file` is the path of `.env`; None: no file. The error of an unreadable file is added to `errors`.
+    The error of an unreadable file is added to `errors`.
     """
 
     def __init__(self, environ: Mapping[str, str], env_file: str | None) -> None:
@@ -100,10 +97,10 @@ class Sources:
     def find_setting(self, *variables: str, is_list: bool = False) -> FoundSetting | None:
         """Return the text of a setting from the environment or `.env`. None: it is not set.
 
-        `variables` are the main name of the setting and its aliases. The environment takes precedence over `.env`, also
-        with an alias. `is_list` is True for a comma-separated list, in which placeholders are skipped.
+        `variables` are the main name of the setting and its aliases.
         """
         self.requested_variables.extend(variables)
+        # the environment takes precedence over `.env`, also with an alias
         for find in (self._find_in_environment, self.file.get):
             for variable in variables:
                 given = find(variable)
@@ -118,7 +115,7 @@ class Sources:
     def find_referenced(self, variable: str) -> FoundSetting | None:
         """Return the text of a variable that the configuration file names as the place of API keys.
 
-        The text may have several keys, separated by commas. None: the variable is not set, or only a placeholder.
+        None: the variable is not set, or only a placeholder.
         """
         given = self._find_in_environment(variable) or self.file.get(variable)
         found = None if given is None else self._keep(variable, given, is_list=True)
@@ -147,14 +144,14 @@ class Sources:
     def find_litellm_variables(self, excluded: Collection[str]) -> dict[str, _Given]:
         """Return the variables that only `.env` sets, for libraries that read the environment, such as LiteLLM.
 
-        Placeholders and the variables in `excluded` are left out. `…_PROXY` variables are left out too, because
-        libraries read them at different times.
+        Placeholders and the variables in `excluded` are left out.
         """
         return {
             name: given
             for name, given in self.file.items()
             if name not in excluded
             and not self._environ.get(name)
+            # libraries read proxy variables at different times
             and not name.lower().endswith("_proxy")
             and not _PLACEHOLDER.search(given.text)
         }

@@ -8,10 +8,9 @@ from anthropic_proxy.platforms.os_errors import describe_os_error
 
 
 def read_settings_file(path: str, warnings: list[str]) -> str:
-    """Return the text of a settings file without byte order mark. "": the file is missing, or the path is a folder.
+    """Return the text of a settings file. "": the file is missing, or the path is a folder.
 
-    For a folder, a warning is added to `warnings`. Raises `ConfigurationError` for a file that cannot be read or is not
-    UTF-8 text.
+    Raises `ConfigurationError` if the file is unreadable or not UTF-8.
     """
     if os.path.isdir(path):
         warnings.append(f"{path} is a folder, so nothing was read from it.")

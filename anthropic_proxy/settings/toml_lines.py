@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 def find_key_lines(text: str) -> dict[tuple[str, ...], int]:
     """Return the line number, from 1, of each table header and key in a valid TOML text.
 
-    The keys of the result are paths. The path of a table in a list (`[[routes]]`) has an index: `routes[0]`. A key in
-    an inline table has the line on which the statement with this table begins.
+    Tables in a list have an index in their path: `routes[0]`.
     """
     lines: dict[tuple[str, ...], int] = {}
     counts: dict[tuple[str, ...], int] = {}
@@ -27,6 +26,7 @@ def find_key_lines(text: str) -> dict[tuple[str, ...], int]:
                 lines.setdefault(path[:length], number)
                 lines.setdefault(table[:length], number)
             continue
+        # a key in an inline table gets the first line of the statement
         for path in _key_paths(parsed):
             lines.setdefault(table + path, number)
     return lines

@@ -1,8 +1,6 @@
 """Checks and descriptions of types for the configuration file: the allowed values of a field of a struct.
 
-`has_type` checks a value of the file against `expected`, the type of a struct field. `describe_type` returns the
-allowed values for error messages. The type of a table is a `StructType` (known fields) or a `DictType` (names that
-users choose); `find_table_type` returns it.
+The type of a table is a `StructType` (known fields) or a `DictType` (names that users choose).
 """
 
 from functools import cache
@@ -54,10 +52,7 @@ def drop_invalid_fields(value: object, expected: Any) -> object:
 
 @cache
 def find_table_type(expected: Any) -> StructType | DictType | None:
-    """Return the type of the TOML table that `expected`, the type of a struct field, permits. None: no such table.
-
-    A `StructType` has known fields. A `DictType` has names that users choose, each with a table of known fields.
-    """
+    """Return the TOML table type that `expected`, the type of a struct field, permits. None: no such table."""
     for each in _alternatives(inspect.type_info(expected)):
         if isinstance(each, StructType) or (isinstance(each, DictType) and isinstance(each.value_type, StructType)):
             return each

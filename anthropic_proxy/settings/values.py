@@ -1,7 +1,6 @@
 """Decoders of setting texts. Each raises `ConfigurationError` for an invalid text, with the allowed values.
 
-A `decode_…` function gets a `FoundSetting` (text, variable and origin, such as `.env line 4`). It returns the value of
-a field of `Settings`. Functions such as `quote_text` and `join_with_or` format texts for error messages.
+A `decode_…` function gets a `FoundSetting` (text, variable and origin) and returns the value of a field of `Settings`.
 """
 
 import math
@@ -45,9 +44,9 @@ def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "
 
 
 def decode_choice(found: FoundSetting, choices: Mapping[str, str], listed: Sequence[str]) -> str:
-    """Return the value for a setting text that must be one of several words, in upper or lower case.
+    """Return the value in `choices` for a setting text, ignoring case.
 
-    `choices` maps each accepted word, in lower case, to its value. `listed` has the words that an error message lists.
+    The keys of `choices` are in lower case, and `listed` has the words for an error message.
     """
     chosen = choices.get(found.text.lower())
     if chosen is None:
@@ -152,10 +151,7 @@ def decode_redis_url(found: FoundSetting) -> Secret:
 
 
 def decode_redis_prefix(found: FoundSetting) -> str:
-    """Return the prefix of all Redis keys of the proxy, if it is valid.
-
-    Raises `ConfigurationError` if it is too long or contains other characters than letters, digits and `- _ . :`.
-    """
+    """Return the prefix of all Redis keys of the proxy. Raises `ConfigurationError` for an invalid prefix."""
     if not _REDIS_PREFIX.fullmatch(found.text):
         raise invalid_setting_error(found, "Use at most 64 letters, digits and the characters - _ . :")
     return found.text
