@@ -1,9 +1,7 @@
 """Redaction of API keys in messages and logs.
 
-Secrets are the known keys. `redact_secrets` masks them in a text, `redact_secret_bytes` in bytes, and `redact_error` in
-all texts of an error. `redact_key_patterns` masks everything that looks like an API key. The last four characters of a
-long key remain. Very short secrets are not searched, because they would match ordinary words. `list_spellings` returns
-the forms in which a text may contain a secret, such as its encoding in a URL.
+Secrets are the known keys, and `redact_secrets` masks them in a text. `redact_key_patterns` masks everything that looks
+like an API key. Very short secrets are not searched, because they would match ordinary words.
 """
 
 import re
@@ -75,10 +73,8 @@ def redact_secrets(text: str, secrets: Iterable[str]) -> str:
 
 
 def list_spellings(secrets: Iterable[str]) -> Sequence[str]:
-    """Return the forms in which a text may contain the secrets: plain, escaped in JSON, and encoded in a URL.
-
-    Callers first search a text for these forms, because `redact_secrets` is slower.
-    """
+    """Return the forms in which a text may contain the secrets, for example escaped in JSON."""
+    # callers first search a text for these forms, because `redact_secrets` is slower
     return [spelled for secret in secrets if _is_redactable(secret) for spelled in _spell(secret)]
 
 
@@ -98,8 +94,9 @@ def redact_secret_bytes(data: bytes, secret: str) -> bytes:
 def redact_error(error: ProxyError, secrets: Iterable[str]) -> None:
     """Mask these secrets in all texts of an error that are sent to the client or logged.
 
-    Some providers quote the key in an error. Secrets that are too short are not searched.
+    Secrets that are too short are not searched.
     """
+    # some providers quote the key in an error
     for secret in filter(_is_redactable, secrets):
         error.message = _redact_secret(error.message, secret)
         error.args = (error.message,)

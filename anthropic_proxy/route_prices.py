@@ -21,9 +21,9 @@ _TYPICAL = TokenCounts(input=2_000, cache_read=18_000, output=1_000)
 
 
 def find_route_prices(settings: Settings) -> Mapping[str, float]:
-    """Return the price of a typical request for each model of the routes that compare prices.
+    """Return the price in US dollars of a typical request for each model of routes that compare prices.
 
-    Keys are model ids with provider prefix, and prices are in US dollars. Models without a known price are absent.
+    Models without a known price are absent.
     """
     find_price_source(settings.data_directory).reload_if_changed()
     prices = PriceList(settings)

@@ -26,8 +26,7 @@ class FoundRoute(Struct, frozen=True):
 class RouteTable:
     """The routes of all plugins, which `find` searches by URL path.
 
-    A path without parameters has priority over patterns such as `/api/requests/{id}`. If several patterns or routes
-    match, the first one is used.
+    A path without parameters has priority over patterns such as `/api/requests/{id}`.
     """
 
     def __init__(self, routes: Sequence[Route] = ()) -> None:

@@ -1,9 +1,7 @@
 """`Services`: the objects that outlive one client request, such as connections, keys, the log and the model catalog.
 
-`open_services` builds them for given settings, with the objects of plugins. At a reload, it copies state from the
-previous services. `build_services` is its first step, which opens no connection. Functions `new_*` build one object.
-`BackgroundWork` runs long computations in a thread. `prefetch_default_models` queries the limits of models in the
-background. Receipts are records of finished requests. Each worker process has its own services.
+`open_services` builds them, and at a reload copies state from the previous services. Each worker process has its own
+services.
 """
 
 import asyncio
@@ -171,9 +169,7 @@ async def open_services(
 ) -> Services:
     """Return new services for these settings, ready for requests. The caller closes them.
 
-    `transports`, `log`, `receipts`, `heap_trimmer` and `in_progress` are existing objects to use; None: new ones are
-    built. `worker_index_and_count` is the index of this worker process, from 0, and the number of workers. `previous`
-    are the services that a reload replaces; they provide the store and other state.
+    `previous` are the services that a reload replaces.
     """
     transports, log = transports or new_transports(settings), log or new_log(settings)
     by_name, tokens = transports.transports_by_name(), {"google": transports.google_tokens}
@@ -269,8 +265,7 @@ def build_services(
 ) -> Services:
     """Return new services for these settings and transports (connections to providers), without opening a connection.
 
-    The store is in memory, and plugins are left out. `tokens` maps the name of a token source to the source of access
-    tokens. `worker_index_and_count`: index of this worker process, from 0, and number of workers.
+    The store is in memory, and plugins are left out.
     """
     credentials, limit = Credentials(settings, tokens), settings.max_upstream_calls
     listings = {

@@ -1,7 +1,7 @@
 """Start-up summary in the log: address, model mapping, state of the providers, and the command for Claude Code.
 
-`log_startup_summary` logs it as lines of text, or as one object if the log has the JSON format. `log_exposure_warning`
-warns that other machines reach the proxy without a key (exposure). No request is sent to providers.
+`log_exposure_warning` warns that other machines reach the proxy without a key (exposure). No request is sent to
+providers.
 """
 
 import sys
@@ -46,8 +46,7 @@ def log_startup_summary(
 ) -> None:
     """Log the start-up summary, as lines of text or as one object of a JSON log.
 
-    `address` is the URL of the server, or None if it is unknown. `today` is the date for notices about retired models;
-    None: the current date. `exposure_warning` is a warning that other machines reach the proxy without a key, or "".
+    `today` is the date for notices about retired models.
     """
     log, where = services.log, address or UNKNOWN_ADDRESS
     if log.is_json:

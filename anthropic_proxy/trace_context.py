@@ -1,7 +1,6 @@
 """The HTTP headers `traceparent` and `tracestate`, which connect the traces of several programs (W3C Trace Context).
 
-A trace is the record of one operation through several programs. A span is one step of it. `TraceContext` has the ids
-for one client request. `encode_headers` returns the headers for a provider call. Source:
+A trace is the record of one operation through several programs, and a span is one step of it. Source:
 https://www.w3.org/TR/trace-context/ (read 2026-11).
 """
 
@@ -47,8 +46,7 @@ class TraceContext(Struct, frozen=True, kw_only=True):
     def encode_headers(self, span_id: str) -> dict[str, str]:
         """Return the headers `traceparent` and `tracestate` for a provider call.
 
-        `span_id` is the id of this call as a span (step) of the trace. `tracestate` is left out if the client sent
-        none.
+        `span_id` is the id of this call as a span (step) of the trace.
         """
         headers = {TRACEPARENT: f"{_VERSION}-{self.trace_id}-{span_id}-{self.flags}"}
         return {**headers, TRACESTATE: self.state} if self.state else headers

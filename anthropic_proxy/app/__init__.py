@@ -28,11 +28,9 @@ def load_app(
     logs_startup: bool = True,
     link: WorkerLink | None = None,
 ) -> App:
-    """Return the ASGI application, with the settings from the command line, the environment and the settings files.
+    """Return the ASGI application, with its settings loaded from the environment and the settings files.
 
-    `overrides` are settings of the command line, which take precedence. `address` is the URL of the server, or None if
-    it is unknown. `link` is the connection to the other worker processes, or None for a single process. Raises
-    `ConfigurationError` for an invalid setting.
+    Settings in `overrides` take precedence. Raises `ConfigurationError` for an invalid setting.
     """
     reader = SettingsReader(PROVIDERS, overrides)
     settings = require_route_prices(reader.read())

@@ -1,8 +1,7 @@
 """`App`: the ASGI application, which serves client requests and reloads the settings.
 
-Its services are the objects that outlive one request, such as the log and the connections to providers. `App.start`
-opens the services, `reload_settings` replaces them, and `App.close` closes them. With several worker processes, their
-supervisor (parent process) has an `App` too, which serves no request.
+Its services are objects that outlive one request, such as the log. The supervisor (parent process) of several workers
+has an `App` too, which serves no request.
 """
 
 import asyncio
@@ -44,11 +43,9 @@ SHUTDOWN_GRACE_SECONDS = 2.0
 
 
 class App:
-    """The ASGI application. It opens its services (long-lived objects) when the server starts, or at the first request.
+    """The ASGI application.
 
-    `address` is the URL of the server, or None if another server, such as uvicorn, runs this application. `reader`
-    reads the settings again at a reload; None: no reload is possible. `link` connects this process to the other
-    workers; None: there is a single process. `plugins` are used instead of the plugins that the settings enable.
+    Without `reader`, its settings cannot be reloaded, and without `link`, it shares no state with other workers.
     """
 
     def __init__(
@@ -62,6 +59,7 @@ class App:
         plugins: Sequence[Plugin] | None = None,
     ) -> None:
         self._settings = settings
+        # None: another server, such as uvicorn, runs this application
         self._address = address
         self._logs_startup = logs_startup
         self._reader = reader
@@ -137,11 +135,8 @@ class App:
         return receipt.request_id
 
     def check_settings(self) -> bool:
-        """Read the settings again, and log their changes or errors. Return False if the settings are invalid.
-
-        The supervisor (parent process of the workers) calls this before its workers reload. Invalid settings are not
-        used.
-        """
+        """Read the settings again, and log their changes or errors. Return False if the settings are invalid."""
+        # called in the supervisor (parent process of the workers) before its workers reload
         settings = self._read()
         if settings is not None:
             self._log_changes(settings)

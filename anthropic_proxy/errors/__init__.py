@@ -24,9 +24,8 @@ ProxyError                            base class
 ├─ ConfigurationError                the user of the proxy must correct a setting, option, file or database
 └─ InternalError                     500 api_error; usually a bug of the proxy
 
-Clients decide about a retry by the error type (`error_type`), so it is always one of
-https://docs.anthropic.com/en/api/errors. If `retryable` is True, the proxy may send the unchanged request to a provider
-again. If `closes_connection` is True, the server closes the client connection after the response.
+Clients decide about a retry by `error_type`, which is one of https://docs.anthropic.com/en/api/errors. If `retryable`
+is True, the proxy may send the request to a provider again.
 """
 
 from collections.abc import Iterable
@@ -161,13 +160,13 @@ class ShuttingDown(ProxyError):
 
 
 class MissingExtra(ProxyError):
-    """An optional Python package is not installed that a provider, a database or another feature needs.
+    """A provider, a database or another feature needs an optional Python package that is not installed.
 
-    `subject` is the beginning of the message, such as `Vertex AI needs google-auth`. `extra` is the name of the extra
-    (group of optional packages) that installs the package.
+    `extra` is the group of optional packages that contains it.
     """
 
     def __init__(self, subject: str, extra: str) -> None:
+        # `subject` is a beginning such as "Vertex AI needs google-auth"
         super().__init__(
             f"{subject}, which is not installed. Install it{'' if PUBLISHED else ' in the checkout'} and start the "
             f"proxy again: {extra_command(extra)}   or, with uv: {extra_command_with_uv(extra)}",

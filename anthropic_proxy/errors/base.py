@@ -35,10 +35,11 @@ class ProxyError(Exception):
         and the clients decide by the status."""
 
     def release_tracebacks(self) -> None:
-        """Remove the tracebacks of this error and of the exceptions that preceded it, to free memory.
+        """Free the memory of the tracebacks of this error and of the exceptions that preceded it.
 
-        Call this after the error was reported or handled. A traceback keeps the request body in memory.
+        Call this after the error was reported.
         """
+        # a traceback keeps the request body in memory
         error: BaseException | None = self
         while error is not None:  # its frames refer to the error: a cycle that only the garbage collector frees
             error.__traceback__ = None

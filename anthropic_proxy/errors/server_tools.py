@@ -37,9 +37,9 @@ class WebFetchFailed(ServerToolFailed):
 
 
 class WebSearchFailed(ServerToolFailed):
-    """A web search that the proxy runs failed: its query is invalid, or the service (`SEARCH_URL`, `[search]`) failed.
+    """A web search of the proxy failed, because its query is invalid or the service (`SEARCH_URL`, `[search]`) failed.
 
-    The client receives only `error_code`. The log has the message if the service failed.
+    The client receives only `error_code`.
     """
 
     def __init__(self, message: str, error_code: SearchErrorCode) -> None:

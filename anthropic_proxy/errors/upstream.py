@@ -8,10 +8,7 @@ from anthropic_proxy.errors.base import ProxyError
 
 
 class UpstreamErrorCause(Struct, frozen=True, kw_only=True):
-    """Cause of a failed upstream call, such as an input that is too long, read from the provider's error message.
-
-    `exchange/adaptation.py` uses it to change the request, for example to a lower `max_tokens`. All numbers are tokens.
-    """
+    """Cause of a failed upstream call, read from the provider's error message. All numbers are tokens."""
 
     kind: Literal["overflow", "output_limit", "images", "quota"]
     """`overflow`: the input is too long. `output_limit`: `max_tokens` is too high. `images`: the model accepts no
