@@ -1,8 +1,7 @@
-"""Creation, change and revocation of virtual keys, which are API keys that the proxy itself issues to clients.
+"""Creation, change and revocation of virtual keys, which the proxy itself issues to clients.
 
 `open_administration` opens the database and yields a `KeyAdministration`, which makes the changes. Each change is
-recorded in the audit log. The key text is the secret that the client sends. The database stores only its hash. Rules
-are the allowed models, limits and budgets of a key or a team. A `KeyChange` contains the new values for a key.
+recorded in the audit log.
 """
 
 import re
@@ -57,9 +56,9 @@ class KeyChange(Struct, frozen=True, kw_only=True):
 
 
 class KeyAdministration:
-    """Operations of an administrator on virtual keys and teams: previews and changes in the database.
+    """Operations of an administrator on virtual keys and teams in the database.
 
-    Each change adds a row to the audit log, with `actor` as its author. `clock` returns seconds since the epoch.
+    Each change adds a row with the author `actor` to the audit log.
     """
 
     def __init__(self, engine: Engine, actor: str, clock: Callable[[], float] = time.time) -> None:
@@ -68,10 +67,9 @@ class KeyAdministration:
         self._clock = clock
 
     def create_key(self, key: VirtualKey) -> tuple[VirtualKey, str]:
-        """Store a new virtual key with the values of `key`, and return it with its key text (secret for the client).
+        """Store the new virtual key `key`, and return it with its secret text.
 
-        The stored key gets a new id. The key text can be shown only now, because the database stores only its hash.
-        Raises `InvalidRequest` for invalid values.
+        The text cannot be read again later. Raises `InvalidRequest` for invalid values.
         """
         now = self._clock()
         key = structs.replace(key, id=f"key_{secrets.token_hex(12)}", created_at=now, revoked_at=None, hashes=())
@@ -83,11 +81,9 @@ class KeyAdministration:
             return require_key(connection, key.id), key_text
 
     def change_key(self, name: str, change: KeyChange, expected: VirtualKey | None = None) -> VirtualKey:
-        """Change the virtual key with the id or label `name`, and return the changed key.
+        """Change the virtual key `name` (id or label), and return it.
 
-        `change` contains the new values. `expected` is the key as the user saw it: `InvalidRequest` is raised if the
-        key has changed since. None skips this check. Raises `UnknownModel` if there is no such key, and
-        `InvalidRequest` for invalid values.
+        Raises `InvalidRequest` if the key differs from a given `expected`, and `UnknownModel` for an unknown `name`.
         """
         now = self._clock()
         with self._changing() as connection:
@@ -111,25 +107,23 @@ class KeyAdministration:
     def preview_new_key(self, key: VirtualKey) -> Changes:
         """Return the field values that `create_key` would store for `key`, without storing them.
 
-        The result maps each field that differs from an empty key to (old value, new value). Raises the same errors as
-        `create_key`.
+        The result maps a field to (old value, new value).
         """
         with self._engine.connect() as connection:
             return self._check_new_key(connection, key, self._clock())
 
     def preview_change(self, name: str, change: KeyChange) -> Changes:
-        """Return how `change` would change the virtual key with the id or label `name`, without changing it.
+        """Return the fields that `change` would change: field → (old value, new value).
 
-        The result maps each changed field to (old value, new value). Raises `UnknownModel` if there is no such key, and
-        `InvalidRequest` for invalid values.
+        Raises `UnknownModel` if no key has the id or label `name`.
         """
         with self._engine.connect() as connection:
             return self._check_change(connection, require_key(connection, name), change, self._clock())[1]
 
     def preview_team(self, name: str, rules: Mapping[str, Any]) -> Changes:
-        """Return how the new values `rules` would change the rules of the team `name`, without changing them.
+        """Return the rules of a team that `rules` would change: rule → (old value, new value).
 
-        The result maps each changed rule to (old value, new value). Raises `InvalidRequest` for invalid values.
+        Raises `InvalidRequest` for invalid values.
         """
         with self._engine.connect() as connection:
             return _check_team(connection, name, rules)[1]
@@ -137,10 +131,9 @@ class KeyAdministration:
     def rotate_key(
         self, name: str, overlap_seconds: float = 0.0, expected: VirtualKey | None = None
     ) -> tuple[VirtualKey, str]:
-        """Give the virtual key with the id or label `name` a new key text (secret), and return the key with this text.
+        """Give the virtual key `name` (id or label) a new text (secret), and return both.
 
-        The old text stays valid for `overlap_seconds` more. `expected` is the key as the user saw it: `InvalidRequest`
-        is raised if the key has changed since. None skips this check. A revoked key raises `InvalidRequest` too.
+        The old text stays valid for `overlap_seconds`. Raises `InvalidRequest` for a revoked key.
         """
         if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:
             raise InvalidRequest(
@@ -177,10 +170,9 @@ class KeyAdministration:
             return require_key(connection, key.id)
 
     def change_team(self, name: str, rules: Mapping[str, Any], expected: Rules | None = None) -> Team:
-        """Set the given `rules` (name of a rule → new value) of the team `name`, and return the team.
+        """Set the given `rules` of the team `name`, or delete a team without any rule left.
 
-        Other rules keep their values. A team without any rule left is deleted, but its keys stay. `expected` is
-        the rules as the user saw them: `InvalidRequest` is raised if they have changed since. None skips this check.
+        Raises `InvalidRequest` if the rules differ from a given `expected`.
         """
         with self._changing() as connection:
             _require_same((find_team(connection, name) or Team(name)).rules, expected)
@@ -243,10 +235,9 @@ class KeyAdministration:
 def open_administration(
     settings: Settings, actor: str, clock: Callable[[], float] = time.time
 ) -> Iterator[KeyAdministration]:
-    """Return a context manager that opens the database for changes of virtual keys, and yields a `KeyAdministration`.
+    """Return a context manager that opens the database and yields a `KeyAdministration` for changes by `actor`.
 
-    The database is created or migrated if necessary. `actor` is recorded in the audit log as the author of the changes.
-    `clock` returns seconds since the epoch.
+    The database is created or migrated if necessary.
     """
     engine = open_for_writing(settings)
     try:

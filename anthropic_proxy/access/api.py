@@ -1,8 +1,7 @@
-"""JSON API below `/admin` for virtual keys, teams and the audit log. Its clients need an `ADMIN_API_KEY`.
+"""JSON API below `/admin` for virtual keys (keys that the proxy issues), teams and the audit log.
 
-A virtual key is a key that the proxy itself issues to a client. `AdminApi` contains the routes. `KeyFields`,
-`RuleFields` and `RotationFields` are the bodies of requests. A field has the same name as in Anthropic's Admin API if
-that API has an equivalent.
+Its clients need an `ADMIN_API_KEY`. `AdminApi` contains the routes, and `KeyFields`, `RuleFields` and `RotationFields`
+are the bodies of requests.
 """
 
 import asyncio
@@ -33,11 +32,11 @@ MAX_ROWS = 1_000
 BodyT = TypeVar("BodyT")
 
 
+# A field has the same name as in Anthropic's Admin API if that API has an equivalent.
 class RuleFields(Struct, forbid_unknown_fields=True):
-    """Body of a request that changes the allowed models, limits and budgets of a team.
+    """Body of a request that changes models, limits and budgets of a team.
 
-    A field that the body lacks is not changed. The value null removes a limit of requests, tokens or concurrency. An
-    empty list removes the other rules.
+    A missing field keeps its value, and null or an empty list removes a rule.
     """
 
     models: tuple[str, ...] | UnsetType = UNSET
@@ -63,9 +62,9 @@ class KeyFields(RuleFields, forbid_unknown_fields=True):
     expires_at: datetime | UnsetType | None = UNSET
 
     def find_expiry(self) -> float | UnsetType | None:
-        """Return the time of expiry in the request body, in seconds since the epoch. UNSET: not changed.
+        """Return the time of expiry in seconds since the epoch.
 
-        None: the key never expires. Raises `InvalidRequest` for a time without a time zone.
+        UNSET means no change, and None no expiry. Raises `InvalidRequest` for a time without a time zone.
         """
         if not isinstance(self.expires_at, datetime):
             return self.expires_at
@@ -83,8 +82,7 @@ class RotationFields(Struct, forbid_unknown_fields=True):
 class AdminApi:
     """The routes below `/admin`, with the functions that answer their requests.
 
-    `current_store` returns the store with the used amounts of limits, or None before the server has started. `changed`
-    is called after each change of keys or teams. `clock` returns seconds since the epoch.
+    `current_store` returns None before the server has started, and `changed` is called after each change.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
 """Estimated and actual tokens and costs of client requests, for the token limits and budgets of virtual keys.
 
-A virtual key is a key that the proxy issues to a client. `RequestCosts.estimate` computes the estimate before a
-request, and `find_actual` the actual values after it. The prices are those of the ledger, the database of requests.
+`RequestCosts.estimate` computes the estimate before a request, and `find_actual` the actual values after it.
 """
 
 from collections.abc import Callable
@@ -25,10 +24,9 @@ class RequestCosts:
         self._costs = ModelCosts(self._settings)
 
     def estimate(self, request: AdmissionRequest, input_tokens: int) -> Amounts:
-        """Return an estimate of the maximum number of tokens and the maximum cost (in nano-dollars) of `request`.
+        """Return the estimated maximum of tokens and cost (in nano-dollars) over all models that may answer `request`.
 
-        The maximum is that of all models that may answer: the first choice and its fallbacks. `input_tokens` is the
-        estimated number of input tokens. A model without a known price counts as free.
+        A model without a known price counts as free.
         """
         costs = self._current_costs()
         found = Amounts(1, 0)
@@ -51,8 +49,7 @@ class RequestCosts:
     def find_actual(self, receipt: Receipt, input_tokens: int) -> Amounts:
         """Return the number of tokens and the cost (in nano-dollars) of a finished request.
 
-        `receipt` is the record of the request. `input_tokens` is an estimate, which is used if the provider has not
-        reported the input tokens. An unknown cost counts as 0.
+        An unknown cost counts as 0, and the estimate `input_tokens` replaces a missing count.
         """
         usage = find_usage(self._current_costs(), receipt, input_tokens)
         return Amounts(usage.tokens, usage.cost or 0)

@@ -1,7 +1,6 @@
 """Texts and JSON values of virtual keys, teams and audit entries, for commands, the API and the dashboard.
 
-Functions `describe_*` return texts, and `encode_*` JSON objects. Functions `list_*` return field names with values
-for the audit log. Rules are the models, limits and budgets of a key or a team.
+Functions `describe_*` return texts, `encode_*` JSON objects, and `list_*` field names with values for the audit log.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,8 +46,7 @@ def format_time(seconds: float | None) -> str | None:
 def encode_key(key: VirtualKey, now: float) -> dict[str, Any]:
     """Return a virtual key as a JSON object for the API and for commands.
 
-    `now`, in seconds since the epoch, decides whether the key has expired. A field has the same name as in Anthropic's
-    Admin API if that API has an equivalent.
+    `now`, in seconds since the epoch, decides whether the key has expired.
     """
     return {
         "id": key.id,
@@ -88,10 +86,7 @@ def list_rules(rules: Rules) -> dict[str, Any]:
 
 
 def describe_unknown_routes(names: Iterable[str], settings: Settings) -> Sequence[str]:
-    """Return one warning for each of `names` that is no route of the configuration file.
-
-    A route is a table `[[routes]]` of the file, a rule that chooses the model for some requests.
-    """
+    """Return one warning for each of `names` that is no route (`[[routes]]`) of the configuration file."""
     known = {route.name for route in settings.routes}
     unknown = [name for name in names if name not in known]
     return [f"anthropic-proxy.toml has no route {name!r}, so no request matches it." for name in unknown]

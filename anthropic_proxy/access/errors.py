@@ -45,8 +45,7 @@ class KeysUnavailable(ProxyBusy):
 def rejected_key_error(entry: KeyEntry, has_valid_checksum: bool) -> AuthenticationFailed:
     """Return the error (401) for a virtual key that the proxy does not accept.
 
-    `entry` contains the reason, such as a revoked or an unknown key. `has_valid_checksum` is False if the text of the
-    key is mistyped or incomplete, which the message for an unknown key then mentions.
+    `has_valid_checksum` is False if the key text is mistyped or incomplete.
     """
     typed = ("" if has_valid_checksum else ", or it was not copied completely") * (entry.ending == "unknown")
     end = format_time(max(entry.ends_at, 0.0))
@@ -55,10 +54,9 @@ def rejected_key_error(entry: KeyEntry, has_valid_checksum: bool) -> Authenticat
 
 
 def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float) -> LimitReached:
-    """Return the error (429) for a request that would exceed a limit or budget of a virtual key or its team.
+    """Return the error (429) for a request that would exceed a limit of its virtual key or team.
 
-    `refused` is this limit. `reservation` contains the time after which the client may try again. `now` is in seconds
-    since the epoch.
+    `now` is in seconds since the epoch.
     """
     wait = reservation.retry_after_seconds
     scope, maximum = refused.scope, refused.limit.maximum
@@ -107,12 +105,7 @@ def _budget_error(refused: KeyLimit, budget: Budget, wait: float, now: float) ->
 
 
 def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
-    """Raise `PermissionDenied` if a virtual key or its team may not use a model or provider of `request`.
-
-    Models are allowed if the rules list the requested model, or each model that may answer (the first choice and its
-    fallbacks). The rules must also allow the provider of each of these. `scopes` contains the key and, if it has rules,
-    the team of the key.
-    """
+    """Raise `PermissionDenied` if a virtual key or its team may not use a model or provider of `request`."""
     for scope in scopes:
         rules = scope.rules
         used = [f"{target.prefix}/{target.model}" for target in request.targets]
@@ -135,9 +128,7 @@ def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -
 def require_allowed_route(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
     """Raise `PermissionDenied` if a virtual key or its team may not use the route of `request`.
 
-    A route is a table `[[routes]]` of the configuration file, which chooses the model. A key with a list of allowed
-    routes may not send requests that match no route. `scopes` contains the key and, if it has rules, the team of the
-    key.
+    A list of allowed routes excludes requests without a route.
     """
     for scope in scopes:
         if scope.rules.allows_route(request.route):
@@ -155,9 +146,9 @@ def require_allowed_route(scopes: Sequence[Scope], request: AdmissionRequest) ->
 
 
 def unknown_price_error(scope: Scope, target: AdmissionTarget) -> PermissionDenied:
-    """Return the error (403) for a model without a known price, if a budget in dollars limits the cost.
+    """Return the error (403) for a model without a known price.
 
-    `scope` is the virtual key or the team with this budget. `target` is the model.
+    The virtual key or team `scope` has a budget in dollars.
     """
     name = f"{target.prefix}/{target.model}"
     return PermissionDenied(

@@ -1,8 +1,7 @@
 """In-memory table of all virtual keys and teams, so that a client request needs no database query.
 
-A virtual key is a key that the proxy issues to a client. Its key text is the secret that the client sends. `KeyTable`
-finds a key by the hash of this text. A rotation (replacement of the text) may leave the old text valid for a while, so
-a key can have several texts. Each has its own `KeyEntry`. A background task queries the database for changes.
+`KeyTable` finds a key by the hash of its text, the secret that the client sends. A background task queries the database
+for changes.
 """
 
 import asyncio
@@ -45,9 +44,9 @@ UNKNOWN = KeyEntry(-math.inf, "unknown", VirtualKey(id="", label=""), Client(nam
 
 
 class KeyTable:
-    """Table of all virtual keys in memory, which finds a key by the hash of the text that a client sent.
+    """Table of all virtual keys in memory, which finds a key by the hash of its text.
 
-    `warn` logs a warning if the database cannot be read. It is called once for each interruption, not for each query.
+    `warn` is called once for each interruption of the database.
     """
 
     def __init__(self, settings: Settings, warn: Callable[[str], None]) -> None:
@@ -94,9 +93,9 @@ class KeyTable:
             self._engine.dispose()
 
     async def refresh(self) -> bool:
-        """Read all keys and teams again if the database contains a change of them.
+        """Read all keys and teams again if they have changed in the database.
 
-        Return False if the database cannot be read. The keys of the last successful query then stay in use.
+        Return False, and keep the present keys, if the database cannot be read.
         """
         async with self._reading:
             problem = await asyncio.to_thread(self._load)

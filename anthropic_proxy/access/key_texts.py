@@ -1,7 +1,6 @@
 """Key texts, the secrets that clients send: `sk-ap-`, 40 random characters, and a checksum.
 
-A virtual key is a key that the proxy issues to a client. `new_key` returns a random key text. `hash_key` returns its
-hash, because the database stores only hashes. `find_hint` returns a short form for lists.
+`new_key` returns a random text, `hash_key` its hash for the database, and `find_hint` a short form for lists.
 """
 
 import hashlib
@@ -24,10 +23,8 @@ def new_key() -> str:
 
 
 def hash_key(key: bytes) -> str:
-    """Return the SHA-256 hash of the text (secret) of a virtual key. The database stores this hash, but not the text.
-
-    A plain hash suffices, because 238 random bits cannot be guessed (decision 0047).
-    """
+    """Return the SHA-256 hash of a key text (secret), which the database stores instead of the text."""
+    # A plain hash suffices, because 238 random bits cannot be guessed (decision 0047).
     return hashlib.sha256(key).hexdigest()
 
 

@@ -1,8 +1,7 @@
 """Limits and budgets of virtual keys and teams, expressed as counters in a store (memory, a file or Redis).
 
-A virtual key is a key that the proxy issues to a client. A `Scope` is the owner of limits: a key or a team, with its
-rules. `build_limits` returns a `KeyLimit` for each limit and budget, with the estimated amount that a request reserves
-when it starts. `find_actual_amounts` returns the amounts that replace the estimates when the request ends.
+`build_limits` returns a `KeyLimit` for each limit and budget. `find_actual_amounts` returns the amounts that replace
+the estimates when a request ends.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,10 +23,7 @@ _TOTAL_SECONDS = 3_650 * 86_400.0
 
 
 class Scope(Struct, frozen=True):
-    """Owner of limits: a virtual key or a team, with its rules (models, limits and budgets).
-
-    A request must comply with the rules of its key and with those of the team of the key.
-    """
+    """Owner of limits: a virtual key or a team, with its rules (models, limits and budgets)."""
 
     kind: str
     """`key` or `team`."""
@@ -71,10 +67,7 @@ class Amounts(Struct, frozen=True):
 
 
 def list_scopes(key: VirtualKey, team: Team | None) -> Sequence[Scope]:
-    """Return the owners of the limits that apply to requests of `key`: the key itself and, if there is one, its `team`.
-
-    `team` is None if the key belongs to no team, or if the team has no rules.
-    """
+    """Return the owners of the limits for requests of `key`: the key itself and, if given, its `team`."""
     own = Scope("key", key.label, f"key/{key.id}", key.rules)
     return [own] if team is None else [own, Scope("team", team.name, f"team/{team.name}", team.rules)]
 
@@ -82,7 +75,7 @@ def list_scopes(key: VirtualKey, team: Team | None) -> Sequence[Scope]:
 def needs_estimate(scopes: Sequence[Scope]) -> bool:
     """Return True if a key or its team (`scopes`) has a limit or budget that depends on tokens.
 
-    The tokens of a request must then be estimated before the request is sent. Budgets in dollars depend on tokens too.
+    Budgets in dollars depend on tokens too.
     """
     return any(scope.rules.tokens_per_minute is not None or scope.rules.budgets for scope in scopes)
 
@@ -93,21 +86,19 @@ def has_money_budget(scopes: Sequence[Scope]) -> bool:
 
 
 def build_limits(scopes: Sequence[Scope], estimate: Amounts, now: float) -> Sequence[KeyLimit]:
-    """Return all limits of a key and its team, each with its counter and the amount that one request reserves.
+    """Return the limits of `scopes`, each with its counter and the amount that one request reserves.
 
-    `scopes` contains the key and the team. `estimate` has the estimated tokens and cost of the request. `now` is in
-    seconds since the epoch.
+    `now` is in seconds since the epoch.
     """
     return [limit for scope in scopes for limit in _build_limits(scope, estimate, now)]
 
 
 def build_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
-    """Return the limits for a request to `/v1/messages/count_tokens`, which only counts tokens.
+    """Return the limits for a request to `/v1/messages/count_tokens`.
 
-    Only the limit of requests per minute applies. It has its own counter, because token counts and messages do not use
-    up each other's limit in Anthropic's API (docs.anthropic.com, "Token counting", read on 2026-11-22). `scopes`
-    contains the key and its team.
+    It has a limit of requests per minute, with its own counter.
     """
+    # Token counts and messages have separate limits (docs.anthropic.com, "Token counting", read on 2026-11-22).
     return [
         KeyLimit(
             scope, Limit(f"{scope.counter}/token_counts", "rate", 1, maximum, MINUTE_SECONDS), "token_counts_per_minute"
@@ -120,8 +111,7 @@ def build_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
 def find_actual_amounts(limits: Sequence[KeyLimit], actual: Amounts) -> Sequence[int]:
     """Return the amount that a finished request has used of each of `limits`, in the same order.
 
-    `actual` has the tokens and the cost of the request. The limit of concurrent requests gets the amount 0, because the
-    request has ended.
+    The limit of concurrent requests gets 0.
     """
     actual = Amounts(min(actual.tokens, MAX_COUNTER_AMOUNT), min(actual.cost, MAX_COUNTER_AMOUNT))
     by_rule = {
@@ -134,9 +124,9 @@ def find_actual_amounts(limits: Sequence[KeyLimit], actual: Amounts) -> Sequence
 
 
 def find_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
-    """Return the counter for the present day or month of a budget. Its used amount can be read from the store.
+    """Return the counter for the present period of a budget, to read its used amount.
 
-    `scope` is the key or team with the budget. `now` is in seconds since the epoch. The counter reserves nothing.
+    `now` is in seconds since the epoch.
     """
     moment = datetime.fromtimestamp(now, UTC)
     end = find_period_end(budget.period, moment)

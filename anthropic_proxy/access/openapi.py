@@ -42,7 +42,7 @@ def build_document() -> Schema:
 def build_paths() -> Schema:
     """Return the section `paths` of the OpenAPI document: the routes below `/admin` with their methods.
 
-    The paths refer to the schemas of `build_schemas`, and to a schema named `Error` that the caller must add.
+    The caller must add the schemas of `build_schemas` and one named `Error`.
     """
     key, key_path, team_path = _refer("VirtualKey"), _in_path("id"), _in_path("name")
     return {

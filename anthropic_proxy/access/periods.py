@@ -24,10 +24,9 @@ def decode_duration(name: str, text: str) -> float:
 
 
 def decode_expiry(name: str, text: str, now: float) -> float | None:
-    """Return the time of expiry that a user wrote as `text`, in seconds since the epoch. None: `text` is `never`.
+    """Return the time of expiry for a text such as `30d`, in seconds since the epoch.
 
-    A duration such as `30d` begins at `now`, and a date such as `2026-12-31` means the end of this day in UTC. Raises
-    `InvalidRequest` for any other text. The message names the option `name`, which contains the text.
+    The text `never` gives None. Raises `InvalidRequest` for an invalid text.
     """
     if text.strip().lower() == "never":
         return None

@@ -1,8 +1,7 @@
-"""`KeyPolicy`: authentication of client requests by virtual keys, and enforcement of the limits of these keys.
+"""Authentication of client requests by virtual keys, and enforcement of the limits of these keys.
 
-A virtual key is a key that the proxy issues to a client. `identify` finds the key in the request headers, before the
-body is read. `admit` checks the models and limits of the key, before a provider is called. It reserves estimated
-amounts (tokens, money) of the limits, which are replaced by the actual amounts after the request.
+`KeyPolicy.identify` finds the key before the request body is read. `KeyPolicy.admit` checks and reserves its limits
+before a provider is called.
 """
 
 import asyncio
@@ -40,10 +39,9 @@ counts."""
 
 
 class KeyPolicy:
-    """Policy that authenticates client requests by their virtual key, and applies the limits of the key and its team.
+    """Policy that authenticates client requests by virtual keys, and applies the limits of the key and its team.
 
-    `table` contains all virtual keys. `current_settings` returns the settings in use. `clock` returns seconds since the
-    epoch.
+    `clock` returns seconds since the epoch.
     """
 
     def __init__(
@@ -61,11 +59,9 @@ class KeyPolicy:
         self._reservations = reservations
 
     async def identify(self, headers: Headers) -> Client | None:
-        """Return the client that the virtual key or admin key in the request headers belongs to.
+        """Return the client of the virtual key or admin key in the request headers.
 
-        None: the headers contain no key, or a `PROXY_API_KEY`, which the server checks itself. Raises
-        `AuthenticationFailed` for any other key, such as a revoked one. Raises `KeysUnavailable` if the keys were not
-        yet read from the database.
+        None means no key or a `PROXY_API_KEY`. Raises `AuthenticationFailed` or `KeysUnavailable`.
         """
         presented = find_credentials(headers)
         if not presented:
@@ -97,12 +93,10 @@ class KeyPolicy:
         raise rejected_key_error(entries[described], has_valid_checksum(presented[described]))
 
     async def admit(self, request: AdmissionRequest) -> Settle | None:
-        """Check that the virtual key of `request` allows it, and reserve the estimated amounts of its limits.
+        """Check that the virtual key allows `request`, and reserve estimated amounts.
 
-        Return the function that replaces these amounts by the actual ones after the request. None: nothing is reserved,
-        as for clients without a virtual key. Raises `LimitReached` for an exceeded limit, and `PermissionDenied` for a
-        model, provider or route that the key may not use. Errors are also raised if the table or the store of limits is
-        unavailable.
+        Return the function that sets the actual amounts, or None without a reservation. Raises `LimitReached` or
+        `PermissionDenied`.
         """
         if request.client.role != "member":
             return None

@@ -65,11 +65,9 @@ def list_audit_entries(
     key_id: str = "",
     limit: int | None = None,
 ) -> Sequence[AuditEntry]:
-    """Return rows of the audit log (changes of keys and teams), the latest first, at most `limit` of them.
+    """Return rows of the audit log, the latest first.
 
-    `since` excludes rows before this time, in seconds since the epoch. `before` selects rows with a lower id, and
-    `after` the next rows with a higher id. `key_id` selects the changes of one key; "": all. `limit` None returns all
-    rows.
+    `since` is in seconds since the epoch, while `before` and `after` are ids of rows.
     """
     column = audit_log.c.id
     statement = select(audit_log).where(audit_log.c.at >= round(since * MICROSECONDS))

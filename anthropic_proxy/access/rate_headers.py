@@ -13,11 +13,9 @@ _KINDS = {"requests_per_minute": "requests", "token_counts_per_minute": "request
 
 
 def build_rate_headers(limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> Mapping[str, str]:
-    """Return the response headers that report the state of the limits on requests and tokens per minute.
+    """Return response headers with the state of the limits on requests and tokens per minute.
 
-    They are `anthropic-ratelimit-requests-…` and `anthropic-ratelimit-tokens-…`, each with the limit, the remaining
-    amount and the time of the reset. If a key and its team both have a limit, the one with less remaining is reported.
-    `reservation` has the state of each of `limits`. `now` is in seconds since the epoch.
+    Of two limits (key and team), the one with less remaining is reported.
     """
     headers: dict[str, str] = {}
     lowest: dict[str, int] = {}

@@ -1,9 +1,7 @@
-"""`Reservations`: amounts of limits that running client requests have reserved in the store (Redis, a file or memory).
+"""Amounts of limits that running client requests have reserved in the store (Redis, a file or memory).
 
-A request with a virtual key (a key that the proxy issues) counts against limits, such as tokens per minute. `reserve`
-adds its estimated amounts to the counters of these limits, and `settle` replaces them by the actual amounts. A
-`HeldLimits` is the reservation of one request. It is renewed while the request runs, so that the store can drop the
-reservations of a crashed process.
+`Reservations.reserve` adds estimated amounts to counters, and `settle` replaces them by actual amounts. A `HeldLimits`
+is the reservation of one request, renewed while it runs.
 """
 
 import asyncio
@@ -58,13 +56,12 @@ class Reservations:
             await asyncio.wait({*self._settling}, timeout=2.0)
 
     async def reserve(self, limits: Sequence[KeyLimit], headers: dict[str, str], now: float) -> HeldLimits:
-        """Reserve the amounts of all `limits` for a request, or none of them.
+        """Reserve the amounts of `limits` for a request, and add their state to the response `headers`.
 
-        Raises `LimitReached` if a limit would be exceeded. If finished requests leave a remainder of a budget that is
-        too small for the estimate, only this remainder is reserved. The state of the limits is added to `headers`, the
-        response headers. `now` is in seconds since the epoch.
+        Raises `LimitReached`, and reserves nothing, if a limit would be exceeded.
         """
         reservation = await self._reserve(limits)
+        # If a budget has a remainder that is too small for the estimate, only this remainder is reserved.
         for _ in limits:
             if (refused := _find_budget_with_remainder(limits, reservation)) is None:
                 break

@@ -19,10 +19,9 @@ RULE_NAMES = (*LIST_FIELDS, *NUMBER_FIELDS, "budget")
 
 
 def decode_rule_texts(given: Mapping[str, str | Sequence[str]], prefix: str = "") -> dict[str, Any]:
-    """Convert texts of a user, such as `60` or `50USD/month`, to values for fields of `Rules`: field name → value.
+    """Convert texts of options (`RULE_NAMES`), such as `50USD/month`, to values of fields of `Rules`.
 
-    `given` maps option names of `RULE_NAMES` to texts. Commas separate several items. `prefix` is put before option
-    names in error messages, such as `--` for a command. Raises `InvalidRequest` for an invalid number or budget.
+    Raises `InvalidRequest` for an invalid number or budget.
     """
     changes: dict[str, Any] = {}
     for name, value in given.items():
