@@ -59,10 +59,9 @@ def _encode_request(question: str, model: str) -> bytes:
 
 
 def print_reply(events: Iterator[dict[str, Any]], *, as_json: bool) -> None:
-    """Print the text of a streamed reply on stdout while it arrives, then its model, tokens and stop reason on stderr.
+    """Print a streamed reply on stdout while it arrives, then its model, tokens and stop reason on stderr.
 
-    `events` are the decoded SSE events of the reply. With `as_json`, these events are printed instead, one per line. On
-    a terminal, control characters in the text are escaped.
+    With `as_json`, print the SSE `events` instead, one per line.
     """
     from anthropic_proxy.log.lines import escape_terminal_controls, escape_unprintable  # noqa: PLC0415
 

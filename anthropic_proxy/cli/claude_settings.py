@@ -1,9 +1,7 @@
-"""Settings of Claude Code that would send its requests to another server than the proxy, or that choose a model.
+"""Settings of Claude Code that would select another server than the proxy, or that choose a model.
 
-`read_claude_settings` returns a `ClaudeSettings` for each settings file and for the command line option `--settings`.
-`find_overrides` returns the settings that would replace the address or credential of the proxy. `merge_settings`
-returns a value of `--settings` by which Claude Code uses the proxy. Source: tests with version 2.1.328. `--settings`
-overrides all files except those managed by the organization. If it is repeated, the last one counts.
+`read_claude_settings` returns a `ClaudeSettings` for each source, and `find_overrides` the conflicting settings.
+`merge_settings` returns a value of `--settings` that makes Claude Code use the proxy.
 """
 
 import json
@@ -24,6 +22,8 @@ from anthropic_proxy.cli.output import shorten_home
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.settings_paths import managed_claude_settings
 
+# Tests with version 2.1.328: `--settings` overrides all files except those managed by the organization.
+# If `--settings` is repeated, the last one counts.
 _OPTION = "--settings"
 _CREDENTIAL_COMMAND = "apiKeyHelper"
 """Setting with a shell command that prints a credential.
@@ -52,9 +52,7 @@ class ClaudeSettings(Struct, frozen=True):
 def read_claude_settings(environ: Mapping[str, str], directory: Path, option: str | None) -> list[ClaudeSettings]:
     """Return the settings of Claude Code from its files and its option `--settings`, the lowest precedence first.
 
-    `directory` is the working directory, which may contain a folder `.claude`. `option` is the value of `--settings`:
-    JSON or the path of a file. None: the option is not used. Missing and invalid files are ignored, but an `option`
-    without a JSON object raises `ConfigurationError`.
+    Raises `ConfigurationError` for an invalid `option`, but ignores invalid files.
     """
     home = Path(environ.get("CLAUDE_CONFIG_DIR") or Path(environ.get("HOME") or Path.home()) / ".claude")
     project = directory / ".claude"
@@ -71,9 +69,9 @@ def read_claude_settings(environ: Mapping[str, str], directory: Path, option: st
 
 
 def separate_settings_option(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return the value of the option `--settings` in `arguments` of Claude Code, and the arguments without this option.
+    """Return the value of the option `--settings` in `arguments` of Claude Code, and the other arguments.
 
-    The value is None if the option is missing. If the option is repeated, the last value is returned.
+    None means that the option is missing.
     """
     value: str | None = None
     others: list[str] = []
@@ -103,9 +101,9 @@ def effective_environment(levels: Sequence[ClaudeSettings], environ: Mapping[str
 
 
 def find_model_setting(levels: Sequence[ClaudeSettings]) -> str:
-    """Return the model that the settings of Claude Code select by their field `model`. "": no settings have this field.
+    """Return the model that the settings of Claude Code select.
 
-    `levels` contains these settings, those with the lowest precedence first. The last value counts.
+    The last of `levels` with a model counts, and an empty text means none.
     """
     models = [model for level in levels if isinstance(model := level.content.get("model"), str)]
     return models[-1] if models else ""
@@ -114,8 +112,7 @@ def find_model_setting(levels: Sequence[ClaudeSettings]) -> str:
 def find_overrides(level: ClaudeSettings, variables: Mapping[str, str]) -> list[str]:
     """Return the names of settings by which Claude Code would use another server or credential than the proxy.
 
-    `level` is one settings file, or the option `--settings`. `variables` are the environment variables that make a
-    client use the proxy.
+    `variables` make a client use the proxy.
     """
     conflicts = conflicting_variables(variables)
     found = [
@@ -136,9 +133,9 @@ def find_overrides(level: ClaudeSettings, variables: Mapping[str, str]) -> list[
 def list_model_selectors(level: ClaudeSettings, arguments: Sequence[str]) -> dict[str, str]:
     """Return the settings in one settings file of Claude Code that choose a model: name → value.
 
-    `level` is this file. If `arguments` of Claude Code contain `--model`, the settings that this option replaces are
-    left out. The result is empty for the option `--settings`, because the user chose its values for this run.
+    Settings that `--model` in `arguments` replaces are left out.
     """
+    # The user chose the values of the option `--settings` for this run.
     if level.source == _OPTION:
         return {}
     ignored = ("ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_MODEL") if has_model_option(arguments) else ()
@@ -149,11 +146,9 @@ def list_model_selectors(level: ClaudeSettings, arguments: Sequence[str]) -> dic
 
 
 def merge_settings(levels: Sequence[ClaudeSettings], variables: Mapping[str, str]) -> dict[str, Any]:
-    """Return a value for the option `--settings` that makes Claude Code use the proxy, as a JSON object.
+    """Return a JSON value of the option `--settings` that makes Claude Code use the proxy.
 
-    `variables` are the environment variables that make a client use the proxy. `levels` contains all settings of Claude
-    Code. The user's own `--settings` among them is kept, except for values that would select another server or
-    credential.
+    The user's own `--settings` is kept, except for another server or credential.
     """
     own = next((level for level in levels if level.source == _OPTION), ClaudeSettings(_OPTION, {}))
     disabled = dict.fromkeys(conflicting_variables(variables), "")

@@ -1,7 +1,7 @@
 """Environment variables that make Claude Code and the Anthropic SDKs use a proxy, for `code`, `run` and `env`.
 
-`client_variables` returns these variables. `conflicting_variables` returns the names of variables that would select
-another server or credential. `child_environment` returns the complete environment for a client that a command starts.
+`client_variables` returns these variables, and `conflicting_variables` the names that would select another server or
+credential. `child_environment` returns the environment for a client that a command starts.
 """
 
 import re
@@ -43,9 +43,7 @@ def client_variables(
 ) -> dict[str, str]:
     """Return the environment variables that make a client use `proxy`: address, credential and limits of the model.
 
-    The limits are those of the model that Claude Code will request. It is given by `--model` in `arguments`, by the
-    variables of the user (`environ`), or by `model`, the choice in the settings of the client. A limit that `environ`
-    sets is kept.
+    A limit that `environ` sets is kept.
     """
     variables = {"ANTHROPIC_BASE_URL": proxy.address, **_bypass_http_proxies(proxy.host, environ)}
     if proxy.token:
@@ -60,8 +58,7 @@ def client_variables(
 def conflicting_variables(variables: Mapping[str, str]) -> Sequence[str]:
     """Return the names of variables by which a client would use another server or credential than the proxy.
 
-    `variables` are those that make a client use the proxy. If they contain no credential, variables with the client's
-    own credential do not conflict.
+    `variables` make a client use the proxy.
     """
     return (*_SERVER_VARIABLES, *(_CREDENTIAL_VARIABLES if "ANTHROPIC_AUTH_TOKEN" in variables else ()))
 
@@ -69,8 +66,7 @@ def conflicting_variables(variables: Mapping[str, str]) -> Sequence[str]:
 def child_environment(variables: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
     """Return the complete environment for a client that a command starts, such as Claude Code.
 
-    It consists of `environ`, the environment of the user, and `variables`, which make the client use the proxy.
-    Variables of the user that would select another server or credential are left out.
+    Variables of the user that select another server or credential are left out.
     """
     conflicts = conflicting_variables(variables)
     return {**{name: value for name, value in environ.items() if name not in conflicts}, **variables}

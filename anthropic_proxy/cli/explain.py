@@ -1,7 +1,6 @@
-"""Command `explain`: the route and translation of a request that is not sent, or the route of a stored request.
+"""Command `explain`, which shows how a request would be routed and translated, or how a stored one was routed.
 
-`dry_run_request` does all steps of a request except the call to the provider, and returns a `RequestDryRun`. Stored
-requests are in the ledger, the database of requests.
+`dry_run_request` does all steps of a request except the call to the provider.
 """
 
 import asyncio
@@ -171,9 +170,7 @@ def dry_run_request(
 ) -> RequestDryRun:
     """Do all steps of a client request except the call to the provider, and return the result.
 
-    `content` is the body of the request, and `name` its name for error messages. `model` replaces the requested model;
-    None keeps it. `sender` is the client; None means a client on this machine. `clock` returns the time of the request;
-    None means the present.
+    `name` is the name of the body `content` in error messages.
     """
     from anthropic_proxy.exchange.dry_run import COUNT_TOKENS_PATH, LOCAL_SENDER  # noqa: PLC0415
 

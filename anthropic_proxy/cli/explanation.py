@@ -1,7 +1,7 @@
-"""Output of the command `explain` for a client request that was processed up to the call to the provider (dry run).
+"""Output of the command `explain` for a client request that was not sent to a provider (dry run).
 
-An `Explanation` writes a summary of the route and the changed fields, or the same facts as one JSON object. It can also
-write the complete request that the provider would receive. `mask_credential` hides the key in this request.
+An `Explanation` writes a summary, a JSON object, or the complete upstream request. `mask_credential` hides the key in
+this request.
 """
 
 import sys
@@ -36,9 +36,9 @@ _SECRET_HEADERS = ("authorization", "proxy-authorization")
 
 
 def mask_credential(credential: Credential | None) -> Credential | None:
-    """Return `credential` with all but the last four characters of its secret masked. None gives None.
+    """Return `credential` with its secret masked except for the last four characters.
 
-    A placeholder for a credential that is found only when the request is sent is returned unchanged.
+    A placeholder for a secret that is found later stays as it is.
     """
     if credential is None or credential.value in (CLIENT_CREDENTIAL, ACCESS_TOKEN):
         return credential
@@ -49,9 +49,7 @@ def mask_credential(credential: Credential | None) -> Credential | None:
 class Explanation:
     """Explanation of one client request that was processed without the call to the provider.
 
-    `body` is the decoded body of the client request. `result` is the result of all other steps. `head` contains the
-    request line and headers that the provider would receive, with a masked credential. b"": no HTTP request would be
-    sent.
+    `head` contains the upstream request line and headers, if there is an HTTP request.
     """
 
     def __init__(self, settings: Settings, body: Mapping[str, Any], result: DryRun, head: bytes) -> None:
@@ -76,7 +74,7 @@ class Explanation:
     def write_summary(self, command: str) -> None:
         """Write the route, the model with its provider, and the changed fields to stdout.
 
-        If a request would be sent, the last line shows `command`, the shell command that prints this request.
+        A last line usually shows `command`, which prints the upstream request.
         """
         self._write_route()
         result, output = self._result, self._output

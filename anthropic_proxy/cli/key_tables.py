@@ -28,10 +28,9 @@ _AUDIT_TITLES = ("id", "at", "actor", "action", "object", "changes")
 
 
 def write_new_key(key: VirtualKey, key_text: str, done: str, settings: Settings, *, as_json: bool) -> None:
-    """Write the text of a new or rotated virtual key to stdout, and notices about the key to stderr.
+    """Write the text of a new or rotated virtual key to stdout, and notices to stderr.
 
-    `key_text` is the secret that the client sends. `done` is `created` or `rotated`. With `as_json`, stdout gets one
-    JSON object with the key.
+    `done` is `created` or `rotated`.
     """
     output = Output()
     if as_json:
@@ -77,10 +76,7 @@ def write_keys(found: Sequence[VirtualKey], *, as_json: bool = False) -> None:
 
 
 def write_key(key: VirtualKey, spending: Sequence[Spending] = (), *, as_json: bool = False) -> None:
-    """Write facts about a virtual key, and the used amounts of its budgets, to stdout.
-
-    `as_json`: write one JSON object instead. The text of the key is not stored, so it is not written.
-    """
+    """Write facts about a virtual key without its text, and the used amounts of its budgets, to stdout."""
     output, now = Output(), time.time()
     if as_json:
         output.write_json({**encode_key(key, now), "spending": [each.encode() for each in spending]})

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def reading_ledger(settings: Settings) -> "Iterator[Connection | None]":
-    """Return a context manager that opens the ledger for reading, and yields the connection.
+    """Return a context manager that yields a connection for reading the ledger.
 
-    None: no request has been stored yet. Raises `ConfigurationError` if the ledger is off or cannot be read.
+    None means that no request is stored. Raises `ConfigurationError` if the ledger is off or unreadable.
     """
     from sqlalchemy import exc  # noqa: PLC0415  # --help needs none of it
 

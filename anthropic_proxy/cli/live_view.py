@@ -32,8 +32,7 @@ _NUMBER_COLUMNS = frozenset({"In", "Cached", "Out", "First", "Total"})
 class LiveView(App[None]):
     """Full-screen view of the recent and running requests of one proxy.
 
-    `address` is the host and port of the proxy, for the title. `updates` yields the changes of the requests, which a
-    thread reads. `clock` returns seconds since the epoch.
+    `updates` yields the changes of the requests, which a thread reads.
     """
 
     CSS = """

@@ -1,8 +1,7 @@
 """Access to the proxy on this machine, for commands that send requests to it.
 
-A `LocalProxy` has the address of a running proxy and a credential for its clients. `find_proxy` finds the proxy that
-listens on PORT. `require_proxy` raises an error if there is none, and `open_proxy` starts one instead. `client_token`
-returns the credential.
+`find_proxy` finds the proxy that listens on PORT. If there is none, `require_proxy` raises an error, and `open_proxy`
+starts one instead.
 """
 
 import subprocess
@@ -77,7 +76,7 @@ def find_proxy(settings: Settings) -> LocalProxy | None:
 def require_proxy(settings: Settings) -> LocalProxy:
     """Return the proxy that listens on the PORT of `settings` on this machine.
 
-    Raises `ConfigurationError` if no proxy responds. The message names another program that uses PORT, if one is found.
+    Raises `ConfigurationError` if no proxy responds.
     """
     if (proxy := find_proxy(settings)) is not None:
         return proxy
@@ -95,8 +94,7 @@ def require_proxy(settings: Settings) -> LocalProxy:
 def client_token(settings: Settings) -> str:
     """Return the credential that clients of a proxy with these settings must send.
 
-    It is the first `PROXY_API_KEY`, or `local` if none is set. "": clients send their own Anthropic credential, which
-    the proxy forwards because it has no key for the preferred provider.
+    An empty text means that clients send their own Anthropic credential, which the proxy forwards.
     """
     if settings.proxy_api_keys:
         return settings.proxy_api_keys[0].reveal()
@@ -115,10 +113,9 @@ def require_accepted_credential(proxy: LocalProxy) -> None:
 
 @contextmanager
 def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
-    """Return a context manager that yields a proxy on this machine: the one that runs on PORT, or a new one.
+    """Return a context manager that yields the running proxy, or starts one and stops it afterwards.
 
-    A new proxy is started on a free port, and stopped at the end. Raises `ConfigurationError` if it cannot start, or if
-    the running proxy rejects the credential of these settings.
+    Raises `ConfigurationError` if the proxy cannot start or rejects the credential.
     """
     proxy = find_proxy(settings)
     if proxy is not None:

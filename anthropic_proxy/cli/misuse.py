@@ -1,7 +1,7 @@
 """Messages about a wrong command line, such as an unknown option, with the allowed values and the nearest one.
 
 `require_known_command` checks the name of the command. `describe_misuse` returns the message for an error of the
-parser. `separate_stdin_name` changes the file name `-` so that the parser accepts it.
+parser.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,8 +24,7 @@ _FORMS = {bool: "true or false", int: "a whole number", float: "a number"}
 def require_known_command(commands: Commands, words: Sequence[str]) -> None:
     """Raise `ConfigurationError` if the command line begins with an unknown command or subcommand.
 
-    `words` is the command line without the program name. `serve` is the default command, so a line without a command,
-    such as one that begins with an option, is accepted.
+    A line without a command is accepted, because `serve` is the default.
     """
     line = [_PROGRAM]
     if words[:1] == [_COMPLETE]:

@@ -1,8 +1,6 @@
-"""Data for the command `models`: models of the Claude tiers and of providers, with limits and prices.
+"""Data for the command `models`: models of the Claude tiers (haiku, …) and of providers, with limits and prices.
 
-A Claude tier is a family of models: haiku, sonnet, opus or fable. `map_tiers` returns the `MappedTiers`, which are the
-tiers with their models. `query_provider` requests the model list of one provider, and `query_all_providers` those of
-all configured providers. Both return `ProviderModels`, in which a `ModelFacts` has the limits and price of one model.
+`map_tiers` returns the tiers with their models. `query_provider` requests the model list of one provider.
 """
 
 import asyncio
@@ -82,9 +80,9 @@ class MappedTiers(Struct, frozen=True):
 
 
 class ProviderModels(Struct, frozen=True):
-    """Models of one provider: those in the provider's own list, or those that the proxy knows if there is no such list.
+    """Models in a provider's own list, or those that the proxy knows if there is no list.
 
-    After a failed query, a message for the user is added.
+    A failed query adds a message for the user.
     """
 
     provider: str
@@ -100,7 +98,7 @@ class ProviderModels(Struct, frozen=True):
 async def map_tiers(services: Services) -> list[MappedTiers]:
     """Return the model to which each Claude tier (haiku, sonnet, …) is mapped, with its limits and price.
 
-    Tiers that the same setting maps to the same model are one item of the result.
+    Tiers with the same setting and model are one item.
     """
     groups: dict[tuple[str, str], MappedTiers] = {}
     for row in list_tier_mappings(services.settings, services.catalog):
@@ -124,8 +122,7 @@ async def query_all_providers(services: Services) -> list[ProviderModels]:
 async def query_provider(services: Services, provider: Provider) -> ProviderModels:
     """Request the model list of `provider`, and return its models with limits and prices.
 
-    If the provider has no list or the query fails, the models that the proxy knows are returned. The field `problem` of
-    the result explains a failed query or an empty result to the user.
+    If the query fails, the models that the proxy knows are returned.
     """
     if provider.uses_installed_models:
         return await _list_installed(services, provider)
@@ -157,11 +154,9 @@ def _is_own_address(provider: Provider, settings: Settings) -> bool:
 
 
 async def find_provider_model(services: Services, provider: Provider, name: str) -> ProviderModels:
-    """Return the limits and price of one model of a provider, as a `ProviderModels` with only this model.
+    """Return a `ProviderModels` with the limits and price of the model `name` (without prefix).
 
-    `name` is the model id without the prefix of the provider. If the provider does not list this model, the result
-    contains no model, but a message for the user in `problem`. After a failed query, the facts that the proxy knows are
-    returned.
+    If the provider does not list `name`, the field `problem` explains this.
     """
     offered = await query_provider(services, provider)
     found = tuple(fact for fact in offered.models if fact.model == f"{provider.prefix}/{name}")
@@ -178,10 +173,7 @@ async def find_provider_model(services: Services, provider: Provider, name: str)
 
 
 def has_queried_list(provider: Provider, services: Services) -> bool:
-    """Return True if `provider` has a model list and is configured by a key or an address.
-
-    A local Ollama server is only queried if it is the preferred provider, or if its address is set.
-    """
+    """Return True if `provider` has a model list and is configured, usually by a key or an address."""
     settings = services.settings
     if not provider.offered_to_users or not has_model_list(provider):
         return False
@@ -270,9 +262,9 @@ def _explain(error: ProxyError, provider: Provider, settings: Settings) -> str:
 
 
 def find_provider(name: str, settings: Settings) -> Provider | None:
-    """Return the provider that the user calls `name`. None: there is no such provider.
+    """Return the provider that the user calls `name`, for example `google`, `gemini` or `GEMINI`.
 
-    The name, the model prefix and the prefix of its variables are accepted, such as `google`, `gemini` and `GEMINI`.
+    None means that there is no such provider.
     """
     word = name.lower().removesuffix("/")
     rows = find_registry(settings)

@@ -18,11 +18,7 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
 def describe_occupied_port(host: str, port: int) -> str:
-    """Return the message that `port` is in use, with the program that uses it and a command that uses another port.
-
-    The program is another anthropic-proxy that answers at the port, or the process that the operating system reports.
-    If neither is found, the message contains a command that shows the process.
-    """
+    """Return the message that `port` is in use, usually with the program that uses it."""
     free = f"anthropic-proxy serve --port {_find_free_port(host, port)}"
     health = get_json(_WILDCARDS.get(host, host), port, "/health")
     if isinstance(health, dict) and health.get("status") == "ok" and "version" in health:

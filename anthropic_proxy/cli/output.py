@@ -1,8 +1,7 @@
 """Output of commands on stdout and stderr: in colors on a terminal, and as plain text in a pipe.
 
-`Output` writes lines, tables (with a `Column` for each column) and JSON to stdout, and notices to stderr. The color of
-a text is given by its role: ok, warn, error, quiet or type. `shorten_home` replaces the home directory in a path by
-`~`.
+`Output` writes lines, tables and JSON to stdout, and notices to stderr. The role of a text, such as `warn`, selects its
+color.
 """
 
 import sys
@@ -63,7 +62,7 @@ class Output:
         self._stream.write(text)
 
     def write_notice(self, text: str, sign: str = "", role: str = "") -> None:
-        """Write a notice to stderr, after all output so far. On a terminal, long lines are wrapped.
+        """Write a notice to stderr, after all output so far.
 
         `sign` is a symbol before the text, and `role` selects its color, such as `warn`.
         """
@@ -83,10 +82,9 @@ class Output:
         sys.stdout.write(msgspec.json.format(encoded, indent=2).decode() + "\n")
 
     def write_table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, last_row_role: str = "") -> None:
-        """Write a table. Each of `rows` has one cell for each column.
+        """Write a table with one cell per column in each of `rows`.
 
-        On a terminal, the rightmost columns that do not fit are left out. In a pipe, all cells are written, separated
-        by tabs. `last_row_role` selects the color of the last row, such as that of a sum.
+        On a terminal, the rightmost columns that do not fit are left out.
         """
         rows = [[escape_unprintable(cell) for cell in row] for row in rows]
         titles = [column.title for column in columns]

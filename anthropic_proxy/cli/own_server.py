@@ -36,10 +36,9 @@ _MAX_LISTED_MODELS = 8
 
 
 def ask_server(output: "Output", settings: Settings) -> tuple[Provider, FilesToWrite] | None:
-    """Ask the user for the address, key and model of a server, and test them by a query for its models.
+    """Ask the user for a server, test it, and return it with the lines for the files.
 
-    Return the server as a provider, and the lines for the files. None: several attempts failed, for example because no
-    server answers.
+    None means that several attempts failed.
     """
     for _ in range(_MAX_ATTEMPTS):
         address = _ask_address(output)
@@ -63,10 +62,7 @@ def ask_server(output: "Output", settings: Settings) -> tuple[Provider, FilesToW
 
 
 def show_files(output: "Output", provider: Provider, files: FilesToWrite) -> None:
-    """Print the lines that would be added to each file, with masked keys, and notices about settings that stay.
-
-    A notice names a setting with another value, or one that still sends requests to another provider than `provider`.
-    """
+    """Print the lines for each file with masked keys, and notices about other settings that stay in use."""
     for addition in files.additions:
         if addition.added:
             output.write_line(f"  New lines of {addition.path}:")

@@ -66,10 +66,9 @@ def list_changes(
     renamed_tools: Mapping[str, str],
     unnoted: Sequence[FidelityNote] = (),
 ) -> list[Change]:
-    """Return the changes that the proxy makes to the client request `body` before it is sent, with their reasons.
+    """Return the changes that the proxy makes to the client request `body`, with their reasons.
 
-    `notes` are the changes that the translation recorded, and `unnoted` those that a comparison with the upstream
-    request found. `renamed_tools` maps the client's name of a tool to the name that is sent.
+    `notes` were recorded by the translation, and `unnoted` were found by a comparison.
     """
     changes = [_describe_note(note, body) for note in [*notes, *_without_noted(unnoted, notes)]]
     for name, alias in renamed_tools.items():

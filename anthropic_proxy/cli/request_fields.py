@@ -11,10 +11,9 @@ _EXPANDED_LISTS = {"tools": "name", "mcp_servers": "name"}
 
 
 def list_fields(body: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the fields in a request body except `model`, as a mapping: path of the field → its values.
+    """Return the fields of a request body except `model`: path of the field → its values.
 
-    Paths are `max_tokens`, `thinking.type`, `tools.NAME` and others. `messages.TYPE` contains all content blocks of one
-    type, so a path can have several values.
+    The path `messages.TYPE` has all content blocks of one type.
     """
     fields: dict[str, list[Any]] = {}
     for field, value in _list_values(body):

@@ -51,8 +51,7 @@ class RequestStream:
     def read_recent_requests(self) -> RequestUpdate:
         """Return the recent and the running requests of the proxy on PORT of this machine.
 
-        Raises `ConfigurationError` if no proxy responds or the key is rejected, and `UpstreamUnreachable` if the
-        connection is closed.
+        Raises `ConfigurationError` if no proxy responds, and `UpstreamUnreachable` for a closed connection.
         """
         proxy = require_proxy(self._settings)
         require_accepted_credential(proxy)
@@ -64,7 +63,7 @@ class RequestStream:
     def read_updates(self) -> Iterator[RequestUpdate]:
         """Yield the recent requests of the proxy, then an update for each change, without end.
 
-        Raises `ConfigurationError` if no proxy responds at the beginning, or if the proxy rejects the key.
+        Raises `ConfigurationError` if no proxy responds at first or the key is rejected.
         """
         proxy: LocalProxy | None = require_proxy(self._settings)
         is_lost = False

@@ -1,7 +1,7 @@
 """Output of the routes of the configuration file that were checked for a request, as text or JSON.
 
-A route is a rule of the file that chooses the models of a request. A `RouteCheck` is the result for one route: it
-matches the request, or one of its conditions failed. `describe_checks` returns texts, and `encode_checks` JSON objects.
+A `RouteCheck` states whether one route matches the request. `describe_checks` returns texts, and `encode_checks` JSON
+objects.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,7 @@ from anthropic_proxy.routing.rules import RouteCheck
 def describe_checks(checks: Sequence[RouteCheck], limit: int | None = None) -> Iterator[tuple[str, str]]:
     """Yield lines about the checked routes, as pairs of label and text, the matching route first.
 
-    The first line lists the conditions of the matching route, or states that none matches. With a `limit`, only that
-    many routes without a match are shown, the last ones in the file.
+    With a `limit`, only that many routes without a match are shown.
     """
     if not checks:
         return

@@ -34,12 +34,10 @@ def run_server(
     heartbeat_timeout_seconds: float = 30.0,
     attached: bool = False,
 ) -> None:
-    """Open the listening socket, and serve HTTP requests until SIGTERM or SIGINT stops the server.
+    """Serve HTTP requests until SIGTERM or SIGINT stops the server.
 
-    `workers` is the number of processes; 0 is one process that restarts when the code changes. After the signal,
-    requests are accepted for `drain_delay` seconds, and running replies may take `stop_timeout` seconds more.
-    `attached` makes the server write its address to stdout, and stop when stdin ends. Raises `ConfigurationError` if
-    the address cannot be used.
+    `workers` 0 means one process that restarts after code changes. Raises `ConfigurationError` if the address cannot be
+    used.
     """
     defer_sighup()
     raise_fd_limit()

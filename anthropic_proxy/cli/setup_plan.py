@@ -1,9 +1,7 @@
 """Provider choices, key test and `.env` lines of the command `init`.
 
-`list_provider_choices` returns the offered providers (`ProviderChoice`). `check_key` tests a key and returns a
-`KeyTestResult`. `list_env_lines` returns the lines for `.env`, and `separate_existing_lines` separates those that the
-file already has. A `LineDifference` is a present value that differs from the wanted one. `list_tier_differences`
-describes settings that send requests to another provider.
+`list_provider_choices` returns the offered providers, and `check_key` tests a key. `list_env_lines` returns the lines
+for `.env`.
 """
 
 import asyncio
@@ -74,8 +72,7 @@ def list_provider_choices(settings: Settings) -> list[ProviderChoice]:
 def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | None = None) -> dict[str, str]:
     """Return the lines for `.env` that make `provider` the preferred provider: variable → value.
 
-    `values` contains the key or project that the user has entered. If a default model of the provider is retired on the
-    day `today`, a line sets its successor.
+    `values` contains the key or project that the user has entered.
     """
     lines = {PREFERRED_PROVIDER_VARIABLE: provider.name, **values}
     defaults = {"BIG_MODEL": provider.default_big_model, "SMALL_MODEL": provider.default_small_model}
@@ -89,10 +86,9 @@ def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | 
 def separate_existing_lines(
     lines: Mapping[str, str], file_settings: Settings, used_settings: Settings
 ) -> tuple[dict[str, str], list[LineDifference]]:
-    """Return those of `lines` (variable → value) that `.env` lacks, and the present settings that differ from `lines`.
+    """Return those of `lines` that `.env` lacks, and the present settings that differ from `lines`.
 
-    `file_settings` contains the settings of `.env` alone. `used_settings` also contains the environment, which
-    overrides `.env`.
+    `used_settings` contains `.env` and the environment.
     """
     added, differences = {}, []
     for name, value in lines.items():
@@ -133,10 +129,9 @@ def list_tier_differences(settings: Settings, provider: Provider) -> list[str]:
 
 
 def check_key(settings: Settings, provider: Provider, key: str, address: str = "") -> KeyTestResult:
-    """Test an API key by a query for the models of its provider. Return these models and the duration of the query.
+    """Test an API key by a query for models, and return these models and the duration.
 
-    If `key` or `address` is empty, the value in `settings` is used. Raises `UpstreamError` if the key is rejected or no
-    server answers.
+    Raises `UpstreamError` if the key is rejected or no server answers.
     """
     if address:
         settings = structs.replace(settings, base_urls={**settings.base_urls, provider.name: address})

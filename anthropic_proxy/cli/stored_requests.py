@@ -26,10 +26,9 @@ from anthropic_proxy.settings import Settings
 def read_last_requests(
     settings: Settings, number: int, *, failed_only: bool, before: float | None
 ) -> list[LoggedRequest]:
-    """Return the last `number` stored requests, the latest last.
+    """Return the last `number` stored requests that started before `before` (seconds since the epoch), the latest last.
 
-    `failed_only`: only failed requests. `before`: only requests that started before this time, in seconds since the
-    epoch; None: all. Raises `ConfigurationError` if the ledger cannot be read.
+    Raises `ConfigurationError` if the ledger cannot be read.
     """
     chosen = RequestSelection(values={"outcome_class": "error"} if failed_only else {})
     if before is not None:
@@ -45,8 +44,7 @@ def read_last_requests(
 def require_stored_body(settings: Settings, row: StoredRequest, option: str, remedy: str = "") -> bytes:
     """Return the body of a stored request as its client sent it, but with masked keys.
 
-    Raises `ConfigurationError` if the ledger does not contain the complete body. The message names `option`, the
-    command or option that needs the body, and ends with `remedy`.
+    Raises `ConfigurationError` with `remedy` if the ledger lacks the complete body.
     """
     with reading_ledger(settings) as connection:
         found = [] if connection is None else read_contents(connection, row.id)

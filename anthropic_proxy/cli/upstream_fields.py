@@ -1,7 +1,6 @@
 """Comparison of a client request with the upstream request, to find changes that the translation has not recorded.
 
-The translation records its changes as fidelity notes. `find_unnoted_changes` returns the changes without a note for the
-command `explain`, which would otherwise list such a field as unchanged.
+`find_unnoted_changes` returns these changes for the command `explain`.
 """
 
 import json
@@ -30,10 +29,9 @@ _SCHEMA_FIELDS = ("parameters", "parametersJsonSchema", "input_schema")
 def find_unnoted_changes(
     body: Mapping[str, Any], sent: bytes, renamed_tools: Mapping[str, str], *, is_relayed: bool
 ) -> list[FidelityNote]:
-    """Compare the client request `body` with the body `sent` to the provider, and return the changes as fidelity notes.
+    """Return the differences between the client request `body` and the body `sent` upstream, as fidelity notes.
 
-    `renamed_tools` maps the client's name of a tool to the name that is sent. `is_relayed` is True if both bodies have
-    the format of the Messages API.
+    With `is_relayed`, both bodies have the format of the Messages API.
     """
     try:
         upstream = json.loads(sent)

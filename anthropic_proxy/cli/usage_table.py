@@ -42,10 +42,7 @@ _OWN_PRICES = "anthropic-proxy.toml, [prices]"
 
 
 class UsageReport:
-    """Report of requests, tokens and costs for each group of requests, such as each model or day.
-
-    `by` is the property by which the requests are grouped. `groups` contains the sums of each group.
-    """
+    """Report of requests, tokens and costs for each group of requests, such as each model or day."""
 
     def __init__(self, settings: Settings, by: str, groups: Sequence[UsageGroup]) -> None:
         self._settings = settings
@@ -143,10 +140,7 @@ class UsageReport:
 
 
 def format_tokens(counts: Sequence[int]) -> list[str]:
-    """Return numbers of tokens as texts for one column, in the unit of the largest number: `22.9 M`, `0.9 M`.
-
-    A number that is too small for this unit has a smaller unit.
-    """
+    """Return numbers of tokens as texts, usually in the unit of the largest number: `22.9 M`, `0.9 M`."""
     highest = max(counts, default=0)
     return [_format_count(count, highest) for count in counts]
 

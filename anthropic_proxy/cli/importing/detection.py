@@ -21,8 +21,7 @@ _ACCEPTED = (
 def read_configuration(content: bytes, name: str) -> ImportPlan:
     """Return the settings of this proxy that correspond to `content`, the configuration file of another project.
 
-    The format of the file is detected by its content. `name` is the name of the file for messages. Raises
-    `ConfigurationError` if the format is unknown, or if a value has an unexpected type.
+    Raises `ConfigurationError` for an unknown format or type of value.
     """
     try:
         text = content.decode("utf-8-sig")

@@ -1,8 +1,6 @@
 """Reader of the `.env` of an earlier proxy: 1rgs/claude-code-proxy, fuergaosi233/claude-code-proxy and their forks.
 
-`read_env_file` returns an `ImportPlan`, the variables that this proxy needs for the same models. The first project and
-its forks have variables for several providers. The second and its forks send every model to the one server
-`OPENAI_BASE_URL`, and their `ANTHROPIC_API_KEY` is the key of their clients. The files were read 2026-11.
+`read_env_file` returns an `ImportPlan` with the variables that this proxy needs for the same models.
 """
 
 from collections.abc import Mapping
@@ -11,6 +9,8 @@ from anthropic_proxy.cli.importing.plan import ImportPlan, list_built_in_provide
 from anthropic_proxy.settings import TIERS
 from anthropic_proxy.settings.load import list_variables
 
+# The files were read 2026-11. The first project and its forks have variables for several providers.
+# The second and its forks send every model to OPENAI_BASE_URL. Their ANTHROPIC_API_KEY is the key of their clients.
 _ONE_SERVER_VARIABLES = frozenset(
     {"MAX_TOKENS_LIMIT", "MIN_TOKENS_LIMIT", "REQUEST_TIMEOUT", "MAX_RETRIES", "AZURE_API_VERSION", "MIDDLE_MODEL"}
     | {"REASONING_EFFORT", "REASONING_MAX_TOKENS", "VERBOSITY"}

@@ -1,9 +1,7 @@
-"""`ImportPlan`: the settings that the command `import` will write, and notes about settings that are not imported.
+"""Plan of the command `import`: the settings to write, and notes about settings that are not imported.
 
-`add_server` adds a model server of the other project's configuration (`ImportedServer`). If the proxy knows its
-provider, variables for `.env` suffice. Any other server becomes a `ServerTable` for `anthropic-proxy.toml`. No key is
-copied by `add_server`, only the name of the variable that contains it. `set_tier_models` sets the models to which the
-Claude tiers (haiku, sonnet, opus, fable) are mapped.
+`ImportPlan.add_server` adds a model server of the other project's configuration, without its key.
+`ImportPlan.set_tier_models` sets the models of the Claude tiers.
 """
 
 import json
@@ -96,10 +94,9 @@ class ImportPlan:
             self.notes.append((setting, reason))
 
     def add_server(self, server: ImportedServer) -> str:
-        """Add a model server of the other configuration, and return the prefix of its model ids in this proxy.
+        """Add a model server of the other configuration, and return the prefix of its model ids here.
 
-        The server of a known provider gets the prefix of this provider. Any other server gets a table in
-        `anthropic-proxy.toml`, and its prefix is the name of the table.
+        A server of an unknown provider gets a table in `anthropic-proxy.toml`.
         """
         provider = find_built_in_provider(server.base_url)
         if provider is not None:
@@ -117,8 +114,7 @@ class ImportPlan:
     def set_secret_reference(self, variable: str, value: str, setting: str) -> None:
         """Set `variable` of `.env` to a reference to another variable: the value `$KEY` becomes `${KEY}`.
 
-        If `value` is a secret instead of such a reference, it is not copied, and a note for the user is added.
-        `setting` is the name of the setting in the other configuration, for this note.
+        If `value` is a secret instead, only a note is added.
         """
         reference = find_referenced_variable(value)
         if reference and reference != variable:
@@ -127,10 +123,9 @@ class ImportPlan:
             self.add_note(setting, f"secrets are not copied. Set it in .env:  {variable}=…")
 
     def set_tier_models(self, targets: Mapping[str, str], fallbacks: Mapping[str, Sequence[str]] | None = None) -> None:
-        """Set the models to which the Claude tiers (haiku, sonnet, opus, fable) are mapped, and the preferred provider.
+        """Set the models of the Claude tiers (haiku, sonnet, opus, fable), and the preferred provider.
 
-        `targets` maps a tier to a model id with prefix. `fallbacks` maps a tier to the models that are used after a
-        failure.
+        `targets` maps a tier to a model id with prefix.
         """
         for tier, models in (fallbacks or {}).items():
             if models:
@@ -190,9 +185,9 @@ def find_referenced_variable(text: str) -> str:
 
 
 def find_built_in_provider(base_url: str) -> Provider | None:
-    """Return the provider that the proxy knows by the host of `base_url`. None: the proxy does not know this server.
+    """Return the provider that the proxy knows by the host of `base_url`, or None for an unknown server.
 
-    Any server at port 11434 counts as Ollama. Raises `ConfigurationError` if `base_url` is no URL.
+    Raises `ConfigurationError` if `base_url` is no URL.
     """
     try:
         url = urlsplit(base_url)
@@ -216,10 +211,7 @@ def _needs_key(server: ImportedServer) -> bool:
 
 
 def is_local_host(host: str) -> bool:
-    """Return True if `host` is this machine or in a local network, such as `localhost` or a private address.
-
-    Names without a dot and names that end with `.local`, `.internal` or `.lan` count as local.
-    """
+    """Return True if `host` is this machine or in a local network. Names without a dot count as local."""
     try:
         return ip_address(host).is_private
     except ValueError:

@@ -51,8 +51,7 @@ class FilesToWrite(Struct):
 def prepare_files(plan: ImportPlan, folder: Path) -> FilesToWrite:
     """Return the text that the command `import` would add to `.env` and `anthropic-proxy.toml` in `folder`.
 
-    The settings in `plan` that a file lacks are added. Raises `ConfigurationError` if the proxy could not start with
-    the resulting settings, or if a file cannot be read.
+    Raises `ConfigurationError` if the proxy could not start with the result.
     """
     env, config = folder / ENV_FILE, folder / CONFIG_FILE
     env_text, config_text = _read(env), _read(config)

@@ -52,7 +52,7 @@ class Service(Struct, frozen=True):
     """Texts for the user after the installation, such as a command that keeps the service running."""
 
     def install(self) -> None:
-        """Write the file that defines the service, and start the service. A running service is stopped first.
+        """Write the file that defines the service, and start or restart the service.
 
         Raises `ConfigurationError` if the file cannot be written or the service cannot be started.
         """
@@ -90,10 +90,9 @@ class Service(Struct, frozen=True):
 
 
 def find_service(platform: str, directory: Path) -> Service:
-    """Return the background service for an operating system, which need not be installed yet.
+    """Return the background service for an operating system (`sys.platform`), which need not be installed yet.
 
-    `platform` is a value of `sys.platform`. `directory` is the folder with `.env`. Raises `ConfigurationError` if the
-    platform is not supported, or if this Python runs in a temporary environment such as that of uvx.
+    Raises `ConfigurationError` if the platform or this Python is not supported.
     """
     interpreter = Path(sys.executable)
     if any(word in folder for folder in interpreter.parts for word in _TEMPORARY):

@@ -131,7 +131,7 @@ class ServiceDefinition(Struct, frozen=True):
 def write_systemd_unit(definition: ServiceDefinition, *, system_wide: bool = False) -> str:
     """Return the text of a systemd unit that runs the proxy for one user (systemd.service(5), systemd.exec(5)).
 
-    With `system_wide`, the unit runs for the whole machine as a separate user, with more restrictions.
+    With `system_wide`, a separate user runs the proxy for the whole machine.
     """
     command = " ".join(map(_quote_for_systemd, (str(definition.interpreter), *definition.arguments)))
     environment = (
@@ -190,10 +190,7 @@ def write_launchd_agent(definition: ServiceDefinition) -> str:
 
 
 def write_windows_task(definition: ServiceDefinition) -> str:
-    """Return the text of a task that runs the proxy on Windows, as XML (Task Scheduler Schema, version 1.2).
-
-    The task runs without a window, and writes to the log file.
-    """
+    """Return an XML task that runs the proxy on Windows without a window (Task Scheduler Schema, version 1.2)."""
     program = f'"{definition.interpreter}" {" ".join(definition.arguments)} >> "{definition.log_file}" 2>&1'
     arguments = escape(f'--headless cmd.exe /d /s /c "{program}"')
     return _TASK.format(
