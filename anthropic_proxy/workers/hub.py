@@ -1,8 +1,7 @@
 """Hub in the supervisor process, which connects the workers: it sums their statistics and forwards their messages.
 
-`Hub` has an `IpcChannel` (a pair of sockets) to each worker. `receive_from` processes the messages of one worker. A
-query is the request of a worker for the sum of all statistics. The hub answers it when all workers have reported, or at
-a deadline (`next_query_deadline`), when `answer_due_queries` must be called.
+`Hub.receive_from` processes the messages of one worker. A query for statistics is answered when all workers have
+reported, or at `next_query_deadline`.
 """
 
 import time
@@ -50,8 +49,7 @@ class _Query:
 class Hub:
     """Hub in the supervisor, which receives the messages of all workers, sums their statistics and forwards facts.
 
-    `aggregator` returns the statistics of the supervisor itself, and can sum those of all processes. `clock` returns
-    monotonic seconds.
+    `clock` returns monotonic seconds.
     """
 
     def __init__(self, aggregator: WorkerPeer, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -78,10 +76,7 @@ class Hub:
         return [channel for channel in self._channels if not channel.ended]
 
     def add_worker(self, channel: IpcChannel) -> None:
-        """Add the channel to a new worker, and send it the facts of other workers that are still valid.
-
-        An example of such a fact (observation) is an API key in cooldown.
-        """
+        """Add the channel to a new worker, and send valid facts of other workers, such as key cooldowns."""
         self._channels.append(channel)
         now = self._clock()
         for until, observation in self._observations.values():
@@ -91,9 +86,7 @@ class Hub:
     def receive_from(self, channel: IpcChannel) -> None:
         """Process all messages that a worker has sent so far, without waiting for more.
 
-        A report of statistics is stored. A query for the statistics of all workers makes the hub request reports from
-        the others. A `ReloadRequest` sets `reload_requested`, which the supervisor reads. Other messages are forwarded
-        to other workers.
+        A `ReloadRequest` sets `reload_requested`, which the supervisor reads.
         """
         for message in channel.receive():
             if isinstance(message, StatsReport):
@@ -133,7 +126,7 @@ class Hub:
     def answer_due_queries(self) -> None:
         """Send the sum of all statistics to each worker that has requested it, if all workers have reported.
 
-        If the deadline of the request has passed, the sum is sent with the previous reports of the missing workers.
+        After the deadline, previous reports replace missing ones.
         """
         now = self._clock()
         for query in list(self._queries):

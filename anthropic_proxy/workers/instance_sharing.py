@@ -1,8 +1,7 @@
-"""`InstanceSharing`: exchange of observed facts between all server processes that use the same Redis.
+"""Exchange of observed facts, such as an API key in cooldown, between all server processes with the same Redis.
 
-Such a process is called an instance. It may run on any machine. An observation is a fact such as an API key in cooldown
-or an open circuit. `publish` sends it to all other instances in the background, after about half a second. Redis also
-stores it for instances that start later.
+`InstanceSharing.publish` sends a fact after about half a second. Redis also stores the fact for processes that start
+later.
 """
 
 import asyncio
@@ -32,9 +31,9 @@ _decode = msgspec.json.Decoder(SharedObservation).decode
 
 
 class InstanceSharing:
-    """Exchange of observed facts, such as keys in cooldown, with the other server processes that use the same Redis.
+    """Exchange of observed facts, such as keys in cooldown, with the other server processes at the same Redis.
 
-    `store` is the store in Redis. `apply` is called with each fact (observation) that another process has sent.
+    `apply` is called with each fact of another process.
     """
 
     def __init__(self, store: FallbackStore, apply: Callable[[SharedObservation], None]) -> None:
@@ -53,9 +52,9 @@ class InstanceSharing:
             self._tasks = [asyncio.create_task(self._send_all()), asyncio.create_task(self._receive_all())]
 
     def publish(self, observation: SharedObservation) -> None:
-        """Queue an observed fact, such as a key in cooldown, to be sent to all other processes with the same Redis.
+        """Queue an observed fact for all other processes with the same Redis.
 
-        It is sent after `SEND_DELAY_SECONDS`. Until then, a newer fact about the same object replaces it.
+        A newer fact about the same object replaces a queued one.
         """
         name = f"{observation.kind} {observation.settings_digest} {observation.name}"
         if name in self._unsent or len(self._unsent) < MAX_UNSENT_OBSERVATIONS:

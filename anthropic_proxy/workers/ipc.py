@@ -1,15 +1,7 @@
 """Messages between a worker process and the hub in the supervisor process, over a pair of sockets.
 
-`IpcChannel` is one end of the sockets.
-
-Statistics: `StatsReport` contains those of one worker. A worker sends a `StatsQuery` to get the sum of all workers,
-which `StatsTotal` contains. The hub first asks the other workers for their reports with a `StatsRequest`.
-
-Client requests: a worker that shows requests to a user sends `RequestsWatch`. The other workers then send theirs as
-`RequestsUpdate` for a limited time.
-
-`SharedObservation` contains a fact about a model, an API key or a provider address. `ReloadRequest` makes all workers
-read the settings again.
+`IpcChannel` is one end of the sockets. Messages carry statistics, client requests, observed facts (`SharedObservation`)
+or a request to reload the settings.
 """
 
 import socket
@@ -67,10 +59,7 @@ class StatsTotal(Struct, tag="total"):
 
 
 class SharedObservation(Struct, tag="observation", frozen=True):
-    """Message with a fact that one worker has observed, such as an API key in cooldown, for all other workers.
-
-    The hub forwards the message. `workers/shared_state.py` builds it, and applies the fact in the other workers.
-    """
+    """Message with a fact that one worker has observed for the others, such as a key in cooldown."""
 
     kind: str
     """Type of the fact: `MODEL_OBSERVATION`, `KEY_COOLDOWN` or `CIRCUIT_STATE` of `workers/shared_state.py`."""
@@ -96,9 +85,9 @@ class ReloadRequest(Struct, tag="reload"):
 
 
 class RequestsWatch(Struct, tag="watch"):
-    """Message in which a worker asks the others for their client requests, because it shows them to a user.
+    """Message in which a worker asks the others for their client requests.
 
-    The hub forwards the message to the other workers, which then send `RequestsUpdate` messages for `duration_seconds`.
+    They then send `RequestsUpdate` messages for `duration_seconds`.
     """
 
     duration_seconds: float
@@ -108,10 +97,7 @@ class RequestsWatch(Struct, tag="watch"):
 
 
 class RequestsUpdate(Struct, tag="requests"):
-    """Message with recent and running client requests of one worker, which another worker has requested.
-
-    The request is a `RequestsWatch`. The hub forwards the update to the workers that show requests to a user.
-    """
+    """Message with recent and running client requests of one worker, which another worker has requested."""
 
     worker: int
     """Index of the worker that sends the message."""
@@ -137,11 +123,7 @@ _decode = msgspec.msgpack.Decoder(Message).decode
 
 
 class IpcChannel:
-    """One end of the pair of sockets between the hub and a worker, which sends and receives messages.
-
-    `send`, `flush` and `receive` never block. Bytes that the socket does not accept yet are kept until `flush` is
-    called.
-    """
+    """One end of the pair of sockets between the hub and a worker. `send`, `flush` and `receive` never block."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
@@ -166,10 +148,9 @@ class IpcChannel:
         return bool(self._outgoing)
 
     def send(self, message: Message) -> bool:
-        """Send a message. Bytes that the socket does not accept yet are kept for `flush`.
+        """Send a message, and keep bytes that the socket does not accept for `flush`.
 
-        Return False if the message is lost: the other process does not read or has ended, or the message is too large
-        or not valid UTF-8.
+        Return False if the message is lost.
         """
         if len(self._outgoing) > MAX_UNSENT_BYTES:
             return False
@@ -201,7 +182,7 @@ class IpcChannel:
     def receive(self) -> Sequence[Message]:
         """Read the available bytes from the socket, and return the messages that are complete.
 
-        Empty: no message is complete yet. A damaged message ends the channel, but the messages before it are returned.
+        A damaged message ends the channel.
         """
         while not self.ended:
             try:

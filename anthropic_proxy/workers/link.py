@@ -1,9 +1,7 @@
 """Statistics of one server process, and its exchange of messages with the other processes of the server.
 
-`WorkerPeer` is the interface for the application. Its `collect_stats` returns the statistics of this process, and
-`query_totals` the sum of all workers. An observation is a fact about a model, an API key or a provider address.
-`find_publisher` returns the function that sends an observation to the other processes. `WorkerLink` is the connection
-of a worker to the hub, which passes messages between the workers.
+`WorkerPeer` is the interface for the application. `WorkerLink` is the connection of a worker to the hub, which passes
+messages between the workers.
 """
 
 import asyncio
@@ -54,9 +52,7 @@ CLOSE_TIMEOUT_SECONDS = 1.0
 class WorkerPeer:
     """Statistics of this server process, and their exchange with the other workers, together with observed facts.
 
-    An observed fact is, for example, that an API key is in cooldown. `link` is the connection to the hub; None in the
-    supervisor or the only process. `collect_gauges` sets the application's gauges. `contains_secret` returns True for a
-    word with a secret, and `secrets` the keys to redact in requests that other workers receive.
+    `link` is None in the supervisor or the only process.
     """
 
     def __init__(
@@ -104,8 +100,7 @@ class WorkerPeer:
     def find_publisher(self, store: Store) -> Callable[[SharedObservation], None] | None:
         """Return the function that sends an observed fact, such as a key in cooldown, to all other processes.
 
-        `store` is the store of this server. If it is in Redis, all processes with the same Redis receive the fact,
-        otherwise the other workers of this server. None: there is neither another worker nor Redis.
+        None means that there is neither another worker nor Redis.
         """
         if store.state.kind == "redis" and self._instances is None:
             from anthropic_proxy.stores.fallback import FallbackStore  # noqa: PLC0415  # loads redis-py
@@ -161,18 +156,16 @@ class WorkerPeer:
         return sum(row.requests for row in self.totals.snapshot.counters.values())
 
     def sum_stats(self, running_stats: Sequence[bytes], ended_stats: Sequence[bytes]) -> bytes:
-        """Return the sum of the statistics of several processes. All values are encoded by `metrics.encode_snapshot`.
+        """Return the sum of the statistics of several processes, all encoded by `metrics.encode_snapshot`.
 
-        Of `running_stats`, from running processes, counters and gauges are added. Of `ended_stats`, from ended
-        processes, only the counters are added.
+        Of ended processes, only the counters are added.
         """
         return encode_snapshot(sum_snapshots(running_stats, ended_stats))
 
     async def query_totals(self) -> tuple[MetricsSnapshot, int]:
-        """Return the sum of the statistics of all workers, and the number of workers that did not report in time.
+        """Return the sum of the statistics of all workers, and the number of workers that did not report.
 
-        The metrics request for which this is called is not counted as running. Raises `InternalError` if the hub does
-        not answer.
+        Raises `InternalError` if the hub does not answer.
         """
         if self._link is None:
             encoded, unresponsive_count = self.collect_stats(), 0

@@ -1,7 +1,6 @@
 """Exchange of recent and running client requests between workers, so that a user sees those of all workers.
 
-If a user views requests, for example with the command `logs`, the worker that serves the view sends `RequestsWatch` to
-the others through the hub. They then send their requests as `RequestsUpdate` messages for `WATCH_SECONDS`.
+A worker that shows requests sends `RequestsWatch`, and the others reply with `RequestsUpdate` messages.
 `RequestSharing.apply_message` processes both messages.
 """
 
@@ -30,8 +29,7 @@ _decode_snapshot = msgspec.json.Decoder(RequestSnapshot).decode
 class RequestSharing:
     """Exchange of recent and running client requests between this worker and the others.
 
-    `feed` contains the requests of this process. `worker` is the index of this worker, and `worker_count` the number of
-    all workers. `send` sends a message to the hub, which forwards it.
+    `send` sends a message to the hub, which forwards it.
     """
 
     def __init__(

@@ -20,12 +20,12 @@ _DIGEST_BYTES = 16
 
 
 def publish_observations(services: Services, publish: Callable[[SharedObservation], None]) -> None:
-    """Make `services` call `publish` for each new fact about a model, each key cooldown and each change of a circuit.
+    """Make `services` call `publish` for observed facts, such as key cooldowns and changes of circuits.
 
-    The messages contain digests of API keys, not the keys. Facts about models are published only if `services` keep
-    them in memory. A shared store needs no messages.
+    The messages contain digests of API keys, not the keys.
     """
     addresses, upstreams = _settings_digests(services.settings)
+    # A shared store needs no messages.
     if isinstance(store := services.observations.store, MemoryStore):
         store.on_put = lambda key, value, seconds: publish(
             SharedObservation(MODEL_OBSERVATION, addresses, key, value, seconds)
@@ -39,9 +39,9 @@ def publish_observations(services: Services, publish: Callable[[SharedObservatio
 
 
 def apply_observation(services: Services, observation: SharedObservation) -> None:
-    """Apply a fact that another worker has observed, such as a key in cooldown, to the `services` of this process.
+    """Apply a fact that another worker has observed, such as a key in cooldown, to `services`.
 
-    Facts about models and addresses are ignored if they were observed with other provider settings.
+    A fact observed with other provider settings may be ignored.
     """
     addresses, upstreams = _settings_digests(services.settings)
     if (

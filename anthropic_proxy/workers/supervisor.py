@@ -1,8 +1,7 @@
 """Supervisor process of several workers that share one listening socket (`anthropic-proxy serve --workers`).
 
-`Supervisor` starts, replaces and stops the worker processes, and makes them stop or reload the settings after a signal.
-It runs the hub, which passes messages between the workers, but serves no client request itself. Each worker sends a
-heartbeat once a second while its event loop runs. A worker without heartbeats is killed and replaced.
+`Supervisor` starts, replaces and stops the workers, and runs the hub for their messages. A worker without heartbeats
+(one a second) is killed and replaced.
 """
 
 import selectors
@@ -72,8 +71,7 @@ class _Worker:
 class Supervisor:
     """Supervisor that starts, replaces and stops the worker processes of a server.
 
-    `load_app` builds the application in each worker. `application` belongs to the supervisor itself, which uses its
-    log, settings and statistics.
+    `load_app` builds the application in each worker, while `application` belongs to the supervisor itself.
     """
 
     def __init__(
@@ -110,10 +108,9 @@ class Supervisor:
         self._polled_at = 0.0
 
     def run(self) -> int:
-        """Run the workers until SIGTERM or SIGINT stops the server. Return the exit status of the supervisor.
+        """Run the workers until SIGTERM or SIGINT stops the server, and return the exit status.
 
-        The status is 0 after a signal. It is `EXIT_STARTUP_FAILED` if a worker ended before any worker had begun to
-        serve.
+        `EXIT_STARTUP_FAILED` means that a worker ended before any worker began to serve.
         """
         inbox, outbox = socket.socketpair()
         inbox.setblocking(False)

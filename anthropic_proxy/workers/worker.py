@@ -1,8 +1,7 @@
 """Entry points of worker processes, which serve client requests under a supervisor process.
 
-A new process of `anthropic-proxy serve --workers` runs `run_worker`. `serve_supervised` also serves under uvicorn's
-supervisor, which restarts the process when the code changes. A `SupervisorConnection` has the sockets and the shared
-memory between a worker and its supervisor. `LoadWorkerApp` is the function that builds the application.
+`anthropic-proxy serve --workers` runs `run_worker` in each new process. `serve_supervised` also serves under uvicorn's
+supervisor, which restarts the process when the code changes.
 """
 
 import socket
@@ -78,10 +77,9 @@ def run_worker(
     supervisor: SupervisorConnection,
     index_and_count: tuple[int, int],
 ) -> None:
-    """Serve client requests in a new worker process until the supervisor sends the command to stop, or ends.
+    """Serve client requests in a new worker process until the supervisor stops it or ends.
 
-    `listener` is the listening socket that all workers share. `supervisor` has the connections to the supervisor.
-    `index_and_count` is the index of this worker, from 0, and the number of all workers.
+    `index_and_count` has the index of this worker, from 0, and the worker count.
     """
     link = WorkerLink(IpcChannel(supervisor.channel), memoryview(supervisor.board).cast("B"), *index_and_count)
     serve_supervised(partial(load_app, link=link), config, supervisor.control, sockets=[listener], logs_startup=False)
@@ -97,9 +95,7 @@ def serve_supervised(
 ) -> None:
     """Serve client requests in this process until its supervisor sends the command to stop, or ends.
 
-    `control` is the socket for commands of the supervisor. `sockets` contains one listening socket. `logs_startup` is
-    True if this process logs the start-up summary and watches the settings files. An invalid setting ends the process
-    with the status `EXIT_STARTUP_FAILED`.
+    An invalid setting ends the process with the status `EXIT_STARTUP_FAILED`.
     """
     try:
         ServerProcess(load_app, config, sockets[0], control=control, logs_startup=logs_startup).run()
