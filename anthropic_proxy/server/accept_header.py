@@ -18,8 +18,7 @@ _JSON_RANGES = ("application/json", "application/*", "*/*")
 def prefers_html(accept: str) -> bool:
     """Return True if the request header `Accept` prefers HTML to JSON, as web browsers do.
 
-    The header must contain `text/html` with a weight (`q`) above 0 that is not below the weight of JSON. A wildcard
-    such as `*/*` does not count as HTML, because programs send it.
+    A wildcard such as `*/*` does not count as HTML.
     """
     qualities: dict[str, float] = {}
     for media_range, quality in _split_header(accept):

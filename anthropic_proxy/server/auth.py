@@ -1,11 +1,7 @@
 """Authentication of a client request by its headers and address, before the proxy reads its body.
 
-`authenticate` returns the client. If the proxy has keys for its clients, such as `PROXY_API_KEY`, every request to the
-API needs one. Otherwise only clients on this machine are served, unless `ALLOW_UNAUTHENTICATED` is set. Paths such as
-`/health` need no key.
-
-`require_auth_if_exposed` rejects settings by which other machines reach a proxy without keys. `exposure_warning`
-returns a warning about such a proxy.
+`authenticate` returns the client. `require_auth_if_exposed` rejects settings by which other machines reach a proxy
+without keys.
 """
 
 import functools
@@ -46,12 +42,10 @@ async def authenticate(
     *,
     route_checks_key: bool = False,
 ) -> Client:
-    """Return the client of a request, or raise an error if the proxy does not serve this client.
+    """Return the client of a request.
 
-    A client is identified by the policy of a plugin, by a key of the proxy or, if no key is required, by its address.
-    `PUBLIC_PATHS` are served to every client. `route_checks_key` is True if the requested route itself decides about
-    clients without a key. Raises `AuthenticationFailed` (401) for a missing or wrong key, `PermissionDenied` (403) for
-    another machine or a foreign web page, and the errors of the request limits.
+    Raises `AuthenticationFailed` (401) for a missing or wrong key, and `PermissionDenied` (403) for another machine or
+    a foreign web page.
     """
     reject_ambiguous_framing(scope, headers)
     require_within_limits(scope, headers)
@@ -84,18 +78,16 @@ def require_auth_if_exposed(settings: Settings) -> None:
 def claude_code_command(address: str, settings: Settings) -> str:
     """Return the shell command that starts Claude Code with this proxy, for display to the user.
 
-    `address` is the URL of the proxy. Instead of a key, the command contains a placeholder. If the proxy requires no
-    key, it contains the token `local`, because Claude Code requires a token.
+    Instead of a key, the command contains a placeholder.
     """
     token = "'one of PROXY_API_KEY'" if settings.proxy_api_keys else "'your key'" if settings.virtual_keys else "local"
     return f"ANTHROPIC_BASE_URL={address} ANTHROPIC_AUTH_TOKEN={token} claude"
 
 
 def exposure_warning(settings: Settings, host: str) -> str:
-    """Return a warning if other machines can reach the proxy and no key is required. "": no warning is necessary.
+    """Return a warning if other machines can reach the proxy and no key is required.
 
-    `host` is the address on which the proxy listens, or the address of a client. An unknown `host` ("") gives no
-    warning.
+    An empty text means no warning, also for an unknown `host`.
     """
     if not host or is_loopback(host) or settings.requires_client_key():
         return ""

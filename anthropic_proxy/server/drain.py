@@ -1,8 +1,7 @@
 """Stop of the server in two steps, so that neither new nor running requests fail unnecessarily.
 
-First, `announce_stop` makes `/readyz` return 503 for load balancers, while requests are still accepted for the time
-`DRAIN_DELAY`. Then `end_connections` waits up to `STOP_TIMEOUT` for running replies, and cancels the others. A second
-stop signal sets the event `stop_now`, which ends both waits.
+`announce_stop` makes `/readyz` return 503 while requests are still accepted. `end_connections` waits up to
+`STOP_TIMEOUT` for running replies, and cancels the others.
 """
 
 import asyncio
@@ -22,8 +21,7 @@ _POLL_SECONDS = 0.02
 async def announce_stop(state: ServerState, seconds: float, stop_now: asyncio.Event) -> None:
     """Mark the server as stopping, then return after `seconds`, in which it still accepts requests.
 
-    In this time, load balancers detect the stop by the status 503 of `/readyz`. The event `stop_now` ends the wait
-    early.
+    The event `stop_now` ends the wait early.
     """
     state.draining = True
     if seconds:
@@ -36,7 +34,7 @@ async def end_connections(
 ) -> None:
     """Wait up to `seconds` for running replies, cancel the remaining ones, and close all client connections.
 
-    The event `stop_now` ends the wait early. The clients of cancelled replies get an error.
+    The event `stop_now` ends the wait early.
     """
     for connection in list(state.connections):
         connection.close_after_responses()

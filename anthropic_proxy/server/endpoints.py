@@ -1,9 +1,6 @@
 """HTTP endpoints of the proxy, and `serve_request`, which authenticates a client request and passes it to its endpoint.
 
-An endpoint is an async function that serves one method and URL path, such as `get_models` for `GET /v1/models`. The
-main one is `post_messages`. `ENDPOINTS` contains those with fixed paths, and `MODEL_ENDPOINTS` those for the paths
-below `/v1/models/`. A receipt is the record of one request for log and metrics. `log_rejected_request` returns the
-receipt of a request that the HTTP parser rejected.
+An endpoint is an async function that serves one method and URL path. The main endpoint is `post_messages`.
 """
 
 import asyncio
@@ -129,10 +126,9 @@ def _start_trace(services: Services, headers: Mapping[str, str]) -> TraceContext
 def log_rejected_request(
     error: ProxyError, log: Log, new_id: Callable[[str], str], clock: Callable[[], float], proxy_keys: Sequence[str]
 ) -> Receipt:
-    """Log a client request that is no valid HTTP, and return its receipt (record of a request) with a new request id.
+    """Log a client request that is no valid HTTP, and return its receipt with a new request id.
 
-    `error` is the error of the HTTP parser. `new_id` returns an id with the given prefix. `clock` returns seconds since
-    the epoch. `proxy_keys` are the keys to mask in the log.
+    `proxy_keys` are the keys to mask in the log.
     """
     receipt = Receipt(request_id=new_id("req_"), client=Client(), started_at=clock(), method="–", path="–")
     record_failure(receipt, error, proxy_keys)
@@ -173,10 +169,9 @@ async def post_count_tokens(services: Services, request: ClientRequest, sink: As
 
 
 async def get_models(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /v1/models`: send the list of models. Query parameters: `limit`, `after_id`, `before_id`.
+    """Serve `GET /v1/models` with one page of the proxy's own model list.
 
-    If the preferred provider serves Claude models and returns a list, its response is forwarded. Otherwise the proxy
-    sends one page of its own list.
+    A list of the preferred provider is forwarded instead if this provider serves Claude models.
     """
     if reply := await forwarding.list_models(services, request):
         await sink.send_json_reply(reply)
@@ -187,11 +182,7 @@ async def get_models(services: Services, request: ClientRequest, sink: AsgiSink)
 
 
 async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /v1/models/{id}`: send the entry of one model. An unknown id gets status 404.
-
-    If the preferred provider serves Claude models and knows this one, its response is forwarded. Otherwise the entry in
-    the proxy's own list is sent.
-    """
+    """Serve `GET /v1/models/{id}`: send the entry of one model. An unknown id gets status 404."""
     if reply := await forwarding.list_models(services, request):
         await sink.send_json_reply(reply)
         return
@@ -200,10 +191,9 @@ async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) 
 
 
 async def render_root(services: Services, request: RouteRequest) -> RouteResponse:
-    """Return the response to `GET /`: a web page for browsers, and a JSON message for other clients.
+    """Return the response to `GET /`: a web page for browsers, a JSON message for other clients.
 
-    Both contain the command that starts Claude Code. The page also shows models and providers, but only to clients that
-    need no key because of their address.
+    Only clients that need no key see models and providers.
     """
     settings = services.settings
     scheme = "http" if settings.tls_certificate_file is None else "https"
@@ -256,10 +246,9 @@ def remove_repeated_v1(path: str) -> str:
 
 
 def find_endpoint(method: str, path: str) -> Endpoint:
-    """Return the endpoint (async function) of the proxy itself for an HTTP method and URL path.
+    """Return the endpoint of the proxy itself for an HTTP method and URL path.
 
-    Plugins are not searched. Raises `UnknownModel` (404) for an unknown path, and `MethodNotAllowed` (405) if the path
-    has no such method.
+    Raises `UnknownModel` (404) for an unknown path, and `MethodNotAllowed` (405) for another method.
     """
     methods = ENDPOINTS.get(path)
     if methods is None and path.startswith("/v1/models/"):
@@ -272,10 +261,7 @@ def find_endpoint(method: str, path: str) -> Endpoint:
 
 
 def path_not_found_error(path: str) -> UnknownModel:
-    """Return the 404 error for a URL path that the proxy does not serve.
-
-    If the path belongs to the API of OpenAI, Gemini or Ollama, or to the dashboard, the error text explains this.
-    """
+    """Return the 404 error for a URL path that the proxy does not serve."""
     text = f"Nothing is served at {path!r}. The main endpoint is POST /v1/messages."
     for api, pattern in _OTHER_FORMATS.items():
         if pattern.fullmatch(path):
@@ -289,8 +275,7 @@ def path_not_found_error(path: str) -> UnknownModel:
 def paginate_models(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
     """Return one page of the proxy's model list, as the JSON object of Anthropic's `GET /v1/models`.
 
-    `query` contains the URL parameters, of which `limit`, `after_id` and `before_id` select the page. Raises
-    `InvalidRequest` for an invalid limit or an unknown id.
+    Raises `InvalidRequest` for an invalid limit or an unknown id in `query`.
     """
     requested = query.get("limit", str(DEFAULT_MODELS_PER_PAGE))
     limit = int(requested) if _PAGE_SIZE_DIGITS.fullmatch(requested) else 0

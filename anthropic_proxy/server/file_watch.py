@@ -18,10 +18,9 @@ class FileWatch:
         self._reported = self._latest = self._state()
 
     def has_changed(self) -> bool:
-        """Return True once for each change of the files since the object was created.
+        """Return True once for each change of the files.
 
-        A change is reported only when two successive calls find the same new state, so that the file is probably
-        complete.
+        Two successive calls must find the same new state, so that the file is probably complete.
         """
         before, self._latest = self._latest, self._state()
         if self._latest != before or self._latest == self._reported:

@@ -1,8 +1,7 @@
 """Requests to URL paths that plugins serve: checks of method and body size, call of the plugin, and its response.
 
-A route is a method and URL path with the function of the plugin that returns the response. `FoundRoute` contains the
-routes of one path, by HTTP method. Clients need a valid key, unless the route checks the key itself
-(`is_key_checked_by_route`). `send_own_route` serves pages of the proxy itself by the same interface.
+`FoundRoute` contains the routes of one path, by HTTP method. `send_own_route` serves pages of the proxy itself by the
+same interface.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,10 +27,9 @@ async def send_own_route(respond: Responder, services: Services, request: Client
 
 
 async def send_plugin_route(found: FoundRoute, scope: Scope, request: ClientRequest, sink: AsgiSink) -> None:
-    """Call the plugin's function for the path and method of a client request, and send the response that it returns.
+    """Call the plugin's function for a client request, and send the response that it returns.
 
-    `found` contains the routes of the path by HTTP method. `scope` is the ASGI scope. Raises `MethodNotAllowed` if no
-    route has the method, and `RequestTooLarge` for a body above the limit of the route.
+    Raises `MethodNotAllowed` or, for a body above the limit, `RequestTooLarge`.
     """
     route = found.routes[require_method(scope["method"], request.path, found)]
     if len(request.body) > route.max_body_bytes:
@@ -51,10 +49,9 @@ def require_method(method: str, path: str, found: FoundRoute) -> str:
 
 
 def is_key_checked_by_route(method: str, found: FoundRoute | None) -> bool:
-    """Return True if the plugin that serves a URL path checks the keys of clients itself, as for a sign-in page.
+    """Return True if the plugin that serves a path checks client keys itself, as for a sign-in page.
 
-    The server then accepts requests without a key for this HTTP method. `found` contains the routes of the path by HTTP
-    method. None: no plugin serves the path.
+    The server then accepts requests without a key.
     """
     route = found.routes.get(method) if found else None
     return route is not None and route.checks_key
@@ -63,10 +60,9 @@ def is_key_checked_by_route(method: str, found: FoundRoute | None) -> bool:
 def build_route_request(
     request: ClientRequest, scope: Mapping[str, Any] | None = None, path_parameters: Mapping[str, str] | None = None
 ) -> RouteRequest:
-    """Convert a client request to the `RouteRequest` that plugins receive. Headers with keys are left out.
+    """Convert a client request to the `RouteRequest` that plugins receive, without headers with keys.
 
-    `scope` is the ASGI scope. Without it, the result is a GET request from an unknown address. `path_parameters`
-    contains the values of parameters in the URL path.
+    Without `scope`, the result is a GET request from an unknown address.
     """
     scope = scope or {}
     return RouteRequest(

@@ -1,7 +1,7 @@
-"""Probes of the server: `/health`, `/livez`, `/readyz` and `/version`. They need no key and contain no secret.
+"""Probes of the server: `/health`, `/livez`, `/readyz` and `/version`.
 
-A probe is a request by which a load balancer or a command checks the server. `/livez` shows that the event loop runs,
-`/readyz` that requests are accepted. No probe waits for a database or another server.
+They need no key and contain no secret. `/livez` shows that the event loop runs, and `/readyz` that requests are
+accepted.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,7 +19,7 @@ from anthropic_proxy.services import Services
 async def get_health(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET /health` and `HEAD /health`: status `ok`, version and start time.
 
-    The conditions of the ledger (database of requests) and of Redis are added. They do not change the status.
+    The conditions of the ledger and of Redis are added.
     """
     body: dict[str, object] = {"status": "ok", **_version(services)}
     if services.ledger_state is not None:
@@ -38,8 +38,7 @@ async def get_livez(services: Services, request: ClientRequest, sink: AsgiSink) 
 async def get_readyz(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET /readyz`: 200 if the process accepts new requests, 503 while it stops.
 
-    The conditions of the database and of Redis are added. They do not change the status, because a load balancer would
-    otherwise remove all servers that use the same database or Redis.
+    The conditions of database and Redis do not change the status.
     """
     # all instances share a failed dependency: with another status, a load balancer would remove all of them
     draining = services.in_progress.draining

@@ -1,8 +1,7 @@
-"""Server process: it opens the application, accepts connections, reloads settings, and stops after the running replies.
+"""Server process, which serves an application, reloads settings, and stops after the running replies.
 
-`ServerProcess` is the only process of a server, or one of several workers that a supervisor process starts and
-replaces. `ServerConfig` contains the URL, the TLS files, the settings files to watch, and the times of a stop. Each
-worker sends heartbeats, the signs that its event loop runs.
+`ServerProcess` is the only process of a server, or one of several workers under a supervisor. `ServerConfig` contains
+the URL, TLS files and stop times.
 """
 
 import asyncio
@@ -84,10 +83,9 @@ class ServerConfig:
 
 
 class ServerProcess:
-    """HTTP server in the current process, which serves one listening socket until a signal or the supervisor stops it.
+    """HTTP server in this process, which serves one listening socket until a signal or the supervisor stops it.
 
-    `control` is the socket for commands from the supervisor. None: there is no supervisor. `logs_startup` is True if
-    this process logs the start-up summary and watches the settings files.
+    `control` is None without a supervisor.
     """
 
     def __init__(

@@ -23,9 +23,9 @@ Only the proxy's own server sets the key.
 
 
 def body_if_complete(scope: Mapping[str, Any]) -> bytes | None:
-    """Return the request body without waiting if the server has received all of it. None: call `read_body` instead.
+    """Return the request body without waiting if the server has received all of it.
 
-    `scope` is the ASGI scope. With another ASGI server, such as uvicorn, the result is always None.
+    If the result is None, call `read_body` instead.
     """
     pop = scope.get("extensions", {}).get(COMPLETE_BODY_EXTENSION)
     return None if pop is None else pop()
@@ -37,10 +37,9 @@ async def read_body(
     read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
 ) -> bytes | None:
-    """Read the request body from ASGI `receive` and return it. None: the client disconnected before the end.
+    """Return the request body from ASGI `receive`, or None if the client disconnected.
 
-    `read_timeout_seconds` is the maximum pause between two pieces, `body_timeout_seconds` the maximum time for all.
-    Raises `RequestTimeout` after either time, and `RequestTooLarge` above `MAX_BODY_BYTES`.
+    Raises `RequestTimeout` for a slow client, and `RequestTooLarge` above `MAX_BODY_BYTES`.
     """
     pieces: list[bytes] = []
     size = 0

@@ -20,7 +20,7 @@ _MAX_CONTENT_LENGTH_DIGITS = 15
 
 
 def decode_headers(scope: Mapping[str, Any]) -> dict[str, str]:
-    """Return the headers of a client request as a dictionary, with names in lower case. `scope` is the ASGI scope.
+    """Return the headers of a client request as a dictionary, with names in lower case.
 
     The values of a repeated header are joined with commas (RFC 9110, 5.3).
     """
@@ -35,11 +35,9 @@ def decode_headers(scope: Mapping[str, Any]) -> dict[str, str]:
 
 
 def reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-    """Raise `MalformedHttp` for a client request that could be used for request smuggling, or has no clear host.
+    """Raise `MalformedHttp` for a request with an unclear end or host (RFC 9112, 3.2 and 6.1).
 
-    In request smuggling, two HTTP programs find different ends of the same request. Rejected are a repeated `Host`, a
-    missing one in HTTP/1.1, a `transfer-encoding` other than `chunked`, and any `transfer-encoding` in HTTP/1.0 (RFC
-    9112, 3.2 and 6.1).
+    Two HTTP programs could otherwise find different ends (request smuggling).
     """
     host = headers.get("host")
     if host is None:
@@ -55,8 +53,7 @@ def reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str
 def require_within_limits(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
     """Raise an error for a client request that is too large or has a compressed body.
 
-    The errors are `HeadersTooLarge`, `UriTooLong` for path and query, `RequestTooLarge` for a `content-length` above
-    the limit of the body, and `UnsupportedEncoding` for a compressed body.
+    The errors are `HeadersTooLarge`, `UriTooLong`, `RequestTooLarge` and `UnsupportedEncoding`.
     """
     size = sum(map(len, itertools.chain.from_iterable(scope["headers"])))
     if size > MAX_HEADER_BYTES:

@@ -27,9 +27,6 @@ async def get_requests(services: Services, request: ClientRequest, sink: AsgiSin
 
 
 async def get_live_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /api/requests/live`: send an SSE event `snapshot` with all requests, then one event for each change.
-
-    An event `request` contains a finished request, an event `running` the requests in progress.
-    """
+    """Serve `GET /api/requests/live`: send an SSE event `snapshot`, then one event for each change of a request."""
     events = stream_requests(services.receipts.feed)
     await sink.send_route_response(RouteResponse(headers=_STREAM_HEADERS, body=events))

@@ -1,8 +1,7 @@
 """Sink of one HTTP response: sends events, a message or an error to the client through the ASGI function `send`.
 
-`AsgiSink` is the sink. Its `send_…` methods send the response of an exchange, which is a client request with its calls
-to providers. `attach_receipt` sets the record of the exchange, from which response headers are built. `record_body`
-makes the sink pass the body to another function too.
+`AsgiSink.attach_receipt` sets the record from which response headers are built. `AsgiSink.record_body` makes the sink
+pass the body to another function too.
 """
 
 import asyncio
@@ -49,10 +48,7 @@ class AsgiSink:
         self._receipt: Receipt | None = None
 
     def attach_receipt(self, receipt: Receipt) -> None:
-        """Set the record of the client request, from which response headers are built. Call this before sending.
-
-        The headers report changed request fields, failed attempts, the route and the state of rate limits.
-        """
+        """Set the record of the client request, from which response headers are built. Call this before sending."""
         self._receipt = receipt
 
     def record_body(self, record: Callable[[bytes], None]) -> None:
@@ -82,8 +78,7 @@ class AsgiSink:
     async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool) -> None:
         """Send bytes of a provider's response unchanged to the client, with status 200 and the provider's `headers`.
 
-        `is_stream` is True for a fragment of a stream, and False for the complete body. `is_last` is True if no bytes
-        follow.
+        `is_stream` is False for a complete body.
         """
         if not is_stream:
             await self.send_response(200, data, {**json_headers(self._request_id), **headers})
@@ -109,8 +104,7 @@ class AsgiSink:
     async def send_route_response(self, response: RouteResponse, *, has_body: bool = True) -> None:
         """Send the response that a plugin's route, or a page of the proxy itself, has returned.
 
-        A body that is a stream is closed when the client disconnects. If `has_body` is False, only the headers of a
-        stream are sent, for the method HEAD.
+        If `has_body` is False, only the headers of a stream are sent.
         """
         lines = {"request-id": [self._request_id]}
         lines |= {name: [value] if isinstance(value, str) else [*value] for name, value in response.headers.items()}
@@ -147,7 +141,7 @@ class AsgiSink:
     async def send_error(self, error: ProxyError) -> None:
         """Send an error response in Anthropic's format, with the status and headers of the error.
 
-        Does nothing if the response has started. An error body of a provider with the same format is sent unchanged.
+        Does nothing if the response has started.
         """
         if self._started:
             return

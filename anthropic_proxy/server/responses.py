@@ -1,7 +1,6 @@
-"""Encoding of responses to clients as bytes: SSE frames of events, JSON messages, error bodies, response headers.
+"""Encoding of responses to clients as bytes: SSE frames, JSON messages, error bodies and response headers.
 
-`encode_events`, `encode_message` and `encode_error` return the bytes. Functions named `*_headers` return response
-headers. A lone surrogate (half of a UTF-16 character) in a text is replaced, because UTF-8 cannot encode it.
+A lone surrogate (half of a UTF-16 character) in a text is replaced, because UTF-8 cannot encode it.
 """
 
 import math
@@ -108,14 +107,14 @@ def encode_error(error: ProxyError, request_id: str) -> bytes:
 
 
 def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
-    """Return the response headers of an error: those of a JSON body, and advice for the client on a retry.
+    """Return the headers of an error response, with advice on a retry if it is known.
 
-    `retry-after` has whole seconds, from 1 to `MAX_RETRY_AFTER_SECONDS`. Anthropic's SDK reads `x-should-retry`. Advice
-    that is unknown is left out.
+    `retry-after` has whole seconds up to `MAX_RETRY_AFTER_SECONDS`.
     """
     headers = json_headers(request_id)
     if error.retry_after is not None:
         headers["retry-after"] = str(min(max(math.ceil(error.retry_after), 1), MAX_RETRY_AFTER_SECONDS))
+    # Anthropic's SDK reads `x-should-retry`.
     if error.should_retry is not None:
         headers["x-should-retry"] = "true" if error.should_retry else "false"
     return headers
@@ -125,8 +124,6 @@ def help_headers(error: ProxyError) -> dict[str, str]:
     """Return the response header that names the documentation of an error, a section of the error catalog.
 
     `x-proxy-help: docs/fix/errors.md#upstream-refused`
-
-    An error class of a plugin gets the section of its base class.
     """
     known = next(base for base in type(error).__mro__ if vars(errors).get(base.__name__) is base)
     section = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", known.__name__).lower()
@@ -158,8 +155,7 @@ def fidelity_headers(report: FidelityReport | None, failed_attempts: Sequence[st
     `x-proxy-failed-attempts: openai 503, groq 429`
     `x-proxy-route: long context`
 
-    `report` counts the changed fields. None leaves out the first header, as in error responses. `route` is the name of
-    the route of the configuration file that matches the request. "": none matches.
+    None as `report` leaves out the first header.
     """
     headers = {} if report is None else {"x-proxy-fidelity": report.format_counts()}
     if failed_attempts:

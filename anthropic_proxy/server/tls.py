@@ -1,8 +1,6 @@
 """TLS of the server: loads certificate and key, and loads them again when their files change.
 
-`ServerTls` has the TLS context (`ssl.SSLContext`) for new connections. Open connections keep the context with which
-they began. TLS 1.2 is the minimum version, and HTTP/1.1 the only protocol. The files are `TLS_CERT_FILE` and
-`TLS_KEY_FILE`.
+`ServerTls` has the TLS context for new connections, while open connections keep theirs.
 """
 
 import asyncio
@@ -22,10 +20,9 @@ _CERTIFICATE_MARK, _KEY_MARK = b"-----BEGIN CERTIFICATE-----", b"PRIVATE KEY----
 
 
 class ServerTls:
-    """TLS context for new connections of the server, which is built again when a certificate or key file changes.
+    """TLS context for new connections of the server, built again when a certificate or key file changes.
 
-    If `key_file` is empty, the certificate file contains the key too. `log_line` and `log_warning` log the result of a
-    reload. Raises `ConfigurationError` if the files cannot be used at the start.
+    Raises `ConfigurationError` if the files cannot be used at the start.
     """
 
     def __init__(
@@ -60,10 +57,9 @@ class ServerTls:
 
 
 def build_tls_context(certificate_file: str, key_file: str) -> ssl.SSLContext:
-    """Return the TLS context for a certificate (with its chain) and a private key, both as PEM.
+    """Return the TLS context for PEM files of a certificate and its key.
 
-    An empty `key_file` means that the certificate file contains the key too. Raises `ConfigurationError` if a file is
-    missing or invalid, or if the key belongs to another certificate.
+    If `key_file` is empty, `certificate_file` contains both. Raises `ConfigurationError` for an unusable file.
     """
     _require_mark(certificate_file, "TLS_CERT_FILE", _CERTIFICATE_MARK, "certificate")
     variable = "TLS_KEY_FILE" if key_file else "TLS_CERT_FILE"

@@ -1,7 +1,6 @@
-"""Web page at `/` for browsers: command that starts Claude Code, model mapping, state of the providers, links.
+"""Web page at `/` for browsers, with the command that starts Claude Code, models and the state of providers.
 
-`render_web_page` returns the HTML. A `SetupView` contains the models and providers to show: the backend model of each
-Claude tier (haiku, sonnet, opus, fable), and the state of the providers. The page has no script and contains no keys.
+`render_web_page` returns the HTML, without scripts or keys. A `SetupView` contains the models and providers to show.
 """
 
 from base64 import b64encode
@@ -90,10 +89,9 @@ def build_setup_view(settings: Settings, catalog: Catalog) -> SetupView:
 
 
 def render_web_page(command: str, view: SetupView | None, paths: Sequence[str]) -> str:
-    """Return the web page at `/` as HTML.
+    """Return the web page at `/` with the shell `command` that starts Claude Code, as HTML.
 
-    `command` is the shell command that starts Claude Code. `view` has models and providers; None: the reader may not
-    see them. `paths` are the URL paths that the reader can open.
+    `view` is None if the reader may not see models and providers.
     """
     body = "\n".join(_body(command, view, [path for path in _LINKS if path in paths]))
     return (

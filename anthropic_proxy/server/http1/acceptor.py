@@ -1,8 +1,7 @@
 """Acceptor of client connections on the listening socket, up to a maximum number of open connections.
 
-The maximum follows from the limit of open file descriptors. `Acceptor.start` begins to accept connections. Connections
-above the maximum wait in the backlog, the kernel's queue of the socket. `Acceptor.close` accepts the waiting
-connections and closes the socket.
+Connections above the maximum, which follows from the limit of file descriptors, wait in the kernel's queue of the
+socket.
 """
 
 import asyncio
@@ -43,8 +42,8 @@ _FD_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class Acceptor:
     """Acceptor of client connections on one listening socket.
 
-    `new_protocol` builds the asyncio protocol object of a connection. `connections` contains all open connections.
-    `find_tls_context` returns the TLS context for the next connection, or None for a connection without TLS.
+    `new_protocol` builds the asyncio protocol object of a connection, and `find_tls_context` returns None for
+    connections without TLS.
     """
 
     def __init__(
@@ -76,8 +75,7 @@ class Acceptor:
     async def close(self) -> None:
         """Accept the connections that wait in the backlog (queue of the socket), then close the listening socket.
 
-        Returns when the accepted connections are open. TLS handshakes that take longer than `HANDSHAKE_GRACE_SECONDS`
-        are cancelled.
+        Return when their TLS handshakes are complete, or cancelled after `HANDSHAKE_GRACE_SECONDS`.
         """
         if self._resume_timer is not None:
             self._resume_timer.cancel()

@@ -1,8 +1,7 @@
 """One client request and its response on an HTTP/1.1 connection.
 
-`RequestResponseCycle.run_app` calls the ASGI application of the proxy, which reads the request body with `receive` and
-writes the response with `send`. Meanwhile the connection adds received pieces of the body with `feed_body`, and marks
-its end with `finish_body`. `wake_receiver` ends a wait of the application in `receive`.
+`RequestResponseCycle.run_app` calls the application, which reads the request body with `receive` and writes the
+response with `send`. The connection adds received pieces of the body with `feed_body`.
 """
 
 import asyncio
@@ -41,11 +40,10 @@ class AsgiApp(Protocol):
 
 
 class RequestResponseCycle:
-    """One client request and its response. `run_app` runs the application for it, in its own task.
+    """One client request and its response.
 
-    `scope` is the ASGI scope. `waiting_for_100_continue` is True while the client waits for the interim response 100
-    before it sends the body. `note_freed` is called with the number of body bytes at the end of the request, and
-    `on_response` when the response is complete.
+    `note_freed` is called with the number of body bytes at the end of the request, and `on_response` after the complete
+    response.
     """
 
     __slots__ = (
@@ -95,6 +93,7 @@ class RequestResponseCycle:
         self._close_connection = close_connection
         self.scope = scope
         self.keep_alive = keep_alive
+        # True while the client waits for the interim response 100 before it sends the body
         self.waiting_for_100_continue = waits_for_continue
         self.disconnected = self.response_started = self.response_complete = False
         self.more_body = True
@@ -115,8 +114,7 @@ class RequestResponseCycle:
     def feed_body(self, piece: bytes) -> None:
         """Add a received piece of the request body to the buffer.
 
-        If the buffer is full, the application is woken. If it does not wait in `receive`, the socket is not read until
-        it does.
+        A full buffer pauses reading unless the application waits in `receive`.
         """
         pieces = self._pieces
         self._held += len(piece)
@@ -139,8 +137,7 @@ class RequestResponseCycle:
     def schedule_wakeup(self, loop: asyncio.AbstractEventLoop) -> None:
         """Schedule a wake-up of the application that waits in `receive`, after `WAKEUP_DELAY_SECONDS`.
 
-        In this time more pieces of the body can arrive, which the application then receives together. Does nothing if
-        no body bytes are buffered, or if a wake-up is already scheduled or done.
+        Pieces of the body that arrive until then are received together.
         """
         if self._timer is None and self._held and not self._notified:
             self._timer = loop.call_later(WAKEUP_DELAY_SECONDS, self.wake_receiver)
@@ -162,8 +159,7 @@ class RequestResponseCycle:
     async def run_app(self, app: AsgiApp) -> None:
         """Run the application `app` for this request, then release the memory of the request.
 
-        If the application returns without a complete response, status 500 is sent, or the connection is closed if the
-        response has already begun.
+        If the response is incomplete, status 500 is sent or the connection is closed.
         """
         self.scope["extensions"] = {COMPLETE_BODY_EXTENSION: self._pop_complete_body}
         try:
@@ -183,7 +179,7 @@ class RequestResponseCycle:
     async def receive(self) -> dict[str, Any]:
         """Wait for the next piece of the request body and return it as an ASGI message.
 
-        After a disconnect of the client, or after the complete response, the message is `http.disconnect`.
+        After a disconnect or the complete response, the message is `http.disconnect`.
         """
         if self.waiting_for_100_continue and not self._transport.is_closing():
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -199,10 +195,9 @@ class RequestResponseCycle:
         return {"type": "http.request", "body": self._pop_pieces(), "more_body": self.more_body}
 
     async def send(self, message: Any) -> None:
-        """Send the response head or a piece of the response body, given as an ASGI message.
+        """Send an ASGI message: the response head or a piece of the body.
 
-        Waits while the write buffer of the connection is full. Messages after a disconnect are dropped. Raises
-        `RuntimeError` for a wrong order of messages or a wrong length of the body.
+        Messages after a disconnect are dropped. Raises `RuntimeError` for a wrong order or body length.
         """
         if self._flow.write_paused and not self.disconnected:
             await self._flow.wait_writable()

@@ -1,7 +1,6 @@
-"""Backpressure on a client connection: pauses of reading for a slow application, and of writing for a slow client.
+"""Backpressure on a client connection, which pauses reading for a slow application and writing for a slow client.
 
-While the application does not consume the request body, `pause_reading` keeps the socket unread. While the client does
-not read the response, `pause_writing` makes senders of the response wait in `wait_writable`.
+`pause_reading` keeps the socket unread, and `pause_writing` makes senders of the response wait in `wait_writable`.
 """
 
 import asyncio
@@ -10,8 +9,7 @@ import asyncio
 class FlowControl:
     """Pauses in reading and writing the socket of one client connection.
 
-    `read_paused` is True while the socket is not read, because too many received bytes are unread or unparsed.
-    `write_paused` is True while senders of a response must wait, because the write buffer is full.
+    `read_paused` is True while the socket is not read, and `write_paused` while senders must wait.
     """
 
     __slots__ = ("_body_unread", "_transport", "_writable", "paused_for_unparsed", "read_paused", "write_paused")

@@ -1,10 +1,7 @@
 """Lifecycle of one client connection: order of responses, timeouts, error responses, closing.
 
-`ConnectionLifecycle` is the base class of a connection. `server/http1/connection.py` adds the parser of requests.
-`HttpApplication` is the interface of the ASGI application that answers the requests. `ServerState` is the state that
-all connections share. A client may send several requests without waiting for responses. The pipeline is the queue of
-those that wait for the response to an earlier one. asyncio calls the methods marked "(asyncio)" for events of the
-socket.
+`ConnectionLifecycle` is the base class, without the parser of requests, and `ServerState` is shared by all connections.
+asyncio calls the methods marked "(asyncio)" for events of the socket.
 """
 
 import asyncio
@@ -70,8 +67,7 @@ class ServerState:
 class ConnectionLifecycle(asyncio.Protocol):
     """Base class of a client connection: timeouts, order of responses and closing, but no parser of requests.
 
-    The subclass with the parser sets `cycle`, the latest request, and `_in_head` and `_in_body`, which are True while
-    head or body are incomplete. It starts each request with `_start`, or adds it to `pipeline`, the queue of requests.
+    The subclass passes requests to `_start` or to the queue `pipeline`.
     """
 
     # class attributes, so that tests can use shorter timeouts
@@ -92,6 +88,7 @@ class ConnectionLifecycle(asyncio.Protocol):
         self._running: RequestResponseCycle | None = None
         """Request that the application is answering, or has answered last. None: no request yet."""
         self._buffer = ReceiveBuffer()
+        # The subclass sets `_in_head` and `_in_body`, which are True while the head or body is incomplete.
         self._in_head = self._in_body = self._rejected = self._stopping = False
         self._ended = False
         """True if the client has ended its sending direction while received bytes were still unparsed."""
@@ -122,10 +119,9 @@ class ConnectionLifecycle(asyncio.Protocol):
         self.flow.resume_writing()
 
     def eof_received(self) -> bool:
-        """Handle the end of the data from the client (asyncio). Return True to keep the connection open for responses.
+        """Handle the end of the data from the client (asyncio).
 
-        Without TLS, responses to complete GET and HEAD requests are still sent. With TLS, or if any other request is
-        unfinished, all unfinished requests count as disconnected, because a useless call to a provider costs money.
+        Return True to keep the connection open for responses.
         """
         unfinished = self._unfinished()
         self._write_timer.start()
@@ -135,6 +131,7 @@ class ConnectionLifecycle(asyncio.Protocol):
             or self._in_body
             or any(cycle.scope["method"] not in _SAFE_METHODS for cycle in unfinished)
         ):
+            # A useless call to a provider costs money, so all unfinished requests count as disconnected.
             self._disconnect()
         elif self._buffer.data:
             self._ended = True
@@ -156,9 +153,9 @@ class ConnectionLifecycle(asyncio.Protocol):
             self._write_timer.stop()
 
     def close_after_responses(self) -> None:
-        """Close the connection after the responses to its current requests. The server calls this method when it stops.
+        """Close the connection after the responses to its current requests.
 
-        An idle connection is closed at once. A new connection has `NEW_CONNECTION_GRACE_SECONDS` to send a request.
+        A new connection has `NEW_CONNECTION_GRACE_SECONDS` to send a request.
         """
         self._stopping = True
         if self._in_head:

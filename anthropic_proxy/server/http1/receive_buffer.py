@@ -1,8 +1,6 @@
 """Buffer for received bytes of a client connection, which passes them to the HTTP parser in pieces.
 
-`ReceiveBuffer.append` adds bytes from the socket, and `pop_piece` returns the next piece for the parser. The head of a
-request is its request line with the headers. A piece contains the end of at most one head, so that the limits of each
-request can be checked. `accepts_request_line` detects invalid request lines that the parser would accept.
+A piece contains the end of at most one request head, so that the limits of each request can be checked.
 """
 
 import re
@@ -45,10 +43,9 @@ class ReceiveBuffer:
             self.data, self._start = data, 0
 
     def find_head_length(self, data: bytes, limit: int) -> int:
-        """Return the length in bytes of the complete request head (request line and headers) at the start of `data`.
+        """Return the length of the complete request head at the start of `data`.
 
-        0: the head is incomplete, longer than `limit` bytes, or has an invalid request line. The caller must then add
-        `data` to the buffer with `append`.
+        0 means that it is incomplete, too long or invalid, and the caller must append `data`.
         """
         if self._request_line is None or self._request_line:
             return 0
@@ -72,8 +69,7 @@ class ReceiveBuffer:
     def pop_piece(self, limit: int) -> memoryview:
         """Remove the next piece of the buffered bytes, and return it for the HTTP parser.
 
-        The piece ends at the end of the next request head (request line and headers), or after `limit` bytes. Within a
-        body of known length, the piece is all buffered bytes of the body.
+        A piece usually ends after a request head or `limit` bytes.
         """
         if self._later:
             self.data, self._start = self.data[self._start :] + self._later, 0
@@ -96,11 +92,7 @@ class ReceiveBuffer:
         self._request_line, self._tail = bytearray(), b""
 
     def accepts_request_line(self, piece: memoryview) -> bool:
-        """Return False if `piece` completes an invalid request line. Call this for each piece before it is parsed.
-
-        The parser itself accepts some invalid lines, such as those with several spaces (RFC 9112, 3). True means that
-        the line is valid, still incomplete, or already checked.
-        """
+        """Return False if `piece` completes an invalid request line. Call this for each piece before it is parsed."""
         if self._request_line is None:
             return True
         line = self._request_line
@@ -109,6 +101,7 @@ class ReceiveBuffer:
         if b"\n" not in added:
             return True
         self._request_line = None
+        # The parser itself accepts some invalid lines, such as those with several spaces (RFC 9112, 3).
         return _REQUEST_LINE.match(line) is not None
 
     def _find_head_end(self) -> int:

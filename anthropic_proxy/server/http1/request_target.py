@@ -1,7 +1,6 @@
 """Functions for the head of a client request (request line and headers): target, upgrade headers, parse errors.
 
-The target is the address in the request line: a path with a query, or a complete URL. Upgrade headers offer a change to
-another protocol, such as HTTP/2.
+The target is the address in the request line, for example a path with a query.
 """
 
 import re
@@ -22,8 +21,7 @@ _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 def split_target(target: bytes) -> tuple[str, bytes, bytes]:
     """Return three values of a request target: the percent-decoded path, the path as received, and the query.
 
-    The target is the address in the request line, a path or a complete URL. The query is b"" if there is none. Raises
-    `MalformedHttp` for an invalid target.
+    Raises `MalformedHttp` for an invalid target.
     """
     try:
         url = httptools.parse_url(target)
@@ -34,9 +32,9 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes]:
 
 
 def origin_form(target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
-    """Return the request target (address in the request line), with the path `/` added to a URL without a path.
+    """Return the request target with the path `/` added to a URL without a path.
 
-    Raises `MalformedHttp` if the host of a URL differs from the `Host` header (RFC 9112, 3.2.2).
+    Raises `MalformedHttp` if a URL contradicts the `Host` header (RFC 9112, 3.2.2).
     """
     found = _ABSOLUTE_FORM.fullmatch(target)
     if found is None:
@@ -65,10 +63,7 @@ def encode_head_without_upgrade(
 
 
 def describe_parse_error(data: bytes | memoryview, error: str) -> str:
-    """Return the error message for bytes that are no valid HTTP request.
-
-    `error` is the text of the parser. For bytes of a TLS handshake, the message states that the server expects no TLS.
-    """
+    """Return the error message for bytes that are no valid HTTP request. `error` is the text of the parser."""
     if data[:1] == _TLS_HANDSHAKE:
         return "The request is TLS instead of HTTP: the address of this proxy begins with http://, not https://."
     return f"The request is not valid HTTP: {error}."

@@ -42,8 +42,7 @@ class Timeout:
 class KeepAliveTimer:
     """Timer that calls `on_timeout` when a client connection has been idle (without a request) for `seconds`.
 
-    `begin_idle` and `end_idle` mark the beginning and end of an idle period. `release` ends the timer with its
-    connection.
+    `release` ends the timer with its connection.
     """
 
     __slots__ = ("_idle_since", "_loop", "_on_timeout", "_seconds", "_timer")
