@@ -1,8 +1,7 @@
 """Adaptations: changes of an upstream request after the provider rejected it, such as `drop temperature`.
 
-The proxy repeats the rejected request with such a change. `Adaptations` collects the changes for one client request.
-`find_adapted_target` returns a changed target (provider and model) for the repetition. `store_for_model` stores the
-changes after a success, and `apply_stored_adaptations` applies them to later requests for the same model.
+The proxy repeats the rejected request with such a change. `Adaptations` collects the changes for one client request and
+stores those that succeeded for later requests to the model.
 """
 
 from collections.abc import Sequence
@@ -35,7 +34,7 @@ class Adaptations:
     async def find_adapted_target(self, target: Target, call: Call[BaseDialect], error: UpstreamError) -> Target | None:
         """Return a copy of `target` with changed settings, with which the rejected request is repeated.
 
-        The settings change the encoded request, to avoid the cause of `error`. None: no known change fits the error.
+        None: no known change fits the error.
         """
         adaptations = await run_for_call(self._services, lambda call: _find_adaptations(target, call, error), call)
         adapted: Target | None = target if adaptations else None
@@ -52,9 +51,9 @@ class Adaptations:
         return adapted
 
     async def store_for_model(self, target: Target) -> None:
-        """Store the lasting changes of this request, so that later requests to the same model apply them at once.
+        """Store the lasting changes of this request for later requests to the same model.
 
-        Call this after the changed request has succeeded, because the success proves the changes.
+        Call this after the changed request has succeeded.
         """
         for name in self.lasting:
             await self._services.observations.store_adaptation(target.upstream, target.model, name)

@@ -1,8 +1,7 @@
 """`Admissions`: asks the policies of plugins if a client request may be served.
 
-A policy is plugin code that admits or rejects requests, for example by a budget. A policy may reserve an amount of the
-budget until the request has ended. `settle` then passes the record of the request to the policy, which replaces the
-reservation by the real amount. `admitted_token_count` does both for a `count_tokens` request.
+A policy is plugin code that admits or rejects requests, for example by a budget. `settle` passes the record of an ended
+request to the policies.
 """
 
 from collections.abc import AsyncIterator
@@ -32,10 +31,9 @@ class Admissions:
     async def admit(
         self, incoming: ClientRequest, request: MessagesRequest, route: Route, estimates: EstimateCache
     ) -> None:
-        """Ask all policies of plugins to admit a request to `/v1/messages`.
+        """Ask the policies of plugins to admit a request to `/v1/messages`.
 
-        Raises the `ClientError` of the first policy that rejects the request. A policy may need the token estimate,
-        which `estimates` caches.
+        Raises the `ClientError` of the first policy that rejects it.
         """
         if not self._services.policies:
             return
@@ -88,7 +86,7 @@ class Admissions:
 
 @asynccontextmanager
 async def admitted_token_count(services: Services, incoming: ClientRequest) -> AsyncIterator[None]:
-    """Admit a `count_tokens` request at the start of an `async with` block, and end its reservations after the block.
+    """Admit a `count_tokens` request for the duration of an `async with` block.
 
     Raises the `ClientError` of a policy (plugin code) that rejects the request.
     """

@@ -1,8 +1,6 @@
 """`AttemptRecords`: records each request to a provider in the receipt, the record of the client request.
 
-A request to a provider is an attempt. `begin_attempt` records its start. `fail_attempt` records its end with an error,
-`end_attempt` an end without one. `set_status` records the HTTP status, and `add_usage` the token usage.
-`finish_last_attempt` completes the record when the client request ends.
+A request to a provider is an attempt. `begin_attempt` records its start, `end_attempt` or `fail_attempt` its end.
 """
 
 import functools
@@ -87,10 +85,9 @@ class AttemptRecords:
         last.billed_searches, last.service_tier = limit_count(usage.billed_searches), usage.billed_tier or ""
 
     def finish_last_attempt(self) -> None:
-        """Record the token usage of the last attempt, and its end if it is still open, when the client request ends.
+        """Complete the record of the last attempt when the client request ends.
 
-        The usage of the last attempt is that of the complete reply minus that of the earlier attempts. A failed
-        attempt, or one with a recorded usage, is not changed.
+        The recorded token usage is that of the reply minus that of earlier attempts.
         """
         receipt, last = self._receipt, self._uncounted
         if last is None:

@@ -1,8 +1,6 @@
-"""`AttemptSteps`: the steps of one request to a provider: prepare it, encode it, send it, and open the reply.
+"""`AttemptSteps`: the steps of one request to a provider, from preparing it to opening the reply.
 
-A request to a provider is an attempt. Its target is a provider and model. Several attempts at one target are possible,
-because some failed attempts are repeated; `TargetRun` has the state that they share. `Attempts` in `attempts.py`
-chooses the target and repeats attempts.
+A request to a provider is an attempt. `Attempts` in `attempts.py` chooses the provider and repeats failed attempts.
 """
 
 import asyncio
@@ -84,7 +82,7 @@ class AttemptSteps:
     async def prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> AttemptState:
         """Return a new attempt, with the client request adapted to the limits of the provider and model.
 
-        A relay gets the client's body unchanged. Otherwise, an invalid client request raises its decoding error.
+        Usually raises the decoding error of an invalid client request.
         """
         request, report, again = run.request, self._receipt.fidelity, run.continuation is not None
         if target.is_relayed:
@@ -125,8 +123,7 @@ class AttemptSteps:
     async def encode(self, state: AttemptState, run: TargetRun) -> tuple[UpstreamRequest, ReplySchema | None]:
         """Return the encoded upstream request, and the JSON Schema that the proxy itself must check in the reply.
 
-        The schema is None if the client requested none or the provider enforces it. Lossy changes of fields are noted
-        in the receipt (record of the request). In fidelity mode `strict`, dropped fields raise `UnsupportedFeature`.
+        Raises `UnsupportedFeature` for dropped fields in fidelity mode `strict`.
         """
         target, call = state.target, state.call
         upstream_request = await run_for_call(self._services, target.wire.encode_request, call, is_large=self._large)

@@ -1,8 +1,7 @@
 """`Attempts`: sends the requests to providers (attempts) for one client request, with retries.
 
-A target is a provider and model. `open_reply` calls the targets of the route in order until one replies.
-`open_next_call` opens another upstream call for the same reply. `estimate_scaled_tokens` returns a token estimate,
-multiplied by the correction factor of the model (`token_scale`). `annotate_error` completes an error message.
+`open_reply` calls the providers of the route in order until one replies. `open_next_call` opens another upstream call
+for the same reply.
 """
 
 from msgspec import structs
@@ -75,10 +74,9 @@ class Attempts:
         self._steps = AttemptSteps(services, incoming, receipt, self.records, watchdog, estimates=sent.estimates)
 
     async def open_reply(self, request: MessagesRequest, route: Route) -> AnyOpenedStream:
-        """Call the targets of the route in order, and return the first reply once its first content has arrived.
+        """Call the targets of the route in order, and return the first reply with its first content.
 
-        A target (provider and model) that cannot serve the request is skipped. If no target replies, the error of the
-        last called one is raised. If all were skipped, the error of the first one is raised.
+        Raises an error if no target replies.
         """
         failure: ProxyError | None = None
         services, rule, session = self._services, route.rule, self._receipt.session
@@ -107,10 +105,9 @@ class Attempts:
     async def open_next_call(
         self, previous: OpenedStream[UpstreamStream], request: MessagesRequest, continuation: str = ""
     ) -> OpenedStream[UpstreamStream]:
-        """Open another upstream call for a reply that has already started, at the same provider and model.
+        """Open another upstream call for a started reply, at the same provider and model. Raises `UpstreamError`.
 
-        `continuation` is the provider's token that continues a split reply. It is "" if the call has another reason,
-        such as results of tools. Raises `UpstreamError`.
+        `continuation` is the provider's token for a split reply, else "".
         """
         state, target = previous.state, previous.state.target
         run = TargetRun(request, state.token_scale, skips_open_circuit=False, continuation=continuation)

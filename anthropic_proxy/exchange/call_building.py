@@ -1,10 +1,6 @@
-"""`AttemptState`, the state of one request to a provider (attempt), and functions that prepare such a request.
+"""`AttemptState`: the state of one request to a provider (attempt), with functions that prepare such a request.
 
 A wire is the code for one provider protocol. A `Call` is the input from which a wire encodes the upstream request.
-`build_call` builds it from a prepared client request, `build_relay_call` from an unchanged body. `find_target_limits`
-returns the limits of a provider and model. `client_credential` returns the client's own key, if it is forwarded.
-`token_scale` is a model's correction factor for token estimates. `SentAttempts` has the latest attempt.
-`continuation_target` is for a provider that splits long replies.
 """
 
 import functools
@@ -79,11 +75,7 @@ _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch
 def build_target_limits(
     target: Target, *, rejects_overflow: bool = False, has_web_search: bool = True, has_web_fetch: bool = False
 ) -> TargetLimits:
-    """Return the limits of a provider's model (`target`) to which client requests are adapted.
-
-    If `rejects_overflow` is True, a request above the context window is rejected. `has_web_search` and `has_web_fetch`
-    are True if the proxy itself can run these tools.
-    """
+    """Return the limits of a provider's model (`target`) to which client requests are adapted."""
     facts, dialect = target.capabilities, target.dialect
     stated = facts.context_window_from_error
     outputs = [
@@ -133,9 +125,7 @@ def build_call(
 ) -> Call[BaseDialect]:
     """Return the input from which the wire (provider protocol) encodes the upstream request.
 
-    `prepared` is the client request after its adaptation to the `limits` of the model. `continuation` is the provider's
-    token that continues a split reply; "": none. `estimate` returns the estimated input tokens. `new_id` returns an id
-    that begins with a given prefix.
+    `continuation` is the provider's token that continues a split reply; "": none.
     """
     return Call(
         request=prepared.request,
@@ -186,11 +176,7 @@ def _estimate(request: MessagesRequest, incoming: ClientRequest) -> int:
 def estimate_received_tokens(
     incoming: ClientRequest, estimates: EstimateCache, token_scale: float, request: MessagesRequest
 ) -> int:
-    """Return the estimated input tokens of a client request, multiplied by the model's correction factor `token_scale`.
-
-    If only the top-level fields of the request were decoded, the body is decoded first. If the body cannot be decoded,
-    its size is used.
-    """
+    """Return the estimated input tokens of a client request, multiplied by the correction factor `token_scale`."""
     if request.scanned_only:
         request = decode_request_or_keep(incoming.body)
     try:
@@ -207,11 +193,7 @@ def estimate_scaled_tokens(estimates: EstimateCache, token_scale: float, request
 
 
 def client_credential(services: Services, incoming: ClientRequest, provider: Provider) -> Credential | None:
-    """Return the client's own API key if it is to be sent to the provider, else None.
-
-    It is not sent if the provider accepts no client keys, or if the proxy has a key for this provider. A key that is
-    for the proxy only is not sent.
-    """
+    """Return the client's own API key if it is to be sent to the provider, else None."""
     if not (
         provider.accepts_client_credential and incoming.client.credential_forwardable
     ) or services.settings.keys.get(provider.name):
@@ -223,10 +205,7 @@ def client_credential(services: Services, incoming: ClientRequest, provider: Pro
 
 
 def continuation_target(target: Target) -> Target:
-    """Return the target (provider and model) for the call that continues a reply which the provider has split.
-
-    It differs from `target` only in the base URL, because some providers continue replies only in another API version.
-    """
+    """Return the target (provider and model) for the call that continues a reply which the provider has split."""
     version = target.dialect.continuation_version
     if not version:
         return target

@@ -1,8 +1,6 @@
 """The client's side of an exchange: `ClientRequest` is the request, and `ResponseSink` sends the response.
 
-An exchange is one client request with its reply. The `send_…` methods send stream events, bytes of a provider, a
-complete message, or an error. The receipt is the record of the exchange, for log and metrics. `queue_key` groups
-waiting requests, so that different clients are served in turn.
+An exchange is one client request with its reply. The receipt is its record, for log and metrics.
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,11 +59,7 @@ class ResponseSink(Protocol):
         ...
 
     async def send_relayed(self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool) -> None:
-        """Send bytes of a provider to the client unchanged. The first call also sends status 200 and `headers`.
-
-        `is_stream` is True if the bytes are a fragment of a stream, False if they are a complete body. `is_last` is
-        True if no bytes follow.
-        """
+        """Send bytes of a provider to the client unchanged. The first call also sends status 200 and `headers`."""
         ...
 
     async def send_message(self, response: MessagesResponse) -> None:

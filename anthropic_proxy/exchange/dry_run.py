@@ -1,8 +1,6 @@
-"""`run_dry`: processes a client request like a real one, but stops before anything is sent to a provider.
+"""`run_dry`: processes a client request like a real one, but stops before it is sent to a provider.
 
-The result is a `DryRun`, with the upstream request that would be sent and the chosen providers. `Sender` describes the
-client for which the request is processed. `NotSent` is the exception that is raised in place of sending. Web searches
-and fetches are skipped. Only a local server is queried, for the limits of its installed models.
+The result is a `DryRun`, with the upstream request that would be sent. `Sender` describes the imaginary client.
 """
 
 import asyncio
@@ -98,10 +96,7 @@ class DryRun(Struct, kw_only=True):
 async def run_dry(
     services: Services, body: bytes, path: str = "/v1/messages", *, sender: Sender = LOCAL_SENDER
 ) -> DryRun:
-    """Process a client request up to its first upstream request, and return the result without sending it.
-
-    `path` is `/v1/messages` or `COUNT_TOKENS_PATH`. `sender` has the key name and headers of an imaginary client.
-    """
+    """Process a client request up to its first upstream request, and return the result without sending it."""
     receipt = Receipt(request_id=services.new_id("req_"), client=Client(), started_at=services.clock(), path=path)
     result = DryRun(receipt=receipt)
     dry = _without_network(services, result)

@@ -1,8 +1,6 @@
-"""Functions that run long CPU work of a request in a thread, and short work on the event loop.
+"""Functions that run long CPU work of a request in a thread, short work on the event loop.
 
-The event loop serves all clients, so long work on it delays them. `is_large` estimates the work by the size of the
-request. `run_for_call` runs a function on the event loop or in a thread. `decode_reply_schema` decodes the JSON Schema
-of a reply.
+The event loop serves all clients, so long work on it delays them.
 """
 
 from collections.abc import Callable
@@ -36,10 +34,7 @@ _Result = TypeVar("_Result")
 
 
 def is_large(incoming: ClientRequest, tool_count: int) -> bool:
-    """Return True if a request is so large that its work on the event loop would delay other requests.
-
-    The size is computed from the bytes of the body and the number of tools.
-    """
+    """Return True if the work for a request on the event loop would delay other requests."""
     return len(incoming.body) + _BYTES_PER_TOOL * tool_count > MAX_BYTES_ON_LOOP
 
 
@@ -52,8 +47,7 @@ async def run_for_call(
 ) -> _Result:
     """Return the result of `function(call)`, for example the encoded request.
 
-    The function runs on the event loop if it is short. It runs in a thread if `is_large` is True, or if it raises
-    `WorkPostponed` (too much work) on the event loop.
+    Long work runs in a thread, short work on the event loop.
     """
     if is_large:
         return await services.background.run_in_thread(function, structs.replace(call, max_schema_steps=None))

@@ -1,9 +1,4 @@
-"""Functions that decode provider errors and complete their messages: with the provider and the setting to change.
-
-`decode_error_response` raises the `UpstreamError` of a response with an error status. `require_api_response` rejects
-responses of other servers. `prefix_provider`, `add_key_setting` and `add_address_setting` add to the message of an
-error. `next_target_may_help` decides if another provider is tried. `describe_attempt` returns a text for the log.
-"""
+"""Functions that decode provider errors, and add the provider and the setting to change to their messages."""
 
 import re
 from collections.abc import Mapping
@@ -86,8 +81,7 @@ def decode_error_response(
 ) -> list[Delta]:
     """Decode a provider's response with an error status, and raise it as `UpstreamError`.
 
-    Some providers send a complete reply, such as a refusal, with an error status. The deltas (decoded fragments) of
-    such a reply are returned instead.
+    A complete reply, such as a refusal, is returned as deltas (decoded fragments) instead.
     """
     outcome = target.wire.decode_error(call, status, headers, body)
     if isinstance(outcome, UpstreamError) and target.is_relayed:
@@ -107,10 +101,7 @@ def prefix_provider(error: UpstreamError, name: str) -> None:
 
 
 def add_key_setting(error: UpstreamError, target: Target, credential: Credential | None) -> None:
-    """Put the provider's name before the message of an error, and add the source of a rejected key to it.
-
-    A key is rejected if the status is 401. Its source is the setting with the key, or the client.
-    """
+    """Put the provider's name before the message of an error, and add the source of a rejected key."""
     prefix_provider(error, target.provider.prefix)
     ours = credential is not None and credential.origin != CLIENT_CREDENTIAL_ORIGIN
     if error.status == 401 and ours and _CLIENT_LOGIN.search(error.message):
@@ -123,9 +114,9 @@ def add_key_setting(error: UpstreamError, target: Target, credential: Credential
 
 
 def add_address_setting(error: UpstreamError, target: Target) -> None:
-    """Add the name of the base URL setting to the message of an error, if the connection to the provider failed.
+    """Add the name of the base URL setting to the message of an error, if the connection failed.
 
-    Nothing is added for the default address of a provider, unless that is on this machine.
+    Nothing is added for a remote provider's default address.
     """
     variable, default = target.provider.base_url_variable, urlsplit(target.provider.base_url)
     if not target.provider.is_local and urlsplit(target.base_url)[:2] == default[:2]:

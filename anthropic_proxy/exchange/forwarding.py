@@ -86,8 +86,7 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
 async def list_models(services: Services, incoming: ClientRequest) -> JsonReply | None:
     """Return the preferred provider's own response to `GET /v1/models` or to a path below it.
 
-    None: the provider has no such list, does not know the model, or failed. The caller then sends the proxy's own list.
-    The preferred provider is the one for model ids without a provider prefix.
+    None: the caller sends the proxy's own list.
     """
     preferred = find_preferred_provider(services.settings, services.catalog)
     if not preferred.serves_claude or not _MODEL_PATHS.fullmatch(incoming.path):

@@ -1,8 +1,7 @@
-"""`ExchangeGateway`: the methods of the proxy that plugins may call. It implements the interface `plugins.Gateway`.
+"""`ExchangeGateway`: the methods of the proxy that plugins may call.
 
-`run` serves a request that a plugin makes. `describe_targets` explains which provider and model serve a model id.
-`health` counts blocked servers and skipped keys. `store` keeps limits and shared state. `ledger_state` describes the
-ledger, the database of finished requests. `collect_running_requests` returns the records of running requests.
+`run` serves a request that a plugin makes. `health` counts blocked servers and skipped keys. `ledger_state` describes
+the ledger, the database of finished requests.
 """
 
 import asyncio
@@ -31,8 +30,7 @@ from anthropic_proxy.settings import Settings
 class ExchangeGateway:
     """Implementation of `plugins.Gateway`, the interface through which plugins use the proxy.
 
-    `current_services` returns the objects that serve new requests. `reload` reads the settings files again in all
-    workers, and returns False if this server cannot do this.
+    `reload` returns False if this server cannot read its settings again.
     """
 
     def __init__(
@@ -47,9 +45,9 @@ class ExchangeGateway:
         return self._current_services().settings
 
     async def run(self, body: bytes, client: Client) -> bytes:
-        """Serve a Messages API request of a plugin, and return the reply message as JSON. Raises `ProxyError`.
+        """Serve a Messages API request of a plugin, and return the reply message as JSON.
 
-        `body` is a request without `stream`. `client` is entered as the client in the record of the request.
+        `body` is a request without `stream`. Raises `ProxyError`.
         """
         services, sink = self._current_services(), _BufferSink()
         request = ClientRequest(request_id=services.new_id("req_"), client=client, headers={}, body=body)
@@ -87,10 +85,9 @@ class ExchangeGateway:
         *,
         max_bytes: int = MAX_REPLY_BYTES,
     ) -> HttpReply:
-        """Send an HTTP request of a plugin to any server, for example a database, and return the response.
+        """Send an HTTP request of a plugin to any server, and return the response.
 
-        Raises `UpstreamError` if the request fails or lasts more than ten seconds, or if the response body has more
-        than `max_bytes` bytes.
+        Raises `UpstreamError`, for example after ten seconds or for a body above `max_bytes`.
         """
         return await send_http(self._current_services(), method, url, headers or {}, body, max_bytes=max_bytes)
 
@@ -104,11 +101,7 @@ class ExchangeGateway:
         self._current_services().log.write_once(text, "warning")
 
     def health(self) -> Mapping[str, int]:
-        """Return two counts: `open_circuits` and `keys_in_cooldown`.
-
-        The first is the number of servers that are not called now, because calls failed repeatedly. The second is the
-        number of API keys that are not used now, because of a rate limit or a rejection.
-        """
+        """Return the numbers of servers (`open_circuits`) and keys (`keys_in_cooldown`) blocked after errors."""
         services = self._current_services()
         return {
             "open_circuits": services.circuit_breakers.open_count(),

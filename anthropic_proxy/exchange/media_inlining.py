@@ -1,8 +1,6 @@
 """`MediaInliner`: downloads images and documents that a client request links to, for providers that accept no URLs.
 
-`new_media_inliner` returns the inliner of a request, if the setting `FETCH_URLS` is on. `inline_urls` downloads each
-URL once and puts the file into the request. If a download fails, a text with the URL is sent instead. The `MAX_…`
-constants limit the downloads of one request.
+It is used if the setting `FETCH_URLS` is on. The `MAX_…` constants limit the downloads of one request.
 """
 
 import asyncio
@@ -78,8 +76,7 @@ class MediaInliner:
     async def inline_urls(self, request: MessagesRequest, target: Target, limits: TargetLimits) -> MessagesRequest:
         """Return the request with downloaded files in place of the URLs of images and documents.
 
-        A URL that the target (provider and model) accepts stays in the request. If a download fails, a text with the
-        URL replaces the image or document.
+        If a download fails, a text with the URL is used.
         """
         to_fetch = {_key(block): block for block in _linked(request.messages) if _is_fetched(block, target, limits)}
         self.notes = []

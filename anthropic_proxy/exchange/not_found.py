@@ -1,8 +1,7 @@
-"""`add_not_found_cause`: adds the probable cause to the error if a provider does not know the URL or the model.
+"""`add_not_found_cause`: adds the probable cause to an error if a provider does not know the URL or model.
 
-Claude Code replaces the text of every 404 by a text about the requested model (version 2.1.328, observed 2026-11).
-Therefore a 404 that a setting of the proxy has caused becomes a 400. `describe_address` names the setting of a
-provider's base URL.
+Claude Code replaces the text of every 404 (version 2.1.328, observed 2026-11). Therefore a 404 that a setting of the
+proxy has caused becomes a 400.
 """
 
 import re
@@ -44,10 +43,9 @@ _MAX_ROUTE_ERROR_CHARACTERS = 200
 
 
 def add_not_found_cause(error: UpstreamError, target: Target, path: str, settings: Settings) -> None:
-    """Add cause and remedy to the message of `error`, if the provider does not know the URL or the model.
+    """Add cause and remedy to the message of `error`, if the provider rejects the URL or the model.
 
-    An error about a wrong URL becomes a 400. A 404 about a model becomes a 400 if a setting chose the model; a model
-    that the client chose keeps its 404. `path` is the path of the upstream request.
+    A 404 caused by a setting becomes a 400.
     """
     is_405 = error.status == 400 and _METHOD_REFUSED.search(error.message) is not None
     if (error.status == 404 or is_405) and _is_about_address(error, target, settings):
@@ -101,10 +99,7 @@ def _describe_address(error: UpstreamError, target: Target, path: str, settings:
 
 
 def describe_address(provider: Provider, settings: Settings, *, adds_remedy: bool) -> str:
-    """Return a sentence that names the setting of a provider's base URL, and the place of the setting.
-
-    "": the default URL is used. With `adds_remedy`, the sentence also has a remedy for a wrong path.
-    """
+    """Return a sentence that names the setting of a provider's base URL, and its place. "": the default URL is used."""
     variable = _find_address_variable(provider, settings)
     if variable is None:
         return ""

@@ -27,10 +27,9 @@ async def send_http(
     *,
     max_bytes: int = MAX_REPLY_BYTES,
 ) -> HttpReply:
-    """Send an HTTP request of a plugin to any server, and return the response. Redirects are not followed.
+    """Send an HTTP request of a plugin and return the response, without following redirects.
 
-    Raises `UpstreamError` if the request fails or lasts more than ten seconds, or if the response body has more than
-    `max_bytes` bytes.
+    Raises `UpstreamError`, for example after ten seconds or for a body above `max_bytes`.
     """
     parsed = urlsplit(url)
     path = f"{parsed.path or '/'}{'?' if parsed.query else ''}{parsed.query}"

@@ -1,9 +1,7 @@
-"""`RelayStream`: the response of a provider with the Messages API, forwarded to the client byte for byte.
+"""`RelayStream`: the response of a provider with the Messages API, forwarded to the client as bytes.
 
-Only the model name can be replaced. The token usage and the stop reason are decoded for the receipt, the record of the
-request. `wait_for_content` returns at the first event, `read` returns the next bytes, and `close` ends the upstream
-call. `final_usage` is the token usage so far. `omit_message_start` removes an event that the client already has.
-`forwarded_headers` selects the headers for the client.
+The token usage and the stop reason are decoded for the receipt, the record of the request. `forwarded_headers` selects
+the headers for the client.
 """
 
 import asyncio
@@ -34,10 +32,7 @@ stream."""
 
 
 class RelayStream:
-    """Response of a provider as bytes for the client, with the token usage and stop reason decoded from it.
-
-    A stream is forwarded in complete SSE events. If it breaks off before the stop reason, an error event follows.
-    """
+    """Response of a provider as bytes for the client, with token usage and stop reason decoded from it."""
 
     def __init__(
         self,

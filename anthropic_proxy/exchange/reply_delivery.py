@@ -1,7 +1,6 @@
 """`ReplyDelivery`: the reply to one client request, from the first provider call to the last byte.
 
-`deliver_reply` calls the targets (provider and model) of the route in order until one replies. The client receives
-stream events, one message, relayed bytes of the provider, or an error.
+`deliver_reply` calls the providers of the route in order until one replies, and sends the reply to the client.
 """
 
 import asyncio
@@ -73,8 +72,7 @@ class ReplyDelivery:
     async def deliver_reply(self, route: Route) -> None:
         """Call the targets (provider and model) of the route in order, and send the client the first reply.
 
-        If no target replies, the error of the last called one is sent. If all were skipped, the error of the first one
-        is sent. A request with `max_tokens: 0` gets an empty reply without a call, unless the first target is a relay.
+        If none replies, an error is sent.
         """
         self._route = route
         request, timeouts = self._request, self._services.settings.timeouts

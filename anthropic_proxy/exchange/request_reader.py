@@ -15,11 +15,9 @@ from anthropic_proxy.services import Services
 
 
 def read_client_request(services: Services, incoming: ClientRequest) -> tuple[MessagesRequest, RuleChoice | None]:
-    """Return the decoded request, and its matching route of the configuration file (`RuleChoice`), if known.
+    """Return the decoded request, and its matching route of the configuration file, if known.
 
-    The second value is None if the routes were not examined yet. Only the top-level fields are decoded if the body is
-    forwarded unchanged to every possible provider. The error of an invalid request is in its field `decode_error`; if
-    its model cannot be decoded, `InvalidRequest` is raised.
+    Raises `InvalidRequest` without a valid model. Other errors are in the field `decode_error`.
     """
     choice = None
     if _may_be_relayed(services, incoming):

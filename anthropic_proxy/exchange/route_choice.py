@@ -1,9 +1,6 @@
-"""Choice of the route of a client request: its targets (provider and model) in the order of the calls.
+"""Choice of the route of a client request, its targets (provider and model) in the order of calls.
 
-Each route of the configuration file has conditions. `choose_rule` finds the first route with conditions that the
-request meets. `find_rule_route` returns its targets. `choose_route` does both; without a matching route, the model
-mapping of the settings decides. `record_reply` and `record_failed_call` store response times and failures of targets,
-for routes with `balance = "latency"`.
+`choose_route` returns it. `record_reply` and `record_failed_call` store measurements for `balance = "latency"`.
 """
 
 from msgspec import Struct, structs
@@ -42,8 +39,7 @@ async def choose_route(
 ) -> Route:
     """Return the route of a client request: its targets (provider and model) in the order of the calls.
 
-    If `choose_rule` was already called, `choice` is its result. `estimates` caches the token estimate, which conditions
-    of routes may need. Raises `ClientError` if no target can serve the request.
+    Raises `ClientError` if no target can serve the request.
     """
     query = routing_query(request)
     rules = services.route_rules
@@ -117,8 +113,7 @@ def record_reply(
 ) -> None:
     """Store the response time of a target (provider and model), for a route with `balance = "latency"`.
 
-    `seconds` is the time until the first content. If the route is sticky, the target is also stored for the `session`,
-    so that it serves later requests of the session. Does nothing for routes with another `balance`.
+    `seconds` is the time until the first content.
     """
     if rule is not None and rule.balance == "latency":
         services.background.start_task(_store_reply(services, rule, target, session, seconds))
@@ -133,11 +128,7 @@ async def _store_reply(services: Services, rule: ConfiguredRoute, target: Target
 def record_failed_call(
     services: Services, incoming: ClientRequest, rule: ConfiguredRoute | None, target: Target, error: UpstreamError
 ) -> None:
-    """Store a failed call of a target, so that a route with `balance = "latency"` calls it last for some time.
-
-    Only statuses from 500 count, and 401 and 429 for a key of the proxy. Does nothing for routes with another
-    `balance`.
-    """
+    """Store a failed call, so that routes with `balance = "latency"` call the target last for some time."""
     if rule is None or rule.balance != "latency":
         return
     concerns_key = error.status in _KEY_ERRORS and client_credential(services, incoming, target.provider) is None

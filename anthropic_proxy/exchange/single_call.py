@@ -1,8 +1,6 @@
 """`SingleToolCallFilter`: drops all tool calls of a reply after the first one.
 
-It is used if the client requests `disable_parallel_tool_use`. `feed` filters deltas, the decoded fragments of the
-reply. Thinking after the first call may belong to a call that is dropped, so it is held back. `flush_pending` returns
-such thinking.
+It is used if the client requests `disable_parallel_tool_use`. Thinking that may belong to a dropped call is held back.
 """
 
 from anthropic_proxy.messages.deltas import Block, Delta, Text, Thinking, ToolArgs, ToolCall, ToolEnd
@@ -18,7 +16,7 @@ class SingleToolCallFilter:
     def feed(self, deltas: list[Delta]) -> list[Delta]:
         """Return `deltas`, decoded fragments of a reply, without those of tool calls after the first one.
 
-        Thinking after the first call is held back until other content shows that it does not belong to a dropped call.
+        Some thinking is held back for a later call.
         """
         kept: list[Delta] = []
         for delta in deltas:

@@ -9,10 +9,7 @@ _LISTED = 20
 
 
 def require_lossless(report: FidelityReport, target: Target) -> None:
-    """Raise `UnsupportedFeature` if the mode is `strict` and the upstream request drops fields of the client request.
-
-    The message names the dropped fields. In the other fidelity mode, nothing is raised.
-    """
+    """Raise `UnsupportedFeature` in mode `strict` if the upstream request drops fields of the client request."""
     losses = report.lossy_notes()
     if not losses:
         return

@@ -1,10 +1,7 @@
 """`UpstreamStream`: one upstream response, decoded as lists of deltas.
 
-Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. `wait_for_content` returns when
-the first content has arrived. `read` returns the deltas of one network read. `flush_pending` returns deltas that are
-still buffered after an early end. `signature` is the value for thinking blocks that the provider did not sign. Some
-providers split a long reply; `continuation` is the token with which another call continues it. `DeltaStream` is the
-interface of streams of deltas.
+Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. `DeltaStream` is the interface
+of streams of deltas.
 """
 
 import asyncio
@@ -126,9 +123,9 @@ class UpstreamStream:
         return self._decoder.continuation_token
 
     async def wait_for_content(self) -> None:
-        """Wait until the first content of the reply has arrived, for example text, a tool call or the stop reason.
+        """Wait until the first content of the reply has arrived, which the next `read` returns.
 
-        The next `read` returns this content. Raises `UpstreamError` if the response fails before.
+        Raises `UpstreamError` if the response fails before.
         """
         first: list[Delta] = []
         has_content = False

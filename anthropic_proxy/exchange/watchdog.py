@@ -1,9 +1,7 @@
 """`Watchdog`: observes one client request, detects an idle provider or a disconnected client, and sends pings.
 
-After a timeout or a disconnect, the watchdog cancels the task of the request. `uncancel` lets the task continue, for
-example to send an error. `recover_from_idle` does this if the provider was idle, so that another provider can be
-called. `begin_upstream_call`, `note_first_byte` and `end_upstream_call` start and stop the time limits for the
-provider. `stop` ends the watchdog.
+After a timeout or a disconnect, it cancels the task of the request. `uncancel` lets the task continue, for example to
+send an error.
 """
 
 import asyncio
@@ -22,10 +20,9 @@ DISCONNECT_CHECK_DELAY_SECONDS = 0.05
 
 
 class Watchdog:
-    """Monitor of one client request: it sends pings, and cancels the request's task after a timeout or a disconnect.
+    """Monitor of one client request: it sends pings, and cancels the request's task after a timeout or disconnect.
 
-    `reason` is then the reason of the cancellation. After each network read, the caller sets `upstream_at` to the time;
-    after each write to the client, `client_at`.
+    `reason` is the reason of the cancellation.
     """
 
     def __init__(
@@ -74,10 +71,7 @@ class Watchdog:
             self._set_upstream_limit(self._first_byte_seconds)
 
     def end_upstream_call(self) -> None:
-        """Stop the time limit for the provider, after the end or the failure of its response.
-
-        Without a limit, the proxy can wait before a retry, wait in the queue, or run tools.
-        """
+        """Stop the time limit for the provider, after the end or the failure of its response."""
         self._call_open = False
 
     def note_first_byte(self) -> None:
@@ -93,10 +87,7 @@ class Watchdog:
             self._timer = self._loop.call_at(self._due(), self._tick)
 
     def recover_from_idle(self) -> bool:
-        """Undo the cancellation of the task and return True, if an idle provider was its reason. Else return False.
-
-        The time limit starts again, so that the caller can call another provider.
-        """
+        """Undo the cancellation of the task and return True, if an idle provider was its reason. Else return False."""
         if self.reason != "upstream silent" or self._exchange is None:
             return False
         self.reason = ""

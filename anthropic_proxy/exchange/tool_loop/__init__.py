@@ -1,8 +1,7 @@
 """Tool loop: several upstream calls for one reply to the client.
 
-The proxy itself runs some tools: web search, web fetch, tool search. After the model calls such a tool, the proxy runs
-it and calls the model again with the result. The proxy also makes another call if a provider splits a long reply, or if
-a reply violates its JSON Schema. `open_reply` returns the stream of the complete reply.
+The proxy itself runs some tools, such as web search, and then calls the model again with the result. `open_reply`
+returns the stream of the complete reply.
 """
 
 from anthropic_proxy.exchange.attempts import Attempts
@@ -25,10 +24,9 @@ __all__ = ["SchemaCheckedStream", "ToolLoop", "open_reply"]
 async def open_reply(
     services: Services, attempts: Attempts, request: MessagesRequest, route: Route
 ) -> DeltaStream | RelayStream:
-    """Call the targets (provider and model) of the route, and return the reply of the first that sends content.
+    """Call the targets (provider and model) of the route, and return the first reply that sends content.
 
-    The reply is a `ToolLoop` if it may need several upstream calls. It is a `SchemaCheckedStream` if the proxy checks
-    its JSON Schema. Otherwise it is the upstream stream itself. Raises an error if no target replies.
+    Raises an error if no target replies.
     """
     runner: ProxyToolRunner | None = None
     ahead: list[Delta] = []

@@ -1,8 +1,6 @@
-"""Functions that build the messages of the next upstream call, after the proxy has run tools for the model.
+"""Functions that build the messages of the next upstream call, after the proxy has run tools.
 
-`append_assistant_blocks` adds the reply so far to the conversation. `without_forced_tool` allows a reply without the
-forced tool, because the model has already called it. `run_pending_calls` resumes a paused reply: one that ended with
-the stop reason `pause_turn` and that the client sends back.
+`run_pending_calls` resumes a reply that ended with the stop reason `pause_turn`.
 """
 
 from collections.abc import Sequence
@@ -24,8 +22,7 @@ from anthropic_proxy.services import Services
 def append_assistant_blocks(request: MessagesRequest, raws: Sequence[Raw]) -> MessagesRequest:
     """Return the request with the blocks of the reply so far at the end of its messages.
 
-    `raws` are the blocks as JSON. They are added to the last message if it is from the assistant, else as a new
-    message.
+    `raws` are the blocks as JSON.
     """
     if not raws:
         return request
@@ -54,10 +51,9 @@ def without_forced_tool(request: MessagesRequest) -> MessagesRequest:
 async def run_pending_calls(
     services: Services, runner: ProxyToolRunner, request: MessagesRequest, route: Route
 ) -> tuple[MessagesRequest, list[Delta]]:
-    """Run the calls of the proxy's tools that have no result yet, when a client resumes a paused reply.
+    """Run the proxy's tool calls without a result, when a client resumes a paused reply.
 
-    Return the request with the results added, and the results as deltas (decoded fragments) for the client. Nothing is
-    run if the first target of the route is a relay, because its provider resumes the reply.
+    Return the request with the results, and the results as deltas.
     """
     target = route.targets[0]
     if target.is_relayed:

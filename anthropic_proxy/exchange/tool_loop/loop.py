@@ -1,9 +1,6 @@
 """`ToolLoop`: the stream of one reply to the client that may consist of several upstream responses.
 
-Another upstream call follows if the model calls tools that the proxy runs, or if the provider splits its reply. `read`
-returns deltas, the decoded fragments of the reply. `retry_with_feedback` prepares another call after a reply that does
-not match the JSON Schema. `flush_pending` returns buffered deltas after an early end, and `close` ends the open
-upstream call. `signature` is the value for thinking blocks that the provider did not sign.
+Another upstream call follows if the model calls tools that the proxy runs, or if the provider splits its reply.
 """
 
 from collections.abc import Sequence
@@ -35,7 +32,7 @@ _ASKED_AGAIN = FidelityNote(
 class ToolLoop:
     """Stream of one reply, for which the proxy runs tools and continues responses that the provider split.
 
-    The client first receives the deltas (decoded fragments) in `ahead`, then those of the first response.
+    The client first receives the deltas in `ahead`.
     """
 
     def __init__(
@@ -81,8 +78,7 @@ class ToolLoop:
     async def read(self) -> list[Delta] | None:
         """Return the next deltas (decoded fragments) of the reply. None: the reply is complete.
 
-        If the model called tools of the proxy, they are run first. Raises `UpstreamError` if an upstream response
-        fails.
+        Raises `UpstreamError` if an upstream response fails.
         """
         if self._ahead:
             ahead, self._ahead = self._ahead, []
@@ -112,8 +108,7 @@ class ToolLoop:
     def retry_with_feedback(self, feedback: str) -> bool:
         """Prepare another call of the model, after a reply that does not match the requested JSON Schema.
 
-        `feedback` is a text about the mismatch, which the model receives as a user message. Return False, without
-        another call, if the reply has used up the request's `max_tokens`.
+        False: the reply has used up `max_tokens`.
         """
         self._add_to_history([])
         if self._is_exhausted():

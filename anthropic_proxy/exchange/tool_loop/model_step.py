@@ -1,9 +1,6 @@
 """`ModelStep`: one reply of the model between two runs of the proxy's tools.
 
-The proxy runs some tools itself and then calls the model again. `feed` returns the deltas (decoded fragments) of a
-reply for the client, and collects its calls of such tools in `calls`. `begin_continuation` prepares for the next
-response of a reply that the provider split. `finish` ends the step. `sent_blocks_and_tokens` returns the blocks that
-the client has received.
+`feed` returns the decoded fragments of a reply for the client. It collects calls of the proxy's tools in `calls`.
 """
 
 from collections.abc import Callable, Mapping
@@ -58,8 +55,7 @@ class ModelStep:
     def feed(self, deltas: list[Delta]) -> list[Delta]:
         """Process the deltas (decoded fragments) of one network read, and return those for the client.
 
-        A complete call of a proxy tool is added to `calls`, and the client receives it as one block. Token usage and
-        the stop reason are stored in `usage` and `stop`, and not returned.
+        Complete calls of proxy tools are added to `calls`.
         """
         if self._call_filter is not None:
             deltas = self._call_filter.feed(deltas)
@@ -72,7 +68,7 @@ class ModelStep:
     def finish(self) -> list[Delta]:
         """End the step, and return blocks for the calls of the proxy's tools that have incomplete arguments.
 
-        These calls are not run. The arguments in their blocks are repaired, or an empty object.
+        These calls are not run.
         """
         forwarded: list[Delta] = [self._encode_call(incomplete)[1] for incomplete in self._incomplete_calls.values()]
         self._incomplete_calls = {}

@@ -16,9 +16,7 @@ class _TooSlow(Exception):
 def main(query: dict[str, Any]) -> list[dict[str, Any]]:
     """Search all texts by each pattern, and return one result per pattern, within a time limit.
 
-    The input is `{"patterns": […], "texts": [[name, text], …], "seconds": …}`; each pattern gets an equal share of the
-    seconds. A result is `{"names": […]}` with the names of matching texts, `{"error": …}` for an invalid pattern, or
-    `{"slow": true}`.
+    Results have the format `{"names": […]}`, `{"error": …}` or `{"slow": true}`.
     """
     patterns, texts = query["patterns"], query["texts"]
     share = query["seconds"] / max(len(patterns), 1)
@@ -45,7 +43,7 @@ def _stop(*_: object) -> None:
 def search_texts(pattern: str, texts: list[list[str]]) -> dict[str, Any]:
     """Return the names of the `texts` that match a regular expression, as `{"names": […]}`.
 
-    Each text is a list `[name, text]`, and both are searched. An invalid pattern returns `{"error": …}`.
+    An invalid pattern returns `{"error": …}`.
     """
     try:
         compiled = re.compile(pattern)

@@ -1,8 +1,6 @@
-"""`ProxyToolRunner`: runs those tools for a model that the proxy itself offers (web search, web fetch, tool search).
+"""`ProxyToolRunner`: runs tools such as web search, if the proxy and not the provider runs them.
 
-The proxy runs such a tool if the provider does not. A `ProxyToolCall` is a call of such a tool by the model.
-`run_calls` runs calls within limits of number and time, and returns result blocks for the reply and for the next
-upstream call. `usage` counts successful searches and fetches.
+A `ProxyToolCall` is a call of such a tool by the model. `run_calls` runs calls within limits of number and time.
 """
 
 import asyncio
@@ -102,10 +100,9 @@ class ProxyToolRunner:
         *,
         accepts_pdf: bool,
     ) -> list[Delta]:
-        """Run calls of the proxy's tools at the same time, and return one result block per call, in the same order.
+        """Run calls of the proxy's tools at the same time, and return one result block per call.
 
-        Only URLs in the conversation `messages` may be fetched. Tool search finds the tools in `deferred`.
-        `accepts_pdf` is True if the model reads PDF documents. A failed call gets an error block.
+        Only URLs in the conversation `messages` may be fetched.
         """
         contents = {index: refusal for index, call in enumerate(calls) if (refusal := self._reject(call))}
         left = [index for index in range(len(calls)) if index not in contents]

@@ -1,9 +1,6 @@
 """`SchemaCheckedStream`: the stream of a reply that the proxy checks against the client's JSON Schema.
 
-It is used if the provider does not enforce the schema. The text is buffered until the reply is complete. After a
-mismatch, the model is called once more. `read` returns the deltas (decoded fragments) for the client. `flush_pending`
-returns buffered deltas after an early end. `signature` is the value for thinking blocks without a signature of the
-provider.
+It is used if the provider does not enforce the schema. After a mismatch, the model is called once more.
 """
 
 from anthropic_proxy.errors import UpstreamProtocolError
@@ -20,10 +17,9 @@ _TEXT_DELTAS = (Text, Citation)
 
 
 class SchemaCheckedStream:
-    """Stream of one reply that buffers the text, and checks it against the client's JSON Schema at the end.
+    """Stream of one reply that buffers the text and checks it against the client's JSON Schema.
 
-    After a mismatch, the model is called once more with the validation error. Text around the JSON is removed, because
-    the client's SDK decodes all text as JSON. Truncated replies, refusals and replies with tool calls are not checked.
+    After a mismatch, the model is called once more.
     """
 
     def __init__(self, reply: ToolLoop, reply_schema: ReplySchema, background: BackgroundWork) -> None:
@@ -57,8 +53,7 @@ class SchemaCheckedStream:
     async def read(self) -> list[Delta] | None:
         """Return the next deltas (decoded fragments) for the client. None: the reply is complete.
 
-        The JSON is returned at the end of the reply, after its check. Raises `UpstreamProtocolError` if neither the
-        reply nor its retry matches the schema.
+        Raises `UpstreamProtocolError` if neither the reply nor its retry matches the schema.
         """
         while not self._finished:
             deltas = await self._reply.read()
@@ -110,6 +105,7 @@ class SchemaCheckedStream:
             return self._retry(problem)
         if json == text:
             return self._finish(held, stop)
+        # text around the JSON is removed, because the client's SDK decodes all text as JSON
         return self._finish([*self._held_beside_text(), Text(json)], stop)
 
     def _finish(self, deltas: list[Delta], stop: Stop | None) -> list[Delta]:

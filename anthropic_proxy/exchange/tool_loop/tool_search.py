@@ -62,10 +62,9 @@ class _Found(Struct):
 
 
 async def search_by_regex(patterns: Sequence[str], tools: Sequence[Tool]) -> list[SearchOutcome]:
-    """Search the definitions of `tools` by regular expressions, and return one result per pattern.
+    """Search the definitions of `tools` by regular expressions, and return the names or the error for each pattern.
 
-    A result is a list of the names of matching tools, or the error of an invalid or slow pattern. The syntax is that of
-    Python. Raises `OSError` if the separate process for the search cannot be started.
+    Raises `OSError` if the search process cannot be started.
     """
     wanted = [pattern for pattern in patterns if len(pattern) <= MAX_PATTERN_LENGTH]
     found = iter(await _search(wanted, tools) if wanted else ())
@@ -98,7 +97,7 @@ def _too_long(pattern: str) -> InvalidPattern:
 def search_by_words(queries: Sequence[str], tools: Sequence[Tool]) -> list[list[str]]:
     """Return for each query the names of the tools with its words, the best match first.
 
-    The order is by BM25, a ranking by word frequency. Call this in a thread, because it takes long for many tools.
+    Call this in a thread, because it is slow.
     """
     documents = [Counter(_words(_text_of(tool))) for tool in tools]
     return [_ranked(query, tools, documents) if documents else [] for query in queries]
