@@ -28,7 +28,7 @@ _KEY_STEMS = {"bedrock": "AWS", "sagemaker": "AWS"}
 def find_obstacles(provider: Provider, models: Sequence[str], settings: Settings, catalog: Catalog) -> list[str]:
     """Return one error text with a remedy for each problem that prevents calls to a provider.
 
-    `models` are the ids, without prefix, of those models of the provider that the settings use.
+    `models` are the ids, without prefix, that the settings use.
     """
     if provider.key_source == "google":
         return _check_google(settings)

@@ -1,10 +1,7 @@
 """`Credentials`: chooses the API key or access token for each upstream request.
 
-If a provider has several keys, `next_credential` returns them in turn. After an error that concerns a key,
-`exclude_failed_key` starts its cooldown: the key is skipped for some time. `max_key_changes` limits the keys that one
-client request may try. An access token expires and comes from a `TokenSource`, such as Google's log-in;
-`next_token_and_url` returns one. `describe_key` returns a masked text for logs. `restore_state` keeps the cooldowns
-when the settings are reloaded.
+Several keys of a provider are used in turn. After an error that concerns a key, it is usually skipped for some time
+(cooldown). Access tokens expire and come from a `TokenSource`.
 """
 
 import time
@@ -28,9 +25,9 @@ class TokenSource(Protocol):
     """Interface of a source of access tokens, which expire. `upstream/google_auth.py` implements it."""
 
     async def next_token(self) -> tuple[Credential, str | None]:
-        """Return the header `authorization` with a valid access token, and the Google Cloud project of its credentials.
+        """Return the header with a valid access token, and its Google Cloud project (None if unknown).
 
-        The project is None if the credentials name none. Raises `AuthenticationFailed` if there is no token.
+        Raises `AuthenticationFailed` if there is no token.
         """
         ...
 
@@ -40,10 +37,9 @@ class TokenSource(Protocol):
 
 
 class Credentials:
-    """Source of the API key or access token for each upstream request. Several keys of a provider are used in turn.
+    """Source of the API key or access token for each upstream request.
 
-    `tokens` maps a value of `Provider.key_source`, such as `google`, to the source of access tokens. `clock` returns
-    monotonic seconds.
+    `tokens` maps a value of `Provider.key_source`, such as `google`, to the source of access tokens.
     """
 
     def __init__(
@@ -70,10 +66,9 @@ class Credentials:
         self._cooldown_ends.update(before._cooldown_ends)
 
     def next_credential(self, provider: Provider) -> Credential | None:
-        """Return the header with the next API key of a provider. None: the provider needs no API key of the proxy.
+        """Return the header with a provider's next API key. None: the provider needs no key of the proxy.
 
-        Keys in cooldown (skipped after an error) are not returned, unless all keys are in cooldown. Raises
-        `AuthenticationFailed` if a required key is missing.
+        Raises `AuthenticationFailed` if a required key is missing.
         """
         keys = self._settings.keys.get(provider.name, ())
         if keys:
@@ -91,8 +86,7 @@ class Credentials:
     async def next_token_and_url(self, provider: Provider, base_url: str) -> tuple[Credential, str]:
         """Return the header with an access token, and `base_url` with the Google Cloud project inserted.
 
-        Call this only for a provider that requires access tokens instead of API keys. Raises `AuthenticationFailed` if
-        there is no token, or if the URL needs a project and none is known.
+        Raises `AuthenticationFailed` if the token or a required project is missing.
         """
         credential, project = await self._tokens[provider.key_source].next_token()
         if project is None and UNKNOWN_PROJECT in base_url:
@@ -113,10 +107,9 @@ class Credentials:
         return max(len(self._settings.keys.get(provider.name, ())) - 1, 0)
 
     def exclude_failed_key(self, provider: Provider, credential: Credential | None, error: UpstreamError) -> bool:
-        """Skip a key for some time after an upstream error (cooldown), if the error concerns the key.
+        """Skip an API key for some time, or discard an access token, if `error` concerns it.
 
-        Such errors have status 401, 402, 403 or 429. A provider's only key is not skipped. An access token is discarded
-        after status 401. Return True if a retry can use another key or token.
+        Return True if a retry can use another.
         """
         if provider.key_source != "settings":
             return (
@@ -151,9 +144,9 @@ class Credentials:
         return [end - now for end in ends if end > now]
 
     def describe_key(self, provider: Provider, credential: Credential | None) -> str:
-        """Return the source of an API key and its masked text, for the log: `OPENAI_API_KEY in .env, line 1: …abcd`.
+        """Return the source of an API key and its masked text: `OPENAI_API_KEY in .env, line 1: …abcd`.
 
-        "": there is no key, or the provider requires access tokens.
+        "": no API key is used.
         """
         if credential is None or provider.key_source != "settings":
             return ""

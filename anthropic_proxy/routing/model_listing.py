@@ -55,9 +55,7 @@ def list_models(settings: Settings, catalog: Catalog) -> list[ModelEntry]:
 def find_model(requested: str, settings: Settings, catalog: Catalog) -> ModelEntry:
     """Return the entry of one model, for `GET /v1/models/<id>`.
 
-    The id may be in the list, name a Claude tier (haiku, sonnet, opus, fable), or have a provider prefix. Raises
-    `UnknownModel` for an id that no provider is known to have, although requests accept it. Raises the errors of
-    `resolve_route`.
+    Raises `UnknownModel` if no provider is known to have the model, and the errors of `resolve_route`.
     """
     for entry in list_models(settings, catalog):
         if entry.id == requested:

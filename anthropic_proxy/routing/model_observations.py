@@ -1,8 +1,7 @@
 """`ModelObservations`: facts about models that the proxy has learned from upstream replies, in a store.
 
-An adaptation is a change of requests that a provider requires, such as a dropped field. The token scale of a model is
-the ratio of real to estimated tokens, which corrects estimates. Both expire after `RETENTION_SECONDS`.
-`find_adaptations` and `token_scale` return the facts, `store_adaptation` and `record_token_count` store them.
+An adaptation is a change of requests that a provider requires. The token scale of a model is the ratio of real to
+estimated tokens.
 """
 
 from anthropic_proxy.plugins.storage import Store
@@ -55,8 +54,7 @@ class ModelObservations:
     async def record_token_count(self, provider: str, model: str, estimated: int, counted: int) -> None:
         """Update the ratio of real to estimated input tokens of a model, after a reply.
 
-        `estimated` is the proxy's estimate without correction. `counted` is the number in the reply. Requests below
-        `MIN_RECORDED_TOKENS` are ignored.
+        `estimated` is the proxy's estimate without correction.
         """
         if estimated < MIN_RECORDED_TOKENS or counted <= 0:
             return

@@ -65,8 +65,7 @@ async def query_models(
 ) -> list[OfferedModel]:
     """Query the model list of a provider, and return its chat models in the same order.
 
-    `seconds` is the time limit for the whole query. Raises `UpstreamError` if there is no connection, the key is
-    rejected, or the response has no list.
+    `seconds` is the time limit. Raises `UpstreamError`.
     """
     wire = _list_wire(provider)
     request = UpstreamRequest(path=_PATHS[wire], body=b"", method="GET", headers=_HEADERS.get(wire, {}))

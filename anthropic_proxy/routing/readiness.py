@@ -1,10 +1,6 @@
-"""`find_readiness`: finds which providers can be called, and problems of the settings, without a request to providers.
+"""`find_readiness`: finds the callable providers, and problems of the settings, without a request to providers.
 
-The start-up summary and the web page show the result, `Readiness`. `list_problems_and_warnings` returns all problems as
-texts. `list_ignored_settings` finds settings without effect. A tier is a Claude family (opus, sonnet, haiku …), which
-the settings map to a model. `group_tier_mappings` joins tiers with the same mapping. `find_used_models` lists the
-models that the settings use. `describe_retirement` returns a `RetirementNotice` about a mapped model that its provider
-has retired.
+The start-up summary and the web page show the result, `Readiness`. A tier is a Claude family (opus, sonnet, haiku …).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,10 +81,7 @@ def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
 
 
 def find_used_models(settings: Settings, catalog: Catalog) -> dict[str, list[str]]:
-    """Return a mapping from provider name to those of its models that the settings use.
-
-    Settings use a model for a Claude tier (opus …), as a fallback, or in a route.
-    """
+    """Return a mapping from provider name to those of its models that the settings use."""
     by_prefix = {provider.prefix: provider.name for provider in find_registry(settings)}
     used: dict[str, list[str]] = {}
     for row in list_tier_mappings(settings, catalog):
@@ -142,11 +135,7 @@ def _list_shadowed_models(preferred: Provider, settings: Settings, catalog: Cata
 
 
 def group_tier_mappings(settings: Settings, catalog: Catalog) -> list[tuple[str, TierMapping]]:
-    """Return the model mapping of the Claude tiers, in which tiers with the same models are joined.
-
-    A tier is a Claude family: opus, sonnet, haiku or fable. Each pair has the names of the joined tiers (`opus, sonnet
-    …`) and their mapping.
-    """
+    """Return the model mapping of the Claude tiers (opus …), in which tiers with equal models are joined."""
     groups: dict[tuple[str, str, Sequence[str]], list[TierMapping]] = {}
     for row in list_tier_mappings(settings, catalog):
         groups.setdefault((row.target, row.reason, row.fallbacks), []).append(row)

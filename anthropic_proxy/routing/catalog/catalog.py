@@ -1,9 +1,7 @@
 """`Catalog`: a cache of the limits and features (capabilities) of models, and of the model lists of providers.
 
-The values come from the file `models.toml`, or from queries of a provider, for which `ModelListing` is the interface.
-Methods `cached_…` use only the cache, `fetch_capabilities` waits for a query, and `refresh_…` methods query again.
-`is_reported` is True if the provider itself has reported the values. Learned facts are observations of the command
-`doctor`; `set_learned` stores them. `close` ends the queries.
+The values come from the file `models.toml`, or from queries of a provider. Learned facts are observations of the
+command `doctor`.
 """
 
 import asyncio
@@ -52,8 +50,7 @@ class ModelListing(Protocol):
 class Catalog:
     """Cached limits and features (capabilities) of models, and model lists of providers.
 
-    `listings` maps a provider name to its model ids, the largest model first. `sources` maps a provider name to the
-    client that queries this provider. `clock` returns monotonic seconds.
+    `listings` maps a provider name to its model ids, the largest model first.
     """
 
     def __init__(
@@ -85,10 +82,9 @@ class Catalog:
         return self._listings.get(provider)
 
     def cached_capabilities(self, provider: str, model: str, table: str = "") -> ModelCapabilities:
-        """Return the cached limits and features of a model, as its provider reported them or else from `models.toml`.
+        """Return the cached limits and features of a model, by its provider or else from `models.toml`.
 
-        `table` is the name of the table in `models.toml`; "" stands for the name of the provider. Any thread may call
-        the method.
+        `table` is the table's name there; "": the provider's name.
         """
         capabilities = self._found.get((provider, model))
         if capabilities is None:
@@ -133,8 +129,7 @@ class Catalog:
     async def fetch_capabilities(self, provider: str, model: str) -> ModelCapabilities:
         """Return the limits and features of a model, if possible as its provider reports them.
 
-        A request for a new model waits at most `first_seconds` for the provider's reply. Without a reply, the cached
-        values are returned, which come from `models.toml`.
+        The first reply is awaited for a limited time.
         """
         self.refresh_in_background(provider, model)
         key = (provider, model)
@@ -205,7 +200,6 @@ def load_catalog(
 ) -> Catalog:
     """Return a new catalog of models, which uses `models.toml` for models that no provider has reported.
 
-    `ollama_models` are the installed models of Ollama, the largest first; None: unknown. `sources` maps a provider name
-    to the client that queries this provider.
+    `ollama_models` are Ollama's installed models; None: unknown.
     """
     return Catalog({} if ollama_models is None else {"ollama": tuple(ollama_models)}, sources)

@@ -1,8 +1,7 @@
 """Facts about models that the command `doctor` has observed, and their file in the user's data directory.
 
-A `LearnedModel` has the facts about one model at one server, because limits may differ between servers.
-`LearnedModel.apply` replaces values of `models.toml` by these facts. `load_learned_models` reads the file and returns
-warnings about it. `store_learned_models` writes the file.
+A `LearnedModel` has the facts about one model at one server. `LearnedModel.apply` replaces values of `models.toml` by
+these facts.
 """
 
 import os
@@ -73,10 +72,7 @@ class _File(Struct, kw_only=True):
 
 
 def load_learned_models(directory: Path | None, today: date) -> tuple[LearnedModels, Sequence[str]]:
-    """Return the facts in the file that are at most `MAX_AGE_DAYS` old, and warnings about the file for the log.
-
-    `directory` is the data directory of the user. Without a directory or a valid file, no facts are returned.
-    """
+    """Return the facts in the file that are at most `MAX_AGE_DAYS` old, and warnings for the log."""
     if directory is None:
         return {}, ()
     file = directory / FILE_NAME
@@ -101,10 +97,9 @@ def load_learned_models(directory: Path | None, today: date) -> tuple[LearnedMod
 
 
 def store_learned_models(directory: Path, models: Sequence[LearnedModel], today: date) -> Path:
-    """Add facts about models to the file in the data directory, and return the path of the file.
+    """Add facts about models to the file in the data directory, and return its path.
 
-    Facts about the same model at the same server are replaced, and facts older than `MAX_AGE_DAYS` are removed. Raises
-    `OSError`.
+    Outdated facts are replaced or removed. Raises `OSError`.
     """
     known, _ = load_learned_models(directory, today)
     merged = {**known, **{(learned.server, learned.model): learned for learned in models}}

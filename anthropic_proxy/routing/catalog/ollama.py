@@ -1,8 +1,7 @@
 """`OllamaListing`: queries an Ollama server for its models (`/api/tags`) and their limits and features (`/api/show`).
 
-The server is queried because its user decides which models are installed. `query_capabilities` returns the limits and
-features of a model. `provisional_capabilities` returns values for use before the first reply. Source: Ollama's API
-documentation and `api/types.go` (2026-08).
+The server is queried because its user decides which models are installed. Source: Ollama's API documentation and
+`api/types.go` (2026-08).
 """
 
 import asyncio
@@ -65,8 +64,7 @@ class _ModelDetails(Struct):
 class OllamaListing:
     """Client that queries one Ollama server for its models and their limits and features.
 
-    `window` is the context window in tokens for all local models; None: each model has its own. `find_credential`
-    returns the header with the key, or None. `adjust` applies the configuration file to the reported limits of a model.
+    `window` is the context window in tokens; None: each model has its own.
     """
 
     def __init__(
@@ -118,8 +116,7 @@ class OllamaListing:
     def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
         """Return the limits and features of a model that apply until the server has replied to a query.
 
-        They are the values of `models.toml`, given as `capabilities`. If a setting has the context window, it replaces
-        the limits of a local model.
+        `capabilities` are those of `models.toml`.
         """
         if self._window is None or self._is_cloud_model(model):
             return capabilities

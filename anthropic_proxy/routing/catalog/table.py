@@ -1,8 +1,6 @@
-"""`ModelCapabilities`: the limits and features of a model, and functions that read them from the file `models.toml`.
+"""`ModelCapabilities`: the limits and features of a model, and functions that read them from `models.toml`.
 
-`find_table_capabilities` returns the values for a model. `load_model_rows` reads the whole file. A `ModelRow` is one
-row of the file: it applies to models of one provider with certain id prefixes. Fields named `rejects_…` and
-`…_from_error` have facts from errors of the provider.
+A `ModelRow` is one row of the file: it applies to models of one provider with certain id prefixes.
 """
 
 import re
@@ -95,11 +93,7 @@ class _Table(Struct, frozen=True):
 
 
 def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
-    """Return the limits and features of a model from `models.toml`, or else the fallback values of its provider.
-
-    The row with the longest matching prefix of the id applies. Without one, the row of an older version of the model
-    may apply. `provider` is the name of the table in the file.
-    """
+    """Return the limits and features of a model from `models.toml`, or the fallback values of its provider."""
     table = _load_tables().get(provider)
     if table is None:
         return ModelCapabilities()
@@ -115,10 +109,9 @@ def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
 
 
 def load_model_rows() -> dict[str, tuple[ModelRow, ...]]:
-    """Read `models.toml` and return a mapping from provider name to its rows, in the order of the file.
+    """Read `models.toml` and return a mapping from provider name to its rows, in file order.
 
-    The fallback is the last row of a provider. Raises `msgspec.ValidationError` for a row with missing or invalid
-    fields.
+    Raises `msgspec.ValidationError` for an invalid row.
     """
     import tomllib  # noqa: PLC0415  # imported by the first request, to shorten the start
 

@@ -1,9 +1,7 @@
 """`CircuitBreakers`: block calls to an upstream (provider and host) for some time after several failures in a row.
 
-A circuit is open while calls are blocked. After this time, one trial call is allowed; its success closes the circuit.
-Before a call, the caller checks `require_closed`. Afterwards it reports `record_success` or `record_failure`, or
-`release_trial` if there is no result. Methods `…_from_peer` apply changes of other worker processes. `OpenCircuit`
-describes an open circuit for displays.
+A circuit is open while calls are blocked. After this time, one trial call is allowed, and its success closes the
+circuit.
 """
 
 import time
@@ -62,8 +60,7 @@ class CircuitBreakers:
     def require_closed(self, upstream: str) -> None:
         """Raise `CircuitOpen` if calls to the upstream are blocked now.
 
-        After the block, one call is allowed as a trial. After each allowed call, the caller calls `record_success`,
-        `record_failure` or `release_trial`.
+        After an allowed call, call `record_success`, `record_failure` or `release_trial`.
         """
         breaker = self._breakers.get(upstream)
         if breaker is None or breaker.error is None or not breaker.retry_at:
@@ -82,9 +79,9 @@ class CircuitBreakers:
             self.on_change(upstream, "", 0.0)
 
     def record_failure(self, upstream: str, error: UpstreamError) -> None:
-        """Count a failed call. After `FAILURES_TO_OPEN` failures in a row, or a failed trial call, calls are blocked.
+        """Count a failed call, and block calls after `FAILURES_TO_OPEN` failures in a row.
 
-        An error with a status below 500 counts as a success, because the request or the key is its cause.
+        A status below 500 counts as a success.
         """
         if error.status < 500:
             self.record_success(upstream)

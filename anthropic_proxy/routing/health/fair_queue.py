@@ -17,10 +17,9 @@ RETRY_AFTER_SECONDS = 2.0
 
 
 class FairQueue:
-    """Limit on concurrent calls to providers. Waiting clients receive free slots (permissions for a call) in turn.
+    """Limit on concurrent calls to providers, with free slots for waiting clients in turn.
 
-    `slots` is the maximum number of calls of this process; None: no limit. `limit` is the maximum of all workers, for
-    error texts.
+    `slots` is the maximum for this process; None: no limit.
     """
 
     def __init__(self, slots: int | None, limit: int | None = None) -> None:
@@ -34,8 +33,7 @@ class FairQueue:
     async def acquire(self, client: str) -> None:
         """Wait until an upstream call is allowed, and count it as running. Call `release` after the call.
 
-        `client` is a text for a client and its session. Waiting calls with different texts are served in turn. Raises
-        `ProxyBusy` if the queue is full.
+        Raises `ProxyBusy` if the queue is full.
         """
         if self._slots is None:
             return
@@ -87,7 +85,7 @@ class FairQueue:
 def slots_per_worker(limit: int, worker_index: int, worker_count: int) -> int:
     """Return the number of concurrent upstream calls of one worker process, at least 1.
 
-    `limit` is the number for all workers, which is divided evenly.
+    `limit` is the number for all workers.
 
     >>> [slots_per_worker(5, index, 3) for index in range(3)]
     [2, 2, 1]

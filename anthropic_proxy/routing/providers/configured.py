@@ -1,7 +1,6 @@
 """`build_configured_provider`: builds the registry entry of a provider that the configuration file defines.
 
-The file may omit fields. They are copied from the built-in provider or known server with the same address, or else from
-the entry for unknown servers. `check_configured_provider` validates the provider's table in the file.
+Omitted fields are copied from another entry, for example from the known server with the same address.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,11 +43,7 @@ class _Origin(Struct, frozen=True):
 
 
 def check_configured_provider(table: ConfiguredProvider, built_in: Sequence[Provider], file: ConfigFile) -> None:
-    """Raise `ConfigurationError` if a table `[providers.NAME]` of the configuration file is invalid.
-
-    NAME must not be the name or prefix of a built-in provider. The wire (API) and the fields for deviations from it
-    must be valid. `file` is used for line numbers in the error.
-    """
+    """Raise `ConfigurationError` if a table `[providers.NAME]` of the configuration file is invalid."""
     errors = ErrorList()
     with errors.collect():
         _require_free_name(table, built_in, file)

@@ -1,8 +1,6 @@
 """`ProviderRegistry`: the list of all providers, with search by name and by the prefix of a model id.
 
-A prefix, such as `openai/` in `openai/gpt-4.1`, selects the provider and is then removed from the id. An extra prefix,
-such as `bedrock/` for LiteLLM, also selects the provider but stays in the id. `with_configured` and `extend` add the
-providers of the configuration file. `list_setup_variables` returns the environment variables that enable providers.
+A prefix, such as `openai/`, is removed from the id. An extra prefix, such as `bedrock/` for LiteLLM, stays in the id.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,10 +55,7 @@ class ProviderRegistry(Sequence[Provider]):
         return self._by_prefix.get(prefix)
 
     def find_by_extra_prefix(self, prefix: str) -> Provider | None:
-        """Return the provider with this extra prefix, such as `bedrock` for LiteLLM. None: no provider has it.
-
-        An extra prefix selects the provider, and stays in the model id of the upstream request.
-        """
+        """Return the provider with this extra prefix, such as `bedrock` for LiteLLM. None: no provider has it."""
         return self._by_extra_prefix.get(prefix)
 
     def list_setup_variables(self) -> tuple[str, ...]:
@@ -75,7 +70,7 @@ class ProviderRegistry(Sequence[Provider]):
     ) -> "ProviderRegistry":
         """Return a copy of this registry with the providers of all valid `tables` of the configuration file.
 
-        `errors` receives messages about the invalid tables. `file` is used for line numbers in these messages.
+        `errors` receives messages about invalid tables.
         """
         valid = []
         for table in tables:

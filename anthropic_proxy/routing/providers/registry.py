@@ -1,8 +1,6 @@
 """Types of the provider registry, above all `Provider`: the addresses, keys, models and APIs of one provider.
 
-A wire is the code for one API. A `WireConfig` has a wire and its dialect, the deviations of a provider from the API. A
-`ModelRule` changes the dialect for some models. A `ServerOverride` describes another server that a base URL setting can
-select. A `RetiredModel` has the date on which a provider stops serving a model, and the successor.
+A wire is the code for one API. A `WireConfig` has a wire and its dialect, the deviations of a provider from the API.
 """
 
 from collections.abc import Mapping, Sequence
@@ -86,10 +84,9 @@ class RetiredModel(Struct, frozen=True, kw_only=True):
 def build_retired_models(
     source: str, read_date: str, *retirements: tuple[str, str, tuple[str, ...]]
 ) -> Mapping[str, RetiredModel]:
-    """Return a mapping from model id to its retirement, for the models in one announcement of a provider.
+    """Return a mapping from model id to its retirement, for the models in an announcement of a provider.
 
-    Each tuple in `retirements` has the date, the recommended successor and the ids of the models. The announcement is
-    the page `source`, read on `read_date`.
+    `source` is the page of the announcement.
     """
     return {
         model: RetiredModel(retired_on=retired_on, successor=successor, source=source, read_date=read_date)
@@ -201,8 +198,7 @@ class Provider(ProviderVariables, frozen=True, kw_only=True, eq=False):
     def setup_variable(self) -> str | None:
         """Name of the environment variable that enables the provider, such as `OPENAI_API_KEY`.
 
-        It sets the key. For Vertex AI it sets the project, and for a provider that requires no key the base URL. None:
-        no variable enables the provider.
+        None: no variable enables the provider.
         """
         if self.is_configured:
             return None

@@ -15,10 +15,7 @@ from anthropic_proxy.settings import Settings
 
 
 def find_capabilities(row: Provider, model: str, settings: Settings, catalog: Catalog) -> ModelCapabilities:
-    """Return the limits and features (capabilities) of a provider's model at the server that is called.
-
-    If the base URL setting selects another known server, the values of this server apply.
-    """
+    """Return the limits and features (capabilities) of a provider's model at the server that is called."""
     server = find_server_override(row, settings)
     learned = _find_learned(row, model, settings, catalog)
     if server is None:

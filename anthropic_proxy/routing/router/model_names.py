@@ -1,15 +1,6 @@
 """Functions that find the provider and model for the model id in a client request.
 
-`choose_models` returns each possible model as a `ModelChoice`, by these rules:
-
-1. `claude-<prefix>/<name>`, as listed by `/v1/models`, is an alias of `<prefix>/<name>`. A suffix `[1m]` is ignored.
-2. A provider prefix decides, unless the list of the preferred provider contains the complete name.
-3. An id with a Claude tier is mapped by the settings, else by the defaults of the preferred provider.
-4. An unknown BIG_MODEL or SMALL_MODEL goes to the `unknown_model_provider` of the preferred provider.
-5. A bare name goes to the provider that lists it, else to the preferred provider.
-
-A tier is a Claude family, such as opus. `normalize_model` removes alias and suffix. `find_tier` returns the tier in an
-id.
+`choose_models` returns each possible model as a `ModelChoice`. A tier is a Claude family, such as opus.
 """
 
 import re
@@ -59,11 +50,16 @@ class ModelChoice(Struct, frozen=True, kw_only=True):
         return f"{self.provider.prefix}/{self.model}"
 
 
+# Rules of the choice:
+# 1. `claude-<prefix>/<name>`, as listed by `/v1/models`, is an alias of `<prefix>/<name>`. A suffix `[1m]` is ignored.
+# 2. A provider prefix decides, unless the list of the preferred provider contains the complete name.
+# 3. An id with a Claude tier is mapped by the settings, else by the defaults of the preferred provider.
+# 4. An unknown BIG_MODEL or SMALL_MODEL goes to the `unknown_model_provider` of the preferred provider.
+# 5. A bare name goes to the provider that lists it, else to the preferred provider.
 def choose_models(requested: str, preferred: Provider, settings: Settings, catalog: Catalog) -> list[ModelChoice]:
     """Return the models that may serve the model id `requested`: the first choice, then its fallbacks.
 
-    Only an id with a Claude tier (opus, sonnet …) has fallbacks. Raises `InvalidRequest` if the id is empty, too long,
-    or a provider prefix alone.
+    Raises `InvalidRequest` for an invalid id.
     """
     registry = find_registry(settings)
     name = _strip_suffixes(requested, registry)
@@ -82,10 +78,9 @@ def choose_models(requested: str, preferred: Provider, settings: Settings, catal
 
 
 def normalize_model(requested: str, preferred: Provider, settings: Settings) -> tuple[str, str]:
-    """Return the model id of a request without alias and suffix `[1m]`, and its Claude tier (haiku, sonnet …).
+    """Return the requested model id without alias and suffix `[1m]`, and its Claude tier ("" if none).
 
-    The tier is "" if the id names no tier, or another provider than Anthropic. Raises `InvalidRequest` if the id is
-    empty or too long.
+    Raises `InvalidRequest` if the id is empty or too long.
     """
     registry = find_registry(settings)
     name = _strip_suffixes(requested, registry)
@@ -98,11 +93,7 @@ def normalize_model(requested: str, preferred: Provider, settings: Settings) -> 
 def choose_models_for_rule(
     rule: ConfiguredRoute, requested: str, preferred: Provider, settings: Settings, catalog: Catalog
 ) -> list[ModelChoice]:
-    """Return the models that the route `rule` of the configuration file names as targets, without duplicates.
-
-    If a target is a Claude tier (opus …) or `default`, its models may depend on `requested`, the model id in the client
-    request.
-    """
+    """Return the models that the route `rule` of the configuration file names as targets, without duplicates."""
     choices: dict[str, ModelChoice] = {}
     for target in rule.targets:
         if target == DEFAULT_TARGET:
@@ -123,11 +114,7 @@ def choose_models_for_rule(
 def choose_models_for_tier(
     tier: str, requested: str, preferred: Provider, settings: Settings, catalog: Catalog
 ) -> list[ModelChoice]:
-    """Return the models for a Claude tier (haiku, sonnet …): the mapped model, then its fallbacks.
-
-    If Anthropic is the preferred provider and no setting maps the tier, the id `requested` by the client is the first
-    model.
-    """
+    """Return the models for a Claude tier (haiku, sonnet …): the mapped model, then its fallbacks."""
     variable, value = _find_setting(tier, preferred, settings)
     if value is not None:
         origin = settings.origins.get(variable, "set")

@@ -1,9 +1,6 @@
-"""Functions that find the base URL, the server and the missing key of a provider, according to the settings.
+"""Functions that find the base URL, the server and the missing key of a provider, by the settings.
 
-`find_base_url` returns the base URL. `find_server_override` returns the registry entry of another vendor's server, if
-the setting has its URL. `describe_missing_key` returns an error text. `is_preferable` is True if a provider may become
-the preferred one, which serves model ids without a provider prefix. `name_server` returns provider and host as one
-text.
+`is_preferable` is True if a provider may become the preferred one, which serves model ids without a provider prefix.
 """
 
 from fnmatch import fnmatchcase
@@ -18,7 +15,7 @@ from anthropic_proxy.settings import Settings
 def find_base_url(row: Provider, config: AnyWireConfig, settings: Settings) -> str:
     """Return the base URL for calls to a provider by the API `config`, without a trailing slash.
 
-    If the URL needs a Google Cloud project and no setting has one, it contains the placeholder `UNKNOWN_PROJECT`.
+    An unknown Google Cloud project becomes `UNKNOWN_PROJECT`.
     """
     base_url = _configured_base_url(row, settings)
     for suffix, replacement in config.url_suffixes:
@@ -67,10 +64,9 @@ def _regional_base_url(row: Provider, location: str) -> str:
 
 
 def is_preferable(row: Provider, settings: Settings) -> bool:
-    """Return True if a provider can become the preferred one although the user has not chosen it.
+    """Return True if a provider can become the preferred one without a choice of the user.
 
-    The preferred provider serves model ids without a provider prefix. A built-in provider needs a key or a project. A
-    provider of the configuration file needs a model, and a key only if its server requires one.
+    The preferred provider serves model ids without a provider prefix.
     """
     if row.is_configured:
         has_model = row.has_default_models or settings.big_model is not None
@@ -81,10 +77,7 @@ def is_preferable(row: Provider, settings: Settings) -> bool:
 
 
 def describe_missing_key(provider: Provider, settings: Settings) -> str:
-    """Return an error text with a remedy if a provider has no key but requires one. "": no key is missing.
-
-    A provider with Google access tokens instead of a key only needs a setting that selects it.
-    """
+    """Return an error text with a remedy if a provider has no key but requires one. "": no key is missing."""
     if provider.key_source == "google":
         chosen = settings.preferred_provider == provider.name or settings.use_vertex_auth
         if chosen or settings.vertex_project or settings.google_credentials_file:

@@ -13,10 +13,7 @@ _MAX_ENTRIES = 1_024
 
 
 class RouteCache:
-    """Cache of routes, the lists of targets (provider and model) for requests.
-
-    A route is cached by the requested model, the server tools and the matching route of the configuration file.
-    """
+    """Cache of routes, the lists of targets (provider and model) for requests."""
 
     def __init__(self) -> None:
         self._cached: tuple[Settings, Catalog, int, dict[RoutingQuery, Route]] | None = None
@@ -26,10 +23,9 @@ class RouteCache:
         """True if any route returned by this cache is relayed."""
 
     def find_route(self, query: RoutingQuery, settings: Settings, catalog: Catalog) -> Route:
-        """Return the route of a client request from the cache, or a new one from the function `resolve_route`.
+        """Return the route of a client request from the cache, or from the function `resolve_route`.
 
-        The cache is cleared if the settings or the catalog of models change. Raises the `ClientError` of
-        `resolve_route`. Any thread may call the method.
+        Raises the `ClientError` of `resolve_route`.
         """
         cached = self._cached
         if cached is None or cached[0] is not settings or cached[1] is not catalog or cached[2] != catalog.edition:

@@ -15,10 +15,7 @@ this model are reported with the model mapping."""
 
 
 def list_rule_choices(settings: Settings, catalog: Catalog) -> list[tuple[ConfiguredRoute, ModelChoice]]:
-    """Return each model that a route of the configuration file names by its id, with the first such route.
-
-    Models that follow from the model mapping (targets `default` or `opus` …) are left out.
-    """
+    """Return each model that a route of the configuration file names by id, with its first route."""
     found: dict[str, tuple[ConfiguredRoute, ModelChoice]] = {}
     preferred = find_preferred_provider(settings, catalog)
     for rule in settings.routes:
@@ -29,10 +26,7 @@ def list_rule_choices(settings: Settings, catalog: Catalog) -> list[tuple[Config
 
 
 def list_rule_problems_and_warnings(settings: Settings, catalog: Catalog) -> tuple[list[str], list[str]]:
-    """Return two lists of texts about models in routes: problems that prevent replies, and warnings.
-
-    A warning is about a model id without a provider prefix that is in no model list, so its provider is a guess.
-    """
+    """Return two lists of texts about models in routes: problems that prevent replies, and warnings."""
     problems, warnings = [], []
     for rule, choice in list_rule_choices(settings, catalog):
         if problem := find_problem(choice, settings, catalog):

@@ -1,9 +1,7 @@
 """`resolve_route`: finds the route of a client request, the list of targets for the upstream calls.
 
-A `Target` is a provider, model, wire (API) and base URL. A `Route` has the first choice and its fallbacks. A relayed
-target receives the client's bytes unchanged. The preferred provider serves model ids without a provider prefix;
-`find_preferred_provider` returns it. A `TierMapping` has the models for one Claude tier (haiku, sonnet …).
-`switch_wire` changes the API of a target.
+A `Target` is a provider, model, wire (API) and base URL. The preferred provider serves model ids without a provider
+prefix.
 """
 
 from collections.abc import Sequence
@@ -147,9 +145,7 @@ def resolve_route(query: RoutingQuery, settings: Settings, catalog: Catalog) -> 
 def choose_preferred_provider_name(settings: Settings, ollama_models: Sequence[str] | None) -> str:
     """Return the name of the preferred provider, which serves Claude ids and unlisted ids without a prefix.
 
-    A setting can choose it. Otherwise it is the first provider that is set up, for example with a key. If there is
-    none, it is Ollama if that is running. `ollama_models` are Ollama's installed models; None: not running, or not
-    queried.
+    `ollama_models` is None if Ollama has not replied.
     """
     if settings.preferred_provider is not None:
         return settings.preferred_provider
@@ -164,10 +160,7 @@ def choose_preferred_provider_name(settings: Settings, ollama_models: Sequence[s
 
 
 def should_query_ollama(settings: Settings) -> bool:
-    """Return True if the proxy must query Ollama for its models at its start.
-
-    This is the case if a setting chooses Ollama as preferred provider, or if no other provider has a key.
-    """
+    """Return True if the proxy must query Ollama for its models at its start."""
     return choose_preferred_provider_name(settings, ()) == find_registry(settings).local.name
 
 
@@ -202,7 +195,7 @@ def list_tier_mappings(settings: Settings, catalog: Catalog) -> list[TierMapping
 def switch_wire(target: Target, wire_name: str, settings: Settings) -> Target | None:
     """Return a copy of a target (provider and model) that uses the wire (API) `wire_name` instead.
 
-    None: the wire is not available at the provider, or a setting prescribes the wire of the provider.
+    None: the wire cannot be used.
     """
     row, server = target.provider, find_server_override(target.provider, settings)
     if row.name in settings.wires or wire_name not in row.wires:

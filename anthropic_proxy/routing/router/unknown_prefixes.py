@@ -12,11 +12,7 @@ _MIN_SIMILARITY = 0.7
 
 
 def describe_unknown_prefix(choice: ModelChoice, settings: Settings) -> str:
-    """Return an error text if the model of a setting has an unknown provider prefix. "": no such error.
-
-    Some providers, such as Ollama and Groq, have model ids with a slash. If one of them is to serve the model, the text
-    before the slash may be a part of the id, so there is no error.
-    """
+    """Return an error text if the model of a setting has an unknown provider prefix. "": no such error."""
     prefix, slash, model = choice.model.partition("/")
     is_guess = bool(choice.variable and choice.note)  # no prefix and no model list has selected the provider
     if not slash or not is_guess or _has_ids_with_slash(choice.provider, settings):

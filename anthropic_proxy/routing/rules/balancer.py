@@ -1,9 +1,7 @@
 """`RouteBalancer`: orders the targets (provider and model) of a route by weight, latency or price.
 
-The field `balance` of the route chooses the order. The first target in the result of `order_targets` serves the
-request, the others are its fallbacks. `record_latency` and `record_failure` store measurements for the order by
-latency. A sticky route sends all requests of a session to one target; for the order by latency, `keep_session` stores
-this target. If the store is unavailable, requests are served as if nothing was stored.
+The first target serves the request, the others are its fallbacks. A sticky route usually sends all requests of a
+session to one target.
 """
 
 import asyncio
@@ -31,11 +29,7 @@ _NEW_MEASUREMENT = 0.3
 
 
 class RouteBalancer:
-    """Orders the targets (provider and model) of a route for each request, by weight, latency or price.
-
-    `store` keeps latencies and sessions. `prices` maps a model id with prefix to its price. `random` returns a random
-    number from 0 to 1.
-    """
+    """Orders the targets (provider and model) of a route for each request, by weight, latency or price."""
 
     def __init__(
         self, store: Store, prices: Mapping[str, float], *, random: Callable[[], float] = random.random

@@ -1,9 +1,7 @@
 """Indexes that quickly find the routes that match a request, for configuration files with many routes.
 
-Each index is for one kind of condition. `IntervalIndex` finds routes by a number, such as the token count. `TextIndex`
-finds them by a text, such as the model id. `ShareIndex` is for routes that match only a share of the sessions, for
-example 10 %. A set of routes is stored as an integer: bit n is set if it contains route n of the file.
-`combine_positions` builds such an integer.
+Each index is for one kind of condition. A set of routes is stored as an integer: bit n is set if it contains route n of
+the file.
 """
 
 import re
@@ -107,8 +105,7 @@ class _Pattern(Struct, frozen=True):
 class TextIndex:
     """Index of routes with a condition on a text, such as the model id.
 
-    `texts` maps the position of a route in the file to its allowed names and patterns. If `ignores_case` is True, the
-    texts to search must be in lower case.
+    If `ignores_case` is True, pass lower-case texts to `find`.
     """
 
     # A pattern is stored under one of its literal pieces (text between wildcards), which as few other patterns as
@@ -198,8 +195,7 @@ def _list_pieces(pattern: str) -> Sequence[tuple[str, str]]:
 class ShareIndex:
     """Index of routes that match only a share of the sessions, for example 10 %.
 
-    For each route, a session has a pseudo-random number. The route matches if this number is below its share. `shares`
-    maps the position of a route in the file to its name and its share in percent.
+    `shares` maps a route's position to its name and share in percent.
     """
 
     # A draw has 32 bits: the lower half of the route's factor times the number of the session. For many routes, one
@@ -219,8 +215,7 @@ class ShareIndex:
     def find(self, number: int, candidates: int) -> int:
         """Return those of the routes `candidates` that match a session by their share.
 
-        Both sets of routes are integers with one bit for each route. `number` is the `RequestFacts.session_number` of
-        the session.
+        Both sets of routes are integers with one bit for each route.
         """
         asked = candidates & self.routes
         if asked.bit_count() > _MAX_SINGLE_DRAWS:

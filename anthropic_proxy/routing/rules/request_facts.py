@@ -1,9 +1,7 @@
 """`RequestFacts`: the properties of a client request that the conditions of routes check.
 
 A route may match only a share of the sessions. For this, `draw` returns a pseudo-random number for a session and a
-route, and the route matches if the number is below the share. `draw_integer`, `draw_factor` and `share_threshold` do
-the same with integers. `background` is True for calls of Claude Code beside the conversation, `subagent` for calls of
-its sub-agents.
+route.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -38,9 +36,7 @@ matches."""
 class RequestFacts:
     """Properties of one client request that the conditions of routes check.
 
-    `tier` is the Claude tier (haiku …) of the requested model, `key` the name of the client. `headers` have names in
-    lower case. `now` is the time in seconds since the epoch. `count_tokens` estimates the input tokens. `request_id` is
-    used in place of a missing session id.
+    `headers` have names in lower case, and `now` is in seconds since the epoch.
     """
 
     def __init__(
@@ -149,10 +145,7 @@ class RequestFacts:
         return self._times[zone]
 
     def draw(self, name: str) -> float:
-        """Return a pseudo-random number from 0 to 100 for the route `name`, the same for all requests of a session.
-
-        A request without a session has a number of its own.
-        """
+        """Return a pseudo-random number from 0 to 100 for the route `name`, the same within a session."""
         return self.draw_integer(draw_factor(name)) * _PERCENT / DRAW_COUNT
 
     def draw_integer(self, factor: int) -> int:

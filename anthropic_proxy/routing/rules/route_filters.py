@@ -1,7 +1,7 @@
 """`build_filters`: builds filters that find the routes that match a request, for many routes at once.
 
-There is one `RouteFilter` for each kind of condition, such as the model id. A set of routes is stored as an integer, in
-which bit n is route n of the configuration file. `list_week_intervals` returns the times at which a route matches.
+There is one `RouteFilter` for each kind of condition. A set of routes is stored as an integer, in which bit n is route
+n.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -122,10 +122,7 @@ def _time_search(zone: str | None, index: IntervalIndex) -> Callable[[RequestFac
 
 
 def list_week_intervals(route: ConfiguredRoute) -> Sequence[Interval]:
-    """Return the times of the week at which a route matches, as intervals in minutes since Monday 00:00.
-
-    They follow from the conditions on the time of day and the weekday.
-    """
+    """Return the times of the week at which a route matches, as intervals in minutes since Monday 00:00."""
     days = [_DAYS.index(day) for day in list_alternatives(route.when.weekdays)] or range(7)
     found: list[Interval] = []
     for period in route.periods or ():
