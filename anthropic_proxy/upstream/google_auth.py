@@ -1,8 +1,7 @@
 """Access tokens for Google Cloud (Vertex AI), requested by the library google-auth.
 
-`GoogleCredentials.request_token` requests an `AccessToken` from Google. `GoogleTokens` caches one token for all
-requests to providers: `next_token` returns it, and `invalidate` discards it after a rejection. google-auth blocks, so
-it runs in a thread. If a request for a token takes too long, the waiting requests fail, and the next one tries again.
+`GoogleCredentials.request_token` requests a token in a thread, because google-auth blocks. `GoogleTokens` caches one
+token for all requests to providers.
 """
 
 import asyncio
@@ -55,9 +54,9 @@ class AccessToken(Struct, frozen=True):
 
 
 class GoogleTokens:
-    """Cache of one Google access token, which all requests to providers share. It is renewed before it expires.
+    """Cache of one Google access token, which all requests to providers share.
 
-    `clock` returns seconds since the epoch. `seconds` is the maximum time for one renewal.
+    `seconds` is the maximum time for one renewal.
     """
 
     def __init__(
@@ -79,10 +78,9 @@ class GoogleTokens:
         self._invalidated_at = -math.inf
 
     async def next_token(self) -> tuple[Credential, str | None]:
-        """Return the request header with a valid access token, and the Google Cloud project of the credentials.
+        """Return the header with a valid access token, and its Google Cloud project (None if unknown).
 
-        The project is None if it is unknown. Raises `AuthenticationFailed` if the credentials are missing or rejected,
-        `UpstreamUnreachable` or `UpstreamTimeout` if Google does not reply, and `MissingExtra` without google-auth.
+        Raises `AuthenticationFailed`, `UpstreamUnreachable`, `UpstreamTimeout`, or `MissingExtra` without google-auth.
         """
         token, now = self._token, self._clock()
         if token is None or now >= token.expires_at - EXPIRY_MARGIN_SECONDS:
@@ -92,9 +90,9 @@ class GoogleTokens:
         return token.credential, token.project_id
 
     def invalidate(self, credential: Credential) -> bool:
-        """Discard the cached access token, which the provider has rejected. Return True if a retry can use another.
+        """Discard the cached access token, which the provider has rejected.
 
-        False: another token was rejected shortly before, so new tokens do not help.
+        Return True if a retry can use another token.
         """
         if self._token is None or self._token.credential.value != credential.value:
             return True
@@ -155,10 +153,9 @@ class GoogleTokens:
 
 
 class GoogleCredentials:
-    """Google credentials that request access tokens. Use them in a thread, because a request blocks.
+    """Google credentials that request access tokens, for use in a thread because a request blocks.
 
-    `file` is the path of a credentials file; None: google-auth searches for one. `needs_project` is True if no setting
-    names the Google Cloud project.
+    `file` is None if google-auth searches for the credentials.
     """
 
     def __init__(self, file: str | None, *, needs_project: bool, connect_timeout: float) -> None:
@@ -171,8 +168,7 @@ class GoogleCredentials:
     def request_token(self) -> AccessToken:
         """Request a new access token from Google and return it.
 
-        Raises `AuthenticationFailed` if the credentials are missing or rejected, `UpstreamUnreachable` if Google does
-        not reply, and `MissingExtra` if google-auth is not installed.
+        Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without google-auth.
         """
         try:
             from google.auth import exceptions  # noqa: PLC0415  # not in the default path

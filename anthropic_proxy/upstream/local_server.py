@@ -1,8 +1,7 @@
 """HTTP client with which commands of this program call a running proxy on this machine.
 
-`get_json` and `is_credential_rejected` send one `GET` request. `stream_message` sends a message request and yields the
-events of the reply. `stream_events` yields the events of any event stream. The parameter `token` is the credential for
-the proxy. Only the standard library is imported, so that commands start quickly.
+Only the standard library is imported, so that commands start quickly. The parameter `token` is the credential for the
+proxy.
 """
 
 import http.client
@@ -23,8 +22,7 @@ STREAM_TIMEOUT_SECONDS = 30.0
 def get_json(host: str, port: int, path: str, token: str = "", certificate_file: str = "") -> Any | None:
     """Send `GET` for a path to the proxy and return the decoded JSON of the response.
 
-    None: no response in time, a status other than 200, or no JSON. `token` is the credential for the proxy, if any.
-    `certificate_file` is the proxy's `TLS_CERT_FILE`; "": it uses no TLS.
+    None: no response with status 200 and JSON in time.
     """
     with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
         try:
@@ -51,10 +49,9 @@ def is_credential_rejected(host: str, port: int, path: str, token: str, certific
 def stream_message(
     host: str, port: int, body: bytes, token: str, certificate_file: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """Send a streaming request of the Messages API to the proxy and yield the events of the reply.
+    """Send a streaming request to the proxy and yield the events of the reply.
 
-    Raises `UpstreamError` with the proxy's message if the proxy sends an error, and `UpstreamUnreachable` if the
-    connection breaks.
+    Raises `UpstreamError` for an error of the proxy, `UpstreamUnreachable` for a broken connection.
     """
     with closing(_connect(host, port, certificate_file)) as connection:
         try:
@@ -76,10 +73,9 @@ def stream_message(
 def stream_events(
     host: str, port: int, path: str, token: str, certificate_file: str = ""
 ) -> Iterator[tuple[str, bytes]]:
-    """Send `GET` for an event stream of the proxy, and yield the name and data of each event until its end.
+    """Send `GET` for an event stream of the proxy, and yield each event's name and data.
 
-    Raises `UpstreamError` with the proxy's message if the proxy sends an error. Raises `UpstreamUnreachable` if the
-    connection breaks or is idle for `STREAM_TIMEOUT_SECONDS`.
+    Raises `UpstreamError`, or `UpstreamUnreachable` if the connection breaks or is idle.
     """
     with closing(_connect(host, port, certificate_file, STREAM_TIMEOUT_SECONDS)) as connection:
         try:

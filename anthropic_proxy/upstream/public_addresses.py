@@ -1,8 +1,6 @@
-"""`is_public`: checks that an IP address is public, so that web fetch reaches no server in a private network.
+"""`is_public`: checks that an IP address is public, so that web fetch reaches no private network.
 
-An IPv4 address inside an IPv6 address is checked too. The tables are our own, because the results of `ipaddress` differ
-between Python versions. Sources: IANA's registries of special-purpose addresses (IPv4 and IPv6, read 2026-11), RFC 6052
-(NAT64), RFC 4291 (mapped addresses) and the cloud providers' pages on their metadata services.
+An IPv4 address inside an IPv6 address is checked too.
 """
 
 from collections.abc import Sequence
@@ -13,6 +11,9 @@ IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network
 """IPv4 or IPv6 network: a range of addresses."""
 
+# The tables are our own, because the results of `ipaddress` differ between Python versions. Sources: IANA's registries
+# of special-purpose addresses (IPv4 and IPv6, read 2026-11), RFC 6052 (NAT64), RFC 4291 (mapped addresses) and the
+# cloud providers' pages on their metadata services.
 _PRIVATE_4 = tuple(
     map(
         IPv4Network,

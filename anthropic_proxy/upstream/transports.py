@@ -1,9 +1,7 @@
-"""`Transports`: the functions that open outgoing connections: to providers, for web fetch and for web search.
+"""`Transports`: the functions that open outgoing connections to providers, for web fetch and for web search.
 
-A transport is a function that sends one request to a provider: by HTTP, through LiteLLM, or to the built-in demo.
-`reuse_or_replace` applies new settings. `begin_exchange` and `end_exchange` count the client requests that use the
-connections (`running_exchanges`). After a replacement, `close_when_idle` waits for the last of them before it closes
-the connections. `encode_http_head` returns the request line and headers of a request without sending it.
+`reuse_or_replace` applies new settings. After a replacement, `close_when_idle` waits for the running client requests
+before it closes the connections.
 """
 
 import asyncio
@@ -25,8 +23,7 @@ if TYPE_CHECKING:
 class Transports:
     """All outgoing connections of the proxy: to providers, for web fetch and search, and for Google tokens.
 
-    Replies of the demo mention `setup_variables`, the settings that configure a provider. Call `wait_until_idle` before
-    `close`.
+    Call `wait_until_idle` before `close`.
     """
 
     def __init__(

@@ -1,8 +1,7 @@
 """Demo: a built-in provider without a model, for trying the proxy without a key.
 
-Its replies follow fixed rules: a text about the demo, a tool call for a few simple requests, or a repeated tool result.
-`new_demo_transport` returns the function that receives the requests; no connection is opened. `DemoResponse` is the
-response, in the format of Chat Completions.
+Its replies follow fixed rules. `new_demo_transport` returns the function that receives the requests. No connection is
+opened.
 """
 
 import asyncio
@@ -50,11 +49,9 @@ def new_demo_transport(
     new_id: Callable[[str], str] = lambda prefix: prefix + secrets.token_hex(12),
     clock: Callable[[], float] = time.time,
 ) -> Transport:
-    """Return the function that passes a request to the demo and returns its reply. Nothing is sent.
+    """Return the function that passes a request to the demo and returns its reply.
 
-    `setup_variables` are the settings that configure a real provider, which replies mention. `pace` is the pause before
-    each chunk of a stream in seconds. `new_id` returns an id that begins with a given prefix. `clock` returns seconds
-    since the epoch.
+    `pace` is the pause before each chunk of a stream in seconds.
     """
 
     async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:

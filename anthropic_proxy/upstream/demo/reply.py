@@ -35,8 +35,7 @@ class DemoReply(Struct, frozen=True):
 def build_reply(request: DemoRequest, setup_variables: Sequence[str]) -> DemoReply:
     """Return the content of the demo's reply to a request.
 
-    A text about the demo mentions `setup_variables`, the settings that configure a real provider. Raises
-    `WorkLimitExceeded` if a JSON Schema of the request requires values that are too large.
+    Raises `WorkLimitExceeded` if a JSON Schema of the request requires values that are too large.
     """
     call = None if request.tool_choice == "none" else find_requested_call(request)
     if request.tool_choice not in {"auto", "none"}:
@@ -108,8 +107,7 @@ MAX_STREAM_FRAGMENTS = 300
 def encode_reply(reply: DemoReply, request: DemoRequest, head: Mapping[str, Any], call_id: str) -> Iterator[bytes]:
     """Return the response body in chunks: the events of a stream, or one JSON object.
 
-    `head` has fields that every chunk contains. `call_id` is the id of the tool call. The reply is cut at
-    `request.max_reply_tokens`.
+    `head` has fields that every chunk contains.
     """
     limit = 1 << 30 if request.max_reply_tokens is None else request.max_reply_tokens
     texts, spent, cut = _split(reply.text, limit)

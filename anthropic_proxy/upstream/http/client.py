@@ -64,9 +64,7 @@ class _Head(Struct, frozen=True):
 class HttpTransport:
     """Client that sends HTTP requests to providers and reuses connections.
 
-    `proxies` maps a URL scheme to the URL of an HTTP proxy. The comma-separated hosts `unproxied` are connected without
-    a proxy. `dialer` opens TCP connections; None: to any address. Without `tls`, the certificates of the system are
-    used. An idle connection is closed after `keep_alive_seconds`; 0: no reuse.
+    An idle connection is closed after `keep_alive_seconds`.
     """
 
     def __init__(
@@ -88,10 +86,9 @@ class HttpTransport:
         self._closed = False
 
     async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> HttpResponse:
-        """Send a request to a provider, and return the response once its status and headers have arrived.
+        """Send a request to a provider, and return the response after its status and headers have arrived.
 
-        If the server has closed a reused connection before replying, the request is sent again. Raises
-        `UpstreamUnreachable`, `UpstreamProtocolError` for invalid HTTP, or `ShuttingDown`.
+        Raises `UpstreamUnreachable`, `UpstreamProtocolError` or `ShuttingDown`.
         """
         if self._closed:
             raise ShuttingDown

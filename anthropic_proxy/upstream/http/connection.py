@@ -1,9 +1,7 @@
 """`Connection`: one HTTP/1.1 connection to a provider, with one request at a time.
 
-`send_request` sends a request and returns its `HttpResponse`, which receives the bytes of the body later. After a
-complete response the connection is idle and can send another request. `abort` closes it at once. `ConnectionLost` and
-`InvalidHttp` are its errors. The response parser calls the methods `on_…`. asyncio calls `connection_…`,
-`data_received` and `eof_received`.
+`send_request` sends a request and returns its `HttpResponse`, which receives the bytes of the body later. The response
+parser calls the methods `on_…`.
 """
 
 import asyncio
@@ -45,8 +43,7 @@ def new_response_parser(callbacks: object) -> httptools.HttpResponseParser:
 class ConnectionLost(Exception):
     """Error: the connection ended before the status and headers of a response were complete.
 
-    `begun` is True if some bytes of a response were received. `cause` is the error of the operating system; None: the
-    server closed the connection.
+    `cause` is None if the server closed the connection.
     """
 
     def __init__(self, *, begun: bool = False, cause: Exception | None = None) -> None:
@@ -171,8 +168,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the response, because the connection is closed (callback of asyncio).
 
-        A body without a stated length is then complete. Any other response is incomplete. `exc` is the error of the
-        operating system, if any.
+        A body without a stated length is then complete.
         """
         self._transport = self._parser = None
         self._owner.remove_closed(self)

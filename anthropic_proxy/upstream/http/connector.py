@@ -22,8 +22,7 @@ PROXY_AUTHENTICATION_REQUIRED = 407
 class Connector:
     """Opens connections to servers, directly or through an HTTP proxy, each within `timeout_seconds`.
 
-    The connections belong to the pool `owner`. `dialer` opens TCP connections without a proxy; None: to any address.
-    Without `tls`, the certificates of the system are used.
+    `dialer` opens those without a proxy; None: to any address.
     """
 
     def __init__(
@@ -43,8 +42,7 @@ class Connector:
     async def connect(self, origin: Origin, proxy: str | None) -> Connection:
         """Return a new connection to the server `origin`.
 
-        `proxy` is the URL of the HTTP proxy for the connection; None: connect directly. Raises `OSError` (including
-        `TimeoutError`), or `ValueError` for an unsupported proxy URL.
+        Raises `OSError` (including `TimeoutError`), or `ValueError` for an unsupported URL of the HTTP `proxy`.
         """
         async with asyncio.timeout(self._seconds):
             if proxy is None:

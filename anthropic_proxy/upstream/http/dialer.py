@@ -1,8 +1,7 @@
 """Opening of TCP connections: name lookup, then connection attempts to the addresses of the host.
 
-`Dialer` is the interface; its method `dial` returns a connected socket. `DnsCachingDialer` implements it for providers.
-`connect_first` tries several addresses and uses the first that accepts (Happy Eyeballs, RFC 8305, section 5).
-`LocalConnectionRefused` means that no server listens at a local address.
+`Dialer` is the interface. `connect_first` tries several addresses and uses the first that accepts (Happy Eyeballs, RFC
+8305, section 5).
 """
 
 import asyncio
@@ -29,8 +28,7 @@ async def connect_first(
 ) -> socket.socket:
     """Return a non-blocking socket, connected to the first of the `addresses` that accepts.
 
-    The next address is tried when an attempt fails, or `delay_seconds` after the start of the last attempt. Raises
-    `OSError` if no address accepts.
+    Raises `OSError` if no address accepts.
     """
     if len(addresses) == 1:
         return await _connect(addresses[0], new_socket)

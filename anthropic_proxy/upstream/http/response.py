@@ -1,8 +1,7 @@
 """`HttpResponse`: the response of a provider. Its body can be read while it is still being received.
 
 The connection calls `append_body` for received bytes and `end_body` at the end. The user of the response calls `read`
-and `close`. `unread_bytes` counts received bytes that were not read. `body_received` is True after the end of the body.
-`Decompressor` decodes the compressions `gzip` and `deflate`.
+and `close`.
 """
 
 import asyncio
@@ -18,10 +17,7 @@ _CHUNK_BYTES = 256 * 1024
 
 
 class Decompressor:
-    """Decoder of a response body that is compressed by `gzip` or `deflate`.
-
-    `encoding` is the header `content-encoding`. The output has chunks of limited size, so that a caller can stop early.
-    """
+    """Decoder of a response body that is compressed by `gzip` or `deflate`. The output has chunks of limited size."""
 
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding.strip().lower()
@@ -63,8 +59,7 @@ be reused."""
 class HttpResponse:
     """Response of a provider: the connection appends received bytes, and `read` returns them.
 
-    If too many bytes are unread, the connection pauses; the next `read` then calls `resume_reading`. At the end,
-    `on_release` is called, with True if the response was received completely.
+    If too many bytes are unread, the connection pauses until the next `read`.
     """
 
     __slots__ = (
@@ -131,9 +126,9 @@ class HttpResponse:
         self._reading_paused = True
 
     async def read(self) -> bytes:
-        """Return the next bytes of the body, decompressed, and wait if none have arrived. b"": the end of the body.
+        """Return the next bytes of the body, decompressed. b"": the end of the body.
 
-        Raises `UpstreamProtocolError` if the body ends early, is damaged, or is too large after decompression.
+        Raises `UpstreamProtocolError` if the body is incomplete, damaged or too large.
         """
         if self._decompressor is not None:
             return await self._read_decompressed(self._decompressor)
@@ -142,10 +137,9 @@ class HttpResponse:
         return self._pop_received()
 
     async def close(self, *, wait_for_end: bool = False) -> None:
-        """End the use of the response. Its connection can be reused if the body was received completely.
+        """End the use of the response, and close its connection if the body is still incomplete.
 
-        Otherwise the connection is closed. With `wait_for_end`, the end of the body is first awaited for at most
-        `DRAIN_TIMEOUT_SECONDS`.
+        With `wait_for_end`, its end is first awaited for a short time.
         """
         on_release, self._on_release = self._on_release, None
         if on_release is None:

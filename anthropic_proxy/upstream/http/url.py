@@ -1,8 +1,6 @@
 """URLs of requests to providers, and the encoding of request lines and headers.
 
-`parse_url` returns a `Url`. Its server is an `Origin`: scheme, host and port. `request_target` is its path with query.
-`join_url` appends a path to a base URL. `find_proxy` returns the HTTP proxy for a URL. `encode_request_head` encodes
-the request line and headers.
+`parse_url` returns a `Url`. Its server is an `Origin`: scheme, host and port.
 """
 
 import base64
@@ -104,8 +102,7 @@ def join_url(base_url: str, path: str) -> str:
 def encode_request_head(method: str, target: str, host: str, headers: dict[str, str]) -> bytes:
     """Return the request line and the headers as bytes, without `content-length` and the final empty line.
 
-    `target` is the path with query, or the complete URL for an HTTP proxy. `host` is the value of the header `host`.
-    Names in `headers` are in lower case. Raises `ValueError` for a line break or NUL in a header.
+    Raises `ValueError` for a line break or NUL.
     """
     lines = encode_header_lines(_DEFAULT_HEADERS | headers)
     return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode() + lines
@@ -120,9 +117,9 @@ def encode_header_lines(headers: Mapping[str, str]) -> bytes:
 
 
 def find_proxy(url: str, proxies: Mapping[str, str], unproxied: str) -> str | None:
-    """Return the URL of the HTTP proxy for requests to `url`. None: no proxy, so connect directly.
+    """Return the URL of the HTTP proxy for requests to `url`, or None.
 
-    `proxies` maps a URL scheme to the URL of its proxy. The comma-separated hosts `unproxied` need no proxy.
+    `proxies` maps a URL scheme to the URL of its proxy.
     """
     target = urlsplit(url)
     if target.scheme not in proxies:

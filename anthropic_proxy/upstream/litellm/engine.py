@@ -1,7 +1,6 @@
 """`LiteLLMThread`: a thread with its own event loop, in which the Python library LiteLLM runs.
 
-LiteLLM may block, and would then delay the event loop that serves clients. `LiteLLMLibrary` has the imported functions.
-`run_coroutine` runs a coroutine in the thread and waits for its result. `submit_coroutine` does not wait.
+LiteLLM may block, and would then delay the event loop that serves clients.
 """
 
 import asyncio
@@ -62,9 +61,9 @@ class LiteLLMThread:
             asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def load_library(self, model: str) -> LiteLLMLibrary:
-        """Import LiteLLM and return its functions. Call this in the LiteLLM thread, because the import takes long.
+        """Import LiteLLM and return its functions. Call this in the LiteLLM thread.
 
-        Raises `MissingExtra` with the requested `model` in its message if LiteLLM is not installed.
+        Raises `MissingExtra` if LiteLLM is not installed.
         """
         if self._library is None:
             self._export_variables()

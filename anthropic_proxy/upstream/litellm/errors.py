@@ -82,7 +82,7 @@ def _unreachable(text: str) -> UpstreamUnreachable:
 def encode_error_body(failure: LiteLLMFailure) -> bytes:
     """Return the error of a failed call as a JSON body in OpenAI's format.
 
-    The additional field `status_code` has the HTTP status, because an error inside a stream has no status line.
+    The additional field `status_code` has the HTTP status.
     """
     return msgspec.json.encode({"error": {**failure.error_object, "status_code": failure.status}})
 

@@ -1,8 +1,7 @@
 """`LiteLLMTransport`: sends Chat Completions requests through the Python library LiteLLM.
 
-`LiteLLMResponse` is the response, as if it came from a Chat Completions server. Its method `start_call` calls LiteLLM,
-`read` returns the next SSE event, and `close` ends the call. `ChunkConverter` converts LiteLLM's objects to JSON.
-`to_acompletion_arguments` returns the arguments for LiteLLM's function `acompletion`.
+`LiteLLMResponse` is the response, as if it came from a Chat Completions server. `ChunkConverter` converts LiteLLM's
+objects to JSON.
 """
 
 from collections.abc import Mapping
@@ -87,10 +86,9 @@ class LiteLLMTransport:
         self._timeout = timeout
 
     async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> "LiteLLMResponse":
-        """Send a request through LiteLLM, and return the response after its body or its first chunk has arrived.
+        """Send a request through LiteLLM, and return the response after its body or first chunk has arrived.
 
-        `base_url` and `credential` have no effect, because LiteLLM reads environment variables. Raises
-        `UpstreamUnreachable` if no provider replied, and `MissingExtra` if LiteLLM is not installed.
+        Raises `UpstreamUnreachable` if no provider replied, or `MissingExtra`.
         """
         response = LiteLLMResponse(self._engine)
         try:
@@ -108,7 +106,7 @@ class LiteLLMTransport:
 class LiteLLMResponse:
     """Response of one call through LiteLLM, in the format of a Chat Completions server.
 
-    `start_call` runs in the LiteLLM thread, the other public methods run in the event loop of the caller.
+    Call `start_call` in the LiteLLM thread, the other methods in the caller's event loop.
     """
 
     body_received = False
@@ -125,10 +123,9 @@ class LiteLLMResponse:
         self._ended = False
 
     async def start_call(self, arguments: dict[str, Any]) -> None:
-        """Call LiteLLM, and wait until the body of the reply or the first chunk of a stream has arrived.
+        """Call LiteLLM, and wait until the first chunk or the complete body of the reply has arrived.
 
-        `arguments` are those of LiteLLM's function `acompletion`. An error of the provider is stored as status and body
-        of this response. Raises `UpstreamUnreachable` if no provider replied.
+        Raises `UpstreamUnreachable` if no provider replied.
         """
         library = self._library = self._engine.load_library(arguments["model"])
         try:

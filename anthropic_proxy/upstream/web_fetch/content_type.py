@@ -1,8 +1,6 @@
 """Media types and charsets of fetched web pages.
 
-Servers often declare a wrong media type. `may_match_media_types` checks the declared type before the body is read.
-Afterwards, `detect_media_type` recognizes images and PDFs by their first bytes, and `matches_media_types` checks the
-detected type. `decode_text` decodes a body as text.
+Servers often declare a wrong media type. Therefore `detect_media_type` recognizes images and PDFs by their first bytes.
 """
 
 import codecs
@@ -36,8 +34,7 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (code
 def may_match_media_types(declared: str, wanted: Collection[str]) -> bool:
     """Return True if a body with the media type `declared` may have one of the `wanted` types.
 
-    The answer is also True for generic types, and for another image type if an image is wanted, because servers declare
-    them wrongly. The body is read only if the answer is True.
+    Generic types are accepted too, because declarations are often wrong.
     """
     if declared in _GENERIC_TYPES or matches_media_types(declared, wanted):
         return True
@@ -54,9 +51,9 @@ def matches_media_types(media_type: str, wanted: Collection[str]) -> bool:
 
 
 def detect_media_type(declared: str, body: bytes) -> str:
-    """Return the media type of an image or PDF by its first bytes. For other bodies, return the type `declared`.
+    """Return the media type of an image or PDF by its first bytes, for other bodies usually `declared`.
 
-    "": the body is declared as an image or PDF, but is neither.
+    "": the declaration as an image or PDF is wrong.
     """
     found = next((media_type for magic, media_type in _MAGIC if magic.match(body)), "")
     if found or declared not in _BY_MAGIC:
@@ -76,10 +73,7 @@ def find_charset_parameter(content_type: str) -> str | None:
 
 
 def decode_text(body: bytes, charset: str | None, *, is_html: bool) -> str:
-    """Return the body of a web page as text. `charset` is the parameter of its `Content-Type` header, if any.
-
-    The charset is that of the byte order mark, else `charset`, else that of the HTML `meta` element, else UTF-8.
-    """
+    """Return the body of a web page as text. `charset` is the parameter of its `Content-Type` header, if any."""
     mark_charset = next((name for mark, name in _MARKS if body.startswith(mark)), None)
     if (
         mark_charset is None

@@ -1,11 +1,6 @@
 """`PageFetcher`: fetches web pages for a model, by https only, within five seconds and 20 MiB.
 
-`fetch` sends the request, follows redirects and converts HTML to Markdown. A URL with `http://` is fetched with
-`https://`. Redirects are checked like the first URL. `HTML_CONVERTER` is the program that converts HTML, in a separate
-process.
-
-With an HTTP proxy (`HTTPS_PROXY`), the proxy looks up the host names. A host is also rejected if this machine finds a
-private address for it.
+`fetch` sends the request, follows redirects and converts HTML to Markdown. Redirects are checked like the first URL.
 """
 
 import asyncio
@@ -85,10 +80,9 @@ class _FetchOptions(NamedTuple):
 
 
 class PageFetcher:
-    """Client that fetches web pages for a model. Each request opens a new connection.
+    """Client that fetches web pages for a model, from public networks and from `allowed_networks`.
 
-    Pages are fetched from public networks and from `allowed_networks`. `tls`, `proxies` and `unproxied` are those of
-    `HttpTransport`. `lookup` looks up host names. `html_converter` is the program that converts HTML to Markdown.
+    `html_converter` is the program that converts HTML to Markdown.
     """
 
     def __init__(
@@ -167,6 +161,7 @@ class PageFetcher:
     async def _request(self, url: str, options: _FetchOptions) -> HttpResponse:
         address = parse_url(url)
         if find_proxy(url, self._proxies, self._unproxied) is not None:
+            # the HTTP proxy looks up the name itself, so a private address is only found here
             with suppress(OSError):  # a name that is unknown here may be known to the proxy
                 await self._dialer.resolve_public_addresses(address.origin)
         headers = _HEADERS | {"accept": _accept(options.media_types)}

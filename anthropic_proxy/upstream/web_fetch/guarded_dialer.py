@@ -1,8 +1,6 @@
 """`GuardedDialer`: opens TCP connections to public addresses only, because clients and models choose the URLs.
 
-`resolve_public_addresses` returns the checked addresses of a host, `dial` a connected socket. A host is looked up once
-per connection, so that a second lookup cannot return another address (DNS rebinding). The address of the connected
-server is checked again.
+A host is looked up once per connection, so that a second lookup cannot return another address (DNS rebinding).
 """
 
 import asyncio
@@ -49,9 +47,9 @@ class GuardedDialer:
         return opened
 
     async def resolve_public_addresses(self, origin: Origin) -> Sequence[AddressInfo]:
-        """Look up a host and return its addresses, if all of them are public or in an allowed network.
+        """Look up a host and return its addresses, if all are public or in an allowed network.
 
-        Raises `WebFetchFailed` if one address is private, and `OSError` for an unknown host.
+        Raises `WebFetchFailed` for a private address, `OSError` for an unknown host.
         """
         infos: Sequence[AddressInfo]
         kind = socket.SOCK_STREAM

@@ -1,8 +1,7 @@
-"""`convert_html`: converts the visible text of an HTML page to Markdown. It runs in a separate process.
+"""`convert_html`: converts the visible text of an HTML page to Markdown.
 
-The result is a `PageText`. `main` is the entry point of the process. A separate process is necessary, because libxml2
-needs quadratic time for some pages, and blocks other threads meanwhile. Reasons for lxml:
-docs/contributing/decisions/0021-web-pages-as-text.md.
+It runs in a separate process, because libxml2 needs quadratic time for some pages, and blocks other threads meanwhile.
+Reasons for lxml: docs/contributing/decisions/0021-web-pages-as-text.md.
 """
 
 import re
@@ -52,7 +51,7 @@ class PageText(NamedTuple):
 def main(input_value: dict[str, str]) -> PageText | None:
     """Convert one HTML page to Markdown, as the entry point of a separate process.
 
-    The input is `{"html": …, "url": …}`: the page and its URL. None: lxml is not installed.
+    Return None if lxml is not installed.
     """
     try:
         return convert_html(input_value["html"], input_value["url"])

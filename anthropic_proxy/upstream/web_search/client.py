@@ -1,8 +1,6 @@
 """`SearchClient`: base class of the clients for search services, which run web searches for models.
 
-`search` runs one search with a time limit, and filters the results by domain. Each service has a subclass with three
-methods: `encode_query` for the request, `decode_results` for the response, and `describe_error_response` for an error.
-`site_filter` restricts a query to domains.
+`search` runs one search with a time limit, and filters the results by domain. Each service has a subclass.
 """
 
 import asyncio
@@ -28,10 +26,9 @@ words; only the results are filtered."""
 
 
 class SearchClient(ABC):
-    """Client of a search service. Each service has a subclass.
+    """Client of a search service, with a subclass for each service.
 
-    `url` is the base URL of the service, and `send` sends the HTTP requests. Error messages name the setting `setting`,
-    which configures the service.
+    Error messages name the setting `setting`, which configures the service.
     """
 
     max_query_characters: int
@@ -50,8 +47,7 @@ class SearchClient(ABC):
     def encode_query(self, query: str, sites: Sequence[str], excluded: Sequence[str], limit: int) -> UpstreamRequest:
         """Return the HTTP request for a search with at most `limit` results.
 
-        The search is restricted to the domains `sites`, if any, and omits the domains `excluded`, if the service
-        supports this.
+        The search is restricted to the domains if the service supports this.
         """
 
     @abstractmethod
@@ -73,7 +69,7 @@ class SearchClient(ABC):
     ) -> Sequence[SearchResult]:
         """Return at most `limit` results of a web search, the best first. Raises `WebSearchFailed`.
 
-        The results are filtered by the allowed and blocked domains. So is the query, if the service supports this.
+        The results are filtered by the domains.
         """
         words = " ".join(query.split())
         if not words or not words.isprintable():
@@ -141,8 +137,7 @@ class SearchClient(ABC):
 def site_filter(sites: Sequence[str]) -> str:
     """Return a text that, added to a query, restricts the search to the domains `sites`.
 
-    "": there are no domains, or too many for a query. Search engines may ignore the text, so the results are filtered
-    too.
+    "": there are no domains, or too many for a query.
     """
     if not 0 < len(sites) <= _MAX_SITES:
         return ""

@@ -1,11 +1,6 @@
 """Clients of the search services Brave Search, Tavily and Exa, which require an API key.
 
-`BraveClient`, `TavilyClient` and `ExaClient` have the same methods. `encode_query` returns the HTTP request for a
-query. `decode_results` decodes the results. `describe_error_response` returns the message of an error response.
-`MissingKey` takes the place of a service without a key.
-
-Sources, read 2026-11-21: api-dashboard.search.brave.com, "Web search" (query, GET); docs.tavily.com, "Tavily Search"
-(POST /search); exa.ai/docs, "Search" and "Error codes" (POST /search).
+`MissingKey` is used for a service without a key.
 """
 
 import html
@@ -21,6 +16,8 @@ from anthropic_proxy.upstream.contract import SearchResult
 from anthropic_proxy.upstream.web_search.client import MAX_QUOTED_CHARACTERS, SearchClient, site_filter
 from anthropic_proxy.wire.contract import UpstreamRequest
 
+# Sources, read 2026-11-21: api-dashboard.search.brave.com, "Web search" (query, GET); docs.tavily.com, "Tavily Search"
+# (POST /search); exa.ai/docs, "Search" and "Error codes" (POST /search).
 _MARKUP = re.compile(r"</?[a-z][^>]*>")
 _BRAVE_MAX_WORDS = 50
 _BRAVE_MAX_RESULTS = 20
@@ -55,8 +52,7 @@ class BraveClient(SearchClient):
     def encode_query(self, query: str, sites: Sequence[str], excluded: Sequence[str], limit: int) -> UpstreamRequest:
         """Return the HTTP request for a query to Brave Search.
 
-        The query contains the domains to search (`sites`) and to omit (`excluded`), unless it would then be too long.
-        The results are filtered by domain too.
+        The query usually contains the domains to search (`sites`) and to omit (`excluded`).
         """
         narrowed = query + site_filter(sites) + "".join(f" -site:{site}" for site in excluded)
         if len(narrowed) > self.max_query_characters or len(narrowed.split()) > _BRAVE_MAX_WORDS:
