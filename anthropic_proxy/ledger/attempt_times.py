@@ -1,7 +1,6 @@
 """Times of the calls to providers of one request, as the column `attempt_times` of the table `requests` stores them.
 
-An attempt is one call to a provider. A request has several after a failure or with server tools. The column contains a
-JSON list of `AttemptTime` objects.
+The column contains a JSON list of `AttemptTime` objects, one for each call.
 """
 
 from collections.abc import Sequence
@@ -56,12 +55,13 @@ def find_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime]
 
 
 def shorten_attempt_times(text: str) -> str:
-    """Shorten long error messages in `text`, a value of the column `attempt_times`, and return the new value.
+    """Return `text`, a value of the column `attempt_times`, with shortened error messages.
 
-    API keys in `text` must be redacted before, because a key that is cut off would not be recognized.
+    API keys in `text` must be redacted before.
     """
     if len(text) <= MAX_ATTEMPT_ERROR_CHARACTERS:
         return text
+    # an API key that is cut off would not be recognized later
     cut = [structs.replace(one, error=one.error[:MAX_ATTEMPT_ERROR_CHARACTERS]) for one in _decode(text)]
     return msgspec.json.encode(cut).decode()
 

@@ -1,7 +1,7 @@
 """Backup of a SQLite database before a migration changes its tables. The backup has no message texts.
 
-`write_backup` writes it to a file beside the database, and deletes the backups of earlier migrations.
-`create_private_file` creates an empty file that only its owner can read and write.
+`write_backup` writes it to a file beside the database. `create_private_file` creates an empty file that only its owner
+can read and write.
 """
 
 import errno
@@ -26,8 +26,7 @@ def write_backup(
 ) -> Path:
     """Copy the SQLite database `file` to a file beside it, such as `ledger.sqlite3.backup-0001`, and return its path.
 
-    `version` is the schema version before the migration, for the file name. `find_free_bytes` returns the free bytes on
-    the disk of a folder. Raises `OSError` if the disk has too little space.
+    Raises `OSError` if the disk has too little space.
     """
     target = file.with_name(f"{file.name}.backup-{version}")
     incomplete = target.with_name(f"{target.name}.incomplete")
@@ -51,10 +50,7 @@ def write_backup(
 
 
 def create_private_file(file: Path) -> None:
-    """Create an empty file that only its owner can read and write (mode 600). An existing file is not changed.
-
-    SQLite gives the same mode to the other files of the database, such as the write-ahead log.
-    """
+    """Create an empty file that only its owner can read and write. An existing file is not changed."""
     # POSIX: the close of any descriptor of a file releases all locks of this process on the file, also those of SQLite
     # connections in other threads. Another process could then delete the WAL that they use
     # (sqlite.org/howtocorrupt.html, section 2.2, read 2026-11).

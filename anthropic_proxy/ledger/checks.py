@@ -19,12 +19,12 @@ _COMPARED = (
 def find_problems(connection: Connection) -> Iterator[str]:
     """Check the database of the ledger, and yield one sentence for each problem.
 
-    A SQLite file is checked for damage. Then the hourly sums are compared with the stored requests. The oldest hour is
-    left out, because some of its requests may already be deleted.
+    Problems are damaged SQLite files, and hourly sums that differ from the requests.
     """
     if connection.dialect.name == "sqlite":
         found = connection.exec_driver_sql("PRAGMA integrity_check").scalars()
         yield from (f"The file is damaged: {line}" for line in found if line != "ok")
+    # the oldest hour is not compared: some of its requests may already be deleted
     oldest = connection.execute(select(func.min(requests.c.started_at))).scalar()
     if oldest is None:
         return

@@ -1,7 +1,7 @@
 """`ContentBuffer`: the bytes of client requests and replies in memory, until the thread of the ledger stores them.
 
-The buffer exists only with `LEDGER_CONTENT=true`. `record` adds bytes while a request runs. `pop` removes the bytes of
-a finished request, to store them; `discard` removes them without storage.
+`record` adds bytes while a request runs. `pop` removes the bytes of a finished request for storage, and `discard`
+removes them without storage.
 """
 
 import time
@@ -38,7 +38,7 @@ class Content(Struct):
 class ContentBuffer:
     """Buffer with the first bytes of each client request and reply, and with a limit for their total.
 
-    `warn` is called if a request does not fit into the buffer. `clock` returns seconds.
+    `warn` is called if a request does not fit.
     """
 
     def __init__(
@@ -68,11 +68,9 @@ class ContentBuffer:
         return self._added - self._popped - self._discarded
 
     def record(self, request_id: str, point: RecordPoint, data: bytes) -> None:
-        """Add `data`, bytes of the request with the id `request_id`, to the buffer.
+        """Add `data`, bytes of a client request, reply or provider request, to the buffer.
 
-        `point` is the origin of the bytes: the client request, the reply, or the request to a provider. If a client
-        request or its reply does not fit into the buffer, all bytes of this request are dropped. If a request to a
-        provider does not fit, only this one is left out.
+        Bytes that do not fit are dropped, usually together with the whole client request.
         """
         if point == "client request":
             kept = data[: self._max_content_bytes]

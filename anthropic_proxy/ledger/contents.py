@@ -1,8 +1,7 @@
 """Texts of requests and replies as rows of the table `contents`, compressed and without API keys.
 
-`build_content_rows` returns the rows of one client request. `read_contents` reads them as `StoredContent`, one object
-for each text. `join_deltas` joins the text fragments of a streamed reply, because an API key that is split over two
-fragments would not be found.
+`build_content_rows` returns the rows of one client request. `read_contents` reads them as `StoredContent` objects.
+`join_deltas` joins the text fragments of a streamed reply.
 """
 
 import zlib
@@ -30,9 +29,9 @@ _TEXT_FIELDS = {
 
 
 class StoredContent(Struct, frozen=True):
-    """One stored text of a client request: its body, its reply, or the structure of the request to the provider.
+    """One stored text of a client request: its body, its reply, or the structure of its provider request.
 
-    The structure is a text with the fields of the JSON body. Each text of the conversation is replaced by its length.
+    The structure has lengths in place of message texts.
     """
 
     kind: str
@@ -49,11 +48,9 @@ class StoredContent(Struct, frozen=True):
 
 
 def read_contents(connection: Connection, request_id: str) -> list[StoredContent]:
-    """Return the stored texts of a client request. Empty: no texts are stored.
-
-    The order is `sent` (the structure of the request to the provider), `request`, `reply`. Each kind may be missing.
-    """
+    """Return the stored texts of a client request. Empty: no texts are stored."""
     query = select(contents.c.kind, contents.c.size, contents.c.data).where(contents.c.request_id == request_id)
+    # the descending order is sent, request, reply
     found = connection.execute(query.order_by(contents.c.kind.desc()))
     return [StoredContent(kind, size, zlib.decompress(data)) for kind, size, data in found]
 
@@ -61,10 +58,9 @@ def read_contents(connection: Connection, request_id: str) -> list[StoredContent
 def build_content_rows(
     request_id: str, started_at: int, content: Content, secrets: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the rows of the table `contents` with the texts of one client request, compressed and without API keys.
+    """Return the rows of the table `contents` with the texts of one client request, without API keys.
 
-    `content` has the recorded bytes. `secrets` are API keys that are replaced in the texts, besides all texts that look
-    like API keys. `started_at` is the start of the request in microseconds since the epoch.
+    `started_at` is in microseconds since the epoch.
     """
     texts = [
         ("request", content.request_size, content.request),

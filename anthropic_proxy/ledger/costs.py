@@ -1,8 +1,7 @@
 """`CostCalculator`: calculates the cost of a client request from its receipt, the record of the finished request.
 
-A `Cost` has two amounts: the cost at the used model of the provider, and at the model that the client requested. They
-include the web searches that the provider bills, and follow the service tier that it reported. Amounts are whole
-nano-dollars (10⁻⁹ US dollars). `find_usage` returns the tokens and the cost of one request as `Usage`.
+A `Cost` has the nano-dollars (10⁻⁹ US dollars) for the used model and for the requested model. `find_usage` returns the
+tokens and the cost of one request.
 """
 
 import re
@@ -55,11 +54,9 @@ class CostCalculator:
         model."""
 
     def calculate(self, receipt: Receipt) -> Cost:
-        """Return the cost in nano-dollars of the finished request in `receipt`, as the sum over its calls to providers.
+        """Return the cost in nano-dollars of a finished request, summed over its calls to providers.
 
-        Each call is charged at the price of its own model and service tier. A request without tokens costs 0. The cost
-        is None if a price is unknown, also that of its web searches, or if the client disconnected before the provider
-        reported tokens.
+        The cost is None if a price or token count is unknown.
         """
         if _lacks_usage(receipt):
             return Cost(None, None, "")
@@ -127,11 +124,9 @@ class Usage(Struct, frozen=True):
 
 
 def find_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> Usage:
-    """Return the tokens and the cost of the finished request in `receipt`, as sums over its calls to providers.
+    """Return the tokens and the cost of a finished request, as sums over its calls to providers.
 
-    `input_tokens` is an estimate for the request. It is used if the provider reported no input tokens for the last call
-    but may charge them. A service tier without a known price costs the normal price, and web searches without a known
-    price cost nothing: a budget counts the known part.
+    `input_tokens` is an estimate for a call without reported input tokens.
     """
     calls = _list_calls(receipt)
     if _lacks_input(receipt):
@@ -145,6 +140,7 @@ def find_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> Usage:
         )
     new_tokens = sum(call.tokens.input + call.tokens.cache_write + call.tokens.output for call in calls)
     used = _find_used_prices(costs, receipt, calls)
+    # a budget counts the known part of a cost
     if any(price is None for price in used):
         normal = _find_used_prices(costs, receipt, [structs.replace(call, tier="") for call in calls])
         used = [price or other for price, other in zip(used, normal, strict=True)]

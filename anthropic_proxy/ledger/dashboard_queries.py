@@ -1,9 +1,7 @@
 """Queries of the dashboard: sums of requests, tokens and costs, latencies, output speeds, and neighbors of a request.
 
-Most functions read a `RequestSelection`, a time range with filters. The range is divided into periods, such as hours.
-`sum_periods` returns the sums of each period, and `sum_models` those of each model. `collect_latencies` returns
-histograms of the time to the first token. Functions `group_…` and `add_up_…` combine such results without reading the
-database.
+Most functions read a `RequestSelection`, a time range with filters, divided into periods such as hours. Functions
+`group_…` and `add_up_…` combine results without the database.
 """
 
 from collections import Counter
@@ -45,12 +43,11 @@ def sum_periods(
     by: str = "",
     names: Sequence[str] = SUM_NAMES,
 ) -> list[PeriodSums]:
-    """Return the numbers of requests, tokens and costs of the selection `chosen` for each period, such as an hour.
+    """Return the sums of requests, tokens and costs in `chosen` for each period, such as an hour.
 
-    `period_seconds` is the length of a period; 0: one period. For a range above three hours, it is a multiple of 3,600.
-    `by` is a column to group by, such as `model`; "": no groups. `names` are the sums to calculate. Periods without
-    requests are missing.
+    Periods without requests are missing. `period_seconds` 0 means one period.
     """
+    # above three hours, `period_seconds` is a multiple of 3,600, because the source has hourly sums
     rows = _sum(connection, chosen, period_seconds, (by,) if by else (), names)
     return [PeriodSums(start, keys[0] if keys else "", sums) for start, keys, sums in rows]
 
@@ -58,12 +55,11 @@ def sum_periods(
 def count_requests_in_previous_range(connection: Connection, chosen: RequestSelection, now: int) -> int:
     """Return the number of requests in the time range before that of `chosen`, for a comparison.
 
-    The previous range has the same length and the same filters, and ends at the start of the range of `chosen`. `now`
-    is the present time in microseconds since the epoch. If the range of `chosen` ends later, only its length until
-    `now` counts.
+    Both ranges have the same filters and usually the same length.
     """
     is_single = chosen.is_fine or not chosen.has_hourly_sums
     start = chosen.start if is_single else chosen.start // MICROSECONDS_PER_HOUR * MICROSECONDS_PER_HOUR
+    # of a range that ends later than `now`, only the length until `now` counts
     end = min(chosen.end if is_single else chosen.end_hour * MICROSECONDS_PER_HOUR, max(now, start))
     before = structs.replace(chosen, start=2 * start - end, end=start)
     first_hour = start // MICROSECONDS_PER_HOUR if is_single else -(-before.start // MICROSECONDS_PER_HOUR)
@@ -81,17 +77,16 @@ def count_requests_in_previous_range(connection: Connection, chosen: RequestSele
 def sum_model_periods(connection: Connection, chosen: RequestSelection, period_seconds: int) -> list[ModelPeriod]:
     """Return numbers of requests, tokens and costs of each model in each period, in order of time.
 
-    `chosen` is a time range with filters. `period_seconds` is the length of a period; 0: one period. Latencies and
-    speeds in the results are empty.
+    Latencies and speeds are empty. `period_seconds` 0 means one period.
     """
     rows = _sum(connection, chosen, period_seconds, ("provider", "model"))
     return [ModelPeriod(start, ModelSums(keys[0], keys[1], sums)) for start, keys, sums in rows]
 
 
 def measure_model_periods(connection: Connection, chosen: RequestSelection, period_seconds: int) -> list[ModelPeriod]:
-    """Return sums (requests, tokens, costs), latencies and speeds of each model in each period, in order of time.
+    """Return sums, latencies and speeds of each model in each period, in order of time.
 
-    `chosen` is a time range with filters. `period_seconds` is the length of a period; 0: one period.
+    `period_seconds` 0 means one period.
     """
     source = _find_source(chosen)
     column = source.table.c
@@ -115,8 +110,7 @@ def measure_model_periods(connection: Connection, chosen: RequestSelection, peri
 def group_latencies(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]) -> dict[KeyT, Histogram]:
     """Return a histogram of the times to the first token for each group of `rows`.
 
-    `key` returns the group of a row, for example its model. Groups without such times are missing. The database is not
-    read.
+    `key` returns the group of a row. Groups without such times are missing.
     """
     texts: dict[KeyT, list[str]] = {}
     for row in rows:
@@ -128,9 +122,7 @@ def group_latencies(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], Ke
 def group_speeds(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]) -> dict[KeyT, float]:
     """Return the output speed of each group of `rows`, in tokens per second.
 
-    The speed is the number of output tokens of successful requests, divided by their time after the first token. `key`
-    returns the group of a row, for example its model. Groups without output tokens are missing. The database is not
-    read.
+    `key` returns the group of a row. Groups without output tokens are missing.
     """
     found: dict[KeyT, tuple[int, int]] = {}
     for row in rows:
@@ -208,12 +200,11 @@ def collect_latencies(
     by: Sequence[str] = (),
     quantity: Literal["first_token", "duration"] = "first_token",
 ) -> dict[tuple[int, tuple[str, ...]], Histogram]:
-    """Return histograms of the time to the first token in the selection `chosen`, one for each period and group.
+    """Return histograms of the times to the first token by period and group.
 
-    A key of the result has the beginning of the period in seconds since the epoch, and the values of the columns `by`.
-    `period_seconds` is the length of a period; 0: one period, which has the beginning 0. The `quantity` `duration`
-    selects the time to the last byte instead.
+    A key has the beginning of the period in seconds, and the values of `by`.
     """
+    # with `period_seconds` 0, the only period has the beginning 0
     source = _find_source(chosen)
     times = _list_times(connection, source, quantity)
     is_known = requests.c[quantity] > 0 if source.table is requests else hourly.c[f"{quantity}_histogram"] != b""

@@ -1,8 +1,7 @@
 """Access to the database of the ledger, which is a SQLite file or on PostgreSQL.
 
-The default is the file `ledger.sqlite3` in the data directory of the user, and the setting `DATABASE_URL` can select
-another database. `find_url` returns its address. `open_for_reading` and `open_for_writing` return SQLAlchemy engines.
-`open_for_writing` first migrates the tables to the schema of this version. `has_tables` checks if the tables exist.
+`find_url` returns the address of the database. `open_for_reading` and `open_for_writing` return SQLAlchemy engines, the
+second after a migration of the tables.
 """
 
 import sqlite3
@@ -60,19 +59,15 @@ def find_file(url: URL) -> Path | None:
 
 
 def describe_place(url: URL) -> str:
-    """Return a text for the location of the database at the address `url`, without a password.
-
-    It is the path of a SQLite file, or the host and the database name on PostgreSQL.
-    """
+    """Return the path of the SQLite file, or the host and database name on PostgreSQL, without a password."""
     file = find_file(url)
     return str(file) if file is not None else f"PostgreSQL {url.host or 'localhost'}/{url.database or ''}"
 
 
 def open_for_reading(settings: Settings) -> Engine:
-    """Return a SQLAlchemy engine for queries of the ledger. It creates neither the database nor tables.
+    """Return a SQLAlchemy engine for queries of the ledger in any thread.
 
-    Connections may be used in any thread. On SQLite, they cannot write. Raises `ConfigurationError` if the ledger is
-    disabled.
+    The engine does not create tables. Raises `ConfigurationError` if the ledger is disabled.
     """
     url = find_url(settings)
     if (file := find_file(url)) is None:
@@ -93,10 +88,9 @@ def open_for_reading(settings: Settings) -> Engine:
 
 
 def open_for_writing(settings: Settings) -> Engine:
-    """Return a SQLAlchemy engine that can write to the ledger, for use in one thread.
+    """Return a SQLAlchemy engine for writing to the ledger, for use in one thread.
 
-    Missing tables are created, and tables of an older version are migrated. Raises `NewerSchemaError` if a newer
-    version of the program has migrated them.
+    Tables are created or migrated first. Raises `NewerSchemaError` for tables of a newer version.
     """
     url = find_url(settings)
     file = find_file(url)
@@ -113,10 +107,9 @@ def open_for_writing(settings: Settings) -> Engine:
 
 
 def migrate(engine: Engine, file: Path | None) -> str:
-    """Migrate the database of `engine` to the newest schema, and return the schema version that it had before.
+    """Migrate the database of `engine` to the newest schema, and return its earlier version.
 
-    The result "" means that it had no tables. `file` is the path of a SQLite database, which is backed up before the
-    migration; None: PostgreSQL. Raises `NewerSchemaError` if a newer version of the program has migrated the database.
+    "": it had no tables. Raises `NewerSchemaError` for tables of a newer version.
     """
     with engine.connect() as connection:
         version = find_version(connection)
@@ -137,10 +130,9 @@ def migrate(engine: Engine, file: Path | None) -> str:
 
 
 def has_tables(connection: Connection, place: str) -> bool:
-    """Return True if the database of `connection` has the tables of the ledger. False: no request has been stored yet.
+    """Return True if the database has the tables of the ledger.
 
-    `place` names the database in error messages. Raises `ConfigurationError` if the tables belong to an older or newer
-    version of the program.
+    Raises `ConfigurationError` if the tables belong to another version of the program.
     """
     version = find_version(connection)
     if version in (None, NEWEST_VERSION):

@@ -25,8 +25,7 @@ _ReadValues = Callable[[Mapping[str, Any]], Any]
 class DriverStatement:
     """SQL statement that SQLAlchemy compiles once, and that the database driver then executes directly.
 
-    `build` returns the statement for a database, `sqlite` or `postgresql`. The statement must have at least two
-    parameters. SQLAlchemy does not convert their values, so the types of the columns must need no conversion.
+    The statement must have two or more parameters with values that need no conversion.
     """
 
     def __init__(self, build: Callable[[str], ClauseElement]) -> None:

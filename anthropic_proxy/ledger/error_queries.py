@@ -1,7 +1,7 @@
 """Queries for failed requests, for charts and lists of errors.
 
-`count_errors` counts them by period, provider, type of error and HTTP status, and returns an `ErrorPeriod` for each
-combination. `list_errors` adds up the periods, and reads the latest error message of each provider, type and status.
+`count_errors` counts them by period, provider, type of error and HTTP status. `list_errors` adds up the periods, and
+reads the latest error message of each group.
 """
 
 from collections.abc import Iterable
@@ -37,10 +37,9 @@ class ErrorPeriod(Struct, frozen=True):
 
 
 def count_errors(connection: Connection, chosen: RequestSelection, period_seconds: int) -> list[ErrorPeriod]:
-    """Return the numbers of failed requests of the selection `chosen`, by period, provider, type of error and status.
+    """Return the numbers of failed requests by period, provider, type of error and status, in order of time.
 
-    They are in order of time. `period_seconds` is the length of a period. Periods longer than one hour, such as days,
-    begin by local time.
+    Periods longer than one hour begin by local time.
     """
     if chosen.values.get("outcome_class", "error") != "error":
         return []
@@ -58,8 +57,7 @@ def count_errors(connection: Connection, chosen: RequestSelection, period_second
 def list_errors(connection: Connection, errors: Iterable[ErrorPeriod]) -> list[ErrorGroup]:
     """Return failed requests, grouped by provider, type of error and HTTP status, with the latest error message.
 
-    `errors` is the result of `count_errors`. At most `MAX_ERRORS` groups are returned, the one with the highest number
-    of requests first.
+    The result has at most `MAX_ERRORS` groups, the largest first.
     """
     found: dict[tuple[str, str, int], list[ErrorPeriod]] = {}
     for one in errors:

@@ -1,7 +1,6 @@
 """Export of tables as CSV and JSON, in one format for the dashboard, the API and the commands.
 
-`ExportTable` is a table for export. `write_csv` and `encode_json` write the two formats. Money is in US dollars,
-durations are seconds, and times are texts in UTC. A missing or unknown value is an empty cell in CSV and null in JSON.
+`ExportTable` is a table for export. Money is in US dollars, durations are seconds, and times are texts in UTC.
 """
 
 import csv
@@ -44,7 +43,7 @@ _json = msgspec.json.Encoder(decimal_format="number")
 class ExportTable(Struct, frozen=True):
     """Table for export as CSV or JSON, with column titles and rows.
 
-    A value in a row is a text, a number, a boolean, a list, a `Decimal` for money, or None (missing or unknown).
+    A `Decimal` in a row is money, and None is missing or unknown.
     """
 
     titles: Sequence[str]
@@ -61,10 +60,9 @@ class ExportTable(Struct, frozen=True):
         return [dict(zip(self.titles, row, strict=True)) for row in self.rows]
 
     def download(self, name: str, form: str) -> RouteResponse:
-        """Return a response with the `ExportTable` as a file that the browser saves.
+        """Return a response with the table as a file that the browser saves.
 
-        `name` is the file name without extension. `form` is one of `FORMATS`. The JSON file is an array with one object
-        per row.
+        `name` is the file name without extension. `form` is one of `FORMATS`.
         """
         if form == "csv":
             return _download(self.encode_csv().encode("utf-8", "replace"), "text/csv; charset=utf-8", f"{name}.csv")

@@ -1,7 +1,6 @@
 """`count_facets`: counts stored requests by the values of columns, for the filters of the dashboard and the API.
 
-A facet is a column by which requests can be filtered, such as the provider. If possible, the counts come from a table
-of hourly sums. Otherwise only the latest `MAX_COUNTED_REQUESTS` requests are counted.
+The counts come from a table of hourly sums if possible, otherwise from the latest `MAX_COUNTED_REQUESTS` requests.
 """
 
 from collections import Counter
@@ -35,16 +34,15 @@ class FacetCounts(Struct, frozen=True):
 
 
 def count_facets(connection: Connection, chosen: RequestSelection, columns: Sequence[str], limit: int) -> FacetCounts:
-    """Return the number of requests of the selection `chosen` for each value of each of `columns`.
+    """Return the number of requests in `chosen` for each value of each of `columns`.
 
-    `columns` are columns of the table `requests`, such as `provider`. For the counts of a column, the filter on this
-    column itself is ignored, so that the user can choose another value. `limit` is the maximum number of values per
-    column.
+    The filter on a column does not affect the counts of this column.
     """
     found: dict[str, Sequence[tuple[str, int]]] = {}
     partial_columns = []
     read: dict[str, tuple[Mapping[str, Counter[str]], bool]] = {}
     for column in columns:
+        # without the filter on the column itself, so that the user can choose another value
         other = structs.replace(chosen, values={key: value for key, value in chosen.values.items() if key != column})
         if (sums := _find_sums(other, column)) is not None:
             found[column] = _count_sums(connection, other, sums, column, limit)

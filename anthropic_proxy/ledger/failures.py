@@ -1,8 +1,7 @@
 """Classification of database errors of the ledger, and messages about them with reason and remedy.
 
-`classify_failure` returns the state of the ledger after an error, such as `disk full` or `locked`. `is_value_failure`
-returns True for an error that concerns only one request, such as a value that the database rejects. All other errors
-concern the whole database.
+`classify_failure` returns the state of the ledger after an error, such as `disk full`. `is_value_failure` returns True
+for an error that concerns only one request.
 """
 
 import errno
@@ -82,8 +81,7 @@ def classify_failure(error: BaseException) -> LedgerCondition:
 def describe_failure(condition: LedgerCondition, place: str, error: BaseException) -> str:
     """Return the sentence for the user about a failure of the database: its reason and a remedy.
 
-    `condition` is the result of `classify_failure`. `place` is the path or address of the database, without a password.
-    `error` is the exception.
+    `place` is the path or address without a password.
     """
     if isinstance(error, ConfigurationError):
         return error.message
@@ -93,11 +91,7 @@ def describe_failure(condition: LedgerCondition, place: str, error: BaseExceptio
 
 
 def is_value_failure(error: Exception) -> bool:
-    """Return True if `error` concerns only one request, so that other requests can still be stored.
-
-    This is so if the database rejects a value, or if neither the database, its files nor the settings caused the
-    exception.
-    """
+    """Return True if `error` concerns only one request, so that other requests can still be stored."""
     if isinstance(error, exc.DBAPIError):
         return isinstance(error, (exc.DataError, exc.IntegrityError))
     if isinstance(error, exc.SQLAlchemyError):

@@ -1,7 +1,7 @@
 """Sums of requests, tokens, costs and durations by hour, which are added to the table `hourly`.
 
-`sum_rows` computes the sums of new rows of `requests`. Each sum has a key: the hour, and columns such as model and
-project. `add_sums` adds the sums to the table, in the transaction that stores the requests.
+`sum_rows` computes the sums of new rows of `requests`. `add_sums` adds the sums to the table, in the transaction that
+stores the requests.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -64,8 +64,7 @@ HourlyKey = tuple[Any, ...]
 def sum_rows(rows: Iterable[Row], instance: str) -> dict[HourlyKey, HourlySums]:
     """Return the hourly sums of `rows`, new rows of the table `requests`, by key.
 
-    A key has the hour, `instance`, and columns such as the model. `instance` is the id of the writing process on
-    PostgreSQL, and "" on SQLite.
+    A key has the hour, `instance`, and columns such as the model.
     """
     return {key: _sum_group(group) for key, group in group_by_hour(rows, instance, _read_key).items()}
 
@@ -73,11 +72,11 @@ def sum_rows(rows: Iterable[Row], instance: str) -> dict[HourlyKey, HourlySums]:
 def group_by_hour(
     rows: Iterable[Row], instance: str, read_key: Callable[[Row], tuple[Any, ...]]
 ) -> dict[HourlyKey, list[Row]]:
-    """Group `rows`, rows of the table `requests`, by hour and by the values that `read_key` returns for a row.
+    """Group `rows`, rows of the table `requests`, by hour and the values that `read_key` returns.
 
-    A key of the result has the hour, `instance`, and these values. `instance` is the id of the writing process on
-    PostgreSQL, and "" on SQLite.
+    A key of the result has the hour, `instance`, and these values.
     """
+    # `instance` is the id of the writing process on PostgreSQL, and "" on SQLite
     groups: dict[HourlyKey, list[Row]] = {}
     for row in rows:
         key = (row["started_at"] // MICROSECONDS_PER_HOUR, instance, *read_key(row))

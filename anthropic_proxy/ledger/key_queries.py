@@ -9,10 +9,9 @@ from anthropic_proxy.ledger.tables import requests, virtual_keys
 
 
 def find_last_uses(connection: Connection, label: str = "") -> Mapping[str, int]:
-    """Return the start of the last stored request of each virtual key, by the label (name) of the key.
+    """Return the time of the last stored request of each virtual key, by label of the key.
 
-    Times are microseconds since the epoch. A key without a stored request is missing. With a `label`, only this key is
-    returned.
+    Times are microseconds since the epoch. Keys without requests are missing.
     """
     latest = select(func.max(requests.c.started_at)).where(value_condition("key_label", virtual_keys.c.label))
     query = select(virtual_keys.c.label, latest.scalar_subquery())

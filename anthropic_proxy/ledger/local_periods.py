@@ -1,8 +1,7 @@
-"""Division of a time range into periods, such as days that begin at midnight in the time zone of the process.
+"""Division of a time range into periods, such as days that begin at local midnight.
 
-Periods of at most one hour begin by UTC. Longer ones begin by local time, also after a change of clocks. Each period
-has a number, which counts the periods of its length since the epoch. `find_number` returns the number of the period at
-a time, and `find_start` its beginning. `list_starts` returns the beginnings of all periods in a range.
+Periods of at most one hour begin by UTC, longer ones by local time. The number of a period counts the periods of its
+length since the epoch.
 """
 
 import time
@@ -33,17 +32,17 @@ def find_start(number: int, length: int) -> int:
 def find_number(when: int, length: int) -> int:
     """Return the number of the period that contains the time `when`, counted since the epoch.
 
-    `when` is in seconds since the epoch. `length` is the length of the period in seconds.
+    Both arguments are in seconds.
     """
     return (when if length <= MAX_UTC_SECONDS else when + _offset(when)) // length
 
 
 def find_end_hour(end: int) -> int:
-    """Return the end of a time range as a whole UTC hour, in hours since the epoch, for hourly sums.
+    """Return the end of a time range as a whole UTC hour, in hours since the epoch.
 
-    `end` is the exclusive end of the range in seconds since the epoch. It is rounded up to a full UTC hour. An end at a
-    full hour of local time is rounded down instead, which matters in time zones with half hours.
+    `end` is in seconds, and is usually rounded up.
     """
+    # a full hour of local time is rounded down, which matters in time zones with half hours
     is_full = end % _QUARTER == 0 and (end + _offset(end)) % HOUR_SECONDS == 0
     return end // HOUR_SECONDS if is_full else -(-end // HOUR_SECONDS)
 
@@ -51,8 +50,7 @@ def find_end_hour(end: int) -> int:
 def list_starts(start: int, end: int, length: int) -> Sequence[int]:
     """Return the beginnings of all periods that overlap a time range, in seconds since the epoch.
 
-    `start` and `end` are the range in seconds since the epoch. `length` is the length of a period in seconds. The first
-    period may begin before the range.
+    The first period may begin before `start`. All arguments are in seconds.
     """
     numbers = range(find_number(start, length), find_number(end - 1, length) + 1)
     return [find_start(number, length) for number in numbers]
@@ -61,11 +59,11 @@ def list_starts(start: int, end: int, length: int) -> Sequence[int]:
 def number_column(seconds: ColumnElement[Any], length: int, start: int, end: int) -> ColumnElement[Any]:
     """Return the SQL expression for the number of the period that contains the time of a row.
 
-    `seconds` is the column with this time in seconds since the epoch. `length` is the length of a period in seconds.
-    `start` and `end` are the time range of the query, in which clocks may change.
+    `seconds` is the column with this time in seconds.
     """
     if length <= MAX_UTC_SECONDS:
         return seconds // length
+    # clocks may change between `start` and `end`, the time range of the query
     *changes, (_, last) = _list_offsets(start, end)
     shift = case(*((seconds < until, offset) for until, offset in changes), else_=last) if changes else last
     return (seconds + shift) // length

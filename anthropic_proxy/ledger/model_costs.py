@@ -1,8 +1,7 @@
 """`ModelCosts`: finds the prices of models, and divides stored costs by kind of token (input, output and others).
 
-`find_price` finds a price by the name of the provider, `find_price_by_prefix` by the prefix of the provider in model
-ids. `divide_cost` divides the stored cost of a model in proportion to current prices. `cost_at` returns the cost of
-given tokens at a given price.
+`find_price` finds a price by the name of the provider. `divide_cost` divides the stored cost of a model in proportion
+to current prices.
 """
 
 from collections.abc import Mapping
@@ -37,8 +36,7 @@ class ModelCosts:
     def find_price(self, provider: str, model: str, when: datetime | None = None, tier: str = "") -> Price | None:
         """Return the price of the model `model` of a provider. None: the price is unknown.
 
-        `provider` is the name of the provider in the ledger. `when` is the time of the request; None: now. `tier` is a
-        service tier as `normalize_tier` returns it.
+        `tier` is a service tier as `normalize_tier` returns it.
         """
         row = next((row for row in self._registry if row.name == provider), None)
         return None if row is None else self._prices.find(row, model, when, tier)
@@ -46,10 +44,9 @@ class ModelCosts:
     def find_price_by_prefix(
         self, prefix: str, model: str, when: datetime | None = None, tier: str = ""
     ) -> Price | None:
-        """Return the price of the model `model` at the provider with the prefix `prefix` in model ids.
+        """Return the price of `model` at the provider with the prefix `prefix` in model ids.
 
-        None: the price is unknown. `when` is the time of the request; None: now. `tier` is a service tier as
-        `normalize_tier` returns it.
+        None: the price is unknown. `tier` is a result of `normalize_tier`.
         """
         provider = self._registry.find_by_prefix(prefix)
         return None if provider is None else self._prices.find(provider, model, when, tier)
@@ -59,15 +56,14 @@ class ModelCosts:
     ) -> Price | None:
         """Return the price of `requested`, the model id in a client request. None: the price is unknown.
 
-        A Claude model has the list price of Anthropic. An id with the prefix of a provider, such as `groq/…`, has the
-        price at this provider. Any other id has a price only if it is `model`, the used model of the provider with the
-        prefix `prefix`. `when` is the time of the request; None: now.
+        A Claude model has the list price of Anthropic.
         """
         name, when = requested.removesuffix(_LARGE_CONTEXT_SUFFIX), when or datetime.now(UTC)
         named, separator, own_name = name.partition("/")
         if separator and (price := self.find_price_by_prefix(named, own_name, when)) is not None:
             return price
         listed = self._prices.find_list_price(self._registry.find(_VENDOR), name, when)
+        # an id that is not in the list has a price only if it is the used model
         return self.find_price_by_prefix(prefix, name, when) if listed is None and name == model else listed
 
     def find_prefix(self, provider: str) -> str:
@@ -87,10 +83,9 @@ class ModelCosts:
         return "" if provider is None else provider.name
 
     def divide_cost(self, provider: str, model: str, sums: UsageSums) -> dict[str, int]:
-        """Divide the stored cost of a model by kind of token, and return the nano-dollars of each kind.
+        """Divide the stored cost of a model into the nano-dollars of each kind of token.
 
-        `sums` has the stored cost and the numbers of tokens. The division is in proportion to the cost of these tokens
-        at current prices. If there is no current price, the whole cost has the key "".
+        Without a current price, the whole cost has the key "".
         """
         if not sums.cost:
             return {}

@@ -20,9 +20,7 @@ _UNIT_HOURS = {"h": 1, "d": 24, "w": 168}
 def find_range(since: str, until: str, now: datetime, timezone: tzinfo | None = None) -> UsageRange:
     """Return the time range from `since` to `until`, texts such as `24h`, `yesterday` or `2026-11-01`.
 
-    An empty `until` means the present time `now`, and a day in `until` is included. A range above three hours is
-    extended to full hours. `timezone` is the time zone in which days begin; None: that of the system. Raises
-    `ConfigurationError` for any other text, and for a range that is empty or begins in the future.
+    An empty `until` means `now`. Raises `ConfigurationError` for an invalid text or range.
     """
     first, _ = _find_times("--since", since, now, timezone)
     end = now if not until else _find_times("--until", until, now, timezone)[1]
@@ -33,6 +31,7 @@ def find_range(since: str, until: str, now: datetime, timezone: tzinfo | None = 
     exact = UsageRange(math.ceil(first.timestamp()), math.ceil(end.timestamp()))
     if exact.is_fine:
         return exact
+    # a range above three hours is extended to full hours
     start, is_midnight = int(first.timestamp()), end.astimezone(timezone).time() == time.min
     end_hour = exact.end // HOUR_SECONDS if is_midnight else -(-exact.end // HOUR_SECONDS)
     return UsageRange(start // HOUR_SECONDS * HOUR_SECONDS, end_hour * HOUR_SECONDS)

@@ -1,7 +1,6 @@
 """`decode_providers`: decodes a price list of the project `genai-prices`, and checks it before its use.
 
-The package `genai-prices` decodes the list. A list is rejected as a whole if a price is invalid, a field is unknown, or
-it is much smaller than the list in the package.
+A list is rejected as a whole if a price is invalid, a field is unknown, or the list is much too small.
 """
 
 import re

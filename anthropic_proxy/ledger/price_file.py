@@ -69,7 +69,7 @@ def write_prices(file: Path, prices: StoredPrices) -> None:
 def find_newest_date(text: str, today: date) -> date | None:
     """Return the newest of the dates in `text`, such as `2026-11-09`, that are not after `today`.
 
-    None: `text` has no such date. The days 29 to 31 of a month are not recognized.
+    None: `text` has no such date.
     """
     newest = max((found for found in _DATE.findall(text) if found <= today.isoformat()), default=None)
     return None if newest is None else date.fromisoformat(newest)

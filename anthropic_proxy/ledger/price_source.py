@@ -1,7 +1,7 @@
 """`PriceSource`: the price list in use, that of the PyPI package `genai-prices` or of a newer file of the user.
 
-`find_price_source` returns the source for a data directory. `load` returns its price list (`LoadedPrices`).
-`reload_if_changed` applies a new file while the proxy runs. A user's file is used only if the package is installed.
+`find_price_source` returns the source for a data directory. `load` returns the price list. `reload_if_changed` applies
+a new file while the proxy runs.
 """
 
 import os
@@ -37,9 +37,9 @@ class LoadedPrices(Struct, frozen=True):
 
 
 class PriceSource:
-    """The price list of one data directory: that of the installed package, or of the user's file if it is newer.
+    """Price list of one data directory: that of the installed package, or of the user's newer file.
 
-    `directory` is the data directory of the user; None: only the package is used. Any thread may call the methods.
+    Any thread may call the methods.
     """
 
     def __init__(self, directory: Path | None) -> None:
@@ -52,10 +52,7 @@ class PriceSource:
         """Message about a file that is not used because it is invalid. "": there is no such file."""
 
     def load(self) -> LoadedPrices | None:
-        """Return the price list. The first call loads it, which takes half a second.
-
-        None: the package `genai-prices` is not installed. Without it, a price file of the user is not used either.
-        """
+        """Return the price list, which the first call loads in half a second. None: `genai-prices` is not installed."""
         if self.current is None and has_price_data():
             with self._lock:
                 if self.current is None:
@@ -63,12 +60,13 @@ class PriceSource:
         return self.current
 
     def reload_if_changed(self) -> None:
-        """Load the price list again if the user's file has changed since it was read. An invalid file is not used.
+        """Load the price list again if the user's file has changed. An invalid file is not used.
 
-        Does nothing before `load`. Call it in a thread, because a new file needs up to half a second.
+        Nothing happens before `load`. Call this in a thread.
         """
         if self.current is None or _identify(self._file) == self._identity:
             return
+        # a new file needs up to half a second, so the caller uses a thread
         with self._lock:
             if _identify(self._file) != self._identity:
                 self._load()
@@ -139,9 +137,9 @@ def find_newer_file(file: Path | None) -> StoredPrices | None:
 
 @cache
 def find_package_date(today: date) -> date | None:
-    """Return the newest date in the price list of the installed package that is not after `today`.
+    """Return the newest date in the price list of the package that is not after `today`.
 
-    The date shows the age of the prices. None: the package is not installed, or its list has no date.
+    None: the package is not installed, or its list has no date.
     """
     found = find_spec("genai_prices.data") if has_price_data() else None
     if found is None or found.origin is None:

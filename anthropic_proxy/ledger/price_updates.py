@@ -1,8 +1,7 @@
 """`store_new_prices`: checks a new price list and stores it in the data directory, for all processes of this user.
 
-The list is published by the project `genai-prices`, and comes from a URL or a file. With `PRICE_UPDATE_DAYS`, the proxy
-downloads it regularly. `claim_update` then selects one process for the download, and `finish_update` records its
-success.
+With `PRICE_UPDATE_DAYS`, the proxy downloads the list regularly. `claim_update` selects one process for the download,
+and `finish_update` records its success.
 """
 
 import os
@@ -81,10 +80,9 @@ def find_update_url(settings: Settings) -> str:
 
 
 async def download_prices(send: Callable[[str], Awaitable[HttpReply]], url: str) -> bytes:
-    """Send a GET request to `url` and return the body of the response, which is not checked yet.
+    """Send a GET request to `url`, and return the unchecked body of the response.
 
-    `send` is the function that sends the request. Raises `InvalidPrices` for another status than 200, and
-    `UpstreamError` if the request fails.
+    Raises `InvalidPrices` unless the status is 200, and `UpstreamError` if the request fails.
     """
     reply = await send(url)
     if reply.status != 200:
@@ -104,8 +102,7 @@ def read_price_list(file: Path) -> bytes:
 def store_new_prices(directory: Path, content: bytes, origin: str, today: date) -> PriceUpdate:
     """Check a price list and store it in the data directory `directory`.
 
-    `content` is the JSON of the list, and `origin` its URL or path. Raises `InvalidPrices`, `OlderPrices` or
-    `ConfigurationError`; the prices in use then stay.
+    Raises `InvalidPrices`, `OlderPrices` or `ConfigurationError`, and the prices in use then stay.
     """
     from anthropic_proxy.ledger.price_check import decode_providers  # noqa: PLC0415  # loads genai-prices
 
@@ -142,8 +139,7 @@ def describe_failure(error: InvalidPrices | UpstreamError, origin: str, director
 def claim_update(directory: Path, days: int, clock: Callable[[], float] = time.time) -> bool:
     """Return True if an automatic price update is due and this process must make it.
 
-    If several processes call this, only one of them gets True. An update is due `days` days after the last one, or
-    `RETRY_SECONDS` after a failed one. Raises `ConfigurationError` if `directory` cannot be written.
+    Of several processes, one gets True. Raises `ConfigurationError` if `directory` is not writable.
     """
     _create(directory)
     file = directory / CLAIM_FILE_NAME

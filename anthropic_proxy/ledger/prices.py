@@ -1,8 +1,7 @@
 """Prices of models at providers, from the user's settings or from the PyPI package `genai-prices`.
 
-`PriceList` finds the `Price` of a model in a service tier. Prices in `anthropic-proxy.toml` take precedence, and local
-models are free. A `Price` consists of `Rates`, the price of each kind of token in US dollars per million tokens, and of
-the price of web searches. Costs are whole nano-dollars (10⁻⁹ US dollars).
+`PriceList` finds the `Price` of a model in a service tier. A `Price` has `Rates`, in US dollars per million tokens, and
+the price of web searches.
 """
 
 from collections.abc import Mapping, Sequence
@@ -148,10 +147,9 @@ class Price(Struct, frozen=True, kw_only=True):
         return (2 * scaled + scale) // (2 * scale)  # rounded half up
 
     def find_highest_cost(self, input_tokens: int, output_tokens: int) -> int:
-        """Return the highest possible cost of a future request in nano-dollars (10⁻⁹ US dollars).
+        """Return the highest possible cost of a future request in nano-dollars (10⁻⁹ US dollars). 0: the model is free.
 
-        `input_tokens` and `output_tokens` are maximum numbers of tokens. The most expensive kind of token is assumed.
-        0: the model is free.
+        Both arguments are maximum numbers of tokens.
         """
         if self.is_free:
             return 0
@@ -179,12 +177,11 @@ def find_price(
     tier: str = "",
     directory: Path | None = None,
 ) -> Price | None:
-    """Return the price of `model` in the list of `genai-prices`, at the server with the address `base_url`.
+    """Return the price of `model` at the server `base_url`, from the list of `genai-prices`.
 
-    None: the price is unknown, or the package is not installed. `when` is the time of the request; None: now. `tier` is
-    a service tier such as `flex`, `priority`, `fast` or `batch`; "": the normal one. `directory` is the data directory,
-    in which the user may have a newer list; None: only the list of the package is used.
+    None: the price is unknown, or the package is not installed.
     """
+    # without `directory`, a newer list of the user is not found
     data = find_price_source(directory).load()
     if data is None:
         return None

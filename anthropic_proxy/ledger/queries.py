@@ -1,7 +1,6 @@
 """Queries for sums of usage: requests, tokens and costs by day, model, provider, project or session.
 
-`sum_usage` returns one `UsageGroup` for each day, model or other group. For a `UsageRange` above three hours, the sums
-come from tables of hourly sums. For a shorter one, single requests are added up.
+`sum_usage` returns one `UsageGroup` for each day, model or other group.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -71,8 +70,7 @@ def sum_usage(
 ) -> list[UsageGroup]:
     """Return the sums of requests in the range `chosen` for each group that has requests.
 
-    `by` selects the groups. Days and hours are in order of time, other groups by cost, the highest first. `timezone` is
-    the time zone in which days begin; None: that of the system.
+    Days and hours are in order of time, other groups by descending cost.
     """
     if by == "session":
         return _sort(_sum_sessions(connection, chosen))

@@ -1,7 +1,7 @@
 """Limits of database queries for pages and the API: their time, and the number of requests that a text search reads.
 
 `limit_time` makes slow queries fail. `describe_read_failure` returns the message about a failed query. `limit_search`
-shortens the time range of a text search, which must read each request in the range.
+shortens the time range of a text search.
 """
 
 import sqlite3
@@ -35,7 +35,7 @@ class ReadFailure(Struct, frozen=True):
 def limit_time(engine: Engine, seconds: float = MAX_READ_SECONDS) -> None:
     """Make database queries on connections of `engine` fail if they need more than `seconds`.
 
-    On PostgreSQL, this is the limit of each query. On SQLite, it is the limit of all queries of a connection together.
+    On SQLite, the limit is for all queries of a connection together.
     """
 
     @event.listens_for(engine, "connect")
@@ -73,9 +73,7 @@ def limit_search(
 ) -> RequestSelection:
     """Return `chosen` with a shorter time range if its search would read more than `maximum` requests.
 
-    A selection without a text search and without `is_changed` is returned unchanged. `before` and `after` are times in
-    microseconds at which another page of the list begins. With `after`, the earliest requests of the range are kept,
-    otherwise the latest ones.
+    With `after`, the earliest requests stay in the range, otherwise the latest.
     """
     if not (chosen.text or chosen.is_changed):
         return chosen

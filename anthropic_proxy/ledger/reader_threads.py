@@ -1,7 +1,6 @@
 """`ReaderThreads`: threads in which routes read the ledger (database of requests), apart from all other work.
 
-`run` awaits the result of a function in one of the threads. `stop` cancels the calls that wait for a thread. One client
-cannot occupy all threads with slow queries.
+One client cannot occupy all threads with slow queries. `stop` cancels the calls that wait for a thread.
 """
 
 import asyncio
@@ -49,8 +48,7 @@ class ReaderThreads:
     async def run(self, client: str, function: Callable[P, ResultT], *arguments: P.args, **named: P.kwargs) -> ResultT:
         """Call `function` with these arguments in one of the threads, and return its result.
 
-        `client` is the name of the client. Raises `LimitReached` if `MAX_CLIENT_CALLS` queries of the client run or
-        wait.
+        Raises `LimitReached` if `MAX_CLIENT_CALLS` queries of `client` run or wait.
         """
         calls = self._calls.setdefault(client, _Calls())
         if calls.count >= MAX_CLIENT_CALLS:

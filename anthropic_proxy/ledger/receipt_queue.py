@@ -1,8 +1,7 @@
 """`ReceiptQueue`: bounded queue of finished requests that wait for storage in the ledger, the database of requests.
 
-The entries are receipts, the records of one request each. The event loop adds them with `record`. The thread of the
-ledger removes them with `pop_batch`, and stores such a batch in one transaction. A receipt is lost if the queue is
-full, or if the thread calls `drop` or `drop_batch` after an error.
+The entries are receipts, the records of one request each. The event loop adds them, and the thread of the ledger
+removes them in batches.
 """
 
 import threading
@@ -24,8 +23,7 @@ EXCHANGE_PATH = "/v1/messages"
 class ReceiptQueue:
     """Queue of receipts (records of finished requests), which starts the thread that stores them.
 
-    `run` is the function of the thread, which must return after `stop`. `contents` has the recorded texts of the
-    requests; None: texts are not stored. `clock` returns seconds since the epoch.
+    `run` is the function of the thread, which must return after `stop`.
     """
 
     def __init__(
@@ -54,10 +52,9 @@ class ReceiptQueue:
         self._thread: threading.Thread | None = None
 
     def record(self, receipt: Receipt) -> None:
-        """Queue `receipt`, the record of a finished request, for storage. The first one starts the thread.
+        """Queue `receipt`, the record of a finished request, for storage.
 
-        A request to another path than `/v1/messages` is ignored unless it failed. If the queue is full, the receipt is
-        dropped and counted as lost.
+        The first call starts the thread. If the queue is full, the receipt counts as lost.
         """
         if receipt.path != EXCHANGE_PATH and receipt.outcome != "error":
             return
@@ -103,10 +100,7 @@ class ReceiptQueue:
         return len(self._waiting) + self.in_batch
 
     def drop_batch(self) -> int:
-        """Count all receipts of the current batch as lost, and return their number.
-
-        A batch is stored in one transaction. The recorded texts of its requests are dropped too. Called in the thread.
-        """
+        """Count all receipts of the current batch as lost, and return their number. Called in the thread."""
         dropped, self.in_batch = self.in_batch, 0
         self.state.dropped_rows += dropped
         if dropped and self.contents is not None:
@@ -130,10 +124,9 @@ class ReceiptQueue:
         return self._stopped.is_set()
 
     def wait(self, seconds: float | None) -> None:
-        """Wait for a receipt, and then a moment longer, so that further receipts are stored in the same transaction.
+        """Wait for a receipt, and then a moment longer for further receipts. Called in the thread.
 
-        The wait for the first receipt ends after `seconds` (None: no limit), or when the queue is stopped. Called in
-        the thread.
+        The first wait ends after `seconds`, or when the queue is stopped.
         """
         if not len(self) and not self._added.wait(seconds):
             return
@@ -155,9 +148,9 @@ class ReceiptQueue:
         self._stopped.wait(seconds)
 
     def pop_batch(self, count: int) -> list[Receipt]:
-        """Remove the oldest receipts, at most `count`, from the queue and return them as the current batch.
+        """Remove the oldest receipts, at most `count`, and return them as the current batch.
 
-        They count as queued (`in_batch`) until the caller has written them and sets `in_batch` to 0.
+        The batch counts as queued until the caller sets `in_batch` to 0.
         """
         batch: list[Receipt] = []
         while self._waiting and len(batch) < count:

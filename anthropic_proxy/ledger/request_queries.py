@@ -1,8 +1,7 @@
 """Queries for stored requests: one page of a list, all requests for an export, or one request by its id.
 
-`RequestSelection` is a time range with filters, and an argument of most functions. `StoredRequest` is one row of the
-table `requests`. `list_stored_requests` returns one page of a list. Functions named `…_condition` and `…_conditions`
-return SQL conditions for other queries.
+Most functions read a `RequestSelection`, a time range with filters. Functions `…_condition` and `…_conditions` return
+SQL conditions for other queries.
 """
 
 from collections.abc import Iterator, Mapping
@@ -130,8 +129,7 @@ def list_stored_requests(
 ) -> list[StoredRequest]:
     """Return at most `limit` stored requests of the selection `chosen`, the latest first.
 
-    With `before`, these are the latest requests before this position, and with `after`, the earliest ones after it. A
-    position is the start of a request in microseconds, and its id.
+    A position (`before`, `after`) is the start of a request in microseconds, and its id.
     """
     column, own, chosen = requests.c, [], narrow_range(connection, chosen)
     if before is not None:  # one limit of time, so that the database begins at this place of the index
@@ -159,10 +157,11 @@ def find_stored_request(connection: Connection, request_id: str) -> StoredReques
 
 
 def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[ColumnElement[bool]]:
-    """Return the SQL conditions for rows of `sums`, a table of hourly sums, that belong to the selection `chosen`.
+    """Return the SQL conditions for rows of `sums` that belong to the selection `chosen`.
 
-    A text search and `is_changed` of the selection are ignored, because such a table has no columns for them.
+    A text search and `is_changed` of the selection are ignored.
     """
+    # a table of hourly sums has no columns for a text search
     conditions = [sums.c.hour >= chosen.start // MICROSECONDS_PER_HOUR, sums.c.hour < chosen.end_hour]
     return conditions + [sums.c[name] == value for name, value in chosen.values.items()]
 
@@ -194,11 +193,11 @@ def uncommon_condition(name: str) -> ColumnElement[bool]:
 
 
 def narrow_range(connection: Connection, chosen: RequestSelection) -> RequestSelection:
-    """Shorten the time range of `chosen` if it filters by a very common value, such as an empty project name.
+    """Return `chosen` with a shorter time range if it filters by a very common value.
 
-    The index of a column does not contain its most common value. The new range has only the hours with such requests,
-    so that fewer rows are read. Any other selection is returned unchanged.
+    The shorter range contains the same requests.
     """
+    # the index of a column does not contain its most common value, so fewer rows are read in this way
     for sums, keys in ((hourly, HOURLY_KEYS), (session_hours, SESSION_KEYS)):
         values = {name: value for name, value in chosen.values.items() if name in keys}
         if any(COMMON_VALUES.get(name) == value and name != "outcome_class" for name, value in values.items()):
@@ -214,9 +213,9 @@ def narrow_range(connection: Connection, chosen: RequestSelection) -> RequestSel
 
 
 def search_conditions(chosen: RequestSelection, column: Any) -> list[ColumnElement[bool]]:
-    """Return the SQL conditions for the text search of the selection `chosen`, and for its filter `is_changed`.
+    """Return the SQL conditions for the text search and the filter `is_changed` of `chosen`.
 
-    `column` has the columns of the table `requests`, or of a subquery with the same columns.
+    `column` has the columns of `requests`, or of a subquery with the same columns.
     """
     conditions: list[ColumnElement[bool]] = []
     if chosen.is_changed:

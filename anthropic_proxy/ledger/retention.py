@@ -1,7 +1,7 @@
 """Deletion of old rows of the ledger: by age, and by the size of the database.
 
-`Retention.delete_expired` deletes the rows that are older than the settings permit. Then it deletes the oldest rows if
-the database exceeds its maximum size. Each transaction is small, so that other writers can continue.
+`Retention.delete_expired` deletes expired rows, then the oldest rows of a database that is too large. Each transaction
+is small, so that other writers can continue.
 """
 
 import sqlite3
@@ -36,10 +36,9 @@ _SAMPLED_ROWS = 1_000
 
 
 class Retention:
-    """Deletion of rows that are older than the settings permit, and of the oldest rows of a database that is too large.
+    """Deletion of expired rows, and of the oldest rows of a database that is too large.
 
-    `is_due` returns True if a deletion is due, and `seconds_until_due` the time until the next one. `clock` returns
-    seconds since the epoch.
+    `clock` returns seconds since the epoch.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
@@ -56,10 +55,9 @@ class Retention:
         return max(1.0, self._next_at - self._clock()) if self._next_at else INTERVAL_SECONDS
 
     def delete_expired(self, engine: Engine, is_stopped: Callable[[], bool] = lambda: False) -> None:
-        """Delete rows that are older than the settings permit, then the oldest rows if the database is too large.
+        """Delete expired rows, then the oldest rows if the database is too large.
 
-        `is_stopped` is called between transactions. If it returns True, the deletion ends early. `is_due` then stays
-        True, and the next call continues.
+        The deletion ends early if `is_stopped` returns True. The next call continues.
         """
         before = int((self._clock() - self._settings.ledger_days * DAY_SECONDS) * MICROSECONDS)
         content_before = int((self._clock() - self._settings.ledger_content_days * DAY_SECONDS) * MICROSECONDS)

@@ -1,7 +1,7 @@
 """`restrict_rows`: limits the queries of a database connection to requests with certain virtual keys.
 
-A virtual key is a key that this proxy gives to a client. The limit is for users that may see only the requests of their
-own keys. Each query on the connection is rewritten, so that no page or export can omit the limit.
+A virtual key is a key that this proxy gives to a client. Each query is rewritten, so that no page or export can omit
+the limit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,8 +34,7 @@ def find_key_labels(connection: Connection, owner: str) -> list[str]:
 def restrict_rows(connection: Connection, key_labels: Sequence[str]) -> None:
     """Limit all later queries on `connection` to requests with the virtual keys in `key_labels`.
 
-    A label is the name of a virtual key. A query that cannot be limited, such as one of another table or one as SQL
-    text, then raises `RestrictedQueryError`.
+    A query that cannot be limited, such as SQL text, then raises `RestrictedQueryError`.
     """
     permitted = _build_permitted(list(key_labels))
 

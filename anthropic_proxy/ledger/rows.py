@@ -110,8 +110,7 @@ class RowBuilder:
 def classify_outcome(receipt: Receipt) -> str:
     """Return the value of the column `outcome_class` for `receipt`, the record of one request.
 
-    Values are `ok`, `retried` (served after a failed call), `truncated` (by the token limit), `error`, and `cancelled`
-    (by the client).
+    Values are `ok`, `retried` (served after a failed call), `truncated`, `error` and `cancelled`.
     """
     if receipt.outcome in ("error", "cancelled"):
         return receipt.outcome

@@ -31,9 +31,9 @@ _read_counted = itemgetter(*_COUNTED)
 
 
 def sum_sessions(rows: Iterable[Row], instance: str) -> list[Row]:
-    """Compute the sums of `rows`, new rows of the table `requests`, and return them as rows of `session_hours`.
+    """Return the sums of `rows`, new rows of `requests`, as rows of the table `session_hours`.
 
-    `instance` is the id of the writing process on PostgreSQL, "" on SQLite.
+    `instance` is the id of the writing process, "" on SQLite.
     """
     groups = group_by_hour(rows, instance, _read_key)
     return [{**dict(zip(_KEYS, key, strict=True)), **_sum_group(groups[key])} for key in sorted(groups)]

@@ -1,8 +1,6 @@
 """Query for stored requests in the order of a numeric column, such as the cost or the duration.
 
-`list_sorted_requests` returns one page of the list. A page begins at a position: value, time and id of the last request
-of the previous page. Only the latest `MAX_SORTED_REQUESTS` requests of a selection are sorted, to limit the time of a
-query.
+Only the latest `MAX_SORTED_REQUESTS` requests of a selection are sorted, to limit the time of a query.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,8 +74,7 @@ def list_sorted_requests(
 ) -> list[SortedRequest]:
     """Return at most `limit` stored requests of the selection `chosen`, sorted by `order`.
 
-    `before` and `after` are positions in the list. With `before`, only requests that follow this position are returned,
-    and with `after`, only those that precede it. Requests with the same value are sorted by time, the latest first.
+    A position (`before`, `after`) has the value, time and id of a request.
     """
     unknown = _LOWEST if order.is_descending else _HIGHEST
     value = func.coalesce(SORT_KEYS[order.name] * 1.0, unknown).label("value")
@@ -90,6 +87,7 @@ def list_sorted_requests(
     )
     keys = (latest.c.value, latest.c.started_at, latest.c.id)
     descending = [one == (after is None) for one in (order.is_descending, True, True)]
+    # the results follow the position `before` in the list, and precede the position `after`
     conditions = [_follows(keys, position, descending) for position in (before or after,) if position is not None]
     ordered = [key.desc() if one else key.asc() for key, one in zip(keys, descending, strict=True)]
     nearest = select(*keys).where(*conditions).order_by(*ordered).limit(limit)

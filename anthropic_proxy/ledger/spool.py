@@ -1,8 +1,7 @@
 """`Spool`: file in which rows for the ledger wait while PostgreSQL is unavailable. They survive a restart.
 
-All workers of a machine use the same file, a SQLite database in the data directory. `append` adds a block, the rows of
-one transaction. `claim` gives the oldest block to one worker for a minute. The worker stores it and calls `delete`, or
-calls `release` after a failure.
+All workers of a machine use the same file. A block has the rows of one transaction, which one worker claims for a
+minute to store them.
 """
 
 import hashlib
@@ -70,10 +69,9 @@ class Spool:
         return True
 
     def claim(self) -> Block | None:
-        """Return the oldest block (rows of one transaction) that no worker has claimed, and claim it.
+        """Return the oldest block that no worker has claimed, and claim it for `CLAIM_SECONDS`.
 
-        The claim lasts `CLAIM_SECONDS`. The caller stores the rows and calls `delete`, or calls `release` after a
-        failure. None: there is no such block, or the file cannot be used.
+        None: there is no such block, or the file cannot be used.
         """
         if not self._has_file:
             return None
@@ -96,9 +94,9 @@ class Spool:
     def delete(self, block: Block) -> None:
         """Delete `block` from the file, because its rows are now stored in the ledger.
 
-        If the file cannot be written, the block stays in it. A worker that claims it later skips the rows that are
-        already stored.
+        If the file cannot be written, the block stays in it.
         """
+        # a worker that claims a remaining block skips the rows that are already stored
         with suppress(sqlite3.Error, OSError), closing(self._open()) as database:
             database.execute("DELETE FROM block WHERE id = ?", (block.id,))
 

@@ -1,7 +1,7 @@
 """`UsageSums`: numbers of requests, tokens and costs, and the SQL expressions that add them up.
 
-`hourly_sums`, `session_sums` and `request_sums` return the SQL expressions for one table each. `to_sums` builds a
-`UsageSums` from their values. `add_up` returns the totals of several `UsageSums`, `add_up_groups` those of each group.
+`hourly_sums`, `session_sums` and `request_sums` return the SQL expressions for one table each. `add_up` returns the
+totals of several `UsageSums`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -118,8 +118,7 @@ def add_up_groups(groups: Iterable[tuple[KeyT, UsageSums]]) -> dict[KeyT, UsageS
 def find_known_amount(amount: int, unknown_requests: int) -> int | None:
     """Return `amount`, a sum of costs in nano-dollars. None: no cost is known.
 
-    `unknown_requests` is the number of requests without a known price. If there are any and the sum is 0, no cost is
-    known.
+    `unknown_requests` is the number of requests without a known price.
     """
     return None if unknown_requests and not amount else amount
 

@@ -1,7 +1,6 @@
 """Sums of usage in formats for other programs: a table for CSV, and an object for JSON.
 
-The sums are those of groups, for example of all requests with the same model or on the same day. `tabulate_usage`
-returns the table with one row per group, and `build_usage` the object.
+The sums are those of groups, for example of all requests with the same model.
 """
 
 from collections.abc import Sequence
@@ -29,8 +28,7 @@ _COSTS = {"cost": "unknown_cost_requests", "requested_cost": "unknown_requested_
 def name_group(settings: Settings, by: str, group: UsageGroup) -> str:
     """Return the name of `group`, such as all requests with the same model, as users see it.
 
-    `by` is the quantity by which the requests are grouped, such as `model`. A provider is named by its prefix in model
-    ids, and a model by its id with this prefix.
+    A provider is named by its prefix in model ids.
     """
     if by not in ("model", "provider"):
         return group.name
@@ -41,9 +39,9 @@ def name_group(settings: Settings, by: str, group: UsageGroup) -> str:
 
 
 def encode_sums(sums: UsageSums) -> dict[str, Any]:
-    """Return the sums in `sums` by their titles in exports (`EXPORT_TITLES`), for CSV or JSON.
+    """Return the sums in `sums` by their titles in exports, for CSV or JSON.
 
-    Costs are in US dollars. A cost is None if no request with tokens has a known price.
+    Costs are US dollars, or None if no price is known.
     """
     values: dict[str, Any] = {title: getattr(sums, title) for title in EXPORT_TITLES}
     for cost, unknown in _COSTS.items():
@@ -54,16 +52,16 @@ def encode_sums(sums: UsageSums) -> dict[str, Any]:
 def tabulate_usage(settings: Settings, by: str, groups: Sequence[UsageGroup]) -> ExportTable:
     """Return a table with one row for each of `groups`, such as the requests with the same model.
 
-    `by` is the quantity by which the requests are grouped. It is the title of the first column.
+    `by` is the title of the first column.
     """
     rows = [[name_group(settings, by, group), *encode_sums(group.sums).values()] for group in groups]
     return ExportTable([by, *EXPORT_TITLES], rows)
 
 
 def build_usage(settings: Settings, by: str, groups: Sequence[UsageGroup], chosen: UsageRange) -> dict[str, Any]:
-    """Return the sums of `groups`, such as the requests with the same model, as an object for JSON.
+    """Return the sums of `groups`, such as requests with the same model, as an object for JSON.
 
-    `by` is the quantity by which the requests are grouped. `chosen` is the time range of the requests.
+    `by` names the quantity that the requests of a group share.
     """
     return {
         "from": _format_time(chosen.start),

@@ -1,8 +1,7 @@
 """`LedgerWriter`: stores finished requests from a queue in the database, in a thread of its own.
 
-The entries of the queue are receipts, the records of requests. A batch is stored in one transaction: the rows of
-`requests`, their hourly sums, and their texts, so that the tables always agree. A failed batch is kept and written
-later. While PostgreSQL is unavailable, batches wait in a file (`Spool`).
+A batch is stored in one transaction with its hourly sums and texts, so that the tables agree. While PostgreSQL is
+unavailable, batches wait in a file (`Spool`).
 """
 
 import os
@@ -55,11 +54,9 @@ _FileIdentity = tuple[int, int] | None
 
 
 class LedgerWriter:
-    """Writer that stores the receipts (records of requests) of `queue` in the database, in the thread of the queue.
+    """Writer that stores the receipts (records of requests) of `queue` in the database.
 
-    `current_settings` returns the settings, which a reload may replace. `warn` writes a line into the log.
-    `new_calculator` returns the function that calculates the costs of a receipt with given settings. `clock` returns
-    seconds since the epoch.
+    `current_settings` returns the settings, which a reload may replace.
     """
 
     def __init__(
@@ -99,8 +96,7 @@ class LedgerWriter:
     def run(self) -> None:
         """Store the receipts of the queue until it is stopped and empty.
 
-        The database is opened and migrated first. A failed transaction is repeated later. If it fails after the stop,
-        the run ends.
+        A failed transaction is repeated later, but ends the run after the stop.
         """
         try:
             self._store_until_stopped()

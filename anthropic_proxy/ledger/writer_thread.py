@@ -1,7 +1,7 @@
 """`run_writer`: function of the thread that stores queued requests. It restarts the writer after a defect.
 
 A defect is an unexpected exception of the writer. `needs_migration` returns True if the thread must start with the
-server, to migrate the database before the first request. The module does not load SQLAlchemy.
+server. The module does not load SQLAlchemy.
 """
 
 import traceback
@@ -18,10 +18,9 @@ DEFECT_PAUSE_SECONDS = 5.0
 
 
 def needs_migration(settings: Settings) -> bool:
-    """Return True if the database of the ledger has, or may have, tables of another version of the program.
+    """Return True if the tables of the ledger have, or may have, another version.
 
-    False: a SQLite file has the newest tables or does not exist, or the ledger is disabled. The version on PostgreSQL
-    is not read here, so the result is then True.
+    On PostgreSQL, the version is not read, so the result is usually True.
     """
     file = find_sqlite_file(settings)
     return settings.has_ledger() and (file is None or find_file_version(file) not in (None, NEWEST_VERSION))
@@ -35,8 +34,7 @@ def run_writer(
 ) -> None:
     """Run the writer until `queue` is stopped. After a defect (unexpected exception), run it again.
 
-    `write` runs the writer until the queue is stopped. After a defect, the requests of its batch are dropped, and the
-    next run begins after `pause_seconds`. `warn` writes a line into the log, with the traceback of each new defect.
+    The requests of the failed batch are dropped.
     """
     logged = ""
     while True:

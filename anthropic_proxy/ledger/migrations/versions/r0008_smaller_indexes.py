@@ -11,10 +11,7 @@ _COMMON_VALUES = {"project": "", "session": "", "key_label": "local", "outcome_c
 
 
 def upgrade() -> None:
-    """Replace the indexes of five columns by smaller ones, which leave out rows with the most common value.
-
-    The index by time is replaced by one without the request id. Called by Alembic.
-    """
+    """Replace five indexes by smaller ones, which leave out rows with the most common value. Called by Alembic."""
     for column, value in _COMMON_VALUES.items():
         op.drop_index(f"requests_by_{column}", "requests")
         is_rare = sa.text(f"{column} != '{value}'")
