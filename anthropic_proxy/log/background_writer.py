@@ -24,8 +24,7 @@ a pipe. A longer entry is written by itself."""
 class BackgroundWriter:
     """Queue of log entries, and the thread that writes them to the file `descriptor`.
 
-    The function `encode` returns a log entry as bytes. The function `describe_dropped` returns the log entry that
-    reports a number of dropped entries. `max_queued` is the maximum number of queued entries; further ones are dropped.
+    Entries above `max_queued` are dropped, and `describe_dropped` returns the entry about their number.
     """
 
     def __init__(
@@ -49,8 +48,7 @@ class BackgroundWriter:
     def set_encoder(self, encode: Callable[[str], bytes], describe_dropped: Callable[[int], str]) -> None:
         """Replace the functions that encode log entries, also for entries that are already queued.
 
-        `encode` returns a log entry as bytes. `describe_dropped` returns the log entry that reports a number of dropped
-        entries.
+        `describe_dropped` returns the log entry that reports a number of dropped entries.
         """
         self._encode, self._describe_dropped = encode, describe_dropped
 

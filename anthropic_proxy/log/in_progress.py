@@ -1,8 +1,7 @@
 """Running client requests of a worker process, in memory that the supervisor of the workers can read.
 
-A blocked worker cannot send its requests to the supervisor, so each request is written into shared memory at its start.
-This memory has slots for the 32 newest requests, and a count of heartbeats. `RequestsInProgress` writes the memory.
-`read_heartbeat_count` and `describe_requests` read it.
+Each request is written at its start, because a blocked worker cannot send its requests. The memory has the 32 newest
+requests and a count of heartbeats.
 """
 
 from struct import Struct
@@ -31,7 +30,7 @@ _write_model = Struct(f"{MAX_FIELD_LENGTH}s").pack_into
 class RequestsInProgress:
     """List of the running client requests of this process, and its count of heartbeats, in shared memory.
 
-    `board` is memory that the supervisor can read, with `SHARED_MEMORY_BYTES` bytes. None: memory of this process only.
+    `board` is this memory. None: memory of this process only.
     """
 
     def __init__(self, board: memoryview | None = None) -> None:
@@ -60,8 +59,7 @@ class RequestsInProgress:
     def add_request(self, request_id: str, method: str, path: str) -> int:
         """Add a new client request to the list, and return its number for `set_model` and `remove_request`.
 
-        The list has only the 32 newest requests. A request that still runs after 32 newer ones began is no longer
-        listed.
+        The list has only the 32 newest requests.
         """
         self._number = number = self._number + 1
         slot = number % _SLOTS
@@ -101,9 +99,9 @@ def read_heartbeat_count(board: memoryview) -> int:
 
 
 def describe_requests(board: memoryview) -> str:
-    """Return a text with the three newest running requests of a process, and the number of further ones.
+    """Return a text with the three newest running requests of a process. "": no request is listed.
 
-    `board` is the memory that the process writes. "": no request is listed.
+    `board` is the memory that the process writes.
     """
     found = []
     for age in range(_SLOTS):

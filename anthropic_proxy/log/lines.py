@@ -1,8 +1,7 @@
 """Lines of the log about client requests, and functions that make texts from clients safe for the log.
 
 `format_request_lines` returns the line of any request. An accepted `POST /v1/messages` (an exchange) has a second line,
-which `format_exchange_line` returns. `format_note_line` returns the line about a request field that was changed or
-dropped. Functions `escape_…` replace characters that control a terminal.
+which `format_exchange_line` returns.
 """
 
 import functools
@@ -49,17 +48,15 @@ Paint = Callable[[str, str], str]
 
 
 def escape_unprintable(text: str) -> str:
-    """Replace unprintable characters in `text` by escape sequences, so that it is safe in a log line, and return it.
-
-    Otherwise a client could add log lines, or reverse the direction of text on a terminal.
-    """
+    """Return `text` with escape sequences for unprintable characters, so that it is safe in a log line."""
+    # otherwise a client could add log lines, or reverse the direction of text on a terminal
     return text if text.isprintable() else "".join(map(_escape, text))
 
 
 def escape_terminal_controls(text: str) -> str:
-    """Replace control characters in a text of several lines by escape sequences, so that it is safe on a terminal.
+    """Return a text of several lines with escape sequences for control characters, safe for a terminal.
 
-    Line breaks, tabs and all kinds of spaces are kept, also the invisible joiners of emoji and scripts.
+    Line breaks, tabs and all kinds of spaces are kept.
     """
     return text if text.isprintable() else "".join(c if _is_layout(c) else _escape(c) for c in text)
 
@@ -70,9 +67,9 @@ def escape_unprintable_json(text: str) -> str:
 
 
 def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
-    """Return the receipt (record of a request) with API keys masked in texts that a client may have chosen.
+    """Return the receipt of a request with API keys masked in texts that clients may have chosen.
 
-    `secrets` are keys to mask, besides texts that look like API keys.
+    `secrets` are masked besides texts that look like API keys.
     """
     words = (receipt.path, receipt.requested_model, receipt.model, receipt.route_reason, receipt.error)
     names = (receipt.user_agent, receipt.session, receipt.agent, receipt.project)
@@ -135,9 +132,7 @@ def format_utc_time(seconds: float) -> str:
 def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
     """Return the first log line of a request: time, method and path, status, incident, request id.
 
-    An incident is an error, a failed attempt, a disconnect, or a truncated or refused reply. A long incident has
-    further lines. `paint` adds colors; None: no colors. `width` is the width of the terminal in columns; None: no
-    terminal.
+    An incident is, for example, an error or a failed attempt.
     """
     path = receipt.path if len(receipt.path) <= MAX_PATH_CHARACTERS else receipt.path[: MAX_PATH_CHARACTERS - 1] + "…"
     clock, shown = format_local_time(receipt.started_at), str(receipt.status) if receipt.status else "–"
@@ -181,8 +176,7 @@ def _wrap(text: str, width: int | None) -> list[str]:
 def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | None = None) -> str:
     """Return the second log line of an exchange (`POST /v1/messages`): models, tools, messages, tokens, times, route.
 
-    `paint` adds colors; None: no colors. `width` is the width of the terminal in columns; None: no limit. Columns of
-    the line that do not fit are left out, the rightmost first.
+    Columns that do not fit into `width` are left out.
     """
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
@@ -210,9 +204,9 @@ def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | Non
 
 
 def note_identity(note: FidelityNote, provider: str) -> tuple[str, str, str]:
-    """Return a key that is equal for similar notes, because the log contains only the first of them.
+    """Return a key that is equal for similar notes about changed or dropped request fields.
 
-    A note (fidelity note) describes a request field that was changed or dropped.
+    The log contains only the first of similar notes.
     """
     # fields of tools contain tool names; the reason is the same for all of them
     field = note.reason if note.field.startswith("tools") else _INDEX.sub("0", note.field)
@@ -220,9 +214,9 @@ def note_identity(note: FidelityNote, provider: str) -> tuple[str, str, str]:
 
 
 def format_note_line(note: FidelityNote, provider: str) -> str:
-    """Return the log line about a request field that was changed or dropped, such as `✕ groq: top_k dropped: …`.
+    """Return the log line about a changed or dropped request field, such as `✕ groq: top_k dropped: …`.
 
-    The sign is `✕` for a dropped field, and `~` for any other change.
+    The sign of a changed field is `~`.
     """
     sign = "✕" if note.handling == "dropped" else "~"
     return f"{sign} {provider or 'here'}: {note.field} {note.handling}: {note.reason}"

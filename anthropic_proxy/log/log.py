@@ -1,8 +1,7 @@
 """`Log`: the log of the proxy, colored on a terminal, plain elsewhere, or JSON with `LOG_FORMAT=json`.
 
-`write_exchange` writes the lines of an accepted `POST /v1/messages` (an exchange). `write_request` writes the line of
-any other client request. `write_once` writes a line only if its text is new. After a reload of the settings,
-`inherit_from` continues the earlier log. A thread writes the entries (`background_writer`).
+`write_exchange` writes the lines of an accepted `POST /v1/messages` (an exchange), and `write_request` the line of
+another request. `write_once` writes a line only if its text is new.
 """
 
 import io
@@ -44,9 +43,7 @@ _MAX_ONCE_KEYS = 10_000
 class Log:
     """Log on one stream, such as standard error. Entries have counts, names and times, but no message content.
 
-    `color` is True for colored lines, and None for colors only on a terminal. `columns` is the width of the lines;
-    None: the width of the terminal. `secrets` are keys that are masked in each entry. `max_queued` is the maximum
-    number of entries that wait for the writing thread.
+    `secrets` are keys that are masked in each entry.
     """
 
     def __init__(
@@ -79,8 +76,7 @@ class Log:
     def inherit_from(self, before: "Log") -> None:
         """Continue the queue and the thread of `before`, the log before a reload of the settings.
 
-        Lines that `before` has written with `write_once` are not written again. Nothing happens if the two logs have
-        different streams.
+        Nothing happens if the two logs have different streams.
         """
         if self._stream is before._stream and before._writer is not None:
             self._written_once, self._writer = before._written_once, before._writer
@@ -89,8 +85,7 @@ class Log:
     def write_exchange(self, receipt: Receipt) -> None:
         """Write the log lines of a finished exchange (`POST /v1/messages`), and lines about changed request fields.
 
-        The line about a changed or dropped field is written only once per process. In JSON, the exchange is one object,
-        which contains all changes.
+        A line about a field is usually written only once per process.
         """
         if not self._json and self._min_weight <= _WEIGHTS["info"]:
             for note in receipt.notes:
@@ -124,9 +119,9 @@ class Log:
             self._write(self.format_request(receipt, level))
 
     def format_request(self, receipt: Receipt, level: LogLevel = "info") -> str:
-        """Return the log entry of a request that is not an exchange, such as `GET /v1/models`, without a line end.
+        """Return the log entry of a request that is not an exchange, without a line end.
 
-        `level` is the level of the entry if the request did not fail.
+        `level` is the level if the request did not fail.
         """
         level = level if _level_of(receipt) == "info" else _level_of(receipt)
         receipt = redact_receipt(receipt, self._secrets)
@@ -152,7 +147,7 @@ class Log:
         return self._json
 
     def write_json_event(self, name: str, **fields: object) -> None:
-        """Write a JSON object with the field `event` and the given fields to the log, at level info.
+        """Write a JSON object with these fields to the log at level info.
 
         `name` is the value of the field `event`. Call this only if `is_json` is True.
         """
@@ -170,10 +165,7 @@ class Log:
             self.write_line(text if self._json else f"{format_local_time(time.time())}  {text}", level=level)
 
     def write_traceback(self, request_id: str) -> None:
-        """Write the traceback of the current exception, a defect of the proxy or of a plugin, to the log.
-
-        `request_id` is the id of the request during which the exception was raised.
-        """
+        """Write the traceback of the current exception, a defect of the proxy or a plugin, to the log."""
         self._write_trace(request_id, traceback.format_exc())
 
     def write_loop_error(self, context: Mapping[str, Any]) -> None:
@@ -195,16 +187,13 @@ class Log:
     def paint(self, text: str, role: str) -> str:
         """Return `text` in the terminal color of `role`, the meaning of the text.
 
-        Roles are ok, warn, error, quiet, type, title and bar. If the log has no colors, the text is unchanged.
+        If the log has no colors, the text is unchanged.
         """
         return f"\x1b[{_COLORS[role]}m{text}\x1b[0m" if self.color and role else text
 
     @property
     def terminal_width(self) -> int | None:
-        """Maximum number of columns of a log line: the given `columns`, or the width of the terminal.
-
-        None: no limit, because the stream is no terminal or its width is unknown.
-        """
+        """Maximum number of columns of a log line. None: the stream is no terminal, or its width is unknown."""
         if self._columns is not None or not self._is_terminal:
             return self._columns
         try:

@@ -1,8 +1,7 @@
 """Delivery of receipts (records of finished client requests) to the observers of plugins.
 
 `ReceiptQueues` has a queue and a task for each observer, so that a slow observer delays neither requests nor other
-observers. If a queue is full, its oldest receipt is dropped. `close` waits until the receipts are delivered. An
-exchange is an accepted `POST /v1/messages` with its reply.
+observers. If a queue is full, its oldest receipt is dropped.
 """
 
 import asyncio
@@ -21,9 +20,7 @@ MAX_QUEUED_RECEIPTS = 1_000
 class ReceiptQueues:
     """Queues of receipts (records of finished requests), one for each observer.
 
-    `count` is called with the receipt of each exchange, and `count_rejected` with that of each other request that
-    failed. `count_dropped` is called with the class name of an observer if a receipt for it is dropped. `feed` has the
-    recent requests for views; None: a new one.
+    `count_dropped` is called with the class name of an observer if a receipt is dropped.
     """
 
     def __init__(
@@ -56,8 +53,7 @@ class ReceiptQueues:
     def queue_request_receipt(self, receipt: Receipt, *, is_frequent: bool = False) -> None:
         """Queue the receipt of a request that is not an exchange, such as `GET /v1/models`, for all observers.
 
-        A failed request is counted. `is_frequent` is True for a path that clients request often, such as
-        `count_tokens`. Such a request is left out of the views of recent requests, unless it failed.
+        Views of recent requests leave out successful requests with `is_frequent`.
         """
         if not is_frequent or receipt.outcome == "error":
             self.feed.add_finished(receipt, is_exchange=False)

@@ -25,8 +25,7 @@ async def stream_requests(
 ) -> AsyncGenerator[bytes, None]:
     """Yield the events of a live view of client requests as SSE bytes.
 
-    `client_names` limits the view to requests of these clients; None: all clients. The stream ends after
-    `MAX_LIVE_SECONDS`, or when the server stops.
+    `client_names` None means all clients. The stream ends after `MAX_LIVE_SECONDS` at the latest.
     """
     view = feed.open_view()
     try:

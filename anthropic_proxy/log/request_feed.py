@@ -1,8 +1,7 @@
 """Recent and running client requests of all server processes, for views such as the command `logs`.
 
-`RequestFeed` has the requests of this process. While a view is open, other workers send theirs, and `apply_update` adds
-them. `RequestSnapshot` has the recent and running requests at one time. A `RequestView` is a queue of newly finished
-requests for one reader. A receipt is the record of one request, an exchange an accepted `POST /v1/messages`.
+`RequestFeed` has the requests of this process, and those of other workers while a view is open. A `RequestView` is a
+queue of finished requests for one reader.
 """
 
 import asyncio
@@ -68,8 +67,7 @@ class RequestView:
     async def read(self, seconds: float) -> Sequence[LoggedRequest]:
         """Return the requests that wait in this queue, and remove them.
 
-        If there are none, wait at most `seconds` for the first one. Empty: no request has finished, or the view has
-        ended.
+        Waits at most `seconds` for a first request. Empty: none has finished, or the view has ended.
         """
         if not self._changed.is_set():
             try:
@@ -185,10 +183,9 @@ class RequestFeed:
         return sorted([*own, *elsewhere], key=lambda receipt: receipt.started_at)
 
     def apply_update(self, worker: int, snapshot: RequestSnapshot, *, is_complete: bool) -> None:
-        """Add the requests in `snapshot`, which another worker has sent.
+        """Add the requests in `snapshot`, which the worker with the index `worker` has sent.
 
-        `worker` is the index of that worker. `is_complete` is True if `snapshot` has all of its recent requests, and
-        False if it has only those since the last update.
+        `is_complete` is True if `snapshot` has all its recent requests.
         """
         self._running_elsewhere[worker] = snapshot.running
         if not is_complete:

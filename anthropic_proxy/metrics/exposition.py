@@ -24,10 +24,9 @@ from anthropic_proxy.metrics.totals import MetricsSnapshot
 def encode_page(
     snapshot: MetricsSnapshot, unresponsive_workers: int, versions: Labels, accept: str
 ) -> tuple[bytes, str]:
-    """Return the body of the page `/metrics` with the metrics in `snapshot`, and the media type of the body.
+    """Return the body of the page `/metrics`, and its media type.
 
-    `accept` is the request header `Accept`, which selects the format. `unresponsive_workers` is the number of workers
-    that did not report in time. `versions` are the versions of the proxy and of Python.
+    `accept` is the request header `Accept`, which selects the format.
     """
     write, media_type = choose_encoder(accept)
     return write(_Collected(snapshot, unresponsive_workers, versions)), media_type

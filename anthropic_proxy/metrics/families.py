@@ -1,8 +1,7 @@
 """Definitions of all Prometheus metrics, and functions that return their values.
 
-A `MetricFamily`, such as `REQUESTS`, is the name, type, labels and description of one metric. `FAMILIES` has all of
-them. `collect_samples` returns the values of counters and gauges, and `collect_histograms` those of histograms. Both
-read a `MetricsSnapshot`, the metrics of all processes. `docs/guide/operations.md` lists the same metrics.
+`FAMILIES` has all definitions. `collect_samples` returns the values of counters and gauges, `collect_histograms` those
+of histograms. `docs/guide/operations.md` lists the same metrics.
 """
 
 from collections.abc import Iterator
@@ -153,8 +152,7 @@ def collect_samples(
 ) -> dict[MetricFamily, Samples]:
     """Return the values of all counters and gauges in `snapshot`, by metric and labels.
 
-    A counter without counted events has no values. `unresponsive_workers` is the number of workers that did not report
-    in time. `versions` are the versions of the proxy and of Python.
+    A counter without counted events has no values.
     """
     samples: dict[MetricFamily, Samples] = {family: {} for family in FAMILIES if family.kind != "histogram"}
     for (provider, model, stream, status, outcome), row in snapshot.counters.items():
@@ -203,8 +201,7 @@ def _gauge_values(gauges: Gauges) -> Iterator[tuple[MetricFamily, float]]:
 def collect_histograms(snapshot: MetricsSnapshot) -> dict[MetricFamily, dict[Labels, Histogram]]:
     """Return the histograms of durations in `snapshot`, by metric and labels.
 
-    The labels are provider, model and streaming. Requests that differ only in status or outcome are in the same
-    histogram.
+    The labels are provider, model and streaming.
     """
     found: dict[MetricFamily, dict[Labels, Histogram]] = {REQUEST_SECONDS: {}, FIRST_TOKEN_SECONDS: {}}
     for (provider, model, stream, _, _), row in snapshot.counters.items():

@@ -13,10 +13,7 @@ CollectSnapshot = Callable[[], Awaitable[tuple[MetricsSnapshot, int]]]
 
 
 class MetricsPage:
-    """The page `/metrics`, in text format 0.0.4 or in OpenMetrics if the header `Accept` requests it.
-
-    `collect` is an async function that returns the metrics of all processes, and the number of unresponsive workers.
-    """
+    """The page `/metrics`, in text format 0.0.4 or in OpenMetrics if the header `Accept` requests it."""
 
     def __init__(self, collect: CollectSnapshot) -> None:
         self._collect = collect

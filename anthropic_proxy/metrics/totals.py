@@ -1,9 +1,7 @@
 """Metrics of one server process, and their sum over several processes.
 
-`MetricsTotals` counts the requests of this process in a `MetricsSnapshot`. A snapshot has `ExchangeCounters`, the
-counts of requests with the same labels, and `Gauges`, the current state such as used memory. `encode_snapshot` and
-`decode_snapshot` pass it between processes, and `sum_snapshots` adds up several. An exchange is an accepted request to
-`/v1/messages` with its reply.
+`MetricsTotals` counts the requests of this process in a `MetricsSnapshot`. `encode_snapshot` and `decode_snapshot` pass
+a snapshot between processes, and `sum_snapshots` adds up several.
 """
 
 from bisect import bisect_left
@@ -128,11 +126,7 @@ class Gauges(Struct, array_like=True):
     """Number of settled reservations of limits that are not yet in Redis."""
 
     def add_process(self, other: "Gauges") -> None:
-        """Add the gauges of another process to these.
-
-        Most numbers are summed. Open circuits and key cooldowns are the same in all processes, so the larger number is
-        kept. The start is the earliest one.
-        """
+        """Add the gauges of another process to these. For state that all processes share, the larger number is kept."""
         self.started_at = min(self.started_at, other.started_at)
         self.open_circuits = max(self.open_circuits, other.open_circuits)
         self.keys_in_cooldown = max(self.keys_in_cooldown, other.keys_in_cooldown)
@@ -185,8 +179,7 @@ class MetricsSnapshot(Struct):
     def count_failed_attempt(self, attempt: str, times: int = 1) -> None:
         """Add failed calls to the count of `attempt`, a provider and a status such as `groq 429`.
 
-        `times` is the number of calls. If there are already `MAX_FAILED_ATTEMPT_LABELS` pairs, a new one is counted as
-        `other`.
+        Above `MAX_FAILED_ATTEMPT_LABELS` pairs, a new pair counts as `other`.
         """
         if attempt not in self.failed_attempts and len(self.failed_attempts) >= MAX_FAILED_ATTEMPT_LABELS:
             attempt = f"{OTHER_LABEL} {OTHER_LABEL}"
@@ -310,8 +303,7 @@ def encode_snapshot(snapshot: MetricsSnapshot) -> bytes:
 def sum_snapshots(snapshots: Iterable[bytes], ended: Sequence[bytes] = ()) -> MetricsSnapshot:
     """Return the sum of the metrics of several processes.
 
-    `snapshots` has the results of `encode_snapshot` for running processes, and `ended` those of processes that have
-    ended. The gauges of ended processes are left out.
+    `ended` has the snapshots of ended processes. Their gauges are left out.
     """
     total = MetricsSnapshot()
     for encoded in ended:

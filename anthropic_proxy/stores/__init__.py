@@ -1,8 +1,7 @@
 """Stores for state that server processes share: counters of limits, and values with a lifetime.
 
 `open_store` selects a store in Redis, in a SQLite file or in memory. A counter has the used amount of a limit, such as
-tokens per minute. The limits are those of virtual keys, which this proxy gives to clients. A value is a text or a
-number.
+tokens per minute.
 """
 
 from collections.abc import Callable
@@ -14,10 +13,9 @@ from anthropic_proxy.settings import Settings
 
 
 def open_store(settings: Settings, warn: Callable[[str], None]) -> Store:
-    """Return the store that `settings` select: Redis, else a SQLite file in the data directory, else memory.
+    """Return the store that `settings` select, in Redis, a SQLite file or memory.
 
-    No file or connection is opened yet. `warn` logs a message. Raises `ConfigurationError` if the package for Redis is
-    not installed.
+    No file or connection is opened. Raises `ConfigurationError` if the package for Redis is missing.
     """
     if settings.redis_url is not None:
         if find_spec("redis") is None:

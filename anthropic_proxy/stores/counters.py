@@ -1,10 +1,7 @@
 """Counters of limits, such as requests per minute, as plain objects for the stores in memory and in SQLite.
 
-`reserve` adds the estimated amounts of a request to the counters of its limits, and `settle` replaces them with the
-actual amounts. A reservation ends by itself after its lease, a time that `renew` extends.
-
-A limit has one of three kinds. A `rate` has a sliding window of slots, each a 256th of the period. An `amount` (budget)
-and a `concurrency` have holds, the amounts of unsettled reservations.
+`reserve` adds estimated amounts to the counters, and `settle` replaces them with the actual amounts. Without renewal, a
+reservation ends after its lease.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,9 +25,7 @@ UNKNOWN_WAIT_SECONDS = 1.0
 class Counter(Struct):
     """State of one limit, such as tokens per minute: the amounts that are in use.
 
-    A limit of the kind `rate` has the amount of each short interval in `slots`. A budget (`amount`) has the settled
-    amount in `used`, and the reserved amounts in `holds`. A limit of parallel requests (`concurrency`) has the running
-    requests in `holds`.
+    The kind of the limit decides which fields have values.
     """
 
     expires_at: float = 0.0
@@ -52,11 +47,9 @@ class Counter(Struct):
         return self.used + sum(self.slots.values()) + self.holds.total
 
     def remove_expired(self, limit: Limit, now: float) -> None:
-        """Remove the amounts that no longer count at the time `now` (seconds): old slots and ended reservations.
-
-        `limit` is the limit of this counter. If its period has changed, all slots of a `rate` are removed.
-        """
+        """Remove the amounts that no longer count at the time `now` (seconds): old slots and ended reservations."""
         if limit.kind == "rate":
+            # a change of the period removes all slots
             if self.slot_seconds != limit.seconds / SLOT_COUNT:
                 self.slot_seconds, self.slots = limit.seconds / SLOT_COUNT, {}
             first = floor(now / self.slot_seconds) - SLOT_COUNT
@@ -67,7 +60,7 @@ class Counter(Struct):
     def add(self, other: "Counter", limit: Limit, now: float) -> None:
         """Add the amounts of `other`, another counter of the same limit, to this counter.
 
-        `limit` is this limit. `now` is the present time in seconds, by the clock that both counters use.
+        `now` is the present time in seconds, by the clock of both counters.
         """
         self.remove_expired(limit, now)
         self.used += other.used
@@ -79,10 +72,9 @@ class Counter(Struct):
             self.expires_at = max(self.expires_at, other.expires_at)
 
     def find_wait_seconds(self, excess: int, limit: Limit, now: float) -> float:
-        """Return the time in seconds until the counter has decreased by `excess`, the amount above the maximum.
+        """Return the time in seconds until the counter has decreased by `excess`.
 
-        `limit` is the limit of this counter, and `now` the present time in seconds. If running requests must end first,
-        the time is unknown and the result is `UNKNOWN_WAIT_SECONDS`.
+        The result is `UNKNOWN_WAIT_SECONDS` if running requests must end first.
         """
         if limit.kind == "rate":
             for slot in sorted(self.slots):
@@ -98,8 +90,7 @@ class Counter(Struct):
     def seconds_until_reset(self, limit: Limit, now: float) -> float:
         """Return the time in seconds until the counter is 0 if no further request uses it.
 
-        The result is 0.0 if the counter is 0 now, or if the time is unknown because it depends on running requests.
-        `limit` is the limit of this counter, and `now` the present time in seconds.
+        The result is also 0.0 if the time is unknown.
         """
         if limit.kind == "rate":
             return self._slot_end(max(self.slots)) - now if self.slots else 0.0
@@ -118,8 +109,7 @@ def reserve(
 ) -> tuple[Reservation, dict[str, Counter]]:
     """Reserve the amounts of all `limits`, or of none. Return the reservation, and the changed counters by key.
 
-    The caller stores the changed counters. `find_counter` returns the stored counter of a key, or an empty one. `now`
-    is the present time in seconds. After `lease_seconds` the reservation ends unless it is renewed.
+    The caller stores these counters.
     """
     counters = {limit.key: find_counter(limit.key) for limit in limits}
     waits = []
@@ -147,10 +137,9 @@ def reserve(
 def add_amounts(
     counters: Mapping[str, Counter], limits: Sequence[Limit], reservation_id: str, now: float, lease_seconds: float
 ) -> Sequence[int]:
-    """Add the amount of each of `limits` to its counter, and return the slot (time interval) of each amount.
+    """Add the amount of each of `limits` to its counter, and return the slot of each amount.
 
-    `counters` has the counters by key. Only a limit of the kind `rate` has slots; the slot of any other amount is 0.
-    After `lease_seconds` the reservation ends unless it is renewed.
+    Slots are time intervals for the kind `rate`, otherwise 0.
     """
     slots = []
     for limit in limits:
@@ -172,8 +161,7 @@ def settle(
 ) -> dict[str, Counter]:
     """Replace the estimated amounts of `reservation` with the actual `amounts`, and return the changed counters by key.
 
-    `amounts` has one amount for each limit. `find_counter` returns the stored counter of a key. The caller stores the
-    changed counters, and makes sure that a reservation is settled only once.
+    The caller stores these counters, and settles a reservation only once.
     """
     changed: dict[str, Counter] = {}
     for limit, reserved_slot, amount in zip(reservation.limits, reservation.slots, amounts, strict=True):
@@ -196,8 +184,7 @@ def renew(
 ) -> dict[str, Counter]:
     """Extend the leases (time limits) of `reservations` from the time `now`, and return the changed counters by key.
 
-    If a lease has already ended, the amounts are reserved again. `find_counter` returns the stored counter of a key.
-    The caller stores the changed counters.
+    After an ended lease, the amounts are reserved again.
     """
     changed: dict[str, Counter] = {}
     for reservation in reservations:

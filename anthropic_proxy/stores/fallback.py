@@ -1,8 +1,7 @@
 """`FallbackStore`: a store in Redis that keeps working while Redis is unavailable.
 
-Redis counts as unavailable after a failure, or after a wait of more than a second. With `REDIS_FAILURE=open`, this
-process then counts limits itself. With `REDIS_FAILURE=closed`, reservations and access to values raise
-`StoreUnavailable` instead. A background task connects again, and adds the amounts of the interruption to Redis.
+With `REDIS_FAILURE=open`, this process then counts limits itself. With `REDIS_FAILURE=closed`, reservations and access
+to values raise `StoreUnavailable`. A background task connects again, and adds the missing amounts to Redis.
 """
 
 import asyncio
@@ -41,8 +40,7 @@ _Result = TypeVar("_Result")
 class FallbackStore:
     """Store in Redis that keeps working while Redis is unavailable.
 
-    `fails_open` is True to count limits in this process meanwhile, and False to raise `StoreUnavailable`. `address` is
-    the host and port of Redis for messages. `warn` logs a message.
+    `fails_open` is True to count limits in this process meanwhile, and False to raise `StoreUnavailable`.
     """
 
     def __init__(

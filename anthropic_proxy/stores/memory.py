@@ -1,8 +1,7 @@
 """`MemoryStore`: store in the memory of one process, for values with a lifetime and for counters of limits.
 
-A value is a text (`put`) or a number (`increment`). `reserve` adds the estimated amounts of a request to the counters
-of its limits, and `settle` replaces them with the actual amounts. A reservation ends with its lease, a time limit,
-unless `renew` extends it.
+A value is a text (`put`) or a number (`increment`). `reserve` adds estimated amounts to counters, and `settle` replaces
+them with the actual amounts.
 """
 
 import os
@@ -71,8 +70,7 @@ class MemoryStore:
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         """Add `amount` to the number that is stored under `key`, and return the sum.
 
-        A missing or expired number starts at 0 and expires after `lifetime_seconds`. Later additions do not change the
-        time of expiry.
+        The number starts at 0. Its lifetime counts from the first addition.
         """
         expiry, text = self._entries.get(key, (0.0, "0"))
         if expiry <= self._clock():

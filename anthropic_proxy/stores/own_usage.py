@@ -1,9 +1,7 @@
 """`OwnUsage`: the amounts of limits that this process has reserved, for times without the shared store.
 
-The shared store, Redis or a SQLite file, counts the use of limits by all processes. While it is unavailable, `reserve`
-counts in this process only, up to a share of each limit. Later the caller adds the missing amounts, which `pop_unsent`
-returns, to the shared store. `collect_all` returns all amounts of this process, for a shared store that has lost its
-data.
+While Redis or the SQLite file is unavailable, `reserve` counts in this process only. Later the caller adds the missing
+amounts from `pop_unsent` to the shared store.
 """
 
 import time
@@ -77,10 +75,9 @@ class OwnUsage:
             self._add_running(self.values.add_reservation(reservation))
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float, processes: int) -> Reservation:
-        """Reserve the amounts of all `limits` in this process, or of none, while the shared store is unavailable.
+        """Reserve the amounts of all `limits` in this process, or of none, without the shared store.
 
-        The process uses only its share of each limit, because `processes` processes have the same limits. After
-        `lease_seconds` the reservation ends unless it is renewed.
+        The reservation must fit into the share of one of `processes` processes.
         """
         shares = [structs.replace(limit, maximum=self._find_share(limit, processes)) for limit in limits]
         reservation = await self.values.reserve(shares, lease_seconds)
@@ -94,8 +91,7 @@ class OwnUsage:
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> bool:
         """Replace the reserved amounts of `reservation` in this process with the actual `amounts`.
 
-        Return True if the reservation was made without the shared store. After False, the caller must settle it in the
-        shared store too.
+        False: the caller must settle the reservation in the shared store too.
         """
         running = self._running.pop(reservation.id, None)
         if running is None:
@@ -114,10 +110,9 @@ class OwnUsage:
         await self._unsent.renew([each for each in running if each.id in self._unsent_ids])
 
     def pop_unsent(self) -> Mapping[str, tuple[Limit, Counter]]:
-        """Return the amounts that the shared store lacks, and count them as sent.
+        """Return the amounts that the shared store lacks, by limit key, and count them as sent.
 
-        The result maps the key of a limit to this limit, and a counter with the amounts. The caller adds them to the
-        shared store.
+        The caller adds these amounts to the shared store.
         """
         found = {key: (limit, self._unsent.find_counter(limit)) for key, limit in self._unsent_limits.items()}
         self._unsent, self._unsent_ids, self._unsent_limits = MemoryStore(clock=self.clock), set(), {}
@@ -126,8 +121,7 @@ class OwnUsage:
     def collect_all(self) -> Mapping[str, tuple[Limit, Counter]]:
         """Return copies of all amounts of this process, for a shared store that has lost its data.
 
-        The result maps the key of a limit to this limit, and a counter with the amounts. The caller adds them to the
-        shared store, so all of them count as sent.
+        All amounts then count as sent.
         """
         self.pop_unsent()
         found = {key: (limit, self.values.find_counter(limit)) for key, limit in self._limits.items()}

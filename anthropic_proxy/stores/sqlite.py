@@ -1,8 +1,7 @@
 """`SqliteStore`: values and counters of limits in a SQLite file, which the workers of one machine share.
 
-A value is a text (`put`) or a number (`increment`) with a lifetime. `reserve` adds the estimated amounts of a request
-to the counters of its limits, and `settle` replaces them with the actual amounts. While the file cannot be used, each
-process counts limits by itself. Later it adds its amounts to the file.
+`reserve` adds estimated amounts to counters, and `settle` replaces them with the actual amounts. While the file cannot
+be used, each process counts limits by itself.
 """
 
 import asyncio
@@ -103,7 +102,7 @@ class SqliteStore:
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         """Add `amount` to the number that is stored under `key`, and return the sum.
 
-        A missing number starts at 0 and expires after `lifetime_seconds`. Later additions do not change the expiry.
+        The number starts at 0. Its lifetime counts from the first addition.
         """
 
         def write(database: sqlite3.Connection) -> float:
@@ -129,8 +128,7 @@ class SqliteStore:
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
         """Reserve the amounts of all `limits` in one transaction, or of none.
 
-        If the file cannot be used, this process reserves them in its memory. After `lease_seconds` the reservation ends
-        unless it is renewed.
+        If the file cannot be used, this process reserves them in its memory.
         """
 
         def write(database: sqlite3.Connection) -> Reservation:

@@ -1,8 +1,7 @@
 """Plugin that exports traces with OpenTelemetry. It needs the extra `otel`, and variables `OTEL_…` enable it.
 
-A span is the record of an operation with its start and end. Each traced client request becomes one span, and each of
-its calls to a provider a child span. Spans have ids, names, counts and times, but no message content. `open_plugin`
-returns the plugin.
+Each traced client request becomes one span, and each of its calls to a provider a child span. Spans have no message
+content.
 """
 
 from anthropic_proxy.plugins import Plugin

@@ -1,8 +1,7 @@
 """Export of traces with the OpenTelemetry SDK, to a collector (`otlp`) or to the console.
 
-A span is the record of one client request or provider call, with its start and end. `SpanExporters.start_trace` decides
-at the beginning of a request if it is traced. `SpanExporters.record` builds its spans at the end, and a thread of the
-SDK sends them.
+`SpanExporters.start_trace` decides at the beginning of a request if it is traced. `SpanExporters.record` builds the
+spans at the end.
 """
 
 import asyncio
@@ -40,8 +39,7 @@ MIN_SECONDS_BETWEEN_WARNINGS = 60.0
 class SpanExporters:
     """Exporter of the traces of this process, as `plugins.Tracer` and `plugins.Observer` of the plugin.
 
-    `names` are names of exporters, `otlp` or `console`. `open_exporter` returns the exporter with a name; None: that of
-    the SDK. The SDK reads its settings from the environment variables `OTEL_…`.
+    `names` are names of exporters, `otlp` or `console`.
     """
 
     def __init__(self, names: Sequence[str], open_exporter: Callable[[str], SpanExporter] | None = None) -> None:
@@ -74,14 +72,14 @@ class SpanExporters:
     def start_trace(self, parent: TraceContext | None) -> TraceContext:
         """Return the trace ids for a new request. The field `flags` has the decision if the request is traced.
 
-        `parent` has the trace ids that the client sent; None: none. The sampler of the SDK (`OTEL_TRACES_SAMPLER`)
-        makes the decision.
+        `parent` has the trace ids that the client sent.
         """
         trace_id = new_trace_id() if parent is None else parent.trace_id
         parent_id, state = ("", "") if parent is None else (parent.parent_id, parent.state)
         flags = "00"
         if self._provider is not None:
             context = None if parent is None else build_parent_context(parent)
+            # the sampler of the SDK, which `OTEL_TRACES_SAMPLER` selects
             sampler = self._provider.sampler
             result = sampler.should_sample(context, int(trace_id, 16), "POST", SpanKind.SERVER)
             flags = "01" if result.decision is Decision.RECORD_AND_SAMPLE else "00"

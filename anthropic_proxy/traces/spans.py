@@ -1,9 +1,7 @@
 """OpenTelemetry spans of a finished client request, built from its receipt (record of the request).
 
-`SpanBuilder` builds one span for the request, and a child span for each attempt (call to a provider). Providers
-received the ids already during the request, so `PresetIds` passes these ids to the SDK. Names follow the OpenTelemetry
-conventions for HTTP server spans 1.44 and for GenAI client spans 1.42.0-dev (repository semantic-conventions-genai,
-read 2026-11).
+`SpanBuilder` builds one span for the request, and a child span for each call to a provider. Names follow the
+OpenTelemetry conventions for HTTP and GenAI spans.
 """
 
 from collections.abc import Iterator
@@ -30,6 +28,8 @@ from anthropic_proxy.trace_context import TraceContext
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
+# names: conventions for HTTP server spans 1.44 and for GenAI client spans 1.42.0-dev
+# (repository semantic-conventions-genai, read 2026-11)
 CONVENTIONS_URL = "https://opentelemetry.io/schemas/gen-ai-dev/1.42.0-dev"
 """Schema URL: name and version of the GenAI conventions, sent with the spans."""
 PROVIDER_NAMES = {
@@ -77,10 +77,7 @@ class SpanBuilder:
         self._ids = ids
 
     def build_spans(self, receipt: Receipt, trace: TraceContext) -> None:
-        """Build the span of a finished request, and a child span for each of its calls to a provider.
-
-        `receipt` is the record of the request. `trace` has its trace ids.
-        """
+        """Build the span of a finished request, and a child span for each call to a provider."""
         self._ids.trace_id = int(trace.trace_id, 16)
         context = build_parent_context(trace) if trace.parent_id else Context()
         route = _find_route(receipt.path)

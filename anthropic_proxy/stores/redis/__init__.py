@@ -1,9 +1,7 @@
 """`RedisStore`: store in Redis or Valkey for values, counters of limits, and observations about providers.
 
-A value is a text (`put`) or a number (`increment`) with a lifetime. `reserve` adds the estimated amounts of a request
-to the counters of its limits, and `settle` replaces them with the actual amounts. An observation is a fact about a
-provider as JSON text, such as a key in cooldown. `publish` sends it to all processes. The methods raise the errors of
-redis-py.
+`reserve` adds the estimated amounts of a request to counters, and `settle` replaces them with the actual amounts.
+`publish` sends an observation, a fact about a provider, to all processes.
 """
 
 import math
@@ -64,8 +62,7 @@ class Heartbeat(Struct, frozen=True):
 class RedisStore:
     """Store in Redis for values, counters of limits, and observations (facts about providers).
 
-    `url` is the address of the Redis server. `prefix` is the beginning of all keys. `clock` returns the time in
-    seconds; None: the time of the Redis server.
+    The methods raise the errors of redis-py. `prefix` is the beginning of all keys.
     """
 
     def __init__(self, url: str, prefix: str, *, clock: Callable[[], float] | None = None) -> None:
@@ -114,7 +111,7 @@ class RedisStore:
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         """Add `amount` to the number that is stored under `key`, and return the sum.
 
-        A missing number starts at 0 and expires after `lifetime_seconds`. Later additions do not change the expiry.
+        The number starts at 0. Its lifetime counts from the first addition.
         """
         milliseconds = max(math.ceil(lifetime_seconds * 1000), 1)
         return float(
@@ -130,7 +127,6 @@ class RedisStore:
     ) -> Reservation:
         """Reserve the amounts of all `limits` in Redis in one atomic step, or of none.
 
-        After `lease_seconds` the reservation ends unless it is renewed. `reservation_id` is its id; "": a new one.
         Raises `LostStateError` if Redis has lost the data that this process expects.
         """
         id_ = reservation_id or os.urandom(16).hex()
@@ -182,12 +178,11 @@ class RedisStore:
             await self._pipeline.run_script("renew", keys, words)
 
     async def restore_counter(self, key: str, limit: Limit, counter: Counter, now: float, interruption_id: str) -> None:
-        """Add the amounts of `counter`, which this process counted, to the counter in Redis after an interruption.
+        """Add the amounts of `counter`, which this process counted, to the counter in Redis.
 
-        `limit` is the limit of both counters, and `key` is its key. `now` is the present time in seconds by the clock
-        of `counter`. A repeated call with the same `interruption_id` and `key` has no effect, so that no amount is
-        added twice.
+        A repeated call with the same `interruption_id` and `key` has no effect.
         """
+        # `now` is by the clock of `counter`, and `self._now()` by that of the store
         words: list[object] = [self._now(), limit.kind, limit.seconds, counter.used]
         holds = list(counter.holds.items())
         words.append(len(holds))
@@ -208,8 +203,7 @@ class RedisStore:
     async def publish(self, name: str, text: str, seconds: float) -> None:
         """Send an observation (a fact about a provider) to all processes that use this Redis, and store it.
 
-        `text` is the observation as JSON. It replaces a stored one with the same `name`, and expires after `seconds`.
-        If `seconds` is 0, the text is only sent, and the stored one is deleted.
+        If `seconds` is 0, a stored one is deleted instead.
         """
         words = [self.channel, name, text, seconds, self.process_id]
         await self._pipeline.run_script("publish", [self._name_key("observations", "")], words)
@@ -230,11 +224,10 @@ class RedisStore:
     async def send_heartbeat(self, *, is_complete: bool, since: str = "") -> Heartbeat:
         """Send a heartbeat, by which this process counts as running, and return the reply of Redis.
 
-        If `is_complete` is False, because Redis lacks amounts of this process, the heartbeat is not recorded. The reply
-        counts the processes with a heartbeat since the time `since`, the `Heartbeat.time` of an earlier reply. An empty
-        `since` means the present.
+        If `is_complete` is False, the heartbeat is not recorded.
         """
         keys = [self._name_key("processes", ""), self._name_key("generation", "")]
+        # `since` is the `Heartbeat.time` of an earlier reply, from which heartbeats are counted
         words = [self.process_id if is_complete else "", os.urandom(16).hex(), PROCESS_SECONDS, since, self.generation]
         return Heartbeat(*await self._pipeline.run_script("heartbeat", keys, words))
 

@@ -39,7 +39,7 @@ class CommandPipeline:
     async def run_script(self, name: str, keys: Sequence[str], arguments: Sequence[object]) -> Any:
         """Run a Lua script in Redis and return its result. Raises the errors of redis-py.
 
-        `name` is one of `SCRIPTS`. `keys` are the Redis keys that the script uses, and `arguments` its other arguments.
+        `name` is one of `SCRIPTS`.
         """
         return await self._run(name, keys, arguments)
 

@@ -1,8 +1,7 @@
 """Messages for the operator about failures of Redis, with cause and remedy.
 
-`is_data_error` detects errors that concern only the keys of one command, such as a value of a wrong type, and
-`describe_data_error` returns their message. All other `FAILURES` mean that Redis is unavailable, and `describe_failure`
-returns their message.
+`is_data_error` detects errors that concern only the keys of one command. All other `FAILURES` mean that Redis is
+unavailable.
 """
 
 import re
@@ -36,9 +35,9 @@ _DATA_PROBLEM = re.compile(r"WRONGTYPE|not an integer|not a valid float|would ov
 
 
 def is_data_error(error: BaseException) -> bool:
-    """Return True if only the data of some keys caused `error`, such as a value of a wrong type.
+    """Return True if the data of some keys caused `error`, such as a value of wrong type.
 
-    The same command would fail again, but commands for other keys can succeed.
+    Commands for other keys can succeed.
     """
     found = isinstance(error, ResponseError) and _DATA_PROBLEM.search(str(error))
     return isinstance(error, DataError) or bool(found)
@@ -47,7 +46,7 @@ def is_data_error(error: BaseException) -> bool:
 def describe_data_error(error: BaseException, address: str, keys: Sequence[str]) -> str:
     """Return a message for the operator about `error`, which was caused by the data of some keys.
 
-    `address` is the host and port of Redis. `keys` are the names of the counters or values in the failed command.
+    `address` is the host and port of Redis.
     """
     text = _SCRIPT_END.sub("", " ".join(str(error).split())).rstrip(".")
     others = f" and {len(keys) - _MAX_NAMED_KEYS} others" if len(keys) > _MAX_NAMED_KEYS else ""
