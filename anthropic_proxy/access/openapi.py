@@ -1,7 +1,6 @@
 """OpenAPI document of the routes below `/admin` (virtual keys, teams, audit log).
 
-`build_document` returns the document. `build_paths` and `build_schemas` return the paths and schemas in it, which the
-document of another API also includes.
+`build_document` returns the document. `build_paths` and `build_schemas` return its paths and schemas.
 """
 
 from collections.abc import Mapping

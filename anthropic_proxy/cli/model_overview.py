@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.exchange.not_found import describe_address
 from anthropic_proxy.ledger.prices import PriceList, Rates
-from anthropic_proxy.routing.provider_models import OfferedModel, has_model_list, query_models
+from anthropic_proxy.routing.provider_models import OfferedModel, has_model_list, query_chat_models
 from anthropic_proxy.routing.providers import Provider, find_registry
 from anthropic_proxy.routing.router import (
     describe_missing_key,
@@ -68,7 +68,7 @@ class ModelFacts(Struct, frozen=True):
     """Price of the model. None: unknown."""
 
 
-class MappedTiers(Struct, frozen=True):
+class TierGroup(Struct, frozen=True):
     """One or more Claude tiers (haiku, sonnet, opus, fable), and the model to which one setting maps all of them."""
 
     tiers: tuple[str, ...]
@@ -95,18 +95,18 @@ class ProviderModels(Struct, frozen=True):
     """Message about the models for the user, such as a failed query or an unknown model. "": no problem."""
 
 
-async def map_tiers(services: Services) -> list[MappedTiers]:
+async def map_tiers(services: Services) -> list[TierGroup]:
     """Return the model to which each Claude tier (haiku, sonnet, …) is mapped, with its limits and price.
 
     Tiers with the same setting and model are one item.
     """
-    groups: dict[tuple[str, str], MappedTiers] = {}
+    groups: dict[tuple[str, str], TierGroup] = {}
     for row in list_tier_mappings(services.settings, services.catalog):
         key = (row.target, row.reason)
         found = groups.get(key)
         tiers = (*(found.tiers if found else ()), row.tier)
         facts = found.facts if found else await _find_facts(services, row.target)
-        groups[key] = MappedTiers(tiers, facts, row.reason, tuple(row.fallbacks), tuple(row.problems))
+        groups[key] = TierGroup(tiers, facts, row.reason, tuple(row.fallbacks), tuple(row.problems))
     return list(groups.values())
 
 
@@ -131,7 +131,7 @@ async def query_provider(services: Services, provider: Provider) -> ProviderMode
         try:
             credential = services.credentials.next_credential(provider)
             send = services.transports[provider.transport]
-            listed = await query_models(provider, services.settings, send, credential, LIST_TIMEOUT_SECONDS)
+            listed = await query_chat_models(provider, services.settings, send, credential, LIST_TIMEOUT_SECONDS)
             return ProviderModels(provider.prefix, _add_facts(services, provider, listed))
         except ProxyError as error:
             problem = _explain(error, provider, services.settings)

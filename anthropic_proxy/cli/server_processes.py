@@ -15,7 +15,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.child_process import stop_at_end_of_input
 from anthropic_proxy.platforms.fd_limits import raise_fd_limit
 from anthropic_proxy.platforms.signals import defer_sighup, restore_sighup
-from anthropic_proxy.server.listen import format_address, open_listener
+from anthropic_proxy.server.listen import format_url, open_listener
 from anthropic_proxy.server.process import ServerConfig, ServerProcess
 from anthropic_proxy.workers.supervisor import Supervisor
 from anthropic_proxy.workers.worker import LoadWorkerApp, serve_supervised
@@ -42,7 +42,7 @@ def run_server(
     defer_sighup()
     raise_fd_limit()
     listener = _open_listener(host, port)
-    address = format_address(host, listener.getsockname()[1], uses_tls=tls_files is not None)
+    address = format_url(host, listener.getsockname()[1], uses_tls=tls_files is not None)
     if attached:
         print(address, flush=True)  # the listener already queues connections
         stop_at_end_of_input()

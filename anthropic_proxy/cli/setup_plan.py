@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.routing.backend_checks import find_google_project
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.credentials import Credentials
-from anthropic_proxy.routing.provider_models import query_models
+from anthropic_proxy.routing.provider_models import query_chat_models
 from anthropic_proxy.routing.providers import Provider, find_registry
 from anthropic_proxy.routing.router import TierMapping, list_tier_mappings
 from anthropic_proxy.services import open_services
@@ -42,7 +42,7 @@ class KeyTestResult(Struct, frozen=True):
     seconds: float
 
 
-class LineDifference(Struct, frozen=True):
+class SettingDifference(Struct, frozen=True):
     """Setting in `.env` or in the environment with another value than the one that `init` would write.
 
     The present value is not changed.
@@ -85,7 +85,7 @@ def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | 
 
 def separate_existing_lines(
     lines: Mapping[str, str], file_settings: Settings, used_settings: Settings
-) -> tuple[dict[str, str], list[LineDifference]]:
+) -> tuple[dict[str, str], list[SettingDifference]]:
     """Return those of `lines` that `.env` lacks, and the present settings that differ from `lines`.
 
     `used_settings` contains `.env` and the environment.
@@ -97,7 +97,7 @@ def separate_existing_lines(
             added[name] = value
         elif present.reveal() != value:
             differences.append(
-                LineDifference(
+                SettingDifference(
                     name, file_settings.origins[name], mask_setting(name, present.reveal()), mask_setting(name, value)
                 )
             )
@@ -105,7 +105,9 @@ def separate_existing_lines(
             used_settings.origins.get(name) == "environment"
             and (used := used_settings.raw_values[name].reveal()) != value
         ):
-            differences.append(LineDifference(name, "environment", mask_setting(name, used), mask_setting(name, value)))
+            differences.append(
+                SettingDifference(name, "environment", mask_setting(name, used), mask_setting(name, value))
+            )
     return added, differences
 
 
@@ -146,7 +148,7 @@ async def _check_key(settings: Settings, provider: Provider) -> KeyTestResult:
     try:
         credential = Credentials(settings).next_credential(provider)
         send, started = services.transports[provider.transport], time.monotonic()
-        models = await query_models(provider, settings, send, credential, TEST_TIMEOUT_SECONDS)
+        models = await query_chat_models(provider, settings, send, credential, TEST_TIMEOUT_SECONDS)
         return KeyTestResult(tuple(model.id for model in models), time.monotonic() - started)
     finally:
         await services.close()

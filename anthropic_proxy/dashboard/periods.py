@@ -189,7 +189,7 @@ def _draw_lines(
     return _finish(periods, series, texts, rows, unit, is_line=True, bands=bands)
 
 
-def share_chart(periods: Periods, name: str, role: str, shares: Sequence[float | None]) -> DrawnChart:
+def percentage_chart(periods: Periods, name: str, role: str, shares: Sequence[float | None]) -> DrawnChart:
     """Return a chart with one line of percentages, in the color of the CSS class `role`.
 
     A share is unknown if it is None.

@@ -24,7 +24,7 @@ from anthropic_proxy.plugins import RouteRequest, RouteResponse
 def load_environment() -> Environment:
     """Return the Jinja environment with all templates of the dashboard.
 
-    Stored texts are escaped. An unknown name in a template is an error.
+    Values in a template are escaped for HTML. A name without a value is an error.
     """
     environment = Environment(
         loader=PackageLoader("anthropic_proxy.dashboard"),

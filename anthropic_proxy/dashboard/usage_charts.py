@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.periods import DrawnChart, Periods, group_chart, share_chart, stacked_chart
+from anthropic_proxy.dashboard.periods import DrawnChart, Periods, group_chart, percentage_chart, stacked_chart
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.dashboard_records import ModelPeriod, PeriodSums
 from anthropic_proxy.ledger.model_costs import ModelCosts
@@ -91,7 +91,7 @@ def count_tokens_by_kind(sums: UsageSums) -> dict[str, int]:
 def draw_cached_share(periods: Periods, sums: Sequence[UsageSums]) -> DrawnChart:
     """Return a chart with the percentage of input tokens that were read from a cache, over time."""
     shares = [None if one.cached_share is None else 100 * one.cached_share for one in sums]
-    return share_chart(periods, "input read from cache", "cached", shares)
+    return percentage_chart(periods, "input read from cache", "cached", shares)
 
 
 def _kinds(

@@ -42,7 +42,7 @@ _OWN_PARAMETERS = ("text", "measure", "speed", "compared", "order", "columns", "
 
 
 class ViewQuery(Struct, frozen=True, kw_only=True):
-    """Parameters in the URL of a page: time range, filters, order and position."""
+    """Parameters in the URL of a page: time range, filters, order, and position in the list."""
 
     path: str
     range_name: str = "24h"
@@ -158,7 +158,7 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
 
 
 def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -> ViewQuery:
-    """Return the parameters in the URL of a page: time range, filters, order and position.
+    """Return the parameters in the URL of a page: time range, filters, order, and position in the list.
 
     Raises `InvalidRequest` for a value that is not allowed.
     """

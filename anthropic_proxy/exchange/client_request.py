@@ -66,7 +66,7 @@ class ResponseSink(Protocol):
         """Send a complete reply as JSON with status 200."""
         ...
 
-    async def send_error(self, error: ProxyError) -> None:
+    async def send_error_response(self, error: ProxyError) -> None:
         """Send an error with its HTTP status. Call this only before anything else was sent."""
         ...
 

@@ -230,7 +230,7 @@ class _DryRunSink:
 
     async def send_message(self, response: MessagesResponse) -> None: ...
 
-    async def send_error(self, error: ProxyError) -> None:
+    async def send_error_response(self, error: ProxyError) -> None:
         self.error = error
 
     async def wait_disconnected(self) -> None:

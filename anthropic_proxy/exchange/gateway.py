@@ -69,9 +69,9 @@ class ExchangeGateway:
         return f"{', '.join(f'{target.provider.prefix}/{target.model}' for target in route.targets)} ({route.reason})"
 
     def list_models(self) -> Sequence[str]:
-        """Return the ids of the model list that the proxy itself sends for `GET /v1/models`.
+        """Return the model ids that clients receive from `GET /v1/models`.
 
-        If Anthropic is the preferred provider, clients receive Anthropic's list instead.
+        If Anthropic is the preferred provider, clients usually receive its own list instead.
         """
         services = self._current_services()
         return [entry.id for entry in list_models(services.settings, services.catalog)]
@@ -173,7 +173,7 @@ class _BufferSink:
     async def send_message(self, response: MessagesResponse) -> None:
         self.body = msgspec.json.encode(response)
 
-    async def send_error(self, error: ProxyError) -> None:
+    async def send_error_response(self, error: ProxyError) -> None:
         self.error = error
 
     async def wait_disconnected(self) -> None:

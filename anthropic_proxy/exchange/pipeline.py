@@ -68,4 +68,4 @@ async def run_exchange(services: Services, incoming: ClientRequest, sink: Respon
 
 async def _refuse(services: Services, receipt: Receipt, sink: ResponseSink, error: ProxyError) -> None:
     record_failure(receipt, error, services.settings.reveal_proxy_keys())
-    await sink.send_error(error)
+    await sink.send_error_response(error)

@@ -131,7 +131,7 @@ class RelayStream:
         return None
 
     @property
-    def final_usage(self) -> Usage:
+    def usage_with_estimate(self) -> Usage:
         """Token usage of the reply so far.
 
         If a stream is incomplete, its output tokens are estimated from the received content, unless the provider

@@ -193,7 +193,7 @@ class ReplyDelivery:
                 if self._incoming.body:
                     self._release_request(answer)
         finally:
-            self._writer.usage = answer.final_usage
+            self._writer.usage = answer.usage_with_estimate
             self._receipt.outcome = answer.stop_reason or ""
         if answer.failure is not None:
             self._annotate_error(answer.failure)
@@ -271,7 +271,7 @@ class ReplyDelivery:
         elif self._relayed:
             await self._sink.send_events([ErrorEvent(error)], is_last=True)
         else:
-            await self._sink.send_error(error)
+            await self._sink.send_error_response(error)
         error.release_tracebacks()
 
     def _flush_pending(self) -> list[Event]:

@@ -126,7 +126,7 @@ class Usage(Struct, frozen=True):
 def find_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> Usage:
     """Return the tokens and the cost of a finished request, as sums over its calls to providers.
 
-    `input_tokens` is an estimate for a call without reported input tokens.
+    `input_tokens` is an estimate for a call without reported input tokens. Cached input is not counted.
     """
     calls = _list_calls(receipt)
     if _lacks_input(receipt):

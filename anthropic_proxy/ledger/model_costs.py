@@ -62,7 +62,7 @@ class ModelCosts:
         named, separator, own_name = name.partition("/")
         if separator and (price := self.find_price_by_prefix(named, own_name, when)) is not None:
             return price
-        listed = self._prices.find_list_price(self._registry.find(_VENDOR), name, when)
+        listed = self._prices.find_price_at_default_address(self._registry.find(_VENDOR), name, when)
         # an id that is not in the list has a price only if it is the used model
         return self.find_price_by_prefix(prefix, name, when) if listed is None and name == model else listed
 

@@ -257,7 +257,7 @@ class PriceList:
         base_url = find_base_url(provider, next(iter(provider.wires.values())), self._settings)
         return self._find_cached(provider, model, base_url, when or datetime.now(UTC), tier)
 
-    def find_list_price(self, vendor: Provider, model: str, when: datetime) -> Price | None:
+    def find_price_at_default_address(self, vendor: Provider, model: str, when: datetime) -> Price | None:
         """Return the price of `model` at the default address of `vendor`, even if the settings have another address.
 
         None: the price is unknown. `when` is the time of the request.

@@ -57,7 +57,7 @@ def trim_heap() -> None:
         trim(0)
 
 
-def free_heap_bytes() -> float:
+def measure_free_heap_bytes() -> float:
     """Return the number of free bytes in the heap, infinity if the C library does not report it.
 
     The number includes pages that were already returned to the system.
@@ -78,7 +78,7 @@ class HeapTrimmer:
     # after simultaneous requests of 120 KB: each holds 300 KiB, and 45 KiB after a trim, which takes 20 ms.
 
     def __init__(
-        self, measure_free: Callable[[], float] = free_heap_bytes, trim_heap: Callable[[], object] = trim_heap
+        self, measure_free: Callable[[], float] = measure_free_heap_bytes, trim_heap: Callable[[], object] = trim_heap
     ) -> None:
         self._measure_free = measure_free
         self._trim_heap = trim_heap

@@ -1,4 +1,4 @@
-"""`query_models`: queries a provider for its model list, such as `GET /models`.
+"""`query_chat_models`: queries a provider for its model list, such as `GET /models`.
 
 `OfferedModel` is one entry of the list, with limits if the vendor states them. `has_model_list` is False for providers
 that have no list.
@@ -60,7 +60,7 @@ def has_model_list(provider: Provider) -> bool:
     return provider.transport == "http" and provider.key_source == "settings" and _list_wire(provider) in _PATHS
 
 
-async def query_models(
+async def query_chat_models(
     provider: Provider, settings: Settings, send: Transport, credential: Credential | None, seconds: float
 ) -> list[OfferedModel]:
     """Query the model list of a provider, and return its chat models in the same order.

@@ -193,7 +193,7 @@ class RetirementNotice(NamedTuple):
 
 
 def describe_retirement(row: TierMapping, today: date) -> RetirementNotice | None:
-    """Return a notice if the model of a Claude tier (opus …) is retired on the date `today`. None: it is not."""
+    """Return a notice if the model of a Claude tier (opus …) was retired on `today` or earlier. None: it was not."""
     retired = row.retirement
     if retired is None or (day := date.fromisoformat(retired.retired_on)) > today:
         return None
@@ -205,7 +205,7 @@ def describe_retirement(row: TierMapping, today: date) -> RetirementNotice | Non
 def list_problems_and_warnings(settings: Settings, catalog: Catalog, today: date) -> tuple[list[str], list[str]]:
     """Return two lists of texts: problems that prevent replies, and warnings about the settings.
 
-    A model that is retired on the date `today` gets a warning.
+    A model that was retired on `today` or earlier gets a warning.
     """
     rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog)
     problems = dict.fromkeys((*(problem for row in rows for problem in row.problems), *found.obstacles))

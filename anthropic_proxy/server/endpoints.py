@@ -142,7 +142,7 @@ async def _reject(
     record_client(receipt, headers)
     record_failure(receipt, error, services.settings.reveal_proxy_keys())
     _finish(services, receipt)
-    await sink.send_error(error)
+    await sink.send_error_response(error)
 
 
 def _finish(services: Services, receipt: Receipt) -> None:

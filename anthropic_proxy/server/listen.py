@@ -1,6 +1,6 @@
 """Listening TCP socket of the server, and its URL.
 
-`open_listener` opens the socket for host and port. `format_address` returns the URL for display.
+`open_listener` opens the socket for host and port. `format_url` returns the URL for display.
 """
 
 import socket
@@ -42,7 +42,7 @@ def open_listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-def format_address(host: str, port: int, *, uses_tls: bool = False) -> str:
+def format_url(host: str, port: int, *, uses_tls: bool = False) -> str:
     """Return the URL `http://host:port` of the server. A wildcard address (`0.0.0.0`, `::`) becomes `localhost`."""
     if host in _WILDCARD_ADDRESSES:
         host = "localhost"

@@ -138,7 +138,7 @@ class AsgiSink:
             if isinstance(chunks, AsyncGenerator):
                 await chunks.aclose()
 
-    async def send_error(self, error: ProxyError) -> None:
+    async def send_error_response(self, error: ProxyError) -> None:
         """Send an error response in Anthropic's format, with the status and headers of the error.
 
         Does nothing if the response has started.

@@ -27,7 +27,7 @@ from anthropic_proxy.settings.route_format import (
     TimePeriod,
     list_alternatives,
 )
-from anthropic_proxy.settings.route_tables import DEFAULT_TARGET, find_time_zone
+from anthropic_proxy.settings.route_tables import DEFAULT_TARGET, load_time_zone
 from anthropic_proxy.settings.service_tiers import normalize_tier
 
 __all__ = [
@@ -60,9 +60,9 @@ __all__ = [
     "export_to_otel",
     "find_bound_host",
     "find_changed_variables",
-    "find_time_zone",
     "list_alternatives",
     "list_variables",
     "load_settings",
+    "load_time_zone",
     "normalize_tier",
 ]

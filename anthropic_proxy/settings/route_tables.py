@@ -56,7 +56,7 @@ def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ..
     return routes
 
 
-def find_time_zone(name: str | None) -> tzinfo | None:
+def load_time_zone(name: str | None) -> tzinfo | None:
     """Return the time zone with this name, such as `Europe/Berlin`. None: the time zone of the server.
 
     Raises `KeyError`, `ValueError` or `OSError` for an unknown name.
@@ -165,7 +165,7 @@ def _check_time_zone(file: ConfigFile, path: KeyPath, when: RouteConditions) -> 
             f"It is in {file.describe_place(path)}."
         )
     try:
-        find_time_zone(when.time_zone)
+        load_time_zone(when.time_zone)
     except (KeyError, ValueError, OSError):
         raise file.invalid_value_error(
             path,

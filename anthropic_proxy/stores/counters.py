@@ -1,7 +1,7 @@
 """Counters of limits, such as requests per minute, as plain objects for the stores in memory and in SQLite.
 
-`reserve` adds estimated amounts to the counters, and `settle` replaces them with the actual amounts. Without renewal, a
-reservation ends after its lease.
+`reserve` adds estimated amounts to the counters, and `settle_counters` replaces them with the actual amounts.
+Without renewal, a reservation ends after its lease.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -156,7 +156,7 @@ def add_amounts(
     return slots
 
 
-def settle(
+def settle_counters(
     find_counter: Callable[[str], Counter], reservation: Reservation, amounts: Sequence[int], now: float
 ) -> dict[str, Counter]:
     """Replace the estimated amounts of `reservation` with the actual `amounts`, and return the changed counters by key.

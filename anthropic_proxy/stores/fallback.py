@@ -155,7 +155,7 @@ class FallbackStore:
                 await self._try(partial(self.redis.renew, chosen), _keys(chosen))
 
     async def close(self) -> None:
-        """Write waiting settlements to Redis, for at most two seconds, and close all connections."""
+        """Write the waiting amounts of finished requests to Redis, within two seconds, and close all connections."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

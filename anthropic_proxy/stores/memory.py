@@ -123,7 +123,7 @@ class MemoryStore:
             del self._settled[next(iter(self._settled))]
         if reservation.is_held and reservation.id not in self._settled:
             self._settled[reservation.id] = now + SETTLED_SECONDS
-            self._counters.update(counters.settle(self._find, reservation, amounts, now))
+            self._counters.update(counters.settle_counters(self._find, reservation, amounts, now))
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
         """Extend the leases (time limits) of `reservations`, which belong to running requests."""

@@ -244,7 +244,7 @@ class SqliteStore:
         now = self._clock()
         if not _is_settled(database, reservation, now):
             database.execute("REPLACE INTO settled VALUES (?, ?)", (reservation.id, now + SETTLED_SECONDS))
-            write_counters(database, counters.settle(self._reader(database), reservation, amounts, now))
+            write_counters(database, counters.settle_counters(self._reader(database), reservation, amounts, now))
 
     async def _execute(self, function: Callable[[sqlite3.Connection], _Result], *, is_retry: bool = False) -> _Result:
         """Run `function` in one transaction, in the thread of the store, and return its result.

@@ -28,7 +28,7 @@ from anthropic_proxy.wire.shared_notes import (
     MEDIA_MOVED,
     PREFILL_AS_TEXT,
     SYSTEM_AS_REMINDER,
-    replaced_media_note,
+    media_as_text_note,
 )
 
 CONTINUE_TEXT = json_string("Continue exactly from the end of your last message.")
@@ -224,7 +224,7 @@ class MessageEncoder(ABC):
             encoded = self._encode_document(block) if accepted else None
         if encoded is not None:
             return encoded
-        self.notes.append(replaced_media_note(kind, source.media_type, has_url=source.type == "url"))
+        self.notes.append(media_as_text_note(kind, source.media_type, has_url=source.type == "url"))
         if source.type == "url" and (accepted or (kind == "image" and self.mentions_image_urls)):
             return json_string(f"[{kind}: {source.url}]")
         return json_string(f"[{kind} omitted: {title or source.media_type or source.url}]")

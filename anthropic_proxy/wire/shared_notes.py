@@ -56,7 +56,7 @@ MEDIA_MOVED = FidelityNote(
 
 
 @functools.lru_cache(maxsize=64)
-def replaced_media_note(kind: str, media_type: str, *, has_url: bool) -> FidelityNote:
+def media_as_text_note(kind: str, media_type: str, *, has_url: bool) -> FidelityNote:
     """Return the note for an image or document that was replaced by a text.
 
     `kind` is `image` or `document`.
@@ -78,7 +78,7 @@ def missing_setting_note(tool: str, limit: str) -> FidelityNote:
 
 @functools.lru_cache(maxsize=256)
 def keywords_as_text_note(keywords: frozenset[str]) -> FidelityNote:
-    """Return the note for JSON Schema keywords of tools that are sent as text in descriptions."""
+    """Return the note that the JSON Schema `keywords` of tools are sent as text in descriptions."""
     return FidelityNote("approximated", "tools.input_schema", f"sent in descriptions: {', '.join(sorted(keywords))}")
 
 

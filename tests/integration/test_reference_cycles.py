@@ -26,7 +26,7 @@ class _Slow(FakeResponse):
 class _Forgetful(RecordingSink):
     """A client that, like the door, keeps no error: its frames hold the exchange."""
 
-    async def send_error(self, error: ProxyError) -> None:
+    async def send_error_response(self, error: ProxyError) -> None:
         pass
 
 

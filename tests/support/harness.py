@@ -76,7 +76,7 @@ class RecordingSink:
     async def send_message(self, response: MessagesResponse) -> None:
         self.body = json.loads(encode_message(response))
 
-    async def send_error(self, error: ProxyError) -> None:
+    async def send_error_response(self, error: ProxyError) -> None:
         self.error = error
 
     async def wait_disconnected(self) -> None:

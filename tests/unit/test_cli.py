@@ -10,7 +10,7 @@ import pytest
 
 from anthropic_proxy.cli import commands
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.server.listen import format_address, open_listener
+from anthropic_proxy.server.listen import format_url, open_listener
 from tests.support.command_line import run_command
 from tests.support.paths import ROOT
 from tests.support.server_process import ending, free_port, running_proxy
@@ -77,7 +77,7 @@ def test_where_letters_are_few_the_sign_is_made_of_them(tmp_path: Path) -> None:
     ],
 )
 def test_the_address_is_one_to_type(host: str, address: str) -> None:
-    assert format_address(host, 8082) == address
+    assert format_url(host, 8082) == address
 
 
 def test_any_free_port_is_the_one_that_is_shown(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ class FileAddition(Struct):
 
 
 class FilesToWrite(Struct):
-    """Text to append to `.env` and `anthropic-proxy.toml`, and the settings of a proxy with the extended files."""
+    """Text to append to `.env` and `anthropic-proxy.toml`, and the settings that a proxy
+    would read afterwards."""
 
     additions: Sequence[FileAddition]
     settings: Settings

@@ -26,7 +26,7 @@ from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.routing.catalog import ModelCapabilities
 from anthropic_proxy.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.routing.model_observations import ModelObservations
-from anthropic_proxy.routing.provider_models import OfferedModel, has_model_list, query_models
+from anthropic_proxy.routing.provider_models import OfferedModel, has_model_list, query_chat_models
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import FixedRouteCache, Route, Target
 from anthropic_proxy.server.responses import encode_events
@@ -191,7 +191,7 @@ class ProbeRunner:
         try:
             credential = services.credentials.next_credential(provider)
             send = services.transports[provider.transport]
-            return await query_models(provider, services.settings, send, credential, LIST_TIMEOUT_SECONDS)
+            return await query_chat_models(provider, services.settings, send, credential, LIST_TIMEOUT_SECONDS)
         except ProxyError:
             return None
 
@@ -263,7 +263,7 @@ class _ReplySink:
     async def send_message(self, response: MessagesResponse) -> None:
         self._message = json.loads(msgspec.json.encode(response))
 
-    async def send_error(self, error: ProxyError) -> None:
+    async def send_error_response(self, error: ProxyError) -> None:
         self._error = error
 
     async def wait_disconnected(self) -> None:

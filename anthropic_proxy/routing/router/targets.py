@@ -165,7 +165,8 @@ def should_query_ollama(settings: Settings) -> bool:
 
 
 def find_preferred_provider(settings: Settings, catalog: Catalog) -> Provider:
-    """Return the preferred provider, which serves Claude ids and unlisted ids without a provider prefix."""
+    """Return the preferred provider, which serves Claude models, and unlisted models without a
+    provider prefix."""
     registry = find_registry(settings)
     return registry.find(choose_preferred_provider_name(settings, catalog.cached_model_ids(registry.local.name)))
 

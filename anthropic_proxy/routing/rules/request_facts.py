@@ -19,7 +19,7 @@ from anthropic_proxy.messages.models import (
     decode_content,
 )
 from anthropic_proxy.messages.preparation import find_session, server_tool_kinds
-from anthropic_proxy.settings import find_time_zone
+from anthropic_proxy.settings import load_time_zone
 
 SESSION_HEADER, AGENT_HEADER, PROJECT_HEADER = "x-claude-code-session-id", "x-claude-code-agent-id", "x-project"
 _CLAUDE_CODE = "claude-cli/"
@@ -140,7 +140,7 @@ class RequestFacts:
         `zone` is a time zone, such as `Europe/Berlin`; None: that of the server.
         """
         if zone not in self._times:
-            moment = datetime.fromtimestamp(self.now, find_time_zone(zone))
+            moment = datetime.fromtimestamp(self.now, load_time_zone(zone))
             self._times[zone] = moment.weekday(), moment.hour * 60 + moment.minute
         return self._times[zone]
 

@@ -216,7 +216,7 @@ class Http1Connection(ConnectionLifecycle):
 
         Return the error if it is invalid or exceeds a limit, else None.
         """
-        if not self._buffer.accepts_request_line(piece):
+        if not self._buffer.check_request_line_piece(piece):
             return MalformedHttp(
                 describe_parse_error(piece, "method, address and HTTP/1.1 must have one space between each")
             )

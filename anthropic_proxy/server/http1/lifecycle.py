@@ -173,9 +173,9 @@ class ConnectionLifecycle(asyncio.Protocol):
             self._close()
 
     def head_wait_seconds(self) -> float:
-        """Return for how many seconds the server has waited for the next request head (request line and headers).
+        """Return for how many seconds the server has waited for the rest of a request head (request line, headers).
 
-        0: the server is waiting for no head.
+        0: no head has begun, or it is complete.
         """
         return self._head_timer.elapsed_seconds()
 

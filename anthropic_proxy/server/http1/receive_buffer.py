@@ -91,7 +91,7 @@ class ReceiveBuffer:
         """Prepare for the next request on the connection. The next bytes are the beginning of its request line."""
         self._request_line, self._tail = bytearray(), b""
 
-    def accepts_request_line(self, piece: memoryview) -> bool:
+    def check_request_line_piece(self, piece: memoryview) -> bool:
         """Return False if `piece` completes an invalid request line. Call this for each piece before it is parsed."""
         if self._request_line is None:
             return True

@@ -11,7 +11,7 @@ from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.gemini.dialect import Dialect
-from anthropic_proxy.wire.shared_notes import replaced_media_note
+from anthropic_proxy.wire.shared_notes import media_as_text_note
 
 _PDF = "application/pdf"
 _TYPES = {
@@ -54,11 +54,11 @@ def encode_media(call: Call[Dialect], block: ImageBlock | DocumentBlock, notes: 
     if source.type == "url":
         if sees and accepts_media_url(call.dialect, block):
             return {"fileData": {"mimeType": media_type, "fileUri": source.url}}
-        notes.append(replaced_media_note(kind, "", has_url=True))
+        notes.append(media_as_text_note(kind, "", has_url=True))
         return {"text": f"[{kind}: {source.url}]"}
     if sees and media_type in _allowed(block):
         return {"inlineData": {"mimeType": media_type, "data": source.data}}
-    notes.append(replaced_media_note(kind, media_type, has_url=False))
+    notes.append(media_as_text_note(kind, media_type, has_url=False))
     return {"text": f"[{kind} omitted: {title or media_type}]"}
 
 

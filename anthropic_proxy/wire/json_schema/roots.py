@@ -24,9 +24,9 @@ _OF_OBJECTS = frozenset(("title", "description", "required", "additionalProperti
 
 
 def flatten_root(document: SchemaDocument, index: EqualityIndex, lost: list[str]) -> Schema:
-    """Return the root of a schema as an object with `properties`, into which its alternatives (`anyOf`) are merged.
+    """Return the root of a schema as an object with `properties`, into which alternatives such as `anyOf` are merged.
 
-    Texts for losses are appended to `lost`. Raises `WorkLimitExceeded`.
+    Texts for losses are appended to `lost`. Raises `WorkLimitExceeded` for a too large schema.
     """
     root = document.root
     flattened = _RootFlattener(document, index, lost).flatten(root, 0)

@@ -68,9 +68,9 @@ class OllamaDecoder(Decoder):
         return self._late.feed(self._read(self._decode(body, repair_json))) + self.decode_end()
 
     def decode_end(self) -> list[Delta]:
-        """Return an empty list at the end of the response.
+        """Check at the end of the response that the reply is complete, and return an empty list.
 
-        Raises `UpstreamProtocolError` if the reply is incomplete.
+        Raises `UpstreamProtocolError` if it is not.
         """
         if not self.finished:
             raise self._protocol_error("ended its answer before it was complete")

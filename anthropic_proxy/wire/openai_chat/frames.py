@@ -119,7 +119,7 @@ class Choice(Struct, gc=False):
     usage: ChatUsage | None = None
     """Token counts of the reply. Moonshot's streams have them here and not in `Chunk.usage`."""
 
-    def reply_delta(self) -> ChoiceDelta | None:
+    def choose_message_or_delta(self) -> ChoiceDelta | None:
         """Return the reply of a body that is not streamed: `message`, or `delta` if `message` is missing or empty.
 
         Perplexity sends both fields (recorded 2026).

@@ -109,7 +109,7 @@ class ChatDecoder(Decoder):
             chunk = self._decode_mended(body, repair_json)
         for choice in chunk.choices or ():
             if choice.delta is not None and choice.message is not None:
-                choice.delta, choice.message = choice.reply_delta(), None
+                choice.delta, choice.message = choice.choose_message_or_delta(), None
         deltas = self._order(self._read(chunk, body))
         self.finished = True
         return deltas + self.decode_end()

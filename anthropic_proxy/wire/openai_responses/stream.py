@@ -23,7 +23,7 @@ from anthropic_proxy.wire.openai_responses.frames import (
 )
 from anthropic_proxy.wire.openai_responses.item_state import OutputItemState, describe_unsupported_item
 from anthropic_proxy.wire.openai_responses.output_limit import LocalOutputLimit
-from anthropic_proxy.wire.openai_responses.pending_reasoning import PendingReasoning, build_reasoning_state
+from anthropic_proxy.wire.openai_responses.pending_reasoning import PendingReasoning, build_replayable_reasoning
 from anthropic_proxy.wire.openai_responses.server_tool_results import SERVER_TOOL_ITEM_TYPES, ServerToolItemDecoder
 from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallContext, ToolCallItemDecoder
 from anthropic_proxy.wire.openai_responses.usage import build_stop, decode_usage
@@ -211,7 +211,7 @@ class ResponsesDecoder(Decoder):
             for index, part in enumerate(parts or ()):
                 if part.text:
                     self._think(part.text, (kind, index), state, deltas)
-        carry = build_reasoning_state(item, state)
+        carry = build_replayable_reasoning(item, state)
         if carry.encrypted or state.latest_part is not None:
             self._put_thought(Thinking(signature=encode_signature(self._tag, carry)), state, deltas)
 

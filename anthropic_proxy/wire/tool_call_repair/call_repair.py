@@ -54,7 +54,7 @@ class ToolCallRepair:
         if not self._offered:
             return None
         whole = arguments if is_json_object(arguments) else repair_arguments(arguments) or arguments
-        found = self._offered.find_tool_by_arguments(whole) or UNNAMED_TOOL
+        found = self._offered.find_tool_of_unnamed_call(whole) or UNNAMED_TOOL
         self.notes.append(FidelityNote("approximated", _NAME, f"a call had no name: {found}"))
         return found
 

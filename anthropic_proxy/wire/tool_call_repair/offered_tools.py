@@ -61,7 +61,7 @@ class OfferedTools:
                 return next(iter(found)) if len(found) == 1 else None
         return None
 
-    def find_tool_by_arguments(self, arguments: str) -> str | None:
+    def find_tool_of_unnamed_call(self, arguments: str) -> str | None:
         """Return the client's name of the tool that a call without a name means. None: no tool fits, or several."""
         # The tool that the client forces, the only tool, or the only one with a schema that fits `arguments`.
         if self._forced is not None or len(self._tools) == 1:

@@ -59,7 +59,7 @@ async def test_after_a_header_that_cannot_be_sent_an_error_can_be_sent() -> None
     with pytest.raises(UnicodeEncodeError):
         await sink.send_relayed(b"{}", {"anthropic-x": "☃"}, is_stream=False, is_last=True)
     assert not sink.started
-    await sink.send_error(InternalError("said in the envelope"))
+    await sink.send_error_response(InternalError("said in the envelope"))
     assert sent[0]["status"] == 500
     assert json.loads(sent[1]["body"])["error"]["message"] == "said in the envelope"
 

@@ -358,20 +358,20 @@ def test_a_name_behind_thousands_of_namespaces_is_nobodys() -> None:
 
 def test_a_call_without_a_name_is_found_by_its_arguments() -> None:
     offered = OfferedTools(new_call())
-    assert offered.find_tool_by_arguments('{"path": "a", "limit": 1}') == "Read"
-    assert offered.find_tool_by_arguments('{"command": "ls"}') == "Run"
-    assert offered.find_tool_by_arguments("") == "now"
-    assert offered.find_tool_by_arguments('{"path": "a", "command": "b"}') is None
-    assert offered.find_tool_by_arguments("no json") is None
+    assert offered.find_tool_of_unnamed_call('{"path": "a", "limit": 1}') == "Read"
+    assert offered.find_tool_of_unnamed_call('{"command": "ls"}') == "Run"
+    assert offered.find_tool_of_unnamed_call("") == "now"
+    assert offered.find_tool_of_unnamed_call('{"path": "a", "command": "b"}') is None
+    assert offered.find_tool_of_unnamed_call("no json") is None
     forced = {"type": "tool", "name": "Run"}
-    assert OfferedTools(new_call(tool_choice=forced)).find_tool_by_arguments("no json") == "Run"
+    assert OfferedTools(new_call(tool_choice=forced)).find_tool_of_unnamed_call("no json") == "Run"
 
 
 @pytest.mark.parametrize("required", [[{}], [["path"], "path"], [None, 1, "path"], "path", {"path": True}])
 def test_a_list_of_required_arguments_may_hold_anything(required: Any) -> None:
     schema = {"type": "object", "properties": {"path": {}}, "required": required}
     tools = [{"name": "Read", "input_schema": schema}, {"name": "Run", "input_schema": {"type": "object"}}]
-    assert OfferedTools(new_call(tools=tools)).find_tool_by_arguments('{"path": "a"}') == "Read"
+    assert OfferedTools(new_call(tools=tools)).find_tool_of_unnamed_call('{"path": "a"}') == "Read"
 
 
 def new_splitter(call) -> TextSplitter:
