@@ -16,6 +16,8 @@ BLOCKED_SECONDS = 0.5
 """A callback that takes longer, without pauses of the machine and waiting for the processor, has blocked."""
 _SCHEDULED = "/proc/thread-self/schedstat"
 """Of the thread that opens it: nanoseconds on a processor, nanoseconds of waiting for one, turns (Linux only)."""
+_START_UP = ("coro=<App.start()", "coro=<App.log_startup()", "coro=<LifespanOn.")
+"""Text of a report on a task that prepares the server, ours or uvicorn's."""
 _PAUSE_FILE = "EVENT_LOOP_MONITOR_PAUSES"
 """Name of the variable with the path of the file that `tests.support.machine_pauses` updates."""
 _PAUSES = struct.Struct("dd")
@@ -69,7 +71,7 @@ def _matters(record: logging.LogRecord) -> bool:
     if not record.msg.startswith("Executing ") or not isinstance(record.args, tuple):
         return True
     # other threads have event loops of their own, and start-up has no clients yet: what blocks there delays no client
-    blocks = record.threadName == "MainThread" and "LifespanOn" not in record.getMessage()
+    blocks = record.threadName == "MainThread" and not any(name in record.getMessage() for name in _START_UP)
     return _has_clock and blocks and float(record.args[-1]) >= BLOCKED_SECONDS  # type: ignore[arg-type]
 
 
