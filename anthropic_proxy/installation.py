@@ -1,7 +1,7 @@
 """Commands that install the proxy and its extras, for messages and the documentation.
 
-An extra is a set of optional packages, installed by a name in brackets: `[otel]`. While `PUBLISHED` is False, the
-commands are for a checkout of the repository.
+An extra is a set of optional packages, installed by a name in brackets: `[otel]`. `PUBLISHED` is True after a release
+to a package index. Before that, the commands are for a checkout of the repository.
 """
 
 PUBLISHED = False

@@ -1,7 +1,9 @@
 """Redaction of API keys in messages and logs.
 
-Secrets are the known keys, and `redact_secrets` masks them in a text. `redact_key_patterns` masks everything that looks
-like an API key. Very short secrets are not searched, because they would match ordinary words.
+Secrets are the known keys. `redact_secrets` masks them in a text, `redact_secret_bytes` in bytes, and `redact_error` in
+all texts of an error. `redact_key_patterns` masks everything that looks like an API key. The last four characters of a
+long key remain. Very short secrets are not searched, because they would match ordinary words. `list_spellings` returns
+the forms in which a text may contain a secret, such as its encoding in a URL.
 """
 
 import re

@@ -1,7 +1,9 @@
 """`Services`: the objects that outlive one client request, such as connections, keys, the log and the model catalog.
 
-`open_services` builds them, and at a reload copies state from the previous services. Each worker process has its own
-services.
+`open_services` builds them for given settings, with the objects of plugins. At a reload, it copies state from the
+previous services. `build_services` is its first step, which opens no connection. Functions `new_*` build one object.
+`BackgroundWork` runs long computations in a thread. `prefetch_default_models` queries the limits of models in the
+background. Receipts are records of finished requests. Each worker process has its own services.
 """
 
 import asyncio

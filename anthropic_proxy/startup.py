@@ -1,7 +1,7 @@
 """Start-up summary in the log: address, model mapping, state of the providers, and the command for Claude Code.
 
-`log_exposure_warning` warns that other machines reach the proxy without a key (exposure). No request is sent to
-providers.
+`log_startup_summary` logs it as lines of text, or as one object if the log has the JSON format. `log_exposure_warning`
+warns that other machines reach the proxy without a key (exposure). No request is sent to providers.
 """
 
 import sys

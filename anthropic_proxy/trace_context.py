@@ -1,6 +1,7 @@
 """The HTTP headers `traceparent` and `tracestate`, which connect the traces of several programs (W3C Trace Context).
 
-A trace is the record of one operation through several programs, and a span is one step of it. Source:
+A trace is the record of one operation through several programs. A span is one step of it. `TraceContext` has the ids
+for one client request. `encode_headers` returns the headers for a provider call. Source:
 https://www.w3.org/TR/trace-context/ (read 2026-11).
 """
 

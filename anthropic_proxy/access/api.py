@@ -1,7 +1,8 @@
-"""JSON API below `/admin` for virtual keys (keys that the proxy issues), teams and the audit log.
+"""JSON API below `/admin` for virtual keys, teams and the audit log. Its clients need an `ADMIN_API_KEY`.
 
-Its clients need an `ADMIN_API_KEY`. `AdminApi` contains the routes, and `KeyFields`, `RuleFields` and `RotationFields`
-are the bodies of requests.
+A virtual key is a key that the proxy itself issues to a client. `AdminApi` contains the routes. `KeyFields`,
+`RuleFields` and `RotationFields` are the bodies of requests. A field has the same name as in Anthropic's Admin API if
+that API has an equivalent.
 """
 
 import asyncio

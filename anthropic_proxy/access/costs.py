@@ -1,6 +1,7 @@
 """Estimated and actual tokens and costs of client requests, for the token limits and budgets of virtual keys.
 
-`RequestCosts.estimate` computes the estimate before a request, and `find_actual` the actual values after it.
+A virtual key is a key that the proxy issues to a client. `RequestCosts.estimate` computes the estimate before a
+request, and `find_actual` the actual values after it. The prices are those of the ledger, the database of requests.
 """
 
 from collections.abc import Callable

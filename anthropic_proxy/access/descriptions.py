@@ -1,6 +1,7 @@
 """Texts and JSON values of virtual keys, teams and audit entries, for commands, the API and the dashboard.
 
-Functions `describe_*` return texts, `encode_*` JSON objects, and `list_*` field names with values for the audit log.
+Functions `describe_*` return texts, and `encode_*` JSON objects. Functions `list_*` return field names with values
+for the audit log. Rules are the models, limits and budgets of a key or a team.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,8 @@
 """In-memory table of all virtual keys and teams, so that a client request needs no database query.
 
-`KeyTable` finds a key by the hash of its text, the secret that the client sends. A background task queries the database
-for changes.
+A virtual key is a key that the proxy issues to a client. Its key text is the secret that the client sends. `KeyTable`
+finds a key by the hash of this text. A rotation (replacement of the text) may leave the old text valid for a while, so
+a key can have several texts. Each has its own `KeyEntry`. A background task queries the database for changes.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """Key texts, the secrets that clients send: `sk-ap-`, 40 random characters, and a checksum.
 
-`new_key` returns a random text, `hash_key` its hash for the database, and `find_hint` a short form for lists.
+A virtual key is a key that the proxy issues to a client. `new_key` returns a random key text. `hash_key` returns its
+hash, because the database stores only hashes. `find_hint` returns a short form for lists.
 """
 
 import hashlib

@@ -1,7 +1,8 @@
-"""Authentication of client requests by virtual keys, and enforcement of the limits of these keys.
+"""`KeyPolicy`: authentication of client requests by virtual keys, and enforcement of the limits of these keys.
 
-`KeyPolicy.identify` finds the key before the request body is read. `KeyPolicy.admit` checks and reserves its limits
-before a provider is called.
+A virtual key is a key that the proxy issues to a client. `identify` finds the key in the request headers, before the
+body is read. `admit` checks the models and limits of the key, before a provider is called. It reserves estimated
+amounts (tokens, money) of the limits, which are replaced by the actual amounts after the request.
 """
 
 import asyncio

@@ -1,7 +1,9 @@
-"""Amounts of limits that running client requests have reserved in the store (Redis, a file or memory).
+"""`Reservations`: amounts of limits that running client requests have reserved in the store (Redis, a file or memory).
 
-`Reservations.reserve` adds estimated amounts to counters, and `settle` replaces them by actual amounts. A `HeldLimits`
-is the reservation of one request, renewed while it runs.
+A request with a virtual key (a key that the proxy issues) counts against limits, such as tokens per minute. `reserve`
+adds its estimated amounts to the counters of these limits, and `settle` replaces them by the actual amounts. A
+`HeldLimits` is the reservation of one request. It is renewed while the request runs, so that the store can drop the
+reservations of a crashed process.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Models, limits and budgets of a virtual key or a team (`Rules`).
 
-`decode_budget` reads a `Budget` such as `50 USD/month`, and `require_valid` checks rules. Amounts in counters are whole
-numbers of tokens or nano-dollars (10⁻⁹ dollars).
+A `Budget` is an amount of money or tokens per day, per month or in total: `50 USD/month`. `decode_budget` reads such
+a text, and `require_valid` checks rules. Amounts in counters are whole numbers of tokens or nano-dollars (10⁻⁹
+dollars).
 """
 
 import re

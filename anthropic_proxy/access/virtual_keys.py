@@ -1,6 +1,7 @@
 """Virtual keys, which are keys that the proxy issues to clients, and their teams.
 
 `VirtualKey` describes a key without its text, which only the client has. `KeyHash` is the stored hash of the text.
+`Team` has rules for several keys. `AuditEntry` is one change of a key or a team.
 """
 
 from typing import Literal

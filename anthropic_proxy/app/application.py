@@ -1,7 +1,8 @@
 """`App`: the ASGI application, which serves client requests and reloads the settings.
 
-Its services are objects that outlive one request, such as the log. The supervisor (parent process) of several workers
-has an `App` too, which serves no request.
+Its services are the objects that outlive one request, such as the log and the connections to providers. `App.start`
+opens the services, `reload_settings` replaces them, and `App.close` closes them. With several worker processes, their
+supervisor (parent process) has an `App` too, which serves no request.
 """
 
 import asyncio

@@ -1,7 +1,9 @@
-"""Settings of Claude Code that would select another server than the proxy, or that choose a model.
+"""Settings of Claude Code that would send its requests to another server than the proxy, or that choose a model.
 
-`read_claude_settings` returns a `ClaudeSettings` for each source, and `find_overrides` the conflicting settings.
-`merge_settings` returns a value of `--settings` that makes Claude Code use the proxy.
+`read_claude_settings` returns a `ClaudeSettings` for each settings file and for the command line option `--settings`.
+`find_overrides` returns the settings that would replace the address or credential of the proxy. `merge_settings`
+returns a value of `--settings` by which Claude Code uses the proxy. Source: tests with version 2.1.328. `--settings`
+overrides all files except those managed by the organization. If it is repeated, the last one counts.
 """
 
 import json

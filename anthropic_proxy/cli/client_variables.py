@@ -1,7 +1,7 @@
 """Environment variables that make Claude Code and the Anthropic SDKs use a proxy, for `code`, `run` and `env`.
 
-`client_variables` returns these variables, and `conflicting_variables` the names that would select another server or
-credential. `child_environment` returns the environment for a client that a command starts.
+`client_variables` returns these variables. `conflicting_variables` returns the names of variables that would select
+another server or credential. `child_environment` returns the complete environment for a client that a command starts.
 """
 
 import re

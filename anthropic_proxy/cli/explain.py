@@ -1,6 +1,7 @@
-"""Command `explain`, which shows how a request would be routed and translated, or how a stored one was routed.
+"""Command `explain`: the route and translation of a request that is not sent, or the route of a stored request.
 
-`dry_run_request` does all steps of a request except the call to the provider.
+`dry_run_request` does all steps of a request except the call to the provider, and returns a `RequestDryRun`. Stored
+requests are in the ledger, the database of requests.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""Output of the command `explain` for a client request that was not sent to a provider (dry run).
+"""Output of the command `explain` for a client request that was processed up to the call to the provider (dry run).
 
-An `Explanation` writes a summary, a JSON object, or the complete upstream request. `mask_credential` hides the key in
-this request.
+An `Explanation` writes a summary of the route and the changed fields, or the same facts as one JSON object. It can also
+write the complete request that the provider would receive. `mask_credential` hides the key in this request.
 """
 
 import sys

@@ -1,7 +1,8 @@
 """Access to the proxy on this machine, for commands that send requests to it.
 
-`find_proxy` finds the proxy that listens on PORT. If there is none, `require_proxy` raises an error, and `open_proxy`
-starts one instead.
+A `LocalProxy` has the address of a running proxy and a credential for its clients. `find_proxy` finds the proxy that
+listens on PORT. `require_proxy` raises an error if there is none, and `open_proxy` starts one instead. `client_token`
+returns the credential.
 """
 
 import subprocess

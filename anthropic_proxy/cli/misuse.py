@@ -1,7 +1,7 @@
 """Messages about a wrong command line, such as an unknown option, with the allowed values and the nearest one.
 
 `require_known_command` checks the name of the command. `describe_misuse` returns the message for an error of the
-parser.
+parser. `separate_stdin_name` changes the file name `-` so that the parser accepts it.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,8 @@
-"""Data for the command `models`: models of the Claude tiers (haiku, …) and of providers, with limits and prices.
+"""Data for the command `models`: models of the Claude tiers and of providers, with limits and prices.
 
-`map_tiers` returns the tiers with their models. `query_provider` requests the model list of one provider.
+A Claude tier is a family of models: haiku, sonnet, opus or fable. `map_tiers` returns the `TierGroup`, which are the
+tiers with their models. `query_provider` requests the model list of one provider, and `query_all_providers` those of
+all configured providers. Both return `ProviderModels`, in which a `ModelFacts` has the limits and price of one model.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Output of commands on stdout and stderr: in colors on a terminal, and as plain text in a pipe.
 
-`Output` writes lines, tables and JSON to stdout, and notices to stderr. The role of a text, such as `warn`, selects its
-color.
+`Output` writes lines, tables (with a `Column` for each column) and JSON to stdout, and notices to stderr. The color of
+a text is given by its role: ok, warn, error, quiet or type. `shorten_home` replaces the home directory in a path by
+`~`.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Output of the routes of the configuration file that were checked for a request, as text or JSON.
 
-A `RouteCheck` states whether one route matches the request. `describe_checks` returns texts, and `encode_checks` JSON
-objects.
+A route is a rule of the file that chooses the models of a request. A `RouteCheck` is the result for one route: it
+matches the request, or one of its conditions failed. `describe_checks` returns texts, and `encode_checks` JSON objects.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,9 @@
 """Provider choices, key test and `.env` lines of the command `init`.
 
-`list_provider_choices` returns the offered providers, and `check_key` tests a key. `list_env_lines` returns the lines
-for `.env`.
+`list_provider_choices` returns the offered providers (`ProviderChoice`). `check_key` tests a key and returns a
+`KeyTestResult`. `list_env_lines` returns the lines for `.env`, and `separate_existing_lines` separates those that the
+file already has. A `SettingDifference` is a present value that differs from the wanted one. `list_tier_differences`
+describes settings that send requests to another provider.
 """
 
 import asyncio

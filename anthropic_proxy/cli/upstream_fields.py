@@ -1,6 +1,7 @@
 """Comparison of a client request with the upstream request, to find changes that the translation has not recorded.
 
-`find_unnoted_changes` returns these changes for the command `explain`.
+The translation records its changes as fidelity notes. `find_unnoted_changes` returns the changes without a note for the
+command `explain`, which would otherwise list such a field as unchanged.
 """
 
 import json

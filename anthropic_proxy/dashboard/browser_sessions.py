@@ -1,7 +1,8 @@
 """Sessions of the browsers that are signed in to the dashboard.
 
-`BrowserSessions` begins, finds and ends sessions, which all workers share in a store. The browser sends the random text
-of its session as a cookie.
+After a sign-in, the browser receives a cookie with a random text. The session of this cookie is kept in a store, which
+all workers share. `BrowserSessions` begins a session with `create_for_key` or `create_for_user`, returns the `Session`
+of a cookie with `find`, and ends it with `end`.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Table of the page Providers that shows the features and limits of several models side by side.
 
-`build_matrix` returns the table as a `Matrix`. Each `MatrixColumn` is a model. Each row has one `MatrixCell` for each
-model.
+`build_matrix` returns the table as a `Matrix`. Each `MatrixColumn` is a model. Each row is a feature, such as images or
+the context window, and has one `MatrixCell` for each model.
 """
 
 from collections.abc import Callable, Sequence

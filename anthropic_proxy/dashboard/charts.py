@@ -1,7 +1,8 @@
 """Charts of the dashboard as SVG, with axes computed by pygal.
 
-`draw` returns the SVG of a `Chart`, which has `Series` of values. A `Column` is a position on the time axis. A `Band`
-is a labeled time range, such as an incident.
+`draw` returns the SVG of a `Chart`, and `sparkline` returns the SVG of a small line without axes. A chart has `Series`
+of values, and a `Column` for each position of the time axis. A `Band` is a labeled time range in a chart, such as an
+incident.
 """
 
 import re

@@ -1,6 +1,7 @@
 """Failed requests on the pages: names for kinds of errors, the chart of errors over time, and incidents.
 
-An incident is a time in which many requests to one provider failed.
+An incident is a time in which many requests to one provider failed. `find_incidents` returns the incidents.
+`find_error_kind` returns the name of an error for users, such as `rate limit`. `draw_error_chart` returns the chart.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

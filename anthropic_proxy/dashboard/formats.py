@@ -1,7 +1,7 @@
-"""Functions that return numbers, amounts of money, durations and times as texts for the dashboard.
+"""Functions that return numbers, amounts of money, durations and times as texts for the pages of the dashboard.
 
-Unless a function states another unit, amounts are in nano-dollars (10⁻⁹ dollars), and durations and times in
-microseconds. Times count from the epoch.
+Amounts are given in nano-dollars (10⁻⁹ dollars), and durations and times in microseconds, unless a function states
+another unit. Times count from the epoch. An unknown value (None) has the text `–`, an unknown amount `unknown`.
 """
 
 from datetime import datetime

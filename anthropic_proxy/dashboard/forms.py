@@ -1,7 +1,8 @@
-"""Forms of the dashboard, and their protection against forms of other web sites (CSRF).
+"""Forms of the dashboard, and their protection against forms that other web sites send in the user's name (CSRF).
 
-Each form contains a `FormToken`, a random text that other sites cannot read. `require_token` rejects a sent form
-without it.
+Each form contains a token, a random text that other sites cannot read. `find_token` returns it as a `FormToken`, and
+`require_token` rejects a sent form without it. `read_own_form` returns the fields of a sent form. `find_own_path`
+prevents redirects to other sites.
 """
 
 import hmac

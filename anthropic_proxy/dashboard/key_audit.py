@@ -1,6 +1,7 @@
-"""Page of the audit log, which lists each change of virtual keys and teams.
+"""Page of the audit log, which lists each change of virtual keys and teams with time, author, and old and new values.
 
-A virtual key is a key that this proxy gives to a client.
+`build_audit_page` returns the values for the template of the page. `list_shown_entries` returns the changes that the
+page lists. A virtual key is a key that this proxy gives to a client.
 """
 
 from collections.abc import Mapping, Sequence

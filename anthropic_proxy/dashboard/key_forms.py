@@ -1,7 +1,8 @@
-"""Forms of the page Keys, in which a user changes virtual keys and teams.
+"""Forms of the page Keys, in which a user creates, changes, rotates or revokes a virtual key, or changes a team.
 
-A virtual key is a key that this proxy gives to a client. A rotation replaces its text. `submit_form` makes a change
-after the user has confirmed its preview.
+A virtual key is a key that this proxy gives to a client. A rotation replaces the text of a key. `load_form` returns the
+`KeyForm` before the user fills it in. `submit_form` returns the sent form with a preview, and makes the change after
+the confirmation.
 """
 
 import time

@@ -1,7 +1,8 @@
 """Rows of the tables of virtual keys and teams, as texts.
 
-A virtual key is a key that this proxy gives to a client. A `KeyState` shows if a key is active, expired or revoked. A
-`BudgetBar` shows the used share of a budget.
+A virtual key is a key that this proxy gives to a client. `build_key_row` returns the `KeyRow` of a key from its
+`KeyUsage`, and `build_team_row` returns the `TeamRow` of a team. A `KeyState` shows if a key is active, expired or
+revoked. A `BudgetBar` shows the used share of a budget.
 """
 
 from collections.abc import Mapping, Sequence

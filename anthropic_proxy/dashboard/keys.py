@@ -1,7 +1,8 @@
 """Page Keys: all virtual keys and teams with state, limits, used budgets, requests and cost.
 
-A virtual key is a key that this proxy gives to a client. `choose_key_rows` selects the keys that match the filter and
-the search text.
+A virtual key is a key that this proxy gives to a client. `build_keys_page` returns the values for the template of the
+page. `read_key_list` returns all keys and teams as a `KeyList`. `choose_key_rows` selects the keys that match the
+filter and the search text. `read_used_budgets` returns how much of each budget is used.
 """
 
 from collections.abc import Mapping, Sequence

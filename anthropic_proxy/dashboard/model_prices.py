@@ -1,6 +1,8 @@
-"""Two tables of the page Models: prices of models, and the cost that other models would have had.
+"""Two tables of the page Models: the prices of models, and the cost that other models would have had.
 
-`list_prices` returns the prices. `compare_costs` returns the cost of the used tokens at the prices of other models.
+`list_prices` returns the prices as `PriceRow`. `compare_costs` returns the comparison, with a `ComparedCost` for each
+other model: the cost of the tokens of the time range at the prices of that model. `describe_price_sources` returns a
+text about the origin of the prices.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

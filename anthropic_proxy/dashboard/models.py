@@ -1,6 +1,8 @@
-"""Page Models: requests, cost and speed of each model, the model mapping, and prices.
+"""Page Models: requests, cost and speed of each model, the model mapping, prices, and the cost at other models.
 
-The speed is the number of output tokens per second after the first token.
+`build_models_page` returns the values for the template of the page. `UsedModel` is a model with its requests and times.
+The speed is the number of output tokens per second after the first token. The cost at other models is the cost that the
+same tokens would have had with them.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,8 @@
-"""Sign-in to the dashboard with an identity provider (OpenID Connect).
+"""Sign-in to the dashboard with an identity provider (OpenID Connect): the redirect to the provider, and the way back.
 
-`OidcSignIn.start` redirects the browser to the provider, which later sends it back with a code. `OidcSignIn.finish`
-checks the code and creates a session.
+`OidcSignIn.start` redirects the browser to the provider, and stores random values in a cookie (`BegunSignIn`). The
+provider then sends the browser back with a code. `OidcSignIn.finish` checks the code and creates a session
+(`SignedIn`). `require_usable_provider` checks the settings when the proxy starts.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Input for the function that builds a page of the dashboard, as one object: `PageContext`.
 
-The ledger is the database of client requests. Pages are built in threads. `WaitFor` runs a coroutine of the event loop
-from such a thread.
+It has the URL parameters, the settings, the state of the proxy, and an open connection to the ledger, the database of
+client requests. `PageContext.selection` is the condition for database queries: the time range and the filters. Pages
+are built in threads. `WaitFor` runs a coroutine of the event loop from such a thread.
 """
 
 import asyncio

@@ -1,6 +1,8 @@
 """Responses with the pages of the dashboard, which are built from the ledger, the database of client requests.
 
 A `PageKind` describes one page. `Pages.respond` returns a page, or an error page with cause and remedy.
+`Pages.respond_form` and `Pages.respond_setting` return a page with a form. `list_sections` returns the entries of the
+navigation.
 """
 
 import asyncio

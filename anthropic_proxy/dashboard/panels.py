@@ -1,6 +1,7 @@
-"""Building of the panels of a page, which are its charts and tables.
+"""Building of the panels of a page, which are its charts and tables: if one panel fails, the others are still shown.
 
-If one panel fails, the others are still shown. `call_once` shares the result of one query between several panels.
+`build_panel` returns the values of a panel, or a `FailedPanel` with an error message. `call_once` shares the result of
+one query between several panels.
 """
 
 from collections.abc import Callable

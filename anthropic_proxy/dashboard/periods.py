@@ -1,7 +1,8 @@
-"""Charts over time, and the division of a time range into periods, such as hours or days.
+"""Charts over time, and the division of a time range into periods of equal length, such as hours or days.
 
-`divide_range` returns the `Periods` of a range. Each function `*_chart` returns the chart as SVG, and its values as a
-table.
+`divide_range` returns the `Periods` of a range. Each function `*_chart` returns a `DrawnChart`: the chart as SVG, and
+its values as a table. `group_chart` and `stacked_chart` draw stacked bars. `percentile_chart`, `median_chart`,
+`speed_chart` and `percentage_chart` draw lines.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,9 @@
 """Roles of the users of the dashboard, and the pages and changes that each role permits.
 
-An `admin` may change settings, virtual keys and teams, and an `owner` settings. A `viewer` only reads, and a `member`
-only reads requests of own virtual keys.
+An `admin` may change settings, virtual keys and teams. An `owner` may change settings. A `viewer` only reads, and a
+`member` only reads requests of own virtual keys. A key of `ADMIN_API_KEY` has the role `admin`. A key of
+`PROXY_API_KEY`, or a client on this machine if no key is required, has the role `owner`. The settings give roles to
+users of an identity provider. Functions `may_*` return True if a role permits an action.
 """
 
 from collections.abc import Sequence

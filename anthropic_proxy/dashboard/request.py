@@ -1,6 +1,8 @@
 """Page of one request: outcome, figures, timeline, changes by the proxy, tokens and cost.
 
-`build_request_page` returns the values for the template. `TokenCost` has the tokens of one kind with their cost.
+`build_request_page` returns the values for the template of the page. `TokenCost` has the tokens of one kind with
+their cost. `summarize_outcome` returns the outcome in a few words. `find_context_window` returns the maximum number
+of tokens of the model.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,7 @@
 """Functions for the routes and responses of the dashboard that work before the libraries of pages are loaded.
 
 `page_route` returns the route of a page, and `form_route` returns the route to which a form is sent.
+`compress_response` compresses a response by gzip. `redirect` sends the browser to another URL.
 """
 
 import asyncio

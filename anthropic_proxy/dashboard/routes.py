@@ -1,7 +1,8 @@
 """All routes below `/dashboard`: pages, static files, live events, and forms.
 
-`Dashboard` has the routes and the sessions of signed-in browsers. The libraries for pages are loaded with the first
-page, and not at the start of the proxy.
+`Dashboard` has the routes, and the sessions of signed-in browsers. The libraries for pages, such as the template
+engine, are loaded with the first page and not at the start of the proxy. A `Gateway` has the functions of the running
+proxy that a plugin may call.
 """
 
 import asyncio

@@ -1,6 +1,8 @@
 """Rows of tables of requests, for finished and for running requests.
 
-A `TableRow` is one row as texts. A receipt is the record of a running request. The ledger is the database of requests.
+A `TableRow` is one row as texts. `finished_row` builds it from a stored request. `running_row` builds it from a
+receipt, the record of a running request. `describe_outcome` returns sign, color and text for the outcome of a request.
+`decode_json_list` decodes a list that the ledger (database of requests) stores as JSON text.
 """
 
 import json

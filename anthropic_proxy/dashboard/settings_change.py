@@ -1,7 +1,8 @@
 """Changes of settings in the file `.env` by the dashboard.
 
 `list_editable_settings` returns the settings that may change. `propose_change` checks a new value and returns it as a
-`Proposal`, which `write_change` writes to `.env`.
+`Proposal`, which `write_change` writes to `.env`. Addresses of providers and rules of access may not change, because
+keys could then be sent to another host.
 """
 
 import re

@@ -1,6 +1,8 @@
 """Form of the page Settings that changes one setting, after a preview.
 
-`submit_setting_form` returns the sent form with a preview, and writes the change after the confirmation.
+`load_setting_form` returns the values for the form before the user enters a new value. `submit_setting_form` returns
+the sent form with a preview, and writes the change after the confirmation. `explain_settings_refusal` explains why a
+user may not change settings.
 """
 
 from collections.abc import Mapping

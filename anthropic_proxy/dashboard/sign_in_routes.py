@@ -1,6 +1,8 @@
-"""Sign-in to the dashboard with a key or with an identity provider (OpenID Connect), and sign-out.
+"""Sign-in to the dashboard with a key of the proxy or with an identity provider (OpenID Connect), and sign-out.
 
-A browser that signs in receives a session. The form token is a random text that protects its forms against other sites.
+`SignIn` has the routes. A browser that signs in receives a session, which a cookie identifies. The form token is a
+random text of the session, which each form contains as protection against other sites. A `Gateway` has the functions of
+the running proxy that a plugin may call.
 """
 
 import asyncio

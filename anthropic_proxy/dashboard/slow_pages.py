@@ -1,6 +1,7 @@
 """Responses for slow pages: the browser first receives the head of the page, and later the content.
 
-`respond_in_time` returns such a response if a page needs more than 300 ms and adds up many requests.
+In between, the page shows "Adding up 1,000,000 requests …". `respond_in_time` returns such a response if a page needs
+more than 300 ms and adds up many requests. `Progress` has the number of these requests.
 """
 
 import asyncio

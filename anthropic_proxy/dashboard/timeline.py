@@ -1,6 +1,8 @@
-"""Timeline of one request: a bar for each call to a provider and each content block.
+"""Timeline of one request: a bar for each call to a provider, and for each content block of the reply.
 
-`list_attempts` returns the calls as texts. `list_client_events` returns the events of the streamed reply.
+`build_timeline` returns the `Timeline`, which consists of a `Bar` for each call or block. `list_attempts` returns the
+calls as texts (`Attempt`). `list_client_events` returns the events of the streamed reply (`ClientEvent`).
+`sum_failed_time` returns the time that failed calls cost.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,8 @@
 """Charts of usage over time: cost, tokens, requests by outcome, and the share of cached input.
 
-`draw_usage` returns the chart that the URL requests. `draw_cached_share` returns the chart of input tokens that were
-read from a cache.
+`draw_usage` returns the chart that the URL requests, one of `MEASURES`, and `find_chart_title` returns its title.
+`draw_cached_share` returns the chart of input tokens that were read from a cache. `sum_by_provider` and
+`count_tokens_by_kind` return sums for charts.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,6 +1,7 @@
-"""Parameters in the URL of a page, such as the time range, and links with changed parameters.
+"""Parameters in the URL of a page, such as time range, filters and order, and links with changed parameters.
 
-A facet is a property by which requests are filtered, such as the provider.
+`read_view_query` returns the parameters of a URL as a `ViewQuery`. Its methods, such as `link`, `with_facet` and
+`sorted_by`, return URLs with a change. A facet is a property by which requests are filtered, such as the provider.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

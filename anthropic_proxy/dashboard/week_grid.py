@@ -1,6 +1,7 @@
-"""Grid of a week: one cell for each weekday and hour of the day, darker for higher values.
+"""Grid of the hours of a week: one cell for each weekday and hour of the day, darker for higher values.
 
-`draw_week` returns the `WeekGrid`, as SVG and as a table.
+`draw_week` returns the `WeekGrid`, as SVG and as a table. If the time range has several weeks, a cell adds up their
+hours, and links to the hour with the highest value.
 """
 
 from collections.abc import Callable, Sequence

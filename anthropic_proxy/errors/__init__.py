@@ -24,8 +24,9 @@ ProxyError                            base class
 ├─ ConfigurationError                the user of the proxy must correct a setting, option, file or database
 └─ InternalError                     500 api_error; usually a bug of the proxy
 
-Clients decide about a retry by `error_type`, which is one of https://docs.anthropic.com/en/api/errors. If `retryable`
-is True, the proxy may send the request to a provider again.
+Clients decide about a retry by the error type (`error_type`), so it is always one of
+https://docs.anthropic.com/en/api/errors. If `retryable` is True, the proxy may send the unchanged request to a provider
+again. If `closes_connection` is True, the server closes the client connection after the response.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,8 @@
 """Adaptations: changes of an upstream request after the provider rejected it, such as `drop temperature`.
 
-The proxy repeats the rejected request with such a change. `Adaptations` collects the changes for one client request and
-stores those that succeeded for later requests to the model.
+The proxy repeats the rejected request with such a change. `Adaptations` collects the changes for one client request.
+`find_adapted_target` returns a changed target (provider and model) for the repetition. `store_for_model` stores the
+changes after a success, and `apply_stored_adaptations` applies them to later requests for the same model.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """`Admissions`: asks the policies of plugins if a client request may be served.
 
-A policy is plugin code that admits or rejects requests, for example by a budget. `settle` passes the record of an ended
-request to the policies.
+A policy is plugin code that admits or rejects requests, for example by a budget. A policy may reserve an amount of the
+budget until the request has ended. `settle` then passes the record of the request to the policy, which replaces the
+reservation by the real amount. `admitted_token_count` does both for a `count_tokens` request.
 """
 
 from collections.abc import AsyncIterator

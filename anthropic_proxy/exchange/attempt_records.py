@@ -1,6 +1,8 @@
 """`AttemptRecords`: records each request to a provider in the receipt, the record of the client request.
 
-A request to a provider is an attempt. `begin_attempt` records its start, `end_attempt` or `fail_attempt` its end.
+A request to a provider is an attempt. `begin_attempt` records its start. `fail_attempt` records its end with an error,
+`end_attempt` an end without one. `set_status` records the HTTP status, and `add_usage` the token usage.
+`finish_last_attempt` completes the record when the client request ends.
 """
 
 import functools

@@ -1,6 +1,8 @@
-"""`AttemptSteps`: the steps of one request to a provider, from preparing it to opening the reply.
+"""`AttemptSteps`: the steps of one request to a provider: prepare it, encode it, send it, and open the reply.
 
-A request to a provider is an attempt. `Attempts` in `attempts.py` chooses the provider and repeats failed attempts.
+A request to a provider is an attempt. Its target is a provider and model. Several attempts at one target are possible,
+because some failed attempts are repeated; `TargetRun` has the state that they share. `Attempts` in `attempts.py`
+chooses the target and repeats attempts.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """`Attempts`: sends the requests to providers (attempts) for one client request, with retries.
 
-`open_reply` calls the providers of the route in order until one replies. `open_next_call` opens another upstream call
-for the same reply.
+A target is a provider and model. `open_reply` calls the targets of the route in order until one replies.
+`open_next_call` opens another upstream call for the same reply. `estimate_scaled_tokens` returns a token estimate,
+multiplied by the correction factor of the model (`token_scale`). `annotate_error` completes an error message.
 """
 
 from msgspec import structs

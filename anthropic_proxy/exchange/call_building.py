@@ -1,6 +1,10 @@
-"""`AttemptState`: the state of one request to a provider (attempt), with functions that prepare such a request.
+"""`AttemptState`, the state of one request to a provider (attempt), and functions that prepare such a request.
 
 A wire is the code for one provider protocol. A `Call` is the input from which a wire encodes the upstream request.
+`build_call` builds it from a prepared client request, `build_relay_call` from an unchanged body. `find_target_limits`
+returns the limits of a provider and model. `client_credential` returns the client's own key, if it is forwarded.
+`token_scale` is a model's correction factor for token estimates. `SentAttempts` has the latest attempt.
+`continuation_target` is for a provider that splits long replies.
 """
 
 import functools

@@ -1,6 +1,8 @@
 """The client's side of an exchange: `ClientRequest` is the request, and `ResponseSink` sends the response.
 
-An exchange is one client request with its reply. The receipt is its record, for log and metrics.
+An exchange is one client request with its reply. The `send_…` methods send stream events, bytes of a provider, a
+complete message, or an error. The receipt is the record of the exchange, for log and metrics. `queue_key` groups
+waiting requests, so that different clients are served in turn.
 """
 
 from collections.abc import Mapping, Sequence

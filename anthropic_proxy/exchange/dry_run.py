@@ -1,6 +1,8 @@
-"""`run_dry`: processes a client request like a real one, but stops before it is sent to a provider.
+"""`run_dry`: processes a client request like a real one, but stops before anything is sent to a provider.
 
-The result is a `DryRun`, with the upstream request that would be sent. `Sender` describes the imaginary client.
+The result is a `DryRun`, with the upstream request that would be sent and the chosen providers. `Sender` describes the
+client for which the request is processed. `NotSent` is the exception that is raised in place of sending. Web searches
+and fetches are skipped. Only a local server is queried, for the limits of its installed models.
 """
 
 import asyncio

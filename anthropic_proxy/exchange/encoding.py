@@ -1,6 +1,8 @@
-"""Functions that run long CPU work of a request in a thread, short work on the event loop.
+"""Functions that run long CPU work of a request in a thread, and short work on the event loop.
 
-The event loop serves all clients, so long work on it delays them.
+The event loop serves all clients, so long work on it delays them. `is_large` estimates the work by the size of the
+request. `run_for_call` runs a function on the event loop or in a thread. `decode_reply_schema` decodes the JSON Schema
+of a reply.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,9 @@
-"""Functions that decode provider errors, and add the provider and the setting to change to their messages."""
+"""Functions that decode provider errors and complete their messages: with the provider and the setting to change.
+
+`decode_error_response` raises the `UpstreamError` of a response with an error status. `require_api_response` rejects
+responses of other servers. `prefix_provider`, `add_key_setting` and `add_address_setting` add to the message of an
+error. `next_target_may_help` decides if another provider is tried. `describe_attempt` returns a text for the log.
+"""
 
 import re
 from collections.abc import Mapping

@@ -1,7 +1,8 @@
-"""`ExchangeGateway`: the methods of the proxy that plugins may call.
+"""`ExchangeGateway`: the methods of the proxy that plugins may call. It implements the interface `plugins.Gateway`.
 
-`run` serves a request that a plugin makes. `health` counts blocked servers and skipped keys. `ledger_state` describes
-the ledger, the database of finished requests.
+`run` serves a request that a plugin makes. `describe_targets` explains which provider and model serve a model id.
+`health` counts blocked servers and skipped keys. `store` keeps limits and shared state. `ledger_state` describes the
+ledger, the database of finished requests. `collect_running_requests` returns the records of running requests.
 """
 
 import asyncio

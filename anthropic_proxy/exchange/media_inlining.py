@@ -1,6 +1,8 @@
 """`MediaInliner`: downloads images and documents that a client request links to, for providers that accept no URLs.
 
-It is used if the setting `FETCH_URLS` is on. The `MAX_…` constants limit the downloads of one request.
+`new_media_inliner` returns the inliner of a request, if the setting `FETCH_URLS` is on. `inline_urls` downloads each
+URL once and puts the file into the request. If a download fails, a text with the URL is sent instead. The `MAX_…`
+constants limit the downloads of one request.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
-"""`add_not_found_cause`: adds the probable cause to an error if a provider does not know the URL or model.
+"""`add_not_found_cause`: adds the probable cause to the error if a provider does not know the URL or the model.
 
-Claude Code replaces the text of every 404 (version 2.1.328, observed 2026-11). Therefore a 404 that a setting of the
-proxy has caused becomes a 400.
+Claude Code replaces the text of every 404 by a text about the requested model (version 2.1.328, observed 2026-11).
+Therefore a 404 that a setting of the proxy has caused becomes a 400. `describe_address` names the setting of a
+provider's base URL.
 """
 
 import re

@@ -1,6 +1,7 @@
 """The steps of one client request, from its body to the last byte of the reply.
 
-`run_exchange` runs them. Comments number the nine steps. Step 1, authentication, is in the server.
+`run_exchange` decodes the request, chooses the route and calls the plugins that admit it. `ReplyDelivery` then calls
+the providers and sends the reply. Comments number the nine steps; step 1, authentication, is in the server.
 """
 
 import asyncio

@@ -1,7 +1,10 @@
-"""`RelayStream`: the response of a provider with the Messages API, forwarded to the client as bytes.
+"""`RelayStream`: the response of a provider with the Messages API, forwarded to the client byte for byte.
 
-The token usage and the stop reason are decoded for the receipt, the record of the request. `forwarded_headers` selects
-the headers for the client.
+Only the model name can be replaced. The token usage and the stop reason are decoded for the receipt, the record of the
+request. `wait_for_content` returns at the first event, `read` returns the next bytes, and `close` ends the upstream
+call. `usage_with_estimate` is the token usage so far, with estimated output tokens if the stream is incomplete.
+`omit_message_start` removes an event that the client already has.
+`forwarded_headers` selects the headers for the client.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """`ReplyDelivery`: the reply to one client request, from the first provider call to the last byte.
 
-`deliver_reply` calls the providers of the route in order until one replies, and sends the reply to the client.
+`deliver_reply` calls the targets (provider and model) of the route in order until one replies. The client receives
+stream events, one message, relayed bytes of the provider, or an error.
 """
 
 import asyncio

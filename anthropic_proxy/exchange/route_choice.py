@@ -1,6 +1,9 @@
-"""Choice of the route of a client request, its targets (provider and model) in the order of calls.
+"""Choice of the route of a client request: its targets (provider and model) in the order of the calls.
 
-`choose_route` returns it. `record_reply` and `record_failed_call` store measurements for `balance = "latency"`.
+Each route of the configuration file has conditions. `choose_rule` finds the first route with conditions that the
+request meets. `find_rule_route` returns its targets. `choose_route` does both; without a matching route, the model
+mapping of the settings decides. `record_reply` and `record_failed_call` store response times and failures of targets,
+for routes with `balance = "latency"`.
 """
 
 from msgspec import Struct, structs

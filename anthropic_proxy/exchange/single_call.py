@@ -1,6 +1,8 @@
 """`SingleToolCallFilter`: drops all tool calls of a reply after the first one.
 
-It is used if the client requests `disable_parallel_tool_use`. Thinking that may belong to a dropped call is held back.
+It is used if the client requests `disable_parallel_tool_use`. `feed` filters deltas, the decoded fragments of the
+reply. Thinking after the first call may belong to a call that is dropped, so it is held back. `flush_pending` returns
+such thinking.
 """
 
 from anthropic_proxy.messages.deltas import Block, Delta, Text, Thinking, ToolArgs, ToolCall, ToolEnd

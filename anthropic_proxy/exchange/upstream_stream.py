@@ -1,7 +1,10 @@
 """`UpstreamStream`: one upstream response, decoded as lists of deltas.
 
-Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. `DeltaStream` is the interface
-of streams of deltas.
+Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. `wait_for_content` returns when
+the first content has arrived. `read` returns the deltas of one network read. `flush_pending` returns deltas that are
+still buffered after an early end. `signature` is the value for thinking blocks that the provider did not sign. Some
+providers split a long reply; `continuation` is the token with which another call continues it. `DeltaStream` is the
+interface of streams of deltas.
 """
 
 import asyncio

@@ -1,7 +1,9 @@
 """`Watchdog`: observes one client request, detects an idle provider or a disconnected client, and sends pings.
 
-After a timeout or a disconnect, it cancels the task of the request. `uncancel` lets the task continue, for example to
-send an error.
+After a timeout or a disconnect, the watchdog cancels the task of the request. `uncancel` lets the task continue, for
+example to send an error. `recover_from_idle` does this if the provider was idle, so that another provider can be
+called. `begin_upstream_call`, `note_first_byte` and `end_upstream_call` start and stop the time limits for the
+provider. `stop` ends the watchdog.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """Times of the calls to providers of one request, as the column `attempt_times` of the table `requests` stores them.
 
-The column contains a JSON list of `AttemptTime` objects, one for each call.
+An attempt is one call to a provider. A request has several after a failure or with server tools. The column contains a
+JSON list of `AttemptTime` objects.
 """
 
 from collections.abc import Sequence

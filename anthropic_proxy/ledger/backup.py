@@ -1,7 +1,7 @@
 """Backup of a SQLite database before a migration changes its tables. The backup has no message texts.
 
-`write_backup` writes it to a file beside the database. `create_private_file` creates an empty file that only its owner
-can read and write.
+`write_backup` writes it to a file beside the database, and deletes the backups of earlier migrations.
+`create_private_file` creates an empty file that only its owner can read and write.
 """
 
 import errno

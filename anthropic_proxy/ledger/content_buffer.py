@@ -1,7 +1,7 @@
 """`ContentBuffer`: the bytes of client requests and replies in memory, until the thread of the ledger stores them.
 
-`record` adds bytes while a request runs. `pop` removes the bytes of a finished request for storage, and `discard`
-removes them without storage.
+The buffer exists only with `LEDGER_CONTENT=true`. `record` adds bytes while a request runs. `pop` removes the bytes of
+a finished request, to store them; `discard` removes them without storage.
 """
 
 import time

@@ -1,7 +1,8 @@
 """Texts of requests and replies as rows of the table `contents`, compressed and without API keys.
 
-`build_content_rows` returns the rows of one client request. `read_contents` reads them as `StoredContent` objects.
-`join_deltas` joins the text fragments of a streamed reply.
+`build_content_rows` returns the rows of one client request. `read_contents` reads them as `StoredContent`, one object
+for each text. `join_deltas` joins the text fragments of a streamed reply, because an API key that is split over two
+fragments would not be found.
 """
 
 import zlib

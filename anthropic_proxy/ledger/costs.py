@@ -1,7 +1,8 @@
 """`CostCalculator`: calculates the cost of a client request from its receipt, the record of the finished request.
 
-A `Cost` has the nano-dollars (10⁻⁹ US dollars) for the used model and for the requested model. `find_usage` returns the
-tokens and the cost of one request.
+A `Cost` has two amounts: the cost at the used model of the provider, and at the model that the client requested. They
+include the web searches that the provider bills, and follow the service tier that it reported. Amounts are whole
+nano-dollars (10⁻⁹ US dollars). `find_usage` returns the tokens and the cost of one request as `Usage`.
 """
 
 import re

@@ -1,7 +1,9 @@
 """Queries of the dashboard: sums of requests, tokens and costs, latencies, output speeds, and neighbors of a request.
 
-Most functions read a `RequestSelection`, a time range with filters, divided into periods such as hours. Functions
-`group_…` and `add_up_…` combine results without the database.
+Most functions read a `RequestSelection`, a time range with filters. The range is divided into periods, such as hours.
+`sum_periods` returns the sums of each period, and `sum_models` those of each model. `collect_latencies` returns
+histograms of the time to the first token. Functions `group_…` and `add_up_…` combine such results without reading the
+database.
 """
 
 from collections import Counter

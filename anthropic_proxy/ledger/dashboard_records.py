@@ -1,7 +1,7 @@
 """Records that the queries of the dashboard return: sums of periods and models, and errors.
 
-`PeriodSums` has the sums of one period, `ModelSums` those of one model. `ModelPeriod` has the sums of one model in one
-period.
+`PeriodSums` has the sums of one period, `ModelSums` those of one model, `ModelPeriod` those of one model in one period.
+`Neighbors` and `SessionPlace` describe the place of a request among others.
 """
 
 from typing import NamedTuple

@@ -1,7 +1,8 @@
 """Access to the database of the ledger, which is a SQLite file or on PostgreSQL.
 
-`find_url` returns the address of the database. `open_for_reading` and `open_for_writing` return SQLAlchemy engines, the
-second after a migration of the tables.
+The default is the file `ledger.sqlite3` in the data directory of the user, and the setting `DATABASE_URL` can select
+another database. `find_url` returns its address. `open_for_reading` and `open_for_writing` return SQLAlchemy engines.
+`open_for_writing` first migrates the tables to the schema of this version. `has_tables` checks if the tables exist.
 """
 
 import sqlite3

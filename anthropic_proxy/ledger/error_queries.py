@@ -1,7 +1,7 @@
 """Queries for failed requests, for charts and lists of errors.
 
-`count_errors` counts them by period, provider, type of error and HTTP status. `list_errors` adds up the periods, and
-reads the latest error message of each group.
+`count_errors` counts them by period, provider, type of error and HTTP status, and returns an `ErrorPeriod` for each
+combination. `list_errors` adds up the periods, and reads the latest error message of each provider, type and status.
 """
 
 from collections.abc import Iterable

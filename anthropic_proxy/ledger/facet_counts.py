@@ -1,6 +1,7 @@
 """`count_facets`: counts stored requests by the values of columns, for the filters of the dashboard and the API.
 
-The counts come from a table of hourly sums if possible, otherwise from the latest `MAX_COUNTED_REQUESTS` requests.
+A facet is a column by which requests can be filtered, such as the provider. If possible, the counts come from a table
+of hourly sums. Otherwise only the latest `MAX_COUNTED_REQUESTS` requests are counted.
 """
 
 from collections import Counter

@@ -1,7 +1,8 @@
 """Classification of database errors of the ledger, and messages about them with reason and remedy.
 
-`classify_failure` returns the state of the ledger after an error, such as `disk full`. `is_value_failure` returns True
-for an error that concerns only one request.
+`classify_failure` returns the state of the ledger after an error, such as `disk full` or `locked`. `is_value_failure`
+returns True for an error that concerns only one request, such as a value that the database rejects. All other errors
+concern the whole database.
 """
 
 import errno

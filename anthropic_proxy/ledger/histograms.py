@@ -1,7 +1,8 @@
 """Histograms of durations, from which percentiles are calculated with an error of at most 5 %.
 
-A histogram counts durations in buckets, ranges of durations with limits that grow by 10 %. `encode_histogram` returns
-the bytes for a column of the table `hourly`.
+A histogram counts durations in numbered buckets. Each bucket is a range of durations, and the limits grow by 10 % from
+bucket to bucket. `find_bucket` returns the bucket of a duration. `encode_histogram` returns the bytes for a column of
+the table `hourly`. `find_percentile` returns, for example, the 95th percentile.
 """
 
 from collections import Counter

@@ -1,7 +1,7 @@
 """Sums of requests, tokens, costs and durations by hour, which are added to the table `hourly`.
 
-`sum_rows` computes the sums of new rows of `requests`. `add_sums` adds the sums to the table, in the transaction that
-stores the requests.
+`sum_rows` computes the sums of new rows of `requests`. Each sum has a key: the hour, and columns such as model and
+project. `add_sums` adds the sums to the table, in the transaction that stores the requests.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

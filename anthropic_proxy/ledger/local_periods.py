@@ -1,7 +1,8 @@
-"""Division of a time range into periods, such as days that begin at local midnight.
+"""Division of a time range into periods, such as days that begin at midnight in the time zone of the process.
 
-Periods of at most one hour begin by UTC, longer ones by local time. The number of a period counts the periods of its
-length since the epoch.
+Periods of at most one hour begin by UTC. Longer ones begin by local time, also after a change of clocks. Each period
+has a number, which counts the periods of its length since the epoch. `find_number` returns the number of the period at
+a time, and `find_start` its beginning. `list_starts` returns the beginnings of all periods in a range.
 """
 
 import time

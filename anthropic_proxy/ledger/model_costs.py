@@ -1,7 +1,8 @@
 """`ModelCosts`: finds the prices of models, and divides stored costs by kind of token (input, output and others).
 
-`find_price` finds a price by the name of the provider. `divide_cost` divides the stored cost of a model in proportion
-to current prices.
+`find_price` finds a price by the name of the provider, `find_price_by_prefix` by the prefix of the provider in model
+ids. `divide_cost` divides the stored cost of a model in proportion to current prices. `cost_at` returns the cost of
+given tokens at a given price.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """`decode_providers`: decodes a price list of the project `genai-prices`, and checks it before its use.
 
-A list is rejected as a whole if a price is invalid, a field is unknown, or the list is much too small.
+The package `genai-prices` decodes the list. A list is rejected as a whole if a price is invalid, a field is unknown, or
+it is much smaller than the list in the package.
 """
 
 import re

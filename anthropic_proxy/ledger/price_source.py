@@ -1,7 +1,7 @@
 """`PriceSource`: the price list in use, that of the PyPI package `genai-prices` or of a newer file of the user.
 
-`find_price_source` returns the source for a data directory. `load` returns the price list. `reload_if_changed` applies
-a new file while the proxy runs.
+`find_price_source` returns the source for a data directory. `load` returns its price list (`LoadedPrices`).
+`reload_if_changed` applies a new file while the proxy runs. A user's file is used only if the package is installed.
 """
 
 import os

@@ -1,7 +1,8 @@
 """Prices of models at providers, from the user's settings or from the PyPI package `genai-prices`.
 
-`PriceList` finds the `Price` of a model in a service tier. A `Price` has `Rates`, in US dollars per million tokens, and
-the price of web searches.
+`PriceList` finds the `Price` of a model in a service tier. Prices in `anthropic-proxy.toml` take precedence, and local
+models are free. A `Price` consists of `Rates`, the price of each kind of token in US dollars per million tokens, and of
+the price of web searches. Costs are whole nano-dollars (10⁻⁹ US dollars).
 """
 
 from collections.abc import Mapping, Sequence

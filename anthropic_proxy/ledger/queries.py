@@ -1,6 +1,7 @@
 """Queries for sums of usage: requests, tokens and costs by day, model, provider, project or session.
 
-`sum_usage` returns one `UsageGroup` for each day, model or other group.
+`sum_usage` returns one `UsageGroup` for each day, model or other group. For a `UsageRange` above three hours, the sums
+come from tables of hourly sums. For a shorter one, single requests are added up.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,7 @@
 """Limits of database queries for pages and the API: their time, and the number of requests that a text search reads.
 
 `limit_time` makes slow queries fail. `describe_read_failure` returns the message about a failed query. `limit_search`
-shortens the time range of a text search.
+shortens the time range of a text search, which must read each request in the range.
 """
 
 import sqlite3

@@ -1,6 +1,7 @@
 """`ReaderThreads`: threads in which routes read the ledger (database of requests), apart from all other work.
 
-One client cannot occupy all threads with slow queries. `stop` cancels the calls that wait for a thread.
+`run` awaits the result of a function in one of the threads. `stop` cancels the calls that wait for a thread. One client
+cannot occupy all threads with slow queries.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """`ReceiptQueue`: bounded queue of finished requests that wait for storage in the ledger, the database of requests.
 
-The entries are receipts, the records of one request each. The event loop adds them, and the thread of the ledger
-removes them in batches.
+The entries are receipts, the records of one request each. The event loop adds them with `record`. The thread of the
+ledger removes them with `pop_batch`, and stores such a batch in one transaction. A receipt is lost if the queue is
+full, or if the thread calls `drop` or `drop_batch` after an error.
 """
 
 import threading

@@ -1,7 +1,8 @@
 """Queries for stored requests: one page of a list, all requests for an export, or one request by its id.
 
-Most functions read a `RequestSelection`, a time range with filters. Functions `…_condition` and `…_conditions` return
-SQL conditions for other queries.
+`RequestSelection` is a time range with filters, and an argument of most functions. `StoredRequest` is one row of the
+table `requests`. `list_stored_requests` returns one page of a list. Functions named `…_condition` and `…_conditions`
+return SQL conditions for other queries.
 """
 
 from collections.abc import Iterator, Mapping

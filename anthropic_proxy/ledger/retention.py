@@ -1,7 +1,7 @@
 """Deletion of old rows of the ledger: by age, and by the size of the database.
 
-`Retention.delete_expired` deletes expired rows, then the oldest rows of a database that is too large. Each transaction
-is small, so that other writers can continue.
+`Retention.delete_expired` deletes the rows that are older than the settings permit. Then it deletes the oldest rows if
+the database exceeds its maximum size. Each transaction is small, so that other writers can continue.
 """
 
 import sqlite3

@@ -1,7 +1,7 @@
 """`restrict_rows`: limits the queries of a database connection to requests with certain virtual keys.
 
-A virtual key is a key that this proxy gives to a client. Each query is rewritten, so that no page or export can omit
-the limit.
+A virtual key is a key that this proxy gives to a client. The limit is for users that may see only the requests of their
+own keys. Each query on the connection is rewritten, so that no page or export can omit the limit.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,8 @@
 """Queries of sessions: a list of sessions with sums, and the sums and requests of one session.
 
-A session is a conversation of a client such as Claude Code. Sums usually come from the table `session_hours`, otherwise
-from at most 50,000 single requests.
+A session is a conversation of a client such as Claude Code. Sums come from the table `session_hours`, which has hourly
+sums of sessions. A list for at most three hours, or with a filter that this table lacks, is computed from single
+requests, at most the latest 50,000.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """`Spool`: file in which rows for the ledger wait while PostgreSQL is unavailable. They survive a restart.
 
-All workers of a machine use the same file. A block has the rows of one transaction, which one worker claims for a
-minute to store them.
+All workers of a machine use the same file, a SQLite database in the data directory. `append` adds a block, the rows of
+one transaction. `claim` gives the oldest block to one worker for a minute. The worker stores it and calls `delete`, or
+calls `release` after a failure.
 """
 
 import hashlib

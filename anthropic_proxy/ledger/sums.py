@@ -1,7 +1,7 @@
 """`UsageSums`: numbers of requests, tokens and costs, and the SQL expressions that add them up.
 
-`hourly_sums`, `session_sums` and `request_sums` return the SQL expressions for one table each. `add_up` returns the
-totals of several `UsageSums`.
+`hourly_sums`, `session_sums` and `request_sums` return the SQL expressions for one table each. `to_sums` builds a
+`UsageSums` from their values. `add_up` returns the totals of several `UsageSums`, `add_up_groups` those of each group.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

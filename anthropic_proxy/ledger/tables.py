@@ -1,7 +1,8 @@
 """Tables of the ledger: `requests`, the sums in `hourly` and `session_hours`, `contents`, and tables of virtual keys.
 
-Money is in nano-dollars, times and durations in microseconds. A missing value is "" in a text column, and NULL in a
-number column of `requests`.
+`requests` has one row per stored client request, and `contents` has message texts if they are stored. Money is in
+nano-dollars, a duration in microseconds, and a time in microseconds since the epoch, all as integers. In a text column,
+"" means that a value is missing. In a number column of `requests`, NULL means unknown or missing, never zero.
 """
 
 from typing import Any

@@ -1,6 +1,7 @@
 """Sums of usage in formats for other programs: a table for CSV, and an object for JSON.
 
-The sums are those of groups, for example of all requests with the same model.
+The sums are those of groups, for example of all requests with the same model or on the same day. `tabulate_usage`
+returns the table with one row per group, and `build_usage` the object.
 """
 
 from collections.abc import Sequence

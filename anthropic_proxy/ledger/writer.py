@@ -1,7 +1,8 @@
 """`LedgerWriter`: stores finished requests from a queue in the database, in a thread of its own.
 
-A batch is stored in one transaction with its hourly sums and texts, so that the tables agree. While PostgreSQL is
-unavailable, batches wait in a file (`Spool`).
+The entries of the queue are receipts, the records of requests. A batch is stored in one transaction: the rows of
+`requests`, their hourly sums, and their texts, so that the tables always agree. A failed batch is kept and written
+later. While PostgreSQL is unavailable, batches wait in a file (`Spool`).
 """
 
 import os

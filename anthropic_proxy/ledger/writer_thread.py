@@ -1,7 +1,7 @@
 """`run_writer`: function of the thread that stores queued requests. It restarts the writer after a defect.
 
 A defect is an unexpected exception of the writer. `needs_migration` returns True if the thread must start with the
-server. The module does not load SQLAlchemy.
+server, to migrate the database before the first request. The module does not load SQLAlchemy.
 """
 
 import traceback

@@ -1,7 +1,8 @@
 """Running client requests of a worker process, in memory that the supervisor of the workers can read.
 
-Each request is written at its start, because a blocked worker cannot send its requests. The memory has the 32 newest
-requests and a count of heartbeats.
+A blocked worker cannot send its requests to the supervisor, so each request is written into shared memory at its start.
+This memory has slots for the 32 newest requests, and a count of heartbeats. `RequestsInProgress` writes the memory.
+`read_heartbeat_count` and `describe_requests` read it.
 """
 
 from struct import Struct

@@ -1,7 +1,8 @@
 """Lines of the log about client requests, and functions that make texts from clients safe for the log.
 
 `format_request_lines` returns the line of any request. An accepted `POST /v1/messages` (an exchange) has a second line,
-which `format_exchange_line` returns.
+which `format_exchange_line` returns. `format_note_line` returns the line about a request field that was changed or
+dropped. Functions `escape_…` replace characters that control a terminal.
 """
 
 import functools

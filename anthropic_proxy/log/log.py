@@ -1,7 +1,8 @@
 """`Log`: the log of the proxy, colored on a terminal, plain elsewhere, or JSON with `LOG_FORMAT=json`.
 
-`write_exchange` writes the lines of an accepted `POST /v1/messages` (an exchange), and `write_request` the line of
-another request. `write_once` writes a line only if its text is new.
+`write_exchange` writes the lines of an accepted `POST /v1/messages` (an exchange). `write_request` writes the line of
+any other client request. `write_once` writes a line only if its text is new. After a reload of the settings,
+`inherit_from` continues the earlier log. A thread writes the entries (`background_writer`).
 """
 
 import io

@@ -1,7 +1,8 @@
 """Recent and running client requests of all server processes, for views such as the command `logs`.
 
-`RequestFeed` has the requests of this process, and those of other workers while a view is open. A `RequestView` is a
-queue of finished requests for one reader.
+`RequestFeed` has the requests of this process. While a view is open, other workers send theirs, and `apply_update` adds
+them. `RequestSnapshot` has the recent and running requests at one time. A `RequestView` is a queue of newly finished
+requests for one reader. A receipt is the record of one request, an exchange an accepted `POST /v1/messages`.
 """
 
 import asyncio

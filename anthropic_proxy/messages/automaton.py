@@ -1,7 +1,9 @@
 """Search for many strings at once in one text, with the Aho-Corasick algorithm.
 
-`Automaton.step` reads one character of the text and returns the `State` of the search after it. If a searched string
-ends at this character, the state has a `match`.
+An `Automaton` is built from the list of searched strings. Its method `step` reads one character of the text and returns
+the `State` of the search after it. If a searched string ends at this character, the state has a `match`, and
+`matched_string` returns the string. `find_order` and `min_order` return indexes in the list of searched strings, by
+which a caller selects one of several matches. The search time is linear in the length of the text.
 """
 
 from bisect import bisect_left, bisect_right

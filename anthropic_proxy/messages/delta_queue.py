@@ -1,6 +1,8 @@
 """`DeltaQueue`: queue for pieces of a model's reply (deltas) that arrive while a tool call is open.
 
-A stream to the client has only one open content block, so text and other calls wait until the open call ends.
+A stream to the client has only one open content block, so text and other calls wait until the open call ends. A
+`QueuedCall` is a tool call in the queue, with the arguments that have arrived for it. The `append_…` methods add to the
+end of the queue, and `pop_oldest` removes from its start. `require_bounded_reply` limits the memory for one reply.
 """
 
 from collections import deque

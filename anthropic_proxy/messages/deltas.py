@@ -1,6 +1,9 @@
 """The nine deltas: structs for the pieces of a model's reply, independent of the provider's format.
 
-The decoder of a provider's API creates them, and `MessageWriter` converts them into events of the Messages API.
+The decoder of a provider's API creates them. `Text` and `Thinking` add text, `Citation` adds a source of the text.
+`ToolCall` starts a tool call, `ToolArgs` adds to its arguments, and `ToolEnd` ends it. `Block` is a complete content
+block, and `Usage` has token counts. `Stop` ends the reply with a stop reason. `MessageWriter` converts deltas into
+events of the Messages API.
 """
 
 from typing import Any

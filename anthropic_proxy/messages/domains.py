@@ -1,7 +1,9 @@
 """Domain filter of web search and web fetch, with the client's lists `allowed_domains` and `blocked_domains`.
 
-An entry of a list is a domain without scheme, with an optional path: `example.com/docs`. Source: Anthropic's page on
-the web search tool, "Domain filtering", read 2026-11.
+An entry of a list is a domain without scheme, with an optional path: `example.com/docs`. It also applies to subdomains
+and to longer paths. `is_url_allowed` checks a URL against both lists. `domain_names` returns the domains of a list, and
+`ascii_host` a host name in IDNA encoding. Source: Anthropic's page on the web search tool, "Domain filtering", read
+2026-11.
 """
 
 import re

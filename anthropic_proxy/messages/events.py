@@ -1,7 +1,9 @@
 """The SSE events of a streamed reply to the client, with one struct for each event of the Messages API.
 
-`index` is the number of the content block. `block_events` returns the events for a complete block. Source: the API
-reference, "Streaming messages", read 2026-11.
+A reply is a list of content blocks. A `…Start` event begins a block, a `…Delta` event adds to it, and `BlockStop` ends
+it. `index` is the number of the block. `MessageDelta` has the stop reason, and `ErrorEvent` ends a failed reply.
+`block_events` returns the events for a complete block. `replace_surrogates` makes a text valid for UTF-8. Source: the
+API reference, "Streaming messages", read 2026-11.
 """
 
 from typing import Any

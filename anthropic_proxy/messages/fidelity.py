@@ -1,7 +1,9 @@
 """Fidelity report of a client request: the fields that the proxy approximated, emulated or dropped.
 
-A `FidelityNote` records the handling of one field, and a `FidelityReport` collects the notes of one request. The mode
-`strict` rejects a request because of a dropped field.
+A `FidelityNote` records the handling of one field of the request or reply. A `FidelityReport` collects the notes of one
+request. `add_notes` adds notes, and `clear_notes` removes them before a retry. A dropped field is a loss: the mode
+`strict` rejects the request because of it, and the mode `best-effort` serves the request. `lossy_notes` returns the
+notes because of which a request is rejected. `format_counts` returns the number of notes as text.
 """
 
 from collections.abc import Collection

@@ -1,7 +1,12 @@
 """Validation of JSON values by a JSON Schema (draft 2020-12), with a limit on the work.
 
-`find_violation` returns the error in a value. Patterns in a schema are not checked, because a client's pattern could
-block the process.
+`load_validator` decodes a schema, and `find_violation` returns the error in a value. Both count their steps in a
+`WorkBudget`, which raises an error above its limit. They use the library `jsonschema` with three changes:
+
+- Patterns in a schema are not checked, because a client's pattern could block the process.
+- If a value matches none of several alternatives, only the most relevant error is kept, because nested alternatives
+  multiply the errors.
+- Each keyword counts its steps in the `WorkBudget`, because the library itself has no limit.
 """
 
 import json

@@ -1,7 +1,7 @@
 """`ReplySchema`: checks that a reply matches the JSON Schema that the client requires.
 
-It is used for providers that do not enforce the schema. The work is limited, so that a schema or reply cannot block the
-process.
+It is used for providers that do not enforce the schema. `extract_json` finds the JSON in the text of a reply and
+validates it. The work is limited, so that a schema or reply cannot block the process.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple

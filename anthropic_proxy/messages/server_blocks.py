@@ -1,7 +1,10 @@
 """Content blocks for calls and results of server tools, which a provider or the proxy runs.
 
 `encode_…` functions return complete blocks. `…_content` functions return only the field `content` of a result block.
-Source: the types of the official SDK `anthropic` 2.10.
+`is_error_content` is True if this field belongs to a failed call. `SearchResultPage` is a web page that a search found.
+Source: the types of the official SDK `anthropic` 2.10 (`ServerToolUseBlock`, `WebSearchToolResultBlock`,
+`WebFetchToolResultBlock`, `ToolSearchToolResultBlock`, `CodeExecutionToolResultBlock`, `BetaMCPToolUseBlock`,
+`BetaMCPToolResultBlock`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,6 +1,8 @@
 """`StopSequenceFilter`: ends a reply at the first stop sequence, a text that the client lists in its request.
 
-Text that may begin a stop sequence is held back, and `flush` returns it at the end of the reply.
+It filters the deltas, which are fragments of the reply. Text that may begin a stop sequence is held back, and `flush`
+returns it at the end of the reply. The proxy does this itself, because only Anthropic's API reports the matched
+sequence.
 """
 
 import re

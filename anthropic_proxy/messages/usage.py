@@ -1,7 +1,7 @@
 """Token counts of a reply, merged from the usage reports of the provider.
 
-`merge_latest` keeps the last value of each count, and `sum_usages` adds the upstream calls of one reply. `final_totals`
-returns the `usage` for the client.
+A provider reports counts several times during a reply. `merge_latest` keeps the last value of each count. `sum_usages`
+adds the upstream calls of one reply. `final_totals` returns the `usage` for the client, and estimates missing counts.
 """
 
 import msgspec

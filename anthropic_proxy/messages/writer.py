@@ -1,7 +1,10 @@
 """`MessageWriter`: converts the deltas of a reply (its decoded pieces) to events of the Messages API.
 
-A stream has at most one open content block, so other deltas wait until an open call ends. The table `_RULES` has the
-rule for each delta and state.
+`start` returns the first event, `feed` the events for deltas, and `finish` the last events. `fail` ends the reply after
+an error. `keep_alive` returns events without content while a reply is slow. `totals` are the token counts so far. A
+stream has at most one open content block, but upstreams interleave text and several tool calls. The writer therefore
+queues deltas until the open call ends. The table `_RULES` at the end of this file has the rule for each delta in each
+state.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,8 @@
 """Definitions of all Prometheus metrics, and functions that return their values.
 
-`FAMILIES` has all definitions. `collect_samples` returns the values of counters and gauges, `collect_histograms` those
-of histograms. `docs/guide/operations.md` lists the same metrics.
+A `MetricFamily`, such as `REQUESTS`, is the name, type, labels and description of one metric. `FAMILIES` has all of
+them. `collect_samples` returns the values of counters and gauges, and `collect_histograms` those of histograms. Both
+read a `MetricsSnapshot`, the metrics of all processes. `docs/guide/operations.md` lists the same metrics.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,9 @@
 """Metrics of one server process, and their sum over several processes.
 
-`MetricsTotals` counts the requests of this process in a `MetricsSnapshot`. `encode_snapshot` and `decode_snapshot` pass
-a snapshot between processes, and `sum_snapshots` adds up several.
+`MetricsTotals` counts the requests of this process in a `MetricsSnapshot`. A snapshot has `ExchangeCounters`, the
+counts of requests with the same labels, and `Gauges`, the current state such as used memory. `encode_snapshot` and
+`decode_snapshot` pass it between processes, and `sum_snapshots` adds up several. An exchange is an accepted request to
+`/v1/messages` with its reply.
 """
 
 from bisect import bisect_left

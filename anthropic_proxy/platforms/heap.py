@@ -1,6 +1,8 @@
-"""Memory of the server process: return of free memory to the system, and fewer garbage collections.
+"""Memory of the server process: return of free memory to the system, and less work for Python's garbage collector.
 
-`HeapTrimmer` returns free heap memory after a burst of requests. The heap functions have an effect only with glibc.
+`HeapTrimmer` returns free heap memory to the system after a burst of requests, and `trim_heap` does so at once.
+`retain_freed_memory` makes glibc keep some memory for later requests. `tune_gc` reduces garbage collections. The heap
+functions need glibc. With another C library, they have no effect.
 """
 
 import ctypes

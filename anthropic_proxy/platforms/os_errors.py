@@ -1,7 +1,7 @@
-"""Plain texts for exceptions of the operating system and of libraries, for error messages and the log.
+"""Plain texts for exceptions of the operating system, of TLS and of libraries, for error messages and the log.
 
 `describe_os_error` returns the text for an exception, such as `connection refused`. `clean_error_text` shortens a
-library's message to one line.
+library's message to one line. The texts contain no class names or addresses of Python objects.
 """
 
 import errno

@@ -1,6 +1,8 @@
 """Signals of the server process: their names on each operating system, and functions that block or handle them.
 
-`blocked_signals` blocks signals within a `with` statement. `restore_interrupts` is for commands that are not a server.
+`defer_sighup` and `restore_sighup` block and unblock SIGHUP during the start-up. `blocked_signals` blocks signals
+within a `with` statement. `restore_interrupts` is for commands that are not a server. Windows has no SIGHUP, and has
+Ctrl+Break (SIGBREAK) in addition.
 """
 
 import os

@@ -1,7 +1,9 @@
 """Signal handlers that stop the server process, even if its event loop is blocked.
 
 `StopSignals` installs the handlers of stop signals. `call_at_signal` installs a handler for another signal, such as
-SIGHUP.
+SIGHUP. The handler of a stop signal starts two timers, which `StopSignals.stop_timers` cancels when the server has
+stopped. At the end of the first timer, the requests in progress are logged and the process ends. The second timer is
+longer, and ends the process even if Python code can no longer run (`faulthandler`).
 """
 
 import asyncio

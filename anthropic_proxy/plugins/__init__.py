@@ -1,6 +1,8 @@
 """Interface of plugins, which are optional packages that extend the proxy.
 
-A package returns a `Plugin`, which has objects such as a `Policy` or an `Observer`. `Gateway` has the functions of the
+A package returns a `Plugin`. A `Policy` identifies clients, and admits or rejects their requests. An `Observer`
+receives a `Receipt`, the record of one client request without message content. A `Recorder` receives the content. A
+`Tracer` starts traces, and a `Store` shares state. A `Route` serves a URL path. `Gateway` has the functions of the
 proxy that a plugin may call.
 """
 

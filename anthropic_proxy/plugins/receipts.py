@@ -1,6 +1,7 @@
 """Record of one client request (`Receipt`), with an `UpstreamAttempt` for each call to a provider.
 
-A fidelity note records that one field of the request or reply was changed, emulated, kept or dropped.
+It has names, numbers of tokens, times and the result, but no message content. A fidelity note records that one field of
+the request or reply was changed, emulated, kept or dropped.
 """
 
 from msgspec import Struct, field

@@ -1,7 +1,8 @@
 """URL paths that plugins serve, such as the pages of the dashboard.
 
-A `Route` is one path with its function. If the proxy requires a key, clients without a valid key reach the function
-only with `Route.checks_key`.
+A `Route` is one path with its function, which receives a `RouteRequest` and returns a `RouteResponse`. If the proxy
+requires a key, only clients with a valid key reach the function. With `Route.checks_key`, clients without a key reach
+it too, and it checks their access itself. `HttpReply` is the reply of another server to a request of a plugin.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence

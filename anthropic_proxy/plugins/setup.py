@@ -1,7 +1,7 @@
 """State of providers and models, for plugins that show it to users.
 
-`Setup` has the state of all providers and the model mapping. A `ModelMapping` names the model that serves requests for
-some Claude tiers (opus, sonnet …).
+`Setup` has the state of all providers (`ProviderSetup`) and the model mapping. A `ModelMapping` names the model that
+serves requests for some Claude tiers (opus, sonnet …). `ModelFeatures` has the limits and features of one model.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,8 @@
-"""Interfaces of plugins for stored data: `Recorder` for request content, and `Store` for state of the workers.
+"""Interfaces of plugins for stored data: `Recorder` for the content of requests, and `Store` for state of the workers.
 
-A `Limit` is one counter with its maximum. `Store.reserve` adds estimated amounts to counters, and `Store.settle`
-replaces them by the actual ones.
+A store has texts and numbers that expire, and counters of limits. A `Limit` is one counter with its maximum, and the
+amount that a request needs. `Store.reserve` adds the amounts of a request to its counters, and returns a `Reservation`.
+`Store.settle` replaces these estimated amounts by the actual ones. `StoreState` is the condition of a store.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,10 @@
 """`Credentials`: chooses the API key or access token for each upstream request.
 
-Several keys of a provider are used in turn. After an error that concerns a key, it is usually skipped for some time
-(cooldown). Access tokens expire and come from a `TokenSource`.
+If a provider has several keys, `next_credential` returns them in turn. After an error that concerns a key,
+`exclude_failed_key` starts its cooldown: the key is skipped for some time. `max_key_changes` limits the keys that one
+client request may try. An access token expires and comes from a `TokenSource`, such as Google's log-in;
+`next_token_and_url` returns one. `describe_key` returns a masked text for logs. `restore_state` keeps the cooldowns
+when the settings are reloaded.
 """
 
 import time

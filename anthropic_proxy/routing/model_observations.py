@@ -1,7 +1,8 @@
 """`ModelObservations`: facts about models that the proxy has learned from upstream replies, in a store.
 
-An adaptation is a change of requests that a provider requires. The token scale of a model is the ratio of real to
-estimated tokens.
+An adaptation is a change of requests that a provider requires, such as a dropped field. The token scale of a model is
+the ratio of real to estimated tokens, which corrects estimates. Both expire after `RETENTION_SECONDS`.
+`find_adaptations` and `token_scale` return the facts, `store_adaptation` and `record_token_count` store them.
 """
 
 from anthropic_proxy.plugins.storage import Store

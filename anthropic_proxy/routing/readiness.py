@@ -1,6 +1,10 @@
-"""`find_readiness`: finds the callable providers, and problems of the settings, without a request to providers.
+"""`find_readiness`: finds which providers can be called, and problems of the settings, without a request to providers.
 
-The start-up summary and the web page show the result, `Readiness`. A tier is a Claude family (opus, sonnet, haiku …).
+The start-up summary and the web page show the result, `Readiness`. `list_problems_and_warnings` returns all problems as
+texts. `list_ignored_settings` finds settings without effect. A tier is a Claude family (opus, sonnet, haiku …), which
+the settings map to a model. `group_tier_mappings` joins tiers with the same mapping. `find_used_models` lists the
+models that the settings use. `describe_retirement` returns a `RetirementNotice` about a mapped model that its provider
+has retired.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,6 +1,7 @@
 """Interfaces between the HTTP server and the application, the ASGI application that answers client requests.
 
-`LoadApp` is the function that builds the application in each process. A `Peer` exchanges statistics and observed facts
+The server calls `Application.start` before the first request, and `close` after the last one. `LoadApp` is the function
+that builds the application in each process. A `Peer` exchanges statistics and observed facts, such as keys in cooldown,
 with the other processes of the server.
 """
 

@@ -1,7 +1,11 @@
 """Authentication of a client request by its headers and address, before the proxy reads its body.
 
-`authenticate` returns the client. `require_auth_if_exposed` rejects settings by which other machines reach a proxy
-without keys.
+`authenticate` returns the client. If the proxy has keys for its clients, such as `PROXY_API_KEY`, every request to the
+API needs one. Otherwise only clients on this machine are served, unless `ALLOW_UNAUTHENTICATED` is set. Paths such as
+`/health` need no key.
+
+`require_auth_if_exposed` rejects settings by which other machines reach a proxy without keys. `exposure_warning`
+returns a warning about such a proxy.
 """
 
 import functools

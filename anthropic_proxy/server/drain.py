@@ -1,7 +1,8 @@
 """Stop of the server in two steps, so that neither new nor running requests fail unnecessarily.
 
-`announce_stop` makes `/readyz` return 503 while requests are still accepted. `end_connections` waits up to
-`STOP_TIMEOUT` for running replies, and cancels the others.
+First, `announce_stop` makes `/readyz` return 503 for load balancers, while requests are still accepted for the time
+`DRAIN_DELAY`. Then `end_connections` waits up to `STOP_TIMEOUT` for running replies, and cancels the others. A second
+stop signal sets the event `stop_now`, which ends both waits.
 """
 
 import asyncio

@@ -1,6 +1,9 @@
 """HTTP endpoints of the proxy, and `serve_request`, which authenticates a client request and passes it to its endpoint.
 
-An endpoint is an async function that serves one method and URL path. The main endpoint is `post_messages`.
+An endpoint is an async function that serves one method and URL path, such as `get_models` for `GET /v1/models`. The
+main one is `post_messages`. `ENDPOINTS` contains those with fixed paths, and `MODEL_ENDPOINTS` those for the paths
+below `/v1/models/`. A receipt is the record of one request for log and metrics. `log_rejected_request` returns the
+receipt of a request that the HTTP parser rejected.
 """
 
 import asyncio

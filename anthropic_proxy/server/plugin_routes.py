@@ -1,7 +1,8 @@
 """Requests to URL paths that plugins serve: checks of method and body size, call of the plugin, and its response.
 
-`FoundRoute` contains the routes of one path, by HTTP method. `send_own_route` serves pages of the proxy itself by the
-same interface.
+A route is a method and URL path with the function of the plugin that returns the response. `FoundRoute` contains the
+routes of one path, by HTTP method. Clients need a valid key, unless the route checks the key itself
+(`is_key_checked_by_route`). `send_own_route` serves pages of the proxy itself by the same interface.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

@@ -1,7 +1,7 @@
-"""Probes of the server: `/health`, `/livez`, `/readyz` and `/version`.
+"""Probes of the server: `/health`, `/livez`, `/readyz` and `/version`. They need no key and contain no secret.
 
-They need no key and contain no secret. `/livez` shows that the event loop runs, and `/readyz` that requests are
-accepted.
+A probe is a request by which a load balancer or a command checks the server. `/livez` shows that the event loop runs,
+`/readyz` that requests are accepted. No probe waits for a database or another server.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

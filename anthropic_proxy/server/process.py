@@ -1,7 +1,8 @@
-"""Server process, which serves an application, reloads settings, and stops after the running replies.
+"""Server process: it opens the application, accepts connections, reloads settings, and stops after the running replies.
 
-`ServerProcess` is the only process of a server, or one of several workers under a supervisor. `ServerConfig` contains
-the URL, TLS files and stop times.
+`ServerProcess` is the only process of a server, or one of several workers that a supervisor process starts and
+replaces. `ServerConfig` contains the URL, the TLS files, the settings files to watch, and the times of a stop. Each
+worker sends heartbeats, the signs that its event loop runs.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Sink of one HTTP response: sends events, a message or an error to the client through the ASGI function `send`.
 
-`AsgiSink.attach_receipt` sets the record from which response headers are built. `AsgiSink.record_body` makes the sink
-pass the body to another function too.
+`AsgiSink` is the sink. Its `send_…` methods send the response of an exchange, which is a client request with its calls
+to providers. `attach_receipt` sets the record of the exchange, from which response headers are built. `record_body`
+makes the sink pass the body to another function too.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
-"""Encoding of responses to clients as bytes: SSE frames, JSON messages, error bodies and response headers.
+"""Encoding of responses to clients as bytes: SSE frames of events, JSON messages, error bodies, response headers.
 
-A lone surrogate (half of a UTF-16 character) in a text is replaced, because UTF-8 cannot encode it.
+`encode_events`, `encode_message` and `encode_error` return the bytes. Functions named `*_headers` return response
+headers. A lone surrogate (half of a UTF-16 character) in a text is replaced, because UTF-8 cannot encode it.
 """
 
 import math

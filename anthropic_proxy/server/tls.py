@@ -1,6 +1,8 @@
 """TLS of the server: loads certificate and key, and loads them again when their files change.
 
-`ServerTls` has the TLS context for new connections, while open connections keep theirs.
+`ServerTls` has the TLS context (`ssl.SSLContext`) for new connections. Open connections keep the context with which
+they began. TLS 1.2 is the minimum version, and HTTP/1.1 the only protocol. The files are `TLS_CERT_FILE` and
+`TLS_KEY_FILE`.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
-"""Web page at `/` for browsers, with the command that starts Claude Code, models and the state of providers.
+"""Web page at `/` for browsers: command that starts Claude Code, model mapping, state of the providers, links.
 
-`render_web_page` returns the HTML, without scripts or keys. A `SetupView` contains the models and providers to show.
+`render_web_page` returns the HTML. A `SetupView` contains the models and providers to show: the backend model of each
+Claude tier (haiku, sonnet, opus, fable), and the state of the providers. The page has no script and contains no keys.
 """
 
 from base64 import b64encode

@@ -1,7 +1,7 @@
 """Settings of the proxy from environment variables, `.env` and the configuration file, with defaults.
 
-The module `fields` defines the settings. `load` builds the `Settings` object, and `reader` does so at start and at each
-reload.
+The module `fields` defines the settings. `sources` finds the text of each setting, and `values` decodes it. `load`
+builds the `Settings` object, and `reader` does so at start and at each reload.
 """
 
 from anthropic_proxy.settings.config_file import CONFIG_FILE, ConfigFile

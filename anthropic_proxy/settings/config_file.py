@@ -1,6 +1,8 @@
 """`ConfigFile`: the configuration file `anthropic-proxy.toml` beside `.env`, with checks that report file and line.
 
-A `KeyPath` has the keys from the top of the file to a value. The structs of `file_format` define the allowed fields.
+A `KeyPath` is the path of a value: the keys from the top of the file to the value. `find_value` returns the value,
+`check_type` checks it, and `decode_table` returns a table as a struct. The structs of `file_format` define the allowed
+fields. Methods `describe_*` return the file and line of a key. Methods `*_error` return errors for invalid values.
 """
 
 import os

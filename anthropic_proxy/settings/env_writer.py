@@ -1,7 +1,8 @@
 """Changes of settings files, such as `.env`.
 
-`append_lines` adds lines to a file, and `set_value` replaces the line of one variable in a text. `locked_for_change`
-holds a lock against other processes during a change.
+`append_lines` adds lines to a file and changes no others. `set_value` replaces the line of one variable in a text.
+`replace_file` replaces a file in one step, so that readers get the old or the new content. `locked_for_change` holds a
+lock against other processes during a change.
 """
 
 import io

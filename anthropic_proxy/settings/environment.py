@@ -1,6 +1,8 @@
 """Environment variables that other programs and libraries also use, such as those for color and HTTP proxies.
 
-`export_to_litellm` copies variables of `.env` into the environment, where the library LiteLLM reads them.
+`find_color_setting`, `find_proxies` and `find_data_directory` read the environment. `export_to_litellm` copies
+variables of `.env` into it, where the library LiteLLM reads them. `find_bound_host` returns the listen address on the
+command line of another server, such as uvicorn.
 """
 
 import os

@@ -1,7 +1,8 @@
 """`Settings`: the decoded settings of the proxy, with one field for each setting.
 
-The description of each field names its variable. A prefix before a model id names the provider, as in `openai/gpt-4.1`.
-Claude models belong to tiers (haiku, sonnet, …).
+The description of each field names its variable. Some fields map the name of a provider to a value, such as its keys or
+its base URL. A prefix before a model id names the provider: `openai/gpt-4.1`. Claude models belong to tiers (haiku,
+sonnet, …). A `Secret` hides a key in logs, and `reveal` returns the key.
 """
 
 from collections.abc import Mapping, Sequence

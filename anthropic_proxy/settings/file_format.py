@@ -1,7 +1,9 @@
 """Format of the configuration file `anthropic-proxy.toml`: the structs for its tables.
 
-`…Table` structs are tables as users write them, and `Configured…` structs are tables after the checks. The name of a
-provider is the prefix of its model ids, as in `vllm/qwen3-8b`.
+`FileContents` is the whole file. `ProviderTable`, `ModelTable`, `SearchTable` and `PriceTable` are its tables as users
+write them. `ConfiguredProvider`, `ConfiguredModel` and `ConfiguredPrice` are tables after the checks. The name of a
+provider is the prefix of its model ids: `vllm/qwen3-8b`. A dialect lists the deviations of a server from the API that
+it offers.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,8 @@
 """Standard variables of OpenTelemetry, which turn trace spans on.
 
-`export_to_otel` copies those of `.env` to the environment, where the OpenTelemetry SDK reads them. Source:
-OpenTelemetry specification 1.56, "Environment Variable Specification" (read 2026-11).
+`load_trace_fields` reads the variables that the proxy uses. `export_to_otel` copies those of `.env` to the environment,
+where the OpenTelemetry SDK reads them. `find_otel_secrets` returns keys that the log masks. Source: OpenTelemetry
+specification 1.56, "Environment Variable Specification" (read 2026-11).
 """
 
 import os

@@ -1,6 +1,8 @@
 """Search for routes of the configuration file that are never used, because an earlier route matches all their requests.
 
-A route covers a later one if it matches all requests of the later one. `EarlierRoutes.find_cover` returns such a route.
+Only the first route that matches a request is used. A route covers a later one if it matches all requests of the later
+one. `EarlierRoutes.find_cover` returns a route that covers a given one. `matches_every_request` detects conditions that
+exclude no request.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

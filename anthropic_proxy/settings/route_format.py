@@ -1,7 +1,8 @@
 """Format of the tables `[[routes]]` of `anthropic-proxy.toml`: rules that choose the models for matching requests.
 
-`RouteTable` is one table of the file, and `ConfiguredRoute` a table after the checks. The targets of a route are the
-models to try, in order.
+`RouteTable` is one table of the file, and `RouteConditions` its conditions on the request. `ConfiguredRoute` is a table
+after the checks. The targets of a route are the models to try, in order. A tier is a family of Claude models (haiku,
+sonnet, opus, fable). Patterns are those of `fnmatch`: `*` stands for any characters.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,8 @@
 """Checks and descriptions of types for the configuration file: the allowed values of a field of a struct.
 
-The type of a table is a `StructType` (known fields) or a `DictType` (names that users choose).
+`has_type` checks a value of the file against `expected`, the type of a struct field. `describe_type` returns the
+allowed values for error messages. The type of a table is a `StructType` (known fields) or a `DictType` (names that
+users choose); `find_table_type` returns it.
 """
 
 from functools import cache

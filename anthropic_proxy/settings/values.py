@@ -1,6 +1,7 @@
 """Decoders of setting texts. Each raises `ConfigurationError` for an invalid text, with the allowed values.
 
-A `decode_…` function gets a `FoundSetting` (text, variable and origin) and returns the value of a field of `Settings`.
+A `decode_…` function gets a `FoundSetting` (text, variable and origin, such as `.env line 4`). It returns the value of
+a field of `Settings`. Functions such as `quote_text` and `join_with_or` format texts for error messages.
 """
 
 import math

@@ -1,7 +1,8 @@
 """Stores for state that server processes share: counters of limits, and values with a lifetime.
 
 `open_store` selects a store in Redis, in a SQLite file or in memory. A counter has the used amount of a limit, such as
-tokens per minute.
+tokens per minute. The limits are those of virtual keys, which this proxy gives to clients. A value is a text or a
+number.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,10 @@
 """Counters of limits, such as requests per minute, as plain objects for the stores in memory and in SQLite.
 
-`reserve` adds estimated amounts to the counters, and `settle_counters` replaces them with the actual amounts.
-Without renewal, a reservation ends after its lease.
+`reserve` adds the estimated amounts of a request to the counters of its limits. `settle_counters` replaces them with
+the actual amounts. A reservation ends by itself after its lease, a time that `renew` extends.
+
+A limit has one of three kinds. A `rate` has a sliding window of slots, each a 256th of the period. An `amount` (budget)
+and a `concurrency` have holds, the amounts of unsettled reservations.
 """
 
 from collections.abc import Callable, Mapping, Sequence

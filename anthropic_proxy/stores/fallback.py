@@ -1,7 +1,8 @@
 """`FallbackStore`: a store in Redis that keeps working while Redis is unavailable.
 
-With `REDIS_FAILURE=open`, this process then counts limits itself. With `REDIS_FAILURE=closed`, reservations and access
-to values raise `StoreUnavailable`. A background task connects again, and adds the missing amounts to Redis.
+Redis counts as unavailable after a failure, or after a wait of more than a second. With `REDIS_FAILURE=open`, this
+process then counts limits itself. With `REDIS_FAILURE=closed`, reservations and access to values raise
+`StoreUnavailable` instead. A background task connects again, and adds the amounts of the interruption to Redis.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """`Holds`: the amounts that running requests have reserved in one counter, with their sum.
 
-A hold is the amount of one reservation. It ends with the lease of the reservation, a time limit.
+A hold is the amount of one reservation. It ends with the lease of the reservation, a time limit. `put` adds a hold,
+`remove` removes it, and `remove_expired` removes all holds with ended leases.
 """
 
 from collections.abc import Iterable

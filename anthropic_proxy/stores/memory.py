@@ -1,7 +1,8 @@
 """`MemoryStore`: store in the memory of one process, for values with a lifetime and for counters of limits.
 
-A value is a text (`put`) or a number (`increment`). `reserve` adds estimated amounts to counters, and `settle` replaces
-them with the actual amounts.
+A value is a text (`put`) or a number (`increment`). `reserve` adds the estimated amounts of a request to the counters
+of its limits, and `settle` replaces them with the actual amounts. A reservation ends with its lease, a time limit,
+unless `renew` extends it.
 """
 
 import os

@@ -1,7 +1,9 @@
 """`OwnUsage`: the amounts of limits that this process has reserved, for times without the shared store.
 
-While Redis or the SQLite file is unavailable, `reserve` counts in this process only. Later the caller adds the missing
-amounts from `pop_unsent` to the shared store.
+The shared store, Redis or a SQLite file, counts the use of limits by all processes. While it is unavailable, `reserve`
+counts in this process only, up to a share of each limit. Later the caller adds the missing amounts, which `pop_unsent`
+returns, to the shared store. `collect_all` returns all amounts of this process, for a shared store that has lost its
+data.
 """
 
 import time

@@ -1,7 +1,8 @@
 """`SqliteStore`: values and counters of limits in a SQLite file, which the workers of one machine share.
 
-`reserve` adds estimated amounts to counters, and `settle` replaces them with the actual amounts. While the file cannot
-be used, each process counts limits by itself.
+A value is a text (`put`) or a number (`increment`) with a lifetime. `reserve` adds the estimated amounts of a request
+to the counters of its limits, and `settle` replaces them with the actual amounts. While the file cannot be used, each
+process counts limits by itself. Later it adds its amounts to the file.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Plugin that exports traces with OpenTelemetry. It needs the extra `otel`, and variables `OTEL_…` enable it.
 
-Each traced client request becomes one span, and each of its calls to a provider a child span. Spans have no message
-content.
+A span is the record of an operation with its start and end. Each traced client request becomes one span, and each of
+its calls to a provider a child span. Spans have ids, names, counts and times, but no message content. `open_plugin`
+returns the plugin.
 """
 
 from anthropic_proxy.plugins import Plugin

@@ -1,7 +1,8 @@
 """Export of traces with the OpenTelemetry SDK, to a collector (`otlp`) or to the console.
 
-`SpanExporters.start_trace` decides at the beginning of a request if it is traced. `SpanExporters.record` builds the
-spans at the end.
+A span is the record of one client request or provider call, with its start and end. `SpanExporters.start_trace` decides
+at the beginning of a request if it is traced. `SpanExporters.record` builds its spans at the end, and a thread of the
+SDK sends them.
 """
 
 import asyncio

@@ -1,7 +1,9 @@
 """OpenTelemetry spans of a finished client request, built from its receipt (record of the request).
 
-`SpanBuilder` builds one span for the request, and a child span for each call to a provider. Names follow the
-OpenTelemetry conventions for HTTP and GenAI spans.
+`SpanBuilder` builds one span for the request, and a child span for each attempt (call to a provider). Providers
+received the ids already during the request, so `PresetIds` passes these ids to the SDK. Names follow the OpenTelemetry
+conventions for HTTP server spans 1.44 and for GenAI client spans 1.42.0-dev (repository semantic-conventions-genai,
+read 2026-11).
 """
 
 from collections.abc import Iterator

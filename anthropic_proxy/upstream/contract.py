@@ -1,7 +1,8 @@
 """Interfaces of the web fetch and the web search that the proxy runs for a model.
 
-The packages `upstream/web_fetch` and `upstream/web_search` implement them. If a fetch or search fails, the model
-receives an error block of the Messages API.
+`WebFetch` returns one web page as a `FetchedPage`. `WebSearch` returns a list of `SearchResult`. The packages
+`upstream/web_fetch` and `upstream/web_search` implement them. If a fetch or search fails, the model receives an error
+block of the Messages API.
 """
 
 from base64 import b64encode

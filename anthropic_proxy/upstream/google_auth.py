@@ -1,7 +1,8 @@
 """Access tokens for Google Cloud (Vertex AI), requested by the library google-auth.
 
-`GoogleCredentials.request_token` requests a token in a thread, because google-auth blocks. `GoogleTokens` caches one
-token for all requests to providers.
+`GoogleCredentials.request_token` requests an `AccessToken` from Google. `GoogleTokens` caches one token for all
+requests to providers: `next_token` returns it, and `invalidate` discards it after a rejection. google-auth blocks, so
+it runs in a thread. If a request for a token takes too long, the waiting requests fail, and the next one tries again.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """HTTP client with which commands of this program call a running proxy on this machine.
 
-Only the standard library is imported, so that commands start quickly. The parameter `token` is the credential for the
-proxy.
+`get_json` and `is_credential_rejected` send one `GET` request. `stream_message` sends a message request and yields the
+events of the reply. `stream_events` yields the events of any event stream. The parameter `token` is the credential for
+the proxy. Only the standard library is imported, so that commands start quickly.
 """
 
 import http.client

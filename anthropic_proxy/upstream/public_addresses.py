@@ -1,6 +1,8 @@
-"""`is_public`: checks that an IP address is public, so that web fetch reaches no private network.
+"""`is_public`: checks that an IP address is public, so that web fetch reaches no server in a private network.
 
-An IPv4 address inside an IPv6 address is checked too.
+An IPv4 address inside an IPv6 address is checked too. The tables are our own, because the results of `ipaddress` differ
+between Python versions. Sources: IANA's registries of special-purpose addresses (IPv4 and IPv6, read 2026-11), RFC 6052
+(NAT64), RFC 4291 (mapped addresses) and the cloud providers' pages on their metadata services.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,9 @@
-"""`Transports`: the functions that open outgoing connections to providers, for web fetch and for web search.
+"""`Transports`: the functions that open outgoing connections: to providers, for web fetch and for web search.
 
-`reuse_or_replace` applies new settings. After a replacement, `close_when_idle` waits for the running client requests
-before it closes the connections.
+A transport is a function that sends one request to a provider: by HTTP, through LiteLLM, or to the built-in demo.
+`reuse_or_replace` applies new settings. `begin_exchange` and `end_exchange` count the client requests that use the
+connections (`running_exchanges`). After a replacement, `close_when_idle` waits for the last of them before it closes
+the connections. `encode_http_head` returns the request line and headers of a request without sending it.
 """
 
 import asyncio

@@ -1,7 +1,12 @@
 """Interface between wires (`wire/*`) and the exchange, the code that serves one client request.
 
-A `Wire` encodes a `Call` as an upstream request. A `Decoder` converts one response to deltas, pieces of a reply. A
-frame is one SSE event or response line.
+A `Wire` encodes requests and decodes responses of one provider API. Its dialect (`BaseDialect`) describes the
+differences of one server. A wire converts a `Call`, its input, to an `UpstreamRequest`. A `Transport` sends the request
+with a `Credential`, the header with the API key, and returns an `UpstreamResponse`. A `Decoder` converts one response
+to deltas, the pieces of a reply. A frame is one SSE event or one line of a streamed response. An `Adaptation` changes
+the dialect after a provider rejected a parameter. A `RelayWire` forwards requests and responses of the Messages API
+with few edits. The prefix of a dialect field is its purpose: the server `has_…` an endpoint or `accepts_…` content, and
+a request `sends_…` a field.
 """
 
 from abc import ABC, abstractmethod

@@ -1,7 +1,11 @@
 """Classification of a provider's finish reason, the field that gives the reason for the end of a reply (`length`).
 
 `finish_kind` returns its meaning. One pattern table serves all wires, because servers also send the values of other
-protocols.
+protocols and undocumented ones. Sources of the values (read 2026-11-20): vLLM `v1/engine/__init__.py` (abort, error,
+repetition); SGLang (abort); Z.ai's Chat Completion reference (sensitive, model_context_window_exceeded, network_error);
+vercel/ai `map-mistral-finish-reason.ts` (model_length); DeepSeek's API reference (insufficient_system_resource); TGI
+(eos_token); LM Studio's SDK (contextLengthReached, maxPredictedTokensReached); Cohere (MAX_TOKENS); OpenRouter's SDK
+(error).
 """
 
 import re

@@ -1,7 +1,8 @@
 """Splitting of streamed provider responses into frames. A frame is the data of one SSE event, or one NDJSON line.
 
-`SSEReader` and `NDJSONReader` return frames for decoders. `EventSplitter` returns whole events for relays, which
-forward bytes.
+`SSEReader` and `NDJSONReader` return frames for decoders. Their method `feed` adds received bytes and returns the
+complete frames. `finish` returns a last frame without an end. `EventSplitter` is for relays, which forward bytes: it
+returns whole events and keeps the pending bytes, those of an unfinished event. Network reads may end at any byte.
 """
 
 from typing import Literal

@@ -1,7 +1,9 @@
 """Repair of JSON in provider responses that contains half a character or invalid UTF-8.
 
-Some servers split a character between two frames (SSE events or lines). `FrameRepair` repairs the frames of one stream,
-and `repair_json` a single text.
+Some servers split an emoji or another character between two frames (SSE events or lines) of a stream. `FrameRepair`
+repairs the frames of one stream, and `repair_json` a single text. An unreadable character becomes U+FFFD, so that the
+reply continues. `decode_repaired` decodes JSON, repaired if necessary. `parse_token_count` reads a count that may be a
+string.
 """
 
 import math

@@ -1,7 +1,9 @@
 """`MessageEncoder`: base class of the encoders for the messages of Chat Completions, Ollama and Responses requests.
 
-Each wire implements the `_append_…` methods. Media are images and documents. A reminder is a system message sent as
-text of a user message.
+All three APIs have the conversation as one list, in which tool results come before the other content of a user message.
+Each wire implements the `_append_…` methods. A system message inside the conversation may become a reminder, a text in
+a user message. Media (images and documents) that a tool result may not contain are moved to the next user message.
+`image_url`, `pdf_url`, `pdf_filename` and `join_system_prompt` encode single values.
 """
 
 from abc import ABC, abstractmethod

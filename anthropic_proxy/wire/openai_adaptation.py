@@ -1,6 +1,8 @@
 """Changes of an upstream request after the server rejected a parameter, shared by Chat Completions and Responses.
 
-An `Adaptation` is a named change of the dialect, the settings for a server. For example, `drop temperature` omits a
+An `Adaptation` is a named change of the dialect (settings for a server). The name `drop temperature` omits a parameter,
+and `effort none low` replaces a level of reasoning. The `find_…_adaptation` functions and `drop_adaptation` return the
+adaptation that fits an error. `apply_drop` applies it to a dialect. `reversed_path_names` splits the path of a
 parameter.
 """
 

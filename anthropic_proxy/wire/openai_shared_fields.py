@@ -1,7 +1,9 @@
 """Encoding of the upstream request fields that Chat Completions and Responses have in common.
 
 `OpenAIDialect` has the common dialect fields. The `add_…` functions add fields to `body`, the upstream request as a
-dict, and notes on changed client settings to `notes`.
+dict. They append a note to `notes` for each client setting that is changed or dropped. `encode_reply_schema` encodes
+the client's JSON Schema for the reply. For a schema that the API cannot accept, `reply_schema_instruction` returns a
+text for the system prompt. In strict mode, a tool call always matches its JSON Schema.
 """
 
 from collections.abc import Mapping

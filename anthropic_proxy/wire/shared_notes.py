@@ -1,6 +1,8 @@
 """Notes that several wires use. A note records a field of the client request that was changed or dropped.
 
-Constants are notes with a fixed text. "Backend" in a note means the provider and its model.
+Constants are notes with a fixed text. The `…_note` functions return a note for the given setting. "Backend" in a note
+means the provider and its model. An effort is a level of reasoning. A prefill is a last assistant message that the
+model continues.
 """
 
 import functools

@@ -1,7 +1,9 @@
 """Encoding of provider state in the `signature` of a thinking block. Clients store the block and send it back.
 
 A signature is `px1.<tag>.<base64url of compact JSON, without padding>`. The tag identifies the provider that created
-the state, because no other provider can read it.
+the state, because no other provider can read it. `ReasoningState` is the state. `encode_signature` and
+`decode_signature` convert it. `empty_signature` returns a signature without provider state. `digest_base_url` returns a
+hash of a server's URL.
 """
 
 import base64

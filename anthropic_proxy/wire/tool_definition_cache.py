@@ -1,7 +1,8 @@
 """Caches of tool definitions encoded for a provider, because a session repeats its tools in every request.
 
-`cached_encoder` adds a cache to a function that encodes one tool. In strict mode (`StrictMode`), the arguments of a
-tool call always match the schema.
+`cached_encoder` adds a cache to a function that encodes one tool, `cached_list_encoder` to one that encodes a list of
+tools. `tool_description` returns the description of a tool for the provider. `resolve_strict` returns the decision to
+send `strict: true` for a tool, as `StrictMode`. In strict mode, the arguments of a tool call always match the schema.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,8 @@
 """Hub in the supervisor process, which connects the workers: it sums their statistics and forwards their messages.
 
-`Hub.receive_from` processes the messages of one worker. A query for statistics is answered when all workers have
-reported, or at `next_query_deadline`.
+`Hub` has an `IpcChannel` (a pair of sockets) to each worker. `receive_from` processes the messages of one worker. A
+query is the request of a worker for the sum of all statistics. The hub answers it when all workers have reported, or at
+a deadline (`next_query_deadline`), when `answer_due_queries` must be called.
 """
 
 import time

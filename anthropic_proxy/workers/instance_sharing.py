@@ -1,7 +1,8 @@
-"""Exchange of observed facts, such as an API key in cooldown, between all server processes with the same Redis.
+"""`InstanceSharing`: exchange of observed facts between all server processes that use the same Redis.
 
-`InstanceSharing.publish` sends a fact after about half a second. Redis also stores the fact for processes that start
-later.
+Such a process is called an instance. It may run on any machine. An observation is a fact such as an API key in cooldown
+or an open circuit. `publish` sends it to all other instances in the background, after about half a second. Redis also
+stores it for instances that start later.
 """
 
 import asyncio

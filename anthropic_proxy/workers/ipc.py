@@ -1,7 +1,15 @@
 """Messages between a worker process and the hub in the supervisor process, over a pair of sockets.
 
-`IpcChannel` is one end of the sockets. Messages carry statistics, client requests, observed facts (`SharedObservation`)
-or a request to reload the settings.
+`IpcChannel` is one end of the sockets.
+
+Statistics: `StatsReport` contains those of one worker. A worker sends a `StatsQuery` to get the sum of all workers,
+which `StatsTotal` contains. The hub first asks the other workers for their reports with a `StatsRequest`.
+
+Client requests: a worker that shows requests to a user sends `RequestsWatch`. The other workers then send theirs as
+`RequestsUpdate` for a limited time.
+
+`SharedObservation` contains a fact about a model, an API key or a provider address. `ReloadRequest` makes all workers
+read the settings again.
 """
 
 import socket

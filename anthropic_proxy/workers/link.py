@@ -1,7 +1,9 @@
 """Statistics of one server process, and its exchange of messages with the other processes of the server.
 
-`WorkerPeer` is the interface for the application. `WorkerLink` is the connection of a worker to the hub, which passes
-messages between the workers.
+`WorkerPeer` is the interface for the application. Its `collect_stats` returns the statistics of this process, and
+`query_totals` the sum of all workers. An observation is a fact about a model, an API key or a provider address.
+`find_publisher` returns the function that sends an observation to the other processes. `WorkerLink` is the connection
+of a worker to the hub, which passes messages between the workers.
 """
 
 import asyncio

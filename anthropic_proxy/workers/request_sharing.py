@@ -1,6 +1,7 @@
 """Exchange of recent and running client requests between workers, so that a user sees those of all workers.
 
-A worker that shows requests sends `RequestsWatch`, and the others reply with `RequestsUpdate` messages.
+If a user views requests, for example with the command `logs`, the worker that serves the view sends `RequestsWatch` to
+the others through the hub. They then send their requests as `RequestsUpdate` messages for `WATCH_SECONDS`.
 `RequestSharing.apply_message` processes both messages.
 """
 

@@ -1,7 +1,8 @@
 """Supervisor process of several workers that share one listening socket (`anthropic-proxy serve --workers`).
 
-`Supervisor` starts, replaces and stops the workers, and runs the hub for their messages. A worker without heartbeats
-(one a second) is killed and replaced.
+`Supervisor` starts, replaces and stops the worker processes, and makes them stop or reload the settings after a signal.
+It runs the hub, which passes messages between the workers, but serves no client request itself. Each worker sends a
+heartbeat once a second while its event loop runs. A worker without heartbeats is killed and replaced.
 """
 
 import selectors

@@ -1,7 +1,8 @@
 """Entry points of worker processes, which serve client requests under a supervisor process.
 
-`anthropic-proxy serve --workers` runs `run_worker` in each new process. `serve_supervised` also serves under uvicorn's
-supervisor, which restarts the process when the code changes.
+A new process of `anthropic-proxy serve --workers` runs `run_worker`. `serve_supervised` also serves under uvicorn's
+supervisor, which restarts the process when the code changes. A `SupervisorConnection` has the sockets and the shared
+memory between a worker and its supervisor. `LoadWorkerApp` is the function that builds the application.
 """
 
 import socket

@@ -1,7 +1,9 @@
-"""Plan of the command `import`: the settings to write, and notes about settings that are not imported.
+"""`ImportPlan`: the settings that the command `import` will write, and notes about settings that are not imported.
 
-`ImportPlan.add_server` adds a model server of the other project's configuration, without its key.
-`ImportPlan.set_tier_models` sets the models of the Claude tiers.
+`add_server` adds a model server of the other project's configuration (`ImportedServer`). If the proxy knows its
+provider, variables for `.env` suffice. Any other server becomes a `ServerTable` for `anthropic-proxy.toml`. No key is
+copied by `add_server`, only the name of the variable that contains it. `set_tier_models` sets the models to which the
+Claude tiers (haiku, sonnet, opus, fable) are mapped.
 """
 
 import json

@@ -1,6 +1,7 @@
 """Commands `service install`, `uninstall` and `status`: the proxy in the background, started at login.
 
 It is a user unit of systemd on Linux, a launchd agent on macOS, or a task of the Windows task scheduler.
+Administrator rights are not needed. `install`, `uninstall` and `status` are the functions of the commands.
 """
 
 import sys

@@ -1,7 +1,8 @@
 """Requests to an identity provider, which signs users in to the dashboard by OpenID Connect.
 
-`OidcClient` sends the requests. Claims are facts about the user. A `SignInAttempt` has the random values of one
-sign-in.
+`OidcClient` sends the requests. `build_authorization_url` returns the URL of the provider's sign-in page.
+`request_claims` returns the claims (facts about the user) after the sign-in. `SignInAttempt` has the random values of
+one sign-in. A `CachedDocument` keeps a document of the provider, such as its keys, for some time.
 """
 
 import asyncio

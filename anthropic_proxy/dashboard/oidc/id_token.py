@@ -1,7 +1,7 @@
-"""Check of an ID token: signed facts about a user (claims) from the identity provider.
+"""Check of an ID token: a text with facts about a user (claims), which the identity provider has signed.
 
 `check_id_token` checks the signature and the claims (OpenID Connect Core 1.0, section 3.1.3.7). `read_keys` returns the
-provider's public keys.
+public keys of the provider. `UnknownKeyError` means that the provider may have new keys.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,8 @@
 """Tool loop: several upstream calls for one reply to the client.
 
-The proxy itself runs some tools, such as web search, and then calls the model again with the result. `open_reply`
-returns the stream of the complete reply.
+The proxy itself runs some tools: web search, web fetch, tool search. After the model calls such a tool, the proxy runs
+it and calls the model again with the result. The proxy also makes another call if a provider splits a long reply, or if
+a reply violates its JSON Schema. `open_reply` returns the stream of the complete reply.
 """
 
 from anthropic_proxy.exchange.attempts import Attempts

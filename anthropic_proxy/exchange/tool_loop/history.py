@@ -1,6 +1,8 @@
-"""Functions that build the messages of the next upstream call, after the proxy has run tools.
+"""Functions that build the messages of the next upstream call, after the proxy has run tools for the model.
 
-`run_pending_calls` resumes a reply that ended with the stop reason `pause_turn`.
+`append_assistant_blocks` adds the reply so far to the conversation. `without_forced_tool` allows a reply without the
+forced tool, because the model has already called it. `run_pending_calls` resumes a paused reply: one that ended with
+the stop reason `pause_turn` and that the client sends back.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """`KnownUrls`: the URLs of a conversation, which are the only ones that a model may fetch.
 
-Otherwise a web page could make a model send the conversation to a server as a URL. As in the API, the model's own text
-does not count.
+As in the API, a URL must occur in a user message, a result of a client tool, or a result of an earlier search or fetch.
+Otherwise a web page could make a model send the conversation to a server as a URL. `contains` checks a URL.
+`normalize_urls` decodes percent-encoding for the comparison.
 """
 
 import re

@@ -1,6 +1,9 @@
 """`ToolLoop`: the stream of one reply to the client that may consist of several upstream responses.
 
-Another upstream call follows if the model calls tools that the proxy runs, or if the provider splits its reply.
+Another upstream call follows if the model calls tools that the proxy runs, or if the provider splits its reply. `read`
+returns deltas, the decoded fragments of the reply. `retry_with_feedback` prepares another call after a reply that does
+not match the JSON Schema. `flush_pending` returns buffered deltas after an early end, and `close` ends the open
+upstream call. `signature` is the value for thinking blocks that the provider did not sign.
 """
 
 from collections.abc import Sequence

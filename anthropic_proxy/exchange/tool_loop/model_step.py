@@ -1,6 +1,9 @@
 """`ModelStep`: one reply of the model between two runs of the proxy's tools.
 
-`feed` returns the decoded fragments of a reply for the client. It collects calls of the proxy's tools in `calls`.
+The proxy runs some tools itself and then calls the model again. `feed` returns the deltas (decoded fragments) of a
+reply for the client, and collects its calls of such tools in `calls`. `begin_continuation` prepares for the next
+response of a reply that the provider split. `finish` ends the step. `sent_blocks_and_tokens` returns the blocks that
+the client has received.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,6 +1,8 @@
-"""`ProxyToolRunner`: runs tools such as web search, if the proxy and not the provider runs them.
+"""`ProxyToolRunner`: runs those tools for a model that the proxy itself offers (web search, web fetch, tool search).
 
-A `ProxyToolCall` is a call of such a tool by the model. `run_calls` runs calls within limits of number and time.
+The proxy runs such a tool if the provider does not. A `ProxyToolCall` is a call of such a tool by the model.
+`run_calls` runs calls within limits of number and time, and returns result blocks for the reply and for the next
+upstream call. `usage` counts successful searches and fetches.
 """
 
 import asyncio

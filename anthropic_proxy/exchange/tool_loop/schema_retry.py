@@ -1,6 +1,9 @@
 """`SchemaCheckedStream`: the stream of a reply that the proxy checks against the client's JSON Schema.
 
-It is used if the provider does not enforce the schema. After a mismatch, the model is called once more.
+It is used if the provider does not enforce the schema. The text is buffered until the reply is complete. After a
+mismatch, the model is called once more. `read` returns the deltas (decoded fragments) for the client. `flush_pending`
+returns buffered deltas after an early end. `signature` is the value for thinking blocks without a signature of the
+provider.
 """
 
 from anthropic_proxy.errors import UpstreamProtocolError

@@ -1,7 +1,8 @@
 """Doctor: a command that finds out features and problems of the configured providers by small requests.
 
-`run_doctor` examines backends (models of providers), and returns a `Report`. A probe is a request that tests one
-feature.
+`run_doctor` examines backends (models of providers), and returns a `Report`. A probe is one of the requests, which
+tests one feature. `select_backends` returns the backends to examine. `estimate_cost` and `estimate_price` return the
+expected cost.
 """
 
 import asyncio

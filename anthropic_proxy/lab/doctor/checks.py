@@ -1,6 +1,7 @@
 """Checks of the replies to the doctor's probes. A probe is a request that tests one feature.
 
-Each function `check_…` returns the problem of a result as text, or an empty text if there is no problem.
+Each function `check_…` returns the problem of a result as text, or an empty text if there is no problem. A failed
+request is always a problem. `new_color_check` returns such a function for a picture.
 """
 
 import json

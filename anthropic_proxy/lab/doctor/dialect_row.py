@@ -1,7 +1,8 @@
 """Configuration of an unknown server as text for `anthropic-proxy.toml`, from the results of the doctor.
 
-`format_server` returns the text for one server, with its models and its dialect. A dialect is a set of fields that
-describe how a server deviates from its API.
+`find_servers` returns a `FoundServer` for each base URL. `format_server` returns its configuration, which has the
+server's models and its dialect. A dialect is a set of fields that describe how a server deviates from its API.
+`describe_evidence` returns comments with the reason for a field.
 """
 
 import json

@@ -1,7 +1,8 @@
-"""Search for the dialect of a server: the fields that describe its deviations from its API.
+"""Search for the dialect of a server: the set of fields that describe how the server deviates from its API.
 
-`DialectSearch.run` sends a probe, a request that tests one feature. After a failure, the probe may be repeated with
-other values of dialect fields.
+`DialectSearch.run` sends a probe, a request that tests one feature. If the probe fails, it is repeated with other
+values of dialect fields. `try_change` sends a probe with changed fields. `adopt` keeps the changed fields for later
+probes. `use_wire` selects another API of the provider.
 """
 
 import json

@@ -1,7 +1,8 @@
 """Results of the doctor, which examines models of providers by probes: requests that each test one feature.
 
-A `Diagnosis` has all results for one `Backend`, a model of a provider. A dialect is a set of fields that describe a
-server's deviations from its API.
+A `Backend` is one model of one provider, and a `Diagnosis` has all results for it. An `Outcome` is the result of one
+probe. A `Problem` prevents all requests to a backend. A dialect is a set of fields that describe how a server deviates
+from its API, and `Evidence` is the reason for the value of one field. `Totals` counts requests and tokens.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
-"""Sending of probes (test requests of the doctor) through the complete proxy.
+"""Sending of probes (test requests of the doctor) through the complete proxy, with a record of the upstream traffic.
 
 `ProbeRunner.send` sends a probe and returns a `ProbeResult`: the reply or the error. `UpstreamExchange` is one upstream
-request with its response.
+request with its response. `ToolUse` is a tool call in the reply. `ProbeRunner.query_capabilities` and
+`ProbeRunner.list_models` query limits and models of a provider.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
-"""Probes: requests with which the doctor tests features of a server, and its deviations from the API.
+"""Probes: the requests with which the doctor tests features of a server, and its deviations from the API.
 
-`PROBES` lists them. Each `Probe` has a check of the result. A failed probe may be repeated with other values of dialect
-fields, which describe deviations.
+`PROBES` lists them. Each `Probe` is a request with a check of the result. If the check fails, the request may be
+repeated with other values of dialect fields, which describe deviations. `build_request` and `build_results_request`
+return requests. `LIMITS_BODY` and `THINKING_BODY` are requests for the limits and the reasoning of a model.
 """
 
 import base64

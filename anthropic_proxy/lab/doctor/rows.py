@@ -1,7 +1,7 @@
-"""Table in the doctor's report: one row for each feature, and one column for each backend.
+"""Table in the doctor's report: one row for each feature, and one column for each backend (model of a provider).
 
-A backend is a model of a provider. `ROWS` lists the rows. A `Row` has a title, and a function that returns the `Cell`
-of a backend.
+`ROWS` lists the rows. A `Row` has a title, and a function that returns the `Cell` (sign and text) of a backend.
+`find_context_window` and `find_max_output` return the limits of a model in tokens.
 """
 
 from collections.abc import Callable, Mapping, Sequence

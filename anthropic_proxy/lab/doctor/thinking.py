@@ -1,7 +1,7 @@
 """Test of the reasoning of a model, by requests of the doctor.
 
 `probe_thinking` finds out in which request field the server expects the effort (level of reasoning), and which levels
-it accepts.
+it accepts. It also finds out if the server accepts the reasoning of its earlier replies in later requests (replay).
 """
 
 import re

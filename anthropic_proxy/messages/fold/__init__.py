@@ -1,6 +1,7 @@
 """`fold`: combines the deltas of a reply (its decoded pieces) into one message, for requests without streaming.
 
-The class `Fold` does the same step by step. Both use the stream events of `MessageWriter`.
+The class `Fold` does the same step by step: `feed` adds the deltas of one network read, and `finish` returns the
+message. Both use the stream events of `MessageWriter`, so a message is equal with and without streaming.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,8 @@
 """Conversion of tool call arguments to the JSON object that a reply without streaming must contain.
 
-Models sometimes write truncated or invalid JSON. In a stream, the client receives the model's text unchanged instead.
+Models sometimes write truncated or invalid JSON. `build_arguments_object` returns an object for any text.
+`is_truncated_object` detects an object without its end. In a stream, the client receives the model's text unchanged
+instead.
 """
 
 import re

@@ -1,7 +1,13 @@
 """Structs of the content blocks in client requests: `TextBlock`, `ImageBlock`, `DocumentBlock` and others.
 
-A server tool, such as web search, is run by the provider or the proxy. Source: the API reference and the official SDK,
-read 2026-11.
+`Source` is the file of an image or document; `is_cited` is True if the reply must cite a document. `ToolUseBlock` is a
+tool call of the model, and `ToolResultBlock` the result that the client sends. A server tool, such as web search, is
+run by the provider or the proxy. `ServerToolUseBlock` is a call of a server tool. A `ToolReferenceBlock` names a tool
+that a tool search found. A `ToolChange` names the tool of a `ToolAdditionBlock` or `ToolRemovalBlock`.
+`SearchResultBlock` is a passage of the client's own search. `ThinkingBlock` is reasoning of an earlier reply.
+`CompactionBlock` is a summary that replaces earlier messages. `FallbackBlock` marks the place where another model
+continued a reply. `UnknownBlock` is a block of an unknown type. Source: the API reference and the official SDK, read
+2026-11.
 """
 
 from msgspec import Raw, Struct

@@ -1,7 +1,7 @@
 """Decoding of content blocks, the elements of a message: text, image, tool call, tool result and others.
 
 `decode_blocks` decodes a list of blocks, `decode_content` the content of a tool result. `are_well_formed` checks
-decoded blocks.
+decoded blocks. `exceeds_depth` detects JSON that is nested too deeply, and `schema_error` an invalid JSON Schema.
 """
 
 import re

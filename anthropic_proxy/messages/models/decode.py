@@ -1,7 +1,9 @@
 """`decode_request`: decodes the body of a client request into a `MessagesRequest`.
 
-Some optional fields of a wrong type are dropped. For a relay, which forwards the client's body,
-`decode_request_or_keep` stores the error of an invalid body in `decode_error`.
+For an invalid body, it raises an error with the path of the invalid field. Some optional fields of a wrong type are
+dropped instead. A relay forwards the client's body unchanged to a provider with the same API, so it may forward invalid
+bodies too. For a relay, `decode_request_or_keep` therefore stores the error in `decode_error`. `decode_envelope`
+decodes only `model` and `stream` of an invalid body.
 """
 
 import msgspec

@@ -1,6 +1,8 @@
 """Fast check for messages that need no cleaning, which is the case in almost all client requests.
 
 Cleaning is a step of the preparation of a request for a provider. `as_clean_messages` checks all messages in one pass.
+If they are valid and all providers accept their content, it returns them as `CleanMessages`, and cleaning is skipped.
+`is_supported_media` is True for an image or document that all providers' encoders (wires) accept unchanged.
 """
 
 from collections.abc import Iterable

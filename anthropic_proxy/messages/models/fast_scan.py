@@ -1,7 +1,8 @@
 """`scan_request`: fast decoding of a client request for a relay, without its messages.
 
-A relay forwards the client's bytes to a provider with the same API. The messages are read only for some counts, and to
-find signatures of the proxy.
+A relay forwards the client's bytes to a provider with the same API, so it needs only fields such as `model`, `stream`
+and `tools`. The messages are read only for some counts, and to find signatures of the proxy, which a relay must remove.
+`guess_model` finds the model id before any decoding.
 """
 
 import re

@@ -1,6 +1,7 @@
 """Decoding of the body of a client request field by field, to repair it or to find the path of an error.
 
-`decode_body_at_once` is faster, but accepts only a valid body.
+`RequestBody` contains the fields. `decode_field_by_field` drops optional fields of a wrong type and replaces invalid
+characters. `decode_body_at_once` is faster, but accepts only a valid body.
 """
 
 import re

@@ -1,7 +1,8 @@
 """Decoding of the request field `mcp_servers`: the MCP servers of a client, which the provider calls.
 
-In an older beta of the API, `McpToolPermissions` restricts the tools of a server. Source:
-`BetaRequestMCPServerURLDefinitionParam` of the official SDK `anthropic` 2.10.
+An MCP server offers tools over the network. `decode_mcp_servers` returns one `McpServer` for each entry of the field.
+In an older beta of the API, `McpToolPermissions` restricts the tools of a server; in the newer beta, toolsets do so
+(`toolsets.py`). Source: `BetaRequestMCPServerURLDefinitionParam` of the official SDK `anthropic` 2.10.
 """
 
 import msgspec

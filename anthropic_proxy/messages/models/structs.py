@@ -1,6 +1,9 @@
 """Structs of client requests (`MessagesRequest`) and replies (`MessagesResponse`) of the Messages API.
 
-Most fields have the names of the API, and the others, such as `message_count`, describe the body. Source: the API
+`Message` is an entry of the field `messages`, and `Tool` a tool definition. `ToolChoice` restricts the tool calls of
+the reply, and `ThinkingConfig` its reasoning. `OutputConfig` has the level of reasoning (effort) and the format of the
+reply. `Metadata` has the user id. `UsageBody` has the token counts of a reply. Most fields have the names of the API;
+the others, such as `message_count`, describe the body. `release_body` frees the memory of the content. Source: the API
 reference and the official SDK, read 2026-11.
 """
 

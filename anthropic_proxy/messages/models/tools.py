@@ -1,7 +1,9 @@
 """Decoding of the request field `tools`: the tool definitions of a client.
 
-A client tool is a function that the client defines and runs. `decode_tools` decodes the list, and caches results,
-because the requests of a session repeat their tools.
+`decode_tools` decodes the complete list, and `decode_tool` one definition. Both cache results, because the requests of
+a session repeat their tools. A `ToolList` is an immutable list of tools, which equal requests share. A client tool is a
+function that the client defines and runs; other tools have types that Anthropic defines. `is_client_tool` checks one
+tool, and `are_client_tools` a list.
 """
 
 import functools

@@ -1,7 +1,9 @@
 """Toolsets: entries of the request field `tools` that offer the tools of one MCP server to the model.
 
-An MCP server offers tools over the network, and the provider calls it. Source: `BetaMCPToolsetParam` of the official
-SDK `anthropic` 2.10.
+An MCP server offers tools over the network, and the provider calls it. `decode_toolset` decodes an entry.
+`McpToolPermission` offers or hides one tool of the server. A `PinnedTool` is a tool of the server that the client
+defines itself. `implied_toolsets` returns the toolsets that clients of an older beta omit. Source:
+`BetaMCPToolsetParam` of the official SDK `anthropic` 2.10.
 """
 
 import msgspec

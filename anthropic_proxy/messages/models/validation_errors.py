@@ -1,7 +1,8 @@
 """Errors (400) for invalid request bodies, in the format of Anthropic's API.
 
-`validation_error` converts an exception of the JSON library. `decode_lenient_fields` drops optional fields of a wrong
-type instead of raising an error.
+A message has the path of the invalid value (`messages.0.content`), the violated rule and the value. `validation_error`
+converts an exception of the JSON library. `wrong_type_error` and `missing_field_error` build two frequent errors.
+`decode_lenient_fields` drops optional fields of a wrong type instead of raising an error.
 """
 
 import re

@@ -1,6 +1,8 @@
 """Text in place of content blocks that providers do not accept, such as results of server tools.
 
-`to_upstream_blocks` returns accepted blocks for any block of the client. The `…_text` functions return a block's text.
+Providers accept text, images, documents, thinking, tool calls and tool results. `to_upstream_blocks` returns accepted
+blocks for any block of the client. The `…_text` functions return a block's text. `new_text_block` and
+`join_text_blocks` convert between text and blocks.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,9 @@
 """Cleaning of the client's messages before they are encoded for a provider.
 
 `clean_messages` removes empty text, merges consecutive messages of one role, and puts text in place of blocks that
-providers do not accept.
+providers do not accept. A `Transcript` is the list of cleaned messages under construction, and `extend` appends several
+messages to it. `clean_system_prompt` cleans the system prompt. `orphan_result_blocks` converts a tool result without a
+call.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,8 @@
 """Function definitions for tools that Anthropic defines and the client runs, such as `bash_20250124`.
 
-A request names such a tool only by its type, without a JSON Schema. Source: the API reference (tool pages) and the
-types of the official SDK, read 2026-11.
+A request names such a tool only by its type, without a JSON Schema. `function_for_client_tool` returns a function with
+description and schema, which any model can call. Source: the tool pages of the API reference and the types of the
+official SDK, read 2026-11.
 """
 
 import functools

@@ -1,7 +1,8 @@
 """Fidelity notes (records of changed fields) on client requests to providers other than Anthropic.
 
-`notes_on_fields` and `notes_on_blocks` return the notes on one request. A field without a note is sent, or has no
-effect on the content of the answer.
+A fidelity note records that the proxy approximated, emulated or dropped a field. `notes_on_fields` returns the notes on
+the fields of a request, and `notes_on_blocks` those on the content blocks of its messages. Constants are notes with a
+fixed text. A field without a note is sent, or has no effect on the content of the answer, such as `cache_control`.
 """
 
 import functools

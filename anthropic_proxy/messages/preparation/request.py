@@ -1,7 +1,11 @@
 """Input and output of `prepare`, which adapts a client request to a target (provider and model).
 
-`TargetLimits` has the limits of the target, and `PreparationResult` the adapted request (`PreparedRequest`). A
-`ProxyTool` is a server tool, such as web search, that the proxy runs itself.
+`TargetLimits` has the limits of the target. `PreparationResult` has the adapted request (`PreparedRequest`), fidelity
+notes on the changes, and aliases, which replace tool names that the target rejects. `session_key` and `user_key` are
+hashes of session and user for the caches of providers. `release_content` frees memory after the reply has begun. A
+`ProxyTool` is a server tool, such as web search, that the proxy runs itself. Deferred tools are hidden from the model
+until a tool search finds them. `find_session` returns the session id in a user id. `UNPREPARED` is an empty request for
+relays, which forward the client's bytes.
 """
 
 import hashlib

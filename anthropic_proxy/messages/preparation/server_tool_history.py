@@ -1,7 +1,9 @@
 """Conversion of server tool calls in earlier replies back to function calls and results.
 
-Proxy tools are server tools, such as web search, that the proxy runs itself. A client stores a reply with several calls
-as one message, and `as_function_calls` restores the separate messages.
+Proxy tools are the server tools, such as web search, that the proxy runs itself; the model calls them as functions. A
+client stores a reply with several such calls as one message. `as_function_calls` restores the separate messages that
+the model saw. `find_pending_calls` returns the calls without a result. A paused reply ends with a server tool call or
+its result, and the client requests its continuation. `ends_with_paused_reply` detects it.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,9 @@
 """Decision for each server tool of a request: run by the provider, run by the proxy, or dropped.
 
-Server tools are tools that the client does not run, such as web search. `assign_server_tools` makes the decision, and
-`ToolOffer` is its result.
+Server tools are tools that the client does not run, such as web search, code execution and MCP toolsets.
+`assign_server_tools` makes the decision, and `ToolOffer` is its result. `server_tool_kind` returns the kind of a tool,
+such as `web_search`. `require_offered` rejects a tool choice that forces a dropped tool. Deferred tools are hidden from
+the model until a tool search finds them.
 """
 
 import functools

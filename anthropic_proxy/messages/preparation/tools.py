@@ -1,7 +1,8 @@
 """Selection of the tools and the tool choice that are sent to the model.
 
-A deferred tool is hidden from the model until a tool search finds it. `proxy_tools` returns the server tools, such as
-web search, that the proxy runs itself.
+`select_offered_tools` returns the tools, and `select_tool_choice` the tool choice. A deferred tool is hidden from the
+model until a tool search finds it; `split_deferred_tools` separates such tools. `list_visible_tools` returns the tools
+that the model can see. `proxy_tools` returns the server tools, such as web search, that the proxy runs itself.
 """
 
 import functools

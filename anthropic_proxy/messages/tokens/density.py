@@ -1,7 +1,9 @@
 """`estimate_text_tokens`: estimates the tokens of a text from a sample of its bytes, without a tokenizer.
 
-The average error is 6 % over the 157 texts of the fit to OpenAI's o200k vocabulary. The estimate is 30 % too low for
-random hexadecimal text.
+Words, letters, digits and other characters count as fractions of a token, fitted to OpenAI's o200k vocabulary. The
+average error is 6 % over the 157 texts of the fit (prose, code, data and shell output in ten languages). Of other
+texts, 78 % are within 10 % and 91 % within 20 %. The estimate is worst for random hexadecimal and base64 text, 30 % too
+low.
 """
 
 import re

@@ -1,6 +1,8 @@
-"""Sandbox: runs a small Python program file in its own process, with limits of time and memory.
+"""Sandbox: runs a small Python program file in its own process, with limits of time, CPU and memory.
 
-A `SandboxedProgram` is a file with a function `main`, which receives one JSON value and returns another.
+`run_sandboxed` runs a `SandboxedProgram`: a file with a function `main`, which receives one JSON value and returns
+another. The sandbox is used for regular expressions that a model wrote, and for fetched web pages. Unlike a thread, a
+process can be killed while C code runs.
 """
 
 import asyncio

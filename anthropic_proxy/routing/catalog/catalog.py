@@ -1,7 +1,9 @@
 """`Catalog`: a cache of the limits and features (capabilities) of models, and of the model lists of providers.
 
-The values come from the file `models.toml`, or from queries of a provider. Learned facts are observations of the
-command `doctor`.
+The values come from the file `models.toml`, or from queries of a provider, for which `ModelListing` is the interface.
+Methods `cached_…` use only the cache, `fetch_capabilities` waits for a query, and `refresh_…` methods query again.
+`is_reported` is True if the provider itself has reported the values. Learned facts are observations of the command
+`doctor`; `set_learned` stores them. `close` ends the queries.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Facts about models that the command `doctor` has observed, and their file in the user's data directory.
 
-A `LearnedModel` has the facts about one model at one server. `LearnedModel.apply` replaces values of `models.toml` by
-these facts.
+A `LearnedModel` has the facts about one model at one server, because limits may differ between servers.
+`LearnedModel.apply` replaces values of `models.toml` by these facts. `load_learned_models` reads the file and returns
+warnings about it. `store_learned_models` writes the file.
 """
 
 import os

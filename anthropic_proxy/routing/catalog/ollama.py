@@ -1,7 +1,8 @@
 """`OllamaListing`: queries an Ollama server for its models (`/api/tags`) and their limits and features (`/api/show`).
 
-The server is queried because its user decides which models are installed. Source: Ollama's API documentation and
-`api/types.go` (2026-08).
+The server is queried because its user decides which models are installed. `query_capabilities` returns the limits and
+features of a model. `provisional_capabilities` returns values for use before the first reply. Source: Ollama's API
+documentation and `api/types.go` (2026-08).
 """
 
 import asyncio

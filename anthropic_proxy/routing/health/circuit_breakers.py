@@ -1,7 +1,9 @@
 """`CircuitBreakers`: block calls to an upstream (provider and host) for some time after several failures in a row.
 
-A circuit is open while calls are blocked. After this time, one trial call is allowed, and its success closes the
-circuit.
+A circuit is open while calls are blocked. After this time, one trial call is allowed; its success closes the circuit.
+Before a call, the caller checks `require_closed`. Afterwards it reports `record_success` or `record_failure`, or
+`release_trial` if there is no result. Methods `…_from_peer` apply changes of other worker processes. `OpenCircuit`
+describes an open circuit for displays.
 """
 
 import time

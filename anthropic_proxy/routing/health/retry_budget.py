@@ -1,6 +1,7 @@
 """`RetryBudget`: limits the proxy's retries for each upstream (provider and host), because retries worsen an outage.
 
-Each retry spends 1. The budget grows with time, and with the first call of each request.
+The budget of an upstream is the number of retries that are still allowed. Each retry spends 1. The budget grows with
+time, and with the first call of each request.
 """
 
 import time

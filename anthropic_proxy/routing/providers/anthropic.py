@@ -1,7 +1,8 @@
 """`ANTHROPIC`: the registry entry of Anthropic. Other objects configure the Messages API of other vendors.
 
-The key of these vendors is sent as `Authorization: Bearer`, because Ollama's cloud and vLLM do not accept `x-api-key`
-(sources below, read 2026-11).
+`MOONSHOT`, `OLLAMA`, `DEEPSEEK` and `CHAT_SERVERS` (vLLM and others) are used if the setting `<PROVIDER>_WIRE` is
+`messages`. They list how these vendors deviate from Anthropic's API. The key is sent as `Authorization: Bearer`,
+because Ollama's cloud and vLLM do not accept `x-api-key` (sources below, read 2026-11).
 """
 
 from msgspec import structs

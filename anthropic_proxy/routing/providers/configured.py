@@ -1,6 +1,7 @@
 """`build_configured_provider`: builds the registry entry of a provider that the configuration file defines.
 
-Omitted fields are copied from another entry, for example from the known server with the same address.
+The file may omit fields. They are copied from the built-in provider or known server with the same address, or else from
+the entry for unknown servers. `check_configured_provider` validates the provider's table in the file.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,7 @@
 """Registry entries of the two providers with the Gemini API: `GOOGLE` (AI Studio) and `VERTEX` (Vertex AI).
 
-The dialect of an API lists the deviations of the provider. Model rules change it for some models.
+A registry entry (`Provider`) has the addresses, keys, models and APIs of a provider. For an API, the dialect lists the
+deviations of the provider. Model rules change the dialect for some models.
 """
 
 from anthropic_proxy.routing.providers.registry import Provider, WireConfig, build_model_rules, build_retired_models

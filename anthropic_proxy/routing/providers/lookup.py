@@ -1,6 +1,8 @@
 """`ProviderRegistry`: the list of all providers, with search by name and by the prefix of a model id.
 
-A prefix, such as `openai/`, is removed from the id. An extra prefix, such as `bedrock/` for LiteLLM, stays in the id.
+A prefix, such as `openai/` in `openai/gpt-4.1`, selects the provider and is then removed from the id. An extra prefix,
+such as `bedrock/` for LiteLLM, also selects the provider but stays in the id. `with_configured` and `extend` add the
+providers of the configuration file. `list_setup_variables` returns the environment variables that enable providers.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,8 @@
 """Providers with the API Chat Completions: the registry entries `GROQ`, `MOONSHOT`, `XAI` and `DEMO`.
 
-`OPENAI` is not a registry entry, but a configuration for calls to OpenAI. The dialect of an API lists the deviations of
-the provider.
+`OPENAI` is not an entry, but the configuration of this API for calls to OpenAI. A registry entry (`Provider`) has the
+addresses, keys, models and APIs of a provider. For an API, the dialect lists the deviations of the provider. Model
+rules change the dialect for some models.
 """
 
 from anthropic_proxy.routing.providers import anthropic as messages

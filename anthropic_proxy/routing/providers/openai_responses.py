@@ -1,6 +1,7 @@
 """Configurations of the Responses API: `OPENAI` for calls to OpenAI, `XAI` for calls to xAI.
 
-The dialect lists the deviations of the provider from the API. Model rules change it for some models.
+The dialect of a configuration lists the deviations of the provider from the API. Model rules change the dialect for
+some models. `OPENAI_WIRE_RULES` chooses the default API for each model of OpenAI.
 """
 
 from anthropic_proxy.routing.providers.registry import WireConfig, build_model_rules

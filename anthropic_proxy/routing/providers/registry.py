@@ -1,6 +1,8 @@
 """Types of the provider registry, above all `Provider`: the addresses, keys, models and APIs of one provider.
 
-A wire is the code for one API. A `WireConfig` has a wire and its dialect, the deviations of a provider from the API.
+A wire is the code for one API. A `WireConfig` has a wire and its dialect, the deviations of a provider from the API. A
+`ModelRule` changes the dialect for some models. A `ServerOverride` describes another server that a base URL setting can
+select. A `RetiredModel` has the date on which a provider stops serving a model, and the successor.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,8 @@
 """Selection of the providers and models for a client request, by the function `resolve_route`.
 
-`RouteCache` caches its results. `model_names` finds the provider and model for a requested model id.
+`RouteCache` caches its results. `model_names` finds the provider and model for a requested model id. `targets` adds the
+wire (API) and the base URL, which gives a target of an upstream call. `provider_setup` finds base URLs and missing
+keys.
 """
 
 from anthropic_proxy.routing.router.capabilities import apply_capability_rules, find_capabilities

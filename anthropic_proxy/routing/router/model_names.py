@@ -1,6 +1,15 @@
 """Functions that find the provider and model for the model id in a client request.
 
-`choose_models` returns each possible model as a `ModelChoice`. A tier is a Claude family, such as opus.
+`choose_models` returns each possible model as a `ModelChoice`, by these rules:
+
+1. `claude-<prefix>/<name>`, as listed by `/v1/models`, is an alias of `<prefix>/<name>`. A suffix `[1m]` is ignored.
+2. A provider prefix decides, unless the list of the preferred provider contains the complete name.
+3. An id with a Claude tier is mapped by the settings, else by the defaults of the preferred provider.
+4. An unknown BIG_MODEL or SMALL_MODEL goes to the `unknown_model_provider` of the preferred provider.
+5. A bare name goes to the provider that lists it, else to the preferred provider.
+
+A tier is a Claude family, such as opus. `normalize_model` removes alias and suffix. `find_tier` returns the tier in an
+id.
 """
 
 import re

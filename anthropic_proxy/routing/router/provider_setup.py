@@ -1,6 +1,9 @@
-"""Functions that find the base URL, the server and the missing key of a provider, by the settings.
+"""Functions that find the base URL, the server and the missing key of a provider, according to the settings.
 
-`is_preferable` is True if a provider may become the preferred one, which serves model ids without a provider prefix.
+`find_base_url` returns the base URL. `find_server_override` returns the registry entry of another vendor's server, if
+the setting has its URL. `describe_missing_key` returns an error text. `is_preferable` is True if a provider may become
+the preferred one, which serves model ids without a provider prefix. `name_server` returns provider and host as one
+text.
 """
 
 from fnmatch import fnmatchcase

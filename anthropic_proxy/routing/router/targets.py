@@ -1,7 +1,9 @@
 """`resolve_route`: finds the route of a client request, the list of targets for the upstream calls.
 
-A `Target` is a provider, model, wire (API) and base URL. The preferred provider serves model ids without a provider
-prefix.
+A `Target` is a provider, model, wire (API) and base URL. A `Route` has the first choice and its fallbacks. A relayed
+target receives the client's bytes unchanged. The preferred provider serves model ids without a provider prefix;
+`find_preferred_provider` returns it. A `TierMapping` has the models for one Claude tier (haiku, sonnet …).
+`switch_wire` changes the API of a target.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """Routes of the configuration file (`[[routes]]`): rules that choose providers and models by properties of a request.
 
-`RouteRules` finds the first matching route. `RouteBalancer` orders the targets (provider and model) of a route.
+`RouteRules` finds the first route with conditions that a request meets. `RequestFacts` has the properties of the
+request for this. `RouteBalancer` orders the targets (provider and model) of a route by weight, latency or price.
 """
 
 from anthropic_proxy.routing.rules.balancer import RouteBalancer

@@ -1,7 +1,9 @@
 """`RouteBalancer`: orders the targets (provider and model) of a route by weight, latency or price.
 
-The first target serves the request, the others are its fallbacks. A sticky route usually sends all requests of a
-session to one target.
+The field `balance` of the route chooses the order. The first target in the result of `order_targets` serves the
+request, the others are its fallbacks. `record_latency` and `record_failure` store measurements for the order by
+latency. A sticky route sends all requests of a session to one target; for the order by latency, `keep_session` stores
+this target. If the store is unavailable, requests are served as if nothing was stored.
 """
 
 import asyncio

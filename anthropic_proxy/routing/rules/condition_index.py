@@ -1,7 +1,9 @@
 """Indexes that quickly find the routes that match a request, for configuration files with many routes.
 
-Each index is for one kind of condition. A set of routes is stored as an integer: bit n is set if it contains route n of
-the file.
+Each index is for one kind of condition. `IntervalIndex` finds routes by a number, such as the token count. `TextIndex`
+finds them by a text, such as the model id. `ShareIndex` is for routes that match only a share of the sessions, for
+example 10 %. A set of routes is stored as an integer: bit n is set if it contains route n of the file.
+`combine_positions` builds such an integer.
 """
 
 import re

@@ -1,7 +1,9 @@
 """`RequestFacts`: the properties of a client request that the conditions of routes check.
 
 A route may match only a share of the sessions. For this, `draw` returns a pseudo-random number for a session and a
-route.
+route, and the route matches if the number is below the share. `draw_integer`, `draw_factor` and `share_threshold` do
+the same with integers. `background` is True for calls of Claude Code beside the conversation, `subagent` for calls of
+its sub-agents.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,7 @@
 """`build_filters`: builds filters that find the routes that match a request, for many routes at once.
 
-There is one `RouteFilter` for each kind of condition. A set of routes is stored as an integer, in which bit n is route
-n.
+There is one `RouteFilter` for each kind of condition, such as the model id. A set of routes is stored as an integer, in
+which bit n is route n of the configuration file. `list_week_intervals` returns the times at which a route matches.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,8 @@
-"""`RouteRules`: the routes of the configuration file, with a fast search for the first matching one.
+"""`RouteRules`: the routes of the configuration file, with a fast search for the first one that matches a request.
 
-A route matches if the request meets all its conditions. `check_routes` explains the search to users.
+A route matches if the request meets all its conditions. `find` returns the first such route. `check_routes` explains
+the search to users by a `RouteCheck` for each checked route. `describe_conditions` returns the conditions of a route as
+text.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """Acceptor of client connections on the listening socket, up to a maximum number of open connections.
 
-Connections above the maximum, which follows from the limit of file descriptors, wait in the kernel's queue of the
-socket.
+The maximum follows from the limit of open file descriptors. `Acceptor.start` begins to accept connections. Connections
+above the maximum wait in the backlog, the kernel's queue of the socket. `Acceptor.close` accepts the waiting
+connections and closes the socket.
 """
 
 import asyncio

@@ -1,6 +1,8 @@
 """HTTP/1.1 connection of a client: an `asyncio.Protocol` that parses client requests with httptools, within limits.
 
-asyncio calls the methods marked "(asyncio)", and the parser those marked "(httptools)".
+`Http1Connection` is the protocol object of one connection. asyncio calls its methods marked "(asyncio)" for events of
+the socket. The parser httptools calls its methods marked "(httptools)". The head of a request is its request line with
+the headers.
 """
 
 import asyncio

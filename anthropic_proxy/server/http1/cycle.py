@@ -1,7 +1,8 @@
 """One client request and its response on an HTTP/1.1 connection.
 
-`RequestResponseCycle.run_app` calls the application, which reads the request body with `receive` and writes the
-response with `send`. The connection adds received pieces of the body with `feed_body`.
+`RequestResponseCycle.run_app` calls the ASGI application of the proxy, which reads the request body with `receive` and
+writes the response with `send`. Meanwhile the connection adds received pieces of the body with `feed_body`, and marks
+its end with `finish_body`. `wake_receiver` ends a wait of the application in `receive`.
 """
 
 import asyncio

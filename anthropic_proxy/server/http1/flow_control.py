@@ -1,6 +1,7 @@
-"""Backpressure on a client connection, which pauses reading for a slow application and writing for a slow client.
+"""Backpressure on a client connection: pauses of reading for a slow application, and of writing for a slow client.
 
-`pause_reading` keeps the socket unread, and `pause_writing` makes senders of the response wait in `wait_writable`.
+While the application does not consume the request body, `pause_reading` keeps the socket unread. While the client does
+not read the response, `pause_writing` makes senders of the response wait in `wait_writable`.
 """
 
 import asyncio

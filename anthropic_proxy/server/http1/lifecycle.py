@@ -1,7 +1,10 @@
 """Lifecycle of one client connection: order of responses, timeouts, error responses, closing.
 
-`ConnectionLifecycle` is the base class, without the parser of requests, and `ServerState` is shared by all connections.
-asyncio calls the methods marked "(asyncio)" for events of the socket.
+`ConnectionLifecycle` is the base class of a connection. `server/http1/connection.py` adds the parser of requests.
+`HttpApplication` is the interface of the ASGI application that answers the requests. `ServerState` is the state that
+all connections share. A client may send several requests without waiting for responses. The pipeline is the queue of
+those that wait for the response to an earlier one. asyncio calls the methods marked "(asyncio)" for events of the
+socket.
 """
 
 import asyncio

@@ -1,6 +1,8 @@
 """Buffer for received bytes of a client connection, which passes them to the HTTP parser in pieces.
 
-A piece contains the end of at most one request head, so that the limits of each request can be checked.
+`ReceiveBuffer.append` adds bytes from the socket, and `pop_piece` returns the next piece for the parser. The head of a
+request is its request line with the headers. A piece contains the end of at most one head, so that the limits of each
+request can be checked. `check_request_line_piece` detects invalid request lines that the parser would accept.
 """
 
 import re

@@ -1,6 +1,7 @@
 """Functions for the head of a client request (request line and headers): target, upgrade headers, parse errors.
 
-The target is the address in the request line, for example a path with a query.
+The target is the address in the request line: a path with a query, or a complete URL. Upgrade headers offer a change to
+another protocol, such as HTTP/2.
 """
 
 import re

@@ -1,7 +1,9 @@
 """`RedisStore`: store in Redis or Valkey for values, counters of limits, and observations about providers.
 
-`reserve` adds the estimated amounts of a request to counters, and `settle` replaces them with the actual amounts.
-`publish` sends an observation, a fact about a provider, to all processes.
+A value is a text (`put`) or a number (`increment`) with a lifetime. `reserve` adds the estimated amounts of a request
+to the counters of its limits, and `settle` replaces them with the actual amounts. An observation is a fact about a
+provider as JSON text, such as a key in cooldown. `publish` sends it to all processes. The methods raise the errors of
+redis-py.
 """
 
 import math

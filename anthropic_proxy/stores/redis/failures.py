@@ -1,7 +1,8 @@
 """Messages for the operator about failures of Redis, with cause and remedy.
 
-`is_data_error` detects errors that concern only the keys of one command. All other `FAILURES` mean that Redis is
-unavailable.
+`is_data_error` detects errors that concern only the keys of one command, such as a value of a wrong type, and
+`describe_data_error` returns their message. All other `FAILURES` mean that Redis is unavailable, and `describe_failure`
+returns their message.
 """
 
 import re

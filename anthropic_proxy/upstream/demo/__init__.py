@@ -1,7 +1,8 @@
 """Demo: a built-in provider without a model, for trying the proxy without a key.
 
-Its replies follow fixed rules. `new_demo_transport` returns the function that receives the requests. No connection is
-opened.
+Its replies follow fixed rules: a text about the demo, a tool call for a few simple requests, or a repeated tool result.
+`new_demo_transport` returns the function that receives the requests; no connection is opened. `DemoResponse` is the
+response, in the format of Chat Completions.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Tool calls of the demo, the built-in provider that replies by fixed rules.
 
 If the user's last text is a simple request such as "list the files here", `find_requested_call` returns a call of a
-suitable tool of the client.
+suitable tool of the client. `DEMO_TOOL_RULES` has the patterns of such texts. `build_tool_call` completes a call with
+default values for required arguments. `build_default_value` derives such a value from a JSON Schema.
 """
 
 import posixpath

@@ -1,7 +1,9 @@
 """`Connection`: one HTTP/1.1 connection to a provider, with one request at a time.
 
-`send_request` sends a request and returns its `HttpResponse`, which receives the bytes of the body later. The response
-parser calls the methods `on_…`.
+`send_request` sends a request and returns its `HttpResponse`, which receives the bytes of the body later. After a
+complete response the connection is idle and can send another request. `abort` closes it at once. `ConnectionLost` and
+`InvalidHttp` are its errors. The response parser calls the methods `on_…`. asyncio calls `connection_…`,
+`data_received` and `eof_received`.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Opening of TCP connections: name lookup, then connection attempts to the addresses of the host.
 
-`Dialer` is the interface. `connect_first` tries several addresses and uses the first that accepts (Happy Eyeballs, RFC
-8305, section 5).
+`Dialer` is the interface; its method `dial` returns a connected socket. `DnsCachingDialer` implements it for providers.
+`connect_first` tries several addresses and uses the first that accepts (Happy Eyeballs, RFC 8305, section 5).
+`LocalConnectionRefused` means that no server listens at a local address.
 """
 
 import asyncio

@@ -1,6 +1,8 @@
 """`ConnectionPool`: keeps idle connections to providers, so that later requests reuse them.
 
-A connection is idle after a complete response. After some time without a request, it is closed.
+A connection is idle after a complete response. `put_idle` stores an idle connection, and `pop_idle` returns one for the
+next request. After some time without a request, an idle connection is closed. `add_open` and `remove_closed` keep the
+set of all open connections, which `close` closes.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """`HttpResponse`: the response of a provider. Its body can be read while it is still being received.
 
 The connection calls `append_body` for received bytes and `end_body` at the end. The user of the response calls `read`
-and `close`.
+and `close`. `unread_bytes` counts received bytes that were not read. `body_received` is True after the end of the body.
+`Decompressor` decodes the compressions `gzip` and `deflate`.
 """
 
 import asyncio

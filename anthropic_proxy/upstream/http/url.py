@@ -1,6 +1,8 @@
 """URLs of requests to providers, and the encoding of request lines and headers.
 
-`parse_url` returns a `Url`. Its server is an `Origin`: scheme, host and port.
+`parse_url` returns a `Url`. Its server is an `Origin`: scheme, host and port. `request_target` is its path with query.
+`join_url` appends a path to a base URL. `find_proxy` returns the HTTP proxy for a URL. `encode_request_head` encodes
+the request line and headers.
 """
 
 import base64

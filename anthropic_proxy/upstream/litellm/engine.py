@@ -1,6 +1,7 @@
 """`LiteLLMThread`: a thread with its own event loop, in which the Python library LiteLLM runs.
 
-LiteLLM may block, and would then delay the event loop that serves clients.
+LiteLLM may block, and would then delay the event loop that serves clients. `LiteLLMLibrary` has the imported functions.
+`run_coroutine` runs a coroutine in the thread and waits for its result. `submit_coroutine` does not wait.
 """
 
 import asyncio

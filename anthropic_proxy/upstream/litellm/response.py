@@ -1,7 +1,8 @@
 """`LiteLLMTransport`: sends Chat Completions requests through the Python library LiteLLM.
 
-`LiteLLMResponse` is the response, as if it came from a Chat Completions server. `ChunkConverter` converts LiteLLM's
-objects to JSON.
+`LiteLLMResponse` is the response, as if it came from a Chat Completions server. Its method `start_call` calls LiteLLM,
+`read` returns the next SSE event, and `close` ends the call. `ChunkConverter` converts LiteLLM's objects to JSON.
+`to_acompletion_arguments` returns the arguments for LiteLLM's function `acompletion`.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,8 @@
 """Media types and charsets of fetched web pages.
 
-Servers often declare a wrong media type. Therefore `detect_media_type` recognizes images and PDFs by their first bytes.
+Servers often declare a wrong media type. `may_match_media_types` checks the declared type before the body is read.
+Afterwards, `detect_media_type` recognizes images and PDFs by their first bytes, and `matches_media_types` checks the
+detected type. `decode_text` decodes a body as text.
 """
 
 import codecs

@@ -1,6 +1,11 @@
 """`PageFetcher`: fetches web pages for a model, by https only, within five seconds and 20 MiB.
 
-`fetch` sends the request, follows redirects and converts HTML to Markdown. Redirects are checked like the first URL.
+`fetch` sends the request, follows redirects and converts HTML to Markdown. A URL with `http://` is fetched with
+`https://`. Redirects are checked like the first URL. `HTML_CONVERTER` is the program that converts HTML, in a separate
+process.
+
+With an HTTP proxy (`HTTPS_PROXY`), the proxy looks up the host names. A host is also rejected if this machine finds a
+private address for it.
 """
 
 import asyncio

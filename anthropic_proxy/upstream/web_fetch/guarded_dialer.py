@@ -1,6 +1,8 @@
 """`GuardedDialer`: opens TCP connections to public addresses only, because clients and models choose the URLs.
 
-A host is looked up once per connection, so that a second lookup cannot return another address (DNS rebinding).
+`resolve_public_addresses` returns the checked addresses of a host, `dial` a connected socket. A host is looked up once
+per connection, so that a second lookup cannot return another address (DNS rebinding). The address of the connected
+server is checked again.
 """
 
 import asyncio

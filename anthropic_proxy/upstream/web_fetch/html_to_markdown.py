@@ -1,7 +1,8 @@
-"""`convert_html`: converts the visible text of an HTML page to Markdown.
+"""`convert_html`: converts the visible text of an HTML page to Markdown. It runs in a separate process.
 
-It runs in a separate process, because libxml2 needs quadratic time for some pages, and blocks other threads meanwhile.
-Reasons for lxml: docs/contributing/decisions/0021-web-pages-as-text.md.
+The result is a `PageText`. `main` is the entry point of the process. A separate process is necessary, because libxml2
+needs quadratic time for some pages, and blocks other threads meanwhile. Reasons for lxml:
+docs/contributing/decisions/0021-web-pages-as-text.md.
 """
 
 import re

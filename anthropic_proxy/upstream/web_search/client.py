@@ -1,6 +1,8 @@
 """`SearchClient`: base class of the clients for search services, which run web searches for models.
 
-`search` runs one search with a time limit, and filters the results by domain. Each service has a subclass.
+`search` runs one search with a time limit, and filters the results by domain. Each service has a subclass with three
+methods: `encode_query` for the request, `decode_results` for the response, and `describe_error_response` for an error.
+`site_filter` restricts a query to domains.
 """
 
 import asyncio

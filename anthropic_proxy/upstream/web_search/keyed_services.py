@@ -1,6 +1,11 @@
 """Clients of the search services Brave Search, Tavily and Exa, which require an API key.
 
-`MissingKey` is used for a service without a key.
+`BraveClient`, `TavilyClient` and `ExaClient` have the same methods. `encode_query` returns the HTTP request for a
+query. `decode_results` decodes the results. `describe_error_response` returns the message of an error response.
+`MissingKey` takes the place of a service without a key.
+
+Sources, read 2026-11-21: api-dashboard.search.brave.com, "Web search" (query, GET); docs.tavily.com, "Tavily Search"
+(POST /search); exa.ai/docs, "Search" and "Error codes" (POST /search).
 """
 
 import html

@@ -1,7 +1,8 @@
 """`AnthropicWire`: relay for providers with the Messages API, which forwards requests and responses with few edits.
 
-The relay replaces `model`, and removes content that the provider would reject. The methods of the class are explained
-in `RelayWire` (`wire/contract.py`).
+Encoding a request again would lose signatures, citations and unknown fields. The relay replaces `model`, and removes
+content that the provider would reject, such as signatures of other providers. Deviations of servers are fields of the
+`Dialect`. The methods of the class are explained in `RelayWire` (`wire/contract.py`).
 """
 
 from anthropic_proxy.wire.anthropic.dialect import Dialect

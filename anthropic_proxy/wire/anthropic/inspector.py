@@ -1,7 +1,9 @@
 """`RelayInspector`: reads usage, stop reason and errors from responses that a relay forwards to the client.
 
-The module's functions edit the forwarded bytes and decode error responses. `frames_to_inspect` selects the few events
-that need decoding.
+`decode_frame` reads an SSE event, `decode_body` a complete message. `frames_to_inspect` selects the few events that
+need decoding. Four functions edit or split the forwarded bytes: `replace_reply_model`, `remove_message_start`,
+`remove_events` and `split_after_message_end`. `decode_error` decodes an error response. `find_adaptation` chooses a
+change of the next request after an error, and `apply_adaptation` applies it.
 """
 
 import re

@@ -1,6 +1,7 @@
 """Edits of JSON text at byte positions. All other bytes of a client request stay unchanged.
 
-A `JsonSpan` is the position of a value in an object or a list. `apply_edits` returns the text changed by `Edit`s.
+`find_members` and `find_elements` return the positions of the values in an object or a list. Each position is a
+`JsonSpan`. An `Edit` replaces bytes, and `apply_edits` returns the edited text.
 """
 
 import re

@@ -1,7 +1,8 @@
 """Classification of provider errors: converts HTTP status and error body to an `UpstreamError`.
 
 `decode_error_body` decodes a response into an `UpstreamFault`. `build_upstream_error` converts it to the error for the
-client. The other functions detect one cause in an error, such as a rejected parameter.
+client. The other functions detect one cause in an error, such as a rejected parameter. They search tables of error
+texts and codes that several servers share. The modules with the tables are imported at the first error.
 """
 
 from collections.abc import Callable, Container

@@ -1,6 +1,8 @@
 """Decoder of Gemini's code execution: converts code that Gemini ran, and its result, to blocks of the Messages API.
 
-`CodeExecutionDecoder` pairs each program, the code that the model wrote, with its result.
+A program is code that the model wrote and Gemini ran (`executableCode` in the response). `CodeExecutionDecoder` pairs
+each program with its result (`codeExecutionResult`). Older models send no `id`; a result then belongs to the latest
+program (recorded by the project `pydantic/pydantic-ai`, cassette test_code_execution_stream, 2026-08).
 """
 
 from collections.abc import Callable

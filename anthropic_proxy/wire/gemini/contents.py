@@ -1,7 +1,8 @@
 """Encoder of the conversation: converts the messages of the client request to `contents` of the Gemini request.
 
-A content is one message in Gemini's format. A thought signature is opaque state of the reasoning, which is sent back
-with its part of the content.
+`ContentsEncoder` encodes one conversation. A content is one message in Gemini's format. A part of it is one text, file,
+tool call or tool result. A thought signature is opaque state of the reasoning that Gemini sent with a part. It is sent
+back with this part.
 """
 
 from typing import Any

@@ -1,7 +1,10 @@
 """Structs of Gemini responses (`GenerateContentResponse`), with the fields that the proxy decodes.
 
-The names are Google's, and every field may be missing or null. `decode_reply` decodes a complete response or a frame.
-Grounding is Google's term for a web search.
+The names of structs and fields are Google's. `decode_reply` decodes a complete response, or a frame of a streamed one.
+A response has `Candidate`s, which are alternative replies. A candidate has a `Content`, which is a list of `Part`s:
+texts, calls and files. Grounding is Google's term for a web search: a `GroundingChunk` is a source, a
+`GroundingSupport` a citation of a `Segment` of the reply. Every field may be missing or null. Source: API reference
+(2026-11) and recorded traffic.
 """
 
 from typing import Any

@@ -1,7 +1,10 @@
 """Decoder of grounding, Google's term for web searches and URL fetches that the provider runs for a reply.
 
-Gemini sends the sources of a search last, but a client needs them before the text that cites them. The decoder
-therefore buffers such text.
+`GroundingDecoder` converts them to blocks and citations of the Messages API. Gemini sends the sources of a search last,
+but a client needs the result block before the text that cites it. The decoder therefore buffers the text until the
+sources are known. If the provider announces its tool calls, only text after such a call is buffered (recorded by the
+project `pydantic/pydantic-ai`, cassettes test_google_model_web_search_tool_stream and
+test_native_output_with_builtin_tools_stream, 2026-08).
 """
 
 import re

@@ -1,7 +1,9 @@
 """Keywords of JSON Schema in Gemini requests: sets of supported keywords, and functions that change one schema.
 
-`simplify_schema` replaces keywords by simpler ones. An unsupported keyword is added to the description as text, so that
-the model can follow it.
+Gemini has two request fields for the schema of a tool: `parametersJsonSchema` accepts a subset of JSON Schema,
+`parameters` a subset of OpenAPI. An unsupported keyword is added to the description as text, so that the model can
+follow it. `simplify_schema` replaces keywords by simpler ones. The other functions read or add single keywords and
+texts.
 """
 
 from typing import Any

@@ -1,6 +1,7 @@
 """Encoder of images and documents: parts of the Gemini request, or a text if the model cannot read the file.
 
-A part is one element of a message. `accepts_media_url` is True if the model reads a file from its URL.
+`encode_media` returns the part, which is one element of a message. It contains the file in base64 (`inlineData`) or its
+URL (`fileData`). `accepts_media_url` is True if the model reads a file from its URL.
 """
 
 import posixpath

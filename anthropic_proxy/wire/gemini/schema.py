@@ -1,6 +1,8 @@
 """Encoder of JSON Schemas for Gemini: schemas of tools and replies, reduced to the keywords that Gemini supports.
 
-An unsupported keyword is added to the description as text. `find_unsupported_keywords` returns these keywords.
+`encode_parameter_schema` encodes the arguments of a tool, `encode_reply_schema` the schema of a reply. The result is
+JSON Schema or, for old models, Google's OpenAPI subset. An unsupported keyword is added to the description as text.
+`find_unsupported_keywords` returns these keywords.
 """
 
 import re

@@ -1,6 +1,8 @@
 """Finish reasons of Gemini: the field `finishReason` gives the reason for the end of a reply.
 
-`classify_finish_reason` returns the meaning. `CONTINUATION_REASON` means that another request can continue the reply.
+`classify_finish_reason` returns the meaning of a reason. `is_unparsable_output` detects output that the server could
+not parse. `CONTINUATION_REASON` means that another request can continue the reply. Source: reference of `FinishReason`
+(2026-11).
 """
 
 from anthropic_proxy.wire.finish_reasons import FinishKind, finish_kind

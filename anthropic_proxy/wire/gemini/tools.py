@@ -1,7 +1,8 @@
 """Encoder of tools and tool choice for Gemini: function declarations for client tools, and the tools that Gemini runs.
 
-`encode_tools` returns the request fields for both. Gemini's own tools, such as `googleSearch`, replace the server tools
-of the Messages API.
+`encode_tools` returns the request fields for both as `ToolFields`. Gemini's own tools (`googleSearch`, `urlContext` and
+`codeExecution`) replace the server tools of the Messages API. `find_google_tools` returns those that a request offers,
+as `GoogleTools`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,8 @@
 """Reduction of a client's JSON Schema (tool input or reply) to the keywords that a provider accepts.
 
-A key counts as a keyword only where JSON Schema expects one. A `WorkBudget` counts the work, and raises
-`WorkLimitExceeded` above a limit.
+A key counts as a keyword only where JSON Schema expects one. A property with the name `default` or `type` is therefore
+kept. Values of `enum`, `const`, `default` and `examples` are copied unchanged. A small schema can cause unlimited work
+through its references. A `WorkBudget` therefore counts the work, and raises `WorkLimitExceeded` above a limit.
 """
 
 from anthropic_proxy.wire.json_schema.cleaning import clean_schema

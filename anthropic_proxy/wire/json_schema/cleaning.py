@@ -1,7 +1,8 @@
 """`clean_schema`: removes and replaces JSON Schema keywords that a provider does not accept.
 
-`SchemaRules` has the restrictions of the provider. `CleanedSchema` is the result. Some providers accept no references
-(`$ref`), so the schemas that they name are inserted.
+The schemas describe the arguments of client tools, or the reply. `SchemaRules` has the restrictions of the provider.
+The result is a `CleanedSchema`: the schema, and a text for each loss. Some providers accept no references (`$ref`), so
+the schemas that they name are inserted. `MAX_INLINED_REFERENCES` limits this.
 """
 
 from typing import Any, NamedTuple

@@ -1,6 +1,8 @@
 """`SchemaDocument`: finds the schemas that the local references (`$ref`) in a client's JSON Schema point to.
 
-A reference such as `#/$defs/place` points to a schema inside the document. This schema is called its target.
+A reference such as `#/$defs/place` points to a schema inside the document, which is called its target. `find_target`
+returns the target. `merge_target` replaces a reference by its target. A `WorkBudget` limits the work for one client
+request.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """`encode_schema`: converts the JSON text of a client's schema to the JSON text that a provider accepts.
 
-An `EncodedSchema` also states if OpenAI's strict mode allows the schema. In strict mode, a tool call always matches its
-schema.
+The result is an `EncodedSchema`, which also states if OpenAI's strict mode allows the schema. In strict mode, a tool
+call always matches its schema. `encode_schema_cached` does the same for the schema of a reply, with a cache.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,7 @@
 """Merging of the schemas in an `allOf` into one schema, for providers that do not accept `allOf`.
 
-`merge_all_of` returns the merged schema, which has the conditions of each schema.
+`merge_all_of` returns the merged schema. A value must match all schemas of an `allOf`, so the merged schema has the
+conditions of each. A `WorkBudget` limits the work for one client request.
 """
 
 from typing import Any

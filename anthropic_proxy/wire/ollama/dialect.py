@@ -1,7 +1,9 @@
 """`Dialect`: deviations of models behind Ollama's API. The defaults describe a model on the user's machine.
 
-Model rules in `routing/providers/ollama.py` and settings change fields. A field `repairs_…` concerns invalid output of
-models. An alias replaces a tool name that the server does not accept.
+Each field is one deviation. Model rules in `routing/providers/ollama.py` and settings change fields. The field
+`think_form` selects the value of the request field for reasoning. A field `repairs_…` concerns invalid output of
+models. An alias replaces a tool name that the server does not accept. A signature is opaque state in a thinking block,
+which clients send back.
 """
 
 from typing import Literal

@@ -1,6 +1,7 @@
 """Decoding of Ollama's error responses: `decode_error` returns an `UpstreamError` with advice for the user.
 
 The advice is a command or setting, such as `ollama pull` for a model that is not installed. A fault is a decoded error.
+`classify_fault` converts it to the error for the client. `find_reply` converts a refusal because of content to a reply.
 """
 
 import re

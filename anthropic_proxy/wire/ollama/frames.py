@@ -1,7 +1,8 @@
 """Structs of Ollama's responses, with the fields that the proxy reads (`ChatResponse` in `api/types.go`).
 
-A `Frame` is one line of a streamed response, or the complete body. `decode_frame` accepts token counts of unexpected
-types, `decode_strict_frame` does not.
+`Frame` is one JSON object: one line of a streamed response, or the complete body of another. `ChatMessage` is the reply
+in it, or a fragment of the reply. `decode_frame` decodes one object. `decode_strict_frame` is faster, but rejects token
+counts that are no integers.
 """
 
 import msgspec

@@ -1,7 +1,8 @@
 """`OllamaMessageEncoder`: encodes the conversation as `messages` of Ollama's `/api/chat`.
 
-An Ollama message has one text and a list of images. A system message inside the conversation becomes a reminder, a text
-in a user message.
+An Ollama message has one text and a list of images. The base class `MessageEncoder` calls a method for each message of
+the client. A system message inside the conversation becomes a reminder, a text in a user message. The attribute
+`begins_reply` is True if the conversation ends with an assistant message, which the model continues.
 """
 
 from typing import Any

@@ -1,7 +1,8 @@
 """`OllamaDecoder`: decodes responses of Ollama's `/api/chat`, streamed or complete, into deltas.
 
-Deltas are the pieces of a reply, such as text, tool calls and the stop reason. `notes` has a note for each repair of
-the model's output.
+Deltas are the pieces of a reply: text, thinking, tool calls, usage, the stop reason. `decode_frame` reads one line
+(JSON object) of a streamed response, `decode_body` a complete response. `decode_end` ends a stream, and `flush_pending`
+returns buffered deltas after an interruption. `notes` has a note for each repair of the model's output.
 """
 
 from collections.abc import Callable, Sequence

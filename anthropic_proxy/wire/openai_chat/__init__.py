@@ -1,6 +1,7 @@
 """Wire of the Chat Completions API of OpenAI and of servers of other vendors with the same API.
 
-`ChatWire` encodes upstream requests and decodes responses. Differences of servers and models are fields of `Dialect`.
+`ChatWire` encodes upstream requests and decodes responses. Its method `accepts_media_url` is True if the server
+downloads a file from its URL. Differences of servers and models are fields of `Dialect`.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """Changes of the next upstream request after a Chat Completions server rejected a parameter of the last one.
 
-An adaptation is a named change of the dialect, the settings for a server. `find_adaptation` chooses one by the error.
+An adaptation is a named change of the dialect, the settings for a server. It drops, renames or replaces a parameter.
+`find_adaptation` chooses one by the error, `apply_adaptation` applies it.
 """
 
 from msgspec import structs

@@ -1,7 +1,10 @@
 """`Dialect`: differences of Chat Completions servers and models from OpenAI's API with gpt-4.1, one field each.
 
-A field `accepts_…` describes the server, a field `sends_…` the request. `replay…` fields concern reasoning of earlier
-replies, `repairs_…` fields invalid output.
+The prefix of a field is its purpose. A field `accepts_…` describes the server, a field `sends_…` the request. `…_field`
+and `…_header` are names in the request, and a `…_form` is one of several ways to send content. `replay…` fields concern
+reasoning of earlier replies, `repairs_…` fields invalid output of models. An effort is the requested level of
+reasoning: `none`, `low`, `high`. A prefill is a last assistant message that the model continues. An alias replaces a
+tool name that the server rejects.
 """
 
 from typing import Literal

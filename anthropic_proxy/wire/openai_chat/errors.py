@@ -1,6 +1,7 @@
 """Errors of servers with the Chat Completions API: converts them to errors or replies for the client.
 
-`reply_in_error` returns the reply, for example for a refusal because of content. A fault is the decoded error object of
+Two kinds of errors become replies: a refusal because of content, and a tool call that Groq could not parse.
+`reply_in_error` returns such a reply. `classify_fault` converts any other error. A fault is the decoded error object of
 a provider.
 """
 

@@ -1,7 +1,9 @@
 """Structs of Chat Completions responses, with only the fields that the decoder reads.
 
-A `Chunk` is one event of a stream or a complete body. `decode_chunk` accepts values of unexpected JSON types, such as a
-number as text.
+`Chunk` is one event of a stream or a complete body. `Choice` is one reply in it, and `ChoiceDelta` a fragment of that
+reply. `ChatUsage` and `TokenDetails` have token counts. `GroqExtension` is Groq's field `x_groq`. `decode_chunk`
+accepts values of unexpected JSON types, such as a number as text. Some fields are kept as raw JSON; `is_present` checks
+that such a field was sent and is not null. A thought signature is opaque state of the reasoning.
 """
 
 from typing import Any

@@ -1,7 +1,8 @@
 """Decoder of reasoning and signatures in the response fields `reasoning_details` and `extra_content`.
 
-OpenRouter sends reasoning as a list of objects (`reasoning_details`), which later requests must repeat. Google sends
-the signature of a tool call, opaque state of the reasoning, in `extra_content`.
+OpenRouter sends reasoning as a list of objects (`reasoning_details`), which later requests must repeat.
+`ReasoningDetailsBuffer` joins the streamed fragments of the list, and `reasoning_details_text` returns its text. Google
+sends the signature of a tool call, opaque state of the reasoning, in `extra_content`. `find_call_signature` returns it.
 """
 
 from typing import Any

@@ -1,6 +1,7 @@
 """Encoder of upstream requests: converts a prepared client request to a request of the Chat Completions API.
 
-`encode_request` builds path and body. Other modules of the package encode the conversation (`messages`) and the tools.
+`encode_request` builds path and body. Other modules of the package encode the conversation (`messages`), the tools and
+the schema of the reply. The dialect describes how server and model differ from OpenAI's API.
 """
 
 from typing import Any

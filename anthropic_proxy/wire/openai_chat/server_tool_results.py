@@ -1,7 +1,9 @@
 """Decoder of results of server tools, which the provider runs: converts response fields to blocks of the Messages API.
 
-Groq sends each run of a tool as an entry of `executed_tools`. OpenRouter sends only the found pages, as annotations of
-the text.
+`ServerToolReader` decodes the results of one reply. Groq sends each run of a tool as an entry of `executed_tools`,
+first without and then with the result. OpenRouter sends only the found pages, as annotations of the text. Both were
+recorded by the project `pydantic/pydantic-ai` (cassettes test_groq_model_web_search_tool_stream and
+test_openrouter_web_search_annotations_stream, 2026-08).
 """
 
 from collections.abc import Iterable

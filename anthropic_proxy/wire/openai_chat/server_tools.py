@@ -1,7 +1,7 @@
 """Encoder of server tools, such as web search, which the provider runs, for a Chat Completions request.
 
-`encode_server_tools` returns the request fields. Names and settings of the tools differ by provider, and are fields of
-the `Dialect`.
+`encode_server_tools` returns the request fields as `ServerToolFields`. Names and settings of the tools differ by
+provider, and are fields of the `Dialect`. `offers_server_tools` is True if the client request has a server tool.
 """
 
 from typing import Any

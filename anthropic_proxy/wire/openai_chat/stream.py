@@ -1,7 +1,8 @@
 """Decoder of Chat Completions responses, streamed or complete: converts them to deltas, the pieces of a reply.
 
-`ChatDecoder` decodes one response. `notes` has a note for each repair of the model's output. `decode_usage` converts
-the token counts.
+`ChatDecoder` decodes one response. `decode_frame` reads a streamed chunk, `decode_body` a complete response, and
+`decode_end` ends a stream. `flush_pending` returns buffered deltas after an interruption. `notes` has a note for each
+repair of the model's output. `decode_usage` converts the token counts.
 """
 
 from collections.abc import Callable, Sequence

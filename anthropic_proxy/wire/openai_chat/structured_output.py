@@ -1,6 +1,8 @@
 """Replies that must match the client's JSON Schema: encoding of the schema in the request, and decoding of the reply.
 
-The schema is sent in the server's field, as an output tool that the model must call, or as text in the system prompt.
+`encode_reply_schema_fields` sends the schema in one of three ways: in the server's field for schemas, as the arguments
+of an output tool that the model must call, or as a text in the system prompt. `uses_output_tool` is True if the output
+tool is used. `OutputToolReader` converts the call of this tool back to text.
 """
 
 from typing import Any

@@ -1,7 +1,9 @@
 """Decoder of tool calls in Chat Completions responses, which arrive as fragments of a name and of arguments.
 
-`ToolCallReader` decodes the calls of one response. Incomplete arguments are not repaired if the reply ended early
-(output limit, content filter, interruption).
+`ToolCallReader` decodes the calls of one response. `read_fragment` adds one fragment to the call that it belongs to.
+`end_complete_calls` ends the calls with complete arguments (a whole JSON object). `end_all_calls` ends all calls at the
+end of the reply. If the reply ended early (output limit, content filter, interruption), incomplete arguments are not
+repaired.
 """
 
 from anthropic_proxy.errors import UpstreamProtocolError

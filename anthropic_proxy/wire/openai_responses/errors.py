@@ -1,7 +1,8 @@
 """Errors of servers with the Responses API: converts them to errors for the client, or to a reply.
 
-A fault is a decoded error. `decode_refusal` converts a refusal because of content to a reply, `classify_fault` any
-other fault to an error.
+`decode_error_object` decodes an error inside a response into a fault, the decoded error. `decode_refusal` converts a
+refusal because of content to a reply. `classify_fault` converts any other fault to the error for the client. Rejected
+reasoning and servers without this API get their own errors.
 """
 
 import re

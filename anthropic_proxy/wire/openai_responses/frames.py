@@ -1,7 +1,9 @@
 """Structs of the Responses API: stream events and bodies, with the fields that the proxy decodes, and their decoders.
 
-An `OutputItem` is an element of the reply: a message, reasoning, or a call. The `decode_…` functions omit fields of
-wrong types.
+`StreamEvent` is one event of a stream. `Response` is the complete reply. An `OutputItem` is an element of it: a
+message, reasoning, or a call. `OutputContent` is a part of an item. `IncompleteDetails` has the reason of a truncated
+reply. `ResponsesUsage` has token counts. `decode_event`, `decode_item` and `decode_response` omit fields of wrong
+types.
 """
 
 from collections.abc import Callable

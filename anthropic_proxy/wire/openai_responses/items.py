@@ -1,6 +1,7 @@
 """Encoder of the conversation: converts the messages of the client request to `input` of the Responses request.
 
-The field `input` is a list of items: each text, reasoning, call and result becomes a separate item.
+`ItemEncoder` encodes one conversation. The field `input` is a list of items: each text, reasoning, call and result
+becomes a separate item. If the last message is from the assistant (prefill), a user text requests its continuation.
 """
 
 import hashlib

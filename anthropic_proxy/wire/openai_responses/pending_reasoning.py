@@ -1,7 +1,8 @@
 """`PendingReasoning`: holds the reasoning of a reply until the content after it is known.
 
-The API accepts the encrypted state of reasoning (its signature) only with the text or call that followed it. Before a
-web search, `release_unsigned` therefore omits the state.
+Reasoning has a signature: encrypted state, which later requests send back. The API accepts it only together with the
+text or call that followed it. Before a text or call, `release_signed` therefore returns the reasoning with its
+signature. Before a web search, which later requests do not repeat, `release_unsigned` returns it without the state.
 """
 
 from msgspec.structs import replace

@@ -1,6 +1,10 @@
 """Decoder of code execution and MCP calls, which the provider runs itself: converts output items to client blocks.
 
-`ServerToolItemDecoder` decodes one call. A program is the code to run.
+`ServerToolItemDecoder` decodes one call. `start_call` returns the call block as soon as the program (code to run) or
+the arguments are complete. `decode_complete_item` returns the result block. `abort_call` returns an error block for a
+call without a result. Source: `ResponseCodeInterpreterToolCall` and `McpCall` of the official SDK `openai` 3.51;
+recorded by the project `vercel/ai` (openai-code-interpreter-tool.1, openai-mcp-tool.1 and xai-code-execution-tool.1 of
+its fixtures, 2026-08).
 """
 
 from typing import Any

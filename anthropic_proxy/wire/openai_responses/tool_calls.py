@@ -1,7 +1,9 @@
 """Decoder of client tool calls in replies of the Responses API, streamed or complete.
 
-A custom tool call has text as input. A parallel wrapper is a call of a tool `parallel` with several calls in its
-arguments. A label names an MCP server upstream.
+`ToolCallItemDecoder` decodes one call and appends its deltas to a list. `ToolCallContext` has the state that all calls
+of a reply share. A custom tool call has plain text as input. A parallel wrapper is a call of a tool `parallel` with
+several calls in its arguments, which some models write; the client receives these as separate calls. A label is the
+name of an MCP server in the upstream request.
 """
 
 import msgspec

@@ -1,7 +1,9 @@
 """Decoder of the provider's web searches: converts them to blocks and citations of the Messages API.
 
-xAI sends the found pages only as citations of the complete text, so the deltas after a search are buffered until the
-pages are known.
+`WebSearchDecoder` decodes the searches of one reply. `decode_search_item` returns the blocks of one search,
+`decode_annotation` a citation. OpenAI sends the found pages with each search. xAI sends them only as citations of the
+complete text, so the deltas after a search are buffered until the pages are known. Both were recorded by the project
+`vercel/ai` (fixtures openai-web-search-tool.1 and xai-web-search-tool.1, 2026-08).
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,7 @@
 """Recovery of tool calls and reasoning that a server sends as reply text, and repair of tool names and arguments.
 
-`TextSplitter` separates such text. `ToolCallRepair` repairs names and arguments. `README.md` has one example of each
-text format.
+Open models write calls and reasoning as text with markers, which some servers do not parse. `TextSplitter` separates
+such text. `ToolCallRepair` repairs names and arguments. `README.md` has one example of each text format.
 """
 
 from anthropic_proxy.wire.tool_call_repair.arguments import is_json_object, repair_arguments

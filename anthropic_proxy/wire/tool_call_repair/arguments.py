@@ -1,7 +1,8 @@
 """`repair_arguments`: repairs the arguments of a tool call if the model's text is not a JSON object.
 
-The library `json_repair` proposes an object. The proposal is accepted only if it has almost the same tokens as the
-model's text.
+The library `json_repair` proposes an object. The proposal is accepted only if it has the same tokens as the model's
+text, apart from commas, quote style and closing brackets at the end. A marker is a text such as `<tool_call>` around a
+call. `is_json_object` is True if no repair is needed.
 """
 
 import json

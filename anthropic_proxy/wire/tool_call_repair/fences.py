@@ -1,6 +1,7 @@
 """Search for Markdown code fences and line breaks in reply text. A tool call inside a fence is an example, not a call.
 
-`find_fence` finds the next mark (three backticks or tildes) that starts or ends a fence.
+`find_fence` finds the next mark (three backticks or tildes) that starts or ends a fence. `end_before_line_break` finds
+the line breaks between text and a possible call after it.
 """
 
 import re

@@ -1,7 +1,9 @@
 """Table of the text formats in which models write tool calls: start marker, end marker and readers of each format.
 
-A `ToolCallReader` is a function that parses the text of a call. Unmarked calls are a whole reply that consists only of
-calls without markers.
+`StartMarker` has the properties of one start marker, such as `<tool_call>`. A `ToolCallReader` is a function that
+parses the text of a call. `FormatMarkers` has the markers of several formats for the search in text;
+`build_format_markers` returns it. Unmarked calls are a whole reply that consists only of calls without markers.
+`read_unmarked_calls` reads such a reply. `can_be_unmarked_calls` checks the beginning of a reply for them.
 """
 
 import functools

@@ -1,7 +1,8 @@
 """Readers of tool calls that a model wrote in its reply text as JSON objects with a name and arguments.
 
-`RecoveredCall` is the result. A marker is a text such as `<tool_call>` around a call. The offered tools are the client
-tools of the request.
+`read_json_calls` returns the calls as `RecoveredCall` objects. `resolve_call` checks name and arguments of one call.
+`find_value_end` finds the end of a JSON value. The offered tools are the client tools of the request. A marker is a
+text such as `<tool_call>` around a call.
 """
 
 import json

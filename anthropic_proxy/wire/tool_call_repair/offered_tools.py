@@ -1,6 +1,8 @@
 """Search for the client tool that a model means by the name or the arguments of a tool call.
 
-`OfferedTools` is the index of the client's tools in a request. Server tools are not included.
+`OfferedTools` is the index of the client's tools in a request; server tools are not included. `find_tool` searches by
+name, `find_tool_of_unnamed_call` for calls without a name. `schema_properties` returns the properties of a tool's
+arguments.
 """
 
 import functools

@@ -1,6 +1,8 @@
 """`TextSplitter`: separates a provider's reply text into text, reasoning (thinking tags) and tool calls.
 
-Deltas are pieces of the reply. `notes` has a note for each tool call that was found in the text.
+`feed` returns the deltas (pieces of the reply) of a text fragment, and `finish` those of the buffered text.
+`note_separate_reasoning` records that the provider sends reasoning in a separate field. `notes` has a note for each
+tool call that was found in the text.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,8 @@
 """`ThinkingTagParser`: extracts reasoning between tags (`<think>…</think>`) from the start of a reply's text.
 
-Some models write only the end tag. If the form `unopened` is enabled, text before this tag is reasoning.
+Some servers do not separate reasoning from the reply. `feed` converts a fragment of the text to `Thinking` and `Text`
+deltas, and `finish` the buffered text. Some models write only the end tag. If the form `unopened` is enabled, text
+before this tag is reasoning; `disable_unopened_form` disables the form.
 """
 
 from collections.abc import Sequence

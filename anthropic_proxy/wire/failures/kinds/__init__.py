@@ -1,6 +1,7 @@
 """Recognition of provider errors by their text and codes, with one module for each kind of error.
 
-A kind is recognized by typical words, so that unknown error texts match too.
+The kinds are size, images, policy, quota and rejected parameters. A kind is recognized by typical words, so that
+unknown error texts match too. Each search takes time proportional to the error text.
 """
 
 from anthropic_proxy.wire.failures.kinds.images import find_image_refusal, rejects_tool_result_content

@@ -1,6 +1,7 @@
 """`read_quantities`: finds the numbers of tokens in a provider's error text, and the meaning of each number.
 
-A `Quantity` has the number, the counted thing, and the role of the number, such as `limit`.
+A `Quantity` is a number with its subject, the counted thing (input, output, or both as `context`), and its role. The
+role is a maximum (`limit`), the size of the request (`amount`), or the difference of the two (`excess`).
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,7 @@
 """`find_quota`: recognizes provider errors for a used-up quota, which a retry after a short delay cannot fix.
 
-A quota is the credit of the account, or an allowance of a period or plan. Rate limits per minute are not recognized.
+A quota is the credit of the account, or an allowance: the use that a period or plan permits. `BILLING_…` tables have
+error texts and codes about credit, `ALLOWANCE_…` tables about an allowance. Rate limits per minute are not recognized.
 """
 
 import re

@@ -1,6 +1,7 @@
 """Regular expressions of the tables in this package, which classify provider error texts.
 
-A comment at each row names the providers with such a text, and the date read.
+`regex` compiles one expression, a row of a table. `matches_any` searches a text with all rows of a table. A comment at
+each row names the providers with such a text, and the date read.
 """
 
 import re

@@ -1,6 +1,8 @@
 """`find_token_limit_fault`: recognizes provider errors for requests with too many tokens.
 
-`TokenLimitFault` describes the error. `KnownTokenCounts` has counts for error texts without numbers.
+Three cases are recognized. The input exceeds the context window, the output limit (`max_tokens`) is too high, or the
+request exceeds a whole rate limit. `TokenLimitFault` describes the error. `KnownTokenCounts` has counts for error texts
+without numbers. `new_input_overflow_fault` returns the description of a too long input.
 """
 
 import re
