@@ -2,7 +2,7 @@
 
 `pause_file` returns the file with the results. Its content, `PAUSES`, is the time of the last measurement on the
 monotonic clock, and the sum of all pauses since the start, both in seconds. `measuring_pauses` runs the process.
-`unpaused_time` returns the time of a clock that stands still during a pause.
+`unpaused_time` returns the time of a clock that stands still during a pause, `paused_seconds` the sum of all pauses.
 """
 
 import atexit
@@ -46,10 +46,14 @@ def measuring_pauses(file: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 def unpaused_time() -> float:
     """Return the seconds of a monotonic clock that stands still while the machine pauses."""
-    now = time.monotonic()
+    return time.monotonic() - paused_seconds()
+
+
+def paused_seconds() -> float:
+    """Return the sum of all pauses, the present one included, since the first call of `pause_file`."""
     measured, pauses = PAUSES.unpack(pause_file().read_bytes())
-    delay = now - measured - _INTERVAL_SECONDS
-    return now - pauses - (delay if delay > _MAX_DELAY_SECONDS else 0.0)
+    delay = time.monotonic() - measured - _INTERVAL_SECONDS
+    return pauses + (delay if delay > _MAX_DELAY_SECONDS else 0.0)
 
 
 def write_pauses(memory: mmap.mmap, now: float, pauses: float) -> None:
