@@ -252,5 +252,8 @@ def _find_searches(prices: ModelCosts, row: StoredRequest) -> tuple[int, list[To
     whole = None if price is None else price.calculate_search_cost(count)
     if price is None or whole is None:
         return 0, [TokenCost("web search", "", formats.count(count), "", "")]
-    cost, each = min(whole, row.cost or 0), f"{formats.money(price.calculate_search_cost(1_000))} per 1,000"
+    cost, each = (
+        whole if row.cost is None else min(whole, row.cost),
+        f"{formats.money(price.calculate_search_cost(1_000))} per 1,000",
+    )
     return cost, [TokenCost("web search", "", formats.count(count), each, formats.money(cost, exact=True))]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.platform_marks import needs_timer_signal
+from tests.support.platform_marks import needs_job_control, needs_timer_signal
 from tests.support.process_checks import children_of, port_of
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import WAIT_SECONDS, wait_for
@@ -63,6 +63,18 @@ def test_a_second_signal_ends_a_blocked_process_at_once(settings: dict[str, str]
         wait_for(lambda: not is_pending(proxy.process.pid, signal.SIGTERM))
         assert proxy.stop() == 1
         assert proxy.log.endswith(ENDED.format(kind=kind))
+
+
+@needs_job_control
+def test_a_blocked_process_that_the_machine_pauses_logs_its_requests(settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, settings, serve_blocking("--stop-timeout", "1")) as proxy, block(proxy, "python"):
+        proxy.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not is_pending(proxy.process.pid, signal.SIGTERM))
+        proxy.process.send_signal(signal.SIGSTOP)
+        time.sleep(2)  # the pause, in which the time of the process to stop ends
+        proxy.process.send_signal(signal.SIGCONT)
+        assert proxy.process.wait(WAIT_SECONDS) == 1
+        assert proxy.log.endswith(ENDED.format(kind="python"))
 
 
 def test_a_process_that_blocks_while_it_stops_ends_too(settings: dict[str, str], tmp_path: Path) -> None:

@@ -57,8 +57,13 @@ def paused_seconds() -> float:
 
 
 def write_pauses(memory: mmap.mmap, now: float, pauses: float) -> None:
-    """Write a measurement to the file, which another process reads meanwhile."""
-    memory[:] = PAUSES.pack(now, pauses)  # `pack_into` writes zeros first
+    """Write a measurement to the file, which another process reads meanwhile.
+
+    A reader may get the new sum with the earlier time, and then finds a longer pause. It never gets the reverse.
+    """
+    content = PAUSES.pack(now, pauses)  # `pack_into` writes zeros first
+    memory[8:] = content[8:]
+    memory[:8] = content[:8]
 
 
 def _measure(file: Path) -> None:
@@ -66,13 +71,24 @@ def _measure(file: Path) -> None:
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     with file.open("r+b") as opened, mmap.mmap(opened.fileno(), PAUSES.size) as memory:
-        last, pauses = time.monotonic(), 0.0
+        last, last_wait, pauses = time.monotonic(), _find_processor_wait(), 0.0
         while not ended.wait(_INTERVAL_SECONDS):
-            now = time.monotonic()
-            delay = now - last - _INTERVAL_SECONDS
+            now, processor_wait = time.monotonic(), _find_processor_wait()
+            delay = now - last - _INTERVAL_SECONDS - (processor_wait - last_wait)
             pauses += delay if delay > _MAX_DELAY_SECONDS else 0.0
             write_pauses(memory, now, pauses)
-            last = now
+            last, last_wait = now, processor_wait
+
+
+def _find_processor_wait() -> float:
+    """Return the seconds for which this thread has waited for a processor: a busy machine does not pause all processes.
+
+    0: the system does not measure it.
+    """
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        return 0.0
 
 
 if __name__ == "__main__":

@@ -56,13 +56,21 @@ async def test_the_cost_is_divided_by_kind_of_token(tmp_path: Path, cost: Cost) 
         ),
         # the price of searches was higher at that time
         (Cost(5_000_000, None, "genai-prices, 1 web search"), ["", "", "", "", "$10.00 per 1,000"]),
+        # the price of the tier is unknown, that of the searches is not
+        (
+            Cost(None, None, "genai-prices, no price of tier scale, 2 web searches"),
+            ["", "", "", "", "$10.00 per 1,000"],
+        ),
     ],
 )
 async def test_billed_searches_have_their_own_cost(tmp_path: Path, cost: Cost, found: list[str]) -> None:
     tokens = await tokens_of(Settings(data_directory=tmp_path / "data"), cost)
     assert [one.price for one in tokens] == found
     assert (tokens[-1].name, tokens[-1].tokens) == ("web search", "2" if "2 web" in cost.source else "1")
-    assert tokens[-1].cost == {48_860_000: "$0.0200", 24_430_000: "$0.0100", 5_000_000: "$0.0050"}[cost.cost or 0]
+    assert (
+        tokens[-1].cost
+        == {48_860_000: "$0.0200", 24_430_000: "$0.0100", 5_000_000: "$0.0050", None: "$0.0200"}[cost.cost]
+    )
 
 
 @pytest.mark.parametrize("cost", [UNKNOWN_COST, Cost(0, 0, "local")])
