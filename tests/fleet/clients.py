@@ -1,13 +1,14 @@
 """Clients of the fleet: mixed requests, each with a session of its own, and a record of each result."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from random import Random
 from typing import Any
 
 import httpx2 as httpx
 from msgspec import Struct
+
+from tests.support.machine_pauses import unpaused_time
 
 INSTANCE_HEADER = "x-fleet-instance"
 """Response header of nginx with the address of the instance that replied."""
@@ -24,7 +25,7 @@ class Result(Struct):
     session: str
     """Session id that identifies the request in the journals of the providers and in the ledger."""
     started_at: float
-    """Monotonic seconds."""
+    """Seconds of `unpaused_time`."""
     ended_at: float = 0.0
     kind: str = ""
     """`complete`, `cancelled` (by the client), `status 502`, `error event` or `broken`."""
@@ -59,7 +60,7 @@ class Crowd:
 
     async def _send_until_stopped(self, client: httpx.AsyncClient) -> None:
         while not self._stopping.is_set():
-            result = Result(f"job-{len(self.results):06d}", time.monotonic())
+            result = Result(f"job-{len(self.results):06d}", unpaused_time())
             self.results.append(result)
             body = self._new_body(result.session)
             result.fails = "[fault:" in body["messages"][0]["content"]
@@ -71,7 +72,7 @@ class Crowd:
                 result.kind = "cancelled"
             except (httpx.HTTPError, OSError) as error:
                 result.kind, result.detail = "broken", repr(error)
-            result.ended_at = time.monotonic()
+            result.ended_at = unpaused_time()
 
     def _new_body(self, session: str) -> dict[str, Any]:
         prompt = self._random.choice(_PROMPTS).format(n=self._random.choice((5, 60, 300)))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from tests.fleet.accounts import compare, count_missing, read_journals, read_ledger
 from tests.fleet.clients import Crowd, describe
 from tests.fleet.setup import Fleet, running_fleet
+from tests.support.machine_pauses import unpaused_time
 
 CLIENTS = 24
 FLUSH_SECONDS = 3.0
@@ -25,7 +26,7 @@ class Outages:
         self._seed = seed
         self.problems: list[str] = []
         self._kills: dict[str, float] = {}
-        """Address of a killed instance → time of the kill, in monotonic seconds."""
+        """Address of a killed instance → time of the kill (`unpaused_time`)."""
 
     def run(self) -> None:
         """Send requests through all outages, and compare the results with the ledger and the providers."""
@@ -43,7 +44,7 @@ class Outages:
         instances, redis, postgres = fleet.instances, fleet.redis, fleet.postgres
 
         def kill() -> None:
-            self._kills[instances[1].address] = time.monotonic()
+            self._kills[instances[1].address] = unpaused_time()
             instances[1].stop(signal.SIGKILL)
 
         def replace() -> None:
@@ -80,7 +81,7 @@ class Outages:
 def judge(crowd: Crowd, fleet: Fleet, kills: Mapping[str, float]) -> list[str]:
     """Compare the results of clients with the ledger and the providers. Return the differences, one line each.
 
-    `kills`: address of a killed instance → time of the kill, in monotonic seconds.
+    `kills`: address of a killed instance → time of the kill (`unpaused_time`).
     """
     print(f"{len(crowd.results):,} requests: {describe(crowd.results)}")
     ledger = read_ledger(fleet.postgres.url)
