@@ -6,7 +6,6 @@ returns the credential.
 """
 
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ from typing import Any
 from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.child_process import background_options
+from anthropic_proxy.platforms.child_process import background_options, proxy_command
 from anthropic_proxy.platforms.port_owner import find_port_owner
 from anthropic_proxy.routing.providers import find_registry
 from anthropic_proxy.routing.router.targets import choose_preferred_provider_name
@@ -127,7 +126,7 @@ def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
     written_before = log_file.stat().st_size
     with log_file.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "anthropic_proxy", "serve", "--attached", "--host", "127.0.0.1", "--port", "0"],
+            proxy_command("serve", "--attached", "--host", "127.0.0.1", "--port", "0"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -7,7 +7,6 @@ ends if its standard input ends, also after a crash of this process.
 
 import asyncio
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,13 +20,12 @@ from anthropic_proxy import doctor_run
 from anthropic_proxy.dashboard.reloads import reload_settings
 from anthropic_proxy.doctor_run import DoctorRun
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.platforms.child_process import background_options
+from anthropic_proxy.platforms.child_process import background_options, proxy_command
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.plugins import Gateway
 from anthropic_proxy.redaction import redact_secrets
 from anthropic_proxy.settings import copy_environment
 
-_COMMAND = (sys.executable, "-m", "anthropic_proxy", "doctor")
 _ESTIMATE_SECONDS = 60.0
 """Maximum seconds of the estimate. It lists the models of a local server, and sends no request to a model."""
 _RELOAD_SECONDS = 30.0
@@ -54,18 +52,20 @@ class DoctorProcesses:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._estimating = asyncio.Lock()
+        self._estimating: asyncio.Task[Estimate] | None = None
         self._processes: set[subprocess.Popen[str]] = set()
         self._threads: set[threading.Thread] = set()
         self._is_stopping = False
 
     async def estimate(self) -> Estimate:
-        """Return the expected cost of a run, from `doctor --dry-run`. One estimate is made at a time.
+        """Return the expected cost of a run, from `doctor --dry-run`. Simultaneous callers share one process.
 
         Raises `InvalidRequest` with the error of the command.
         """
-        async with self._estimating:
-            return await asyncio.to_thread(self._estimate)
+        if self._estimating is None:
+            self._estimating = asyncio.create_task(asyncio.to_thread(self._estimate))
+            self._estimating.add_done_callback(self._end_estimate)
+        return await asyncio.shield(self._estimating)  # other callers wait for it if this one is cancelled
 
     async def start(self, directory: Path, latest_start: float) -> None:
         """Start a run and return when its process runs.
@@ -159,6 +159,11 @@ class DoctorProcesses:
             text = redact_secrets(text, self._gateway.settings.reveal_all_secrets())
             doctor_run.store_current(directory, structs.replace(run, problem=text))
 
+    def _end_estimate(self, task: "asyncio.Task[Estimate]") -> None:
+        self._estimating = None
+        if not task.cancelled():
+            task.exception()  # all callers may be cancelled; asyncio would then report the error as unhandled
+
     def _estimate(self) -> Estimate:
         try:
             process = self._open_process("--dry-run", "--json", stdin=subprocess.DEVNULL)
@@ -182,7 +187,7 @@ class DoctorProcesses:
     def _open_process(self, *options: str, stdin: int) -> "subprocess.Popen[str]":
         environment = {**copy_environment(), "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
         process = subprocess.Popen(
-            [*_COMMAND, *options],
+            proxy_command("doctor", *options),
             stdin=stdin,
             stdout=subprocess.PIPE if "--json" in options else subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """Child processes of commands, with the same functions for Linux, macOS and Windows.
 
-`background_options` is for a server that Ctrl+C does not stop. `run_in_foreground` runs a client such as Claude Code in
+`proxy_command` returns the command line of a command of the proxy. `background_options` is for a server that Ctrl+C
+does not stop. `run_in_foreground` runs a client such as Claude Code in
 the terminal. `exit_handles` detects the end of a process. `stop_at_end_of_input` ends a child with its parent.
 """
 
@@ -12,11 +13,27 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 _EXIT_BY_SIGNAL = 128
 """Number that shells add to the number of a signal: the exit status of a program that the signal has ended."""
+
+_PROGRAM = (
+    "import sys; sys.path.append(sys.argv.pop(1)); "
+    "import runpy; runpy.run_module('anthropic_proxy', run_name='__main__', alter_sys=True)"
+)
+"""Program that runs the package like `python -m anthropic_proxy`. Its first argument is the folder with the package."""
+
+
+def proxy_command(*words: str) -> list[str]:
+    """Return the command line that runs `anthropic-proxy` with the arguments `words` in a process of this interpreter.
+
+    The process imports no modules from the current directory, which may belong to other users.
+    """
+    # `-m` searches the current directory first; `-P` omits it, so the folder of a checkout is appended
+    return [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2]), *words]
 
 
 def background_options() -> dict[str, Any]:

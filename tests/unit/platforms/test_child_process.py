@@ -1,0 +1,41 @@
+"""Command lines of child processes: they import nothing from the current directory, also in a checkout."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from anthropic_proxy.platforms import child_process
+from anthropic_proxy.platforms.child_process import proxy_command
+
+PRINTS_COMMAND = (
+    "import json, sys; sys.path.insert(0, sys.argv[1]); "
+    "from anthropic_proxy.platforms.child_process import proxy_command; "
+    "print(json.dumps(proxy_command('doctor', 'a b')))"
+)
+
+
+def test_modules_of_the_current_directory_are_not_imported(tmp_path: Path) -> None:
+    (tmp_path / "msgspec.py").write_text("raise SystemExit('imported from the current directory')")
+    ended = subprocess.run(proxy_command("--version"), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.strip()
+
+
+def test_a_checkout_without_installation_runs_itself(tmp_path: Path) -> None:
+    checkout = tmp_path / "check out" / "anthropic_proxy"
+    (checkout / "platforms").mkdir(parents=True)
+    for name in ("__init__.py", "platforms/__init__.py"):
+        (checkout / name).touch()
+    shutil.copy(child_process.__file__, checkout / "platforms")
+    (checkout / "__main__.py").write_text("import json, sys; print(json.dumps([__name__, *sys.argv]))")
+    without_packages = (sys.executable, "-S", "-E")
+    printed = subprocess.check_output([*without_packages, "-c", PRINTS_COMMAND, str(checkout.parent)], text=True)
+    command = [*without_packages, *json.loads(printed)[1:]]
+    printed = subprocess.check_output(command, cwd=tmp_path, text=True)
+    assert json.loads(printed) == ["__main__", str(checkout / "__main__.py"), "doctor", "a b"]
+
+
+def test_the_command_line_needs_no_escapes_on_windows() -> None:
+    assert not {'"', "%", "\n", "^", "!"} & set("".join(proxy_command("doctor", "--yes")[1:4]))
