@@ -125,7 +125,7 @@ class ServiceDefinition(Struct, frozen=True):
     @property
     def arguments(self) -> tuple[str, ...]:
         """Command-line arguments with which the Python interpreter starts the proxy."""
-        return ("-m", "anthropic_proxy", "serve")
+        return ("-P", "-m", "anthropic_proxy", "serve")  # -P: import nothing from the working directory
 
 
 def write_systemd_unit(definition: ServiceDefinition, *, system_wide: bool = False) -> str:

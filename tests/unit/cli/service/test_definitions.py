@@ -36,7 +36,7 @@ StartLimitBurst=5
 
 [Service]
 Type=exec
-ExecStart="/home/a b/.venv/bin/python" -m anthropic_proxy serve
+ExecStart="/home/a b/.venv/bin/python" -P -m anthropic_proxy serve
 WorkingDirectory=/home/a b/50%% <&>
 Environment=PYTHONUNBUFFERED=1
 Environment="PATH=/usr/bin:/opt/\"x\""
@@ -85,7 +85,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 def test_the_launchd_agent() -> None:
     assert plistlib.loads(write_launchd_agent(POSIX).encode()) == {
         "Label": "anthropic-proxy",
-        "ProgramArguments": ["/home/a b/.venv/bin/python", "-m", "anthropic_proxy", "serve"],
+        "ProgramArguments": ["/home/a b/.venv/bin/python", "-P", "-m", "anthropic_proxy", "serve"],
         "WorkingDirectory": "/home/a b/50% <&>",
         "EnvironmentVariables": {"PYTHONUNBUFFERED": "1", "PATH": '/usr/bin:/opt/"x"'},
         "RunAtLoad": True,
@@ -105,7 +105,7 @@ def test_the_windows_task() -> None:
         element.tag.removeprefix(TASK): element.text for element in task.iter() if element.text and element.text.strip()
     }
     arguments = (
-        r'--headless cmd.exe /d /s /c ""C:\Users\A & B\.venv\Scripts\python.exe" -m anthropic_proxy serve'
+        r'--headless cmd.exe /d /s /c ""C:\Users\A & B\.venv\Scripts\python.exe" -P -m anthropic_proxy serve'
         r' >> "C:\Users\A & B\service.log" 2>&1"'
     )
     expected = {
