@@ -7,7 +7,6 @@ correct after a crash. `request_stop` asks the running process to stop.
 
 import hashlib
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +16,10 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.platforms.file_lock import locked_folder
+from anthropic_proxy.redaction import redact_secrets
+from anthropic_proxy.routing.providers import find_registry
 from anthropic_proxy.settings import Settings
+from anthropic_proxy.settings.backend_variables import list_backend_variables
 from anthropic_proxy.settings.masking import mask_setting
 
 FOLDER_NAME = "doctor"
@@ -27,11 +29,6 @@ _PROBE_SECONDS = 0.05
 """Seconds for which `is_running` tries to get the lock. Another caller may hold it for a moment."""
 _REPLACE_ATTEMPTS, _REPLACE_PAUSE_SECONDS = 10, 0.05
 _VERSION = 1
-_RELEVANT = re.compile(
-    r"PREFERRED_PROVIDER|MODEL|FALLBACK_|(?<!PROXY)(?<!ADMIN)_API_KEY|_BASE_URL|_API_BASE|_WIRE|OLLAMA_|VERTEX_"
-    r"|^providers|^routes"
-)
-"""Matches names of settings on which the results and remedies of a run depend."""
 
 
 class RunColumn(Struct, frozen=True):
@@ -141,11 +138,13 @@ def remove_current(data_directory: Path) -> None:
 
 def digest_settings(settings: Settings) -> str:
     """Return a digest of the settings on which the results of a run depend. Keys are masked before."""
-    lines = [
-        f"{name}={mask_setting(name, value.reveal())}"
-        for name, value in sorted(settings.raw_values.items())
-        if _RELEVANT.search(name)
-    ]
+    variables, secrets = list_backend_variables(find_registry(settings)), settings.reveal_all_secrets()
+    lines = []
+    for name, value in sorted(settings.raw_values.items()):
+        if name in variables:
+            lines.append(f"{name}={mask_setting(name, value.reveal())}")
+        elif name == "routes" or name.startswith("providers."):  # tables of the configuration file
+            lines.append(f"{name}={redact_secrets(value.reveal(), secrets)}")
     return hashlib.sha256("\n".join(lines).encode("utf-8", "replace")).hexdigest()
 
 

@@ -25,7 +25,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "lab": "",
     "lab.doctor": "services exchange routing messages wire plugins log redaction settings server.responses"
     " ledger.prices stores.memory doctor_run",
-    "doctor_run": "platforms.file_lock settings",
+    "doctor_run": "platforms.file_lock redaction routing.providers settings",
     "platforms": "",
     "workers": "workers server services routing settings metrics platforms log.in_progress log.request_feed"
     " stores plugins",

@@ -6,7 +6,7 @@ import pytest
 
 from anthropic_proxy import doctor_run
 from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTable
-from anthropic_proxy.routing.providers import PROVIDERS
+from anthropic_proxy.routing.providers import PROVIDERS, Provider
 from anthropic_proxy.settings import load_settings
 
 RUN = DoctorRun(
@@ -63,8 +63,9 @@ def test_a_damaged_file_or_another_version_is_ignored(tmp_path: Path, content: b
         ({"SMALL_MODEL": "openai/gpt-4.1"}, False),
         ({"OPENAI_API_KEY": "sk-another-key-5678"}, False),
         ({"OPENAI_BASE_URL": "http://127.0.0.1:8000/v1"}, False),
+        ({"GOOGLE_APPLICATION_CREDENTIALS": "/home/user/google.json"}, False),
     ],
-    ids=["others", "model", "key", "address"],
+    ids=["others", "model", "key", "address", "file"],
 )
 def test_settings_of_models_and_providers_change_the_digest(changes: dict[str, str], is_equal: bool) -> None:
     before = {"OPENAI_API_KEY": "sk-some-key-of-a-test-1234"}
@@ -73,3 +74,35 @@ def test_settings_of_models_and_providers_change_the_digest(changes: dict[str, s
         for variables in (before, {**before, **changes})
     ]
     assert (digests[0] == digests[1]) is is_equal
+
+
+@pytest.mark.parametrize("provider", PROVIDERS, ids=lambda provider: provider.name)
+def test_key_and_address_of_every_provider_change_the_digest(provider: Provider) -> None:
+    before = doctor_run.digest_settings(load_settings({}, PROVIDERS, env_file=None))
+    texts = {provider.key_variable: "a-key-of-a-test-1234", provider.base_url_variable: "http://127.0.0.1:8000"}
+    for variable, text in texts.items():
+        if variable is not None:
+            settings = load_settings({variable: text}, PROVIDERS, env_file=None)
+            assert (variable, doctor_run.digest_settings(settings) == before) == (variable, False)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("127.0.0.1:8000", "127.0.0.1:9000"), ('"own/some"', '"own/other"'), ("key-of-test-1234", "key-of-test-5678")],
+    ids=["address", "route", "key"],
+)
+def test_tables_of_the_configuration_file_change_the_digest(
+    old: str, new: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (
+        '[providers.own]\nbase_url = "http://127.0.0.1:8000/v1"\napi_key = { env = "OWN_KEY" }\n'
+        'models = ["some", "other"]\n'
+        '[[routes]]\nname = "small"\nwhen = { tier = "haiku" }\ntargets = ["own/some"]\n'
+    )
+    before = "some-key-of-test-1234"
+    digests = []
+    for file, key in ((text, before), (text.replace(old, new), before.replace(old, new))):
+        Path("anthropic-proxy.toml").write_text(file, "utf-8")
+        digests.append(doctor_run.digest_settings(load_settings({"OWN_KEY": key}, PROVIDERS)))
+    assert digests[0] != digests[1]
