@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anthropic_proxy.dashboard.forms import read_own_form, require_token
+from anthropic_proxy.dashboard.forms import is_from_own_page, read_own_form, require_token
 from anthropic_proxy.dashboard.responses import form_route, page_route, redirect
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied
 from anthropic_proxy.plugins import Gateway, Route, RouteRequest, RouteResponse
@@ -51,7 +51,7 @@ class DoctorRoutes:
         if session is None and not request.client.name:
             return redirect(f"/dashboard/sign-in?next={_PROVIDERS_PATH}")
         directory = _require_directory(request, session, gateway)
-        if request.headers.get("sec-fetch-site", "none") == "cross-site":
+        if not is_from_own_page(request):
             return redirect(_PROVIDERS_PATH)  # another site must not make this process compute an estimate
         values = await self._load(gateway, directory)
         return await pages.respond_form(request, session, _PROVIDERS_PATH, "doctor.html", values)

@@ -1,8 +1,8 @@
 """Forms of the dashboard, and their protection against forms that other web sites send in the user's name (CSRF).
 
 Each form contains a token, a random text that other sites cannot read. `find_token` returns it as a `FormToken`, and
-`require_token` rejects a sent form without it. `read_own_form` returns the fields of a sent form. `find_own_path`
-prevents redirects to other sites.
+`require_token` rejects a sent form without it. `read_own_form` returns the fields of a sent form. `is_from_own_page`
+returns False for a request that another site caused. `find_own_path` prevents redirects to other sites.
 """
 
 import hmac
@@ -29,16 +29,25 @@ def read_own_form(request: RouteRequest) -> Mapping[str, str]:
 
     Raises `PermissionDenied` if another site sent the form, and `InvalidRequest` for too many fields.
     """
-    headers = request.headers
-    origin = headers.get("origin", "")
-    foreign = origin and origin.partition("://")[2].lower() != headers.get("host", "").lower()
-    if foreign or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        raise PermissionDenied(f"Forms of the web page {origin!r} are not accepted.")
+    if not is_from_own_page(request):
+        raise PermissionDenied(f"Forms of the web page {request.headers.get('origin', '')!r} are not accepted.")
     try:
         fields = parse_qs(request.body.decode("utf-8", "replace"), max_num_fields=_MAX_FORM_FIELDS)
     except ValueError:
         raise InvalidRequest(f"The form has more than {_MAX_FORM_FIELDS} fields. Open /dashboard again.") from None
     return {name: values[-1] for name, values in fields.items()}
+
+
+def is_from_own_page(request: RouteRequest) -> bool:
+    """Return True if a page of this proxy or the user caused `request`, according to its headers.
+
+    False for other sites, also for another host of the same domain.
+    """
+    headers = request.headers
+    origin = headers.get("origin", "")
+    if origin and origin.partition("://")[2].lower() != headers.get("host", "").lower():
+        return False
+    return headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
 
 
 def find_own_path(target: str) -> str:

@@ -266,13 +266,13 @@ def test_only_a_form_of_this_session_and_site_starts_a_run(tmp_path: Path) -> No
             client.post(FORM, data={**fields, "token": "x"}),
             client.post(FORM, data={"action": "start", "latest": "0.0"}),
             client.post(FORM, data=fields, headers=foreign),
-            client.post(FORM, data=fields, headers={"sec-fetch-site": "cross-site"}),
+            *(client.post(FORM, data=fields, headers={"sec-fetch-site": site}) for site in ("cross-site", "same-site")),
         ]
-        linked = client.get(FORM, headers={"sec-fetch-site": "cross-site"})
+        linked = [client.get(FORM, headers={"sec-fetch-site": site}) for site in ("cross-site", "same-site")]
         page = client.get(PAGE)
     assert (refused.status_code, away.headers["location"]) == (403, "/dashboard/sign-in?next=/dashboard/providers")
-    assert [answer.status_code for answer in answers] == [403] * 4
-    assert (linked.status_code, linked.headers["location"]) == (303, PAGE)
+    assert [answer.status_code for answer in answers] == [403] * 5
+    assert [(page.status_code, page.headers["location"]) for page in linked] == [(303, PAGE)] * 2
     assert (line_of(page), server.journal.exchanges) == (NEVER, [])
 
 
