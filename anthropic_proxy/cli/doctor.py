@@ -256,7 +256,7 @@ def _print_estimate(options: _Options) -> None:
 
     async def find_backends() -> "Sequence[Backend]":
         async with _open_backends(settings, options) as (_, found):
-            return found
+            return [one for one in found if one.target.provider.transport != "demo"]  # it has no model to examine
 
     backends = asyncio.run(find_backends())
     expected, models = estimate_cost(backends), [one.prefixed_id for one in backends]

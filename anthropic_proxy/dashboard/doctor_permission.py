@@ -4,18 +4,19 @@
 """
 
 from anthropic_proxy.dashboard.browser_sessions import Session
-from anthropic_proxy.dashboard.permissions import may_change_settings
-from anthropic_proxy.dashboard.settings_editor import is_on_this_machine
+from anthropic_proxy.dashboard.settings_editor import Refusals, explain_refusal
 from anthropic_proxy.plugins import RouteRequest
 from anthropic_proxy.settings import Settings
 
-_DISABLED = "DASHBOARD_EDITING is false, so the dashboard does not run the doctor."
+_REFUSALS = Refusals(
+    disabled="DASHBOARD_EDITING is false, so the dashboard does not run the doctor.",
+    role="{} has the role {}, which does not run the doctor.",
+    not_allowed="The doctor can be run in a browser on this machine, or after a sign-in with a key of PROXY_API_KEY.",
+)
 _NO_DIRECTORY = (
     "Results of the doctor cannot be stored, because the environment names no directory for data. Set XDG_DATA_HOME or "
     "HOME."
 )
-_NOT_ALLOWED = "The doctor can be run in a browser on this machine, or after a sign-in with a key of PROXY_API_KEY."
-_ROLE_READS = "{} has the role {}, which does not run the doctor."
 
 
 def explain_doctor_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
@@ -23,10 +24,6 @@ def explain_doctor_refusal(request: RouteRequest, session: Session | None, setti
 
     The rules are those of settings. `session`: None: the browser is not signed in.
     """
-    if not settings.dashboard_editing:
-        return _DISABLED
-    if session is not None and not may_change_settings(session.role):
-        return _ROLE_READS.format(session.client_name, session.role)
-    if session is None and not is_on_this_machine(request, settings):
-        return _NOT_ALLOWED
+    if reason := explain_refusal(request, session, settings, _REFUSALS):
+        return reason
     return _NO_DIRECTORY if settings.data_directory is None else ""

@@ -6,7 +6,7 @@ user may not change settings.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from anthropic_proxy.dashboard.browser_sessions import Session
 from anthropic_proxy.dashboard.digests import digest
@@ -29,11 +29,30 @@ def explain_settings_refusal(request: RouteRequest, session: Session | None, set
 
     `session` is None without a sign-in.
     """
+    return explain_refusal(request, session, settings, Refusals(_DISABLED, _ROLE_READS, _NOT_ALLOWED))
+
+
+class Refusals(NamedTuple):
+    """Texts that explain why a user may not do something for which the permission to change settings is necessary."""
+
+    disabled: str
+    """`DASHBOARD_EDITING` is false."""
+    role: str
+    """The role of the user does not permit it. Template with the name and the role of the user."""
+    not_allowed: str
+    """The browser is not signed in, and not on this machine."""
+
+
+def explain_refusal(request: RouteRequest, session: Session | None, settings: Settings, texts: Refusals) -> str:
+    """Return the text that explains why a user may not change settings. "": the user may.
+
+    `session`: None: the browser is not signed in.
+    """
     if not settings.dashboard_editing:
-        return _DISABLED
+        return texts.disabled
     if session is not None:
-        return "" if may_change_settings(session.role) else _ROLE_READS.format(session.client_name, session.role)
-    return "" if is_on_this_machine(request, settings) else _NOT_ALLOWED
+        return "" if may_change_settings(session.role) else texts.role.format(session.client_name, session.role)
+    return "" if is_on_this_machine(request, settings) else texts.not_allowed
 
 
 def is_on_this_machine(request: RouteRequest, settings: Settings) -> bool:

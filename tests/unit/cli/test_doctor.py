@@ -89,6 +89,11 @@ def test_the_estimate_names_models_and_cost_and_sends_nothing(tmp_path: Path) ->
     assert (json.loads(as_json.stdout), as_json.stderr) == (found, "")
 
 
+def test_the_estimate_has_no_demo(tmp_path: Path) -> None:
+    ended = run_command("doctor", "--dry-run", "--json", directory=tmp_path, settings={})
+    assert json.loads(ended.stdout) == {"models": [], "requests": 0, "tokens": 0, "price": 0.0}
+
+
 def test_only_a_run_of_all_backends_is_stored_for_the_dashboard(tmp_path: Path) -> None:
     data = find_data_directory({"HOME": str(tmp_path)}) or tmp_path
     with serving(new_server("groq")) as groq, serving(new_server("local")) as local:
