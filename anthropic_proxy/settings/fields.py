@@ -247,8 +247,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Secrets of other programs in the environment, recognized by variable names such as `…_TOKEN`. The log masks
     them."""
     dashboard_editing: bool = True
-    """`DASHBOARD_EDITING`: True if admins can change settings in the dashboard. False: the dashboard only shows
-    them."""
+    """`DASHBOARD_EDITING`: True if admins can change settings and run the doctor in the dashboard, which sends paid
+    test requests. False: the dashboard only shows them."""
     database_url: Secret | None = None
     """`DATABASE_URL`: database of the ledger: `sqlite:///path`, `postgresql://…`, or `off`.
 
