@@ -2,13 +2,16 @@
 
 Secrets are the known keys. `redact_secrets` masks them in a text, `redact_secret_bytes` in bytes, and `redact_error` in
 all texts of an error. `redact_key_patterns` masks everything that looks like an API key. The last four characters of a
-long key remain. Very short secrets are not searched, because they would match ordinary words. `list_spellings` returns
-the forms in which a text may contain a secret, such as its encoding in a URL.
+long key remain. Very short secrets are not searched, because they would match ordinary words. `redact_texts` masks them
+in each text of a JSON value. `list_spellings` returns the forms in which a text may contain a secret, such as its
+encoding in a URL.
 """
 
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -72,6 +75,22 @@ def redact_secrets(text: str, secrets: Iterable[str]) -> str:
     for spelled, mark in known:
         text = _without_pieces(text, spelled, mark)
     return text
+
+
+def redact_texts(value: Any, secrets: Sequence[str]) -> Any:
+    """Return a decoded JSON value with the secrets masked in each text. Numbers and field names are unchanged."""
+    redact = cache(lambda text: redact_secrets(text, secrets))  # tables repeat many texts
+
+    def walk(inner: Any) -> Any:
+        if isinstance(inner, str):
+            return redact(inner)
+        if isinstance(inner, list | tuple):
+            return [walk(item) for item in inner]
+        if isinstance(inner, dict):
+            return {name: walk(item) for name, item in inner.items()}
+        return inner
+
+    return walk(value)
 
 
 def list_spellings(secrets: Iterable[str]) -> Sequence[str]:
