@@ -90,10 +90,14 @@ def _run(options: _Options) -> int:
     """Send the probes, write and store the results, and return the exit status."""
     import asyncio  # noqa: PLC0415  # --help needs none of it
 
+    from anthropic_proxy.platforms.child_process import stop_at_end_of_input  # noqa: PLC0415
+
     settings = _load_settings()
     _require_writable(options.report)
-    with _open_recorder(settings, options) as recorder:
-        result = asyncio.run(_examine(settings, options, recorder))
+    if options.is_attached:
+        stop_at_end_of_input()
+    with ExitStack() as stack:
+        result, recorder = asyncio.run(_examine(settings, options, stack))
         _write_results(result, settings, as_json=options.as_json, file=options.report)
         if options.learns and settings.data_directory is not None:
             _store_facts(result, settings.data_directory)
@@ -112,23 +116,26 @@ def _load_settings() -> "Settings":
 def _open_recorder(settings: "Settings", options: _Options) -> "Iterator[RunRecorder]":
     """Return a context manager with the recorder that stores the run for the dashboard.
 
-    It stores nothing if only some backends are examined, if another run is in progress, or if the folder cannot be
-    written.
+    It stores nothing if only some backends are examined. It writes a line to stderr and stores nothing if another run
+    is in progress, or if the folder cannot be written.
     """
     import time  # noqa: PLC0415
 
     from anthropic_proxy import doctor_run  # noqa: PLC0415
     from anthropic_proxy.lab.doctor.run_recorder import RunRecorder  # noqa: PLC0415
-    from anthropic_proxy.platforms.child_process import stop_at_end_of_input  # noqa: PLC0415
+    from anthropic_proxy.platforms.os_errors import describe_os_error  # noqa: PLC0415
 
     directory = settings.data_directory if options.learns and not options.names else None
     with ExitStack() as stack:
-        if options.is_attached:
-            stop_at_end_of_input()
-        elif directory is not None:
+        if directory is not None and not options.is_attached:
             try:
                 stack.enter_context(doctor_run.locked_run(directory, _LOCK_SECONDS))
-            except OSError:  # also TimeoutError
+                doctor_run.remove_current(directory)  # an earlier run that failed
+            except OSError as error:
+                folder = doctor_run.find_folder(directory)
+                is_locked = isinstance(error, TimeoutError)
+                reason = "another run is in progress" if is_locked else f"{describe_os_error(error)} ({folder})"
+                sys.stderr.write(f"! This run is not stored for the dashboard: {reason}.\n")
                 directory = None
         yield RunRecorder(directory, settings, time.time)
         if directory is not None and not options.is_attached:
@@ -186,10 +193,10 @@ async def _open_backends(
         await services.close()
 
 
-async def _examine(settings: "Settings", options: _Options, recorder: "RunRecorder") -> "Report":
-    """Send the probes (test requests) to the configured backends, and return the report.
+async def _examine(settings: "Settings", options: _Options, stack: ExitStack) -> "tuple[Report, RunRecorder]":
+    """Send the probes (test requests) to the configured backends, and return the report and the open recorder.
 
-    Raises `ConfigurationError` if a user of the dashboard stops the run.
+    `stack` closes the recorder. Raises `ConfigurationError` if a user of the dashboard stops the run.
     """
     import asyncio  # noqa: PLC0415
 
@@ -197,9 +204,11 @@ async def _examine(settings: "Settings", options: _Options, recorder: "RunRecord
 
     async with _open_backends(settings, options) as (services, backends):
         _announce(backends, settings, asks=options.asks)
+        # after the question, because the lock keeps the dashboard from a run of its own
+        recorder = await asyncio.to_thread(stack.enter_context, _open_recorder(settings, options))
         recorder.start(estimate_cost(backends).requests)
         try:
-            return await _show_run(services, backends, recorder, shows_table=not options.as_json)
+            return await _show_run(services, backends, recorder, shows_table=not options.as_json), recorder
         except asyncio.CancelledError:
             if recorder.is_stopped:
                 raise ConfigurationError("The run was stopped on the page Providers of the dashboard.") from None

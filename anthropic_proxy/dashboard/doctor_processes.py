@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,6 +34,9 @@ _STOP_SECONDS = 5.0
 """Seconds in which a process must end after its standard input. Then it is killed."""
 _MAX_OUTPUT_CHARACTERS = 2_000
 _PROXY_STOPPED = "The proxy was stopped."
+_IN_PROGRESS = "another run is in progress."
+_OUTDATED = "another run has begun since this form was opened. Its results are on the page Providers."
+_STOPPING = "the proxy is stopping."
 _IN_A_TERMINAL = "For details, run in a terminal: anthropic-proxy doctor"
 
 
@@ -55,6 +59,8 @@ class DoctorProcesses:
         self._estimating: asyncio.Task[Estimate] | None = None
         self._processes: set[subprocess.Popen[str]] = set()
         self._threads: set[threading.Thread] = set()
+        self._opening = threading.Lock()
+        """Held while a process is started, so that `stop` ends every process."""
         self._is_stopping = False
 
     async def estimate(self) -> Estimate:
@@ -70,8 +76,8 @@ class DoctorProcesses:
     async def start(self, directory: Path, latest_start: float) -> None:
         """Start a run and return when its process runs.
 
-        Nothing is started if another run has begun since the user saw the page. `latest_start`: start of the latest
-        run at that time. Raises `InvalidRequest` if the process cannot start.
+        Nothing is started if a run is shown as in progress. `latest_start`: start of the latest run when the user saw
+        the page. Raises `InvalidRequest` if another run has begun since, or if the process cannot start.
         """
         if await asyncio.to_thread(doctor_run.is_running, directory):
             return
@@ -96,11 +102,15 @@ class DoctorProcesses:
 
     async def stop(self) -> None:
         """End all processes and wait for their threads. Called when the proxy stops."""
-        self._is_stopping = True
+        await asyncio.to_thread(self._refuse_processes)
         for process in list(self._processes):
             await asyncio.to_thread(_end, process)
         for thread in list(self._threads):
             await asyncio.to_thread(thread.join, _STOP_SECONDS)
+
+    def _refuse_processes(self) -> None:
+        with self._opening:
+            self._is_stopping = True
 
     def _run(
         self,
@@ -115,10 +125,14 @@ class DoctorProcesses:
         """
         try:
             with doctor_run.locked_run(directory):
-                if doctor_run.find_latest_start(directory) == latest_start and not self._is_stopping:
+                if doctor_run.find_latest_start(directory) == latest_start:
                     self._run_locked(directory, loop, report)
+                else:
+                    report(_OUTDATED)
         except TimeoutError:
-            pass  # another run is in progress, which the page shows
+            report(_IN_PROGRESS)
+        except InvalidRequest:
+            report(_STOPPING)
         except OSError as error:
             report(f"{describe_os_error(error)} ({doctor_run.find_folder(directory)}).")
         finally:
@@ -130,7 +144,7 @@ class DoctorProcesses:
         doctor_run.store_current(directory, DoctorRun(started_at=time.time()))
         try:
             process = self._open_process("--yes", "--attached", stdin=subprocess.PIPE)
-        except OSError:
+        except (OSError, InvalidRequest):
             doctor_run.remove_current(directory)
             raise
         report("")
@@ -145,11 +159,30 @@ class DoctorProcesses:
         if doctor_run.load_complete(directory) == previous:
             self._store_failure(directory, _find_error(output, status))
             return
-        if not self._is_stopping:
-            reload = asyncio.run_coroutine_threadsafe(reload_settings(self._gateway), loop)
-            with suppress(TimeoutError):
-                reload.result(_RELOAD_SECONDS)
-        doctor_run.remove_current(directory)
+        try:
+            if not self._is_stopping:
+                self._reload(loop)
+        finally:
+            doctor_run.remove_current(directory)
+
+    def _reload(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Reload the settings in all workers. A failure is logged."""
+        reloading = reload_settings(self._gateway)
+        try:
+            future = asyncio.run_coroutine_threadsafe(reloading, loop)
+            error = future.exception(_RELOAD_SECONDS)
+        except TimeoutError:
+            reason = f"the reload takes more than {_RELOAD_SECONDS:g} s"
+        except (RuntimeError, CancelledError):  # the event loop has ended
+            reloading.close()
+            return
+        else:
+            if error is None and future.result():
+                return
+            reason = describe_os_error(error) if error else "this server reads settings only at its start"
+        self._gateway.log_warning_each_time(
+            f"The results of the doctor are not used yet, because the settings were not reloaded: {reason}."
+        )
 
     def _store_failure(self, directory: Path, problem: str) -> None:
         """Store the reason for which the run ended early, unless the process has stored one."""
@@ -185,18 +218,22 @@ class DoctorProcesses:
             self._close(process)
 
     def _open_process(self, *options: str, stdin: int) -> "subprocess.Popen[str]":
+        """Start the command. Raises `OSError`, and `InvalidRequest` if the proxy is stopping."""
         environment = {**copy_environment(), "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
-        process = subprocess.Popen(
-            proxy_command("doctor", *options),
-            stdin=stdin,
-            stdout=subprocess.PIPE if "--json" in options else subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=environment,
-            encoding="utf-8",
-            errors="replace",
-            **background_options(),
-        )
-        self._processes.add(process)
+        with self._opening:
+            if self._is_stopping:
+                raise InvalidRequest(f"The doctor cannot start: {_STOPPING}")
+            process = subprocess.Popen(
+                proxy_command("doctor", *options),
+                stdin=stdin,
+                stdout=subprocess.PIPE if "--json" in options else subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=environment,
+                encoding="utf-8",
+                errors="replace",
+                **background_options(),
+            )
+            self._processes.add(process)
         return process
 
     def _close(self, process: "subprocess.Popen[str]") -> None:

@@ -130,4 +130,4 @@ def _decode_time(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        return -1.0  # no run has this start, so nothing is started
+        return -1.0  # no run has this start, so the form is rejected as outdated

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
+from anthropic_proxy import doctor_run
 from anthropic_proxy.doctor_run import FOLDER_NAME, DoctorRun, find_folder
 from anthropic_proxy.settings.environment import find_data_directory
 from tests.support.command_line import run_command
@@ -25,6 +26,9 @@ from tests.support.waiting import wait_for
 KEY = "team-key-of-this-proxy-1"
 FORM, PAGE = "/dashboard/providers/doctor", "/dashboard/providers"
 NEVER = "The doctor has not run yet."
+OUTDATED = (
+    "The doctor cannot start: another run has begun since this form was opened. Its results are on the page Providers."
+)
 COST = "About 12 requests and 3,000 tokens, about $0.001. The providers charge these requests."
 
 
@@ -95,11 +99,19 @@ def test_a_run_shows_cost_then_results_which_all_workers_use(tmp_path: Path) -> 
         sent = len(server.journal.exchanges)
         assert re.fullmatch(rf"Doctor ran \d+ \w+ ago, {sent} requests, \$0\.\d\d\d", line_of(page))
         repeated = client.post(FORM, data=fields)  # a reload of the page sends the form again
-        assert (repeated.status_code, line_of(client.get(PAGE))[-22:]) == (303, line_of(page)[-22:])
+        assert (repeated.status_code, text_of(repeated), line_of(client.get(PAGE))[-22:]) == (
+            400,
+            "Providers Doctor Sends small test requests to each provider in use, and shows what each model supports. "
+            f"✕ {OUTDATED} Try again Cancel",
+            line_of(page)[-22:],
+        )
+        for latest in ("nan", "", "x"):
+            other = client.post(FORM, data={**fields, "latest": latest})
+            assert (other.status_code, text_of(other).partition("✕ ")[2]) == (400, f"{OUTDATED} Try again Cancel")
         assert len(server.journal.exchanges) == sent
         for _ in range(6):  # each connection reaches one of the workers
-            with httpx.Client(base_url=proxy.url, trust_env=False) as other:
-                wait_for(lambda: other.get(PAGE), lambda one: "doctor, " in text_of(one))
+            with httpx.Client(base_url=proxy.url, trust_env=False) as another:
+                wait_for(lambda: another.get(PAGE), lambda one: "doctor, " in text_of(one))
     stored = json.loads((find_folder(data_of(tmp_path)) / "last-run.json").read_text("utf-8"))
     assert (stored["requests"], stored["expected_requests"]) == (sent, 12)
     with serving(new_server("groq")) as other_server:
@@ -218,6 +230,19 @@ def test_wrong_settings_and_a_missing_folder_are_explained(tmp_path: Path) -> No
         assert client.post(FORM, data=fields).status_code == 303
         page = wait_for_end(client)
     assert f"ended, before it was complete. {message}" in text_of(page)
+    assert server.journal.exchanges == []
+
+
+def test_a_start_while_another_run_holds_the_lock_is_explained(tmp_path: Path) -> None:
+    with serving(new_server("groq")) as server, running_proxy(tmp_path, settings_of(server)) as proxy:
+        client = proxy.client()
+        fields = open_form(client)
+        with doctor_run.locked_run(data_of(tmp_path)):
+            page = client.post(FORM, data=fields)
+    assert (page.status_code, text_of(page).partition("✕ ")[2]) == (
+        400,
+        "The doctor cannot start: another run is in progress. Try again Cancel",
+    )
     assert server.journal.exchanges == []
 
 

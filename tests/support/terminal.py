@@ -4,7 +4,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class Screen:
 
 
 def answer_questions(
-    *words: str, answers: Sequence[tuple[str, str]], directory: Path, settings: Mapping[str, str]
+    *words: str, answers: Iterable[tuple[str, str]], directory: Path, settings: Mapping[str, str]
 ) -> Screen:
     """Run a command in a terminal. Each of `answers` is an expected text and the keys to type once it is shown.
 
@@ -59,7 +59,7 @@ def answer_questions(
         return Screen(shown, process.wait(WAIT_SECONDS))
 
 
-def _answer(ours: int, theirs: int, answers: Sequence[tuple[str, str]], command: int | None) -> str:
+def _answer(ours: int, theirs: int, answers: Iterable[tuple[str, str]], command: int | None) -> str:
     """Type the answers at our end of a terminal. Return the text on it when the command has ended.
 
     A key is typed only when the command waits for input. `input()` prints its question first: a signal that arrives

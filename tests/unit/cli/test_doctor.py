@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,9 @@ from tests.support.fakes.compatible import new_server
 from tests.support.fakes.compatible.groq import GROQ
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
 from tests.support.secret_canaries import find_leaks, new_canary
+from tests.support.terminal import answer_questions
 
+UNSTORED = "! This run is not stored for the dashboard"
 TABLE = """\
                               groq                     openai
                               llama-3.3-70b-versatile  qwen3-coder
@@ -104,6 +107,7 @@ def test_only_a_run_of_all_backends_is_stored_for_the_dashboard(tmp_path: Path) 
         with doctor_run.locked_run(data):  # another run is in progress
             other = run_command("doctor", directory=tmp_path, settings=settings)
         assert (other.returncode, doctor_run.load_complete(data)) == (0, None)
+        assert other.stderr.splitlines()[1] == f"{UNSTORED}: another run is in progress."
         run_command("doctor", directory=tmp_path, settings=settings)
     run = doctor_run.load_complete(data)
     assert run is not None
@@ -114,6 +118,30 @@ def test_only_a_run_of_all_backends_is_stored_for_the_dashboard(tmp_path: Path) 
     titles = [line[2:30].strip() for line in TABLE.splitlines()[2:14]]
     assert [row.title for row in run.rows] == titles
     assert doctor_run.load_current(data) is None
+
+
+def test_a_run_that_cannot_be_stored_is_reported(tmp_path: Path) -> None:
+    folder = doctor_run.find_folder(find_data_directory({"HOME": str(tmp_path)}) or tmp_path)
+    folder.parent.mkdir(parents=True)
+    folder.write_text("a file")
+    ended = run_command("doctor", directory=tmp_path, settings={"PREFERRED_PROVIDER": "demo"})
+    assert ended.stderr.splitlines()[1] == f"{UNSTORED}: file exists ({folder})."
+
+
+def test_an_unconfirmed_run_does_not_block_others(tmp_path: Path) -> None:
+    data = find_data_directory({"HOME": str(tmp_path)}) or tmp_path
+    servers = "".join(f'[providers.s{at}]\nbase_url = "http://127.0.0.1:9/v1"\nmodels = ["x"]\n' for at in range(5))
+    (tmp_path / "anthropic-proxy.toml").write_text(servers, encoding="utf-8")
+
+    def answer() -> Iterator[tuple[str, str]]:
+        yield "Send them? [y/N] ", ""
+        with doctor_run.locked_run(data, 0):
+            doctor_run.store_current(data, doctor_run.DoctorRun(started_at=1.0))
+        yield "", "n\r"
+
+    screen = answer_questions("doctor", answers=answer(), directory=tmp_path, settings={})
+    assert screen.lines[-1] == "✕ Nothing was sent. To send them without a question:  anthropic-proxy doctor --yes"
+    assert doctor_run.load_current(data) == doctor_run.DoctorRun(started_at=1.0)
 
 
 def test_a_rejected_key_is_named_and_never_shown(tmp_path: Path) -> None:

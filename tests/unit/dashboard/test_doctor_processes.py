@@ -1,13 +1,21 @@
-"""The estimate of a run of the doctor: simultaneous callers, and files of the current directory."""
+"""Processes of the doctor that the dashboard starts: estimates, another run, a failed reload, the stop."""
 
 import asyncio
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from msgspec import Struct
 
+from anthropic_proxy import doctor_run
 from anthropic_proxy.dashboard.doctor_processes import DoctorProcesses, Estimate
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.plugins import Gateway
+from anthropic_proxy.settings import Settings
+from anthropic_proxy.settings.environment import find_data_directory
+from tests.support.paths import ROOT
+from tests.support.waiting import wait_for_async
 
 FREE = Estimate(models=[], requests=0, tokens=0, price=0.0)
 
@@ -42,3 +50,80 @@ async def test_the_process_imports_nothing_from_the_current_directory(started: l
     (tmp_path / "msgspec.py").write_text("raise SystemExit('imported from the current directory')")
     assert await DoctorProcesses(None).estimate() == FREE  # type: ignore[arg-type]
     assert started == ["--json"]
+
+
+class _Gateway(Struct):
+    """Gateway of a server that cannot reload its settings. `failure`: exception of each reload."""
+
+    failure: Exception | None
+    warnings: list[str]
+    settings: Settings = Settings()
+
+    async def reload_settings(self) -> bool:
+        if self.failure is not None:
+            raise self.failure
+        return False
+
+    def log_warning_each_time(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def new_processes(failure: Exception | None = None) -> tuple[DoctorProcesses, list[str]]:
+    gateway = _Gateway(failure, [])
+    return DoctorProcesses(cast("Gateway", gateway)), gateway.warnings
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the data directory of a user without settings. Processes of the test use it."""
+    monkeypatch.chdir(tmp_path)
+    variables = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "PREFERRED_PROVIDER": "demo"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    return find_data_directory({"HOME": str(tmp_path)}) or tmp_path
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [(None, "this server reads settings only at its start"), (ValueError("a defect"), "a defect")],
+    ids=["unsupported", "failed"],
+)
+async def test_a_reload_that_fails_is_logged_and_the_run_is_complete(
+    failure: Exception | None, reason: str, data: Path
+) -> None:
+    processes, warnings = new_processes(failure)
+    await processes.start(data, 0.0)
+    await wait_for_async(lambda: not doctor_run.is_running(data))
+    assert (doctor_run.load_complete(data) is not None, doctor_run.load_current(data)) == (True, None)
+    assert warnings == [
+        f"The results of the doctor are not used yet, because the settings were not reloaded: {reason}."
+    ]
+
+
+async def test_an_old_form_starts_nothing_and_keeps_the_failure_of_the_latest_run(data: Path) -> None:
+    failed = doctor_run.DoctorRun(started_at=2.0, problem="The proxy was stopped.")
+    doctor_run.find_folder(data).mkdir(parents=True)
+    doctor_run.store_current(data, failed)
+    processes, _ = new_processes()
+    for latest in (1.0, float("nan")):
+        with pytest.raises(InvalidRequest) as raised:
+            await processes.start(data, latest)
+        assert raised.value.message == (
+            "The doctor cannot start: another run has begun since this form was opened. Its results are on the page "
+            "Providers."
+        )
+    assert doctor_run.load_current(data) == failed
+
+
+async def test_no_process_is_started_while_the_proxy_stops(data: Path) -> None:
+    processes, _ = new_processes()
+    await processes.stop()
+    with pytest.raises(InvalidRequest) as estimated:
+        await processes.estimate()
+    with pytest.raises(InvalidRequest) as started:
+        await processes.start(data, 0.0)
+    assert [one.value.message for one in (estimated, started)] == [
+        "The doctor cannot start: the proxy is stopping."
+    ] * 2
+    assert doctor_run.load_current(data) is None
