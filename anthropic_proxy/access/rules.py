@@ -93,7 +93,10 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
     def allows_provider(self, prefix: str) -> bool:
-        """Return True if the rules allow the provider with this prefix in model ids."""
+        """Return True if the rules allow a provider. `prefix` is that of its model ids: `openai` in `openai/gpt-4.1`.
+
+        Without a list of providers, every provider is allowed.
+        """
         return not self.providers or prefix in self.providers
 
     def allows_route(self, name: str) -> bool:

@@ -76,7 +76,7 @@ def write_keys(found: Sequence[VirtualKey], *, as_json: bool = False) -> None:
 
 
 def write_key(key: VirtualKey, spending: Sequence[Spending] = (), *, as_json: bool = False) -> None:
-    """Write facts about a virtual key without its text, and the used amounts of its budgets, to stdout."""
+    """Write facts about a virtual key, but not its secret, to stdout, with the used amounts of its budgets."""
     output, now = Output(), time.time()
     if as_json:
         output.write_json({**encode_key(key, now), "spending": [each.encode() for each in spending]})

@@ -103,7 +103,7 @@ def client_token(settings: Settings) -> str:
 
 
 def require_accepted_credential(proxy: LocalProxy) -> None:
-    """Raise `ConfigurationError` if `proxy`, a running proxy, rejects the credential that its clients would send."""
+    """Raise `ConfigurationError` if the running proxy `proxy` rejects `proxy.token`, the credential for its clients."""
     if is_credential_rejected(proxy.host, proxy.port, _PRIVATE_PATH, proxy.token, proxy.certificate_file):
         raise ConfigurationError(
             f"The proxy at {proxy.address} requires a key, and these settings have none that it accepts. "

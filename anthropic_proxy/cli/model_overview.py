@@ -175,7 +175,11 @@ async def find_provider_model(services: Services, provider: Provider, name: str)
 
 
 def has_queried_list(provider: Provider, services: Services) -> bool:
-    """Return True if `provider` has a model list and is configured, usually by a key or an address."""
+    """Return True if the command `models`, without a provider, queries the model list of `provider`.
+
+    The provider must have a model list, and a configured key or an address that needs no key. Ollama needs neither key
+    nor address if it is the preferred provider.
+    """
     settings = services.settings
     if not provider.offered_to_users or not has_model_list(provider):
         return False

@@ -72,9 +72,9 @@ def list_provider_choices(settings: Settings) -> list[ProviderChoice]:
 
 
 def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | None = None) -> dict[str, str]:
-    """Return the lines for `.env` that make `provider` the preferred provider: variable → value.
+    """Return the variables for `.env` that make `provider` the preferred provider, each with its value.
 
-    `values` contains the key or project that the user has entered.
+    `values` contains the variables for the key or project that the user has entered.
     """
     lines = {PREFERRED_PROVIDER_VARIABLE: provider.name, **values}
     defaults = {"BIG_MODEL": provider.default_big_model, "SMALL_MODEL": provider.default_small_model}

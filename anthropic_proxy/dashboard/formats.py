@@ -71,7 +71,7 @@ def cost_with_unknown(nanodollars: int, unknown_requests: int, *, free: str = "f
 
 
 def seconds(microseconds: float | None) -> str:
-    """Return a duration in microseconds as text: `0.61 s`, `34.8 s`, `5 min 2 s`. None: unknown."""
+    """Return the duration `microseconds` as text: `0.61 s`, `34.8 s`, `5 min 2 s`. For None, the text is `–`."""
     if microseconds is None:
         return UNKNOWN
     value = microseconds / MICROSECONDS

@@ -89,7 +89,8 @@ class AttemptRecords:
     def finish_last_attempt(self) -> None:
         """Complete the record of the last attempt when the client request ends.
 
-        The recorded token usage is that of the reply minus that of earlier attempts.
+        Its token usage is the usage of the whole client request minus the usage of the earlier attempts. If the last
+        attempt failed, or `add_usage` has recorded its usage, nothing is changed.
         """
         receipt, last = self._receipt, self._uncounted
         if last is None:

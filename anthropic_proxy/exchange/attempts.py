@@ -120,7 +120,10 @@ class Attempts:
         return OpenedStream(opened.stream, opened.state)
 
     def add_note(self, note: FidelityNote) -> None:
-        """Note in the receipt (record of the request) a field that was approximated, emulated, kept or dropped."""
+        """Add a note about the handling of one field to the receipt, the record of the client request.
+
+        The field was approximated, emulated or dropped, or it was kept although a change was expected.
+        """
         self._receipt.fidelity.add_notes([note])
 
     def estimate_scaled_tokens(self, request: MessagesRequest, token_scale: float) -> int:

@@ -42,7 +42,7 @@ class ClientRequest(Struct, kw_only=True):
 
     @property
     def queue_key(self) -> str:
-        """Client name and session id as one text. The queue for upstream calls serves different texts in turn."""
+        """Client name and session id as one text. The queue for upstream calls alternates between different keys."""
         return f"{self.client.name} {self.headers.get('x-claude-code-session-id', '')}"
 
 

@@ -3,6 +3,8 @@
 `run` serves a request that a plugin makes. `describe_targets` explains which provider and model serve a model id.
 `health` counts blocked servers and skipped keys. `store` keeps limits and shared state. `ledger_state` describes the
 ledger, the database of finished requests. `collect_running_requests` returns the records of running requests.
+`reload_settings` makes all workers read the settings again. It returns False only if the server reads them just once,
+at its start.
 """
 
 import asyncio

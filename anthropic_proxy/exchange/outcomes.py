@@ -33,7 +33,10 @@ def record_request(receipt: Receipt, request: MessagesRequest) -> None:
 
 
 def record_route(receipt: Receipt, route: Route) -> None:
-    """Store the chosen route in the receipt: its name, the reason for the choice, and the fidelity mode."""
+    """Store the chosen route in the receipt: its name, the reason for the choice, and the fidelity mode.
+
+    The mode applies to unsupported request fields: `strict` rejects the request, `best-effort` serves it.
+    """
     receipt.route = route.rule.name if route.rule is not None else ""
     receipt.route_reason, receipt.fidelity.mode = route.reason, route.fidelity
 

@@ -18,7 +18,8 @@ class SingleToolCallFilter:
     def feed(self, deltas: list[Delta]) -> list[Delta]:
         """Return `deltas`, decoded fragments of a reply, without those of tool calls after the first one.
 
-        Some thinking is held back for a later call.
+        Thinking after the first tool call is held back. Text or another block after it releases it, and a dropped tool
+        call discards it.
         """
         kept: list[Delta] = []
         for delta in deltas:

@@ -3,8 +3,8 @@
 Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. `wait_for_content` returns when
 the first content has arrived. `read` returns the deltas of one network read. `flush_pending` returns deltas that are
 still buffered after an early end. `signature` is the value for thinking blocks that the provider did not sign. Some
-providers split a long reply; `continuation` is the token with which another call continues it. `DeltaStream` is the
-interface of streams of deltas.
+providers split a long reply; `continuation` is the token with which another call continues it. `set_deltas` sets the
+deltas of a complete reply that came with an error status. `DeltaStream` is the interface of streams of deltas.
 """
 
 import asyncio

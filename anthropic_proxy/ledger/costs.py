@@ -18,7 +18,7 @@ from anthropic_proxy.settings import Settings, normalize_tier
 
 
 class Cost(Struct, frozen=True):
-    """Cost of one request in nano-dollars, at the used model and at the requested model."""
+    """Two costs of one request: at the price of the used model, and at the price of the model the client requested."""
 
     cost: int | None
     """Cost in nano-dollars of tokens and searches at the price of the used model. None: a price is unknown."""

@@ -58,9 +58,9 @@ def list_starts(start: int, end: int, length: int) -> Sequence[int]:
 
 
 def number_column(seconds: ColumnElement[Any], length: int, start: int, end: int) -> ColumnElement[Any]:
-    """Return the SQL expression for the number of the period that contains the time of a row.
+    """Return the SQL expression for the period of a row: the number of periods from the epoch to the row's time.
 
-    `seconds` is the column with this time in seconds.
+    `seconds` is the column with this time, in seconds since the epoch. `length` is the length of a period in seconds.
     """
     if length <= MAX_UTC_SECONDS:
         return seconds // length

@@ -1,8 +1,8 @@
 """`store_new_prices`: checks a new price list and stores it in the data directory, for all processes of this user.
 
-The list is published by the project `genai-prices`, and comes from a URL or a file. With `PRICE_UPDATE_DAYS`, the proxy
-downloads it regularly. `claim_update` then selects one process for the download, and `finish_update` records its
-success.
+The list is published by the project `genai-prices`, and comes from a URL or a file. A `PriceUpdate` is the result: the
+stored list, and its numbers of providers and models. With `PRICE_UPDATE_DAYS`, the proxy downloads the list regularly.
+`claim_update` then selects one process for the download, and `finish_update` records its success.
 """
 
 import os

@@ -2,7 +2,8 @@
 
 `PriceList` finds the `Price` of a model in a service tier. Prices in `anthropic-proxy.toml` take precedence, and local
 models are free. A `Price` consists of `Rates`, the price of each kind of token in US dollars per million tokens, and of
-the price of web searches. Costs are whole nano-dollars (10⁻⁹ US dollars).
+the price of web searches. `TokenCounts` is a struct with the numbers of tokens of one request. Costs are whole
+nano-dollars (10⁻⁹ US dollars).
 """
 
 from collections.abc import Mapping, Sequence
@@ -259,9 +260,9 @@ class PriceList:
         return self._find_cached(provider, model, base_url, when or datetime.now(UTC), tier)
 
     def find_price_at_default_address(self, vendor: Provider, model: str, when: datetime) -> Price | None:
-        """Return the price of `model` at the default address of `vendor`, even if the settings have another address.
+        """Return the price of `model` at the default base URL of `vendor`, even if the settings have another base URL.
 
-        None: the price is unknown. `when` is the time of the request.
+        The caller uses it as the vendor's list price. None: unknown. `when` is the time of the request.
         """
         return self._find_cached(vendor, model, vendor.base_url, when)
 

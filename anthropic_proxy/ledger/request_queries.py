@@ -158,9 +158,9 @@ def find_stored_request(connection: Connection, request_id: str) -> StoredReques
 
 
 def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[ColumnElement[bool]]:
-    """Return the SQL conditions for rows of `sums` that belong to the selection `chosen`.
+    """Return the SQL conditions for rows of `sums`, a table of hourly sums, that belong to the selection `chosen`.
 
-    A text search and `is_changed` of the selection are ignored.
+    The fields `text` and `is_changed` of the selection are ignored, because they apply only to single requests.
     """
     # a table of hourly sums has no columns for a text search
     conditions = [sums.c.hour >= chosen.start // MICROSECONDS_PER_HOUR, sums.c.hour < chosen.end_hour]

@@ -138,7 +138,7 @@ def session_sums() -> list[ColumnElement[Any]]:
 def request_sums(column: Any) -> list[ColumnElement[Any]]:
     """Return the SQL expressions for the sums over single requests, in the order of `SUM_NAMES`.
 
-    `column` has the columns of the table `requests`, or of a subquery with these columns.
+    `column` is the column collection `requests.c`, or that of a subquery with the same columns.
     """
     counts: Mapping[str, ColumnElement[Any]] = {
         "requests": func.count(),

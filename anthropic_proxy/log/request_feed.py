@@ -1,8 +1,10 @@
 """Recent and running client requests of all server processes, for views such as the command `logs`.
 
-`RequestFeed` has the requests of this process. While a view is open, other workers send theirs, and `apply_update` adds
-them. `RequestSnapshot` has the recent and running requests at one time. A `RequestView` is a queue of newly finished
-requests for one reader. A receipt is the record of one request, an exchange an accepted `POST /v1/messages`.
+A receipt is the record of one request. An exchange is an accepted `POST /v1/messages`. A `RequestFeed` has the requests
+of its own process. Other workers send theirs only while a view is open, and `apply_update` adds them.
+
+A `RequestView` is an open view: a queue of newly finished requests for one reader. A `RequestSnapshot` is a list of the
+recent and running requests at one time.
 """
 
 import asyncio

@@ -170,6 +170,6 @@ class Store(Protocol):
     async def close(self) -> None:
         """Close connections and files of the store.
 
-        Actual amounts that still wait for the store are written before, for at most two seconds.
+        Before that, actual amounts that are not stored yet are written. This step ends after at most two seconds.
         """
         ...

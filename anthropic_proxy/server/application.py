@@ -61,7 +61,7 @@ class Application(HttpApplication, Protocol):
         ...
 
     def log_line(self, text: str) -> None:
-        """Log a line of the server, such as its stop, and wait until the line is written."""
+        """Log a line of the server, such as its stop. Wait until all log lines are written, at most one second."""
         ...
 
     def flush_log(self) -> None:

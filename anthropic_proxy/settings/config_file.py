@@ -2,7 +2,8 @@
 
 A `KeyPath` is the path of a value: the keys from the top of the file to the value. `find_value` returns the value,
 `check_type` checks it, and `decode_table` returns a table as a struct. The structs of `file_format` define the allowed
-fields. Methods `describe_*` return the file and line of a key. Methods `*_error` return errors for invalid values.
+fields. `build_setting` returns the text of a value with its file and line, as a `FoundSetting`. Methods `describe_*`
+return the file and line of a key. Methods `*_error` return errors for invalid values.
 """
 
 import os
@@ -106,7 +107,7 @@ class ConfigFile:
     ) -> ConfigurationError:
         """Return the error for a text at `path` that is none of `choices`.
 
-        `suggestion` is the choice that the user means; "": the choice most similar to `value` is suggested.
+        The error suggests the choice `suggestion`. "": it suggests the choice most similar to `value`, if any.
         """
         return self.invalid_value_error(
             path, value, f"Use {join_with_or(choices)}.", suggestion or find_similar_choice(value, choices)

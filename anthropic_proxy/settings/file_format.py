@@ -2,8 +2,8 @@
 
 `FileContents` is the whole file. `ProviderTable`, `ModelTable`, `SearchTable` and `PriceTable` are its tables as users
 write them. `ConfiguredProvider`, `ConfiguredModel` and `ConfiguredPrice` are tables after the checks. The name of a
-provider is the prefix of its model ids: `vllm/qwen3-8b`. A dialect lists the deviations of a server from the API that
-it offers.
+provider is the prefix of its model ids: `vllm/qwen3-8b`. `format_setting_name` returns the name of a setting in
+messages: `wire of [providers.vllm]`. A dialect lists the deviations of a server from the API that it offers.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,7 +2,8 @@
 
 Redis counts as unavailable after a failure, or after a wait of more than a second. With `REDIS_FAILURE=open`, this
 process then counts limits itself. With `REDIS_FAILURE=closed`, reservations and access to values raise
-`StoreUnavailable` instead. A background task connects again, and adds the amounts of the interruption to Redis.
+`StoreUnavailable` instead. A background task connects again. It then adds the amounts to Redis that this process could
+not store there during the interruption.
 """
 
 import asyncio

@@ -60,9 +60,9 @@ class OwnUsage:
         """Key of a counter of the kind `rate` or `amount` → latest result of the shared store."""
 
     def add_reservation(self, reservation: Reservation) -> None:
-        """Add `reservation`, which the shared store has made, to the amounts of this process.
+        """Count `reservation`, which the shared store has granted, in the amounts of this process.
 
-        If the shared store loses its data later, `collect_all` returns these amounts.
+        `collect_all` returns these amounts, in case the shared store loses its data.
         """
         for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
             own = None

@@ -325,9 +325,9 @@ class RelayWire(Wire[DialectT]):
 
     @abstractmethod
     def remove_events(self, behind: bytes) -> bytes:
-        """Remove the SSE events from `behind`, the bytes that follow `message_stop`, and return the remainder.
+        """Return `behind`, the bytes after the event `message_stop`, without SSE events such as pings.
 
-        Servers send pings there, which clients do not expect after the end.
+        Clients expect no event there. Blank lines and comments remain.
         """
 
     @abstractmethod

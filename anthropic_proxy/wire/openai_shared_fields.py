@@ -129,7 +129,8 @@ def encode_reply_schema(
 ) -> EncodedReplySchema | None:
     """Return the client's JSON Schema for the reply, with only the keywords that `rules` permit.
 
-    None: no schema, or one that accepts no object. Raises `WorkLimitExceeded`.
+    None: the request has no schema, or no JSON object can match its schema. The API accepts only schemas of objects.
+    Raises `WorkLimitExceeded` if the work exceeds `budget`.
     """
     schema = bytes(call.request.output_schema)
     if not schema or not may_accept_object(schema, budget):

@@ -91,7 +91,7 @@ class WorkerPeer:
             self._link.close()
 
     def end_views(self) -> None:
-        """End the streamed responses that show live requests to users, because the server stops."""
+        """End all views of live requests, which are streamed responses. The server calls the method when it stops."""
         self.requests.end_views()
 
     @property

@@ -1,8 +1,9 @@
 """Entry points of worker processes, which serve client requests under a supervisor process.
 
-A new process of `anthropic-proxy serve --workers` runs `run_worker`. `serve_supervised` also serves under uvicorn's
-supervisor, which restarts the process when the code changes. A `SupervisorConnection` has the sockets and the shared
-memory between a worker and its supervisor. `LoadWorkerApp` is the function that builds the application.
+A new process of `anthropic-proxy serve --workers` runs `run_worker`, which calls `serve_supervised`. For developers,
+uvicorn's supervisor runs `serve_supervised` directly, and restarts the process when the code changes. A
+`SupervisorConnection` has the sockets and the shared memory between a worker and its supervisor. `LoadWorkerApp` is the
+function that builds the application.
 """
 
 import socket
@@ -60,7 +61,7 @@ class LoadWorkerApp(Protocol):
 class SupervisorConnection:
     """Two sockets and a shared memory that connect a worker with its supervisor.
 
-    It can be pickled only as an argument of the new worker process.
+    It can be pickled only while a new worker process is started, to which it is passed.
     """
 
     control: socket.socket

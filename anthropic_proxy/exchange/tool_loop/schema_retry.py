@@ -2,8 +2,8 @@
 
 It is used if the provider does not enforce the schema. The text is buffered until the reply is complete. After a
 mismatch, the model is called once more. `read` returns the deltas (decoded fragments) for the client. `flush_pending`
-returns buffered deltas after an early end. `signature` is the value for thinking blocks without a signature of the
-provider.
+returns buffered deltas after an early end. `usage` is the token usage of all calls. `complete` is always False, because
+the model may be called again. `signature` is the value for thinking blocks without a signature of the provider.
 """
 
 from anthropic_proxy.errors import UpstreamProtocolError

@@ -1,7 +1,8 @@
 """Fast check for messages that need no cleaning, which is the case in almost all client requests.
 
-Cleaning is a step of the preparation of a request for a provider. `as_clean_messages` checks all messages in one pass.
-If they are valid and all providers accept their content, it returns them as `CleanMessages`, and cleaning is skipped.
+Cleaning is a step before a request is sent to a provider. It removes empty text, merges consecutive messages of one
+role, and replaces content that providers do not accept. `as_clean_messages` checks all messages in one pass. If they
+are valid and all providers accept their content, it returns them as `CleanMessages`, and cleaning is skipped.
 `is_supported_media` is True for an image or document that all providers' encoders (wires) accept unchanged.
 """
 
@@ -31,9 +32,9 @@ AUDIO_VIDEO_PREFIXES = ("audio/", "video/")
 
 
 class CleanMessages(list[Message]):
-    """Immutable list of messages that need no cleaning before they are sent to a provider.
+    """Immutable list of messages for which cleaning is skipped.
 
-    Their content is accepted by the encoders (wires) of all providers.
+    The encoders (wires) of all providers accept their content as it is.
     """
 
     __slots__ = ("called", "light")

@@ -48,7 +48,10 @@ def as_function_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -
 
 
 def find_pending_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[ServerToolUseBlock]:
-    """Return the calls of proxy-run tools at the end of the last message that have no result yet, in order."""
+    """Return the calls without a result at the end of the last message, in order. Only calls of proxy tools count.
+
+    Proxy tools are server tools that the proxy runs itself.
+    """
     last = messages[-1]
     if last.role != "assistant" or isinstance(last.content, str):
         return []

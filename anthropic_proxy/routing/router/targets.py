@@ -1,9 +1,10 @@
 """`resolve_route`: finds the route of a client request, the list of targets for the upstream calls.
 
-A `Target` is a provider, model, wire (API) and base URL. A `Route` has the first choice and its fallbacks. A relayed
-target receives the client's bytes unchanged. The preferred provider serves model ids without a provider prefix;
-`find_preferred_provider` returns it. A `TierMapping` has the models for one Claude tier (haiku, sonnet …).
-`switch_wire` changes the API of a target.
+A `Target` is a provider, model, wire (API) and base URL. A `Route` has the target to call first, and its fallbacks.
+`switch_wire` returns a target with another API. A relayed target receives the client's bytes unchanged.
+
+The preferred provider serves model ids without a provider prefix; `find_preferred_provider` returns it. A Claude tier
+is a family of models (haiku, sonnet …). A `TierMapping` has the models that serve requests for one tier.
 """
 
 from collections.abc import Sequence

@@ -63,7 +63,7 @@ class RouteBalancer:
         await self._put(key, f"{average:.6f}", LATENCY_SECONDS)
 
     async def record_failure(self, target: Target) -> None:
-        """Store that a call to a target failed, so that the order by latency has it last for `FAILURE_SECONDS`."""
+        """Record a failed call to a target. The order by latency then puts it last for `FAILURE_SECONDS`."""
         await self._put(_latency_key(target), f"{FAILURE_LATENCY_SECONDS}", FAILURE_SECONDS)
 
     async def keep_session(self, rule: ConfiguredRoute, session: str, target: Target) -> None:

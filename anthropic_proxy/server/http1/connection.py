@@ -1,8 +1,8 @@
 """HTTP/1.1 connection of a client: an `asyncio.Protocol` that parses client requests with httptools, within limits.
 
 `Http1Connection` is the protocol object of one connection. asyncio calls its methods marked "(asyncio)" for events of
-the socket. The parser httptools calls its methods marked "(httptools)". The head of a request is its request line with
-the headers.
+the socket. The first, `connection_made`, stores the addresses of both ends and starts the timer for the first request.
+The parser httptools calls its methods marked "(httptools)". The head of a request is its request line with the headers.
 """
 
 import asyncio

@@ -127,9 +127,9 @@ class RedisStore:
     async def reserve(
         self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS, reservation_id: str = ""
     ) -> Reservation:
-        """Reserve the amounts of all `limits` in Redis in one atomic step, or of none.
+        """Reserve the amounts of all `limits` in one atomic step. If one of them does not fit, nothing is reserved.
 
-        Raises `LostStateError` if Redis has lost the data that this process expects.
+        Raises `LostStateError` if Redis has lost the data that this process used before.
         """
         id_ = reservation_id or os.urandom(16).hex()
         words: list[object] = [self._now(), id_, lease_seconds, self.generation]

@@ -36,9 +36,9 @@ _DATA_PROBLEM = re.compile(r"WRONGTYPE|not an integer|not a valid float|would ov
 
 
 def is_data_error(error: BaseException) -> bool:
-    """Return True if the data of some keys caused `error`, such as a value of wrong type.
+    """Return True if `error` was caused by the data of single keys, such as a value of the wrong type.
 
-    Commands for other keys can succeed.
+    Redis itself is then available, and commands for other keys can succeed.
     """
     found = isinstance(error, ResponseError) and _DATA_PROBLEM.search(str(error))
     return isinstance(error, DataError) or bool(found)

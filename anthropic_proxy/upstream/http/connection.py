@@ -91,8 +91,8 @@ class Connection(asyncio.Protocol):
     async def send_request(self, head: bytes, body: bytes) -> HttpResponse:
         """Send a request, and return the response once its status and headers have arrived.
 
-        `head` has the request line and headers. Raises `ConnectionLost` if the connection ends before, or
-        `InvalidHttp`.
+        `head` has the request line and headers. Raises `InvalidHttp` for an invalid response, and `ConnectionLost` if
+        the connection ends before the response headers.
         """
         transport = self._transport
         if transport is None or transport.is_closing():

@@ -53,9 +53,9 @@ def matches_media_types(media_type: str, wanted: Collection[str]) -> bool:
 
 
 def detect_media_type(declared: str, body: bytes) -> str:
-    """Return the media type of an image or PDF by its first bytes, for other bodies usually `declared`.
+    """Return the media type of `body`: of an image or PDF by its first bytes, of any other body `declared`.
 
-    "": the declaration as an image or PDF is wrong.
+    "": `declared` is an image type or PDF, but the first bytes are of neither.
     """
     found = next((media_type for magic, media_type in _MAGIC if magic.match(body)), "")
     if found or declared not in _BY_MAGIC:

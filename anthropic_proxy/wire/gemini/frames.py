@@ -132,7 +132,7 @@ class Segment(Struct, gc=False):
 
 
 class GroundingSupport(Struct, rename="camel", gc=False):
-    """Citation: a passage of the reply and the indices of its sources in `grounding_chunks`."""
+    """Citation, for which "support" is Google's term: a passage of the reply, and the indices of its sources."""
 
     segment: Segment | None = None
     """Passage of the reply that the sources support."""

@@ -57,7 +57,11 @@ class OllamaDecoder(Decoder):
         return (*(self._text.notes if self._text is not None else ()), *self._mender.notes)
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        """Return the deltas of one line of a streamed response. Raises `UpstreamError` for an error or invalid JSON."""
+        """Return the deltas of one line of a streamed response.
+
+        Raises `UpstreamError` for an error, and for JSON that cannot be repaired. If the error is a refusal of the
+        content, returns the end of a reply with the stop reason `refusal` instead.
+        """
         try:
             read = decode_strict_frame(frame)
         except DECODE_ERRORS:
@@ -65,7 +69,7 @@ class OllamaDecoder(Decoder):
         return self._late.feed(self._read(read))
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        """Return the deltas of a complete body. Raises `UpstreamError` for an error or invalid JSON."""
+        """Return the deltas of a complete body. Errors and invalid JSON are handled as by `decode_frame`."""
         return self._late.feed(self._read(self._decode(body, repair_json))) + self.decode_end()
 
     def decode_end(self) -> list[Delta]:

@@ -299,7 +299,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
         )
 
     def is_thinking(self, effort: str) -> bool:
-        """Return True if the model reasons at this effort: `default`, `none` or a level such as `high`."""
+        """Return True if the model reasons at `effort`, which is `default`, `none` or a level such as `high`."""
         if self.reasoning_mode == "if_asked":
             return effort not in ("default", "none")
         return self.reasoning_mode == "always" or (self.reasoning_mode == "unless_off" and effort != "none")

@@ -3,7 +3,7 @@
 `ToolCallReader` decodes the calls of one response. `read_fragment` adds one fragment to the call that it belongs to.
 `end_complete_calls` ends the calls with complete arguments (a whole JSON object). `end_all_calls` ends all calls at the
 end of the reply. If the reply ended early (output limit, content filter, interruption), incomplete arguments are not
-repaired.
+repaired. `flush_pending` appends buffered arguments to a list of deltas after an interruption, and ends no call.
 """
 
 from anthropic_proxy.errors import UpstreamProtocolError

@@ -2,8 +2,8 @@
 
 `ToolCallItemDecoder` decodes one call and appends its deltas to a list. `ToolCallContext` has the state that all calls
 of a reply share. A custom tool call has plain text as input. A parallel wrapper is a call of a tool `parallel` with
-several calls in its arguments, which some models write; the client receives these as separate calls. A label is the
-name of an MCP server in the upstream request.
+several calls in its arguments, which some models write. The client receives these as separate calls. A label is the
+name of an MCP server in the upstream request; `find_mcp_server_name` returns the client's name of that server.
 """
 
 import msgspec

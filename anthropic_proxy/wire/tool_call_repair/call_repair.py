@@ -1,8 +1,8 @@
 """`ToolCallRepair`: repairs names and arguments of tool calls in a reply, before the client receives the calls.
 
 Small models misspell names of tools and write invalid JSON. `repair_name` and `repair_arguments` return the repaired
-values. `find_name_by_arguments` finds the tool of a call without a name. `notes` has a note for each repair. An alias
-is a tool name sent to the provider in place of the client's name.
+values. `find_name_by_arguments` finds the tool of a call without a name, or returns `unnamed_tool` if none or several
+fit. `notes` has a note for each repair. An alias is a tool name sent to the provider in place of the client's name.
 """
 
 from anthropic_proxy.messages.fidelity import TOOL_CALL_FIELDS, FidelityNote

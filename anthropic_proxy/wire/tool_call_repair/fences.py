@@ -1,7 +1,7 @@
 """Search for Markdown code fences and line breaks in reply text. A tool call inside a fence is an example, not a call.
 
 `find_fence` finds the next mark (three backticks or tildes) that starts or ends a fence. `end_before_line_break` finds
-the line breaks between text and a possible call after it.
+the end of the text before a possible call, without the line breaks between them.
 """
 
 import re
@@ -25,9 +25,9 @@ def find_fence(text: str, offset: int) -> int | None:
 
 
 def end_before_line_break(text: str, end: int) -> int:
-    """Return the index of the first line break in the white space before index `end`. Without one, return `end`.
+    """Return the index at which the text before a possible tool call ends. The call begins at index `end`.
 
-    `end`: index at which a possible tool call begins.
+    The result is the first line break in the white space directly before the call. Without a line break, it is `end`.
     """
     line_break = _LINE_BREAK.search(text, len(text[:end].rstrip()), end)
     return line_break.start() if line_break else end

@@ -66,7 +66,7 @@ class StartMarker(Struct, frozen=True):
 
 
 class FormatMarkers(NamedTuple):
-    """Start and end markers of several text formats of tool calls, with patterns for the search in streamed text."""
+    """Start and end markers of several tool call formats, with regular expressions to find them in streamed text."""
 
     start_markers: Mapping[str, StartMarker]
     """Mapping from each start marker to its properties."""
@@ -178,9 +178,9 @@ def read_unmarked_calls(
 
 
 def can_be_unmarked_calls(text: str, formats: Sequence[ToolCallFormat], offered: OfferedTools) -> bool:
-    """Return True if a reply may consist only of tool calls without markers. False: it is ordinary text.
+    """Return True if a reply that begins with `text` may consist only of tool calls without markers.
 
-    `text`: the beginning of the reply. `formats`: text formats to try.
+    False: it is ordinary text, or its calls are not in one of `formats`.
     """
     remainder = text.lstrip()
     listed = remainder.startswith("[")

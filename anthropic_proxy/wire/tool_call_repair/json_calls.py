@@ -41,7 +41,10 @@ _decode = msgspec.json.Decoder(_Written).decode
 
 
 def read_json_calls(text: str, offered: OfferedTools, *, without_markers: bool = False) -> list[RecoveredCall] | None:
-    """Return the tool calls of a text that consists of JSON objects. None: other content, or a tool is not offered."""
+    """Return the tool calls of a text that consists only of JSON objects, each of which is a call.
+
+    None: the text has other content, an object is no valid call, or the client request has no such tool.
+    """
     objects = _split(text.strip())
     # Without markers, invalid JSON is not repaired, and each object must have arguments.
     if objects is None and not without_markers and (mended := repair_arguments(text, between_markers=True)):

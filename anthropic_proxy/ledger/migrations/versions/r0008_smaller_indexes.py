@@ -11,7 +11,11 @@ _COMMON_VALUES = {"project": "", "session": "", "key_label": "local", "outcome_c
 
 
 def upgrade() -> None:
-    """Replace five indexes by smaller ones, which leave out rows with the most common value. Called by Alembic."""
+    """Replace six indexes of the table `requests`. Called by Alembic.
+
+    Five of them then leave out rows with the most common value of their column. The sixth, `requests_by_time`, then has
+    only the column `started_at`.
+    """
     for column, value in _COMMON_VALUES.items():
         op.drop_index(f"requests_by_{column}", "requests")
         is_rare = sa.text(f"{column} != '{value}'")
