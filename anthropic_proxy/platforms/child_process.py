@@ -1,8 +1,8 @@
 """Child processes of commands, with the same functions for Linux, macOS and Windows.
 
 `proxy_command` returns the command line of a command of the proxy. `background_options` is for a server that Ctrl+C
-does not stop. `run_in_foreground` runs a client such as Claude Code in
-the terminal. `exit_handles` detects the end of a process. `stop_at_end_of_input` ends a child with its parent.
+does not stop. `run_in_foreground` runs a client such as Claude Code in the terminal. `exit_handles` detects the end of
+a process. `stop_at_end_of_input` ends a child with its parent.
 """
 
 import os

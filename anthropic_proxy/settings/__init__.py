@@ -5,7 +5,12 @@ builds the `Settings` object, and `reader` does so at start and at each reload.
 """
 
 from anthropic_proxy.settings.config_file import CONFIG_FILE, ConfigFile
-from anthropic_proxy.settings.environment import copy_environment, export_to_litellm, find_bound_host
+from anthropic_proxy.settings.environment import (
+    copy_environment,
+    export_to_litellm,
+    find_bound_host,
+    without_current_directory,
+)
 from anthropic_proxy.settings.error_list import ErrorList
 from anthropic_proxy.settings.fields import FIXED_VARIABLES, TIERS, Fidelity, SearchService, Secret, Settings, Timeouts
 from anthropic_proxy.settings.file_format import (
@@ -65,4 +70,5 @@ __all__ = [
     "load_settings",
     "load_time_zone",
     "normalize_tier",
+    "without_current_directory",
 ]

@@ -2,13 +2,14 @@
 
 `find_color_setting`, `find_proxies` and `find_data_directory` read the environment. `export_to_litellm` copies
 variables of `.env` into it, where the library LiteLLM reads them. `find_bound_host` returns the listen address on the
-command line of another server, such as uvicorn.
+command line of another server, such as uvicorn. `without_current_directory` is for the start of a worker process.
 """
 
 import os
 import sys
 import threading
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,6 +23,23 @@ _BINDING = ("--host", "--bind", "-b")
 def copy_environment() -> dict[str, str]:
     """Return a copy of the environment variables of this process."""
     return dict(os.environ)
+
+
+@contextmanager
+def without_current_directory() -> Iterator[None]:
+    """Make `multiprocessing` start processes that import no modules from the current directory.
+
+    They still get the module search path of this process.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def find_color_setting(environ: Mapping[str, str]) -> bool | None:

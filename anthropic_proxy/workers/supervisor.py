@@ -32,6 +32,7 @@ from anthropic_proxy.server.process import (
     STOP_NOW_COMMAND,
     ServerConfig,
 )
+from anthropic_proxy.settings import without_current_directory
 from anthropic_proxy.workers.hub import Hub
 from anthropic_proxy.workers.ipc import IpcChannel
 from anthropic_proxy.workers.worker import LoadWorkerApp, SupervisorConnection, WorkerApplication, run_worker
@@ -154,7 +155,8 @@ class Supervisor:
             args=(self._load_app, self._config, self._listener, connection, (index, self._worker_count)),
             daemon=True,
         )
-        with blocked_signals(SUPERVISOR_SIGNALS):  # the worker receives them after it has installed handlers
+        # the worker receives the signals after it has installed handlers
+        with blocked_signals(SUPERVISOR_SIGNALS), without_current_directory():
             process.start()
         worker_control.close()
         worker_end.close()

@@ -203,3 +203,18 @@ async def test_the_limit_of_calls_holds_for_all_workers_together(tmp_path: Path)
             assert "MAX_UPSTREAM_CALLS=2: at most 1 at once in each worker." in proxy.log
     assert {read_answer(answer).status for answer in received} <= {200, 529}
     assert max_active <= 2
+
+
+def test_workers_import_nothing_from_the_current_directory(settings: dict[str, str], tmp_path: Path) -> None:
+    """Started like the installed command: the directory of the command is the first in the module search path."""
+    command = tmp_path / "bin" / "anthropic-proxy.py"
+    command.parent.mkdir()
+    command.write_text("from anthropic_proxy.__main__ import main\nif __name__ == '__main__':\n    main()\n")
+    current = tmp_path / "current"
+    current.mkdir()
+    (current / "multiprocessing.py").write_text("print('imported from the current directory', flush=True)\n")
+    with running_proxy(current, settings, (str(command), "serve", "--workers", "2")) as proxy:
+        wait_for(lambda: len(children_of(proxy.process.pid)) >= 2)
+        clients_of(proxy)
+        assert proxy.stop() == 0
+    assert "imported from the current directory" not in proxy.log
