@@ -9,6 +9,7 @@ from anthropic_proxy.settings.environment import (
     copy_environment,
     export_to_litellm,
     find_bound_host,
+    restore_import_variable,
     without_current_directory,
 )
 from anthropic_proxy.settings.error_list import ErrorList
@@ -70,5 +71,6 @@ __all__ = [
     "load_settings",
     "load_time_zone",
     "normalize_tier",
+    "restore_import_variable",
     "without_current_directory",
 ]

@@ -2,7 +2,8 @@
 
 `find_color_setting`, `find_proxies` and `find_data_directory` read the environment. `export_to_litellm` copies
 variables of `.env` into it, where the library LiteLLM reads them. `find_bound_host` returns the listen address on the
-command line of another server, such as uvicorn. `without_current_directory` is for the start of a worker process.
+command line of another server, such as uvicorn. `without_current_directory` is for the start of a worker process,
+which then calls `restore_import_variable`.
 """
 
 import os
@@ -19,6 +20,11 @@ _SCHEMES = ("http", "https")
 _BINDING = ("--host", "--bind", "-b")
 """Command-line options for the listen address of the servers uvicorn, gunicorn and hypercorn."""
 
+_SAFE_PATH = "PYTHONSAFEPATH"
+"""Name of the variable with which a new interpreter does not search the current directory for modules."""
+_SAFE_PATH_OF_WORKERS = "anthropic-proxy"
+"""Value that the user has not set. Every value except "" has the same effect."""
+
 
 def copy_environment() -> dict[str, str]:
     """Return a copy of the environment variables of this process."""
@@ -29,17 +35,22 @@ def copy_environment() -> dict[str, str]:
 def without_current_directory() -> Iterator[None]:
     """Make `multiprocessing` start processes that import no modules from the current directory.
 
-    They still get the module search path of this process.
+    They still get the module search path of this process. Each must call `restore_import_variable`.
     """
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
+    if os.environ.get(_SAFE_PATH):
+        yield
+        return
+    os.environ[_SAFE_PATH] = _SAFE_PATH_OF_WORKERS
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = before
+        del os.environ[_SAFE_PATH]
+
+
+def restore_import_variable() -> None:
+    """Remove the variable of `without_current_directory`: the commands of users must not inherit it."""
+    if os.environ.get(_SAFE_PATH) == _SAFE_PATH_OF_WORKERS:
+        del os.environ[_SAFE_PATH]
 
 
 def find_color_setting(environ: Mapping[str, str]) -> bool | None:

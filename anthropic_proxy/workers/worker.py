@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.server.application import Application, LoadApp
 from anthropic_proxy.server.process import EXIT_STARTUP_FAILED, ServerConfig, ServerProcess
+from anthropic_proxy.settings import restore_import_variable
 from anthropic_proxy.workers.ipc import IpcChannel
 from anthropic_proxy.workers.link import WorkerLink, WorkerPeer
 
@@ -83,6 +84,7 @@ def run_worker(
 
     `index_and_count` has the index of this worker, from 0, and the worker count.
     """
+    restore_import_variable()
     link = WorkerLink(IpcChannel(supervisor.channel), memoryview(supervisor.board).cast("B"), *index_and_count)
     serve_supervised(partial(load_app, link=link), config, supervisor.control, sockets=[listener], logs_startup=False)
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -218,3 +219,16 @@ def test_workers_import_nothing_from_the_current_directory(settings: dict[str, s
         clients_of(proxy)
         assert proxy.stop() == 0
     assert "imported from the current directory" not in proxy.log
+
+
+def test_a_key_command_of_a_worker_may_import_modules_beside_it(settings: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "sibling.py").write_text(f"KEY = '{settings['OPENAI_API_KEY']}'\n")
+    (tmp_path / "key.py").write_text("import sibling\nprint(sibling.KEY)\n")
+    (tmp_path / "anthropic-proxy.toml").write_text(
+        f'[providers.vllm]\nbase_url = "{settings["OPENAI_BASE_URL"]}"\n'
+        f"api_key = {{ command = {json.dumps([sys.executable, 'key.py'])} }}\n"
+    )
+    with running_proxy(tmp_path, settings, serve(2)) as proxy:
+        for client in clients_of(proxy).values():
+            reply = client.post(MESSAGES, json=ask("Say exactly: hello", model="vllm/gpt-4.1"))
+            assert reply.status_code == 200, reply.text

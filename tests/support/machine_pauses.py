@@ -5,7 +5,6 @@ monotonic clock, and the sum of all pauses since the start, both in seconds. `me
 `unpaused_time` returns the time of a clock that stands still during a pause, `paused_seconds` the sum of all pauses.
 """
 
-import atexit
 import functools
 import mmap
 import struct
@@ -15,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 PAUSE_VARIABLE = "EVENT_LOOP_MONITOR_PAUSES"
@@ -29,19 +28,26 @@ _MAX_DELAY_SECONDS = 0.1
 @functools.cache
 def pause_file() -> Path:
     """Return a file with the pauses of the machine, which is updated until this process ends."""
-    stack = ExitStack()
-    atexit.register(stack.close)
-    file = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pauses-")), "pauses")
-    stack.enter_context(measuring_pauses(file))
-    return file
+    with tempfile.NamedTemporaryFile(prefix="pauses-", delete=False) as file:
+        _processes.append(_start(Path(file.name)))
+    return Path(file.name)
+
+
+_processes: "list[subprocess.Popen[bytes]]" = []
+"""The process of `pause_file`. It removes the file: the functions of `atexit` also run in forked processes."""
 
 
 @contextmanager
 def measuring_pauses(file: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run the process that updates `file`. It also ends with this process, by the end of its standard input."""
-    file.write_bytes(PAUSES.pack(time.monotonic(), 0.0))
-    with subprocess.Popen([sys.executable, "-E", "-S", __file__, str(file)], stdin=subprocess.PIPE) as process:
+    """Run the process that updates `file` and removes it at the end."""
+    with _start(file) as process:
         yield process
+
+
+def _start(file: Path) -> "subprocess.Popen[bytes]":
+    """Start the process that updates `file`. It ends at the end of its standard input, so also with this process."""
+    file.write_bytes(PAUSES.pack(time.monotonic(), 0.0))
+    return subprocess.Popen([sys.executable, "-E", "-S", __file__, str(file)], stdin=subprocess.PIPE)
 
 
 def unpaused_time() -> float:
@@ -67,7 +73,7 @@ def write_pauses(memory: mmap.mmap, now: float, pauses: float) -> None:
 
 
 def _measure(file: Path) -> None:
-    """Update `file` until the standard input ends."""
+    """Update `file` until the standard input ends, then remove it."""
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     with file.open("r+b") as opened, mmap.mmap(opened.fileno(), PAUSES.size) as memory:
@@ -78,6 +84,7 @@ def _measure(file: Path) -> None:
             pauses += delay if delay > _MAX_DELAY_SECONDS else 0.0
             write_pauses(memory, now, pauses)
             last, last_wait = now, processor_wait
+    file.unlink()
 
 
 def _find_processor_wait() -> float:

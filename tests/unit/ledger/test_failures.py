@@ -1,6 +1,7 @@
 """A failing database delays rows and loses none: the state names the condition, and the rows are written later."""
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -21,28 +22,33 @@ def file_of(settings: Settings) -> Path:
 
 
 @contextmanager
-def full_disk() -> Iterator[None]:
-    """Limit each new SQLite database connection to the present size of its file."""
+def full_disk() -> Iterator[threading.Event]:
+    """Limit each new SQLite database connection to the present size of its file, until the event is set.
+
+    The listener stays for the whole time, because SQLAlchemy must not connect in a thread while listeners change.
+    """
+    has_space = threading.Event()
 
     def limit(connection: Any, _: object) -> None:
-        connection.execute("PRAGMA max_page_count=1")
+        if not has_space.is_set():
+            connection.execute("PRAGMA max_page_count=1")
 
     event.listen(Engine, "connect", limit)
     try:
-        yield
+        yield has_space
     finally:
         event.remove(Engine, "connect", limit)
 
 
 async def test_a_full_disk(sqlite: Settings) -> None:
     open_for_writing(sqlite).dispose()
-    with running_ledger(sqlite) as ledger:
-        with full_disk():
-            await ledger.record(*(new_receipt(number, error="x" * 2000) for number in range(600)))
-            ledger.wait_until(lambda: ledger.queue.state.condition == "disk full")
-            stored = ledger.queue.state.written_rows  # a first batch of few rows may fit
-            assert len(ledger.queue) + stored == 600
-            assert stored < 100
+    with full_disk() as has_space, running_ledger(sqlite) as ledger:
+        await ledger.record(*(new_receipt(number, error="x" * 2000) for number in range(600)))
+        ledger.wait_until(lambda: ledger.queue.state.condition == "disk full")
+        stored = ledger.queue.state.written_rows  # a first batch of few rows may fit
+        assert len(ledger.queue) + stored == 600
+        assert stored < 100
+        has_space.set()
         ledger.wait_written(600)
         state = ledger.queue.state
     assert (state.condition, state.problem, state.dropped_rows) == ("ok", "", 0)
