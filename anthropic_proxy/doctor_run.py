@@ -8,7 +8,7 @@ correct after a crash. `request_stop` asks the running process to stop.
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,7 +27,7 @@ FOLDER_NAME = "doctor"
 _CURRENT, _COMPLETE, _STOP = "current-run.json", "last-run.json", "stop"
 _PROBE_SECONDS = 0.05
 """Seconds for which `is_running` tries to get the lock. Another caller may hold it for a moment."""
-_REPLACE_ATTEMPTS, _REPLACE_PAUSE_SECONDS = 10, 0.05
+_ATTEMPTS, _PAUSE_SECONDS = 10, 0.05
 _VERSION = 1
 
 
@@ -133,7 +133,8 @@ def store_complete(data_directory: Path, run: DoctorRun) -> None:
 
 def remove_current(data_directory: Path) -> None:
     """Remove the file of the run in progress after its end. Raises `OSError`."""
-    (find_folder(data_directory) / _CURRENT).unlink(missing_ok=True)
+    file = find_folder(data_directory) / _CURRENT
+    _repeat_while_read(lambda: file.unlink(missing_ok=True))
 
 
 def digest_settings(settings: Settings) -> str:
@@ -202,14 +203,19 @@ def _store(file: Path, run: DoctorRun) -> None:
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
     try:
         temporary.write_bytes(msgspec.json.encode(run) + b"\n")
-        for _ in range(_REPLACE_ATTEMPTS - 1):
-            try:
-                temporary.replace(file)
-            except PermissionError:  # on Windows while a page reads the file
-                time.sleep(_REPLACE_PAUSE_SECONDS)
-            else:
-                return
-        temporary.replace(file)
+        _repeat_while_read(lambda: temporary.replace(file))
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _repeat_while_read(change: Callable[[], object]) -> None:
+    """Replace or remove a file, which fails on Windows while a page reads the file. Raises `OSError`."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            change()
+        except PermissionError:
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+    change()

@@ -129,8 +129,10 @@ def _open_recorder(settings: "Settings", options: _Options) -> "Iterator[RunReco
     with ExitStack() as stack:
         if directory is not None and not options.is_attached:
             try:
-                stack.enter_context(doctor_run.locked_run(directory, _LOCK_SECONDS))
-                doctor_run.remove_current(directory)  # an earlier run that failed
+                with ExitStack() as opened:
+                    opened.enter_context(doctor_run.locked_run(directory, _LOCK_SECONDS))
+                    doctor_run.remove_current(directory)  # an earlier run that failed
+                    stack.enter_context(opened.pop_all())
             except OSError as error:
                 folder = doctor_run.find_folder(directory)
                 is_locked = isinstance(error, TimeoutError)

@@ -21,10 +21,14 @@ _EXIT_BY_SIGNAL = 128
 """Number that shells add to the number of a signal: the exit status of a program that the signal has ended."""
 
 _PROGRAM = (
-    "import sys; sys.path.append(sys.argv.pop(1)); "
+    "import sys; folder = sys.argv.pop(1); sys.path.insert(0, folder); import anthropic_proxy; "
+    "sys.path.remove(folder); sys.path.append(folder); "
     "import runpy; runpy.run_module('anthropic_proxy', run_name='__main__', alter_sys=True)"
 )
-"""Program that runs the package like `python -m anthropic_proxy`. Its first argument is the folder with the package."""
+"""Program that runs the package like `python -m anthropic_proxy`. Its first argument is the folder with the package.
+
+This folder is the first in the search only for the package itself, of which another copy may be installed.
+"""
 
 
 def proxy_command(*words: str) -> list[str]:

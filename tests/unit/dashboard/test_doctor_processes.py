@@ -1,7 +1,9 @@
 """Processes of the doctor that the dashboard starts: estimates, another run, a failed reload, the stop."""
 
 import asyncio
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,39 +19,53 @@ from anthropic_proxy.settings.environment import find_data_directory
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_for_async
 
+_SYSTEM_VARIABLES = ("PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
 FREE = Estimate(models=[], requests=0, tokens=0, price=0.0)
 
 
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """Return a list to which the start of each process appends its last argument."""
+@pytest.fixture(autouse=True)
+def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run the processes of the test for a user without settings and keys, in an empty directory."""
     monkeypatch.chdir(tmp_path)
-    found: list[str] = []
+    kept = {name: value for name, value in os.environ.items() if name in _SYSTEM_VARIABLES}
+    for name in os.environ:
+        monkeypatch.delenv(name)
+    own = {"HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path), "PYTHONPATH": str(ROOT), "PREFERRED_PROVIDER": "demo"}
+    for name, value in {**kept, **own}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def started() -> Iterator[list[bool]]:
+    """Yield a list with an element for each process that starts: True for an estimate."""
+    found: list[bool] = []
+    is_open = True
 
     def note(event: str, values: tuple[Any, ...]) -> None:
-        if event == "subprocess.Popen" and "doctor" in values[1]:
-            found.append(values[1][-1])
+        if is_open and event == "subprocess.Popen" and "doctor" in values[1]:
+            found.append("--dry-run" in values[1])
 
-    sys.addaudithook(note)
-    return found
+    sys.addaudithook(note)  # there is no function that removes it
+    yield found
+    is_open = False
 
 
-async def test_simultaneous_callers_share_one_process(started: list[str]) -> None:
+async def test_simultaneous_callers_share_one_process(started: list[bool]) -> None:
     processes = DoctorProcesses(None)  # type: ignore[arg-type]  # the proxy is used only after an error
     cancelled = asyncio.ensure_future(processes.estimate())
     others = [asyncio.ensure_future(processes.estimate()) for _ in range(4)]
     await asyncio.sleep(0)
     cancelled.cancel()
     assert await asyncio.gather(*others) == [FREE] * 4
-    assert started == ["--json"]
+    assert started == [True]
     assert await processes.estimate() == FREE
-    assert started == ["--json"] * 2
+    assert started == [True, True]
 
 
-async def test_the_process_imports_nothing_from_the_current_directory(started: list[str], tmp_path: Path) -> None:
+async def test_the_process_imports_nothing_from_the_current_directory(started: list[bool], tmp_path: Path) -> None:
     (tmp_path / "msgspec.py").write_text("raise SystemExit('imported from the current directory')")
     assert await DoctorProcesses(None).estimate() == FREE  # type: ignore[arg-type]
-    assert started == ["--json"]
+    assert started == [True]
 
 
 class _Gateway(Struct):
@@ -74,14 +90,9 @@ def new_processes(failure: Exception | None = None) -> tuple[DoctorProcesses, li
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the data directory of a user without settings. Processes of the test use it."""
-    monkeypatch.chdir(tmp_path)
-    variables = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "PREFERRED_PROVIDER": "demo"}
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
-    return find_data_directory({"HOME": str(tmp_path)}) or tmp_path
+def data(tmp_path: Path) -> Path:
+    """Return the data directory of the user."""
+    return find_data_directory(dict(os.environ)) or tmp_path
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Command lines of child processes: they import nothing from the current directory, also in a checkout."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -30,10 +31,15 @@ def test_a_checkout_without_installation_runs_itself(tmp_path: Path) -> None:
         (checkout / name).touch()
     shutil.copy(child_process.__file__, checkout / "platforms")
     (checkout / "__main__.py").write_text("import json, sys; print(json.dumps([__name__, *sys.argv]))")
-    without_packages = (sys.executable, "-S", "-E")
+    other = tmp_path / "installed" / "anthropic_proxy"
+    other.mkdir(parents=True)
+    (other / "__init__.py").touch()
+    (other / "__main__.py").write_text("raise SystemExit('another copy')")
+    environment = {**os.environ, "PYTHONPATH": str(other.parent)}
+    without_packages = (sys.executable, "-S")
     printed = subprocess.check_output([*without_packages, "-c", PRINTS_COMMAND, str(checkout.parent)], text=True)
     command = [*without_packages, *json.loads(printed)[1:]]
-    printed = subprocess.check_output(command, cwd=tmp_path, text=True)
+    printed = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True)
     assert json.loads(printed) == ["__main__", str(checkout / "__main__.py"), "doctor", "a b"]
 
 
