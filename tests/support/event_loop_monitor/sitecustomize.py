@@ -12,8 +12,11 @@ import struct
 import threading
 import time
 
-BLOCKED_SECONDS = 0.5
-"""A callback that takes longer, without pauses of the machine and waiting for the processor, has blocked."""
+BLOCKED_SECONDS = 1.0
+"""A callback that takes longer, without pauses of the machine and waiting for the processor, has blocked.
+
+On a busy machine, 0.5 s have been seen: the interpreter lock was held by a thread that waited for the processor.
+"""
 _SCHEDULED = "/proc/thread-self/schedstat"
 """Of the thread that opens it: nanoseconds on a processor, nanoseconds of waiting for one, turns (Linux only)."""
 _START_UP = ("coro=<App.start()", "coro=<App.log_startup()", "coro=<LifespanOn.")

@@ -48,7 +48,7 @@ def report(steps: str, pauses: Path | None = None, **options: object) -> str:
 
 
 def test_a_callback_that_blocks_is_reported_and_a_slow_one_is_not() -> None:
-    lines = report("(time.sleep, 0.1), (time.sleep, 3), (compute, 0.1), (compute, 0.8)").splitlines()
+    lines = report("(time.sleep, 0.1), (time.sleep, 3), (compute, 0.1), (compute, 1.5)").splitlines()
     assert [line.startswith(BLOCKED) for line in lines] == [True, True], lines
 
 
