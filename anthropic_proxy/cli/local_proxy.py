@@ -8,14 +8,14 @@ returns the credential.
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.child_process import background_options, proxy_command
+from anthropic_proxy.platforms.child_process import background_options, end_process, proxy_command
 from anthropic_proxy.platforms.port_owner import find_port_owner
 from anthropic_proxy.routing.providers import find_registry
 from anthropic_proxy.routing.router.targets import choose_preferred_provider_name
@@ -144,22 +144,7 @@ def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
         version = health["version"] if isinstance(health, dict) else ""
         yield LocalProxy(host, int(port), version, client_token(settings), log_file=log_file)
     finally:
-        _stop(process, settings.stop_timeout_seconds + _STOP_MARGIN_SECONDS)
-
-
-def _stop(process: "subprocess.Popen[bytes]", timeout: float) -> None:
-    """Close the standard input of the proxy `process`, which makes it stop.
-
-    The process is killed if it still runs after `timeout` seconds.
-    """
-    assert process.stdin is not None
-    with suppress(OSError):
-        process.stdin.close()
-    try:
-        process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        end_process(process, settings.stop_timeout_seconds + _STOP_MARGIN_SECONDS)
 
 
 def _find_log_file() -> Path:

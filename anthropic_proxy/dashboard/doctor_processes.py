@@ -21,7 +21,7 @@ from anthropic_proxy import doctor_run
 from anthropic_proxy.dashboard.reloads import reload_settings
 from anthropic_proxy.doctor_run import DoctorRun
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.platforms.child_process import background_options, proxy_command
+from anthropic_proxy.platforms.child_process import background_options, end_process, proxy_command
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.plugins import Gateway
 from anthropic_proxy.redaction import redact_secrets
@@ -104,7 +104,7 @@ class DoctorProcesses:
         """End all processes and wait for their threads. Called when the proxy stops."""
         await asyncio.to_thread(self._refuse_processes)
         for process in list(self._processes):
-            await asyncio.to_thread(_end, process)
+            await asyncio.to_thread(end_process, process, _STOP_SECONDS)
         for thread in list(self._threads):
             await asyncio.to_thread(thread.join, _STOP_SECONDS)
 
@@ -206,7 +206,6 @@ class DoctorProcesses:
             output, errors = process.communicate(timeout=_ESTIMATE_SECONDS)
             return msgspec.json.decode(output, type=Estimate)
         except subprocess.TimeoutExpired:
-            process.kill()
             raise InvalidRequest(
                 f"The doctor did not respond within {_ESTIMATE_SECONDS:g} s. {_IN_A_TERMINAL}"
             ) from None
@@ -237,25 +236,11 @@ class DoctorProcesses:
         return process
 
     def _close(self, process: "subprocess.Popen[str]") -> None:
-        _end(process)
+        end_process(process, _STOP_SECONDS)
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
         self._processes.discard(process)
-
-
-def _end(process: "subprocess.Popen[str]") -> None:
-    """End a process by the end of its standard input. Kill it if it has none, or does not end in time."""
-    if process.stdin is None:
-        process.kill()
-    else:
-        with suppress(OSError):
-            process.stdin.close()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _find_error(output: str, status: int) -> str:

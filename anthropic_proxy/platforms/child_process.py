@@ -2,7 +2,7 @@
 
 `proxy_command` returns the command line of a command of the proxy. `background_options` is for a server that Ctrl+C
 does not stop. `run_in_foreground` runs a client such as Claude Code in the terminal. `exit_handles` detects the end of
-a process. `stop_at_end_of_input` ends a child with its parent.
+a process. `stop_at_end_of_input` ends a child with its parent, and `end_process` ends it before.
 """
 
 import os
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
@@ -54,6 +54,23 @@ def exit_handles(process: BaseProcess) -> list[int]:
     """
     # the handle of a process on Windows is no socket, and only sockets can be selected
     return [] if sys.platform == "win32" else [process.sentinel]
+
+
+def end_process(process: "subprocess.Popen[Any]", seconds: float) -> None:
+    """End a child process by the end of its standard input, and wait. Kill it if it still runs after `seconds`.
+
+    A child without a pipe as its standard input is killed at once.
+    """
+    if process.stdin is None:
+        process.kill()
+    else:
+        with suppress(OSError):
+            process.stdin.close()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def stop_at_end_of_input() -> None:
