@@ -84,7 +84,6 @@ def run_worker(
 
     `index_and_count` has the index of this worker, from 0, and the worker count.
     """
-    restore_import_variable()
     link = WorkerLink(IpcChannel(supervisor.channel), memoryview(supervisor.board).cast("B"), *index_and_count)
     serve_supervised(partial(load_app, link=link), config, supervisor.control, sockets=[listener], logs_startup=False)
 
@@ -101,6 +100,7 @@ def serve_supervised(
 
     An invalid setting ends the process with the status `EXIT_STARTUP_FAILED`.
     """
+    restore_import_variable()
     try:
         ServerProcess(load_app, config, sockets[0], control=control, logs_startup=logs_startup).run()
     except ConfigurationError as error:

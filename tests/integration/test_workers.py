@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import pytest
 from aiohttp import web
 
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
@@ -29,6 +30,10 @@ TEMPERATURE = {
     "param": "temperature",
     "code": "unsupported_parameter",
 }
+SERVERS = pytest.mark.parametrize(
+    ("option", "count"), [(("--workers", "2"), 2), (("--reload",), 1)], ids=["workers", "reload of code"]
+)
+"""Options of `serve` that start worker processes, with the number of workers."""
 SPENT, FRESH = "sk-spent-0123456789abcdef", "sk-fresh-0123456789abcdef"
 
 
@@ -206,7 +211,10 @@ async def test_the_limit_of_calls_holds_for_all_workers_together(tmp_path: Path)
     assert max_active <= 2
 
 
-def test_workers_import_nothing_from_the_current_directory(settings: dict[str, str], tmp_path: Path) -> None:
+@SERVERS
+def test_workers_import_nothing_from_the_current_directory(
+    option: tuple[str, ...], count: int, settings: dict[str, str], tmp_path: Path
+) -> None:
     """Started like the installed command: the directory of the command is the first in the module search path."""
     command = tmp_path / "bin" / "anthropic-proxy.py"
     command.parent.mkdir()
@@ -214,21 +222,24 @@ def test_workers_import_nothing_from_the_current_directory(settings: dict[str, s
     current = tmp_path / "current"
     current.mkdir()
     (current / "multiprocessing.py").write_text("print('imported from the current directory', flush=True)\n")
-    with running_proxy(current, settings, (str(command), "serve", "--workers", "2")) as proxy:
-        wait_for(lambda: len(children_of(proxy.process.pid)) >= 2)
-        clients_of(proxy)
+    with running_proxy(current, settings, (str(command), "serve", *option)) as proxy:
+        wait_for(lambda: len(children_of(proxy.process.pid)) >= count)
+        assert proxy.client().get("/health").status_code == 200
         assert proxy.stop() == 0
     assert "imported from the current directory" not in proxy.log
 
 
-def test_a_key_command_of_a_worker_may_import_modules_beside_it(settings: dict[str, str], tmp_path: Path) -> None:
+@SERVERS
+def test_a_key_command_of_a_worker_may_import_modules_beside_it(
+    option: tuple[str, ...], count: int, settings: dict[str, str], tmp_path: Path
+) -> None:
     (tmp_path / "sibling.py").write_text(f"KEY = '{settings['OPENAI_API_KEY']}'\n")
     (tmp_path / "key.py").write_text("import sibling\nprint(sibling.KEY)\n")
     (tmp_path / "anthropic-proxy.toml").write_text(
         f'[providers.vllm]\nbase_url = "{settings["OPENAI_BASE_URL"]}"\n'
         f"api_key = {{ command = {json.dumps([sys.executable, 'key.py'])} }}\n"
     )
-    with running_proxy(tmp_path, settings, serve(2)) as proxy:
-        for client in clients_of(proxy).values():
+    with running_proxy(tmp_path, settings, ("-m", "anthropic_proxy", "serve", *option)) as proxy:
+        for client in clients_of(proxy, count).values():
             reply = client.post(MESSAGES, json=ask("Say exactly: hello", model="vllm/gpt-4.1"))
             assert reply.status_code == 200, reply.text
