@@ -138,14 +138,18 @@ def remove_current(data_directory: Path) -> None:
 
 
 def digest_settings(settings: Settings) -> str:
-    """Return a digest of the settings on which the results of a run depend. Keys are masked before."""
+    """Return a digest of the settings on which the results of a run depend. Keys are masked before.
+
+    A key that a command writes may change at each start, so only its presence counts.
+    """
     variables, secrets = list_backend_variables(find_registry(settings)), settings.reveal_all_secrets()
-    lines = []
-    for name, value in sorted(settings.raw_values.items()):
-        if name in variables:
-            lines.append(f"{name}={mask_setting(name, value.reveal())}")
-        elif name == "routes" or name.startswith("providers."):  # tables of the configuration file
-            lines.append(f"{name}={redact_secrets(value.reveal(), secrets)}")
+    texts = {name: value.reveal() for name, value in settings.raw_values.items()}
+    lines = [f"{name}={mask_setting(name, text)}" for name, text in sorted(texts.items()) if name in variables]
+    lines.append(redact_secrets(texts.get("routes", ""), secrets))
+    for table in sorted(settings.configured_providers, key=lambda table: table.name):
+        keys = [str(key) for key in settings.keys.get(table.name, ())]
+        text = redact_secrets(table.json_text, secrets)
+        lines.append(f"{table.name}={text} {bool(keys) if table.has_key_command else keys}")
     return hashlib.sha256("\n".join(lines).encode("utf-8", "replace")).hexdigest()
 
 

@@ -193,6 +193,8 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
     """API of the server: `chat`, `responses` and others. `routing.providers` checks the name."""
     has_key: bool
     """True if the table of the provider has an `api_key`."""
+    has_key_command: bool = False
+    """True if the output of a command is the key. Such a key may be another one at each start or reload."""
     known_models: Sequence[str]
     """Model ids of the table, without patterns, in the order of the file."""
     models: Sequence[ConfiguredModel]

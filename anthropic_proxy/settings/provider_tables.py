@@ -110,6 +110,7 @@ def _load_table(file: ConfigFile, name: str, errors: ErrorList) -> ConfiguredPro
         base_url=base_url,
         wire=table.wire,
         has_key=table.api_key is not None,
+        has_key_command=table.api_key is not None and table.api_key.command is not None,
         known_models=tuple(model for model in models if not _PATTERN_CHARACTERS.search(model)),
         models=tuple(_load_model(pattern, model) for pattern, model in models.items()),
         dialect=table.dialect,

@@ -1,5 +1,7 @@
 """Stored runs of the doctor: the lock, requests to stop, damaged files, and the digest of settings."""
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,21 @@ def test_tables_of_the_configuration_file_change_the_digest(
         Path("anthropic-proxy.toml").write_text(file, "utf-8")
         digests.append(doctor_run.digest_settings(load_settings({"OWN_KEY": key}, PROVIDERS)))
     assert digests[0] != digests[1]
+
+
+def test_a_key_that_a_command_writes_may_rotate_but_its_failure_changes_the_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = "import pathlib, sys; key = pathlib.Path('key').read_text(); print(key); sys.exit(not key)"
+    Path("anthropic-proxy.toml").write_text(
+        '[providers.own]\nbase_url = "http://127.0.0.1:8000/v1"\nmodels = ["some"]\n'
+        f"api_key = {{ command = {json.dumps([sys.executable, '-c', program])} }}\n",
+        "utf-8",
+    )
+    digests = []
+    for key in ("some-key-of-test-1234", "some-key-of-test-5678", ""):
+        Path("key").write_text(key, "utf-8")
+        digests.append(doctor_run.digest_settings(load_settings({}, PROVIDERS)))
+    assert digests[0] == digests[1]
+    assert digests[0] != digests[2]
