@@ -210,7 +210,7 @@ class DoctorProcesses:
                 f"The doctor did not respond within {_ESTIMATE_SECONDS:g} s. {_IN_A_TERMINAL}"
             ) from None
         except msgspec.DecodeError:
-            problem = _find_error(errors, process.returncode)
+            problem = _STOPPING if self._is_stopping else _find_error(errors, process.returncode)
             problem = redact_secrets(problem, self._gateway.settings.reveal_all_secrets())
             raise InvalidRequest(f"The doctor cannot start: {problem}") from None
         finally:

@@ -1,6 +1,7 @@
 """Processes of the doctor that the dashboard starts: estimates, another run, a failed reload, the stop."""
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -138,3 +139,22 @@ async def test_no_process_is_started_while_the_proxy_stops(data: Path) -> None:
         "The doctor cannot start: the proxy is stopping."
     ] * 2
     assert doctor_run.load_current(data) is None
+
+
+async def test_an_estimate_that_the_stop_of_the_proxy_ends_is_explained(data: Path, tmp_path: Path) -> None:
+    connected: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
+    server = await asyncio.start_server(lambda _, writer: connected.set_result(writer), "127.0.0.1", 0)
+    program = f"import socket; socket.create_connection({server.sockets[0].getsockname()[:2]}).recv(1)"
+    (tmp_path / "anthropic-proxy.toml").write_text(
+        '[providers.own]\nbase_url = "http://127.0.0.1:1/v1"\n'
+        f"api_key = {{ command = {json.dumps([sys.executable, '-c', program])} }}\n"
+    )
+    processes, _ = new_processes()
+    estimate = asyncio.ensure_future(processes.estimate())
+    writer = await connected
+    await processes.stop()
+    with pytest.raises(InvalidRequest) as raised:
+        await estimate
+    writer.close()
+    server.close()
+    assert raised.value.message == "The doctor cannot start: the proxy is stopping."
