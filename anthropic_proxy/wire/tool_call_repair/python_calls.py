@@ -20,6 +20,11 @@ _PRINTS = "print"
 _MAX_CHARACTERS = 64 * 1024
 """Maximum number of characters of a text that is parsed as Python. Longer text is not a call."""
 
+_FILE_NAME = "<reply text>"
+"""Name of the parsed text in warnings. It contains no special character of regular expressions."""
+_FILTER = ("ignore", None, Warning, re.compile(_FILE_NAME), 0)
+"""Element of `warnings.filters` that ignores all warnings about the parsed text."""
+
 
 def read_python_tag(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the calls of `<|python_tag|>{"name": …, "parameters": {…}}` or of `<|python_tag|>name.call(…)`.
@@ -49,9 +54,8 @@ def read_python_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] |
     if len(text) > _MAX_CHARACTERS:
         return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # a backslash without a valid escape
-            tree = ast.parse(text.strip())
+        _ignore_warnings()
+        tree = ast.parse(text.strip(), filename=_FILE_NAME)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     calls: list[RecoveredCall] = []
@@ -65,6 +69,13 @@ def read_python_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] |
                 return None
             calls.append(call)
     return calls or None
+
+
+def _ignore_warnings() -> None:
+    """Ignore warnings about a reply text, such as those about a backslash without a valid escape."""
+    # `catch_warnings` would restore outdated filters if another thread also uses it
+    if list(warnings.filters[:1]) != [_FILTER]:
+        warnings.filterwarnings("ignore", module=_FILE_NAME)  # moves the filter to the front
 
 
 def _read_call(node: ast.expr, offered: OfferedTools) -> RecoveredCall | None:
