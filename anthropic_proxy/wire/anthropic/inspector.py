@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
-from anthropic_proxy.messages.deltas import Delta, Stop
+from anthropic_proxy.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.messages.models.block_structs import ABSENT
 from anthropic_proxy.wire.anthropic import json_spans
 from anthropic_proxy.wire.anthropic.dialect import Dialect
@@ -201,6 +201,8 @@ class RelayInspector(Decoder):
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
+        self._billed_tier: str | None = None
+        """Service tier of the latest event with one, in which fast mode is a tier. None: not reported."""
         self.finished = False
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
@@ -209,12 +211,12 @@ class RelayInspector(Decoder):
             event = _decode_event(frame)
         except DECODE_ERRORS:
             self.finished = self._read_kind(frame).type == "message_stop" or self.finished
-            return _read_odd(frame)
+            return self._keep_tier(_read_odd(frame, self._billed_tier))
         if event.refuses:
             raise self._refusal(frame)
         if event.type == "message_stop":
             self.finished = True
-        return list(_read(event.message, event.usage, event.delta))
+        return self._keep_tier(list(_read(event.message, event.usage, event.delta, self._billed_tier)))
 
     def decode_end(self) -> list[Delta]:
         """Check at the end of the response that the event `message_stop` was received. Return an empty list.
@@ -251,6 +253,13 @@ class RelayInspector(Decoder):
         """Return an empty list, because the bytes of the reply were already forwarded."""
         return []
 
+    def _keep_tier(self, deltas: list[Delta]) -> list[Delta]:
+        """Store the service tier of an event for later ones, and return the same deltas."""
+        for delta in deltas:
+            if isinstance(delta, Usage) and delta.billed_tier is not None:
+                self._billed_tier = delta.billed_tier
+        return deltas
+
     def _read_kind(self, frame: bytes) -> _Kind:
         """Return type and error of an SSE event or body with unexpected values. Raises `UpstreamError` for an error."""
         try:
@@ -273,19 +282,21 @@ class RelayInspector(Decoder):
         return error
 
 
-def _read(message: _Message | _Reply | None, usage: Raw, ending: _Ending | None) -> Iterator[Delta]:
-    if counts := decode_usage(usage) or (message and decode_usage(message.usage)):
+def _read(
+    message: _Message | _Reply | None, usage: Raw, ending: _Ending | None, earlier_tier: str | None = None
+) -> Iterator[Delta]:
+    if counts := decode_usage(usage, earlier_tier) or (message and decode_usage(message.usage)):
         yield counts
     end = ending or message
     if end and end.stop_reason:
         yield Stop(end.stop_reason, end.stop_sequence)
 
 
-def _read_odd(frame: bytes) -> list[Delta]:
+def _read_odd(frame: bytes, earlier_tier: str | None = None) -> list[Delta]:
     """Decode usage and stop reason of an event with values of unexpected types. Such values are ignored."""
     whole = read_members(Raw(frame)) or {}
     message = read_members(whole.get("message")) or {}
     ending = read_members(whole.get("delta")) or message or whole
     reason, sequence = read_text(ending, "stop_reason"), read_text(ending, "stop_sequence")
     usage = whole.get("usage", message.get("usage", ABSENT))
-    return list(_read(None, usage, _Ending(reason, sequence)))
+    return list(_read(None, usage, _Ending(reason, sequence), earlier_tier))

@@ -46,8 +46,11 @@ decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 """Function that decodes a JSON object to a dictionary: key → JSON text of the value."""
 
 
-def decode_usage(usage: Raw) -> Usage | None:
-    """Return the token counts of a `usage` object. None: `usage` is missing or null."""
+def decode_usage(usage: Raw, earlier_tier: str | None = None) -> Usage | None:
+    """Return the token counts of a `usage` object. None: `usage` is missing or null.
+
+    `earlier_tier`: `billed_tier` of earlier events of the same reply. It stays if an event has a tier without a speed.
+    """
     counts = _count(usage)
     if counts is None:
         return None
@@ -63,7 +66,7 @@ def decode_usage(usage: Raw) -> Usage | None:
         web_fetch_requests=server_tools.web_fetch_requests if server_tools else None,
         service_tier=counts.service_tier,
         billed_searches=server_tools.web_search_requests if server_tools else None,
-        billed_tier=counts.speed if counts.speed == _FAST else counts.service_tier,
+        billed_tier=_FAST if (counts.speed or earlier_tier) == _FAST else counts.service_tier,
     )
 
 

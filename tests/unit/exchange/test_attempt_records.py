@@ -85,11 +85,26 @@ async def test_anthropic_reports_searches_tier_and_speed(usage: dict[str, Any], 
     assert (receipt.billed_searches, receipt.service_tier) == found
 
 
-@pytest.mark.parametrize(("start", "tier"), [({"service_tier": "standard", "speed": "fast"}, "fast"), ({}, "")])
+STANDARD, FAST = {"service_tier": "standard"}, {"service_tier": "standard", "speed": "fast"}
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "tier"),
+    [
+        (FAST, {}, "fast"),
+        ({}, {}, ""),
+        (FAST, STANDARD, "fast"),
+        (FAST, {**STANDARD, "iterations": 1, "output_tokens_details": "unexpected"}, "fast"),
+        (FAST, {**STANDARD, "speed": "standard"}, "standard"),
+        (STANDARD, {"service_tier": "priority"}, "priority"),
+        (STANDARD, FAST, "fast"),
+    ],
+)
 async def test_a_stream_of_anthropic_reports_the_tier_first_and_the_searches_last(
-    start: dict[str, Any], tier: str
+    start: dict[str, Any], end: dict[str, Any], tier: str
 ) -> None:
-    usage = {"output_tokens": 9, "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 1}}
+    """A gateway may repeat the service tier without the speed."""
+    usage = {"output_tokens": 9, "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 1}, **end}
     delta = {"stop_reason": "end_turn", "stop_sequence": None}
     body = message_start(**start) + block(0, {"type": "text", "text": ""})
     body += event("message_delta", 0, delta=delta, usage=usage)
