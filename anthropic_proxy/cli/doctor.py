@@ -5,7 +5,7 @@ It also prints useful settings.
 
 import os
 import sys
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
@@ -15,17 +15,15 @@ from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
-    from anthropic_proxy.lab.doctor import Backend, Report
+    from anthropic_proxy.lab.doctor import Backend, Report, Totals
     from anthropic_proxy.lab.doctor.run_recorder import RunRecorder
     from anthropic_proxy.services import Services
     from anthropic_proxy.settings import Settings
 
 MAX_UNCONFIRMED_REQUESTS = 150
 """Number of expected requests above which the command asks the user before it sends them."""
-_LOCK_SECONDS = 1.0
-"""Seconds for which the command waits for the lock of stored runs. A page of the dashboard may hold it for a moment."""
 
 
 class _Options(NamedTuple):
@@ -58,7 +56,7 @@ def doctor(
     """Probe the configured backends: address, key, tools, images, thinking, limits and more.
 
     The requests are sent to the real providers and cost a few thousand tokens. Exit status: 0 all backends are ready,
-    1 a fix is needed, 2 no provider answers.
+    1 a fix is needed, 2 no provider is configured or none responds.
 
     Parameters
     ----------
@@ -87,9 +85,10 @@ def doctor(
 
 
 def _run(options: _Options) -> int:
-    """Send the probes, write and store the results, and return the exit status."""
+    """Send the probes, store and write the results, and return the exit status."""
     import asyncio  # noqa: PLC0415  # --help needs none of it
 
+    from anthropic_proxy.cli.doctor_storage import store_results  # noqa: PLC0415
     from anthropic_proxy.platforms.child_process import stop_at_end_of_input  # noqa: PLC0415
 
     settings = _load_settings()
@@ -98,10 +97,12 @@ def _run(options: _Options) -> int:
         stop_at_end_of_input()
     with ExitStack() as stack:
         result, recorder = asyncio.run(_examine(settings, options, stack))
+        directory = settings.data_directory if options.learns else None
+        lines = [] if directory is None else store_results(recorder, result, directory)  # the output may fail
+    try:
         _write_results(result, settings, as_json=options.as_json, file=options.report)
-        if options.learns and settings.data_directory is not None:
-            _store_facts(result, settings.data_directory)
-            _store_run(recorder, result, settings.data_directory)
+    finally:
+        sys.stderr.write("".join(f"{line}\n" for line in lines))
     return result.exit_status
 
 
@@ -110,69 +111,6 @@ def _load_settings() -> "Settings":
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
     return load_settings(os.environ, PROVIDERS)
-
-
-@contextmanager
-def _open_recorder(settings: "Settings", options: _Options) -> "Iterator[RunRecorder]":
-    """Return a context manager with the recorder that stores the run for the dashboard.
-
-    It stores nothing if only some backends are examined. It writes a line to stderr and stores nothing if another run
-    is in progress, or if the folder cannot be written.
-    """
-    import time  # noqa: PLC0415
-
-    from anthropic_proxy import doctor_run  # noqa: PLC0415
-    from anthropic_proxy.lab.doctor.run_recorder import RunRecorder  # noqa: PLC0415
-    from anthropic_proxy.platforms.os_errors import describe_os_error  # noqa: PLC0415
-
-    directory = settings.data_directory if options.learns and not options.names else None
-    with ExitStack() as stack:
-        if directory is not None and not options.is_attached:
-            try:
-                with ExitStack() as opened:
-                    opened.enter_context(doctor_run.locked_run(directory, _LOCK_SECONDS))
-                    doctor_run.remove_current(directory)  # an earlier run that failed
-                    stack.enter_context(opened.pop_all())
-            except OSError as error:
-                folder = doctor_run.find_folder(directory)
-                is_locked = isinstance(error, TimeoutError)
-                reason = "another run is in progress" if is_locked else f"{describe_os_error(error)} ({folder})"
-                sys.stderr.write(f"! This run is not stored for the dashboard: {reason}.\n")
-                directory = None
-        yield RunRecorder(directory, settings, time.time)
-        if directory is not None and not options.is_attached:
-            with suppress(OSError):
-                doctor_run.remove_current(directory)
-
-
-def _store_run(recorder: "RunRecorder", result: "Report", directory: Path) -> None:
-    """Store the complete run for the dashboard. A failure is written to stderr."""
-    from anthropic_proxy.platforms.os_errors import describe_os_error  # noqa: PLC0415
-
-    try:
-        recorder.finish(result)
-    except OSError as error:
-        sys.stderr.write(f"! The results cannot be stored in {directory}: {describe_os_error(error)}.\n")
-
-
-def _store_facts(result: "Report", directory: Path) -> None:
-    """Store the observed limits and features of models in `directory`, and print the name of the file on stderr."""
-    from datetime import date  # noqa: PLC0415
-
-    from anthropic_proxy.lab.doctor.learned_facts import list_learned_models  # noqa: PLC0415
-    from anthropic_proxy.platforms.os_errors import describe_os_error  # noqa: PLC0415
-    from anthropic_proxy.routing.catalog import store_learned_models  # noqa: PLC0415
-
-    learned = list_learned_models(result.diagnoses, date.today())
-    if not learned:
-        return
-    try:
-        file = store_learned_models(directory, learned, date.today())
-    except OSError as error:
-        sys.stderr.write(f"! The facts cannot be stored in {directory}: {describe_os_error(error)}.\n")
-        return
-    noun = "model" if len(learned) == 1 else "models"
-    sys.stderr.write(f"Facts about {len(learned)} {noun} for the next start or reload: {file}\n")
 
 
 @asynccontextmanager
@@ -202,13 +140,17 @@ async def _examine(settings: "Settings", options: _Options, stack: ExitStack) ->
     """
     import asyncio  # noqa: PLC0415
 
+    from anthropic_proxy.cli.doctor_storage import open_recorder  # noqa: PLC0415
     from anthropic_proxy.lab.doctor import estimate_cost  # noqa: PLC0415
 
     async with _open_backends(settings, options) as (services, backends):
-        _announce(backends, settings, asks=options.asks)
+        expected = estimate_cost(backends)
+        _announce(backends, expected, settings, asks=options.asks)
         # after the question, because the lock keeps the dashboard from a run of its own
-        recorder = await asyncio.to_thread(stack.enter_context, _open_recorder(settings, options))
-        recorder.start(estimate_cost(backends).requests)
+        directory = settings.data_directory if options.learns and not options.names else None
+        opened = open_recorder(settings, directory, is_attached=options.is_attached)
+        recorder = await asyncio.to_thread(stack.enter_context, opened)
+        recorder.start(expected.requests)
         try:
             return await _show_run(services, backends, recorder, shows_table=not options.as_json), recorder
         except asyncio.CancelledError:
@@ -245,12 +187,8 @@ async def _show_run(
                 task.cancel()
 
 
-def _describe_cost(backends: "Sequence[Backend]", settings: "Settings") -> tuple[str, str]:
+def _describe_cost(backends: "Sequence[Backend]", expected: "Totals", price: float | None) -> tuple[str, str]:
     """Return the number of backends and the expected cost as texts: `2 backends`, `about 41 requests and …`."""
-    from anthropic_proxy.lab.doctor import estimate_cost, estimate_price  # noqa: PLC0415
-
-    expected = estimate_cost(backends)
-    price = estimate_price(backends, settings)
     shown = f", about ${price:.3f}" if price else ""
     cost = f"about {expected.requests} requests and {expected.input_tokens:,} tokens{shown}"
     return f"{len(backends)} {'backend' if len(backends) == 1 else 'backends'}", cost
@@ -271,26 +209,26 @@ def _print_estimate(options: _Options) -> None:
 
     backends = asyncio.run(find_backends())
     expected, models = estimate_cost(backends), [one.prefixed_id for one in backends]
+    price = estimate_price(backends, settings)
     if options.as_json:
-        price = estimate_price(backends, settings)
         found = {"models": models, "requests": expected.requests, "tokens": expected.input_tokens, "price": price}
         print(json.dumps(found))
         return
-    count, cost = _describe_cost(backends, settings)
+    count, cost = _describe_cost(backends, expected, price)
     print(f"{count}: {cost}.", *models, sep="\n  ")
 
 
-def _announce(backends: "Sequence[Backend]", settings: "Settings", *, asks: bool) -> None:
+def _announce(backends: "Sequence[Backend]", expected: "Totals", settings: "Settings", *, asks: bool) -> None:
     """Print the expected number of requests and tokens on stderr.
 
     `asks`: ask the user before many requests. Raises `ConfigurationError` if the user does not accept.
     """
-    from anthropic_proxy.lab.doctor import estimate_cost  # noqa: PLC0415
+    from anthropic_proxy.lab.doctor import estimate_price  # noqa: PLC0415
 
-    count, cost = _describe_cost(backends, settings)
+    count, cost = _describe_cost(backends, expected, estimate_price(backends, settings))
     sys.stderr.write(f"Probing {count}: {cost}.\n")
     sys.stderr.flush()
-    if not asks or estimate_cost(backends).requests <= MAX_UNCONFIRMED_REQUESTS:
+    if not asks or expected.requests <= MAX_UNCONFIRMED_REQUESTS:
         return
     remedy = "To send them without a question:  anthropic-proxy doctor --yes"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -327,15 +265,15 @@ def _write_results(result: "Report", settings: "Settings", *, as_json: bool, fil
     from anthropic_proxy.platforms.os_errors import describe_os_error  # noqa: PLC0415
 
     secrets, today = settings.reveal_all_secrets(), date.today()
-    if as_json:
-        sys.stdout.write(encode_report(result, "json", today, secrets))
-    else:
-        write_report(result, secrets)
-    if file is not None:
-        form: Literal["json", "markdown"] = "json" if file.suffix.lower() == ".json" else "markdown"
-        try:
+    try:
+        if file is not None:
+            form: Literal["json", "markdown"] = "json" if file.suffix.lower() == ".json" else "markdown"
             file.write_text(encode_report(result, form, today, secrets), encoding="utf-8")
-        except OSError as error:
-            raise ConfigurationError(f"--report: {file} cannot be written: {describe_os_error(error)}.") from None
-    if as_json:
-        sys.stderr.write(f"Done: {result.cost}.\n")
+    except OSError as error:
+        raise ConfigurationError(f"--report: {file} cannot be written: {describe_os_error(error)}.") from None
+    finally:
+        if as_json:
+            sys.stdout.write(encode_report(result, "json", today, secrets))
+            sys.stderr.write(f"Done: {result.cost}.\n")
+        else:
+            write_report(result, secrets)
