@@ -48,7 +48,8 @@ def estimate_cost(backends: Sequence[Backend]) -> Totals:
     requests = 0
     for backend in backends:
         probes = [probe for probe in PROBES if must_run(probe, backend)]
-        requests += round((len(probes) + _REQUESTS_BEYOND_PROBES) * (_SEARCH_FACTOR if backend.searches_dialect else 1))
+        further = 0 if backend.target.provider.transport == "demo" else _REQUESTS_BEYOND_PROBES
+        requests += round((len(probes) + further) * (_SEARCH_FACTOR if backend.searches_dialect else 1))
     return Totals(requests=requests, input_tokens=requests * _TOKENS_PER_REQUEST)
 
 

@@ -28,9 +28,11 @@ _UNKNOWN_SERVERS = ("local", "other")
 def select_backends(services: Services, names: Sequence[str], *, searches_known_servers: bool = False) -> list[Backend]:
     """Return the backends to examine: models, each with its provider.
 
-    Without `names`, all configured providers are examined. Raises `ConfigurationError` for an unknown name.
+    Without `names`, all configured providers are examined. The demo is examined only if there is no other provider: it
+    has no model, and no remedy proposes it. Raises `ConfigurationError` for an unknown name.
     """
     found = list(_list_configured(services))
+    found = [one for one in found if one.target.provider.transport != "demo"] or found
     if names:
         found = [backend for name in names for backend in _find_named(services, name, found)]
     unique: dict[tuple[str, str], Backend] = {}

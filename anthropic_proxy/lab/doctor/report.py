@@ -42,7 +42,7 @@ class Report(Struct, kw_only=True):
     def exit_status(self) -> int:
         """Exit status of the command: 0 if the doctor found no problem to fix.
 
-        1: a fix is needed. 2: no server except the built-in demo is reachable.
+        1: a fix is needed. 2: no server except the built-in demo is configured and reachable.
         """
         problems = [diagnosis.problem for diagnosis in self.diagnoses if not is_demo(diagnosis)]
         if all(problem is not None and problem.kind == "unreachable" for problem in problems):

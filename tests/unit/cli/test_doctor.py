@@ -4,6 +4,8 @@ import asyncio
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,8 +26,10 @@ from tests.support.command_line import run_command
 from tests.support.fakes.compatible import new_server
 from tests.support.fakes.compatible.groq import GROQ
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
+from tests.support.paths import ROOT
 from tests.support.secret_canaries import find_leaks, new_canary
 from tests.support.terminal import answer_questions
+from tests.support.waiting import WAIT_SECONDS
 
 UNSTORED = "! This run is not stored for the dashboard"
 TABLE = """\
@@ -126,6 +130,52 @@ def test_a_run_that_cannot_be_stored_is_reported(tmp_path: Path) -> None:
     folder.write_text("a file")
     ended = run_command("doctor", directory=tmp_path, settings={"PREFERRED_PROVIDER": "demo"})
     assert ended.stderr.splitlines()[1] == f"{UNSTORED}: file exists ({folder})."
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_results_that_cannot_be_printed_are_stored(tmp_path: Path) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with serving(new_server("groq")) as groq, serving(new_server("local")) as local, open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "anthropic_proxy", "doctor", "--report", "report.json"],
+            cwd=tmp_path,
+            env={**environment, **settings_of(groq, local)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=WAIT_SECONDS,
+            check=False,
+        )
+    data = find_data_directory({"HOME": str(tmp_path)}) or tmp_path
+    _, *lines = ended.stderr.decode().splitlines()
+    assert (ended.returncode, lines) == (
+        1,
+        [
+            f"Facts about 2 models for the next start or reload: {data / FILE_NAME}",
+            "✕ The output cannot be written: no space left.",
+        ],
+    )
+    assert (doctor_run.load_complete(data) is not None, doctor_run.load_current(data)) == (True, None)
+    assert json.loads((tmp_path / "report.json").read_text("utf-8"))["exit_status"] == 0
+
+
+def test_the_demo_of_one_tier_is_neither_estimated_nor_examined(tmp_path: Path) -> None:
+    data = find_data_directory({"HOME": str(tmp_path)}) or tmp_path
+    with serving(new_server("groq")) as groq:
+        settings = {
+            "PREFERRED_PROVIDER": "groq",
+            "GROQ_BASE_URL": f"{groq.url}/openai/v1",
+            "GROQ_API_KEY": GROQ.key,
+            "BIG_MODEL": "groq/llama-3.3-70b-versatile",
+            "SMALL_MODEL": "demo/demo",
+            "SERVE_DEMO": "true",
+        }
+        estimate = run_command("doctor", "--dry-run", "--json", directory=tmp_path, settings=settings)
+        run_command("doctor", directory=tmp_path, settings=settings)
+    run, expected = doctor_run.load_complete(data), json.loads(estimate.stdout)
+    assert run is not None
+    models = [f"{one.prefix}/{one.model}" for one in run.columns]
+    assert (models, run.expected_requests) == (expected["models"], expected["requests"])
+    assert models == ["groq/llama-3.3-70b-versatile"]
 
 
 def test_an_unconfirmed_run_does_not_block_others(tmp_path: Path) -> None:
@@ -351,13 +401,15 @@ def test_in_a_pipe_the_backends_without_a_reply_are_named(capsys: pytest.Capture
     assert last == "Stopped after 0 requests and 0 tokens."
 
 
-def test_without_a_provider_the_demo_is_examined(tmp_path: Path) -> None:
+def test_without_a_provider_the_demo_replies_and_the_status_is_2(tmp_path: Path) -> None:
     ended = run_command("doctor", directory=tmp_path, settings={"PREFERRED_PROVIDER": "demo"})
     assert ended.returncode == 2
     assert ended.stdout.endswith(
         "  ! No provider is configured, so the demo replies. It has no model.\n"
         "    Set the key of a provider in .env:  OPENAI_API_KEY=…\n"
     )
+    counts = re.findall(r"(\d+) requests", ended.stderr + ended.stdout)
+    assert counts == ["2", "2"]
 
 
 def test_an_unknown_name_is_corrected(tmp_path: Path) -> None:
