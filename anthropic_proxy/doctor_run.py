@@ -70,7 +70,7 @@ class RunFix(Struct, frozen=True):
     """Setting or command."""
 
 
-class RunTable(Struct, frozen=True):
+class RunTomlTable(Struct, frozen=True):
     """Table for `anthropic-proxy.toml` with the observed deviations of an unknown server."""
 
     base_url: str
@@ -99,7 +99,7 @@ class DoctorRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
     columns: Sequence[RunColumn] = ()
     rows: Sequence[RunRow] = ()
     fixes: Sequence[RunFix] = ()
-    tables: Sequence[RunTable] = ()
+    tables: Sequence[RunTomlTable] = ()
     settings_digest: str = ""
     """Digest of the settings at the start. If it differs now, the remedies may no longer apply."""
     problem: str = ""

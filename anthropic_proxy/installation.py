@@ -11,12 +11,12 @@ PACKAGE = "anthropic-proxy"
 """Name under which this project is published in a package index."""
 
 
-def extra_command(extra: str, *, is_published: bool = PUBLISHED) -> str:
+def build_extra_install_command(extra: str, *, is_published: bool = PUBLISHED) -> str:
     """Return the shell command that installs an extra with pip, or in a checkout with `scripts/setup.py`."""
     return f"pip install '{PACKAGE}[{extra}]'" if is_published else f"python3 scripts/setup.py {extra}"
 
 
-def extra_command_with_uv(extra: str, *, is_published: bool = PUBLISHED) -> str:
+def build_uv_install_command(extra: str, *, is_published: bool = PUBLISHED) -> str:
     """Return the shell command that installs an extra with the tool uv."""
     return f"uv tool install '{PACKAGE}[{extra}]'" if is_published else f"uv sync --extra {extra}"
 

@@ -7,8 +7,8 @@ returns them. `require_known_prices` rejects a configuration with an unknown pri
 from collections.abc import Iterator, Mapping
 
 from anthropic_proxy.errors import ClientError, ConfigurationError
-from anthropic_proxy.installation import extra_command
-from anthropic_proxy.ledger.price_source import find_price_source, has_price_data
+from anthropic_proxy.installation import build_extra_install_command
+from anthropic_proxy.ledger.price_source import find_price_source, has_price_package
 from anthropic_proxy.ledger.prices import PriceList, TokenCounts
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.router import RoutingQuery, Target, resolve_route
@@ -45,7 +45,9 @@ def require_known_prices(settings: Settings) -> None:
         name = _name(target)
         if name not in prices:
             place, table = rule.origin.replace(" line ", ", line "), f'[prices."{name}"]'
-            install = "" if has_price_data() else f", or install the price list:  {extra_command(EXTRA)}"
+            install = (
+                "" if has_price_package() else f", or install the price list:  {build_extra_install_command(EXTRA)}"
+            )
             messages.append(
                 f'The route "{rule.name}" ({place}) has balance = "cost", but {name} has no known price. '
                 f"Add {table} with input and output to anthropic-proxy.toml{install or '.'}"

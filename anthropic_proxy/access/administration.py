@@ -17,8 +17,8 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType, structs
 from sqlalchemy import Connection, Engine, delete, insert, select, text, update
 
-from anthropic_proxy.access.descriptions import list_rules, list_settable_fields
-from anthropic_proxy.access.key_texts import find_hint, hash_key, new_key
+from anthropic_proxy.access.descriptions import list_rule_fields, list_settable_fields
+from anthropic_proxy.access.key_texts import build_key_hint, hash_key, new_key
 from anthropic_proxy.access.queries import find_key, find_team, require_key
 from anthropic_proxy.access.rules import Rules, require_valid
 from anthropic_proxy.access.virtual_keys import Team, VirtualKey
@@ -113,7 +113,7 @@ class KeyAdministration:
         with self._engine.connect() as connection:
             return self._check_new_key(connection, key, self._clock())
 
-    def preview_change(self, name: str, change: KeyChange) -> Changes:
+    def preview_key_change(self, name: str, change: KeyChange) -> Changes:
         """Return the fields that `change` would change: field → (old value, new value).
 
         Raises `UnknownModel` if no key has the id or label `name`.
@@ -121,7 +121,7 @@ class KeyAdministration:
         with self._engine.connect() as connection:
             return self._check_change(connection, require_key(connection, name), change, self._clock())[1]
 
-    def preview_team(self, name: str, rules: Mapping[str, Any]) -> Changes:
+    def preview_team_change(self, name: str, rules: Mapping[str, Any]) -> Changes:
         """Return the rules of a team that `rules` would change: rule → (old value, new value).
 
         Raises `InvalidRequest` for invalid values.
@@ -152,7 +152,7 @@ class KeyAdministration:
                     chosen = key_hashes.c.hash == each.hash
                     connection.execute(update(key_hashes).values(expires_at=end).where(chosen))
             key_text = _add_text(connection, key.id, now)
-            changes = {"hint": (key.hashes[0].hint if key.hashes else None, find_hint(key_text))}
+            changes = {"hint": (key.hashes[0].hint if key.hashes else None, build_key_hint(key_text))}
             self._record(connection, now, "rotate key", _name_key(key), changes)
             return require_key(connection, key.id), key_text
 
@@ -257,7 +257,7 @@ def _check_team(connection: Connection, name: str, rules: Mapping[str, Any]) -> 
         raise InvalidRequest("The team has no name.")
     before = (find_team(connection, name) or Team(name)).rules
     after = require_valid(structs.replace(before, **rules))
-    return after, _compare(list_rules(before), list_rules(after))
+    return after, _compare(list_rule_fields(before), list_rule_fields(after))
 
 
 def _require_same(present: VirtualKey | Rules, expected: VirtualKey | Rules | None) -> None:
@@ -292,7 +292,7 @@ def _require_new_label(connection: Connection, key: VirtualKey) -> None:
 def _add_text(connection: Connection, key_id: str, now: float) -> str:
     """Create a random text for the virtual key `key_id`, store its hash, and return the text."""
     key_text = new_key()
-    row = {"hash": hash_key(key_text.encode()), "key_id": key_id, "hint": find_hint(key_text)}
+    row = {"hash": hash_key(key_text.encode()), "key_id": key_id, "hint": build_key_hint(key_text)}
     connection.execute(insert(key_hashes).values({**row, "created_at": to_microseconds(now)}))
     return key_text
 

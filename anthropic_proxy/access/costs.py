@@ -1,13 +1,14 @@
 """Estimated and actual tokens and costs of client requests, for the token limits and budgets of virtual keys.
 
 A virtual key is a key that the proxy issues to a client. `RequestCosts.estimate` computes the estimate before a
-request, and `find_actual` the actual values after it. The prices are those of the ledger, the database of requests.
+request, and `find_actual_usage` the actual values after it. The prices are those of the ledger, the database of
+requests.
 """
 
 from collections.abc import Callable
 
 from anthropic_proxy.access.limits import Amounts
-from anthropic_proxy.ledger.costs import find_usage
+from anthropic_proxy.ledger.costs import find_request_usage
 from anthropic_proxy.ledger.model_costs import ModelCosts
 from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Receipt
 from anthropic_proxy.settings import Settings
@@ -33,7 +34,7 @@ class RequestCosts:
         found = Amounts(1, 0)
         for target in request.targets:
             price = costs.find_price_by_prefix(target.prefix, target.model)
-            cost = 0 if price is None else price.find_highest_cost(input_tokens, target.max_output_tokens)
+            cost = 0 if price is None else price.calculate_max_cost(input_tokens, target.max_output_tokens)
             found = Amounts(max(found.tokens, input_tokens + target.max_output_tokens), max(found.cost, cost))
         return found
 
@@ -47,12 +48,12 @@ class RequestCosts:
             (each for each in request.targets if costs.find_price_by_prefix(each.prefix, each.model) is None), None
         )
 
-    def find_actual(self, receipt: Receipt, input_tokens: int) -> Amounts:
+    def find_actual_usage(self, receipt: Receipt, input_tokens: int) -> Amounts:
         """Return the number of tokens and the cost (in nano-dollars) of a finished request.
 
         An unknown cost counts as 0, and the estimate `input_tokens` replaces a missing count.
         """
-        usage = find_usage(self._current_costs(), receipt, input_tokens)
+        usage = find_request_usage(self._current_costs(), receipt, input_tokens)
         return Amounts(usage.tokens, usage.cost or 0)
 
     def _current_costs(self) -> ModelCosts:

@@ -77,10 +77,10 @@ def _encode_rules(rules: Rules) -> dict[str, Any]:
 def list_settable_fields(key: VirtualKey) -> dict[str, Any]:
     """Return the fields of a virtual key that an administrator can set: name → value for the audit log."""
     values = {"label": key.label, "owner": key.owner, "team": key.team, "expires_at": format_time(key.expires_at)}
-    return {**values, **list_rules(key.rules)}
+    return {**values, **list_rule_fields(key.rules)}
 
 
-def list_rules(rules: Rules) -> dict[str, Any]:
+def list_rule_fields(rules: Rules) -> dict[str, Any]:
     """Return the models, limits and budgets of a key or team: name → value for the audit log."""
     values = _encode_rules(rules)
     return {**values, "budgets": [budget.describe() for budget in rules.budgets]}
@@ -93,7 +93,7 @@ def describe_unknown_routes(names: Iterable[str], settings: Settings) -> Sequenc
     return [f"anthropic-proxy.toml has no route {name!r}, so no request matches it." for name in unknown]
 
 
-def describe_value(value: object) -> str:
+def describe_field_value(value: object) -> str:
     """Return the old or new value of a changed field as text: `claude-*, openai/gpt-4.1`. None and "" become `–`."""
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "–"
@@ -105,7 +105,9 @@ def describe_changes(changes: Mapping[str, tuple[object, object]]) -> str:
 
     `changes`: name of the field → (old value, new value).
     """
-    texts = (f"{name}: {describe_value(old)} → {describe_value(new)}" for name, (old, new) in changes.items())
+    texts = (
+        f"{name}: {describe_field_value(old)} → {describe_field_value(new)}" for name, (old, new) in changes.items()
+    )
     return "; ".join(texts)
 
 

@@ -65,13 +65,13 @@ def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float)
     if refused.rule == "concurrency":
         message = (
             f"{scope.describe()} has {_count(maximum, 'request')} in progress, which is its limit. Try again when one "
-            f"ends. Another limit:  {scope.describe_change('--concurrency N')}"
+            f"ends. Another limit:  {scope.format_change_command('--concurrency N')}"
         )
         return LimitReached(message, retry_after=wait)
     unit, option = _UNITS[refused.rule]
     message = (
         f"{scope.describe()} has reached its limit of {_count(maximum, unit)} per minute. Try again in "
-        f"{math.ceil(wait)} s. Another limit:  {scope.describe_change(f'{option} N')}"
+        f"{math.ceil(wait)} s. Another limit:  {scope.format_change_command(f'{option} N')}"
     )
     return LimitReached(message, retry_after=wait)
 
@@ -91,7 +91,7 @@ def _count(number: int, noun: str) -> str:
 def _budget_error(refused: KeyLimit, budget: Budget, wait: float, now: float) -> LimitReached:
     scope = refused.scope
     end = find_period_end(budget.period, datetime.fromtimestamp(now, UTC))
-    change = f"Another budget:  {scope.describe_change(f'--budget AMOUNT/{budget.period}')}"
+    change = f"Another budget:  {scope.format_change_command(f'--budget AMOUNT/{budget.period}')}"
     if wait <= RESERVED_WAIT_SECONDS:
         message = (
             f"{scope.describe()} has a budget of {budget.describe()}, and running requests reserve the remainder. Try "
@@ -114,14 +114,14 @@ def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -
             if denied is not None or not used:
                 raise PermissionDenied(
                     f"{scope.describe()} does not allow the model {request.model!r} ({denied}). Allowed: "
-                    f"{', '.join(rules.models)}. Another list:  {scope.describe_change('--models LIST')}"
+                    f"{', '.join(rules.models)}. Another list:  {scope.format_change_command('--models LIST')}"
                 )
         for target in request.targets:
             if not rules.allows_provider(target.prefix):
                 raise PermissionDenied(
                     f"{scope.describe()} does not allow the provider {target.prefix!r}, to which {request.model!r} is "
                     f"sent. Allowed: {', '.join(rules.providers)}. Another list:  "
-                    f"{scope.describe_change('--providers LIST')}"
+                    f"{scope.format_change_command('--providers LIST')}"
                 )
 
 
@@ -137,11 +137,11 @@ def require_allowed_route(scopes: Sequence[Scope], request: AdmissionRequest) ->
         if request.route:
             raise PermissionDenied(
                 f"{scope.describe()} does not allow the route {request.route!r}, which matches this request. Allowed: "
-                f"{allowed}. Another list:  {scope.describe_change('--routes LIST')}"
+                f"{allowed}. Another list:  {scope.format_change_command('--routes LIST')}"
             )
         raise PermissionDenied(
             f"{scope.describe()} allows only requests of certain routes, and no route matches this one. Allowed: "
-            f"{allowed}. Another list:  {scope.describe_change('--routes LIST')}"
+            f"{allowed}. Another list:  {scope.format_change_command('--routes LIST')}"
         )
 
 

@@ -117,7 +117,7 @@ class KeyTable:
         Return the reason of a failure; "": success.
         """
         from anthropic_proxy.access.queries import (  # noqa: PLC0415  # only with virtual keys
-            find_newest_change,
+            find_newest_audit_id,
             list_keys,
             list_teams,
         )
@@ -130,7 +130,7 @@ class KeyTable:
                 open_for_writing(self._settings).dispose()  # creates or migrates the database
                 self._engine = open_for_reading(self._settings)
             with self._engine.connect() as connection:
-                version = find_newest_change(connection)
+                version = find_newest_audit_id(connection)
                 if version != self._version:
                     self._replace({key.id: key for key in list_keys(connection)}, list_teams(connection))
                     self._version = version

@@ -1,7 +1,7 @@
 """Key texts, the secrets that clients send: `sk-ap-`, 40 random characters, and a checksum.
 
 A virtual key is a key that the proxy issues to a client. `new_key` returns a random key text. `hash_key` returns its
-hash, because the database stores only hashes. `find_hint` returns a short form for lists.
+hash, because the database stores only hashes. `build_key_hint` returns a short form for lists.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ def has_valid_checksum(key: bytes) -> bool:
     return text == f"{PREFIX}{random}{_find_checksum(random)}" and len(random) == _RANDOM_CHARACTERS
 
 
-def find_hint(key: str) -> str:
+def build_key_hint(key: str) -> str:
     """Return the beginning and end of the text of a virtual key, for lists: `sk-ap-…4f2a`."""
     return f"{PREFIX}…{key[-4:]}"
 

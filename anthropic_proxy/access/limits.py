@@ -38,7 +38,7 @@ class Scope(Struct, frozen=True):
         """Return the name of this key or team for error messages: `The key 'ci'`."""
         return f"The {self.kind} {self.name!r}"
 
-    def describe_change(self, option: str) -> str:
+    def format_change_command(self, option: str) -> str:
         """Return the shell command that changes a limit of this key or team, for error messages.
 
         `option` is the option of the command with its value, such as `--rpm N`.
@@ -94,7 +94,7 @@ def build_limits(scopes: Sequence[Scope], estimate: Amounts, now: float) -> Sequ
     return [limit for scope in scopes for limit in _build_limits(scope, estimate, now)]
 
 
-def build_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
+def build_token_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
     """Return the limits for a request to `/v1/messages/count_tokens`.
 
     It has a limit of requests per minute, with its own counter.
@@ -124,7 +124,7 @@ def find_actual_amounts(limits: Sequence[KeyLimit], actual: Amounts) -> Sequence
     return [by_rule[each.rule] if each.budget is None else _find_amount(each.budget, actual) for each in limits]
 
 
-def find_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
+def build_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
     """Return the counter for the present period of a budget, to read its used amount.
 
     `now` is in seconds since the epoch.
@@ -133,10 +133,10 @@ def find_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
     end = find_period_end(budget.period, moment)
     period = {"day": moment.strftime("%Y-%m-%d"), "month": moment.strftime("%Y-%m"), "total": "total"}[budget.period]
     seconds = _TOTAL_SECONDS if end is None else end.timestamp() - now + _MARGIN_SECONDS
-    return Limit(f"{scope.counter}/{budget.unit}/{period}", "amount", 0, budget.integer_amount, seconds)
+    return Limit(f"{scope.counter}/{budget.unit}/{period}", "amount", 0, budget.counter_amount, seconds)
 
 
-def format_integer_amount(amount: int, budget: Budget) -> str:
+def format_counter_amount(amount: int, budget: Budget) -> str:
     """Return an amount of a budget as text for messages: `$1.25`, `20,000 tokens`.
 
     `amount` is in nano-dollars (10⁻⁹ US dollars) for a budget in dollars, otherwise in tokens.
@@ -156,7 +156,7 @@ def _build_limits(scope: Scope, estimate: Amounts, now: float) -> Iterator[KeyLi
     if (maximum := rules.concurrency) is not None:
         yield KeyLimit(scope, Limit(f"{start}/concurrency", "concurrency", 1, maximum), "concurrency")
     for budget in rules.budgets:
-        counter = find_budget_counter(scope, budget, now)
+        counter = build_budget_counter(scope, budget, now)
         amount = min(_find_amount(budget, estimate), counter.maximum + 1)
         limit = Limit(counter.key, counter.kind, amount, counter.maximum, counter.seconds)
         yield KeyLimit(scope, limit, budget=budget)

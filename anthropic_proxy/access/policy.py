@@ -22,8 +22,8 @@ from anthropic_proxy.access.key_texts import has_valid_checksum, hash_key
 from anthropic_proxy.access.limits import (
     Amounts,
     Scope,
-    build_count_limits,
     build_limits,
+    build_token_count_limits,
     has_money_budget,
     list_scopes,
     needs_estimate,
@@ -110,7 +110,7 @@ class KeyPolicy:
             require_allowed_models(scopes, request)
         tokens, estimate = await self._estimate(scopes, request)
         now = self._clock()
-        limits = build_limits(scopes, estimate, now) if request.has_reply else build_count_limits(scopes)
+        limits = build_limits(scopes, estimate, now) if request.has_reply else build_token_count_limits(scopes)
         reservations = self._reservations
         if not limits or reservations is None:
             return None
@@ -138,4 +138,4 @@ class KeyPolicy:
         return tokens, self._costs.estimate(request, tokens)
 
     def _find_actual(self, receipt: Receipt, input_tokens: int) -> Amounts:
-        return Amounts(0, 0) if self._costs is None else self._costs.find_actual(receipt, input_tokens)
+        return Amounts(0, 0) if self._costs is None else self._costs.find_actual_usage(receipt, input_tokens)

@@ -94,7 +94,7 @@ def list_audit_entries(
     ]
 
 
-def find_newest_change(connection: Connection) -> int:
+def find_newest_audit_id(connection: Connection) -> int:
     """Return the id of the latest row of the audit log. 0: the log is empty."""
     return connection.execute(select(func.max(audit_log.c.id))).scalar() or 0
 

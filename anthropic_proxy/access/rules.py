@@ -59,7 +59,7 @@ class Budget(Struct, frozen=True):
         return f"{Decimal(str(self.amount)).normalize():f}{unit}/{self.period}"
 
     @property
-    def integer_amount(self) -> int:
+    def counter_amount(self) -> int:
         """The amount of the budget as a whole number of nano-dollars or tokens, for a counter."""
         amount = int(Decimal(str(self.amount)) * (NANO_DOLLARS if self.unit == "usd" else 1))
         return min(amount, MAX_COUNTER_AMOUNT)
@@ -134,7 +134,7 @@ def require_valid(rules: Rules) -> Rules:
     seen = set()
     for budget in rules.budgets:
         maximum = MAX_DOLLARS if budget.unit == "usd" else MAX_AMOUNT
-        if not 0 < budget.amount <= maximum or not budget.integer_amount:
+        if not 0 < budget.amount <= maximum or not budget.counter_amount:
             raise InvalidRequest(
                 f"budgets has the amount {budget.amount:,.12g}. Use a number above 0 up to {maximum:,}."
             )

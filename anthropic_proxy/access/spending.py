@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from anthropic_proxy.access.limits import Scope, find_budget_counter, format_integer_amount
+from anthropic_proxy.access.limits import Scope, build_budget_counter, format_counter_amount
 from anthropic_proxy.access.rules import Budget
 from anthropic_proxy.ledger.prices import NANO_DOLLARS
 from anthropic_proxy.plugins import Store
@@ -25,12 +25,12 @@ class Spending(Struct, frozen=True):
 
     def describe(self) -> str:
         """Return used amount and budget as text for commands: `$1.25 of $50.00 per month`."""
-        return f"{format_integer_amount(self.used, self.budget)} of {self.budget.describe()}"
+        return f"{format_counter_amount(self.used, self.budget)} of {self.budget.describe()}"
 
     @property
     def share(self) -> float:
         """Used share of the budget, from 0 to 1."""
-        return min(max(self.used / self.budget.integer_amount, 0.0), 1.0)
+        return min(max(self.used / self.budget.counter_amount, 0.0), 1.0)
 
     def encode(self) -> dict[str, object]:
         """Return budget and used amount as values for JSON, in US dollars or tokens."""
@@ -55,7 +55,7 @@ async def read_all_spending(store: Store, scopes: Sequence[Scope], now: float) -
     found: list[list[Spending]] = [[] for _ in scopes]
     for start in range(0, len(listed), _MAX_COUNTERS):
         chosen = listed[start : start + _MAX_COUNTERS]
-        counters = [find_budget_counter(scopes[index], budget, now) for index, budget in chosen]
+        counters = [build_budget_counter(scopes[index], budget, now) for index, budget in chosen]
         state = await store.reserve(counters)
         for (index, budget), counter, remaining in zip(chosen, counters, state.remaining, strict=True):
             found[index].append(Spending(budget, counter.maximum - remaining))

@@ -27,7 +27,7 @@ from anthropic_proxy.cli.init import init
 from anthropic_proxy.cli.keys import keys
 from anthropic_proxy.cli.lint_stream import lint_stream
 from anthropic_proxy.cli.logs import logs
-from anthropic_proxy.cli.misuse import describe_misuse, require_known_command, separate_stdin_name
+from anthropic_proxy.cli.misuse import describe_misuse, move_stdin_name_to_end, require_known_command
 from anthropic_proxy.cli.models import models
 from anthropic_proxy.cli.prices import prices
 from anthropic_proxy.cli.replay import replay
@@ -91,7 +91,7 @@ def main() -> None:
         if words and words[0] != "serve" and not words[0].startswith("-"):
             restore_interrupts()  # `serve` installs its own handlers
         try:
-            commands(separate_stdin_name(words), exit_on_error=False, print_error=False)
+            commands(move_stdin_name_to_end(words), exit_on_error=False, print_error=False)
         finally:
             sys.stdout.flush()  # a full disk is reported here, not at the end of the interpreter
     except CycloptsError as error:

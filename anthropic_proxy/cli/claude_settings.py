@@ -102,7 +102,7 @@ def effective_environment(levels: Sequence[ClaudeSettings], environ: Mapping[str
     return merged
 
 
-def find_model_setting(levels: Sequence[ClaudeSettings]) -> str:
+def find_selected_model(levels: Sequence[ClaudeSettings]) -> str:
     """Return the model that the settings of Claude Code select.
 
     The last of `levels` with a model counts, and an empty text means none.
@@ -132,7 +132,7 @@ def find_overrides(level: ClaudeSettings, variables: Mapping[str, str]) -> list[
     return found
 
 
-def list_model_selectors(level: ClaudeSettings, arguments: Sequence[str]) -> dict[str, str]:
+def list_model_settings(level: ClaudeSettings, arguments: Sequence[str]) -> dict[str, str]:
     """Return the settings in one settings file of Claude Code that choose a model: name → value.
 
     Settings that `--model` in `arguments` replaces are left out.

@@ -40,7 +40,7 @@ def code(*arguments: _Arguments) -> None:
 
     from anthropic_proxy.cli.claude_settings import (  # noqa: PLC0415
         effective_environment,
-        find_model_setting,
+        find_selected_model,
         merge_settings,
         read_claude_settings,
         separate_settings_option,
@@ -55,7 +55,7 @@ def code(*arguments: _Arguments) -> None:
     levels = read_claude_settings(environ, Path.cwd(), option)
     with _open_proxy() as proxy, tempfile.TemporaryDirectory(prefix="anthropic-proxy-") as folder:
         effective = effective_environment(levels, environ)
-        variables = client_variables(proxy, effective, others, find_model_setting(levels))
+        variables = client_variables(proxy, effective, others, find_selected_model(levels))
         for level in levels:
             _report(level, variables, others, proxy.address)
         settings = Path(folder) / "settings.json"  # no text of the command line: other users can read that
@@ -86,7 +86,7 @@ def _report(level: "ClaudeSettings", variables: Mapping[str, str], arguments: Se
     `level`: settings of one file. `variables`: variables of the proxy. `address`: address of the proxy. Raises
     `ConfigurationError` for a setting that cannot be overridden.
     """
-    from anthropic_proxy.cli.claude_settings import find_overrides, list_model_selectors  # noqa: PLC0415
+    from anthropic_proxy.cli.claude_settings import find_overrides, list_model_settings  # noqa: PLC0415
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
     from anthropic_proxy.log import escape_unprintable  # noqa: PLC0415
 
@@ -98,7 +98,7 @@ def _report(level: "ClaudeSettings", variables: Mapping[str, str], arguments: Se
                 "this command. Remove that line or ask its owner."
             )
         notices.write_line(f"{level.source} sets {name}. This session uses {address} instead.")
-    for name, model in list_model_selectors(level, arguments).items():
+    for name, model in list_model_settings(level, arguments).items():
         notices.write_line(escape_unprintable(f"{level.source} sets {name}: this session requests the model {model}."))
 
 

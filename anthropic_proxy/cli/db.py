@@ -27,18 +27,18 @@ def upgrade() -> None:
     from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
     from anthropic_proxy.ledger.database import (  # noqa: PLC0415
         describe_place,
-        find_url,
+        find_database_url,
         open_for_writing,
     )
-    from anthropic_proxy.ledger.failures import DATABASE_ERRORS, classify_failure, describe_failure  # noqa: PLC0415
+    from anthropic_proxy.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_failure  # noqa: PLC0415
     from anthropic_proxy.ledger.migrations import NEWEST_VERSION  # noqa: PLC0415
 
     settings, output = _load_settings(), Output()
-    place = describe_place(find_url(settings))
+    place = describe_place(find_database_url(settings))
     try:
         open_for_writing(settings).dispose()
     except DATABASE_ERRORS as error:
-        raise ConfigurationError(describe_failure(classify_failure(error), place, error)) from None
+        raise ConfigurationError(describe_failure(classify_database_error(error), place, error)) from None
     output.write_line(f"  {output.paint('✓', 'ok')} {place} has the schema {NEWEST_VERSION}.")
 
 
@@ -48,18 +48,18 @@ def check() -> None:
 
     Exit status: 0 without findings, 1 otherwise.
     """
-    from anthropic_proxy.cli.ledger_access import reading_ledger  # noqa: PLC0415  # --help needs none of it
+    from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
     from anthropic_proxy.ledger.checks import find_problems  # noqa: PLC0415
-    from anthropic_proxy.ledger.database import describe_place, find_url  # noqa: PLC0415
+    from anthropic_proxy.ledger.database import describe_place, find_database_url  # noqa: PLC0415
 
     settings, output = _load_settings(), Output()
-    with reading_ledger(settings) as connection:
+    with open_ledger_for_reading(settings) as connection:
         problems = [] if connection is None else [*find_problems(connection)]
     for problem in problems:
         output.write_notice(problem, "✕", "error")
     if not problems:
-        place = describe_place(find_url(settings))
+        place = describe_place(find_database_url(settings))
         output.write_line(f"  {output.paint('✓', 'ok')} {place} has no damage, and its sums are correct.")
     sys.exit(1 if problems else 0)
 
@@ -75,7 +75,7 @@ def export(*, form: Annotated[Literal["csv", "json"], Parameter(name="--format")
     form
         csv, or json. In CSV, a text that a spreadsheet would run as a formula begins with an apostrophe.
     """
-    from anthropic_proxy.cli.ledger_access import reading_ledger  # noqa: PLC0415  # --help needs none of it
+    from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.ledger.export import (  # noqa: PLC0415
         REQUEST_TITLES,
         encode_json,
@@ -85,7 +85,7 @@ def export(*, form: Annotated[Literal["csv", "json"], Parameter(name="--format")
     )
     from anthropic_proxy.ledger.request_queries import stream_stored_requests  # noqa: PLC0415
 
-    with reading_ledger(_load_settings()) as connection:
+    with open_ledger_for_reading(_load_settings()) as connection:
         rows = () if connection is None else stream_stored_requests(connection)
         if form == "csv":
             write_csv(sys.stdout, REQUEST_TITLES, map(list_request_values, rows))

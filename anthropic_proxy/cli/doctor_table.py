@@ -15,7 +15,7 @@ from anthropic_proxy.cli.output import Output
 from anthropic_proxy.lab.doctor import Diagnosis, Report
 from anthropic_proxy.lab.doctor.dialect_row import FoundServer, hide_credentials
 from anthropic_proxy.lab.doctor.probe_runner import PROBE_TIMEOUT_SECONDS
-from anthropic_proxy.lab.doctor.report import LEGEND, format_count, is_demo
+from anthropic_proxy.lab.doctor.report import LEGEND, format_count, uses_demo_provider
 from anthropic_proxy.lab.doctor.rows import ROWS, Cell
 from anthropic_proxy.redaction import redact_secrets
 
@@ -160,7 +160,7 @@ def _format_legend(report: Report, width: int) -> Iterator[str]:
 
 
 def _format_fixes(output: Output, report: Report) -> Iterator[str]:
-    if all(is_demo(diagnosis) for diagnosis in report.diagnoses):
+    if all(uses_demo_provider(diagnosis) for diagnosis in report.diagnoses):
         yield ""
         yield f"  {output.paint('!', 'warn')} No provider is configured, so the demo replies. It has no model."
         yield f"    Set the key of a provider in .env:  {output.paint('OPENAI_API_KEY=…', 'type')}"

@@ -1,6 +1,6 @@
 """Command `env`: the variables for a client of the proxy, as commands of a shell.
 
-`find_shell` returns the shell of the user, and `set_command` the command that sets one variable.
+`find_shell` returns the shell of the user, and `format_set_command` the command that sets one variable.
 """
 
 import os
@@ -44,7 +44,7 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
         output.write_json(variables)
         return
     for name, value in variables.items():
-        output.write_line(set_command(shell or find_shell(copy_environment()), name, value))
+        output.write_line(format_set_command(shell or find_shell(copy_environment()), name, value))
     if running is None:
         sys.stderr.write(
             f"No proxy responds on port {settings.port} (PORT), so the limits of the model are missing. "
@@ -63,7 +63,7 @@ def find_shell(environ: Mapping[str, str]) -> Shell:
     return "fish" if name == "fish" else "powershell" if name in {"pwsh", "powershell"} else "sh"
 
 
-def set_command(shell: Shell, name: str, value: str) -> str:
+def format_set_command(shell: Shell, name: str, value: str) -> str:
     """Return the command of `shell` that sets the environment variable `name` to `value` for later programs."""
     if shell == "powershell":
         return f"$env:{name} = '{value.replace(_QUOTE, _QUOTE * 2)}'"

@@ -141,12 +141,12 @@ def _build(content: bytes, name: str, model: str | None) -> "Explanation":
     `model`: model to request; None: the model in the body. `name`: name of the input for messages.
     """
     from anthropic_proxy.cli.explanation import Explanation  # noqa: PLC0415
-    from anthropic_proxy.cli.input_file import name_input  # noqa: PLC0415
+    from anthropic_proxy.cli.input_file import describe_input  # noqa: PLC0415
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings(os.environ, PROVIDERS)
-    fields, result, head = dry_run_request(settings, content, name_input(Path(name)), model)
+    fields, result, head = dry_run_request(settings, content, describe_input(Path(name)), model)
     return Explanation(settings, fields, result, head)
 
 

@@ -32,13 +32,13 @@ def import_settings(
     """
     from anthropic_proxy.cli.importing.detection import read_configuration  # noqa: PLC0415
     from anthropic_proxy.cli.importing.writing import prepare_files  # noqa: PLC0415
-    from anthropic_proxy.cli.input_file import name_input, read_input  # noqa: PLC0415
+    from anthropic_proxy.cli.input_file import describe_input, read_input  # noqa: PLC0415
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
 
-    plan = read_configuration(read_input(file), name_input(file))
+    plan = read_configuration(read_input(file), describe_input(file))
     files = prepare_files(plan, Path())
     output = Output()
-    _write_summary(output, plan, name_input(file), dry_run=dry_run)
+    _write_summary(output, plan, describe_input(file), dry_run=dry_run)
     _write_additions(output, files)
     _write_notes(output, plan)
     _write_mapping(output, files)

@@ -272,7 +272,7 @@ class _Setup:
 
     def _write(self, provider: "Provider", lines: Mapping[str, str]) -> int:
         """Show `lines` (variable → value), ask for confirmation and add them to `.env`. Return the exit status."""
-        from anthropic_proxy.cli.setup_plan import list_tier_differences, separate_existing_lines  # noqa: PLC0415
+        from anthropic_proxy.cli.setup_plan import describe_tier_overrides, separate_existing_lines  # noqa: PLC0415
         from anthropic_proxy.settings.env_writer import append_lines, format_line  # noqa: PLC0415
         from anthropic_proxy.settings.masking import mask_setting  # noqa: PLC0415
 
@@ -285,7 +285,7 @@ class _Setup:
                 "warn",
             )
         reported = {difference.name for difference in differences}
-        for text in list_tier_differences(self._settings, provider):
+        for text in describe_tier_overrides(self._settings, provider):
             if not any(f" sets {name}=" in text for name in reported):
                 self._output.write_notice(text, "!", "warn")
         if not added:

@@ -25,6 +25,6 @@ def read_input(file: Path) -> bytes:
         ) from None
 
 
-def name_input(file: Path) -> str:
+def describe_input(file: Path) -> str:
     """Return the name of an input for messages: the file name, or `standard input` for `-`."""
     return "standard input" if str(file) == STDIN else str(file)

@@ -78,9 +78,9 @@ def list_(*, as_json: _AsJson = False) -> None:
     """
     from anthropic_proxy.access.queries import list_keys  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.cli.key_tables import write_keys  # noqa: PLC0415
-    from anthropic_proxy.cli.ledger_access import reading_ledger  # noqa: PLC0415
+    from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415
 
-    with reading_ledger(_load_settings()) as connection:
+    with open_ledger_for_reading(_load_settings()) as connection:
         found = [] if connection is None else list_keys(connection)
     write_keys(found, as_json=as_json)
 
@@ -98,11 +98,11 @@ def show(key: str, *, as_json: _AsJson = False) -> None:
     """
     from anthropic_proxy.access.queries import require_key  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.cli.key_tables import write_key  # noqa: PLC0415
-    from anthropic_proxy.cli.ledger_access import reading_ledger  # noqa: PLC0415
+    from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415
     from anthropic_proxy.errors import UnknownModel  # noqa: PLC0415
 
     settings = _load_settings()
-    with reading_ledger(settings) as connection:
+    with open_ledger_for_reading(settings) as connection:
         if connection is None:
             raise UnknownModel("There are no keys. Create one:  anthropic-proxy keys create LABEL")
         found = require_key(connection, key)
@@ -201,14 +201,14 @@ def team(name: str, *, rules: RuleOptions | None = None) -> None:
     from anthropic_proxy.access.queries import find_team  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.access.virtual_keys import Team  # noqa: PLC0415
     from anthropic_proxy.cli.key_tables import write_team  # noqa: PLC0415
-    from anthropic_proxy.cli.ledger_access import reading_ledger  # noqa: PLC0415
+    from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415
 
     settings = _load_settings()
     if changes := (rules or RuleOptions()).decode():
         with _administering(settings) as administration:
             found = administration.change_team(name, changes)
     else:
-        with reading_ledger(settings) as connection:
+        with open_ledger_for_reading(settings) as connection:
             found = (None if connection is None else find_team(connection, name)) or Team(name)
     write_team(found)
     _warn_of_unknown_routes(found.rules, settings)
@@ -232,13 +232,13 @@ def audit(
     from anthropic_proxy.access.periods import decode_duration  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.access.queries import list_audit_entries  # noqa: PLC0415
     from anthropic_proxy.cli.key_tables import write_audit_entries  # noqa: PLC0415
-    from anthropic_proxy.cli.ledger_access import reading_ledger  # noqa: PLC0415
+    from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415
     from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
 
     if as_json and as_csv:
         raise ConfigurationError("--json and --csv exclude each other. Use one of them.")
     beginning = time.time() - decode_duration("--since", since)
-    with reading_ledger(_load_settings()) as connection:
+    with open_ledger_for_reading(_load_settings()) as connection:
         entries = [] if connection is None else list_audit_entries(connection, since=beginning)
     write_audit_entries(entries, "json" if as_json else "csv" if as_csv else "table")
 
@@ -265,11 +265,11 @@ def _administering(settings: "Settings") -> "Iterator[KeyAdministration]":
     from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
     from anthropic_proxy.ledger.database import (  # noqa: PLC0415
         describe_place,
-        find_url,
+        find_database_url,
     )
-    from anthropic_proxy.ledger.failures import DATABASE_ERRORS, classify_failure, describe_failure  # noqa: PLC0415
+    from anthropic_proxy.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_failure  # noqa: PLC0415
 
-    place = describe_place(find_url(settings))
+    place = describe_place(find_database_url(settings))
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -278,7 +278,7 @@ def _administering(settings: "Settings") -> "Iterator[KeyAdministration]":
         with open_administration(settings, f"command ({user}@{platform.node()})") as administration:
             yield administration
     except DATABASE_ERRORS as error:
-        raise ConfigurationError(describe_failure(classify_failure(error), place, error)) from None
+        raise ConfigurationError(describe_failure(classify_database_error(error), place, error)) from None
 
 
 def _read_spending(settings: "Settings", key: "VirtualKey") -> "Sequence[Spending]":

@@ -1,6 +1,6 @@
 """Access of commands to the ledger, the database of client requests.
 
-`reading_ledger` opens a connection that only reads, or raises an error for the user.
+`open_ledger_for_reading` opens a connection that only reads, or raises an error for the user.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def reading_ledger(settings: Settings) -> "Iterator[Connection | None]":
+def open_ledger_for_reading(settings: Settings) -> "Iterator[Connection | None]":
     """Return a context manager that yields a connection for reading the ledger.
 
     None means that no request is stored. Raises `ConfigurationError` if the ledger is off or unreadable.
@@ -24,14 +24,14 @@ def reading_ledger(settings: Settings) -> "Iterator[Connection | None]":
 
     from anthropic_proxy.ledger.database import (  # noqa: PLC0415
         describe_place,
-        find_file,
-        find_url,
+        find_database_file,
+        find_database_url,
         has_tables,
         open_for_reading,
     )
 
-    url = find_url(settings)
-    file = find_file(url)
+    url = find_database_url(settings)
+    file = find_database_file(url)
     if file is not None and not file.exists():
         yield None
         return

@@ -42,14 +42,14 @@ def lint_stream(
     as_json
         Print one JSON object instead.
     """
-    from anthropic_proxy.cli.input_file import name_input, read_input  # noqa: PLC0415  # --help needs none of it
+    from anthropic_proxy.cli.input_file import describe_input, read_input  # noqa: PLC0415  # --help needs none of it
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
     from anthropic_proxy.lab.stream_grammar import EventGrammar  # noqa: PLC0415
 
     grammar, output = EventGrammar(), Output()
     content = read_input(file)
     if other := _find_other_format(content):
-        _reject(f"{name_input(file)} is no event stream: it contains {other}")
+        _reject(f"{describe_input(file)} is no event stream: it contains {other}")
     grammar.feed_bytes(content)
     violations = grammar.finish()
     if as_json:
@@ -57,7 +57,7 @@ def lint_stream(
             {"file": str(file), "valid": not violations, "events": grammar.event_count, "violations": violations}
         )
     else:
-        _write_report(output, grammar, name_input(file))
+        _write_report(output, grammar, describe_input(file))
     if violations:
         sys.exit(EXIT_INVALID)
 

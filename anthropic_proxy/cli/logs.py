@@ -149,5 +149,5 @@ def is_failed(request: "LoggedRequest") -> bool:
 
 def _write(log: "Log", request: "LoggedRequest") -> None:
     format_entry = log.format_exchange if request.is_exchange else log.format_request
-    sys.stdout.write(f"{log.to_printable(format_entry(request.receipt))}\n")
+    sys.stdout.write(f"{log.to_encodable(format_entry(request.receipt))}\n")
     sys.stdout.flush()

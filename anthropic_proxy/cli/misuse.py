@@ -1,7 +1,7 @@
 """Messages about a wrong command line, such as an unknown option, with the allowed values and the nearest one.
 
 `require_known_command` checks the name of the command. `describe_misuse` returns the message for an error of the
-parser. `separate_stdin_name` changes the file name `-` so that the parser accepts it.
+parser. `move_stdin_name_to_end` changes the file name `-` so that the parser accepts it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,7 +39,7 @@ def require_known_command(commands: Commands, words: Sequence[str]) -> None:
         commands = commands[word]
 
 
-def separate_stdin_name(words: Sequence[str]) -> list[str]:
+def move_stdin_name_to_end(words: Sequence[str]) -> list[str]:
     """Return the command line `words` with the file name `-` moved to its end: `explain --json -- -`.
 
     The parser would otherwise treat `-` as an option.

@@ -1,8 +1,9 @@
 """Data for the command `models`: models of the Claude tiers and of providers, with limits and prices.
 
-A Claude tier is a family of models: haiku, sonnet, opus or fable. `map_tiers` returns the `TierGroup`, which are the
-tiers with their models. `query_provider` requests the model list of one provider, and `query_all_providers` those of
-all configured providers. Both return `ProviderModels`, in which a `ModelFacts` has the limits and price of one model.
+A Claude tier is a family of models: haiku, sonnet, opus or fable. `list_tier_groups` returns the `TierGroup`, which are
+the tiers with their models. `query_provider` requests the model list of one provider, and `query_all_providers` those
+of all configured providers. Both return `ProviderModels`, in which a `ModelFacts` has the limits and price of one
+model.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct, structs
 
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.exchange.not_found import describe_address
+from anthropic_proxy.exchange.not_found import describe_base_url_setting
 from anthropic_proxy.ledger.prices import PriceList, Rates
 from anthropic_proxy.routing.provider_models import OfferedModel, has_model_list, query_chat_models
 from anthropic_proxy.routing.providers import Provider, find_registry
@@ -97,7 +98,7 @@ class ProviderModels(Struct, frozen=True):
     """Message about the models for the user, such as a failed query or an unknown model. "": no problem."""
 
 
-async def map_tiers(services: Services) -> list[TierGroup]:
+async def list_tier_groups(services: Services) -> list[TierGroup]:
     """Return the model to which each Claude tier (haiku, sonnet, …) is mapped, with its limits and price.
 
     Tiers with the same setting and model are one item.
@@ -115,9 +116,9 @@ async def map_tiers(services: Services) -> list[TierGroup]:
 async def query_all_providers(services: Services) -> list[ProviderModels]:
     """Request the model lists of all configured providers at the same time, and return their models.
 
-    Providers without a model list are left out, as `has_queried_list` decides.
+    Providers without a model list are left out, as `is_queried_by_default` decides.
     """
-    rows = [row for row in find_registry(services.settings) if has_queried_list(row, services)]
+    rows = [row for row in find_registry(services.settings) if is_queried_by_default(row, services)]
     return list(await asyncio.gather(*(query_provider(services, row) for row in rows)))
 
 
@@ -174,7 +175,7 @@ async def find_provider_model(services: Services, provider: Provider, name: str)
     )
 
 
-def has_queried_list(provider: Provider, services: Services) -> bool:
+def is_queried_by_default(provider: Provider, services: Services) -> bool:
     """Return True if the command `models`, without a provider, queries the model list of `provider`.
 
     The provider must have a model list, and a configured key or an address that needs no key. Ollama needs neither key
@@ -264,7 +265,7 @@ def _explain(error: ProxyError, provider: Provider, settings: Settings) -> str:
     prefixed = message if message.startswith(provider.prefix) else f"{provider.prefix}: {message}"
     if error.status in (401, 402, 403, 429) or "The address is set by" in message:
         return f"{prefixed}."
-    return f"{prefixed}.{describe_address(provider, settings, adds_remedy=error.status in (404, 405))}"
+    return f"{prefixed}.{describe_base_url_setting(provider, settings, adds_remedy=error.status in (404, 405))}"
 
 
 def find_provider(name: str, settings: Settings) -> Provider | None:

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.installation import extra_command
+from anthropic_proxy.installation import build_extra_install_command
 
 if TYPE_CHECKING:
     from anthropic_proxy.cli.model_overview import ModelFacts, ModelPrice, ProviderModels, TokenPrices
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PRICE_TITLES = ("in", "cached", "out, $/M tokens")
 _PRICES_TITLE = "$/M in / cached / out"
-NO_PRICES = f"Prices need the package genai-prices:  {extra_command('prices')}"
+NO_PRICES = f"Prices need the package genai-prices:  {build_extra_install_command('prices')}"
 """Message that the package with the prices of models is not installed."""
 
 
@@ -52,14 +52,14 @@ async def _show_mapping(output: "Output", as_json: bool) -> int:
 
     `as_json`: print one JSON object instead.
     """
-    from anthropic_proxy.cli.model_overview import map_tiers, query_all_providers  # noqa: PLC0415
+    from anthropic_proxy.cli.model_overview import list_tier_groups, query_all_providers  # noqa: PLC0415
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
     from anthropic_proxy.services import open_services  # noqa: PLC0415
     from anthropic_proxy.settings import load_settings  # noqa: PLC0415
 
     services = await open_services(load_settings(os.environ, PROVIDERS))
     try:
-        tiers, offered = await map_tiers(services), await query_all_providers(services)
+        tiers, offered = await list_tier_groups(services), await query_all_providers(services)
     finally:
         await services.close()
     if as_json:
@@ -148,10 +148,10 @@ def _write_price_source(output: "Output", settings: "Settings | None") -> None:
     from anthropic_proxy.ledger.price_source import (  # noqa: PLC0415
         describe_price_list,
         find_price_source,
-        has_price_data,
+        has_price_package,
     )
 
-    if not has_price_data():
+    if not has_price_package():
         output.write_notice(NO_PRICES, "!", "warn")
     elif settings is not None:
         described = describe_price_list(settings.data_directory)

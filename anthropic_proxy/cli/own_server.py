@@ -15,7 +15,7 @@ from msgspec import structs
 
 from anthropic_proxy.cli.importing.plan import ImportPlan, ServerTable
 from anthropic_proxy.cli.importing.writing import FilesToWrite, prepare_files
-from anthropic_proxy.cli.setup_plan import KeyTestResult, check_key, list_tier_differences
+from anthropic_proxy.cli.setup_plan import KeyTestResult, check_key, describe_tier_overrides
 from anthropic_proxy.errors import ConfigurationError, UpstreamError
 from anthropic_proxy.routing.providers import Provider, find_registry
 from anthropic_proxy.settings import ConfiguredProvider, Settings
@@ -70,7 +70,7 @@ def show_files(output: "Output", provider: Provider, files: FilesToWrite) -> Non
             output.write_line(f"    {output.paint(line, 'type')}")
         for name in addition.kept_names:
             output.write_notice(f"{addition.path} sets {name} to another value, which stays.", "!", "warn")
-    for text in list_tier_differences(files.settings, provider):
+    for text in describe_tier_overrides(files.settings, provider):
         output.write_notice(text, "!", "warn")
 
 

@@ -58,19 +58,19 @@ async def _update(settings: "Settings", source: str, as_json: bool) -> int:
     from anthropic_proxy.ledger.price_updates import (  # noqa: PLC0415
         OlderPrices,
         describe_failure,
-        find_update_url,
-        finish_update,
-        require_update_possible,
+        find_price_list_url,
+        record_update_success,
+        require_price_directory,
     )
     from anthropic_proxy.services import open_services  # noqa: PLC0415
 
-    directory = require_update_possible(settings)
-    origin, output = source or find_update_url(settings), Output()
+    directory = require_price_directory(settings)
+    origin, output = source or find_price_list_url(settings), Output()
     services = await open_services(settings)
     try:
         before = _list_prices(services)
         result = await _store(services, directory, origin)
-        finish_update(directory)
+        record_update_success(directory)
         find_price_source(directory).reload_if_changed()
         after = _list_prices(services)
     except OlderPrices as error:

@@ -88,7 +88,7 @@ def _explain_body(
 ) -> None:
     """Print the route of a request. If the request has no route, raise the error of the routing."""
     from anthropic_proxy.cli.explain import dry_run_request  # noqa: PLC0415
-    from anthropic_proxy.cli.input_file import name_input, read_input  # noqa: PLC0415
+    from anthropic_proxy.cli.input_file import describe_input, read_input  # noqa: PLC0415
     from anthropic_proxy.cli.output import Output  # noqa: PLC0415
     from anthropic_proxy.exchange.dry_run import Sender  # noqa: PLC0415
     from anthropic_proxy.routing.providers import PROVIDERS  # noqa: PLC0415
@@ -100,7 +100,7 @@ def _explain_body(
     fields, result, _ = dry_run_request(
         settings,
         read_input(file),
-        name_input(file),
+        describe_input(file),
         model,
         sender=sender,
         clock=None if moment is None else lambda: moment,

@@ -2,7 +2,7 @@
 
 `list_provider_choices` returns the offered providers (`ProviderChoice`). `check_key` tests a key and returns a
 `KeyTestResult`. `list_env_lines` returns the lines for `.env`, and `separate_existing_lines` separates those that the
-file already has. A `SettingDifference` is a present value that differs from the wanted one. `list_tier_differences`
+file already has. A `SettingDifference` is a present value that differs from the wanted one. `describe_tier_overrides`
 describes settings that send requests to another provider.
 """
 
@@ -113,7 +113,7 @@ def separate_existing_lines(
     return added, differences
 
 
-def list_tier_differences(settings: Settings, provider: Provider) -> list[str]:
+def describe_tier_overrides(settings: Settings, provider: Provider) -> list[str]:
     """Return a text for each setting that sends requests for Claude models to another provider than `provider`."""
     tiers: dict[str, list[TierMapping]] = {}
     for row in list_tier_mappings(structs.replace(settings, preferred_provider=provider.name), Catalog()):

@@ -6,7 +6,7 @@ the body that its client sent.
 
 from msgspec import structs
 
-from anthropic_proxy.cli.ledger_access import reading_ledger
+from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES
 from anthropic_proxy.ledger.contents import read_contents
@@ -33,7 +33,7 @@ def read_last_requests(
     chosen = RequestSelection(values={"outcome_class": "error"} if failed_only else {})
     if before is not None:
         chosen = structs.replace(chosen, end=round(before * MICROSECONDS))
-    with reading_ledger(settings) as connection:
+    with open_ledger_for_reading(settings) as connection:
         rows = [] if connection is None else list_stored_requests(connection, chosen, number)
     return [
         LoggedRequest(to_receipt(row), is_exchange=row.path == EXCHANGE_PATH and bool(row.requested_model))
@@ -46,7 +46,7 @@ def require_stored_body(settings: Settings, row: StoredRequest, option: str, rem
 
     Raises `ConfigurationError` with `remedy` if the ledger lacks the complete body.
     """
-    with reading_ledger(settings) as connection:
+    with open_ledger_for_reading(settings) as connection:
         found = [] if connection is None else read_contents(connection, row.id)
     body = next((one for one in found if one.kind == "request"), None)
     if body is None:
@@ -67,7 +67,7 @@ def require_stored_request(settings: Settings, request_id: str | None) -> Stored
 
     Raises `ConfigurationError` if there is no such request.
     """
-    with reading_ledger(settings) as connection:
+    with open_ledger_for_reading(settings) as connection:
         if connection is not None:
             found = (
                 find_stored_request(connection, request_id)

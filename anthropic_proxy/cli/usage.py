@@ -47,7 +47,7 @@ def _write(by: Grouping, since: str, until: str, form: Literal["json", "csv", "t
     """Write the sums of requests, tokens and costs between `since` and `until` in the given form."""
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from anthropic_proxy.cli.ledger_access import reading_ledger  # noqa: PLC0415
+    from anthropic_proxy.cli.ledger_access import open_ledger_for_reading  # noqa: PLC0415
     from anthropic_proxy.cli.usage_table import UsageReport  # noqa: PLC0415
     from anthropic_proxy.ledger.periods import find_range  # noqa: PLC0415
     from anthropic_proxy.ledger.queries import sum_usage  # noqa: PLC0415
@@ -56,7 +56,7 @@ def _write(by: Grouping, since: str, until: str, form: Literal["json", "csv", "t
 
     chosen = find_range(since, until, datetime.now(UTC))
     settings = load_settings(os.environ, PROVIDERS, runs_commands=False)
-    with reading_ledger(settings) as connection:
+    with open_ledger_for_reading(settings) as connection:
         groups = [] if connection is None else sum_usage(connection, chosen, by)
     report = UsageReport(settings, by, groups)
     if form == "json":

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from anthropic_proxy.cli.output import Column, Output
-from anthropic_proxy.installation import extra_command
-from anthropic_proxy.ledger.price_source import describe_price_list, has_price_data
+from anthropic_proxy.installation import build_extra_install_command
+from anthropic_proxy.ledger.price_source import describe_price_list, has_price_package
 from anthropic_proxy.ledger.prices import NANO_DOLLARS
 from anthropic_proxy.ledger.queries import UsageGroup, UsageRange
 from anthropic_proxy.ledger.sums import UsageSums, add_up
-from anthropic_proxy.ledger.usage_export import build_usage, name_group, tabulate_usage
+from anthropic_proxy.ledger.usage_export import build_usage_object, name_group, tabulate_usage
 from anthropic_proxy.settings import Settings
 
 _TITLES: Mapping[str, str] = {
@@ -53,7 +53,7 @@ class UsageReport:
 
     def write_json(self, time_range: UsageRange) -> None:
         """Write one JSON object with the time range and the groups. Costs are in US dollars; null: unknown."""
-        self._output.write_json(build_usage(self._settings, self._by, self._groups, time_range))
+        self._output.write_json(build_usage_object(self._settings, self._by, self._groups, time_range))
 
     def write_csv(self) -> None:
         """Write CSV with one row per group."""
@@ -131,8 +131,8 @@ class UsageReport:
         if total.unknown_cost_requests:
             counted = _count(total.unknown_cost_requests, "request")
             output.write_line(f"  The cost of {counted} is unknown: no price for the model. Set it in {_OWN_PRICES}")
-        if not has_price_data():
-            command = output.paint(extra_command("prices"), "type")
+        if not has_price_package():
+            command = output.paint(build_extra_install_command("prices"), "type")
             output.write_line(f"  Prices need the package genai-prices:  {command}")
             return
         source = describe_price_list(self._settings.data_directory)

@@ -1,6 +1,6 @@
 """Columns of the table of requests that a user can choose.
 
-`COLUMNS` lists them, and `choose_columns` reads the choice from the URL. A `RequestColumn` has a title, and a
+`COLUMNS` lists them, and `decode_columns` reads the choice from the URL. A `RequestColumn` has a title, and a
 function that returns the text for a request.
 """
 
@@ -93,7 +93,7 @@ DEFAULT_COLUMNS: Sequence[RequestColumn] = tuple(
 )
 
 
-def choose_columns(text: str) -> Sequence[RequestColumn]:
+def decode_columns(text: str) -> Sequence[RequestColumn]:
     """Return the columns that the URL parameter `columns` selects, in the order of the table.
 
     Raises `InvalidRequest` for an unknown name.

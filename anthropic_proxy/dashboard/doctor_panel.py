@@ -12,7 +12,7 @@ from msgspec import Struct
 from anthropic_proxy import doctor_run
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.capability_matrix import Matrix, MatrixCell, MatrixColumn
-from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunTable
+from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunTomlTable
 from anthropic_proxy.settings import Settings
 
 _NEVER = "The doctor has not run yet."
@@ -56,7 +56,7 @@ class DoctorPanel(Struct, frozen=True, kw_only=True):
     details: Sequence[tuple[str, Mapping[str, str]]] = ()
     """Models with the causes of their results, by feature."""
     remedies: Sequence[Remedy] = ()
-    tables: Sequence[RunTable] = ()
+    tables: Sequence[RunTomlTable] = ()
     """Tables for `anthropic-proxy.toml`, of unknown servers."""
 
 

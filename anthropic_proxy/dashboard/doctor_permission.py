@@ -4,7 +4,7 @@
 """
 
 from anthropic_proxy.dashboard.browser_sessions import Session
-from anthropic_proxy.dashboard.settings_editor import Refusals, explain_refusal
+from anthropic_proxy.dashboard.settings_editor import Refusals, resolve_refusal_text
 from anthropic_proxy.plugins import RouteRequest
 from anthropic_proxy.settings import Settings
 
@@ -24,6 +24,6 @@ def explain_doctor_refusal(request: RouteRequest, session: Session | None, setti
 
     The rules are those of settings. `session`: None: the browser is not signed in.
     """
-    if reason := explain_refusal(request, session, settings, _REFUSALS):
+    if reason := resolve_refusal_text(request, session, settings, _REFUSALS):
         return reason
     return _NO_DIRECTORY if settings.data_directory is None else ""

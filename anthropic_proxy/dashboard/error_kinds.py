@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.charts import Band
-from anthropic_proxy.dashboard.periods import DrawnChart, Periods, group_chart
+from anthropic_proxy.dashboard.periods import DrawnChart, Periods, draw_group_chart
 from anthropic_proxy.ledger.dashboard_records import ModelPeriod, PeriodSums
 from anthropic_proxy.ledger.error_queries import ErrorPeriod
 from anthropic_proxy.ledger.model_costs import ModelCosts
@@ -62,7 +62,9 @@ def draw_error_chart(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnCh
     failed = structs.replace(query, facets={**query.facets, "outcome": "error"})
     rows = [PeriodSums(one.start, one.error_type, UsageSums(requests=one.count)) for one in errors]
     names = {one.error_type: KINDS.get(one.error_type, (find_error_kind(one.error_type), "others")) for one in errors}
-    return group_chart(structs.replace(periods, query=failed), rows, lambda sums: sums.requests, formats.count, names)
+    return draw_group_chart(
+        structs.replace(periods, query=failed), rows, lambda sums: sums.requests, formats.count, names
+    )
 
 
 def find_incidents(

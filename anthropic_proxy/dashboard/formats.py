@@ -7,7 +7,7 @@ another unit. Times count from the epoch. An unknown value (None) has the text `
 from datetime import datetime
 
 from anthropic_proxy.ledger.prices import NANO_DOLLARS
-from anthropic_proxy.ledger.sums import find_known_amount
+from anthropic_proxy.ledger.sums import known_cost_or_none
 from anthropic_proxy.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
 
 UNKNOWN = "–"
@@ -46,7 +46,7 @@ def money(nanodollars: int | None, *, exact: bool = False) -> str:
     return f"${dollars:.3f}" if 0 < dollars < 0.1 else f"${dollars:,.2f}"
 
 
-def chart_money(nanodollars: float) -> str:
+def money_from_float(nanodollars: float) -> str:
     """Return an amount in nano-dollars as text in dollars, as `money` does. Fractions of a nano-dollar are dropped."""
     return money(int(nanodollars))
 
@@ -64,7 +64,7 @@ def cost_with_unknown(nanodollars: int, unknown_requests: int, *, free: str = "f
 
     `nanodollars` is the sum of the known costs.
     """
-    amount = find_known_amount(nanodollars, unknown_requests)
+    amount = known_cost_or_none(nanodollars, unknown_requests)
     if unknown_requests and amount:
         return f"≥ {money(amount)}, {unknown_requests:,} unknown"
     return free if amount == 0 else money(amount)
@@ -102,7 +102,7 @@ def error_share(errors: int, requests: int) -> str:
     return "0 %" if requests and not errors else percent(errors, requests, 1)
 
 
-def error_count(errors: int, total: int) -> str:
+def error_count_and_share(errors: int, total: int) -> str:
     """Return a number of errors with its share of `total` as text: `12, 3.5 %`. `total` 0: unknown."""
     if not total:
         return UNKNOWN
@@ -114,25 +114,25 @@ def rate(tokens_per_second: float | None) -> str:
     return UNKNOWN if tokens_per_second is None else f"{tokens_per_second:,.0f} tokens/s"
 
 
-def local_time(microseconds: float) -> datetime:
+def local_datetime(microseconds: float) -> datetime:
     """Return a time of the ledger (microseconds since the epoch) as `datetime` in the time zone of the server."""
     return datetime.fromtimestamp(microseconds / MICROSECONDS).astimezone()
 
 
 def clock_time(microseconds: float) -> str:
     """Return the time of day of a time in microseconds since the epoch: `13:42:09`."""
-    return f"{local_time(microseconds):%H:%M:%S}"
+    return f"{local_datetime(microseconds):%H:%M:%S}"
 
 
 def day_and_time(microseconds: float) -> str:
     """Return day and time of a time in microseconds since the epoch: `20 Nov, 08:12`."""
-    when = local_time(microseconds)
+    when = local_datetime(microseconds)
     return f"{when.day} {when:%b, %H:%M}"
 
 
 def full_time(microseconds: float) -> str:
     """Return date, time and zone of a time in microseconds since the epoch: `2026-11-20 08:12:07 UTC`."""
-    return f"{local_time(microseconds):%Y-%m-%d %H:%M:%S %Z}"
+    return f"{local_datetime(microseconds):%Y-%m-%d %H:%M:%S %Z}"
 
 
 def ago(elapsed_seconds: float) -> str:

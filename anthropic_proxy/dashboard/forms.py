@@ -1,8 +1,9 @@
 """Forms of the dashboard, and their protection against forms that other web sites send in the user's name (CSRF).
 
-Each form contains a token, a random text that other sites cannot read. `find_token` returns it as a `FormToken`, and
-`require_token` rejects a sent form without it. `read_own_form` returns the fields of a sent form. `is_from_own_page`
-returns False for a request that another site caused. `find_own_path` prevents redirects to other sites.
+Each form contains a token, a random text that other sites cannot read. `find_or_create_form_token` returns it as a
+`FormToken`, and `require_token` rejects a sent form without it. `read_own_form` returns the fields of a sent form.
+`is_from_own_page` returns False for a request that another site caused. `resolve_redirect_path` prevents redirects to
+other sites.
 """
 
 import hmac
@@ -50,7 +51,7 @@ def is_from_own_page(request: RouteRequest) -> bool:
     return headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
 
 
-def find_own_path(target: str) -> str:
+def resolve_redirect_path(target: str) -> str:
     """Return `target` if it is a path of the dashboard, otherwise `/dashboard`."""
     # prevents a link that redirects the browser to another site after the sign-in
     is_own = target == "/dashboard" or target.startswith(("/dashboard/", "/dashboard?"))
@@ -66,7 +67,7 @@ class FormToken(NamedTuple):
     """Value of a header `Set-Cookie` that stores the token. "": the browser has it in its session or a cookie."""
 
 
-def find_token(request: RouteRequest, session: Session | None, *, is_https: bool) -> FormToken:
+def find_or_create_form_token(request: RouteRequest, session: Session | None, *, is_https: bool) -> FormToken:
     """Return the random text that the forms of this browser contain. A browser without one receives a new one."""
     if session is not None:
         return FormToken(session.form_token)
@@ -80,7 +81,7 @@ def find_token(request: RouteRequest, session: Session | None, *, is_https: bool
 
 def require_token(request: RouteRequest, session: Session | None, presented: str) -> None:
     """Raise `PermissionDenied` if `presented`, the token in a sent form, is not the token of the browser."""
-    token, new_cookie = find_token(request, session, is_https=True)
+    token, new_cookie = find_or_create_form_token(request, session, is_https=True)
     require_equal_tokens("" if new_cookie else token, presented)
 
 

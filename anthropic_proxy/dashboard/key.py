@@ -23,11 +23,11 @@ from anthropic_proxy.dashboard.key_rows import (
 from anthropic_proxy.dashboard.keys import read_used_budgets
 from anthropic_proxy.dashboard.overview_figures import Figure
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.periods import DrawnChart, Periods, divide_range, group_chart
-from anthropic_proxy.dashboard.rows import finished_row
+from anthropic_proxy.dashboard.periods import DrawnChart, Periods, divide_range, draw_group_chart
+from anthropic_proxy.dashboard.rows import build_finished_row
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.dashboard_records import PeriodSums
-from anthropic_proxy.ledger.key_queries import find_last_uses
+from anthropic_proxy.ledger.key_queries import find_last_key_uses
 from anthropic_proxy.ledger.request_queries import list_stored_requests
 from anthropic_proxy.ledger.sums import UsageSums, add_up
 from anthropic_proxy.ledger.units import MICROSECONDS
@@ -62,7 +62,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     total = add_up(row.sums for row in by_period)
     team = find_team(context.connection, key.team) if key.team else None
     spending, problem = read_used_budgets(context, [key] if team is None else [key, team])
-    usage = KeyUsage(total, spending.get(key.id), find_last_uses(context.connection, key.label).get(key.label))
+    usage = KeyUsage(total, spending.get(key.id), find_last_key_uses(context.connection, key.label).get(key.label))
     row = build_key_row(key, usage, context.now, context.query.link("/dashboard/requests"))
     latest = list_stored_requests(context.connection, chosen, MAX_REQUESTS)
     return {
@@ -79,7 +79,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         "team_allowed": [] if team is None else list_allowed_names(team.rules),
         "chart": _draw_chart(periods, by_period, total),
         "chart_title": f"{'Cost' if total.cost else 'Requests'} per {periods.title} and model",
-        "requests": [finished_row(one, with_day=context.query.hours > 24) for one in latest],
+        "requests": [build_finished_row(one, with_day=context.query.hours > 24) for one in latest],
         "changes": [
             build_change_row(entry)
             for entry in list_audit_entries(context.connection, key_id=key.id, limit=MAX_CHANGES)
@@ -117,8 +117,8 @@ def _draw_chart(periods: Periods, rows: Sequence[PeriodSums], total: UsageSums) 
     `rows`: sums of each model in each period. `total`: sums of the whole range.
     """
     if total.cost:
-        return group_chart(periods, rows, lambda sums: sums.cost, formats.chart_money)
-    return group_chart(periods, rows, lambda sums: sums.requests, formats.count)
+        return draw_group_chart(periods, rows, lambda sums: sums.cost, formats.money_from_float)
+    return draw_group_chart(periods, rows, lambda sums: sums.requests, formats.count)
 
 
 def _summarize(key: VirtualKey, total: UsageSums, now: float) -> str:

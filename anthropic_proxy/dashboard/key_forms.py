@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Struct, structs
 
 from anthropic_proxy.access.administration import Changes, KeyAdministration, KeyChange
-from anthropic_proxy.access.descriptions import describe_unknown_routes, describe_value, format_time
+from anthropic_proxy.access.descriptions import describe_field_value, describe_unknown_routes, format_time
 from anthropic_proxy.access.periods import decode_duration, decode_expiry
 from anthropic_proxy.access.rule_texts import NONE, RULE_NAMES, decode_rule_texts, encode_rule_texts
 from anthropic_proxy.access.rules import Rules
@@ -130,9 +130,9 @@ def _preview(form: KeyForm, administration: KeyAdministration, now: float) -> Ch
     if form.action == "create":
         return administration.preview_new_key(_decode_key(form, now))
     if form.action == "change":
-        return administration.preview_change(form.target, _decode_change(form, now))
+        return administration.preview_key_change(form.target, _decode_change(form, now))
     if form.action == "team":
-        return administration.preview_team(form.target, _decode_rules(form))
+        return administration.preview_team_change(form.target, _decode_rules(form))
     assert form.key is not None
     hint = form.key.hashes[0].hint if form.key.hashes else ""
     if form.action == "revoke":
@@ -193,7 +193,7 @@ def _decode_rules(form: KeyForm) -> dict[str, Any]:
 def _list_lines(changes: Changes) -> Sequence[tuple[str, str]]:
     lines = []
     for name, values in changes.items():
-        texts = [describe_value(value) for value in values]
+        texts = [describe_field_value(value) for value in values]
         lines += [(sign, f"{name}: {text}") for sign, text in zip("-+", texts, strict=True) if text != "–"]
     return lines
 

@@ -21,7 +21,7 @@ from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.sorting import SortableColumn, sort_rows
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.ledger import dashboard_queries as queries
-from anthropic_proxy.ledger.key_queries import find_last_uses
+from anthropic_proxy.ledger.key_queries import find_last_key_uses
 from anthropic_proxy.ledger.sums import UsageSums, add_up_groups
 from anthropic_proxy.plugins import StoreUnavailable
 
@@ -98,7 +98,7 @@ def read_key_list(context: PageContext) -> KeyList:
     named = {team.name: team for team in teams}
     named = {name: named.get(name, Team(name)) for name in sorted({*named, *(key.team for key in keys if key.team)})}
     spending, problem = read_used_budgets(context, [*keys, *named.values()])
-    uses = find_last_uses(context.connection)
+    uses = find_last_key_uses(context.connection)
     own = structs.replace(context.selection, values={}, text="", is_changed=False)
     sums = add_up_groups((row.group, row.sums) for row in queries.sum_periods(context.connection, own, 0, "key_label"))
     rows = []

@@ -10,10 +10,10 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, exc
 
 from anthropic_proxy.dashboard.ledger_lines import StateLine
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.ledger.dashboard_queries import read_facts
-from anthropic_proxy.ledger.dashboard_records import LedgerFacts
-from anthropic_proxy.ledger.database import describe_place, find_url, has_tables, open_for_reading
-from anthropic_proxy.ledger.read_limits import describe_read_failure, limit_time
+from anthropic_proxy.ledger.dashboard_queries import read_ledger_extent
+from anthropic_proxy.ledger.dashboard_records import LedgerExtent
+from anthropic_proxy.ledger.database import describe_place, find_database_url, has_tables, open_for_reading
+from anthropic_proxy.ledger.read_limits import describe_read_failure, limit_query_time
 from anthropic_proxy.ledger.tables import metadata
 from anthropic_proxy.settings import Settings
 
@@ -22,7 +22,7 @@ class OpenedLedger(Struct, frozen=True):
     """An open connection to the ledger, with the number of stored requests, and times of the first and the latest."""
 
     connection: Connection
-    facts: LedgerFacts
+    facts: LedgerExtent
     problem: StateLine | None = None
     """Line with the reason for which the ledger cannot be read.
 
@@ -48,8 +48,8 @@ class LedgerConnections:
         try:
             connection = self._find_engine(settings).connect()
             try:
-                has_tables(connection, describe_place(find_url(settings)))
-                return OpenedLedger(connection, read_facts(connection))
+                has_tables(connection, describe_place(find_database_url(settings)))
+                return OpenedLedger(connection, read_ledger_extent(connection))
             except (exc.SQLAlchemyError, ConfigurationError):
                 connection.close()
                 raise
@@ -60,7 +60,7 @@ class LedgerConnections:
                 problem = StateLine("✕", "error", describe_read_failure(error).message)
         empty = create_engine("sqlite://", poolclass=NullPool).connect()  # exists until the connection is closed
         metadata.create_all(empty)
-        return OpenedLedger(empty, LedgerFacts(0, None, None), problem)
+        return OpenedLedger(empty, LedgerExtent(0, None, None), problem)
 
     def close(self) -> None:
         """Close the connections that no thread uses. Called when the proxy stops."""
@@ -76,7 +76,7 @@ class LedgerConnections:
                 if self._engine is not None:
                     self._engine.dispose()
                 self._engine, self._settings = open_for_reading(settings), settings
-                limit_time(self._engine)
+                limit_query_time(self._engine)
             return self._engine
 
 

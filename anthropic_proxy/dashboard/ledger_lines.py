@@ -6,7 +6,7 @@
 from msgspec import Struct
 
 from anthropic_proxy.dashboard import formats
-from anthropic_proxy.ledger.dashboard_records import LedgerFacts
+from anthropic_proxy.ledger.dashboard_records import LedgerExtent
 from anthropic_proxy.ledger.units import MICROSECONDS
 from anthropic_proxy.plugins import LedgerState
 
@@ -23,7 +23,7 @@ class StateLine(Struct, frozen=True):
     text: str
 
 
-def describe_ledger(ledger: LedgerState | None, facts: LedgerFacts | None, now: float) -> list[StateLine]:
+def describe_ledger(ledger: LedgerState | None, facts: LedgerExtent | None, now: float) -> list[StateLine]:
     """Return a line for each problem of the ledger: a failure, waiting requests, or lost requests.
 
     `facts` is None if the ledger cannot be read.
@@ -51,7 +51,7 @@ def describe_ledger(ledger: LedgerState | None, facts: LedgerFacts | None, now: 
     return lines
 
 
-def _age(ledger: LedgerState, facts: LedgerFacts | None, now: float) -> str:
+def _age(ledger: LedgerState, facts: LedgerExtent | None, now: float) -> str:
     """Return sentences with the number of waiting requests, and the age of the latest stored request.
 
     `facts`: None: the ledger cannot be read. `now`: seconds since the epoch.

@@ -15,7 +15,7 @@ from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.ledger.dashboard_records import ModelSums
 from anthropic_proxy.ledger.facet_counts import count_facets
-from anthropic_proxy.ledger.model_costs import ModelCosts, cost_at
+from anthropic_proxy.ledger.model_costs import ModelCosts, calculate_base_cost
 from anthropic_proxy.ledger.price_source import describe_price_list, find_price_source
 from anthropic_proxy.ledger.prices import Price, Rates
 from anthropic_proxy.ledger.sums import UsageSums
@@ -77,7 +77,7 @@ def compare_costs(
         return None
     asked = context.query.compared
     prices = dict(_candidates(context, costs, found))
-    rows = {name: cost_at(price, total) for name, price in prices.items() if price is not None}
+    rows = {name: calculate_base_cost(price, total) for name, price in prices.items() if price is not None}
     shown = sorted(rows, key=lambda name: (name != asked, rows[name]))[:_MAX_COMPARED]
     return {
         "actual": formats.cost_with_unknown(total.cost, total.unknown_cost_requests),

@@ -13,8 +13,8 @@ from msgspec import Struct
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.model_prices import compare_costs, describe_price_sources, list_prices
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.panels import FailedPanel, build_panel, call_once
-from anthropic_proxy.dashboard.periods import DrawnChart, divide_range, group_chart
+from anthropic_proxy.dashboard.panels import FailedPanel, build_panel, memoize_result
+from anthropic_proxy.dashboard.periods import DrawnChart, divide_range, draw_group_chart
 from anthropic_proxy.dashboard.sorting import SortableColumn, sort_rows
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.dashboard_records import ModelPeriod, ModelSums, PeriodSums
@@ -62,10 +62,12 @@ _COLUMNS: Sequence[SortableColumn[UsedModel]] = (
 def build_models_page(context: PageContext) -> Mapping[str, Any]:
     """Return the template values of the page Models. A failed table or chart is replaced by a message."""
     periods, costs = divide_range(context.query), ModelCosts(context.settings)
-    by_period = call_once(lambda: queries.measure_model_periods(context.connection, context.selection, periods.seconds))
-    found = call_once(lambda: queries.add_up_models(by_period()))
-    by_model = call_once(lambda: [PeriodSums(one.start, one.model.model, one.model.sums) for one in by_period()])
-    total = call_once(lambda: add_up(one.sums for one in found()))
+    by_period = memoize_result(
+        lambda: queries.measure_model_performance(context.connection, context.selection, periods.seconds)
+    )
+    found = memoize_result(lambda: queries.add_up_model_periods(by_period()))
+    by_model = memoize_result(lambda: [PeriodSums(one.start, one.model.model, one.model.sums) for one in by_period()])
+    total = memoize_result(lambda: add_up(one.sums for one in found()))
     order = context.query.order or "-cost"
     used = build_panel(
         context, "the models", lambda: sort_rows(_collect_used(context, found(), by_period()), _COLUMNS, order)
@@ -75,7 +77,9 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         verdict = "The requests of this range cannot be added up."
 
     def draw_costs() -> DrawnChart:
-        return group_chart(periods, by_model(), lambda sums: sums.cost, formats.chart_money, _list_model_roles(found()))
+        return draw_group_chart(
+            periods, by_model(), lambda sums: sums.cost, formats.money_from_float, _list_model_roles(found())
+        )
 
     return {
         "verdict": verdict + ("" if isinstance(used, FailedPanel) else _name_slowest(costs, used)),
@@ -149,7 +153,7 @@ def _build_row(context: PageContext, costs: ModelCosts, used: UsedModel) -> Mapp
         "model": one.model,
         "requests": formats.count(sums.requests),
         "errors": formats.error_share(sums.errors, sums.requests),
-        "tool_errors": formats.error_count(sums.tool_errors, sums.tool_results),
+        "tool_errors": formats.error_count_and_share(sums.tool_errors, sums.tool_results),
         "malformed": formats.count(sums.malformed_replies) if sums.malformed_replies else "",
         "input": formats.short_count(sums.all_input_tokens),
         "cached": formats.percent(sums.cache_read_tokens, sums.all_input_tokens),

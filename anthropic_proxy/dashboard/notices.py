@@ -48,7 +48,7 @@ def build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGrou
     if group.count > 1:
         facets = {**context.query.facets, "outcome": "error", "provider": group.provider}
         href, link = context.query.link("/dashboard/requests", facets=facets, measure=""), f"show the {group.count:,}"
-    remedy = find_remedy(group, costs.find_key_variable(group.provider))
+    remedy = find_remedy(group, costs.find_api_key_variable(group.provider))
     kind = f", {find_error_kind(group.error_type)}" if group.error_type else ""
     return Notice(
         sign="✕",

@@ -1,7 +1,7 @@
 """Users of an identity provider, and their roles on the dashboard.
 
-`find_user` returns the `OidcUser` for claims, the facts about a user in an ID token. `resolve_role` returns the role
-that the settings give to a user. `find_claim_texts` returns the texts of one claim.
+`require_accepted_user` returns the `OidcUser` for claims, the facts about a user in an ID token. `resolve_role` returns
+the role that the settings give to a user. `find_claim_texts` returns the texts of one claim.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ class OidcUser(Struct, frozen=True, omit_defaults=True):
     """Groups of the user that the settings name, from the claim with the roles."""
 
 
-def find_user(settings: OidcSettings, claims: Mapping[str, Any]) -> OidcUser:
+def require_accepted_user(settings: OidcSettings, claims: Mapping[str, Any]) -> OidcUser:
     """Return the user for `claims`, the checked facts in an ID token.
 
     Raises `OidcError` if the user has no accepted e-mail address or no role.

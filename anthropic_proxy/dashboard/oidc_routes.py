@@ -1,8 +1,8 @@
 """Sign-in to the dashboard with an identity provider (OpenID Connect): the redirect to the provider, and the way back.
 
-`OidcSignIn.start` redirects the browser to the provider, and stores random values in a cookie (`BegunSignIn`). The
+`OidcSignIn.start` redirects the browser to the provider, and stores random values in a cookie (`PendingSignIn`). The
 provider then sends the browser back with a code. `OidcSignIn.finish` checks the code and creates a session
-(`SignedIn`). `require_usable_provider` checks the settings when the proxy starts.
+(`CompletedSignIn`). `require_usable_identity_provider` checks the settings when the proxy starts.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from msgspec import Struct
 
 from anthropic_proxy.dashboard.browser_sessions import BrowserSessions
 from anthropic_proxy.dashboard.digests import digest
-from anthropic_proxy.dashboard.forms import find_own_path
+from anthropic_proxy.dashboard.forms import resolve_redirect_path
 from anthropic_proxy.dashboard.oidc_errors import RETRY, OidcError
-from anthropic_proxy.dashboard.oidc_roles import find_user
+from anthropic_proxy.dashboard.oidc_roles import require_accepted_user
 from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
 from anthropic_proxy.errors import ConfigurationError, MissingExtra
 from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
@@ -39,7 +39,7 @@ _MAX_SHOWN_CHARACTERS = 200
 _MAX_CODE_CHARACTERS = 4_096
 
 
-def require_usable_provider(settings: Settings) -> None:
+def require_usable_identity_provider(settings: Settings) -> None:
     """Raise `ConfigurationError` if an identity provider is set, but sign-ins with it are not possible or useless."""
     if settings.oidc is None:
         return
@@ -52,7 +52,7 @@ def require_usable_provider(settings: Settings) -> None:
         raise ConfigurationError(MissingExtra("Sign-in with OIDC_ISSUER needs Authlib", "oidc").message)
 
 
-class SignedIn(Struct, frozen=True):
+class CompletedSignIn(Struct, frozen=True):
     """Result of a completed sign-in: the value of the session cookie, and the page to open."""
 
     cookie: str
@@ -81,7 +81,7 @@ class OidcSignIn:
         from anthropic_proxy.dashboard.oidc.client import SignInAttempt  # noqa: PLC0415
 
         attempt = SignInAttempt.new()
-        target = find_own_path(request.query.get("next", [""])[-1])
+        target = resolve_redirect_path(request.query.get("next", [""])[-1])
         target = target if len(target) <= _MAX_TARGET_CHARACTERS else "/dashboard"
         url = await client.build_authorization_url(attempt, self._redirect_uri(request))
         signed = ".".join((attempt.state, attempt.nonce, attempt.verifier, quote(target, safe="")))
@@ -91,18 +91,18 @@ class OidcSignIn:
             headers={
                 "location": url,
                 "cache-control": "no-store",
-                "set-cookie": write_attempt_cookie(value, ATTEMPT_SECONDS, is_https=is_https(request, self._settings)),
+                "set-cookie": encode_attempt_cookie(value, ATTEMPT_SECONDS, is_https=is_https(request, self._settings)),
             },
         )
 
-    def read_attempt(self, request: RouteRequest) -> "BegunSignIn":
+    def decode_attempt_cookie(self, request: RouteRequest) -> "PendingSignIn":
         """Return the sign-in that the browser began, from the cookie that `start` has set.
 
         Raises `OidcError` if the cookie is missing or not valid.
         """
         return _read_attempt(request, request.query.get("state", [""])[-1], self._require_provider())
 
-    async def finish(self, request: RouteRequest, begun: "BegunSignIn") -> SignedIn:
+    async def finish(self, request: RouteRequest, begun: "PendingSignIn") -> CompletedSignIn:
         """Check the response of the identity provider in the URL, and create a session for the user.
 
         Raises `OidcError` if the sign-in is rejected.
@@ -121,8 +121,8 @@ class OidcSignIn:
         if not 0 < len(code) <= _MAX_CODE_CHARACTERS:
             raise OidcError(f"The response of the identity provider contains no code. {RETRY}")
         claims = await client.request_claims(code, attempt, self._redirect_uri(request))
-        user = find_user(client.settings, claims)
-        return SignedIn(await self._sessions.create_for_user(user), begun.target)
+        user = require_accepted_user(client.settings, claims)
+        return CompletedSignIn(await self._sessions.create_for_user(user), begun.target)
 
     @property
     def _settings(self) -> Settings:
@@ -149,7 +149,7 @@ class OidcSignIn:
         return self._client
 
 
-class BegunSignIn(Struct, frozen=True):
+class PendingSignIn(Struct, frozen=True):
     """A sign-in with the identity provider that has begun: its random values, and the page to open afterwards."""
 
     attempt: "SignInAttempt"
@@ -157,7 +157,7 @@ class BegunSignIn(Struct, frozen=True):
     """Path of the page that the user requested first."""
 
 
-def write_attempt_cookie(value: str, seconds: int, *, is_https: bool) -> str:
+def encode_attempt_cookie(value: str, seconds: int, *, is_https: bool) -> str:
     """Return the header `Set-Cookie` that connects a browser to the sign-in that it has begun.
 
     With 0 `seconds`, the browser removes the cookie.
@@ -175,7 +175,7 @@ def _open_client(provider: OidcSettings, gateway: Gateway) -> "OidcClient":
     return OidcClient(provider, gateway)
 
 
-def _read_attempt(request: RouteRequest, state: str, provider: OidcSettings) -> BegunSignIn:
+def _read_attempt(request: RouteRequest, state: str, provider: OidcSettings) -> PendingSignIn:
     """Return the random values of the sign-in, and the path of the page after it, from the cookie of `request`.
 
     `state`: parameter of the provider's response. Raises `OidcError` if it belongs to another sign-in.
@@ -191,7 +191,7 @@ def _read_attempt(request: RouteRequest, state: str, provider: OidcSettings) -> 
     if not hmac.compare_digest(own_state.encode(), state.encode("utf-8", "replace")):
         raise OidcError(f"The response is not of the sign-in that this browser began last. {RETRY}")
     attempt = SignInAttempt(state=own_state, nonce=nonce, verifier=verifier)
-    return BegunSignIn(attempt, find_own_path(unquote(target)))
+    return PendingSignIn(attempt, resolve_redirect_path(unquote(target)))
 
 
 def _sign(text: str, provider: OidcSettings) -> str:

@@ -14,16 +14,16 @@ from anthropic_proxy.dashboard.error_kinds import build_incident_bands, draw_err
 from anthropic_proxy.dashboard.notices import Notice, build_error_notice, list_setup_notices
 from anthropic_proxy.dashboard.overview_figures import Figure, build_figures
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.panels import FailedPanel, build_panel, call_once
+from anthropic_proxy.dashboard.panels import FailedPanel, build_panel, memoize_result
 from anthropic_proxy.dashboard.periods import (
     DrawnChart,
     Periods,
     divide_range,
-    median_chart,
-    percentile_chart,
-    speed_chart,
+    draw_median_latency_chart,
+    draw_percentile_chart,
+    draw_speed_chart,
 )
-from anthropic_proxy.dashboard.rows import TableRow, finished_row, running_row
+from anthropic_proxy.dashboard.rows import TableRow, build_finished_row, build_running_row
 from anthropic_proxy.dashboard.usage_charts import MEASURES, draw_cached_share, draw_usage, find_chart_title
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES
 from anthropic_proxy.dashboard.week_grid import MIN_HOURS, WeekGrid, draw_week
@@ -46,10 +46,10 @@ class _Queries:
         connection, chosen = context.connection, context.selection
         self.periods, self.costs = divide_range(context.query), ModelCosts(context.settings)
         seconds = self.periods.seconds
-        self.by_model = call_once(lambda: queries.measure_model_periods(connection, chosen, seconds))
-        self.sums = call_once(lambda: _sum_each(self.periods, self.by_model()))
-        self.latencies = call_once(lambda: queries.group_latencies(self.by_model(), _find_period))
-        self.errors = call_once(lambda: count_errors(connection, chosen, seconds))
+        self.by_model = memoize_result(lambda: queries.measure_model_performance(connection, chosen, seconds))
+        self.sums = memoize_result(lambda: _sum_each(self.periods, self.by_model()))
+        self.latencies = memoize_result(lambda: queries.group_latencies(self.by_model(), _find_period))
+        self.errors = memoize_result(lambda: count_errors(connection, chosen, seconds))
 
     def build_incident_bands(self) -> list[Band]:
         """Return the incidents of the time range as labeled bands for charts."""
@@ -102,9 +102,9 @@ def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
 
 def _list_latest(context: PageContext) -> Sequence[TableRow]:
     """Return table rows of the running requests and of the latest finished requests."""
-    running = [running_row(receipt, context.now) for receipt in reversed(context.running)]
+    running = [build_running_row(receipt, context.now) for receipt in reversed(context.running)]
     finished = list_stored_requests(context.connection, context.selection, _MAX_LATEST)
-    return [*running, *(finished_row(row) for row in finished)][:_MAX_LATEST]
+    return [*running, *(build_finished_row(row) for row in finished)][:_MAX_LATEST]
 
 
 def _list_notices(context: PageContext, found: _Queries) -> list[Notice]:
@@ -119,10 +119,10 @@ def _draw_speed(context: PageContext, found: _Queries, incidents: Sequence[Band]
     in the chart.
     """
     if context.query.speed != "provider":
-        return percentile_chart(found.periods, found.latencies(), bands=incidents)
+        return draw_percentile_chart(found.periods, found.latencies(), bands=incidents)
     by_provider = queries.group_latencies(found.by_model(), _find_provider)
     names = {provider: found.costs.find_prefix(provider) for _, (provider,) in by_provider}
-    return median_chart(found.periods, by_provider, names, incidents)
+    return draw_median_latency_chart(found.periods, by_provider, names, incidents)
 
 
 def _find_period(one: ModelPeriod) -> tuple[int, tuple[str, ...]]:
@@ -140,7 +140,7 @@ def _draw_rate(found: _Queries) -> DrawnChart:
     for row in found.by_model():
         counts[row.model.provider] = counts.get(row.model.provider, 0) + row.model.sums.requests
     ranked = sorted(counts, key=lambda name: -counts[name])
-    return speed_chart(found.periods, speeds, {name: found.costs.find_prefix(name) for name in ranked})
+    return draw_speed_chart(found.periods, speeds, {name: found.costs.find_prefix(name) for name in ranked})
 
 
 def _summarize(context: PageContext, total: UsageSums) -> Markup:
@@ -186,7 +186,7 @@ def _draw_week(context: PageContext) -> WeekGrid:
     query = context.query
     names: Sequence[str] = ("cost",)
     counted: Callable[[UsageSums], float] = lambda one: one.cost  # noqa: E731
-    text: Callable[[float], str] = formats.chart_money
+    text: Callable[[float], str] = formats.money_from_float
     if query.measure == "tokens":
         names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
         counted, text = (lambda one: one.tokens), formats.short_count
@@ -197,7 +197,7 @@ def _draw_week(context: PageContext) -> WeekGrid:
 
 
 def _list_models(context: PageContext, by_model: Sequence[ModelPeriod], costs: ModelCosts) -> list[Mapping[str, Any]]:
-    rows = queries.add_up_models(by_model)
+    rows = queries.add_up_model_periods(by_model)
     highest = max((row.sums.cost for row in rows), default=0) or 1
     return [
         {

@@ -38,7 +38,7 @@ def build_figures(
 ) -> list[Figure]:
     """Return the five figures of a time range: requests, success, cost, time to first token and cached input."""
     query, total = context.query, add_up(sums)
-    failed = query.with_facet("outcome", "error", "/dashboard/requests")
+    failed = query.link_with_facet("outcome", "error", "/dashboard/requests")
     listed, models = query.link("/dashboard/requests", measure=""), query.link("/dashboard/models", measure="")
     good = [one.succeeded / one.requests if one.requests else None for one in sums]
     succeeded = formats.percent(total.succeeded, total.requests, 1)

@@ -13,7 +13,7 @@ from msgspec import Struct
 from sqlalchemy import Connection
 
 from anthropic_proxy.dashboard.view_query import ViewQuery
-from anthropic_proxy.ledger.dashboard_records import LedgerFacts
+from anthropic_proxy.ledger.dashboard_records import LedgerExtent
 from anthropic_proxy.ledger.facets import FACETS
 from anthropic_proxy.ledger.request_queries import RequestSelection
 from anthropic_proxy.ledger.units import MICROSECONDS
@@ -36,7 +36,7 @@ class PageContext(Struct, frozen=True, kw_only=True):
 
     query: ViewQuery
     connection: Connection
-    facts: LedgerFacts
+    facts: LedgerExtent
     now: float
     """Time of the browser's request in seconds since the epoch."""
     running: Sequence[Receipt] = ()

@@ -1,8 +1,8 @@
 """Responses with the pages of the dashboard, which are built from the ledger, the database of client requests.
 
 A `PageKind` describes one page. `Pages.respond` returns a page, or an error page with cause and remedy.
-`Pages.respond_form` and `Pages.respond_setting` return a page with a form. `list_sections` returns the entries of the
-navigation.
+`Pages.respond_form` and `Pages.respond_setting_form` return a page with a form. `list_navigation_entries` returns the
+entries of the navigation.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from anthropic_proxy.dashboard import request as request_page
 from anthropic_proxy.dashboard.browser_sessions import Session
 from anthropic_proxy.dashboard.doctor_permission import explain_doctor_refusal
 from anthropic_proxy.dashboard.exports import TABLES, export_table
-from anthropic_proxy.dashboard.forms import find_token
+from anthropic_proxy.dashboard.forms import find_or_create_form_token
 from anthropic_proxy.dashboard.key_permission import explain_key_refusal
 from anthropic_proxy.dashboard.ledger_connections import LedgerConnections, OpenedLedger
 from anthropic_proxy.dashboard.ledger_lines import StateLine, describe_ledger
@@ -39,18 +39,18 @@ from anthropic_proxy.dashboard.permissions import (
     find_client_role,
     may_open,
     reads_own_requests_only,
-    select_sections,
+    select_navigation_entries,
 )
 from anthropic_proxy.dashboard.renderer import render_page
 from anthropic_proxy.dashboard.responses import compress_response
 from anthropic_proxy.dashboard.search_range import limit_range
 from anthropic_proxy.dashboard.settings_editor import explain_settings_refusal
 from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
-from anthropic_proxy.dashboard.slow_pages import Progress, respond_in_time
+from anthropic_proxy.dashboard.slow_pages import Progress, respond_with_early_flush
 from anthropic_proxy.dashboard.view_query import RANGE_TITLES, ViewQuery, read_view_query
 from anthropic_proxy.errors import ClientError, PermissionDenied
-from anthropic_proxy.ledger.dashboard_queries import read_facts
-from anthropic_proxy.ledger.dashboard_records import LedgerFacts
+from anthropic_proxy.ledger.dashboard_queries import read_ledger_extent
+from anthropic_proxy.ledger.dashboard_records import LedgerExtent
 from anthropic_proxy.ledger.read_limits import describe_read_failure
 from anthropic_proxy.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.ledger.row_access import find_key_labels, restrict_rows
@@ -129,7 +129,7 @@ PAGES: Mapping[str, PageKind] = {kind.path: kind for kind in _KINDS}
 """URL path → page with this path."""
 
 
-def list_sections(settings: Settings) -> Sequence[NavigationEntry]:
+def list_navigation_entries(settings: Settings) -> Sequence[NavigationEntry]:
     """Return the entries of the navigation. With `VIRTUAL_KEYS=true`, the page Keys is one of them."""
     return (*NAVIGATION[:-1], KEYS_SECTION, NAVIGATION[-1]) if settings.virtual_keys else NAVIGATION
 
@@ -181,7 +181,7 @@ class Pages:
                 frame["running"] = running
             return render_page(request, "adding_up.html", frame)
 
-        return await respond_in_time(request, page, render_head, progress)
+        return await respond_with_early_flush(request, page, render_head, progress)
 
     async def list_own_key_labels(self, session: Session) -> Sequence[str]:
         """Return the labels of the virtual keys that belong to the user of `session`."""
@@ -192,7 +192,7 @@ class Pages:
 
         return await self._threads.run(session.client_name, find)
 
-    async def respond_setting(
+    async def respond_setting_form(
         self, request: RouteRequest, session: Session | None, values: Mapping[str, Any]
     ) -> RouteResponse:
         """Return the page with the form that changes one setting. `values` are the values for its template."""
@@ -206,7 +206,7 @@ class Pages:
         If `values` contain a text in `problem`, the HTTP status is 400.
         """
         frame = self._frame(PAGES[path], request, session) | {"live": False}
-        token, cookie = find_token(request, session, is_https=is_https(request, self._gateway.settings))
+        token, cookie = find_or_create_form_token(request, session, is_https=is_https(request, self._gateway.settings))
         frame |= {"edit_token": token, **values}
         headers = {"set-cookie": cookie} if cookie else {}
         status = 400 if values["problem"] else 200
@@ -248,7 +248,7 @@ class Pages:
 
     def _select(
         self, ledger: OpenedLedger, session: Session | None, running: Sequence[Receipt]
-    ) -> tuple[Sequence[Receipt], Setup, LedgerFacts]:
+    ) -> tuple[Sequence[Receipt], Setup, LedgerExtent]:
         """Limit `ledger` to rows that the user may read. Return running requests, setup and facts for the user.
 
         The setup is the state of the providers. A user with the role `member` receives only its model mapping.
@@ -259,9 +259,9 @@ class Pages:
         labels = find_key_labels(ledger.connection, session.email)
         restrict_rows(ledger.connection, labels)
         own = [receipt for receipt in running if receipt.client.name in labels]
-        return own, Setup(mapping=setup.mapping), read_facts(ledger.connection)
+        return own, Setup(mapping=setup.mapping), read_ledger_extent(ledger.connection)
 
-    def _describe_ledger(self, facts: LedgerFacts, problem: StateLine | None) -> Mapping[str, Any]:
+    def _describe_ledger(self, facts: LedgerExtent, problem: StateLine | None) -> Mapping[str, Any]:
         """Return the values for the template about the state of the ledger.
 
         `facts`: number and time of its requests. `problem`: line with the reason for which it cannot be read; None: it
@@ -312,7 +312,7 @@ class Pages:
         return {
             "title": kind.section,
             "section": kind.section,
-            "pages": select_sections(role, list_sections(self._gateway.settings)),
+            "pages": select_navigation_entries(role, list_navigation_entries(self._gateway.settings)),
             "user": session,
             "theme": theme if theme in ("light", "dark") else "",
             "running": (),
@@ -332,10 +332,10 @@ class Pages:
         return render_page(request, "error.html", {**frame, "live": False, "message": message}, status=status)
 
 
-def _describe(facts: LedgerFacts | None) -> str:
+def _describe(facts: LedgerExtent | None) -> str:
     if facts is None:
         return "Ledger: not available"
     if facts.first_hour is None:
         return "Ledger: empty"
-    since = formats.local_time(facts.first_hour * MICROSECONDS_PER_HOUR)
+    since = formats.local_datetime(facts.first_hour * MICROSECONDS_PER_HOUR)
     return f"Ledger: {formats.plural(facts.requests, 'request')} since {since.day} {since:%b}"

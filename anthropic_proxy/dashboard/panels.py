@@ -1,7 +1,7 @@
 """Building of the panels of a page, which are its charts and tables: if one panel fails, the others are still shown.
 
-`build_panel` returns the values of a panel, or a `FailedPanel` with an error message. `call_once` shares the result of
-one query between several panels.
+`build_panel` returns the values of a panel, or a `FailedPanel` with an error message. `memoize_result` shares the
+result of one query between several panels.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def build_panel(context: PageContext, name: str, build: Callable[[], PanelT]) ->
         return FailedPanel(f"A stored value cannot be shown ({reason}). The other panels are complete.")
 
 
-def call_once(build: Callable[[], PanelT]) -> Callable[[], PanelT]:
+def memoize_result(build: Callable[[], PanelT]) -> Callable[[], PanelT]:
     """Return a function that calls `build` at most once, and returns the same value or raises the same error each time.
 
     Several panels (charts or tables) thus share one query.

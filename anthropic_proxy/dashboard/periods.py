@@ -1,8 +1,8 @@
 """Charts over time, and the division of a time range into periods of equal length, such as hours or days.
 
 `divide_range` returns the `Periods` of a range. Each function `*_chart` returns a `DrawnChart`: the chart as SVG, and
-its values as a table. `group_chart` and `stacked_chart` draw stacked bars. `percentile_chart`, `median_chart`,
-`speed_chart` and `percentage_chart` draw lines.
+its values as a table. `draw_group_chart` and `draw_stacked_chart` draw stacked bars. `draw_percentile_chart`,
+`draw_median_latency_chart`, `draw_speed_chart` and `draw_percentage_chart` draw lines.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from anthropic_proxy.dashboard.charts import MAX_SERIES, Band, Chart, Column, Se
 from anthropic_proxy.dashboard.view_query import ViewQuery
 from anthropic_proxy.ledger.dashboard_records import PeriodSums
 from anthropic_proxy.ledger.histograms import Histogram, find_percentile
-from anthropic_proxy.ledger.local_periods import find_number, find_start, list_starts
+from anthropic_proxy.ledger.local_periods import find_period_number, find_period_start, list_period_starts
 from anthropic_proxy.ledger.sums import UsageSums
 from anthropic_proxy.ledger.units import DAY_SECONDS, MICROSECONDS
 
@@ -59,11 +59,11 @@ class Periods(Struct, frozen=True):
         found = []
         ends = [*self.starts[1:], self.end]
         for start, end, text in zip(self.starts, ends, texts, strict=True):
-            left = formats.local_time(start * MICROSECONDS)
-            right = formats.local_time(end * MICROSECONDS)
+            left = formats.local_datetime(start * MICROSECONDS)
+            right = formats.local_datetime(end * MICROSECONDS)
             title = f"{left:%H:%M} to {right:%H:%M}" if self.seconds < DAY_SECONDS else f"{left.day} {left:%b}"
             label = f"{left:%H:%M}" if self.seconds <= 3_600 else f"{left.day} {left:%b}"
-            href = self.query.for_hours(start, end, path)
+            href = self.query.link_to_range(start, end, path)
             found.append(Column(label, f"{title}{text}", href, is_incomplete=end > self.query.end))
         return found
 
@@ -74,11 +74,11 @@ def divide_range(query: ViewQuery) -> Periods:
     The periods may extend beyond the range.
     """
     seconds = next((length for hours, length in _PERIODS if query.hours <= hours), _PERIODS[-1][1])
-    end = find_start(find_number(query.end - 1, seconds) + 1, seconds)
-    return Periods(query, seconds, list_starts(query.start, query.end, seconds), end)
+    end = find_period_start(find_period_number(query.end - 1, seconds) + 1, seconds)
+    return Periods(query, seconds, list_period_starts(query.start, query.end, seconds), end)
 
 
-def group_chart(
+def draw_group_chart(
     periods: Periods,
     rows: Sequence[PeriodSums],
     value: Callable[[UsageSums], float],
@@ -101,10 +101,10 @@ def group_chart(
         if row.group in ranked:
             series = values.setdefault(names.get(row.group, others), {})
             series[row.start] = series.get(row.start, 0) + value(row.sums)
-    return stacked_chart(periods, values, text)
+    return draw_stacked_chart(periods, values, text)
 
 
-def stacked_chart(
+def draw_stacked_chart(
     periods: Periods, values: Mapping[tuple[str, str], Mapping[int, float]], text: Callable[[float], str]
 ) -> DrawnChart:
     """Return a chart of stacked bars over time, with one color for each series of `values`.
@@ -126,7 +126,7 @@ def stacked_chart(
     return _finish(periods, series, texts, rows, text, is_line=False)
 
 
-def percentile_chart(
+def draw_percentile_chart(
     periods: Periods,
     found: Mapping[tuple[int, tuple[str, ...]], Histogram],
     text: Callable[[float | None], str] = formats.seconds,
@@ -142,7 +142,7 @@ def percentile_chart(
     return _finish(periods, known, texts, rows, text, is_line=True, bands=bands)
 
 
-def median_chart(
+def draw_median_latency_chart(
     periods: Periods,
     found: Mapping[tuple[int, tuple[str, ...]], Histogram],
     names: Mapping[str, str],
@@ -159,7 +159,7 @@ def median_chart(
     return _draw_lines(periods, series, formats.seconds, formats.seconds, bands)
 
 
-def speed_chart(
+def draw_speed_chart(
     periods: Periods, speeds: Mapping[tuple[int, tuple[str, ...]], float], names: Mapping[str, str]
 ) -> DrawnChart:
     """Return a chart of the output tokens per second, with lines for at most `MAX_SERIES` groups of requests."""
@@ -190,7 +190,7 @@ def _draw_lines(
     return _finish(periods, series, texts, rows, unit, is_line=True, bands=bands)
 
 
-def percentage_chart(periods: Periods, name: str, role: str, shares: Sequence[float | None]) -> DrawnChart:
+def draw_percentage_chart(periods: Periods, name: str, role: str, shares: Sequence[float | None]) -> DrawnChart:
     """Return a chart with one line of percentages, in the color of the CSS class `role`.
 
     A share is unknown if it is None.

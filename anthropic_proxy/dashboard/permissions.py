@@ -55,6 +55,6 @@ def reads_own_requests_only(role: Role) -> bool:
     return role == "member"
 
 
-def select_sections(role: Role, navigation: Sequence[NavigationEntry]) -> Sequence[NavigationEntry]:
+def select_navigation_entries(role: Role, navigation: Sequence[NavigationEntry]) -> Sequence[NavigationEntry]:
     """Return the entries of `navigation` that a user with `role` may open."""
     return [entry for entry in navigation if may_open(role, entry[0])]

@@ -15,7 +15,12 @@ from anthropic_proxy.dashboard.overview_figures import Figure
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.remedies import CATALOG, find_remedy
 from anthropic_proxy.dashboard.rows import decode_json_list, describe_outcome
-from anthropic_proxy.dashboard.timeline import build_timeline, list_attempts, list_client_events, sum_failed_time
+from anthropic_proxy.dashboard.timeline import (
+    build_timeline,
+    list_attempts,
+    list_client_events,
+    sum_failed_attempt_time,
+)
 from anthropic_proxy.dashboard.view_query import require_valid_text
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES
@@ -75,7 +80,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "replay_problem": _find_replay_problem(row, stored.get("request")),
         "sent": _shorten(stored["sent"]) if "sent" in stored else None,
         "events": list_client_events(row),
-        "remedy": find_remedy(row, ModelCosts(context.settings).find_key_variable(row.provider)),
+        "remedy": find_remedy(row, ModelCosts(context.settings).find_api_key_variable(row.provider)),
         "catalog": CATALOG,
         "content_days": context.settings.ledger_content_days,
         "context": row.all_input_tokens,
@@ -107,7 +112,7 @@ def _describe_place(context: PageContext, row: StoredRequest) -> str:
     """Return the place of the request `row` in its session: `request 38 of 41`. "": the request has no session."""
     if not row.session:
         return ""
-    number, count = queries.find_session_place(context.connection, row)
+    number, count = queries.find_session_position(context.connection, row)
     return f"request {formats.count(number)} of {formats.count(count)}"
 
 
@@ -168,7 +173,7 @@ def _figures(row: StoredRequest) -> list[Figure]:
 def _first_token_note(row: StoredRequest) -> str:
     if not row.first_token:
         return "no content"
-    lost = sum_failed_time(row)
+    lost = sum_failed_attempt_time(row)
     share = f"{formats.percent(row.first_token, row.duration)} of the total"
     return f"{share} · {formats.seconds(lost)} in failed attempts" if lost else share
 

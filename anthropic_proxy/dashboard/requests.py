@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anthropic_proxy.dashboard import formats
-from anthropic_proxy.dashboard.columns import COLUMNS, choose_columns
+from anthropic_proxy.dashboard.columns import COLUMNS, decode_columns
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.periods import DrawnChart, divide_range, group_chart
-from anthropic_proxy.dashboard.rows import finished_row, running_row
-from anthropic_proxy.dashboard.saved_views import EXAMPLES, VIEWS_COOKIE, read_views
+from anthropic_proxy.dashboard.periods import DrawnChart, divide_range, draw_group_chart
+from anthropic_proxy.dashboard.rows import build_finished_row, build_running_row
+from anthropic_proxy.dashboard.saved_views import EXAMPLES, VIEWS_COOKIE, decode_views_cookie
 from anthropic_proxy.dashboard.sign_in import find_cookie
 from anthropic_proxy.dashboard.sorting import read_order
 from anthropic_proxy.dashboard.usage_charts import OUTCOME_TITLES
@@ -46,19 +46,21 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
     `context`: parameters of the URL, state of the proxy, and connection to the ledger.
     """
     query = context.query
-    columns, order = choose_columns(query.columns), read_order(query.order, SORT_KEYS)
+    columns, order = decode_columns(query.columns), read_order(query.order, SORT_KEYS)
     rows, has_older, has_newer = _read_rows(context, order, ROWS_PER_PAGE)
     shows_running = not (order or query.is_filtered or query.before or query.after or not query.range_name)
-    running = [running_row(receipt, context.now) for receipt in reversed(context.running)] if shows_running else []
+    running = (
+        [build_running_row(receipt, context.now) for receipt in reversed(context.running)] if shows_running else []
+    )
     with_day = query.hours > 25  # 24 h begins with the full hour before
     return {
-        "rows": [*running, *(finished_row(row, with_day=with_day, columns=columns) for row, _ in rows)],
+        "rows": [*running, *(build_finished_row(row, with_day=with_day, columns=columns) for row, _ in rows)],
         "columns": columns,
         "all_columns": COLUMNS,
         "sort_titles": {column.name: column.label for column in COLUMNS if column.is_number},
         "order": order,
         "max_sorted": MAX_SORTED_REQUESTS,
-        "views": read_views(find_cookie(context.cookies, VIEWS_COOKIE)),
+        "views": decode_views_cookie(find_cookie(context.cookies, VIEWS_COOKIE)),
         "view_examples": EXAMPLES,
         "here": query.link(before="", after=""),
         "older": query.link(before=rows[-1][1], after="") if rows and has_older else _continue(context, order),
@@ -128,7 +130,9 @@ def _facets(context: PageContext) -> Sequence[Mapping[str, Any]]:
                 "text": _name_value(name, value),
                 "count": number,
                 "active": query.facets.get(name) == value,
-                "href": query.without_facet(name) if query.facets.get(name) == value else query.with_facet(name, value),
+                "href": query.link_without_facet(name)
+                if query.facets.get(name) == value
+                else query.link_with_facet(name, value),
             }
             for value, number in counted.values[column]
         ]
@@ -167,7 +171,7 @@ def _name_value(name: str, value: str) -> str:
 def _active(query: ViewQuery) -> Sequence[Mapping[str, str]]:
     """Return the active filters of the page, each with its text and the link that removes it."""
     found = [
-        {"text": f"{FACET_TITLES[name]}: {value or 'none'}", "href": query.without_facet(name)}
+        {"text": f"{FACET_TITLES[name]}: {value or 'none'}", "href": query.link_without_facet(name)}
         for name, value in query.facets.items()
     ]
     if query.has_notes:
@@ -179,11 +183,11 @@ def _active(query: ViewQuery) -> Sequence[Mapping[str, str]]:
 
 def _chart(context: PageContext) -> DrawnChart | None:
     """Return the chart of requests over time. None: the hourly sums of the ledger lack a column that is filtered."""
-    if not context.selection.has_hourly_sums and not context.selection.is_fine:
+    if not context.selection.has_hourly_sums and not context.selection.is_short_range:
         return None
     periods = divide_range(context.query)
     rows = sum_periods(context.connection, context.selection, periods.seconds, "outcome_class", ("requests",))
-    return group_chart(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
+    return draw_group_chart(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
 
 
 def _summarize(context: PageContext, shown: int, has_more: bool) -> str:

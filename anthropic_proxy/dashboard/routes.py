@@ -25,7 +25,7 @@ from anthropic_proxy.dashboard.responses import (
     page_route,
     redirect,
 )
-from anthropic_proxy.dashboard.saved_views import VIEWS_COOKIE, change_views, read_views, write_views
+from anthropic_proxy.dashboard.saved_views import VIEWS_COOKIE, change_views, decode_views_cookie, encode_views_cookie
 from anthropic_proxy.dashboard.sign_in import find_cookie, is_https
 from anthropic_proxy.dashboard.sign_in_routes import SignIn
 from anthropic_proxy.errors import PermissionDenied, UnknownModel
@@ -153,7 +153,7 @@ class Dashboard:
 
         name, saved = (request.query.get(key, [""])[-1] for key in ("name", "saved"))
         values = await asyncio.to_thread(load_setting_form, gateway.settings, name)
-        return await pages.respond_setting(request, session, {**values, "saved": _SAVED.get(saved, "")})
+        return await pages.respond_setting_form(request, session, {**values, "saved": _SAVED.get(saved, "")})
 
     async def _change_setting(self, request: RouteRequest) -> RouteResponse:
         """Return the page with the effect of a new value of a setting, or write the value.
@@ -167,7 +167,7 @@ class Dashboard:
 
         values, is_written = await asyncio.to_thread(submit_setting_form, gateway.settings, form)
         if not is_written:
-            return await pages.respond_setting(request, session, values)
+            return await pages.respond_setting_form(request, session, values)
         is_reloaded = await reload_settings(gateway)
         return redirect(f"{EDIT_PATH}?name={quote(form['name'])}&saved={'now' if is_reloaded else 'start'}")
 
@@ -198,9 +198,11 @@ class Dashboard:
         form = read_own_form(request)
         if not request.client.name:
             await self._sign_in.require_form_token(request, form)
-        views = read_views(find_cookie(request.headers.get("cookie", ""), VIEWS_COOKIE))
+        views = decode_views_cookie(find_cookie(request.headers.get("cookie", ""), VIEWS_COOKIE))
         changed, target = change_views(views, form)
-        return redirect(target, set_cookie=[write_views(changed, is_https=is_https(request, self._find_settings()))])
+        return redirect(
+            target, set_cookie=[encode_views_cookie(changed, is_https=is_https(request, self._find_settings()))]
+        )
 
 
 async def _report_missing(request: RouteRequest) -> RouteResponse:

@@ -1,8 +1,8 @@
 """Rows of tables of requests, for finished and for running requests.
 
-A `TableRow` is one row as texts. `finished_row` builds it from a stored request. `running_row` builds it from a
-receipt, the record of a running request. `describe_outcome` returns sign, color and text for the outcome of a request.
-`decode_json_list` decodes a list that the ledger (database of requests) stores as JSON text.
+A `TableRow` is one row as texts. `build_finished_row` builds it from a stored request. `build_running_row` builds it
+from a receipt, the record of a running request. `describe_outcome` returns sign, color and text for the outcome of a
+request. `decode_json_list` decodes a list that the ledger (database of requests) stores as JSON text.
 """
 
 import json
@@ -55,7 +55,7 @@ def describe_outcome(row: StoredRequest) -> Outcome:
     return Outcome(sign, role, texts.get(row.outcome_class, row.outcome or str(row.status)))
 
 
-def finished_row(
+def build_finished_row(
     row: StoredRequest, *, with_day: bool = False, columns: Sequence[RequestColumn] = DEFAULT_COLUMNS
 ) -> TableRow:
     """Return the table row of a finished request.
@@ -79,7 +79,7 @@ def finished_row(
     )
 
 
-def running_row(receipt: Receipt, now: float) -> TableRow:
+def build_running_row(receipt: Receipt, now: float) -> TableRow:
     """Return the table row of a running request from its receipt, the record so far.
 
     `now` is in seconds since the epoch.

@@ -1,7 +1,7 @@
 """Saved views of the page Requests: named combinations of range, filters, order and columns, in a cookie.
 
-A `SavedView` is one of them. `read_views` returns the views in a cookie. `change_views` adds or removes one, and
-`write_views` returns the header that stores them.
+A `SavedView` is one of them. `decode_views_cookie` returns the views in a cookie. `change_views` adds or removes one,
+and `encode_views_cookie` returns the header that stores them.
 """
 
 import base64
@@ -45,7 +45,7 @@ EXAMPLES: Sequence[SavedView] = (
 """Views that the page offers to every browser."""
 
 
-def read_views(cookie: str) -> list[SavedView]:
+def decode_views_cookie(cookie: str) -> list[SavedView]:
     """Return the saved views in the value of a cookie. Empty: the value is not valid."""
     try:
         return msgspec.json.decode(base64.urlsafe_b64decode(cookie.encode("ascii")), type=list[SavedView])
@@ -53,7 +53,7 @@ def read_views(cookie: str) -> list[SavedView]:
         return []
 
 
-def write_views(views: Sequence[SavedView], *, is_https: bool) -> str:
+def encode_views_cookie(views: Sequence[SavedView], *, is_https: bool) -> str:
     """Return the value of a header `Set-Cookie` that stores the saved views in the browser.
 
     Raises `InvalidRequest` if the views are too long.

@@ -10,7 +10,7 @@ from msgspec import structs
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.ledger_lines import StateLine
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.ledger.read_limits import MAX_SEARCHED_REQUESTS, limit_search
+from anthropic_proxy.ledger.read_limits import MAX_SEARCHED_REQUESTS, limit_search_range
 
 _POSITION = re.compile(r"([0-9]{1,18})\..*")
 """Matches a position in a list in order of time: microseconds since the epoch, a dot, and a request id."""
@@ -25,7 +25,7 @@ def limit_range(context: PageContext, lines: list[StateLine], maximum: int = MAX
     before, after = (_read_time(text) for text in (context.query.before, context.query.after))
     if context.query.order:  # all parts of a sorted list are of the same requests
         before = after = None
-    chosen = limit_search(context.connection, whole, before, after, maximum)
+    chosen = limit_search_range(context.connection, whole, before, after, maximum)
     if chosen is whole:
         return context
     first = formats.day_and_time(chosen.start)

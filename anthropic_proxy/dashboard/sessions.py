@@ -15,7 +15,7 @@ from anthropic_proxy.dashboard.overview_figures import Figure
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.periods import DrawnChart
 from anthropic_proxy.dashboard.request import find_context_window
-from anthropic_proxy.dashboard.rows import finished_row
+from anthropic_proxy.dashboard.rows import build_finished_row
 from anthropic_proxy.ledger import session_queries as queries
 from anthropic_proxy.ledger.request_queries import StoredRequest
 
@@ -89,12 +89,12 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         "verdict": verdict,
         "figures": _figures(total, rows[-1].all_input_tokens, window),
         "context_chart": _chart(rows, "Context per request", _context_values(rows), formats.short_count, window),
-        "cost_chart": _chart(rows, "Cumulative cost", _cost_values(rows, total.sums.cost), formats.chart_money),
+        "cost_chart": _chart(rows, "Cumulative cost", _cost_values(rows, total.sums.cost), formats.money_from_float),
         "groups": [
-            (agent, [finished_row(row, with_day=True) for row in shown if row.agent == agent]) for agent in agents
+            (agent, [build_finished_row(row, with_day=True) for row in shown if row.agent == agent]) for agent in agents
         ],
         "hidden_rows": max(count - _MAX_ROWS, 0),
-        "all_rows": context.query.for_hours(total.started_at // 60_000_000 * 60, end, "/dashboard/requests"),
+        "all_rows": context.query.link_to_range(total.started_at // 60_000_000 * 60, end, "/dashboard/requests"),
         "project": rows[-1].project,
     }
 

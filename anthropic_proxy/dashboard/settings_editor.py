@@ -29,7 +29,7 @@ def explain_settings_refusal(request: RouteRequest, session: Session | None, set
 
     `session` is None without a sign-in.
     """
-    return explain_refusal(request, session, settings, Refusals(_DISABLED, _ROLE_READS, _NOT_ALLOWED))
+    return resolve_refusal_text(request, session, settings, Refusals(_DISABLED, _ROLE_READS, _NOT_ALLOWED))
 
 
 class Refusals(NamedTuple):
@@ -43,7 +43,7 @@ class Refusals(NamedTuple):
     """The browser is not signed in, and not on this machine."""
 
 
-def explain_refusal(request: RouteRequest, session: Session | None, settings: Settings, texts: Refusals) -> str:
+def resolve_refusal_text(request: RouteRequest, session: Session | None, settings: Settings, texts: Refusals) -> str:
     """Return the text that explains why a user may not change settings. "": the user may.
 
     `session`: None: the browser is not signed in.
@@ -52,10 +52,10 @@ def explain_refusal(request: RouteRequest, session: Session | None, settings: Se
         return texts.disabled
     if session is not None:
         return "" if may_change_settings(session.role) else texts.role.format(session.client_name, session.role)
-    return "" if is_on_this_machine(request, settings) else texts.not_allowed
+    return "" if is_trusted_local_request(request, settings) else texts.not_allowed
 
 
-def is_on_this_machine(request: RouteRequest, settings: Settings) -> bool:
+def is_trusted_local_request(request: RouteRequest, settings: Settings) -> bool:
     """Return True if a browser without a session may make changes: it is on this machine, and keys are not disabled.
 
     With `ALLOW_UNAUTHENTICATED`, the address proves nothing, so the result is False.

@@ -1,7 +1,7 @@
 """Limit of failed sign-ins to the dashboard, and functions for its cookies.
 
 `SignInLimit` counts the failed sign-ins from each client address. `find_cookie` reads a cookie of a request.
-`write_cookie` returns the header that sets the session cookie of a signed-in browser.
+`encode_session_cookie` returns the header that sets the session cookie of a signed-in browser.
 """
 
 import ipaddress
@@ -80,7 +80,7 @@ def find_cookie(header: str, name: str) -> str:
     return ""
 
 
-def write_cookie(value: str, seconds: int, *, is_https: bool) -> str:
+def encode_session_cookie(value: str, seconds: int, *, is_https: bool) -> str:
     """Return the header `Set-Cookie` with the session cookie of a signed-in browser.
 
     With 0 `seconds`, the browser removes the cookie.

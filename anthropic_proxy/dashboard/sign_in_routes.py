@@ -12,18 +12,18 @@ from urllib.parse import quote, urlsplit
 from msgspec.structs import replace
 
 from anthropic_proxy.dashboard.browser_sessions import SESSION_SECONDS, BrowserSessions, Session
-from anthropic_proxy.dashboard.forms import find_own_path, read_own_form, require_equal_tokens
+from anthropic_proxy.dashboard.forms import read_own_form, require_equal_tokens, resolve_redirect_path
 from anthropic_proxy.dashboard.oidc_errors import OidcError
-from anthropic_proxy.dashboard.oidc_routes import CALLBACK_PATH, START_PATH, OidcSignIn, write_attempt_cookie
+from anthropic_proxy.dashboard.oidc_routes import CALLBACK_PATH, START_PATH, OidcSignIn, encode_attempt_cookie
 from anthropic_proxy.dashboard.responses import form_route, page_route, redirect
 from anthropic_proxy.dashboard.sign_in import (
     COOKIE,
     MAX_PROVIDER_FAILURES,
     MAX_PROVIDER_FAILURES_PER_HOUR,
     SignInLimit,
+    encode_session_cookie,
     find_cookie,
     is_https,
-    write_cookie,
 )
 from anthropic_proxy.plugins import Gateway, Reservation, Route, RouteRequest, RouteResponse, Store
 
@@ -73,7 +73,7 @@ class SignIn:
     async def _show(self, request: RouteRequest) -> RouteResponse:
         target = request.query.get("next", [""])[-1]
         if request.client.name or await self.find_session(request) is not None:
-            return redirect(find_own_path(target))
+            return redirect(resolve_redirect_path(target))
         return await self._send_page(request, target)
 
     async def _sign_in(self, request: RouteRequest) -> RouteResponse:
@@ -87,7 +87,7 @@ class SignIn:
         await self._limit.finish(self._store, begun, is_success=cookie is not None)
         if cookie is None:
             return await self._send_page(request, target, _WRONG_KEY, status=401)
-        return redirect(find_own_path(target), set_cookie=[self._write_session_cookie(request, cookie)])
+        return redirect(resolve_redirect_path(target), set_cookie=[self._write_session_cookie(request, cookie)])
 
     async def _start_oidc(self, request: RouteRequest) -> RouteResponse:
         """Return a redirect to the sign-in page of the identity provider."""
@@ -104,7 +104,7 @@ class SignIn:
         """
         assert self._oidc is not None
         try:
-            sign_in = self._oidc.read_attempt(request)
+            sign_in = self._oidc.decode_attempt_cookie(request)
         except OidcError as error:  # not counted: other sites can cause this request with a link
             return await self._explain(request, error)
         begun = await self._begin(self._provider_limit, request)
@@ -116,7 +116,7 @@ class SignIn:
             await self._provider_limit.finish(self._store, begun, is_success=False)
             return await self._explain(request, error)
         await self._provider_limit.finish(self._store, begun, is_success=True)
-        ended = write_attempt_cookie("", 0, is_https=self._is_https(request))
+        ended = encode_attempt_cookie("", 0, is_https=self._is_https(request))
         cookies = [self._write_session_cookie(request, signed_in.cookie), ended]
         return await asyncio.to_thread(_continue_to, request, signed_in.target, cookies)
 
@@ -124,7 +124,7 @@ class SignIn:
         """End the session of the browser on the server, so that copies of its cookie are useless too."""
         await self.require_form_token(request, read_own_form(request))
         await self._sessions.end(find_cookie(request.headers.get("cookie", ""), COOKIE))
-        return redirect(SIGN_IN_PATH, set_cookie=[write_cookie("", 0, is_https=self._is_https(request))])
+        return redirect(SIGN_IN_PATH, set_cookie=[encode_session_cookie("", 0, is_https=self._is_https(request))])
 
     @property
     def _store(self) -> Store:
@@ -153,7 +153,7 @@ class SignIn:
         assert self._gateway is not None
         self._gateway.log_warning_each_time(f"Sign-in from {request.address} was rejected. {error.message}")
         page = await self._send_page(request, "", error.message, status=error.status)
-        ended = write_attempt_cookie("", 0, is_https=self._is_https(request))
+        ended = encode_attempt_cookie("", 0, is_https=self._is_https(request))
         return replace(page, headers={**page.headers, "set-cookie": ended})
 
     def _is_https(self, request: RouteRequest) -> bool:
@@ -161,13 +161,13 @@ class SignIn:
         return is_https(request, self._gateway.settings)
 
     def _write_session_cookie(self, request: RouteRequest, cookie: str) -> str:
-        return write_cookie(cookie, SESSION_SECONDS, is_https=self._is_https(request))
+        return encode_session_cookie(cookie, SESSION_SECONDS, is_https=self._is_https(request))
 
     async def _send_page(
         self, request: RouteRequest, target: str, problem: str = "", *, status: int = 200, retry_after: int = 0
     ) -> RouteResponse:
         provider = None if self._gateway is None else self._gateway.settings.oidc
-        path = find_own_path(target)
+        path = resolve_redirect_path(target)
 
         def render() -> RouteResponse:
             from anthropic_proxy.dashboard.renderer import render_public_page  # noqa: PLC0415

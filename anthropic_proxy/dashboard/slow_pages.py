@@ -1,7 +1,7 @@
 """Responses for slow pages: the browser first receives the head of the page, and later the content.
 
-In between, the page shows "Adding up 1,000,000 requests …". `respond_in_time` returns such a response if a page needs
-more than 300 ms and adds up many requests. `Progress` has the number of these requests.
+In between, the page shows "Adding up 1,000,000 requests …". `respond_with_early_flush` returns such a response if a
+page needs more than 300 ms and adds up many requests. `Progress` has the number of these requests.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class Progress(Struct):
     """Number of stored requests that the page adds up. -1: not yet known."""
 
 
-async def respond_in_time(
+async def respond_with_early_flush(
     request: RouteRequest,
     page: Awaitable[RouteResponse],
     render_head: Callable[[], RouteResponse],

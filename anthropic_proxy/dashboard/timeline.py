@@ -2,7 +2,7 @@
 
 `build_timeline` returns the `Timeline`, which consists of a `Bar` for each call or block. `list_attempts` returns the
 calls as texts (`Attempt`). `list_client_events` returns the events of the streamed reply (`ClientEvent`).
-`sum_failed_time` returns the time that failed calls cost.
+`sum_failed_attempt_time` returns the time that failed calls cost.
 """
 
 from collections.abc import Iterator, Sequence
@@ -71,7 +71,7 @@ def build_timeline(row: StoredRequest) -> Timeline:
     return Timeline(list(bars), ticks, row.first_token / scale if row.first_token else None)
 
 
-def sum_failed_time(row: StoredRequest) -> int:
+def sum_failed_attempt_time(row: StoredRequest) -> int:
     """Return the time that was lost by failed calls to providers before the first token of the reply, in microseconds.
 
     `row` is the stored request.

@@ -1,7 +1,7 @@
 """Charts of usage over time: cost, tokens, requests by outcome, and the share of cached input.
 
 `draw_usage` returns the chart that the URL requests, one of `MEASURES`, and `find_chart_title` returns its title.
-`draw_cached_share` returns the chart of input tokens that were read from a cache. `sum_by_provider` and
+`draw_cached_share` returns the chart of input tokens that were read from a cache. `sum_periods_by_provider` and
 `count_tokens_by_kind` return sums for charts.
 """
 
@@ -9,7 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from anthropic_proxy.dashboard import formats
 from anthropic_proxy.dashboard.page_context import PageContext
-from anthropic_proxy.dashboard.periods import DrawnChart, Periods, group_chart, percentage_chart, stacked_chart
+from anthropic_proxy.dashboard.periods import (
+    DrawnChart,
+    Periods,
+    draw_group_chart,
+    draw_percentage_chart,
+    draw_stacked_chart,
+)
 from anthropic_proxy.ledger import dashboard_queries as queries
 from anthropic_proxy.ledger.dashboard_records import ModelPeriod, PeriodSums
 from anthropic_proxy.ledger.model_costs import ModelCosts
@@ -53,19 +59,21 @@ def draw_usage(context: PageContext, periods: Periods, by_model: Sequence[ModelP
         rows = queries.sum_periods(
             context.connection, context.selection, periods.seconds, "outcome_class", ("requests",)
         )
-        return group_chart(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
+        return draw_group_chart(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
     if measure == "provider":
-        return group_chart(periods, sum_by_provider(by_model), lambda sums: sums.cost, formats.chart_money)
+        return draw_group_chart(
+            periods, sum_periods_by_provider(by_model), lambda sums: sums.cost, formats.money_from_float
+        )
     costs = ModelCosts(context.settings)
     return _kinds(
         periods,
         by_model,
         lambda one: costs.divide_cost(one.model.provider, one.model.model, one.model.sums),
-        formats.chart_money,
+        formats.money_from_float,
     )
 
 
-def sum_by_provider(by_model: Iterable[ModelPeriod]) -> list[PeriodSums]:
+def sum_periods_by_provider(by_model: Iterable[ModelPeriod]) -> list[PeriodSums]:
     """Return the sums of each provider in each period, such as an hour.
 
     `by_model` has the sums of each model in each period.
@@ -92,7 +100,7 @@ def count_tokens_by_kind(sums: UsageSums) -> dict[str, int]:
 def draw_cached_share(periods: Periods, sums: Sequence[UsageSums]) -> DrawnChart:
     """Return a chart with the percentage of input tokens that were read from a cache, over time."""
     shares = [None if one.cached_share is None else 100 * one.cached_share for one in sums]
-    return percentage_chart(periods, "input read from cache", "cached", shares)
+    return draw_percentage_chart(periods, "input read from cache", "cached", shares)
 
 
 def _kinds(
@@ -105,4 +113,4 @@ def _kinds(
     for one in by_model:
         for kind, amount in divide(one).items():
             values[kind][one.start] = values[kind].get(one.start, 0) + amount
-    return stacked_chart(periods, {_KINDS[kind]: found for kind, found in values.items()}, text)
+    return draw_stacked_chart(periods, {_KINDS[kind]: found for kind, found in values.items()}, text)

@@ -1,7 +1,7 @@
 """Parameters in the URL of a page, such as time range, filters and order, and links with changed parameters.
 
-`read_view_query` returns the parameters of a URL as a `ViewQuery`. Its methods, such as `link`, `with_facet` and
-`sorted_by`, return URLs with a change. A facet is a property by which requests are filtered, such as the provider.
+`read_view_query` returns the parameters of a URL as a `ViewQuery`. Its methods, such as `link`, `link_with_facet` and
+`link_sorted_by`, return URLs with a change. A facet is a property by which requests are filtered, such as the provider.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,25 +87,25 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         pairs = urlencode(list(changed._pairs()), quote_via=quote, safe=":/,")
         return f"{path or self.path}{'?' if pairs else ''}{pairs}"
 
-    def with_facet(self, name: str, value: str, path: str | None = None) -> str:
+    def link_with_facet(self, name: str, value: str, path: str | None = None) -> str:
         """Return the URL of a page with an additional filter: the property `name` must have the value `value`.
 
         `path` is the URL path of the page; None means this page.
         """
         return self.link(path, facets={**self.facets, name: value})
 
-    def without_facet(self, name: str) -> str:
+    def link_without_facet(self, name: str) -> str:
         """Return the URL of this page without the filter `name`."""
         return self.link(facets={key: value for key, value in self.facets.items() if key != name})
 
-    def for_hours(self, start: int, end: int, path: str, **facets: str) -> str:
+    def link_to_range(self, start: int, end: int, path: str, **facets: str) -> str:
         """Return the URL of the page `path` with the same parameters, but for another time range.
 
         `start` and `end` are in seconds since the epoch.
         """
         return self.link(path, range_name="", start=start, end=end, facets={**self.facets, **facets}, measure="")
 
-    def sorted_by(self, name: str) -> str:
+    def link_sorted_by(self, name: str) -> str:
         """Return the URL to which the title of the column `name` links. A click then changes the order."""
         following = {f"-{name}": name, name: ""}
         return self.link(order=following.get(self.order, f"-{name}"))
@@ -115,7 +115,7 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         address, chosen = self.link(before=self.before), f"&table={table}" if table else ""
         return f"{address}{'&' if '?' in address else '?'}format={form}{chosen}"
 
-    def shifted(self, direction: int) -> str:
+    def link_to_shifted_range(self, direction: int) -> str:
         """Return the URL of this page for the time range before (-1) or after (1) the present one."""
         is_running = self.range_name not in ("", "yesterday")  # its last hour is incomplete
         length = RANGES[self.range_name] * HOUR_SECONDS if is_running else self.end - self.start

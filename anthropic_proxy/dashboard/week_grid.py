@@ -57,7 +57,7 @@ def draw_week(
     """
     cells = [[Cell() for _ in _HOURS] for _ in _WEEKDAYS]
     for hour in hours:
-        when, found = formats.local_time(hour.start * MICROSECONDS), value(hour.sums)
+        when, found = formats.local_datetime(hour.start * MICROSECONDS), value(hour.sums)
         cell = cells[when.weekday()][when.hour]
         cell.value += found
         cell.hours += 1
@@ -106,7 +106,7 @@ def _link(query: ViewQuery, cell: Cell, name: str, text: Callable[[float], str],
     """
     title = f"{name}, {text(cell.value)}"
     if cell.hours > 1:
-        day = formats.local_time(cell.highest_start * MICROSECONDS)
+        day = formats.local_datetime(cell.highest_start * MICROSECONDS)
         title += f": hours with requests = {cell.hours}; highest, {day.day} {day:%b} = {text(cell.highest)}"
-    href = query.for_hours(cell.highest_start, cell.highest_start + HOUR_SECONDS, "/dashboard/requests")
+    href = query.link_to_range(cell.highest_start, cell.highest_start + HOUR_SECONDS, "/dashboard/requests")
     return f'<a href="{escape(href)}" data-column="{name[-5:]}" aria-label="{escape(title)}">{rect}</a>'

@@ -45,7 +45,7 @@ from anthropic_proxy.errors.upstream import UpstreamProtocolError as UpstreamPro
 from anthropic_proxy.errors.upstream import UpstreamRefused as UpstreamRefused
 from anthropic_proxy.errors.upstream import UpstreamTimeout as UpstreamTimeout
 from anthropic_proxy.errors.upstream import UpstreamUnreachable as UpstreamUnreachable
-from anthropic_proxy.installation import PUBLISHED, extra_command, extra_command_with_uv
+from anthropic_proxy.installation import PUBLISHED, build_extra_install_command, build_uv_install_command
 
 
 class ClientError(ProxyError):
@@ -170,7 +170,7 @@ class MissingExtra(ProxyError):
         # `subject` is a beginning such as "Vertex AI needs google-auth"
         super().__init__(
             f"{subject}, which is not installed. Install it{'' if PUBLISHED else ' in the checkout'} and start the "
-            f"proxy again: {extra_command(extra)}   or, with uv: {extra_command_with_uv(extra)}",
+            f"proxy again: {build_extra_install_command(extra)}   or, with uv: {build_uv_install_command(extra)}",
             should_retry=False,
         )
 

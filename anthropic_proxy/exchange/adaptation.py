@@ -11,7 +11,7 @@ from contextlib import suppress
 from msgspec import structs
 
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError, UpstreamErrorCause
-from anthropic_proxy.exchange.encoding import run_for_call
+from anthropic_proxy.exchange.encoding import run_on_loop_or_in_thread
 from anthropic_proxy.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.routing.router import Target, switch_wire
 from anthropic_proxy.services import Services
@@ -37,7 +37,9 @@ class Adaptations:
 
         None: no known change fits the error.
         """
-        adaptations = await run_for_call(self._services, lambda call: _find_adaptations(target, call, error), call)
+        adaptations = await run_on_loop_or_in_thread(
+            self._services, lambda call: _find_adaptations(target, call, error), call
+        )
         adapted: Target | None = target if adaptations else None
         for adaptation in adaptations:
             adapted = adapted and _apply_adaptation(self._services, adapted, adaptation.name)

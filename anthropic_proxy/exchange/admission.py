@@ -2,14 +2,14 @@
 
 A policy is plugin code that admits or rejects requests, for example by a budget. A policy may reserve an amount of the
 budget until the request has ended. `settle` then passes the record of the request to the policy, which replaces the
-reservation by the real amount. `admitted_token_count` does both for a `count_tokens` request.
+reservation by the real amount. `admitted_token_count_request` does both for a `count_tokens` request.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from anthropic_proxy.exchange.call_building import estimate_received_tokens
+from anthropic_proxy.exchange.call_building import estimate_client_request_tokens
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.messages.models import MessagesRequest
 from anthropic_proxy.messages.tokens import EstimateCache
@@ -49,7 +49,7 @@ class Admissions:
             route=route.rule.name if route.rule is not None else "",
             request_id=incoming.request_id,
             targets=[_describe_target(each, request) for each in route.targets],
-            estimate_input_tokens=partial(estimate_received_tokens, incoming, estimates, scale, request),
+            estimate_input_tokens=partial(estimate_client_request_tokens, incoming, estimates, scale, request),
             response_headers=self._receipt.limit_headers,
         )
         await self._ask_policies(described)
@@ -86,7 +86,7 @@ class Admissions:
 
 
 @asynccontextmanager
-async def admitted_token_count(services: Services, incoming: ClientRequest) -> AsyncIterator[None]:
+async def admitted_token_count_request(services: Services, incoming: ClientRequest) -> AsyncIterator[None]:
     """Admit a `count_tokens` request for the duration of an `async with` block.
 
     Raises the `ClientError` of a policy (plugin code) that rejects the request.

@@ -18,10 +18,15 @@ from anthropic_proxy.exchange.call_building import (
     build_call,
     build_relay_call,
     estimate_scaled_tokens,
-    find_target_limits,
+    resolve_target_limits,
 )
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.encoding import MAX_REPLY_BYTES_ON_LOOP, decode_reply_schema, is_large, run_for_call
+from anthropic_proxy.exchange.encoding import (
+    MAX_REPLY_BYTES_ON_LOOP,
+    decode_reply_schema,
+    is_large,
+    run_on_loop_or_in_thread,
+)
 from anthropic_proxy.exchange.error_messages import (
     decode_error_response,
     idle_timeout_error,
@@ -94,7 +99,7 @@ class AttemptSteps:
             return AttemptState(target=target, call=call, credential=credential, token_scale=scale, is_relay=True)
         if request.decode_error is not None:
             raise request.decode_error
-        limits, inliner = find_target_limits(self._services, target), self._inliner
+        limits, inliner = resolve_target_limits(self._services, target), self._inliner
         if inliner is not None:
             request = await inliner.inline_urls(request, target, limits)
         inputs = request, limits, partial(estimate_scaled_tokens, self._estimates, run.token_scale)
@@ -128,7 +133,9 @@ class AttemptSteps:
         Raises `UnsupportedFeature` for dropped fields in fidelity mode `strict`.
         """
         target, call = state.target, state.call
-        upstream_request = await run_for_call(self._services, target.wire.encode_request, call, is_large=self._large)
+        upstream_request = await run_on_loop_or_in_thread(
+            self._services, target.wire.encode_request, call, is_large=self._large
+        )
         report, is_first = self._receipt.fidelity, run.continuation is None
         if upstream_request.notes:
             report.add_notes(upstream_request.notes, is_later_call=not is_first)

@@ -13,10 +13,10 @@ from anthropic_proxy.exchange.attempt_records import AttemptRecords
 from anthropic_proxy.exchange.attempt_steps import AttemptSteps, TargetRun
 from anthropic_proxy.exchange.call_building import (
     AttemptState,
-    SentAttempts,
-    client_credential,
-    continuation_target,
+    LatestAttempt,
+    build_continuation_target,
     estimate_scaled_tokens,
+    find_client_credential,
 )
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.error_messages import (
@@ -30,7 +30,7 @@ from anthropic_proxy.exchange.not_found import add_not_found_cause
 from anthropic_proxy.exchange.opened_stream import AnyOpenedStream, OpenedStream
 from anthropic_proxy.exchange.outcomes import record_target
 from anthropic_proxy.exchange.relay import RelayStream
-from anthropic_proxy.exchange.route_choice import record_failed_call, record_reply
+from anthropic_proxy.exchange.route_choice import record_failed_call, record_response_time
 from anthropic_proxy.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.exchange.watchdog import Watchdog
 from anthropic_proxy.messages.fidelity import FidelityNote
@@ -63,7 +63,7 @@ class Attempts:
         receipt: Receipt,
         watchdog: Watchdog,
         *,
-        sent: SentAttempts,
+        sent: LatestAttempt,
     ) -> None:
         self._services, self._incoming = services, incoming
         self._request = request
@@ -95,7 +95,7 @@ class Attempts:
             except (ClientError, MissingExtra) as refusal:
                 failure = failure or refusal
             else:
-                record_reply(services, rule, target, session, services.clock() - started_at)
+                record_response_time(services, rule, target, session, services.clock() - started_at)
                 return opened
         if failure is None:
             raise InternalError("a route has no target")
@@ -113,7 +113,7 @@ class Attempts:
         state, target = previous.state, previous.state.target
         run = TargetRun(request, state.token_scale, skips_open_circuit=False, continuation=continuation)
         if continuation:
-            run.stop_filter, target = previous.stream.stop_filter, continuation_target(target)
+            run.stop_filter, target = previous.stream.stop_filter, build_continuation_target(target)
         opened = await self._try_target_with_retries(target, run, adaptations=0)
         if isinstance(opened.stream, RelayStream):
             raise InternalError("a relay cannot continue a reply")
@@ -158,7 +158,7 @@ class Attempts:
         retries, key_rotations = MAX_RETRIES_PER_TARGET, pool.max_key_changes(target.provider)
         self._services.retry_budget.record_first_call(target.upstream)
         while True:
-            forwarded = client_credential(self._services, self._incoming, target.provider)
+            forwarded = find_client_credential(self._services, self._incoming, target.provider)
             credential = forwarded or pool.next_credential(target.provider)
             state = await self._steps.prepare(target, credential, run)
             try:

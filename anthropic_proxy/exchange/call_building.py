@@ -1,10 +1,10 @@
 """`AttemptState`, the state of one request to a provider (attempt), and functions that prepare such a request.
 
 A wire is the code for one provider protocol. A `Call` is the input from which a wire encodes the upstream request.
-`build_call` builds it from a prepared client request, `build_relay_call` from an unchanged body. `find_target_limits`
-returns the limits of a provider and model. `client_credential` returns the client's own key, if it is forwarded.
-`token_scale` is a model's correction factor for token estimates. `SentAttempts` has the latest attempt.
-`continuation_target` is for a provider that splits long replies.
+`build_call` builds it from a prepared client request, `build_relay_call` from an unchanged body.
+`resolve_target_limits` returns the limits of a provider and model. `find_client_credential` returns the client's own
+key, if it is forwarded. `token_scale` is a model's correction factor for token estimates. `LatestAttempt` has the
+latest attempt. `build_continuation_target` is for a provider that splits long replies.
 """
 
 import functools
@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.encoding import MAX_STEPS_ON_LOOP
-from anthropic_proxy.messages.models import MessagesRequest, Tool, decode_request_or_keep
+from anthropic_proxy.messages.models import MessagesRequest, Tool, decode_request_or_envelope
 from anthropic_proxy.messages.preparation import (
     STATED_WINDOW_MARGIN,
     UNPREPARED,
@@ -57,7 +57,7 @@ class AttemptState(Struct, frozen=True, kw_only=True):
     """JSON Schema against which the proxy checks the reply. None: no schema requested, or the provider enforces it."""
 
 
-class SentAttempts(Struct):
+class LatestAttempt(Struct):
     """The request to a provider (attempt) that was sent last for a client request, with the token estimate.
 
     Error messages and pings depend on its provider.
@@ -107,7 +107,7 @@ def build_target_limits(
     )
 
 
-def find_target_limits(services: Services, target: Target) -> TargetLimits:
+def resolve_target_limits(services: Services, target: Target) -> TargetLimits:
     """Return the limits of a provider's model (`target`) to which requests are adapted with the current settings."""
     return build_target_limits(
         target,
@@ -174,15 +174,15 @@ def build_relay_call(
 
 
 def _estimate(request: MessagesRequest, incoming: ClientRequest) -> int:
-    return estimate_received_tokens(incoming, EstimateCache(), 1.0, request)
+    return estimate_client_request_tokens(incoming, EstimateCache(), 1.0, request)
 
 
-def estimate_received_tokens(
+def estimate_client_request_tokens(
     incoming: ClientRequest, estimates: EstimateCache, token_scale: float, request: MessagesRequest
 ) -> int:
     """Return the estimated input tokens of a client request, multiplied by the correction factor `token_scale`."""
     if request.scanned_only:
-        request = decode_request_or_keep(incoming.body)
+        request = decode_request_or_envelope(incoming.body)
     try:
         if request.decode_error is None:
             return estimate_scaled_tokens(estimates, token_scale, request)
@@ -196,7 +196,7 @@ def estimate_scaled_tokens(estimates: EstimateCache, token_scale: float, request
     return round(estimates.get_or_count(request) * token_scale)
 
 
-def client_credential(services: Services, incoming: ClientRequest, provider: Provider) -> Credential | None:
+def find_client_credential(services: Services, incoming: ClientRequest, provider: Provider) -> Credential | None:
     """Return the client's own API key if it is to be sent to the provider, else None."""
     if not (
         provider.accepts_client_credential and incoming.client.credential_forwardable
@@ -208,7 +208,7 @@ def client_credential(services: Services, incoming: ClientRequest, provider: Pro
     return None
 
 
-def continuation_target(target: Target) -> Target:
+def build_continuation_target(target: Target) -> Target:
     """Return the target (provider and model) for the call that continues a reply which the provider has split."""
     version = target.dialect.continuation_version
     if not version:

@@ -16,7 +16,7 @@ from anthropic_proxy.exchange import forwarding
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.exchange.request_reader import read_client_request
-from anthropic_proxy.exchange.route_choice import choose_route, collect_facts
+from anthropic_proxy.exchange.route_choice import build_request_facts, choose_route
 from anthropic_proxy.messages.events import Event
 from anthropic_proxy.messages.models import MessagesRequest, MessagesResponse
 from anthropic_proxy.messages.preparation.tool_names import name_or_alias
@@ -59,7 +59,7 @@ class NotSent(ProxyError):
     """0 in place of an HTTP status, because a client never receives this error."""
 
 
-class RecordedRequest(Struct, frozen=True):
+class UnsentRequest(Struct, frozen=True):
     """The encoded upstream request of a dry run, which was not sent."""
 
     transport: str
@@ -82,7 +82,7 @@ class DryRun(Struct, kw_only=True):
     checks: Sequence[RouteCheck] = ()
     """Result of each route of the configuration file, up to the first matching route. Empty: no routes are configured.
     """
-    recorded: RecordedRequest | None = None
+    recorded: UnsentRequest | None = None
     """The upstream request that a real exchange would send first. None: rejected, or the proxy replies by itself."""
     error: ProxyError | None = None
     """Error that the client would receive. None: the request would be sent, or the proxy replies by itself."""
@@ -109,7 +109,9 @@ async def run_dry(
         request, choice = read_client_request(services, incoming)
         estimates = EstimateCache()
         if services.route_rules is not None:
-            result.checks = services.route_rules.check_routes(collect_facts(services, incoming, request, estimates))
+            result.checks = services.route_rules.check_routes(
+                build_request_facts(services, incoming, request, estimates)
+            )
         route = result.route = await choose_route(services, incoming, request, estimates, choice)
         dry = structs.replace(dry, route_rules=None, route_cache=FixedRouteCache(route))  # a random choice stays
         if path == COUNT_TOKENS_PATH:
@@ -185,7 +187,7 @@ class _RecordingTransport:
         self, base_url: str, request: UpstreamRequest, credential: Credential | None
     ) -> UpstreamResponse:
         if self._result.recorded is None:
-            self._result.recorded = RecordedRequest(self._name, base_url, request, credential)
+            self._result.recorded = UnsentRequest(self._name, base_url, request, credential)
         raise NotSent("the request was not sent")
 
 

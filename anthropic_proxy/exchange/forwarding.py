@@ -19,7 +19,7 @@ from anthropic_proxy.errors import (
     UpstreamTimeout,
 )
 from anthropic_proxy.exchange.attempt_records import AttemptRecords
-from anthropic_proxy.exchange.call_building import build_relay_call, client_credential
+from anthropic_proxy.exchange.call_building import build_relay_call, find_client_credential
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.encoding import MAX_BYTES_ON_LOOP, is_large
 from anthropic_proxy.exchange.error_messages import decode_error_response, require_api_response
@@ -27,7 +27,7 @@ from anthropic_proxy.exchange.not_found import add_not_found_cause
 from anthropic_proxy.exchange.relay import forwarded_headers
 from anthropic_proxy.exchange.route_choice import choose_route
 from anthropic_proxy.exchange.upstream_stream import MAX_BODY_BYTES
-from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_keep
+from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.messages.tokens import EstimateCache
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.redaction import redact_error
@@ -63,7 +63,7 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
     """
     large = len(incoming.body) > MAX_BYTES_ON_LOOP
     request = await services.background.run_in_thread_if(
-        large, partial(decode_request_or_keep, for_token_count=True), incoming.body
+        large, partial(decode_request_or_envelope, for_token_count=True), incoming.body
     )
     estimates = EstimateCache()
     target = (await choose_route(services, incoming, request, estimates)).targets[0]
@@ -109,7 +109,7 @@ async def _call_provider(
     services: Services, incoming: ClientRequest, request: MessagesRequest, target: Target, seconds: float
 ) -> JsonReply:
     provider = target.provider
-    credential = client_credential(services, incoming, provider) or services.credentials.next_credential(provider)
+    credential = find_client_credential(services, incoming, provider) or services.credentials.next_credential(provider)
     call = build_relay_call(incoming, request, target, services.new_id)
     records = AttemptRecords(incoming.receipt or _new_receipt(services, incoming), services)
     upstream_request = records.begin_attempt(target, target.wire.encode_request(call))

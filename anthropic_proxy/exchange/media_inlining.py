@@ -23,7 +23,7 @@ from anthropic_proxy.messages.models import (
     Source,
     TextBlock,
     ToolResultBlock,
-    decode_content,
+    decode_nested_content,
     json_string,
 )
 from anthropic_proxy.messages.preparation import TargetLimits
@@ -127,7 +127,7 @@ class MediaInliner:
 
     def _block_with_bytes(self, block: Block, to_fetch: Container[_Key]) -> Block:
         if isinstance(block, ToolResultBlock) and _may_link(block.content):
-            blocks = decode_content(block.content)
+            blocks = decode_nested_content(block.content)
             raws = msgspec.json.decode(block.content, type=list[Raw])  # unchanged blocks keep their bytes
             replaced = (self._block_with_bytes(inner, to_fetch) for inner in blocks)
             items = [raw if new is old else new for raw, old, new in zip(raws, blocks, replaced, strict=True)]
@@ -152,7 +152,7 @@ def _linked_in(content: list[Block]) -> Iterator[_Linked]:
             if block.source.type == "url":
                 yield block
         elif isinstance(block, ToolResultBlock) and _may_link(block.content):
-            yield from _linked_in(decode_content(block.content))
+            yield from _linked_in(decode_nested_content(block.content))
 
 
 def _may_link(content: Raw) -> bool:

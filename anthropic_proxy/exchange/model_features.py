@@ -5,7 +5,7 @@ from typing import Literal
 
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.exchange.adaptation import apply_stored_adaptations
-from anthropic_proxy.exchange.call_building import find_target_limits
+from anthropic_proxy.exchange.call_building import resolve_target_limits
 from anthropic_proxy.plugins.setup import ModelFeatures
 from anthropic_proxy.routing.catalog import ModelCapabilities
 from anthropic_proxy.routing.router import RoutingQuery, Target, name_server, resolve_route
@@ -30,7 +30,7 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
 
 
 def _describe(services: Services, name: str, target: Target, adapted: Target, used: Sequence[str]) -> ModelFeatures:
-    limits = find_target_limits(services, adapted)
+    limits = resolve_target_limits(services, adapted)
     return ModelFeatures(
         model=name,
         provider=target.provider.name,

@@ -1,7 +1,7 @@
 """`add_not_found_cause`: adds the probable cause to the error if a provider does not know the URL or the model.
 
 Claude Code replaces the text of every 404 by a text about the requested model (version 2.1.328, observed 2026-11).
-Therefore a 404 that a setting of the proxy has caused becomes a 400. `describe_address` names the setting of a
+Therefore a 404 that a setting of the proxy has caused becomes a 400. `describe_base_url_setting` names the setting of a
 provider's base URL.
 """
 
@@ -96,10 +96,10 @@ def _describe_address(error: UpstreamError, target: Target, path: str, settings:
     variable = _find_address_variable(provider, settings)
     if variable is None:
         return f"{message} This is the default address of {provider.title}; {provider.base_url_variable} sets another."
-    return f"{message}{describe_address(provider, settings, adds_remedy=True)}"
+    return f"{message}{describe_base_url_setting(provider, settings, adds_remedy=True)}"
 
 
-def describe_address(provider: Provider, settings: Settings, *, adds_remedy: bool) -> str:
+def describe_base_url_setting(provider: Provider, settings: Settings, *, adds_remedy: bool) -> str:
     """Return a sentence that names the setting of a provider's base URL, and its place. "": the default URL is used."""
     variable = _find_address_variable(provider, settings)
     if variable is None:

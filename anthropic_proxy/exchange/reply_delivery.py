@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from anthropic_proxy.errors import ProxyError, ShuttingDown, UpstreamError
 from anthropic_proxy.exchange.attempts import Attempts
-from anthropic_proxy.exchange.call_building import SentAttempts
+from anthropic_proxy.exchange.call_building import LatestAttempt
 from anthropic_proxy.exchange.client_request import ClientRequest, ResponseSink
 from anthropic_proxy.exchange.error_messages import idle_timeout_error
 from anthropic_proxy.exchange.outcomes import (
@@ -58,7 +58,7 @@ class ReplyDelivery:
         self._sink = sink
         self._request = request
         self._receipt = receipt
-        self._sent = SentAttempts(estimates)
+        self._sent = LatestAttempt(estimates)
         self._opened = False
         """True once events that the proxy created were sent to the client. The status is then final."""
         self._streamed_reply: DeltaStream | None = None

@@ -6,8 +6,8 @@ fields are decoded.
 
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.exchange.client_request import ClientRequest
-from anthropic_proxy.exchange.route_choice import RuleChoice, choose_rule, find_rule_route, routing_query
-from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_keep, guess_model, scan_request
+from anthropic_proxy.exchange.route_choice import RuleChoice, build_routing_query, choose_rule, find_rule_route
+from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_envelope, guess_model, scan_request
 from anthropic_proxy.messages.tokens import EstimateCache
 from anthropic_proxy.routing.router import RoutingQuery
 from anthropic_proxy.routing.rules import SESSION_HEADER
@@ -26,7 +26,7 @@ def read_client_request(services: Services, incoming: ClientRequest) -> tuple[Me
             choice = _choose_scanned(services, incoming, scanned)
             if _is_relayed(services, scanned, choice):
                 return scanned, choice
-    return decode_request_or_keep(incoming.body), choice
+    return decode_request_or_envelope(incoming.body), choice
 
 
 def _may_be_relayed(services: Services, incoming: ClientRequest) -> bool:
@@ -60,6 +60,6 @@ def _choose_scanned(services: Services, incoming: ClientRequest, scanned: Messag
 def _is_relayed(services: Services, scanned: MessagesRequest, choice: RuleChoice | None) -> bool:
     rule = None if choice is None else choice.rule
     try:
-        return find_rule_route(services, routing_query(scanned), rule).is_relayed
+        return find_rule_route(services, build_routing_query(scanned), rule).is_relayed
     except ClientError:
         return False

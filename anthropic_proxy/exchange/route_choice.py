@@ -2,14 +2,14 @@
 
 Each route of the configuration file has conditions. `choose_rule` finds the first route with conditions that the
 request meets. `find_rule_route` returns its targets. `choose_route` does both; without a matching route, the model
-mapping of the settings decides. `record_reply` and `record_failed_call` store response times and failures of targets,
-for routes with `balance = "latency"`.
+mapping of the settings decides. `record_response_time` and `record_failed_call` store response times and failures of
+targets, for routes with `balance = "latency"`.
 """
 
 from msgspec import Struct, structs
 
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.exchange.call_building import client_credential
+from anthropic_proxy.exchange.call_building import find_client_credential
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.encoding import MAX_BYTES_ON_LOOP
 from anthropic_proxy.messages.models import MessagesRequest
@@ -44,7 +44,7 @@ async def choose_route(
 
     Raises `ClientError` if no target can serve the request.
     """
-    query = routing_query(request)
+    query = build_routing_query(request)
     rules = services.route_rules
     if rules is None:
         return services.route_cache.find_route(query, services.settings, services.catalog)
@@ -65,7 +65,7 @@ def choose_rule(
     services: Services, rules: RouteRules, incoming: ClientRequest, request: MessagesRequest, estimates: EstimateCache
 ) -> RuleChoice:
     """Return the first route of the configuration file that matches a request, and the facts that were compared."""
-    facts = collect_facts(services, incoming, request, estimates)
+    facts = build_request_facts(services, incoming, request, estimates)
     return RuleChoice(facts, rules.find(facts))
 
 
@@ -79,7 +79,7 @@ def find_rule_route(services: Services, query: RoutingQuery, rule: ConfiguredRou
     return services.route_cache.find_route(query, services.settings, services.catalog)
 
 
-def collect_facts(
+def build_request_facts(
     services: Services, incoming: ClientRequest, request: MessagesRequest, estimates: EstimateCache
 ) -> RequestFacts:
     """Return the facts about a client request, such as model and headers, that conditions of routes compare."""
@@ -97,7 +97,7 @@ def collect_facts(
     )
 
 
-def routing_query(request: MessagesRequest) -> RoutingQuery:
+def build_routing_query(request: MessagesRequest) -> RoutingQuery:
     """Return the model and the kinds of server tools of a request, from which its route is computed."""
     return RoutingQuery(request.model, server_tool_kinds(request.tools))
 
@@ -111,7 +111,7 @@ def require_decodable(request: MessagesRequest, route: Route) -> None:
         raise request.decode_error
 
 
-def record_reply(
+def record_response_time(
     services: Services, rule: ConfiguredRoute | None, target: Target, session: str, seconds: float
 ) -> None:
     """Store the response time of a target (provider and model), for a route with `balance = "latency"`.
@@ -134,7 +134,7 @@ def record_failed_call(
     """Store a failed call, so that routes with `balance = "latency"` call the target last for some time."""
     if rule is None or rule.balance != "latency":
         return
-    concerns_key = error.status in _KEY_ERRORS and client_credential(services, incoming, target.provider) is None
+    concerns_key = error.status in _KEY_ERRORS and find_client_credential(services, incoming, target.provider) is None
     if error.status >= 500 or concerns_key:
         balancer = RouteBalancer(services.store, services.route_prices)
         services.background.start_task(balancer.record_failure(target))

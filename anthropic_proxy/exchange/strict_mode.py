@@ -10,7 +10,7 @@ _LISTED = 20
 
 def require_lossless(report: FidelityReport, target: Target) -> None:
     """Raise `UnsupportedFeature` in mode `strict` if the upstream request drops fields of the client request."""
-    losses = report.lossy_notes()
+    losses = report.list_rejected_losses()
     if not losses:
         return
     listed = "; ".join(f"{note.field}: {note.reason}" for note in losses[:_LISTED])

@@ -68,20 +68,20 @@ class LedgerApi:
         """
         from anthropic_proxy.ledger.database import (  # noqa: PLC0415
             describe_place,
-            find_file,
-            find_url,
+            find_database_file,
+            find_database_url,
             has_tables,
             open_for_reading,
         )
-        from anthropic_proxy.ledger.read_limits import limit_time  # noqa: PLC0415
+        from anthropic_proxy.ledger.read_limits import limit_query_time  # noqa: PLC0415
 
         gateway = self._current_gateway()
-        url = None if gateway is None else find_url(gateway.settings)
-        file = None if url is None else find_file(url)
+        url = None if gateway is None else find_database_url(gateway.settings)
+        file = None if url is None else find_database_file(url)
         if gateway is None or url is None or (file is not None and not os.path.exists(file)):
             raise UnknownModel("The ledger has no requests yet.")
         engine = open_for_reading(gateway.settings)
-        limit_time(engine)
+        limit_query_time(engine)
         try:
             with engine.connect() as connection:
                 if not has_tables(connection, describe_place(url)):
@@ -92,7 +92,7 @@ class LedgerApi:
 
     def _get_usage(self, request: RouteRequest) -> RouteResponse:
         from anthropic_proxy.ledger.queries import GROUP_NAMES, sum_usage  # noqa: PLC0415
-        from anthropic_proxy.ledger.usage_export import build_usage, tabulate_usage  # noqa: PLC0415
+        from anthropic_proxy.ledger.usage_export import build_usage_object, tabulate_usage  # noqa: PLC0415
 
         query = _Query(request, ("by", "since", "until", "format"))
         by, form = query.choose("by", GROUP_NAMES, "model"), query.choose("format", _FORMATS, "json")
@@ -103,12 +103,12 @@ class LedgerApi:
             groups = sum_usage(connection, chosen, msgspec.convert(by, type=Any))
         if form == "csv":
             return tabulate_usage(gateway.settings, by, groups).download(f"usage-by-{by}", form)
-        return _json(build_usage(gateway.settings, by, groups, chosen))
+        return _json(build_usage_object(gateway.settings, by, groups, chosen))
 
     def _list_requests(self, request: RouteRequest) -> RouteResponse:
         from anthropic_proxy.ledger.export import encode_request, tabulate_requests  # noqa: PLC0415
         from anthropic_proxy.ledger.facet_counts import count_facets  # noqa: PLC0415
-        from anthropic_proxy.ledger.read_limits import limit_search  # noqa: PLC0415
+        from anthropic_proxy.ledger.read_limits import limit_search_range  # noqa: PLC0415
         from anthropic_proxy.ledger.request_queries import list_stored_requests  # noqa: PLC0415
 
         names = ("since", "until", "format", "limit", "before", "search", "changed", "facets", *FACETS)
@@ -117,7 +117,7 @@ class LedgerApi:
         chosen = query.find_filter()
         with self._reading() as connection:
             position = query.find_position()
-            searched = limit_search(connection, chosen, position and position[0])
+            searched = limit_search_range(connection, chosen, position and position[0])
             rows = list_stored_requests(connection, searched, limit + 1, before=position)
             columns = [column for column in FACETS.values() if query.is_true("facets") and column != "session"]
             found = count_facets(connection, chosen, columns, _MAX_FACET_VALUES).values

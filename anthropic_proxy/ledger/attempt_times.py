@@ -38,7 +38,7 @@ class AttemptTime(Struct, frozen=True, array_like=True):
 _decode = msgspec.json.Decoder(list[AttemptTime]).decode
 
 
-def find_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime]:
+def build_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime]:
     """Return the times of `attempts`, the calls to providers of one finished request."""
     return [
         AttemptTime(
@@ -55,7 +55,7 @@ def find_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime]
     ]
 
 
-def shorten_attempt_times(text: str) -> str:
+def shorten_attempt_errors(text: str) -> str:
     """Return `text`, a value of the column `attempt_times`, with shortened error messages.
 
     API keys in `text` must be redacted before.

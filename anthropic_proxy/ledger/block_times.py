@@ -35,7 +35,7 @@ class BlockTime(Struct, array_like=True):
 _decode = msgspec.json.Decoder(list[BlockTime]).decode
 
 
-def find_block_times(marks: Sequence[BlockMark], started_at: float) -> list[BlockTime]:
+def build_block_times(marks: Sequence[BlockMark], started_at: float) -> list[BlockTime]:
     """Return the content blocks of a reply from `marks`, the recorded starts of these blocks.
 
     `started_at` is the start of the client request, by the same clock as `marks`.

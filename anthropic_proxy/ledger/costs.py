@@ -2,7 +2,7 @@
 
 A `Cost` has two amounts: the cost at the used model of the provider, and at the model that the client requested. They
 include the web searches that the provider bills, and follow the service tier that it reported. Amounts are whole
-nano-dollars (10⁻⁹ US dollars). `find_usage` returns the tokens and the cost of one request as `Usage`.
+nano-dollars (10⁻⁹ US dollars). `find_request_usage` returns the tokens and the cost of one request as `Usage`.
 """
 
 import re
@@ -124,7 +124,7 @@ class Usage(Struct, frozen=True):
     """Cost in nano-dollars. None: the price of a used model is unknown."""
 
 
-def find_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> Usage:
+def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> Usage:
     """Return the tokens and the cost of a finished request, as sums over its calls to providers.
 
     `input_tokens` is an estimate for a call without reported input tokens. Cached input is not counted.

@@ -14,15 +14,15 @@ from msgspec import Struct, structs
 from sqlalchemy import BigInteger, ColumnElement, Connection, Table, Text, case, cast, func, select
 
 from anthropic_proxy.ledger.dashboard_records import (
-    LedgerFacts,
+    LedgerExtent,
     ModelPeriod,
     ModelSums,
     Neighbors,
     PeriodSums,
-    SessionPlace,
+    SessionPosition,
 )
-from anthropic_proxy.ledger.histograms import Histogram, encode_histogram, find_bucket, sum_histograms
-from anthropic_proxy.ledger.local_periods import find_start, number_column
+from anthropic_proxy.ledger.histograms import Histogram, encode_histogram, find_bucket, sum_encoded_histograms
+from anthropic_proxy.ledger.local_periods import build_period_number, find_period_start
 from anthropic_proxy.ledger.request_queries import (
     RequestSelection,
     StoredRequest,
@@ -59,7 +59,7 @@ def count_requests_in_previous_range(connection: Connection, chosen: RequestSele
 
     Both ranges have the same filters and usually the same length.
     """
-    is_single = chosen.is_fine or not chosen.has_hourly_sums
+    is_single = chosen.is_short_range or not chosen.has_hourly_sums
     start = chosen.start if is_single else chosen.start // MICROSECONDS_PER_HOUR * MICROSECONDS_PER_HOUR
     # of a range that ends later than `now`, only the length until `now` counts
     end = min(chosen.end if is_single else chosen.end_hour * MICROSECONDS_PER_HOUR, max(now, start))
@@ -85,7 +85,9 @@ def sum_model_periods(connection: Connection, chosen: RequestSelection, period_s
     return [ModelPeriod(start, ModelSums(keys[0], keys[1], sums)) for start, keys, sums in rows]
 
 
-def measure_model_periods(connection: Connection, chosen: RequestSelection, period_seconds: int) -> list[ModelPeriod]:
+def measure_model_performance(
+    connection: Connection, chosen: RequestSelection, period_seconds: int
+) -> list[ModelPeriod]:
     """Return sums, latencies and speeds of each model in each period, in order of time.
 
     `period_seconds` 0 means one period.
@@ -118,7 +120,7 @@ def group_latencies(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], Ke
     for row in rows:
         if row.first_tokens:
             texts.setdefault(key(row), []).append(row.first_tokens)
-    return {group: sum_histograms(" ".join(found)) for group, found in texts.items()}
+    return {group: sum_encoded_histograms(" ".join(found)) for group, found in texts.items()}
 
 
 def group_speeds(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]) -> dict[KeyT, float]:
@@ -140,10 +142,10 @@ def sum_models(connection: Connection, chosen: RequestSelection) -> list[ModelSu
 
     The model with the highest cost is first.
     """
-    return add_up_models(sum_model_periods(connection, chosen, 0))
+    return add_up_model_periods(sum_model_periods(connection, chosen, 0))
 
 
-def add_up_models(by_period: Iterable[ModelPeriod]) -> list[ModelSums]:
+def add_up_model_periods(by_period: Iterable[ModelPeriod]) -> list[ModelSums]:
     """Add up `by_period`, the sums of each model in each period, and return the sums of each model.
 
     The model with the highest cost is first.
@@ -190,7 +192,11 @@ def _read(
     query = select(*keys, *values).where(*source.conditions)
     rows = connection.execute(query.group_by(*keys).order_by(*periods) if keys else query).all()
     return [
-        (find_start(int(row[0]), period_seconds) if periods else 0, row[len(periods) : len(keys)], row[len(keys) :])
+        (
+            find_period_start(int(row[0]), period_seconds) if periods else 0,
+            row[len(periods) : len(keys)],
+            row[len(keys) :],
+        )
         for row in rows
     ]
 
@@ -212,7 +218,7 @@ def collect_latencies(
     is_known = requests.c[quantity] > 0 if source.table is requests else hourly.c[f"{quantity}_histogram"] != b""
     source = structs.replace(source, conditions=[*source.conditions, is_known])
     rows = _read(connection, chosen, source, period_seconds, by=by, values=[times])
-    return {(start, names): sum_histograms(_encode_times(source, text)) for start, names, (text,) in rows}
+    return {(start, names): sum_encoded_histograms(_encode_times(source, text)) for start, names, (text,) in rows}
 
 
 def _list_times(connection: Connection, source: "_Source", quantity: str) -> ColumnElement[Any]:
@@ -247,7 +253,7 @@ class _Source(Struct, frozen=True):
 
 
 def _find_source(chosen: RequestSelection) -> _Source:
-    if chosen.is_fine or not chosen.has_hourly_sums:
+    if chosen.is_short_range or not chosen.has_hourly_sums:
         seconds: ColumnElement[Any] = requests.c.started_at // MICROSECONDS
         return _Source(requests, request_conditions(chosen), seconds, request_sums(requests.c))
     seconds = cast(hourly.c.hour, BigInteger) * HOUR_SECONDS + (HOUR_SECONDS - 1)
@@ -262,7 +268,7 @@ def _list_periods(chosen: RequestSelection, period_seconds: int, source: _Source
     if source.table is hourly and period_seconds == HOUR_SECONDS:
         return [hourly.c.hour]  # the primary key has this order, so that nothing has to be sorted
     span = chosen.start // MICROSECONDS, chosen.end // MICROSECONDS
-    return [number_column(source.seconds, period_seconds, *span)] if period_seconds else []
+    return [build_period_number(source.seconds, period_seconds, *span)] if period_seconds else []
 
 
 def find_neighbors(connection: Connection, row: StoredRequest) -> Neighbors:
@@ -274,17 +280,17 @@ def find_neighbors(connection: Connection, row: StoredRequest) -> Neighbors:
     return Neighbors(older[0].id if older else "", newer[0].id if newer else "")
 
 
-def find_session_place(connection: Connection, row: StoredRequest) -> SessionPlace:
+def find_session_position(connection: Connection, row: StoredRequest) -> SessionPosition:
     """Return the place of the request `row` in its session by time, such as the third of eight stored requests."""
     column = requests.c
     until = column.started_at <= row.started_at
     query = select(func.sum(case((until, 1), else_=0)), func.count()).where(value_condition("session", row.session))
     number, count = connection.execute(query).one()
-    return SessionPlace(int(number or 0), int(count))
+    return SessionPosition(int(number or 0), int(count))
 
 
-def read_facts(connection: Connection) -> LedgerFacts:
+def read_ledger_extent(connection: Connection) -> LedgerExtent:
     """Return the number of all stored requests, the first hour with a request, and the start of the latest request."""
     total, first = connection.execute(select(func.sum(hourly.c.requests), func.min(hourly.c.hour))).one()
     last = connection.execute(select(func.max(requests.c.started_at))).scalar()
-    return LedgerFacts(int(total or 0), first, last)
+    return LedgerExtent(int(total or 0), first, last)

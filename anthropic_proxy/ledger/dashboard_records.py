@@ -1,7 +1,7 @@
 """Records that the queries of the dashboard return: sums of periods and models, and errors.
 
 `PeriodSums` has the sums of one period, `ModelSums` those of one model, `ModelPeriod` those of one model in one period.
-`Neighbors` and `SessionPlace` describe the place of a request among others.
+`Neighbors` and `SessionPosition` describe the place of a request among others.
 """
 
 from typing import NamedTuple
@@ -36,7 +36,7 @@ class ModelPeriod(Struct, frozen=True):
     """Beginning of the period in seconds since the epoch."""
     model: ModelSums
     first_tokens: str = ""
-    """Times to the first token: encoded histograms as hexadecimal text, for `sum_histograms`."""
+    """Times to the first token: encoded histograms as hexadecimal text, for `sum_encoded_histograms`."""
     rated_tokens: int = 0
     """Number of output tokens of the requests that succeeded."""
     rated_time: int = 0
@@ -64,7 +64,7 @@ class Neighbors(NamedTuple):
     newer_id: str
 
 
-class SessionPlace(NamedTuple):
+class SessionPosition(NamedTuple):
     """Place of a request in its session, such as the third of eight requests."""
 
     number: int
@@ -73,7 +73,7 @@ class SessionPlace(NamedTuple):
     """Number of all stored requests of the session."""
 
 
-class LedgerFacts(Struct, frozen=True):
+class LedgerExtent(Struct, frozen=True):
     """Number of stored requests in the ledger, with the times of the first and the latest one."""
 
     requests: int

@@ -1,8 +1,9 @@
 """Access to the database of the ledger, which is a SQLite file or on PostgreSQL.
 
 The default is the file `ledger.sqlite3` in the data directory of the user, and the setting `DATABASE_URL` can select
-another database. `find_url` returns its address. `open_for_reading` and `open_for_writing` return SQLAlchemy engines.
-`open_for_writing` first migrates the tables to the schema of this version. `has_tables` checks if the tables exist.
+another database. `find_database_url` returns its address. `open_for_reading` and `open_for_writing` return SQLAlchemy
+engines. `open_for_writing` first migrates the tables to the schema of this version. `has_tables` checks if the tables
+exist.
 """
 
 import sqlite3
@@ -37,7 +38,7 @@ class NewerSchemaError(Exception):
     """The database has the schema of a newer version of the program, which this version cannot write."""
 
 
-def find_url(settings: Settings) -> URL:
+def find_database_url(settings: Settings) -> URL:
     """Return the address of the database in `settings` as SQLAlchemy URL.
 
     Raises `ConfigurationError` if the ledger (database of requests) is disabled.
@@ -54,14 +55,14 @@ def find_url(settings: Settings) -> URL:
     return make_url(settings.database_url.reveal()).set(drivername="postgresql+psycopg")
 
 
-def find_file(url: URL) -> Path | None:
+def find_database_file(url: URL) -> Path | None:
     """Return the path of the SQLite file at the address `url`. None: the database is on PostgreSQL."""
     return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
 
 
 def describe_place(url: URL) -> str:
     """Return the path of the SQLite file, or the host and database name on PostgreSQL, without a password."""
-    file = find_file(url)
+    file = find_database_file(url)
     return str(file) if file is not None else f"PostgreSQL {url.host or 'localhost'}/{url.database or ''}"
 
 
@@ -70,8 +71,8 @@ def open_for_reading(settings: Settings) -> Engine:
 
     The engine does not create tables. Raises `ConfigurationError` if the ledger is disabled.
     """
-    url = find_url(settings)
-    if (file := find_file(url)) is None:
+    url = find_database_url(settings)
+    if (file := find_database_file(url)) is None:
         return _open_postgres(url)
     address = f"{file.as_uri()}?mode=rw"  # read-only connections cannot open the shared memory of a WAL
     engine = create_engine(
@@ -93,8 +94,8 @@ def open_for_writing(settings: Settings) -> Engine:
 
     Tables are created or migrated first. Raises `NewerSchemaError` for tables of a newer version.
     """
-    url = find_url(settings)
-    file = find_file(url)
+    url = find_database_url(settings)
+    file = find_database_file(url)
     engine = _open_postgres(url) if file is None else _open_sqlite(url, file)
     try:
         migrate(engine, file)

@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Connection, func, select
 
 from anthropic_proxy.ledger.dashboard_records import ErrorGroup
-from anthropic_proxy.ledger.local_periods import find_start, number_column
+from anthropic_proxy.ledger.local_periods import build_period_number, find_period_start
 from anthropic_proxy.ledger.request_queries import RequestSelection, request_conditions
 from anthropic_proxy.ledger.tables import requests
 from anthropic_proxy.ledger.units import MICROSECONDS
@@ -46,11 +46,11 @@ def count_errors(connection: Connection, chosen: RequestSelection, period_second
     column = requests.c
     failed = structs.replace(chosen, values={**chosen.values, "outcome_class": "error"})
     span = chosen.start // MICROSECONDS, chosen.end // MICROSECONDS
-    period = number_column(column.started_at // MICROSECONDS, period_seconds, *span)
+    period = build_period_number(column.started_at // MICROSECONDS, period_seconds, *span)
     keys = (period, column.provider, column.error_type, column.status)
     values = func.count(), func.min(column.started_at), func.max(column.started_at)
     rows = connection.execute(select(*keys, *values).where(*request_conditions(failed)).group_by(*keys)).all()
-    found = [ErrorPeriod(find_start(int(number), period_seconds), *others) for number, *others in rows]
+    found = [ErrorPeriod(find_period_start(int(number), period_seconds), *others) for number, *others in rows]
     return sorted(found, key=lambda one: one.start)
 
 

@@ -56,7 +56,7 @@ class ExportTable(Struct, frozen=True):
         write_csv(text, self.titles, self.rows)
         return text.getvalue()
 
-    def list_objects(self) -> list[dict[str, Any]]:
+    def list_json_objects(self) -> list[dict[str, Any]]:
         """Return the rows of the `ExportTable` as dicts (title → value), which `encode_json` can encode."""
         return [dict(zip(self.titles, row, strict=True)) for row in self.rows]
 
@@ -67,7 +67,7 @@ class ExportTable(Struct, frozen=True):
         """
         if form == "csv":
             return _download(self.encode_csv().encode("utf-8", "replace"), "text/csv; charset=utf-8", f"{name}.csv")
-        return _download(encode_json(self.list_objects()), "application/json", f"{name}.json")
+        return _download(encode_json(self.list_json_objects()), "application/json", f"{name}.json")
 
 
 def write_csv(stream: TextIO, titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -14,7 +14,7 @@ from anthropic_proxy.ledger.request_queries import (
     SEARCHED_COLUMNS,
     RequestSelection,
     hourly_conditions,
-    narrow_range,
+    narrow_to_matching_hours,
     request_conditions,
     search_conditions,
 )
@@ -64,7 +64,7 @@ def _find_sums(chosen: RequestSelection, column: str) -> Table | None:
     None: no such table, so single requests must be counted.
     """
     needed = {column, *chosen.values}
-    if chosen.is_fine or chosen.is_changed or chosen.text:
+    if chosen.is_short_range or chosen.is_changed or chosen.text:
         return None
     tables = ((hourly, HOURLY_KEYS), (session_hours, SESSION_KEYS))
     return next((table for table, keys in tables if needed <= {*keys}), None)
@@ -86,7 +86,7 @@ def _count_requests(
 
     The result maps column and value to a number of requests. The second item is False if requests were left out.
     """
-    chosen = narrow_range(connection, chosen)
+    chosen = narrow_to_matching_hours(connection, chosen)
     indexed = request_conditions(structs.replace(chosen, text="", is_changed=False))
     latest = select(*_READ_COLUMNS).where(*indexed).order_by(requests.c.started_at.desc()).limit(MAX_COUNTED_REQUESTS)
     read = latest.subquery()

@@ -1,8 +1,8 @@
 """Classification of database errors of the ledger, and messages about them with reason and remedy.
 
-`classify_failure` returns the state of the ledger after an error, such as `disk full` or `locked`. `is_value_failure`
-returns True for an error that concerns only one request, such as a value that the database rejects. All other errors
-concern the whole database.
+`classify_database_error` returns the state of the ledger after an error, such as `disk full` or `locked`.
+`is_value_failure` returns True for an error that concerns only one request, such as a value that the database rejects.
+All other errors concern the whole database.
 """
 
 import errno
@@ -57,7 +57,7 @@ _PRIMARY_CODE = 0xFF
 """Bits of an extended SQLite result code that contain the primary code."""
 
 
-def classify_failure(error: BaseException) -> LedgerCondition:
+def classify_database_error(error: BaseException) -> LedgerCondition:
     """Return the state of the ledger, such as `disk full` or `locked`, after its database failed with `error`.
 
     `failed` is returned for all causes without a state of their own.

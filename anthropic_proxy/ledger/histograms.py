@@ -58,7 +58,7 @@ def add_histogram(total: Histogram, added: Mapping[int, int]) -> None:
         total[bucket] = total.get(bucket, 0) + count
 
 
-def sum_histograms(encoded: str) -> Histogram:
+def sum_encoded_histograms(encoded: str) -> Histogram:
     """Return the sum of several histograms as one histogram.
 
     `encoded` has the results of `encode_histogram` as hexadecimal texts, separated by spaces.

@@ -1,7 +1,7 @@
 """Sums of requests, tokens, costs and durations by hour, which are added to the table `hourly`.
 
-`sum_rows` computes the sums of new rows of `requests`. Each sum has a key: the hour, and columns such as model and
-project. `add_sums` adds the sums to the table, in the transaction that stores the requests.
+`sum_rows_by_hour` computes the sums of new rows of `requests`. Each sum has a key: the hour, and columns such as model
+and project. `add_hourly_sums` adds the sums to the table, in the transaction that stores the requests.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -61,7 +61,7 @@ HourlyKey = tuple[Any, ...]
 """Values of the key columns of the table `hourly`, in the order of the table."""
 
 
-def sum_rows(rows: Iterable[Row], instance: str) -> dict[HourlyKey, HourlySums]:
+def sum_rows_by_hour(rows: Iterable[Row], instance: str) -> dict[HourlyKey, HourlySums]:
     """Return the hourly sums of `rows`, new rows of the table `requests`, by key.
 
     A key has the hour, `instance`, and columns such as the model.
@@ -105,7 +105,7 @@ def _count_buckets(durations: Iterable[int]) -> Histogram:
     return found
 
 
-def add_sums(connection: Connection, added: Mapping[HourlyKey, HourlySums]) -> None:
+def add_hourly_sums(connection: Connection, added: Mapping[HourlyKey, HourlySums]) -> None:
     """Add the sums `added` to the rows of the table `hourly`, in the transaction of `connection`.
 
     No other transaction may change the same rows at the same time.

@@ -8,7 +8,7 @@ from anthropic_proxy.ledger.request_queries import value_condition
 from anthropic_proxy.ledger.tables import requests, virtual_keys
 
 
-def find_last_uses(connection: Connection, label: str = "") -> Mapping[str, int]:
+def find_last_key_uses(connection: Connection, label: str = "") -> Mapping[str, int]:
     """Return the time of the last stored request of each virtual key, by label of the key.
 
     Times are microseconds since the epoch. Keys without requests are missing.

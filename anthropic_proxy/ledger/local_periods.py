@@ -1,8 +1,9 @@
 """Division of a time range into periods, such as days that begin at midnight in the time zone of the process.
 
 Periods of at most one hour begin by UTC. Longer ones begin by local time, also after a change of clocks. Each period
-has a number, which counts the periods of its length since the epoch. `find_number` returns the number of the period at
-a time, and `find_start` its beginning. `list_starts` returns the beginnings of all periods in a range.
+has a number, which counts the periods of its length since the epoch. `find_period_number` returns the number of the
+period at a time, and `find_period_start` its beginning. `list_period_starts` returns the beginnings of all periods in a
+range.
 """
 
 import time
@@ -20,7 +21,7 @@ _LOCAL_EPOCH = datetime(1970, 1, 1)  # local time
 _QUARTER = 900
 
 
-def find_start(number: int, length: int) -> int:
+def find_period_start(number: int, length: int) -> int:
     """Return the beginning of a period in seconds since the epoch.
 
     `length` is the length of the period in seconds. `number` counts the periods of this length since the epoch.
@@ -30,7 +31,7 @@ def find_start(number: int, length: int) -> int:
     return int((_LOCAL_EPOCH + timedelta(seconds=number * length)).timestamp())
 
 
-def find_number(when: int, length: int) -> int:
+def find_period_number(when: int, length: int) -> int:
     """Return the number of the period that contains the time `when`, counted since the epoch.
 
     Both arguments are in seconds.
@@ -38,7 +39,7 @@ def find_number(when: int, length: int) -> int:
     return (when if length <= MAX_UTC_SECONDS else when + _offset(when)) // length
 
 
-def find_end_hour(end: int) -> int:
+def round_end_to_hour(end: int) -> int:
     """Return the end of a time range as a whole UTC hour, in hours since the epoch.
 
     `end` is in seconds, and is usually rounded up.
@@ -48,16 +49,16 @@ def find_end_hour(end: int) -> int:
     return end // HOUR_SECONDS if is_full else -(-end // HOUR_SECONDS)
 
 
-def list_starts(start: int, end: int, length: int) -> Sequence[int]:
+def list_period_starts(start: int, end: int, length: int) -> Sequence[int]:
     """Return the beginnings of all periods that overlap a time range, in seconds since the epoch.
 
     The first period may begin before `start`. All arguments are in seconds.
     """
-    numbers = range(find_number(start, length), find_number(end - 1, length) + 1)
-    return [find_start(number, length) for number in numbers]
+    numbers = range(find_period_number(start, length), find_period_number(end - 1, length) + 1)
+    return [find_period_start(number, length) for number in numbers]
 
 
-def number_column(seconds: ColumnElement[Any], length: int, start: int, end: int) -> ColumnElement[Any]:
+def build_period_number(seconds: ColumnElement[Any], length: int, start: int, end: int) -> ColumnElement[Any]:
     """Return the SQL expression for the period of a row: the number of periods from the epoch to the row's time.
 
     `seconds` is the column with this time, in seconds since the epoch. `length` is the length of a period in seconds.

@@ -1,8 +1,8 @@
 """`ModelCosts`: finds the prices of models, and divides stored costs by kind of token (input, output and others).
 
 `find_price` finds a price by the name of the provider, `find_price_by_prefix` by the prefix of the provider in model
-ids. `divide_cost` divides the stored cost of a model in proportion to current prices. `cost_at` returns the cost of
-given tokens at a given price.
+ids. `divide_cost` divides the stored cost of a model in proportion to current prices. `calculate_base_cost` returns the
+cost of given tokens at a given price.
 """
 
 from collections.abc import Mapping
@@ -74,7 +74,7 @@ class ModelCosts:
         """
         return next((row.prefix for row in self._registry if row.name == provider), provider)
 
-    def find_key_variable(self, provider: str) -> str:
+    def find_api_key_variable(self, provider: str) -> str:
         """Return the name of the setting with the API keys of a provider, such as `GROQ_API_KEY`. "": none."""
         return next((row.key_variable or "" for row in self._registry if row.name == provider), "")
 
@@ -101,7 +101,7 @@ class ModelCosts:
         return divided
 
 
-def cost_at(price: Price, sums: UsageSums) -> int:
+def calculate_base_cost(price: Price, sums: UsageSums) -> int:
     """Return the cost in nano-dollars of the tokens in `sums` at `price`.
 
     Surcharges for long contexts, web searches and service tiers are not included.

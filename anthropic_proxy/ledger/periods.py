@@ -29,7 +29,7 @@ def find_range(since: str, until: str, now: datetime, timezone: tzinfo | None = 
     if end <= first:
         raise ConfigurationError(f'--until is "{until}", which is not after --since {since}. {FORMS}.')
     exact = UsageRange(math.ceil(first.timestamp()), math.ceil(end.timestamp()))
-    if exact.is_fine:
+    if exact.is_short_range:
         return exact
     # a range above three hours is extended to full hours
     start, is_midnight = int(first.timestamp()), end.astimezone(timezone).time() == time.min

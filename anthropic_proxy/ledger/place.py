@@ -1,6 +1,6 @@
 """Location of the ledger's SQLite file and the version of its tables, found without SQLAlchemy.
 
-`find_sqlite_file` returns the path of the file, and `find_file_version` the version.
+`find_sqlite_file` returns the path of the file, and `find_file_schema_version` the version.
 """
 
 import os
@@ -27,7 +27,7 @@ def find_sqlite_file(settings: Settings) -> Path | None:
     return Path(place.partition("?")[0].removeprefix("/")).absolute() if scheme == "sqlite" else None
 
 
-def find_file_version(file: Path) -> str | None:
+def find_file_schema_version(file: Path) -> str | None:
     """Return the version of the table schema in the SQLite database `file`.
 
     None: the file does not exist, cannot be read, or has no version.

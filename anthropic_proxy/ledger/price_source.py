@@ -53,7 +53,7 @@ class PriceSource:
 
     def load(self) -> LoadedPrices | None:
         """Return the price list, which the first call loads in half a second. None: `genai-prices` is not installed."""
-        if self.current is None and has_price_data():
+        if self.current is None and has_price_package():
             with self._lock:
                 if self.current is None:
                     self._load()
@@ -78,7 +78,7 @@ class PriceSource:
 
         self._identity, self.problem = _identify(self._file), ""
         try:
-            stored = find_newer_file(self._file)
+            stored = find_newer_prices(self._file)
             if stored is not None:
                 snapshot = data_snapshot.DataSnapshot(decode_providers(bytes(stored.providers)), from_auto_update=True)
                 self.current = LoadedPrices(snapshot, f"{PACKAGE} updated {stored.updated_on}")
@@ -89,7 +89,7 @@ class PriceSource:
             )
             if self.current is not None:
                 return
-        self.current = LoadedPrices(data_snapshot.get_snapshot(), describe_package())
+        self.current = LoadedPrices(data_snapshot.get_snapshot(), describe_price_package())
 
 
 # not `cache`, which gives two threads two objects at the first call
@@ -102,7 +102,7 @@ def find_price_source(directory: Path | None) -> PriceSource:
     return _sources.get(directory) or _sources.setdefault(directory, PriceSource(directory))
 
 
-def has_price_data() -> bool:
+def has_price_package() -> bool:
     """Return True if the PyPI package `genai-prices` is installed."""
     return find_spec("genai_prices") is not None
 
@@ -112,36 +112,36 @@ def describe_price_list(directory: Path | None) -> str:
 
     "": the package is not installed.
     """
-    package = describe_package()
+    package = describe_price_package()
     try:
-        stored = find_newer_file(None if directory is None else directory / FILE_NAME) if package else None
+        stored = find_newer_prices(None if directory is None else directory / FILE_NAME) if package else None
     except InvalidPrices:
         stored = None
     if stored is not None:
         return f"{PACKAGE} updated {format_date(stored.updated_on)}"
-    newest = find_package_date(datetime.now(UTC).date()) if package else None
+    newest = find_package_price_date(datetime.now(UTC).date()) if package else None
     return package if newest is None else f"{package}, {format_date(newest)}"
 
 
-def find_newer_file(file: Path | None) -> StoredPrices | None:
+def find_newer_prices(file: Path | None) -> StoredPrices | None:
     """Return the user's price file if its prices are used instead of those of the installed package.
 
     None: there is no file, or the package has newer prices. Raises `InvalidPrices`.
     """
     stored = None if file is None else read_prices(file)
-    if stored is None or stored.package == describe_package():
+    if stored is None or stored.package == describe_price_package():
         return stored
-    newest = find_package_date(stored.updated_on)
+    newest = find_package_price_date(stored.updated_on)
     return stored if newest is None or stored.dated_on > newest else None
 
 
 @cache
-def find_package_date(today: date) -> date | None:
+def find_package_price_date(today: date) -> date | None:
     """Return the newest date in the price list of the package that is not after `today`.
 
     None: the package is not installed, or its list has no date.
     """
-    found = find_spec("genai_prices.data") if has_price_data() else None
+    found = find_spec("genai_prices.data") if has_price_package() else None
     if found is None or found.origin is None:
         return None
     content = Path(found.origin).read_text(encoding="utf-8")
@@ -150,7 +150,7 @@ def find_package_date(today: date) -> date | None:
 
 
 @cache
-def describe_package() -> str:
+def describe_price_package() -> str:
     """Return name and version of the installed package with prices, such as `genai-prices 0.2.3`.
 
     "": the package is not installed.

@@ -17,9 +17,9 @@ from anthropic_proxy.ledger.price_updates import (
     claim_update,
     describe_failure,
     download_prices,
-    find_update_url,
-    finish_update,
-    require_update_possible,
+    find_price_list_url,
+    record_update_success,
+    require_price_directory,
     store_new_prices,
 )
 from anthropic_proxy.plugins import Gateway, Plugin
@@ -48,7 +48,7 @@ class PriceUpdater:
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
-        self._directory = require_update_possible(settings)
+        self._directory = require_price_directory(settings)
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
 
@@ -69,7 +69,7 @@ class PriceUpdater:
         """
         try:
             if await asyncio.to_thread(claim_update, self._directory, self._settings.price_update_days, self._clock):
-                await self._update(gateway, await asyncio.to_thread(find_update_url, self._settings))
+                await self._update(gateway, await asyncio.to_thread(find_price_list_url, self._settings))
         except ConfigurationError as error:
             gateway.log_warning_once(f"The prices are not updated (PRICE_UPDATE_DAYS). {error.message}")
 
@@ -77,7 +77,7 @@ class PriceUpdater:
         try:
             await self._download(gateway, url)
         except OlderPrices:
-            finish_update(self._directory, self._clock)
+            record_update_success(self._directory, self._clock)
         except (InvalidPrices, UpstreamError) as error:
             text = await asyncio.to_thread(describe_failure, error, url, self._directory)
             gateway.log_warning_once(f"{text} To try again:  anthropic-proxy prices update")
@@ -87,7 +87,7 @@ class PriceUpdater:
         today = date.fromtimestamp(self._clock())
         await asyncio.to_thread(store_new_prices, self._directory, content, url, today)
         await asyncio.to_thread(find_price_source(self._directory).reload_if_changed)
-        finish_update(self._directory, self._clock)
+        record_update_success(self._directory, self._clock)
         gateway.log_warning_once(f"Prices updated: {describe_price_list(self._directory)}, from {url}.")
         if any(route.balance == "cost" for route in gateway.settings.routes):
             await gateway.reload_settings()

@@ -2,7 +2,7 @@
 
 The list is published by the project `genai-prices`, and comes from a URL or a file. A `PriceUpdate` is the result: the
 stored list, and its numbers of providers and models. With `PRICE_UPDATE_DAYS`, the proxy downloads the list regularly.
-`claim_update` then selects one process for the download, and `finish_update` records its success.
+`claim_update` then selects one process for the download, and `record_update_success` records its success.
 """
 
 import os
@@ -25,12 +25,12 @@ from anthropic_proxy.ledger.price_file import (
     write_prices,
 )
 from anthropic_proxy.ledger.price_source import (
-    describe_package,
     describe_price_list,
-    find_newer_file,
-    find_package_date,
+    describe_price_package,
+    find_newer_prices,
+    find_package_price_date,
     format_date,
-    has_price_data,
+    has_price_package,
 )
 from anthropic_proxy.ledger.units import DAY_SECONDS
 from anthropic_proxy.platforms.file_lock import locked_folder
@@ -57,12 +57,12 @@ class PriceUpdate(Struct, frozen=True):
     model_count: int
 
 
-def require_update_possible(settings: Settings) -> Path:
+def require_price_directory(settings: Settings) -> Path:
     """Return the data directory of the user, in which a price list can be stored.
 
     Raises `ConfigurationError` if there is none, or if `genai-prices` is not installed.
     """
-    if not has_price_data():
+    if not has_price_package():
         raise ConfigurationError(MissingExtra("An update of prices needs genai-prices", "prices").message)
     if settings.data_directory is None:
         raise ConfigurationError(
@@ -71,7 +71,7 @@ def require_update_possible(settings: Settings) -> Path:
     return settings.data_directory
 
 
-def find_update_url(settings: Settings) -> str:
+def find_price_list_url(settings: Settings) -> str:
     """Return the address of the price list: `PRICE_UPDATE_URL`, or the one at which `genai-prices` publishes it."""
     if settings.price_update_url is not None:
         return settings.price_update_url
@@ -120,7 +120,7 @@ def store_new_prices(directory: Path, content: bytes, origin: str, today: date) 
         stored = StoredPrices(
             updated_on=today,
             dated_on=dated_on,
-            package=describe_package(),
+            package=describe_price_package(),
             origin=origin,
             providers=msgspec.Raw(content),
         )
@@ -156,7 +156,7 @@ def claim_update(directory: Path, days: int, clock: Callable[[], float] = time.t
         raise ConfigurationError(f"{file} cannot be written: {describe_os_error(error)}.") from None
 
 
-def finish_update(directory: Path, clock: Callable[[], float] = time.time) -> None:
+def record_update_success(directory: Path, clock: Callable[[], float] = time.time) -> None:
     """Record a successful update, so that the next automatic one waits for `PRICE_UPDATE_DAYS` days."""
     with suppress(OSError):  # the price file was just written to this directory
         _write_claim(directory / CLAIM_FILE_NAME, "done", clock())
@@ -178,10 +178,10 @@ def _write_claim(file: Path, text: str, now: float) -> None:
 
 def _find_date_in_use(file: Path, today: date) -> date | None:
     try:
-        stored = find_newer_file(file)
+        stored = find_newer_prices(file)
     except InvalidPrices:
         stored = None
-    return find_package_date(today) if stored is None else stored.dated_on
+    return find_package_price_date(today) if stored is None else stored.dated_on
 
 
 def _create(directory: Path) -> None:

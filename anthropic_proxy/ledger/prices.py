@@ -148,7 +148,7 @@ class Price(Struct, frozen=True, kw_only=True):
         )
         return (2 * scaled + scale) // (2 * scale)  # rounded half up
 
-    def find_highest_cost(self, input_tokens: int, output_tokens: int) -> int:
+    def calculate_max_cost(self, input_tokens: int, output_tokens: int) -> int:
         """Return the highest possible cost of a future request in nano-dollars (10⁻⁹ US dollars). 0: the model is free.
 
         Both arguments are maximum numbers of tokens.

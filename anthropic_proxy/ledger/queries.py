@@ -22,7 +22,7 @@ GroupName = Literal["day", "hour", "model", "requested", "provider", "project", 
 provider.
 """
 GROUP_NAMES: Sequence[str] = get_args(GroupName)
-MAX_FINE_HOURS = 3
+MAX_SHORT_RANGE_HOURS = 3
 """Maximum length in hours of a time range for which sums are added up from single requests."""
 _COLUMNS: Mapping[str, Sequence[str]] = {
     "hour": ("hour",),
@@ -48,9 +48,9 @@ class UsageRange(Struct, frozen=True):
     """First second after the range, in seconds since the epoch."""
 
     @property
-    def is_fine(self) -> bool:
+    def is_short_range(self) -> bool:
         """True if the range has at most three hours, so that single requests are added up instead of hourly sums."""
-        return self.end - self.start <= MAX_FINE_HOURS * HOUR_SECONDS
+        return self.end - self.start <= MAX_SHORT_RANGE_HOURS * HOUR_SECONDS
 
 
 class UsageGroup(Struct, frozen=True, kw_only=True):
@@ -87,7 +87,7 @@ def sum_usage(
 def _sum_hourly(
     connection: Connection, chosen: UsageRange, names: Sequence[str]
 ) -> list[tuple[Sequence[Any], UsageSums]]:
-    if chosen.is_fine:
+    if chosen.is_short_range:
         hour = (requests.c.started_at // MICROSECONDS_PER_HOUR).label("hour")
         keys, sums = [hour if name == "hour" else requests.c[name] for name in names], request_sums(requests.c)
     else:
@@ -107,8 +107,8 @@ def _sum_times(connection: Connection, chosen: UsageRange, name_time: Callable[[
 
 
 def _sum_sessions(connection: Connection, chosen: UsageRange) -> Iterable[UsageGroup]:
-    session = requests.c.session if chosen.is_fine else session_hours.c.session
-    sums = request_sums(requests.c) if chosen.is_fine else session_sums()
+    session = requests.c.session if chosen.is_short_range else session_hours.c.session
+    sums = request_sums(requests.c) if chosen.is_short_range else session_sums()
     query = select(session, *sums).where(*_conditions(chosen, session_hours.c.hour)).group_by(session)
     return [UsageGroup(name=row[0], sums=to_sums(row[1:])) for row in connection.execute(query)]
 
@@ -118,7 +118,7 @@ def _conditions(chosen: UsageRange, hour: ColumnElement[int]) -> Sequence[Column
 
     `hour` is the column with the hour of a row. For a range of at most three hours, single requests are selected.
     """
-    if chosen.is_fine:
+    if chosen.is_short_range:
         time = requests.c.started_at
         return time >= chosen.start * MICROSECONDS, time < chosen.end * MICROSECONDS
     return hour >= chosen.start // HOUR_SECONDS, hour < -(-chosen.end // HOUR_SECONDS)

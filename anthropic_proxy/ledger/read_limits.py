@@ -1,7 +1,7 @@
 """Limits of database queries for pages and the API: their time, and the number of requests that a text search reads.
 
-`limit_time` makes slow queries fail. `describe_read_failure` returns the message about a failed query. `limit_search`
-shortens the time range of a text search, which must read each request in the range.
+`limit_query_time` makes slow queries fail. `describe_read_failure` returns the message about a failed query.
+`limit_search_range` shortens the time range of a text search, which must read each request in the range.
 """
 
 import sqlite3
@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Connection, Engine, event, exc, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from anthropic_proxy.ledger.request_queries import RequestSelection, narrow_range, request_conditions
+from anthropic_proxy.ledger.request_queries import RequestSelection, narrow_to_matching_hours, request_conditions
 from anthropic_proxy.ledger.tables import requests
 
 MAX_READ_SECONDS = 10.0
@@ -32,7 +32,7 @@ class ReadFailure(Struct, frozen=True):
     message: str
 
 
-def limit_time(engine: Engine, seconds: float = MAX_READ_SECONDS) -> None:
+def limit_query_time(engine: Engine, seconds: float = MAX_READ_SECONDS) -> None:
     """Make database queries on connections of `engine` fail if they need more than `seconds`.
 
     On SQLite, the limit is for all queries of a connection together.
@@ -64,7 +64,7 @@ def describe_read_failure(error: exc.SQLAlchemyError) -> ReadFailure:
     return ReadFailure(503, f"The ledger cannot be read: {reason}. Requests are still served.")
 
 
-def limit_search(
+def limit_search_range(
     connection: Connection,
     chosen: RequestSelection,
     before: int | None = None,
@@ -77,7 +77,10 @@ def limit_search(
     """
     if not (chosen.text or chosen.is_changed):
         return chosen
-    column, wide = requests.c.started_at, structs.replace(narrow_range(connection, chosen), text="", is_changed=False)
+    column, wide = (
+        requests.c.started_at,
+        structs.replace(narrow_to_matching_hours(connection, chosen), text="", is_changed=False),
+    )
     if before is not None:
         wide = structs.replace(wide, end=min(wide.end, before + 1))
     if after is not None:

@@ -93,7 +93,7 @@ class ReceiptQueue:
         self.state.condition, self.state.problem = "failed", problem
         self.state.queued_rows = len(self)
         if len(self):
-            self.note_waiting()
+            self.set_waiting_since()
         else:
             self.state.waiting_since = None
 
@@ -131,11 +131,11 @@ class ReceiptQueue:
         """
         if not len(self) and not self._added.wait(seconds):
             return
-        self.note_waiting()
+        self.set_waiting_since()
         self._stopped.wait(self._batch_seconds)
         self._added.clear()
 
-    def note_waiting(self) -> None:
+    def set_waiting_since(self) -> None:
         """Record that requests begin to wait for the database now. An earlier recorded time is kept."""
         if self.state.waiting_since is None:
             self.state.waiting_since = self._clock()

@@ -11,8 +11,8 @@ from typing import Any
 from msgspec import Struct, structs
 from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, func, not_, or_, select
 
-from anthropic_proxy.ledger.local_periods import find_end_hour
-from anthropic_proxy.ledger.queries import MAX_FINE_HOURS
+from anthropic_proxy.ledger.local_periods import round_end_to_hour
+from anthropic_proxy.ledger.queries import MAX_SHORT_RANGE_HOURS
 from anthropic_proxy.ledger.tables import (
     COMMON_VALUES,
     HOURLY_KEYS,
@@ -52,12 +52,12 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
     @property
     def end_hour(self) -> int:
         """Exclusive end of the time range in hours since the epoch, for queries of hourly sums."""
-        return find_end_hour(-(-self.end // MICROSECONDS))
+        return round_end_to_hour(-(-self.end // MICROSECONDS))
 
     @property
-    def is_fine(self) -> bool:
+    def is_short_range(self) -> bool:
         """True if the range has at most three hours, so that single requests are added up instead of hourly sums."""
-        return self.end - self.start <= MAX_FINE_HOURS * MICROSECONDS_PER_HOUR
+        return self.end - self.start <= MAX_SHORT_RANGE_HOURS * MICROSECONDS_PER_HOUR
 
 
 class StoredRequest(Struct, frozen=True, kw_only=True):
@@ -132,7 +132,7 @@ def list_stored_requests(
 
     A position (`before`, `after`) is the start of a request in microseconds, and its id.
     """
-    column, own, chosen = requests.c, [], narrow_range(connection, chosen)
+    column, own, chosen = requests.c, [], narrow_to_matching_hours(connection, chosen)
     if before is not None:  # one limit of time, so that the database begins at this place of the index
         chosen = structs.replace(chosen, end=min(chosen.end, before[0] + 1))
         own.append(not_(and_(column.started_at == before[0], column.id >= before[1])))
@@ -141,20 +141,20 @@ def list_stored_requests(
         own.append(not_(and_(column.started_at == after[0], column.id <= after[1])))
     order = [key.desc() if after is None else key.asc() for key in (column.started_at, column.id)]
     query = select(*REQUEST_COLUMNS).where(*request_conditions(chosen), *own).order_by(*order).limit(limit)
-    rows = [to_request(row) for row in connection.execute(query)]
+    rows = [to_stored_request(row) for row in connection.execute(query)]
     return rows if after is None else rows[::-1]
 
 
 def stream_stored_requests(connection: Connection) -> Iterator[StoredRequest]:
     """Yield all stored requests, the oldest first, for an export. They are not all in memory at once."""
     query = select(*REQUEST_COLUMNS).order_by(requests.c.started_at, requests.c.id)
-    yield from map(to_request, connection.execution_options(yield_per=_STREAMED_ROWS).execute(query))
+    yield from map(to_stored_request, connection.execution_options(yield_per=_STREAMED_ROWS).execute(query))
 
 
 def find_stored_request(connection: Connection, request_id: str) -> StoredRequest | None:
     """Return the stored request with the id `request_id`. None: the ledger has no such request."""
     row = connection.execute(select(*REQUEST_COLUMNS).where(requests.c.id == request_id)).first()
-    return None if row is None else to_request(row)
+    return None if row is None else to_stored_request(row)
 
 
 def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[ColumnElement[bool]]:
@@ -184,16 +184,16 @@ def value_condition(name: str, value: Any) -> ColumnElement[bool]:
     matches: ColumnElement[bool] = requests.c[name] == value
     if name not in COMMON_VALUES or (isinstance(value, str) and value == COMMON_VALUES[name]):
         return matches
-    return and_(matches, uncommon_condition(name))
+    return and_(matches, uncommon_value_condition(name))
 
 
-def uncommon_condition(name: str) -> ColumnElement[bool]:
+def uncommon_value_condition(name: str) -> ColumnElement[bool]:
     """Return the SQL condition that excludes rows of `requests` with the most common value of the column `name`."""
     is_other: ColumnElement[bool] = requests.c[name] != bindparam(None, COMMON_VALUES[name], literal_execute=True)
     return is_other
 
 
-def narrow_range(connection: Connection, chosen: RequestSelection) -> RequestSelection:
+def narrow_to_matching_hours(connection: Connection, chosen: RequestSelection) -> RequestSelection:
     """Return `chosen` with a shorter time range if it filters by a very common value.
 
     The shorter range contains the same requests.
@@ -226,6 +226,6 @@ def search_conditions(chosen: RequestSelection, column: Any) -> list[ColumnEleme
     return conditions
 
 
-def to_request(row: Any) -> StoredRequest:
+def to_stored_request(row: Any) -> StoredRequest:
     """Return `row`, a row of the database with the columns `REQUEST_COLUMNS`, as `StoredRequest`."""
     return StoredRequest(**row._mapping)

@@ -12,7 +12,7 @@ from sqlalchemy.sql.selectable import AliasedReturnsRows
 from sqlalchemy.sql.util import ClauseAdapter
 from sqlalchemy.sql.visitors import iterate
 
-from anthropic_proxy.ledger.request_queries import uncommon_condition
+from anthropic_proxy.ledger.request_queries import uncommon_value_condition
 from anthropic_proxy.ledger.tables import contents, hourly, requests, session_hours, virtual_keys
 
 
@@ -49,7 +49,10 @@ def _build_permitted(labels: Sequence[str]) -> Mapping[Table, FromClause]:
         table: select(table).where(table.c.key_label.in_(labels)).subquery(table.name)
         for table in (hourly, session_hours)
     }
-    indexed = requests.c.key_label.in_(labels), uncommon_condition("key_label")  # no virtual key has the label `local`
+    indexed = (
+        requests.c.key_label.in_(labels),
+        uncommon_value_condition("key_label"),
+    )  # no virtual key has the label `local`
     found[requests] = select(requests).where(*indexed).subquery(requests.name)
     own = select(requests.c.id).where(*indexed)
     found[contents] = select(contents).where(contents.c.request_id.in_(own)).subquery(contents.name)

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.ledger.attempt_times import find_attempt_times, shorten_attempt_times
-from anthropic_proxy.ledger.block_times import find_block_times
+from anthropic_proxy.ledger.attempt_times import build_attempt_times, shorten_attempt_errors
+from anthropic_proxy.ledger.block_times import build_block_times
 from anthropic_proxy.ledger.costs import Cost
 from anthropic_proxy.ledger.units import to_microseconds
 from anthropic_proxy.messages.fidelity import TOOL_CALL_FIELDS
@@ -66,7 +66,7 @@ class RowBuilder:
     def build(self, receipt: Receipt, cost: Cost) -> Row:
         """Return the row of the table `requests` for `receipt` (record of one request) and its cost."""
         texts = self._build_texts(receipt)
-        texts["attempt_times"] = shorten_attempt_times(texts["attempt_times"])  # after the removal of keys
+        texts["attempt_times"] = shorten_attempt_errors(texts["attempt_times"])  # after the removal of keys
         first, total = receipt.first_token_seconds, receipt.duration_seconds
         generating = 0.0 if first is None else total - first
         has_rate = generating > 0.001 and receipt.output_tokens
@@ -160,9 +160,9 @@ def _own_texts(receipt: Receipt) -> dict[str, str]:
     if receipt.adaptations:
         texts["adaptations"] = _json(receipt.adaptations)
     if receipt.attempts:
-        texts["attempt_times"] = _json(find_attempt_times(receipt.attempts))
+        texts["attempt_times"] = _json(build_attempt_times(receipt.attempts))
     if receipt.blocks:
-        texts["reply_blocks"] = _json(find_block_times(receipt.blocks, receipt.started_at))
+        texts["reply_blocks"] = _json(build_block_times(receipt.blocks, receipt.started_at))
     return texts
 
 

@@ -1,7 +1,7 @@
 """Hourly sums of sessions in the table `session_hours`.
 
 A session is a conversation of a client such as Claude Code. `sum_sessions` computes the sums of new rows of `requests`.
-`add_sessions` adds them to the table, in the transaction that stores these rows.
+`add_session_sums` adds them to the table, in the transaction that stores these rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,7 +39,7 @@ def sum_sessions(rows: Iterable[Row], instance: str) -> list[Row]:
     return [{**dict(zip(_KEYS, key, strict=True)), **_sum_group(groups[key])} for key in sorted(groups)]
 
 
-def add_sessions(connection: Connection, added: list[Row]) -> None:
+def add_session_sums(connection: Connection, added: list[Row]) -> None:
     """Add the sums `added` to the rows of the table `session_hours`, in the transaction of `connection`."""
     _add.execute(connection, added)
 

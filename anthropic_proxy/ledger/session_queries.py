@@ -54,7 +54,7 @@ class SessionList(Struct, frozen=True):
 
 def list_sessions(connection: Connection, chosen: RequestSelection, limit: int) -> SessionList:
     """Return the sessions with requests in the selection `chosen`, the latest first, at most `limit`."""
-    if not (chosen.is_fine or chosen.is_changed or chosen.text or set(chosen.values) - set(SESSION_KEYS)):
+    if not (chosen.is_short_range or chosen.is_changed or chosen.text or set(chosen.values) - set(SESSION_KEYS)):
         return _select(connection, session_hours.c, _session_columns(), _session_conditions(chosen), limit)
     column = requests.c
     named = and_(*request_conditions(chosen), column.session != "")

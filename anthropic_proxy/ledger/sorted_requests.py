@@ -15,9 +15,9 @@ from anthropic_proxy.ledger.request_queries import (
     REQUEST_COLUMNS,
     RequestSelection,
     StoredRequest,
-    narrow_range,
+    narrow_to_matching_hours,
     request_conditions,
-    to_request,
+    to_stored_request,
 )
 from anthropic_proxy.ledger.tables import requests
 
@@ -82,7 +82,7 @@ def list_sorted_requests(
     value = func.coalesce(SORT_KEYS[order.name] * 1.0, unknown).label("value")
     latest = (
         select(_column.id, _column.started_at, value)
-        .where(*request_conditions(narrow_range(connection, chosen)))
+        .where(*request_conditions(narrow_to_matching_hours(connection, chosen)))
         .order_by(_column.started_at.desc())
         .limit(MAX_SORTED_REQUESTS)
         .subquery()
@@ -95,7 +95,7 @@ def list_sorted_requests(
     nearest = select(*keys).where(*conditions).order_by(*ordered).limit(limit)
     positions = [(float(row[0]), int(row[1]), str(row[2])) for row in connection.execute(nearest)]
     found = select(*REQUEST_COLUMNS).where(_column.id.in_([position[2] for position in positions]))
-    rows = {row.id: row for row in map(to_request, connection.execute(found))}
+    rows = {row.id: row for row in map(to_stored_request, connection.execute(found))}
     listed = [SortedRequest(rows[position[2]], position) for position in positions if position[2] in rows]
     return listed if after is None else listed[::-1]
 

@@ -73,7 +73,7 @@ class UsageSums(Struct):
     @property
     def known_cost(self) -> int | None:
         """Cost in nano-dollars of the requests with a known price. None: no request with tokens has a known price."""
-        return find_known_amount(self.cost, self.unknown_cost_requests)
+        return known_cost_or_none(self.cost, self.unknown_cost_requests)
 
     def add(self, other: "UsageSums") -> None:
         """Add each number of `other` to the same number of this `UsageSums`."""
@@ -115,7 +115,7 @@ def add_up_groups(groups: Iterable[tuple[KeyT, UsageSums]]) -> dict[KeyT, UsageS
     return found
 
 
-def find_known_amount(amount: int, unknown_requests: int) -> int | None:
+def known_cost_or_none(amount: int, unknown_requests: int) -> int | None:
     """Return `amount`, a sum of costs in nano-dollars. None: no cost is known.
 
     `unknown_requests` is the number of requests without a known price.

@@ -1,7 +1,7 @@
 """Sums of usage in formats for other programs: a table for CSV, and an object for JSON.
 
 The sums are those of groups, for example of all requests with the same model or on the same day. `tabulate_usage`
-returns the table with one row per group, and `build_usage` the object.
+returns the table with one row per group, and `build_usage_object` the object.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 from anthropic_proxy.ledger.export import ExportTable, to_dollars
 from anthropic_proxy.ledger.queries import UsageGroup, UsageRange
-from anthropic_proxy.ledger.sums import UsageSums, add_up, find_known_amount
+from anthropic_proxy.ledger.sums import UsageSums, add_up, known_cost_or_none
 from anthropic_proxy.ledger.tables import TOOL_COUNTS
 from anthropic_proxy.routing.providers import find_registry
 from anthropic_proxy.settings import Settings
@@ -46,7 +46,7 @@ def encode_sums(sums: UsageSums) -> dict[str, Any]:
     """
     values: dict[str, Any] = {title: getattr(sums, title) for title in EXPORT_TITLES}
     for cost, unknown in _COSTS.items():
-        values[cost] = to_dollars(find_known_amount(values[cost], values[unknown]))
+        values[cost] = to_dollars(known_cost_or_none(values[cost], values[unknown]))
     return values
 
 
@@ -59,7 +59,7 @@ def tabulate_usage(settings: Settings, by: str, groups: Sequence[UsageGroup]) ->
     return ExportTable([by, *EXPORT_TITLES], rows)
 
 
-def build_usage(settings: Settings, by: str, groups: Sequence[UsageGroup], chosen: UsageRange) -> dict[str, Any]:
+def build_usage_object(settings: Settings, by: str, groups: Sequence[UsageGroup], chosen: UsageRange) -> dict[str, Any]:
     """Return the sums of `groups`, such as requests with the same model, as an object for JSON.
 
     `by` names the quantity that the requests of a group share.

@@ -19,24 +19,24 @@ from anthropic_proxy.ledger.contents import build_content_rows
 from anthropic_proxy.ledger.costs import Cost, CostCalculator
 from anthropic_proxy.ledger.database import (
     describe_place,
-    find_file,
-    find_url,
+    find_database_file,
+    find_database_url,
     open_for_writing,
 )
 from anthropic_proxy.ledger.driver_statements import SqliteInsertion
 from anthropic_proxy.ledger.failures import (
     DATABASE_ERRORS,
-    classify_failure,
+    classify_database_error,
     describe_failure,
     describe_value_failure,
     is_value_failure,
 )
-from anthropic_proxy.ledger.hourly import add_sums, sum_rows
+from anthropic_proxy.ledger.hourly import add_hourly_sums, sum_rows_by_hour
 from anthropic_proxy.ledger.price_source import find_price_source
 from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.ledger.retention import Retention
 from anthropic_proxy.ledger.rows import Row, RowBuilder
-from anthropic_proxy.ledger.session_hours import add_sessions, sum_sessions
+from anthropic_proxy.ledger.session_hours import add_session_sums, sum_sessions
 from anthropic_proxy.ledger.spool import Block, Spool
 from anthropic_proxy.ledger.tables import contents, requests
 from anthropic_proxy.plugins import Receipt
@@ -240,8 +240,8 @@ class LedgerWriter:
             rows = [row for row in rows if row["id"] not in known]
         if rows:
             _insert_requests(connection, rows)
-            add_sums(connection, sum_rows(rows, self._instance))
-            add_sessions(connection, sum_sessions(rows, self._instance))
+            add_hourly_sums(connection, sum_rows_by_hour(rows, self._instance))
+            add_session_sums(connection, sum_sessions(rows, self._instance))
         if texts := [text for row in rows for text in self._texts.get(row["id"], ())]:
             _insert_together(connection, contents, texts)
 
@@ -250,8 +250,8 @@ class LedgerWriter:
         if self._engine is not None and self._identity == _identify(self._file):
             return self._engine
         self._close()
-        url = find_url(self._settings)
-        self._file = find_file(url)
+        url = find_database_url(self._settings)
+        self._file = find_database_file(url)
         self._engine = open_for_writing(self._settings)
         self._identity = _identify(self._file)
         if self._file is None and not self._instance:
@@ -280,11 +280,11 @@ class LedgerWriter:
     def _fail(self, error: BaseException) -> None:
         state = self._queue.state
         self._failed_attempts += 1
-        condition = classify_failure(error)
+        condition = classify_database_error(error)
         state.queued_rows = self._count_waiting()
         if state.queued_rows:
-            self._queue.note_waiting()
-        state.problem = describe_failure(condition, describe_place(find_url(self._settings)), error)
+            self._queue.set_waiting_since()
+        state.problem = describe_failure(condition, describe_place(find_database_url(self._settings)), error)
         if condition != state.condition:
             state.condition = condition
             self._warn(state.problem)
@@ -302,8 +302,8 @@ class LedgerWriter:
 
 
 def _open_spool(settings: Settings) -> Spool | None:
-    folder, url = settings.data_directory, find_url(settings)
-    return None if folder is None or find_file(url) is not None else Spool(folder, url)
+    folder, url = settings.data_directory, find_database_url(settings)
+    return None if folder is None or find_database_file(url) is not None else Spool(folder, url)
 
 
 def _insert_requests(connection: Connection, rows: list[Row]) -> None:

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 
 from anthropic_proxy.ledger.migrations import NEWEST_VERSION
-from anthropic_proxy.ledger.place import find_file_version, find_sqlite_file
+from anthropic_proxy.ledger.place import find_file_schema_version, find_sqlite_file
 from anthropic_proxy.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.settings import Settings
 
@@ -23,7 +23,7 @@ def needs_migration(settings: Settings) -> bool:
     On PostgreSQL, the version is not read, so the result is usually True.
     """
     file = find_sqlite_file(settings)
-    return settings.has_ledger() and (file is None or find_file_version(file) not in (None, NEWEST_VERSION))
+    return settings.has_ledger() and (file is None or find_file_schema_version(file) not in (None, NEWEST_VERSION))
 
 
 def run_writer(

@@ -204,7 +204,7 @@ def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | Non
     return line
 
 
-def note_identity(note: FidelityNote, provider: str) -> tuple[str, str, str]:
+def note_deduplication_key(note: FidelityNote, provider: str) -> tuple[str, str, str]:
     """Return a key that is equal for similar notes about changed or dropped request fields.
 
     The log contains only the first of similar notes.

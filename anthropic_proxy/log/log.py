@@ -27,7 +27,7 @@ from anthropic_proxy.log.lines import (
     format_note_line,
     format_request_lines,
     format_utc_time,
-    note_identity,
+    note_deduplication_key,
     redact_receipt,
     to_ascii_symbols,
 )
@@ -90,7 +90,7 @@ class Log:
         """
         if not self._json and self._min_weight <= _WEIGHTS["info"]:
             for note in receipt.notes:
-                if note.handling != "kept" and self._is_new(note_identity(note, receipt.prefix)):
+                if note.handling != "kept" and self._is_new(note_deduplication_key(note, receipt.prefix)):
                     line = escape_unprintable(format_note_line(note, receipt.prefix))
                     self.write_line(f"{format_local_time(receipt.started_at)}  {line}")
         if self._is_wanted(_level_of(receipt)):
@@ -216,7 +216,7 @@ class Log:
         self._written_once.add(key)
         return True
 
-    def to_printable(self, text: str) -> str:
+    def to_encodable(self, text: str) -> str:
         """Return a log entry with ASCII text in place of symbols (`✓` → `ok`) if the stream cannot encode Unicode."""
         return text if self._has_signs else to_ascii_symbols(text)
 

@@ -2,8 +2,8 @@
 
 An `Automaton` is built from the list of searched strings. Its method `step` reads one character of the text and returns
 the `State` of the search after it. If a searched string ends at this character, the state has a `match`, and
-`matched_string` returns the string. `find_order` and `min_order` return indexes in the list of searched strings, by
-which a caller selects one of several matches. The search time is linear in the length of the text.
+`matched_string` returns the string. `find_string_index` and `min_string_index` return indexes in the list of searched
+strings, by which a caller selects one of several matches. The search time is linear in the length of the text.
 """
 
 from bisect import bisect_left, bisect_right
@@ -75,11 +75,11 @@ class Automaton:
         """
         return self._sorted[match.low]
 
-    def find_order(self, string: str) -> int:
+    def find_string_index(self, string: str) -> int:
         """Return the index of a string in the list given to the constructor. Raises `KeyError` for another string."""
         return self._order[string]
 
-    def min_order(self, state: State) -> int:
+    def min_string_index(self, state: State) -> int:
         """Return the lowest index of the searched strings that begin with the text of `state`.
 
         The index is a position in the constructor's list.

@@ -2,8 +2,8 @@
 
 A `FidelityNote` records the handling of one field of the request or reply. A `FidelityReport` collects the notes of one
 request. `add_notes` adds notes, and `clear_notes` removes them before a retry. A dropped field is a loss: the mode
-`strict` rejects the request because of it, and the mode `best-effort` serves the request. `lossy_notes` returns the
-notes because of which a request is rejected. `format_counts` returns the number of notes as text.
+`strict` rejects the request because of it, and the mode `best-effort` serves the request. `list_rejected_losses`
+returns the notes because of which a request is rejected. `format_counts` returns the number of notes as text.
 """
 
 from collections.abc import Collection
@@ -78,7 +78,7 @@ class FidelityReport(Struct):
             self.emulated += note.handling == "emulated"
             self.dropped += note.handling == "dropped"
 
-    def lossy_notes(self) -> list[FidelityNote]:
+    def list_rejected_losses(self) -> list[FidelityNote]:
         """Return the notes on dropped fields if the mode is `strict`. In the mode `best-effort` the list is empty."""
         return [note for note in self.notes if note.handling == "dropped"] if self.mode == "strict" else []
 

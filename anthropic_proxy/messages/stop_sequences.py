@@ -109,7 +109,8 @@ class StopSequenceFilter:
             if self._found:
                 begun = self._read + place - state.depth
                 if begun > self._found_at or (
-                    begun == self._found_at and automaton.min_order(state) >= automaton.find_order(self._found)
+                    begun == self._found_at
+                    and automaton.min_string_index(state) >= automaton.find_string_index(self._found)
                 ):
                     return True
         self._state = state
@@ -124,8 +125,8 @@ class StopSequenceFilter:
         """
         if self._found and start > self._found_at:
             return
-        sequence, find_order = self._automaton.matched_string(match), self._automaton.find_order
-        if not self._found or start < self._found_at or find_order(sequence) < find_order(self._found):
+        sequence, find_string_index = self._automaton.matched_string(match), self._automaton.find_string_index
+        if not self._found or start < self._found_at or find_string_index(sequence) < find_string_index(self._found):
             self._found, self._found_at = sequence, start
 
     def _end_text(self, released: list[Delta]) -> None:

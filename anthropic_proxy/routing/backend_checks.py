@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from anthropic_proxy.installation import extra_command
+from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import Provider
@@ -43,11 +43,13 @@ def find_feature_problems(settings: Settings) -> list[str]:
     """Return one text for each enabled feature that cannot work, because a package or a key is missing."""
     problems = []
     if settings.fetch_urls and not _is_installed("lxml"):
-        problems.append(f"FETCH_URLS needs lxml to read HTML pages, which is not installed:  {extra_command('fetch')}")
+        problems.append(
+            f"FETCH_URLS needs lxml to read HTML pages, which is not installed:  {build_extra_install_command('fetch')}"
+        )
     if settings.has_traces() and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
         problems.append(
             "Traces need the OpenTelemetry SDK, which is not installed, so none are sent. Install it, or set "
-            f"OTEL_TRACES_EXPORTER=none:  {extra_command('otel')}"
+            f"OTEL_TRACES_EXPORTER=none:  {build_extra_install_command('otel')}"
         )
     if settings.search is not None and settings.search.problem and settings.search_url is None:
         problems.append(f"Web searches fail: {settings.search.problem}")
@@ -66,7 +68,9 @@ def find_google_project(settings: Settings) -> str | None:
 def _check_google(settings: Settings) -> list[str]:
     obstacles = []
     if not _is_installed("google.auth"):
-        obstacles.append(f"Vertex AI needs google-auth, which is not installed:  {extra_command('vertex')}")
+        obstacles.append(
+            f"Vertex AI needs google-auth, which is not installed:  {build_extra_install_command('vertex')}"
+        )
     file = _credentials_file(settings)
     named = settings.google_credentials_file
     content = _load(file)
@@ -87,7 +91,7 @@ def _check_google(settings: Settings) -> list[str]:
 
 def _check_litellm(models: Sequence[str], settings: Settings) -> list[str]:
     if not _is_installed("litellm"):
-        return [f"LiteLLM is not installed:  {extra_command('litellm')}"]
+        return [f"LiteLLM is not installed:  {build_extra_install_command('litellm')}"]
     names = {secret.origin.upper() for secret in settings.other_secrets}
     stems = dict.fromkeys(model.partition("/")[0] for model in models if "/" in model)
     return [

@@ -24,12 +24,12 @@ from anthropic_proxy.errors import (
     UnknownModel,
 )
 from anthropic_proxy.exchange import forwarding
-from anthropic_proxy.exchange.admission import admitted_token_count
+from anthropic_proxy.exchange.admission import admitted_token_count_request
 from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.exchange.outcomes import log_internal_error, record_client, record_failure
 from anthropic_proxy.exchange.pipeline import run_exchange
 from anthropic_proxy.exchange.recording import start_recording
-from anthropic_proxy.installation import extra_command
+from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.log import Log
 from anthropic_proxy.plugins import Client, Receipt, RouteRequest, RouteResponse
 from anthropic_proxy.route_table import FoundRoute
@@ -166,7 +166,7 @@ def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) ->
 
 async def post_count_tokens(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `POST /v1/messages/count_tokens`: send the provider's count of input tokens, or an estimate."""
-    async with admitted_token_count(services, request):
+    async with admitted_token_count_request(services, request):
         reply = await forwarding.count_tokens(services, request)
     await sink.send_json_reply(reply)
 
@@ -270,7 +270,7 @@ def path_not_found_error(path: str) -> UnknownModel:
         if pattern.fullmatch(path):
             text += f" This proxy accepts Anthropic's Messages API; the client uses the format of {api}."
     if path.rstrip("/") == "/dashboard":
-        command = extra_command("dashboard")
+        command = build_extra_install_command("dashboard")
         text += f" The dashboard is not installed. Install it and start the proxy again: {command}"
     return UnknownModel(text)
 

@@ -18,7 +18,7 @@ from anthropic_proxy.messages.models import (
     Message,
     TextBlock,
     ToolResultBlock,
-    decode_content,
+    decode_nested_content,
     is_string_or_absent,
     json_string,
 )
@@ -196,7 +196,7 @@ class MessageEncoder(ABC):
 
         Images and documents that a result may not contain are added to `parts`, the content of the user message.
         """
-        blocks: list[Any] = [inner for inner in decode_content(block.content) if type(inner) in _USER_CONTENT]
+        blocks: list[Any] = [inner for inner in decode_nested_content(block.content) if type(inner) in _USER_CONTENT]
         content = [inner.text if type(inner) is TextBlock else self._encode_media(inner) for inner in blocks]
         media = [part for part in content if type(part) is not Raw]
         if block.is_error:

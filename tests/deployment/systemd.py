@@ -2,7 +2,7 @@
 
 from pathlib import PurePosixPath
 
-from anthropic_proxy.cli.service.definitions import ServiceDefinition, write_systemd_unit
+from anthropic_proxy.cli.service.definitions import ServiceDefinition, encode_systemd_unit
 from tests.support.paths import ROOT
 
 UNIT = ROOT / "deploy/systemd/anthropic-proxy.service"
@@ -16,4 +16,4 @@ def write_unit() -> str:
     """Return the unit for an installation in `/opt/anthropic-proxy` with its settings in `/etc/anthropic-proxy`."""
     interpreter = PurePosixPath("/opt/anthropic-proxy/bin/python")
     definition = ServiceDefinition(interpreter, PurePosixPath("/etc/anthropic-proxy"), PurePosixPath("/dev/null"))
-    return HEADING + write_systemd_unit(definition, system_wide=True)
+    return HEADING + encode_systemd_unit(definition, system_wide=True)

@@ -12,7 +12,7 @@ from msgspec import Struct
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.exchange.call_building import build_target_limits
 from anthropic_proxy.messages.fidelity import FidelityNote
-from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_keep
+from anthropic_proxy.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.messages.preparation import prepare
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.wire.contract import Call
@@ -134,7 +134,7 @@ def sample(fields: dict[str, Any], target: Target) -> MessagesRequest:
     """Return a plain request with these fields."""
     body = {"model": ASKED, "max_tokens": 1024, "messages": [{"role": "user", "content": "Hello"}], **fields}
     text = msgspec.json.encode(body).decode().replace(OWN_SIGNATURE, _signature_of(target))
-    request = decode_request_or_keep(text.encode())
+    request = decode_request_or_envelope(text.encode())
     if request.decode_error is not None:
         raise request.decode_error
     return request

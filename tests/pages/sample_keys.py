@@ -10,7 +10,7 @@ from msgspec import structs
 from playwright.sync_api import Page
 
 from anthropic_proxy.access.administration import KeyAdministration
-from anthropic_proxy.access.limits import find_budget_counter, list_scopes
+from anthropic_proxy.access.limits import build_budget_counter, list_scopes
 from anthropic_proxy.access.rules import Rules, decode_budget
 from anthropic_proxy.access.virtual_keys import Team, VirtualKey
 from anthropic_proxy.ledger.database import open_for_writing
@@ -103,7 +103,7 @@ async def _use_budgets(settings: Settings, keys: list[VirtualKey]) -> None:
     of_team = sum(dollars for key, (_, dollars) in zip(keys, _ROWS, strict=True) if key.team == _TEAM.name)
     for scope, dollars in [*used, (list_scopes(keys[0], _TEAM)[1], of_team)]:
         for budget in scope.rules.budgets:
-            counter = find_budget_counter(scope, budget, now)
+            counter = build_budget_counter(scope, budget, now)
             reservation = await store.reserve([structs.replace(counter, amount=1)])
             await store.settle(reservation, [round(dollars * NANO_DOLLARS)])
     await store.close()

@@ -1,6 +1,6 @@
 """The generated tables of the installation page: commands to install the proxy, and its extras."""
 
-from anthropic_proxy.installation import extra_command, extra_command_with_uv, list_start_commands
+from anthropic_proxy.installation import build_extra_install_command, build_uv_install_command, list_start_commands
 from tests.site.pages import DOCS
 from tests.site.readme import replace_section
 
@@ -24,7 +24,7 @@ def written_page() -> str:
     starts += [f"| `{command}` | {result} |" for command, result in list_start_commands()]
     extras = ["| extra | for | command | with uv |", "| --- | --- | --- | --- |"]
     extras += [
-        f"| `{name}` | {use} | `{extra_command(name)}` | `{extra_command_with_uv(name)}` |"
+        f"| `{name}` | {use} | `{build_extra_install_command(name)}` | `{build_uv_install_command(name)}` |"
         for name, use in EXTRAS.items()
     ]
     text = replace_section(PAGE.read_text("utf-8"), "installation", "\n".join(starts))

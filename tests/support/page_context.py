@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.view_query import read_view_query
-from anthropic_proxy.ledger.dashboard_queries import read_facts
+from anthropic_proxy.ledger.dashboard_queries import read_ledger_extent
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON
 
@@ -25,7 +25,7 @@ def build_context(
     return PageContext(
         query=read_view_query(path, query or {}, now),
         connection=connection,
-        facts=read_facts(connection),
+        facts=read_ledger_extent(connection),
         now=now,
         settings=settings,
         **fields,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy import doctor_run
-from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTable
+from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
 from anthropic_proxy.routing.providers import PROVIDERS, Provider
 from anthropic_proxy.settings import load_settings
 
@@ -18,7 +18,7 @@ RUN = DoctorRun(
     columns=[RunColumn("gemini", "gemini-2.5-pro", "google", {"images": "HTTP 400"})],
     rows=[RunRow("images", [RunCell("✕", "HTTP 400")])],
     fixes=[RunFix("gemini", "rejects images.", "SMALL_MODEL=openai/gpt-4.1")],
-    tables=[RunTable("http://127.0.0.1:8000/v1", "[providers.local8000]\n")],
+    tables=[RunTomlTable("http://127.0.0.1:8000/v1", "[providers.local8000]\n")],
 )
 
 

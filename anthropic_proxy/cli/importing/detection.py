@@ -10,7 +10,7 @@ from anthropic_proxy.cli.importing.litellm_config import read_litellm_config
 from anthropic_proxy.cli.importing.plan import ImportPlan
 from anthropic_proxy.cli.importing.router_config import read_router_config
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.installation import extra_command
+from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.settings.env_text import decode_env_text
 
 _ACCEPTED = (
@@ -62,7 +62,7 @@ def _decode_yaml(text: str, name: str) -> Any:
         import yaml  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
     except ImportError:
         raise ConfigurationError(
-            f"{name} is YAML, which needs PyYAML. It is not installed:  {extra_command('import')}"
+            f"{name} is YAML, which needs PyYAML. It is not installed:  {build_extra_install_command('import')}"
         ) from None
     try:
         return yaml.safe_load(text)

@@ -7,7 +7,7 @@ its forks have variables for several providers. The second and its forks send ev
 
 from collections.abc import Mapping
 
-from anthropic_proxy.cli.importing.plan import ImportPlan, list_built_in_providers
+from anthropic_proxy.cli.importing.plan import ImportPlan, find_built_in_registry
 from anthropic_proxy.settings import TIERS
 from anthropic_proxy.settings.load import list_variables
 
@@ -53,7 +53,7 @@ def read_env_file(given: Mapping[str, str]) -> ImportPlan:
         _read_one_server(plan, found)
     elif "OPENAI_API_KEY" in found:
         found.setdefault("PREFERRED_PROVIDER", "openai")
-    known = list_variables(list_built_in_providers())
+    known = list_variables(find_built_in_registry())
     for name, value in found.items():
         if name == "LOG_LEVEL" and value.lower() in _LOG_LEVELS:
             plan.variables[name] = _LOG_LEVELS[value.lower()]

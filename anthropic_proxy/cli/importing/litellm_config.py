@@ -11,8 +11,8 @@ from anthropic_proxy.cli.importing.plan import (
     ImportedServer,
     ImportPlan,
     find_built_in_provider,
+    find_built_in_registry,
     find_referenced_variable,
-    list_built_in_providers,
 )
 from anthropic_proxy.settings import TIERS
 
@@ -90,7 +90,7 @@ def _find_target(plan: ImportPlan, setting: str, given: Mapping[str, Any]) -> st
     if prefix == "vertex_ai" and not model.startswith("claude"):
         _set_vertex(plan, given)
         return f"vertex_ai/{model}"
-    built_in = next((row for row in list_built_in_providers() if row.prefix == prefix), None)
+    built_in = next((row for row in find_built_in_registry() if row.prefix == prefix), None)
     if prefix == "azure" and url:
         host = url.split("/openai")[0].rstrip("/")
         return _place(plan, setting, given, name="azure", url=f"{host}/openai/v1", model=model)
@@ -126,7 +126,7 @@ def _place(
 
 def _use_litellm(plan: ImportPlan, setting: str, given: Mapping[str, Any], prefix: str, model: str) -> str:
     """Return a model id that this proxy calls through LiteLLM as a library, which reads its own variables."""
-    library = next(row for row in list_built_in_providers() if row.transport == "litellm")
+    library = next(row for row in find_built_in_registry() if row.transport == "litellm")
     plan.add_note(setting, f"{prefix}/… needs the extra litellm and LiteLLM's own variables for this provider")
     for name in ("api_key", "api_base"):
         if given.get(name):

@@ -40,7 +40,7 @@ class ServerTable(Struct, kw_only=True):
     models: dict[str, dict[str, int]] = field(default_factory=dict)
     """Model id → limits of the model, such as `max_output`."""
 
-    def write_toml(self, name: str) -> str:
+    def encode_toml(self, name: str) -> str:
         """Return this table as text in TOML, with the heading `[providers.NAME]`, in which `name` is the NAME."""
         lines = [f"[providers.{name}]", f"base_url = {_quote(self.base_url)}"]
         if self.key_variable:
@@ -144,7 +144,7 @@ class ImportPlan:
             self.variables |= {f"MODEL_{tier.upper()}": target for tier, target in targets.items()}
         if preferred := large.get("sonnet") or next(iter(targets.values()), ""):
             prefix = preferred.partition("/")[0]
-            known = [*self.servers, *(name for row in list_built_in_providers() for name in (row.name, row.prefix))]
+            known = [*self.servers, *(name for row in find_built_in_registry() for name in (row.name, row.prefix))]
             self.variables["PREFERRED_PROVIDER"] = prefix if prefix in known else "litellm"
 
     def _use_built_in(self, provider: Provider, server: ImportedServer) -> None:
@@ -167,12 +167,12 @@ class ImportPlan:
 
     def _table_name(self, name: str) -> str:
         valid = _INVALID_IN_NAME.sub("-", name.lower()).strip("-_") or "server"
-        reserved = {word for row in list_built_in_providers() for word in (row.name, row.prefix)}
+        reserved = {word for row in find_built_in_registry() for word in (row.name, row.prefix)}
         return f"{valid}-server" if valid in reserved else valid
 
 
 @cache
-def list_built_in_providers() -> ProviderRegistry:
+def find_built_in_registry() -> ProviderRegistry:
     """Return the providers that the proxy knows, which need no table in the configuration file."""
     return find_registry(load_settings({}, PROVIDERS, env_file=None))
 
@@ -197,8 +197,8 @@ def find_built_in_provider(base_url: str) -> Provider | None:
     except ValueError:
         raise ConfigurationError(f'"{base_url}" is not a URL.') from None
     if port == _OLLAMA_PORT:
-        return next(row for row in list_built_in_providers() if row.uses_installed_models)
-    servers = [row for row in list_built_in_providers() if row.base_url and not row.uses_installed_models]
+        return next(row for row in find_built_in_registry() if row.uses_installed_models)
+    servers = [row for row in find_built_in_registry() if row.base_url and not row.uses_installed_models]
     return next((row for row in servers if urlsplit(row.base_url).hostname == host), None)
 
 

@@ -80,7 +80,7 @@ def _add_tables(path: Path, text: str, plan: ImportPlan) -> FileAddition:
         present = tomllib.loads(text).get("providers", {})
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path.name} is not valid TOML: {error}.") from None
-    tables = {name: table.write_toml(name) for name, table in plan.servers.items()}
+    tables = {name: table.encode_toml(name) for name, table in plan.servers.items()}
     kept = [
         f"[providers.{name}]"
         for name, table in tables.items()

@@ -15,9 +15,9 @@ from msgspec import Struct
 from anthropic_proxy.cli.service.definitions import (
     SERVICE_NAME,
     ServiceDefinition,
-    write_launchd_agent,
-    write_systemd_unit,
-    write_windows_task,
+    encode_launchd_agent,
+    encode_systemd_unit,
+    encode_windows_task,
 )
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.platforms.os_errors import describe_os_error
@@ -114,7 +114,7 @@ def _systemd(definition: ServiceDefinition, environ: Mapping[str, str]) -> Servi
     folder = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return Service(
         path=folder / "systemd" / "user" / _UNIT,
-        text=write_systemd_unit(definition),
+        text=encode_systemd_unit(definition),
         encoding="utf-8",
         install_commands=[_systemctl("daemon-reload"), _systemctl("enable", _UNIT), _systemctl("restart", _UNIT)],
         uninstall_commands=[_systemctl("disable", "--now", _UNIT)],
@@ -135,7 +135,7 @@ def _launchd(definition: ServiceDefinition, environ: Mapping[str, str]) -> Servi
     Path(definition.log_file).parent.mkdir(parents=True, exist_ok=True)
     return Service(
         path=path,
-        text=write_launchd_agent(definition),
+        text=encode_launchd_agent(definition),
         encoding="utf-8",
         install_commands=[("launchctl", "bootstrap", domain, str(path))],
         uninstall_commands=[("launchctl", "bootout", f"{domain}/{SERVICE_NAME}")],
@@ -150,7 +150,7 @@ def _windows(definition: ServiceDefinition, environ: Mapping[str, str]) -> Servi
     Path(definition.log_file).parent.mkdir(parents=True, exist_ok=True)
     return Service(
         path=path,
-        text=write_windows_task(definition),
+        text=encode_windows_task(definition),
         encoding="utf-16",
         install_commands=[
             ("schtasks", "/Create", "/TN", SERVICE_NAME, "/XML", str(path), "/F"),

@@ -128,7 +128,7 @@ class ServiceDefinition(Struct, frozen=True):
         return ("-P", "-m", "anthropic_proxy", "serve")  # -P: import nothing from the working directory
 
 
-def write_systemd_unit(definition: ServiceDefinition, *, system_wide: bool = False) -> str:
+def encode_systemd_unit(definition: ServiceDefinition, *, system_wide: bool = False) -> str:
     """Return the text of a systemd unit that runs the proxy for one user (systemd.service(5), systemd.exec(5)).
 
     With `system_wide`, a separate user runs the proxy for the whole machine.
@@ -169,7 +169,7 @@ def write_systemd_unit(definition: ServiceDefinition, *, system_wide: bool = Fal
     return "\n".join(lines) + "\n"
 
 
-def write_launchd_agent(definition: ServiceDefinition) -> str:
+def encode_launchd_agent(definition: ServiceDefinition) -> str:
     """Return the text of a launchd agent that runs the proxy on macOS, a property list (launchd.plist(5))."""
     environment = {"PYTHONUNBUFFERED": "1"} | ({"PATH": definition.search_path} if definition.search_path else {})
     content = {
@@ -189,7 +189,7 @@ def write_launchd_agent(definition: ServiceDefinition) -> str:
     return plistlib.dumps(content, sort_keys=False).decode()
 
 
-def write_windows_task(definition: ServiceDefinition) -> str:
+def encode_windows_task(definition: ServiceDefinition) -> str:
     """Return an XML task that runs the proxy on Windows without a window (Task Scheduler Schema, version 1.2)."""
     program = f'"{definition.interpreter}" {" ".join(definition.arguments)} >> "{definition.log_file}" 2>&1'
     arguments = escape(f'--headless cmd.exe /d /s /c "{program}"')

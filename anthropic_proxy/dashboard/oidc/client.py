@@ -20,7 +20,7 @@ from authlib.oidc.discovery import get_well_known_url  # type: ignore[import-unt
 from joserfc.jwk import KeySet
 from msgspec import Struct
 
-from anthropic_proxy.dashboard.oidc.id_token import UnknownKeyError, check_id_token, read_keys
+from anthropic_proxy.dashboard.oidc.id_token import UnknownKeyError, decode_key_set, verify_id_token
 from anthropic_proxy.dashboard.oidc_errors import CHECK_CLIENT, CHECK_ISSUER, RETRY, OidcError
 from anthropic_proxy.dashboard.oidc_roles import find_claim_texts
 from anthropic_proxy.errors import UpstreamError
@@ -166,7 +166,7 @@ class OidcClient:
         for is_repeated in (False, True):
             keys = await self._keys.find(MIN_KEY_INTERVAL_SECONDS if is_repeated else CACHE_SECONDS)
             try:
-                return check_id_token(
+                return verify_id_token(
                     id_token,
                     keys,
                     issuer=metadata.issuer,
@@ -194,7 +194,7 @@ class OidcClient:
 
     async def _load_keys(self) -> KeySet:
         metadata = await self._metadata.find(CACHE_SECONDS)
-        return read_keys(await self._request_json("GET", metadata.jwks_uri))
+        return decode_key_set(await self._request_json("GET", metadata.jwks_uri))
 
     def _require_own_urls(self, metadata: _Metadata) -> None:
         """Raise `OidcError` if `metadata`, the discovery document, belongs to another issuer.

@@ -1,7 +1,7 @@
 """Check of an ID token: a text with facts about a user (claims), which the identity provider has signed.
 
-`check_id_token` checks the signature and the claims (OpenID Connect Core 1.0, section 3.1.3.7). `read_keys` returns the
-public keys of the provider. `UnknownKeyError` means that the provider may have new keys.
+`verify_id_token` checks the signature and the claims (OpenID Connect Core 1.0, section 3.1.3.7). `decode_key_set`
+returns the public keys of the provider. `UnknownKeyError` means that the provider may have new keys.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class UnknownKeyError(Exception):
     """Exception: a token was signed with a key that is not one of the provider's known keys."""
 
 
-def read_keys(document: Mapping[str, Any]) -> KeySet:
+def decode_key_set(document: Mapping[str, Any]) -> KeySet:
     """Return the public keys for signatures in `document`, the key set of the identity provider.
 
     Raises `OidcError` if it has none.
@@ -54,7 +54,7 @@ def read_keys(document: Mapping[str, Any]) -> KeySet:
     return KeySet(usable)
 
 
-def check_id_token(
+def verify_id_token(
     text: str, keys: KeySet, *, issuer: str, client_id: str, nonce: str, access_token: str, now: float
 ) -> Mapping[str, Any]:
     """Check an ID token, the signed text with facts about a user, and return its claims.

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from anthropic_proxy.exchange.call_building import find_target_limits
+from anthropic_proxy.exchange.call_building import resolve_target_limits
 from anthropic_proxy.exchange.tool_loop.runner import ProxyToolCall, ProxyToolRunner
 from anthropic_proxy.messages.deltas import Block, Delta
 from anthropic_proxy.messages.models import Message, MessagesRequest
@@ -60,7 +60,7 @@ async def run_pending_calls(
     target = route.targets[0]
     if target.is_relayed:
         return request, []
-    limits = find_target_limits(services, target)
+    limits = resolve_target_limits(services, target)
     tools = {tool.name: tool for tool in proxy_tools(request, limits).values()}
     if not tools:
         return request, []

@@ -23,7 +23,7 @@ from anthropic_proxy.messages.models import (
     ToolResultBlock,
     WebFetchResultBlock,
     WebSearchResultBlock,
-    decode_content,
+    decode_nested_content,
 )
 from anthropic_proxy.messages.sealed_passages import decode_passage
 
@@ -143,11 +143,11 @@ def _texts_of(block: Block) -> Iterator[str]:
     if isinstance(block, TextBlock):
         yield msgspec.json.decode(block.text, type=str)
     elif isinstance(block, ToolResultBlock):
-        for inner in decode_content(block.content):
+        for inner in decode_nested_content(block.content):
             yield from _texts_of(inner)
     elif isinstance(block, SearchResultBlock):
         yield f"{block.source}\n{block.title}"
-        for inner in decode_content(block.content):
+        for inner in decode_nested_content(block.content):
             yield from _texts_of(inner)
     elif isinstance(block, DocumentBlock):
         source = block.source
@@ -155,7 +155,7 @@ def _texts_of(block: Block) -> Iterator[str]:
         if source.type == "text":
             yield source.data
         elif source.type == "content":
-            for inner in decode_content(source.content):
+            for inner in decode_nested_content(source.content):
                 yield from _texts_of(inner)
 
 

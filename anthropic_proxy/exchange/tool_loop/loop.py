@@ -1,7 +1,7 @@
 """`ToolLoop`: the stream of one reply to the client that may consist of several upstream responses.
 
 Another upstream call follows if the model calls tools that the proxy runs, or if the provider splits its reply. `read`
-returns deltas, the decoded fragments of the reply. `retry_with_feedback` prepares another call after a reply that does
+returns deltas, the decoded fragments of the reply. `prepare_schema_retry` prepares another call after a reply that does
 not match the JSON Schema. `flush_pending` returns buffered deltas after an early end, and `close` ends the open
 upstream call. `signature` is the value for thinking blocks that the provider did not sign.
 """
@@ -108,7 +108,7 @@ class ToolLoop:
         """End the upstream call that is open, even if its response is incomplete."""
         await self._stream.close()
 
-    def retry_with_feedback(self, feedback: str) -> bool:
+    def prepare_schema_retry(self, feedback: str) -> bool:
         """Prepare another call of the model, after a reply that does not match the requested JSON Schema.
 
         False: the reply has used up `max_tokens`.

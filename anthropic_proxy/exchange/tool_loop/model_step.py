@@ -16,7 +16,7 @@ from anthropic_proxy.exchange.tool_loop.runner import ProxyToolCall
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.messages.fold import Fold
 from anthropic_proxy.messages.fold.arguments import build_arguments_object
-from anthropic_proxy.messages.models.blocks import text_exceeds_depth
+from anthropic_proxy.messages.models.blocks import is_json_text_too_deep
 from anthropic_proxy.messages.preparation import ProxyTool
 from anthropic_proxy.messages.server_blocks import SERVER_TOOL_ID_PREFIX, encode_call
 from anthropic_proxy.messages.usage import merge_latest
@@ -118,7 +118,9 @@ class ModelStep:
             self._new_id(SERVER_TOOL_ID_PREFIX),
             build_arguments_object("".join(incomplete.arguments)),
         )
-        if text_exceeds_depth(bytes(arguments)):  # no proxy tool accepts this, and history validation would reject it
+        if is_json_text_too_deep(
+            bytes(arguments)
+        ):  # no proxy tool accepts this, and history validation would reject it
             arguments = Raw(b"{}")
         block = encode_call(identifier, incomplete.proxy_tool.name, arguments)
         return ProxyToolCall(identifier, incomplete.proxy_tool, arguments), block

@@ -145,7 +145,7 @@ class SchemaCheckedStream:
                 retryable=False,
             )
         self._call_count += 1
-        if not self._reply.retry_with_feedback(_AGAIN.format(problem)):
+        if not self._reply.prepare_schema_retry(_AGAIN.format(problem)):
             return self._finish(self._held, Stop("max_tokens"))
         beside = self._held_beside_text()
         self._held, self._stop = [], None

@@ -1,7 +1,7 @@
 """Doctor: a command that finds out features and problems of the configured providers by small requests.
 
 `run_doctor` examines backends (models of providers), and returns a `Report`. A probe is one of the requests, which
-tests one feature. `select_backends` returns the backends to examine. `estimate_cost` and `estimate_price` return the
+tests one feature. `select_backends` returns the backends to examine. `estimate_totals` and `estimate_price` return the
 expected cost.
 """
 
@@ -26,8 +26,8 @@ __all__ = [
     "Diagnosis",
     "Report",
     "Totals",
-    "estimate_cost",
     "estimate_price",
+    "estimate_totals",
     "run_doctor",
     "select_backends",
 ]
@@ -43,7 +43,7 @@ _SEARCH_FACTOR = 1.6
 repeated."""
 
 
-def estimate_cost(backends: Sequence[Backend]) -> Totals:
+def estimate_totals(backends: Sequence[Backend]) -> Totals:
     """Return the expected number of requests and tokens of `run_doctor` for `backends`."""
     requests = 0
     for backend in backends:
@@ -62,7 +62,7 @@ def estimate_price(backends: Sequence[Backend], settings: Settings) -> float | N
             continue
         if (price := prices.find(target.provider, target.model)) is None:
             return None
-        tokens = estimate_cost([backend]).input_tokens / 1_000_000
+        tokens = estimate_totals([backend]).input_tokens / 1_000_000
         total += tokens * (float(price.base.input) * (1 - _OUTPUT_SHARE) + float(price.base.output) * _OUTPUT_SHARE)
     return total
 

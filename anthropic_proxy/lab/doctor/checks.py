@@ -83,7 +83,7 @@ def check_image_accepted(result: ProbeResult) -> str:
     return dropped[0] if dropped else ""
 
 
-def check_image_types(result: ProbeResult) -> str:
+def check_image_media_types(result: ProbeResult) -> str:
     """Return the problem if the server rejected the media type of an image."""
     if problem := check_accepted(result):
         return problem

@@ -45,7 +45,7 @@ def find_servers(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[Fou
             groups.setdefault(diagnosis.found_target.base_url, []).append(diagnosis)
     return [
         FoundServer(
-            name=propose_name(group[0], settings),
+            name=propose_server_name(group[0], settings),
             base_url=base_url,
             diagnoses=group,
             table=format_server(group, settings),
@@ -60,7 +60,7 @@ def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
     `diagnoses` are the results of the server's models.
     """
     first = diagnoses[0]
-    target, name = first.found_target, propose_name(first, settings)
+    target, name = first.found_target, propose_server_name(first, settings)
     lines = [f"[providers.{name}]", f"base_url = {_encode(hide_credentials(target.base_url))}"]
     if settings.keys.get(target.provider.name):
         lines.append(f"api_key = {{ env = {_encode(target.provider.key_variable)} }}")
@@ -74,13 +74,17 @@ def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
     lines += _format_dialect(f"providers.{name}.dialect", shared, _find_configured_dialect(name, settings))
     for diagnosis, fields in zip(diagnoses, decided, strict=True):
         path = f"providers.{name}.models.{_encode_key(diagnosis.found_target.model)}"
-        lines += ["", f"[{path}]", *(f"{key} = {_encode(value)}" for key, value in list_model_facts(diagnosis).items())]
+        lines += [
+            "",
+            f"[{path}]",
+            *(f"{key} = {_encode(value)}" for key, value in build_model_fields(diagnosis).items()),
+        ]
         own = {field: evidence for field, evidence in fields.items() if field not in shared}
         lines += _format_dialect(f"{path}.dialect", own)
     return "\n".join(lines) + "\n"
 
 
-def list_model_facts(diagnosis: Diagnosis) -> dict[str, Any]:
+def build_model_fields(diagnosis: Diagnosis) -> dict[str, Any]:
     """Return limits, effort levels and image support of a model, as fields of its table in `anthropic-proxy.toml`.
 
     Only facts that the doctor has found are included.
@@ -109,7 +113,7 @@ def describe_evidence(evidence: Evidence) -> Iterator[str]:
         yield f"{evidence.probe}: {evidence.error}"
 
 
-def propose_name(diagnosis: Diagnosis, settings: Settings) -> str:
+def propose_server_name(diagnosis: Diagnosis, settings: Settings) -> str:
     """Return a name for the table of a server in `anthropic-proxy.toml`, usually the name of the provider."""
     target = diagnosis.found_target
     if target.provider.name not in settings.base_urls or target.provider.is_configured:

@@ -1,8 +1,8 @@
 """Search for the dialect of a server: the set of fields that describe how the server deviates from its API.
 
 `DialectSearch.run` sends a probe, a request that tests one feature. If the probe fails, it is repeated with other
-values of dialect fields. `try_change` sends a probe with changed fields. `adopt` keeps the changed fields for later
-probes. `use_wire` selects another API of the provider.
+values of dialect fields. `try_change` sends a probe with changed fields. `adopt_change` keeps the changed fields for
+later probes. `use_wire` selects another API of the provider.
 """
 
 import json
@@ -82,7 +82,7 @@ class DialectSearch:
             return None
         return await self._runner.send(structs.replace(self.target, dialect=dialect), probe.body)
 
-    def adopt(
+    def adopt_change(
         self,
         probe: Probe,
         change: Mapping[str, object],
@@ -137,7 +137,7 @@ class DialectSearch:
                 continue
             result = await self.try_change(probe, change)
             if result is not None and not probe.check(result):
-                self.adopt(probe, change, failed, result)
+                self.adopt_change(probe, change, failed, result)
                 self._apply_adaptations(probe, result)
                 return result, ""
         return failed, problem
@@ -177,7 +177,7 @@ class DialectSearch:
                     value=value,
                     previous=before[name],
                     probe=probe.name,
-                    sent=self.redact(find_difference(first.request, accepted)),
+                    sent=self.redact(find_differing_fields(first.request, accepted)),
                     status=rejected.status if rejected else 0,
                     error=self.describe_rejection(rejected) if rejected else effect or self.redact(probe.check(failed)),
                 )
@@ -215,7 +215,7 @@ def change_dialect(dialect: BaseDialect, change: Mapping[str, object]) -> BaseDi
     return structs.replace(dialect, **converted)
 
 
-def find_difference(rejected: bytes, accepted: bytes) -> str:
+def find_differing_fields(rejected: bytes, accepted: bytes) -> str:
     """Return the fields of a rejected request body that differ from the accepted body, as JSON text.
 
     Long values are cut.

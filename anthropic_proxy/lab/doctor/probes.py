@@ -1,8 +1,9 @@
 """Probes: the requests with which the doctor tests features of a server, and its deviations from the API.
 
 `PROBES` lists them. Each `Probe` is a request with a check of the result. If the check fails, the request may be
-repeated with other values of dialect fields, which describe deviations. `build_request` and `build_results_request`
-return requests. `LIMITS_BODY` and `THINKING_BODY` are requests for the limits and the reasoning of a model.
+repeated with other values of dialect fields, which describe deviations. `build_request` and
+`build_tool_results_request` return requests. `LIMITS_BODY` and `THINKING_BODY` are requests for the limits and the
+reasoning of a model.
 """
 
 import base64
@@ -15,7 +16,7 @@ from anthropic_proxy.lab.doctor.checks import (
     Check,
     check_accepted,
     check_image_accepted,
-    check_image_types,
+    check_image_media_types,
     check_schema,
     check_stop_sequence,
     check_streamed_text,
@@ -122,7 +123,7 @@ def build_request(text: str, *, stream: bool = True, **fields: Any) -> dict[str,
     return {"max_tokens": MAX_TOKENS, "stream": stream, "messages": [{"role": "user", "content": text}], **fields}
 
 
-def build_results_request(
+def build_tool_results_request(
     question: str, reply: Sequence[Mapping[str, Any]], *, after: str = "", **fields: Any
 ) -> dict[str, Any]:
     """Return a request in which the client sends the results of the tool calls in a reply.
@@ -246,7 +247,7 @@ PROBES: Sequence[Probe] = (
     ),
     Probe(
         name="tool results",
-        body=build_results_request(_OSLO, _CALL),
+        body=build_tool_results_request(_OSLO, _CALL),
         check=check_accepted,
         candidates=(
             {"omits_null_content": True},
@@ -258,7 +259,7 @@ PROBES: Sequence[Probe] = (
     ),
     Probe(
         name="text after tool results",
-        body=build_results_request(_OSLO, _CALL, after="Say exactly: sunny"),
+        body=build_tool_results_request(_OSLO, _CALL, after="Say exactly: sunny"),
         check=check_accepted,
         candidates=({"requires_message_after_results": True},),
     ),
@@ -320,7 +321,7 @@ PROBES: Sequence[Probe] = (
     Probe(
         name="image types",
         body=build_request("", messages=[{"role": "user", "content": [*_OTHER_TYPES, _NAME_COLORS]}]),
-        check=check_image_types,
+        check=check_image_media_types,
         candidates=(
             {"image_types": ("image/jpeg", "image/png", "image/gif")},
             {"image_types": ("image/jpeg", "image/png", "image/webp")},

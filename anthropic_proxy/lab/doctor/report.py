@@ -44,7 +44,7 @@ class Report(Struct, kw_only=True):
 
         1: a fix is needed. 2: no server except the built-in demo is configured and reachable.
         """
-        problems = [diagnosis.problem for diagnosis in self.diagnoses if not is_demo(diagnosis)]
+        problems = [diagnosis.problem for diagnosis in self.diagnoses if not uses_demo_provider(diagnosis)]
         if all(problem is not None and problem.kind == "unreachable" for problem in problems):
             return 2
         return 1 if self.fixes else 0
@@ -94,7 +94,7 @@ def find_total_price(diagnoses: Sequence[Diagnosis], settings: Settings) -> floa
     return total if is_known else None
 
 
-def is_demo(diagnosis: Diagnosis) -> bool:
+def uses_demo_provider(diagnosis: Diagnosis) -> bool:
     """Return True if `diagnosis` is about the built-in demo, which replies without a provider."""
     return diagnosis.backend.target.provider.transport == "demo"
 

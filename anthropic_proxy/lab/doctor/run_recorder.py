@@ -9,7 +9,7 @@ import msgspec
 from msgspec import structs
 
 from anthropic_proxy import doctor_run
-from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTable
+from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
 from anthropic_proxy.lab.doctor.dialect_row import hide_credentials
 from anthropic_proxy.lab.doctor.findings import Diagnosis
 from anthropic_proxy.lab.doctor.report import Report, list_details
@@ -45,10 +45,10 @@ class RunRecorder:
         self._store_progress()
 
     def update(self, diagnoses: Sequence[Diagnosis]) -> None:
-        """Set the results so far. They are stored later by `store_changes`."""
+        """Set the results so far. They are stored later by `store_progress_periodically`."""
         self._diagnoses = diagnoses
 
-    async def store_changes(self, stop: Callable[[], object], interval: float = INTERVAL_SECONDS) -> None:
+    async def store_progress_periodically(self, stop: Callable[[], object], interval: float = INTERVAL_SECONDS) -> None:
         """Store the progress every `interval` seconds, and call `stop` once if a user asks the run to stop."""
         while self._directory is not None and not self.is_stopped:
             await asyncio.sleep(interval)
@@ -66,7 +66,7 @@ class RunRecorder:
         self._diagnoses = report.diagnoses
         fixes = [RunFix(fix.name, fix.problem, fix.remedy) for fix in report.fixes]
         tables = [
-            RunTable(hide_credentials(server.base_url), server.table)
+            RunTomlTable(hide_credentials(server.base_url), server.table)
             for server in report.servers
             if any(diagnosis.evidence for diagnosis in server.diagnoses)
         ]

@@ -13,7 +13,7 @@ from anthropic_proxy.lab.doctor.checks import check_accepted
 from anthropic_proxy.lab.doctor.dialect_search import DialectSearch
 from anthropic_proxy.lab.doctor.findings import Diagnosis, Outcome
 from anthropic_proxy.lab.doctor.probe_runner import ProbeResult
-from anthropic_proxy.lab.doctor.probes import THINKING_BODY, TOOLS_PROBE_QUESTION, Probe, build_results_request
+from anthropic_proxy.lab.doctor.probes import THINKING_BODY, TOOLS_PROBE_QUESTION, Probe, build_tool_results_request
 
 _LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _UNKNOWN_LEVEL = "doctor"
@@ -58,7 +58,7 @@ async def _find_effort_form(
         levels = [] if form == "thinking" else await _find_levels(search, change)
         if shows or levels:
             effect = "an unknown level is rejected" if levels else "the reply contains reasoning only with the field"
-            search.adopt(_THINKING, change, tools_result, result, effect=effect)
+            search.adopt_change(_THINKING, change, tools_result, result, effect=effect)
             diagnosis.efforts = levels
             diagnosis.outcomes["thinking"] = Outcome(state="works", reason=f"by the field {form}")
             return result
@@ -67,7 +67,7 @@ async def _find_effort_form(
         return None
     diagnosis.outcomes["thinking"] = Outcome(state="works", reason="always on, without levels")
     effect = "the reply contains reasoning without a request for it"
-    search.adopt(_THINKING, {"reasoning_mode": "always"}, tools_result, tools_result, effect=effect)
+    search.adopt_change(_THINKING, {"reasoning_mode": "always"}, tools_result, tools_result, effect=effect)
     return tools_result
 
 
@@ -107,12 +107,14 @@ async def _find_replay_field(search: DialectSearch, reply: ProbeResult, change: 
     result = await search.try_change(probe, change)
     if result is None or result.error is not None or result.first_rejection is not None:
         return reply
-    search.adopt(probe, change, reply, result, effect="the server accepts reasoning of earlier replies in this field")
+    search.adopt_change(
+        probe, change, reply, result, effect="the server accepts reasoning of earlier replies in this field"
+    )
     return changed
 
 
 def _build_replay(reply: ProbeResult, candidates: Sequence[Mapping[str, object]]) -> Probe:
-    body = build_results_request(
+    body = build_tool_results_request(
         TOOLS_PROBE_QUESTION, reply.blocks, output_config={"effort": "high"}, thinking={"type": "adaptive"}
     )
     return Probe(name="thinking replay", body=body, check=check_accepted, candidates=candidates)

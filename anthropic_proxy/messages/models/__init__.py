@@ -29,9 +29,9 @@ from anthropic_proxy.messages.models.block_structs import (
     WebFetchResultBlock,
     WebSearchResultBlock,
 )
-from anthropic_proxy.messages.models.blocks import decode_content
+from anthropic_proxy.messages.models.blocks import decode_nested_content
 from anthropic_proxy.messages.models.cache_marks import CacheMarks
-from anthropic_proxy.messages.models.decode import decode_envelope, decode_request, decode_request_or_keep
+from anthropic_proxy.messages.models.decode import decode_envelope, decode_request, decode_request_or_envelope
 from anthropic_proxy.messages.models.fast_path import CleanMessages
 from anthropic_proxy.messages.models.fast_scan import guess_model, scan_request
 from anthropic_proxy.messages.models.mcp_servers import McpServer
@@ -87,10 +87,10 @@ __all__ = [
     "UsageBody",
     "WebFetchResultBlock",
     "WebSearchResultBlock",
-    "decode_content",
     "decode_envelope",
+    "decode_nested_content",
     "decode_request",
-    "decode_request_or_keep",
+    "decode_request_or_envelope",
     "decode_tool",
     "guess_model",
     "is_json_object",

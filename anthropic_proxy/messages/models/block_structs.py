@@ -1,13 +1,13 @@
 """Structs of the content blocks in client requests: `TextBlock`, `ImageBlock`, `DocumentBlock` and others.
 
-`Source` is the file of an image or document; `is_cited` is True if the reply must cite a document. `ToolUseBlock` is a
-tool call of the model, and `ToolResultBlock` the result that the client sends. A server tool, such as web search, is
-run by the provider or the proxy. `ServerToolUseBlock` is a call of a server tool. A `ToolReferenceBlock` names a tool
-that a tool search found. A `ToolChange` names the tool of a `ToolAdditionBlock` or `ToolRemovalBlock`.
-`SearchResultBlock` is a passage of the client's own search. `ThinkingBlock` is reasoning of an earlier reply.
-`CompactionBlock` is a summary that replaces earlier messages. `FallbackBlock` marks the place where another model
-continued a reply. `UnknownBlock` is a block of an unknown type. Source: the API reference and the official SDK, read
-2026-11.
+`Source` is the file of an image or document; `requests_citations` is True if the reply must cite a document.
+`ToolUseBlock` is a tool call of the model, and `ToolResultBlock` the result that the client sends. A server tool, such
+as web search, is run by the provider or the proxy. `ServerToolUseBlock` is a call of a server tool. A
+`ToolReferenceBlock` names a tool that a tool search found. A `ToolChange` names the tool of a `ToolAdditionBlock` or
+`ToolRemovalBlock`. `SearchResultBlock` is a passage of the client's own search. `ThinkingBlock` is reasoning of an
+earlier reply. `CompactionBlock` is a summary that replaces earlier messages. `FallbackBlock` marks the place where
+another model continued a reply. `UnknownBlock` is a block of an unknown type. Source: the API reference and the
+official SDK, read 2026-11.
 """
 
 from msgspec import Raw, Struct
@@ -61,7 +61,7 @@ class DocumentBlock(Struct, tag="document", tag_field="type", omit_defaults=True
     """JSON object `{"enabled": …}`: the client requests citations of the document."""
 
     @property
-    def is_cited(self) -> bool:
+    def requests_citations(self) -> bool:
         """Return True if `citations` requests that the reply cites the document."""
         return b"true" in bytes(self.citations)
 
@@ -105,7 +105,7 @@ class ToolUseBlock(Struct, tag="tool_use", tag_field="type", gc=False):
 
 
 class ToolResultBlock(Struct, tag="tool_result", tag_field="type", gc=False):
-    """Result of a client tool. `decode_content(block.content)` returns its blocks."""
+    """Result of a client tool. `decode_nested_content(block.content)` returns its blocks."""
 
     tool_use_id: str
     """Id of the call that the result belongs to."""

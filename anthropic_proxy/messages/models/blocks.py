@@ -1,7 +1,8 @@
 """Decoding of content blocks, the elements of a message: text, image, tool call, tool result and others.
 
-`decode_blocks` decodes a list of blocks, `decode_content` the content of a tool result. `are_well_formed` checks
-decoded blocks. `exceeds_depth` detects JSON that is nested too deeply, and `schema_error` an invalid JSON Schema.
+`decode_blocks` decodes a list of blocks, `decode_nested_content` the content of a tool result. `are_well_formed` checks
+decoded blocks. `is_raw_too_deep` detects JSON that is nested too deeply, and `find_schema_error` an invalid JSON
+Schema.
 """
 
 import re
@@ -52,7 +53,7 @@ _decode_string = msgspec.json.Decoder(str).decode
 _KNOWN_TYPES = frozenset(kind.__struct_config__.tag for kind in get_args(Block) if kind is not UnknownBlock)
 
 
-def decode_content(content: Raw) -> list[Block]:
+def decode_nested_content(content: Raw) -> list[Block]:
     """Decode the `content` of a tool result or a search result into blocks. Raises `InvalidRequest`.
 
     Content that is null or absent gives no block.
@@ -99,12 +100,12 @@ def are_well_formed(blocks: list[Block]) -> bool:
             if not is_string_or_absent(block.text):
                 return False
         elif type(block) is ToolUseBlock:
-            if not is_json_object(block.input) or exceeds_depth(block.input):
+            if not is_json_object(block.input) or is_raw_too_deep(block.input):
                 return False
         elif type(block) is ToolResultBlock or type(block) is SearchResultBlock:
             if not _may_be_blocks(block.content):
                 return False
-        elif type(block) is UnknownBlock or exceeds_depth(_tree_of(block)):
+        elif type(block) is UnknownBlock or is_raw_too_deep(_tree_of(block)):
             return False
     return True
 
@@ -122,23 +123,23 @@ def _tree_of(block: Block) -> Raw:
     return ABSENT
 
 
-def exceeds_depth(tree: Raw) -> bool:
+def is_raw_too_deep(tree: Raw) -> bool:
     """Return True if a `Raw` value (undecoded JSON) nests lists and objects deeper than `MAX_JSON_DEPTH`."""
-    return len(tree) > _SHALLOW_BYTES and text_exceeds_depth(bytes(tree))
+    return len(tree) > _SHALLOW_BYTES and is_json_text_too_deep(bytes(tree))
 
 
-def schema_size_error(schema: Sized) -> str:
+def find_schema_size_error(schema: Sized) -> str:
     """Return the error message for a JSON Schema above `MAX_SCHEMA_BYTES`. "": the size is allowed."""
     if len(schema) <= MAX_SCHEMA_BYTES:
         return ""
     return f"has {len(schema):,} bytes; at most {MAX_SCHEMA_BYTES:,} are allowed"
 
 
-def schema_error(schema: bytes) -> str:
+def find_schema_error(schema: bytes) -> str:
     """Return the error message for a JSON Schema that cannot be used. "": the schema is valid, or empty."""
-    if large := schema_size_error(schema):
+    if large := find_schema_size_error(schema):
         return large
-    if text_exceeds_depth(schema):
+    if is_json_text_too_deep(schema):
         return TOO_DEEP_MESSAGE
     try:
         msgspec.json.decode(schema or b"null")
@@ -147,7 +148,7 @@ def schema_error(schema: bytes) -> str:
     return ""
 
 
-def text_exceeds_depth(text: bytes) -> bool:
+def is_json_text_too_deep(text: bytes) -> bool:
     """Return True if `text`, the bytes of a JSON text, nests lists and objects deeper than `MAX_JSON_DEPTH`."""
     if text.count(b"{") + text.count(b"[") <= MAX_JSON_DEPTH:
         return False
@@ -173,7 +174,7 @@ def _read_block(raw: Raw, path: str) -> Block:
     if kind is None:
         raise wrong_type_error(f"{path}.type", "a string", fields["type"])
     if kind not in _KNOWN_TYPES:
-        if exceeds_depth(raw):
+        if is_raw_too_deep(raw):
             raise InvalidRequest(f"{path}: {TOO_DEEP_MESSAGE}")
         return UnknownBlock(kind, raw)
     if "source" in fields and is_json_object(fields["source"]):

@@ -2,7 +2,7 @@
 
 For an invalid body, it raises an error with the path of the invalid field. Some optional fields of a wrong type are
 dropped instead. A relay forwards the client's body unchanged to a provider with the same API, so it may forward invalid
-bodies too. For a relay, `decode_request_or_keep` therefore stores the error in `decode_error`. `decode_envelope`
+bodies too. For a relay, `decode_request_or_envelope` therefore stores the error in `decode_error`. `decode_envelope`
 decodes only `model` and `stream` of an invalid body.
 """
 
@@ -13,16 +13,16 @@ from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeatu
 from anthropic_proxy.messages.models.block_structs import ABSENT, ToolResultBlock
 from anthropic_proxy.messages.models.blocks import (
     TOO_DEEP_MESSAGE,
-    schema_error,
+    find_schema_error,
 )
 from anthropic_proxy.messages.models.cache_marks import CacheMarks
 from anthropic_proxy.messages.models.fast_path import as_clean_messages
 from anthropic_proxy.messages.models.field_decoding import (
     RequestBody,
-    are_sound,
+    are_messages_valid,
     decode_body_at_once,
     decode_field_by_field,
-    is_sound,
+    is_content_valid,
 )
 from anthropic_proxy.messages.models.mcp_servers import decode_mcp_servers
 from anthropic_proxy.messages.models.new_blocks import list_new_blocks
@@ -78,7 +78,7 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
     return request
 
 
-def decode_request_or_keep(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
+def decode_request_or_envelope(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
     """Decode a client request body. Of an invalid body, decode only `model` and `stream`, and set `decode_error`.
 
     Raises the error if these fields are invalid too.
@@ -108,11 +108,11 @@ def _read(body: bytes, repairs: list[str]) -> RequestBody:
         read = decode_body_at_once(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return decode_field_by_field(body, repairs)
-    if _is_utf8(body) and is_sound(read.system):
+    if _is_utf8(body) and is_content_valid(read.system):
         if (clean := as_clean_messages(read.messages)) is not None:
             read.messages = clean
             return read
-        if are_sound(read.messages):
+        if are_messages_valid(read.messages):
             return read
     return decode_field_by_field(body, repairs)
 
@@ -174,7 +174,7 @@ def _require_supported(read: RequestBody, for_token_count: bool) -> None:
             f"{_MAX_SEQUENCES} of {_MAX_SEQUENCE_CHARACTERS} characters together are allowed"
         )
     for form in (read.output_format, read.output_config and read.output_config.format):
-        if form and (flaw := schema_error(bytes(form.schema))):
+        if form and (flaw := find_schema_error(bytes(form.schema))):
             raise InvalidRequest(f"output_config.format.schema: {flaw}")
 
 

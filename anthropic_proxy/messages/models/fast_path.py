@@ -20,7 +20,7 @@ from anthropic_proxy.messages.models.block_structs import (
     ToolResultBlock,
     ToolUseBlock,
 )
-from anthropic_proxy.messages.models.blocks import EMPTY_STRING_LENGTH, decode_content, exceeds_depth
+from anthropic_proxy.messages.models.blocks import EMPTY_STRING_LENGTH, decode_nested_content, is_raw_too_deep
 from anthropic_proxy.messages.models.raw_kinds import is_json_object, is_string_or_absent
 from anthropic_proxy.messages.models.structs import ROLES, Message
 
@@ -77,7 +77,9 @@ def is_supported_media(block: Block) -> bool:
 
     False for any other block.
     """
-    if not isinstance(block, ImageBlock | DocumentBlock) or (isinstance(block, DocumentBlock) and block.is_cited):
+    if not isinstance(block, ImageBlock | DocumentBlock) or (
+        isinstance(block, DocumentBlock) and block.requests_citations
+    ):
         return False
     return block.source.type not in _REPLACED_SOURCES and not block.source.media_type.startswith(AUDIO_VIDEO_PREFIXES)
 
@@ -93,7 +95,7 @@ def _is_reply(content: list[Block], names: dict[str, str], expected_ids: list[st
     """
     for block in content:
         if type(block) is ToolUseBlock:
-            if not block.id or block.id in names or not is_json_object(block.input) or exceeds_depth(block.input):
+            if not block.id or block.id in names or not is_json_object(block.input) or is_raw_too_deep(block.input):
                 return False
             names[block.id] = block.name
             expected_ids.append(block.id)
@@ -125,7 +127,7 @@ def _is_answer(content: list[Block], expected_ids: list[str], lists: list[Raw], 
 def _is_list(content: Raw, clean: CleanMessages) -> bool:
     """Return True if the content of a tool result is a list of blocks that can be sent unchanged."""
     try:
-        blocks = decode_content(content)
+        blocks = decode_nested_content(content)
     except InvalidRequest:
         return False
     return bool(blocks) and all(_is_forwarded(block, clean) for block in blocks)

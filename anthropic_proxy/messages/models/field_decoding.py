@@ -86,12 +86,12 @@ def decode_field_by_field(body: bytes, repairs: list[str]) -> RequestBody:
         raise InvalidRequest(f"The request body is not valid JSON: {reason}.") from None
 
 
-def are_sound(messages: list[Message]) -> bool:
+def are_messages_valid(messages: list[Message]) -> bool:
     """Return True if no message needs a repair: all roles are known, and all content blocks have valid fields."""
-    return all(message.role in ROLES and is_sound(message.content) for message in messages)
+    return all(message.role in ROLES and is_content_valid(message.content) for message in messages)
 
 
-def is_sound(content: str | list[Block] | None) -> bool:
+def is_content_valid(content: str | list[Block] | None) -> bool:
     """Return True if the content needs no repair: it is text, None, or blocks with valid fields."""
     return are_well_formed(content) if type(content) is list else True
 
@@ -169,7 +169,7 @@ def _read_message(raw: Raw, path: str) -> Message:
     except msgspec.ValidationError:
         pass
     else:
-        if are_sound([message]):
+        if are_messages_valid([message]):
             return message
     if not is_json_object(raw):
         raise wrong_type_error(path, "an object", raw)

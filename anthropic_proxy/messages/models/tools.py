@@ -17,10 +17,10 @@ from anthropic_proxy.messages.models.blocks import (
     MAX_SCHEMA_BYTES,
     TOO_DEEP_MESSAGE,
     decode_string,
+    find_schema_error,
+    find_schema_size_error,
+    is_json_text_too_deep,
     non_null_fields,
-    schema_error,
-    schema_size_error,
-    text_exceeds_depth,
 )
 from anthropic_proxy.messages.models.raw_kinds import is_json_object
 from anthropic_proxy.messages.models.structs import Tool
@@ -133,12 +133,12 @@ def _is_sound(tool: Tool) -> bool:
     if not is_client_tool(tool):
         return True
     schema = bytes(tool.input_schema)
-    return bool(tool.name) and (not schema or (schema[0] == _OBJECT and not schema_error(schema)))
+    return bool(tool.name) and (not schema or (schema[0] == _OBJECT and not find_schema_error(schema)))
 
 
 def _deep_field(tool: Tool) -> str:
     """Return the name of a field of a tool that is nested deeper than `MAX_JSON_DEPTH`. "": no such field."""
-    return next((name for name in _TREES if text_exceeds_depth(bytes(getattr(tool, name)))), "")
+    return next((name for name in _TREES if is_json_text_too_deep(bytes(getattr(tool, name)))), "")
 
 
 def _finish(tool: Tool, source: bytes) -> Tool:
@@ -158,11 +158,11 @@ def _decode_field_by_field(raw: Raw, path: str) -> Tool:
     if not foreign and not tool.name:
         raise missing_field_error(f"{path}.name")
     if not _is_sound(tool):
-        if large := schema_size_error(tool.input_schema):
+        if large := find_schema_size_error(tool.input_schema):
             raise InvalidRequest(f"{path}.input_schema: {large}")
         if field := _deep_field(tool):
             raise InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}")
-        if flaw := schema_error(bytes(tool.input_schema)):
+        if flaw := find_schema_error(bytes(tool.input_schema)):
             raise InvalidRequest(f"{path}.input_schema: {flaw}")
         raise wrong_type_error(f"{path}.input_schema", "an object", tool.input_schema)
     return _finish(tool, bytes(raw))

@@ -26,7 +26,7 @@ from anthropic_proxy.messages.models import (
     UnknownBlock,
     WebFetchResultBlock,
     WebSearchResultBlock,
-    decode_content,
+    decode_nested_content,
     is_string_or_absent,
     json_string,
 )
@@ -67,7 +67,7 @@ def to_upstream_blocks(block: Block) -> Iterable[Block]:
     if isinstance(block, ThinkingBlock | ToolUseBlock):
         return (block,)
     if isinstance(block, SearchResultBlock):
-        body = (text for inner in decode_content(block.content) for text in to_upstream_blocks(inner))
+        body = (text for inner in decode_nested_content(block.content) for text in to_upstream_blocks(inner))
         return (new_text_block(f"{block.title}\n{block.source}"), *body)
     return _texts(_as_text(block))
 
@@ -108,7 +108,7 @@ def result_as_text(block: WebSearchResultBlock | WebFetchResultBlock | ToolSearc
 def _plain_result(block: ToolResultBlock) -> ToolResultBlock:
     if is_string_or_absent(block.content):
         return block
-    before = decode_content(block.content)
+    before = decode_nested_content(block.content)
     after = [
         sent
         for inner in before
@@ -129,7 +129,9 @@ def _plain_source(block: ImageBlock | DocumentBlock) -> Iterable[Block]:
     if isinstance(block, ImageBlock) or source.type not in ("text", "content"):
         return (block,)
     heading = "\n".join(filter(None, (block.title, block.context)))
-    body: list[Block] = [new_text_block(source.data)] if source.type == "text" else decode_content(source.content)
+    body: list[Block] = (
+        [new_text_block(source.data)] if source.type == "text" else decode_nested_content(source.content)
+    )
     return [sent for inner in (new_text_block(heading), *body) for sent in to_upstream_blocks(inner)]
 
 

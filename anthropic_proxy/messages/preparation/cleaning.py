@@ -22,7 +22,7 @@ from anthropic_proxy.messages.models import (
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
-    decode_content,
+    decode_nested_content,
     is_string_or_absent,
     json_string,
 )
@@ -115,7 +115,7 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
 
 def orphan_result_blocks(result: ToolResultBlock) -> list[Block]:
     """Return the blocks that replace a tool result without a tool call: its text, then its images and documents."""
-    blocks = decode_content(result.content)
+    blocks = decode_nested_content(result.content)
     media = [block for block in blocks if isinstance(block, ImageBlock | DocumentBlock)]
     return [new_text_block(f"[result of an earlier tool call] {join_text_blocks(blocks)}".rstrip()), *media]
 
@@ -157,7 +157,7 @@ def _is_clean(content: list[Block], role: str) -> bool:
 def _require_no_audio_video(content: list[Block], field: str) -> None:
     for place, block in enumerate(content):
         if isinstance(block, ToolResultBlock):
-            _require_no_audio_video(decode_content(block.content), f"{field}.{place}.content")
+            _require_no_audio_video(decode_nested_content(block.content), f"{field}.{place}.content")
         elif isinstance(block, ImageBlock | DocumentBlock) and block.source.media_type.startswith(AUDIO_VIDEO_PREFIXES):
             raise UnsupportedFeature(
                 f"{field}.{place}.source.media_type: {block.source.media_type} is not supported; use a JPEG, "
@@ -168,7 +168,7 @@ def _require_no_audio_video(content: list[Block], field: str) -> None:
 def _is_clean_result(content: Raw) -> bool:
     if is_string_or_absent(content):
         return True
-    blocks = decode_content(content)
+    blocks = decode_nested_content(content)
     return bool(blocks) and _is_clean(blocks, _RESULT)
 
 

@@ -21,7 +21,7 @@ from anthropic_proxy.messages.models import (
     ToolResultBlock,
     ToolUseBlock,
     UnknownBlock,
-    decode_content,
+    decode_nested_content,
 )
 from anthropic_proxy.messages.preparation.block_text import UNSUPPORTED_BLOCK_TEXT, unknown_block_text
 from anthropic_proxy.messages.preparation.request import TargetLimits
@@ -97,7 +97,7 @@ def notes_on_blocks(blocks: Iterable[Block], role: str) -> Iterator[FidelityNote
         if isinstance(block, ToolResultBlock):
             if role != "user":
                 yield _RESULT_AS_TEXT
-            yield from notes_on_blocks(decode_content(block.content), "result")
+            yield from notes_on_blocks(decode_nested_content(block.content), "result")
         elif isinstance(block, ImageBlock | DocumentBlock):
             yield from _notes_on_source(block, role)
         elif isinstance(block, UnknownBlock):
@@ -120,7 +120,7 @@ def _notes_on_source(block: ImageBlock | DocumentBlock, role: str) -> Iterator[F
         yield _DOCUMENT_AS_TEXT
     elif role not in ("user", "result"):
         yield _MISPLACED[kind]
-    if isinstance(block, DocumentBlock) and block.is_cited:
+    if isinstance(block, DocumentBlock) and block.requests_citations:
         yield _UNCITED
 
 

@@ -33,7 +33,7 @@ from anthropic_proxy.messages.preparation.request import (
     TargetLimits,
     available_output_tokens,
 )
-from anthropic_proxy.messages.preparation.server_tool_history import as_function_calls
+from anthropic_proxy.messages.preparation.server_tool_history import restore_function_calls
 from anthropic_proxy.messages.preparation.tool_names import ToolNames
 from anthropic_proxy.messages.preparation.tools import select_offered_tools, select_tool_choice
 
@@ -59,7 +59,7 @@ def prepare(
     effort, changes = resolve_effort(request, limits)
     notes += changes
     offer = select_offered_tools(request, limits, names, notes)
-    messages = as_function_calls(request.messages, offer.proxy_tools) if offer.proxy_tools else request.messages
+    messages = restore_function_calls(request.messages, offer.proxy_tools) if offer.proxy_tools else request.messages
     config, thinking = request.output_config, request.thinking
     prepared = PreparedRequest(
         system=clean_system_prompt(request.system),

@@ -1,9 +1,9 @@
 """Conversion of server tool calls in earlier replies back to function calls and results.
 
 Proxy tools are the server tools, such as web search, that the proxy runs itself; the model calls them as functions. A
-client stores a reply with several such calls as one message. `as_function_calls` restores the separate messages that
-the model saw. `find_pending_calls` returns the calls without a result. A paused reply ends with a server tool call or
-its result, and the client requests its continuation. `ends_with_paused_reply` detects it.
+client stores a reply with several such calls as one message. `restore_function_calls` restores the separate messages
+that the model saw. `find_pending_calls` returns the calls without a result. A paused reply ends with a server tool call
+or its result, and the client requests its continuation. `ends_with_paused_reply` detects it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,7 +29,7 @@ ServerResult = WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBloc
 """Result blocks of the server tools that the proxy runs: web search, web fetch, tool search."""
 
 
-def as_function_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[Message]:
+def restore_function_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[Message]:
     """Return the messages with the calls of proxy tools as function calls, and their results as tool results.
 
     Proxy tools are server tools that the proxy runs itself.

@@ -1,8 +1,8 @@
 """Selection of the tools and the tool choice that are sent to the model.
 
 `select_offered_tools` returns the tools, and `select_tool_choice` the tool choice. A deferred tool is hidden from the
-model until a tool search finds it; `split_deferred_tools` separates such tools. `list_visible_tools` returns the tools
-that the model can see. `proxy_tools` returns the server tools, such as web search, that the proxy runs itself.
+model until a tool search finds it; `resolve_deferred_tools` separates such tools. `list_visible_tools` returns the
+tools that the model can see. `proxy_tools` returns the server tools, such as web search, that the proxy runs itself.
 """
 
 import functools
@@ -26,7 +26,7 @@ from anthropic_proxy.messages.models import (
     ToolResultBlock,
     ToolSearchResultBlock,
     ToolUseBlock,
-    decode_content,
+    decode_nested_content,
     decode_tool,
 )
 from anthropic_proxy.messages.models.tools import ToolList, are_client_tools
@@ -44,7 +44,7 @@ from anthropic_proxy.messages.preparation.tool_names import ToolNames
 _REFERENCE = b'"tool_reference'
 
 
-def split_deferred_tools(
+def resolve_deferred_tools(
     tools: list[Tool], messages: list[Message], forced_name: str | None
 ) -> tuple[list[Tool], list[Tool]]:
     """Return the tools to offer to the model now, and all deferred tools.
@@ -73,7 +73,7 @@ def _found_by(block: Block) -> Iterator[str]:
         yield from _references_in(block.content)
     elif isinstance(block, ToolResultBlock):
         if _REFERENCE in bytes(block.content):
-            inner = decode_content(block.content)
+            inner = decode_nested_content(block.content)
             yield from (reference.tool_name for reference in inner if isinstance(reference, ToolReferenceBlock))
     elif isinstance(block, ToolUseBlock):
         yield block.name
@@ -125,7 +125,7 @@ def select_offered_tools(
     offer = assign_server_tools([_defined(tool) for tool in declared if tool.name != _PLACEHOLDER], limits, notes)
     if any(tool.kind == "tool_search" for tool in offer.proxy_tools.values()):
         forced = request.tool_choice.name if request.tool_choice else None
-        offer.tools, offer.deferred = split_deferred_tools(offer.tools, request.messages, forced)
+        offer.tools, offer.deferred = resolve_deferred_tools(offer.tools, request.messages, forced)
     offer.tools = [_under_alias(tool, names) for tool in offer.tools]
     return offer
 
@@ -141,7 +141,7 @@ def list_visible_tools(request: MessagesRequest) -> list[Tool]:
     tools = [tool for tool in tools if tool.name != _PLACEHOLDER]
     if not any(server_tool_kind(tool) == "tool_search" for tool in tools):
         return tools
-    return split_deferred_tools(tools, request.messages, request.tool_choice.name if request.tool_choice else None)[0]
+    return resolve_deferred_tools(tools, request.messages, request.tool_choice.name if request.tool_choice else None)[0]
 
 
 def proxy_tools(request: MessagesRequest, limits: TargetLimits) -> Mapping[str, ProxyTool]:

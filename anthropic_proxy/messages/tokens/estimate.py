@@ -25,7 +25,7 @@ from anthropic_proxy.messages.models import (
     UnknownBlock,
     WebFetchResultBlock,
     WebSearchResultBlock,
-    decode_content,
+    decode_nested_content,
     is_string_or_absent,
 )
 from anthropic_proxy.messages.preparation.block_text import result_as_text, unknown_block_text
@@ -74,7 +74,7 @@ class _TokenCounter:
         if is_string_or_absent(content):
             self.texts.append(content)
         else:
-            self.add(decode_content(content))
+            self.add(decode_nested_content(content))
 
     def _add_rare(self, block: Block) -> None:
         if isinstance(block, ImageBlock):

@@ -18,7 +18,7 @@ from anthropic_proxy.messages.models import (
     ImageBlock,
     MessagesRequest,
     ToolResultBlock,
-    decode_content,
+    decode_nested_content,
 )
 from anthropic_proxy.messages.preparation import find_session, server_tool_kinds
 from anthropic_proxy.settings import load_time_zone
@@ -198,6 +198,6 @@ def _list_blocks(request: MessagesRequest) -> Iterator[Block]:
 
 def _decode_result(block: ToolResultBlock) -> list[Block]:
     try:
-        return decode_content(block.content)
+        return decode_nested_content(block.content)
     except ClientError:
         return []

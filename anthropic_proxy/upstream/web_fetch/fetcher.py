@@ -20,7 +20,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import msgspec
 
 from anthropic_proxy.errors import FetchErrorCode, UpstreamError, WebFetchFailed
-from anthropic_proxy.installation import extra_command
+from anthropic_proxy.installation import build_extra_install_command
 from anthropic_proxy.messages.domains import ascii_host, is_url_allowed
 from anthropic_proxy.platforms import sandbox
 from anthropic_proxy.platforms.sandbox import SandboxedProgram, SandboxFailed
@@ -197,7 +197,8 @@ class PageFetcher:
                 raise _fetch_error(url, "takes too much time or memory to be read as HTML") from None
         page_text = msgspec.json.decode(output, type=PageText | None)
         if page_text is None:
-            reason = f"is HTML; lxml, which reads it, is not installed. Install it with: {extra_command('fetch')}"
+            install = build_extra_install_command("fetch")
+            reason = f"is HTML; lxml, which reads it, is not installed. Install it with: {install}"
             raise _fetch_error(url, reason, "unavailable")
         return page_text
 

@@ -18,7 +18,7 @@ from anthropic_proxy.messages.models import (
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
-    decode_content,
+    decode_nested_content,
     is_string_or_absent,
     json_string,
 )
@@ -209,7 +209,7 @@ class ContentsEncoder:
         Images to send in the result are appended to `inline`, images to send after the result to `beside`.
         """
         texts: list[Raw] = []
-        for inner in decode_content(block.content):
+        for inner in decode_nested_content(block.content):
             if isinstance(inner, TextBlock):
                 texts.append(inner.text)
             elif isinstance(inner, _MEDIA):

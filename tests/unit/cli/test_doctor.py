@@ -14,7 +14,7 @@ from aiohttp import web
 
 from anthropic_proxy import doctor_run
 from anthropic_proxy.cli.doctor_table import DoctorProgress
-from anthropic_proxy.lab.doctor import Diagnosis, estimate_cost, estimate_price, select_backends
+from anthropic_proxy.lab.doctor import Diagnosis, estimate_price, estimate_totals, select_backends
 from anthropic_proxy.lab.doctor.picture import TOOL_COLORS, USER_COLORS
 from anthropic_proxy.log import Log
 from anthropic_proxy.routing.catalog.learned import FILE_NAME
@@ -436,5 +436,5 @@ async def test_own_prices_are_those_of_the_announced_cost(tmp_path: Path) -> Non
     services = await open_services(load_settings(environ, PROVIDERS, env_file=str(tmp_path / ".env")))
     backends = select_backends(services, [])
     await services.close()
-    tokens = estimate_cost(backends).input_tokens
+    tokens = estimate_totals(backends).input_tokens
     assert estimate_price(backends, services.settings) == pytest.approx(tokens * 10 / 1_000_000)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.cli.env import Shell, find_shell, set_command
+from anthropic_proxy.cli.env import Shell, find_shell, format_set_command
 from tests.support.command_line import OPENAI, run_command
 from tests.support.server_process import running_proxy
 
@@ -26,7 +26,7 @@ ABSENT = (
     ],
 )
 def test_each_shell_gets_its_own_quoting(shell: Shell, line: str) -> None:
-    assert set_command(shell, "NAME", "it's a \\key") == line
+    assert format_set_command(shell, "NAME", "it's a \\key") == line
 
 
 def test_without_a_proxy_the_limits_are_missing(closed_port: str, tmp_path: Path) -> None:

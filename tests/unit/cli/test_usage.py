@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from anthropic_proxy.ledger.price_source import describe_package
+from anthropic_proxy.ledger.price_source import describe_price_package
 from anthropic_proxy.settings import Settings
 from tests.support.command_line import run_command
 from tests.support.fakes import openai_chat
@@ -291,7 +291,10 @@ def test_programs_read_the_ledger_from_the_running_proxy(stored: Stored) -> None
 @pytest.mark.parametrize(
     ("model", "text"),
     [
-        ("gpt-4.1", f"unknown: {describe_package()}, no price of tier scale. Set it in anthropic-proxy.toml, [prices]"),
+        (
+            "gpt-4.1",
+            f"unknown: {describe_price_package()}, no price of tier scale. Set it in anthropic-proxy.toml, [prices]",
+        ),
         ("no-such-model", "unknown: no price for openai/no-such-model. Set it in anthropic-proxy.toml, [prices]"),
     ],
 )

@@ -12,12 +12,12 @@ from anthropic_proxy.dashboard.capability_matrix import Matrix, MatrixCell, Matr
 from anthropic_proxy.dashboard.doctor_panel import DoctorPanel, Remedy, build_doctor_panel
 from anthropic_proxy.dashboard.doctor_permission import explain_doctor_refusal
 from anthropic_proxy.dashboard.permissions import Role
-from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTable, digest_settings
+from anthropic_proxy.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable, digest_settings
 from anthropic_proxy.plugins import Client, RouteRequest
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON
 
-TABLE = RunTable("http://127.0.0.1:8000/v1", "[providers.local8000]\n")
+TABLE = RunTomlTable("http://127.0.0.1:8000/v1", "[providers.local8000]\n")
 COMPLETE = DoctorRun(
     started_at=NOON - 370,
     ended_at=NOON - 360,

@@ -10,14 +10,14 @@ from msgspec import structs
 from sqlalchemy import Engine
 
 from anthropic_proxy.access.administration import KeyAdministration
-from anthropic_proxy.access.limits import find_budget_counter, list_scopes
+from anthropic_proxy.access.limits import build_budget_counter, list_scopes
 from anthropic_proxy.access.rules import Budget, Rules
 from anthropic_proxy.access.virtual_keys import VirtualKey
 from anthropic_proxy.dashboard.key_audit import build_audit_page
 from anthropic_proxy.dashboard.keys import STORE_PROBLEM, build_keys_page
 from anthropic_proxy.dashboard.page_context import PageContext
 from anthropic_proxy.dashboard.view_query import ViewQuery, read_view_query
-from anthropic_proxy.ledger.dashboard_queries import read_facts
+from anthropic_proxy.ledger.dashboard_queries import read_ledger_extent
 from anthropic_proxy.ledger.database import open_for_writing
 from anthropic_proxy.plugins import Client, Limit, Reservation, StoreUnavailable
 from anthropic_proxy.plugins.storage import LEASE_SECONDS
@@ -52,7 +52,7 @@ def create(administration: KeyAdministration, label: str, **fields: Any) -> Virt
 def read(engine: Engine, settings: Settings, query: ViewQuery | None = None, **fields: Any) -> PageContext:
     connection = engine.connect()
     query = query or read_view_query("/dashboard/keys", {}, NOON)
-    facts = read_facts(connection)
+    facts = read_ledger_extent(connection)
     return PageContext(query=query, connection=connection, facts=facts, now=NOON, settings=settings, **fields)
 
 
@@ -67,7 +67,7 @@ def test_states_and_used_budgets(engine: Engine, settings: Settings, administrat
     context = read(engine, settings, store=store)
     for label, amount in (("half", 50), ("high", 80), ("empty", 100)):
         (budget,), scope = used[label].rules.budgets, list_scopes(used[label], None)[0]
-        counter = structs.replace(find_budget_counter(scope, budget, NOON), amount=amount)
+        counter = structs.replace(build_budget_counter(scope, budget, NOON), amount=amount)
         reservation = context.wait_for(store.reserve([counter]))
         context.wait_for(store.settle(reservation, [amount]))
     page = build_keys_page(context)

@@ -9,12 +9,12 @@ import pytest
 
 from anthropic_proxy.dashboard.ledger_lines import STALE_SECONDS, describe_ledger
 from anthropic_proxy.dashboard.responses import accepts_gzip
-from anthropic_proxy.dashboard.slow_pages import Progress, respond_in_time
-from anthropic_proxy.ledger.dashboard_records import LedgerFacts
+from anthropic_proxy.dashboard.slow_pages import Progress, respond_with_early_flush
+from anthropic_proxy.ledger.dashboard_records import LedgerExtent
 from anthropic_proxy.plugins import LedgerState, RouteRequest, RouteResponse
 
 NOW = 1_790_000_000.0
-FACTS = LedgerFacts(10, 1, int((NOW - 240) * 1_000_000))
+FACTS = LedgerExtent(10, 1, int((NOW - 240) * 1_000_000))
 PROBLEM = "The ledger cannot store requests: locked (x). End the transaction of that program."
 
 
@@ -38,7 +38,7 @@ PROBLEM = "The ledger cannot store requests: locked (x). End the transaction of 
     ids=["half a second", "locked", "unreadable", "lost", "off"],
 )
 def test_a_line_states_what_is_not_stored(
-    state: LedgerState | None, facts: LedgerFacts | None, expected: list[str]
+    state: LedgerState | None, facts: LedgerExtent | None, expected: list[str]
 ) -> None:
     assert [line.text for line in describe_ledger(state, facts, NOW)] == expected
 
@@ -80,7 +80,7 @@ async def test_a_slow_page_begins_with_its_head_and_a_sentence(coding: str) -> N
         return RouteResponse(headers={"content-type": "text/html"}, body=b"<main><!-- content --></main>")
 
     request = RouteRequest(path="/dashboard", headers={"accept-encoding": coding} if coding else {})
-    answer = await respond_in_time(request, build(), render_head, Progress(1_000_000))
+    answer = await respond_with_early_flush(request, build(), render_head, Progress(1_000_000))
     assert answer.headers.get("content-encoding", "") == coding
     assert isinstance(answer.body, AsyncIterator)
     first = await anext(answer.body)
@@ -97,5 +97,5 @@ async def test_a_fast_page_is_one_response() -> None:
     async def build() -> RouteResponse:
         return RouteResponse(body=b"page")
 
-    answer = await respond_in_time(RouteRequest(path="/dashboard"), build(), RouteResponse, Progress())
+    answer = await respond_with_early_flush(RouteRequest(path="/dashboard"), build(), RouteResponse, Progress())
     assert answer.body == b"page"

@@ -12,10 +12,10 @@ from anthropic_proxy.dashboard.timeline import (
     build_timeline,
     list_attempts,
     list_client_events,
-    sum_failed_time,
+    sum_failed_attempt_time,
 )
 from anthropic_proxy.ledger.attempt_times import MAX_ATTEMPT_ERROR_CHARACTERS, decode_attempt_times
-from anthropic_proxy.ledger.request_queries import REQUEST_COLUMNS, StoredRequest, to_request
+from anthropic_proxy.ledger.request_queries import REQUEST_COLUMNS, StoredRequest, to_stored_request
 from anthropic_proxy.plugins import UpstreamAttempt
 from anthropic_proxy.settings import Settings
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger
@@ -44,7 +44,7 @@ async def stored(settings: Settings, **fields: object) -> StoredRequest:
         await ledger.record(new_receipt(**fields))
         ledger.wait_written(1)
     with reading(settings) as engine, engine.connect() as connection:
-        return to_request(connection.execute(select(*REQUEST_COLUMNS)).one())
+        return to_stored_request(connection.execute(select(*REQUEST_COLUMNS)).one())
 
 
 async def test_each_attempt_is_a_bar_and_the_reply_begins_at_the_first_token(settings: Settings) -> None:
@@ -58,7 +58,7 @@ async def test_each_attempt_is_a_bar_and_the_reply_begins_at_the_first_token(set
         ("attempt 2", "wait", 0.03, 0.05, "openai: wait for the first token"),
         ("reply", "text", 0.08, 0.75, "486 tokens"),
     ]
-    assert sum_failed_time(row) == 200_000
+    assert sum_failed_attempt_time(row) == 200_000
     assert list_attempts(row) == [
         Attempt("groq", "llama", "429 after 0.20 s", "12,000 tokens per minute"),
         Attempt("openai", "gpt-4.1", "", ""),

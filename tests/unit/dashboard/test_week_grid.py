@@ -26,7 +26,7 @@ def test_hours_of_several_weeks_are_one_cell() -> None:
         ("10:00", "Tuesday, 10:00, 1"),
     ]
     assert len(links) == 4  # a wide and a narrow drawing
-    first = QUERY.for_hours(MONDAY + 7 * 86_400, MONDAY + 7 * 86_400 + 3_600, "/dashboard/requests")
+    first = QUERY.link_to_range(MONDAY + 7 * 86_400, MONDAY + 7 * 86_400 + 3_600, "/dashboard/requests")
     assert links[0][0] == first.replace("&", "&amp;")
     assert re.findall(r"level-(\d)", grid.drawing)[: 7 * 24].count("0") == 7 * 24 - 2
     assert (grid.rows[0][0], grid.rows[0][10], grid.rows[1][11], grid.rows[6][1]) == ("Monday", "10", "1", "–")

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.ledger.costs import Cost, CostCalculator, Usage, find_usage, read_search_count
+from anthropic_proxy.ledger.costs import Cost, CostCalculator, Usage, find_request_usage, read_search_count
 from anthropic_proxy.ledger.model_costs import ModelCosts
-from anthropic_proxy.ledger.price_source import describe_package
+from anthropic_proxy.ledger.price_source import describe_price_package
 from anthropic_proxy.ledger.prices import TokenCounts, find_price
 from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
 from anthropic_proxy.routing.providers import PROVIDERS
@@ -138,7 +138,7 @@ def test_usage_that_no_call_has_costs_the_price_of_the_receipt(calculator: CostC
         ("openai", "cancelled", 0, Cost(None, None, "")),
         ("", "cancelled", 0, Cost(0, 0, "")),
         ("openai", "error", 0, Cost(0, 0, "")),
-        ("openai", "cancelled", 1_000, Cost(2_000_000, 3_000_000, describe_package())),
+        ("openai", "cancelled", 1_000, Cost(2_000_000, 3_000_000, describe_price_package())),
     ],
 )
 def test_the_cost_of_a_cancelled_call_without_usage_is_unknown(
@@ -216,7 +216,7 @@ def test_the_list_price_of_claude_does_not_depend_on_the_address_of_a_gateway() 
 
 
 TOKENS = (1_000, 0, 0, 500, 0)
-PACKAGE = describe_package()
+PACKAGE = describe_price_package()
 OWN_TIERS = """
 [prices."openai/own"]
 input = 1
@@ -306,4 +306,4 @@ def test_a_budget_counts_the_known_part_of_a_cost(tmp_path: Path) -> None:
         ("openai/no-such-model", 2, "priority", None),
     ):
         billed = structs.replace(receipt("x", used, TOKENS), billed_searches=searches, service_tier=tier)
-        assert find_usage(costs, billed, 0) == Usage(1_500, cost)
+        assert find_request_usage(costs, billed, 0) == Usage(1_500, cost)

@@ -15,8 +15,15 @@ from sqlalchemy import Engine, create_engine, inspect, text
 
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.ledger.backup import write_backup
-from anthropic_proxy.ledger.database import SCHEMA, describe_place, find_file, find_url, has_tables, open_for_writing
-from anthropic_proxy.ledger.failures import classify_failure
+from anthropic_proxy.ledger.database import (
+    SCHEMA,
+    describe_place,
+    find_database_file,
+    find_database_url,
+    has_tables,
+    open_for_writing,
+)
+from anthropic_proxy.ledger.failures import classify_database_error
 from anthropic_proxy.ledger.migrations import NEWEST_VERSION, find_version, upgrade_schema
 from anthropic_proxy.ledger.session_queries import sum_session
 from anthropic_proxy.ledger.sums import UsageSums
@@ -28,8 +35,8 @@ from tests.support.ledger import count_rows, new_receipt, read_hourly, read_rows
 @contextmanager
 def plain_engine(settings: Settings) -> Iterator[Engine]:
     """Yield an engine on an empty database, without any table."""
-    url = find_url(settings)
-    if (file := find_file(url)) is not None:
+    url = find_database_url(settings)
+    if (file := find_database_file(url)) is not None:
         file.parent.mkdir(parents=True)
     engine = create_engine(url)
     with engine.begin() as connection:
@@ -62,7 +69,7 @@ def test_readers_name_the_remedy_for_the_tables_of_another_version(database: Set
     with plain_engine(database) as engine, engine.connect() as connection:
         assert not has_tables(connection, "x")
         upgrade_schema(connection, "0001")
-        place = describe_place(find_url(database))
+        place = describe_place(find_database_url(database))
         with pytest.raises(ConfigurationError) as raised:
             has_tables(connection, place)
         assert raised.value.message == (
@@ -109,7 +116,7 @@ async def test_an_earlier_schema_is_migrated_with_its_data(database: Settings, v
             requests=1, cancelled=1, input_tokens=7, unknown_cost_requests=1, unknown_requested_cost_requests=1
         )
         assert (session.started_at, session.last_at, session.max_context) == (1795262400000000, 1795262400000000, 7)
-    if (file := find_file(find_url(database))) is not None:
+    if (file := find_database_file(find_database_url(database))) is not None:
         backup = file.with_name(f"ledger.sqlite3.backup-{version}")
         with closing(sqlite3.connect(backup)) as connection:
             assert connection.execute("SELECT id FROM requests").fetchall() == [("req_old",)]
@@ -118,7 +125,7 @@ async def test_an_earlier_schema_is_migrated_with_its_data(database: Settings, v
 
 def test_a_backup_has_no_texts_and_replaces_earlier_ones(sqlite: Settings) -> None:
     open_for_writing(sqlite).dispose()
-    file = find_file(find_url(sqlite))
+    file = find_database_file(find_database_url(sqlite))
     assert file is not None
     with closing(sqlite3.connect(file)) as database, database:
         database.execute("INSERT INTO contents VALUES ('req_1', 'reply', 1, 5, 'words')")
@@ -136,11 +143,11 @@ def test_a_backup_has_no_texts_and_replaces_earlier_ones(sqlite: Settings) -> No
 
 def test_a_failed_backup_leaves_no_file(sqlite: Settings) -> None:
     open_for_writing(sqlite).dispose()
-    file = find_file(find_url(sqlite))
+    file = find_database_file(find_database_url(sqlite))
     assert file is not None
     with pytest.raises(OSError, match="the copy before the migration needs 16 MB, and 3 MB are free") as raised:
         write_backup(file, "0001", lambda _: 3 << 20)
-    assert classify_failure(raised.value) == "disk full"
+    assert classify_database_error(raised.value) == "disk full"
     file.write_bytes(b"x" * 8192)
     with pytest.raises(sqlite3.DatabaseError):
         write_backup(file, "0001")
@@ -179,7 +186,7 @@ def test_only_the_user_may_read_the_files(tmp_path: Path) -> None:
 
 def test_a_second_writer_of_the_process_keeps_the_locks_of_the_first_one(sqlite: Settings) -> None:
     """Without its locks, another process that disconnects deletes the WAL of the first writer, and rows are lost."""
-    file = find_file(find_url(sqlite))
+    file = find_database_file(find_database_url(sqlite))
     first = open_for_writing(sqlite)
     open_for_writing(sqlite).dispose()
     assert _count_in_another_process(file) == 0

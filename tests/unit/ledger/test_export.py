@@ -48,7 +48,7 @@ async def test_one_request_has_the_values_of_a_list(sqlite: Settings) -> None:
     with reading(sqlite) as engine, engine.connect() as connection:
         (row,) = stream_stored_requests(connection)
     assert json.loads(encode_json(encode_request(row))) == json.loads(
-        encode_json(tabulate_requests([row]).list_objects()[0])
+        encode_json(tabulate_requests([row]).list_json_objects()[0])
     )
     assert encode_request(row)["cost"] is None
 

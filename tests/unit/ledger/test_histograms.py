@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.ledger.histograms import MAX_BUCKET, encode_histogram, sum_histograms
+from anthropic_proxy.ledger.histograms import MAX_BUCKET, encode_histogram, sum_encoded_histograms
 
 _HISTOGRAMS = st.dictionaries(st.integers(0, MAX_BUCKET), st.integers(1, 300) | st.integers(1, 2**40), max_size=40)
 
@@ -12,4 +12,4 @@ _HISTOGRAMS = st.dictionaries(st.integers(0, MAX_BUCKET), st.integers(1, 300) | 
 def test_the_sum_has_the_counts_of_all_histograms(histograms: list[dict[int, int]]) -> None:
     buckets = {bucket for one in histograms for bucket in one}
     expected = {bucket: sum(one.get(bucket, 0) for one in histograms) for bucket in buckets}
-    assert sum_histograms(" ".join(encode_histogram(one).hex() for one in histograms)) == expected
+    assert sum_encoded_histograms(" ".join(encode_histogram(one).hex() for one in histograms)) == expected

@@ -8,7 +8,7 @@ import pytest
 
 from anthropic_proxy.ledger.costs import Cost
 from anthropic_proxy.ledger.dashboard_queries import collect_latencies, sum_periods
-from anthropic_proxy.ledger.local_periods import list_starts
+from anthropic_proxy.ledger.local_periods import list_period_starts
 from anthropic_proxy.ledger.periods import find_range
 from anthropic_proxy.ledger.queries import UsageRange, sum_usage
 from anthropic_proxy.ledger.request_queries import RequestSelection
@@ -36,10 +36,10 @@ def at(text: str) -> int:
 
 
 def test_every_day_begins_at_local_midnight(zone: str) -> None:
-    starts = list_starts(at("2026-03-01T12:00"), at("2026-11-20T12:00"), DAY)
+    starts = list_period_starts(at("2026-03-01T12:00"), at("2026-11-20T12:00"), DAY)
     assert {datetime.fromtimestamp(start).strftime("%H:%M") for start in starts} == {"00:00"}
     assert len(starts) == len(set(starts)) == 265
-    assert list_starts(at("2026-10-25T01:30"), at("2026-10-25T02:30"), HOUR)[0] % HOUR == 0
+    assert list_period_starts(at("2026-10-25T01:30"), at("2026-10-25T02:30"), HOUR)[0] % HOUR == 0
 
 
 async def test_the_dashboard_and_usage_have_the_same_days(zone: str, database: Settings) -> None:

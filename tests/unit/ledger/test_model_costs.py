@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from anthropic_proxy.ledger.model_costs import ModelCosts, cost_at
+from anthropic_proxy.ledger.model_costs import ModelCosts, calculate_base_cost
 from anthropic_proxy.ledger.sums import UsageSums
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import CONFIG_FILE, load_settings
@@ -34,7 +34,7 @@ def test_the_kinds_of_tokens_divide_the_stored_cost_completely(tmp_path: Path) -
 def test_summed_tokens_have_the_price_without_a_long_context(tmp_path: Path) -> None:
     price = open_costs(tmp_path).find_price("openai", "test-model")
     assert price is not None
-    assert cost_at(price, SUMS) == 7_000_000
+    assert calculate_base_cost(price, SUMS) == 7_000_000
 
 
 def test_a_requested_model_has_the_price_of_its_vendor(tmp_path: Path) -> None:

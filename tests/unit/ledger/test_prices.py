@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.ledger.price_source import find_package_date
+from anthropic_proxy.ledger.price_source import find_package_price_date
 from anthropic_proxy.ledger.prices import FREE, NANO_DOLLARS, PriceList, Rates, TokenCounts, find_price
 from anthropic_proxy.routing.providers import PROVIDERS, find_registry
 from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings, normalize_tier
@@ -123,7 +123,7 @@ def test_own_prices_replace_listed_ones_by_name_pattern_and_date(tmp_path: Path)
 
 
 def test_the_date_of_the_price_data_is_its_newest_entry() -> None:
-    known = find_package_date(TODAY.date())
+    known = find_package_price_date(TODAY.date())
     assert known is not None
     assert date(2026, 1, 1) < known <= TODAY.date()
 

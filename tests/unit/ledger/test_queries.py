@@ -148,7 +148,7 @@ def _find_index(connection: Connection, chosen: RequestSelection) -> str:
 def test_long_periods_have_complete_hours(since: str, until: str, hours: tuple[int, int]) -> None:
     now = datetime.fromtimestamp(NOON + 600, UTC)
     found = find_range(since, until, now, UTC)
-    offset = FIRST_HOUR * HOUR + (600 if found.is_fine else 0)
+    offset = FIRST_HOUR * HOUR + (600 if found.is_short_range else 0)
     assert ((found.start - offset) / HOUR, (found.end - offset) / HOUR) == hours
 
 

@@ -7,7 +7,7 @@ from msgspec import structs
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from anthropic_proxy.ledger.read_limits import ReadFailure, describe_read_failure, limit_search, limit_time
+from anthropic_proxy.ledger.read_limits import ReadFailure, describe_read_failure, limit_query_time, limit_search_range
 from anthropic_proxy.ledger.request_queries import RequestSelection, list_stored_requests
 from anthropic_proxy.settings import Secret, Settings
 from tests.support.ledger import new_receipt, reading, running_ledger
@@ -24,16 +24,16 @@ async def test_a_search_is_continued_until_all_requests_are_read(database: Setti
     found, position = list[str](), None
     with reading(database) as engine, engine.connect() as connection:
         for _ in range(len(receipts)):
-            chosen = limit_search(connection, everything, position and position[0], maximum=4)
+            chosen = limit_search_range(connection, everything, position and position[0], maximum=4)
             assert len(list_stored_requests(connection, structs.replace(chosen, text=""), 12, position)) <= 5
             found += [row.model + row.id[-2:] for row in list_stored_requests(connection, chosen, 12, position)]
             if chosen is everything:
                 break
             position = chosen.start, ""
-        newer = limit_search(connection, everything, after=int(receipts[2].started_at * 1_000_000), maximum=4)
+        newer = limit_search_range(connection, everything, after=int(receipts[2].started_at * 1_000_000), maximum=4)
         rows = list_stored_requests(connection, newer, 12, after=(newer.start, ""))
         unfiltered = RequestSelection(values={"model": "small"})
-        assert limit_search(connection, unfiltered, maximum=4) is unfiltered
+        assert limit_search_range(connection, unfiltered, maximum=4) is unfiltered
     assert found == ["large11", "large06", "large01"]
     assert [row.id[-2:] for row in rows] == ["06", "01"]
 
@@ -43,7 +43,7 @@ async def test_an_endless_query_ends_with_the_remedy(database: Settings) -> None
         await ledger.record(new_receipt())
         ledger.wait_written(1)
     with reading(database) as engine:
-        limit_time(engine, seconds=0.05)
+        limit_query_time(engine, seconds=0.05)
         with engine.connect() as connection, pytest.raises(OperationalError) as raised:
             connection.execute(text(ENDLESS)).all()
     assert describe_read_failure(raised.value) == ReadFailure(

@@ -7,14 +7,14 @@ from sqlalchemy import insert, literal_column, select, text
 
 from anthropic_proxy.ledger.dashboard_queries import (
     collect_latencies,
-    measure_model_periods,
-    read_facts,
+    measure_model_performance,
+    read_ledger_extent,
     sum_models,
     sum_periods,
 )
 from anthropic_proxy.ledger.error_queries import count_errors, list_errors
 from anthropic_proxy.ledger.facet_counts import count_facets
-from anthropic_proxy.ledger.read_limits import limit_search
+from anthropic_proxy.ledger.read_limits import limit_search_range
 from anthropic_proxy.ledger.request_queries import RequestSelection, find_stored_request, list_stored_requests
 from anthropic_proxy.ledger.row_access import RestrictedQueryError, find_key_labels, restrict_rows
 from anthropic_proxy.ledger.session_queries import list_session_requests, list_sessions, sum_session
@@ -64,7 +64,7 @@ async def test_no_query_returns_a_row_of_another_key(shared: Settings) -> None:
         found = repr(_query_everything(connection))
         assert find_stored_request(connection, FOREIGN) is None
         assert list(connection.execute(select(contents.c.request_id)).scalars()) == [OWN]
-        assert read_facts(connection).requests == 1
+        assert read_ledger_extent(connection).requests == 1
     assert OWN in before
     assert "build" in before
     assert OWN in found
@@ -112,10 +112,10 @@ def _query_everything(connection: Any) -> list[Any]:
             list_sessions(connection, chosen, 10),
             list_errors(connection, count_errors(connection, chosen, 3_600)),
             sum_models(connection, chosen),
-            measure_model_periods(connection, chosen, 3_600),
+            measure_model_performance(connection, chosen, 3_600),
             sum_periods(connection, chosen, 3_600, "project"),
             collect_latencies(connection, chosen, 3_600, ("key_label",)),
             count_facets(connection, chosen, ("key_label", "project", "model"), 10),
-            limit_search(connection, chosen, maximum=1),
+            limit_search_range(connection, chosen, maximum=1),
         ]
     return results

@@ -22,9 +22,9 @@ from anthropic_proxy.messages.models import (
     ToolResultBlock,
     ToolUseBlock,
     UnknownBlock,
-    decode_content,
+    decode_nested_content,
     decode_request,
-    decode_request_or_keep,
+    decode_request_or_envelope,
 )
 from tests.support.messages import exactly
 
@@ -419,12 +419,12 @@ def test_a_client_tool_without_schema_has_no_arguments() -> None:
     ],
 )
 def test_the_content_of_a_result_is_read(content: bytes, kinds: list[type]) -> None:
-    assert [type(block) for block in decode_content(Raw(content))] == kinds
+    assert [type(block) for block in decode_nested_content(Raw(content))] == kinds
 
 
 def test_wrong_content_of_a_result_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=exactly("content.0.text: Input should be a string, got 5")):
-        decode_content(Raw(b'[{"type":"text","text":5}]'))
+        decode_nested_content(Raw(b'[{"type":"text","text":5}]'))
 
 
 JSON = st.recursive(
@@ -517,7 +517,7 @@ def test_no_json_gives_anything_but_a_request_or_a_refusal(value: Any) -> None:
         for message in request.messages:
             for block in message.blocks:
                 if isinstance(block, ToolResultBlock):
-                    decode_content(block.content)
+                    decode_nested_content(block.content)
 
 
 @given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 200))
@@ -531,7 +531,9 @@ def test_a_model_that_is_no_text_is_refused_in_words() -> None:
     with pytest.raises(
         InvalidRequest, match=exactly("The request body is not valid UTF-8: invalid start byte (byte 11).")
     ):
-        decode_request_or_keep(b'{"model": "\xff", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}')
+        decode_request_or_envelope(
+            b'{"model": "\xff", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}'
+        )
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ from anthropic_proxy.messages.models import (
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
-    decode_content,
+    decode_nested_content,
     decode_request,
-    decode_request_or_keep,
+    decode_request_or_envelope,
 )
 from anthropic_proxy.messages.preparation import PreparationResult, PreparedRequest, TargetLimits, prepare
 from tests.support.messages import exactly
@@ -99,7 +99,7 @@ def words_of(block: Block) -> str:
     if isinstance(block, ToolUseBlock):
         return f"{block.id}:{block.name}"
     if isinstance(block, ToolResultBlock):
-        return f"{block.tool_use_id}={'|'.join(words_of(part) for part in decode_content(block.content))}"
+        return f"{block.tool_use_id}={'|'.join(words_of(part) for part in decode_nested_content(block.content))}"
     return type(block).__name__
 
 
@@ -830,7 +830,7 @@ def test_what_agents_send_is_plain() -> None:
 )
 def test_what_a_step_must_change_is_not_plain(place: int, message: dict[str, Any]) -> None:
     history = [message if index == place else message_before for index, message_before in enumerate(AGENT)]
-    assert not isinstance(decode_request_or_keep(body_of(*history)).messages, CleanMessages)
+    assert not isinstance(decode_request_or_envelope(body_of(*history)).messages, CleanMessages)
 
 
 @pytest.mark.parametrize(

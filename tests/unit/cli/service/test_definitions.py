@@ -10,9 +10,9 @@ import pytest
 
 from anthropic_proxy.cli.service.definitions import (
     ServiceDefinition,
-    write_launchd_agent,
-    write_systemd_unit,
-    write_windows_task,
+    encode_launchd_agent,
+    encode_systemd_unit,
+    encode_windows_task,
 )
 from tests.support.command_line import run_command
 from tests.support.waiting import WAIT_SECONDS
@@ -61,7 +61,7 @@ TASK = "{http://schemas.microsoft.com/windows/2004/02/mit/task}"
 
 
 def test_the_systemd_unit() -> None:
-    assert write_systemd_unit(POSIX) == UNIT
+    assert encode_systemd_unit(POSIX) == UNIT
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
@@ -71,7 +71,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     python.write_text("#!/bin/sh\n")
     python.chmod(0o755)
     unit = tmp_path / "anthropic-proxy.service"
-    unit.write_text(write_systemd_unit(ServiceDefinition(python, python.parent, tmp_path, "/usr/bin")))
+    unit.write_text(encode_systemd_unit(ServiceDefinition(python, python.parent, tmp_path, "/usr/bin")))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", unit],
         capture_output=True,
@@ -83,7 +83,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 
 
 def test_the_launchd_agent() -> None:
-    assert plistlib.loads(write_launchd_agent(POSIX).encode()) == {
+    assert plistlib.loads(encode_launchd_agent(POSIX).encode()) == {
         "Label": "anthropic-proxy",
         "ProgramArguments": ["/home/a b/.venv/bin/python", "-P", "-m", "anthropic_proxy", "serve"],
         "WorkingDirectory": "/home/a b/50% <&>",
@@ -100,7 +100,7 @@ def test_the_launchd_agent() -> None:
 
 
 def test_the_windows_task() -> None:
-    task = ET.fromstring(write_windows_task(WINDOWS).encode("utf-16"))
+    task = ET.fromstring(encode_windows_task(WINDOWS).encode("utf-16"))
     texts = {
         element.tag.removeprefix(TASK): element.text for element in task.iter() if element.text and element.text.strip()
     }

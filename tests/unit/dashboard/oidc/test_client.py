@@ -6,7 +6,7 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from anthropic_proxy.dashboard.oidc.client import CACHE_SECONDS, RETRY_SECONDS, CachedDocument
-from anthropic_proxy.dashboard.oidc.id_token import check_id_token, read_keys
+from anthropic_proxy.dashboard.oidc.id_token import decode_key_set, verify_id_token
 from anthropic_proxy.dashboard.oidc_errors import OidcError
 
 USABLE = RSAKey.generate_key(2048, {"kid": "usable", "use": "sig"})
@@ -20,16 +20,16 @@ def test_keys_that_are_not_understood_are_ignored() -> None:
         {"kty": "oct", "k": "AA", "kid": "d"},
         "no key",
     ]
-    found = read_keys({"keys": [*unknown, USABLE.as_dict(private=False)]})
+    found = decode_key_set({"keys": [*unknown, USABLE.as_dict(private=False)]})
     assert [key.kid for key in found.keys] == ["usable"]
     with pytest.raises(OidcError, match="no usable keys for signatures"):
-        read_keys({"keys": unknown})
+        decode_key_set({"keys": unknown})
 
 
 def test_an_id_token_is_not_accepted_without_a_nonce_of_the_sign_in() -> None:
-    keys = read_keys({"keys": [USABLE.as_dict(private=False)]})
+    keys = decode_key_set({"keys": [USABLE.as_dict(private=False)]})
     with pytest.raises(OidcError, match="its nonce is not that of this sign-in"):
-        check_id_token("x", keys, issuer="i", client_id="c", nonce="", access_token="", now=0.0)
+        verify_id_token("x", keys, issuer="i", client_id="c", nonce="", access_token="", now=0.0)
 
 
 async def test_sign_ins_at_the_same_time_cause_one_request_also_if_it_fails() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from anthropic_proxy.messages.models import decode_request_or_keep, guess_model, scan_request
+from anthropic_proxy.messages.models import decode_request_or_envelope, guess_model, scan_request
 
 ASKED: dict[str, Any] = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
 
@@ -48,7 +48,7 @@ def with_block(**block: Any) -> dict[str, Any]:
 )
 def test_what_is_skimmed_is_what_is_read(changes: dict[str, Any]) -> None:
     body = msgspec.json.encode({**ASKED, **changes})
-    skimmed, whole = scan_request(body), decode_request_or_keep(body)
+    skimmed, whole = scan_request(body), decode_request_or_envelope(body)
     assert skimmed is not None
     counts = ("body_bytes", "message_count", "tool_results", "tool_errors")
     for name in ("model", "stream", "tools", "mcp_servers", *counts):
@@ -58,7 +58,7 @@ def test_what_is_skimmed_is_what_is_read(changes: dict[str, Any]) -> None:
 
 
 def test_tool_results_after_the_last_reply_are_counted() -> None:
-    request = decode_request_or_keep(msgspec.json.encode({**ASKED, "messages": TOOL_MESSAGES}))
+    request = decode_request_or_envelope(msgspec.json.encode({**ASKED, "messages": TOOL_MESSAGES}))
     assert (request.tool_results, request.tool_errors) == (5, 2)
 
 
