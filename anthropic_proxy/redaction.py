@@ -2,9 +2,9 @@
 
 Secrets are the known keys. `redact_secrets` masks them in a text, `redact_secret_bytes` in bytes, and `redact_error` in
 all texts of an error. `redact_key_patterns` masks everything that looks like an API key. The last four characters of a
-long key remain. Very short secrets are not searched, because they would match ordinary words. `redact_texts` masks them
-in each text of a JSON value. `list_spellings` returns the forms in which a text may contain a secret, such as its
-encoding in a URL.
+long key remain. Very short secrets are not searched, because they would match ordinary words. `redact_json_value` masks
+them in each text of a JSON value. `list_secret_encodings` returns the forms in which a text may contain a secret, such
+as its encoding in a URL.
 """
 
 import re
@@ -77,7 +77,7 @@ def redact_secrets(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
-def redact_texts(value: Any, secrets: Sequence[str]) -> Any:
+def redact_json_value(value: Any, secrets: Sequence[str]) -> Any:
     """Return a decoded JSON value with the secrets masked in each text. Numbers and field names are unchanged."""
     redact = cache(lambda text: redact_secrets(text, secrets))  # tables repeat many texts
 
@@ -93,7 +93,7 @@ def redact_texts(value: Any, secrets: Sequence[str]) -> Any:
     return walk(value)
 
 
-def list_spellings(secrets: Iterable[str]) -> Sequence[str]:
+def list_secret_encodings(secrets: Iterable[str]) -> Sequence[str]:
     """Return the forms in which a text may contain the secrets, for example escaped in JSON."""
     # callers first search a text for these forms, because `redact_secrets` is slower
     return [spelled for secret in secrets if _is_redactable(secret) for spelled in _spell(secret)]

@@ -1,7 +1,7 @@
 """Prices of the models that a route with `balance = "cost"` compares, to call the cheapest one first.
 
-The prices come from `[prices]` in the configuration file or from the package `genai-prices`. `find_route_prices`
-returns them. `require_known_prices` rejects a configuration with an unknown price.
+The prices come from `[prices]` in the configuration file or from the package `genai-prices`.
+`find_typical_request_prices` returns them. `require_known_prices` rejects a configuration with an unknown price.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ _TYPICAL = TokenCounts(input=2_000, cache_read=18_000, output=1_000)
 """Token counts of the request for which prices are compared: a long conversation, mostly in the provider's cache."""
 
 
-def find_route_prices(settings: Settings) -> Mapping[str, float]:
+def find_typical_request_prices(settings: Settings) -> Mapping[str, float]:
     """Return the price in US dollars of a typical request for each model of routes that compare prices.
 
     Models without a known price are absent.
@@ -40,7 +40,7 @@ def require_known_prices(settings: Settings) -> None:
 
     The error lists all such models.
     """
-    prices, messages = find_route_prices(settings), []
+    prices, messages = find_typical_request_prices(settings), []
     for rule, target in _list_targets(settings):
         name = _name(target)
         if name not in prices:

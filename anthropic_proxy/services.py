@@ -24,7 +24,7 @@ from anthropic_proxy.log.receipts import ReceiptQueues
 from anthropic_proxy.platforms.heap import HeapTrimmer
 from anthropic_proxy.plugins import LedgerState, Plugin, Policy, Recorder, Store, Tracer
 from anthropic_proxy.route_table import RouteTable
-from anthropic_proxy.routing.catalog import Catalog, OllamaListing, load_learned_models
+from anthropic_proxy.routing.catalog import Catalog, OllamaModelSource, load_learned_models
 from anthropic_proxy.routing.credentials import Credentials, TokenSource
 from anthropic_proxy.routing.health import CircuitBreakers, FairQueue, RetryBudget, slots_per_worker
 from anthropic_proxy.routing.model_observations import ModelObservations
@@ -218,7 +218,7 @@ def _restore_state(services: Services, previous: Services | None) -> Services:
         services = _carry_over_state(services, previous)
     today = date.fromtimestamp(services.clock())
     learned, warnings = load_learned_models(services.settings.data_directory, today)
-    services.catalog.set_learned(learned)
+    services.catalog.replace_learned_models(learned)
     for warning in warnings:
         services.log.write_once(warning)
     return services
@@ -271,7 +271,7 @@ def build_services(
     """
     credentials, limit = Credentials(settings, tokens), settings.max_upstream_calls
     listings = {
-        row.name: OllamaListing(
+        row.name: OllamaModelSource(
             transports[row.transport],
             settings.base_urls.get(row.name, row.base_url),
             window=settings.ollama_context_length,
@@ -314,16 +314,16 @@ def _build_routing(settings: Settings) -> dict[str, Any]:
         return {}
     prices: Mapping[str, float] = {}
     if any(route.balance == "cost" for route in settings.routes):
-        from anthropic_proxy.route_prices import find_route_prices  # noqa: PLC0415  # imports the price list
+        from anthropic_proxy.route_prices import find_typical_request_prices  # noqa: PLC0415  # imports the price list
 
-        prices = find_route_prices(settings)
+        prices = find_typical_request_prices(settings)
     return {"route_rules": RouteRules(settings.routes), "route_prices": prices}
 
 
 def _carry_over_state(services: Services, previous: Services) -> Services:
     """Return `services` with state of the replaced services: observations, cooldowns, queue, model lists."""
     now, then = services.settings, previous.settings
-    services.credentials.restore_state(previous.credentials)
+    services.credentials.copy_state_from(previous.credentials)
     carried: dict[str, Any] = {"retry_budget": previous.retry_budget, "started_at": previous.started_at}
     same_upstreams = _upstream_settings(now) == _upstream_settings(then)
     if same_upstreams:

@@ -282,11 +282,11 @@ class App:
         now.requests_in_flight = running - self.peer.requests.view_count
         for plugin in self._plugins:
             if plugin.ledger_state is not None:
-                self.peer.totals.set_ledger_state(plugin.ledger_state(), now)
+                self.peer.totals.copy_ledger_state(plugin.ledger_state(), now)
         if self._current is not None:
             services, _ = self._current
-            self.peer.totals.set_store_state(services.store.state, now)
-            now.open_circuits = services.circuit_breakers.open_count()
+            self.peer.totals.copy_store_state(services.store.state, now)
+            now.open_circuits = services.circuit_breakers.open_circuit_count()
             now.keys_in_cooldown = services.credentials.cooldown_count()
 
     def _apply_observation(self, observation: SharedObservation) -> None:

@@ -36,7 +36,7 @@ from anthropic_proxy.cli.serve import serve
 from anthropic_proxy.cli.service import service
 from anthropic_proxy.cli.usage import usage
 from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError
-from anthropic_proxy.platforms.signals import restore_interrupts
+from anthropic_proxy.platforms.signals import restore_default_signals
 
 EXIT_FAILED = 1
 """Exit status 1: a provider or the proxy could not serve the command."""
@@ -89,7 +89,7 @@ def main() -> None:
         words = sys.argv[1:]
         require_known_command(commands, words)
         if words and words[0] != "serve" and not words[0].startswith("-"):
-            restore_interrupts()  # `serve` installs its own handlers
+            restore_default_signals()  # `serve` installs its own handlers
         try:
             commands(move_stdin_name_to_end(words), exit_on_error=False, print_error=False)
         finally:

@@ -22,7 +22,7 @@ from anthropic_proxy.cli.client_variables import (
 )
 from anthropic_proxy.cli.output import shorten_home
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.settings_paths import managed_claude_settings
+from anthropic_proxy.platforms.settings_paths import managed_claude_settings_paths
 
 # Tests with version 2.1.328: `--settings` overrides all files except those managed by the organization.
 # If `--settings` is repeated, the last one counts.
@@ -59,7 +59,7 @@ def read_claude_settings(environ: Mapping[str, str], directory: Path, option: st
     home = Path(environ.get("CLAUDE_CONFIG_DIR") or Path(environ.get("HOME") or Path.home()) / ".claude")
     project = directory / ".claude"
     files = [home / "settings.json", project / "settings.json", project / "settings.local.json"]
-    found = [(file, False) for file in files] + [(file, True) for file in managed_claude_settings(environ)]
+    found = [(file, False) for file in files] + [(file, True) for file in managed_claude_settings_paths(environ)]
     levels = [
         ClaudeSettings(shorten_home(str(file), environ), content, is_managed)
         for file, is_managed in found

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.child_process import background_options, end_process, proxy_command
+from anthropic_proxy.platforms.child_process import background_popen_options, end_process, proxy_command
 from anthropic_proxy.platforms.port_owner import find_port_owner
 from anthropic_proxy.routing.providers import find_registry
 from anthropic_proxy.routing.router.targets import choose_preferred_provider_name
@@ -130,7 +130,7 @@ def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            **background_options(),
+            **background_popen_options(),
         )
     try:
         assert process.stdout is not None

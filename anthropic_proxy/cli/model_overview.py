@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.exchange.not_found import describe_base_url_setting
 from anthropic_proxy.ledger.prices import PriceList, Rates
-from anthropic_proxy.routing.provider_models import OfferedModel, has_model_list, query_chat_models
+from anthropic_proxy.routing.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.routing.providers import Provider, find_registry
 from anthropic_proxy.routing.router import (
     describe_missing_key,
@@ -140,7 +140,7 @@ async def query_provider(services: Services, provider: Provider) -> ProviderMode
             problem = _explain(error, provider, services.settings)
     catalog = provider.known_models if _is_own_address(provider, services.settings) else ()
     names = dict.fromkeys((*catalog, *services.settings.extra_models.get(provider.name, ())))
-    known = [OfferedModel(name) for name in names if name not in provider.non_chat_models]
+    known = [ListedModel(name) for name in names if name not in provider.non_chat_models]
     if not known and not problem:
         problem = f"{provider.title} has no list of models. Request a model with the prefix of its provider."
     return ProviderModels(provider.prefix, _add_facts(services, provider, known), "built-in", problem)
@@ -166,7 +166,7 @@ async def find_provider_model(services: Services, provider: Provider, name: str)
     if not found and provider.uses_installed_models:
         found = tuple(fact for fact in offered.models if fact.model == f"{provider.prefix}/{name}:latest")
     if found or offered.problem:
-        return structs.replace(offered, models=found or _add_facts(services, provider, [OfferedModel(name)]))
+        return structs.replace(offered, models=found or _add_facts(services, provider, [ListedModel(name)]))
     reason = provider.non_chat_models.get(name)
     cause = f"{provider.prefix}/{name} {reason} and does not support chat." if reason else ""
     problem = cause or f"{provider.prefix} does not list the model {name}."
@@ -209,10 +209,10 @@ async def _find_facts(services: Services, target: str) -> ModelFacts:
         return ModelFacts(target)
     if provider.uses_installed_models:
         await services.catalog.fetch_capabilities(provider.name, model)
-    return _add_facts(services, provider, [OfferedModel(model)])[0]
+    return _add_facts(services, provider, [ListedModel(model)])[0]
 
 
-def _add_facts(services: Services, provider: Provider, models: Iterable[OfferedModel]) -> tuple[ModelFacts, ...]:
+def _add_facts(services: Services, provider: Provider, models: Iterable[ListedModel]) -> tuple[ModelFacts, ...]:
     """Return `models` in alphabetical order with limits and prices.
 
     Limits in the list of the provider take precedence over limits that the proxy knows.

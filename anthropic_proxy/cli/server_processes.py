@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.platforms.child_process import stop_at_end_of_input
+from anthropic_proxy.platforms.child_process import stop_process_when_stdin_ends
 from anthropic_proxy.platforms.fd_limits import raise_fd_limit
 from anthropic_proxy.platforms.signals import defer_sighup, restore_sighup
 from anthropic_proxy.server.listen import format_url, open_listener
@@ -46,7 +46,7 @@ def run_server(
     address = format_url(host, listener.getsockname()[1], uses_tls=tls_files is not None)
     if attached:
         print(address, flush=True)  # the listener already queues connections
-        stop_at_end_of_input()
+        stop_process_when_stdin_ends()
     config = ServerConfig(address, stop_timeout, drain_delay, tls_files, watched_files, heartbeat_timeout_seconds)
     try:
         _run_processes(load_app, config, listener, workers)

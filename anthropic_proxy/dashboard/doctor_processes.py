@@ -21,7 +21,7 @@ from anthropic_proxy import doctor_run
 from anthropic_proxy.dashboard.reloads import reload_settings
 from anthropic_proxy.doctor_run import DoctorRun
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.platforms.child_process import background_options, end_process, proxy_command
+from anthropic_proxy.platforms.child_process import background_popen_options, end_process, proxy_command
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.plugins import Gateway
 from anthropic_proxy.redaction import redact_secrets
@@ -230,7 +230,7 @@ class DoctorProcesses:
                 env=environment,
                 encoding="utf-8",
                 errors="replace",
-                **background_options(),
+                **background_popen_options(),
             )
             self._processes.add(process)
         return process

@@ -14,7 +14,7 @@ from anthropic_proxy.exchange.client_request import ClientRequest
 from anthropic_proxy.messages.models import MessagesRequest
 from anthropic_proxy.messages.tokens import EstimateCache
 from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Receipt, Settle
-from anthropic_proxy.routing.router import Route, Target, find_preferred_provider, normalize_model
+from anthropic_proxy.routing.router import Route, Target, find_preferred_provider, resolve_model_name_and_tier
 from anthropic_proxy.services import Services
 
 
@@ -44,7 +44,7 @@ class Admissions:
         described = AdmissionRequest(
             client=incoming.client,
             model=request.model,
-            normalized_model=normalize_model(request.model, preferred, settings)[0],
+            normalized_model=resolve_model_name_and_tier(request.model, preferred, settings)[0],
             body_bytes=len(incoming.body),
             route=route.rule.name if route.rule is not None else "",
             request_id=incoming.request_id,

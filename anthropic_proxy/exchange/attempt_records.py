@@ -13,7 +13,7 @@ from msgspec import structs
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.exchange.recording import record_upstream_request
 from anthropic_proxy.messages.deltas import Usage
-from anthropic_proxy.messages.usage import limit_count
+from anthropic_proxy.messages.usage import clamp_count
 from anthropic_proxy.plugins import Receipt, UpstreamAttempt
 from anthropic_proxy.routing.router import Target
 from anthropic_proxy.services import Services
@@ -84,7 +84,7 @@ class AttemptRecords:
         last.input_tokens, last.output_tokens = usage.input_tokens or 0, usage.output_tokens or 0
         last.cache_read_tokens, last.cache_write_tokens = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
         last.cache_write_1h_tokens, last.thinking_tokens = usage.cache_write_1h_tokens or 0, usage.thinking_tokens or 0
-        last.billed_searches, last.service_tier = limit_count(usage.billed_searches), usage.billed_tier or ""
+        last.billed_searches, last.service_tier = clamp_count(usage.billed_searches), usage.billed_tier or ""
 
     def finish_last_attempt(self) -> None:
         """Complete the record of the last attempt when the client request ends.

@@ -193,7 +193,7 @@ def estimate_client_request_tokens(
 
 def estimate_scaled_tokens(estimates: EstimateCache, token_scale: float, request: MessagesRequest) -> int:
     """Return the estimated input tokens of a request, multiplied by the model's correction factor `token_scale`."""
-    return round(estimates.get_or_count(request) * token_scale)
+    return round(estimates.get_or_estimate(request) * token_scale)
 
 
 def find_client_credential(services: Services, incoming: ClientRequest, provider: Provider) -> Credential | None:

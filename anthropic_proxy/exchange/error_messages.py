@@ -124,7 +124,7 @@ def add_address_setting(error: UpstreamError, target: Target) -> None:
     Nothing is added for a remote provider's default address.
     """
     variable, default = target.provider.base_url_variable, urlsplit(target.provider.base_url)
-    if not target.provider.is_local and urlsplit(target.base_url)[:2] == default[:2]:
+    if not target.provider.has_local_default_url and urlsplit(target.base_url)[:2] == default[:2]:
         return
     if isinstance(error, UpstreamUnreachable) and variable and variable not in error.message:
         error.message += f". The address is set by {variable}"

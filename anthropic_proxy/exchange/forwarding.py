@@ -78,7 +78,7 @@ async def count_tokens(services: Services, incoming: ClientRequest) -> JsonReply
         raise request.decode_error
     scale = await services.observations.token_scale(target.provider.name, target.model)
     count = await services.background.run_in_thread_if(
-        is_large(incoming, len(request.tools)), estimates.get_or_count, request
+        is_large(incoming, len(request.tools)), estimates.get_or_estimate, request
     )
     return JsonReply(b'{"input_tokens":%d}' % round(count * scale))
 

@@ -107,7 +107,7 @@ class ExchangeGateway:
         """Return the numbers of servers (`open_circuits`) and keys (`keys_in_cooldown`) blocked after errors."""
         services = self._current_services()
         return {
-            "open_circuits": services.circuit_breakers.open_count(),
+            "open_circuits": services.circuit_breakers.open_circuit_count(),
             "keys_in_cooldown": services.credentials.cooldown_count(),
         }
 

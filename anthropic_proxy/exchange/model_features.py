@@ -8,7 +8,7 @@ from anthropic_proxy.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.exchange.call_building import resolve_target_limits
 from anthropic_proxy.plugins.setup import ModelFeatures
 from anthropic_proxy.routing.catalog import ModelCapabilities
-from anthropic_proxy.routing.router import RoutingQuery, Target, name_server, resolve_route
+from anthropic_proxy.routing.router import RoutingQuery, Target, build_server_name, resolve_route
 from anthropic_proxy.services import Services
 
 
@@ -65,13 +65,13 @@ def _find_place(services: Services, name: str, kind: str, *, has_own: bool) -> L
 
 
 def _find_source(services: Services, target: Target) -> str:
-    if services.catalog.is_reported(target.provider.name, target.model):
+    if services.catalog.has_reported_capabilities(target.provider.name, target.model):
         return "server"
     return "built-in table" if target.capabilities.known else "assumed"
 
 
 def _find_doctor_sources(services: Services, target: Target) -> dict[str, str]:
-    learned = services.catalog.find_learned(name_server(target.provider, target.base_url), target.model)
+    learned = services.catalog.find_learned_model(build_server_name(target.provider, target.base_url), target.model)
     if learned is None or target.provider.uses_installed_models:
         return {}
     day = learned.observed_on

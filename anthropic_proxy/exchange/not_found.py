@@ -73,7 +73,9 @@ def _words_of(error: UpstreamError, target: Target) -> str:
 def _is_about_address(error: UpstreamError, target: Target, settings: Settings) -> bool:
     """Return True if an error indicates a wrong base URL: its text is about the path and does not name the model."""
     provider = target.provider
-    if provider.transport != "http" or (_find_address_variable(provider, settings) is None and not provider.is_local):
+    if provider.transport != "http" or (
+        _find_address_variable(provider, settings) is None and not provider.has_local_default_url
+    ):
         return False
     text = _words_of(error, target)
     if error.parameter == "model" or target.model in text or _MODEL_WORDS.search(text):

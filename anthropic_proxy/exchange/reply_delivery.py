@@ -27,7 +27,7 @@ from anthropic_proxy.messages.fidelity import FidelityNote
 from anthropic_proxy.messages.fold import Fold
 from anthropic_proxy.messages.models import MessagesRequest
 from anthropic_proxy.messages.tokens import EstimateCache
-from anthropic_proxy.messages.usage import limit_count
+from anthropic_proxy.messages.usage import clamp_count
 from anthropic_proxy.messages.writer import MessageWriter
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.routing.router import Route
@@ -299,7 +299,7 @@ class ReplyDelivery:
         if totals.cache_creation:
             receipt.cache_write_1h_tokens = totals.cache_creation["ephemeral_1h_input_tokens"]
         receipt.thinking_tokens = totals.output_tokens_details["thinking_tokens"]
-        receipt.billed_searches = limit_count(writer.usage.billed_searches)
+        receipt.billed_searches = clamp_count(writer.usage.billed_searches)
         receipt.service_tier = writer.usage.billed_tier or ""
         receipt.outcome = receipt.outcome or writer.stop_reason or ""
         if self._opened or self._relayed or receipt.outcome != "cancelled":

@@ -15,7 +15,13 @@ from anthropic_proxy.exchange.encoding import MAX_BYTES_ON_LOOP
 from anthropic_proxy.messages.models import MessagesRequest
 from anthropic_proxy.messages.preparation import server_tool_kinds
 from anthropic_proxy.messages.tokens import EstimateCache
-from anthropic_proxy.routing.router import Route, RoutingQuery, Target, find_preferred_provider, normalize_model
+from anthropic_proxy.routing.router import (
+    Route,
+    RoutingQuery,
+    Target,
+    find_preferred_provider,
+    resolve_model_name_and_tier,
+)
 from anthropic_proxy.routing.rules import RequestFacts, RouteBalancer, RouteRules
 from anthropic_proxy.services import Services
 from anthropic_proxy.settings import ConfiguredRoute
@@ -84,7 +90,9 @@ def build_request_facts(
 ) -> RequestFacts:
     """Return the facts about a client request, such as model and headers, that conditions of routes compare."""
     settings = services.settings
-    model, tier = normalize_model(request.model, find_preferred_provider(settings, services.catalog), settings)
+    model, tier = resolve_model_name_and_tier(
+        request.model, find_preferred_provider(settings, services.catalog), settings
+    )
     return RequestFacts(
         request,
         model=model,
@@ -92,7 +100,7 @@ def build_request_facts(
         headers=incoming.headers,
         key=incoming.client.name,
         now=services.clock(),
-        count_tokens=estimates.get_or_count,
+        count_tokens=estimates.get_or_estimate,
         request_id=incoming.request_id,
     )
 
@@ -125,7 +133,7 @@ def record_response_time(
 async def _store_reply(services: Services, rule: ConfiguredRoute, target: Target, session: str, seconds: float) -> None:
     balancer = RouteBalancer(services.store, services.route_prices)
     await balancer.record_latency(target, seconds)
-    await balancer.keep_session(rule, session, target)
+    await balancer.store_session_target(rule, session, target)
 
 
 def record_failed_call(

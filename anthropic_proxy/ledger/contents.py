@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select
 from anthropic_proxy.ledger.content_buffer import MAX_CONTENT_BYTES, Content
 from anthropic_proxy.ledger.outlines import outline_json
 from anthropic_proxy.ledger.tables import contents
-from anthropic_proxy.redaction import redact_secrets, redact_texts
+from anthropic_proxy.redaction import redact_json_value, redact_secrets
 
 _DELTA = b"event: content_block_delta\ndata: "
 _PING = b"event: ping\n"
@@ -146,7 +146,7 @@ def _redact(data: bytes, secrets: Sequence[str]) -> bytes:
     """Return `data` with the keys in `secrets` and texts that look like keys replaced. Valid JSON stays valid."""
     redacted = redact_secrets(data.decode(errors="replace"), secrets).encode()
     if _is_json(data) and not _is_json(redacted):  # a mark replaced a part of an escape
-        return msgspec.json.encode(redact_texts(msgspec.json.decode(data), secrets))
+        return msgspec.json.encode(redact_json_value(msgspec.json.decode(data), secrets))
     return redacted
 
 

@@ -18,7 +18,7 @@ from anthropic_proxy.ledger.costs import Cost
 from anthropic_proxy.ledger.units import to_microseconds
 from anthropic_proxy.messages.fidelity import TOOL_CALL_FIELDS
 from anthropic_proxy.plugins import Receipt
-from anthropic_proxy.redaction import list_spellings, redact_key_patterns, redact_secrets
+from anthropic_proxy.redaction import list_secret_encodings, redact_key_patterns, redact_secrets
 
 Row = dict[str, Any]
 """One row of the table `requests`: column name → value."""
@@ -59,7 +59,7 @@ class RowBuilder:
 
     def __init__(self, secrets: Sequence[str]) -> None:
         self._secrets = secrets
-        self._spellings = list_spellings(secrets)
+        self._spellings = list_secret_encodings(secrets)
         self._labels: dict[tuple[str, ...], dict[str, str]] = {}
         """Names in earlier receipts → columns with these names. Most requests of a session have the same names."""
 

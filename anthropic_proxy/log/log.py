@@ -32,7 +32,7 @@ from anthropic_proxy.log.lines import (
     to_ascii_symbols,
 )
 from anthropic_proxy.plugins import Receipt
-from anthropic_proxy.redaction import list_spellings, redact_secrets
+from anthropic_proxy.redaction import list_secret_encodings, redact_secrets
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 """Importance of a log entry, in ascending order. An entry below the level of the log (`LOG_LEVEL`) is not written."""
@@ -62,7 +62,7 @@ class Log:
         self._json = form == "json"
         self._secrets = tuple(secrets)
         self._columns = columns
-        self._spellings = list_spellings(self._secrets)
+        self._spellings = list_secret_encodings(self._secrets)
         self._min_weight = _WEIGHTS[level]
         self._is_terminal = self._stream.isatty()
         self.color = form == "auto" and (self._is_terminal if color is None else color)

@@ -59,12 +59,12 @@ Content = list[dict[str, Any]] | dict[str, Any]
 """Type of the field `content` of a result block: a list of results, or one object."""
 
 
-def encode_call(identifier: str, name: str, arguments: Raw) -> Block:
+def encode_server_tool_call(identifier: str, name: str, arguments: Raw) -> Block:
     """Return the `server_tool_use` block of a call. `arguments`: JSON text of an object."""
     return _block(type="server_tool_use", id=identifier, name=name, input=arguments)
 
 
-def encode_result(kind: str, identifier: str, content: Content) -> Block:
+def encode_server_tool_result(kind: str, identifier: str, content: Content) -> Block:
     """Return the result block of a server tool. `kind`: kind of the tool, such as `web_search`."""
     return _block(type=f"{kind}_tool_result", tool_use_id=identifier, content=content)
 
@@ -81,7 +81,7 @@ def is_error_content(content: Content) -> bool:
     return isinstance(content, Mapping) and "error_code" in content
 
 
-def search_content(pages: Iterable[SearchResultPage]) -> Content:
+def web_search_content(pages: Iterable[SearchResultPage]) -> Content:
     """Return the `content` of a web search result.
 
     The text of each page is encoded in the field `encrypted_content`.
@@ -98,7 +98,7 @@ def search_content(pages: Iterable[SearchResultPage]) -> Content:
     ]
 
 
-def fetch_content(
+def web_fetch_content(
     url: str, source: Mapping[str, str], title: str | None, citations: Any = None, retrieved_at: str | None = None
 ) -> Content:
     """Return the `content` of a web fetch result: the fetched page or PDF as a document.
@@ -109,15 +109,15 @@ def fetch_content(
     return {"type": "web_fetch_result", "url": url, "content": document, "retrieved_at": retrieved_at}
 
 
-def references_content(names: Iterable[str]) -> Content:
+def tool_search_content(names: Iterable[str]) -> Content:
     """Return the `content` of a tool search result: references to the found tools. `names`: names of the tools."""
     references = [{"type": "tool_reference", "tool_name": name} for name in names]
     return {"type": "tool_search_tool_search_result", "tool_references": references}
 
 
-def encode_search(identifier: str, query: str, pages: Iterable[SearchResultPage]) -> list[Delta]:
+def encode_search_call_and_result(identifier: str, query: str, pages: Iterable[SearchResultPage]) -> list[Delta]:
     """Return the blocks of a web search: its call and its result. `identifier`: id of the call."""
-    return [encode_search_call(identifier, query), encode_pages(identifier, pages)]
+    return [encode_search_call(identifier, query), encode_search_result(identifier, pages)]
 
 
 def encode_search_call(identifier: str, query: str) -> Block:
@@ -125,15 +125,15 @@ def encode_search_call(identifier: str, query: str) -> Block:
     return _call(identifier, "web_search", {"query": query})
 
 
-def encode_pages(identifier: str, pages: Iterable[SearchResultPage]) -> Block:
+def encode_search_result(identifier: str, pages: Iterable[SearchResultPage]) -> Block:
     """Return the result block of a web search. Passages are cut after 2000 characters."""
     shortened = (page._replace(passage=page.passage[:_MAX_PASSAGE_LENGTH]) for page in pages)
-    return encode_result("web_search", identifier, search_content(shortened))
+    return encode_server_tool_result("web_search", identifier, web_search_content(shortened))
 
 
 def encode_failed_search(identifier: str, error: SearchError) -> Block:
     """Return the result block of a failed web search. `identifier`: id of its call. `error`: error code."""
-    return encode_result("web_search", identifier, error_content("web_search", error))
+    return encode_server_tool_result("web_search", identifier, error_content("web_search", error))
 
 
 def encode_citation(url: str, title: str | None, passage: str) -> Citation:
@@ -148,17 +148,17 @@ def encode_citation(url: str, title: str | None, passage: str) -> Citation:
     return Citation(Raw(msgspec.json.encode(citation)))
 
 
-def encode_fetch(
+def encode_fetch_call_and_result(
     identifier: str, url: str, *, title: str | None = None, error: FetchError | None = None
 ) -> list[Delta]:
     """Return the blocks of a web fetch by a provider: its call and its result."""
     # providers report the URL of a fetched page but not its content
     source = {"type": "text", "media_type": "text/plain", "data": ""}
-    content = fetch_content(url, source, title) if error is None else error_content("web_fetch", error)
-    return [_call(identifier, "web_fetch", {"url": url}), encode_result("web_fetch", identifier, content)]
+    content = web_fetch_content(url, source, title) if error is None else error_content("web_fetch", error)
+    return [_call(identifier, "web_fetch", {"url": url}), encode_server_tool_result("web_fetch", identifier, content)]
 
 
-def encode_code_execution(identifier: str, code: str) -> Block:
+def encode_code_execution_call(identifier: str, code: str) -> Block:
     """Return the `server_tool_use` block for code that a provider executed. `identifier`: id of the call."""
     return _call(identifier, "code_execution", {"code": code})
 
@@ -177,7 +177,7 @@ def encode_code_result(identifier: str, *, stdout: str = "", stderr: str = "", r
 
 def encode_code_execution_error(identifier: str, error: CodeError) -> Block:
     """Return the result block of a failed code execution. `identifier`: id of its call. `error`: error code."""
-    return encode_result("code_execution", identifier, error_content("code_execution", error))
+    return encode_server_tool_result("code_execution", identifier, error_content("code_execution", error))
 
 
 def encode_mcp_call(identifier: str, server: str, name: str, arguments: str) -> Block:
@@ -206,7 +206,7 @@ def is_domain_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) 
         return True
 
 
-def generated_image_text(media_type: str, characters: int) -> str:
+def describe_generated_file(media_type: str, characters: int) -> str:
     """Return the text that replaces a file of the model, such as a generated image.
 
     `characters`: length of the file's base64 data.

@@ -1,7 +1,8 @@
 """Token counts of a reply, merged from the usage reports of the provider.
 
 A provider reports counts several times during a reply. `merge_latest` keeps the last value of each count. `sum_usages`
-adds the upstream calls of one reply. `final_totals` returns the `usage` for the client, and estimates missing counts.
+adds the upstream calls of one reply. `build_usage_body` returns the `usage` for the client, and estimates missing
+counts.
 """
 
 import msgspec
@@ -39,24 +40,24 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
     )
 
 
-def final_totals(usage: Usage, *, estimate: int, characters: int, usage_is_partial: bool) -> UsageBody:
+def build_usage_body(usage: Usage, *, estimate: int, characters: int, usage_is_partial: bool) -> UsageBody:
     """Return the `usage` of a reply for the client. Input and output tokens that were not reported are estimated.
 
     `characters` is the length of the output.
     """
-    cached, written = limit_count(usage.cache_read_tokens), limit_count(usage.cache_write_tokens)
+    cached, written = clamp_count(usage.cache_read_tokens), clamp_count(usage.cache_write_tokens)
     reported, output, tier = usage.input_tokens, usage.output_tokens, usage.service_tier
     # a partial usage precedes the end of the reply, so the output is at least its estimate
     if output is None or usage_is_partial:
         output = max(output or 0, -(-characters // CHARACTERS_PER_TOKEN))
-    output = limit_count(output)
+    output = clamp_count(output)
     return UsageBody(
-        input_tokens=limit_count(estimate - cached - written if reported is None else reported),
+        input_tokens=clamp_count(estimate - cached - written if reported is None else reported),
         cache_creation_input_tokens=written,
         cache_creation=_divide_cache_writes(written, usage.cache_write_1h_tokens),
         cache_read_input_tokens=cached,
         output_tokens=output,
-        output_tokens_details={"thinking_tokens": min(limit_count(usage.thinking_tokens), output)},
+        output_tokens_details={"thinking_tokens": min(clamp_count(usage.thinking_tokens), output)},
         server_tool_use=_count_server_tools(usage),
         service_tier=msgspec.UNSET if tier is None else tier,
     )
@@ -70,7 +71,7 @@ def _divide_cache_writes(written: int, long: int | None) -> dict[str, int] | msg
     """
     if long is None:
         return msgspec.UNSET
-    long = min(limit_count(long), written)
+    long = min(clamp_count(long), written)
     return {"ephemeral_5m_input_tokens": written - long, "ephemeral_1h_input_tokens": long}
 
 
@@ -79,7 +80,7 @@ def _count_server_tools(usage: Usage) -> dict[str, int] | msgspec.UnsetType:
     searches, fetches = usage.web_search_requests, usage.web_fetch_requests
     if searches is None and fetches is None:
         return msgspec.UNSET
-    return {"web_search_requests": limit_count(searches), "web_fetch_requests": limit_count(fetches)}
+    return {"web_search_requests": clamp_count(searches), "web_fetch_requests": clamp_count(fetches)}
 
 
 def sum_usages(spent: Usage, running: Usage) -> Usage:
@@ -102,7 +103,7 @@ def sum_usages(spent: Usage, running: Usage) -> Usage:
     )
 
 
-def limit_count(count: int | None) -> int:
+def clamp_count(count: int | None) -> int:
     """Return a count of a provider limited to the range from 0 to `MAX_COUNT`. None counts as 0."""
     return min(max(count, 0), MAX_COUNT) if count else 0
 

@@ -122,16 +122,16 @@ class WorkBudget:
             )
         self.count_steps(1 + nodes // NODES_PER_STEP)
 
-    def count_json(self, text: Sized) -> None:
+    def count_decoding_steps(self, text: Sized) -> None:
         """Count the steps of decoding a JSON text, before it is decoded. Raises the same errors as `count_steps`."""
         self.count_steps(1 + len(text) // BYTES_PER_STEP)
 
-    def require_depth(self, depth: int) -> None:
+    def require_allowed_depth(self, depth: int) -> None:
         """Raise `WorkLimitExceeded` if a schema is nested deeper than `MAX_SCHEMA_DEPTH`."""
         if depth > self.max_depth:
             raise self._exceeded(self._too_deep())
 
-    def count_cached(self, cost: CountedWork) -> None:
+    def count_cached_work(self, cost: CountedWork) -> None:
         """Count the work of a cached result as if it were computed again. Raises `WorkLimitExceeded` above a limit."""
         # limits must not depend on the cache
         self._nodes += cost.nodes
@@ -259,7 +259,7 @@ class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
             return encoded
         with suppress(KeyError):  # another thread may have removed it
             self._kept.move_to_end(place)
-        budget.count_cached(found[1])
+        budget.count_cached_work(found[1])
         return found[0]
 
     def _keep(self, place: Hashable, entry: tuple[_Encoded, CountedWork]) -> None:

@@ -42,7 +42,7 @@ from anthropic_proxy.messages.events import (
     block_events,
 )
 from anthropic_proxy.messages.models import MessagesResponse, UsageBody
-from anthropic_proxy.messages.usage import final_totals, merge_latest
+from anthropic_proxy.messages.usage import build_usage_body, merge_latest
 
 KEEP_ALIVE_SIGNATURE = "px1.ka.e30"
 """Signature of a thinking block that `keep_alive` opened. The proxy removes such blocks from later requests."""
@@ -116,7 +116,9 @@ class MessageWriter:
         if self._final is not None:
             return self._final
         is_partial = self.stop is None or self.stop.reason == "stop_sequence"
-        return final_totals(self.usage, estimate=self.estimate, characters=self.characters, usage_is_partial=is_partial)
+        return build_usage_body(
+            self.usage, estimate=self.estimate, characters=self.characters, usage_is_partial=is_partial
+        )
 
     def start(self, estimate: int) -> list[Event]:
         """Return `message_start`. `estimate`: estimated input tokens. A second call raises `InternalError`."""

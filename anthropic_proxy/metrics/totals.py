@@ -127,7 +127,7 @@ class Gauges(Struct, array_like=True):
     pending_settlements: int = 0
     """Number of settled reservations of limits that are not yet in Redis."""
 
-    def add_process(self, other: "Gauges") -> None:
+    def add_gauges(self, other: "Gauges") -> None:
         """Add the gauges of another process to these. For state that all processes share, the larger number is kept."""
         self.started_at = min(self.started_at, other.started_at)
         self.open_circuits = max(self.open_circuits, other.open_circuits)
@@ -203,7 +203,7 @@ class MetricsSnapshot(Struct):
         if self.gauges is None:
             self.gauges = other.gauges
         elif other.gauges is not None:
-            self.gauges.add_process(other.gauges)
+            self.gauges.add_gauges(other.gauges)
 
 
 class MetricsTotals:
@@ -229,13 +229,13 @@ class MetricsTotals:
         """
         self.snapshot.dropped_receipts[observer] = self.snapshot.dropped_receipts.get(observer, 0) + 1
 
-    def set_ledger_state(self, state: LedgerState, gauges: Gauges) -> None:
+    def copy_ledger_state(self, state: LedgerState, gauges: Gauges) -> None:
         """Copy the state of the ledger (database of requests) into `gauges`, and its row counts into the counters."""
         gauges.ledger_failures = int(state.condition != "ok")
         gauges.ledger_queued_rows = state.queued_rows
         self.snapshot.ledger_rows = {"written": state.written_rows, "dropped": state.dropped_rows}
 
-    def set_store_state(self, state: StoreState, gauges: Gauges) -> None:
+    def copy_store_state(self, state: StoreState, gauges: Gauges) -> None:
         """Copy the state of the store that counts the use of limits into `gauges`, if this store is in Redis."""
         if state.kind == "redis":
             gauges.redis_failures = int(not state.available)

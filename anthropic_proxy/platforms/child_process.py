@@ -1,8 +1,8 @@
 """Child processes of commands, with the same functions for Linux, macOS and Windows.
 
-`proxy_command` returns the command line of a command of the proxy. `background_options` is for a server that Ctrl+C
-does not stop. `run_in_foreground` runs a client such as Claude Code in the terminal. `exit_handles` detects the end of
-a process. `stop_at_end_of_input` ends a child with its parent, and `end_process` ends it before.
+`proxy_command` returns the command line of a command of the proxy. `background_popen_options` is for a server that
+Ctrl+C does not stop. `run_in_foreground` runs a client such as Claude Code in the terminal. `exit_handles` detects the
+end of a process. `stop_process_when_stdin_ends` ends a child with its parent, and `end_process` ends it before.
 """
 
 import os
@@ -40,7 +40,7 @@ def proxy_command(*words: str) -> list[str]:
     return [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2]), *words]
 
 
-def background_options() -> dict[str, Any]:
+def background_popen_options() -> dict[str, Any]:
     """Return the arguments of `subprocess.Popen` for a child process that Ctrl+C in the terminal does not stop."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -73,7 +73,7 @@ def end_process(process: "subprocess.Popen[Any]", seconds: float) -> None:
         process.wait()
 
 
-def stop_at_end_of_input() -> None:
+def stop_process_when_stdin_ends() -> None:
     """Start a thread that stops this process (SIGTERM) when its standard input ends.
 
     A pipe from the parent process ends with the parent.

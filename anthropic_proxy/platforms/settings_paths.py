@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def managed_claude_settings(environ: Mapping[str, str]) -> list[Path]:
+def managed_claude_settings_paths(environ: Mapping[str, str]) -> list[Path]:
     """Return the paths of the settings files with which an organization controls Claude Code on this machine."""
     if sys.platform == "win32":
         names = [environ.get("PROGRAMFILES", r"C:\Program Files"), environ.get("PROGRAMDATA", r"C:\ProgramData")]

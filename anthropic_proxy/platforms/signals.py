@@ -1,8 +1,8 @@
 """Signals of the server process: their names on each operating system, and functions that block or handle them.
 
 `defer_sighup` and `restore_sighup` block and unblock SIGHUP during the start-up. `blocked_signals` blocks signals
-within a `with` statement. `restore_interrupts` is for commands that are not a server. Windows has no SIGHUP, and has
-Ctrl+Break (SIGBREAK) in addition.
+within a `with` statement. `restore_default_signals` is for commands that are not a server. Windows has no SIGHUP, and
+has Ctrl+Break (SIGBREAK) in addition.
 """
 
 import os
@@ -44,7 +44,7 @@ def restore_sighup() -> None:
         unblock_signals({RELOAD_SIGNAL})
 
 
-def restore_interrupts() -> None:
+def restore_default_signals() -> None:
     """Restore the usual signal handling of Python programs, for a command that is not a server.
 
     Ctrl+C then raises `KeyboardInterrupt`, and SIGTERM and SIGHUP end the process.

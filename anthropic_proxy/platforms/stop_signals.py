@@ -1,7 +1,7 @@
 """Signal handlers that stop the server process, even if its event loop is blocked.
 
-`StopSignals` installs the handlers of stop signals. `call_at_signal` installs a handler for another signal, such as
-SIGHUP. The handler of a stop signal starts two timers, which `StopSignals.stop_timers` cancels when the server has
+`StopSignals` installs the handlers of stop signals. `add_signal_callback` installs a handler for another signal, such
+as SIGHUP. The handler of a stop signal starts two timers, which `StopSignals.cancel_timers` cancels when the server has
 stopped. At the end of the first timer, the requests in progress are logged and the process ends. The second timer is
 longer, and ends the process even if Python code can no longer run (`faulthandler`).
 """
@@ -65,7 +65,7 @@ else:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def call_at_signal(number: signal.Signals, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+def add_signal_callback(number: signal.Signals, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
     """Install a handler for the signal `number` that schedules `callback` in the event loop.
 
     A blocked event loop delays the callback.
@@ -84,7 +84,7 @@ class StopSignals:
     """
 
     # The process ends with status 1 if the event loop does not respond within `loop_timeout` seconds, or if
-    # `stop_timers` is not called within `exit_timeout` seconds after the response.
+    # `cancel_timers` is not called within `exit_timeout` seconds after the response.
     def __init__(
         self, stop: Callable[[], None], report: Callable[[], None], *, loop_timeout: float, exit_timeout: float
     ) -> None:
@@ -105,7 +105,7 @@ class StopSignals:
         for number in signals:
             signal.signal(number, self._receive)
 
-    def stop_timers(self) -> None:
+    def cancel_timers(self) -> None:
         """Cancel the timers that would end the process. Call this when the server has stopped completely.
 
         The signal handlers remain installed.

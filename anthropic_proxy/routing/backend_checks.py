@@ -1,7 +1,7 @@
 """Checks for missing packages, files and settings of the configured providers, without network calls.
 
-`find_obstacles` checks one provider, `find_feature_problems` the optional features of the proxy. Both return error
-texts with a remedy.
+`find_provider_problems` checks one provider, `find_feature_problems` the optional features of the proxy. Both return
+error texts with a remedy.
 """
 
 import json
@@ -25,7 +25,9 @@ _KEY_STEMS = {"bedrock": "AWS", "sagemaker": "AWS"}
 """LiteLLM provider prefix → first word of the provider's key variables, if it is not the prefix in upper case."""
 
 
-def find_obstacles(provider: Provider, models: Sequence[str], settings: Settings, catalog: Catalog) -> list[str]:
+def find_provider_problems(
+    provider: Provider, models: Sequence[str], settings: Settings, catalog: Catalog
+) -> list[str]:
     """Return one error text with a remedy for each problem that prevents calls to a provider.
 
     `models` are the ids, without prefix, that the settings use.

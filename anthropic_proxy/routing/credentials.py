@@ -3,7 +3,7 @@
 If a provider has several keys, `next_credential` returns them in turn. After an error that concerns a key,
 `exclude_failed_key` starts its cooldown: the key is skipped for some time. `max_key_changes` limits the keys that one
 client request may try. An access token expires and comes from a `TokenSource`, such as Google's log-in;
-`next_token_and_url` returns one. `describe_key` returns a masked text for logs. `restore_state` keeps the cooldowns
+`next_token_and_url` returns one. `describe_key` returns a masked text for logs. `copy_state_from` keeps the cooldowns
 when the settings are reloaded.
 """
 
@@ -63,7 +63,7 @@ class Credentials:
         self.on_cooldown: Callable[[str, float], None] | None = None
         """Callback for each cooldown after a failed call, with unredacted key and seconds. Informs other workers."""
 
-    def restore_state(self, before: "Credentials") -> None:
+    def copy_state_from(self, before: "Credentials") -> None:
         """Copy the cooldowns and the order of the keys from `before`, the object in use before a settings reload."""
         self._next_positions.update(before._next_positions)
         self._cooldown_ends.update(before._cooldown_ends)

@@ -1,6 +1,6 @@
 """`query_chat_models`: queries a provider for its model list, such as `GET /models`.
 
-`OfferedModel` is one entry of the list, with limits if the vendor states them. `has_model_list` is False for providers
+`ListedModel` is one entry of the list, with limits if the vendor states them. `has_model_list` is False for providers
 that have no list.
 """
 
@@ -44,7 +44,7 @@ of a model."""
 _MAX_BYTES = 16 * 1024 * 1024
 
 
-class OfferedModel(Struct, frozen=True):
+class ListedModel(Struct, frozen=True):
     """One model in a provider's model list."""
 
     id: str
@@ -62,7 +62,7 @@ def has_model_list(provider: Provider) -> bool:
 
 async def query_chat_models(
     provider: Provider, settings: Settings, send: Transport, credential: Credential | None, seconds: float
-) -> list[OfferedModel]:
+) -> list[ListedModel]:
     """Query the model list of a provider, and return its chat models in the same order.
 
     `seconds` is the time limit. Raises `UpstreamError`.
@@ -118,11 +118,11 @@ def _find_entries(decoded: Any) -> Iterator[Mapping[str, Any]]:
             yield entry
 
 
-def _decode_entry(entry: Mapping[str, Any]) -> OfferedModel:
+def _decode_entry(entry: Mapping[str, Any]) -> ListedModel:
     if isinstance(meta := entry.get("meta"), dict):  # llama.cpp
         entry = {**meta, **entry}
     name = str(entry.get("id") or entry.get("model") or entry.get("name") or "").removeprefix("models/")
-    return OfferedModel(name, _find_number(entry, _WINDOW_FIELDS), _find_number(entry, _OUTPUT_FIELDS))
+    return ListedModel(name, _find_number(entry, _WINDOW_FIELDS), _find_number(entry, _OUTPUT_FIELDS))
 
 
 def _find_number(entry: Mapping[str, Any], names: Sequence[str]) -> int | None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from anthropic_proxy.routing.backend_checks import find_feature_problems, find_google_project, find_obstacles
+from anthropic_proxy.routing.backend_checks import find_feature_problems, find_google_project, find_provider_problems
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import Provider, find_registry
 from anthropic_proxy.routing.router import (
@@ -70,7 +70,7 @@ def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
             continue
         missing_key = describe_missing_key(provider, settings)
         if not missing_key and (provider.offered_to_users or provider.name in used):
-            obstacles = find_obstacles(provider, used.get(provider.name, ()), settings, catalog)
+            obstacles = find_provider_problems(provider, used.get(provider.name, ()), settings, catalog)
             (found.obstacles if provider.name in used else found.advice).extend(obstacles)
             if not obstacles and (ready := _find_state(provider, settings, catalog)):
                 found.ready.append(ready)

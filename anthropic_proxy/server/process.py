@@ -32,7 +32,7 @@ from anthropic_proxy.platforms.signals import (
     unblock_signals,
 )
 from anthropic_proxy.platforms.socket_events import SocketEvents
-from anthropic_proxy.platforms.stop_signals import StopSignals, call_at_signal
+from anthropic_proxy.platforms.stop_signals import StopSignals, add_signal_callback
 from anthropic_proxy.platforms.terminal import MAX_TERMINAL_CHECKS, Terminal
 from anthropic_proxy.server.application import Application, LoadApp
 from anthropic_proxy.server.drain import CLOSE_GRACE_SECONDS, FLUSH_TIMEOUT_SECONDS, announce_stop, end_connections
@@ -157,7 +157,7 @@ class ServerProcess:
         if self._control is None:
             self._app.log_line("Stopped.")
         self._app.peer.close()
-        self._signals.stop_timers()
+        self._signals.cancel_timers()
         _exit_after_timeout()
 
     async def _begin_drain(self) -> None:
@@ -198,7 +198,7 @@ class ServerProcess:
         self._signals.install(loop, numbers)
         if self._control is None:
             if RELOAD_SIGNAL is not None:
-                call_at_signal(RELOAD_SIGNAL, loop, self._handle_hangup)
+                add_signal_callback(RELOAD_SIGNAL, loop, self._handle_hangup)
             restore_sighup()
         else:
             self._control.setblocking(False)

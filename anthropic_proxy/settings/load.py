@@ -53,7 +53,7 @@ def load_settings(
     sources = Sources(environ, env_file)
     file = ConfigFile(config_file_beside(env_file), sources.errors)
     tables = load_provider_tables(file, sources.errors)
-    providers = built_in.with_configured(tables, file, sources.errors)
+    providers = built_in.extend_with_valid_tables(tables, file, sources.errors)
     fields = _load_fields(sources, providers, list_table_names(file))
     traces, trace_warnings = load_trace_fields(sources)
     runs_now = runs_commands and not sources.errors

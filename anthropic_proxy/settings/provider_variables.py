@@ -1,7 +1,7 @@
 """Facts about providers that are needed to read the settings: their names, their variables and their default models.
 
 `ProviderVariables` has these facts about one provider. `BuiltInProviders` is the list of the built-in providers, and
-its method `with_configured` adds those of the configuration file.
+its method `extend_with_valid_tables` adds those of the configuration file.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -56,10 +56,10 @@ class ProviderVariables(Struct, frozen=True, kw_only=True):
 class BuiltInProviders(Protocol):
     """Interface of the list of built-in providers, which `routing.providers` implements.
 
-    `with_configured` adds the providers of the configuration file.
+    `extend_with_valid_tables` adds the providers of the configuration file.
     """
 
-    def with_configured(
+    def extend_with_valid_tables(
         self, tables: tuple[ConfiguredProvider, ...], file: ConfigFile, errors: ErrorList
     ) -> Sequence[ProviderVariables]:
         """Return the built-in providers, followed by the valid ones of the configuration file.

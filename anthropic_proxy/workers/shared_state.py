@@ -56,9 +56,9 @@ def apply_observation(services: Services, observation: SharedObservation) -> Non
                 services.credentials.start_cooldown(key, observation.lifetime_seconds)
     elif observation.kind == CIRCUIT_STATE and observation.settings_digest == upstreams:
         if observation.lifetime_seconds <= 0:
-            services.circuit_breakers.reset_from_peer(observation.name)
+            services.circuit_breakers.close_circuit_from_peer(observation.name)
         else:
-            services.circuit_breakers.open_from_peer(
+            services.circuit_breakers.open_circuit_from_peer(
                 observation.name, _decode_failure(observation), observation.lifetime_seconds
             )
 

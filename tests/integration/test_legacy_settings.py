@@ -3,7 +3,7 @@
 import pytest
 
 from anthropic_proxy.errors import UnsupportedFeature
-from anthropic_proxy.routing.catalog import load_catalog
+from anthropic_proxy.routing.catalog import build_catalog
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import (
     RoutingQuery,
@@ -27,7 +27,7 @@ def load(environ, text="", folder=None):
 
 def goes_to(asked, settings, pulled=None):
     """Return the target of a request, as people write it; the same whether its wire is in this version or not."""
-    catalogue = load_catalog(pulled)
+    catalogue = build_catalog(pulled)
     (choice, *_) = choose_models(asked, find_preferred_provider(settings, catalogue), settings, catalogue)
     try:
         target = resolve_route(RoutingQuery(asked), settings, catalogue).targets[0]
@@ -54,7 +54,7 @@ def test_the_mapping_table(provider):
     settings = load({"PREFERRED_PROVIDER": provider})
     small, big = DEFAULTS[provider]
     assert [goes_to(asked, settings) for asked in (HAIKU, SONNET, OPUS, FABLE)] == [small, big, big, big]
-    assert [row.target for row in list_tier_mappings(settings, load_catalog())] == [small, big, big, big]
+    assert [row.target for row in list_tier_mappings(settings, build_catalog())] == [small, big, big, big]
 
 
 @pytest.mark.parametrize("asked", [HAIKU, SONNET, OPUS, FABLE, "claude-3-5-sonnet-20241022"])

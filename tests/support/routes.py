@@ -10,7 +10,7 @@ from anthropic_proxy.messages.models import decode_request
 from anthropic_proxy.messages.tokens import estimate
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.providers import PROVIDERS
-from anthropic_proxy.routing.router import find_preferred_provider, normalize_model
+from anthropic_proxy.routing.router import find_preferred_provider, resolve_model_name_and_tier
 from anthropic_proxy.routing.rules import RequestFacts
 from anthropic_proxy.settings import CONFIG_FILE, Settings, load_settings
 
@@ -40,7 +40,7 @@ def new_facts(
     """Return the facts about a request for `claude-opus-5-5`, if `body` contains no other model."""
     body = {"model": "claude-opus-5-5", "max_tokens": 100, "messages": TEXT_MESSAGES, **body}
     request = decode_request(json.dumps(body).encode())
-    model, tier = normalize_model(request.model, find_preferred_provider(settings, Catalog()), settings)
+    model, tier = resolve_model_name_and_tier(request.model, find_preferred_provider(settings, Catalog()), settings)
     return RequestFacts(
         request,
         model=model,

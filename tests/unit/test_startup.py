@@ -13,7 +13,7 @@ from msgspec import structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.log import Log
-from anthropic_proxy.routing.catalog import load_catalog
+from anthropic_proxy.routing.catalog import build_catalog
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.settings import load_settings
 from anthropic_proxy.startup import log_startup_summary
@@ -41,7 +41,7 @@ def test_one_key_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text("\nOPENAI_API_KEY=sk-0123456789ab4f2a\n\nBIG_MODEL=gpt-4.1\n", encoding="utf-8")
     settings = load_settings({}, PROVIDERS)
     proxy = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"))
-    services = structs.replace(proxy.services, settings=settings, catalog=load_catalog(["a", "b", "c"]))
+    services = structs.replace(proxy.services, settings=settings, catalog=build_catalog(["a", "b", "c"]))
     log_startup_summary(services, ADDRESS, NOW)
     assert proxy.log.getvalue().splitlines() == [
         f"anthropic-proxy {__version__}   http://127.0.0.1:8082",

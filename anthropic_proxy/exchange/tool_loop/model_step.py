@@ -18,7 +18,7 @@ from anthropic_proxy.messages.fold import Fold
 from anthropic_proxy.messages.fold.arguments import build_arguments_object
 from anthropic_proxy.messages.models.blocks import is_json_text_too_deep
 from anthropic_proxy.messages.preparation import ProxyTool
-from anthropic_proxy.messages.server_blocks import SERVER_TOOL_ID_PREFIX, encode_call
+from anthropic_proxy.messages.server_blocks import SERVER_TOOL_ID_PREFIX, encode_server_tool_call
 from anthropic_proxy.messages.usage import merge_latest
 from anthropic_proxy.messages.writer import MessageWriter
 
@@ -122,5 +122,5 @@ class ModelStep:
             bytes(arguments)
         ):  # no proxy tool accepts this, and history validation would reject it
             arguments = Raw(b"{}")
-        block = encode_call(identifier, incomplete.proxy_tool.name, arguments)
+        block = encode_server_tool_call(identifier, incomplete.proxy_tool.name, arguments)
         return ProxyToolCall(identifier, incomplete.proxy_tool, arguments), block

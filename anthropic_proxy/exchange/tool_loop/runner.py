@@ -28,12 +28,12 @@ from anthropic_proxy.messages.preparation import ProxyTool
 from anthropic_proxy.messages.server_blocks import (
     Content,
     SearchResultPage,
-    encode_result,
+    encode_server_tool_result,
     error_content,
-    fetch_content,
     is_error_content,
-    references_content,
-    search_content,
+    tool_search_content,
+    web_fetch_content,
+    web_search_content,
 )
 from anthropic_proxy.platforms.os_errors import describe_os_error
 from anthropic_proxy.services import Services
@@ -119,7 +119,10 @@ class ProxyToolRunner:
         for index, call in enumerate(calls):
             if not is_error_content(contents[index]):
                 self._successes[call.proxy_tool.kind] = self._successes.get(call.proxy_tool.kind, 0) + 1
-        return [encode_result(call.proxy_tool.kind, call.id, contents[index]) for index, call in enumerate(calls)]
+        return [
+            encode_server_tool_result(call.proxy_tool.kind, call.id, contents[index])
+            for index, call in enumerate(calls)
+        ]
 
     def _reject(self, call: ProxyToolCall) -> Content | None:
         """Return the error content for a call that exceeds a limit. None: the call may run."""
@@ -160,7 +163,7 @@ class ProxyToolRunner:
             if error.error_code in ("unavailable", "too_many_requests"):  # a failure of the service, not of the query
                 self._services.log.write_once(f"web_search failed: {error.message}", "warning")
             return error_content("web_search", error.error_code)
-        return search_content(
+        return web_search_content(
             SearchResultPage(result.url, result.title, result.snippet, result.page_age) for result in results
         )
 
@@ -189,7 +192,7 @@ class ProxyToolRunner:
         else:
             text = (fetched.text or "")[: max_tokens * _CHARACTERS_PER_TOKEN]
             source = {"type": "text", "media_type": "text/plain", "data": text}
-        return fetch_content(fetched.url, source, fetched.title or None, citations, now)
+        return web_fetch_content(fetched.url, source, fetched.title or None, citations, now)
 
 
 async def _find_tools(calls: Sequence[ProxyToolCall], deferred: Sequence[Tool]) -> list[Content]:
@@ -232,7 +235,7 @@ def _tools_content(found: SearchOutcome | OSError, max_results: int) -> Content:
         return error_content("tool_search", "execution_time_exceeded", "the pattern takes too long; use a simpler one")
     if isinstance(found, OSError):
         return error_content("tool_search", "unavailable", f"the search could not be run: {describe_os_error(found)}")
-    return references_content(found[:max_results])
+    return tool_search_content(found[:max_results])
 
 
 def _arguments(call: ProxyToolCall) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from datetime import date
 
 from anthropic_proxy.lab.doctor.findings import Diagnosis
 from anthropic_proxy.routing.catalog import LearnedModel
-from anthropic_proxy.routing.router import name_server
+from anthropic_proxy.routing.router import build_server_name
 
 
 def list_learned_models(diagnoses: Sequence[Diagnosis], today: date) -> list[LearnedModel]:
@@ -37,7 +37,7 @@ def _learn(diagnosis: Diagnosis, today: date) -> LearnedModel | None:
         reasons.append(diagnosis.outcomes["images"].reason)
     target = diagnosis.found_target
     return LearnedModel(
-        server=name_server(target.provider, target.base_url),
+        server=build_server_name(target.provider, target.base_url),
         model=target.model,
         observed_on=today,
         evidence="; ".join(filter(None, reasons)) or "observed by probes",

@@ -27,7 +27,7 @@ from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.routing.catalog import ModelCapabilities
 from anthropic_proxy.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.routing.model_observations import ModelObservations
-from anthropic_proxy.routing.provider_models import OfferedModel, has_model_list, query_chat_models
+from anthropic_proxy.routing.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.routing.providers import Provider
 from anthropic_proxy.routing.router import FixedRouteCache, Route, Target
 from anthropic_proxy.server.responses import encode_events
@@ -183,7 +183,7 @@ class ProbeRunner:
         facts = await catalog.fetch_capabilities(provider, target.model)
         return facts if facts.known else None
 
-    async def list_models(self, provider: Provider) -> list[OfferedModel] | None:
+    async def list_models(self, provider: Provider) -> list[ListedModel] | None:
         """Return the models that `provider` lists. None: the provider has no model list, or the query failed."""
         if not has_model_list(provider):
             return None

@@ -17,7 +17,7 @@ from anthropic_proxy.lab.doctor.findings import Diagnosis, Totals
 from anthropic_proxy.lab.doctor.remedies import Fix
 from anthropic_proxy.lab.doctor.rows import ROWS, find_context_window, find_max_output
 from anthropic_proxy.ledger.prices import NANO_DOLLARS, PriceList, TokenCounts
-from anthropic_proxy.redaction import redact_secrets, redact_texts
+from anthropic_proxy.redaction import redact_json_value, redact_secrets
 from anthropic_proxy.settings import Settings
 
 LEGEND = "✓ works   ~ emulated by the proxy   ✕ unsupported   – not applicable"
@@ -105,7 +105,7 @@ def encode_report(report: Report, form: Literal["json", "markdown"], today: date
     Keys in `secrets` are masked, because an error message may contain one.
     """
     if form == "json":
-        values = redact_texts(msgspec.to_builtins(_build_json(report, today)), secrets)
+        values = redact_json_value(msgspec.to_builtins(_build_json(report, today)), secrets)
         return msgspec.json.format(msgspec.json.encode(values), indent=2).decode() + "\n"
     return redact_secrets("\n".join(_format_markdown(report, today)) + "\n", secrets)
 

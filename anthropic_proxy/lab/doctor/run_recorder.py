@@ -14,7 +14,7 @@ from anthropic_proxy.lab.doctor.dialect_row import hide_credentials
 from anthropic_proxy.lab.doctor.findings import Diagnosis
 from anthropic_proxy.lab.doctor.report import Report, list_details
 from anthropic_proxy.lab.doctor.rows import ROWS, Cell
-from anthropic_proxy.redaction import redact_texts
+from anthropic_proxy.redaction import redact_json_value
 from anthropic_proxy.settings import Settings
 
 INTERVAL_SECONDS = 0.5
@@ -99,7 +99,7 @@ class RunRecorder:
         )
 
     def _redact(self, run: DoctorRun) -> DoctorRun:
-        redacted = redact_texts(msgspec.to_builtins(run), self._secrets)
+        redacted = redact_json_value(msgspec.to_builtins(run), self._secrets)
         return msgspec.convert({**redacted, "settings_digest": run.settings_digest}, DoctorRun)
 
 

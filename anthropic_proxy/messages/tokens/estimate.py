@@ -1,6 +1,6 @@
 """`estimate`: number of input tokens of a request, estimated from its text, images, documents and tools.
 
-`EstimateCache` keeps the estimate of the latest request, and `get_or_count` returns it. Deferred tools, which are
+`EstimateCache` keeps the estimate of the latest request, and `get_or_estimate` returns it. Deferred tools, which are
 hidden until a tool search finds them, count only after they were found.
 """
 
@@ -126,7 +126,7 @@ class EstimateCache:
     def __init__(self) -> None:
         self._last: tuple[MessagesRequest, int] | None = None
 
-    def get_or_count(self, request: MessagesRequest) -> int:
+    def get_or_estimate(self, request: MessagesRequest) -> int:
         """Return the estimated input tokens of a request. Later calls with the same object return the same number."""
         if self._last is None or self._last[0] is not request:
             self._last = request, estimate(request)

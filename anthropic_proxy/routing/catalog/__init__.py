@@ -4,14 +4,14 @@
 `doctor` has observed. `catalog` caches the results.
 """
 
-from anthropic_proxy.routing.catalog.catalog import Catalog, ModelListing, load_catalog
+from anthropic_proxy.routing.catalog.catalog import Catalog, ModelSource, build_catalog
 from anthropic_proxy.routing.catalog.learned import (
     LearnedModel,
     LearnedModels,
     load_learned_models,
     store_learned_models,
 )
-from anthropic_proxy.routing.catalog.ollama import OllamaListing
+from anthropic_proxy.routing.catalog.ollama import OllamaModelSource
 from anthropic_proxy.routing.catalog.table import ModelCapabilities
 
 __all__ = [
@@ -19,9 +19,9 @@ __all__ = [
     "LearnedModel",
     "LearnedModels",
     "ModelCapabilities",
-    "ModelListing",
-    "OllamaListing",
-    "load_catalog",
+    "ModelSource",
+    "OllamaModelSource",
+    "build_catalog",
     "load_learned_models",
     "store_learned_models",
 ]

@@ -1,9 +1,9 @@
 """`Catalog`: a cache of the limits and features (capabilities) of models, and of the model lists of providers.
 
-The values come from the file `models.toml`, or from queries of a provider, for which `ModelListing` is the interface.
+The values come from the file `models.toml`, or from queries of a provider, for which `ModelSource` is the interface.
 Methods `cached_…` use only the cache, `fetch_capabilities` waits for a query, and `refresh_…` methods query again.
-`is_reported` is True if the provider itself has reported the values. Learned facts are observations of the command
-`doctor`; `set_learned` stores them. `close` ends the queries.
+`has_reported_capabilities` is True if the provider itself has reported the values. Learned facts are observations of
+the command `doctor`; `replace_learned_models` stores them. `close` ends the queries.
 """
 
 import asyncio
@@ -27,10 +27,10 @@ LISTING_REFRESH_INTERVAL_SECONDS = 60.0
 _MAX_ENTRIES = 4096
 
 
-class ModelListing(Protocol):
+class ModelSource(Protocol):
     """Interface of a client that queries one provider for its models and their limits and features.
 
-    `OllamaListing` implements it.
+    `OllamaModelSource` implements it.
     """
 
     async def list_models(self) -> Sequence[str] | None:
@@ -58,7 +58,7 @@ class Catalog:
     def __init__(
         self,
         listings: Mapping[str, Sequence[str]] | None = None,
-        sources: Mapping[str, ModelListing] | None = None,
+        sources: Mapping[str, ModelSource] | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         first_seconds: float = FIRST_QUERY_TIMEOUT_SECONDS,
@@ -100,18 +100,18 @@ class Catalog:
         return capabilities
 
     @property
-    def has_learned(self) -> bool:
+    def has_learned_models(self) -> bool:
         """True if the command `doctor` has stored facts about at least one model."""
         return bool(self._learned)
 
-    def find_learned(self, server: str, model: str) -> LearnedModel | None:
+    def find_learned_model(self, server: str, model: str) -> LearnedModel | None:
         """Return the facts about a model that the command `doctor` has observed. None: there are none.
 
         `server` is a provider and host, such as `openai api.openai.com`.
         """
         return self._learned.get((server, model))
 
-    def set_learned(self, learned: LearnedModels) -> None:
+    def replace_learned_models(self, learned: LearnedModels) -> None:
         """Replace the facts about models that the command `doctor` has observed."""
         if learned != self._learned:
             self._learned = learned
@@ -121,7 +121,7 @@ class Catalog:
         """Return True if the limits and features of the provider's models can be queried from the provider."""
         return provider in self._sources
 
-    def is_reported(self, provider: str, model: str) -> bool:
+    def has_reported_capabilities(self, provider: str, model: str) -> bool:
         """Return True if the provider itself has reported the cached limits and features of a model.
 
         False: they come from `models.toml`, or from a setting.
@@ -174,7 +174,7 @@ class Catalog:
             query.cancel()
         await asyncio.gather(*queries, return_exceptions=True)
 
-    async def _describe(self, source: ModelListing, provider: str, model: str) -> None:
+    async def _describe(self, source: ModelSource, provider: str, model: str) -> None:
         capabilities = await source.query_capabilities(model)
         if capabilities is None:
             self._failed.add((provider, model))
@@ -197,8 +197,8 @@ class Catalog:
         task.add_done_callback(lambda _: self._queries.pop(key, None))
 
 
-def load_catalog(
-    ollama_models: Sequence[str] | None = None, sources: Mapping[str, ModelListing] | None = None
+def build_catalog(
+    ollama_models: Sequence[str] | None = None, sources: Mapping[str, ModelSource] | None = None
 ) -> Catalog:
     """Return a new catalog of models, which uses `models.toml` for models that no provider has reported.
 

@@ -1,4 +1,4 @@
-"""`OllamaListing`: queries an Ollama server for its models (`/api/tags`) and their limits and features (`/api/show`).
+"""`OllamaModelSource`: queries an Ollama server for its models (`/api/tags`) and their limits (`/api/show`).
 
 The server is queried because its user decides which models are installed. `query_capabilities` returns the limits and
 features of a model. `provisional_capabilities` returns values for use before the first reply. Source: Ollama's API
@@ -62,7 +62,7 @@ class _ModelDetails(Struct):
     remote_host: str | None = None
 
 
-class OllamaListing:
+class OllamaModelSource:
     """Client that queries one Ollama server for its models and their limits and features.
 
     `window` is the context window in tokens; None: each model has its own.

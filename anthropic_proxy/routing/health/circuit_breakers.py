@@ -100,18 +100,18 @@ class CircuitBreakers:
                 self.on_change(upstream, f"{error.status} {error.error_type}", seconds)
         breaker.is_trial_running = False
 
-    def open_from_peer(self, upstream: str, error: UpstreamError, seconds: float) -> None:
+    def open_circuit_from_peer(self, upstream: str, error: UpstreamError, seconds: float) -> None:
         """Block calls to an upstream for `seconds`, because another worker process has blocked them."""
         breaker = self._breakers.setdefault(upstream, _Breaker())
         breaker.failures = max(breaker.failures, FAILURES_TO_OPEN)
         breaker.open_seconds = min(max(breaker.open_seconds, seconds), MAX_OPEN_SECONDS)
         breaker.error, breaker.retry_at = error, self._clock() + seconds
 
-    def reset_from_peer(self, upstream: str) -> None:
+    def close_circuit_from_peer(self, upstream: str) -> None:
         """Allow calls to an upstream again, because another worker process has allowed them."""
         self._breakers.pop(upstream, None)
 
-    def open_count(self) -> int:
+    def open_circuit_count(self) -> int:
         """Return the number of upstreams (providers and hosts) to which calls are blocked now."""
         now = self._clock()
         return sum(breaker.retry_at > now for breaker in self._breakers.values())

@@ -1,7 +1,7 @@
 """`build_configured_provider`: builds the registry entry of a provider that the configuration file defines.
 
 The file may omit fields. They are copied from the built-in provider or known server with the same address, or else from
-the entry for unknown servers. `check_configured_provider` validates the provider's table in the file.
+the entry for unknown servers. `require_valid_provider_table` validates the provider's table in the file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ class _Origin(Struct, frozen=True):
     config: AnyWireConfig
 
 
-def check_configured_provider(table: ConfiguredProvider, built_in: Sequence[Provider], file: ConfigFile) -> None:
+def require_valid_provider_table(table: ConfiguredProvider, built_in: Sequence[Provider], file: ConfigFile) -> None:
     """Raise `ConfigurationError` if a table `[providers.NAME]` of the configuration file is invalid."""
     errors = ErrorList()
     with errors.collect():

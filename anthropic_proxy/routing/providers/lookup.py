@@ -1,15 +1,16 @@
 """`ProviderRegistry`: the list of all providers, with search by name and by the prefix of a model id.
 
 A prefix, such as `openai/` in `openai/gpt-4.1`, selects the provider and is then removed from the id. An extra prefix,
-such as `bedrock/` for LiteLLM, also selects the provider but stays in the id. `with_configured` and `extend` add the
-providers of the configuration file. `list_setup_variables` returns the environment variables that enable providers.
+such as `bedrock/` for LiteLLM, also selects the provider but stays in the id. `extend_with_valid_tables` and `extend`
+add the providers of the configuration file. `list_setup_variables` returns the environment variables that enable
+providers.
 """
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import overload
 
-from anthropic_proxy.routing.providers.configured import build_configured_provider, check_configured_provider
+from anthropic_proxy.routing.providers.configured import build_configured_provider, require_valid_provider_table
 from anthropic_proxy.routing.providers.registry import Provider
 from anthropic_proxy.settings import ConfigFile, ConfiguredProvider, ErrorList
 
@@ -67,7 +68,7 @@ class ProviderRegistry(Sequence[Provider]):
         """
         return tuple(variable for row in self._rows if row.offered_to_users and (variable := row.setup_variable))
 
-    def with_configured(
+    def extend_with_valid_tables(
         self, tables: tuple[ConfiguredProvider, ...], file: ConfigFile, errors: ErrorList
     ) -> "ProviderRegistry":
         """Return a copy of this registry with the providers of all valid `tables` of the configuration file.
@@ -77,7 +78,7 @@ class ProviderRegistry(Sequence[Provider]):
         valid = []
         for table in tables:
             with errors.collect():
-                check_configured_provider(table, self._rows, file)
+                require_valid_provider_table(table, self._rows, file)
                 valid.append(table)
         return self.extend(tuple(valid))
 

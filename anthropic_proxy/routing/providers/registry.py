@@ -209,6 +209,6 @@ class Provider(ProviderVariables, frozen=True, kw_only=True, eq=False):
         return self.base_url_variable if self.key_required == "never" else self.key_variable
 
     @property
-    def is_local(self) -> bool:
+    def has_local_default_url(self) -> bool:
         """True if the default base URL is on this machine."""
         return self.base_url.startswith("http://localhost")

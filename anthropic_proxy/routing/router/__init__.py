@@ -6,8 +6,8 @@ keys.
 """
 
 from anthropic_proxy.routing.router.capabilities import apply_capability_rules, find_capabilities
-from anthropic_proxy.routing.router.model_names import normalize_model
-from anthropic_proxy.routing.router.provider_setup import describe_missing_key, find_server_override, name_server
+from anthropic_proxy.routing.router.model_names import resolve_model_name_and_tier
+from anthropic_proxy.routing.router.provider_setup import build_server_name, describe_missing_key, find_server_override
 from anthropic_proxy.routing.router.route_cache import FixedRouteCache, RouteCache
 from anthropic_proxy.routing.router.rule_findings import list_rule_choices, list_rule_problems_and_warnings
 from anthropic_proxy.routing.router.targets import (
@@ -31,6 +31,7 @@ __all__ = [
     "Target",
     "TierMapping",
     "apply_capability_rules",
+    "build_server_name",
     "choose_preferred_provider_name",
     "describe_missing_key",
     "find_capabilities",
@@ -39,8 +40,7 @@ __all__ = [
     "list_rule_choices",
     "list_rule_problems_and_warnings",
     "list_tier_mappings",
-    "name_server",
-    "normalize_model",
+    "resolve_model_name_and_tier",
     "resolve_route",
     "should_query_ollama",
     "switch_wire",

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from anthropic_proxy.routing.catalog import Catalog, LearnedModel, ModelCapabilities
 from anthropic_proxy.routing.providers import Provider
-from anthropic_proxy.routing.router.provider_setup import find_server_override, name_server
+from anthropic_proxy.routing.router.provider_setup import build_server_name, find_server_override
 from anthropic_proxy.settings import Settings
 
 
@@ -34,9 +34,9 @@ def _find_learned(row: Provider, model: str, settings: Settings, catalog: Catalo
 
     None: no facts, or the server reports the capabilities itself (Ollama).
     """
-    if row.uses_installed_models or not catalog.has_learned:
+    if row.uses_installed_models or not catalog.has_learned_models:
         return None
-    return catalog.find_learned(name_server(row, settings.base_urls.get(row.name, row.base_url)), model)
+    return catalog.find_learned_model(build_server_name(row, settings.base_urls.get(row.name, row.base_url)), model)
 
 
 def apply_capability_rules(row: Provider, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:

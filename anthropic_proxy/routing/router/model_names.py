@@ -8,8 +8,8 @@
 4. An unknown BIG_MODEL or SMALL_MODEL goes to the `unknown_model_provider` of the preferred provider.
 5. A bare name goes to the provider that lists it, else to the preferred provider.
 
-A tier is a Claude family, such as opus. `normalize_model` removes alias and suffix. `find_tier` returns the tier in an
-id.
+A tier is a Claude family, such as opus. `resolve_model_name_and_tier` removes alias and suffix. `find_tier` returns the
+tier in an id.
 """
 
 import re
@@ -86,7 +86,7 @@ def choose_models(requested: str, preferred: Provider, settings: Settings, catal
     return [_resolve_bare_name(name, preferred, settings, catalog, allow_other_provider=False)]
 
 
-def normalize_model(requested: str, preferred: Provider, settings: Settings) -> tuple[str, str]:
+def resolve_model_name_and_tier(requested: str, preferred: Provider, settings: Settings) -> tuple[str, str]:
     """Return the requested model id without alias and suffix `[1m]`, and its Claude tier ("" if none).
 
     Raises `InvalidRequest` if the id is empty or too long.

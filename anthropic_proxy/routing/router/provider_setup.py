@@ -2,8 +2,8 @@
 
 `find_base_url` returns the base URL. `find_server_override` returns the registry entry of another vendor's server, if
 the setting has its URL. `describe_missing_key` returns an error text. `is_preferable` is True if a provider may become
-the preferred one, which serves model ids without a provider prefix. `name_server` returns provider and host as one
-text.
+the preferred one, which serves model ids without a provider prefix. `build_server_name` returns provider and host as
+one text.
 """
 
 from fnmatch import fnmatchcase
@@ -109,7 +109,7 @@ def _add_key(provider: Provider, settings: Settings) -> str:
     return f'Add it to [providers.{provider.name}] ({origin}):  api_key = {{ env = "{variable}" }}'
 
 
-def name_server(provider: Provider, base_url: str) -> str:
+def build_server_name(provider: Provider, base_url: str) -> str:
     """Return the provider and the host as one text, such as `openai api.openai.com`.
 
     Facts about the models of a server are stored under this text.

@@ -6,7 +6,7 @@ A route names targets, for example model ids. `list_rule_choices` returns the mo
 
 from anthropic_proxy.routing.catalog import Catalog
 from anthropic_proxy.routing.router.model_names import ModelChoice, choose_models_for_rule
-from anthropic_proxy.routing.router.targets import find_preferred_provider, find_problem
+from anthropic_proxy.routing.router.targets import describe_choice_problem, find_preferred_provider
 from anthropic_proxy.settings import ConfiguredRoute, Settings
 
 _ANY_MODEL = "claude-sonnet"
@@ -29,7 +29,7 @@ def list_rule_problems_and_warnings(settings: Settings, catalog: Catalog) -> tup
     """Return two lists of texts about models in routes: problems that prevent replies, and warnings."""
     problems, warnings = [], []
     for rule, choice in list_rule_choices(settings, catalog):
-        if problem := find_problem(choice, settings, catalog):
+        if problem := describe_choice_problem(choice, settings, catalog):
             problems.append(problem if rule.name in problem else f"The {rule.label}: {problem}")
         elif choice.note:
             warnings.append(

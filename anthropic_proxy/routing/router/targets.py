@@ -23,7 +23,7 @@ from anthropic_proxy.routing.router.model_names import (
     choose_models,
     choose_models_for_rule,
     choose_models_for_tier,
-    normalize_model,
+    resolve_model_name_and_tier,
 )
 from anthropic_proxy.routing.router.provider_setup import (
     describe_missing_key,
@@ -126,7 +126,7 @@ def resolve_route(query: RoutingQuery, settings: Settings, catalog: Catalog) -> 
         tier = choices[0].tier
     else:
         choices = choose_models_for_rule(rule, query.model, preferred_provider, settings, catalog)
-        _, tier = normalize_model(query.model, preferred_provider, settings)
+        _, tier = resolve_model_name_and_tier(query.model, preferred_provider, settings)
     targets: list[Target] = []
     notes: list[str] = [choice.note for choice in choices if choice.note]
     refusal: ClientError | None = None
@@ -181,7 +181,7 @@ def list_tier_mappings(settings: Settings, catalog: Catalog) -> list[TierMapping
     for tier in TIERS:
         choices = choose_models_for_tier(tier, f"claude-{tier}-…", preferred_provider, settings, catalog)
         first, *others = choices
-        problems = (find_problem(choice, settings, catalog) for choice in choices)
+        problems = (describe_choice_problem(choice, settings, catalog) for choice in choices)
         rows.append(
             TierMapping(
                 tier=tier,
@@ -233,7 +233,7 @@ def _prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: Se
     return max(candidates, key=lambda candidate: len(wanted.intersection(candidate.dialect.server_tools)))
 
 
-def find_problem(choice: ModelChoice, settings: Settings, catalog: Catalog) -> str:
+def describe_choice_problem(choice: ModelChoice, settings: Settings, catalog: Catalog) -> str:
     """Return the reason why a chosen model cannot serve requests, with a remedy. "": no problem."""
     try:
         _build_target(choice, settings, catalog)

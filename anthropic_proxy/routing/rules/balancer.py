@@ -2,8 +2,8 @@
 
 The field `balance` of the route chooses the order. The first target in the result of `order_targets` serves the
 request, the others are its fallbacks. `record_latency` and `record_failure` store measurements for the order by
-latency. A sticky route sends all requests of a session to one target; for the order by latency, `keep_session` stores
-this target. If the store is unavailable, requests are served as if nothing was stored.
+latency. A sticky route sends all requests of a session to one target; for the order by latency, `store_session_target`
+stores this target. If the store is unavailable, requests are served as if nothing was stored.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class RouteBalancer:
         if rule.balance == "order" or len(targets) < 2:
             return targets
         if rule.balance == "cost":
-            return sorted(targets, key=lambda target: self._prices.get(name_target(target), math.inf))
+            return sorted(targets, key=lambda target: self._prices.get(prefixed_model_id(target), math.inf))
         if rule.balance == "weighted":
             return self._order_by_weight(targets, rule, facts)
         return await self._order_by_latency(targets, rule, facts)
@@ -66,13 +66,13 @@ class RouteBalancer:
         """Record a failed call to a target. The order by latency then puts it last for `FAILURE_SECONDS`."""
         await self._put(_latency_key(target), f"{FAILURE_LATENCY_SECONDS}", FAILURE_SECONDS)
 
-    async def keep_session(self, rule: ConfiguredRoute, session: str, target: Target) -> None:
+    async def store_session_target(self, rule: ConfiguredRoute, session: str, target: Target) -> None:
         """Store the target that served a session, if the route is sticky.
 
         A sticky route sends later requests of the session to the same target.
         """
         if rule.sticky and session:
-            await self._put(_session_key(rule, session), name_target(target), SESSION_SECONDS)
+            await self._put(_session_key(rule, session), prefixed_model_id(target), SESSION_SECONDS)
 
     def _order_by_weight(
         self, targets: Sequence[Target], rule: ConfiguredRoute, facts: RequestFacts
@@ -84,7 +84,7 @@ class RouteBalancer:
 
         def draw(target: Target) -> float:
             if rule.sticky and facts.session:
-                number = facts.draw(f"{rule.name} {name_target(target)}") / 100
+                number = facts.draw(f"{rule.name} {prefixed_model_id(target)}") / 100
             else:
                 number = self._random()
             return -math.log(max(number, 1e-12)) / target.weight
@@ -104,7 +104,7 @@ class RouteBalancer:
         stored = await asyncio.gather(*map(self._find, keys))  # at the same time: a store may be on another host
         kept = stored[-1] if len(stored) > len(targets) else None
         ranks = {
-            target: (name_target(target) != kept, float(latency or 0))
+            target: (prefixed_model_id(target) != kept, float(latency or 0))
             for target, latency in zip(targets, stored, strict=False)
         }
         return sorted(targets, key=ranks.__getitem__)
@@ -122,7 +122,7 @@ class RouteBalancer:
             await self._store.put(key, value, seconds)
 
 
-def name_target(target: Target) -> str:
+def prefixed_model_id(target: Target) -> str:
     """Return the model id of a target with the prefix of its provider: `openai/gpt-4.1`."""
     return f"{target.provider.prefix}/{target.model}"
 

@@ -3,7 +3,7 @@
 Each index is for one kind of condition. `IntervalIndex` finds routes by a number, such as the token count. `TextIndex`
 finds them by a text, such as the model id. `ShareIndex` is for routes that match only a share of the sessions, for
 example 10 %. A set of routes is stored as an integer: bit n is set if it contains route n of the file.
-`combine_positions` builds such an integer.
+`build_route_set` builds such an integer.
 """
 
 import re
@@ -34,7 +34,7 @@ _IS_SET = bytes([ord("0"), ord("1"), *[ord("0")] * 254])
 """Table for `bytes.translate`: byte 1 becomes the digit `1`, every other byte becomes `0`."""
 
 
-def combine_positions(positions: Iterable[int]) -> int:
+def build_route_set(positions: Iterable[int]) -> int:
     """Return a set of route numbers as one integer, in which bit n is set if `positions` contains n."""
     digits = bytearray()
     for position in positions:
@@ -118,7 +118,7 @@ class TextIndex:
         for position, alternatives in texts.items():
             for text in alternatives:
                 positions.setdefault(text.lower() if ignores_case else text, []).append(position)
-        routes = {text: combine_positions(found) for text, found in positions.items()}
+        routes = {text: build_route_set(found) for text, found in positions.items()}
         self._names = {text: found for text, found in routes.items() if not WILDCARDS.intersection(text)}
         self._beginnings = {text[:-1]: found for text, found in routes.items() if _is_beginning(text)}
         self._lengths = sorted({len(text) for text in self._beginnings})
@@ -207,7 +207,7 @@ class ShareIndex:
         self._draws = {
             position: (draw_factor(name), share_threshold(share)) for position, (name, share) in shares.items()
         }
-        self.routes = combine_positions(shares)
+        self.routes = build_route_set(shares)
         self._count = max(shares, default=-1) + 1
         rows = [self._draws.get(position, (0, 0)) for position in range(self._count)]
         self._lower_half = self._join([DRAW_COUNT - 1] * self._count)

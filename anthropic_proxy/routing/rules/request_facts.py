@@ -155,10 +155,10 @@ class RequestFacts:
 
         `factor` is the result of `draw_factor` for the name of the route.
         """
-        return factor * self.session_number % DRAW_COUNT
+        return factor * self.session_hash % DRAW_COUNT
 
     @cached_property
-    def session_number(self) -> int:
+    def session_hash(self) -> int:
         """Hash of 32 bits of the session id, or of the request id if the client sent no session id."""
         return _hash(self.session or self._request_id)
 

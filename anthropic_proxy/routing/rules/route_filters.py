@@ -13,7 +13,7 @@ from anthropic_proxy.routing.rules.condition_index import (
     IntervalIndex,
     ShareIndex,
     TextIndex,
-    combine_positions,
+    build_route_set,
 )
 from anthropic_proxy.routing.rules.request_facts import RequestFacts
 from anthropic_proxy.settings import ConfiguredRoute, list_alternatives
@@ -66,7 +66,7 @@ def _filter_texts(
         position: found for position, route in enumerate(routes) if (found := list_alternatives(list_texts(route)))
     }
     index = TextIndex(texts, ignores_case=ignores_case)
-    return RouteFilter(combine_positions(texts), lambda facts, _: index.find(read(facts)))
+    return RouteFilter(build_route_set(texts), lambda facts, _: index.find(read(facts)))
 
 
 def _filter_headers(routes: Sequence[ConfiguredRoute]) -> list[RouteFilter]:
@@ -84,7 +84,7 @@ def _filter_headers(routes: Sequence[ConfiguredRoute]) -> list[RouteFilter]:
                 name, value = headers[number]
                 texts.setdefault(name.lower(), {})[position] = list_alternatives(value)
         indexes = {name: TextIndex(found) for name, found in texts.items()}
-        asked = combine_positions(position for found in texts.values() for position in found)
+        asked = build_route_set(position for found in texts.values() for position in found)
         filters.append(RouteFilter(asked, _header_search(indexes)))
     return filters
 
@@ -109,7 +109,7 @@ def _filter_times(routes: Sequence[ConfiguredRoute]) -> list[RouteFilter]:
         if list_alternatives(route.when.time) or list_alternatives(route.when.weekdays):
             zones.setdefault(route.when.time_zone, {})[position] = list_week_intervals(route)
     return [
-        RouteFilter(combine_positions(found), _time_search(zone, IntervalIndex(found))) for zone, found in zones.items()
+        RouteFilter(build_route_set(found), _time_search(zone, IntervalIndex(found))) for zone, found in zones.items()
     ]
 
 
@@ -138,8 +138,8 @@ def _filter_flag(
     wanted: Callable[[ConfiguredRoute], bool | None],
     read: Callable[[RequestFacts], bool],
 ) -> RouteFilter:
-    with_flag = combine_positions(position for position, route in enumerate(routes) if wanted(route) is True)
-    without = combine_positions(position for position, route in enumerate(routes) if wanted(route) is False)
+    with_flag = build_route_set(position for position, route in enumerate(routes) if wanted(route) is True)
+    without = build_route_set(position for position, route in enumerate(routes) if wanted(route) is False)
     return RouteFilter(with_flag | without, lambda facts, _: with_flag if read(facts) else without)
 
 
@@ -151,7 +151,7 @@ def _filter_shares(routes: Sequence[ConfiguredRoute]) -> RouteFilter:
             if route.when.share is not None
         }
     )
-    return RouteFilter(index.routes, lambda facts, candidates: index.find(facts.session_number, candidates))
+    return RouteFilter(index.routes, lambda facts, candidates: index.find(facts.session_hash, candidates))
 
 
 def _filter_input(routes: Sequence[ConfiguredRoute]) -> RouteFilter:
@@ -162,4 +162,4 @@ def _filter_input(routes: Sequence[ConfiguredRoute]) -> RouteFilter:
             end = float("inf") if below is None else below
             intervals[position] = [(0 if above is None else above + 1, end)]
     index = IntervalIndex(intervals)
-    return RouteFilter(combine_positions(intervals), lambda facts, _: index.find(facts.input_tokens))
+    return RouteFilter(build_route_set(intervals), lambda facts, _: index.find(facts.input_tokens))

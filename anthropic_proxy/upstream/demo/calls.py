@@ -60,7 +60,7 @@ class _Defaults:
 
     def fill(self, schema: Any, depth: int, given: Mapping[str, Any] | None = None) -> Any:
         """Return the default value for a subschema. `given`: properties that the value does not need to contain."""
-        self._budget.require_depth(depth)
+        self._budget.require_allowed_depth(depth)
         self._budget.count_nodes(1)
         if not isinstance(schema, Mapping):
             return _TEXT

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from anthropic_proxy.messages.deltas import Block
 from anthropic_proxy.messages.server_blocks import (
     SERVER_TOOL_ID_PREFIX,
-    encode_code_execution,
+    encode_code_execution_call,
     encode_code_execution_error,
     encode_code_result,
 )
@@ -33,7 +33,7 @@ class CodeExecutionDecoder:
         """Return the client's `server_tool_use` block with the code that Gemini runs."""
         identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
         self._open[code.id or identifier] = identifier
-        return [encode_code_execution(identifier, code.code or "")]
+        return [encode_code_execution_call(identifier, code.code or "")]
 
     def decode_result(self, result: CodeExecutionResult) -> list[Block]:
         """Return the client's block with the result of a program, which is code that Gemini ran."""

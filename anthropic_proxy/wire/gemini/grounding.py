@@ -16,8 +16,8 @@ from anthropic_proxy.messages.server_blocks import (
     SERVER_TOOL_ID_PREFIX,
     FetchError,
     encode_citation,
-    encode_fetch,
-    encode_search,
+    encode_fetch_call_and_result,
+    encode_search_call_and_result,
     is_domain_allowed,
 )
 from anthropic_proxy.messages.server_blocks import SearchResultPage as Result
@@ -88,7 +88,7 @@ class GroundingDecoder:
             if url and url not in self._fetched:
                 self._fetched.add(url)
                 error = None if status == _FETCHED else _FETCH_ERRORS.get(status, "unavailable")
-                for block in encode_fetch(self._new_id(SERVER_TOOL_ID_PREFIX), url, error=error):
+                for block in encode_fetch_call_and_result(self._new_id(SERVER_TOOL_ID_PREFIX), url, error=error):
                     deltas += self.feed_delta(block)
         if len(self._fetched) > before:
             deltas.append(Usage(web_fetch_requests=len(self._fetched)))
@@ -120,7 +120,9 @@ class GroundingDecoder:
             self._cited = []
         results = [Result(url, source.title) for url, source in found.items() if url not in self._fetched]
         if self._queries or results:
-            deltas += encode_search(self._new_id(SERVER_TOOL_ID_PREFIX), ", ".join(self._queries), results)
+            deltas += encode_search_call_and_result(
+                self._new_id(SERVER_TOOL_ID_PREFIX), ", ".join(self._queries), results
+            )
             self._searches += max(len(self._queries), 1)
             billed = 1 if self._bills_replies else self._searches
             deltas.append(Usage(web_search_requests=self._searches, billed_searches=billed))

@@ -47,7 +47,7 @@ class _Lowering:
 
     def lower(self, schema: Any, depth: int) -> Schema:
         """Return a schema as Gemini's `Schema`. A value that is no object counts as the empty schema."""
-        self._budget.require_depth(depth)
+        self._budget.require_allowed_depth(depth)
         if not isinstance(schema, dict):
             schema = {}
         known = self._lowered.get(id(schema))

@@ -105,7 +105,7 @@ def _encode_config(
             lowered = dialect.schema_form == "lowered"
             config["responseMimeType"] = "application/json"
             with budget.error_field(REPLY_SCHEMA_PATH):
-                budget.count_json(request.output_schema)
+                budget.count_decoding_steps(request.output_schema)
                 encoded = encode_reply_schema(msgspec.json.decode(request.output_schema), budget, as_openapi=lowered)
             config["responseSchema" if lowered else "responseJsonSchema"] = encoded
     return config, instruction

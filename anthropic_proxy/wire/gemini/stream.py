@@ -10,7 +10,7 @@ import msgspec
 
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
-from anthropic_proxy.messages.server_blocks import generated_image_text
+from anthropic_proxy.messages.server_blocks import describe_generated_file
 from anthropic_proxy.wire.contract import Call, Decoder
 from anthropic_proxy.wire.failures import blocked_reply_stop, build_upstream_error, is_policy_refusal, read_error_object
 from anthropic_proxy.wire.gemini.code_execution import CodeExecutionDecoder
@@ -342,4 +342,4 @@ def _find_tier(traffic_type: str | None) -> str | None:
 
 def _blob_in_words(blob: InlineData) -> str:
     """Return a text in place of a generated file, because replies of the Messages API cannot contain files."""
-    return generated_image_text(blob.mime_type or "", len(blob.data or ""))
+    return describe_generated_file(blob.mime_type or "", len(blob.data or ""))

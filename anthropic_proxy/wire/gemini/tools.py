@@ -195,7 +195,7 @@ def _declare(tool: Tool, budget: WorkBudget, style: str) -> tuple[Raw, frozenset
     declaration: dict[str, Any] = {"name": tool.name}
     if (description := tool_description(tool)) or tool.description is not None:
         declaration["description"] = description
-    budget.count_json(tool.input_schema)
+    budget.count_decoding_steps(tool.input_schema)
     schema = msgspec.json.decode(tool.input_schema) if tool.input_schema else {}
     parameters = encode_parameter_schema(schema, budget, as_openapi=style == "lowered")
     if parameters is not None:

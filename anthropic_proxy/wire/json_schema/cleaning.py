@@ -82,7 +82,7 @@ class _Walk:
         """
         if not isinstance(schema, dict):
             return {}
-        self._budget.require_depth(depth)
+        self._budget.require_allowed_depth(depth)
         self._budget.count_nodes(1 + len(schema))
         if self._rules.allows_basics_only:
             schema = self._reduce_to_basics(schema)

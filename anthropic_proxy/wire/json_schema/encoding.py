@@ -38,7 +38,7 @@ def encode_schema(schema: bytes, budget: WorkBudget, rules: SchemaRules = UNREST
 
     Raises `WorkLimitExceeded` above the budget.
     """
-    budget.count_json(schema)
+    budget.count_decoding_steps(schema)
     cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {}, rules, budget)
     return EncodedSchema(Raw(msgspec.json.encode(cleaned)), qualifies_for_strict(cleaned), tuple(lost))
 

@@ -45,7 +45,7 @@ def may_accept_object(schema: bytes, budget: WorkBudget | None = None) -> bool:
 
 
 def _decide_admission(schema: bytes, budget: WorkBudget) -> bool:
-    budget.count_json(schema)
+    budget.count_decoding_steps(schema)
     root = msgspec.json.decode(schema)
     return not isinstance(root, dict) or _ObjectCheck(SchemaDocument(root, budget)).admits(root, 0)
 
@@ -73,7 +73,7 @@ class _RootFlattener:
     def flatten(self, schema: Schema, depth: int) -> Schema:
         """Return a schema as one object with the properties of all its alternatives. Losses are added to `lost`."""
         budget = self._document.budget
-        budget.require_depth(depth)
+        budget.require_allowed_depth(depth)
         flat = self._document.merge_target(schema)
         budget.count_steps(_breadth(flat))
         for key in ALTERNATIVE_KEYWORDS:
@@ -172,7 +172,7 @@ class _ObjectCheck:
 
     def admits(self, schema: Any, depth: int) -> bool:
         """Return True if a schema may accept a JSON object. `depth`: nesting depth of the schema."""
-        self._document.budget.require_depth(depth)
+        self._document.budget.require_allowed_depth(depth)
         if not isinstance(schema, dict):
             return True
         flat = self._document.merge_target(schema)

@@ -84,7 +84,7 @@ def _encode_functions(tools: Sequence[Tool], budget: WorkBudget) -> tuple[tuple[
 @cached_encoder
 def _encode_tool(tool: Tool, budget: WorkBudget) -> tuple[Raw, tuple[str, ...], frozenset[str]]:
     """Return a tool in Ollama's format, texts about lost fields, and the schema keywords that became text."""
-    budget.count_json(tool.input_schema)
+    budget.count_decoding_steps(tool.input_schema)
     schema = msgspec.json.decode(tool.input_schema) if tool.input_schema else {}
     parameters, root_description, lost, keywords = encode_parameters(schema, budget)
     function: dict[str, Any] = {"name": tool.name}

@@ -17,14 +17,14 @@ from anthropic_proxy.messages.preparation import server_tool_kind
 from anthropic_proxy.messages.server_blocks import (
     SERVER_TOOL_ID_PREFIX,
     SearchResultPage,
+    describe_generated_file,
     encode_citation,
-    encode_code_execution,
+    encode_code_execution_call,
     encode_code_result,
-    encode_fetch,
-    encode_pages,
-    encode_search,
+    encode_fetch_call_and_result,
     encode_search_call,
-    generated_image_text,
+    encode_search_call_and_result,
+    encode_search_result,
     is_domain_allowed,
 )
 from anthropic_proxy.wire.contract import Call
@@ -108,7 +108,7 @@ class ServerToolReader:
         """
         deltas = self._emit_search()
         for identifier in self._open.values():
-            deltas.append(encode_pages(identifier, ()))
+            deltas.append(encode_search_result(identifier, ()))
         self._open = {}
         return deltas
 
@@ -129,11 +129,14 @@ class ServerToolReader:
         identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
         if arguments.code is not None:
             printed = "\n".join(filter(None, (executed.output, *map(_drawn, executed.code_results or ()))))
-            return [encode_code_execution(identifier, arguments.code), encode_code_result(identifier, stdout=printed)]
+            return [
+                encode_code_execution_call(identifier, arguments.code),
+                encode_code_result(identifier, stdout=printed),
+            ]
         if not arguments.url:
             return []
         self._fetches += 1
-        return [*encode_fetch(identifier, arguments.url), Usage(web_fetch_requests=self._fetches)]
+        return [*encode_fetch_call_and_result(identifier, arguments.url), Usage(web_fetch_requests=self._fetches)]
 
     def _read_search(self, executed: _Executed, query: str, *, is_complete: bool) -> list[Delta]:
         deltas: list[Delta] = []
@@ -146,7 +149,7 @@ class ServerToolReader:
             self._searches += 1
             found = executed.search_results.results if executed.search_results else None
             results = [*(found or ()), *(executed.browser_results or ())]
-            deltas.append(encode_pages(self._open.pop(index), self._shown(results)))
+            deltas.append(encode_search_result(self._open.pop(index), self._shown(results)))
             deltas.append(Usage(web_search_requests=self._searches, billed_searches=self._searches))
         return deltas
 
@@ -167,7 +170,11 @@ class ServerToolReader:
         """
         results = [result for url, result in self._found.items() if url not in self._reported]
         self._reported.update(self._found)
-        return encode_search(self._new_id(SERVER_TOOL_ID_PREFIX), "", self._shown(results)) if results else []
+        return (
+            encode_search_call_and_result(self._new_id(SERVER_TOOL_ID_PREFIX), "", self._shown(results))
+            if results
+            else []
+        )
 
     def _shown(self, results: Iterable[_Found]) -> list[SearchResultPage]:
         shown: dict[str, SearchResultPage] = {}
@@ -178,7 +185,7 @@ class ServerToolReader:
 
 
 def _drawn(printed: _Printed) -> str:
-    return generated_image_text("image/png", len(printed.png)) if printed.png else ""
+    return describe_generated_file("image/png", len(printed.png)) if printed.png else ""
 
 
 def _list_of(raw: Raw, kind: Any) -> Any:

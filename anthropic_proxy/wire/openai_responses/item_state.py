@@ -3,7 +3,7 @@
 `describe_unsupported_item` returns a text in place of a generated image.
 """
 
-from anthropic_proxy.messages.server_blocks import generated_image_text
+from anthropic_proxy.messages.server_blocks import describe_generated_file
 from anthropic_proxy.wire.openai_responses.frames import OutputItem
 from anthropic_proxy.wire.openai_responses.server_tool_results import ServerToolItemDecoder
 from anthropic_proxy.wire.openai_responses.tool_calls import ToolCallItemDecoder
@@ -33,5 +33,5 @@ def describe_unsupported_item(item: OutputItem) -> str | None:
     None: the item is not a generated image.
     """
     if item.type == "image_generation_call" and item.result:
-        return generated_image_text(f"image/{item.output_format or 'png'}", len(item.result))
+        return describe_generated_file(f"image/{item.output_format or 'png'}", len(item.result))
     return None

@@ -16,12 +16,12 @@ from anthropic_proxy.messages.deltas import Block, Delta
 from anthropic_proxy.messages.server_blocks import (
     MCP_TOOL_ID_PREFIX,
     SERVER_TOOL_ID_PREFIX,
-    encode_code_execution,
+    describe_generated_file,
+    encode_code_execution_call,
     encode_code_execution_error,
     encode_code_result,
     encode_mcp_call,
     encode_mcp_result,
-    generated_image_text,
 )
 from anthropic_proxy.wire.contract import Call
 from anthropic_proxy.wire.openai_responses.dialect import Dialect
@@ -72,7 +72,7 @@ class ServerToolItemDecoder:
             return []
         if self._is_program:
             self._identifier = self._call.new_id(SERVER_TOOL_ID_PREFIX)
-            return [encode_code_execution(self._identifier, program_or_arguments)]
+            return [encode_code_execution_call(self._identifier, program_or_arguments)]
         self._identifier = self._call.new_id(MCP_TOOL_ID_PREFIX)
         label, name = self._item.server_label or "", self._item.name or ""
         server = self._shared.find_mcp_server_name(label)
@@ -125,7 +125,7 @@ def _output_in_words(output: _Output) -> str:
     described, mark, data = output.url.partition(",")
     if not mark or not described.startswith("data:"):
         return f"[image generated: {output.url}]"
-    return generated_image_text(described.removeprefix("data:").partition(";")[0], len(data))
+    return describe_generated_file(described.removeprefix("data:").partition(";")[0], len(data))
 
 
 def _in_words(error: Any) -> str:

@@ -19,9 +19,9 @@ from anthropic_proxy.messages.server_blocks import (
     SearchResultPage,
     encode_citation,
     encode_failed_search,
-    encode_pages,
-    encode_search,
     encode_search_call,
+    encode_search_call_and_result,
+    encode_search_result,
     is_domain_allowed,
 )
 from anthropic_proxy.wire.contract import Call
@@ -186,7 +186,7 @@ class WebSearchDecoder:
         identifier = self._call.new_id(SERVER_TOOL_ID_PREFIX)
         self._found.update(urls)
         if not waits:
-            return encode_search(identifier, query, self._pages(urls))
+            return encode_search_call_and_result(identifier, query, self._pages(urls))
         kept = self._keep([encode_search_call(identifier, query)])
         self.buffering = True
         self._waiting.append(_Found(identifier, urls))
@@ -203,7 +203,7 @@ class WebSearchDecoder:
         return (SearchResultPage(url, self._titles.get(url)) for url in urls if self._shows(url))
 
     def _result_of(self, found: _Found) -> Block:
-        return encode_pages(found.call, self._pages(found.urls))
+        return encode_search_result(found.call, self._pages(found.urls))
 
     def _add_to_last(self, urls: list[str]) -> None:
         waiting = [item for item in self._waiting if isinstance(item, _Found)]

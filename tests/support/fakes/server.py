@@ -16,7 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from anthropic_proxy.platforms.signals import STOP_SIGNALS
-from anthropic_proxy.platforms.stop_signals import call_at_signal
+from anthropic_proxy.platforms.stop_signals import add_signal_callback
 from tests.support.waiting import WAIT_SECONDS
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -188,7 +188,7 @@ def run(description: str, build: Callable[[argparse.Namespace, RequestLog], web.
         print(f"listening on {url}", flush=True)
         ended = asyncio.Event()
         for number in STOP_SIGNALS:
-            call_at_signal(number, asyncio.get_running_loop(), ended.set)
+            add_signal_callback(number, asyncio.get_running_loop(), ended.set)
         await ended.wait()
         await runner.cleanup()
 

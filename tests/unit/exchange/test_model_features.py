@@ -22,7 +22,7 @@ LEARNED = LearnedModel(
 async def _describe(*names: str, adaptations: tuple[str, ...] = ()) -> dict[str, ModelFeatures]:
     environ = {"OPENAI_API_KEY": "sk-test-0000000000000000", "SEARCH_URL": "http://127.0.0.1:9/search"}
     services = await open_services(load_settings(environ, PROVIDERS, env_file=None))
-    services.catalog.set_learned({(LEARNED.server, LEARNED.model): LEARNED})
+    services.catalog.replace_learned_models({(LEARNED.server, LEARNED.model): LEARNED})
     for name in adaptations:
         await services.observations.store_adaptation("openai api.openai.com", "gpt-4.1", name)
     return {one.model: one for one in await describe_models(services, names)}

@@ -30,9 +30,9 @@ def test_nodes_above_the_limit_are_refused_before_they_are_written() -> None:
 
 def test_depth_above_the_limit_is_refused() -> None:
     budget = WorkBudget("tools.Read.input_schema", max_depth=200)
-    budget.require_depth(200)
+    budget.require_allowed_depth(200)
     with pytest.raises(WorkLimitExceeded) as refused:
-        budget.require_depth(201)
+        budget.require_allowed_depth(201)
     assert refused.value.message == (
         "tools.Read.input_schema: it nests schemas more than 200 levels deep when its references are written "
         "out; that is the limit."
@@ -56,18 +56,18 @@ def test_remembered_work_counts_for_the_limit_but_is_not_postponed() -> None:
     first.count_steps(20)
     first.count_nodes(40)
     assert first.cost == CountedWork(31, 40)
-    again.count_cached(first.cost)
+    again.count_cached_work(first.cost)
     assert again.cost == first.cost
     again.count_steps(5)
     with pytest.raises(WorkPostponed):
         again.count_steps()
     with pytest.raises(WorkLimitExceeded):
-        again.count_cached(first.cost)
+        again.count_cached_work(first.cost)
 
 
 def test_decoding_costs_a_step_for_64_bytes() -> None:
     budget = WorkBudget("tools")
-    budget.count_json(b"[" + b"1," * 200 + b"1]")
+    budget.count_decoding_steps(b"[" + b"1," * 200 + b"1]")
     assert budget.cost == CountedWork(1 + 403 // 64, 0)
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from anthropic_proxy.errors import AuthenticationFailed, InvalidRequest, UnknownModel
-from anthropic_proxy.routing.catalog import Catalog, load_catalog
+from anthropic_proxy.routing.catalog import Catalog, build_catalog
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.model_listing import find_model, list_models
 from anthropic_proxy.routing.providers import PROVIDERS
@@ -165,7 +165,7 @@ def test_middle_and_single_tiers():
 
 def test_what_ollama_has_is_its_own_even_with_an_openai_key():
     settings = load(PREFERRED_PROVIDER="ollama", OPENAI_API_KEY="o", BIG_MODEL="qwen3-coder", SMALL_MODEL="qwen3:4b")
-    catalogue = load_catalog(["qwen3-coder:latest", "qwen3:4b"])
+    catalogue = build_catalog(["qwen3-coder:latest", "qwen3:4b"])
     assert goes_to("claude-sonnet-4-6", settings, catalogue) == "ollama/qwen3-coder"
     assert goes_to("claude-haiku-4-5", settings, catalogue) == "ollama/qwen3:4b"
     assert goes_to("qwen3:4b", settings, catalogue) == "ollama/qwen3:4b"

@@ -63,7 +63,7 @@ async def test_an_upstream_that_fails_one_worker_is_left_alone_by_all_until_it_w
     assert KEYS[0] not in repr(facts), "what a provider says may hold a key"
     apply_all(other, facts)
     apply_all(mended, facts)
-    assert mended.services.circuit_breakers.open_count() == 0, "another key may mend it"
+    assert mended.services.circuit_breakers.open_circuit_count() == 0, "another key may mend it"
     with pytest.raises(CircuitOpen) as refused:
         other.services.circuit_breakers.require_closed(CIRCUIT_STATE)
     assert (refused.value.status, refused.value.error_type) == (529, "overloaded_error")

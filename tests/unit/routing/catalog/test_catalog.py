@@ -3,7 +3,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities, load_catalog
+from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities, build_catalog
 from anthropic_proxy.routing.providers import PROVIDERS
 from tests.support.interleaving import interleave
 
@@ -114,9 +114,9 @@ def test_names_in_any_case_and_found_again_are_the_same():
 
 
 def test_models_that_a_provider_lists():
-    assert load_catalog(["big", "small"]).cached_model_ids("ollama") == ("big", "small")
-    assert load_catalog([]).cached_model_ids("ollama") == ()
-    assert load_catalog().cached_model_ids("ollama") is None
+    assert build_catalog(["big", "small"]).cached_model_ids("ollama") == ("big", "small")
+    assert build_catalog([]).cached_model_ids("ollama") == ()
+    assert build_catalog().cached_model_ids("ollama") is None
 
 
 class _Ollama:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities, OllamaListing
+from anthropic_proxy.routing.catalog import Catalog, ModelCapabilities, OllamaModelSource
 from anthropic_proxy.routing.providers import PROVIDERS
 from anthropic_proxy.routing.router import list_tier_mappings
 from anthropic_proxy.settings import load_settings
@@ -55,7 +55,7 @@ def _show(body: Any) -> FakeResponse:
 
 async def described(model: str, shown: Any = None, base_url: str = "http://localhost:11434", **options: Any) -> Any:
     server = Server(**({} if shown is None else {"show": lambda _: FakeResponse(200, msgspec.json.encode(shown))}))
-    return await OllamaListing(server.send, base_url, **options).query_capabilities(model)
+    return await OllamaModelSource(server.send, base_url, **options).query_capabilities(model)
 
 
 # Reported abilities
@@ -119,14 +119,14 @@ async def test_the_user_s_window_wins_over_the_model_s_but_not_in_the_cloud() ->
 )
 async def test_useless_answers_are_ignored(answer: FakeResponse) -> None:
     server = Server(show=lambda _: answer, tags=lambda _: answer)
-    models = OllamaListing(server.send, "http://localhost:11434")
+    models = OllamaModelSource(server.send, "http://localhost:11434")
     assert await models.query_capabilities("x") is None
     assert await models.list_models() is None
     assert answer.closed == 2
 
 
 async def test_models_that_chat_are_listed_by_size() -> None:
-    listed = await OllamaListing(Server().send, "http://localhost:11434").list_models()
+    listed = await OllamaModelSource(Server().send, "http://localhost:11434").list_models()
     assert listed is not None
     assert (listed[0], listed[-1]) == ("qwen3-coder:30b", "gpt-oss:120b-cloud")
     assert "nomic-embed-text:latest" not in listed
@@ -135,7 +135,7 @@ async def test_models_that_chat_are_listed_by_size() -> None:
 async def test_older_servers_mark_models_without_chat_by_their_family() -> None:
     old = {"models": [{"name": "a", "size": 1}, {"name": "b", "size": 2, "details": {"family": "nomic-bert"}}]}
     server = Server(tags=lambda _: FakeResponse(200, msgspec.json.encode(old)))
-    assert await OllamaListing(server.send, "http://localhost:11434").list_models() == ["a"]
+    assert await OllamaModelSource(server.send, "http://localhost:11434").list_models() == ["a"]
 
 
 @pytest.mark.parametrize(

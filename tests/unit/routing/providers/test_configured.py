@@ -9,7 +9,7 @@ from msgspec import structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.errors import AuthenticationFailed, ClientError
-from anthropic_proxy.routing.catalog import Catalog, load_catalog
+from anthropic_proxy.routing.catalog import Catalog, build_catalog
 from anthropic_proxy.routing.credentials import Credentials
 from anthropic_proxy.routing.model_listing import list_models
 from anthropic_proxy.routing.providers import PROVIDERS, find_registry
@@ -206,7 +206,7 @@ def test_another_ollama_uses_its_installed_models() -> None:
 def test_the_start_up_summary() -> None:
     text = TWO_SERVERS.replace("OPENROUTER_API_KEY", "ROUTER_KEY")
     proxy = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"))
-    services = structs.replace(proxy.services, settings=load(text), catalog=load_catalog())
+    services = structs.replace(proxy.services, settings=load(text), catalog=build_catalog())
     log_startup_summary(services, ADDRESS, NOW)
     unset = [row.env_prefix.lower() for row in PROVIDERS if row.offered_to_users]
     assert proxy.log.getvalue().splitlines() == [

@@ -43,7 +43,7 @@ class Balanced:
             asyncio.run(self.balancer.record_failure(target))
             return
         asyncio.run(self.balancer.record_latency(target, seconds))
-        asyncio.run(self.balancer.keep_session(self.rule, session, target))
+        asyncio.run(self.balancer.store_session_target(self.rule, session, target))
 
 
 def test_without_balance_the_order_is_that_of_the_file(tmp_path: Path) -> None:
